@@ -1,0 +1,84 @@
+"""Write `specs/snapshot.json`: what the installed peft and bitsandbytes settings are called, their types and defaults.
+
+Specs are validated against this file, so that a machine without torch plans the same keys. Make it again with
+`python -m lorafile.engine.snapshot specs/snapshot.json`.
+"""
+
+import dataclasses
+import inspect
+import json
+import sys
+import typing
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_INTERNAL = {
+    "task_type",
+    "peft_type",
+    "auto_mapping",
+    "peft_version",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "megatron_config",
+    "megatron_core",
+    "runtime_config",
+}
+
+
+def lora_fields() -> dict[str, dict[str, Any]]:
+    """Return name -> {type, default, help} for each setting of `peft.LoraConfig` that a spec may name."""
+    import peft
+
+    hints = typing.get_type_hints(peft.LoraConfig)
+    fields = {}
+    for field in dataclasses.fields(peft.LoraConfig):
+        if field.name in _INTERNAL:
+            continue
+        help_text = " ".join(str(field.metadata.get("help", "")).split())
+        fields[field.name] = {"type": _spell(hints[field.name]), "default": _default(field), "help": help_text}
+    return fields
+
+
+def bnb_fields() -> dict[str, dict[str, Any]]:
+    """Return name -> {type, default} for each setting of transformers' `BitsAndBytesConfig`."""
+    from transformers import BitsAndBytesConfig
+
+    fields = {}
+    for name, parameter in inspect.signature(BitsAndBytesConfig.__init__).parameters.items():
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name != "self":
+            kind = "str | None" if parameter.default is None else type(parameter.default).__name__
+            kind = "list[str] | None" if name == "llm_int8_skip_modules" else kind
+            fields[name] = {"type": kind, "default": parameter.default}
+    return fields
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else None
+
+
+def _spell(hint: Any) -> str:
+    """Spell a type with builtins and Literal alone: peft's own config classes become tables."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return f"Literal[{', '.join(map(repr, args))}]"
+    if origin is typing.Union or type(hint).__name__ == "UnionType":
+        return " | ".join(dict.fromkeys(_spell(arg) for arg in args))
+    if origin in (list, dict, tuple):
+        return f"{origin.__name__}[{', '.join(_spell(arg) for arg in args)}]"
+    if hint is dict or dataclasses.is_dataclass(hint):
+        return "dict[str, Any]"
+    return "None" if hint is type(None) else str(hint.__name__)
+
+
+def snapshot() -> dict[str, Any]:
+    """Return the snapshot of the installed versions."""
+    versions = {name: version(name) for name in ("peft", "transformers")}
+    return {"versions": versions, "LoraConfig": lora_fields(), "BitsAndBytesConfig": bnb_fields()}
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(json.dumps(snapshot(), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,57 @@
+"""Everything that can go wrong in a way that the user can mend, each with its exit code."""
+
+from dataclasses import dataclass
+
+
+class LoraError(Exception):
+    """A failure told in one sentence: what, where, why, and what to do."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a spec: where it stands, what is wrong, and what is allowed instead."""
+
+    file: str
+    line: int
+    column: int
+    setting: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}:{self.column}"
+        return f"{where}: {self.setting}: {self.message}" if self.setting else f"{where}: {self.message}"
+
+
+class SpecError(LoraError):
+    """The spec is wrong; carries every problem that was found, in the order of the file."""
+
+    exit_code = 3
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class StateError(LoraError):
+    """The state is locked, damaged, unwritable, or made by a newer version."""
+
+    exit_code = 4
+
+
+class NodeError(LoraError):
+    """A node of work could not be done for a reason that its settings or its data explain."""
+
+
+class MissingExtra(LoraError):
+    """A command needs a library of an extra that is not installed here."""
+
+    def __init__(self, what: str, library: str) -> None:
+        super().__init__(f"{what} needs {library}, which is not installed here. Install it with: pip install 'lorafile[train]'")
+
+
+class Interrupted(LoraError):
+    """The user pressed Ctrl-C; what had finished is recorded."""
+
+    exit_code = 130

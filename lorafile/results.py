@@ -1,0 +1,54 @@
+"""What a study has found so far, as plain tables: the one input of every analysis and of the report."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS: dict[str, tuple[str, bool]] = {  # metric -> (its unit on an axis, whether more is better)
+    "log_loss": ("nats per token", False),
+    "perplexity": ("", False),
+    "token_accuracy": ("share of tokens", True),
+    "exact_match": ("share of examples", True),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study's results as pandas tables; what is not there yet is missing, never invented.
+
+    :ivar configurations: one row each, in the spec's order: `configuration` (its name), `sweep`, `aliases` (list of
+        text), `method`, `trained` (bool), `replicates` (how many the spec wants), `done` (how many have figures),
+        `outcomes` (text, for example `done 3` or `done 2, diverged 1`), then each varied setting of the study by its
+        dotted name (`lora.r`, `quantization`, …; None where it does not apply)
+    :ivar runs: one row for each configuration and seed: `configuration`, `sweep`, `seed` (None for the untuned row),
+        `outcome` (done, diverged, out-of-memory, failed, interrupted, missing), `message`, `key`, `validation.<metric>`
+        and `test.<metric>`, `validation.examples`, `test.examples`, and of the training run `seconds`, `steps`,
+        `supervised_tokens`, `tokens`, `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`
+    :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `load_seconds`,
+        `train_step_seconds`, `tokens_per_second`, `supervised_tokens_per_second`, peak bytes by phase
+        (`load_…`, `train_…`, `evaluate_…`, `generate_…`, each `…_allocated_bytes` and `…_reserved_bytes`; on a CPU
+        live tensor bytes and resident size), `first_token_seconds`, `token_seconds`, `merged_first_token_seconds`,
+        `merged_token_seconds` (missing where nothing can be merged)
+    :ivar curves: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`, one row for each optimizer step
+    """
+
+    study: str
+    question: str
+    title: str
+    primary: str
+    metrics: tuple[str, ...]
+    seeds: tuple[int, ...]
+    configurations: "pd.DataFrame"
+    runs: "pd.DataFrame"
+    profiles: "pd.DataFrame"
+    curves: "pd.DataFrame"
+    environments: list[dict[str, Any]] = field(default_factory=list)  # each once: device, torch, transformers, peft, …
+    data: dict[str, Any] = field(default_factory=dict)  # path, format, rows and supervised fraction of each split
+    model: dict[str, Any] = field(default_factory=dict)  # path, architecture, parameters, dtype
+    warnings: list[str] = field(default_factory=list)  # sentences that the reader has to see first
+
+    def better_is_more(self, metric: str) -> bool:
+        """Return whether more of a metric is better."""
+        return METRICS[metric][1]

@@ -1,0 +1,162 @@
+"""Sweeps to configurations: products, zipped lists, points by hand; each with a name made of its values."""
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+from lorafile.specs.settings import DataTable, FullTable, ModelTable, SpecTables, TrainTable
+from lorafile.specs.snapshot import BnbSettings, LoraSettings
+
+QUANTIZATIONS: dict[str, dict[str, Any] | None] = {
+    "none": None,
+    # With the library's outlier threshold of 6 a result depends on what else is in the batch; at 0 it does not.
+    "int8": {"load_in_8bit": True, "llm_int8_threshold": 0.0},
+    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    "fp4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One value for every factor, resolved as far as the spec alone can: what does not apply is None."""
+
+    name: str
+    sweep: str
+    varied: dict[str, Any]  # dotted setting -> its value here
+    method: str
+    model: ModelTable
+    data: DataTable
+    quantization: dict[str, Any] | None
+    lora: dict[str, Any] | None
+    train: TrainTable | None
+    aliases: tuple[str, ...] = field(default=())
+
+    def identity(self) -> str:
+        """Return equal text for configurations whose settings are equal, whatever their names."""
+        settings = [self.method, self.model.model_dump(), self.data.model_dump(), self.quantization, self.lora]
+        return json.dumps([*settings, self.train and self.train.model_dump()], sort_keys=True)
+
+
+def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) -> Configuration:
+    """Return the configuration of a spec's raw tables with some settings replaced.
+
+    :param raw: the spec's own tables, without its sweeps
+    :param varied: dotted setting -> value; these win over everything else
+    """
+    tables = {key: raw[key] for key in ("study", "model", "data", "method", "lora", "full", "quantization", "train") if key in raw}
+    for setting, value in varied.items():
+        tables = with_setting(tables, setting, value)
+    spec = SpecTables.model_validate(tables)
+    swept = {key.removeprefix("train."): value for key, value in varied.items() if key.startswith("train.")}
+    return Configuration(
+        name=name,
+        sweep=sweep,
+        varied=varied,
+        method=spec.method,
+        model=spec.model,
+        data=spec.data,
+        quantization=quantization_settings(spec.quantization),
+        lora=lora_settings(spec.lora) if spec.method == "lora" else None,
+        train=train_settings(spec.train, spec.full if spec.method == "full" else None, swept) if spec.method != "none" else None,
+    )
+
+
+def with_setting(tables: dict[str, Any], setting: str, value: Any) -> dict[str, Any]:
+    """Return the tables with one dotted setting replaced; nothing is changed in place."""
+    head, _, rest = setting.partition(".")
+    if not rest:
+        return {**tables, head: value}
+    inner = tables.get(head)
+    return {**tables, head: with_setting(inner if isinstance(inner, dict) else {}, rest, value)}
+
+
+def quantization_settings(value: str | BnbSettings) -> dict[str, Any] | None:  # type: ignore[valid-type]
+    """Return BitsAndBytesConfig's settings in full, or None for a base that is not quantized."""
+    if isinstance(value, str):
+        chosen = QUANTIZATIONS[value]
+        return None if chosen is None else BnbSettings.model_validate(chosen).model_dump()
+    return value.model_dump()  # type: ignore[no-any-return,attr-defined]
+
+
+def lora_settings(table: LoraSettings) -> dict[str, Any]:  # type: ignore[valid-type]
+    """Return the adapter's settings with alpha as a number."""
+    settings: dict[str, Any] = table.model_dump()  # type: ignore[attr-defined]
+    alpha = settings["lora_alpha"]
+    if isinstance(alpha, str):
+        alpha = float(alpha.removesuffix("r") or 1) * settings["r"]
+    settings["lora_alpha"] = int(alpha) if float(alpha).is_integer() else float(alpha)
+    if isinstance(settings["layers_to_transform"], int):
+        settings["layers_to_transform"] = [settings["layers_to_transform"]]
+    return settings
+
+
+def train_settings(train: TrainTable, full: FullTable | None, swept: dict[str, Any]) -> TrainTable:
+    """Return training settings: `[train]`, then the method's own table, then what a sweep says."""
+    settings = train.model_dump()
+    if full is not None:
+        settings |= {key: value for key, value in full.model_dump().items() if value is not None}
+    settings |= swept
+    if settings["warmup_ratio"] is not None:
+        settings["warmup_steps"], settings["warmup_ratio"] = settings["warmup_ratio"], None
+    return TrainTable.model_validate(settings)
+
+
+def points(lists: dict[str, list[Any]], zipped: list[str]) -> list[dict[str, Any]]:
+    """Return every point of a block: the product of its lists, the zipped ones varying as one."""
+    axes: list[list[dict[str, Any]]] = []
+    for setting, values in lists.items():
+        if setting not in zipped:
+            axes.append([{setting: value} for value in values])
+        elif setting == next(key for key in lists if key in zipped):
+            together = zip(*(lists[key] for key in lists if key in zipped), strict=True)
+            axes.append([dict(zip([key for key in lists if key in zipped], row, strict=True)) for row in together])
+    return [{key: value for part in combination for key, value in part.items()} for combination in product(*axes)]
+
+
+def flatten(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as dotted settings; a quantization's own settings stay one value."""
+    flat: dict[str, Any] = {}
+    for key, value in tables.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and path not in ("quantization", "lora.rank_pattern", "lora.alpha_pattern"):
+            flat |= flatten(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def point_name(varied: dict[str, Any]) -> str:
+    """Return `r=16,learning_rate=0.0001`: the settings' short names where they are unique."""
+    short = [setting.rsplit(".", 1)[-1] for setting in varied]
+    labels = [part if short.count(part) == 1 else whole for part, whole in zip(short, varied, strict=True)]
+    return ",".join(f"{label}={value_name(value)}" for label, value in zip(labels, varied.values(), strict=True))
+
+
+def value_name(value: Any) -> str:
+    """Return a value as it stands in a name: without spaces, slashes, commas or colons."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    if isinstance(value, list):
+        if len(value) > 2 and all(isinstance(item, int) for item in value) and value == list(range(value[0], value[-1] + 1)):
+            return f"{value[0]}-{value[-1]}"
+        return "+".join(value_name(item) for item in value) or "empty"
+    if isinstance(value, dict):
+        return "+".join(f"{key}={value_name(item)}" for key, item in value.items()) or "empty"
+    return re.sub(r"[\s/,:\x00-\x1f]+", "-", str(value)) or "empty"
+
+
+def unite(found: list[Configuration]) -> list[Configuration]:
+    """Return each configuration once; the first to name it gives its name, the others are aliases."""
+    united: dict[str, Configuration] = {}
+    for configuration in found:
+        identity = configuration.identity()
+        first = united.get(identity)
+        if first is None:
+            united[identity] = configuration
+        elif configuration.name != first.name:
+            united[identity] = replace(first, aliases=(*first.aliases, configuration.name))
+    return list(united.values())

@@ -1,0 +1,156 @@
+"""Where each key and each element of a TOML document stands.
+
+TOML parsers say nothing about positions, and a message without a line is half a message. This scanner reads a document
+that a parser has already accepted, so it only has to find keys, never to judge syntax.
+"""
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+Path = tuple[str | int, ...]
+Position = tuple[int, int]
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_SCALAR = re.compile(r"[^,\]}\n#]+")
+_STRINGS = (
+    re.compile(r'"""(?:[^\\]|\\.)*?"""{1,3}', re.DOTALL),
+    re.compile(r"'''.*?'''{1,3}", re.DOTALL),
+    re.compile(r'"(?:[^"\\\n]|\\.)*"'),
+    re.compile(r"'[^'\n]*'"),
+)
+
+
+@dataclass
+class _Scanner:
+    text: str
+    at: int = 0
+    found: dict[Path, int] = field(default_factory=dict)
+    tables: dict[Path, int] = field(default_factory=dict)  # array of tables -> index of its newest member
+
+    def document(self) -> None:
+        table: Path = ()
+        while self.blank():
+            if self.text[self.at] == "[":
+                table = self.header()
+            else:
+                self.pair(table)
+
+    def blank(self) -> bool:
+        """Skip white space and comments; return whether anything is left."""
+        while self.at < len(self.text):
+            if self.text[self.at] in " \t\r\n":
+                self.at += 1
+            elif self.text[self.at] == "#":
+                end = self.text.find("\n", self.at)
+                self.at = len(self.text) if end < 0 else end
+            else:
+                return True
+        return False
+
+    def header(self) -> Path:
+        start = self.at
+        many = self.text.startswith("[[", self.at)
+        self.at += 2 if many else 1
+        path: Path = ()
+        keys = self.keys()
+        for key, _ in keys[:-1]:
+            path = self.newest((*path, key))
+        path = (*path, keys[-1][0])
+        self.at = self.text.index("]", self.at) + (2 if many else 1)
+        if many:
+            self.tables[path] = self.tables.get(path, -1) + 1
+            self.found.setdefault(path, start)
+            path = self.newest(path)
+        self.found[path] = start
+        return path
+
+    def newest(self, path: Path) -> Path:
+        return (*path, self.tables[path]) if path in self.tables else path
+
+    def keys(self) -> list[tuple[str, int]]:
+        """Read a dotted key: its parts and where each begins."""
+        parts = []
+        while True:
+            self.blank()
+            start = self.at
+            parts.append((self.key(), start))
+            self.blank()
+            if self.at >= len(self.text) or self.text[self.at] != ".":
+                return parts
+            self.at += 1
+
+    def key(self) -> str:
+        if self.text[self.at] in "\"'":
+            raw = self.string()
+            return raw[1:-1]
+        match = _BARE.match(self.text, self.at)
+        self.at = match.end() if match else self.at + 1
+        return match.group() if match else ""
+
+    def pair(self, table: Path) -> None:
+        path = table
+        for key, start in self.keys():
+            path = (*path, key)
+            self.found.setdefault(path, start)
+        self.blank()
+        self.at += 1  # "="
+        self.value(path)
+
+    def value(self, path: Path) -> None:
+        self.blank()
+        opening = self.text[self.at]
+        if opening in "\"'":
+            self.string()
+        elif opening in "[{":
+            self.at += 1
+            self.members(path, opening == "[")
+        else:
+            match = _SCALAR.match(self.text, self.at)
+            self.at = match.end() if match else self.at + 1
+
+    def members(self, path: Path, array: bool) -> None:
+        """Read what stands between brackets: the elements of an array, or the pairs of an inline table."""
+        index = 0
+        while self.blank() and self.text[self.at] not in "]}":
+            if array:
+                self.found.setdefault((*path, index), self.at)
+                self.value((*path, index))
+                index += 1
+            else:
+                self.pair(path)
+            self.blank()
+            if self.at < len(self.text) and self.text[self.at] == ",":
+                self.at += 1
+        self.at += 1
+
+    def string(self) -> str:
+        for pattern in _STRINGS:
+            match = pattern.match(self.text, self.at)
+            if match:
+                self.at = match.end()
+                return match.group()
+        raise AssertionError("the parser accepted a string that does not end")
+
+
+def positions(text: str) -> dict[Path, Position]:
+    """Return path -> (line, column), both from 1, for each key, table and array element of a valid TOML document."""
+    scanner = _Scanner(text.replace("\r\n", "\n"))
+    scanner.document()
+    starts = [0]
+    for match in re.finditer("\n", scanner.text):
+        starts.append(match.end())
+    return {path: _line_and_column(starts, offset) for path, offset in scanner.found.items()}
+
+
+def _line_and_column(starts: list[int], offset: int) -> Position:
+    line = bisect_right(starts, offset)
+    return line, offset - starts[line - 1] + 1
+
+
+def locate(known: dict[Path, Position], path: Path) -> Position:
+    """Return the position of a path, or of the nearest thing that encloses it."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in known:
+            return known[path[:length]]
+    return 1, 1
