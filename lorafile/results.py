@@ -3,15 +3,12 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lorafile import metrics
+
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS: dict[str, tuple[str, bool]] = {  # metric -> (its unit on an axis, whether more is better)
-    "log_loss": ("nats per token", False),
-    "perplexity": ("", False),
-    "token_accuracy": ("share of tokens", True),
-    "exact_match": ("share of examples", True),
-}
+METRICS = {name: (metric.unit, metric.more_is_better) for name, metric in metrics.METRICS.items()}
 
 
 @dataclass(frozen=True)

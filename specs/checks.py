@@ -1,15 +1,23 @@
 """The checks of a spec that go past types: sweeps, and settings that contradict each other."""
 
+import re
+from math import prod
 from typing import Any
 
 from pydantic import ValidationError
 
 from lorafile.specs.configurations import flatten
-from lorafile.specs.problems import Path, Problems, near, unknown_setting
+from lorafile.specs.lookup import field_at
+from lorafile.specs.positions import Path
+from lorafile.specs.problems import Problems, homes, near, show, unknown_setting
 from lorafile.specs.settings import SpecTables
+from lorafile.specs.values import NAME, PATTERNS
 
 FACTOR_SECTIONS = ("model", "data", "method", "lora", "full", "quantization", "train")
-_OWN = ("name", "zip", "configurations", "exclude")
+MOST_POINTS = 10_000
+REQUIRED: dict[str, dict[str, Any]] = {"study": {"name": "-"}, "model": {"path": "-"}, "data": {"path": "-"}}
+OWN = ("name", "zip", "configurations", "exclude")
+_ALONE = ("method", "quantization")
 
 
 def check_blocks(raw: dict[str, Any], problems: Problems) -> None:
@@ -21,33 +29,47 @@ def check_blocks(raw: dict[str, Any], problems: Problems) -> None:
 
 
 def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None:
-    lists = flatten({key: value for key, value in block.items() if key not in _OWN})
+    lists = flatten({key: value for key, value in block.items() if key not in OWN})
     for setting, values in lists.items():
         path = (*where, *setting.split("."))
-        if not isinstance(values, list):
-            problems.add(path, f"a sweep takes a list of candidates; write [{values!r}] for a single one")
+        wrong = _not_a_factor(setting)
+        if wrong:
+            problems.add(path, wrong)
+        elif not isinstance(values, list):
+            single = "" if isinstance(values, dict) else f"; for a single one write [{show(values)}]"
+            problems.add(path, f"should be a list of candidates, not {show(values)}{single}")
         elif not values:
             problems.add(path, "has no candidates")
         else:
             for number, value in enumerate(values):
                 _check_value(setting, value, (*path, number), problems)
-    _check_zip(block, lists, where, problems)
+    zipped = _check_zip(block, lists, where, problems)
     _check_points(block, where, problems)
+    count = prod(len(values) for key, values in lists.items() if isinstance(values, list) and key not in zipped[1:])
+    if count > MOST_POINTS:
+        problems.add(where, f"names {count} points, more than {MOST_POINTS}; its lists multiply")
     if not lists and not block.get("configurations"):
         problems.add(where, "varies nothing; name a setting with a list of candidates, such as lora.r = [8, 16]")
 
 
-def _check_zip(block: dict[str, Any], lists: dict[str, Any], where: Path, problems: Problems) -> None:
+def _check_zip(block: dict[str, Any], lists: dict[str, Any], where: Path, problems: Problems) -> list[str]:
+    """Return what is zipped, where it can be."""
     zipped = block.get("zip")
-    if not isinstance(zipped, list):
-        return
+    if not isinstance(zipped, list) or not all(isinstance(setting, str) for setting in zipped):
+        return []
     for number, setting in enumerate(zipped):
         if setting not in lists:
-            problems.add((*where, "zip", number), f'"{setting}" does not vary in this sweep{near(str(setting), list(lists))}')
+            message = f'"{setting}" does not vary in this sweep{near(setting, lists)}'
+            problems.add((*where, "zip", number), message)
+        elif setting in zipped[:number]:
+            problems.add((*where, "zip", number), f'"{setting}" stands here twice')
+    if len(zipped) == 1:
+        problems.add((*where, "zip"), "needs at least two settings, which then vary together")
     lengths = {setting: len(lists[setting]) for setting in zipped if isinstance(lists.get(setting), list)}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{setting} has {length}" for setting, length in lengths.items())
         problems.add((*where, "zip"), f"zipped settings need equally many candidates: {told}")
+    return list(lengths)
 
 
 def _check_points(block: dict[str, Any], where: Path, problems: Problems) -> None:
@@ -55,77 +77,67 @@ def _check_points(block: dict[str, Any], where: Path, problems: Problems) -> Non
         rows = block.get(kind)
         for number, row in enumerate(rows if isinstance(rows, list) else []):
             if isinstance(row, dict):
-                settings = {key: value for key, value in row.items() if kind == "exclude" or key != "name"}
-                for setting, value in flatten(settings).items():
-                    _check_value(setting, value, (*where, kind, number, *setting.split(".")), problems)
+                _check_point(row, kind, (*where, kind, number), problems)
+
+
+def _check_point(row: dict[str, Any], kind: str, path: Path, problems: Problems) -> None:
+    if kind == "exclude" and not row:
+        problems.add(path, "is empty, and would take every point out")
+    named = kind == "configurations" and "name" in row
+    if named and not (isinstance(row["name"], str) and re.fullmatch(NAME, row["name"])):
+        problems.add((*path, "name"), f"should be {PATTERNS[NAME]}, not {show(row['name'])}")
+    for setting, value in flatten({key: value for key, value in row.items() if not (named and key == "name")}).items():
+        inner = (*path, *setting.split("."))
+        wrong = _not_a_factor(setting)
+        if wrong:
+            problems.add(inner, wrong)
+        else:
+            _check_value(setting, value, inner, problems)
+
+
+def _not_a_factor(setting: str) -> str:
+    """Return why a dotted setting cannot vary, or nothing."""
+    names = tuple(setting.split("."))
+    known = homes(("lora", "train", "model", "data", "full"))
+    if names[0] in FACTOR_SECTIONS:
+        if len(names) == 1 and names[0] not in _ALONE:
+            example = next(f"{table}.{name}" for name, table in known.items() if table == names[0])
+            return f"names a whole table; vary its settings, such as {example}"
+        beginnings = [names[:length] for length in range(2, len(names) + 1)]
+        return next((unknown_setting(part) for part in beginnings if not field_at(part)), "")
+    if names[0] == "study":
+        return "cannot be swept; every configuration runs under each of study.seeds"
+    if names[0] in known:
+        return f'cannot be swept; did you mean "{known[names[0]]}.{names[0]}"?'
+    home = homes().get(names[0])
+    if home or names[0] in SpecTables.model_fields:
+        belongs = f"; it belongs in [{home}]" if home else ""
+        return f"cannot be swept{belongs}; a sweep varies {', '.join(FACTOR_SECTIONS)}"
+    close = near(names[0], [*OWN, *FACTOR_SECTIONS]) or near(names[-1], known)
+    for name, table in known.items():
+        close = close.replace(f'"{name}"', f'"{table}.{name}"')
+    return f"cannot be swept{close or '; a sweep varies ' + ', '.join(FACTOR_SECTIONS)}"
 
 
 def _check_value(setting: str, value: Any, path: Path, problems: Problems) -> None:
     """Check one candidate of one setting against the table that the setting belongs to."""
     section, *rest = setting.split(".")
-    if section not in FACTOR_SECTIONS or (not rest) != (section in ("method", "quantization")):
-        close = near(section, list(FACTOR_SECTIONS)) or f"; a sweep varies {', '.join(FACTOR_SECTIONS)}"
-        inner = unknown_setting(("train", section)).partition("; ")[2] if not rest else ""
-        problems.add(path, "cannot be swept" + (f"; {inner}" if inner.startswith(("did", "it belongs")) else close))
-        return
     table: Any = value
     for part in reversed(rest):
         table = {part: table}
-    filled = {"study": {"name": "-"}, "model": {"path": "-"}, "data": {"path": "-"}}
-    filled[section] = {**filled.get(section, {}), **table} if rest else table
+    filled: dict[str, Any] = {**REQUIRED, section: {**REQUIRED.get(section, {}), **table} if rest else table}
     try:
         SpecTables.model_validate(filled)
     except ValidationError as error:
-        depth = len(rest) + 1
-        for row in error.errors():
-            if row["type"] == "extra_forbidden":
-                named = path[: -1] if isinstance(path[-1], int) else path
-                problems.add(named, unknown_setting((section, *row["loc"][1:])))
-                return
-        inner_problems = Problems(problems.file)
-        inner_problems.add_validation(error, filled)
-        for (inner_path, message), _ in inner_problems.found.items():
-            problems.add((*path, *inner_path[depth:]), message)
+        problems.add_validation(error, filled, path, (section, *rest))
+    else:
+        if section == "quantization":
+            check_bits(value, path, problems)
 
 
-def check_tables(tables: SpecTables, problems: Problems) -> None:
-    """Check what types cannot say: settings that contradict each other, and names that point at nothing."""
-    evaluate, train = tables.evaluate, tables.train
-    if evaluate.primary and evaluate.primary not in evaluate.metrics:
-        problems.add(("evaluate", "primary"), f'"{evaluate.primary}" is not among evaluate.metrics: {", ".join(evaluate.metrics)}')
-    for list_path, values in ((("evaluate", "metrics"), evaluate.metrics), (("study", "seeds"), tables.study.seeds)):
-        for number, value in enumerate(values):
-            if value in values[:number]:
-                problems.add((*list_path, number), f"{value!r} stands here twice")
-    if train.bf16 and train.fp16:
-        problems.add(("train", "fp16"), "cannot be true beside train.bf16")
-    if train.warmup_ratio is not None and "warmup_steps" in train.model_fields_set:
-        problems.add(("train", "warmup_ratio"), "is the old name of a fractional warmup_steps; set one of the two")
-    for name, table in (("train", train), ("full", tables.full)):
-        if table.max_steps == 0:
-            problems.add((name, "max_steps"), "0 would train nothing; -1 leaves it to num_train_epochs")
-    if tables.data.template and tables.data.format != "auto":
-        problems.add(("data", "format"), "is set beside data.template; keep one of the two")
-    if tables.data.format == "text" and "exact_match" in evaluate.metrics:
-        problems.add(("evaluate", "metrics"), "exact_match needs answers; data.format = \"text\" has none")
-    if tables.method == "full" and tables.quantization != "none" and not tables.sweep:
-        problems.add(("quantization",), "a quantized base cannot be fine-tuned in full")
-    if isinstance(tables.quantization, str) is False:
-        bits = [key for key in ("load_in_4bit", "load_in_8bit") if getattr(tables.quantization, key)]
-        if len(bits) != 1:
-            problems.add(("quantization",), "set exactly one of load_in_4bit and load_in_8bit")
-    _check_analyses(tables, problems)
-
-
-def _check_analyses(tables: SpecTables, problems: Problems) -> None:
-    varied = {setting for block in tables.sweep for setting in flatten(block.model_extra or {})}
-    varied |= {key for block in tables.sweep for row in block.configurations for key in flatten(row) if key != "name"}
-    for index, analysis in enumerate(tables.analysis):
-        if analysis.factor and analysis.factor not in varied:
-            close = near(analysis.factor, sorted(varied)) or f"; what varies: {', '.join(sorted(varied)) or 'nothing'}"
-            problems.add(("analysis", index, "factor"), f'"{analysis.factor}" does not vary in this study{close}')
-        if analysis.metric and analysis.metric not in tables.evaluate.metrics:
-            listed = ", ".join(tables.evaluate.metrics)
-            problems.add(("analysis", index, "metric"), f'"{analysis.metric}" is not among evaluate.metrics: {listed}')
-
-
+def check_bits(quantization: Any, path: Path, problems: Problems) -> None:
+    """Check that a base that is quantized by BitsAndBytesConfig's settings has one width."""
+    if isinstance(quantization, dict):
+        widths = [key for key in ("load_in_4bit", "load_in_8bit") if quantization.get(key) is True]
+        if len(widths) != 1:
+            problems.add(path, "set exactly one of load_in_4bit and load_in_8bit to true")

@@ -17,6 +17,9 @@ QUANTIZATIONS: dict[str, dict[str, Any] | None] = {
     "fp4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
 }
 
+_CONFIGURED = ("study", "model", "data", "method", "lora", "full", "quantization", "train")
+_ONE_VALUE = ("quantization", "lora.rank_pattern", "lora.alpha_pattern", "data.columns")
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -45,7 +48,7 @@ def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) 
     :param raw: the spec's own tables, without its sweeps
     :param varied: dotted setting -> value; these win over everything else
     """
-    tables = {key: raw[key] for key in ("study", "model", "data", "method", "lora", "full", "quantization", "train") if key in raw}
+    tables: dict[str, Any] = {key: raw[key] for key in _CONFIGURED if key in raw}
     for setting, value in varied.items():
         tables = with_setting(tables, setting, value)
     spec = SpecTables.model_validate(tables)
@@ -59,7 +62,9 @@ def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) 
         data=spec.data,
         quantization=quantization_settings(spec.quantization),
         lora=lora_settings(spec.lora) if spec.method == "lora" else None,
-        train=train_settings(spec.train, spec.full if spec.method == "full" else None, swept) if spec.method != "none" else None,
+        train=train_settings(spec.train, spec.full if spec.method == "full" else None, swept)
+        if spec.method != "none"
+        else None,
     )
 
 
@@ -72,34 +77,37 @@ def with_setting(tables: dict[str, Any], setting: str, value: Any) -> dict[str, 
     return {**tables, head: with_setting(inner if isinstance(inner, dict) else {}, rest, value)}
 
 
-def quantization_settings(value: str | BnbSettings) -> dict[str, Any] | None:  # type: ignore[valid-type]
+def quantization_settings(value: str | BnbSettings) -> dict[str, Any] | None:
     """Return BitsAndBytesConfig's settings in full, or None for a base that is not quantized."""
     if isinstance(value, str):
         chosen = QUANTIZATIONS[value]
         return None if chosen is None else BnbSettings.model_validate(chosen).model_dump()
-    return value.model_dump()  # type: ignore[no-any-return,attr-defined]
+    return value.model_dump()
 
 
-def lora_settings(table: LoraSettings) -> dict[str, Any]:  # type: ignore[valid-type]
-    """Return the adapter's settings with alpha as a number."""
-    settings: dict[str, Any] = table.model_dump()  # type: ignore[attr-defined]
+def lora_settings(table: LoraSettings) -> dict[str, Any]:
+    """Return the adapter's settings with alpha as a number, and lists whose order means nothing in one order."""
+    settings: dict[str, Any] = table.model_dump()
     alpha = settings["lora_alpha"]
     if isinstance(alpha, str):
         alpha = float(alpha.removesuffix("r") or 1) * settings["r"]
     settings["lora_alpha"] = int(alpha) if float(alpha).is_integer() else float(alpha)
     if isinstance(settings["layers_to_transform"], int):
         settings["layers_to_transform"] = [settings["layers_to_transform"]]
+    for name in ("layers_to_transform", "target_modules", "exclude_modules", "modules_to_save"):
+        if isinstance(settings[name], list):
+            settings[name] = sorted(set(settings[name]))
     return settings
 
 
 def train_settings(train: TrainTable, full: FullTable | None, swept: dict[str, Any]) -> TrainTable:
     """Return training settings: `[train]`, then the method's own table, then what a sweep says."""
-    settings = train.model_dump()
-    if full is not None:
-        settings |= {key: value for key, value in full.model_dump().items() if value is not None}
-    settings |= swept
-    if settings["warmup_ratio"] is not None:
-        settings["warmup_steps"], settings["warmup_ratio"] = settings["warmup_ratio"], None
+    settings: dict[str, Any] = {}
+    for layer in (train.model_dump(), full.model_dump() if full else {}, swept):
+        given = {key: value for key, value in layer.items() if value is not None}
+        if "warmup_ratio" in given:  # the old name, in the layer where it stands
+            given["warmup_steps"] = given.pop("warmup_ratio")
+        settings |= given
     return TrainTable.model_validate(settings)
 
 
@@ -116,11 +124,11 @@ def points(lists: dict[str, list[Any]], zipped: list[str]) -> list[dict[str, Any
 
 
 def flatten(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested tables as dotted settings; a quantization's own settings stay one value."""
+    """Return nested tables as dotted settings; tables of free names stay one value."""
     flat: dict[str, Any] = {}
     for key, value in tables.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict) and path not in ("quantization", "lora.rank_pattern", "lora.alpha_pattern"):
+        if isinstance(value, dict) and path not in _ONE_VALUE:
             flat |= flatten(value, f"{path}.")
         else:
             flat[path] = value
@@ -141,7 +149,11 @@ def value_name(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.12g}"
     if isinstance(value, list):
-        if len(value) > 2 and all(isinstance(item, int) for item in value) and value == list(range(value[0], value[-1] + 1)):
+        if (
+            len(value) > 2
+            and all(isinstance(item, int) for item in value)
+            and value == list(range(value[0], value[-1] + 1))
+        ):
             return f"{value[0]}-{value[-1]}"
         return "+".join(value_name(item) for item in value) or "empty"
     if isinstance(value, dict):
@@ -160,3 +172,12 @@ def unite(found: list[Configuration]) -> list[Configuration]:
         elif configuration.name != first.name:
             united[identity] = replace(first, aliases=(*first.aliases, configuration.name))
     return list(united.values())
+
+
+def quantization_name(settings: dict[str, Any] | None) -> str:
+    """Return the short name of a base's quantization, or its type where its settings have no name of their own."""
+    for name, short in QUANTIZATIONS.items():
+        if settings == quantization_settings(name if short else "none"):
+            return name
+    assert settings is not None  # noqa: S101
+    return f"{settings['bnb_4bit_quant_type']}, own settings" if settings["load_in_4bit"] else "int8, own settings"

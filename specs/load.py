@@ -1,6 +1,9 @@
 """TOML to a typed study spec; every mistake is reported at once, each where it stands."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +11,17 @@ import tomli
 from pydantic import ValidationError
 
 from lorafile.errors import Problem, SpecError
-from lorafile.specs.checks import check_blocks, check_tables
+from lorafile.specs.checks import FACTOR_SECTIONS, REQUIRED, check_blocks
 from lorafile.specs.configurations import Configuration, flatten, point_name, points, resolve, unite
-from lorafile.specs.positions import positions
+from lorafile.specs.consistency import check_tables
+from lorafile.specs.positions import Path as Place
+from lorafile.specs.positions import Position, positions
 from lorafile.specs.problems import Problems
 from lorafile.specs.settings import SpecTables, SweepTable
+
+_SYNTAX = {
+    "Cannot overwrite a value": "sets something here a second time; TOML allows each key once",
+}
 
 
 @dataclass(frozen=True)
@@ -22,11 +31,18 @@ class Spec:
     file: Path
     tables: SpecTables
     configurations: tuple[Configuration, ...]
+    known: dict[Place, Position] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
         """The study's name."""
         return self.tables.study.name
+
+    def error(self, path: Place, message: str) -> SpecError:
+        """Return an error that stands at a setting of this spec: what only its model or its data could tell."""
+        problems = Problems(str(self.file), self.known)
+        problems.add(path, message)
+        return SpecError(problems.list())
 
     @property
     def primary(self) -> str:
@@ -46,26 +62,77 @@ def parse(text: str, file: Path) -> Spec:
     """Return the spec of a TOML text; `file` is where its messages and its relative paths point."""
     problems = Problems(str(file))
     try:
-        raw = tomli.loads(text)
-        problems.known = positions(text)
-    except tomli.TOMLDecodeError as error:
-        raise SpecError([Problem(str(file), error.lineno, error.colno, "", f"not valid TOML: {error.msg}")]) from error
+        raw = _document(text.removeprefix("\ufeff"), problems)
+        tables = _tables(raw, problems)
+        configurations = _configurations(raw, tables, problems)
     except RecursionError as error:
         raise SpecError([Problem(str(file), 1, 1, "", "is nested too deeply to be a spec")]) from error
-    tables = None
+    if problems.found:
+        raise SpecError(problems.list())
+    return Spec(file, tables, tuple(configurations), problems.known)
+
+
+def _document(text: str, problems: Problems) -> dict[str, Any]:
+    """Return the raw document, its positions noted."""
+    try:
+        raw = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        message = _SYNTAX.get(error.msg, f"not valid TOML: {error.msg}")
+        raise SpecError([Problem(problems.file, error.lineno, error.colno, "", message)]) from error
+    except ValueError as error:  # Python converts no decimal number of more than 4300 digits
+        digits = re.search("[0-9_]{4300}", text)
+        before = text[: digits.start()] if digits else ""
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise SpecError([Problem(problems.file, line, column, "", "is a number of too many digits")]) from error
+    problems.known = positions(text)
+    for path in _too_large(raw):
+        problems.add(path, "is a number that TOML's 64 bits do not hold")
+    if problems.found:
+        raise SpecError(problems.list())
+    return raw
+
+
+def _too_large(value: Any, path: Place = ()) -> Iterator[Place]:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield from _too_large(item, (*path, key))
+
+
+def _tables(raw: dict[str, Any], problems: Problems) -> SpecTables:
+    """Return the typed tables; every check is made, even where another one has failed."""
+    bad: list[Place] = []
     try:
         tables = SpecTables.model_validate(raw)
     except ValidationError as error:
-        problems.add_validation(error, raw)
+        bad = problems.add_validation(error, raw)
+        tables = _sound(raw, bad)
     check_blocks(raw, problems)
-    if tables is not None:
-        check_tables(tables, problems)
-    if problems.found or tables is None:
-        raise SpecError(problems.list())
-    configurations = _configurations(raw, tables, problems)
+    check_tables(tables, raw, problems)
     if problems.found:
         raise SpecError(problems.list())
-    return Spec(file, tables, tuple(configurations))
+    return tables
+
+
+def _sound(raw: dict[str, Any], bad: list[Place]) -> SpecTables:
+    """Return the tables without what is wrong, so that the rest can be checked; sweeps and analyses are checked raw."""
+    tables = {key: value for key, value in raw.items() if key not in ("sweep", "analysis")}
+    for path in bad:
+        names = list(takewhile(lambda part: isinstance(part, str), path))
+        tables = _without(tables, names) if names else tables
+    for name, needed in REQUIRED.items():
+        tables[name] = {**needed, **tables.get(name, {})}
+    return SpecTables.model_validate(tables)
+
+
+def _without(tables: dict[str, Any], names: list[Any]) -> dict[str, Any]:
+    """Return the tables without one setting; without its table, where it is what the table lacks."""
+    head, *rest = names
+    inner = tables.get(head)
+    if rest and isinstance(inner, dict) and (len(rest) > 1 or rest[0] in inner):
+        return {**tables, head: _without(inner, rest)}
+    return {key: value for key, value in tables.items() if key != head}
 
 
 def block_lists(block: SweepTable) -> dict[str, Any]:
@@ -96,28 +163,48 @@ def _read(file: Path) -> str:
 
 def _configurations(raw: dict[str, Any], tables: SpecTables, problems: Problems) -> list[Configuration]:
     found: list[Configuration] = []
+    places: dict[str, Place] = {}
+    written = flatten(tables.model_dump(include=set(FACTOR_SECTIONS)))
     for index, block in enumerate(tables.sweep):
         sweep = block_name(block)
+        exclusions = [flatten(exclusion) for exclusion in block.exclude]
         for varied, own_name, where in _block_points(block, index):
-            name = f"{sweep}/{own_name or point_name(varied)}"
-            configuration = resolve(name, sweep, raw, varied)
-            if any(_matches(configuration, raw, flatten(exclusion)) for exclusion in block.exclude):
+            if any(_matches({**written, **varied}, exclusion) for exclusion in exclusions):
                 continue
-            if configuration.method == "full" and configuration.quantization is not None:
-                problems.add(where, f"{name}: a quantized base cannot be fine-tuned in full; leave the point out with `exclude`")
-            found.append(configuration)
+            name = f"{sweep}/{own_name or point_name(varied) or tables.method}"
+            places.setdefault(name, where)
+            configuration = _resolved(name, sweep, raw, varied, (problems, where))
+            found += [configuration] if configuration else []
     if not tables.sweep:
         found.append(resolve(tables.method, tables.method, raw, {}))
-    united = unite(found)
-    _check_names(united, problems)
-    if not united:
+    elif not found and not problems.found:
         problems.add(("sweep",), "no configuration is left; `exclude` takes every point out")
+    united = unite(found)
+    _check_names(united, places, problems)
     return united
 
 
-def _block_points(block: SweepTable, index: int) -> list[tuple[dict[str, Any], str | None, tuple[str | int, ...]]]:
+def _resolved(
+    name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any], told: tuple[Problems, Place]
+) -> Configuration | None:
+    """Return one configuration, or note why the settings of this point do not go together."""
+    problems, where = told
+    try:
+        configuration = resolve(name, sweep, raw, varied)
+    except ValidationError as error:
+        row = error.errors()[0]
+        setting = ".".join(str(part) for part in row["loc"])
+        problems.add(where, f"{name}: {setting}: {'is required' if row['type'] == 'missing' else row['msg']}")
+        return None
+    if configuration.method == "full" and configuration.quantization is not None:
+        hint = 'leave the point out, as with exclude = [{ method = "full", quantization = "nf4" }]'
+        problems.add(where, f"{name}: a quantized base cannot be fine-tuned in full; {hint}")
+    return configuration
+
+
+def _block_points(block: SweepTable, index: int) -> list[tuple[dict[str, Any], str | None, Place]]:
     lists = block_lists(block)
-    rows: list[tuple[dict[str, Any], str | None, tuple[str | int, ...]]] = []
+    rows: list[tuple[dict[str, Any], str | None, Place]] = []
     if lists:
         rows += [(point, None, ("sweep", index)) for point in points(lists, block.zip)]
     for number, table in enumerate(block.configurations):
@@ -126,15 +213,15 @@ def _block_points(block: SweepTable, index: int) -> list[tuple[dict[str, Any], s
     return rows
 
 
-def _matches(configuration: Configuration, raw: dict[str, Any], exclusion: dict[str, Any]) -> bool:
-    """Return whether a configuration has every value of an exclusion, varied or from the spec's own tables."""
-    written = {"method": "lora", "quantization": "none", **flatten(raw), **configuration.varied}
-    return all(key in written and written[key] == value for key, value in exclusion.items())
+def _matches(settings: dict[str, Any], exclusion: dict[str, Any]) -> bool:
+    """Return whether a point has every value of an exclusion, varied, written in the spec, or by default."""
+    return all(key in settings and settings[key] == value for key, value in exclusion.items())
 
 
-def _check_names(configurations: list[Configuration], problems: Problems) -> None:
+def _check_names(configurations: list[Configuration], places: dict[str, Place], problems: Problems) -> None:
     seen: dict[str, Configuration] = {}
     for configuration in configurations:
         for name in (configuration.name, *configuration.aliases):
             if seen.setdefault(name, configuration) is not configuration:
-                problems.add(("sweep",), f'two different configurations are called "{name}"; give one of them another name')
+                message = f'two different configurations are called "{name}"; give one of them another name'
+                problems.add(places.get(name, ("sweep",)), message)

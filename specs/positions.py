@@ -8,6 +8,8 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+import tomli
+
 Path = tuple[str | int, ...]
 Position = tuple[int, int]
 
@@ -83,7 +85,7 @@ class _Scanner:
     def key(self) -> str:
         if self.text[self.at] in "\"'":
             raw = self.string()
-            return raw[1:-1]
+            return str(tomli.loads(f"key = {raw}")["key"]) if "\\" in raw else raw[1:-1]
         match = _BARE.match(self.text, self.at)
         self.at = match.end() if match else self.at + 1
         return match.group() if match else ""
@@ -137,9 +139,7 @@ def positions(text: str) -> dict[Path, Position]:
     """Return path -> (line, column), both from 1, for each key, table and array element of a valid TOML document."""
     scanner = _Scanner(text.replace("\r\n", "\n"))
     scanner.document()
-    starts = [0]
-    for match in re.finditer("\n", scanner.text):
-        starts.append(match.end())
+    starts = [0, *(match.end() for match in re.finditer("\n", scanner.text))]
     return {path: _line_and_column(starts, offset) for path, offset in scanner.found.items()}
 
 

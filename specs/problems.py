@@ -1,23 +1,33 @@
 """Turn what pydantic and the checks of a spec complain about into located sentences."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from lorafile.errors import Problem
+from lorafile.specs.lookup import field_at, table_at
 from lorafile.specs.positions import Path, Position, locate
-from lorafile.specs.settings import SpecTables
-from lorafile.specs.snapshot import NOT_YET, LoraSettings
+from lorafile.specs.snapshot import NOT_YET
+from lorafile.specs.values import PATTERNS
 
-_SECTIONS: dict[str, type[BaseModel]] = {
-    name: info.annotation
-    for name, info in SpecTables.model_fields.items()
-    if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+# Where a setting belongs that stands in the wrong table; [full] repeats names of [train], which come first.
+_HOMES = ("study", "model", "data", "lora", "train", "evaluate", "profile", "report", "quantization")
+_TOP = ("method", "quantization")
+_KINDS = {
+    "bool_type": "true or false",
+    "dict_type": "a table",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_attributes_type": "a table",
+    "model_type": "a table",
+    "string_type": "a text",
 }
-_SECTIONS["lora"] = LoraSettings
-_LENIENT = {"list_type": "a list", "int_type": "a whole number", "float_type": "a number", "string_type": "a text"}
 
 
 @dataclass
@@ -33,13 +43,22 @@ class Problems:
         line, column = locate(self.known, path)
         self.found.setdefault((path, message), Problem(self.file, line, column, dotted(path), message))
 
-    def add_validation(self, error: ValidationError, raw: Any, prefix: Path = ()) -> None:
-        """Note every error of a pydantic validation; the branches of a union make one message."""
+    def add_validation(self, error: ValidationError, raw: Any, prefix: Path = (), below: Path = ()) -> list[Path]:
+        """Note every error of a validation, one message for all branches of a union; return where they stand.
+
+        :param prefix: where the validated value stands in the document
+        :param below: where it stands among the tables of a spec; what is wrong elsewhere is left out
+        """
         by_path: dict[Path, list[Any]] = {}
         for row in error.errors():
-            by_path.setdefault(_real_path(row, raw), []).append(row)
-        for path, rows in by_path.items():
-            self.add((*prefix, *path), _sentence(rows, (*prefix, *path)))
+            path = _real_path(row, raw)
+            if path[: len(below)] == below:
+                by_path.setdefault(path, []).append(row)
+        # Inside a list or a table that a union allows, the mistake is the inner one.
+        inner = [path for path in by_path if not any(other[: len(path)] == path != other for other in by_path)]
+        for path in inner:
+            self.add((*prefix, *path[len(below) :]), _sentence(by_path[path], path))
+        return inner
 
     def list(self) -> list[Problem]:
         """Return what was found."""
@@ -54,24 +73,45 @@ def dotted(path: Path) -> str:
     return text
 
 
-def near(word: str, allowed: list[str]) -> str:
+def near(word: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean "…"?` for a near name, or nothing."""
-    close = get_close_matches(word, allowed, n=1, cutoff=0.6)
+    close = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
+def homes(tables: Iterable[str] = _HOMES) -> dict[str, str]:
+    """Return setting -> the table that it belongs in."""
+    found: dict[str, str] = {}
+    for name in tables:
+        table = table_at((name,))
+        for setting in table.model_fields if table else ():
+            found.setdefault(setting, name)
+    return found
+
+
 def unknown_setting(path: Path) -> str:
-    """Return what to say of a setting that does not exist: what is near, where it belongs, what is allowed."""
-    name = str(path[-1])
-    section = str(path[0]) if len(path) > 1 else ""
-    if section == "lora" and name in NOT_YET:
+    """Return what to say of a setting that does not exist: where it belongs, what is near, what is allowed."""
+    name, where = str(path[-1]), path[:-1]
+    if where == ("lora",) and name in NOT_YET:
         return "is a setting of peft.LoraConfig that this version cannot train with"
-    allowed = list(_SECTIONS[section].model_fields) if section in _SECTIONS else list(SpecTables.model_fields)
-    close = near(name, allowed)
-    elsewhere = [other for other, table in _SECTIONS.items() if other != section and name in table.model_fields]
-    if not close and elsewhere:
-        return f"unknown setting; it belongs in [{elsewhere[0]}]"
-    return f"unknown setting{close or '; allowed: ' + ', '.join(allowed)}"
+    table, top = table_at(where), table_at(())
+    allowed = list(table.model_fields) if table else []
+    if where and top and name in top.model_fields:
+        written = (
+            f"write it at the top of the file, before the first [{where[0]}]" if name in _TOP else f"write [{name}]"
+        )
+        return f"is no setting of {dotted(where)} but stands by itself; {written}"
+    home = homes().get(name)
+    if home and (home,) != where[:1]:
+        return f"{_unknown(where)}; it belongs in [{home}]"
+    elsewhere = {setting: f"{home}.{setting}" for setting, home in homes().items()}
+    close = get_close_matches(name, elsewhere, n=1, cutoff=0.8)
+    hint = near(name, allowed) or (f'; did you mean "{elsewhere[close[0]]}"?' if close else "")
+    return f"{_unknown(where)}{hint or ('; allowed: ' + ', '.join(allowed) if allowed else '; none is allowed here')}"
+
+
+def _unknown(where: Path) -> str:
+    return "unknown setting" if where else "unknown setting or table"
 
 
 def _real_path(row: Any, raw: Any) -> Path:
@@ -94,15 +134,32 @@ def _real_path(row: Any, raw: Any) -> Path:
 
 def _sentence(rows: list[Any], path: Path) -> str:
     kinds = {row["type"] for row in rows}
+    known = field_at(path)
+    told = (known.description or "").split(". ")[0].rstrip(".") if known else ""
     if "extra_forbidden" in kinds:
         return unknown_setting(path)
     if kinds == {"missing"}:
-        return "is required"
+        needed = (
+            [name for name, info in table.model_fields.items() if info.is_required()]
+            if (table := table_at(path))
+            else []
+        )
+        return "is required" + (
+            f"; write [{dotted(path)}] with {', '.join(needed)}" if needed else f": {told}" if told else ""
+        )
+    if path in (("sweep",), ("analysis",)):
+        return (
+            f"should be written as blocks that begin with [[{path[0]}]], in two brackets, not {show(rows[0]['input'])}"
+        )
+    fitting = [row for row in rows if not row["type"].endswith(("_type", "literal_error", "pattern_mismatch"))] or rows
+    parts = list(dict.fromkeys(_expectation(row) for row in fitting))
+    if "a number" in parts and "a whole number" in parts:
+        parts.remove("a whole number")
+    words = [word for row in fitting if row["type"] == "literal_error" for word in _choices(row)]
     got = rows[0]["input"]
-    parts = list(dict.fromkeys(_expectation(row) for row in rows))
-    words = [word for row in rows if row["type"] == "literal_error" for word in _choices(row)]
     close = near(got, words) if isinstance(got, str) else ""
-    return f"should be {' or '.join(parts)}, not {_show(got)}{close}"
+    hint = f" ({told})" if len(fitting) < len(rows) and told else ""
+    return f"should be {' or '.join(parts)}, not {show(got)}{close}{hint}"
 
 
 def _choices(row: Any) -> list[str]:
@@ -111,15 +168,27 @@ def _choices(row: Any) -> list[str]:
 
 
 def _expectation(row: Any) -> str:
-    if row["type"] in _LENIENT:
-        return _LENIENT[row["type"]]
-    if row["type"] in ("model_type", "dict_type"):
-        return "a table"
-    if row["type"] == "literal_error":
+    kind, context = row["type"], row.get("ctx", {})
+    if kind == "literal_error":
         return "one of " + ", ".join(f'"{word}"' for word in _choices(row))
-    return str(row["msg"]).removeprefix("Input should be ").removeprefix("String should ").removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch":
+        return PATTERNS[context["pattern"]]
+    if kind == "too_short":
+        return "a list of at least one"
+    if kind == "string_too_short":
+        return "a text that is not empty"
+    if kind == "string_too_long":
+        return f"a text of at most {context['max_length']} characters"
+    if kind == "less_than_equal":
+        return f"at most {context['le']:g}"
+    if kind == "greater_than_equal":
+        return f"at least {context['ge']:g}"
+    return _KINDS.get(kind) or str(row["msg"]).removeprefix("Input should be ")
 
 
-def _show(value: Any) -> str:
-    text = repr(value) if not isinstance(value, str) else f'"{value}"'
+def show(value: Any) -> str:
+    """Return a value as a message shows it: as TOML writes it, and not endlessly."""
+    if isinstance(value, dict):
+        return "a table"
+    text = repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else text[:77] + "…"

@@ -3,9 +3,11 @@
 import json
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import Field, create_model
+
+from lorafile.specs.values import Alpha, LayerWord, Natural, Number, Positive, PositiveNumber, Settings, Share, Text
 
 # What this tool changes of peft's own defaults, and why: every default has to be worth defending.
 LORA_DEFAULTS: dict[str, Any] = {
@@ -13,13 +15,30 @@ LORA_DEFAULTS: dict[str, Any] = {
     "lora_alpha": "2r",  # scaling stays 2 when the rank is swept
     "target_modules": "all-linear",  # all layers beat attention alone at matched parameters (LoRA Without Regret)
 }
-_LORA_TYPES = {
-    "r": "Annotated[int, Field(ge=1)]",
-    "lora_alpha": "Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=r'^\\d*\\.?\\d*r$')]",
-    "lora_dropout": "Annotated[float, Field(ge=0, lt=1)]",
-    "target_modules": "str | list[str]",
-    "init_lora_weights": "bool | Literal['gaussian']",
-    "layers_to_transform": "list[int] | int | None",
+_LORA_TYPES: dict[str, Any] = {
+    "r": Positive,
+    "lora_alpha": Alpha,
+    "lora_dropout": Share,
+    "target_modules": Text | Annotated[list[Text], Field(min_length=1)],
+    "init_lora_weights": bool | Literal["gaussian"],
+    # Empty would be every layer to PEFT; the words are ours, because a preset cannot know the number of layers.
+    "layers_to_transform": LayerWord | Natural | Annotated[list[Natural], Field(min_length=1)] | None,
+    "rank_pattern": dict[str, Positive],
+    "alpha_pattern": dict[str, PositiveNumber],
+}
+_BNB_TYPES: dict[str, Any] = {
+    "llm_int8_threshold": Number,
+    "bnb_4bit_quant_type": Literal["fp4", "nf4"],
+    "bnb_4bit_compute_dtype": Literal["float32", "bfloat16", "float16"] | None,
+}
+_LORA_HELP = {
+    "target_modules": "Where adapters sit: `attention`, `mlp`, `all-linear`; a list of these and of module names; or a "
+    "regular expression for whole module paths.",
+    "lora_alpha": 'The update is scaled by alpha / r; a multiple of the rank such as "2r" follows it.',
+    "layers_to_transform": "Layers that get an adapter, from 0; or `first-third`, `middle-third`, `last-third`, "
+    "`alternate` (every second). Absent: all.",
+    "r": "Rank of the update.",
+    "init_lora_weights": "True: PEFT's default, an update of zero; `gaussian`: the other matrix drawn as in diffusers.",
 }
 # Settings of peft.LoraConfig that need more than the spec and the base to start from, or that rewrite the base.
 NOT_YET: frozenset[str] = frozenset(
@@ -44,12 +63,6 @@ NOT_YET: frozenset[str] = frozenset(
 )
 
 
-class Settings(BaseModel):
-    """A closed table of settings: an unknown name is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
 @cache
 def snapshot() -> dict[str, Any]:
     """Return the snapshot: the versions it was made from, and name -> {type, default, help} for each class."""
@@ -57,36 +70,35 @@ def snapshot() -> dict[str, Any]:
     return data
 
 
-def _table(name: str, doc: str, source: str, defaults: dict[str, Any], types: dict[str, str]) -> type[Settings]:
+def _table(name: str, doc: str, source: str, own: dict[str, dict[str, Any]]) -> type[Settings]:
+    """Make a table of a snapshot's class; `own` overrides its types, defaults and help."""
     fields: dict[str, Any] = {}
     for setting, row in snapshot()[source].items():
-        if source == "LoraConfig" and setting in NOT_YET:
-            continue
-        default = defaults.get(setting, row["default"])
-        fields[setting] = (types.get(setting, row["type"]), Field(default, description=row.get("help", "")))
-    made: type[Settings] = create_model(name, __base__=Settings, __module__=__name__, __doc__=doc, **fields)
-    return made
+        if source != "LoraConfig" or setting not in NOT_YET:
+            default = own["defaults"].get(setting, row["default"])
+            described = own["help"].get(setting, row.get("help", ""))
+            fields[setting] = (own["types"].get(setting, row["type"]), Field(default, description=described or None))
+    return create_model(name, __base__=Settings, __module__=__name__, __doc__=doc, **fields)
 
 
-def _annotations() -> dict[str, Any]:
-    from typing import Annotated
+if TYPE_CHECKING:
 
-    return {"Any": Any, "Literal": Literal, "Annotated": Annotated, "Field": Field}
+    class LoraSettings(Settings):
+        """Made below."""
 
+    class BnbSettings(Settings):
+        """Made below."""
 
-globals().update(_annotations())  # the snapshot spells its types as text
-
-LoraSettings = _table(
-    "LoraSettings",
-    "The adapter: the settings of `peft.LoraConfig`, by their own names.",
-    "LoraConfig",
-    LORA_DEFAULTS,
-    _LORA_TYPES,
-)
-BnbSettings = _table(
-    "BnbSettings",
-    "A bitsandbytes base: the settings of transformers' `BitsAndBytesConfig`, by their own names.",
-    "BitsAndBytesConfig",
-    {},
-    {"bnb_4bit_quant_type": "Literal['fp4', 'nf4']"},
-)
+else:
+    LoraSettings = _table(
+        "LoraSettings",
+        "The adapter: settings of `peft.LoraConfig`, by their own names.",
+        "LoraConfig",
+        {"types": _LORA_TYPES, "defaults": LORA_DEFAULTS, "help": _LORA_HELP},
+    )
+    BnbSettings = _table(
+        "BnbSettings",
+        "A bitsandbytes base: settings of transformers' `BitsAndBytesConfig`, by their own names.",
+        "BitsAndBytesConfig",
+        {"types": _BNB_TYPES, "defaults": {}, "help": {}},
+    )

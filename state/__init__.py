@@ -1,0 +1,8 @@
+"""The store: finished work, addressed by what it was made of."""
+
+from lorafile.state.objects import Objects as Objects
+from lorafile.state.objects import sha256 as sha256
+from lorafile.state.store import Attempt as Attempt
+from lorafile.state.store import Node as Node
+from lorafile.state.store import State as State
+from lorafile.state.store import WritableState as WritableState

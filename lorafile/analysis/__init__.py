@@ -1,1 +1,33 @@
-"""Analyses: pure functions of a study's results, one file for each question."""
+"""Analyses: pure functions of a study's results, one file for each question.
+
+A kind is registered by one file and one name: the file is `lorafile/analysis/<kind>.py` with a function
+`analyse(results, table) -> list[Analysis]`, the name stands among the kinds of an `[[analysis]]` table.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, get_args
+
+if TYPE_CHECKING:
+    from lorafile.analysis.base import Analysis
+    from lorafile.results import Results
+    from lorafile.specs.settings import AnalysisTable
+
+
+def kinds() -> tuple[str, ...]:
+    """Return the name of every analysis, in the order of a report."""
+    from lorafile.specs.settings import AnalysisTable
+
+    return get_args(AnalysisTable.model_fields["kind"].annotation)
+
+
+def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysis]":
+    """Return the declared analyses; with none declared, every one that has something to say."""
+    from lorafile.specs.settings import AnalysisTable
+
+    declared = tables or [AnalysisTable.model_validate({"kind": kind}) for kind in kinds()]
+    found: dict[str, Analysis] = {}
+    for table in declared:
+        for analysis in import_module(f"lorafile.analysis.{table.kind}").analyse(results, table):
+            if tables or analysis.charts or analysis.tables or analysis.sentences:
+                found.setdefault(analysis.name, analysis)
+    return list(found.values())

@@ -1,0 +1,45 @@
+"""Executors: they take groups of nodes, have them done somewhere, and tell of each node what came of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from lorafile.engine.request import Request
+from lorafile.engine.events import Event
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that are done one after another in one place.
+
+    :ivar keys: the nodes, each after what it reads
+    :ivar base: equal text for groups that can share a loaded base
+    :ivar stage: groups of a later stage wait for all of an earlier one
+    :ivar alone: measured in a fresh process while nothing else runs on the device
+    """
+
+    keys: tuple[str, ...]
+    base: str
+    stage: int
+    alone: bool = False
+
+
+class Executor(Protocol):
+    """Has groups of nodes done."""
+
+    def run(self, groups: list[Group], desk: "Desk") -> None:
+        """Do every group; return when all are done, or when the desk wants to stop."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The applying process, as an executor sees it.
+
+    :ivar requests: what is left to do of a group, with its inputs as they are now
+    :ivar handle: takes in an event; the files of an `ended` event are stored when it returns
+    :ivar stopping: 0 go on; 1 begin nothing new; 2 stop what is running
+    """
+
+    requests: Callable[[Group], list[Request]]
+    handle: Callable[[Event], None]
+    stopping: Callable[[], int]

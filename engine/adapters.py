@@ -1,0 +1,108 @@
+"""Adapters: put on a base, saved as PEFT saves them, loaded as PEFT loads them, and taken off again."""
+
+import contextlib
+import json
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorafile.engine.base import Base, Bases, load_base
+from lorafile.engine.randomness import drawn_from, seed_dropout
+from lorafile.engine.request import Request
+from lorafile.errors import NodeError
+
+
+@contextlib.contextmanager
+def new_adapter(base: Base, request: Request) -> Iterator[Any]:
+    """Put a new adapter on the base, drawn from the replicate's own seed; the base is bare again afterwards."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = request.settings["adapter"]
+    config = LoraConfig(**{key: value for key, value in settings.items() if key != "method"}, task_type="CAUSAL_LM")
+    seed = request.settings.get("seed", 0)  # a profile has none
+    with _peft_errors(), drawn_from(seed, "initialisation"):
+        model = get_peft_model(base.model, config)
+    seed_dropout(model, seed, base.device)
+    try:
+        yield model
+    finally:
+        model.unload()
+        base.model.requires_grad_(False)
+
+
+def save_adapter(model: Any, request: Request, out: Path) -> list[str]:
+    """Write an adapter as PEFT writes it; equal adapters give equal bytes."""
+    model.save_pretrained(out, save_embedding_layers=False)
+    (out / "README.md").unlink(missing_ok=True)
+    file = out / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = request.paths["model_name"]
+    for name in ("target_modules", "exclude_modules", "modules_to_save"):
+        if isinstance(config.get(name), list):
+            config[name].sort()
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def parameter_counts(model: Any) -> tuple[int, int]:
+    """Return how many parameters are trainable and how many there are; PEFT sees through packed 4-bit weights."""
+    if hasattr(model, "get_nb_trainable_parameters"):
+        trainable, total = model.get_nb_trainable_parameters()
+        return int(trainable), int(total)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+@contextlib.contextmanager
+def as_directory(files: dict[str, str]) -> Iterator[str]:
+    """Show stored files under their own names in a directory, without copying them."""
+    with tempfile.TemporaryDirectory(prefix="lorafile-") as directory:
+        for name, path in files.items():
+            (Path(directory) / name).symlink_to(Path(path).resolve())
+        yield directory
+
+
+@contextlib.contextmanager
+def tuned(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
+    """Yield the base and the model of a request: bare, with its stored adapter, or fine-tuned in full."""
+    files = request.inputs.get("adapter")
+    if files is None:
+        with bases.proven(request.settings, request.paths) as base:
+            yield base, base.model.eval()
+    elif "adapter_config.json" in files:
+        from peft import PeftModel
+
+        with bases.proven(request.settings, request.paths) as base, as_directory(files) as directory:
+            with _peft_errors():
+                model = PeftModel.from_pretrained(base.model, directory)
+            try:
+                yield base, model.eval()
+            finally:
+                model.unload()
+    else:
+        with as_directory(files) as directory:
+            base = load_base(request.settings, request.paths, weights=directory)
+        yield base, base.model.eval()
+
+
+@contextlib.contextmanager
+def _peft_errors() -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers 5.23 by a name that is on its way out; nothing that we or the user could change
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+            yield
+    except (ValueError, TypeError, KeyError) as error:
+        raise NodeError(f"lora: PEFT refuses these settings on this model: {error}") from error
+
+
+@contextlib.contextmanager
+def autocast(device: torch.device, training: dict[str, Any]) -> Iterator[None]:
+    """Run forward passes in a lower precision where `bf16` or `fp16` says so."""
+    dtype = torch.bfloat16 if training["bf16"] else torch.float16
+    with torch.autocast(device.type, dtype=dtype, enabled=training["bf16"] or training["fp16"]):
+        yield

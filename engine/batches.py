@@ -1,0 +1,81 @@
+"""Batches: examples of like length together, in an order that only the replicate's seed decides."""
+
+import random
+from dataclasses import dataclass
+
+import torch
+
+from lorafile.engine.randomness import derive
+from lorafile.engine.tokens import Tokens
+
+_BUCKET = 16  # so many batches are drawn at random before they are sorted by length
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples, padded to the longest.
+
+    :ivar input_ids: int64 [b, t]
+    :ivar attention_mask: int64 [b, t], 0 where padded
+    :ivar supervised: bool [b, t], true where the token is in the loss
+    """
+
+    indexes: list[int]
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    supervised: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that are not padding."""
+        return int(self.attention_mask.sum())
+
+
+def epoch_order(lengths: list[int], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Return the batches of one pass: each example once, neighbours in length together, batches in random order."""
+    rng = random.Random(derive(seed, f"order:{epoch}"))
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    batches = []
+    for start in range(0, len(order), size * _BUCKET):
+        bucket = sorted(order[start : start + size * _BUCKET], key=lambda index: lengths[index])
+        batches += [bucket[at : at + size] for at in range(0, len(bucket), size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def by_length(lengths: list[int], size: int) -> list[list[int]]:
+    """Return batches for evaluation: longest first, so that what does not fit in memory fails at once."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[at : at + size] for at in range(0, len(order), size)]
+
+
+def collate(tokens: Tokens, indexes: list[int], padding: int, device: torch.device) -> Batch:
+    """Return some examples padded on the right."""
+    examples = [tokens.example(index) for index in indexes]
+    longest = max(len(ids) for ids, _ in examples)
+    input_ids = torch.full((len(examples), longest), padding)
+    attention_mask = torch.zeros(len(examples), longest, dtype=torch.int64)
+    supervised = torch.zeros(len(examples), longest, dtype=torch.bool)
+    for row, (ids, marks) in enumerate(examples):
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+        supervised[row, : len(ids)] = marks.bool()
+    return Batch(indexes, input_ids.to(device), attention_mask.to(device), supervised.to(device))
+
+
+def prompts(tokens: Tokens, indexes: list[int], padding: int, device: torch.device) -> Batch:
+    """Return the prompts of some examples (all before the first supervised token), padded on the left."""
+    cut = []
+    for index in indexes:
+        ids, marks = tokens.example(index)
+        cut.append(ids[: int(marks.argmax())])
+    longest = max(len(ids) for ids in cut)
+    input_ids = torch.full((len(cut), longest), padding)
+    attention_mask = torch.zeros(len(cut), longest, dtype=torch.int64)
+    for row, ids in enumerate(cut):
+        input_ids[row, longest - len(ids) :] = ids
+        attention_mask[row, longest - len(ids) :] = 1
+    nothing = torch.zeros_like(attention_mask, dtype=torch.bool)
+    return Batch(indexes, input_ids.to(device), attention_mask.to(device), nothing.to(device))
+

@@ -1,0 +1,21 @@
+"""Compressed JSON lines: what predictions, examples and curves are kept in. Imports no torch."""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write compressed JSON lines; equal rows give equal bytes."""
+    with file.open("wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
+        for row in rows:
+            packed.write(json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+
+
+def read_lines(file: Path | str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of compressed JSON lines."""
+    with gzip.open(file, "rt", encoding="utf-8") as stream:
+        for line in stream:
+            yield json.loads(line)

@@ -1,0 +1,70 @@
+"""Peak memory of a phase: what the allocator gave and held on a GPU; live tensors and resident size on a CPU."""
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of live tensor storages, and the most that there were at once.
+
+    A tiny model hides behind the hundreds of megabytes of a process that has imported torch; its tensors do not.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self._live: dict[int, int] = {}
+        self.now = 0
+        self.peak = 0
+        for tensor in [*model.parameters(), *model.buffers()]:
+            self._count(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count what it returns."""
+        result = func(*args, **(kwargs or {}))
+        for value in tree_iter(result):
+            if isinstance(value, torch.Tensor):
+                self._count(value)
+        return result
+
+    def _count(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        place = storage.data_ptr()
+        if place in self._live or storage.nbytes() == 0:
+            return
+        self._live[place] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._release, place)
+
+    def _release(self, place: int) -> None:
+        self.now -= self._live.pop(place, 0)
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin a phase."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak resident size (proc(5))
+
+
+def peak(device: torch.device, live: LiveTensors | None = None) -> tuple[int, int]:
+    """Return the bytes allocated and reserved at their peak since the phase began.
+
+    On a CPU these are live tensor bytes and the resident size of the process.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    resident = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return (live.peak if live else 0), int(resident.split()[1]) * 1024

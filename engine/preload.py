@@ -1,0 +1,14 @@
+"""What the fork server loads before it forks workers: the heavy modules, and nothing that touches a GPU."""
+
+from lorafile.engine.environment import gpus
+from lorafile.engine.quiet import quiet_bitsandbytes
+
+quiet_bitsandbytes()
+
+import torch  # noqa: E402, F401
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationMixin  # noqa: E402, F401
+
+if not gpus():  # peft imports bitsandbytes, which opens CUDA at once; a process that has done so cannot be forked
+    import peft  # noqa: F401
+
+import lorafile.engine.worker  # noqa: E402, F401

@@ -1,0 +1,50 @@
+"""What the engine is asked, and what it answers: plain data that travels between processes. Imports no torch."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """One node to be done.
+
+    :ivar settings: resolved sections, as they stand in the key
+    :ivar paths: where things are on this machine (`model`, `data`, …); in no key
+    :ivar inputs: role -> file name -> path of the files of the nodes that this one reads
+    :ivar awaits: role -> key of a node of the same group whose files will be read
+    :ivar execution: what changes how, but not what (batch size of evaluation)
+    """
+
+    key: str
+    kind: str
+    address: str
+    settings: dict[str, Any]
+    paths: dict[str, Any]
+    inputs: dict[str, dict[str, str]] = field(default_factory=dict)
+    awaits: dict[str, str] = field(default_factory=dict)
+    execution: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a node: how it ended, its figures, and the files that it left in its directory."""
+
+    outcome: str = "done"
+    message: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+
+
+class Stopped(Exception):
+    """The applying process asked for a stop."""
+
+
+Report = Callable[[dict[str, Any]], None]
+"""Called with progress (`step`, `steps`, `loss`, `tokens_per_second`); raises `Stopped` when the work is to end."""
+
+
+def base_identity(settings: dict[str, Any]) -> str:
+    """Return equal text for nodes that can share a loaded base."""
+    return json.dumps([settings["model"], settings["quantization"]], sort_keys=True)

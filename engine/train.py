@@ -1,0 +1,203 @@
+"""`train`: set up, fit, save. The loop is our own, so that everything it does can be read here."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorafile.engine.adapters import autocast, new_adapter, parameter_counts, save_adapter
+from lorafile.engine.base import Base, Bases, load_base
+from lorafile.engine.batches import collate, epoch_order
+from lorafile.engine.loss import summed_loss
+from lorafile.engine.randomness import drawn_from
+from lorafile.engine.lines import write_lines
+from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.tokens import Tokens
+
+_WINDOW = 20  # steps of the running loss that is watched for an explosion
+_EXPLOSION = 3.0
+
+
+@dataclass
+class Curve:
+    """What was seen while training, a row for each optimizer step."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    tokens: int = 0
+    supervised: int = 0
+
+    def diverged(self, vocabulary: int, scaled: bool) -> str:
+        """Return why training should stop: a loss that is no number, or one far above ignorance; else nothing.
+
+        Under loss scaling an infinite gradient is ordinary: the scaler skips that step and lowers its scale.
+        """
+        loss = self.rows[-1]["loss"]
+        if not math.isfinite(loss) or not (scaled or math.isfinite(self.rows[-1]["grad_norm"])):
+            return f"the loss was no longer a number at step {len(self.rows)}"
+        recent = [row["loss"] for row in self.rows[-_WINDOW:]]
+        limit = _EXPLOSION * max(self.rows[0]["loss"], math.log(vocabulary))
+        if len(recent) == _WINDOW and sum(recent) / _WINDOW > limit:
+            return f"the loss stayed above {limit:.1f}, {_EXPLOSION:g} times what it was at first, up to step {len(self.rows)}"
+        return ""
+
+
+def train(request: Request, out: Path, bases: Bases, report: Report) -> Done:
+    """Train one adapter, or the whole model, under one seed."""
+    if request.settings["adapter"]["method"] == "full":
+        bases.drop()
+        base = load_base(request.settings, request.paths)
+        base.model.requires_grad_(True)
+        return _train(base, base.model, request, out, report)
+    with bases.proven(request.settings, request.paths) as base, new_adapter(base, request) as model:
+        return _train(base, model, request, out, report)
+
+
+def _train(base: Base, model: Any, request: Request, out: Path, report: Report) -> Done:
+    tokens = Tokens.load(request.inputs["train"]["tokens.safetensors"])
+    settings = request.settings["training"]
+    if settings["gradient_checkpointing"]:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    started = time.monotonic()
+    curve = Curve()
+    with drawn_from(request.settings["seed"], "training"):
+        trouble = fit(base, model.train(), tokens, request, curve, report)
+    seconds = time.monotonic() - started
+    model.eval()
+    write_lines(out / "curve.jsonl.gz", curve.rows)
+    figures = _figures(model, curve, seconds)
+    if trouble:
+        return Done("diverged", f"Training diverged: {trouble}.", figures, ["curve.jsonl.gz"])
+    return Done(figures=figures, files=["curve.jsonl.gz", *save(model, request, out, figures)])
+
+
+def fit(base: Base, model: Any, tokens: Tokens, request: Request, curve: Curve, report: Report) -> str:
+    """Run the optimizer steps; return why training diverged, or nothing.
+
+    The loss of a step is the sum over its supervised tokens divided by their number, however they were spread over the
+    micro-batches that it accumulates.
+    """
+    settings = request.settings["training"]
+    steps = total_steps(len(tokens), settings)
+    stepper = Stepper(base, model, settings, steps)
+    started = time.monotonic()
+    for number, (epoch, group) in enumerate(islice(step_batches(tokens, settings, request.settings["seed"]), steps), 1):
+        rate = stepper.schedule.get_last_lr()[0]
+        loss, norm = stepper.step(tokens, group, curve)
+        curve.rows.append({"step": number, "epoch": epoch, "loss": loss, "learning_rate": rate, "grad_norm": norm})
+        trouble = curve.diverged(stepper.vocabulary, settings["fp16"])
+        if trouble:
+            return trouble
+        speed = curve.tokens / (time.monotonic() - started)
+        report({"step": number, "steps": steps, "loss": loss, "tokens_per_second": speed})
+    return ""
+
+
+class Stepper:
+    """One optimizer step after another: optimizer, schedule and loss scaler of one run."""
+
+    def __init__(self, base: Base, model: Any, settings: dict[str, Any], steps: int) -> None:
+        self.base, self.model, self.settings = base, model, settings
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(model, settings)
+        self.schedule = make_schedule(self.optimizer, settings, steps)
+        self.scaler = torch.amp.GradScaler(base.device.type, enabled=settings["fp16"])
+        self.vocabulary = model.get_input_embeddings().weight.shape[0]
+
+    def step(self, tokens: Tokens, group: list[list[int]], curve: Curve) -> tuple[float, float]:
+        """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
+        padding = self.base.tokenizer.pad_token_id or 0
+        batches = [collate(tokens, indexes, padding, self.base.device) for indexes in group]
+        supervised = sum(int(batch.supervised[:, 1:].sum()) for batch in batches)
+        loss = 0.0
+        for batch in batches:
+            with autocast(self.base.device, self.settings):
+                part = summed_loss(self.model, batch) / max(supervised, 1)
+            self.scaler.scale(part).backward()
+            loss += float(part.detach())
+            curve.tokens += batch.tokens
+        curve.supervised += supervised
+        self.scaler.unscale_(self.optimizer)
+        limit = self.settings["max_grad_norm"] or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        return loss, norm
+
+
+def total_steps(examples: int, settings: dict[str, Any]) -> int:
+    """Return the number of optimizer steps: `max_steps`, or the epochs' worth, a partial last group being a step."""
+    if settings["max_steps"] > 0:
+        return int(settings["max_steps"])
+    batches = math.ceil(examples / settings["per_device_train_batch_size"])
+    per_epoch = math.ceil(batches / settings["gradient_accumulation_steps"])
+    return max(1, math.ceil(settings["num_train_epochs"] * per_epoch))
+
+
+def step_batches(tokens: Tokens, settings: dict[str, Any], seed: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """Yield (epoch, micro-batches of one optimizer step) without end; a step never spans two epochs."""
+    accumulate, lengths, epoch = settings["gradient_accumulation_steps"], tokens.lengths(), 0
+    while True:
+        order = epoch_order(lengths, settings["per_device_train_batch_size"], seed, epoch)
+        for _, group in groupby(enumerate(order), key=lambda pair: pair[0] // accumulate):
+            yield epoch, [indexes for _, indexes in group]
+        epoch += 1
+
+
+def make_optimizer(model: Any, settings: dict[str, Any]) -> torch.optim.Optimizer:
+    """Return AdamW over what is trainable; biases and norms do not decay."""
+    decaying, others = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            flat = name.endswith("bias") or parameter.ndim < 2
+            (others if flat else decaying).append(parameter)
+    groups = [{"params": decaying, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings["learning_rate"],
+        betas=(settings["adam_beta1"], settings["adam_beta2"]),
+        eps=settings["adam_epsilon"],
+        fused=True,
+    )
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, settings: dict[str, Any], steps: int) -> Any:
+    """Return transformers' schedule of that name; a fractional warm-up is a share of all steps."""
+    from transformers import get_scheduler
+
+    warmup = settings["warmup_steps"]
+    count = math.ceil(warmup * steps) if warmup < 1 else int(warmup)
+    return get_scheduler(settings["lr_scheduler_type"], optimizer, num_warmup_steps=count, num_training_steps=steps)
+
+
+def save(model: Any, request: Request, out: Path, figures: dict[str, Any]) -> list[str]:
+    """Write what was trained and note its size."""
+    if request.settings["adapter"]["method"] == "full":
+        model.save_pretrained(out)
+        files = sorted(file.name for file in out.iterdir() if file.suffix in (".safetensors", ".json"))
+    else:
+        files = save_adapter(model, request, out)
+    figures["adapter_bytes"] = sum((out / name).stat().st_size for name in files if name.endswith(".safetensors"))
+    return files
+
+
+def _figures(model: Any, curve: Curve, seconds: float) -> dict[str, Any]:
+    trainable, total = parameter_counts(model)
+    last = [row["loss"] for row in curve.rows[-10:]]
+    return {
+        "seconds": seconds,
+        "steps": len(curve.rows),
+        "tokens": curve.tokens,
+        "supervised_tokens": curve.supervised,
+        "tokens_per_second": curve.tokens / seconds,
+        "final_loss": sum(last) / len(last),
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+    }

@@ -1,0 +1,60 @@
+"""What an analysis gives: a question, its answer in sentences, and the tables and charts that show it."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ColumnKind = Literal["text", "share", "number", "rate", "bytes", "seconds", "count"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column of a table reads; the table itself keeps raw numbers.
+
+    :ivar key: the column of the frame that holds the value
+    :ivar kind: its unit: shares are fractions of one, `bytes` bytes, `seconds` seconds, `rate` a learning rate
+    :ivar spread: the column that holds the sample standard deviation over seeds, in the same unit
+    :ivar n: the column that holds the number of seeds behind the value
+    """
+
+    key: str
+    title: str
+    kind: ColumnKind = "text"
+    spread: str = ""
+    n: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Raw figures with a caption, and the columns that a reader sees."""
+
+    title: str
+    frame: "pd.DataFrame"
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One question to the results, answered.
+
+    :ivar name: unique in a report; letters, digits and hyphens only, so that it can name files and anchors
+    :ivar sentences: plain text, the answer first; whatever failed stands before what succeeded
+    :ivar charts: name (as `name`) -> Altair chart; its `description` is set
+    :ivar captions: name of a chart -> what its marks mean
+    """
+
+    kind: str
+    name: str
+    title: str
+    question: str
+    sentences: list[str]
+    tables: tuple[Table, ...] = ()
+    charts: dict[str, Any] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def table(self) -> "pd.DataFrame | None":
+        """Return the first table's raw figures, or None where the analysis has no table."""
+        return self.tables[0].frame if self.tables else None

@@ -1,0 +1,79 @@
+"""The study in one chart: every configuration's seeds and mean, held against untuned and full fine-tuning."""
+
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+
+from lorafile.analysis.draw import (
+    MEAN_TIPS,
+    SEED_TIPS,
+    WIDTH,
+    finish,
+    mean_rows,
+    near_references,
+    quality,
+    seed_rows,
+    tooltip,
+)
+from lorafile.analysis.select import names
+from lorafile.analysis.text import score
+from lorafile.analysis.wording import on
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lorafile.analysis.draw import Quality
+    from lorafile.results import Results
+
+MARKS = "Dots: one seed each. Diamond and bar: mean ± sample standard deviation over seeds. ×: runs without a figure."
+
+
+def overview(results: "Results", metric: str) -> Any:
+    """Return every configuration's score as seeds, mean and spread, in the spec's order."""
+    found = quality(results, metric)
+    labels = {name: name for name in names(results)}
+    title = f"Every configuration: {on(metric, found.split)}"
+    description = f"{title}. " + "; ".join(f"{name} {score(metric, found.scores[name].mean)}" for name in labels)
+    return finish(dots(results, found, labels, list(labels)), title, description, margin=250)
+
+
+def caption(results: "Results", metric: str) -> str:
+    """Return what the overview's marks mean, and which references lie outside of it."""
+    _, _, outside = near_references(results, quality(results, metric), names(results))
+    return " ".join([MARKS, *(f"{text[0].upper()}{text[1:]}." for text in outside)])
+
+
+def dots(results: "Results", found: "Quality", labels: dict[str, Any], order: list[str], width: int = WIDTH) -> Any:
+    """Return a dot plot: one row for each label, seeds as dots, mean ± spread, references as dashed lines."""
+    domain, rules, _ = near_references(results, found, list(labels))
+    means, seeds = mean_rows(found, labels), seed_rows(found, labels)
+    y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=260, grid=True, domain=False, ticks=False))
+    scale = alt.Scale(domain=domain, zero=False, nice=False)
+    x = alt.X("value:Q", title=found.title, scale=scale, axis=alt.Axis(format=found.format, tickCount=6))
+    known = means[means["n"] > 0]
+    layers = [
+        alt.Chart(seeds).mark_point(style="seed").encode(x=x, y=y, tooltip=tooltip(*SEED_TIPS)),
+        alt.Chart(known).mark_rule(style="spread").encode(x=alt.X("low:Q").title(found.title), x2="high:Q", y=y),
+        alt.Chart(known).mark_point(style="mean").encode(x="mean:Q", y=y, tooltip=tooltip(*MEAN_TIPS)),
+        _lost(means, y, found.more),
+    ]
+    if len(rules):
+        layers = [*_rules(rules), *layers]
+    return alt.layer(*layers).properties(width=width, height=alt.Step(24))
+
+
+def _lost(means: "pd.DataFrame", y: Any, more: bool) -> Any:
+    """Return a mark at the worse edge for each configuration with runs that have no figure: censored, not dropped."""
+    edge = alt.value(4) if more else alt.value("width")
+    text = alt.Chart(means[means["note"] != ""]).mark_text(style="lost", align="left" if more else "right", dx=0 if more else -4)
+    return text.encode(x=edge, y=y, text="note:N", tooltip=tooltip(("configuration:N", "configuration"), ("note:N", "runs")))
+
+
+def _rules(rules: "pd.DataFrame") -> list[Any]:
+    """Return dashed lines for the references, each labelled in a line of its own above the first row."""
+    layers: list[Any] = []
+    for place in range(len(rules)):
+        base = alt.Chart(rules.iloc[[place]]).encode(x="mean:Q")
+        text = base.mark_text(style="reference-label", baseline="bottom", dy=-4 - 15 * place)
+        layers += [base.mark_rule(style="reference"), text.encode(y=alt.value(0), text="label:N")]
+    return layers

@@ -1,0 +1,148 @@
+"""The efficiency frontier drawn: quality with its spread against cost, labels placed where nothing stands."""
+
+from dataclasses import dataclass
+from math import isnan, log10
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+import pandas as pd
+
+from lorafile.analysis.costs import COSTS, cost_of
+from lorafile.analysis.draw import WIDTH, finish, mean_rows, near_references, padded, quality, tooltip
+from lorafile.analysis.text import amount, unit
+
+if TYPE_CHECKING:
+    from lorafile.analysis.draw import Quality
+    from lorafile.results import Results
+
+HEIGHT = 360
+CAPTION = (
+    "Diamonds and steps: the frontier, the best mean at each cost. Grey dots: behind it. Bars: mean ± sample standard "
+    "deviation over seeds. Point at a mark for its name and figures."
+)
+# Where a label may stand, the first that is free is taken: (align, dx, dy in pixels).
+PLACES = (("left", 9, -9), ("right", -9, -9), ("left", 9, 12), ("right", -9, 12), ("center", 0, -16), ("center", 0, 20))
+LETTER = 6.4  # mean width of a letter at 12 px
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Both domains, to know the pixels of a point before it is drawn."""
+
+    x: list[float]
+    y: list[float]
+    log: bool
+
+    def pixels(self, x: float, y: float) -> tuple[float, float]:
+        """Return where a point stands, in pixels from the upper left corner of the plot."""
+        low, high, at = (log10(value) for value in (*self.x, x)) if self.log else (*self.x, x)
+        return (at - low) / (high - low) * WIDTH, (self.y[1] - y) / (self.y[1] - self.y[0]) * HEIGHT
+
+
+def chart(results: "Results", metric: str, declared: str, both: list[str], front: list[str]) -> Any:
+    """Return quality against cost; the frontier's points are labelled first, the others where there is room."""
+    found, cost = quality(results, metric), cost_of(results, declared)
+    rows, size, name = _points(found, cost, both, front, declared)
+    title = f"{COSTS[declared].title}{', ' + name if name else ''}"
+    axes = _axes(results, found, rows, both)
+    labels = place_labels(rows, axes)
+    x = alt.X(
+        "cost:Q",
+        title=title,
+        scale=alt.Scale(type="log" if axes.log else "linear", domain=axes.x, nice=False, zero=False),
+        axis=alt.Axis(format="~g", tickCount=6, grid=True),
+    )
+    y = alt.Y("mean:Q", title=found.title, scale=alt.Scale(domain=axes.y, nice=False, zero=False))
+    y = y.axis(alt.Axis(format=found.format, tickCount=6))
+    whole = alt.layer(*_marks(rows, x, y), *_texts(labels, x, y)).properties(width=WIDTH, height=HEIGHT)
+    text = "; ".join(f"{row['configuration']}: {row['shown']} at {row['costs']}" for row in rows.to_dict("records"))
+    return finish(whole, f"{found.title} against {COSTS[declared].title}", f"{title}. {text}", margin=90, least=430)
+
+
+def _points(
+    found: "Quality", cost: dict[str, float], both: list[str], front: list[str], declared: str
+) -> tuple[pd.DataFrame, float, str]:
+    kind = COSTS[declared].kind
+    size, name = unit(kind, max(cost[label] for label in both))
+    rows = mean_rows(found, {label: label for label in both})
+    rows["cost"] = [cost[label] / size for label in rows["configuration"]]
+    rows["costs"] = [amount(kind, cost[label]) for label in rows["configuration"]]
+    rows["front"] = rows["configuration"].isin(front)
+    return rows, size, name
+
+
+def _axes(results: "Results", found: "Quality", rows: pd.DataFrame, both: list[str]) -> Axes:
+    low, high = float(rows["cost"].min()), float(rows["cost"].max())
+    log = low > 0 and high / low > 10
+    x = [low / (high / low) ** 0.06, high * (high / low) ** 0.1] if log else padded(low, high, 0.1)
+    y, _, _ = near_references(results, found, both)
+    return Axes(x, y, log)
+
+
+def _marks(rows: pd.DataFrame, x: Any, y: Any) -> list[Any]:
+    tips = tooltip(("configuration:N", "configuration"), ("shown:N", "mean"), ("n:Q", "seeds"), ("costs:N", "cost"))
+    front, behind = rows[rows["front"]].sort_values("cost"), rows[~rows["front"]]
+    return [
+        alt.Chart(front).mark_line(style="frontier").encode(x=x, y=y),
+        alt.Chart(behind).mark_rule(style="behind-spread").encode(x=x, y=y.copy(), y2="high:Q").encode(y="low:Q"),
+        alt.Chart(behind).mark_point(style="behind").encode(x=x, y=y, tooltip=tips),
+        alt.Chart(front).mark_rule(style="frontier-spread").encode(x=x, y="low:Q", y2="high:Q"),
+        alt.Chart(front).mark_point(style="frontier-point").encode(x=x, y=y, tooltip=tips),
+    ]
+
+
+def _texts(labels: list[dict[str, Any]], x: Any, y: Any) -> list[Any]:
+    layers = []
+    for place in PLACES:
+        for front in (True, False):
+            mine = [row for row in labels if row["place"] == place and row["front"] == front]
+            if mine:
+                align, dx, dy = place
+                style = "frontier-label" if front else "behind-label"
+                text = alt.Chart(pd.DataFrame(mine).drop(columns="place")).mark_text(
+                    style=style, align=align, dx=dx, dy=dy, baseline="middle", limit=230
+                )
+                layers.append(text.encode(x=x, y=y, text="configuration:N"))
+    return layers
+
+
+def place_labels(rows: pd.DataFrame, axes: Axes) -> list[dict[str, Any]]:
+    """Return the labels that can be drawn, each with its place: frontier points always, others where there is room."""
+    points = {row["configuration"]: axes.pixels(row["cost"], row["mean"]) for row in rows.to_dict("records")}
+    taken = [(x - 6.0, y - 6.0, x + 6.0, y + 6.0) for x, y in points.values()]
+    taken += [_bar(axes, row) for row in rows.to_dict("records") if not isnan(row["low"])]
+    placed = []
+    for row in rows.sort_values("front", ascending=False).to_dict("records"):
+        name = str(row["configuration"])
+        boxes = {place: _box(points[name], place, min(len(name) * LETTER, 230)) for place in PLACES}
+        crowd = {place: sum(_overlap(box, other) for other in taken) + _outside(box) for place, box in boxes.items()}
+        place = min(PLACES, key=lambda place: crowd[place])
+        if row["front"] or crowd[place] == 0:
+            taken.append(boxes[place])
+            placed.append({"configuration": name, "cost": row["cost"], "mean": row["mean"], "front": bool(row["front"]), "place": place})
+    return placed
+
+
+Box = tuple[float, float, float, float]
+
+
+def _bar(axes: Axes, row: dict[Any, Any]) -> Box:
+    x, top = axes.pixels(row["cost"], row["high"])
+    return x - 2, top, x + 2, axes.pixels(row["cost"], row["low"])[1]
+
+
+def _box(point: tuple[float, float], place: tuple[str, int, int], width: float) -> Box:
+    align, dx, dy = place
+    left = point[0] + dx - {"left": 0.0, "right": width, "center": width / 2}[align]
+    return left, point[1] + dy - 7, left + width, point[1] + dy + 7
+
+
+def _overlap(one: Box, other: Box) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return width * height if width > 0 and height > 0 else 0.0
+
+
+def _outside(box: Box) -> float:
+    over = max(-box[0], 0) + max(box[2] - WIDTH, 0) + max(-box[1], 0) + max(box[3] - HEIGHT, 0)
+    return over * 50

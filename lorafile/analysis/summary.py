@@ -1,0 +1,143 @@
+"""What did the study find: every configuration's figures, and how the best stands to its references."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lorafile.analysis.base import Analysis, Column, Table
+from lorafile.analysis.select import (
+    averages,
+    best,
+    completeness,
+    names,
+    profiled,
+    references,
+    scores,
+    split_of,
+    sweeps,
+)
+from lorafile.analysis.text import is_share, metric_name, missing
+from lorafile.analysis.wording import above, direction, measured, on
+
+if TYPE_CHECKING:
+    from lorafile.results import Results
+    from lorafile.specs.settings import AnalysisTable
+
+
+def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+    """Return one table for each sweep, the best configuration, and its distance to untuned and full fine-tuning."""
+    if not names(results):
+        return [Analysis("summary", "summary", "Summary", results.question, ["No run has been recorded yet."])]
+    metric = table.metric or results.primary
+    charts: dict[str, Any] = {}
+    captions: dict[str, str] = {}
+    sentences = answer(results, metric)
+    if averages(results, f"{split_of(results, metric)}.{metric}"):
+        from lorafile.analysis.overview import caption, overview
+
+        charts, captions = {"summary": overview(results, metric)}, {"summary": caption(results, metric)}
+    title = "Summary" if metric == results.primary else f"Summary by {metric_name(metric)}"
+    name = "summary" if metric == results.primary else f"summary-{metric.replace('_', '-')}"
+    tables = tuple(sweep_tables(results))
+    return [Analysis("summary", name, title, results.question, sentences, tables, charts, captions)]
+
+
+def answer(results: "Results", metric: str) -> list[str]:
+    """Return the study's answer in sentences: failures first, then the best one and what it is held against."""
+    split = split_of(results, metric)
+    found = scores(results, f"{split}.{metric}")
+    done, *lost = completeness(results)
+    lines = [done, *lost]
+    trained = [name for name in found if name not in references(results) or references(results)[name] != "untuned"]
+    chosen = best(results, trained, metric)
+    if chosen is None:
+        return [*lines, f"No trained configuration has a figure for {metric_name(metric)} yet."]
+    lines.append(_best(results, metric, split, chosen))
+    if not found[chosen].known:
+        return lines
+    others = [name for name in trained if name != chosen and found[name].known]
+    second = best(results, others, metric)
+    shown = {second: "next on validation"} if second and split == "test" else {second: "next"} if second else {}
+    shown |= {name: role for name, role in references(results).items() if name not in (chosen, second)}
+    for name, role in shown.items():
+        if name and found[name].known:
+            lines.append(above(metric, chosen, found[chosen], f"{name} ({role})", found[name]))
+    if len(results.seeds) < 2 or max(one.n for one in found.values()) < 2:
+        lines.append("There is one seed: nothing here says how much of a difference another seed would make.")
+    return lines
+
+
+def _best(results: "Results", metric: str, split: str, chosen: str) -> str:
+    on_validation = scores(results, f"validation.{metric}")[chosen]
+    here = scores(results, f"{split}.{metric}")[chosen]
+    extreme = "highest" if results.better_is_more(metric) else "lowest"
+    if not on_validation.known:
+        rest = "; it was chosen on the same examples, which flatters it"
+        return f"{chosen} has the {extreme} mean {on(metric, split)}: {measured(metric, here)}{rest}."
+    start = f"{chosen} has the {extreme} mean {on(metric, 'validation')}: {measured(metric, on_validation)}"
+    if split == "validation":
+        return f"{start}; it was chosen on the same examples, which flatters it."
+    if not here.known:
+        return f"{start}; it has no figure on test yet."
+    return f"{start}. On test, which had no part in choosing it, it scores {measured(metric, here)}."
+
+
+def sweep_tables(results: "Results") -> list[Table]:
+    """Return a table for each sweep, with the untuned row and full fine-tuning below what it varies."""
+    rows = configuration_rows(results)
+    roles = references(results)
+    columns = _columns(results, pd.DataFrame(rows.values()))
+    tables = []
+    for sweep, members in sweeps(results).items():
+        shown = [rows[name] | {"shown": _shown(name, sweep, short)} for name, short in members.items()]
+        shown += [rows[name] | {"shown": f"{name} ({role})"} for name, role in roles.items() if name not in members]
+        title = f"Sweep {sweep}" if sweep else "Configurations"
+        tables.append(Table(title, pd.DataFrame(shown), columns))
+    return tables
+
+
+def _shown(name: str, sweep: str, short: str) -> str:
+    """Return a configuration's name, with the name that this sweep knows it by where another sweep named it."""
+    own = f"{sweep}/{short}" if sweep else short
+    return name if own == name else f"{own} (= {name})"
+
+
+def configuration_rows(results: "Results") -> dict[str, dict[str, Any]]:
+    """Return configuration -> its raw figures: outcomes, metrics over seeds, size, memory and time."""
+    rows: dict[str, dict[str, Any]] = {name: {"configuration": name} for name in names(results)}
+    for metric in results.metrics:
+        split = split_of(results, metric)
+        for name, one in scores(results, f"{split}.{metric}").items():
+            key = f"{split}.{metric}"
+            rows[name] |= {f"{key}.mean": one.mean, f"{key}.spread": one.spread, f"{key}.n": one.n}
+            rows[name] |= {"runs": f"{one.lost or 'all done'}", "seeds": one.wanted}
+    for name, one in scores(results, "seconds").items():
+        rows[name] |= {"seconds": one.mean, "seconds.spread": one.spread}
+    for key in ("trainable_parameters", "adapter_bytes"):
+        for name, value in averages(results, key).items():
+            rows[name][key] = value
+    for name, value in profiled(results, "train_allocated_bytes").items():
+        if name in rows:
+            rows[name]["train_allocated_bytes"] = value
+    return rows
+
+
+def _columns(results: "Results", frame: pd.DataFrame) -> tuple[Column, ...]:
+    columns = [Column("shown", "configuration"), Column("runs", "runs")]
+    if all(state == "all done" for state in frame["runs"]):
+        columns.pop()
+    for metric in results.metrics:
+        key = f"{split_of(results, metric)}.{metric}"
+        title = f"{on(metric, key.partition('.')[0])} ({direction(results, metric)})"
+        kind = "share" if is_share(metric) else "number"
+        columns.append(Column(f"{key}.mean", title, kind, f"{key}.spread", f"{key}.n"))  # type: ignore[arg-type]
+    columns += [
+        Column("trainable_parameters", "trainable parameters", "count"),
+        Column("adapter_bytes", "saved size", "bytes"),
+        Column("train_allocated_bytes", "peak training memory", "bytes"),
+        Column("seconds", "training time", "seconds", "seconds.spread"),
+    ]
+    known = [name for name in frame.columns if not all(missing(value) for value in frame[name])]
+    return tuple(column for column in columns if column.kind == "text" or column.key in known)
+
+

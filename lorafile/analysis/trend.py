@@ -1,0 +1,213 @@
+"""What does a setting do: quality and peak training memory along one factor of one sweep, the others held fixed."""
+
+from dataclasses import dataclass
+from math import isnan
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lorafile.analysis.base import Analysis, Column, Table
+from lorafile.analysis.select import (
+    Score,
+    best,
+    factors,
+    methods,
+    profiled,
+    scores,
+    setting_labels,
+    setting_values,
+    split_of,
+    sweeps,
+)
+from lorafile.analysis.text import amount, is_share, listing, metric_name, missing, plural, slug
+from lorafile.analysis.wording import above, measured, on, without_figure
+
+if TYPE_CHECKING:
+    from lorafile.results import Results
+    from lorafile.specs.settings import AnalysisTable
+
+PREFERRED = ("lora.r", "train.learning_rate")
+
+
+@dataclass(frozen=True)
+class Trend:
+    """One factor within one sweep.
+
+    :ivar values: configuration -> its value of the factor as a label, in the spec's order, numbers ascending
+    :ivar numbers: configuration -> its value, where the factor is a number everywhere
+    :ivar series: configuration -> the other settings that vary in the sweep, as one label; empty where none does
+    :ivar tied: settings that change together with the factor
+    """
+
+    sweep: str
+    factor: str
+    values: dict[str, str]
+    numbers: dict[str, float]
+    series: dict[str, str]
+    tied: tuple[str, ...]
+
+
+def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+    """Return one analysis for each sweep and factor; a declared factor alone where there is one."""
+    found = trends(results)
+    if table.factor is not None:
+        chosen = [trend for trend in found if trend.factor == table.factor]
+        return [_analysis(results, trend, table.metric) for trend in chosen] or [_nothing(results, table.factor)]
+    order = {factor: place for place, factor in enumerate(PREFERRED)}
+    found.sort(key=lambda trend: order.get(trend.factor, len(order)))
+    return [_analysis(results, trend, table.metric) for trend in found]
+
+
+def trends(results: "Results") -> list[Trend]:
+    """Return every factor that varies within a sweep while the sweep's other factors can be held fixed."""
+    found = []
+    for sweep, members in sweeps(results).items():
+        among = list(members)
+        varied = factors(results, among)
+        for factor in varied:
+            trend = _trend(results, sweep, factor, varied, among)
+            if trend is not None and len(set(trend.values.values())) > 1:
+                found.append(trend)
+    return found
+
+
+def _trend(results: "Results", sweep: str, factor: str, varied: list[str], among: list[str]) -> Trend | None:
+    values = setting_labels(results, factor, among)
+    if factor == "method":
+        values |= _chosen_lora(results, values)
+        return Trend(sweep, factor, values, {}, dict.fromkeys(values, ""), ())
+    others = {other: setting_labels(results, other, list(values)) for other in varied if other != factor}
+    tied = tuple(other for other, labels in others.items() if _follows(labels, values))
+    free = {other: labels for other, labels in others.items() if other not in tied}
+    first = [other for other in varied if other in (factor, *tied)]
+    if first[0] != factor:
+        return None  # what is tied is told once, under the setting that comes first
+    series = {name: ", ".join(f"{key}={labels.get(name, '–')}" for key, labels in free.items()) for name in values}
+    groups = pd.Series(list(series.values())).value_counts()
+    kept = {name for name, group in series.items() if groups[group] > 1}
+    numbers = _numbers(setting_values(results, factor, [name for name in values if name in kept]))
+    order = sorted(kept, key=numbers.__getitem__) if numbers else [name for name in values if name in kept]
+    return Trend(sweep, factor, {name: values[name] for name in order}, numbers, {name: series[name] for name in order}, tied)
+
+
+def _chosen_lora(results: "Results", values: dict[str, str]) -> dict[str, str]:
+    """Return the LoRA configuration that is best on validation, where the sweep itself has none."""
+    if "lora" in values.values():
+        return {}
+    chosen = best(results, [name for name, method in methods(results).items() if method == "lora"])
+    return {chosen: "lora"} if chosen else {}
+
+
+def _follows(other: dict[str, str], values: dict[str, str]) -> bool:
+    """Return whether each value of a factor comes with one value of the other setting, and the reverse."""
+    pairs = {(values[name], label) for name, label in other.items()}
+    return len(pairs) == len({left for left, _ in pairs}) == len({right for _, right in pairs})
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, float]:
+    plain = all(isinstance(value, Real) and not isinstance(value, bool) for value in values.values())
+    return {name: float(value) for name, value in values.items()} if plain else {}
+
+
+def _analysis(results: "Results", trend: Trend, metric: str | None) -> Analysis:
+    metric = metric or results.primary
+    split = split_of(results, metric)
+    found = scores(results, f"{split}.{metric}")
+    memory = {name: value for name, value in profiled(results, "train_allocated_bytes").items() if name in trend.values}
+    known = any(found[name].known for name in trend.values)
+    extra = "" if metric == results.primary else metric
+    name = slug("trend", trend.sweep, trend.factor, extra)
+    charts: dict[str, Any] = {}
+    captions: dict[str, str] = {}
+    if known or memory:
+        from lorafile.analysis.trend_charts import caption, chart
+
+        charts, captions = {name: chart(results, trend, metric, memory)}, {name: caption(results, trend, metric, memory)}
+    return Analysis(
+        kind="trend",
+        name=name,
+        title=f"{trend.factor}{f' in sweep {trend.sweep}' if trend.sweep else ''}",
+        question=f"What does {trend.factor} do to {metric_name(metric)} and to memory?",
+        sentences=_sentences(results, trend, metric, found, memory),
+        tables=(_table(trend, metric, split, found, memory),),
+        charts=charts,
+        captions=captions,
+    )
+
+
+def _nothing(results: "Results", factor: str) -> Analysis:
+    there = listing([f"{trend.factor} (sweep {trend.sweep})" for trend in trends(results)]) or "none"
+    line = f"{factor} takes no two values within one sweep with the other settings fixed; factors that do: {there}."
+    return Analysis("trend", slug("trend", factor), factor, f"What does {factor} do?", [line])
+
+
+def _sentences(
+    results: "Results", trend: Trend, metric: str, found: dict[str, Score], memory: dict[str, float]
+) -> list[str]:
+    among = {name: found[name] for name in trend.values}
+    lines = []
+    if lost := [f"{name} ({one.lost})" for name, one in among.items() if one.lost]:
+        lines.append(f"Not every run has a figure: {listing(lost)}. Means are over the runs that finished.")
+    elif nothing := without_figure(among):
+        lines.append(f"Without a figure: {listing(nothing)}.")
+    if trend.tied:
+        lines.append(f"{listing(trend.tied)} changes together with {trend.factor}; what belongs to which cannot be told.")
+    if chosen := next((name for name in trend.values if trend.factor == "method" and trend.values[name] == "lora"), None):
+        lines.append(f"LoRA is shown by {chosen}, the best LoRA configuration on validation.")
+    for series in dict.fromkeys(trend.series.values()):
+        members = [name for name in trend.values if trend.series[name] == series]
+        lines += _series_sentences(results, trend, metric, members, found)
+    return lines + _memory_sentences(trend, memory)
+
+
+def _series_sentences(
+    results: "Results", trend: Trend, metric: str, members: list[str], found: dict[str, Score]
+) -> list[str]:
+    """Return the best value of the factor and, held against it, the ends of an ordered one or every other value."""
+    known = [name for name in members if found[name].known]
+    if len(known) < 2:
+        return []
+    sign = 1 if results.better_is_more(metric) else -1
+    top = max(known, key=lambda name: sign * found[name].mean)
+    where = f" at {trend.series[top]}" if trend.series[top] else ""
+    extreme = "highest" if sign > 0 else "lowest"
+    label = f"{trend.factor} = {trend.values[top]}"
+    split = split_of(results, metric)
+    lines = [f"{label} has the {extreme} mean {on(metric, split)}{where}: {measured(metric, found[top])}."]
+    others = [known[0], known[-1]] if trend.numbers else known
+    for name in dict.fromkeys(others):
+        if name != top:
+            lines.append(above(metric, label, found[top], f"{trend.factor} = {trend.values[name]}", found[name]))
+    return lines
+
+
+def _memory_sentences(trend: Trend, memory: dict[str, float]) -> list[str]:
+    if len(set(memory.values())) < 2:
+        same = f"Peak training memory is {amount('bytes', next(iter(memory.values())))} at every value that was measured."
+        return [same] if len(memory) > 1 else []
+    low, high = min(memory, key=memory.__getitem__), max(memory, key=memory.__getitem__)
+    share = memory[high] / memory[low] - 1 if memory[low] else float("nan")
+    more = "" if isnan(share) else f", {amount('share', share)} more"
+    return [
+        f"Peak training memory goes from {amount('bytes', memory[low])} at {trend.values[low]} "
+        f"to {amount('bytes', memory[high])} at {trend.values[high]}{more}."
+    ]
+
+
+def _table(trend: Trend, metric: str, split: str, found: dict[str, Score], memory: dict[str, float]) -> Table:
+    rows = []
+    for name, value in trend.values.items():
+        one = found[name]
+        row = {"configuration": name, "value": value, "series": trend.series[name], "runs": one.lost or "all done"}
+        rows.append(row | {"mean": one.mean, "spread": one.spread, "n": one.n, "memory": memory.get(name)})
+    kind = "share" if is_share(metric) else "number"
+    columns = [Column("value", trend.factor), Column("mean", on(metric, split), kind, "spread", "n")]  # type: ignore[arg-type]
+    if any(trend.series.values()):
+        columns.insert(1, Column("series", "other settings"))
+    if any(row["runs"] != "all done" for row in rows):
+        columns.insert(1, Column("runs", "runs"))
+    if any(not missing(row["memory"]) for row in rows):
+        columns.append(Column("memory", "peak training memory", "bytes"))
+    columns.append(Column("configuration", "configuration"))
+    return Table(f"{trend.factor}: {plural(len(rows), 'configuration')}", pd.DataFrame(rows), tuple(columns))

@@ -1,0 +1,150 @@
+"""Walks a plan: hands its work to an executor, scores what comes back, and records every attempt."""
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from lorafile.engine.environment import device_class, environment
+from lorafile.engine.events import Event
+from lorafile.engine.lines import read_lines, write_lines
+from lorafile.engine.request import Done, Request
+from lorafile.executors import Desk, Executor, Group
+from lorafile.graph import GraphNode
+from lorafile.groups import Places, groups, read_digests
+from lorafile.metrics import METRICS
+from lorafile.plan import Plan
+from lorafile.state import Attempt, Node, WritableState
+
+
+class Progress(Protocol):
+    """Somebody who watches an apply."""
+
+    def started(self, node: GraphNode) -> None:
+        """A node has begun."""
+
+    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+        """A node has come further: `step`, `steps`, perhaps `loss` and `tokens_per_second`."""
+
+    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+        """A node has ended, one way or another, and is recorded."""
+
+
+@dataclass
+class Applied:
+    """What an apply has done."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    def with_outcome(self, outcome: str) -> list[Attempt]:
+        """Return the attempts that ended so."""
+        return [attempt for attempt in self.attempts if attempt.outcome == outcome]
+
+
+@dataclass
+class Applier:
+    """Does the work of one plan. `stopping` counts how often the user asked for an end."""
+
+    plan: Plan
+    state: WritableState
+    executor: Executor
+    watchers: list[Progress]
+    stopping: int = 0
+    applied: Applied = field(default_factory=Applied)
+
+    def __post_init__(self) -> None:
+        self.places = Places(self.plan.graph, self.state.objects)
+        to_do = {change.key for change in self.plan.work}
+        self.results = {key: attempt for key, attempt in self.plan.results.items() if key not in to_do}
+        nodes = self.plan.graph.nodes
+        self.scores = [nodes[change.key] for change in self.plan.work if change.kind == "score"]
+
+    def run(self) -> Applied:
+        """Do what the plan says; what had ended before a stop or a failure is recorded."""
+        began = time.monotonic()
+        graph = self.plan.graph
+        self.state.declare(graph.spec.name, {node.address: (node.key, node.kind) for node in graph.nodes.values()})
+        self._score_what_is_ready()
+        self.executor.run(groups(self.plan), Desk(self._requests, self._handle, lambda: self.stopping))
+        self.applied.interrupted = self.stopping > 0
+        self.applied.seconds = time.monotonic() - began
+        return self.applied
+
+    def _requests(self, group: Group) -> list[Request]:
+        return self.places.requests(group, self.results)
+
+    def _handle(self, event: Event) -> None:
+        node = self.plan.graph.nodes[event.key]
+        if event.what == "started":
+            for watcher in self.watchers:
+                watcher.started(node)
+        elif event.what == "progress":
+            for watcher in self.watchers:
+                watcher.went_on(node, event.progress or {})
+        elif event.what == "ended":
+            done = event.done or Done("failed", "The worker sent no result.")
+            files = {name: Path(event.directory) / name for name in done.files}
+            self._record(node, done, files, event)
+            self._score_what_is_ready()
+
+    def _record(self, node: GraphNode, done: Done, files: dict[str, Path], event: Event) -> None:
+        attempt = Attempt(
+            key=node.key,
+            kind=node.kind,
+            outcome=done.outcome,
+            message=done.message,
+            started=event.started or _now(),
+            seconds=event.seconds,
+            device=device_class(),
+            environment=event.environment or environment(),
+            figures=done.figures,
+            reads=read_digests(node, self.results),
+            study=self.plan.study,
+            address=node.address,
+        )
+        stored = self.state.record(Node(node.key, node.kind, node.version, node.settings, node.inputs), attempt, files)
+        if stored.finished:
+            self.results[node.key] = stored
+        self.applied.attempts.append(stored)
+        for watcher in self.watchers:
+            watcher.ended(node, stored)
+
+    def _score_what_is_ready(self) -> None:
+        """Score every split whose predictions are all there."""
+        ready = [node for node in self.scores if all(self._has(key) for key in node.inputs.values())]
+        self.scores = [node for node in self.scores if node not in ready]
+        for node in ready:
+            began = time.monotonic()
+            directory = Path(tempfile.mkdtemp(prefix="score-", dir=self.state.directory))
+            try:
+                done = score(node, {role: self.places.files(self.results[key]) for role, key in node.inputs.items()}, directory)
+                event = Event("ended", node.key, started=_now(), seconds=time.monotonic() - began)
+                self._record(node, done, {name: directory / name for name in done.files}, event)
+            finally:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def _has(self, key: str) -> bool:
+        return key in self.results and self.results[key].outcome == "done"
+
+
+def score(node: GraphNode, inputs: dict[str, dict[str, str]], out: Path) -> Done:
+    """Compute the metrics of a split from its predictions, and what each example adds to them."""
+    predictions = {role: list(read_lines(files["predictions.jsonl.gz"])) for role, files in inputs.items()}
+    first = next(iter(predictions.values()))
+    figures: dict[str, Any] = {"examples": len(first)}
+    each = [{"row": row["row"]} for row in first]
+    for name in node.settings["metrics"]:
+        metric = METRICS[name]
+        figures[name], outcomes = metric.compute(predictions[metric.needs])
+        each = [{**row, name: value} for row, value in zip(each, outcomes, strict=True)]
+    write_lines(out / "outcomes.jsonl.gz", each)
+    return Done(figures=figures, files=["outcomes.jsonl.gz"])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

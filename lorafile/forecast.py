@@ -1,0 +1,223 @@
+"""Time and peak memory of what a plan would run: a first analytic model, without torch.
+
+Time is corrected by what state has measured on this device. Memory counts weights, adapter, optimizer, activations and
+logits; docs/forecast.md derives the constants.
+"""
+
+import os
+import re
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from lorafile.engine.environment import gpus
+from lorafile.errors import LoraError
+from lorafile.graph import Graph, GraphNode
+from lorafile.lockfile import ModelLock, identity
+from lorafile.plan import Plan
+from lorafile.state import Attempt, State
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ADAM = 8  # two moments in float32
+_ABSMAX_4BIT = 4 / 64  # one float32 for 64 weights
+_ABSMAX_DOUBLE = 1 / 64 + 4 / (64 * 256)  # the same as 8-bit numbers, with a float32 for 256 of those
+_SLACK = 1.10  # what the allocator holds beyond what it gave
+_CONTEXT = 600 * 2**20  # a CUDA context and its kernels
+_GPU_FLOPS, _CPU_FLOPS = 6e13, 2e10  # a first guess of sustained speed, until something is measured
+_STEP_SECONDS = 0.0015  # for each layer and step: launching, whatever the size
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB)", re.IGNORECASE)
+_UNITS = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a plan is held against: its memory in bytes, and what it is called."""
+
+    name: str
+    memory: int
+
+
+def device(gpu: str | None = None) -> Device:
+    """Return the device that is asked for (`24GB`), or the one that is here.
+
+    :raises LoraError: when the text is not a size
+    """
+    if gpu is not None:
+        match = _SIZE.fullmatch(gpu.strip())
+        if match is None:
+            raise LoraError(f'--gpu: "{gpu}" is not a size of memory; write for example --gpu 24GB')
+        return Device(f"a GPU of {gpu}", int(float(match[1]) * _UNITS[match[2].lower()]))
+    if gpus():
+        return Device(gpus()[0]["name"], gpus()[0]["memory"])
+    return Device("this machine's memory", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return key -> forecast for each node that would run: `seconds`, `source`, and where it trains or measures
+    `peak_memory_bytes` and `fits`.
+    """
+    target = device(gpu)
+    history = state.latest()
+    factor, runs = calibration(history, plan)
+    found = {}
+    for change in plan.work:
+        node = plan.graph.nodes[change.key]
+        shape = Shape.of(plan.graph, node, plan.results)
+        if shape is None:
+            found[node.key] = {"seconds": 0.1, "source": "analytic"}
+            continue
+        forecast: dict[str, Any] = {"seconds": seconds(node, shape) * factor}
+        forecast["source"] = f"calibrated on {runs} runs" if runs else "analytic"
+        if node.kind in ("train", "profile", "predict"):
+            peak = int(sum(memory(node, shape).values()) * _SLACK)
+            forecast |= {"peak_memory_bytes": peak, "fits": peak + (_CONTEXT if gpu or gpus() else 0) <= target.memory}
+        found[node.key] = forecast
+    return found
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the forecast has to know of a node's model and data."""
+
+    model: ModelLock
+    dtype: str
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    vocabulary: int
+    linear: int  # weights of the linear layers inside blocks
+    adapter: int  # trainable parameters of the adapter
+    targets: int  # input features that adapters read, summed over the adapted modules of a model
+    tokens: float  # mean tokens of an example
+    longest: int
+    examples: int
+    supervised: float  # share of tokens
+
+    @classmethod
+    def of(cls, graph: Graph, node: GraphNode, results: dict[str, Attempt]) -> "Shape | None":
+        """Return the shape of a node's work; None for what needs no model."""
+        if node.kind not in ("train", "predict", "profile"):
+            return None
+        configuration = next(c for c in graph.spec.configurations if c.name == node.configuration)
+        lock = graph.lock.models[identity(configuration.model)]
+        prepare = node.inputs.get("train") or node.inputs.get("data") or ""
+        figures = results[prepare].figures if prepare in results else {}
+        rows = graph.nodes[prepare].settings["data"]["rows"]
+        adapter = graph.sections[node.configuration]["adapter"]
+        text = lock.settings.get("text_config") or lock.settings
+        hidden = text.get("hidden_size") or text.get("n_embd") or 1
+        examples = int(figures.get("examples") or rows["stop"] - rows["start"])
+        # Before the examples are prepared their length is a guess: half of what is allowed.
+        tokens = figures["tokens"] / examples if figures.get("tokens") else configuration.data.max_length / 2
+        modules = adapted_modules(adapter, lock.modules)
+        return cls(
+            model=lock,
+            dtype=graph.sections[node.configuration]["model"]["dtype"],
+            layers=text.get("num_hidden_layers") or text.get("n_layer") or 1,
+            hidden=hidden,
+            intermediate=text.get("intermediate_size") or 4 * hidden,
+            heads=text.get("num_attention_heads") or text.get("n_head") or 1,
+            vocabulary=text.get("vocab_size") or 1,
+            linear=sum(rows * columns for rows, columns in lock.modules.values()),
+            adapter=adapter_parameters(adapter, lock.modules, lock.parameters),
+            targets=sum(min(lock.modules[name]) for name in modules),
+            tokens=tokens,
+            longest=int(figures.get("longest") or configuration.data.max_length),
+            examples=examples,
+            supervised=figures.get("supervised_fraction") or 0.5,
+        )
+
+
+def adapted_modules(adapter: dict[str, Any], modules: dict[str, list[int]]) -> list[str]:
+    """Return the modules that an adapter is put on, as PEFT chooses them."""
+    if adapter["method"] != "lora":
+        return []
+    names, layers = adapter["target_modules"], adapter.get("layers_to_transform")
+    found = [module for module in modules if any(module == name or module.endswith(f".{name}") for name in names)]
+    if layers is None:
+        return found
+    return [module for module in found if next(int(part) for part in module.split(".") if part.isdigit()) in layers]
+
+
+def adapter_parameters(adapter: dict[str, Any], modules: dict[str, list[int]], total: int) -> int:
+    """Return the trainable parameters of a method: r (in + out) for each adapted matrix; all of them for `full`."""
+    if adapter["method"] == "full":
+        return total
+    ranks = adapter.get("rank_pattern", {})
+    size = 0
+    for module in adapted_modules(adapter, modules):
+        rank = next((r for pattern, r in ranks.items() if re.fullmatch(rf"(.*\.)?({pattern})", module)), adapter["r"])
+        size += rank * sum(modules[module]) + (modules[module][0] if adapter.get("use_dora") else 0)
+    return size
+
+
+def memory(node: GraphNode, shape: Shape) -> dict[str, float]:
+    """Return the bytes allocated at the peak of a node, by what they are for."""
+    width = BYTES[shape.dtype]
+    parts = {"weights": weight_bytes(node.settings["quantization"], shape, width)}
+    training = node.settings.get("training") or {}
+    if not training:
+        batch = 16
+        live = 4 * batch * shape.longest * (2 * shape.hidden + shape.intermediate) * width
+        return parts | {"activations": live, "logits": 3 * 4 * batch * shape.longest * shape.supervised * shape.vocabulary}
+    trained = width if node.settings["adapter"]["method"] == "full" else 4
+    parts["adapter"] = shape.adapter * trained if trained == 4 and node.settings["adapter"]["method"] != "full" else 0
+    parts["gradients"] = shape.adapter * trained
+    parts["optimizer"] = shape.adapter * _ADAM * trained / 4
+    positions = training["per_device_train_batch_size"] * shape.longest
+    layer = positions * (8 * shape.hidden + 4 * shape.intermediate) * width + positions * 2 * shape.hidden * 4
+    inputs = positions * shape.targets * 4 / max(shape.layers, 1)  # adapters read their inputs in float32
+    if training.get("gradient_checkpointing"):
+        parts["activations"] = positions * shape.hidden * width * shape.layers + layer + inputs
+    else:
+        parts["activations"] = shape.layers * (layer + (inputs if width < 4 else 0))
+    parts["logits"] = 3 * 4 * positions * shape.supervised * shape.vocabulary
+    return parts
+
+
+def weight_bytes(quantization: dict[str, Any] | None, shape: Shape, width: int) -> float:
+    """Return the bytes of a base's weights: 4 or 8 bits for the linear layers of its blocks, its own type for the rest."""
+    if quantization is None:
+        return shape.model.parameters * width
+    rest = (shape.model.parameters - shape.linear) * width
+    if quantization["load_in_8bit"]:
+        return rest + shape.linear
+    scales = _ABSMAX_DOUBLE if quantization["bnb_4bit_use_double_quant"] else _ABSMAX_4BIT
+    return rest + shape.linear * (0.5 + scales)
+
+
+def seconds(node: GraphNode, shape: Shape) -> float:
+    """Return the time of a node by its arithmetic: 4 N operations a token for an adapter, 6 N for all weights, 2 N to
+    predict (N parameters), and what each step costs whatever its size.
+    """
+    speed = _GPU_FLOPS if gpus() else _CPU_FLOPS
+    size = shape.model.parameters
+    overhead = _STEP_SECONDS * shape.layers
+    if node.kind == "train":
+        training = node.settings["training"]
+        per_token = (6 if node.settings["adapter"]["method"] == "full" else 4) * size
+        batch = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
+        steps = training["max_steps"] if training["max_steps"] > 0 else training["num_train_epochs"] * shape.examples / batch
+        return float(steps * (batch * shape.tokens * per_token / speed + 3 * overhead * training["gradient_accumulation_steps"]))
+    passes = shape.examples / 16
+    if node.kind == "predict":
+        new = node.settings["task"].get("max_new_tokens", 0)
+        return float(shape.examples * (shape.tokens + new) * 2 * size / speed + passes * (1 + new) * overhead)
+    protocol = node.settings["profile"]
+    steps = protocol["warmup_steps"] + protocol["steps"] + 8 * protocol["repeats"] * protocol["new_tokens"] / 4
+    return float(2 + steps * (8 * shape.tokens * 4 * size / speed + 3 * overhead))
+
+
+def calibration(history: dict[str, list[Attempt]], plan: Plan) -> tuple[float, int]:
+    """Return measured over forecast time, the median over finished training runs of this study on this device."""
+    ratios = []
+    for key, node in plan.graph.nodes.items():
+        if node.kind != "train":
+            continue
+        for attempt in history.get(key, []):
+            if attempt.outcome == "done" and attempt.device == plan.device:
+                shape = Shape.of(plan.graph, node, plan.results)
+                if shape is not None:
+                    ratios.append(attempt.seconds / seconds(node, shape))
+    return (statistics.median(ratios), len(ratios)) if ratios else (1.0, 0)

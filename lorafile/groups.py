@@ -1,0 +1,107 @@
+"""A plan's work as groups for an executor, and a group as requests for the engine."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lorafile.engine.request import Request, base_identity
+from lorafile.engine.rows import data_files, find_data, find_model
+from lorafile.errors import StateError
+from lorafile.executors import Group
+from lorafile.graph import Graph, GraphNode
+from lorafile.lockfile import identity
+from lorafile.plan import Plan
+from lorafile.specs import Configuration
+from lorafile.state import Attempt, Objects
+
+
+def groups(plan: Plan) -> list[Group]:
+    """Return the work of a plan that an executor does: examples first, then whole seeds, then what is measured alone.
+
+    Scores are not among it: they are made where the plan is applied.
+    """
+    found: list[Group] = []
+    replicates: dict[tuple[str, int | None], list[GraphNode]] = {}
+    prepares: dict[str, list[str]] = {}
+    for change in plan.work:
+        node = plan.graph.nodes[change.key]
+        if node.kind == "prepare":
+            prepares.setdefault(node.settings["tokenizer"], []).append(node.key)
+        elif node.kind in ("train", "predict"):
+            replicates.setdefault((node.configuration, node.seed), []).append(node)
+        elif node.kind == "profile":
+            found.append(Group((node.key,), base_identity(node.settings), 2, alone=True))
+    found += [Group(tuple(keys), "", 0) for keys in prepares.values()]
+    for nodes in replicates.values():
+        found.append(Group(tuple(node.key for node in nodes), base_identity(nodes[0].settings), 1))
+    return sorted(found, key=lambda group: group.stage)
+
+
+@dataclass
+class Places:
+    """Where models, data and the files of finished nodes are on this machine."""
+
+    graph: Graph
+    objects: Objects
+
+    def __post_init__(self) -> None:
+        self._configurations = {configuration.name: configuration for configuration in self.graph.spec.configurations}
+
+    def requests(self, group: Group, results: dict[str, Attempt]) -> list[Request]:
+        """Return what is left to do of a group; a node whose input did not come is left out."""
+        found: list[Request] = []
+        here: set[str] = set()
+        for key in group.keys:
+            node = self.graph.nodes[key]
+            ready = all(other in here or (other in results and results[other].outcome == "done") for other in node.inputs.values())
+            if key not in results and ready:
+                found.append(self._request(node, results, here))
+                here.add(key)
+        return found
+
+    def _request(self, node: GraphNode, results: dict[str, Attempt], here: set[str]) -> Request:
+        configuration = self._configurations[node.configuration]
+        inputs = {role: self.files(results[key]) for role, key in node.inputs.items() if key not in here}
+        return Request(
+            key=node.key,
+            kind=node.kind,
+            address=node.address,
+            settings=node.settings,
+            paths=self._paths(node, configuration),
+            inputs=inputs,
+            awaits={role: key for role, key in node.inputs.items() if key in here},
+            execution={"per_device_eval_batch_size": self.graph.spec.tables.evaluate.per_device_eval_batch_size},
+        )
+
+    def files(self, attempt: Attempt) -> dict[str, str]:
+        """Return file name -> path of what an attempt left.
+
+        :raises StateError: when an object has gone since the plan was made
+        """
+        for name, digest in attempt.outputs.items():
+            if not self.objects.has(digest):
+                raise StateError(f"{name} of {attempt.address} has gone from the state. Run the same command again: it is made anew.")
+        return {name: str(self.objects.path(digest)) for name, digest in attempt.outputs.items()}
+
+    def _paths(self, node: GraphNode, configuration: Configuration) -> dict[str, Any]:
+        base = self.graph.spec.file.parent
+        model, data = configuration.model, configuration.data
+        lock = self.graph.lock
+        paths: dict[str, Any] = {
+            "model": str(find_model(model.path, lock.models[identity(model)].revision or model.revision, base)),
+            "model_name": model.path,
+            "trust_remote_code": model.trust_remote_code,
+        }
+        if node.kind == "prepare":
+            rows = node.settings["data"]
+            entry = lock.data[identity(data)]
+            source = next(split for split, digest in entry.digests.items() if digest == rows["digest"])
+            files = data_files(find_data(data.path, entry.revision or data.revision, base), data.name)[source]
+            paths |= {"data": [str(file) for file in files], "split": node.split, "data_name": data.path}
+        return paths
+
+
+def read_digests(node: GraphNode, results: dict[str, Attempt]) -> dict[str, dict[str, str]]:
+    """Return the digests of the very bytes that a node reads: role -> file name -> digest."""
+    return {role: dict(results[key].outputs) for role, key in node.inputs.items() if key in results}
+
+

@@ -1,0 +1,234 @@
+"""The lock: what a study's models and data are, by content; committed beside the spec."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lorafile.engine.rows import data_files, find_data, find_model, read_rows
+from lorafile.engine.templates import detect
+from lorafile.errors import LoraError, NodeError
+from lorafile.specs import Spec
+from lorafile.specs.settings import DataTable, ModelTable
+from lorafile.state import sha256
+
+VERSION = 1
+_TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens_map", "added_tokens", "chat_template", "spiece", "sentencepiece")
+_CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
+
+
+@dataclass(frozen=True)
+class ModelLock:
+    """A model by content.
+
+    :ivar weights: digest over the weight files; `config`, `tokenizer`: over those files
+    :ivar settings: config.json
+    :ivar modules: linear layers inside its blocks: dotted name -> weight shape
+    :ivar parameters: how many, and `bytes` on disk
+    """
+
+    revision: str | None
+    weights: str
+    config: str
+    tokenizer: str
+    dtype: str
+    parameters: int
+    bytes: int
+    settings: dict[str, Any]
+    modules: dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class DataLock:
+    """A data set by content: digest and number of rows of each of its own splits, its columns, its format."""
+
+    revision: str | None
+    digests: dict[str, str]
+    rows: dict[str, int]
+    columns: list[str]
+    format: str
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Every model and data set that a study names, by `path@revision`."""
+
+    models: dict[str, ModelLock]
+    data: dict[str, DataLock]
+
+    def text(self) -> str:
+        """Return the lock as it is committed."""
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+
+
+def lock_file(spec: Spec) -> Path:
+    """Return where a spec's lock stands."""
+    return spec.file.with_suffix(".lock")
+
+
+def read_lock(spec: Spec) -> Lock | None:
+    """Return the lock beside a spec, or None where there is none.
+
+    :raises LoraError: when it is damaged or newer than this version
+    """
+    file = lock_file(spec)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content.pop("version") > VERSION:
+            raise LoraError(f"{file} was written by a newer lorafile. Update, or write it anew with: lora lock {spec.file}")
+        models = {name: ModelLock(**row) for name, row in content["models"].items()}
+        return Lock(models, {name: DataLock(**row) for name, row in content["data"].items()})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LoraError(f"{file} is damaged ({error}). Write it anew with: lora lock {spec.file}") from error
+
+
+def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, list[str]]:
+    """Return the lock of a spec as its models and data are now, and what has changed since the known one.
+
+    Local files are read; a hub name is taken from the known lock unless a fresh look is asked for.
+    """
+    models: dict[str, ModelLock] = {}
+    data: dict[str, DataLock] = {}
+    changed: list[str] = []
+    base = spec.file.parent
+    for configuration in spec.configurations:
+        name = identity(configuration.model)
+        if name not in models:
+            old = known.models.get(name) if known else None
+            models[name] = old if old and _on_hub(configuration.model.path, base) and not fresh else lock_model(configuration.model, base)
+            changed += [f"The model {name} is not what the lock says."] if old and old != models[name] else []
+        name = identity(configuration.data)
+        if name not in data:
+            was = known.data.get(name) if known else None
+            data[name] = was if was and _on_hub(configuration.data.path, base) and not fresh else lock_data(configuration.data, base, was)
+            changed += [f"The data {name} are not what the lock says."] if was and was != data[name] else []
+    advice = f" Its results will be new ones; accept with: lora lock {spec.file}"
+    return Lock(models, data), [sentence + advice for sentence in changed]
+
+
+def identity(table: ModelTable | DataTable) -> str:
+    """Return the name of a model or data set in a lock."""
+    name = getattr(table, "name", None)
+    return table.path + (f"/{name}" if name else "") + (f"@{table.revision}" if table.revision else "")
+
+
+def lock_model(table: ModelTable, base: Path) -> ModelLock:
+    """Return a model's lock entry from its files.
+
+    :raises NodeError: when it has no safetensors weights; pickled weights are never loaded
+    """
+    directory = find_model(table.path, table.revision, base)
+    weights = weight_files(directory)
+    if not weights:
+        raise NodeError(f"model.path: {directory} holds no .safetensors weights; others are not loaded, because they can run code.")
+    settings = _read_json(directory / "config.json")
+    tensors = [row for file in weights for row in tensor_shapes(file).items()]
+    meaning = {key: value for key, value in settings.items() if key not in _CONFIG_NOISE}
+    generation = directory / "generation_config.json"
+    ends = _read_json(generation).get("eos_token_id") if generation.is_file() else None
+    tokenizer = [file for file in directory.iterdir() if file.name.startswith(_TOKENIZER) and file.is_file()]
+    return ModelLock(
+        revision=_commit(directory),
+        weights=_digest((file.name, sha256(file)) for file in weights),
+        config=_digest([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends))]),
+        tokenizer=_digest((file.name, sha256(file)) for file in tokenizer),
+        dtype=_dtype(settings, tensors),
+        parameters=sum(_size(shape) for _, (_, shape) in tensors),
+        bytes=sum(file.stat().st_size for file in weights),
+        settings=settings,
+        modules=_linear(tensors),
+    )
+
+
+def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> DataLock:
+    """Return a data set's lock entry from its files; rows are counted again only where a digest changed."""
+    where = find_data(table.path, table.revision, base)
+    files = data_files(where, table.name)
+    digests = {split: _digest((file.name, sha256(file)) for file in parts) for split, parts in files.items()}
+    if known is not None and known.digests == digests:
+        return known
+    rows, columns = {}, []
+    for split, parts in files.items():
+        count = 0
+        for row in read_rows(parts):
+            count += 1
+            columns = columns or [str(column) for column in row]
+        rows[split] = count
+    if not any(rows.values()):
+        raise NodeError(f"data.path: {where} is empty: it has no rows.")
+    named = [*columns, *table.columns]
+    wanted = "template" if table.template else table.format
+    return DataLock(_commit(where), digests, rows, columns, detect(named, table.path) if wanted == "auto" else wanted)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """Return a model's weight files: what its index names, or every safetensors file."""
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        return sorted({directory / Path(name).name for name in _read_json(index)["weight_map"].values()})
+    return sorted(directory.glob("*.safetensors"))
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[str, list[int]]]:
+    """Return name -> (type, shape) from a safetensors header, without reading a tensor.
+
+    The format: 8 bytes with the header's length, little endian, then the header as JSON.
+    """
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > min(100_000_000, file.stat().st_size):
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+        return {name: (row["dtype"], row["shape"]) for name, row in header.items() if name != "__metadata__"}
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NodeError(f"model.path: {file} is not a safetensors file: {error}.") from error
+
+
+def _linear(tensors: list[tuple[str, tuple[str, list[int]]]]) -> dict[str, list[int]]:
+    """Return the matrices inside numbered blocks; embeddings and the output head stand outside of them."""
+    found = {}
+    for name, (_, shape) in tensors:
+        module, _, kind = name.rpartition(".")
+        if kind == "weight" and len(shape) == 2 and any(part.isdigit() for part in module.split(".")):
+            found[module] = shape
+    return dict(sorted(found.items()))
+
+
+def _dtype(settings: dict[str, Any], tensors: list[tuple[str, tuple[str, list[int]]]]) -> str:
+    named = settings.get("dtype") or settings.get("torch_dtype")
+    stored = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+    return str(named) if named in stored.values() else stored.get(tensors[0][1][0], "float32")
+
+
+def _on_hub(path: str, base: Path) -> bool:
+    return not path.startswith("builtin:") and not (base / Path(path).expanduser()).exists()
+
+
+def _commit(where: Path) -> str | None:
+    """Return the commit of a hub snapshot; the cache keeps each in a directory of that name."""
+    return where.name if where.parent.name == "snapshots" else None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return content
+    except (OSError, ValueError) as error:
+        raise NodeError(f"{file} cannot be read as JSON: {error}") from error
+
+
+def _digest(rows: Iterable[tuple[str, str]]) -> str:
+    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
+
+
+def _size(shape: list[int]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size

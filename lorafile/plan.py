@@ -1,0 +1,228 @@
+"""Graph and state to a plan: for every node what would be done with it, and why. Writes nothing."""
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from lorafile.engine.environment import device_class, environment
+from lorafile.graph import Graph, GraphNode
+from lorafile.state import Attempt, Node, State
+
+
+class Action(StrEnum):
+    """What a plan does with a node."""
+
+    RUN = "run"
+    REUSE = "reuse"
+    RETRY = "retry"
+    DRIFT = "drift"
+    BLOCKED = "blocked"
+    UNDECLARED = "undeclared"
+
+
+WORK = (Action.RUN, Action.RETRY)
+# Two results that differ in these meet in one comparison only with a mark: see docs/architecture.md.
+_COST_FIELDS = ("device", "driver", "torch")
+_QUALITY_FIELDS = ("device",)
+_QUALITY_MAJOR = ("torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One node in a plan."""
+
+    address: str
+    key: str
+    kind: str
+    action: Action
+    reason: str
+    configuration: str = ""
+    seed: int | None = None
+    forecast: dict[str, Any] | None = None
+
+
+@dataclass
+class Plan:
+    """What an apply would do: inert data."""
+
+    study: str
+    changes: list[Change]
+    graph: Graph
+    results: dict[str, Attempt] = field(default_factory=dict)  # key -> the attempt that would be reused
+    warnings: list[str] = field(default_factory=list)
+    device: str = "cpu"
+
+    def summary(self) -> dict[str, int]:
+        """Return how many nodes each action has."""
+        return {action.value: sum(change.action is action for change in self.changes) for action in Action}
+
+    @property
+    def work(self) -> list[Change]:
+        """What would be done, in order."""
+        return [change for change in self.changes if change.action in WORK]
+
+
+def make_plan(graph: Graph, state: State, warnings: list[str] | None = None) -> Plan:
+    """Compare a study with what is finished."""
+    maker = _Maker(graph, state)
+    for node in graph.nodes.values():
+        maker.decide(node)
+    maker.fetch_missing_objects()
+    changes = [maker.change(node) for node in graph.nodes.values()]
+    changes += _undeclared(graph, state)
+    return Plan(graph.spec.name, changes, graph, maker.results, warnings or [], maker.device)
+
+
+class _Maker:
+    """Decides node by node; a node's inputs are decided before it."""
+
+    def __init__(self, graph: Graph, state: State) -> None:
+        self.graph, self.state = graph, state
+        self.history = state.latest(graph.nodes)
+        self.device = device_class()
+        self.today = environment()
+        self.decided: dict[str, tuple[Action, str]] = {}
+        self.results: dict[str, Attempt] = {}
+        self._known: dict[str, list[tuple[Node, dict[str, Any], str]]] = {}
+
+    def decide(self, node: GraphNode) -> None:
+        """Settle what to do with a node."""
+        attempts = self.history.get(node.key, [])
+        if node.kind == "profile":
+            attempts = [attempt for attempt in attempts if attempt.device == self.device]
+        finished = next((attempt for attempt in reversed(attempts) if attempt.finished), None)
+        blocked = self._blocked(node)
+        if blocked:
+            self.decided[node.key] = (Action.BLOCKED, blocked)
+        elif finished is not None:
+            self.results[node.key] = finished
+            self.decided[node.key] = self._finished(node, finished)
+        elif attempts:
+            self.decided[node.key] = self._unfinished(attempts[-1])
+        else:
+            self.decided[node.key] = (Action.RUN, self._why_new(node))
+
+    def _blocked(self, node: GraphNode) -> str:
+        for key in node.inputs.values():
+            action, reason = self.decided[key]
+            address = self.graph.nodes[key].address
+            if action is Action.BLOCKED:
+                return reason
+            result = self.results.get(key)
+            if result is not None and result.outcome == "diverged":
+                return f"{address} diverged"
+            if action is Action.REUSE and result is None:
+                return f"{address} ran out of memory"
+        return ""
+
+    def _finished(self, node: GraphNode, attempt: Attempt) -> tuple[Action, str]:
+        for role, key in node.inputs.items():
+            read, now = attempt.reads.get(role), self.results.get(key)
+            if read is not None and now is not None and read != now.outputs:
+                return Action.RETRY, f"{self.graph.nodes[key].address} was made again with other bytes"
+        moved = drift(node.kind, attempt.environment, self.today)
+        if moved:
+            return Action.DRIFT, f"done elsewhere: {moved}"
+        return Action.REUSE, attempt.message if attempt.outcome == "diverged" else "done"
+
+    def _unfinished(self, last: Attempt) -> tuple[Action, str]:
+        if last.outcome == "out-of-memory":
+            had, has = last.environment.get("device_memory") or 0, self.today["device_memory"] or 0
+            if has > had:
+                return Action.RETRY, f"ran out of memory on {last.device}; {self.device} has more"
+            return Action.REUSE, f"ran out of memory on {last.device}, and this device has no more: that is the result"
+        return Action.RETRY, f"{last.outcome}: {last.message}"
+
+    def _why_new(self, node: GraphNode) -> str:
+        """Name the nearest finished node of the kind, and the settings that differ."""
+        for key in node.inputs.values():
+            if self.decided[key][0] is Action.RUN and node.kind in ("predict", "score"):
+                return f"follows {self.graph.nodes[key].address}"
+        wanted = flat(node)
+        best: tuple[int, str, list[str]] | None = None
+        for other, settings, address in self._finished_nodes(node.kind):
+            differing = [name for name in wanted.keys() | settings.keys() if wanted.get(name) != settings.get(name)]
+            if node.kind == "profile" and other.key == node.key:
+                return f"not measured on {self.device} yet"
+            if best is None or len(differing) < best[0]:
+                best = (len(differing), address, [describe(name, settings.get(name), wanted.get(name)) for name in sorted(differing)])
+        if best is None:
+            return "nothing like it is finished"
+        shown = ", ".join(best[2][:3]) + (f" and {len(best[2]) - 3} more" if len(best[2]) > 3 else "")
+        return f"new; nearest is {best[1]}: {shown}"
+
+    def _finished_nodes(self, kind: str) -> list[tuple[Node, dict[str, Any], str]]:
+        if kind not in self._known:
+            addresses = {key: attempts[-1].address for key, attempts in self.state.latest().items() if any(a.finished for a in attempts)}
+            nodes = [node for node in self.state.nodes(kind) if node.key in addresses]
+            self._known[kind] = [(node, flat(node), addresses[node.key]) for node in nodes]
+        return self._known[kind]
+
+    def fetch_missing_objects(self) -> None:
+        """Make again what a node that is to run reads, where its bytes are gone."""
+        waiting = [key for key, (action, _) in self.decided.items() if action in WORK]
+        while waiting:
+            for key in self.graph.nodes[waiting.pop()].inputs.values():
+                action, _ = self.decided[key]
+                gone = [d for d in self.results[key].outputs.values() if not self.state.objects.has(d)] if key in self.results else []
+                if action in (Action.REUSE, Action.DRIFT) and gone:
+                    self.decided[key] = (Action.RETRY, f"its object {gone[0][:12]}… is missing from the state, and a node that is to run reads it")
+                    waiting.append(key)
+
+    def change(self, node: GraphNode) -> Change:
+        """Return a node's line in the plan."""
+        action, reason = self.decided[node.key]
+        return Change(node.address, node.key, node.kind, action, reason, node.configuration, node.seed)
+
+
+def drift(kind: str, then: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return what differs between two environments in a way that matters for a kind, or nothing.
+
+    A machine without torch computes nothing, so nothing drifts on it.
+    """
+    if now["torch"] is None or kind in ("prepare", "score"):
+        return ""
+    fields = _COST_FIELDS if kind == "profile" else _QUALITY_FIELDS
+    pairs = [(name, then.get(name), now.get(name)) for name in fields]
+    if kind != "profile":
+        pairs += [(name, _major(then.get(name)), _major(now.get(name))) for name in _QUALITY_MAJOR]
+    return ", ".join(f"{name} {before} is now {after}" for name, before, after in pairs if before != after)
+
+
+def flat(node: GraphNode | Node) -> dict[str, Any]:
+    """Return a node's settings as `section.setting` -> value, its inputs among them."""
+    found: dict[str, Any] = {f"input.{role}": key for role, key in node.inputs.items()}
+    for section, value in node.settings.items():
+        rows = value.items() if isinstance(value, dict) else [("", value)]
+        found |= {f"{section}.{name}".rstrip("."): item for name, item in rows}
+    return found
+
+
+def describe(name: str, before: Any, after: Any) -> str:
+    """Return `lora.r 8 → 16`; digests and keys are only named."""
+    label = name.replace("adapter.", "lora.").replace("training.", "train.")
+    if any(isinstance(value, str) and len(value) == 64 for value in (before, after)):
+        return f"other {label}"
+    return f"{label} {_short(before)} → {_short(after)}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(map(str, value))
+    return "unset" if value is None else str(value)
+
+
+def _major(text: str | None) -> str | None:
+    return text.split(".")[0] if text else None
+
+
+def _undeclared(graph: Graph, state: State) -> list[Change]:
+    reason = "this study declared it once, and no longer does; its result is kept"
+    gone = [(address, key, kind) for address, (key, kind) in state.declared(graph.spec.name).items() if key not in graph.nodes]
+    return [Change(address, key, kind, Action.UNDECLARED, reason) for address, key, kind in gone]
+
+
+def with_forecasts(plan: Plan, forecasts: dict[str, dict[str, Any]]) -> Plan:
+    """Return the plan with a forecast on each line that has one."""
+    plan.changes = [replace(change, forecast=forecasts.get(change.key)) for change in plan.changes]
+    return plan

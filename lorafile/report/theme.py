@@ -1,0 +1,73 @@
+"""One look for every chart: Okabe and Ito's colours (safe for colour-blind readers), on light and on dark pages."""
+
+from typing import Any, Literal
+
+Mode = Literal["light", "dark"]
+
+# https://jfly.uni-koeln.de/color/ (Okabe & Ito, 2008); lighter variants of the same hues on dark pages.
+CATEGORIES: dict[Mode, list[str]] = {
+    "light": ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B37B00", "#3A9BD9", "#6B6B6B"],
+    "dark": ["#56B4E9", "#FF8F4A", "#2FC79A", "#E3A3C6", "#E69F00", "#8FD0FF", "#B5B5B5"],
+}
+INK: dict[Mode, dict[str, str]] = {
+    "light": {"text": "#1b1f24", "quiet": "#59636e", "grid": "#e4e8ec", "page": "#ffffff", "cost": "#8DB9D6"},
+    "dark": {"text": "#e8ebef", "quiet": "#a3adb8", "grid": "#333b45", "page": "#14181d", "cost": "#40698A"},
+}
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
+
+
+def config(mode: Mode) -> dict[str, Any]:
+    """Return the Vega-Lite configuration of a page's mode; the charts' own marks name its styles."""
+    ink, colours = INK[mode], CATEGORIES[mode]
+    ramp = {"scheme": "viridis", "extent": [0.0, 0.85] if mode == "light" else [0.3, 1.0]}
+    return {
+        "background": ink["page"],
+        "font": FONT,
+        "view": {"stroke": None},
+        "axis": _axis(ink),
+        "legend": {"labelColor": ink["text"], "titleColor": ink["quiet"], "labelFontSize": 12, "symbolStrokeWidth": 2},
+        "title": {"color": ink["text"], "fontSize": 14, "fontWeight": 600, "offset": 12, "anchor": "start"},
+        "header": {"labelColor": ink["text"], "titleColor": ink["quiet"], "labelFontSize": 12, "labelFontWeight": 600},
+        "range": {"category": colours, "ordinal": ramp, "ramp": ramp},
+        "style": _styles(ink, colours),
+    }
+
+
+def _axis(ink: dict[str, str]) -> dict[str, Any]:
+    return {
+        "labelColor": ink["text"],
+        "titleColor": ink["quiet"],
+        "gridColor": ink["grid"],
+        "domainColor": ink["quiet"],
+        "tickColor": ink["quiet"],
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": 400,
+        "titlePadding": 8,
+        "labelPadding": 6,
+    }
+
+
+def _styles(ink: dict[str, str], colours: list[str]) -> dict[str, Any]:
+    blue, vermillion = colours[0], colours[1]
+    return {
+        "seed": {"filled": True, "color": blue, "size": 26, "opacity": 0.45, "shape": "circle"},
+        "mean": {"filled": True, "color": blue, "size": 80, "opacity": 1, "shape": "diamond"},
+        "mean-line": {"color": blue, "strokeWidth": 2, "interpolate": "linear"},
+        "spread": {"color": blue, "strokeWidth": 2, "opacity": 0.9},
+        "band": {"opacity": 0.15},
+        "lost": {"color": vermillion, "fontSize": 12, "fontWeight": 600},
+        "lost-point": {"color": vermillion, "shape": "cross", "angle": 45, "filled": True, "size": 110, "opacity": 1},
+        "lost-line": {"color": vermillion, "strokeWidth": 1.5, "strokeDash": [2, 2]},
+        "reference": {"color": ink["quiet"], "strokeDash": [5, 4], "strokeWidth": 1.5},
+        "reference-label": {"color": ink["quiet"], "fontSize": 12},
+        "cost": {"color": ink["cost"]},
+        "value": {"color": ink["text"], "fontSize": 11},
+        "frontier": {"color": vermillion, "strokeWidth": 2, "interpolate": "step-after"},
+        "frontier-point": {"filled": True, "color": vermillion, "size": 90, "opacity": 1, "shape": "diamond"},
+        "frontier-spread": {"color": vermillion, "strokeWidth": 1.5, "opacity": 0.9},
+        "frontier-label": {"color": ink["text"], "fontSize": 12, "fontWeight": 600},
+        "behind": {"filled": True, "color": ink["quiet"], "size": 55, "opacity": 0.8, "shape": "circle"},
+        "behind-spread": {"color": ink["quiet"], "strokeWidth": 1, "opacity": 0.5},
+        "behind-label": {"color": ink["quiet"], "fontSize": 11},
+    }

@@ -1,0 +1,142 @@
+"""A study from Python: load, plan, apply, results. Prints nothing."""
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorafile import specs
+from lorafile.apply import Applied, Applier, Progress
+from lorafile.engine.environment import gpus, installed
+from lorafile.errors import MissingExtra
+from lorafile.forecast import forecasts
+from lorafile.gather import gather
+from lorafile.graph import build
+from lorafile.lockfile import Lock, lock_file, read_lock, resolve
+from lorafile.plan import Plan, make_plan, with_forecasts
+from lorafile.results import Results
+from lorafile.state import State
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lorafile.executors.local import LocalExecutor
+
+_SMALL_MODEL = 50_000_000  # parameters; below it a core does more alone than together with the others (benchmarks/)
+
+
+def state_directory(named: str | Path | None = None) -> Path:
+    """Return the state's directory: what is named, or `LORA_STATE`, or `.lora` here."""
+    return Path(named or os.environ.get("LORA_STATE") or ".lora")
+
+
+class Study:
+    """One spec and the state that it is compared with."""
+
+    def __init__(self, spec: specs.Spec, state: Path) -> None:
+        self.spec = spec
+        self.state = state
+
+    @classmethod
+    def load(cls, file: str | Path, state: str | Path | None = None) -> "Study":
+        """Read a spec.
+
+        :raises SpecError: with every mistake in it
+        """
+        return cls(specs.load(Path(file)), state_directory(state))
+
+    def lock(self, fresh: bool = True) -> Lock:
+        """Write the lock beside the spec and return it."""
+        lock, _ = resolve(self.spec, read_lock(self.spec), fresh)
+        lock_file(self.spec).write_text(lock.text(), encoding="utf-8")
+        return lock
+
+    def plan(self, gpu: str | None = None) -> Plan:
+        """Return what an apply would do; writes nothing.
+
+        :param gpu: a size of memory such as `24GB` to hold it against, instead of the device that is here
+        """
+        lock, changed = resolve(self.spec, read_lock(self.spec))
+        state = State.read(self.state)
+        try:
+            plan = make_plan(build(self.spec, lock), state, changed)
+            return with_forecasts(plan, forecasts(plan, state, gpu))
+        finally:
+            state.close()
+
+    def apply(self, plan: Plan | None = None, *, workers: int | None = None, lock_timeout: float = 0.0, watchers: list[Progress] | None = None) -> Applied:
+        """Do what is missing and return what was done.
+
+        :param plan: an approved plan; only its nodes are done, and those that finished meanwhile are not done again
+        """
+        applier: Applier
+        with State.write(self.state, lock_timeout) as state:
+            approved = plan or self.plan()
+            plan = self._still_missing(approved, state)
+            if not lock_file(self.spec).exists():
+                lock_file(self.spec).write_text(plan.graph.lock.text(), encoding="utf-8")
+            staging = self.state / "staging"
+            shutil.rmtree(staging, ignore_errors=True)  # what a killed apply left; we hold the lock
+            applier = Applier(plan, state, self.executor(plan, workers), watchers or [])
+            with stop_on_interrupt(applier):
+                return applier.run()
+
+    def executor(self, plan: Plan, workers: int | None = None) -> "LocalExecutor":
+        """Return the local executor with as many workers as the device can use well."""
+        from lorafile.executors.local import LocalExecutor
+
+        if installed("torch") is None and plan.work:
+            raise MissingExtra("lora apply", "torch")
+        models = plan.graph.lock.models.values()
+        cores = os.cpu_count() or 1
+        if workers is None:
+            small = all(model.parameters < _SMALL_MODEL for model in models)
+            workers = len(gpus()) or (cores if small else 1)
+        kinds = tuple(sorted({str(model.settings.get("model_type")) for model in models}))
+        return LocalExecutor(self.state / "staging", workers, max(1, cores // workers), len(gpus()), kinds)
+
+    def results(self) -> "pd.DataFrame":
+        """Return one row for each run, with its configuration's settings."""
+        found = self.gather()
+        settings = found.configurations.drop(columns=["sweep", "aliases", "outcomes", "replicates", "done"])
+        return found.runs.merge(settings, on="configuration", how="left")
+
+    def gather(self) -> Results:
+        """Return everything that the report is made from."""
+        plan = self.plan()
+        state = State.read(self.state)
+        try:
+            return gather(plan, state)
+        finally:
+            state.close()
+
+    def _still_missing(self, approved: Plan, state: State) -> Plan:
+        """Return the plan as it is under the lock, without what somebody else finished since it was approved."""
+        now = make_plan(approved.graph, state, approved.warnings)
+        wanted = {change.key for change in approved.work}
+        now.changes = [change for change in now.changes if change.key in wanted or change not in now.work]
+        return now
+
+
+@contextlib.contextmanager
+def stop_on_interrupt(applier: Applier) -> Iterator[None]:
+    """Turn Ctrl-C into a request: once, to begin nothing new; twice, to stop what is running; then to break off."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may take signals
+        return
+
+    def handle(number: int, frame: object) -> None:
+        applier.stopping += 1
+        if applier.stopping > 2:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

@@ -1,0 +1,250 @@
+"""Every text that the command line shows of plans and applies: for people, as JSON, and as progress."""
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lorafile.graph import GraphNode
+from lorafile.plan import Action, Change, Plan
+from lorafile.state import Attempt
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from lorafile.apply import Applied
+
+FORMAT_VERSION = "1.0"
+SYMBOLS = {Action.RUN: "+", Action.REUSE: "=", Action.RETRY: "~", Action.DRIFT: "!", Action.BLOCKED: "x", Action.UNDECLARED: "-"}
+_COLOURS = {Action.RUN: "green", Action.RETRY: "yellow", Action.DRIFT: "magenta", Action.BLOCKED: "red", Action.UNDECLARED: "dim"}
+_KINDS = ("prepare", "train", "predict", "score", "profile")
+_MOST = 12  # configurations with work that are shown one by one
+
+
+def console(quiet: bool = False, stderr: bool = False) -> Console:
+    """Return the terminal; off a terminal lines are never broken and nothing is coloured."""
+    out = Console(quiet=quiet, stderr=stderr, highlight=False, emoji=False, soft_wrap=True)
+    return out if out.is_terminal else Console(quiet=quiet, stderr=stderr, highlight=False, emoji=False, no_color=True, width=200, soft_wrap=True)
+
+
+def show_plan(plan: Plan, out: Console, full: bool = False, device: str = "") -> None:
+    """Show what would be done, why, for how long, and whether it fits."""
+    for warning in plan.warnings:
+        out.print(f"[yellow]Warning:[/] {escape(warning)}")
+    out.print(f"Study [bold]{escape(plan.study)}[/]: {len(plan.graph.spec.configurations)} configurations, {seeds(plan)}")
+    _show_work(plan, out, full)
+    if plan.work:
+        out.print(_needs(plan, full))
+    _show_rest(plan, out, full)
+    summary = plan.summary()
+    told = ", ".join(f"{number} to {name}" if name in ("run", "retry", "reuse") else f"{number} {name}" for name, number in summary.items() if number)
+    out.print(f"[bold]Plan:[/] {told or 'nothing'}.")
+    if plan.work:
+        total = sum((change.forecast or {}).get("seconds", 0.0) for change in plan.work)
+        source = next((change.forecast["source"] for change in plan.work if change.kind == "train" and change.forecast), "analytic")
+        out.print(f"Forecast: {duration(total)} of work on {device or plan.device} ({source}).")
+    else:
+        out.print("Nothing to do: everything that the study declares is finished.")
+
+
+def seeds(plan: Plan) -> str:
+    """Return `3 seeds (42, 1337, 2024)`."""
+    values = plan.graph.spec.tables.study.seeds
+    return f"{len(values)} seed{'s' if len(values) > 1 else ''} ({', '.join(map(str, values))})"
+
+
+def _show_work(plan: Plan, out: Console, full: bool) -> None:
+    """Show the nodes that would run: one line for each configuration and reason, or each node in full."""
+    if full:
+        for change in plan.changes:
+            out.print(_line(change))
+        return
+    by_name: dict[str, list[Change]] = {}
+    for change in plan.work:
+        by_name.setdefault(change.configuration if change.kind != "prepare" else change.address, []).append(change)
+    for number, (name, changes) in enumerate(by_name.items()):
+        if number == _MOST and len(by_name) > _MOST + 1:
+            out.print(f"  … and {len(by_name) - _MOST} more configurations with work (--full shows every node)")
+            break
+        counts = {kind: sum(change.kind == kind for change in changes) for kind in _KINDS}
+        work = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        lead = next((change for change in changes if change.kind == "train"), changes[0])
+        out.print(f"  [{_COLOURS[lead.action]}]{SYMBOLS[lead.action]}[/] {escape(name)}  ({work})  [dim]{escape(lead.reason)}[/]")
+
+
+def _show_rest(plan: Plan, out: Console, full: bool) -> None:
+    if full:
+        return
+    for action in (Action.DRIFT, Action.BLOCKED, Action.UNDECLARED):
+        rows = [change for change in plan.changes if change.action is action]
+        for change in rows[:_MOST]:
+            out.print(f"  {_line(change).strip()}")
+        if len(rows) > _MOST:
+            out.print(f"  … and {len(rows) - _MOST} more {action.value} (--full shows every node)")
+
+
+def _line(change: Change) -> str:
+    colour = _COLOURS.get(change.action, "default")
+    return f"  [{colour}]{SYMBOLS[change.action]}[/] {escape(change.address)}  [dim]{change.action.value}: {escape(change.reason)}[/]"
+
+
+def _needs(plan: Plan, full: bool) -> Table:
+    """Return a table of what each configuration with work needs, and what its words were resolved to."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title="What they need", title_justify="left", title_style="bold")
+    for title in ("configuration", "adapter", "on", "quantization", "rate", "peak memory", "fits", "time for a seed"):
+        table.add_column(title, overflow="fold")
+    named = dict.fromkeys(change.configuration for change in plan.work if change.kind != "prepare")
+    for number, name in enumerate(named):
+        if number == _MOST and len(named) > _MOST + 1 and not full:
+            table.add_row("…")
+            break
+        table.add_row(*map(escape, _need(plan, name)))
+    return table
+
+
+def _need(plan: Plan, name: str) -> list[str]:
+    from lorafile.specs.configurations import quantization_name
+
+    sections = plan.graph.sections[name]
+    adapter = sections["adapter"]
+    mine = [change for change in plan.work if change.configuration == name and change.kind != "prepare" and change.forecast]
+    peaks = [change.forecast["peak_memory_bytes"] for change in mine if change.forecast and "peak_memory_bytes" in change.forecast]
+    fits = [change.forecast["fits"] for change in mine if change.forecast and "fits" in change.forecast]
+    first = [change for change in mine if change.seed == mine[0].seed]
+    targets = "+".join(adapter.get("target_modules", [])) + (f" in {len(layers)} layers" if (layers := adapter.get("layers_to_transform")) else "")
+    what = f"r={adapter['r']} alpha={adapter['lora_alpha']}" if adapter["method"] == "lora" else adapter["method"]
+    return [
+        name,
+        what,
+        targets,
+        quantization_name(sections["quantization"]),
+        f"{sections['training']['learning_rate']:g}" if "training" in sections else "",
+        size(max(peaks)) if peaks else "",
+        "" if not fits else "yes" if all(fits) else "NO",
+        duration(sum((change.forecast or {}).get("seconds", 0.0) for change in first if change.kind != "profile")),
+    ]
+
+
+def plan_json(plan: Plan) -> str:
+    """Return the plan as documented JSON."""
+    changes = [
+        {"address": c.address, "key": c.key, "kind": c.kind, "action": c.action.value, "reason": c.reason, "forecast": c.forecast}
+        for c in plan.changes
+    ]
+    content = {"format_version": FORMAT_VERSION, "study": plan.study, "summary": plan.summary(), "warnings": plan.warnings, "changes": changes}
+    return json.dumps(content, indent=2, allow_nan=False)
+
+
+def show_applied(applied: "Applied", out: Console) -> None:
+    """Say what an apply has done, and what went wrong."""
+    counts = {kind: sum(a.kind == kind and a.finished for a in applied.attempts) for kind in _KINDS}
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
+    out.print(f"[bold]Done:[/] {told} in {duration(applied.seconds)}.")
+    for outcome, colour in (("diverged", "yellow"), ("out-of-memory", "yellow"), ("failed", "red")):
+        attempts = applied.with_outcome(outcome)
+        for attempt in attempts[:_MOST]:
+            out.print(f"[{colour}]{outcome}:[/] {escape(attempt.address)}: {escape(attempt.message)}")
+        if len(attempts) > _MOST:
+            out.print(f"… and {len(attempts) - _MOST} more {outcome}")
+    if applied.interrupted:
+        out.print("[yellow]Interrupted.[/] What had finished is kept; the next apply goes on from there.")
+
+
+class Lines:
+    """Progress off a terminal: one plain line for each node that ends."""
+
+    def __init__(self, plan: Plan, out: Console) -> None:
+        self.out, self.total, self.number = out, len(plan.work), 0
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def started(self, node: GraphNode) -> None:
+        """Say nothing yet."""
+
+    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+        """Say nothing: a log has no use for a bar."""
+
+    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+        """Say what ended, and how."""
+        self.number += 1
+        told = f"[{self.number}/{self.total}] {node.address}: {attempt.outcome} in {duration(attempt.seconds)}"
+        self.out.print(escape(told + _figure(attempt)))
+
+
+class Bars:
+    """Progress on a terminal: a bar for the plan, and one for each node in work with its loss and tokens a second."""
+
+    def __init__(self, plan: Plan, out: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.seconds = {change.key: (change.forecast or {}).get("seconds", 0.1) for change in plan.work}
+        self.bars = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), console=out, transient=True)
+        self.all = self.bars.add_task(f"{len(plan.work)} nodes", total=sum(self.seconds.values()), told="")
+        self.nodes: dict[str, TaskID] = {}
+        self.count, self.ended_count = len(plan.work), 0
+
+    def __enter__(self) -> "Bars":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def started(self, node: GraphNode) -> None:
+        """Show a bar."""
+        self.nodes[node.key] = self.bars.add_task(escape(node.address), total=None, told="")
+
+    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+        """Move the bar."""
+        told = f"{progress['step']}/{progress['steps']}"
+        if "loss" in progress:
+            told += f"  loss {progress['loss']:.3f}  {progress['tokens_per_second']:,.0f} tokens/s"
+        if node.key in self.nodes:
+            self.bars.update(self.nodes[node.key], completed=progress["step"], total=progress["steps"], told=told)
+
+    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+        """Take the bar away and move the plan's."""
+        if node.key in self.nodes:
+            self.bars.remove_task(self.nodes.pop(node.key))
+        self.ended_count += 1
+        self.bars.advance(self.all, self.seconds.get(node.key, 0.0))
+        task = self.bars.tasks[0]
+        share = min(1.0, task.completed / task.total) if task.total else 1.0
+        left = f"about {duration((task.elapsed or 0) * (1 - share) / share)} left" if share > 0.02 else ""
+        self.bars.update(self.all, told=f"{self.ended_count}/{self.count} nodes  {left}")
+        if attempt.kind == "train" or attempt.outcome != "done":
+            self.bars.console.print(f"{escape(node.address)}: {attempt.outcome} in {duration(attempt.seconds)}{escape(_figure(attempt))}")
+
+
+def _figure(attempt: Attempt) -> str:
+    if attempt.outcome != "done":
+        return f": {attempt.message}"
+    loss = attempt.figures.get("final_loss")
+    return f", loss {loss:.3f}, {attempt.figures['tokens_per_second']:,.0f} tokens/s" if loss is not None else ""
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for people."""
+    if seconds < 0.95:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if math.isfinite(seconds) else "for ever"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,0 +1,114 @@
+"""The checks of settings against each other: contradictions, and names that point at nothing."""
+
+from string import Formatter
+from typing import Any, get_args
+
+from lorafile.specs.checks import OWN, check_bits
+from lorafile.specs.configurations import flatten
+from lorafile.specs.positions import Path
+from lorafile.specs.problems import Problems, near, show
+from lorafile.specs.settings import DataTable, Metric, SpecTables, TemplateTable
+
+# What each format reads; `data.columns` says which column of the data holds it.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "alpaca": ("instruction", "input", "output"),
+    "chat": ("messages",),
+    "completion": ("prompt", "completion"),
+    "text": ("text",),
+    "auto": ("messages", "instruction", "input", "output", "prompt", "completion", "question", "answer", "text"),
+}
+
+
+def check_tables(tables: SpecTables, raw: dict[str, Any], problems: Problems) -> None:
+    """Check what types cannot say.
+
+    :param tables: the spec without what its types refuse, so that one mistake does not hide another
+    """
+    _check_lists(tables, problems)
+    _check_training(tables, problems)
+    _check_data(tables.data, problems)
+    if tables.data.format == "text" and "exact_match" in tables.evaluate.metrics:
+        problems.add(("evaluate", "metrics"), 'exact_match needs answers, and data.format = "text" has none')
+    if tables.method == "full" and tables.quantization != "none" and not raw.get("sweep"):
+        problems.add(("quantization",), 'a quantized base cannot be fine-tuned in full; use method = "lora"')
+    check_bits(raw.get("quantization"), ("quantization",), problems)
+    _check_analyses(tables, raw, problems)
+
+
+def _check_lists(tables: SpecTables, problems: Problems) -> None:
+    metrics, primary = tables.evaluate.metrics, tables.evaluate.primary
+    if primary and primary not in metrics:
+        problems.add(("evaluate", "primary"), f'"{primary}" is not among evaluate.metrics: {", ".join(metrics)}')
+    lists: tuple[tuple[Path, list[Any]], ...] = (
+        (("evaluate", "metrics"), list(metrics)),
+        (("study", "seeds"), list(tables.study.seeds)),
+    )
+    for path, values in lists:
+        for number, value in enumerate(values):
+            if value in values[:number]:
+                problems.add((*path, number), f"{show(value)} stands here twice")
+
+
+def _check_training(tables: SpecTables, problems: Problems) -> None:
+    for name, table in (("train", tables.train), ("full", tables.full)):
+        if table.bf16 and table.fp16:
+            problems.add((name, "fp16"), f"cannot be true beside {name}.bf16")
+        if table.warmup_ratio is not None and "warmup_steps" in table.model_fields_set:
+            problems.add((name, "warmup_ratio"), "is the old name of a fractional warmup_steps; set one of the two")
+        if table.max_steps == 0:
+            problems.add((name, "max_steps"), "0 would train nothing; -1 leaves it to num_train_epochs")
+
+
+def _check_data(data: DataTable, problems: Problems) -> None:
+    if data.template:
+        _check_template(data.template, problems)
+        if data.format != "auto":
+            problems.add(("data", "format"), "is set beside data.template; keep one of the two")
+        return
+    fields = FIELDS[data.format]
+    for field in data.columns:
+        if field not in fields:
+            close = near(field, fields) or f"; it reads {', '.join(fields)}"
+            problems.add(("data", "columns", field), f'is no field of data.format = "{data.format}"{close}')
+
+
+def _check_template(template: TemplateTable, problems: Problems) -> None:
+    for part in ("prompt", "completion"):
+        path = ("data", "template", part)
+        try:
+            names = [name for _, name, _, _ in Formatter().parse(getattr(template, part)) if name is not None]
+        except ValueError:
+            problems.add(path, "has a brace without its partner; a brace that is text is written twice: {{ or }}")
+            continue
+        if "" in names:
+            problems.add(path, "has {} without a name; write the column's name between the braces")
+        if part == "completion" and not names:
+            problems.add(path, "names no column, so every example would have the same answer; write {column}")
+
+
+def _check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) -> None:
+    varied = _varied(raw)
+    metrics = tables.evaluate.metrics
+    analyses = raw.get("analysis")
+    for index, analysis in enumerate(analyses if isinstance(analyses, list) else []):
+        factor = analysis.get("factor") if isinstance(analysis, dict) else None
+        metric = analysis.get("metric") if isinstance(analysis, dict) else None
+        if isinstance(factor, str) and factor not in varied:
+            close = near(factor, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
+            problems.add(("analysis", index, "factor"), f"{show(factor)} does not vary in this study{close}")
+        if isinstance(metric, str) and metric in get_args(Metric) and metric not in metrics:
+            listed = ", ".join(metrics)
+            problems.add(("analysis", index, "metric"), f'"{metric}" is not among evaluate.metrics: {listed}')
+
+
+def _varied(raw: dict[str, Any]) -> list[str]:
+    """Return every setting that some sweep of the raw document varies."""
+    found: set[str] = set()
+    blocks = raw.get("sweep")
+    for block in blocks if isinstance(blocks, list) else []:
+        if isinstance(block, dict):
+            found |= flatten({key: value for key, value in block.items() if key not in OWN}).keys()
+            rows = block.get("configurations")
+            for row in rows if isinstance(rows, list) else []:
+                found |= (flatten(row).keys() - {"name"}) if isinstance(row, dict) else set()
+    return sorted(found)

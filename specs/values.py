@@ -1,0 +1,34 @@
+"""Kinds of values that settings take."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MULTIPLE_OF_RANK = r"^([1-9][0-9]{0,5}(\.[0-9]{1,6})?|0?\.[0-9]{0,5}[1-9])?r$"
+SPLIT_SLICE = r"^[^\[\]\s:]+(\[(-?[0-9]{1,12}%?)?:(-?[0-9]{1,12}%?)?\])?$"  # train, train[:80%], test[100:200]
+NAME = r"^[^\s/:\x00-\x1f]([^/:\x00-\x1f]*[^\s/:\x00-\x1f])?$"
+ONE_LINE = r"^[^\x00-\x1f]*$"
+# What a message says instead of a pattern.
+PATTERNS = {
+    MULTIPLE_OF_RANK: 'a multiple of the rank such as "2r"',
+    SPLIT_SLICE: 'a slice such as "train[:80%]"',
+    NAME: 'a name without "/", ":", line breaks, or spaces at its ends',
+    ONE_LINE: "a text of one line",
+}
+
+LayerWord = Literal["first-third", "middle-third", "last-third", "alternate"]
+Text = Annotated[str, Field(min_length=1)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Natural = Annotated[int, Field(ge=0, lt=2**31)]
+PositiveNumber = Annotated[float, Field(gt=0)]
+Number = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=NAME, max_length=200)]
+SplitSize = Positive | Annotated[float, Field(gt=0, le=1)] | Annotated[str, Field(pattern=SPLIT_SLICE)]
+Alpha = PositiveNumber | Annotated[str, Field(pattern=MULTIPLE_OF_RANK)]
+
+
+class Settings(BaseModel):
+    """A closed table of settings: an unknown name is an error, and so is a number that is not one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -1,0 +1,84 @@
+"""Immutable bytes under their sha256: `objects/ab/<digest>`."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorafile.errors import StateError
+
+_CHUNK = 1 << 20
+
+
+def sha256(file: Path) -> str:
+    """Return the hex digest of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The object directory of one state."""
+
+    root: Path
+
+    def path(self, digest: str) -> Path:
+        """Return where an object stands, or would stand."""
+        return self.root / digest[:2] / digest
+
+    def has(self, digest: str) -> bool:
+        """Return whether an object is here."""
+        return self.path(digest).is_file()
+
+    def read(self, digest: str) -> bytes:
+        """Return an object's bytes.
+
+        :raises StateError: when it is missing, or when its bytes are not the ones that were stored
+        """
+        try:
+            content = self.path(digest).read_bytes()
+        except FileNotFoundError as error:
+            raise StateError(
+                f"The object {digest[:12]}… is missing from {self.root}. The next `lora apply` that needs it makes it again."
+            ) from error
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise StateError(
+                f"The object {self.path(digest)} is damaged: its bytes are not the ones that were stored. "
+                "Delete the file; the next `lora apply` that needs it makes it again."
+            )
+        return content
+
+    def put(self, file: Path) -> tuple[str, int]:
+        """Store a file's bytes and return their digest and length; the file itself stays.
+
+        The bytes are on the disk, under a temporary name in the same directory, before they get their own name.
+        """
+        digest = sha256(file)
+        target = self.path(digest)
+        size = file.stat().st_size
+        if self.has(digest) and target.stat().st_size == size:
+            return digest, size
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+        try:
+            with os.fdopen(handle, "wb") as new, file.open("rb") as old:
+                shutil.copyfileobj(old, new, _CHUNK)
+                new.flush()
+                os.fsync(new.fileno())
+            Path(name).replace(target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                Path(name).unlink()
+        _sync_directory(target.parent)
+        return digest, size
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
