@@ -106,3 +106,19 @@ def autocast(device: torch.device, training: dict[str, Any]) -> Iterator[None]:
     dtype = torch.bfloat16 if training["bf16"] else torch.float16
     with torch.autocast(device.type, dtype=dtype, enabled=training["bf16"] or training["fp16"]):
         yield
+
+
+@contextlib.contextmanager
+def checkpointed(model: Any, enabled: bool) -> Iterator[None]:
+    """Recompute activations in the backward pass while this lasts: the base is shared, and the next run may not want it.
+
+    transformers 5.23 gave the switch another name.
+    """
+    word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    if enabled:
+        getattr(model, f"{word}_checkpointing_enable")(**{f"{word}_checkpointing_kwargs": {"use_reentrant": False}})
+    try:
+        yield
+    finally:
+        if enabled:
+            getattr(model, f"{word}_checkpointing_disable")()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.adapters import new_adapter
+from lorafile.engine.adapters import checkpointed, new_adapter
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import Batch, by_length, collate, prompts
 from lorafile.engine.memory import LiveTensors, peak, reset_peak
@@ -38,7 +38,8 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
     _note(figures, "load", base, LiveTensors(base.model) if device.type == "cpu" else None)
     with _adapted(base, request) as model:
         if request.settings["adapter"]["method"] != "none":
-            figures |= _train(base, model, tokens, request, report)
+            with checkpointed(model, request.settings["training"].get("gradient_checkpointing", False)):
+                figures |= _train(base, model, tokens, request, report)
         figures |= _evaluate(base, model.eval(), tokens, request)
         figures |= _generate(base, model, tokens, request, "")
         if hasattr(model, "merge_and_unload"):
@@ -61,9 +62,6 @@ def _train(base: Base, model: Any, tokens: Tokens, request: Request, report: Rep
     """Peak memory of a step on the longest batch; then the time of ordinary steps, the device synchronised."""
     settings = {**TrainTable().model_dump(), **request.settings["training"]}
     protocol = request.settings["profile"]
-    if settings["gradient_checkpointing"]:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
     count = protocol["warmup_steps"] + protocol["steps"]
     stepper = Stepper(base, model.train(), settings, count)
     longest = by_length(tokens.lengths(), settings["per_device_train_batch_size"])

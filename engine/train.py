@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.adapters import autocast, new_adapter, parameter_counts, save_adapter
+from lorafile.engine.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import collate, epoch_order
 from lorafile.engine.loss import summed_loss
@@ -20,7 +20,7 @@ from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
 
 _WINDOW = 20  # steps of the running loss that is watched for an explosion
-_EXPLOSION = 3.0
+_EXPLOSION = 2.0
 
 
 @dataclass
@@ -40,9 +40,12 @@ class Curve:
         if not math.isfinite(loss) or not (scaled or math.isfinite(self.rows[-1]["grad_norm"])):
             return f"the loss was no longer a number at step {len(self.rows)}"
         recent = [row["loss"] for row in self.rows[-_WINDOW:]]
-        limit = _EXPLOSION * max(self.rows[0]["loss"], math.log(vocabulary))
+        limit = max(_EXPLOSION * self.rows[0]["loss"], math.log(vocabulary))
         if len(recent) == _WINDOW and sum(recent) / _WINDOW > limit:
-            return f"the loss stayed above {limit:.1f}, {_EXPLOSION:g} times what it was at first, up to step {len(self.rows)}"
+            return (
+                f"the loss averaged {sum(recent) / _WINDOW:.1f} over the {_WINDOW} steps up to step {len(self.rows)}: above that of "
+                f"a blind guess, and more than {_EXPLOSION:g} times what it was at first"
+            )
         return ""
 
 
@@ -60,12 +63,9 @@ def train(request: Request, out: Path, bases: Bases, report: Report) -> Done:
 def _train(base: Base, model: Any, request: Request, out: Path, report: Report) -> Done:
     tokens = Tokens.load(request.inputs["train"]["tokens.safetensors"])
     settings = request.settings["training"]
-    if settings["gradient_checkpointing"]:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
     started = time.monotonic()
     curve = Curve()
-    with drawn_from(request.settings["seed"], "training"):
+    with drawn_from(request.settings["seed"], "training"), checkpointed(model, settings["gradient_checkpointing"]):
         trouble = fit(base, model.train(), tokens, request, curve, report)
     seconds = time.monotonic() - started
     model.eval()

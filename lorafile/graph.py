@@ -7,7 +7,8 @@ from typing import Any
 
 import rfc8785
 
-from lorafile.lockfile import DataLock, Lock, identity
+from lorafile.errors import NodeError
+from lorafile.lockfile import DataLock, Lock, ModelLock, identity
 from lorafile.metrics import METRICS
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.modules import layer_indexes, target_names
@@ -111,11 +112,19 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
         lora = dict(configuration.lora)
         lora["target_modules"] = target_names(lora["target_modules"], model.modules)
         if isinstance(lora["layers_to_transform"], str):
-            lora["layers_to_transform"] = layer_indexes(lora["layers_to_transform"], layer_count(model.modules))
+            lora["layers_to_transform"] = _layers(lora["layers_to_transform"], model)
         sections["adapter"] |= _without_off(lora)
     if configuration.train is not None:
         sections["training"] = {key: value for key, value in configuration.train.model_dump().items() if value is not None}
     return sections
+
+
+def _layers(word: str, model: ModelLock) -> list[int]:
+    """Return the layers of a word; an empty list would mean every layer to PEFT."""
+    layers = layer_indexes(word, layer_count(model.modules))
+    if not layers:
+        raise NodeError(f'lora.layers_to_transform: "{word}" holds no layer of a model that has {layer_count(model.modules)}.')
+    return layers
 
 
 def layer_count(modules: dict[str, list[int]]) -> int:

@@ -1,5 +1,6 @@
 """Graph and state to a plan: for every node what would be done with it, and why. Writes nothing."""
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -139,13 +140,14 @@ class _Maker:
             if self.decided[key][0] is Action.RUN and node.kind in ("predict", "score"):
                 return f"follows {self.graph.nodes[key].address}"
         wanted = flat(node)
-        best: tuple[int, str, list[str]] | None = None
+        best: tuple[tuple[int, float], str, list[str]] | None = None
         for other, settings, address in self._finished_nodes(node.kind):
             differing = [name for name in wanted.keys() | settings.keys() if wanted.get(name) != settings.get(name)]
             if node.kind == "profile" and other.key == node.key:
                 return f"not measured on {self.device} yet"
-            if best is None or len(differing) < best[0]:
-                best = (len(differing), address, [describe(name, settings.get(name), wanted.get(name)) for name in sorted(differing)])
+            distance = (len(differing), sum(apart(settings.get(name), wanted.get(name)) for name in differing))
+            if best is None or distance < best[0]:
+                best = (distance, address, [describe(name, settings.get(name), wanted.get(name)) for name in sorted(differing)])
         if best is None:
             return "nothing like it is finished"
         shown = ", ".join(best[2][:3]) + (f" and {len(best[2]) - 3} more" if len(best[2]) > 3 else "")
@@ -204,6 +206,13 @@ def describe(name: str, before: Any, after: Any) -> str:
     if any(isinstance(value, str) and len(value) == 64 for value in (before, after)):
         return f"other {label}"
     return f"{label} {_short(before)} → {_short(after)}"
+
+
+def apart(before: Any, after: Any) -> float:
+    """Return how far apart two numbers are, as a ratio (8 and 16 as far as 16 and 32); 1 for what is no number."""
+    if isinstance(before, (int, float)) and isinstance(after, (int, float)) and before > 0 and after > 0:
+        return abs(math.log(after / before))
+    return 1.0
 
 
 def _short(value: Any) -> str:

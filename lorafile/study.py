@@ -61,12 +61,9 @@ class Study:
         :param gpu: a size of memory such as `24GB` to hold it against, instead of the device that is here
         """
         lock, changed = resolve(self.spec, read_lock(self.spec))
-        state = State.read(self.state)
-        try:
+        with State.read(self.state) as state:
             plan = make_plan(build(self.spec, lock), state, changed)
             return with_forecasts(plan, forecasts(plan, state, gpu))
-        finally:
-            state.close()
 
     def apply(self, plan: Plan | None = None, *, workers: int | None = None, lock_timeout: float = 0.0, watchers: list[Progress] | None = None) -> Applied:
         """Do what is missing and return what was done.
@@ -108,11 +105,8 @@ class Study:
     def gather(self) -> Results:
         """Return everything that the report is made from."""
         plan = self.plan()
-        state = State.read(self.state)
-        try:
+        with State.read(self.state) as state:
             return gather(plan, state)
-        finally:
-            state.close()
 
     def _still_missing(self, approved: Plan, state: State) -> Plan:
         """Return the plan as it is under the lock, without what somebody else finished since it was approved."""

@@ -49,6 +49,7 @@ def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) 
     :param varied: dotted setting -> value; these win over everything else
     """
     tables: dict[str, Any] = {key: raw[key] for key in _CONFIGURED if key in raw}
+    tables = _one_rate(tables)
     for setting, value in varied.items():
         tables = with_setting(tables, setting, value)
     spec = SpecTables.model_validate(tables)
@@ -66,6 +67,14 @@ def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) 
         if spec.method != "none"
         else None,
     )
+
+
+def _one_rate(tables: dict[str, Any]) -> dict[str, Any]:
+    """Let `[train] learning_rate` speak for a study that is all full fine-tuning, instead of the default of `[full]`."""
+    rate = tables.get("train", {}).get("learning_rate")
+    if tables.get("method") != "full" or rate is None or "learning_rate" in tables.get("full", {}):
+        return tables
+    return with_setting(tables, "full.learning_rate", rate)
 
 
 def with_setting(tables: dict[str, Any], setting: str, value: Any) -> dict[str, Any]:

@@ -56,7 +56,11 @@ class Problems:
                 by_path.setdefault(path, []).append(row)
         # Inside a list or a table that a union allows, the mistake is the inner one.
         inner = [path for path in by_path if not any(other[: len(path)] == path != other for other in by_path)]
+        unknown = [path for path in inner if by_path[path][0]["type"] == "extra_forbidden"]
         for path in inner:
+            missing = by_path[path][0]["type"] == "missing"
+            if missing and any(near(str(other[-1]), [str(path[-1])]) for other in unknown if other[:-1] == path[:-1]):
+                continue  # it is there, misspelled: one mistake, told once
             self.add((*prefix, *path[len(below) :]), _sentence(by_path[path], path))
         return inner
 
@@ -183,7 +187,7 @@ def _expectation(row: Any) -> str:
         return f"at most {context['le']:g}"
     if kind == "greater_than_equal":
         return f"at least {context['ge']:g}"
-    return _KINDS.get(kind) or str(row["msg"]).removeprefix("Input should be ")
+    return _KINDS.get(kind) or str(row["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
 
 
 def show(value: Any) -> str:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
-from lorafile.specs.values import Alpha, LayerWord, Natural, Number, Positive, PositiveNumber, Settings, Share, Text
+from lorafile.specs.values import (
+    Alpha,
+    LayerWord,
+    Natural,
+    Number,
+    Pattern,
+    Positive,
+    PositiveNumber,
+    Settings,
+    Share,
+    Text,
+)
 
 # What this tool changes of peft's own defaults, and why: every default has to be worth defending.
 LORA_DEFAULTS: dict[str, Any] = {
@@ -23,8 +34,8 @@ _LORA_TYPES: dict[str, Any] = {
     "init_lora_weights": bool | Literal["gaussian"],
     # Empty would be every layer to PEFT; the words are ours, because a preset cannot know the number of layers.
     "layers_to_transform": LayerWord | Natural | Annotated[list[Natural], Field(min_length=1)] | None,
-    "rank_pattern": dict[str, Positive],
-    "alpha_pattern": dict[str, PositiveNumber],
+    "rank_pattern": dict[Pattern, Positive],
+    "alpha_pattern": dict[Pattern, PositiveNumber],
 }
 _BNB_TYPES: dict[str, Any] = {
     "llm_int8_threshold": Number,
@@ -32,13 +43,36 @@ _BNB_TYPES: dict[str, Any] = {
     "bnb_4bit_compute_dtype": Literal["float32", "bfloat16", "float16"] | None,
 }
 _LORA_HELP = {
+    "r": "Rank of the update.",
+    "lora_alpha": 'The update is scaled by alpha / r; a multiple of the rank such as "2r" follows it.',
+    "lora_dropout": "Dropout on what the adapter reads.",
     "target_modules": "Where adapters sit: `attention`, `mlp`, `all-linear`; a list of these and of module names; or a "
     "regular expression for whole module paths.",
-    "lora_alpha": 'The update is scaled by alpha / r; a multiple of the rank such as "2r" follows it.',
+    "exclude_modules": "Module names, or a regular expression for whole paths, that get no adapter all the same.",
     "layers_to_transform": "Layers that get an adapter, from 0; or `first-third`, `middle-third`, `last-third`, "
     "`alternate` (every second). Absent: all.",
-    "r": "Rank of the update.",
+    "layers_pattern": "What the model calls its list of layers, where PEFT does not know it.",
     "init_lora_weights": "True: PEFT's default, an update of zero; `gaussian`: the other matrix drawn as in diffusers.",
+    "use_rslora": "Scale by alpha / √r instead of alpha / r (rank-stabilized LoRA, arXiv 2312.03732).",
+    "use_dora": "Learn magnitude and direction apart (DoRA, arXiv 2402.09353): better at low ranks, slower.",
+    "lora_bias": "A bias term in the adapter's second matrix.",
+    "bias": "Which biases of the base are trained as well.",
+    "modules_to_save": "Modules beside the adapter that are trained whole, and saved with it.",
+    "fan_in_fan_out": "The layer stores its weight as (in, out), as GPT-2 does; PEFT sees that by itself.",
+    "rank_pattern": 'Ranks of single modules: `{ "q_proj" = 4 }`; names or regular expressions for the end of a path.',
+    "alpha_pattern": "As `rank_pattern`, for alpha.",
+}
+_BNB_HELP = {
+    "load_in_8bit": "8 bits for each weight.",
+    "load_in_4bit": "4 bits for each weight.",
+    "llm_int8_threshold": "Columns of larger activations stay in 16 bits; at 0 no result depends on its batch.",
+    "llm_int8_skip_modules": "Modules that are not quantized.",
+    "llm_int8_enable_fp32_cpu_offload": "Modules on the CPU stay in 32 bits.",
+    "llm_int8_has_fp16_weight": "Keep 16-bit weights beside the 8-bit ones.",
+    "bnb_4bit_compute_dtype": "Type of the arithmetic; absent: the base's own.",
+    "bnb_4bit_quant_type": "The 4-bit type.",
+    "bnb_4bit_use_double_quant": "Quantize the quantization constants, too: about 0.4 bits less for each weight.",
+    "bnb_4bit_quant_storage": "Type of the tensor that the 4-bit weights are packed in.",
 }
 # Settings of peft.LoraConfig that need more than the spec and the base to start from, or that rewrite the base.
 NOT_YET: frozenset[str] = frozenset(
@@ -100,5 +134,5 @@ else:
         "BnbSettings",
         "A bitsandbytes base: settings of transformers' `BitsAndBytesConfig`, by their own names.",
         "BitsAndBytesConfig",
-        {"types": _BNB_TYPES, "defaults": {}, "help": {}},
+        {"types": _BNB_TYPES, "defaults": {}, "help": _BNB_HELP},
     )

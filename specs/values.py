@@ -1,8 +1,9 @@
 """Kinds of values that settings take."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MULTIPLE_OF_RANK = r"^([1-9][0-9]{0,5}(\.[0-9]{1,6})?|0?\.[0-9]{0,5}[1-9])?r$"
 SPLIT_SLICE = r"^[^\[\]\s:]+(\[(-?[0-9]{1,12}%?)?:(-?[0-9]{1,12}%?)?\])?$"  # train, train[:80%], test[100:200]
@@ -26,6 +27,17 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=NAME, max_length=200)]
 SplitSize = Positive | Annotated[float, Field(gt=0, le=1)] | Annotated[str, Field(pattern=SPLIT_SLICE)]
 Alpha = PositiveNumber | Annotated[str, Field(pattern=MULTIPLE_OF_RANK)]
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"a valid regular expression ({error})") from error
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class Settings(BaseModel):

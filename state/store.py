@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from lorafile.errors import StateError
@@ -81,6 +81,12 @@ class State:
             directory.mkdir(parents=True, exist_ok=True)
             with writer_lock(directory, lock_timeout), contextlib.closing(WritableState(directory)) as state:
                 yield state
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the index."""

@@ -28,7 +28,7 @@ def _points() -> list[tuple[str, str, dict[str, Any], list[str]]]:
     for r in (1, 2, 4, 8, 16, 32):
         aliases = []
         if r == 8:
-            aliases = ["rates/learning_rate=0.0002", "modules/target_modules=attention", "layers/all", "bits/none"]
+            aliases = ["rates/learning_rate=0.0002", "modules/target_modules=attention", "layers/all", "bits/quantization=none"]
         points.append((f"rank/r={r}", "rank", {"lora.r": r}, aliases))
     for rate in (2e-5, 1e-4, 1e-3, 5e-3):
         points.append((f"rates/learning_rate={rate:.12g}", "rates", {"train.learning_rate": rate}, []))

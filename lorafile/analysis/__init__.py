@@ -28,6 +28,10 @@ def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysi
     found: dict[str, Analysis] = {}
     for table in declared:
         for analysis in import_module(f"lorafile.analysis.{table.kind}").analyse(results, table):
-            if tables or analysis.charts or analysis.tables or analysis.sentences:
-                found.setdefault(analysis.name, analysis)
+            same = [other for other in found.values() if other.title == analysis.title and other.kind == analysis.kind]
+            if analysis.name not in found:
+                found[analysis.name] = analysis
+            elif not same:  # two sweeps whose names differ only in what a file name cannot hold
+                renamed = analysis.renamed(f"{analysis.name}-{len(found)}")
+                found[renamed.name] = renamed
     return list(found.values())

@@ -1,6 +1,6 @@
 """What an analysis gives: a question, its answer in sentences, and the tables and charts that show it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ class Analysis:
     tables: tuple[Table, ...] = ()
     charts: dict[str, Any] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
+
+    def renamed(self, name: str) -> "Analysis":
+        """Return the same analysis under another name, its charts with it."""
+        charts = {key.replace(self.name, name, 1): chart for key, chart in self.charts.items()}
+        captions = {key.replace(self.name, name, 1): caption for key, caption in self.captions.items()}
+        return replace(self, name=name, charts=charts, captions=captions)
 
     @property
     def table(self) -> "pd.DataFrame | None":

@@ -1,40 +1,56 @@
 """Bars of cost, all from zero: training time, latency attached and merged, saved size."""
 
-from math import isnan
+from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
 import pandas as pd
 
 from lorafile.analysis.draw import WIDTH, finish, tooltip
-from lorafile.analysis.text import amount, missing, unit
+from lorafile.analysis.text import amount, listing, missing, number, unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Rows = list[dict[str, Any]]
-LATENCY = {"first token": ("first_token_seconds", "merged_first_token_seconds"), "per token": ("token_seconds", "merged_token_seconds")}
+LATENCY = {
+    "first token": ("first_token_seconds", "merged_first_token_seconds"),
+    "per token": ("token_seconds", "merged_token_seconds"),
+}
 
 
 def charts(rows: Rows) -> dict[str, Any]:
     """Return a chart for each measure that any configuration has."""
+    size, _ = _sizes(rows)
     found = {
         "cost-train-time": _bars(rows, "seconds", "seconds", "training time", "seconds.spread"),
         "cost-latency": _latency(rows),
-        "cost-size": _bars(rows, "adapter_bytes", "bytes", "saved size"),
+        "cost-size": _bars(size, "adapter_bytes", "bytes", "saved size"),
     }
     return {name: chart for name, chart in found.items() if chart is not None}
 
 
 def captions(rows: Rows) -> dict[str, str]:
-    """Return what the bars of each chart mean."""
-    del rows
+    """Return what the bars of each chart mean, and which of them would not fit."""
+    _, beyond = _sizes(rows)
+    size = "Bytes of the saved adapter."
+    if beyond:
+        size += f" Not drawn, being a whole model: {listing([f'{name} ({shown})' for name, shown in beyond.items()])}."
     return {
-        "cost-train-time": "Bars: mean over seeds. Lines: ± sample standard deviation. From zero.",
-        "cost-latency": "Median of repeated generations with one sequence; attached is the adapter beside the base, merged "
-        "is the adapter added into the base's weights (not possible for every base). From zero.",
-        "cost-size": "Bytes of the saved adapter, or of the saved model for full fine-tuning.",
+        "cost-train-time": "Bars: mean over seeds. Lines: ± sample standard deviation.",
+        "cost-latency": "Median of repeated generations of one sequence. Attached: the adapter beside the base. Merged: "
+        "the adapter added into the base's weights, which not every base allows.",
+        "cost-size": size,
     }
+
+
+def _sizes(rows: Rows) -> tuple[Rows, dict[str, str]]:
+    """Return the rows whose size can be drawn from zero beside the others, and the sizes of those that cannot."""
+    sizes = [float(row["adapter_bytes"]) for row in rows if row["method"] == "lora" and not missing(row["adapter_bytes"])]
+    limit = 10 * max(sizes) if sizes else inf
+    beyond = [row for row in rows if not missing(row["adapter_bytes"]) and row["adapter_bytes"] > limit]
+    shown = {row["configuration"]: amount("bytes", row["adapter_bytes"]) for row in beyond}
+    return [row for row in rows if row["configuration"] not in shown], shown
 
 
 def _known(rows: Rows, keys: "Iterable[str]") -> Rows:
@@ -42,37 +58,37 @@ def _known(rows: Rows, keys: "Iterable[str]") -> Rows:
 
 
 def _bars(rows: Rows, key: str, kind: str, what: str, spread: str = "") -> Any:
-    """Return bars of one measure; sizes that span a thousandfold are dots on a logarithmic axis, which has no zero."""
+    """Return bars of one measure from zero, all in one unit, with their spread over seeds where there is one."""
     known = _known(rows, [key])
     if not known:
         return None
+    frame, name = _bar_rows(known, key, kind, spread)
+    scale = alt.Scale(domain=[0, float(frame["high"].max()) * 1.16], nice=False)
+    x = alt.X("value:Q", title=f"{what}, {name}", scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
+    base = alt.Chart(frame).encode(y=_names(known), tooltip=tooltip(("label:N", "configuration"), ("shown:N", what)))
+    layers = [base.mark_bar(style="cost", height={"band": 0.7}).encode(x=x)]
+    if spread:
+        layers.append(base.mark_rule(style="spread").encode(x="low:Q", x2="high:Q"))
+    layers.append(base.mark_text(style="value", align="left", dx=7).encode(x="high:Q", text="shown:N"))
+    whole = alt.layer(*layers).properties(width=WIDTH, height=alt.Step(22))
+    described = "; ".join(f"{row['label']}: {row['shown']}" for row in frame.to_dict("records"))
+    return finish(whole, what.capitalize(), f"{what.capitalize()}. {described}", margin=250)
+
+
+def _bar_rows(known: Rows, key: str, kind: str, spread: str) -> tuple[pd.DataFrame, str]:
     values = [float(row[key]) for row in known]
     size, name = unit(kind, max(values))
-    log = min(values) > 0 and max(values) / min(values) > 300
-    frame = pd.DataFrame(
+    rows = [
         {
             "label": row["configuration"],
             "value": value / size,
-            "shown": amount(kind, value),
+            "shown": f"{number(value / size)} {name}",
             "low": (value - _spread(row, spread)) / size,
             "high": (value + _spread(row, spread)) / size,
         }
         for row, value in zip(known, values, strict=True)
-    )
-    top = float(frame["high"].max())
-    bottom = float(frame["value"].min())
-    scale = alt.Scale(type="log", domain=[bottom / 2, top * 4]) if log else alt.Scale(domain=[0, top * 1.16], nice=False)
-    note = "; logarithmic" if log else ""
-    x = alt.X("value:Q", title=f"{what}, {name}{note}", scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
-    base = alt.Chart(frame).encode(y=_names(known), tooltip=tooltip(("label:N", "configuration"), ("shown:N", what)))
-    mark = base.mark_point(style="mean") if log else base.mark_bar(style="cost", height={"band": 0.7})
-    text = base.mark_text(style="value", align="left", dx=7).encode(x=alt.X("high:Q"), text="shown:N")
-    layers = [mark.encode(x=x), text]
-    if spread:
-        layers.insert(1, base.mark_rule(style="spread").encode(x="low:Q", x2="high:Q"))
-    whole = alt.layer(*layers).properties(width=WIDTH, height=alt.Step(22))
-    described = "; ".join(f"{row['label']}: {row['shown']}" for row in frame.to_dict("records"))
-    return finish(whole, what.capitalize(), f"{what.capitalize()}. {described}", margin=250)
+    ]
+    return pd.DataFrame(rows), name
 
 
 def _spread(row: dict[str, Any], key: str) -> float:

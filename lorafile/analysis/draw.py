@@ -58,17 +58,21 @@ def padded(low: float, high: float, share: float = 0.08) -> list[float]:
     return [low - room, high + room]
 
 
-def near_references(results: "Results", found: Quality, among: list[str]) -> tuple[list[float], pd.DataFrame, list[str]]:
+def near_references(
+    results: "Results", found: Quality, among: list[str], own: bool = False
+) -> tuple[list[float], pd.DataFrame, list[str]]:
     """Return (axis, the untuned and full rows that fit on it, sentences on those that lie outside).
 
     A reference that lies further away than the others span would press them all into one line.
+
+    :param own: also those that the chart shows as rows of their own
     """
     low, high = found.span(among)
     far = high - low or abs(high) or 1.0
     rows, outside = [], []
     for name, role in references(results).items():
         mean = found.scores[name].mean
-        if not found.scores[name].known:
+        if not found.scores[name].known or (name in among and not own):
             continue
         if name in among or low - far <= mean <= high + far:
             rows.append({"mean": mean, "label": f"{role} {score(found.metric, mean)}"})

@@ -34,7 +34,7 @@ def overview(results: "Results", metric: str) -> Any:
     labels = {name: name for name in names(results)}
     title = f"Every configuration: {on(metric, found.split)}"
     description = f"{title}. " + "; ".join(f"{name} {score(metric, found.scores[name].mean)}" for name in labels)
-    return finish(dots(results, found, labels, list(labels)), title, description, margin=250)
+    return finish(dots(results, found, labels, own=True), title, description, margin=250)
 
 
 def caption(results: "Results", metric: str) -> str:
@@ -43,9 +43,10 @@ def caption(results: "Results", metric: str) -> str:
     return " ".join([MARKS, *(f"{text[0].upper()}{text[1:]}." for text in outside)])
 
 
-def dots(results: "Results", found: "Quality", labels: dict[str, Any], order: list[str], width: int = WIDTH) -> Any:
+def dots(results: "Results", found: "Quality", labels: dict[str, Any], width: int = WIDTH, own: bool = False) -> Any:
     """Return a dot plot: one row for each label, seeds as dots, mean ± spread, references as dashed lines."""
-    domain, rules, _ = near_references(results, found, list(labels))
+    domain, rules, _ = near_references(results, found, list(labels), own)
+    order = list(dict.fromkeys(labels.values()))
     means, seeds = mean_rows(found, labels), seed_rows(found, labels)
     y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=260, grid=True, domain=False, ticks=False))
     scale = alt.Scale(domain=domain, zero=False, nice=False)

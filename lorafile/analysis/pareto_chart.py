@@ -1,6 +1,7 @@
 """The efficiency frontier drawn: quality with its spread against cost, labels placed where nothing stands."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isnan, log10
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,19 @@ if TYPE_CHECKING:
     from lorafile.analysis.draw import Quality
     from lorafile.results import Results
 
-HEIGHT = 360
+HEIGHT = 400
 CAPTION = (
     "Diamonds and steps: the frontier, the best mean at each cost. Grey dots: behind it. Bars: mean ± sample standard "
     "deviation over seeds. Point at a mark for its name and figures."
 )
 # Where a label may stand, the first that is free is taken: (align, dx, dy in pixels).
-PLACES = (("left", 9, -9), ("right", -9, -9), ("left", 9, 12), ("right", -9, 12), ("center", 0, -16), ("center", 0, 20))
-LETTER = 6.4  # mean width of a letter at 12 px
+PLACES = tuple(
+    (align, sign * dx, dy)
+    for dx, dy in ((10, 0), (9, -10), (9, 11), (12, -22), (12, 24), (14, -36), (14, 38))
+    for align, sign in (("left", 1), ("right", -1))
+)
+NEAR = 6  # of these so many are near enough for a point among others
+LETTER = {True: 7.0, False: 6.0}  # mean width of a letter in pixels: bold on the frontier, small behind it
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def _points(
 
 def _axes(results: "Results", found: "Quality", rows: pd.DataFrame, both: list[str]) -> Axes:
     low, high = float(rows["cost"].min()), float(rows["cost"].max())
-    log = low > 0 and high / low > 10
+    log = low > 0 and high / low > 2.5
     x = [low / (high / low) ** 0.06, high * (high / low) ** 0.1] if log else padded(low, high, 0.1)
     y, _, _ = near_references(results, found, both)
     return Axes(x, y, log)
@@ -100,7 +106,7 @@ def _texts(labels: list[dict[str, Any]], x: Any, y: Any) -> list[Any]:
                 align, dx, dy = place
                 style = "frontier-label" if front else "behind-label"
                 text = alt.Chart(pd.DataFrame(mine).drop(columns="place")).mark_text(
-                    style=style, align=align, dx=dx, dy=dy, baseline="middle", limit=230
+                    style=style, align=align, dx=dx, dy=dy, baseline="middle", limit=320
                 )
                 layers.append(text.encode(x=x, y=y, text="configuration:N"))
     return layers
@@ -111,15 +117,19 @@ def place_labels(rows: pd.DataFrame, axes: Axes) -> list[dict[str, Any]]:
     points = {row["configuration"]: axes.pixels(row["cost"], row["mean"]) for row in rows.to_dict("records")}
     taken = [(x - 6.0, y - 6.0, x + 6.0, y + 6.0) for x, y in points.values()]
     taken += [_bar(axes, row) for row in rows.to_dict("records") if not isnan(row["low"])]
+    taken += _steps([points[row["configuration"]] for row in rows[rows["front"]].sort_values("cost").to_dict("records")])
     placed = []
-    for row in rows.sort_values("front", ascending=False).to_dict("records"):
+    for row in rows.sort_values(["front", "cost"], ascending=[False, True]).to_dict("records"):
         name = str(row["configuration"])
-        boxes = {place: _box(points[name], place, min(len(name) * LETTER, 230)) for place in PLACES}
+        front = bool(row["front"])
+        places = PLACES if front else PLACES[:NEAR]
+        boxes = {place: _box(points[name], place, min(len(name) * LETTER[front], 320)) for place in places}
         crowd = {place: sum(_overlap(box, other) for other in taken) + _outside(box) for place, box in boxes.items()}
-        place = min(PLACES, key=lambda place: crowd[place])
-        if row["front"] or crowd[place] == 0:
+        place = min(places, key=lambda place: crowd[place])
+        if front or crowd[place] == 0:
             taken.append(boxes[place])
-            placed.append({"configuration": name, "cost": row["cost"], "mean": row["mean"], "front": bool(row["front"]), "place": place})
+            kept = {"configuration": name, "cost": row["cost"], "mean": row["mean"]}
+            placed.append(kept | {"front": front, "place": place})
     return placed
 
 
@@ -129,6 +139,12 @@ Box = tuple[float, float, float, float]
 def _bar(axes: Axes, row: dict[Any, Any]) -> Box:
     x, top = axes.pixels(row["cost"], row["high"])
     return x - 2, top, x + 2, axes.pixels(row["cost"], row["low"])[1]
+
+
+def _steps(points: list[tuple[float, float]]) -> list[Box]:
+    """Return the boxes of the frontier's line: along to the next cost, then up."""
+    level = [(x, y - 1, after, y + 1) for (x, y), (after, _) in pairwise(points)]
+    return level + [(after - 1, min(y, then), after + 1, max(y, then)) for (_, y), (after, then) in pairwise(points)]
 
 
 def _box(point: tuple[float, float], place: tuple[str, int, int], width: float) -> Box:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FIXED = ("configuration", "sweep", "aliases", "trained", "replicates", "done", "outcomes")
 LOST = ("diverged", "out-of-memory", "failed", "interrupted", "missing")
 _WORDS = {"missing": "not run yet", "out-of-memory": "out of memory"}
+LOST_WORDS = tuple(_WORDS.get(outcome, outcome) for outcome in LOST)
 
 
 @dataclass(frozen=True)
@@ -210,16 +211,15 @@ def completeness(results: "Results") -> list[str]:
     rows = list(zip(*(cells(results.runs, key) for key in ("configuration", "seed", "outcome")), strict=True))
     if not rows:
         return ["No run has been recorded yet."]
-    counts = Counter(str(outcome or "missing") for _, _, outcome in rows)
-    if set(counts) == {"done"}:
+    ended: dict[str, list[str]] = {}
+    for label, seed, outcome in rows:
+        ended.setdefault(str(outcome or "missing"), []).append(_where(label, seed))
+    if set(ended) == {"done"}:
         return [f"All {plural(len(rows), 'run')} finished."]
-    parts = [f"{counts[key]} {_WORDS.get(key, key)}" for key in (*LOST, *sorted(set(counts) - {*LOST, "done"})) if counts[key]]
-    lines = [f"Of {plural(len(rows), 'run')}, {listing(parts)}; {counts['done']} finished."]
-    for key in (key for key in LOST if counts[key]):
-        where = [_where(label, seed) for label, seed, outcome in rows if str(outcome or "missing") == key]
-        lines.append(f"{_WORDS.get(key, key).capitalize()}: {listing(where)}.")
-    return lines
+    order = [key for key in (*LOST, *sorted(set(ended) - {*LOST, "done"})) if key in ended]
+    parts = [f"{len(ended[key])} {_WORDS.get(key, key)} ({listing(ended[key], 4)})" for key in order]
+    return [f"Of {plural(len(rows), 'run')}, {listing(parts, len(parts))}; {len(ended.get('done', []))} finished."]
 
 
 def _where(configuration: Any, seed: Any) -> str:
-    return f"{configuration}" if seed is None else f"{configuration} (seed {int(seed)})"
+    return f"{configuration}" if seed is None else f"{configuration} under seed {int(seed)}"

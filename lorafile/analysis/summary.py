@@ -6,6 +6,7 @@ import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.select import (
+    Score,
     averages,
     best,
     completeness,
@@ -46,8 +47,7 @@ def answer(results: "Results", metric: str) -> list[str]:
     """Return the study's answer in sentences: failures first, then the best one and what it is held against."""
     split = split_of(results, metric)
     found = scores(results, f"{split}.{metric}")
-    done, *lost = completeness(results)
-    lines = [done, *lost]
+    lines = completeness(results)
     trained = [name for name in found if name not in references(results) or references(results)[name] != "untuned"]
     chosen = best(results, trained, metric)
     if chosen is None:
@@ -57,10 +57,11 @@ def answer(results: "Results", metric: str) -> list[str]:
         return lines
     others = [name for name in trained if name != chosen and found[name].known]
     second = best(results, others, metric)
-    shown = {second: "next on validation"} if second and split == "test" else {second: "next"} if second else {}
-    shown |= {name: role for name, role in references(results).items() if name not in (chosen, second)}
+    shown = {second: "next on validation"} if second else {}
+    for name, role in references(results).items():
+        shown[name] = f"{role}, {shown[name]}" if name in shown else role
     for name, role in shown.items():
-        if name and found[name].known:
+        if name != chosen and found[name].known:
             lines.append(above(metric, chosen, found[chosen], f"{name} ({role})", found[name]))
     if len(results.seeds) < 2 or max(one.n for one in found.values()) < 2:
         lines.append("There is one seed: nothing here says how much of a difference another seed would make.")
@@ -110,7 +111,8 @@ def configuration_rows(results: "Results") -> dict[str, dict[str, Any]]:
         for name, one in scores(results, f"{split}.{metric}").items():
             key = f"{split}.{metric}"
             rows[name] |= {f"{key}.mean": one.mean, f"{key}.spread": one.spread, f"{key}.n": one.n}
-            rows[name] |= {"runs": f"{one.lost or 'all done'}", "seeds": one.wanted}
+            if metric == results.primary or "runs" not in rows[name]:
+                rows[name]["runs"] = _runs(one)
     for name, one in scores(results, "seconds").items():
         rows[name] |= {"seconds": one.mean, "seconds.spread": one.spread}
     for key in ("trainable_parameters", "adapter_bytes"):
@@ -122,15 +124,22 @@ def configuration_rows(results: "Results") -> dict[str, dict[str, Any]]:
     return rows
 
 
+def _runs(one: Score) -> str:
+    """Return how many runs have figures, and what became of the others: `3`, `2 of 3: 1 diverged`."""
+    if one.n >= one.wanted and not one.lost:
+        return str(one.n)
+    return f"{one.n} of {one.wanted}{f': {one.lost}' if one.lost else ''}"
+
+
 def _columns(results: "Results", frame: pd.DataFrame) -> tuple[Column, ...]:
     columns = [Column("shown", "configuration"), Column("runs", "runs")]
-    if all(state == "all done" for state in frame["runs"]):
-        columns.pop()
-    for metric in results.metrics:
-        key = f"{split_of(results, metric)}.{metric}"
+    keys = [f"{split_of(results, metric)}.{metric}" for metric in results.metrics]
+    counts = frame[[f"{key}.n" for key in keys]]
+    alike = bool((counts.nunique(axis=1) <= 1).all())
+    for metric, key in zip(results.metrics, keys, strict=True):
         title = f"{on(metric, key.partition('.')[0])} ({direction(results, metric)})"
         kind = "share" if is_share(metric) else "number"
-        columns.append(Column(f"{key}.mean", title, kind, f"{key}.spread", f"{key}.n"))  # type: ignore[arg-type]
+        columns.append(Column(f"{key}.mean", title, kind, f"{key}.spread", "" if alike else f"{key}.n"))  # type: ignore[arg-type]
     columns += [
         Column("trainable_parameters", "trainable parameters", "count"),
         Column("adapter_bytes", "saved size", "bytes"),

@@ -36,7 +36,7 @@ def rate(value: float) -> str:
     if missing(value):
         return DASH
     mantissa, _, exponent = f"{value:.3e}".partition("e")
-    return f"{float(mantissa):g}e{int(exponent)}" if not 0.001 < abs(value) < 1000 or value == 0.001 else f"{value:g}"
+    return f"{float(mantissa):g}e{int(exponent)}" if not 0.01 <= abs(value) < 1000 else f"{value:g}"
 
 
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B"))
@@ -144,13 +144,23 @@ def slug(*parts: str) -> str:
 
 def cell(column: Column, row: Mapping[str, Any]) -> str:
     """Return one cell of a table: value, ± spread where there is one, and the number of seeds."""
-    value = row.get(column.key)
+    value, spread, count = row.get(column.key), row.get(column.spread), row.get(column.n)
     if column.kind == "text":
         return DASH if missing(value) or value == "" else str(value)
     if missing(value):
         return DASH
-    text, count = amount(column.kind, float(value)), row.get(column.n)  # type: ignore[arg-type]
-    spread = row.get(column.spread)
-    if column.spread and not missing(spread):
-        text = f"{text} ± {amount(column.kind, float(spread))}"  # type: ignore[arg-type]
+    text = amount(column.kind, float(value))  # type: ignore[arg-type]
+    if not missing(spread):
+        text = with_spread(column.kind, float(value), float(spread))  # type: ignore[arg-type]
     return text if missing(count) else f"{text} (n={int(count)})"  # type: ignore[arg-type]
+
+
+def with_spread(kind: str, value: float, spread: float) -> str:
+    """Return `0.512 ± 0.013`: both in the value's unit, the spread to the value's decimals, more where it would be 0."""
+    if kind == "share":
+        return f"{_points(value)} ± {_points(spread)}\u202f%"
+    size, name = unit(kind, abs(value))
+    shown, rest = number(value / size), spread / size
+    places = len(shown.partition(".")[2]) if "e" not in shown else 0
+    rounded = f"{rest:.{places}f}"
+    return f"{shown} ± {rounded if float(rounded) or not rest else number(rest, 1)} {name}".strip()

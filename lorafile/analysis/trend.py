@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lorafile.results import Results
     from lorafile.specs.settings import AnalysisTable
 
-PREFERRED = ("lora.r", "train.learning_rate")
+RANK, RATE = "lora.r", "train.learning_rate"
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,14 @@ class Trend:
 
 
 def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
-    """Return one analysis for each sweep and factor; a declared factor alone where there is one."""
+    """Return one analysis for each sweep and factor, the rank first; a declared factor alone where there is one."""
     found = trends(results)
     if table.factor is not None:
         chosen = [trend for trend in found if trend.factor == table.factor]
         return [_analysis(results, trend, table.metric) for trend in chosen] or [_nothing(results, table.factor)]
-    order = {factor: place for place, factor in enumerate(PREFERRED)}
-    found.sort(key=lambda trend: order.get(trend.factor, len(order)))
+    # Rates are chosen on validation, which is what `rates` shows; a trend would show them on test.
+    found = [trend for trend in found if trend.factor != RATE] or found
+    found.sort(key=lambda trend: trend.factor != RANK)
     return [_analysis(results, trend, table.metric) for trend in found]
 
 
@@ -63,17 +64,16 @@ def trends(results: "Results") -> list[Trend]:
     """Return every factor that varies within a sweep while the sweep's other factors can be held fixed."""
     found = []
     for sweep, members in sweeps(results).items():
-        among = list(members)
-        varied = factors(results, among)
+        varied = factors(results, list(members))
         for factor in varied:
-            trend = _trend(results, sweep, factor, varied, among)
+            trend = _trend(results, sweep, factor, varied, members)
             if trend is not None and len(set(trend.values.values())) > 1:
                 found.append(trend)
     return found
 
 
-def _trend(results: "Results", sweep: str, factor: str, varied: list[str], among: list[str]) -> Trend | None:
-    values = setting_labels(results, factor, among)
+def _trend(results: "Results", sweep: str, factor: str, varied: list[str], members: dict[str, str]) -> Trend | None:
+    values = _labels(results, factor, members)
     if factor == "method":
         values |= _chosen_lora(results, values)
         return Trend(sweep, factor, values, {}, dict.fromkeys(values, ""), ())
@@ -89,6 +89,16 @@ def _trend(results: "Results", sweep: str, factor: str, varied: list[str], among
     numbers = _numbers(setting_values(results, factor, [name for name in values if name in kept]))
     order = sorted(kept, key=numbers.__getitem__) if numbers else [name for name in values if name in kept]
     return Trend(sweep, factor, {name: values[name] for name in order}, numbers, {name: series[name] for name in order}, tied)
+
+
+def _labels(results: "Results", factor: str, members: dict[str, str]) -> dict[str, str]:
+    """Return configuration -> its value of the factor, in the spec's own word (`attention`) where its name has one."""
+    labels = setting_labels(results, factor, list(members))
+    start = f"{factor.rpartition('.')[2]}="
+    for name, short in members.items():
+        if name in labels and short.startswith(start) and "," not in short:
+            labels[name] = short.removeprefix(start)
+    return labels if len(set(labels.values())) == len(labels) else setting_labels(results, factor, list(members))
 
 
 def _chosen_lora(results: "Results", values: dict[str, str]) -> dict[str, str]:
@@ -178,7 +188,8 @@ def _series_sentences(
     others = [known[0], known[-1]] if trend.numbers else known
     for name in dict.fromkeys(others):
         if name != top:
-            lines.append(above(metric, label, found[top], f"{trend.factor} = {trend.values[name]}", found[name]))
+            other = f"{trend.factor} = {trend.values[name]}" if trend.numbers else trend.values[name]
+            lines.append(above(metric, label if trend.numbers else trend.values[top], found[top], other, found[name]))
     return lines
 
 

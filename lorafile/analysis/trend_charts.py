@@ -17,7 +17,7 @@ from lorafile.analysis.draw import (
     tooltip,
 )
 from lorafile.analysis.overview import MARKS, dots
-from lorafile.analysis.text import amount, score, unit
+from lorafile.analysis.text import number, score, unit
 
 if TYPE_CHECKING:
     from lorafile.analysis.draw import Quality
@@ -115,7 +115,7 @@ def _lost(means: pd.DataFrame, x: Any, more: bool) -> Any:
 def _memory_rows(trend: "Trend", memory: dict[str, float]) -> tuple[pd.DataFrame, str]:
     size, name = unit("bytes", max(memory.values()))
     rows = [
-        {"configuration": label, "label": trend.values[label], "memory": value / size, "shown": amount("bytes", value)}
+        {"configuration": label, "label": trend.values[label], "memory": value / size, "shown": number(value / size)}
         for label, value in memory.items()
     ]
     return pd.DataFrame(rows), f"peak training memory, {name}"
@@ -126,7 +126,7 @@ def _memory(trend: "Trend", memory: dict[str, float]) -> Any:
     rows, title = _memory_rows(trend, memory)
     rows, x, colour = _frame(rows, trend), _along(trend, trend.factor), _colour(trend)
     y = alt.Y("memory:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4))
-    base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip(("configuration:N", "configuration"), ("shown:N", "memory")))
+    base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip(("configuration:N", "configuration"), ("shown:N", title)))
     if _grouped(trend):
         layered = base.mark_line(style="mean-line").encode(**colour) + base.mark_point(style="mean").encode(**colour)
         return layered.properties(width=WIDTH, height=120)
@@ -140,14 +140,14 @@ def _rows(results: "Results", found: "Quality", trend: "Trend", memory: dict[str
     }
     order = list(labels.values())
     if not memory:
-        return dots(results, found, labels, order)
-    left = dots(results, found, labels, order, width=WIDTH * 3 // 5)
+        return dots(results, found, labels)
+    left = dots(results, found, labels, width=WIDTH * 3 // 5)
     rows, title = _memory_rows(trend, memory)
     rows = rows.assign(label=rows["configuration"].map(labels))
     top = float(rows["memory"].max()) * 1.25  # room for the figure at the longest bar's end
     x = alt.X("memory:Q", title=title, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=4))
     y = alt.Y("label:N", sort=order, title=None, axis=None, scale=alt.Scale(domain=order))
-    base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip(("configuration:N", "configuration"), ("shown:N", "memory")))
+    base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip(("configuration:N", "configuration"), ("shown:N", title)))
     text = base.mark_text(style="value", align="left", dx=4).encode(text="shown:N")
     right = (base.mark_bar(style="cost", size=14) + text).properties(width=WIDTH * 2 // 5 - 40, height=alt.Step(24))
     return alt.hconcat(left, right, spacing=14)

@@ -10,8 +10,24 @@ CATEGORIES: dict[Mode, list[str]] = {
     "dark": ["#56B4E9", "#FF8F4A", "#2FC79A", "#E3A3C6", "#E69F00", "#8FD0FF", "#B5B5B5"],
 }
 INK: dict[Mode, dict[str, str]] = {
-    "light": {"text": "#1b1f24", "quiet": "#59636e", "grid": "#e4e8ec", "page": "#ffffff", "cost": "#8DB9D6"},
-    "dark": {"text": "#e8ebef", "quiet": "#a3adb8", "grid": "#333b45", "page": "#14181d", "cost": "#40698A"},
+    "light": {
+        "text": "#1b1f24",
+        "quiet": "#59636e",
+        "grid": "#e4e8ec",
+        "page": "#ffffff",
+        "cost": "#8db9d6",
+        "alarm": "#b34700",
+        "focus": "#0072b2",
+    },
+    "dark": {
+        "text": "#e8ebef",
+        "quiet": "#a3adb8",
+        "grid": "#333b45",
+        "page": "#14181d",
+        "cost": "#40698a",
+        "alarm": "#ff8f4a",
+        "focus": "#56b4e9",
+    },
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
 
@@ -56,6 +72,7 @@ def _styles(ink: dict[str, str], colours: list[str]) -> dict[str, Any]:
         "mean-line": {"color": blue, "strokeWidth": 2, "interpolate": "linear"},
         "spread": {"color": blue, "strokeWidth": 2, "opacity": 0.9},
         "band": {"opacity": 0.15},
+        "curve": {"strokeWidth": 1.6},
         "lost": {"color": vermillion, "fontSize": 12, "fontWeight": 600},
         "lost-point": {"color": vermillion, "shape": "cross", "angle": 45, "filled": True, "size": 110, "opacity": 1},
         "lost-line": {"color": vermillion, "strokeWidth": 1.5, "strokeDash": [2, 2]},

@@ -1,0 +1,100 @@
+"""What a report says, in order, before it is HTML or Markdown: both show the same."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lorafile.analysis.base import Analysis, Column, Table
+from lorafile.analysis.select import cells
+from lorafile.analysis.text import amount, is_share, listing, metric_name, missing, number, setting
+from lorafile.analysis.wording import direction
+from lorafile.results import METRICS
+
+if TYPE_CHECKING:
+    from lorafile.results import Results
+
+LIMITS = (
+    "A spread is the sample standard deviation over seeds; with three of them it is itself uncertain. Differences are "
+    "described beside it; nothing here is a test.",
+    "Test examples are shared by all configurations, so figures share their luck; another sample would move all of them.",
+    "Figures hold for this model, this data and these settings. A setting that did not vary was not examined.",
+    "Memory and time are those of the device they were measured on. Sizes are decimal: 1 GB is 10^9 bytes.",
+)
+PROTOCOL = (
+    "Configurations are chosen on validation; test figures had no part in any choice.",
+    "Quality is measured on held-out examples through the template that inference uses.",
+    "Memory and latency are measured apart from quality: alone on the device, in a fresh process, after a warm-up.",
+    "Runs that diverged, failed or are missing are counted and marked, and enter no mean.",
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of the methods: a name and its value."""
+
+    name: str
+    value: str
+
+
+def split_summary(results: "Results", analyses: list[Analysis]) -> tuple[Analysis, list[Analysis]]:
+    """Return the summary that answers the study's question, made here where none was declared, and all others."""
+    found = next((analysis for analysis in analyses if analysis.kind == "summary"), None)
+    if found is not None:
+        return found, [analysis for analysis in analyses if analysis is not found]
+    from lorafile.analysis.summary import answer
+
+    known = len(results.configurations) > 0
+    lines = answer(results, results.primary) if known else ["No run has been recorded yet."]
+    return Analysis("summary", "summary", "Summary", results.question, lines), analyses
+
+
+def facts(results: "Results") -> list[Fact]:
+    """Return model, data, seeds and metrics as lines."""
+    found = [Fact(f"model {key}", value(key, item)) for key, item in results.model.items() if not missing(item)]
+    found += [Fact(f"data {key}", value(key, item)) for key, item in results.data.items() if not missing(item)]
+    found.append(Fact("seeds", listing([str(seed) for seed in results.seeds], 20) or "none"))
+    for metric in results.metrics:
+        primary = "primary; " if metric == results.primary else ""
+        unit = METRICS[metric][0]
+        found.append(Fact(metric_name(metric), f"{primary}{direction(results, metric)}{f'; {unit}' if unit else ''}"))
+    return found
+
+
+def value(key: str, item: Any) -> str:
+    """Return a setting of model or data as text: counts with separators, fractions in percent, tables in a line."""
+    if isinstance(item, dict):
+        return ", ".join(f"{name} {value(name, inner)}" for name, inner in item.items() if not missing(inner)) or "none"
+    if isinstance(item, bool) or not isinstance(item, (int, float)):
+        return setting(item)
+    if "fraction" in key:
+        return amount("share", float(item))
+    return amount("count", float(item)) if float(item).is_integer() else number(float(item))
+
+
+def environments(results: "Results") -> Table | None:
+    """Return the environments that the figures come from, or None where none is recorded."""
+    if not results.environments:
+        return None
+    keys = list(dict.fromkeys(str(key) for row in results.environments for key in row))
+    rows = [{key: value(key, row[key]) for key in keys if not missing(row.get(key))} for row in results.environments]
+    return Table("Environments", pd.DataFrame(rows, columns=keys), tuple(Column(key, key) for key in keys))
+
+
+def every_run(results: "Results") -> Table | None:
+    """Return one row for each run, with its outcome and what it said, or None where there is none."""
+    runs = results.runs
+    if runs.empty:
+        return None
+    columns = [Column("configuration", "configuration"), Column("seed", "seed"), Column("outcome", "outcome")]
+    for split in ("validation", "test"):
+        for metric in results.metrics:
+            kind = "share" if is_share(metric) else "number"
+            columns.append(Column(f"{split}.{metric}", f"{metric_name(metric)} on {split}", kind))  # type: ignore[arg-type]
+    columns += [Column("final_loss", "final training loss", "number"), Column("seconds", "training time", "seconds")]
+    columns.append(Column("message", "message"))
+    frame = pd.DataFrame({column.key: cells(runs, column.key) for column in columns}, dtype=object)
+    frame["seed"] = [setting(seed) if not missing(seed) else "none needed" for seed in frame["seed"]]
+    frame["outcome"] = [outcome or "missing" for outcome in frame["outcome"]]
+    known = [key for key in frame.columns if any(not missing(item) and item != "" for item in frame[key])]
+    return Table("Every run", frame, tuple(column for column in columns if column.key in known))

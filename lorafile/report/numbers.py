@@ -1,0 +1,92 @@
+"""Results and analyses as JSON: every figure of the page, in base units, under a format version."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lorafile.analysis.text import missing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lorafile.analysis.base import Analysis, Table
+    from lorafile.results import Results
+
+FORMAT_VERSION = "1.0"
+
+
+def as_json(results: "Results", analyses: "list[Analysis]") -> dict[str, Any]:
+    """Return the report's figures; bytes, seconds and shares of one, as in `Results`."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "study": results.study,
+        "title": results.title,
+        "question": results.question,
+        "primary": results.primary,
+        "metrics": list(results.metrics),
+        "seeds": [int(seed) for seed in results.seeds],
+        "warnings": [str(warning) for warning in results.warnings],
+        "model": plain(results.model),
+        "data": plain(results.data),
+        "environments": plain(results.environments),
+        "configurations": records(results.configurations),
+        "runs": records(results.runs),
+        "profiles": records(results.profiles),
+        "analyses": [_analysis(analysis) for analysis in analyses],
+    }
+
+
+def _analysis(analysis: "Analysis") -> dict[str, Any]:
+    return {
+        "kind": analysis.kind,
+        "name": analysis.name,
+        "title": analysis.title,
+        "question": analysis.question,
+        "sentences": list(analysis.sentences),
+        "tables": [_table(table) for table in analysis.tables],
+        "charts": {name: _chart(chart, analysis.captions.get(name, "")) for name, chart in analysis.charts.items()},
+    }
+
+
+def _table(table: "Table") -> dict[str, Any]:
+    columns = [
+        {"key": column.key, "title": column.title, "kind": column.kind, "spread": column.spread or None, "n": column.n or None}
+        for column in table.columns
+    ]
+    return {"title": table.title, "columns": columns, "rows": records(table.frame)}
+
+
+def _chart(chart: Any, caption: str) -> dict[str, Any]:
+    found = specification(chart)
+    return {"description": found.get("description", ""), "caption": caption, "data": list(found.get("datasets", {}).values())}
+
+
+def specification(chart: Any) -> dict[str, Any]:
+    """Return a chart's Vega-Lite specification with all of its data inside, and no NaN."""
+    import altair as alt
+
+    with alt.data_transformers.disable_max_rows():
+        found: dict[str, Any] = plain(chart.to_dict())
+    return found
+
+
+def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Return a table's rows as JSON-able values."""
+    return [{str(key): plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: numpy's numbers as Python's, NaN and infinity as null, paths as text."""
+    if missing(value):
+        return None
+    if isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return plain(value.tolist())
+    return str(value)

@@ -1,0 +1,181 @@
+"""The spec reference in docs/, made from the schema: `python -m lorafile.specs.reference docs/spec-reference.md`."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from lorafile.specs.schema import Schema, json_schema
+from lorafile.specs.values import PATTERNS
+
+INTRODUCTION = """\
+# Spec reference
+
+Made from the schema (`lora schema`) by `python -m lorafile.specs.reference docs/spec-reference.md`. A spec is a TOML
+file, and needs three lines: a name, a model, and data.
+
+```toml
+study.name = "first"
+model.path = "builtin:facts-llama"
+data.path = "builtin:facts"
+```
+
+Settings carry the names of `peft.LoraConfig`, of transformers' `TrainingArguments` and of `BitsAndBytesConfig`. An
+unknown name is an error, told with its line, its column and the nearest name that exists.
+
+## Sweeps
+
+A study has the configurations that its `[[sweep]]` blocks name; without one it has a single configuration. In a block,
+every setting is a list of candidates, and the lists multiply:
+
+```toml
+[[sweep]]
+name = "rank"
+lora.r = [4, 8, 16]
+train.learning_rate = [1e-4, 3e-4]     # six configurations, rank/r=4,learning_rate=0.0001 and so on
+```
+
+`zip` lets settings vary together, candidate by candidate:
+
+```toml
+[[sweep]]
+zip = ["lora.r", "train.learning_rate"]
+lora.r = [4, 16, 64]
+train.learning_rate = [4e-4, 2e-4, 1e-4]     # three configurations
+```
+
+`configurations` lists points by hand, and `exclude` takes points out:
+
+```toml
+[[sweep]]
+name = "chosen"
+configurations = [
+  { name = "small", lora.r = 4, lora.target_modules = "attention" },
+  { name = "large", lora.r = 64 },
+]
+
+[[sweep]]
+name = "bases"
+method = ["none", "lora", "full"]
+quantization = ["none", "nf4"]
+exclude = [{ method = "full", quantization = "nf4" }]     # a quantized base cannot be fine-tuned in full
+```
+
+The blocks of a study unite: a configuration that two of them name exists once. The first gives its name, the others are
+aliases. A setting that is itself a list is written as a list of lists:
+`lora.target_modules = [["q_proj", "v_proj"], "attention"]`.
+
+What a method has of its own stands in its table: `[full]` replaces settings of `[train]` where `method = "full"`. A
+sweep wins over both. The untuned row, `method = "none"`, is not trained and reads neither.
+"""
+_ORDER = (
+    "study",
+    "model",
+    "data",
+    "lora",
+    "full",
+    "quantization",
+    "train",
+    "evaluate",
+    "profile",
+    "sweep",
+    "analysis",
+    "report",
+)
+_WORDS = {"boolean": "true or false", "string": "text", "null": "", "object": "table"}
+
+
+def reference() -> str:
+    """Return the spec reference as Markdown."""
+    schema = json_schema()
+    parts = [INTRODUCTION, _top(schema)]
+    for name in _ORDER:
+        setting = schema["properties"][name]
+        parts += _sections(name, setting, schema["definitions"])
+    return "\n".join(parts)
+
+
+def _top(schema: Schema) -> str:
+    single = {name: schema["properties"][name] for name in ("method", "quantization")}
+    return "## At the top of the file\n\n" + _rows(single, [])
+
+
+def _sections(name: str, setting: Schema, definitions: dict[str, Schema]) -> list[str]:
+    """Return a table's section, and those of the tables inside it."""
+    table = _table(setting, definitions)
+    if table is None:
+        return []
+    many = setting.get("type") == "array"
+    title = f"## `[[{name}]]`" if many else f"## `[{name}]`"
+    shown = {key: inner for key, inner in table["properties"].items() if not (many and _is_swept(key, name))}
+    body = _rows(shown, table.get("required", []))
+    found = [f"{title}\n\n{_first_sentences(table['description'])}\n\n{body}"]
+    for key, inner in table["properties"].items():
+        if not (many and _is_swept(key, name)):
+            found += _sections(f"{name}.{key}", inner, definitions)
+    return found
+
+
+def _is_swept(key: str, name: str) -> bool:
+    return name == "sweep" and key not in ("name", "zip", "configurations", "exclude")
+
+
+def _table(setting: Schema, definitions: dict[str, Schema]) -> Schema | None:
+    """Return the table that a setting is, holds, or may be."""
+    for one in (setting, setting.get("items", {}), *setting.get("anyOf", [])):
+        if "$ref" in one:
+            return definitions[str(one["$ref"]).rsplit("/", 1)[-1]]
+    return None
+
+
+def _rows(settings: dict[str, Schema], required: list[str]) -> str:
+    lines = ["| setting | value | default | meaning |", "|---|---|---|---|"]
+    for name, setting in settings.items():
+        default = "required" if name in required else _code(setting["default"]) if "default" in setting else ""
+        meaning = _first_sentences(setting.get("description", "As in `[train]`; absent: that."))
+        lines.append("| " + " | ".join(_cell(text) for text in (f"`{name}`", _kind(setting), default, meaning)) + " |")
+    return "\n".join(lines) + "\n" if settings else "It has no settings.\n"
+
+
+def _kind(setting: Schema) -> str:
+    """Return a type in words."""
+    if "$ref" in setting:
+        return "table"
+    if "anyOf" in setting:
+        return " or ".join(dict.fromkeys(kind for one in setting["anyOf"] if (kind := _kind(one))))
+    if "enum" in setting or "const" in setting:
+        return ", ".join(_code(value) for value in setting.get("enum", [setting.get("const")]))
+    if setting.get("type") == "array":
+        inner = _kind(setting["items"])
+        return "list of " + re.sub("^(whole number|number|text|table)", r"\1s", inner)
+    if setting.get("type") in ("integer", "number"):
+        return _number(setting)
+    if setting.get("pattern") in PATTERNS:
+        return PATTERNS[setting["pattern"]]
+    return _WORDS.get(str(setting.get("type")), "")
+
+
+def _number(setting: Schema) -> str:
+    words = "whole number" if setting["type"] == "integer" else "number"
+    signs = (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
+    limits = [f"{sign} {setting[key]:g}" for key, sign in signs if key in setting and setting[key] != 2**31]
+    return f"{words} {', '.join(limits)}".strip()
+
+
+def _code(value: Any) -> str:
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _first_sentences(text: str) -> str:
+    """Return a description without the pages that peft's own go on for."""
+    text = " ".join(text.split())
+    return text if len(text) <= 240 else text.split(". ")[0].rstrip(".") + "."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", "\\n")
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")

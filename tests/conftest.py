@@ -1,0 +1,84 @@
+"""What several tests need: two-layer models, small data, and specs about them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+BASIC = """
+[study]
+name = "tiny"
+seeds = [1, 2]
+[model]
+path = "{model}"
+[data]
+path = "{data}"
+max_length = 32
+split = {{ train = 16, validation = 6, test = 6 }}
+[train]
+max_steps = 3
+learning_rate = 1e-2
+per_device_train_batch_size = 8
+[evaluate]
+metrics = ["log_loss"]
+max_new_tokens = 3
+[profile]
+enabled = false
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers, with the built-in tokenizer."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from lorafile.engine.rows import find_model
+
+    where = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = AutoTokenizer.from_pretrained(find_model("builtin:facts-llama", None, Path()))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        pad_token_id=3,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(where)
+    tokenizer.save_pretrained(where)
+    return where
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty questions with answers of different lengths."""
+    file = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    words = "paris london rome oslo lima cairo".split()
+    rows = [
+        {"prompt": f"where does anna number {n} live ?", "completion": " " + " ".join(words[: 1 + n % 4])} for n in range(40)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path, tiny_model: Path, rows_file: Path) -> Path:
+    """A study of one configuration on the two-layer model; tests append sweeps to it."""
+    file = tmp_path / "study.toml"
+    file.write_text(BASIC.format(model=tiny_model, data=rows_file), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and data beside the checkout."""
+    if not (SHARED / "models").is_dir():
+        pytest.skip(f"no real input: {SHARED} is absent")
+    return SHARED

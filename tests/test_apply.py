@@ -1,0 +1,242 @@
+"""Plan and apply together, with real worker processes on a two-layer model."""
+
+import contextlib
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from lorafile import Study  # noqa: E402
+from lorafile.graph import GraphNode  # noqa: E402
+from lorafile.plan import Action, Change, Plan  # noqa: E402
+from lorafile.state import Attempt, State  # noqa: E402
+
+RANKS = '[[sweep]]\nname = "rank"\nlora.r = [2, 4]\n'
+
+
+class Watch:
+    """Notes what begins and ends, and does something when a node of a kind has gone on."""
+
+    def __init__(self, kind: str = "", act: Any = None) -> None:
+        self.begun: list[str] = []
+        self.attempts: list[Attempt] = []
+        self.kind, self.act = kind, act
+
+    def started(self, node: GraphNode) -> None:
+        self.begun.append(node.address)
+
+    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+        if self.act and node.kind == self.kind:
+            act, self.act = self.act, None
+            act()
+
+    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
+
+
+def study(spec_file: Path, more: str = RANKS) -> Study:
+    with spec_file.open("a", encoding="utf-8") as stream:
+        stream.write(more)
+    return load(spec_file)
+
+
+def load(spec_file: Path) -> Study:
+    return Study.load(spec_file, spec_file.parent / ".lora")
+
+
+def work(plan: Plan) -> list[Change]:
+    return plan.work
+
+
+def addresses(plan: Plan, kind: str) -> list[str]:
+    return [change.address for change in plan.work if change.kind == kind]
+
+
+def test_a_study_is_done_once(spec_file: Path) -> None:
+    first = study(spec_file)
+    assert not (spec_file.parent / ".lora").exists(), "a plan writes nothing"
+    applied = first.apply()
+    assert {attempt.outcome for attempt in applied.attempts} == {"done"}
+    assert load(spec_file).plan().work == []
+    assert load(spec_file).apply().attempts == []
+    results = load(spec_file).results()
+    assert list(results["configuration"]) == ["rank/r=2", "rank/r=2", "rank/r=4", "rank/r=4"]
+    assert results["test.log_loss"].notna().all()
+    assert list(results["lora.r"]) == [2, 2, 4, 4]
+    assert spec_file.with_suffix(".lock").exists()
+
+
+def test_what_changes_in_the_spec_is_what_is_planned(spec_file: Path) -> None:
+    study(spec_file).apply()
+    text = spec_file.read_text(encoding="utf-8")
+
+    def planned(changed: str) -> Plan:
+        spec_file.write_text(changed, encoding="utf-8")
+        return load(spec_file).plan()
+
+    more = planned(text.replace("[2, 4]", "[2, 4, 128]"))
+    assert addresses(more, "train") == ["rank/r=128/seed=1:train", "rank/r=128/seed=2:train"]
+    train = next(change for change in more.work if change.kind == "train")
+    assert "nearest is rank/r=4/seed=1:train: lora.lora_alpha 8 → 256, lora.r 4 → 128" in train.reason
+    assert all("rank/r=128" in change.address for change in more.work)
+    renamed = planned("# a comment\n" + text.replace('name = "rank"', 'name = "ranks"').replace("[2, 4]", "[4, 2]"))
+    assert renamed.work == []
+    assert not [change for change in renamed.changes if change.action is Action.UNDECLARED]
+    metric = planned(text.replace('["log_loss"]', '["log_loss", "token_accuracy"]'))
+    assert {change.kind for change in metric.work} == {"score"}
+    answers = planned(text.replace('["log_loss"]', '["log_loss", "exact_match"]'))
+    assert {change.kind for change in answers.work} == {"predict", "score"}
+    assert all("generation" in address for address in addresses(answers, "predict"))
+    fewer = planned(text.replace("[2, 4]", "[2]"))
+    gone = [change for change in fewer.changes if change.action is Action.UNDECLARED]
+    assert fewer.work == []
+    assert gone
+    assert all("rank/r=4" in change.address for change in gone)
+
+
+def test_results_carry_the_digests_of_what_they_were_computed_from(spec_file: Path) -> None:
+    first = study(spec_file)
+    applied = first.apply()
+    by_key = {attempt.key: attempt for attempt in applied.attempts}
+    graph = first.plan().graph
+    for attempt in applied.attempts:
+        for role, key in graph.nodes[attempt.key].inputs.items():
+            assert attempt.reads[role] == by_key[key].outputs
+
+
+def test_a_lost_object_is_made_again_only_for_who_reads_it(spec_file: Path) -> None:
+    applied = study(spec_file).apply()
+    train = next(attempt for attempt in applied.attempts if attempt.kind == "train")
+    with State.read(spec_file.parent / ".lora") as state:
+        state.objects.path(train.outputs["adapter_model.safetensors"]).unlink()
+    assert load(spec_file).plan().work == []
+    text = spec_file.read_text(encoding="utf-8")
+    spec_file.write_text(text.replace('["log_loss"]', '["log_loss", "exact_match"]'), encoding="utf-8")
+    plan = load(spec_file).plan()
+    assert addresses(plan, "train") == [train.address]
+    again = load(spec_file).apply()
+    remade = next(attempt for attempt in again.attempts if attempt.kind == "train")
+    assert remade.outputs == train.outputs, "the same key gives the same bytes on one machine"
+    assert load(spec_file).plan().work == []
+
+
+def test_a_worker_that_is_killed_costs_its_node_and_nothing_else(spec_file: Path) -> None:
+    slow = study(spec_file, RANKS.replace("[2, 4]", "[2]") + "train.max_steps = [300]\n")
+    parent = os.getpid()
+
+    def kill() -> None:
+        workers = [int(line) for line in os.popen(f"pgrep -f 'multiprocessing.*forkserver' -P {parent}").read().split()]
+        children = [int(line) for server in workers for line in os.popen(f"pgrep -P {server}").read().split()]
+        os.kill(max(children), signal.SIGKILL)
+
+    watch = Watch("train", kill)
+    applied = slow.apply(workers=1, watchers=[watch])
+    outcomes = [(a.address, a.outcome) for a in applied.attempts if a.kind == "train"]
+    assert ("rank/r=2,max_steps=300/seed=1:train", "interrupted") in outcomes
+    assert sorted(address for address, outcome in outcomes if outcome == "done") == [
+        "rank/r=2,max_steps=300/seed=1:train",
+        "rank/r=2,max_steps=300/seed=2:train",
+    ]
+    assert load(spec_file).plan().work == []
+
+
+@pytest.mark.parametrize(("presses", "trained"), [(1, 1), (2, 0)])
+def test_ctrl_c_finishes_what_runs_and_the_next_apply_goes_on(spec_file: Path, presses: int, trained: int) -> None:
+    slow = study(spec_file, RANKS + "train.max_steps = [300]\n")
+
+    def press() -> None:
+        for _ in range(presses):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    applied = slow.apply(workers=1, watchers=[Watch("train", press)])
+    assert applied.interrupted
+    trains = [attempt for attempt in applied.attempts if attempt.kind == "train"]
+    assert len([attempt for attempt in trains if attempt.outcome == "done"]) == trained
+    if presses == 2:
+        assert [attempt.outcome for attempt in trains] == ["interrupted"]
+        retried = [change for change in load(spec_file).plan().work if change.action is Action.RETRY]
+        assert [change.reason for change in retried] == ["interrupted: Stopped on request."]
+    rest = load(spec_file).apply()
+    assert sum(attempt.kind == "train" and attempt.outcome == "done" for attempt in rest.attempts) == 4 - trained
+    assert load(spec_file).plan().work == []
+
+
+def test_divergence_is_a_result_and_the_rest_goes_on(spec_file: Path) -> None:
+    wild = study(spec_file, '[[sweep]]\nname = "rate"\nmethod = ["full"]\ntrain.learning_rate = [1e-3, 1e30]\n')
+    applied = wild.apply()
+    outcomes = {attempt.address: attempt.outcome for attempt in applied.attempts if attempt.kind == "train"}
+    assert outcomes["rate/method=full,learning_rate=0.001/seed=1:train"] == "done"
+    assert outcomes["rate/method=full,learning_rate=1e+30/seed=1:train"] == "diverged"
+    plan = load(spec_file).plan()
+    assert plan.work == []
+    blocked = [change for change in plan.changes if change.action is Action.BLOCKED]
+    assert {change.reason.split(":")[0] for change in blocked} == {
+        "rate/method=full,learning_rate=1e+30/seed=1",
+        "rate/method=full,learning_rate=1e+30/seed=2",
+    }
+    outcome = load(spec_file).results().set_index(["configuration", "seed"])["outcome"]
+    assert outcome["rate/method=full,learning_rate=1e+30", 1] == "diverged"
+
+
+def test_a_failed_node_is_told_and_tried_again(spec_file: Path) -> None:
+    text = spec_file.read_text(encoding="utf-8")
+    spec_file.write_text(text.replace("max_length = 32", "max_length = 5"), encoding="utf-8")
+    applied = study(spec_file).apply()
+    failed = applied.with_outcome("failed")
+    assert {attempt.kind for attempt in failed} == {"prepare"}
+    assert "tokens, more than 5. Raise data.max_length" in failed[0].message
+    assert not [attempt for attempt in applied.attempts if attempt.kind == "train"], "nothing was paid for"
+    spec_file.write_text(spec_file.read_text(encoding="utf-8").replace("max_length = 5", "max_length = 32"), encoding="utf-8")
+    assert {attempt.outcome for attempt in load(spec_file).apply().attempts} == {"done"}
+
+
+def test_two_applies_at_once_never_do_one_node_twice(spec_file: Path) -> None:
+    first = study(spec_file)
+    approved = load(spec_file).plan()
+    done: list[Attempt] = []
+    second: list[Attempt] = []
+
+    def other() -> None:
+        second.extend(load(spec_file).apply(approved, lock_timeout=120).attempts)
+
+    thread = threading.Thread(target=other)
+    done.extend(first.apply(watchers=[Watch("train", thread.start)]).attempts)
+    thread.join()
+    assert done
+    assert second == []
+
+
+def test_another_device_s_result_is_drift_and_is_kept(spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study(spec_file).apply()
+    monkeypatch.setattr("lorafile.plan.environment", lambda: {**_environment(), "peft": "99.0"})
+    plan = load(spec_file).plan()
+    drifted = [change for change in plan.changes if change.action is Action.DRIFT]
+    assert plan.work == []
+    assert {change.kind for change in drifted} == {"train", "predict"}
+    assert "peft 0 is now 99" in drifted[0].reason
+
+
+def test_a_machine_without_torch_sees_no_drift(spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study(spec_file).apply()
+    monkeypatch.setattr("lorafile.plan.environment", lambda: {**_environment(), "torch": None, "peft": None})
+    assert {change.action for change in load(spec_file).plan().changes} == {Action.REUSE}
+
+
+def _environment() -> dict[str, Any]:
+    from lorafile.engine.environment import environment
+
+    return environment()
+
+
+def test_an_apply_in_a_thread_takes_no_signals(spec_file: Path) -> None:
+    applied = []
+    thread = threading.Thread(target=lambda: applied.append(study(spec_file, "").apply()))
+    with contextlib.suppress(KeyboardInterrupt):
+        thread.start()
+        thread.join()
+    assert {attempt.outcome for attempt in applied[0].attempts} == {"done"}

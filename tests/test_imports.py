@@ -1,0 +1,63 @@
+"""The house: imports point one way, and planning needs no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAY_IMPORT = {
+    "lorafile": {"lorafile", "engine", "specs", "state", "errors"},
+    "engine": {"engine", "specs", "errors"},
+    "specs": {"specs", "errors"},
+    "state": {"state", "errors"},
+}
+HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "safetensors", "tokenizers", "accelerate"}
+
+
+def imports(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file} has a relative import"
+            names = {f"lorafile.{alias.name}" for alias in node.names} if node.module == "lorafile" else {node.module or ""}
+            found |= names
+    return found
+
+
+@pytest.mark.parametrize("folder", list(MAY_IMPORT))
+def test_imports_point_one_way(folder: str) -> None:
+    for file in (ROOT / folder).rglob("*.py"):
+        for name in imports(file):
+            parts = name.split(".")
+            if parts[0] == "lorafile" and len(parts) > 1:
+                room = parts[1] if parts[1] in {"engine", "specs", "state", "errors"} else "lorafile"
+                assert room in MAY_IMPORT[folder], f"{file} imports {name}"
+            assert parts[0] not in {"engine", "specs", "state"}, f"{file} imports {name} as a top-level module"
+            assert folder == "engine" or parts[0] not in HEAVY, f"{file} imports {name}"
+
+
+def loaded(code: str) -> set[str]:
+    """Return the top-level modules that a fresh process has loaded after some code."""
+    script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return {line.split(".")[0] for line in done.stdout.splitlines()}
+
+
+def test_planning_and_reporting_load_no_torch() -> None:
+    modules = loaded("import lorafile.study, lorafile.analysis, lorafile.report, lorafile.executors.local")
+    assert not modules & HEAVY
+
+
+def test_help_loads_click_and_little_else() -> None:
+    modules = loaded("import lorafile.cli")
+    assert not modules & {*HEAVY, "pandas", "altair", "networkx", "sqlite_utils", "pydantic", "rich", "numpy"}
+
+
+def test_validating_loads_no_store_and_no_tables() -> None:
+    modules = loaded("from lorafile.specs import parse")
+    assert not modules & {*HEAVY, "pandas", "altair", "sqlite_utils", "sqlite3", "numpy"}

@@ -1,0 +1,136 @@
+"""The store: what is recorded stays, what is damaged is named, and only one process writes."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lorafile.errors import StateError
+from lorafile.state import Attempt, Node, State
+
+NODE = Node("k" * 64, "train", 1, {"adapter": {"r": 8}}, {"train": "p" * 64})
+
+
+def attempt(outcome: str = "done", **values: object) -> Attempt:
+    return Attempt(NODE.key, "train", outcome, environment={"torch": "2"}, study="s", address="a:train", **values)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "weights"
+    file.write_bytes(b"some weights")
+    return file
+
+
+def test_what_is_recorded_can_be_read_again(tmp_path: Path, file: Path) -> None:
+    with State.write(tmp_path / "s") as state:
+        state.record(NODE, attempt("failed", message="no"), {})
+        state.record(NODE, attempt(figures={"loss": 0.5}, reads={"train": {"x": "d"}}), {"weights": file})
+    state = State.read(tmp_path / "s")
+    first, second = state.latest()[NODE.key]
+    assert (first.outcome, first.message) == ("failed", "no"), "an attempt is never overwritten"
+    assert second.figures == {"loss": 0.5}
+    assert second.reads == {"train": {"x": "d"}}
+    assert second.environment == {"torch": "2"}
+    assert state.objects.read(second.outputs["weights"]) == b"some weights"
+    assert state.nodes("train") == [NODE]
+
+
+def test_reading_an_absent_state_writes_nothing(tmp_path: Path) -> None:
+    assert State.read(tmp_path / "none").latest() == {}
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_clean_close_leaves_one_file_that_opens_on_read_only_media(tmp_path: Path) -> None:
+    with State.write(tmp_path / "s") as state:
+        state.record(NODE, attempt(), {})
+    assert not (tmp_path / "s" / "state.db-wal").exists()
+    before = sorted(path.name for path in (tmp_path / "s").iterdir())
+    assert State.read(tmp_path / "s").latest()
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == before
+
+
+def test_the_second_writer_is_told_who_holds_the_state(tmp_path: Path) -> None:
+    with State.write(tmp_path / "s"):
+        with pytest.raises(StateError, match=f"in use by process {os.getpid()} on .* since"), State.write(tmp_path / "s"):
+            pass
+        assert State.read(tmp_path / "s").latest() == {}, "readers never wait"
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    code = f"import os\nfrom pathlib import Path\nfrom lorafile.state import State\nwith State.write(Path({str(tmp_path / 's')!r})):\n    os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    with State.write(tmp_path / "s") as state:
+        state.record(NODE, attempt(), {})
+
+
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with State.write(tmp_path / "s"):
+        pass
+    database = tmp_path / "s" / "state.db"
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = database.read_bytes()
+    for opened in (lambda: State.read(tmp_path / "s"), lambda: State.write(tmp_path / "s").__enter__()):
+        with pytest.raises(StateError, match="newer lorafile .schema 99"):
+            opened()
+    assert database.read_bytes() == before
+
+
+def test_a_damaged_index_is_named(tmp_path: Path) -> None:
+    with State.write(tmp_path / "s"):
+        pass
+    (tmp_path / "s" / "state.db").write_bytes(b"not a database" * 1000)
+    with pytest.raises(StateError, match="cannot be read"):
+        State.read(tmp_path / "s")
+
+
+def test_damaged_bytes_are_never_served(tmp_path: Path, file: Path) -> None:
+    with State.write(tmp_path / "s") as state:
+        digest = state.record(NODE, attempt(), {"weights": file}).outputs["weights"]
+    state = State.read(tmp_path / "s")
+    state.objects.path(digest).write_bytes(b"some weighty")
+    with pytest.raises(StateError, match="damaged"):
+        state.objects.read(digest)
+    state.objects.path(digest).unlink()
+    with pytest.raises(StateError, match="missing"):
+        state.objects.read(digest)
+
+
+def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path, file: Path) -> None:
+    """A real full disk: a file system of one megabyte."""
+    with State.write(tmp_path / "s") as state:
+        state.record(NODE, attempt(figures={"kept": 1}), {"weights": file})
+    script = tmp_path / "fill.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "from lorafile.errors import StateError\nfrom lorafile.state import Attempt, Node, State\n"
+        "big = Path(sys.argv[2]); big.write_bytes(b'x' * 4_000_000)\n"
+        "try:\n    with State.write(Path(sys.argv[1])) as state:\n"
+        "        state.record(Node('n', 'train', 1, {}, {}), Attempt('n', 'train', 'done'), {'w': big})\n"
+        "except StateError as error:\n    print(error.exit_code, error)\n",
+        encoding="utf-8",
+    )
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mount], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        subprocess.run(["cp", "-r", tmp_path / "s", mount / "s"], check=True)
+        told = subprocess.run([sys.executable, script, mount / "s", tmp_path / "big"], capture_output=True, text=True)
+        assert told.stdout.startswith("4 The disk of the state"), told.stdout + told.stderr
+        with State.read(mount / "s") as state:
+            assert state.latest()[NODE.key][0].figures == {"kept": 1}
+        assert not list((mount / "s" / "objects").rglob(".new-*")), "no half-written file is left"
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_an_unwritable_state_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(StateError, match="cannot be written|not a directory"), State.write(tmp_path / "file"):
+        pass
