@@ -28,16 +28,20 @@ def _points() -> list[tuple[str, str, dict[str, Any], list[str]]]:
     for r in (1, 2, 4, 8, 16, 32):
         aliases = []
         if r == 8:
-            aliases = ["rates/learning_rate=0.0002", "modules/target_modules=attention", "layers/all", "bits/quantization=none"]
+            aliases = [
+                "rates/learning_rate=0.0002",
+                "modules/target_modules=attention",
+                "layers/all",
+                "bits/quantization=none",
+            ]
         points.append((f"rank/r={r}", "rank", {"lora.r": r}, aliases))
-    for rate in (2e-5, 1e-4, 1e-3, 5e-3):
-        points.append((f"rates/learning_rate={rate:.12g}", "rates", {"train.learning_rate": rate}, []))
+    rates = (2e-5, 1e-4, 1e-3, 5e-3)
+    points += [(f"rates/learning_rate={rate:.12g}", "rates", {"train.learning_rate": rate}, []) for rate in rates]
     for name, modules in (("q_proj+v_proj", ["q_proj", "v_proj"]), ("mlp", MLP), ("all-linear", ATTENTION + MLP)):
         points.append((f"modules/target_modules={name}", "modules", {"lora.target_modules": modules}, []))
     for name, layers in (("0-7", list(range(8))), ("8-15", list(range(8, 16)))):
         points.append((f"layers/layers_to_transform={name}", "layers", {"lora.layers_to_transform": layers}, []))
-    for name in ("int8", "nf4"):
-        points.append((f"bits/quantization={name}", "bits", {"quantization": name}, []))
+    points += [(f"bits/quantization={name}", "bits", {"quantization": name}, []) for name in ("int8", "nf4")]
     nothing = dict.fromkeys(key for key in BASE if key.startswith("lora."))
     points.append(("baselines/method=none", "baselines", {"method": "none", "train.learning_rate": None} | nothing, []))
     points.append(("baselines/method=full", "baselines", {"method": "full", "train.learning_rate": 2e-6} | nothing, []))

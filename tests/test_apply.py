@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ pytest.importorskip("torch")
 
 from lorafile import Study  # noqa: E402
 from lorafile.graph import GraphNode  # noqa: E402
-from lorafile.plan import Action, Change, Plan  # noqa: E402
+from lorafile.plan import Action, Plan  # noqa: E402
 from lorafile.state import Attempt, State  # noqa: E402
 
 RANKS = '[[sweep]]\nname = "rank"\nlora.r = [2, 4]\n'
@@ -49,8 +50,8 @@ def load(spec_file: Path) -> Study:
     return Study.load(spec_file, spec_file.parent / ".lora")
 
 
-def work(plan: Plan) -> list[Change]:
-    return plan.work
+def children(parent: int) -> list[int]:
+    return [int(line) for line in subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True).stdout.split()]
 
 
 def addresses(plan: Plan, kind: str) -> list[str]:
@@ -127,12 +128,11 @@ def test_a_lost_object_is_made_again_only_for_who_reads_it(spec_file: Path) -> N
 
 def test_a_worker_that_is_killed_costs_its_node_and_nothing_else(spec_file: Path) -> None:
     slow = study(spec_file, RANKS.replace("[2, 4]", "[2]") + "train.max_steps = [300]\n")
-    parent = os.getpid()
 
     def kill() -> None:
-        workers = [int(line) for line in os.popen(f"pgrep -f 'multiprocessing.*forkserver' -P {parent}").read().split()]
-        children = [int(line) for server in workers for line in os.popen(f"pgrep -P {server}").read().split()]
-        os.kill(max(children), signal.SIGKILL)
+        """Kill the worker: the youngest grandchild; the fork server stands between it and us."""
+        grandchildren = [pid for child in children(os.getpid()) for pid in children(child)]
+        os.kill(max(grandchildren), signal.SIGKILL)
 
     watch = Watch("train", kill)
     applied = slow.apply(workers=1, watchers=[watch])

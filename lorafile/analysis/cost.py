@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lorafile.analysis.base import Analysis, Column, Table
+from lorafile.analysis.base import Analysis, Column, ColumnKind, Table
 from lorafile.analysis.select import averages, methods, names, profiled, profiles, scores
 from lorafile.analysis.text import amount, listing, missing
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lorafile.results import Results
     from lorafile.specs.settings import AnalysisTable
 
-PROFILED = (
+PROFILED: tuple[tuple[str, str, ColumnKind], ...] = (
     ("train_step_seconds", "time of a training step", "seconds"),
     ("tokens_per_second", "training tokens per second", "number"),
     ("first_token_seconds", "first token, attached", "seconds"),
@@ -22,7 +22,7 @@ PROFILED = (
 )
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
     """Return the costs of every configuration; nothing where none was measured."""
     rows = cost_rows(results)
     columns = _columns(rows)
@@ -61,7 +61,7 @@ def _columns(rows: list[dict[str, Any]]) -> tuple[Column, ...]:
     columns = [
         Column("configuration", "configuration"),
         Column("seconds", "training time", "seconds", "seconds.spread", "seconds.n"),
-        *(Column(key, title, kind) for key, title, kind in PROFILED),  # type: ignore[arg-type]
+        *(Column(key, title, kind) for key, title, kind in PROFILED),
         Column("adapter_bytes", "saved size", "bytes"),
     ]
     return tuple(column for column in columns if any(not missing(row.get(column.key)) for row in rows))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import pandas as pd
 
-from lorafile.analysis.draw import WIDTH, finish, tooltip
+from lorafile.analysis.draw import WIDTH, finish, room, tooltip
 from lorafile.analysis.text import amount, listing, missing, number, unit
 
 if TYPE_CHECKING:
@@ -38,15 +38,17 @@ def captions(rows: Rows) -> dict[str, str]:
         size += f" Not drawn, being a whole model: {listing([f'{name} ({shown})' for name, shown in beyond.items()])}."
     return {
         "cost-train-time": "Bars: mean over seeds. Lines: ± sample standard deviation.",
-        "cost-latency": "Median of repeated generations of one sequence. Attached: the adapter beside the base. Merged: "
-        "the adapter added into the base's weights, which not every base allows.",
+        "cost-latency": "Median of repeated generations of one sequence. Attached: the adapter beside the base. "
+        "Merged: the adapter added into the base's weights, which not every base allows.",
         "cost-size": size,
     }
 
 
 def _sizes(rows: Rows) -> tuple[Rows, dict[str, str]]:
     """Return the rows whose size can be drawn from zero beside the others, and the sizes of those that cannot."""
-    sizes = [float(row["adapter_bytes"]) for row in rows if row["method"] == "lora" and not missing(row["adapter_bytes"])]
+    sizes = [
+        float(row["adapter_bytes"]) for row in rows if row["method"] == "lora" and not missing(row["adapter_bytes"])
+    ]
     limit = 10 * max(sizes) if sizes else inf
     beyond = [row for row in rows if not missing(row["adapter_bytes"]) and row["adapter_bytes"] > limit]
     shown = {row["configuration"]: amount("bytes", row["adapter_bytes"]) for row in beyond}
@@ -72,7 +74,7 @@ def _bars(rows: Rows, key: str, kind: str, what: str, spread: str = "") -> Any:
     layers.append(base.mark_text(style="value", align="left", dx=7).encode(x="high:Q", text="shown:N"))
     whole = alt.layer(*layers).properties(width=WIDTH, height=alt.Step(22))
     described = "; ".join(f"{row['label']}: {row['shown']}" for row in frame.to_dict("records"))
-    return finish(whole, what.capitalize(), f"{what.capitalize()}. {described}", margin=250)
+    return finish(whole, what.capitalize(), f"{what.capitalize()}. {described}", margin=room(frame["label"]))
 
 
 def _bar_rows(known: Rows, key: str, kind: str, spread: str) -> tuple[pd.DataFrame, str]:
@@ -107,14 +109,22 @@ def _latency(rows: Rows) -> Any:
     known = _known(rows, [key for pair in LATENCY.values() for key in pair])
     if not known:
         return None
-    panels = []
+    panels: list[Any] = []
     for title, pair in LATENCY.items():
         frame = _long(known, pair)
         if not frame.empty:
             panels.append(_panel(frame, title, _names(known, shown=not panels), len(known)))
-    described = "; ".join(f"{row['configuration']}: {amount('seconds', row['token_seconds'])} per token" for row in known)
+    described = "; ".join(
+        f"{row['configuration']}: {amount('seconds', row['token_seconds'])} per token" for row in known
+    )
     whole = alt.hconcat(*panels, spacing=16)
-    return finish(whole, "Inference latency", f"Inference latency. {described}", margin=260, least=120)
+    return finish(
+        whole,
+        "Inference latency",
+        f"Inference latency. {described}",
+        margin=room([row["configuration"] for row in known], 2),
+        least=120,
+    )
 
 
 def _long(rows: Rows, pair: tuple[str, str]) -> pd.DataFrame:
@@ -131,15 +141,21 @@ def _panel(frame: pd.DataFrame, title: str, y: Any, count: int) -> Any:
     size, name = unit("seconds", float(frame["value"].max()))
     frame = frame.assign(value=frame["value"] / size)
     top = float(frame["value"].max()) * 1.05
-    x = alt.X("value:Q", title=f"{title}, {name}", scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=5))
+    x = alt.X(
+        "value:Q", title=f"{title}, {name}", scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=5)
+    )
     ways = ["attached", "merged"]
     legend = alt.Legend(title=None, orient="top")
     tips = tooltip(("label:N", "configuration"), ("way:N", "adapter"), ("shown:N", title))
-    bars = alt.Chart(frame).mark_bar().encode(
-        x=x,
-        y=y,
-        yOffset=alt.YOffset("way:N", sort=ways, scale=alt.Scale(domain=ways)),
-        color=alt.Color("way:N", sort=ways, legend=legend, scale=alt.Scale(domain=ways)),
-        tooltip=tips,
+    bars = (
+        alt.Chart(frame)
+        .mark_bar()
+        .encode(
+            x=x,
+            y=y,
+            yOffset=alt.YOffset("way:N", sort=ways, scale=alt.Scale(domain=ways)),
+            color=alt.Color("way:N", sort=ways, legend=legend, scale=alt.Scale(domain=ways)),
+            tooltip=tips,
+        )
     )
     return bars.properties(width=WIDTH // 2 - 20, height=count * 26)

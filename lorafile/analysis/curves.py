@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 POINTS = 60  # the most points of one line: more cannot be told apart at this width
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
     """Return the loss curves; nothing where no step was recorded."""
     thin = thinned(results)
     if thin.empty:
@@ -87,12 +87,16 @@ def _sentences(results: "Results", thin: pd.DataFrame) -> list[str]:
     if stopped:
         there = [f"{name} (seed {seed}, {ended[name, seed]})" for name, seed in stopped]
         lines.append(f"Ended early: {listing(there)}.")
-    final = thin[thin["outcome"] == "done"].sort_values("step").groupby(["configuration", "seed"], dropna=False)["loss"].last()
+    final = (
+        thin[thin["outcome"] == "done"]
+        .sort_values("step")
+        .groupby(["configuration", "seed"], dropna=False)["loss"]
+        .last()
+    )
     means = final.groupby("configuration").mean()
     if len(means) > 1:
         low, high = str(means.idxmin()), str(means.idxmax())
-        lines.append(
-            f"At the end the training loss lies between {number(float(means.min()))} ({low}) and {number(float(means.max()))} ({high}) nats per "
-            "token, means over seeds. A training loss says nothing about new examples."
-        )
+        ends = f"{number(float(means.min()))} ({low}) and {number(float(means.max()))} ({high})"
+        lines.append(f"At the end the training loss lies between {ends} nats per token, means over seeds.")
+        lines.append("A training loss says nothing about new examples.")
     return lines

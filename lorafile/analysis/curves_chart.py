@@ -35,9 +35,9 @@ def chart(results: "Results", thin: pd.DataFrame) -> Any:
 def caption(results: "Results") -> str:
     """Return what the lines mean, and that they are smoothed."""
     text = (
-        "Lines: mean over seeds; band: lowest to highest seed. Each run is cut into at most 60 equal stretches, and a point "
-        "is the mean of one. Runs that did not finish are dashed lines of their own; × marks their last finite loss. "
-        "The axis is logarithmic where the loss falls to less than a third."
+        "Lines: mean over seeds; band: lowest to highest seed. Each run is cut into at most 60 equal stretches, and a "
+        "point is the mean of one. Runs that did not finish are dashed lines of their own; × marks their last finite "
+        "loss. The axis is logarithmic where the loss falls to less than a third."
     )
     large = [sweep for sweep, members in sweeps(results).items() if len(members) > MOST]
     return text + (" A panel's legend names its first twelve configurations." if large else "")
@@ -100,7 +100,9 @@ def _cut(cut: pd.DataFrame, x: Any, y: Any) -> list[Any]:
     ends = cut.sort_values("step").groupby(keys, dropna=False, sort=False).tail(1)
     ends = ends.assign(text=[f"{label}: {how}" for label, how in zip(ends["label"], ends["outcome"], strict=True)])
     cut = cut.assign(run=[f"{name} {seed}" for name, seed in zip(cut["configuration"], cut["seed"], strict=True)])
-    tips = tooltip(("configuration:N", "configuration"), ("seed:N", "seed"), ("outcome:N", "outcome"), ("step:Q", "step"))
+    tips = tooltip(
+        ("configuration:N", "configuration"), ("seed:N", "seed"), ("outcome:N", "outcome"), ("step:Q", "step")
+    )
     text = alt.Chart(ends).mark_text(style="lost", align="left", dx=9, dy=-9, limit=200, fontSize=11)
     return [
         alt.Chart(cut).mark_line(style="lost-line").encode(x=x, y=y, detail="run:N"),

@@ -49,7 +49,9 @@ def quality(results: "Results", metric: str | None, split: str | None = None) ->
     unit = "%" if is_share(metric) else ""
     title = f"{on(metric, split)}{', ' + unit if unit else ''} ({direction(results, metric)})"
     form = ".3~p" if is_share(metric) else ".3~g"
-    return Quality(metric, split, title, form, results.better_is_more(metric), scores(results, name), values(results, name))
+    return Quality(
+        metric, split, title, form, results.better_is_more(metric), scores(results, name), values(results, name)
+    )
 
 
 def padded(low: float, high: float, share: float = 0.08) -> list[float]:
@@ -69,7 +71,8 @@ def near_references(
     """
     low, high = found.span(among)
     far = high - low or abs(high) or 1.0
-    rows, outside = [], []
+    rows: list[dict[str, Any]] = []
+    outside: list[str] = []
     for name, role in references(results).items():
         mean = found.scores[name].mean
         if not found.scores[name].known or (name in among and not own):
@@ -78,7 +81,7 @@ def near_references(
             rows.append({"mean": mean, "label": f"{role} {score(found.metric, mean)}"})
         else:
             outside.append(f"{role} ({score(found.metric, mean)}) lies outside the axis")
-    means = [row["mean"] for row in rows]
+    means = [float(row["mean"]) for row in rows]
     return padded(min([low, *means]), max([high, *means])), pd.DataFrame(rows), outside
 
 
@@ -106,11 +109,18 @@ def mean_rows(found: Quality, labels: dict[str, Any], key: str = "label") -> pd.
 
 def tooltip(*pairs: tuple[str, str]) -> list[alt.Tooltip]:
     """Return tooltips: (column with its type, title); numbers with three significant digits."""
-    return [alt.Tooltip(key, title=title, format=".3~g" if key.endswith(":Q") else alt.Undefined) for key, title in pairs]
+    return [
+        alt.Tooltip(key, title=title, format=".3~g" if key.endswith(":Q") else alt.Undefined) for key, title in pairs
+    ]
 
 
 MEAN_TIPS = (("configuration:N", "configuration"), ("shown:N", "mean"), ("low:Q", "mean − sd"), ("high:Q", "mean + sd"))
 SEED_TIPS = (("configuration:N", "configuration"), ("seed:N", "seed"), ("value:Q", "value"))
+
+
+def room(labels: Any, panels: int = 1) -> int:
+    """Return the pixels that row labels and gaps take beside the plots, which do not shrink with them."""
+    return min(max((len(str(label)) for label in labels), default=0) * 7, 260) + 40 * panels
 
 
 def finish(chart: Any, title: str, description: str, margin: int = 130, least: int = 220) -> Any:

@@ -12,6 +12,7 @@ from lorafile.analysis.draw import (
     mean_rows,
     near_references,
     quality,
+    room,
     seed_rows,
     tooltip,
 )
@@ -34,7 +35,7 @@ def overview(results: "Results", metric: str) -> Any:
     labels = {name: name for name in names(results)}
     title = f"Every configuration: {on(metric, found.split)}"
     description = f"{title}. " + "; ".join(f"{name} {score(metric, found.scores[name].mean)}" for name in labels)
-    return finish(dots(results, found, labels, own=True), title, description, margin=250)
+    return finish(dots(results, found, labels, own=True), title, description, margin=room(labels))
 
 
 def caption(results: "Results", metric: str) -> str:
@@ -66,8 +67,12 @@ def dots(results: "Results", found: "Quality", labels: dict[str, Any], width: in
 def _lost(means: "pd.DataFrame", y: Any, more: bool) -> Any:
     """Return a mark at the worse edge for each configuration with runs that have no figure: censored, not dropped."""
     edge = alt.value(4) if more else alt.value("width")
-    text = alt.Chart(means[means["note"] != ""]).mark_text(style="lost", align="left" if more else "right", dx=0 if more else -4)
-    return text.encode(x=edge, y=y, text="note:N", tooltip=tooltip(("configuration:N", "configuration"), ("note:N", "runs")))
+    text = alt.Chart(means[means["note"] != ""]).mark_text(
+        style="lost", align="left" if more else "right", dx=0 if more else -4
+    )
+    return text.encode(
+        x=edge, y=y, text="note:N", tooltip=tooltip(("configuration:N", "configuration"), ("note:N", "runs"))
+    )
 
 
 def _rules(rules: "pd.DataFrame") -> list[Any]:

@@ -7,7 +7,7 @@ import pandas as pd
 from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.costs import COSTS, cost_of
 from lorafile.analysis.select import Score, methods, names, profiles, scores, split_of
-from lorafile.analysis.text import amount, is_share, listing, metric_name, slug
+from lorafile.analysis.text import amount, kind_of, listing, metric_name, slug
 from lorafile.analysis.wording import above, measured, on
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _table(
     columns = (
         Column("configuration", "configuration"),
         Column("cost", COSTS[declared].title, COSTS[declared].kind),
-        Column("mean", on(metric, split), "share" if is_share(metric) else "number", "spread", "n"),
+        Column("mean", on(metric, split), kind_of(metric), "spread", "n"),
         Column("place", "by means"),
     )
     return Table(f"By {COSTS[declared].title}", pd.DataFrame(rows), columns)

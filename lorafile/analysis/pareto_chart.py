@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan, log10
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import altair as alt
 import pandas as pd
@@ -22,10 +22,12 @@ CAPTION = (
     "deviation over seeds. Point at a mark for its name and figures."
 )
 # Where a label may stand, the first that is free is taken: (align, dx, dy in pixels).
-PLACES = tuple(
+Align = Literal["left", "right"]
+SIDES: tuple[tuple[Align, int], ...] = (("left", 1), ("right", -1))
+PLACES: tuple[tuple[Align, int, int], ...] = tuple(
     (align, sign * dx, dy)
     for dx, dy in ((10, 0), (9, -10), (9, 11), (12, -22), (12, 24), (14, -36), (14, 38))
-    for align, sign in (("left", 1), ("right", -1))
+    for align, sign in SIDES
 )
 NEAR = 6  # of these so many are near enough for a point among others
 LETTER = {True: 7.0, False: 6.0}  # mean width of a letter in pixels: bold on the frontier, small behind it
@@ -48,7 +50,7 @@ class Axes:
 def chart(results: "Results", metric: str, declared: str, both: list[str], front: list[str]) -> Any:
     """Return quality against cost; the frontier's points are labelled first, the others where there is room."""
     found, cost = quality(results, metric), cost_of(results, declared)
-    rows, size, name = _points(found, cost, both, front, declared)
+    rows, name = _points(found, cost, both, front, declared)
     title = f"{COSTS[declared].title}{', ' + name if name else ''}"
     axes = _axes(results, found, rows, both)
     labels = place_labels(rows, axes)
@@ -67,14 +69,14 @@ def chart(results: "Results", metric: str, declared: str, both: list[str], front
 
 def _points(
     found: "Quality", cost: dict[str, float], both: list[str], front: list[str], declared: str
-) -> tuple[pd.DataFrame, float, str]:
+) -> tuple[pd.DataFrame, str]:
     kind = COSTS[declared].kind
     size, name = unit(kind, max(cost[label] for label in both))
     rows = mean_rows(found, {label: label for label in both})
     rows["cost"] = [cost[label] / size for label in rows["configuration"]]
     rows["costs"] = [amount(kind, cost[label]) for label in rows["configuration"]]
     rows["front"] = rows["configuration"].isin(front)
-    return rows, size, name
+    return rows, name
 
 
 def _axes(results: "Results", found: "Quality", rows: pd.DataFrame, both: list[str]) -> Axes:
@@ -117,7 +119,9 @@ def place_labels(rows: pd.DataFrame, axes: Axes) -> list[dict[str, Any]]:
     points = {row["configuration"]: axes.pixels(row["cost"], row["mean"]) for row in rows.to_dict("records")}
     taken = [(x - 6.0, y - 6.0, x + 6.0, y + 6.0) for x, y in points.values()]
     taken += [_bar(axes, row) for row in rows.to_dict("records") if not isnan(row["low"])]
-    taken += _steps([points[row["configuration"]] for row in rows[rows["front"]].sort_values("cost").to_dict("records")])
+    taken += _steps(
+        [points[row["configuration"]] for row in rows[rows["front"]].sort_values("cost").to_dict("records")]
+    )
     placed = []
     for row in rows.sort_values(["front", "cost"], ascending=[False, True]).to_dict("records"):
         name = str(row["configuration"])
@@ -147,9 +151,9 @@ def _steps(points: list[tuple[float, float]]) -> list[Box]:
     return level + [(after - 1, min(y, then), after + 1, max(y, then)) for (_, y), (after, then) in pairwise(points)]
 
 
-def _box(point: tuple[float, float], place: tuple[str, int, int], width: float) -> Box:
+def _box(point: tuple[float, float], place: tuple[Align, int, int], width: float) -> Box:
     align, dx, dy = place
-    left = point[0] + dx - {"left": 0.0, "right": width, "center": width / 2}[align]
+    left = point[0] + dx - (width if align == "right" else 0.0)
     return left, point[1] + dy - 7, left + width, point[1] + dy + 7
 
 

@@ -1,14 +1,26 @@
-"""Was each configuration run at a learning rate that suits it: what is known, what is not, and signs to the contrary."""
+"""Was each configuration run at a learning rate that suits it: what is known, what is not, what speaks against it."""
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
-from lorafile.analysis.select import Score, cells, factors, methods, names, outcomes, scores, setting_labels, setting_values
-from lorafile.analysis.text import difference, is_share, listing, missing, rate, score, slug
+from lorafile.analysis.select import (
+    Score,
+    cells,
+    factors,
+    methods,
+    names,
+    outcomes,
+    scores,
+    setting_labels,
+    setting_values,
+)
+from lorafile.analysis.text import difference, kind_of, listing, missing, rate, score, slug
 from lorafile.analysis.wording import direction, held_against, on, spread_of
 
 if TYPE_CHECKING:
@@ -82,7 +94,9 @@ def groups(results: "Results") -> list[Group]:
 def _label(key: tuple[tuple[str, str], ...], labels: dict[str, dict[str, str]]) -> str:
     """Return a group's settings, leaving out those at the value that most of the study has."""
     usual = {factor: pd.Series(list(found.values())).mode().iloc[0] for factor, found in labels.items() if found}
-    parts = [f"{factor.rsplit('.', 1)[-1]}={value}" for factor, value in key if value != usual[factor] or factor == RANK]
+    parts = [
+        f"{factor.rsplit('.', 1)[-1]}={value}" for factor, value in key if value != usual[factor] or factor == RANK
+    ]
     return ", ".join(parts) or "all other settings equal"
 
 
@@ -100,8 +114,12 @@ def peak_rates(results: "Results", among: list[str]) -> dict[str, float]:
 
 
 def _diverged(results: "Results") -> list[str]:
-    ended = outcomes(results)
-    wild = [f"{name} ({ended[name]['diverged']} of {ended[name].total()} runs)" for name in names(results) if ended[name]["diverged"]]
+    ended = defaultdict(Counter, outcomes(results))
+    wild = [
+        f"{name} ({ended[name]['diverged']} of {ended[name].total()} runs)"
+        for name in names(results)
+        if ended[name]["diverged"]
+    ]
     return [f"Diverged, a sign of too high a rate: {listing(wild)}."] if wild else []
 
 
@@ -114,7 +132,9 @@ def _tried(results: "Results", metric: str, group: Group, found: dict[str, Score
     sign = 1 if results.better_is_more(metric) else -1
     top = max(known, key=lambda name: sign * found[name].mean)
     rates = list(group.rates.values())
-    line = f"{group.label}: of the rates {tried}, {rate(group.rates[top])} has the best mean {on(metric, 'validation')} "
+    line = (
+        f"{group.label}: of the rates {tried}, {rate(group.rates[top])} has the best mean {on(metric, 'validation')} "
+    )
     line += f"({score(metric, found[top].mean)})"
     if group.rates[top] in (rates[0], rates[-1]):
         side = "lowest" if group.rates[top] == rates[0] else "highest"
@@ -143,7 +163,11 @@ def _untried(found: list[Group]) -> list[str]:
 def _ranks(results: "Results", metric: str, found: dict[str, Score]) -> list[str]:
     """Return each larger rank that scores worse than the next smaller one by more than the spread over seeds."""
     ranks = {name: float(value) for name, value in setting_values(results, RANK).items() if not missing(value)}
-    others = {factor: setting_labels(results, factor) for factor in factors(results) if factor not in (RANK, "lora.lora_alpha")}
+    others = {
+        factor: setting_labels(results, factor)
+        for factor in factors(results)
+        if factor not in (RANK, "lora.lora_alpha")
+    }
     alike: dict[tuple[str | None, ...], list[str]] = {}
     for name in ranks:
         alike.setdefault(tuple(labels.get(name) for labels in others.values()), []).append(name)
@@ -151,12 +175,12 @@ def _ranks(results: "Results", metric: str, found: dict[str, Score]) -> list[str
     lines = []
     for members in alike.values():
         order = sorted((name for name in members if found[name].known), key=ranks.__getitem__)
-        for small, large in zip(order, order[1:], strict=False):
+        for small, large in pairwise(order):
             gap, spread = sign * (found[small].mean - found[large].mean), spread_of(found[small], found[large])
             if ranks[small] < ranks[large] and gap > spread:  # never true where there is no spread
                 lines.append(
-                    f"{large} scores {difference(metric, gap)} worse than {small}, a smaller rank, and the spread over seeds "
-                    f"is {difference(metric, spread)}: a sign that its learning rate does not suit it."
+                    f"{large} scores {difference(metric, gap)} worse than {small}, a smaller rank, and the spread over "
+                    f"seeds is {difference(metric, spread)}: a sign that its learning rate does not suit it."
                 )
     return lines
 
@@ -173,11 +197,11 @@ def _table(results: "Results", metric: str, several: list[Group], found: dict[st
             row |= {"behind": behind, "runs": one.lost or "all done", "configuration": name}
             row["note"] = "best" if behind == 0 else "" if behind is None else f"{difference(metric, behind)} away"
             rows.append(row)
-    kind = "share" if is_share(metric) else "number"
+    kind = kind_of(metric)
     columns = [
         Column("group", "settings"),
         Column("rate", RATE, "rate"),
-        Column("mean", f"{on(metric, 'validation')} ({direction(results, metric)})", kind, "spread", "n"),  # type: ignore[arg-type]
+        Column("mean", f"{on(metric, 'validation')} ({direction(results, metric)})", kind, "spread", "n"),
         Column("note", "from the best rate"),
         Column("runs", "runs"),
         Column("configuration", "configuration"),

@@ -27,7 +27,9 @@ def chart(results: "Results", metric: str, drawn: "list[Group]") -> Any:
     means, seeds = (_placed(make(found, rates, "x"), series) for make in (mean_rows, seed_rows))
     x, colour = _x(sorted(set(rates.values()))), _colour([group.label for group in drawn])
     scale = alt.Scale(domain=padded(*found.span(list(rates))), zero=False, nice=False)
-    y = alt.Y("value:Q", title=found.title.rsplit(" (", 1)[0], scale=scale, axis=alt.Axis(format=found.format, tickCount=6))
+    y = alt.Y(
+        "value:Q", title=found.title.rsplit(" (", 1)[0], scale=scale, axis=alt.Axis(format=found.format, tickCount=6)
+    )
     base = alt.Chart(means[means["n"] > 0]).encode(x=x, **colour)
     lost = alt.Chart(means[means["note"] != ""]).mark_text(style="lost", baseline="bottom" if found.more else "top")
     edge = alt.value("height") if found.more else alt.value(0)
@@ -38,7 +40,9 @@ def chart(results: "Results", metric: str, drawn: "list[Group]") -> Any:
         base.mark_point(style="mean").encode(y="mean:Q", tooltip=tooltip(*MEAN_TIPS)),
         lost.encode(x=x, y=edge, text="note:N"),
     ]
-    text = "; ".join(f"{series[name]} at {rate(value)}: {score(metric, found.scores[name].mean)}" for name, value in rates.items())
+    text = "; ".join(
+        f"{series[name]} at {rate(value)}: {score(metric, found.scores[name].mean)}" for name, value in rates.items()
+    )
     whole = alt.layer(*layers).properties(width=WIDTH, height=260)
     return finish(whole, "Learning rates", f"{found.title} by learning rate. {text}", margin=90)
 

@@ -59,7 +59,9 @@ def values(results: "Results", name: str) -> dict[tuple[str, Any], float]:
     """Return (configuration, seed) -> a column's figure, for each finished run that has one."""
     runs = results.runs
     rows = zip(*(cells(runs, key) for key in ("configuration", "seed", "outcome", name)), strict=True)
-    return {(label, seed): float(value) for label, seed, outcome, value in rows if outcome == "done" and value is not None}
+    return {
+        (label, seed): float(value) for label, seed, outcome, value in rows if outcome == "done" and value is not None
+    }
 
 
 def scores(results: "Results", name: str) -> dict[str, Score]:
@@ -89,7 +91,9 @@ def outcomes(results: "Results") -> dict[str, Counter[str]]:
 def lost(counts: Counter[str]) -> str:
     """Return `2 diverged, 1 failed`, or nothing where every run is done."""
     others = [outcome for outcome in counts if outcome not in (*LOST, "done")]
-    return ", ".join(f"{counts[outcome]} {_WORDS.get(outcome, outcome)}" for outcome in (*LOST, *others) if counts[outcome])
+    return ", ".join(
+        f"{counts[outcome]} {_WORDS.get(outcome, outcome)}" for outcome in (*LOST, *others) if counts[outcome]
+    )
 
 
 def names(results: "Results") -> list[str]:

@@ -17,7 +17,7 @@ from lorafile.analysis.select import (
     split_of,
     sweeps,
 )
-from lorafile.analysis.text import is_share, metric_name, missing
+from lorafile.analysis.text import kind_of, metric_name, missing
 from lorafile.analysis.wording import above, direction, measured, on
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def _columns(results: "Results", frame: pd.DataFrame) -> tuple[Column, ...]:
     alike = bool((counts.nunique(axis=1) <= 1).all())
     for metric, key in zip(results.metrics, keys, strict=True):
         title = f"{on(metric, key.partition('.')[0])} ({direction(results, metric)})"
-        kind = "share" if is_share(metric) else "number"
-        columns.append(Column(f"{key}.mean", title, kind, f"{key}.spread", "" if alike else f"{key}.n"))  # type: ignore[arg-type]
+        kind = kind_of(metric)
+        columns.append(Column(f"{key}.mean", title, kind, f"{key}.spread", "" if alike else f"{key}.n"))
     columns += [
         Column("trainable_parameters", "trainable parameters", "count"),
         Column("adapter_bytes", "saved size", "bytes"),
@@ -148,5 +148,3 @@ def _columns(results: "Results", frame: pd.DataFrame) -> tuple[Column, ...]:
     ]
     known = [name for name in frame.columns if not all(missing(value) for value in frame[name])]
     return tuple(column for column in columns if column.kind == "text" or column.key in known)
-
-

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lorafile.analysis.base import Column
+from lorafile.analysis.base import Column, ColumnKind
 from lorafile.results import METRICS
 
 DASH = "–"
@@ -83,6 +83,11 @@ def metric_name(metric: str) -> str:
     return metric.replace("_", " ")
 
 
+def kind_of(metric: str) -> ColumnKind:
+    """Return the kind of a table's column that holds a metric."""
+    return "share" if is_share(metric) else "number"
+
+
 def is_share(metric: str) -> bool:
     """Return whether a metric is a fraction of one, shown in percent."""
     return METRICS[metric][0].startswith("share")
@@ -116,7 +121,11 @@ def setting(value: Any) -> str:
 
 
 def _items(items: list[Any]) -> str:
-    if len(items) > 2 and all(isinstance(item, int) for item in items) and items == list(range(items[0], items[-1] + 1)):
+    if (
+        len(items) > 2
+        and all(isinstance(item, int) for item in items)
+        and items == list(range(items[0], items[-1] + 1))
+    ):
         return f"{items[0]}-{items[-1]}"
     text = "+".join(setting(item) for item in items) or "empty"
     if len(text) > 30 and all(str(item).endswith("_proj") for item in items):
@@ -144,19 +153,23 @@ def slug(*parts: str) -> str:
 
 def cell(column: Column, row: Mapping[str, Any]) -> str:
     """Return one cell of a table: value, ± spread where there is one, and the number of seeds."""
-    value, spread, count = row.get(column.key), row.get(column.spread), row.get(column.n)
+    value, spread, count = (_number(row, key) for key in (column.key, column.spread, column.n))
     if column.kind == "text":
-        return DASH if missing(value) or value == "" else str(value)
-    if missing(value):
+        text = row.get(column.key)
+        return DASH if missing(text) or text == "" else str(text)
+    if value is None:
         return DASH
-    text = amount(column.kind, float(value))  # type: ignore[arg-type]
-    if not missing(spread):
-        text = with_spread(column.kind, float(value), float(spread))  # type: ignore[arg-type]
-    return text if missing(count) else f"{text} (n={int(count)})"  # type: ignore[arg-type]
+    shown = amount(column.kind, value) if spread is None else with_spread(column.kind, value, spread)
+    return shown if count is None else f"{shown} (n={int(count)})"
+
+
+def _number(row: Mapping[str, Any], key: str) -> float | None:
+    value = row.get(key)
+    return None if missing(value) or isinstance(value, str) or not key else float(value)  # type: ignore[arg-type]
 
 
 def with_spread(kind: str, value: float, spread: float) -> str:
-    """Return `0.512 ± 0.013`: both in the value's unit, the spread to the value's decimals, more where it would be 0."""
+    """Return `0.512 ± 0.013`: one unit, and the spread to the value's decimals, to more where it would read as 0."""
     if kind == "share":
         return f"{_points(value)} ± {_points(spread)}\u202f%"
     size, name = unit(kind, abs(value))

@@ -20,7 +20,7 @@ from lorafile.analysis.select import (
     split_of,
     sweeps,
 )
-from lorafile.analysis.text import amount, is_share, listing, metric_name, missing, plural, slug
+from lorafile.analysis.text import amount, kind_of, listing, metric_name, missing, plural, slug
 from lorafile.analysis.wording import above, measured, on, without_figure
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ def _trend(results: "Results", sweep: str, factor: str, varied: list[str], membe
     kept = {name for name, group in series.items() if groups[group] > 1}
     numbers = _numbers(setting_values(results, factor, [name for name in values if name in kept]))
     order = sorted(kept, key=numbers.__getitem__) if numbers else [name for name in values if name in kept]
-    return Trend(sweep, factor, {name: values[name] for name in order}, numbers, {name: series[name] for name in order}, tied)
+    return Trend(
+        sweep, factor, {name: values[name] for name in order}, numbers, {name: series[name] for name in order}, tied
+    )
 
 
 def _labels(results: "Results", factor: str, members: dict[str, str]) -> dict[str, str]:
@@ -133,7 +135,10 @@ def _analysis(results: "Results", trend: Trend, metric: str | None) -> Analysis:
     if known or memory:
         from lorafile.analysis.trend_charts import caption, chart
 
-        charts, captions = {name: chart(results, trend, metric, memory)}, {name: caption(results, trend, metric, memory)}
+        charts, captions = (
+            {name: chart(results, trend, metric, memory)},
+            {name: caption(results, trend, metric, memory)},
+        )
     return Analysis(
         kind="trend",
         name=name,
@@ -162,8 +167,12 @@ def _sentences(
     elif nothing := without_figure(among):
         lines.append(f"Without a figure: {listing(nothing)}.")
     if trend.tied:
-        lines.append(f"{listing(trend.tied)} changes together with {trend.factor}; what belongs to which cannot be told.")
-    if chosen := next((name for name in trend.values if trend.factor == "method" and trend.values[name] == "lora"), None):
+        lines.append(
+            f"{listing(trend.tied)} changes together with {trend.factor}; what belongs to which cannot be told."
+        )
+    if chosen := next(
+        (name for name in trend.values if trend.factor == "method" and trend.values[name] == "lora"), None
+    ):
         lines.append(f"LoRA is shown by {chosen}, the best LoRA configuration on validation.")
     for series in dict.fromkeys(trend.series.values()):
         members = [name for name in trend.values if trend.series[name] == series]
@@ -194,9 +203,11 @@ def _series_sentences(
 
 
 def _memory_sentences(trend: Trend, memory: dict[str, float]) -> list[str]:
-    if len(set(memory.values())) < 2:
-        same = f"Peak training memory is {amount('bytes', next(iter(memory.values())))} at every value that was measured."
-        return [same] if len(memory) > 1 else []
+    if len(memory) < 2:
+        return []
+    if len(set(memory.values())) == 1:
+        same = amount("bytes", next(iter(memory.values())))
+        return [f"Peak training memory is {same} at every value that was measured."]
     low, high = min(memory, key=memory.__getitem__), max(memory, key=memory.__getitem__)
     share = memory[high] / memory[low] - 1 if memory[low] else float("nan")
     more = "" if isnan(share) else f", {amount('share', share)} more"
@@ -212,8 +223,8 @@ def _table(trend: Trend, metric: str, split: str, found: dict[str, Score], memor
         one = found[name]
         row = {"configuration": name, "value": value, "series": trend.series[name], "runs": one.lost or "all done"}
         rows.append(row | {"mean": one.mean, "spread": one.spread, "n": one.n, "memory": memory.get(name)})
-    kind = "share" if is_share(metric) else "number"
-    columns = [Column("value", trend.factor), Column("mean", on(metric, split), kind, "spread", "n")]  # type: ignore[arg-type]
+    kind = kind_of(metric)
+    columns = [Column("value", trend.factor), Column("mean", on(metric, split), kind, "spread", "n")]
     if any(trend.series.values()):
         columns.insert(1, Column("series", "other settings"))
     if any(row["runs"] != "all done" for row in rows):

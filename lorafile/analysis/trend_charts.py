@@ -13,6 +13,7 @@ from lorafile.analysis.draw import (
     mean_rows,
     near_references,
     quality,
+    room,
     seed_rows,
     tooltip,
 )
@@ -38,7 +39,13 @@ def chart(results: "Results", trend: "Trend", metric: str, memory: dict[str, flo
         whole: Any = alt.vconcat(_lines(results, found, trend, not below), *below, spacing=18)
         whole = whole.resolve_scale(color="shared") if _grouped(trend) else whole
         return finish(whole, title, description, margin=110)
-    return finish(_rows(results, found, trend, memory if varies(memory) else {}), title, description, margin=220)
+    return finish(
+        _rows(results, found, trend, memory if varies(memory) else {}),
+        title,
+        description,
+        margin=room(trend.values.values(), 2),
+        least=110,
+    )
 
 
 def caption(results: "Results", trend: "Trend", metric: str, memory: dict[str, float]) -> str:
@@ -90,7 +97,9 @@ def _lines(results: "Results", found: "Quality", trend: "Trend", lowest: bool) -
     means = _frame(mean_rows(found, trend.values), trend)
     known, x, colour = means[means["n"] > 0], _along(trend, trend.factor if lowest else None), _colour(trend)
     scale = alt.Scale(domain=domain, zero=False, nice=False)
-    y = alt.Y("value:Q", title=found.title.rsplit(" (", 1)[0], scale=scale, axis=alt.Axis(format=found.format, tickCount=6))
+    y = alt.Y(
+        "value:Q", title=found.title.rsplit(" (", 1)[0], scale=scale, axis=alt.Axis(format=found.format, tickCount=6)
+    )
     base = alt.Chart(known).encode(x=x, **colour)
     layers = [
         alt.Chart(seeds).mark_point(style="seed").encode(x=x, y=y, tooltip=tooltip(*SEED_TIPS), **colour),

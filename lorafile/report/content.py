@@ -7,8 +7,8 @@ import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.select import cells
-from lorafile.analysis.text import amount, is_share, listing, metric_name, missing, number, setting
-from lorafile.analysis.wording import direction
+from lorafile.analysis.text import amount, kind_of, listing, metric_name, missing, number, setting
+from lorafile.analysis.wording import direction, on
 from lorafile.results import METRICS
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LIMITS = (
     "A spread is the sample standard deviation over seeds; with three of them it is itself uncertain. Differences are "
     "described beside it; nothing here is a test.",
-    "Test examples are shared by all configurations, so figures share their luck; another sample would move all of them.",
+    "Test examples are shared by all configurations, so their figures share its luck: another sample would move all.",
     "Figures hold for this model, this data and these settings. A setting that did not vary was not examined.",
     "Memory and time are those of the device they were measured on. Sizes are decimal: 1 GB is 10^9 bytes.",
 )
@@ -87,10 +87,8 @@ def every_run(results: "Results") -> Table | None:
     if runs.empty:
         return None
     columns = [Column("configuration", "configuration"), Column("seed", "seed"), Column("outcome", "outcome")]
-    for split in ("validation", "test"):
-        for metric in results.metrics:
-            kind = "share" if is_share(metric) else "number"
-            columns.append(Column(f"{split}.{metric}", f"{metric_name(metric)} on {split}", kind))  # type: ignore[arg-type]
+    both = [(split, metric) for split in ("validation", "test") for metric in results.metrics]
+    columns += [Column(f"{split}.{metric}", on(metric, split), kind_of(metric)) for split, metric in both]
     columns += [Column("final_loss", "final training loss", "number"), Column("seconds", "training time", "seconds")]
     columns.append(Column("message", "message"))
     frame = pd.DataFrame({column.key: cells(runs, column.key) for column in columns}, dtype=object)

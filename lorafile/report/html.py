@@ -55,7 +55,12 @@ def _vega() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script that cannot close its own element."""
     import vl_convert
 
-    return re.sub(r"<(?=/script|script|!--)", r"\\x3c", str(vl_convert.javascript_bundle()), flags=re.IGNORECASE)
+    return re.sub(
+        r"<(?=/script|script|!--)",
+        r"\\x3c",
+        str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
+        flags=re.IGNORECASE,
+    )
 
 
 def _on_page(chart: Any) -> dict[str, Any]:
@@ -78,7 +83,9 @@ def _is_number(column: "Column") -> bool:
 def _is_lost(column: "Column", row: dict[str, Any]) -> bool:
     """Return whether a cell tells of runs without figures."""
     text = str(row.get(column.key))
-    return (column.key == "runs" and any(word in text for word in LOST_WORDS)) or (column.key == "outcome" and text != "done")
+    return (column.key == "runs" and any(word in text for word in LOST_WORDS)) or (
+        column.key == "outcome" and text != "done"
+    )
 
 
 def _cell(column: "Column", row: dict[str, Any], isolate: Any) -> Markup:
@@ -87,11 +94,13 @@ def _cell(column: "Column", row: dict[str, Any], isolate: Any) -> Markup:
 
 
 def _isolation(results: "Results") -> Any:
-    """Return a filter that escapes text and isolates the names in it, so that a right-to-left one turns nothing else."""
+    """Return a filter that escapes text and isolates the names in it: a right-to-left one turns nothing else."""
     known = set(names(results)) | {str(results.study)}
     for sweep, members in sweeps(results).items():
         known |= {sweep, *(f"{sweep}/{label}" for label in members.values())}
-    foreign = {str(item) for column in ("outcome", "message") for item in cells(results.runs, column) if not missing(item)}
+    foreign = {
+        str(item) for column in ("outcome", "message") for item in cells(results.runs, column) if not missing(item)
+    }
     for factor in results.configurations.columns:
         if factor not in ("configuration", "aliases") and "method" in results.configurations.columns:
             foreign |= set(setting_labels(results, str(factor)).values())
@@ -103,6 +112,8 @@ def _isolation(results: "Results") -> Any:
 
     def isolate(text: object) -> Markup:
         parts = pattern.split(str(text))
-        return Markup("").join(Markup("<bdi>{}</bdi>").format(part) if at % 2 else part for at, part in enumerate(parts))
+        return Markup("").join(
+            Markup("<bdi>{}</bdi>").format(part) if at % 2 else part for at, part in enumerate(parts)
+        )
 
     return isolate

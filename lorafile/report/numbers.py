@@ -50,7 +50,13 @@ def _analysis(analysis: "Analysis") -> dict[str, Any]:
 
 def _table(table: "Table") -> dict[str, Any]:
     columns = [
-        {"key": column.key, "title": column.title, "kind": column.kind, "spread": column.spread or None, "n": column.n or None}
+        {
+            "key": column.key,
+            "title": column.title,
+            "kind": column.kind,
+            "spread": column.spread or None,
+            "n": column.n or None,
+        }
         for column in table.columns
     ]
     return {"title": table.title, "columns": columns, "rows": records(table.frame)}
@@ -58,7 +64,11 @@ def _table(table: "Table") -> dict[str, Any]:
 
 def _chart(chart: Any, caption: str) -> dict[str, Any]:
     found = specification(chart)
-    return {"description": found.get("description", ""), "caption": caption, "data": list(found.get("datasets", {}).values())}
+    return {
+        "description": found.get("description", ""),
+        "caption": caption,
+        "data": list(found.get("datasets", {}).values()),
+    }
 
 
 def specification(chart: Any) -> dict[str, Any]:
