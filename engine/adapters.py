@@ -93,8 +93,10 @@ def tuned(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
 def _peft_errors() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            # peft 0.21 asks transformers 5.23 by a name that is on its way out; nothing that we or the user could change
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+            # peft 0.21 uses a name that transformers 5.23 gave up; nothing that we or the user could change
+            warnings.filterwarnings(
+                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+            )
             yield
     except (ValueError, TypeError, KeyError) as error:
         raise NodeError(f"lora: PEFT refuses these settings on this model: {error}") from error
@@ -110,7 +112,7 @@ def autocast(device: torch.device, training: dict[str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def checkpointed(model: Any, enabled: bool) -> Iterator[None]:
-    """Recompute activations in the backward pass while this lasts: the base is shared, and the next run may not want it.
+    """Recompute activations in the backward pass while this lasts: the next run on the base may not want it.
 
     transformers 5.23 gave the switch another name.
     """

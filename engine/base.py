@@ -52,8 +52,8 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise NodeError(
-            f"model.path: the tokenizer knows {len(tokenizer)} tokens but the model has embeddings for {rows}; they do not "
-            "belong together."
+            f"model.path: the tokenizer knows {len(tokenizer)} tokens but the model has embeddings for {rows}; "
+            "they do not belong together."
         )
     model.requires_grad_(False)
     _keep_off_repacking(model)
@@ -66,14 +66,19 @@ def _load(path: str, settings: dict[str, Any], device: torch.device, trusted: bo
 
     transformers_logging.disable_progress_bar()
     dtype = getattr(torch, settings["model"]["dtype"])
-    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "trust_remote_code": trusted, "use_safetensors": True}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "local_files_only": True,
+        "trust_remote_code": trusted,
+        "use_safetensors": True,
+    }
     quantization = settings["quantization"]
     if quantization is not None:
         config = {key: value for key, value in quantization.items() if value is not None}
         config.setdefault("bnb_4bit_compute_dtype", dtype)
         options |= {"quantization_config": BitsAndBytesConfig(**config), "device_map": {"": device}}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise NodeError(f"model.path: {path} cannot be loaded: {_first_line(error)}") from error
     return model if quantization is not None else model.to(device)
@@ -91,7 +96,7 @@ def _keep_off_repacking(model: nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (no attribute that torch knows of)
 
 
 def fingerprint(model: nn.Module) -> tuple[int, ...]:
@@ -107,7 +112,9 @@ def fingerprint(model: nn.Module) -> tuple[int, ...]:
             for start in range(0, flat.numel(), _CHUNK):
                 piece = flat[start : start + _CHUNK].to(torch.int64)
                 plain += int(piece.sum())
-                weighted += int((piece * (torch.arange(len(piece), device=piece.device) % 65521 + 1 + start % 65521)).sum())
+                weighted += int(
+                    (piece * (torch.arange(len(piece), device=piece.device) % 65521 + 1 + start % 65521)).sum()
+                )
             sums += [plain, weighted]
     return tuple(sums)
 
@@ -144,4 +151,3 @@ class Bases:
         except BaseException:
             self.drop()
             raise
-

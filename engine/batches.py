@@ -78,4 +78,3 @@ def prompts(tokens: Tokens, indexes: list[int], padding: int, device: torch.devi
         attention_mask[row, longest - len(ids) :] = 1
     nothing = torch.zeros_like(attention_mask, dtype=torch.bool)
     return Batch(indexes, input_ids.to(device), attention_mask.to(device), nothing.to(device))
-

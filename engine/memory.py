@@ -17,7 +17,7 @@ class LiveTensors(TorchDispatchMode):
     """
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._live: dict[int, int] = {}
         self.now = 0
         self.peak = 0

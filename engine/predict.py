@@ -8,8 +8,8 @@ import torch
 from lorafile.engine.adapters import tuned
 from lorafile.engine.base import Base, Bases
 from lorafile.engine.batches import Batch, by_length, collate, prompts
-from lorafile.engine.loss import supervised_logits
 from lorafile.engine.lines import read_lines, write_lines
+from lorafile.engine.loss import supervised_logits
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
 
@@ -31,13 +31,15 @@ def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
                 answers = generate(base, model, batch, task["max_new_tokens"])
                 found |= {index: {"answer": answer} for index, answer in zip(indexes, answers, strict=True)}
             report({"step": len(found), "steps": len(tokens)})
-    rows = [{**{"row": line["row"], "reference": line["reference"]}, **found[index]} for index, line in enumerate(examples)]
+    rows = [
+        {**{"row": line["row"], "reference": line["reference"]}, **found[index]} for index, line in enumerate(examples)
+    ]
     write_lines(out / "predictions.jsonl.gz", rows)
     return Done(figures={"examples": len(rows)}, files=["predictions.jsonl.gz"])
 
 
 def likelihoods(model: Any, batch: Batch) -> list[dict[str, float]]:
-    """Return for each example: `log_likelihood` in nats over its supervised tokens, `tokens`, and `correct` (argmax)."""
+    """Return for each example `log_likelihood` (nats, its supervised tokens), `tokens`, and `correct` (argmax)."""
     logits, targets, rows = supervised_logits(model, batch)
     each = torch.log_softmax(logits.double(), dim=-1).gather(1, targets[:, None]).squeeze(1)
     hits = logits.argmax(dim=-1) == targets

@@ -9,7 +9,7 @@ import torch
 from lorafile.engine.lines import write_lines
 from lorafile.engine.request import Done, Request
 from lorafile.engine.rows import read_rows
-from lorafile.engine.templates import Example, needed_columns, renderer
+from lorafile.engine.templates import Example, check_columns, renderer
 from lorafile.engine.tokens import Tokens
 from lorafile.errors import NodeError
 
@@ -85,28 +85,24 @@ def encode(tokenizer: Any, example: Example, completion_only: bool) -> tuple[lis
 
 def _chat(tokenizer: Any, messages: list[Any], opens: bool) -> str:
     if tokenizer.chat_template is None:
-        raise NodeError("data.format: the model's tokenizer has no chat template; use another format or a data.template.")
+        raise NodeError(
+            "data.format: the model's tokenizer has no chat template; use another format or a data.template."
+        )
     text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens)
     return text
 
 
 def _check_columns(rows: list[tuple[int, dict[str, Any]]], data: dict[str, Any], request: Request) -> None:
-    where = f"data.path: {request.paths['data_name']}"
     if not rows:
-        raise NodeError(f"{where}: the {request.paths['split']} split is empty.")
-    columns = list(rows[0][1])
-    for name in needed_columns(data):
-        if name not in columns:
-            raise NodeError(
-                f'{where} has no column "{name}", which data.format = "{data["format"]}" reads; its columns are: '
-                f"{', '.join(columns)}. Say which is which with data.columns = {{ {name} = \"…\" }}, or write a data.template."
-            )
+        raise NodeError(f"data.path: {request.paths['data_name']}: the {request.paths['split']} split is empty.")
+    check_columns(data, list(rows[0][1]), request.paths["data_name"])
 
 
 def _too_long(number: int, length: int, data: dict[str, Any], request: Request) -> str:
     return (
-        f"data.max_length: row {number} of the {request.paths['split']} split ({request.paths['data_name']}) has {length} "
-        f'tokens, more than {data["max_length"]}. Raise data.max_length, or set data.too_long to "drop" or "truncate".'
+        f"data.max_length: row {number} of the {request.paths['split']} split ({request.paths['data_name']}) has "
+        f"{length} tokens, more than {data['max_length']}. Raise data.max_length, or set data.too_long "
+        'to "drop" or "truncate".'
     )
 
 
@@ -128,7 +124,9 @@ def _check_supervised(figures: dict[str, float], rows: list[Any], request: Reque
     split, name = request.paths["split"], request.paths["data_name"]
     limit = request.settings["data"]["max_length"]
     if not figures["examples"]:
-        raise NodeError(f"data.max_length: all {len(rows)} examples of the {split} split ({name}) are longer than {limit} tokens.")
+        raise NodeError(
+            f"data.max_length: all {len(rows)} examples of the {split} split ({name}) are longer than {limit} tokens."
+        )
     if not figures["supervised_tokens"]:
         raise NodeError(f"data: no token of the {split} split ({name}) is supervised; are the completions empty?")
 

@@ -87,7 +87,9 @@ def _train(base: Base, model: Any, tokens: Tokens, request: Request, report: Rep
 def _evaluate(base: Base, model: Any, tokens: Tokens, request: Request) -> Figures:
     size = request.execution.get("per_device_eval_batch_size", 16)
     padding = base.tokenizer.pad_token_id or 0
-    batches = [collate(tokens, indexes, padding, base.device) for indexes in by_length(tokens.lengths(), size)[:_EVALUATED]]
+    batches = [
+        collate(tokens, indexes, padding, base.device) for indexes in by_length(tokens.lengths(), size)[:_EVALUATED]
+    ]
     figures: Figures = {}
 
     def evaluate() -> None:

@@ -1,6 +1,7 @@
 """Silences two messages of bitsandbytes, and no other. Imports neither it nor torch."""
 
 import logging
+from collections.abc import Callable
 
 _NOISE = {
     "bitsandbytes.autograd._functions": "inputs will be cast",  # once for each layer and step
@@ -13,4 +14,8 @@ def quiet_bitsandbytes() -> None:
     for name, phrase in _NOISE.items():
         logger = logging.getLogger(name)
         if not logger.filters:
-            logger.addFilter(lambda record, phrase=phrase: phrase not in record.getMessage())
+            logger.addFilter(_without(phrase))
+
+
+def _without(phrase: str) -> Callable[[logging.LogRecord], bool]:
+    return lambda record: phrase not in record.getMessage()

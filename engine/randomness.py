@@ -1,4 +1,4 @@
-"""Randomness that belongs to one adapter: initialisation, data order and dropout never draw from the global generator."""
+"""Randomness that belongs to one adapter: its start, data order and dropout never draw from the global generator."""
 
 import contextlib
 import hashlib

@@ -11,7 +11,14 @@ from lorafile.errors import NodeError
 
 BUILTIN = "builtin:"
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
-_SPLIT_WORDS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}
+_SPLIT_WORDS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
 _WEIGHTS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py")
 
 
@@ -44,7 +51,11 @@ def data_files(where: Path, name: str | None = None) -> dict[str, list[Path]]:
     root = where / name if name and (where / name).is_dir() else where
     found: dict[str, list[Path]] = {}
     for file in sorted(root.rglob("*")):
-        if file.suffix in DATA_SUFFIXES and file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts):
+        if (
+            file.suffix in DATA_SUFFIXES
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(root).parts)
+        ):
             found.setdefault(_split_of(file.relative_to(root)), []).append(file)
     if not found:
         raise NodeError(f"data.path: {root} holds no {', '.join(DATA_SUFFIXES)} file.")
@@ -85,7 +96,7 @@ def _local(path: str, base: Path) -> Path | None:
     if candidate.exists():
         return candidate
     looks_local = path.startswith((".", "/", "~")) or path.endswith(DATA_SUFFIXES) or path.count("/") != 1
-    if looks_local and "/" in path or path.endswith(DATA_SUFFIXES):
+    if (looks_local and "/" in path) or path.endswith(DATA_SUFFIXES):
         raise NodeError(f"There is no file or directory {candidate}.")
     return None
 
@@ -97,14 +108,18 @@ def _snapshot(name: str, kind: str, revision: str | None, download: bool) -> Pat
 
     patterns = list(_WEIGHTS) if kind == "model" else [f"*{suffix}" for suffix in DATA_SUFFIXES]
     try:
-        found = snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=patterns, local_files_only=not download)
+        found = snapshot_download(
+            name, repo_type=kind, revision=revision, allow_patterns=patterns, local_files_only=not download
+        )
         return Path(found)
     except HFValidationError as error:
         raise NodeError(f'"{name}" is neither a file or directory here nor a valid hub name.') from error
     except LocalEntryNotFoundError as error:
         how = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
         where = f' at revision "{revision}"' if revision else ""
-        raise NodeError(f'The {kind} "{name}"{where} is neither a path here nor in the hub cache, and {how}.') from error
+        raise NodeError(
+            f'The {kind} "{name}"{where} is neither a path here nor in the hub cache, and {how}.'
+        ) from error
     except HfHubHTTPError as error:
         raise NodeError(f'The hub refused the {kind} "{name}": {str(error).splitlines()[0]}') from error
 
@@ -176,5 +191,3 @@ def _row(row: Any, file: Path, number: int) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise NodeError(f"{file}:{number}: a row should be an object with named fields, not {type(row).__name__}.")
     return row
-
-

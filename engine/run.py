@@ -30,7 +30,9 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
         return Done("failed", str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
         bases.drop()
-        return Done("out-of-memory", f"The device has not enough memory: {str(error).splitlines()[0] if str(error) else ''}")
+        return Done(
+            "out-of-memory", f"The device has not enough memory: {str(error).splitlines()[0] if str(error) else ''}"
+        )
     except Exception as error:  # whatever it was, it is this node's outcome and not the study's end
         bases.drop()
         (out / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")

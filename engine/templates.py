@@ -28,7 +28,12 @@ _BY_COLUMNS = (
     ("question", ("question", "answer")),
     ("text", ("text",)),
 )
-REQUIRED = {"alpaca": ("instruction", "output"), "chat": ("messages",), "text": ("text",), "completion": ("prompt", "completion")}
+REQUIRED = {
+    "alpaca": ("instruction", "output"),
+    "chat": ("messages",),
+    "text": ("text",),
+    "completion": ("prompt", "completion"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ def detect(columns: list[str], path: str) -> str:
         if set(needed) <= set(columns):
             return name
     raise NodeError(
-        f"data.format: the columns of {path} ({', '.join(columns)}) fit no known format. Name them with data.columns, or "
-        "write a data.template."
+        f"data.format: the columns of {path} ({', '.join(columns)}) fit no known format. Name them with "
+        "data.columns, or write a data.template."
     )
 
 
@@ -65,6 +70,20 @@ def needed_columns(data: dict[str, Any]) -> tuple[str, ...]:
     name = data["format"]
     fields = TEMPLATES[name][2] if name in TEMPLATES else REQUIRED[name]
     return tuple(data["columns"].get(field, field) for field in fields)
+
+
+def check_columns(data: dict[str, Any], columns: list[str], where: str) -> None:
+    """Check that a data set has the columns that its format or template reads.
+
+    :raises NodeError: naming the missing column and those that there are
+    """
+    reads = "data.template" if data["template"] else f'data.format = "{data["format"]}"'
+    for name in needed_columns(data):
+        if name not in columns and name not in data["columns"]:
+            raise NodeError(
+                f'{where} has no column "{name}", which {reads} reads; its columns are: {", ".join(columns)}. '
+                "Say which is which with data.columns, or write a data.template."
+            )
 
 
 def renderer(data: dict[str, Any], chat: Callable[[list[Any], bool], str]) -> Callable[[dict[str, Any]], Example]:

@@ -1,4 +1,4 @@
-"""Prepared examples: token ids of one split, flat, with what is supervised; kept as safetensors and mapped from disk."""
+"""Prepared examples: token ids of one split, flat, with what is supervised; safetensors, mapped from disk."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -13,9 +13,9 @@ import torch
 from lorafile.engine.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import collate, epoch_order
+from lorafile.engine.lines import write_lines
 from lorafile.engine.loss import summed_loss
 from lorafile.engine.randomness import drawn_from
-from lorafile.engine.lines import write_lines
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
 
@@ -43,8 +43,8 @@ class Curve:
         limit = max(_EXPLOSION * self.rows[0]["loss"], math.log(vocabulary))
         if len(recent) == _WINDOW and sum(recent) / _WINDOW > limit:
             return (
-                f"the loss averaged {sum(recent) / _WINDOW:.1f} over the {_WINDOW} steps up to step {len(self.rows)}: above that of "
-                f"a blind guess, and more than {_EXPLOSION:g} times what it was at first"
+                f"the loss averaged {sum(recent) / _WINDOW:.1f} over the {_WINDOW} steps up to step {len(self.rows)}: "
+                f"above that of a blind guess, and more than {_EXPLOSION:g} times what it was at first"
             )
         return ""
 
@@ -138,7 +138,8 @@ def total_steps(examples: int, settings: dict[str, Any]) -> int:
         return int(settings["max_steps"])
     batches = math.ceil(examples / settings["per_device_train_batch_size"])
     per_epoch = math.ceil(batches / settings["gradient_accumulation_steps"])
-    return max(1, math.ceil(settings["num_train_epochs"] * per_epoch))
+    steps: int = math.ceil(settings["num_train_epochs"] * per_epoch)
+    return max(1, steps)
 
 
 def step_batches(tokens: Tokens, settings: dict[str, Any], seed: int) -> Iterator[tuple[int, list[list[int]]]]:
@@ -153,7 +154,8 @@ def step_batches(tokens: Tokens, settings: dict[str, Any], seed: int) -> Iterato
 
 def make_optimizer(model: Any, settings: dict[str, Any]) -> torch.optim.Optimizer:
     """Return AdamW over what is trainable; biases and norms do not decay."""
-    decaying, others = [], []
+    decaying: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             flat = name.endswith("bias") or parameter.ndim < 2

@@ -51,7 +51,9 @@ def _write_to(log: Path) -> None:
         os.dup2(stream.fileno(), 2)
 
 
-def _serve_group(connection: Connection, group: list[Request], directory: Path, where: dict[str, Any], bases: Bases) -> None:
+def _serve_group(
+    connection: Connection, group: list[Request], directory: Path, where: dict[str, Any], bases: Bases
+) -> None:
     """Do the nodes of a group; a node whose input did not come is left out, and the applying process sees that."""
     made: dict[str, dict[str, str]] = {}
     for number, request in enumerate(group):

@@ -122,7 +122,9 @@ class Applier:
             began = time.monotonic()
             directory = Path(tempfile.mkdtemp(prefix="score-", dir=self.state.directory))
             try:
-                done = score(node, {role: self.places.files(self.results[key]) for role, key in node.inputs.items()}, directory)
+                done = score(
+                    node, {role: self.places.files(self.results[key]) for role, key in node.inputs.items()}, directory
+                )
                 event = Event("ended", node.key, started=_now(), seconds=time.monotonic() - began)
                 self._record(node, done, {name: directory / name for name in done.files}, event)
             finally:

@@ -14,7 +14,9 @@ from lorafile import __version__
 from lorafile.errors import LoraError
 
 spec_argument = click.argument("spec", type=click.Path(path_type=Path), default="study.toml")
-state_option = click.option("--state", type=click.Path(path_type=Path), help="The state's directory. [default: LORA_STATE, or .lora]")
+state_option = click.option(
+    "--state", type=click.Path(path_type=Path), help="The state's directory. [default: LORA_STATE, or .lora]"
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print errors alone.")
 
@@ -78,7 +80,10 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
 
 @command("init")
 @click.argument("spec", type=click.Path(path_type=Path), default="study.toml")
-@click.option("--preset", help="Begin with a preset: rank_sweep, module_sweep, quantization_sweep, placement, lora_vs_full, hyperparameters.")
+@click.option(
+    "--preset",
+    help="Begin with a preset: rank_sweep, module_sweep, quantization_sweep, placement, lora_vs_full, hyperparameters.",
+)
 @click.option("--model", help="A hub id or a directory. [default: the built-in model]")
 @click.option("--data", help="A data file, a directory, or a hub id. [default: the built-in task]")
 @click.option("--force", is_flag=True, help="Write over a spec that is there.")
@@ -157,7 +162,9 @@ def lock(spec: Path) -> int:
 @click.option("--detailed-exitcode", is_flag=True, help="End with 2 when there is something to do.")
 @json_option
 @quiet_option
-def plan(spec: Path, state: Path | None, gpu: str | None, full: bool, detailed_exitcode: bool, as_json: bool, quiet: bool) -> int:
+def plan(
+    spec: Path, state: Path | None, gpu: str | None, full: bool, detailed_exitcode: bool, as_json: bool, quiet: bool
+) -> int:
     """Show what an apply would do, why, for how long, and whether it fits. Writes nothing.
 
     \b
@@ -178,7 +185,11 @@ def plan(spec: Path, state: Path | None, gpu: str | None, full: bool, detailed_e
 @spec_argument
 @state_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--workers", type=click.IntRange(1), help="Worker processes. [default: one for each GPU; on a CPU by the model's size]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Worker processes. [default: one for each GPU; on a CPU by the model's size]",
+)
 @click.option("--lock-timeout", type=float, default=0.0, help="Seconds to wait for another apply on the same state.")
 @quiet_option
 def apply(spec: Path, state: Path | None, yes: bool, workers: int | None, lock_timeout: float, quiet: bool) -> int:
@@ -187,7 +198,7 @@ def apply(spec: Path, state: Path | None, yes: bool, workers: int | None, lock_t
     \b
     Example: lora apply study.toml --yes
     """
-    from lorafile import views
+    from lorafile import progress, views
     from lorafile.study import Study
 
     study = Study.load(spec, state)
@@ -202,7 +213,7 @@ def apply(spec: Path, state: Path | None, yes: bool, workers: int | None, lock_t
         if input("Do this? Only 'yes' is taken for yes: ").strip() != "yes":
             click.echo("Nothing was done.")
             return 1
-    watcher = (views.Bars if out.is_terminal else views.Lines)(planned, out)
+    watcher = (progress.Bars if out.is_terminal else progress.Lines)(planned, out)
     with watcher:
         applied = study.apply(planned, workers=workers, lock_timeout=lock_timeout, watchers=[watcher])
     views.show_applied(applied, out)

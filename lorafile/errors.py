@@ -48,7 +48,9 @@ class MissingExtra(LoraError):
     """A command needs a library of an extra that is not installed here."""
 
     def __init__(self, what: str, library: str) -> None:
-        super().__init__(f"{what} needs {library}, which is not installed here. Install it with: pip install 'lorafile[train]'")
+        super().__init__(
+            f"{what} needs {library}, which is not installed here. Install it with: pip install 'lorafile[train]'"
+        )
 
 
 class Interrupted(LoraError):

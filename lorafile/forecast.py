@@ -53,8 +53,9 @@ def device(gpu: str | None = None) -> Device:
 
 
 def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, dict[str, Any]]:
-    """Return key -> forecast for each node that would run: `seconds`, `source`, and where it trains or measures
-    `peak_memory_bytes` and `fits`.
+    """Return key -> forecast for each node that would run.
+
+    Each has `seconds` and `source`, and where a model is loaded `peak_memory_bytes` and `fits`.
     """
     target = device(gpu)
     history = state.latest()
@@ -160,7 +161,10 @@ def memory(node: GraphNode, shape: Shape) -> dict[str, float]:
     if not training:
         batch = 16
         live = 4 * batch * shape.longest * (2 * shape.hidden + shape.intermediate) * width
-        return parts | {"activations": live, "logits": 3 * 4 * batch * shape.longest * shape.supervised * shape.vocabulary}
+        return parts | {
+            "activations": live,
+            "logits": 3 * 4 * batch * shape.longest * shape.supervised * shape.vocabulary,
+        }
     trained = width if node.settings["adapter"]["method"] == "full" else 4
     parts["adapter"] = shape.adapter * trained if trained == 4 and node.settings["adapter"]["method"] != "full" else 0
     parts["gradients"] = shape.adapter * trained
@@ -177,7 +181,7 @@ def memory(node: GraphNode, shape: Shape) -> dict[str, float]:
 
 
 def weight_bytes(quantization: dict[str, Any] | None, shape: Shape, width: int) -> float:
-    """Return the bytes of a base's weights: 4 or 8 bits for the linear layers of its blocks, its own type for the rest."""
+    """Return the bytes of a base's weights: 4 or 8 bits for the linear layers of its blocks, its type for the rest."""
     if quantization is None:
         return shape.model.parameters * width
     rest = (shape.model.parameters - shape.linear) * width
@@ -188,8 +192,9 @@ def weight_bytes(quantization: dict[str, Any] | None, shape: Shape, width: int) 
 
 
 def seconds(node: GraphNode, shape: Shape) -> float:
-    """Return the time of a node by its arithmetic: 4 N operations a token for an adapter, 6 N for all weights, 2 N to
-    predict (N parameters), and what each step costs whatever its size.
+    """Return the time of a node by its arithmetic, and what each step costs whatever its size.
+
+    4 N operations a token to train an adapter, 6 N to train all weights, 2 N to predict, for N parameters.
     """
     speed = _GPU_FLOPS if gpus() else _CPU_FLOPS
     size = shape.model.parameters
@@ -198,8 +203,14 @@ def seconds(node: GraphNode, shape: Shape) -> float:
         training = node.settings["training"]
         per_token = (6 if node.settings["adapter"]["method"] == "full" else 4) * size
         batch = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
-        steps = training["max_steps"] if training["max_steps"] > 0 else training["num_train_epochs"] * shape.examples / batch
-        return float(steps * (batch * shape.tokens * per_token / speed + 3 * overhead * training["gradient_accumulation_steps"]))
+        steps = (
+            training["max_steps"]
+            if training["max_steps"] > 0
+            else training["num_train_epochs"] * shape.examples / batch
+        )
+        return float(
+            steps * (batch * shape.tokens * per_token / speed + 3 * overhead * training["gradient_accumulation_steps"])
+        )
     passes = shape.examples / 16
     if node.kind == "predict":
         new = node.settings["task"].get("max_new_tokens", 0)

@@ -30,8 +30,15 @@ def gather(plan: Plan, state: State) -> Results:
 
     graph, spec = plan.graph, plan.graph.spec
     history = state.latest(graph.nodes)
-    runs = [_run(graph, c, replicate, plan.results, history) for c in spec.configurations for replicate in graph.replicates[c.name]]
-    curves = [row for c in spec.configurations for replicate in graph.replicates[c.name] for row in _curve(c, replicate, history, state)]
+    runs = [
+        _run(c, replicate, plan.results, history) for c in spec.configurations for replicate in graph.replicates[c.name]
+    ]
+    curves = [
+        row
+        for c in spec.configurations
+        for replicate in graph.replicates[c.name]
+        for row in _curve(c, replicate, history, state)
+    ]
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
     return Results(
         study=spec.name,
@@ -51,7 +58,9 @@ def gather(plan: Plan, state: State) -> Results:
     )
 
 
-def _run(graph: Graph, c: Configuration, replicate: Replicate, results: dict[str, Attempt], history: dict[str, list[Attempt]]) -> dict[str, Any]:
+def _run(
+    c: Configuration, replicate: Replicate, results: dict[str, Attempt], history: dict[str, list[Attempt]]
+) -> dict[str, Any]:
     leading = replicate.train or next(iter(replicate.score.values()))
     attempts = history.get(leading, [])
     last = results.get(leading) or (attempts[-1] if attempts else None)
@@ -71,14 +80,22 @@ def _run(graph: Graph, c: Configuration, replicate: Replicate, results: dict[str
 def _configuration(c: Configuration, everyone: tuple[Configuration, ...], runs: list[dict[str, Any]]) -> dict[str, Any]:
     mine = [run for run in runs if run["configuration"] == c.name]
     outcomes = [run["outcome"] for run in mine]
-    row: dict[str, Any] = {"configuration": c.name, "sweep": c.sweep, "aliases": list(c.aliases), "method": c.method, "trained": c.method != "none"}
+    row: dict[str, Any] = {
+        "configuration": c.name,
+        "sweep": c.sweep,
+        "aliases": list(c.aliases),
+        "method": c.method,
+        "trained": c.method != "none",
+    }
     row |= {"replicates": len(mine), "done": outcomes.count("done")}
     row["outcomes"] = ", ".join(f"{outcome} {outcomes.count(outcome)}" for outcome in dict.fromkeys(outcomes))
-    return row | {setting: _value(c, setting) for setting in dict.fromkeys(name for other in everyone for name in other.varied)}
+    return row | {
+        setting: _value(c, setting) for setting in dict.fromkeys(name for other in everyone for name in other.varied)
+    }
 
 
 def _value(c: Configuration, setting: str) -> Any:
-    """Return a setting as the spec wrote it for this configuration, or as it is by default; None where it does not apply."""
+    """Return a setting as the spec wrote it for this configuration, or its default; None where it does not apply."""
     if setting in c.varied:
         return c.varied[setting]
     section, _, name = setting.partition(".")
@@ -86,13 +103,20 @@ def _value(c: Configuration, setting: str) -> Any:
         return c.method
     if section == "quantization":
         return quantization_name(c.quantization)
-    table: Any = {"lora": c.lora, "train": c.train and c.train.model_dump(), "model": c.model.model_dump(), "data": c.data.model_dump()}.get(section)
+    table: Any = {
+        "lora": c.lora,
+        "train": c.train and c.train.model_dump(),
+        "model": c.model.model_dump(),
+        "data": c.data.model_dump(),
+    }.get(section)
     for part in name.split("."):
         table = table.get(part) if isinstance(table, dict) else None
     return table
 
 
-def _curve(c: Configuration, replicate: Replicate, history: dict[str, list[Attempt]], state: State) -> list[dict[str, Any]]:
+def _curve(
+    c: Configuration, replicate: Replicate, history: dict[str, list[Attempt]], state: State
+) -> list[dict[str, Any]]:
     finished = [attempt for attempt in history.get(replicate.train or "", []) if attempt.finished]
     digest = finished[-1].outputs.get("curve.jsonl.gz") if finished else None
     if digest is None or not state.objects.has(digest):
@@ -125,14 +149,25 @@ def _data(plan: Plan) -> dict[str, Any]:
     for split, key in plan.graph.splits[spec.configurations[0].name].items():
         splits[split] = plan.results[key].figures if key in plan.results else {}
     table = spec.tables.data
-    return {"path": table.path, "format": "template" if table.template else lock.format, "max_length": table.max_length, "splits": splits}
+    return {
+        "path": table.path,
+        "format": "template" if table.template else lock.format,
+        "max_length": table.max_length,
+        "splits": splits,
+    }
 
 
 def _model(graph: Graph) -> dict[str, Any]:
     table = graph.spec.tables.model
     lock = graph.lock.models[identity(table)]
     architecture = (lock.settings.get("architectures") or [lock.settings.get("model_type", "unknown")])[0]
-    return {"path": table.path, "architecture": architecture, "parameters": lock.parameters, "dtype": lock.dtype, "revision": lock.revision}
+    return {
+        "path": table.path,
+        "architecture": architecture,
+        "parameters": lock.parameters,
+        "dtype": lock.dtype,
+        "revision": lock.revision,
+    }
 
 
 def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
@@ -150,7 +185,9 @@ def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
         found.append(f"{drifted} results were computed in another environment than today's.")
     for split, figures in _data(plan)["splits"].items():
         if figures.get("too_long"):
-            found.append(f"{figures['too_long']} examples of the {split} split were longer than max_length and were dropped or cut.")
+            found.append(
+                f"{figures['too_long']} examples of the {split} split exceed max_length and were dropped or cut."
+            )
         if figures.get("unknown_tokens"):
             found.append(f"{figures['unknown_tokens']} tokens of the {split} split are unknown to the tokenizer.")
     return found

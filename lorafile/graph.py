@@ -7,6 +7,7 @@ from typing import Any
 
 import rfc8785
 
+from lorafile.engine.templates import check_columns
 from lorafile.errors import NodeError
 from lorafile.lockfile import DataLock, Lock, ModelLock, identity
 from lorafile.metrics import METRICS
@@ -18,7 +19,13 @@ from lorafile.splits import Rows, draw
 VERSIONS = {"prepare": 1, "train": 1, "predict": 1, "score": 1, "profile": 1}
 # What a profile measures does not depend on these: they stay out of its key.
 _NO_COST_OF_ADAPTER = ("lora_alpha", "use_rslora", "init_lora_weights", "alpha_pattern")
-_COST_OF_TRAINING = ("per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16", "gradient_checkpointing")
+_COST_OF_TRAINING = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "bf16",
+    "fp16",
+    "gradient_checkpointing",
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Graph:
     def add(self, kind: str, address: str, sections: dict[str, Any], inputs: dict[str, str], **about: Any) -> str:
         """Add a node, unless one of the same key is there already; return its key."""
         digests = {name: section_digest(value) for name, value in sections.items()}
-        content = {"kind": kind, "version": VERSIONS[kind], "sections": digests, "inputs": inputs}
+        content: dict[str, Any] = {"kind": kind, "version": VERSIONS[kind], "sections": digests, "inputs": inputs}
         key = hashlib.sha256(rfc8785.dumps(content)).hexdigest()
         self.nodes.setdefault(key, GraphNode(key, kind, address, sections, inputs, **about))
         return key
@@ -115,7 +122,9 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
             lora["layers_to_transform"] = _layers(lora["layers_to_transform"], model)
         sections["adapter"] |= _without_off(lora)
     if configuration.train is not None:
-        sections["training"] = {key: value for key, value in configuration.train.model_dump().items() if value is not None}
+        sections["training"] = {
+            key: value for key, value in configuration.train.model_dump().items() if value is not None
+        }
     return sections
 
 
@@ -123,7 +132,9 @@ def _layers(word: str, model: ModelLock) -> list[int]:
     """Return the layers of a word; an empty list would mean every layer to PEFT."""
     layers = layer_indexes(word, layer_count(model.modules))
     if not layers:
-        raise NodeError(f'lora.layers_to_transform: "{word}" holds no layer of a model that has {layer_count(model.modules)}.')
+        raise NodeError(
+            f'lora.layers_to_transform: "{word}" holds no layer of a model that has {layer_count(model.modules)}.'
+        )
     return layers
 
 
@@ -147,7 +158,11 @@ _DIGESTS: dict[int, tuple[Any, str]] = {}  # a section is shared by all seeds of
 
 def _without_off(settings: dict[str, Any]) -> dict[str, Any]:
     """Leave out what is off, so that a setting that a new PEFT adds, off by default, changes no key."""
-    return {key: value for key, value in settings.items() if value is not None and value is not False and value not in ([], {})}
+    return {
+        key: value
+        for key, value in settings.items()
+        if value is not None and value is not False and value not in ([], {})
+    }
 
 
 def _replicates(spec: Spec) -> Iterator[tuple[Configuration, int | None]]:
@@ -168,14 +183,31 @@ def _add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
         drawn = draw(table.split, table.split_seed, lock.rows)
     except ValueError as error:
         raise graph.spec.error(("data", "split"), str(error)) from error
+    for rows in drawn.values():
+        try:
+            check_columns(_data_section(configuration, lock, rows), lock.columns, table.path)
+        except NodeError as error:
+            raise graph.spec.error(("data", "template" if table.template else "format"), str(error)) from error
+    profiled = graph.spec.tables.profile.enabled
+    if "train" not in drawn and (profiled or configuration.method != "none"):
+        raise graph.spec.error(("data", "split"), "says nothing of train, and something is to be trained or measured")
+    if not {"validation", "test"} & drawn.keys():
+        raise graph.spec.error(("data", "split"), "has no validation and no test split, so nothing could be compared")
     keys = {}
     for split, rows in drawn.items():
-        if split == "train" and configuration.method == "none" and not graph.spec.tables.profile.enabled:
+        if split == "train" and configuration.method == "none" and not profiled:
             continue
         sections = {"data": _data_section(configuration, lock, rows), "tokenizer": _tokenizer(graph, configuration)}
         address = f"data/{split}:prepare"
         taken = any(node.address == address for node in graph.nodes.values())
-        key = graph.add("prepare", address if not taken else f"data/{split}/{configuration.name}:prepare", sections, {}, configuration=configuration.name, split=split)
+        key = graph.add(
+            "prepare",
+            address if not taken else f"data/{split}/{configuration.name}:prepare",
+            sections,
+            {},
+            configuration=configuration.name,
+            split=split,
+        )
         keys[split] = key
     return keys
 
@@ -209,12 +241,13 @@ def _add_replicate(graph: Graph, configuration: Configuration, seed: int | None)
     reads = {"adapter": train} if train else {}
     bare = {"model": sections["model"], "quantization": sections["quantization"]}
     outputs = dict.fromkeys(METRICS[metric].needs for metric in spec.tables.evaluate.metrics)
-    predict, score = {}, {}
+    predict: dict[tuple[str, str], str] = {}
+    score: dict[str, str] = {}
     for split in ("validation", "test"):
         if split not in splits:
             continue
         for output in outputs:
-            task = {"output": output}
+            task: dict[str, Any] = {"output": output}
             if output == "generation":
                 task |= {"max_new_tokens": spec.tables.evaluate.max_new_tokens, "do_sample": False}
             address = f"{base}:predict/{split}/{output}"
@@ -231,6 +264,12 @@ def _add_profile(graph: Graph, configuration: Configuration) -> str:
     protocol = graph.spec.tables.profile.model_dump(exclude={"enabled"})
     adapter = {key: value for key, value in sections["adapter"].items() if key not in _NO_COST_OF_ADAPTER}
     training = {key: sections["training"][key] for key in _COST_OF_TRAINING} if "training" in sections else {}
-    measured = {"model": sections["model"], "quantization": sections["quantization"], "adapter": adapter, "training": training, "profile": protocol}
+    measured = {
+        "model": sections["model"],
+        "quantization": sections["quantization"],
+        "adapter": adapter,
+        "training": training,
+        "profile": protocol,
+    }
     inputs = {"train": graph.splits[configuration.name]["train"]}
     return graph.add("profile", f"{configuration.name}:profile", measured, inputs, configuration=configuration.name)

@@ -52,7 +52,10 @@ class Places:
         here: set[str] = set()
         for key in group.keys:
             node = self.graph.nodes[key]
-            ready = all(other in here or (other in results and results[other].outcome == "done") for other in node.inputs.values())
+            ready = all(
+                other in here or (other in results and results[other].outcome == "done")
+                for other in node.inputs.values()
+            )
             if key not in results and ready:
                 found.append(self._request(node, results, here))
                 here.add(key)
@@ -79,7 +82,9 @@ class Places:
         """
         for name, digest in attempt.outputs.items():
             if not self.objects.has(digest):
-                raise StateError(f"{name} of {attempt.address} has gone from the state. Run the same command again: it is made anew.")
+                raise StateError(
+                    f"{name} of {attempt.address} has gone from the state. Run the same command again: it is made anew."
+                )
         return {name: str(self.objects.path(digest)) for name, digest in attempt.outputs.items()}
 
     def _paths(self, node: GraphNode, configuration: Configuration) -> dict[str, Any]:
@@ -103,5 +108,3 @@ class Places:
 def read_digests(node: GraphNode, results: dict[str, Attempt]) -> dict[str, dict[str, str]]:
     """Return the digests of the very bytes that a node reads: role -> file name -> digest."""
     return {role: dict(results[key].outputs) for role, key in node.inputs.items() if key in results}
-
-

@@ -49,7 +49,10 @@ method = ["none", "full"]
 """
 # The built-in model is a thousand times smaller than the smallest that such rates are for.
 _BUILTIN_TRAINING = (
-    ("num_train_epochs = 3\nlearning_rate = 2e-4", "num_train_epochs = 6\nlearning_rate = 3e-3\nper_device_train_batch_size = 32"),
+    (
+        "num_train_epochs = 3\nlearning_rate = 2e-4",
+        "num_train_epochs = 6\nlearning_rate = 3e-3\nper_device_train_batch_size = 32",
+    ),
     ("learning_rate = 2e-5 ", "learning_rate = 2e-3 "),
 )
 

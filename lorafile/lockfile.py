@@ -16,7 +16,16 @@ from lorafile.specs.settings import DataTable, ModelTable
 from lorafile.state import sha256
 
 VERSION = 1
-_TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens_map", "added_tokens", "chat_template", "spiece", "sentencepiece")
+_TOKENIZER = (
+    "tokenizer",
+    "vocab",
+    "merges",
+    "special_tokens_map",
+    "added_tokens",
+    "chat_template",
+    "spiece",
+    "sentencepiece",
+)
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 
 
@@ -78,7 +87,9 @@ def read_lock(spec: Spec) -> Lock | None:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.pop("version") > VERSION:
-            raise LoraError(f"{file} was written by a newer lorafile. Update, or write it anew with: lora lock {spec.file}")
+            raise LoraError(
+                f"{file} was written by a newer lorafile. Update, or write it anew with: lora lock {spec.file}"
+            )
         models = {name: ModelLock(**row) for name, row in content["models"].items()}
         return Lock(models, {name: DataLock(**row) for name, row in content["data"].items()})
     except FileNotFoundError:
@@ -100,12 +111,20 @@ def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, 
         name = identity(configuration.model)
         if name not in models:
             old = known.models.get(name) if known else None
-            models[name] = old if old and _on_hub(configuration.model.path, base) and not fresh else lock_model(configuration.model, base)
+            models[name] = (
+                old
+                if old and _on_hub(configuration.model.path, base) and not fresh
+                else lock_model(configuration.model, base)
+            )
             changed += [f"The model {name} is not what the lock says."] if old and old != models[name] else []
         name = identity(configuration.data)
         if name not in data:
             was = known.data.get(name) if known else None
-            data[name] = was if was and _on_hub(configuration.data.path, base) and not fresh else lock_data(configuration.data, base, was)
+            data[name] = (
+                was
+                if was and _on_hub(configuration.data.path, base) and not fresh
+                else lock_data(configuration.data, base, was)
+            )
             changed += [f"The data {name} are not what the lock says."] if was and was != data[name] else []
     advice = f" Its results will be new ones; accept with: lora lock {spec.file}"
     return Lock(models, data), [sentence + advice for sentence in changed]
@@ -125,7 +144,9 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
     directory = find_model(table.path, table.revision, base)
     weights = weight_files(directory)
     if not weights:
-        raise NodeError(f"model.path: {directory} holds no .safetensors weights; others are not loaded, because they can run code.")
+        raise NodeError(
+            f"model.path: {directory} holds no .safetensors weights; others are not loaded, because they can run code."
+        )
     settings = _read_json(directory / "config.json")
     tensors = [row for file in weights for row in tensor_shapes(file).items()]
     meaning = {key: value for key, value in settings.items() if key not in _CONFIG_NOISE}
@@ -152,7 +173,8 @@ def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> Da
     digests = {split: _digest((file.name, sha256(file)) for file in parts) for split, parts in files.items()}
     if known is not None and known.digests == digests:
         return known
-    rows, columns = {}, []
+    rows: dict[str, int] = {}
+    columns: list[str] = []
     for split, parts in files.items():
         count = 0
         for row in read_rows(parts):

@@ -147,7 +147,11 @@ class _Maker:
                 return f"not measured on {self.device} yet"
             distance = (len(differing), sum(apart(settings.get(name), wanted.get(name)) for name in differing))
             if best is None or distance < best[0]:
-                best = (distance, address, [describe(name, settings.get(name), wanted.get(name)) for name in sorted(differing)])
+                best = (
+                    distance,
+                    address,
+                    [describe(name, settings.get(name), wanted.get(name)) for name in sorted(differing)],
+                )
         if best is None:
             return "nothing like it is finished"
         shown = ", ".join(best[2][:3]) + (f" and {len(best[2]) - 3} more" if len(best[2]) > 3 else "")
@@ -155,7 +159,11 @@ class _Maker:
 
     def _finished_nodes(self, kind: str) -> list[tuple[Node, dict[str, Any], str]]:
         if kind not in self._known:
-            addresses = {key: attempts[-1].address for key, attempts in self.state.latest().items() if any(a.finished for a in attempts)}
+            addresses = {
+                key: attempts[-1].address
+                for key, attempts in self.state.latest().items()
+                if any(a.finished for a in attempts)
+            }
             nodes = [node for node in self.state.nodes(kind) if node.key in addresses]
             self._known[kind] = [(node, flat(node), addresses[node.key]) for node in nodes]
         return self._known[kind]
@@ -166,9 +174,16 @@ class _Maker:
         while waiting:
             for key in self.graph.nodes[waiting.pop()].inputs.values():
                 action, _ = self.decided[key]
-                gone = [d for d in self.results[key].outputs.values() if not self.state.objects.has(d)] if key in self.results else []
+                gone = (
+                    [d for d in self.results[key].outputs.values() if not self.state.objects.has(d)]
+                    if key in self.results
+                    else []
+                )
                 if action in (Action.REUSE, Action.DRIFT) and gone:
-                    self.decided[key] = (Action.RETRY, f"its object {gone[0][:12]}… is missing from the state, and a node that is to run reads it")
+                    self.decided[key] = (
+                        Action.RETRY,
+                        f"its object {gone[0][:12]}… is missing from the state, and a node that is to run reads it",
+                    )
                     waiting.append(key)
 
     def change(self, node: GraphNode) -> Change:
@@ -227,7 +242,11 @@ def _major(text: str | None) -> str | None:
 
 def _undeclared(graph: Graph, state: State) -> list[Change]:
     reason = "this study declared it once, and no longer does; its result is kept"
-    gone = [(address, key, kind) for address, (key, kind) in state.declared(graph.spec.name).items() if key not in graph.nodes]
+    gone = [
+        (address, key, kind)
+        for address, (key, kind) in state.declared(graph.spec.name).items()
+        if key not in graph.nodes
+    ]
     return [Change(address, key, kind, Action.UNDECLARED, reason) for address, key, kind in gone]
 
 

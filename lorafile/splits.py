@@ -27,7 +27,7 @@ class Rows:
 def draw(table: SplitTable, seed: int, available: dict[str, int]) -> dict[str, Rows]:
     """Return split -> its rows.
 
-    A name or slice takes rows in file order. A count or a fraction takes them in a seeded order from the data's own split
+    A name or slice takes rows in file order. A count or a fraction takes them in a seeded order from the split
     of that name, or else from a pool (its `train` split, or its only one); from the pool test draws first, then
     validation, then train, so that a larger train split never moves the held-out examples.
 
@@ -53,16 +53,20 @@ def draw(table: SplitTable, seed: int, available: dict[str, int]) -> dict[str, R
     return {name: found[name] for name in ("train", "validation", "test") if name in found}
 
 
-def _default(name: str, size: int | float | str | None, wanted: dict[str, object], available: dict[str, int]) -> int | float | str | None:
+def _default(
+    name: str, size: int | float | str | None, wanted: dict[str, object], available: dict[str, int]
+) -> int | float | str | None:
+    """Return what a split is where the spec does not say: the data's own, or a share of the pool."""
     if size is not None:
         return size
     if name == "train":
-        drawn = any(isinstance(other, (int, float)) for other in wanted.values())
-        apart = {"validation", "test"} <= {*available} or (drawn and False)
-        return "train" if apart and "train" in available and not drawn else 1.0
+        if any(isinstance(other, str) for other in wanted.values()):
+            return None  # who slices by hand says what is left for training, too
+        drawn = any(wanted.values()) or not {"validation", "test"} <= available.keys()
+        return 1.0 if drawn else "train"
     if name in available:
         return name
-    return DEFAULT_SHARE[name] if not any(wanted.values()) else None
+    return None if any(wanted.values()) else DEFAULT_SHARE[name]
 
 
 def _count(name: str, size: int | float, rows: int, start: int) -> int:
@@ -79,7 +83,9 @@ def _count(name: str, size: int | float, rows: int, start: int) -> int:
 def _slice(name: str, text: str, available: dict[str, int]) -> Rows:
     match = _SLICE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f'"{text}" is not a split: write a count, a fraction, "train", "train[:80%]" or "train[100:200]"')
+        raise ValueError(
+            f'"{text}" is not a split: write a count, a fraction, "train", "train[:80%]" or "train[100:200]"'
+        )
     if match["name"] not in available:
         raise ValueError(f'{name} wants the split "{match["name"]}", but the data have: {", ".join(available)}')
     rows = available[match["name"]]
@@ -105,6 +111,10 @@ def _check_apart(found: dict[str, Rows]) -> None:
             if a.source != b.source:
                 continue
             if a.seed != b.seed and a.count + b.count > 0:
-                raise ValueError(f"{one} and {other} both draw from {a.source}, one by a slice and one by a count; use one way for both")
+                raise ValueError(
+                    f"{one} and {other} draw from {a.source}, one by a slice and one by a count; use one way for both"
+                )
             if max(a.start, b.start) < min(a.stop, b.stop):
-                raise ValueError(f"{one} and {other} share rows {max(a.start, b.start)} to {min(a.stop, b.stop) - 1} of {a.source}")
+                raise ValueError(
+                    f"{one} and {other} share rows {max(a.start, b.start)} to {min(a.stop, b.stop) - 1} of {a.source}"
+                )

@@ -61,11 +61,18 @@ class Study:
         :param gpu: a size of memory such as `24GB` to hold it against, instead of the device that is here
         """
         lock, changed = resolve(self.spec, read_lock(self.spec))
-        with State.read(self.state) as state:
-            plan = make_plan(build(self.spec, lock), state, changed)
-            return with_forecasts(plan, forecasts(plan, state, gpu))
+        state = State.read(self.state)
+        plan = make_plan(build(self.spec, lock), state, changed)
+        return with_forecasts(plan, forecasts(plan, state, gpu))
 
-    def apply(self, plan: Plan | None = None, *, workers: int | None = None, lock_timeout: float = 0.0, watchers: list[Progress] | None = None) -> Applied:
+    def apply(
+        self,
+        plan: Plan | None = None,
+        *,
+        workers: int | None = None,
+        lock_timeout: float = 0.0,
+        watchers: list[Progress] | None = None,
+    ) -> Applied:
         """Do what is missing and return what was done.
 
         :param plan: an approved plan; only its nodes are done, and those that finished meanwhile are not done again
@@ -104,9 +111,7 @@ class Study:
 
     def gather(self) -> Results:
         """Return everything that the report is made from."""
-        plan = self.plan()
-        with State.read(self.state) as state:
-            return gather(plan, state)
+        return gather(self.plan(), State.read(self.state))
 
     def _still_missing(self, approved: Plan, state: State) -> Plan:
         """Return the plan as it is under the lock, without what somebody else finished since it was approved."""
@@ -123,7 +128,7 @@ def stop_on_interrupt(applier: Applier) -> Iterator[None]:
         yield  # only the main thread may take signals
         return
 
-    def handle(number: int, frame: object) -> None:
+    def handle(_number: int, _frame: object) -> None:
         applier.stopping += 1
         if applier.stopping > 2:
             raise KeyboardInterrupt

@@ -2,24 +2,33 @@
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lorafile.graph import GraphNode
 from lorafile.plan import Action, Change, Plan
-from lorafile.state import Attempt
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from lorafile.apply import Applied
 
 FORMAT_VERSION = "1.0"
-SYMBOLS = {Action.RUN: "+", Action.REUSE: "=", Action.RETRY: "~", Action.DRIFT: "!", Action.BLOCKED: "x", Action.UNDECLARED: "-"}
-_COLOURS = {Action.RUN: "green", Action.RETRY: "yellow", Action.DRIFT: "magenta", Action.BLOCKED: "red", Action.UNDECLARED: "dim"}
+SYMBOLS = {
+    Action.RUN: "+",
+    Action.REUSE: "=",
+    Action.RETRY: "~",
+    Action.DRIFT: "!",
+    Action.BLOCKED: "x",
+    Action.UNDECLARED: "-",
+}
+_COLOURS = {
+    Action.RUN: "green",
+    Action.RETRY: "yellow",
+    Action.DRIFT: "magenta",
+    Action.BLOCKED: "red",
+    Action.UNDECLARED: "dim",
+}
 _KINDS = ("prepare", "train", "predict", "score", "profile")
 _MOST = 12  # configurations with work that are shown one by one
 
@@ -27,24 +36,37 @@ _MOST = 12  # configurations with work that are shown one by one
 def console(quiet: bool = False, stderr: bool = False) -> Console:
     """Return the terminal; off a terminal lines are never broken and nothing is coloured."""
     out = Console(quiet=quiet, stderr=stderr, highlight=False, emoji=False, soft_wrap=True)
-    return out if out.is_terminal else Console(quiet=quiet, stderr=stderr, highlight=False, emoji=False, no_color=True, width=200, soft_wrap=True)
+    return (
+        out
+        if out.is_terminal
+        else Console(quiet=quiet, stderr=stderr, highlight=False, emoji=False, no_color=True, width=200, soft_wrap=True)
+    )
 
 
 def show_plan(plan: Plan, out: Console, full: bool = False, device: str = "") -> None:
     """Show what would be done, why, for how long, and whether it fits."""
     for warning in plan.warnings:
         out.print(f"[yellow]Warning:[/] {escape(warning)}")
-    out.print(f"Study [bold]{escape(plan.study)}[/]: {len(plan.graph.spec.configurations)} configurations, {seeds(plan)}")
+    out.print(
+        f"Study [bold]{escape(plan.study)}[/]: {len(plan.graph.spec.configurations)} configurations, {seeds(plan)}"
+    )
     _show_work(plan, out, full)
     if plan.work:
         out.print(_needs(plan, full))
     _show_rest(plan, out, full)
     summary = plan.summary()
-    told = ", ".join(f"{number} to {name}" if name in ("run", "retry", "reuse") else f"{number} {name}" for name, number in summary.items() if number)
+    told = ", ".join(
+        f"{number} to {name}" if name in ("run", "retry", "reuse") else f"{number} {name}"
+        for name, number in summary.items()
+        if number
+    )
     out.print(f"[bold]Plan:[/] {told or 'nothing'}.")
     if plan.work:
         total = sum((change.forecast or {}).get("seconds", 0.0) for change in plan.work)
-        source = next((change.forecast["source"] for change in plan.work if change.kind == "train" and change.forecast), "analytic")
+        source = next(
+            (change.forecast["source"] for change in plan.work if change.kind == "train" and change.forecast),
+            "analytic",
+        )
         out.print(f"Forecast: {duration(total)} of work on {device or plan.device} ({source}).")
     else:
         out.print("Nothing to do: everything that the study declares is finished.")
@@ -72,7 +94,8 @@ def _show_work(plan: Plan, out: Console, full: bool) -> None:
         counts = {kind: sum(change.kind == kind for change in changes) for kind in _KINDS}
         work = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         lead = next((change for change in changes if change.kind == "train"), changes[0])
-        out.print(f"  [{_COLOURS[lead.action]}]{SYMBOLS[lead.action]}[/] {escape(name)}  ({work})  [dim]{escape(lead.reason)}[/]")
+        mark = f"[{_COLOURS[lead.action]}]{SYMBOLS[lead.action]}[/]"
+        out.print(f"  {mark} {escape(name)}  ({work})  [dim]{escape(lead.reason)}[/]")
 
 
 def _show_rest(plan: Plan, out: Console, full: bool) -> None:
@@ -87,13 +110,15 @@ def _show_rest(plan: Plan, out: Console, full: bool) -> None:
 
 
 def _line(change: Change) -> str:
-    colour = _COLOURS.get(change.action, "default")
-    return f"  [{colour}]{SYMBOLS[change.action]}[/] {escape(change.address)}  [dim]{change.action.value}: {escape(change.reason)}[/]"
+    mark = f"[{_COLOURS.get(change.action, 'default')}]{SYMBOLS[change.action]}[/]"
+    return f"  {mark} {escape(change.address)}  [dim]{change.action.value}: {escape(change.reason)}[/]"
 
 
 def _needs(plan: Plan, full: bool) -> Table:
     """Return a table of what each configuration with work needs, and what its words were resolved to."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title="What they need", title_justify="left", title_style="bold")
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", title="What they need", title_justify="left", title_style="bold"
+    )
     for title in ("configuration", "adapter", "on", "quantization", "rate", "peak memory", "fits", "time for a seed"):
         table.add_column(title, overflow="fold")
     named = dict.fromkeys(change.configuration for change in plan.work if change.kind != "prepare")
@@ -110,11 +135,19 @@ def _need(plan: Plan, name: str) -> list[str]:
 
     sections = plan.graph.sections[name]
     adapter = sections["adapter"]
-    mine = [change for change in plan.work if change.configuration == name and change.kind != "prepare" and change.forecast]
-    peaks = [change.forecast["peak_memory_bytes"] for change in mine if change.forecast and "peak_memory_bytes" in change.forecast]
+    mine = [
+        change for change in plan.work if change.configuration == name and change.kind != "prepare" and change.forecast
+    ]
+    peaks = [
+        change.forecast["peak_memory_bytes"]
+        for change in mine
+        if change.forecast and "peak_memory_bytes" in change.forecast
+    ]
     fits = [change.forecast["fits"] for change in mine if change.forecast and "fits" in change.forecast]
     first = [change for change in mine if change.seed == mine[0].seed]
-    targets = "+".join(adapter.get("target_modules", [])) + (f" in {len(layers)} layers" if (layers := adapter.get("layers_to_transform")) else "")
+    targets = "+".join(adapter.get("target_modules", [])) + (
+        f" in {len(layers)} layers" if (layers := adapter.get("layers_to_transform")) else ""
+    )
     what = f"r={adapter['r']} alpha={adapter['lora_alpha']}" if adapter["method"] == "lora" else adapter["method"]
     return [
         name,
@@ -131,10 +164,23 @@ def _need(plan: Plan, name: str) -> list[str]:
 def plan_json(plan: Plan) -> str:
     """Return the plan as documented JSON."""
     changes = [
-        {"address": c.address, "key": c.key, "kind": c.kind, "action": c.action.value, "reason": c.reason, "forecast": c.forecast}
+        {
+            "address": c.address,
+            "key": c.key,
+            "kind": c.kind,
+            "action": c.action.value,
+            "reason": c.reason,
+            "forecast": c.forecast,
+        }
         for c in plan.changes
     ]
-    content = {"format_version": FORMAT_VERSION, "study": plan.study, "summary": plan.summary(), "warnings": plan.warnings, "changes": changes}
+    content = {
+        "format_version": FORMAT_VERSION,
+        "study": plan.study,
+        "summary": plan.summary(),
+        "warnings": plan.warnings,
+        "changes": changes,
+    }
     return json.dumps(content, indent=2, allow_nan=False)
 
 
@@ -151,83 +197,6 @@ def show_applied(applied: "Applied", out: Console) -> None:
             out.print(f"… and {len(attempts) - _MOST} more {outcome}")
     if applied.interrupted:
         out.print("[yellow]Interrupted.[/] What had finished is kept; the next apply goes on from there.")
-
-
-class Lines:
-    """Progress off a terminal: one plain line for each node that ends."""
-
-    def __init__(self, plan: Plan, out: Console) -> None:
-        self.out, self.total, self.number = out, len(plan.work), 0
-
-    def __enter__(self) -> "Lines":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def started(self, node: GraphNode) -> None:
-        """Say nothing yet."""
-
-    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
-        """Say nothing: a log has no use for a bar."""
-
-    def ended(self, node: GraphNode, attempt: Attempt) -> None:
-        """Say what ended, and how."""
-        self.number += 1
-        told = f"[{self.number}/{self.total}] {node.address}: {attempt.outcome} in {duration(attempt.seconds)}"
-        self.out.print(escape(told + _figure(attempt)))
-
-
-class Bars:
-    """Progress on a terminal: a bar for the plan, and one for each node in work with its loss and tokens a second."""
-
-    def __init__(self, plan: Plan, out: Console) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self.seconds = {change.key: (change.forecast or {}).get("seconds", 0.1) for change in plan.work}
-        self.bars = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), console=out, transient=True)
-        self.all = self.bars.add_task(f"{len(plan.work)} nodes", total=sum(self.seconds.values()), told="")
-        self.nodes: dict[str, TaskID] = {}
-        self.count, self.ended_count = len(plan.work), 0
-
-    def __enter__(self) -> "Bars":
-        self.bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bars.stop()
-
-    def started(self, node: GraphNode) -> None:
-        """Show a bar."""
-        self.nodes[node.key] = self.bars.add_task(escape(node.address), total=None, told="")
-
-    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
-        """Move the bar."""
-        told = f"{progress['step']}/{progress['steps']}"
-        if "loss" in progress:
-            told += f"  loss {progress['loss']:.3f}  {progress['tokens_per_second']:,.0f} tokens/s"
-        if node.key in self.nodes:
-            self.bars.update(self.nodes[node.key], completed=progress["step"], total=progress["steps"], told=told)
-
-    def ended(self, node: GraphNode, attempt: Attempt) -> None:
-        """Take the bar away and move the plan's."""
-        if node.key in self.nodes:
-            self.bars.remove_task(self.nodes.pop(node.key))
-        self.ended_count += 1
-        self.bars.advance(self.all, self.seconds.get(node.key, 0.0))
-        task = self.bars.tasks[0]
-        share = min(1.0, task.completed / task.total) if task.total else 1.0
-        left = f"about {duration((task.elapsed or 0) * (1 - share) / share)} left" if share > 0.02 else ""
-        self.bars.update(self.all, told=f"{self.ended_count}/{self.count} nodes  {left}")
-        if attempt.kind == "train" or attempt.outcome != "done":
-            self.bars.console.print(f"{escape(node.address)}: {attempt.outcome} in {duration(attempt.seconds)}{escape(_figure(attempt))}")
-
-
-def _figure(attempt: Attempt) -> str:
-    if attempt.outcome != "done":
-        return f": {attempt.message}"
-    loss = attempt.figures.get("final_loss")
-    return f", loss {loss:.3f}, {attempt.figures['tokens_per_second']:,.0f} tokens/s" if loss is not None else ""
 
 
 def duration(seconds: float) -> str:

@@ -70,7 +70,7 @@ def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) 
 
 
 def _one_rate(tables: dict[str, Any]) -> dict[str, Any]:
-    """Let `[train] learning_rate` speak for a study that is all full fine-tuning, instead of the default of `[full]`."""
+    """Let `[train] learning_rate` speak for a study that is all full fine-tuning, before the default of `[full]`."""
     rate = tables.get("train", {}).get("learning_rate")
     if tables.get("method") != "full" or rate is None or "learning_rate" in tables.get("full", {}):
         return tables

@@ -25,9 +25,15 @@ def writer_lock(directory: Path, timeout: float = 0.0) -> Iterator[None]:
         deadline = time.monotonic() + timeout
         while not _try(handle.fileno()):
             if time.monotonic() >= deadline:
-                raise StateError(f"The state {directory} is in use by {_holder(directory)}. Wait for it, or pass --lock-timeout.")
+                raise StateError(
+                    f"The state {directory} is in use by {_holder(directory)}. Wait for it, or pass --lock-timeout."
+                )
             time.sleep(_POLL_SECONDS)
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         handle.truncate(0)
         handle.write(json.dumps(holder))
         handle.flush()

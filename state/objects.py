@@ -42,7 +42,8 @@ class Objects:
             content = self.path(digest).read_bytes()
         except FileNotFoundError as error:
             raise StateError(
-                f"The object {digest[:12]}… is missing from {self.root}. The next `lora apply` that needs it makes it again."
+                f"The object {digest[:12]}… is missing from {self.root}. "
+                "The next `lora apply` that needs it makes it again."
             ) from error
         if hashlib.sha256(content).hexdigest() != digest:
             raise StateError(

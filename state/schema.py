@@ -37,7 +37,8 @@ CREATE TABLE declarations (     -- what each study declared when it was last app
 ) WITHOUT ROWID;
 CREATE VIEW results AS          -- the newest finished attempt of each node on each device
     SELECT a.* FROM attempts a JOIN (
-        SELECT max(id) AS id FROM attempts WHERE outcome IN ('done', 'diverged') GROUP BY key, CASE kind WHEN 'profile' THEN device END
+        SELECT max(id) AS id FROM attempts WHERE outcome IN ('done', 'diverged')
+        GROUP BY key, CASE kind WHEN 'profile' THEN device END
     ) newest ON newest.id = a.id;
 """
 

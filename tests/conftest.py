@@ -60,9 +60,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty questions with answers of different lengths."""
     file = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    words = "paris london rome oslo lima cairo".split()
+    words = ["paris", "london", "rome", "oslo", "lima", "cairo"]
     rows = [
-        {"prompt": f"where does anna number {n} live ?", "completion": " " + " ".join(words[: 1 + n % 4])} for n in range(40)
+        {"prompt": f"where does anna number {n} live ?", "completion": " " + " ".join(words[: 1 + n % 4])}
+        for n in range(40)
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file

@@ -149,7 +149,32 @@ def test_categories_keep_the_specs_words() -> None:
 def test_methods_are_shown_with_the_best_lora_on_validation() -> None:
     (found,) = run(study(), "trend", factor="method")
     assert set(found.table["value"]) == {"none", "full", "lora"}
-    assert "the best LoRA configuration on validation" in text([found])
+    said = "lora is modules/target_modules=all-linear, the LoRA configuration with the best mean on validation."
+    assert said in text([found])
+
+
+def test_a_sweeps_own_lora_is_not_called_the_best() -> None:
+    results = study()
+    table = results.configurations
+    ours = table["configuration"] == "rank/r=8"
+    aliases = [[*row, "baselines/method=lora"] if own else row for own, row in zip(ours, table["aliases"], strict=True)]
+    (found,) = run(replace(results, configurations=table.assign(aliases=aliases)), "trend", factor="method")
+    rows = dict(zip(found.table["value"], found.table["configuration"], strict=True))
+    assert rows["lora"] == "rank/r=8"
+    assert rows["best lora"] == "modules/target_modules=all-linear"
+
+
+def test_a_configuration_that_differs_in_the_factor_only_joins_its_trend() -> None:
+    settings = {
+        "rank/r=8": {"lora.r": 8, "lora.layers_to_transform": None},
+        "rank/r=4": {"lora.r": 4, "lora.layers_to_transform": None},
+        "layers/0": {"lora.r": 8, "lora.layers_to_transform": [0]},
+        "layers/1": {"lora.r": 8, "lora.layers_to_transform": [1]},
+    }
+    results = small({name: [0.5, 0.6] for name in settings}, settings)
+    (found,) = run(results, "trend", factor="lora.layers_to_transform")
+    assert list(found.table["value"]) == ["0", "1", "all"]
+    assert "all is rank/r=8, which differs from this sweep in lora.layers_to_transform only." in text([found])
 
 
 def test_memory_is_drawn_from_zero() -> None:
@@ -203,7 +228,7 @@ def test_a_best_rate_at_the_edge_is_not_bracketed() -> None:
     settings = {f"a/{r:g}": {"train.learning_rate": r} for r in (1e-4, 1e-3, 1e-2)}
     figures = {"a/0.0001": [0.2, 0.22], "a/0.001": [0.4, 0.42], "a/0.01": [0.6, 0.62]}
     (found,) = run(small(figures, settings), "rates")
-    assert "of the rates 1e-4, 1e-3 and 0.01, 0.01 has the best mean exact match on validation (60.0 %)" in text(
+    assert "of the rates 1e-4, 1e-3 and 1e-2, 1e-2 has the best mean exact match on validation (60.0 %)" in text(
         [found]
     )
     assert "it is the highest that was tried, so the best rate is not bracketed" in text([found])
@@ -267,7 +292,7 @@ def test_numbers_read_well() -> None:
         "0",
         "–",
     ]
-    assert [rate(value) for value in (2e-4, 1e-3, 0.05, 1.5e-5)] == ["2e-4", "1e-3", "0.05", "1.5e-5"]
+    assert [rate(value) for value in (2e-4, 1e-3, 0.05, 0.5)] == ["2e-4", "1e-3", "5e-2", "0.5"]
     assert [amount("bytes", value) for value in (852e3, 4.4e9, 12.0)] == ["852 KB", "4.40 GB", "12.0 B"]
     assert [amount("seconds", value) for value in (0.0191, 90.0, 300.0)] == ["19.1 ms", "90.0 s", "5.00 min"]
     assert with_spread("number", 0.5123, 0.0127) == "0.512 ± 0.013"

@@ -12,10 +12,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lorafile import Study  # noqa: E402
-from lorafile.graph import GraphNode  # noqa: E402
-from lorafile.plan import Action, Plan  # noqa: E402
-from lorafile.state import Attempt, State  # noqa: E402
+from lorafile import Study
+from lorafile.graph import GraphNode
+from lorafile.plan import Action, Plan
+from lorafile.state import Attempt, State
 
 RANKS = '[[sweep]]\nname = "rank"\nlora.r = [2, 4]\n'
 
@@ -51,7 +51,10 @@ def load(spec_file: Path) -> Study:
 
 
 def children(parent: int) -> list[int]:
-    return [int(line) for line in subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True).stdout.split()]
+    return [
+        int(line)
+        for line in subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True).stdout.split()
+    ]
 
 
 def addresses(plan: Plan, kind: str) -> list[str]:
@@ -113,8 +116,8 @@ def test_results_carry_the_digests_of_what_they_were_computed_from(spec_file: Pa
 def test_a_lost_object_is_made_again_only_for_who_reads_it(spec_file: Path) -> None:
     applied = study(spec_file).apply()
     train = next(attempt for attempt in applied.attempts if attempt.kind == "train")
-    with State.read(spec_file.parent / ".lora") as state:
-        state.objects.path(train.outputs["adapter_model.safetensors"]).unlink()
+    state = State.read(spec_file.parent / ".lora")
+    state.objects.path(train.outputs["adapter_model.safetensors"]).unlink()
     assert load(spec_file).plan().work == []
     text = spec_file.read_text(encoding="utf-8")
     spec_file.write_text(text.replace('["log_loss"]', '["log_loss", "exact_match"]'), encoding="utf-8")
@@ -191,7 +194,9 @@ def test_a_failed_node_is_told_and_tried_again(spec_file: Path) -> None:
     assert {attempt.kind for attempt in failed} == {"prepare"}
     assert "tokens, more than 5. Raise data.max_length" in failed[0].message
     assert not [attempt for attempt in applied.attempts if attempt.kind == "train"], "nothing was paid for"
-    spec_file.write_text(spec_file.read_text(encoding="utf-8").replace("max_length = 5", "max_length = 32"), encoding="utf-8")
+    spec_file.write_text(
+        spec_file.read_text(encoding="utf-8").replace("max_length = 5", "max_length = 32"), encoding="utf-8"
+    )
     assert {attempt.outcome for attempt in load(spec_file).apply().attempts} == {"done"}
 
 

@@ -31,11 +31,19 @@ class Engine:
     def __init__(self, model: Path, rows: Path, root: Path) -> None:
         self.model, self.rows, self.root, self.bases, self.count = model, rows, root, Bases(), 0
 
-    def run(self, kind: str, settings: dict[str, Any], inputs: dict[str, dict[str, str]] | None = None, **execution: Any) -> tuple[Done, dict[str, str]]:
+    def run(
+        self, kind: str, settings: dict[str, Any], inputs: dict[str, dict[str, str]] | None = None, **execution: Any
+    ) -> tuple[Done, dict[str, str]]:
         self.count += 1
         out = self.root / str(self.count)
         out.mkdir()
-        paths = {"model": str(self.model), "model_name": "tiny", "data": [str(self.rows)], "split": "train", "data_name": "rows"}
+        paths = {
+            "model": str(self.model),
+            "model_name": "tiny",
+            "data": [str(self.rows)],
+            "split": "train",
+            "data_name": "rows",
+        }
         request = Request("key", kind, "address", settings, paths, inputs or {}, {}, execution)
         done = run(request, out, self.bases, lambda progress: None)
         return done, {name: str(out / name) for name in done.files}
@@ -55,13 +63,39 @@ class Engine:
         assert done.outcome == "done", done.message
         return files
 
-    def train(self, prepared: dict[str, str], adapter: dict[str, Any] = LORA, seed: int = 1, quantization: str = "none", **train: Any) -> tuple[Done, dict[str, str]]:
-        training = TrainTable(**{"max_steps": 4, "learning_rate": 1e-2, "per_device_train_batch_size": 8, **train}).model_dump()
-        settings = {"model": MODEL, "quantization": quantization_settings(quantization), "adapter": adapter, "training": training, "seed": seed}
+    def train(
+        self,
+        prepared: dict[str, str],
+        adapter: dict[str, Any] = LORA,
+        seed: int = 1,
+        quantization: str = "none",
+        **train: Any,
+    ) -> tuple[Done, dict[str, str]]:
+        training = TrainTable(
+            **{"max_steps": 4, "learning_rate": 1e-2, "per_device_train_batch_size": 8, **train}
+        ).model_dump()
+        settings = {
+            "model": MODEL,
+            "quantization": quantization_settings(quantization),
+            "adapter": adapter,
+            "training": training,
+            "seed": seed,
+        }
         return self.run("train", settings, {"train": prepared})
 
-    def predict(self, prepared: dict[str, str], adapter: dict[str, str] | None, output: str = "likelihood", size: int = 4, quantization: str = "none") -> list[dict[str, Any]]:
-        settings = {"model": MODEL, "quantization": quantization_settings(quantization), "task": {"output": output, "max_new_tokens": 3}}
+    def predict(
+        self,
+        prepared: dict[str, str],
+        adapter: dict[str, str] | None,
+        output: str = "likelihood",
+        size: int = 4,
+        quantization: str = "none",
+    ) -> list[dict[str, Any]]:
+        settings = {
+            "model": MODEL,
+            "quantization": quantization_settings(quantization),
+            "task": {"output": output, "max_new_tokens": 3},
+        }
         inputs = {"data": prepared, **({"adapter": adapter} if adapter else {})}
         done, files = self.run("predict", settings, inputs, per_device_eval_batch_size=size)
         assert done.outcome == "done", done.message
@@ -125,7 +159,10 @@ def test_prompt_tokens_are_not_supervised_and_the_end_is(engine: Engine) -> None
 
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(engine: Engine) -> None:
     prepared = engine.prepare()
-    weights = [Path(engine.train(prepared, {**LORA, "lora_dropout": 0.2}, seed)[1]["adapter_model.safetensors"]).read_bytes() for seed in (1, 1, 2)]
+    weights = [
+        Path(engine.train(prepared, {**LORA, "lora_dropout": 0.2}, seed)[1]["adapter_model.safetensors"]).read_bytes()
+        for seed in (1, 1, 2)
+    ]
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
 
@@ -143,13 +180,21 @@ def test_accumulation_is_normalised_by_supervised_tokens(engine: Engine) -> None
     from safetensors.torch import load_file
 
     prepared = engine.prepare()
-    whole = load_file(engine.train(prepared, max_steps=1, per_device_train_batch_size=16)[1]["adapter_model.safetensors"])
-    parts = load_file(engine.train(prepared, max_steps=1, per_device_train_batch_size=4, gradient_accumulation_steps=4)[1]["adapter_model.safetensors"])
+    whole = load_file(
+        engine.train(prepared, max_steps=1, per_device_train_batch_size=16)[1]["adapter_model.safetensors"]
+    )
+    parts = load_file(
+        engine.train(prepared, max_steps=1, per_device_train_batch_size=4, gradient_accumulation_steps=4)[1][
+            "adapter_model.safetensors"
+        ]
+    )
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("extra", [{}, {"use_rslora": True}, {"use_dora": True}, {"bias": "lora_only"}, {"layers_to_transform": [1]}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"use_rslora": True}, {"use_dora": True}, {"bias": "lora_only"}, {"layers_to_transform": [1]}]
+)
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.21's own
 def test_adapters_load_in_plain_peft_with_the_same_logits(engine: Engine, extra: dict[str, Any]) -> None:
     from peft import PeftModel
@@ -196,9 +241,12 @@ def test_quantized_bases_train_and_stay_what_they_were(engine: Engine, quantizat
 
 def test_a_base_that_was_written_is_noticed(engine: Engine) -> None:
     settings = {"model": MODEL, "quantization": None}
-    with pytest.raises(Exception, match="changed during a run"), engine.bases.proven(settings, {"model": str(engine.model)}) as base:
-        with torch.no_grad():
-            next(iter(base.model.parameters())).view(-1)[5] += 1e-6
+    with (
+        pytest.raises(Exception, match="changed during a run"),
+        engine.bases.proven(settings, {"model": str(engine.model)}) as base,
+        torch.no_grad(),
+    ):
+        next(iter(base.model.parameters())).view(-1)[5] += 1e-6
 
 
 def test_fingerprints_see_swapped_values() -> None:
@@ -218,7 +266,9 @@ def test_divergence_is_an_outcome(engine: Engine) -> None:
 
 
 def test_the_schedule_is_transformers_own(engine: Engine) -> None:
-    _, files = engine.train(engine.prepare(), max_steps=10, warmup_steps=0.2, lr_scheduler_type="cosine", learning_rate=1e-3)
+    _, files = engine.train(
+        engine.prepare(), max_steps=10, warmup_steps=0.2, lr_scheduler_type="cosine", learning_rate=1e-3
+    )
     rates = [row["learning_rate"] for row in read_lines(files["curve.jsonl.gz"])]
     expected = [1e-3 * (step / 2 if step < 2 else 0.5 * (1 + math.cos(math.pi * (step - 2) / 8))) for step in range(10)]
     assert rates == pytest.approx(expected)
@@ -235,7 +285,12 @@ def test_every_example_comes_once_in_an_epoch_whatever_the_bucket() -> None:
 
 
 def test_steps_count_a_partial_group_as_transformers_does() -> None:
-    settings = {"max_steps": -1, "num_train_epochs": 2.0, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}
+    settings = {
+        "max_steps": -1,
+        "num_train_epochs": 2.0,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 3,
+    }
     assert total_steps(30, settings) == 2 * math.ceil(math.ceil(30 / 4) / 3)
 
 
@@ -273,7 +328,9 @@ def test_a_tokenizer_of_another_model_is_refused(engine: Engine, tmp_path: Path)
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     other = tmp_path / "other"
-    LlamaForCausalLM(LlamaConfig(vocab_size=100, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(other)
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=100, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    ).save_pretrained(other)
     AutoTokenizer.from_pretrained(engine.model).save_pretrained(other)
     prepared = engine.prepare()
     engine.model = other
@@ -285,7 +342,13 @@ def test_a_tokenizer_of_another_model_is_refused(engine: Engine, tmp_path: Path)
 def test_a_profile_measures_every_phase(engine: Engine) -> None:
     prepared = engine.prepare()
     protocol = {"warmup_steps": 1, "steps": 2, "new_tokens": 3, "repeats": 2}
-    training = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "bf16": False, "fp16": False, "gradient_checkpointing": False}
+    training = {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "bf16": False,
+        "fp16": False,
+        "gradient_checkpointing": False,
+    }
     settings = {"model": MODEL, "quantization": None, "adapter": LORA, "training": training, "profile": protocol}
     done, _ = engine.run("profile", settings, {"train": prepared})
     assert done.outcome == "done", done.message
@@ -293,7 +356,13 @@ def test_a_profile_measures_every_phase(engine: Engine) -> None:
     weights = sum(p.numel() * 4 for p in engine.bases.get(settings, {"model": str(engine.model)}).model.parameters())
     assert figures["load_allocated_bytes"] == pytest.approx(weights, rel=0.02)
     assert figures["train_allocated_bytes"] > weights < figures["evaluate_allocated_bytes"]
-    for name in ("train_step_seconds", "tokens_per_second", "first_token_seconds", "merged_first_token_seconds", "train_reserved_bytes"):
+    for name in (
+        "train_step_seconds",
+        "tokens_per_second",
+        "first_token_seconds",
+        "merged_first_token_seconds",
+        "train_reserved_bytes",
+    ):
         assert figures[name] > 0
 
 

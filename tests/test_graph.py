@@ -9,8 +9,8 @@ from lorafile import specs
 from lorafile.errors import LoraError, SpecError
 from lorafile.graph import Graph, build
 from lorafile.lockfile import Lock, resolve
-from lorafile.splits import Rows, draw
 from lorafile.specs.settings import SplitTable
+from lorafile.splits import Rows, draw
 
 SPEC = """
 [study]
@@ -49,10 +49,14 @@ def keys() -> set[str]:
         lambda text: text.replace('name = "rank"', 'name = "ranks"'),
         lambda text: text.replace("[4, 8]", "[8, 4]"),
         lambda text: text.replace("seeds = [1, 2]", "seeds = [2, 1]"),
-        lambda text: text.replace('metrics = ["exact_match", "log_loss"]', 'metrics = ["log_loss", "exact_match"]\nprimary = "log_loss"'),
+        lambda text: text.replace(
+            'metrics = ["exact_match", "log_loss"]', 'metrics = ["log_loss", "exact_match"]\nprimary = "log_loss"'
+        ),
         lambda text: text + '[[analysis]]\nkind = "trend"\n',
         lambda text: text + '[[sweep]]\nname = "again"\nlora.r = [8]\nlora.lora_alpha = [16]\n',
-        lambda text: text + "[lora]\nlora_alpha = '2r'\ntarget_modules = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']\n",
+        lambda text: (
+            text + "[lora]\nlora_alpha = '2r'\ntarget_modules = ['attention', 'gate_proj', 'up_proj', 'down_proj']\n"
+        ),
         lambda text: text + "[report]\ntitle = 'T'\n",
     ],
 )
@@ -89,7 +93,13 @@ def test_a_new_metric_scores_again_and_predicts_only_what_nobody_predicted(keys:
 def test_a_profile_leaves_out_seed_and_learning_rate() -> None:
     found = graph(SPEC + '[[sweep]]\nname = "rate"\ntrain.learning_rate = [1e-4, 1e-3]\n')
     profiles = [node.configuration for node in found.nodes.values() if node.kind == "profile"]
-    assert profiles == ["rank/r=4", "rank/r=8", "baselines/method=none", "baselines/method=full", "rate/learning_rate=0.0001"]
+    assert profiles == [
+        "rank/r=4",
+        "rank/r=8",
+        "baselines/method=none",
+        "baselines/method=full",
+        "rate/learning_rate=0.0001",
+    ]
 
 
 def test_the_untuned_row_has_one_replicate() -> None:
@@ -126,7 +136,11 @@ def test_slices_names_fractions_and_the_data_s_own_splits() -> None:
         "test": Rows("train", None, 40, 50),
     }
     own = draw(SplitTable(), 0, {"train": 50, "validation": 5, "test": 6})
-    assert own == {"train": Rows("train", None, 0, 50), "validation": Rows("validation", None, 0, 5), "test": Rows("test", None, 0, 6)}
+    assert own == {
+        "train": Rows("train", None, 0, 50),
+        "validation": Rows("validation", None, 0, 5),
+        "test": Rows("test", None, 0, 6),
+    }
     alone = draw(SplitTable(), 7, {"rows": 100})
     assert {name: rows.count for name, rows in alone.items()} == {"train": 80, "validation": 10, "test": 10}
     assert draw(SplitTable(test=3), 0, {"train": 10, "test": 9})["test"] == Rows("test", 0, 0, 3)
@@ -149,7 +163,9 @@ def test_splits_that_cannot_be_are_refused(table: dict[str, object], message: st
 
 def test_a_split_that_asks_for_too_much_is_located_in_the_spec(tmp_path: Path) -> None:
     file = tmp_path / "study.toml"
-    file.write_text(SPEC.replace('path = "builtin:facts"', 'path = "builtin:facts"\nsplit = { train = 10_000 }'), encoding="utf-8")
+    file.write_text(
+        SPEC.replace('path = "builtin:facts"', 'path = "builtin:facts"\nsplit = { train = 10_000 }'), encoding="utf-8"
+    )
     spec = specs.load(file)
     with pytest.raises(SpecError, match=r"study.toml:9:1: data.split: train asks for 10000 rows"):
         build(spec, resolve(spec, None)[0])

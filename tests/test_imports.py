@@ -24,7 +24,9 @@ def imports(file: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{file} has a relative import"
-            names = {f"lorafile.{alias.name}" for alias in node.names} if node.module == "lorafile" else {node.module or ""}
+            names = (
+                {f"lorafile.{alias.name}" for alias in node.names} if node.module == "lorafile" else {node.module or ""}
+            )
             found |= names
     return found
 

@@ -55,14 +55,20 @@ def test_a_clean_close_leaves_one_file_that_opens_on_read_only_media(tmp_path: P
 
 def test_the_second_writer_is_told_who_holds_the_state(tmp_path: Path) -> None:
     with State.write(tmp_path / "s"):
-        with pytest.raises(StateError, match=f"in use by process {os.getpid()} on .* since"), State.write(tmp_path / "s"):
+        with (
+            pytest.raises(StateError, match=f"in use by process {os.getpid()} on .* since"),
+            State.write(tmp_path / "s"),
+        ):
             pass
         assert State.read(tmp_path / "s").latest() == {}, "readers never wait"
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
-    code = f"import os\nfrom pathlib import Path\nfrom lorafile.state import State\nwith State.write(Path({str(tmp_path / 's')!r})):\n    os.kill(os.getpid(), 9)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    code = (
+        "import os, sys, pathlib\nfrom lorafile.state import State\n"
+        "with State.write(pathlib.Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "s"]).returncode == -9
     with State.write(tmp_path / "s") as state:
         state.record(NODE, attempt(), {})
 
@@ -76,7 +82,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     connection.close()
     before = database.read_bytes()
     for opened in (lambda: State.read(tmp_path / "s"), lambda: State.write(tmp_path / "s").__enter__()):
-        with pytest.raises(StateError, match="newer lorafile .schema 99"):
+        with pytest.raises(StateError, match=r"newer lorafile .schema 99"):
             opened()
     assert database.read_bytes() == before
 
@@ -123,8 +129,8 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path, file: Path)
         subprocess.run(["cp", "-r", tmp_path / "s", mount / "s"], check=True)
         told = subprocess.run([sys.executable, script, mount / "s", tmp_path / "big"], capture_output=True, text=True)
         assert told.stdout.startswith("4 The disk of the state"), told.stdout + told.stderr
-        with State.read(mount / "s") as state:
-            assert state.latest()[NODE.key][0].figures == {"kept": 1}
+        state = State.read(mount / "s")
+        assert state.latest()[NODE.key][0].figures == {"kept": 1}
         assert not list((mount / "s" / "objects").rglob(".new-*")), "no half-written file is left"
     finally:
         subprocess.run(["umount", mount], check=True)
@@ -132,5 +138,5 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path, file: Path)
 
 def test_an_unwritable_state_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(StateError, match="cannot be written|not a directory"), State.write(tmp_path / "file"):
+    with pytest.raises(StateError, match=r"cannot be written|not a directory"), State.write(tmp_path / "file"):
         pass

@@ -69,7 +69,7 @@ def _columns(rows: list[dict[str, Any]]) -> tuple[Column, ...]:
 
 def _sentences(results: "Results", rows: list[dict[str, Any]]) -> list[str]:
     lines = []
-    for key, what in (("seconds", "Training time"), ("token_seconds", "Time per token, adapter attached,")):
+    for key, what in (("seconds", "Training time"), ("token_seconds", "Time per token, nothing merged,")):
         known = [row for row in rows if not missing(row[key])]
         if len(known) > 1:
             low, high = min(known, key=lambda row: row[key]), max(known, key=lambda row: row[key])

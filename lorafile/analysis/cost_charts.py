@@ -39,7 +39,8 @@ def captions(rows: Rows) -> dict[str, str]:
     return {
         "cost-train-time": "Bars: mean over seeds. Lines: ± sample standard deviation.",
         "cost-latency": "Median of repeated generations of one sequence. Attached: the adapter beside the base. "
-        "Merged: the adapter added into the base's weights, which not every base allows.",
+        "Merged: the adapter added into the base's weights, which not every base allows. Rows without an adapter are "
+        "the model as it is.",
         "cost-size": size,
     }
 

@@ -1,5 +1,6 @@
 """Loss curves as small multiples, one for each sweep; diverged runs are drawn to their end."""
 
+from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
@@ -7,7 +8,7 @@ import pandas as pd
 
 from lorafile.analysis.draw import finish, tooltip
 from lorafile.analysis.select import sweeps
-from lorafile.analysis.trend import trends
+from lorafile.analysis.trends import trends
 
 if TYPE_CHECKING:
     from lorafile.results import Results
@@ -57,7 +58,7 @@ def _panel(thin: pd.DataFrame, labels: dict[str, str], sweep: str, domain: list[
     done, cut = mine[mine["outcome"] == "done"], mine[mine["outcome"] != "done"]
     log = domain[0] > 0 and domain[1] / domain[0] > 3
     scale = alt.Scale(type="log" if log else "linear", domain=domain, nice=False, clamp=True)
-    y = alt.Y("loss:Q", title="loss, nats per token", scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
+    y = alt.Y("loss:Q", title="loss, nats per token", scale=scale, axis=_ticks(domain, log))
     x = alt.X("step:Q", title="optimizer step", axis=alt.Axis(tickCount=5, grid=False), scale=alt.Scale(nice=False))
     tips = tooltip(("configuration:N", "configuration"), ("step:Q", "step"), ("loss:Q", "loss"))
     base = alt.Chart(_means(done)).encode(x=x, color=_colour(list(labels.values()), numeric))
@@ -68,6 +69,15 @@ def _panel(thin: pd.DataFrame, labels: dict[str, str], sweep: str, domain: list[
     ]
     title = alt.Title(f"sweep {sweep}" if sweep else "configurations", fontSize=12, anchor="start", frame="group")
     return alt.layer(*layers).properties(width=PANEL[0], height=PANEL[1], title=title)
+
+
+def _ticks(domain: list[float], log: bool) -> Any:
+    """Return the loss's axis; on a long logarithmic one 1, 2 and 5 of each decade, where Vega would draw all nine."""
+    if not log or domain[1] / domain[0] < 30:
+        return alt.Axis(tickCount=5, format="~g")
+    decades = range(floor(log10(domain[0])), ceil(log10(domain[1])) + 1)
+    ticks = [first * 10.0**decade for decade in decades for first in (1, 2, 5)]
+    return alt.Axis(values=[tick for tick in ticks if domain[0] <= tick <= domain[1]], format="~g")
 
 
 def _colour(order: list[str], numeric: bool) -> Any:

@@ -100,7 +100,7 @@ def sweep_tables(results: "Results") -> list[Table]:
 def _shown(name: str, sweep: str, short: str) -> str:
     """Return a configuration's name, with the name that this sweep knows it by where another sweep named it."""
     own = f"{sweep}/{short}" if sweep else short
-    return name if own == name else f"{own} (= {name})"
+    return name if name in (own, short) else f"{own} (= {name})"
 
 
 def configuration_rows(results: "Results") -> dict[str, dict[str, Any]]:

@@ -36,7 +36,7 @@ def rate(value: float) -> str:
     if missing(value):
         return DASH
     mantissa, _, exponent = f"{value:.3e}".partition("e")
-    return f"{float(mantissa):g}e{int(exponent)}" if not 0.01 <= abs(value) < 1000 else f"{value:g}"
+    return f"{float(mantissa):g}e{int(exponent)}" if not 0.1 <= abs(value) < 1000 else f"{value:g}"
 
 
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B"))
@@ -114,7 +114,9 @@ def setting(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)) or hasattr(value, "dtype"):
-        return f"{int(value)}" if float(value).is_integer() and abs(value) < 1e9 else rate(float(value))
+        if float(value).is_integer() and abs(value) < 1e9:
+            return f"{int(value)}"
+        return f"{value:.12g}" if abs(value) >= 0.01 else rate(float(value))
     if isinstance(value, Mapping):
         return "+".join(f"{key}={setting(item)}" for key, item in value.items() if not missing(item)) or "empty"
     return str(value)

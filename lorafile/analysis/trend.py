@@ -1,26 +1,14 @@
 """What does a setting do: quality and peak training memory along one factor of one sweep, the others held fixed."""
 
-from dataclasses import dataclass
 from math import isnan
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
-from lorafile.analysis.select import (
-    Score,
-    best,
-    factors,
-    methods,
-    profiled,
-    scores,
-    setting_labels,
-    setting_values,
-    split_of,
-    sweeps,
-)
+from lorafile.analysis.select import Score, profiled, scores, split_of
 from lorafile.analysis.text import amount, kind_of, listing, metric_name, missing, plural, slug
+from lorafile.analysis.trends import Trend, trends
 from lorafile.analysis.wording import above, measured, on, without_figure
 
 if TYPE_CHECKING:
@@ -28,24 +16,6 @@ if TYPE_CHECKING:
     from lorafile.specs.settings import AnalysisTable
 
 RANK, RATE = "lora.r", "train.learning_rate"
-
-
-@dataclass(frozen=True)
-class Trend:
-    """One factor within one sweep.
-
-    :ivar values: configuration -> its value of the factor as a label, in the spec's order, numbers ascending
-    :ivar numbers: configuration -> its value, where the factor is a number everywhere
-    :ivar series: configuration -> the other settings that vary in the sweep, as one label; empty where none does
-    :ivar tied: settings that change together with the factor
-    """
-
-    sweep: str
-    factor: str
-    values: dict[str, str]
-    numbers: dict[str, float]
-    series: dict[str, str]
-    tied: tuple[str, ...]
 
 
 def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
@@ -58,68 +28,6 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     found = [trend for trend in found if trend.factor != RATE] or found
     found.sort(key=lambda trend: trend.factor != RANK)
     return [_analysis(results, trend, table.metric) for trend in found]
-
-
-def trends(results: "Results") -> list[Trend]:
-    """Return every factor that varies within a sweep while the sweep's other factors can be held fixed."""
-    found = []
-    for sweep, members in sweeps(results).items():
-        varied = factors(results, list(members))
-        for factor in varied:
-            trend = _trend(results, sweep, factor, varied, members)
-            if trend is not None and len(set(trend.values.values())) > 1:
-                found.append(trend)
-    return found
-
-
-def _trend(results: "Results", sweep: str, factor: str, varied: list[str], members: dict[str, str]) -> Trend | None:
-    values = _labels(results, factor, members)
-    if factor == "method":
-        values |= _chosen_lora(results, values)
-        return Trend(sweep, factor, values, {}, dict.fromkeys(values, ""), ())
-    others = {other: setting_labels(results, other, list(values)) for other in varied if other != factor}
-    tied = tuple(other for other, labels in others.items() if _follows(labels, values))
-    free = {other: labels for other, labels in others.items() if other not in tied}
-    first = [other for other in varied if other in (factor, *tied)]
-    if first[0] != factor:
-        return None  # what is tied is told once, under the setting that comes first
-    series = {name: ", ".join(f"{key}={labels.get(name, '–')}" for key, labels in free.items()) for name in values}
-    groups = pd.Series(list(series.values())).value_counts()
-    kept = {name for name, group in series.items() if groups[group] > 1}
-    numbers = _numbers(setting_values(results, factor, [name for name in values if name in kept]))
-    order = sorted(kept, key=numbers.__getitem__) if numbers else [name for name in values if name in kept]
-    return Trend(
-        sweep, factor, {name: values[name] for name in order}, numbers, {name: series[name] for name in order}, tied
-    )
-
-
-def _labels(results: "Results", factor: str, members: dict[str, str]) -> dict[str, str]:
-    """Return configuration -> its value of the factor, in the spec's own word (`attention`) where its name has one."""
-    labels = setting_labels(results, factor, list(members))
-    start = f"{factor.rpartition('.')[2]}="
-    for name, short in members.items():
-        if name in labels and short.startswith(start) and "," not in short:
-            labels[name] = short.removeprefix(start)
-    return labels if len(set(labels.values())) == len(labels) else setting_labels(results, factor, list(members))
-
-
-def _chosen_lora(results: "Results", values: dict[str, str]) -> dict[str, str]:
-    """Return the LoRA configuration that is best on validation, where the sweep itself has none."""
-    if "lora" in values.values():
-        return {}
-    chosen = best(results, [name for name, method in methods(results).items() if method == "lora"])
-    return {chosen: "lora"} if chosen else {}
-
-
-def _follows(other: dict[str, str], values: dict[str, str]) -> bool:
-    """Return whether each value of a factor comes with one value of the other setting, and the reverse."""
-    pairs = {(values[name], label) for name, label in other.items()}
-    return len(pairs) == len({left for left, _ in pairs}) == len({right for _, right in pairs})
-
-
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    plain = all(isinstance(value, Real) and not isinstance(value, bool) for value in values.values())
-    return {name: float(value) for name, value in values.items()} if plain else {}
 
 
 def _analysis(results: "Results", trend: Trend, metric: str | None) -> Analysis:
@@ -170,10 +78,7 @@ def _sentences(
         lines.append(
             f"{listing(trend.tied)} changes together with {trend.factor}; what belongs to which cannot be told."
         )
-    if chosen := next(
-        (name for name in trend.values if trend.factor == "method" and trend.values[name] == "lora"), None
-    ):
-        lines.append(f"LoRA is shown by {chosen}, the best LoRA configuration on validation.")
+    lines += trend.added.values()
     for series in dict.fromkeys(trend.series.values()):
         members = [name for name in trend.values if trend.series[name] == series]
         lines += _series_sentences(results, trend, metric, members, found)

@@ -22,7 +22,7 @@ from lorafile.analysis.text import number, score, unit
 
 if TYPE_CHECKING:
     from lorafile.analysis.draw import Quality
-    from lorafile.analysis.trend import Trend
+    from lorafile.analysis.trends import Trend
     from lorafile.results import Results
 
 LINE = "Dots: one seed each. Line and bar: mean ± sample standard deviation over seeds. ×: runs without a figure."
@@ -131,12 +131,14 @@ def _memory_rows(trend: "Trend", memory: dict[str, float]) -> tuple[pd.DataFrame
 
 
 def _memory(trend: "Trend", memory: dict[str, float]) -> Any:
-    """Return memory along a numeric factor: bars from zero, or lines from zero where there are several series."""
+    """Return memory along a numeric factor from zero: bars, or lines where it differs between the series."""
     rows, title = _memory_rows(trend, memory)
     rows, x, colour = _frame(rows, trend), _along(trend, trend.factor), _colour(trend)
     y = alt.Y("memory:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4))
+    single = bool((rows.groupby("x")["memory"].nunique() == 1).all())
+    rows = rows.drop_duplicates("x") if single else rows
     base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip(("configuration:N", "configuration"), ("shown:N", title)))
-    if _grouped(trend):
+    if not single:
         layered = base.mark_line(style="mean-line").encode(**colour) + base.mark_point(style="mean").encode(**colour)
         return layered.properties(width=WIDTH, height=120)
     text = base.mark_text(style="value", baseline="bottom", dy=-3).encode(text="shown:N")

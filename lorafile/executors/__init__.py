@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from lorafile.engine.request import Request
 from lorafile.engine.events import Event
+from lorafile.engine.request import Request
 
 
 @dataclass(frozen=True)

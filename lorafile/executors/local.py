@@ -69,7 +69,9 @@ class LocalExecutor:
                 return
             if desk.stopping() > 1:
                 self._stop(busy)
-            by_handle = {worker.connection: worker for worker in busy} | {worker.process.sentinel: worker for worker in busy}
+            by_handle = {worker.connection: worker for worker in busy} | {
+                worker.process.sentinel: worker for worker in busy
+            }
             for handle in wait(list(by_handle), timeout=_POLL_SECONDS):
                 worker = by_handle[handle]  # type: ignore[index]
                 if worker.group is not None:
@@ -90,13 +92,17 @@ class LocalExecutor:
             requests = desk.requests(group)
             if not requests:
                 continue
-            worker = next((worker for worker in free if worker.base == group.base), free[0] if free else None) or self._start(alone)
+            worker = next(
+                (worker for worker in free if worker.base == group.base), free[0] if free else None
+            ) or self._start(alone)
             worker.group, worker.base = group, group.base
             worker.connection.send(requests)
 
     def _start(self, alone: bool) -> _Worker:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([*_PRELOAD, *(f"transformers.models.{kind}.modeling_{kind}" for kind in self.model_types)])
+        context.set_forkserver_preload(
+            [*_PRELOAD, *(f"transformers.models.{kind}.modeling_{kind}" for kind in self.model_types)]
+        )
         ours, theirs = context.Pipe()
         cores = self.threads * self.workers if alone else self.threads
         gpu = len(self._all) % self.gpus if self.gpus else None

@@ -48,7 +48,7 @@ def plain(text: object) -> str:
     # GitHub makes links of bare addresses; an entity in them reads the same and links to nothing.
     shown = re.sub(r"(?i)(https?|ftp|mailto|xmpp):", r"\1&#58;", shown)
     shown = re.sub(r"(?i)\bwww\.", "www&#46;", shown)
-    return re.sub(r"^(\s*)([-+=]|\d+[.)])", _first, shown)
+    return re.sub(r"^(\s*)([-+=](?!\d)|\d+[.)](?=\s|$))", _first, shown)
 
 
 def _visible(match: re.Match[str]) -> str:

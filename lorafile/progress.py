@@ -1,0 +1,99 @@
+"""What an apply shows while it runs: bars on a terminal, plain lines elsewhere."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from lorafile.graph import GraphNode
+from lorafile.plan import Plan
+from lorafile.state import Attempt
+from lorafile.views import duration
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+class Lines:
+    """Progress off a terminal: one plain line for each node that ends."""
+
+    def __init__(self, plan: Plan, out: Console) -> None:
+        self.out, self.total, self.number = out, len(plan.work), 0
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def started(self, node: GraphNode) -> None:
+        """Say nothing yet."""
+
+    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+        """Say nothing: a log has no use for a bar."""
+
+    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+        """Say what ended, and how."""
+        self.number += 1
+        told = f"[{self.number}/{self.total}] {node.address}: {attempt.outcome} in {duration(attempt.seconds)}"
+        self.out.print(escape(told + _figure(attempt)))
+
+
+class Bars:
+    """Progress on a terminal: a bar for the plan, and one for each node in work with its loss and tokens a second."""
+
+    def __init__(self, plan: Plan, out: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.seconds = {change.key: (change.forecast or {}).get("seconds", 0.1) for change in plan.work}
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[told]}"),
+            console=out,
+            transient=True,
+        )
+        self.all = self.bars.add_task(f"{len(plan.work)} nodes", total=sum(self.seconds.values()), told="")
+        self.nodes: dict[str, TaskID] = {}
+        self.count, self.ended_count = len(plan.work), 0
+
+    def __enter__(self) -> "Bars":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def started(self, node: GraphNode) -> None:
+        """Show a bar."""
+        self.nodes[node.key] = self.bars.add_task(escape(node.address), total=None, told="")
+
+    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+        """Move the bar."""
+        told = f"{progress['step']}/{progress['steps']}"
+        if "loss" in progress:
+            told += f"  loss {progress['loss']:.3f}  {progress['tokens_per_second']:,.0f} tokens/s"
+        if node.key in self.nodes:
+            self.bars.update(self.nodes[node.key], completed=progress["step"], total=progress["steps"], told=told)
+
+    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+        """Take the bar away and move the plan's."""
+        if node.key in self.nodes:
+            self.bars.remove_task(self.nodes.pop(node.key))
+        self.ended_count += 1
+        self.bars.advance(self.all, self.seconds.get(node.key, 0.0))
+        task = self.bars.tasks[0]
+        share = min(1.0, task.completed / task.total) if task.total else 1.0
+        left = f"about {duration((task.elapsed or 0) * (1 - share) / share)} left" if share > 0.02 else ""
+        self.bars.update(self.all, told=f"{self.ended_count}/{self.count} nodes  {left}")
+        if attempt.kind == "train" or attempt.outcome != "done":
+            self.bars.console.print(
+                f"{escape(node.address)}: {attempt.outcome} in {duration(attempt.seconds)}{escape(_figure(attempt))}"
+            )
+
+
+def _figure(attempt: Attempt) -> str:
+    if attempt.outcome != "done":
+        return f": {attempt.message}"
+    loss = attempt.figures.get("final_loss")
+    return f", loss {loss:.3f}, {attempt.figures['tokens_per_second']:,.0f} tokens/s" if loss is not None else ""
