@@ -66,7 +66,8 @@ def _spell(hint: Any) -> str:
     if origin is typing.Literal:
         return f"Literal[{', '.join(map(repr, args))}]"
     if origin is typing.Union or type(hint).__name__ == "UnionType":
-        return " | ".join(dict.fromkeys(_spell(arg) for arg in args))
+        # typing caches unions that are equal whatever the order of their members: give them one order
+        return " | ".join(sorted({_spell(arg) for arg in args}, key=lambda word: (word == "None", word)))
     if origin in (list, dict, tuple):
         return f"{origin.__name__}[{', '.join(_spell(arg) for arg in args)}]"
     if hint is dict or dataclasses.is_dataclass(hint):

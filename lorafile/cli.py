@@ -72,6 +72,22 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
                     raise
                 click.echo(str(error), err=True)
                 return error.exit_code
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                if context.obj:
+                    raise
+                click.echo(f"{error.filename or 'The system'}: {error.strerror or error}", err=True)
+                return 1
+            except Exception as error:
+                if context.obj:
+                    raise
+                told = f"{type(error).__name__}: {error}"
+                click.echo(
+                    f"This is a mistake in lorafile, not in your spec: {told}. See it with: lora --debug {name} …",
+                    err=True,
+                )
+                return 1
 
         return main.command(name)(run)
 

@@ -19,6 +19,18 @@ from lorafile.specs.values import (
 )
 
 Metric = Literal["log_loss", "perplexity", "token_accuracy", "exact_match"]
+Cost = Literal[
+    "train_memory",
+    "train_memory_reserved",
+    "generate_memory",
+    "adapter_size",
+    "trainable_parameters",
+    "train_time",
+    "step_time",
+    "first_token_latency",
+    "token_latency",
+    "merged_token_latency",
+]
 Method = Literal["lora", "full", "none"]
 QuantizationName = Literal["none", "int8", "nf4", "fp4"]
 
@@ -200,9 +212,7 @@ class AnalysisTable(Settings):
     kind: Literal["summary", "trend", "pareto", "cost", "curves", "rates"] = Field(description="Which analysis.")
     metric: Metric | None = Field(default=None, description="The primary one otherwise.")
     factor: str | None = Field(default=None, description="`trend`: the setting along which quality is followed.")
-    cost: str | None = Field(
-        default=None, description="`pareto`: the measure on the other axis, for example `train_memory`."
-    )
+    cost: Cost | None = Field(default=None, description="`pareto`: the measure on the other axis; else `train_memory`.")
 
 
 class ReportTable(Settings):

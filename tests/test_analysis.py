@@ -317,4 +317,13 @@ def test_importing_analyses_costs_nothing() -> None:
     import sys
 
     heavy = "import lorafile.analysis, lorafile.report, sys; sys.exit(bool({'altair', 'pandas'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", heavy], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-P", "-c", heavy], check=False).returncode == 0
+
+
+def test_every_cost_that_a_spec_may_name_is_known() -> None:
+    from typing import get_args
+
+    from lorafile.analysis.costs import COSTS
+    from lorafile.specs.settings import Cost
+
+    assert set(get_args(Cost)) == set(COSTS)

@@ -46,7 +46,7 @@ def test_imports_point_one_way(folder: str) -> None:
 def loaded(code: str) -> set[str]:
     """Return the top-level modules that a fresh process has loaded after some code."""
     script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
     return {line.split(".")[0] for line in done.stdout.splitlines()}
 
 

@@ -204,5 +204,5 @@ def test_the_language_needs_no_torch() -> None:
     import sys
 
     code = "import sys, lorafile.specs.reference, lorafile.specs.modules, lorafile.init; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

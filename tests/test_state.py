@@ -68,7 +68,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         "import os, sys, pathlib\nfrom lorafile.state import State\n"
         "with State.write(pathlib.Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
     )
-    assert subprocess.run([sys.executable, "-c", code, tmp_path / "s"]).returncode == -9
+    assert subprocess.run([sys.executable, "-P", "-c", code, tmp_path / "s"]).returncode == -9
     with State.write(tmp_path / "s") as state:
         state.record(NODE, attempt(), {})
 

@@ -20,9 +20,6 @@ DEFAULT = "train_memory"
 def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     """Return quality against one measure of cost; nothing where fewer than two configurations have both."""
     metric, declared = table.metric or results.primary, table.cost or DEFAULT
-    if declared not in COSTS:
-        line = f"{declared} is no measure of cost; there are {listing(COSTS, 20)}."
-        return [Analysis("pareto", slug("pareto", declared), declared, "What does quality cost?", [line])]
     split = split_of(results, metric)
     found, cost = scores(results, f"{split}.{metric}"), cost_of(results, declared)
     both = [name for name in names(results) if found[name].known and name in cost]

@@ -2,11 +2,13 @@
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -103,6 +105,7 @@ class LocalExecutor:
         context.set_forkserver_preload(
             [*_PRELOAD, *(f"transformers.models.{kind}.modeling_{kind}" for kind in self.model_types)]
         )
+        _start_server()
         ours, theirs = context.Pipe()
         cores = self.threads * self.workers if alone else self.threads
         gpu = len(self._all) % self.gpus if self.gpus else None
@@ -166,6 +169,22 @@ class LocalExecutor:
                 worker.process.join()
             worker.connection.close()
             self._all.remove(worker)
+
+
+def _start_server() -> None:
+    """Start the fork server, where it does not run yet, without the current directory on its path.
+
+    In a checkout that is installed elsewhere it would load the folder `lorafile` that lies there instead.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextlib.contextmanager
