@@ -204,10 +204,6 @@ def test_profiles_of_another_device_are_left_out_by_name() -> None:
     assert found[0].table["cost"].min() > 1e9
 
 
-def test_an_unknown_cost_names_those_that_there_are() -> None:
-    assert "train_memory" in text(run(study(), "pareto", cost="money"))
-
-
 def test_costs_name_extremes_and_what_merging_changes() -> None:
     said = text(run(study(), "cost"))
     assert "Merging the adapter changes the time per token by −28.2 % (15 configurations measured both ways)." in said
