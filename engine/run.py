@@ -1,5 +1,6 @@
 """One door to the engine: a request and an empty directory in, an outcome out. It knows neither state nor CLI."""
 
+import contextlib
 import traceback
 from pathlib import Path
 
@@ -13,13 +14,11 @@ from lorafile.engine.request import Done, Report, Request, Stopped
 from lorafile.engine.train import train
 from lorafile.errors import NodeError
 
-# Raised when a change in a kind's code can change its result: every key of that kind becomes a new one.
-# They stand in lorafile/graph.py, which has to know them without torch.
-
 
 def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
-    """Do one node; every way in which it can end is an outcome, never an exception."""
+    """Do one node in a directory of its own; every way in which it can end is an outcome, never an exception."""
     try:
+        out.mkdir(parents=True, exist_ok=True)
         if request.kind == "prepare":
             return prepare(request, out)
         work = {"train": train, "predict": predict, "profile": profile}[request.kind]
@@ -30,11 +29,16 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
         return Done("failed", str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
         bases.drop()
-        return Done(
-            "out-of-memory", f"The device has not enough memory: {str(error).splitlines()[0] if str(error) else ''}"
-        )
+        return Done("out-of-memory", f"The device has not enough memory: {_first_line(error)}")
     except Exception as error:  # whatever it was, it is this node's outcome and not the study's end
         bases.drop()
-        (out / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        first = (str(error).strip() or "no message").splitlines()[0]
-        return Done("failed", f"{type(error).__name__}: {first}", files=["traceback.txt"])
+        if "No space left on device" in str(error):
+            return Done("failed", f"The disk that holds {out} is full. Free some space and run the same command again.")
+        with contextlib.suppress(OSError):
+            (out / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        files = ["traceback.txt"] if (out / "traceback.txt").is_file() else []
+        return Done("failed", f"{type(error).__name__}: {_first_line(error)}", files=files)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no message").splitlines()[0]

@@ -61,7 +61,6 @@ def _serve_group(
             continue
         inputs = {**request.inputs, **{role: made[key] for role, key in request.awaits.items()}}
         out = directory / str(number)
-        out.mkdir(parents=True)
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         connection.send(Event("started", request.key))
         done = run(replace(request, inputs=inputs), out, bases, _Reporter(connection, request.key))

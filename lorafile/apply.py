@@ -32,6 +32,9 @@ class Progress(Protocol):
     def ended(self, node: GraphNode, attempt: Attempt) -> None:
         """A node has ended, one way or another, and is recorded."""
 
+    def stopping(self, times: int) -> None:
+        """The user asked for an end: once, or more urgently."""
+
 
 @dataclass
 class Applied:
@@ -63,6 +66,12 @@ class Applier:
         self.results = {key: attempt for key, attempt in self.plan.results.items() if key not in to_do}
         nodes = self.plan.graph.nodes
         self.scores = [nodes[change.key] for change in self.plan.work if change.kind == "score"]
+
+    def stop(self) -> None:
+        """Ask for an end: the first time nothing new is begun, the second time what runs is stopped."""
+        self.stopping += 1
+        for watcher in self.watchers:
+            watcher.stopping(self.stopping)
 
     def run(self) -> Applied:
         """Do what the plan says; what had ended before a stop or a failure is recorded."""

@@ -59,7 +59,7 @@ def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, dic
     """
     target = device(gpu)
     history = state.latest()
-    factor, runs = calibration(history, plan)
+    measured = calibration(history, plan)
     found = {}
     for change in plan.work:
         node = plan.graph.nodes[change.key]
@@ -67,6 +67,7 @@ def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, dic
         if shape is None:
             found[node.key] = {"seconds": 0.1, "source": "analytic"}
             continue
+        factor, runs = measured.get(node.kind) or measured.get("train") or (1.0, 0)
         forecast: dict[str, Any] = {"seconds": seconds(node, shape) * factor}
         forecast["source"] = f"calibrated on {runs} runs" if runs else "analytic"
         if node.kind in ("train", "profile", "predict"):
@@ -220,15 +221,12 @@ def seconds(node: GraphNode, shape: Shape) -> float:
     return float(2 + steps * (8 * shape.tokens * 4 * size / speed + 3 * overhead))
 
 
-def calibration(history: dict[str, list[Attempt]], plan: Plan) -> tuple[float, int]:
-    """Return measured over forecast time, the median over finished training runs of this study on this device."""
-    ratios = []
+def calibration(history: dict[str, list[Attempt]], plan: Plan) -> dict[str, tuple[float, int]]:
+    """Return kind -> (measured over forecast time, number of runs): medians over what finished on this device."""
+    ratios: dict[str, list[float]] = {}
     for key, node in plan.graph.nodes.items():
-        if node.kind != "train":
-            continue
-        for attempt in history.get(key, []):
-            if attempt.outcome == "done" and attempt.device == plan.device:
-                shape = Shape.of(plan.graph, node, plan.results)
-                if shape is not None:
-                    ratios.append(attempt.seconds / seconds(node, shape))
-    return (statistics.median(ratios), len(ratios)) if ratios else (1.0, 0)
+        shape = Shape.of(plan.graph, node, plan.results) if key in history else None
+        if shape is not None:
+            done = [a for a in history[key] if a.outcome == "done" and a.device == plan.device]
+            ratios.setdefault(node.kind, []).extend(attempt.seconds / seconds(node, shape) for attempt in done)
+    return {kind: (statistics.median(found), len(found)) for kind, found in ratios.items() if found}

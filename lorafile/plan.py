@@ -52,6 +52,7 @@ class Plan:
     results: dict[str, Attempt] = field(default_factory=dict)  # key -> the attempt that would be reused
     warnings: list[str] = field(default_factory=list)
     device: str = "cpu"
+    workers: int = 1
 
     def summary(self) -> dict[str, int]:
         """Return how many nodes each action has."""

@@ -38,6 +38,10 @@ class Lines:
         told = f"[{self.number}/{self.total}] {node.address}: {attempt.outcome} in {duration(attempt.seconds)}"
         self.out.print(escape(told + _figure(attempt)))
 
+    def stopping(self, times: int) -> None:
+        """Say what will happen."""
+        self.out.print(_STOPS.get(times, "Breaking off."))
+
 
 class Bars:
     """Progress on a terminal: a bar for the plan, and one for each node in work with its loss and tokens a second."""
@@ -90,6 +94,16 @@ class Bars:
             self.bars.console.print(
                 f"{escape(node.address)}: {attempt.outcome} in {duration(attempt.seconds)}{escape(_figure(attempt))}"
             )
+
+    def stopping(self, times: int) -> None:
+        """Say what will happen."""
+        self.bars.console.print(_STOPS.get(times, "Breaking off."))
+
+
+_STOPS = {
+    1: "Finishing what is running; press Ctrl-C again to stop it now.",
+    2: "Stopping what is running; what had finished is kept.",
+}
 
 
 def _figure(attempt: Attempt) -> str:

@@ -63,6 +63,7 @@ class Study:
         lock, changed = resolve(self.spec, read_lock(self.spec))
         state = State.read(self.state)
         plan = make_plan(build(self.spec, lock), state, changed)
+        plan.workers = default_workers(lock)
         return with_forecasts(plan, forecasts(plan, state, gpu))
 
     def apply(
@@ -97,9 +98,7 @@ class Study:
             raise MissingExtra("lora apply", "torch")
         models = plan.graph.lock.models.values()
         cores = os.cpu_count() or 1
-        if workers is None:
-            small = all(model.parameters < _SMALL_MODEL for model in models)
-            workers = len(gpus()) or (cores if small else 1)
+        workers = workers or default_workers(plan.graph.lock)
         kinds = tuple(sorted({str(model.settings.get("model_type")) for model in models}))
         return LocalExecutor(self.state / "staging", workers, max(1, cores // workers), len(gpus()), kinds)
 
@@ -121,6 +120,12 @@ class Study:
         return now
 
 
+def default_workers(lock: Lock) -> int:
+    """Return one worker for each GPU; on a CPU one for each core where models are small, else one with all cores."""
+    small = all(model.parameters < _SMALL_MODEL for model in lock.models.values())
+    return len(gpus()) or ((os.cpu_count() or 1) if small else 1)
+
+
 @contextlib.contextmanager
 def stop_on_interrupt(applier: Applier) -> Iterator[None]:
     """Turn Ctrl-C into a request: once, to begin nothing new; twice, to stop what is running; then to break off."""
@@ -129,7 +134,7 @@ def stop_on_interrupt(applier: Applier) -> Iterator[None]:
         return
 
     def handle(_number: int, _frame: object) -> None:
-        applier.stopping += 1
+        applier.stop()
         if applier.stopping > 2:
             raise KeyboardInterrupt
 

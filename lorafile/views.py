@@ -53,6 +53,8 @@ def show_plan(plan: Plan, out: Console, full: bool = False, device: str = "") ->
     _show_work(plan, out, full)
     if plan.work:
         out.print(_needs(plan, full))
+        for names, word in _words(plan).items():
+            out.print(f"[dim]{escape(word)} here: {escape(', '.join(names))}[/]")
     _show_rest(plan, out, full)
     summary = plan.summary()
     told = ", ".join(
@@ -62,14 +64,21 @@ def show_plan(plan: Plan, out: Console, full: bool = False, device: str = "") ->
     )
     out.print(f"[bold]Plan:[/] {told or 'nothing'}.")
     if plan.work:
-        total = sum((change.forecast or {}).get("seconds", 0.0) for change in plan.work)
-        source = next(
-            (change.forecast["source"] for change in plan.work if change.kind == "train" and change.forecast),
-            "analytic",
-        )
-        out.print(f"Forecast: {duration(total)} of work on {device or plan.device} ({source}).")
+        out.print(_duration_of(plan, device))
     else:
         out.print("Nothing to do: everything that the study declares is finished.")
+
+
+def _duration_of(plan: Plan, device: str) -> str:
+    """Say how long it would take: work in all, and on the clock with this machine's workers."""
+    known = [(change, change.forecast) for change in plan.work if change.forecast]
+    total = sum(forecast["seconds"] for _, forecast in known)
+    alone = sum(forecast["seconds"] for change, forecast in known if change.kind == "profile")
+    clock = (total - alone) / plan.workers + alone
+    sources = [forecast["source"] for change, forecast in known if change.kind != "score"]
+    with_workers = f", about {duration(clock)} with {plan.workers} workers" if plan.workers > 1 else ""
+    source = (sources or ["analytic"])[-1]
+    return f"Forecast: {duration(total)} of work on {device or plan.device}{with_workers} ({source})."
 
 
 def seeds(plan: Plan) -> str:
@@ -145,20 +154,38 @@ def _need(plan: Plan, name: str) -> list[str]:
     ]
     fits = [change.forecast["fits"] for change in mine if change.forecast and "fits" in change.forecast]
     first = [change for change in mine if change.seed == mine[0].seed]
-    targets = "+".join(adapter.get("target_modules", [])) + (
-        f" in {len(layers)} layers" if (layers := adapter.get("layers_to_transform")) else ""
-    )
+    for_a_seed = sum((change.forecast or {}).get("seconds", 0.0) for change in first if change.kind != "profile")
     what = f"r={adapter['r']} alpha={adapter['lora_alpha']}" if adapter["method"] == "lora" else adapter["method"]
     return [
         name,
         what,
-        targets,
+        _targets(plan, name),
         quantization_name(sections["quantization"]),
         f"{sections['training']['learning_rate']:g}" if "training" in sections else "",
         size(max(peaks)) if peaks else "",
         "" if not fits else "yes" if all(fits) else "NO",
-        duration(sum((change.forecast or {}).get("seconds", 0.0) for change in first if change.kind != "profile")),
+        duration(for_a_seed) if for_a_seed else "",
     ]
+
+
+def _targets(plan: Plan, name: str) -> str:
+    """Return what an adapter is put on: the spec's own word where it used one; its names stand below the table."""
+    adapter = plan.graph.sections[name]["adapter"]
+    if adapter["method"] != "lora":
+        return ""
+    word = _words(plan).get(tuple(adapter["target_modules"])) or ", ".join(adapter["target_modules"])
+    layers = adapter.get("layers_to_transform")
+    return f"{word} in layers {', '.join(map(str, layers))}" if layers else word
+
+
+def _words(plan: Plan) -> dict[tuple[str, ...], str]:
+    """Return module names -> the word of the spec that stands for them."""
+    found = {}
+    for configuration in plan.graph.spec.configurations:
+        word = (configuration.lora or {}).get("target_modules")
+        if isinstance(word, str):
+            found[tuple(plan.graph.sections[configuration.name]["adapter"]["target_modules"])] = word
+    return found
 
 
 def plan_json(plan: Plan) -> str:

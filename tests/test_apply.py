@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 from lorafile import Study
+from lorafile.errors import StateError
 from lorafile.graph import GraphNode
 from lorafile.plan import Action, Plan
 from lorafile.state import Attempt, State
@@ -38,6 +39,9 @@ class Watch:
 
     def ended(self, node: GraphNode, attempt: Attempt) -> None:
         self.attempts.append(attempt)
+
+    def stopping(self, times: int) -> None:
+        self.stops = times
 
 
 def study(spec_file: Path, more: str = RANKS) -> Study:
@@ -245,3 +249,24 @@ def test_an_apply_in_a_thread_takes_no_signals(spec_file: Path) -> None:
         thread.start()
         thread.join()
     assert {attempt.outcome for attempt in applied[0].attempts} == {"done"}
+
+
+def test_a_disk_that_fills_up_is_a_sentence_and_keeps_what_had_finished(spec_file: Path) -> None:
+    mount = spec_file.parent / "small"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", mount], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        study(spec_file, '[[sweep]]\nname = "method"\nmethod = ["lora", "full"]\n')
+        small = Study.load(spec_file, mount / "state")
+        try:
+            applied = small.apply(workers=1)
+            told = [attempt.message for attempt in applied.with_outcome("failed")]
+        except StateError as error:
+            told = [str(error)]
+        assert told
+        assert all("is full" in sentence for sentence in told), told
+        finished = [change for change in small.plan().changes if change.action is Action.REUSE]
+        assert {change.kind for change in finished} >= {"prepare", "train"}
+    finally:
+        subprocess.run(["umount", "-l", mount], check=True)
