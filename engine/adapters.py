@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lorafile.engine.base import Base, Bases, load_base
-from lorafile.engine.randomness import drawn_from, seed_dropout
+from lorafile.engine.randomness import SeededDropout, drawn_again, drawn_from, seed_dropout
 from lorafile.engine.request import Request
 from lorafile.errors import NodeError
 
@@ -84,6 +84,7 @@ def tuned(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
             finally:
                 model.unload()
     else:
+        bases.drop()
         with as_directory(files) as directory:
             base = load_base(request.settings, request.paths, weights=directory)
         yield base, base.model.eval()
@@ -116,9 +117,13 @@ def checkpointed(model: Any, enabled: bool) -> Iterator[None]:
 
     transformers 5.23 gave the switch another name.
     """
+    generator = next((module.generator for module in model.modules() if isinstance(module, SeededDropout)), None)
+    options: dict[str, Any] = {"use_reentrant": False}
+    if generator is not None:
+        options["context_fn"] = lambda: drawn_again(generator)
     word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if enabled:
-        getattr(model, f"{word}_checkpointing_enable")(**{f"{word}_checkpointing_kwargs": {"use_reentrant": False}})
+        getattr(model, f"{word}_checkpointing_enable")(**{f"{word}_checkpointing_kwargs": options})
     try:
         yield
     finally:

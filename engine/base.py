@@ -38,12 +38,23 @@ class Base:
             raise NodeError("The base's weights changed during a run that should leave them alone.")
 
 
-def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | None = None) -> Base:
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Return the tokens that end an answer: the tokenizer's own, and those of the model's generation settings."""
+    stored = getattr(model, "generation_config", None)
+    ends = stored.eos_token_id if stored is not None else None
+    listed = ends if isinstance(ends, list) else [ends]
+    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
+
+
+def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | None = None, proven: bool = True) -> Base:
     """Load a base, quantized where its settings say so.
 
     :param weights: another directory with the weights: a base that was fine-tuned in full
+    :param proven: take its fingerprint, so that it can be proven unchanged
     :raises NodeError: when it cannot be loaded, or its tokenizer knows more words than it has rows for
     """
+    from transformers import GenerationConfig
+
     quiet_bitsandbytes()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trusted = settings["model"]["trust_remote_code"]
@@ -57,7 +68,12 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
         )
     model.requires_grad_(False)
     _keep_off_repacking(model)
-    return Base(model, tokenizer, device, fingerprint(model))
+    model.generation_config = GenerationConfig(  # the stored one may hold penalties, which would be in no key
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end_tokens(model, tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Base(model, tokenizer, device, fingerprint(model) if proven else ())
 
 
 def _load(path: str, settings: dict[str, Any], device: torch.device, trusted: bool) -> Any:

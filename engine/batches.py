@@ -65,11 +65,8 @@ def collate(tokens: Tokens, indexes: list[int], padding: int, device: torch.devi
 
 
 def prompts(tokens: Tokens, indexes: list[int], padding: int, device: torch.device) -> Batch:
-    """Return the prompts of some examples (all before the first supervised token), padded on the left."""
-    cut = []
-    for index in indexes:
-        ids, marks = tokens.example(index)
-        cut.append(ids[: int(marks.argmax())])
+    """Return the prompts of some examples, padded on the left."""
+    cut = [tokens.example(index)[0][: int(tokens.prompts[index])] for index in indexes]
     longest = max(len(ids) for ids in cut)
     input_ids = torch.full((len(cut), longest), padding)
     attention_mask = torch.zeros(len(cut), longest, dtype=torch.int64)

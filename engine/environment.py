@@ -13,17 +13,33 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "lorafile")
 
 @cache
 def gpus() -> tuple[dict[str, Any], ...]:
-    """Return name, memory in bytes and driver of each GPU that this machine and its torch can use."""
+    """Return index, name, memory in bytes and driver of each GPU that this process may use and its torch can use.
+
+    `CUDA_VISIBLE_DEVICES` is heeded: on a shared machine the others belong to somebody else.
+    """
     torch = installed("torch")
     if torch is not None and "+cpu" in torch:
         return ()
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ()
-    fields = [[part.strip() for part in line.split(",")] for line in lines]
-    return tuple({"name": name, "memory": int(memory) * 2**20, "driver": driver} for name, memory, driver in fields)
+    found = []
+    for index, uuid, name, memory, driver in ([part.strip() for part in line.split(",")] for line in lines):
+        # Memory that a GPU shares with its processor has no size of its own.
+        size = int(memory) * 2**20 if memory.isdigit() else None
+        found.append({"index": index, "uuid": uuid, "name": name, "memory": size, "driver": driver})
+    return tuple(_visible(found))
+
+
+def _visible(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the GPUs that `CUDA_VISIBLE_DEVICES` names, in its order; all of them where it is not set."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return found
+    words = [word.strip() for word in named.split(",") if word.strip()]
+    return [gpu for word in words for gpu in found if word == gpu["index"] or gpu["uuid"].startswith(word)]
 
 
 def device_class() -> str:

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from lorafile.engine.batches import Batch
+from lorafile.errors import NodeError
 
 
 def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -19,6 +20,8 @@ def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     output = model(
         input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, logits_to_keep=columns
     )
+    if output.logits.shape[1] != len(columns):
+        raise NodeError(f"{type(model).__name__} has no `logits_to_keep`, which this version needs to compute a loss.")
     rows, kept = predicts[:, columns].nonzero(as_tuple=True)
     targets = batch.input_ids[rows, columns[kept] + 1]
     return output.logits[rows, kept].float(), targets, rows

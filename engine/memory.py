@@ -1,6 +1,9 @@
 """Peak memory of a phase: what the allocator gave and held on a GPU; live tensors and resident size on a CPU."""
 
+import contextlib
 import gc
+import resource
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -54,7 +57,8 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak resident size (proc(5))
+        with contextlib.suppress(OSError):  # where it cannot be reset, the peak is that of the process so far
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5)
 
 
 def peak(device: torch.device, live: LiveTensors | None = None) -> tuple[int, int]:
@@ -65,6 +69,13 @@ def peak(device: torch.device, live: LiveTensors | None = None) -> tuple[int, in
     if device.type == "cuda":
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    resident = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return (live.peak if live else 0), int(resident.split()[1]) * 1024
+    return (live.peak if live else 0), _peak_resident()
+
+
+def _peak_resident() -> int:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) * 1024
+    except (OSError, StopIteration):  # no Linux
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

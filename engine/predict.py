@@ -13,6 +13,8 @@ from lorafile.engine.loss import supervised_logits
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
 
+_PIECE = 1024  # supervised tokens
+
 
 def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
     """Predict every example of one split and keep what came out, example by example."""
@@ -41,7 +43,9 @@ def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
 def likelihoods(model: Any, batch: Batch) -> list[dict[str, float]]:
     """Return for each example `log_likelihood` (nats, its supervised tokens), `tokens`, and `correct` (argmax)."""
     logits, targets, rows = supervised_logits(model, batch)
-    each = torch.log_softmax(logits.double(), dim=-1).gather(1, targets[:, None]).squeeze(1)
+    # In pieces: in double precision a whole batch's logits over a large vocabulary would be most of the memory.
+    pieces = zip(logits.split(_PIECE), targets.split(_PIECE), strict=True)
+    each = torch.cat([piece.double().log_softmax(-1).gather(1, aim[:, None]).squeeze(1) for piece, aim in pieces])
     hits = logits.argmax(dim=-1) == targets
     count = len(batch.indexes)
     sums = torch.zeros(count, dtype=torch.float64, device=each.device).index_add_(0, rows, each)
@@ -55,25 +59,7 @@ def likelihoods(model: Any, batch: Batch) -> list[dict[str, float]]:
 
 def generate(base: Base, model: Any, batch: Batch, new_tokens: int, least: int = 0) -> list[str]:
     """Return the greedy answer to each prompt, without special tokens."""
-    options = {
-        "do_sample": False,
-        "num_beams": 1,
-        "max_new_tokens": new_tokens,
-        "min_new_tokens": least,
-        "pad_token_id": base.tokenizer.pad_token_id,
-        "eos_token_id": end_tokens(base),
-        "temperature": None,
-        "top_p": None,
-        "top_k": None,
-    }
+    options = {"do_sample": False, "num_beams": 1, "max_new_tokens": new_tokens, "min_new_tokens": least}
     ids = model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **options)
     answers: list[str] = base.tokenizer.batch_decode(ids[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
     return answers
-
-
-def end_tokens(base: Base) -> list[int]:
-    """Return the tokens that end an answer: the tokenizer's own, and those of the model's generation settings."""
-    stored = getattr(base.model, "generation_config", None)
-    ends = stored.eos_token_id if stored is not None else None
-    listed = ends if isinstance(ends, list) else [ends]
-    return sorted({token for token in [*listed, base.tokenizer.eos_token_id] if token is not None})

@@ -4,13 +4,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lorafile.engine.lines import write_lines
 from lorafile.engine.request import Done, Request
 from lorafile.engine.rows import read_rows
 from lorafile.engine.templates import Example, check_columns, renderer
-from lorafile.engine.tokens import Tokens
+from lorafile.engine.tokens import Encoded, pack
 from lorafile.errors import NodeError
 
 
@@ -27,10 +25,11 @@ def prepare(request: Request, out: Path) -> Done:
     rows = split_rows(data["rows"], [Path(file) for file in request.paths["data"]])
     _check_columns(rows, data, request)
     render = renderer(data, lambda messages, opens: _chat(tokenizer, messages, opens))
-    kept, lines, cut, unknown = [], [], 0, 0
+    kept: list[Encoded] = []
+    lines, cut, unknown = [], 0, 0
     for number, row in rows:
         example = render(row)
-        ids, supervised = encode(tokenizer, example, data["completion_only_loss"])
+        ids, supervised, prompt = encode(tokenizer, example, data["completion_only_loss"])
         unknown += ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
         if len(ids) > data["max_length"]:
             cut += 1
@@ -38,12 +37,12 @@ def prepare(request: Request, out: Path) -> Done:
                 continue
             if data["too_long"] == "error":
                 raise NodeError(_too_long(number, len(ids), data, request))
-            ids, supervised = ids[: data["max_length"]], supervised[: data["max_length"]]
-        kept.append((ids, supervised))
-        lines.append({"row": number, "prompt": example.prompt, "reference": example.completion})
+        limit = data["max_length"]
+        kept.append(Encoded(ids[:limit], supervised[:limit], min(prompt, limit)))
+        lines.append({"row": number, "prompt": example.prompt, "reference": example.reference})
     figures = _figures(kept, cut, unknown)
     _check_supervised(figures, rows, request)
-    _pack(kept).save(out / "tokens.safetensors")
+    pack(kept).save(out / "tokens.safetensors")
     write_lines(out / "examples.jsonl.gz", lines)
     return Done(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz"])
 
@@ -69,18 +68,22 @@ def split_rows(rule: dict[str, Any], files: list[Path]) -> list[tuple[int, dict[
     return rows[rule["start"] : rule["stop"]]
 
 
-def encode(tokenizer: Any, example: Example, completion_only: bool) -> tuple[list[int], list[int]]:
-    """Return the token ids of an example, closed by the end token, and 1 for each that is supervised."""
-    prompt = list(tokenizer(example.prompt)["input_ids"]) if example.prompt else []
-    whole = list(tokenizer(example.prompt + example.completion)["input_ids"])
-    if whole and prompt and prompt[-1] == tokenizer.eos_token_id:
+def encode(tokenizer: Any, example: Example, completion_only: bool) -> tuple[list[int], list[int], int]:
+    """Return an example's token ids, closed by the end token; 1 for each that is supervised; its prompt's length."""
+    ends = tokenizer.eos_token_id
+
+    def ids_of(text: str, special: bool = not example.special) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=special)["input_ids"]) if text else []
+
+    prompt, whole = ids_of(example.prompt), ids_of(example.prompt + example.completion)
+    if not example.special and prompt and prompt[-1] == ends:
         prompt = prompt[:-1]  # a tokenizer that closes every text by itself
     if whole[: len(prompt)] != prompt:
-        whole = prompt + list(tokenizer(example.completion, add_special_tokens=False)["input_ids"])
-    if tokenizer.eos_token_id is not None and (not whole or whole[-1] != tokenizer.eos_token_id):
-        whole.append(tokenizer.eos_token_id)
-    first = len(prompt) if completion_only else 0
-    return whole, [int(position >= max(first, 1)) for position in range(len(whole))]
+        whole = prompt + ids_of(example.completion, special=False)
+    if ends is not None and ends not in whole[len(prompt) :]:
+        whole.append(ends)
+    first = max(len(prompt) if completion_only else 0, 1)  # nothing predicts the very first token
+    return whole, [int(position >= first) for position in range(len(whole))], len(prompt)
 
 
 def _chat(tokenizer: Any, messages: list[Any], opens: bool) -> str:
@@ -106,9 +109,9 @@ def _too_long(number: int, length: int, data: dict[str, Any], request: Request) 
     )
 
 
-def _figures(kept: list[tuple[list[int], list[int]]], cut: int, unknown: int) -> dict[str, float]:
-    tokens = sum(len(ids) for ids, _ in kept)
-    supervised = sum(sum(marks) for _, marks in kept)
+def _figures(kept: list[Encoded], cut: int, unknown: int) -> dict[str, float]:
+    tokens = sum(len(example.input_ids) for example in kept)
+    supervised = sum(sum(example.supervised) for example in kept)
     return {
         "examples": len(kept),
         "tokens": tokens,
@@ -116,7 +119,7 @@ def _figures(kept: list[tuple[list[int], list[int]]], cut: int, unknown: int) ->
         "supervised_fraction": supervised / tokens if tokens else 0.0,
         "too_long": cut,
         "unknown_tokens": unknown,
-        "longest": max((len(ids) for ids, _ in kept), default=0),
+        "longest": max((len(example.input_ids) for example in kept), default=0),
     }
 
 
@@ -129,12 +132,3 @@ def _check_supervised(figures: dict[str, float], rows: list[Any], request: Reque
         )
     if not figures["supervised_tokens"]:
         raise NodeError(f"data: no token of the {split} split ({name}) is supervised; are the completions empty?")
-
-
-def _pack(kept: list[tuple[list[int], list[int]]]) -> Tokens:
-    lengths = torch.tensor([0] + [len(ids) for ids, _ in kept])
-    return Tokens(
-        input_ids=torch.tensor([token for ids, _ in kept for token in ids], dtype=torch.int32),
-        supervised=torch.tensor([mark for _, marks in kept for mark in marks], dtype=torch.uint8),
-        offsets=lengths.cumsum(0),
-    )

@@ -20,7 +20,7 @@ from lorafile.engine.tokens import Tokens
 from lorafile.engine.train import Curve, Stepper, step_batches
 from lorafile.specs.settings import TrainTable
 
-_EVALUATED = 4  # batches
+_EVALUATED, _EVALUATED_AT_ONCE = 4, 16  # batches, and examples in each
 Figures = dict[str, Any]
 
 
@@ -32,7 +32,7 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reset_peak(device)
     started = time.perf_counter()
-    base = load_base(request.settings, request.paths)
+    base = load_base(request.settings, request.paths, proven=False)
     _synchronise(base)
     figures["load_seconds"] = time.perf_counter() - started
     _note(figures, "load", base, LiveTensors(base.model) if device.type == "cpu" else None)
@@ -40,7 +40,7 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
         if request.settings["adapter"]["method"] != "none":
             with checkpointed(model, request.settings["training"].get("gradient_checkpointing", False)):
                 figures |= _train(base, model, tokens, request, report)
-        figures |= _evaluate(base, model.eval(), tokens, request)
+        figures |= _evaluate(base, model.eval(), tokens)
         figures |= _generate(base, model, tokens, request, "")
         if hasattr(model, "merge_and_unload"):
             merged = model.merge_and_unload()
@@ -84,11 +84,11 @@ def _train(base: Base, model: Any, tokens: Tokens, request: Request, report: Rep
     return figures
 
 
-def _evaluate(base: Base, model: Any, tokens: Tokens, request: Request) -> Figures:
-    size = request.execution.get("per_device_eval_batch_size", 16)
+def _evaluate(base: Base, model: Any, tokens: Tokens) -> Figures:
     padding = base.tokenizer.pad_token_id or 0
     batches = [
-        collate(tokens, indexes, padding, base.device) for indexes in by_length(tokens.lengths(), size)[:_EVALUATED]
+        collate(tokens, indexes, padding, base.device)
+        for indexes in by_length(tokens.lengths(), _EVALUATED_AT_ONCE)[:_EVALUATED]
     ]
     figures: Figures = {}
 

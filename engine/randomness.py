@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
@@ -36,6 +37,22 @@ class SeededDropout(nn.Module):
             return x
         keep = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
         return x * keep / (1 - self.p)
+
+
+def drawn_again(generator: torch.Generator) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return the contexts of a checkpointed forward pass and of its recomputation: both see the same draws."""
+    state = generator.get_state()
+
+    @contextlib.contextmanager
+    def again() -> Iterator[None]:
+        now = generator.get_state()
+        generator.set_state(state)
+        try:
+            yield
+        finally:
+            generator.set_state(now)
+
+    return contextlib.nullcontext(), again()
 
 
 def seed_dropout(model: nn.Module, seed: int, device: torch.device) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from lorafile.errors import NodeError
 
 BUILTIN = "builtin:"
+_ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "config.json")
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 _SPLIT_WORDS = {
     "train": "train",
@@ -48,18 +49,40 @@ def data_files(where: Path, name: str | None = None) -> dict[str, list[Path]]:
     """
     if where.is_file():
         return {"train": [where]}
-    root = where / name if name and (where / name).is_dir() else where
+    root = _configuration(where, name)
     found: dict[str, list[Path]] = {}
     for file in sorted(root.rglob("*")):
-        if (
-            file.suffix in DATA_SUFFIXES
-            and file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(root).parts)
-        ):
-            found.setdefault(_split_of(file.relative_to(root)), []).append(file)
+        inside = file.relative_to(root)
+        if file.is_file() and _holds_rows(inside):
+            found.setdefault(_split_of(inside), []).append(file)
     if not found:
         raise NodeError(f"data.path: {root} holds no {', '.join(DATA_SUFFIXES)} file.")
+    for split, parts in found.items():
+        folders = sorted({file.parent.relative_to(root).as_posix() for file in parts})
+        if len(folders) > 1:
+            raise NodeError(
+                f"data.path: the {split} split of {root} lies in several directories ({', '.join(folders)}). "
+                "Say which one with data.name, or name it in data.path."
+            )
     return found
+
+
+def _configuration(where: Path, name: str | None) -> Path:
+    """Return the directory of one configuration of a data set."""
+    if name is None:
+        return where
+    folders = sorted(entry.name for entry in where.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if name not in folders:
+        raise NodeError(f'data.name: {where} has no directory "{name}"; it has: {", ".join(folders) or "none"}.')
+    return where / name
+
+
+def _holds_rows(file: Path) -> bool:
+    """Return whether a file can be data: neither hidden, nor one of those that describe a repository."""
+    about = file.name in _ABOUT or (
+        file.suffix == ".txt" and file.stem.lower() in ("readme", "license", "requirements")
+    )
+    return file.suffix in DATA_SUFFIXES and not about and not any(part.startswith(".") for part in file.parts)
 
 
 def read_rows(files: list[Path]) -> Iterator[dict[str, Any]]:
@@ -127,7 +150,7 @@ def _snapshot(name: str, kind: str, revision: str | None, download: bool) -> Pat
 def _jsonl(file: Path) -> Iterator[dict[str, Any]]:
     import json
 
-    with file.open(encoding="utf-8") as stream:
+    with file.open(encoding="utf-8-sig") as stream:
         for number, line in enumerate(_decoded(stream, file), 1):
             if line.strip():
                 try:
@@ -141,7 +164,7 @@ def _json(file: Path) -> Iterator[dict[str, Any]]:
     import json
 
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         if isinstance(error, UnicodeDecodeError) or "Extra data" not in str(error):
             raise NodeError(f"{file}: not valid JSON: {error}") from error
@@ -158,12 +181,17 @@ def _json(file: Path) -> Iterator[dict[str, Any]]:
 def _table(file: Path) -> Iterator[dict[str, Any]]:
     import csv
 
-    with file.open(encoding="utf-8", newline="") as stream:
-        yield from csv.DictReader(_decoded(stream, file), delimiter="\t" if file.suffix == ".tsv" else ",")
+    csv.field_size_limit(2**31 - 1)  # a document may be longer than the 128 KiB that the module allows at first
+    delimiter = "\t" if file.suffix == ".tsv" else ","
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        try:
+            yield from csv.DictReader(_decoded(stream, file), delimiter=delimiter)
+        except csv.Error as error:
+            raise NodeError(f"{file}: not a readable table: {error}") from error
 
 
 def _text(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8") as stream:
+    with file.open(encoding="utf-8-sig") as stream:
         for line in _decoded(stream, file):
             if line.strip():
                 yield {"text": line.rstrip("\n")}

@@ -27,17 +27,23 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
         return Done("interrupted", "Stopped on request.")
     except NodeError as error:
         return Done("failed", str(error))
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        bases.drop()
-        return Done("out-of-memory", f"The device has not enough memory: {_first_line(error)}")
     except Exception as error:  # whatever it was, it is this node's outcome and not the study's end
         bases.drop()
+        if _is_out_of_memory(error):
+            return Done("out-of-memory", f"The device has not enough memory: {_first_line(error)}", request.execution)
         if "No space left on device" in str(error):
-            return Done("failed", f"The disk that holds {out} is full. Free some space and run the same command again.")
+            told = f"No space left on the disk that holds {out}. Free some space and run the same command again."
+            return Done("failed", told)
         with contextlib.suppress(OSError):
             (out / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
         files = ["traceback.txt"] if (out / "traceback.txt").is_file() else []
         return Done("failed", f"{type(error).__name__}: {_first_line(error)}", files=files)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(sign in str(error) for sign in ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"))
 
 
 def _first_line(error: BaseException) -> str:

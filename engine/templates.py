@@ -38,10 +38,16 @@ REQUIRED = {
 
 @dataclass(frozen=True)
 class Example:
-    """One example as text: what the model reads, and what it should write."""
+    """One example as text: what the model reads, and what it should write.
+
+    :ivar reference: the answer that a greedy one is held against
+    :ivar special: whether the text already holds the tokenizer's special tokens, as a chat template's does
+    """
 
     prompt: str
     completion: str
+    reference: str
+    special: bool = False
 
 
 def detect(columns: list[str], path: str) -> str:
@@ -101,12 +107,12 @@ def renderer(data: dict[str, Any], chat: Callable[[list[Any], bool], str]) -> Ca
     if data["template"] or data["format"] in TEMPLATES:
         written = data["template"]
         prompt, completion = (written["prompt"], written["completion"]) if written else TEMPLATES[data["format"]][:2]
-        return lambda row: Example(fill(prompt, named(row)), fill(completion, named(row)))
+        return lambda row: _answered(fill(prompt, named(row)), fill(completion, named(row)))
     if data["format"] == "alpaca":
         return lambda row: _alpaca(named(row))
     if data["format"] == "chat":
         return lambda row: _chat(named(row), chat)
-    return lambda row: Example("", str(named(row)["text"]))
+    return lambda row: _answered("", str(named(row)["text"]))
 
 
 def fill(template: str, row: dict[str, Any]) -> str:
@@ -126,9 +132,13 @@ def fill(template: str, row: dict[str, Any]) -> str:
     return "".join(parts)
 
 
+def _answered(prompt: str, completion: str) -> Example:
+    return Example(prompt, completion, completion)
+
+
 def _alpaca(row: dict[str, Any]) -> Example:
     template = ALPACA_INPUT if str(row.get("input", "")).strip() else ALPACA
-    return Example(fill(template, row), str(row["output"]))
+    return _answered(fill(template, row), str(row["output"]))
 
 
 def _chat(row: dict[str, Any], chat: Callable[[list[Any], bool], str]) -> Example:
@@ -139,4 +149,4 @@ def _chat(row: dict[str, Any], chat: Callable[[list[Any], bool], str]) -> Exampl
     whole = chat(messages, False)
     if not whole.startswith(prompt):
         raise NodeError("data: the tokenizer's chat template does not open the assistant's turn as it writes it.")
-    return Example(prompt, whole[len(prompt) :])
+    return Example(prompt, whole[len(prompt) :], str(messages[-1]["content"]), special=True)

@@ -8,17 +8,28 @@ from safetensors.torch import load_file, save_file
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """One example: its token ids, 1 for each that is supervised, and how many of them are its prompt."""
+
+    input_ids: list[int]
+    supervised: list[int]
+    prompt: int
+
+
+@dataclass(frozen=True)
 class Tokens:
     """Examples of one split.
 
     :ivar input_ids: int32 [T], all examples one after another
     :ivar supervised: uint8 [T], 1 where the token is in the loss
     :ivar offsets: int64 [n + 1], where each example begins and the last one ends
+    :ivar prompts: int64 [n], how many tokens of each example are its prompt
     """
 
     input_ids: torch.Tensor
     supervised: torch.Tensor
     offsets: torch.Tensor
+    prompts: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -35,9 +46,19 @@ class Tokens:
 
     def save(self, file: Path) -> None:
         """Write the tensors."""
-        save_file({"input_ids": self.input_ids, "supervised": self.supervised, "offsets": self.offsets}, file)
+        save_file(dict(self.__dict__), file)
 
     @classmethod
     def load(cls, file: Path | str) -> "Tokens":
         """Map the tensors from disk."""
         return cls(**load_file(file))
+
+
+def pack(examples: list[Encoded]) -> Tokens:
+    """Return examples as flat tensors."""
+    return Tokens(
+        input_ids=torch.tensor([token for example in examples for token in example.input_ids], dtype=torch.int32),
+        supervised=torch.tensor([mark for example in examples for mark in example.supervised], dtype=torch.uint8),
+        offsets=torch.tensor([0] + [len(example.input_ids) for example in examples]).cumsum(0),
+        prompts=torch.tensor([example.prompt for example in examples]),
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.base import Bases
-from lorafile.engine.environment import environment
+from lorafile.engine.environment import environment, gpus
 from lorafile.engine.events import Event
 from lorafile.engine.request import Request, Stopped
 from lorafile.engine.run import run
@@ -25,7 +25,8 @@ def serve(connection: Connection, staging: str, threads: int, gpu: int | None) -
     The other end sends a list of requests; `stop` while one is being done; `stored` when all its files are.
     """
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus()[gpu]["index"]
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order in which the driver counts them, too
     _write_to(Path(staging) / "worker.log")
     import torch
 
@@ -39,9 +40,7 @@ def serve(connection: Connection, staging: str, threads: int, gpu: int | None) -
             _serve_group(connection, group, directory, where, bases)
             connection.send(Event("idle"))
     except (EOFError, BrokenPipeError):
-        pass  # the applying process is gone; what it recorded is recorded
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        pass  # the applying process is gone; what it recorded is recorded, and the next one clears what is left
 
 
 def _write_to(log: Path) -> None:

@@ -12,6 +12,7 @@ from lorafile.engine.environment import device_class, environment
 from lorafile.engine.events import Event
 from lorafile.engine.lines import read_lines, write_lines
 from lorafile.engine.request import Done, Request
+from lorafile.errors import StateError
 from lorafile.executors import Desk, Executor, Group
 from lorafile.graph import GraphNode
 from lorafile.groups import Places, groups, read_digests
@@ -122,6 +123,8 @@ class Applier:
         self.applied.attempts.append(stored)
         for watcher in self.watchers:
             watcher.ended(node, stored)
+        if done.outcome == "failed" and "No space left" in done.message:
+            raise StateError(done.message)  # the next node would be paid for, and lost in the same way
 
     def _score_what_is_ready(self) -> None:
         """Score every split whose predictions are all there."""

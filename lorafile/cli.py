@@ -222,6 +222,8 @@ def apply(spec: Path, state: Path | None, yes: bool, workers: int | None, lock_t
     planned = study.plan()
     views.show_plan(planned, out)
     if not planned.work:
+        if planned.summary()["undeclared"]:
+            study.apply(planned, lock_timeout=lock_timeout)  # notes what the study declares now
         return 0
     if not yes:
         if not sys.stdin.isatty():

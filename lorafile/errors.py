@@ -53,7 +53,7 @@ class MissingExtra(LoraError):
         )
 
 
-class Interrupted(LoraError):
-    """The user pressed Ctrl-C; what had finished is recorded."""
+class StalePlan(LoraError):
+    """An approved plan no longer holds: what it was made from has changed."""
 
-    exit_code = 130
+    exit_code = 5

@@ -47,7 +47,7 @@ def device(gpu: str | None = None) -> Device:
         if match is None:
             raise LoraError(f'--gpu: "{gpu}" is not a size of memory; write for example --gpu 24GB')
         return Device(f"a GPU of {gpu}", int(float(match[1]) * _UNITS[match[2].lower()]))
-    if gpus():
+    if gpus() and gpus()[0]["memory"]:
         return Device(gpus()[0]["name"], gpus()[0]["memory"])
     return Device("this machine's memory", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 

@@ -1,5 +1,6 @@
 """State to results: a study's finished work as the tables that analyses read."""
 
+import math
 from typing import Any
 
 from lorafile.engine.lines import read_lines
@@ -68,13 +69,24 @@ def _run(
     run |= {"outcome": last.outcome if last else "missing", "message": last.message if last else "", "key": leading}
     for split, key in replicate.score.items():
         scored = results.get(key)
-        if scored is not None:
+        if scored is None and run["outcome"] == "done":
+            run |= _unscored(replicate, split, history)
+        elif scored is not None:
             run |= {f"{split}.{name}": value for name, value in scored.figures.items()}
-        elif run["outcome"] == "done":
-            run["outcome"] = "missing"  # trained, but not yet scored
+            if not all(math.isfinite(value) for value in scored.figures.values()):
+                run |= {"outcome": "diverged", "message": f"a figure on {split} is no finite number"}
     if replicate.train and last is not None:
         run |= {name: last.figures.get(name) for name in _TRAIN_FIGURES}
     return run
+
+
+def _unscored(replicate: Replicate, split: str, history: dict[str, list[Attempt]]) -> dict[str, Any]:
+    """Return how a run stands that is trained, but has no figures: as its predictions ended, or not yet done."""
+    for (of_split, _), key in replicate.predict.items():
+        attempts = history.get(key, [])
+        if of_split == split and attempts and attempts[-1].outcome != "done":
+            return {"outcome": attempts[-1].outcome, "message": attempts[-1].message}
+    return {"outcome": "missing", "message": "not predicted and scored yet"}
 
 
 def _configuration(c: Configuration, everyone: tuple[Configuration, ...], runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -144,14 +156,15 @@ def _environments(plan: Plan) -> list[dict[str, Any]]:
 
 def _data(plan: Plan) -> dict[str, Any]:
     spec = plan.graph.spec
-    lock = plan.graph.lock.data[identity(spec.tables.data)]
+    prepared = plan.graph.splits[spec.configurations[0].name]
+    form = plan.graph.nodes[next(iter(prepared.values()))].settings["data"]["format"]
     splits = {}
-    for split, key in plan.graph.splits[spec.configurations[0].name].items():
+    for split, key in prepared.items():
         splits[split] = plan.results[key].figures if key in plan.results else {}
     table = spec.tables.data
     return {
         "path": table.path,
-        "format": "template" if table.template else lock.format,
+        "format": form,
         "max_length": table.max_length,
         "splits": splits,
     }

@@ -7,12 +7,14 @@ from typing import Any
 
 import rfc8785
 
-from lorafile.engine.templates import check_columns
+from lorafile.engine.templates import check_columns, detect
 from lorafile.errors import NodeError
 from lorafile.lockfile import DataLock, Lock, ModelLock, identity
 from lorafile.metrics import METRICS
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.modules import layer_indexes, target_names
+from lorafile.specs.settings import DataTable
+from lorafile.specs.snapshot import snapshot
 from lorafile.splits import Rows, draw
 
 # Raised when a change in the code of a kind can change its result: a new key, and a reason in the plan.
@@ -103,7 +105,9 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
     :raises NodeError: when a target is nowhere in the model
     """
     model = lock.models[identity(configuration.model)]
-    dtype = model.dtype if configuration.model.dtype == "auto" else configuration.model.dtype
+    # Small steps are lost in half-precision weights: all weights are trained in float32 unless the spec says otherwise.
+    own = "float32" if configuration.method == "full" else model.dtype
+    dtype = own if configuration.model.dtype == "auto" else configuration.model.dtype
     sections: dict[str, Any] = {
         "model": {
             "weights": model.weights,
@@ -140,7 +144,7 @@ def _layers(word: str, model: ModelLock) -> list[int]:
 
 def layer_count(modules: dict[str, list[int]]) -> int:
     """Return the number of numbered blocks of a model."""
-    return 1 + max((int(part) for name in modules for part in name.split(".") if part.isdigit()), default=-1)
+    return 1 + max((next(int(part) for part in name.split(".") if part.isdigit()) for name in modules), default=-1)
 
 
 def section_digest(section: Any) -> str:
@@ -156,13 +160,15 @@ def section_digest(section: Any) -> str:
 _DIGESTS: dict[int, tuple[Any, str]] = {}  # a section is shared by all seeds of a configuration: hash it once
 
 
+def _is_off(name: str, value: Any) -> bool:
+    """Return whether a setting is off: unset, empty, or false where PEFT's own default is not true."""
+    by_default_on = snapshot()["LoraConfig"][name]["default"] is True
+    return value is None or value in ([], {}) or (value is False and not by_default_on)
+
+
 def _without_off(settings: dict[str, Any]) -> dict[str, Any]:
     """Leave out what is off, so that a setting that a new PEFT adds, off by default, changes no key."""
-    return {
-        key: value
-        for key, value in settings.items()
-        if value is not None and value is not False and value not in ([], {})
-    }
+    return {name: value for name, value in settings.items() if not _is_off(name, value)}
 
 
 def _replicates(spec: Spec) -> Iterator[tuple[Configuration, int | None]]:
@@ -183,11 +189,13 @@ def _add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
         drawn = draw(table.split, table.split_seed, lock.rows)
     except ValueError as error:
         raise graph.spec.error(("data", "split"), str(error)) from error
-    for rows in drawn.values():
+    for split, rows in drawn.items():
         try:
-            check_columns(_data_section(configuration, lock, rows), lock.columns, table.path)
+            check_columns(_data_section(configuration, lock, rows, split), lock.columns, table.path)
         except NodeError as error:
             raise graph.spec.error(("data", "template" if table.template else "format"), str(error)) from error
+    if "exact_match" in graph.spec.tables.evaluate.metrics and _format(table, lock) == "text":
+        raise graph.spec.error(("evaluate", "metrics"), "exact_match needs answers; plain text has none")
     profiled = graph.spec.tables.profile.enabled
     if "train" not in drawn and (profiled or configuration.method != "none"):
         raise graph.spec.error(("data", "split"), "says nothing of train, and something is to be trained or measured")
@@ -197,7 +205,10 @@ def _add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
     for split, rows in drawn.items():
         if split == "train" and configuration.method == "none" and not profiled:
             continue
-        sections = {"data": _data_section(configuration, lock, rows), "tokenizer": _tokenizer(graph, configuration)}
+        sections = {
+            "data": _data_section(configuration, lock, rows, split),
+            "tokenizer": _tokenizer(graph, configuration),
+        }
         address = f"data/{split}:prepare"
         taken = any(node.address == address for node in graph.nodes.values())
         key = graph.add(
@@ -216,18 +227,26 @@ def _tokenizer(graph: Graph, configuration: Configuration) -> str:
     return graph.lock.models[identity(configuration.model)].tokenizer
 
 
-def _data_section(configuration: Configuration, lock: DataLock, rows: Rows) -> dict[str, Any]:
+def _data_section(configuration: Configuration, lock: DataLock, rows: Rows, split: str) -> dict[str, Any]:
     table = configuration.data
     return {
         "digest": lock.digests[rows.source],
         "rows": {"seed": rows.seed, "start": rows.start, "stop": rows.stop},
-        "format": lock.format if table.format == "auto" else table.format,
+        "format": _format(table, lock),
         "template": table.template.model_dump() if table.template else None,
         "columns": table.columns,
         "max_length": table.max_length,
         "too_long": table.too_long,
-        "completion_only_loss": table.completion_only_loss,
+        # Held-out losses are of the answer alone, so that they compare whatever the training loss was.
+        "completion_only_loss": table.completion_only_loss or split != "train",
     }
+
+
+def _format(table: DataTable, lock: DataLock) -> str:
+    """Return the format of a data set: what the spec says, or what its columns tell."""
+    if table.template:
+        return "template"
+    return detect([*lock.columns, *table.columns], table.path) if table.format == "auto" else table.format
 
 
 def _add_replicate(graph: Graph, configuration: Configuration, seed: int | None) -> Replicate:

@@ -1,6 +1,7 @@
 """A plan's work as groups for an executor, and a group as requests for the engine."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lorafile.engine.request import Request, base_identity
@@ -44,7 +45,14 @@ class Places:
     objects: Objects
 
     def __post_init__(self) -> None:
+        self._models: dict[tuple[str, str | None], Path] = {}
         self._configurations = {configuration.name: configuration for configuration in self.graph.spec.configurations}
+
+    def _model(self, path: str, revision: str | None) -> Path:
+        """Return a model's directory; a hub is asked once, not for every node."""
+        if (path, revision) not in self._models:
+            self._models[path, revision] = find_model(path, revision, self.graph.spec.file.parent)
+        return self._models[path, revision]
 
     def requests(self, group: Group, results: dict[str, Attempt]) -> list[Request]:
         """Return what is left to do of a group; a node whose input did not come is left out."""
@@ -88,11 +96,10 @@ class Places:
         return {name: str(self.objects.path(digest)) for name, digest in attempt.outputs.items()}
 
     def _paths(self, node: GraphNode, configuration: Configuration) -> dict[str, Any]:
-        base = self.graph.spec.file.parent
         model, data = configuration.model, configuration.data
         lock = self.graph.lock
         paths: dict[str, Any] = {
-            "model": str(find_model(model.path, lock.models[identity(model)].revision or model.revision, base)),
+            "model": str(self._model(model.path, lock.models[identity(model)].revision or model.revision)),
             "model_name": model.path,
             "trust_remote_code": model.trust_remote_code,
         }
@@ -100,7 +107,8 @@ class Places:
             rows = node.settings["data"]
             entry = lock.data[identity(data)]
             source = next(split for split, digest in entry.digests.items() if digest == rows["digest"])
-            files = data_files(find_data(data.path, entry.revision or data.revision, base), data.name)[source]
+            where = find_data(data.path, entry.revision or data.revision, self.graph.spec.file.parent)
+            files = data_files(where, data.name)[source]
             paths |= {"data": [str(file) for file in files], "split": node.split, "data_name": data.path}
         return paths
 

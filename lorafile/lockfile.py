@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.rows import data_files, find_data, find_model, read_rows
-from lorafile.engine.templates import detect
 from lorafile.errors import LoraError, NodeError
 from lorafile.specs import Spec
 from lorafile.specs.settings import DataTable, ModelTable
@@ -52,13 +51,12 @@ class ModelLock:
 
 @dataclass(frozen=True)
 class DataLock:
-    """A data set by content: digest and number of rows of each of its own splits, its columns, its format."""
+    """A data set by content: digest and number of rows of each of its own splits, and its columns."""
 
     revision: str | None
     digests: dict[str, str]
     rows: dict[str, int]
     columns: list[str]
-    format: str
 
 
 @dataclass(frozen=True)
@@ -152,11 +150,12 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
     meaning = {key: value for key, value in settings.items() if key not in _CONFIG_NOISE}
     generation = directory / "generation_config.json"
     ends = _read_json(generation).get("eos_token_id") if generation.is_file() else None
+    code = [(file.name, sha256(file)) for file in directory.glob("*.py")]
     tokenizer = [file for file in directory.iterdir() if file.name.startswith(_TOKENIZER) and file.is_file()]
     return ModelLock(
         revision=_commit(directory),
         weights=_digest((file.name, sha256(file)) for file in weights),
-        config=_digest([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends))]),
+        config=_digest([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code]),
         tokenizer=_digest((file.name, sha256(file)) for file in tokenizer),
         dtype=_dtype(settings, tensors),
         parameters=sum(_size(shape) for _, (_, shape) in tensors),
@@ -170,7 +169,7 @@ def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> Da
     """Return a data set's lock entry from its files; rows are counted again only where a digest changed."""
     where = find_data(table.path, table.revision, base)
     files = data_files(where, table.name)
-    digests = {split: _digest((file.name, sha256(file)) for file in parts) for split, parts in files.items()}
+    digests = {split: data_digest(parts) for split, parts in files.items()}
     if known is not None and known.digests == digests:
         return known
     rows: dict[str, int] = {}
@@ -183,9 +182,13 @@ def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> Da
         rows[split] = count
     if not any(rows.values()):
         raise NodeError(f"data.path: {where} is empty: it has no rows.")
-    named = [*columns, *table.columns]
-    wanted = "template" if table.template else table.format
-    return DataLock(_commit(where), digests, rows, columns, detect(named, table.path) if wanted == "auto" else wanted)
+    return DataLock(_commit(where), digests, rows, columns)
+
+
+def data_digest(files: list[Path]) -> str:
+    """Return the digest of the rows of some files: their bytes in order, and how to read them, but no name."""
+    rows = [(file.suffix, sha256(file)) for file in files]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def weight_files(directory: Path) -> list[Path]:

@@ -100,7 +100,7 @@ class _Maker:
             self.results[node.key] = finished
             self.decided[node.key] = self._finished(node, finished)
         elif attempts:
-            self.decided[node.key] = self._unfinished(attempts[-1])
+            self.decided[node.key] = self._unfinished(node, attempts[-1])
         else:
             self.decided[node.key] = (Action.RUN, self._why_new(node))
 
@@ -127,11 +127,14 @@ class _Maker:
             return Action.DRIFT, f"done elsewhere: {moved}"
         return Action.REUSE, attempt.message if attempt.outcome == "diverged" else "done"
 
-    def _unfinished(self, last: Attempt) -> tuple[Action, str]:
+    def _unfinished(self, node: GraphNode, last: Attempt) -> tuple[Action, str]:
         if last.outcome == "out-of-memory":
             had, has = last.environment.get("device_memory") or 0, self.today["device_memory"] or 0
             if has > had:
                 return Action.RETRY, f"ran out of memory on {last.device}; {self.device} has more"
+            batch, now = "per_device_eval_batch_size", self.graph.spec.tables.evaluate.per_device_eval_batch_size
+            if node.kind == "predict" and now < last.figures.get(batch, 0):
+                return Action.RETRY, f"ran out of memory at {batch} = {last.figures[batch]}; it is {now} now"
             return Action.REUSE, f"ran out of memory on {last.device}, and this device has no more: that is the result"
         return Action.RETRY, f"{last.outcome}: {last.message}"
 

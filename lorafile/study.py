@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lorafile import specs
 from lorafile.apply import Applied, Applier, Progress
 from lorafile.engine.environment import gpus, installed
-from lorafile.errors import MissingExtra
+from lorafile.errors import MissingExtra, StalePlan
 from lorafile.forecast import forecasts
 from lorafile.gather import gather
 from lorafile.graph import build
@@ -81,14 +81,23 @@ class Study:
         applier: Applier
         with State.write(self.state, lock_timeout) as state:
             approved = plan or self.plan()
+            self._check_unchanged(approved)
             plan = self._still_missing(approved, state)
-            if not lock_file(self.spec).exists():
-                lock_file(self.spec).write_text(plan.graph.lock.text(), encoding="utf-8")
             staging = self.state / "staging"
             shutil.rmtree(staging, ignore_errors=True)  # what a killed apply left; we hold the lock
             applier = Applier(plan, state, self.executor(plan, workers), watchers or [])
             with stop_on_interrupt(applier):
                 return applier.run()
+
+    def _check_unchanged(self, approved: Plan) -> None:
+        """Pin what is new in the lock, and refuse a plan whose model or data are no longer what they were."""
+        now, _ = resolve(self.spec, approved.graph.lock)
+        if now != approved.graph.lock:
+            raise StalePlan("The model or the data changed after the plan was made. Plan again.")
+        known = read_lock(self.spec)
+        names = {*now.models, *now.data}
+        if known is None or names - {*known.models, *known.data}:
+            lock_file(self.spec).write_text(now.text(), encoding="utf-8")
 
     def executor(self, plan: Plan, workers: int | None = None) -> "LocalExecutor":
         """Return the local executor with as many workers as the device can use well."""

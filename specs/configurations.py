@@ -103,7 +103,7 @@ def lora_settings(table: LoraSettings) -> dict[str, Any]:
     settings["lora_alpha"] = int(alpha) if float(alpha).is_integer() else float(alpha)
     if isinstance(settings["layers_to_transform"], int):
         settings["layers_to_transform"] = [settings["layers_to_transform"]]
-    for name in ("layers_to_transform", "target_modules", "exclude_modules", "modules_to_save"):
+    for name in ("layers_to_transform", "target_modules", "exclude_modules"):
         if isinstance(settings[name], list):
             settings[name] = sorted(set(settings[name]))
     return settings

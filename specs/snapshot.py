@@ -32,6 +32,7 @@ _LORA_TYPES: dict[str, Any] = {
     "lora_dropout": Share,
     "target_modules": Text | Annotated[list[Text], Field(min_length=1)],
     "init_lora_weights": bool | Literal["gaussian"],
+    "bias": Literal["none"],  # the others train the base's own biases, in place
     # Empty would be every layer to PEFT; the words are ours, because a preset cannot know the number of layers.
     "layers_to_transform": LayerWord | Natural | Annotated[list[Natural], Field(min_length=1)] | None,
     "rank_pattern": dict[Pattern, Positive],
@@ -56,8 +57,7 @@ _LORA_HELP = {
     "use_rslora": "Scale by alpha / √r instead of alpha / r (rank-stabilized LoRA, arXiv 2312.03732).",
     "use_dora": "Learn magnitude and direction apart (DoRA, arXiv 2402.09353): better at low ranks, slower.",
     "lora_bias": "A bias term in the adapter's second matrix.",
-    "bias": "Which biases of the base are trained as well.",
-    "modules_to_save": "Modules beside the adapter that are trained whole, and saved with it.",
+    "bias": "Which biases of the base are trained as well: none, in this version.",
     "fan_in_fan_out": "The layer stores its weight as (in, out), as GPT-2 does; PEFT sees that by itself.",
     "rank_pattern": 'Ranks of single modules: `{ "q_proj" = 4 }`; names or regular expressions for the end of a path.',
     "alpha_pattern": "As `rank_pattern`, for alpha.",
@@ -86,6 +86,7 @@ NOT_YET: frozenset[str] = frozenset(
         "layer_replication",
         "loftq_config",
         "lora_ga_config",
+        "modules_to_save",
         "monteclora_config",
         "qalora_group_size",
         "target_parameters",

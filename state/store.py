@@ -74,10 +74,12 @@ class State:
     @contextlib.contextmanager
     def write(cls, directory: Path, lock_timeout: float = 0.0) -> Iterator["WritableState"]:
         """Open a state as its only writer; it is made, or brought to this version's schema, where needed."""
-        with explained(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            with writer_lock(directory, lock_timeout), contextlib.closing(WritableState(directory)) as state:
-                yield state
+        with contextlib.ExitStack() as stack:
+            with explained(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(writer_lock(directory, lock_timeout))
+                state = stack.enter_context(contextlib.closing(WritableState(directory)))
+            yield state
 
     def latest(self, keys: Iterable[str] | None = None) -> dict[str, list[Attempt]]:
         """Return key -> its attempts, oldest first, for some keys or for all."""

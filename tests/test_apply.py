@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 from lorafile import Study
-from lorafile.errors import StateError
+from lorafile.errors import StalePlan, StateError
 from lorafile.graph import GraphNode
 from lorafile.plan import Action, Plan
 from lorafile.state import Attempt, State
@@ -265,8 +265,39 @@ def test_a_disk_that_fills_up_is_a_sentence_and_keeps_what_had_finished(spec_fil
         except StateError as error:
             told = [str(error)]
         assert told
-        assert all("is full" in sentence for sentence in told), told
+        assert all("is full" in sentence or "No space left on the disk" in sentence for sentence in told), told
         finished = [change for change in small.plan().changes if change.action is Action.REUSE]
         assert {change.kind for change in finished} >= {"prepare", "train"}
     finally:
         subprocess.run(["umount", "-l", mount], check=True)
+
+
+def test_predictions_that_ran_out_of_memory_are_tried_again_with_a_smaller_batch(spec_file: Path) -> None:
+    from lorafile.state import Node
+
+    study(spec_file, "").apply()
+    text = spec_file.read_text(encoding="utf-8")
+    spec_file.write_text(text.replace('["log_loss"]', '["log_loss", "exact_match"]'), encoding="utf-8")
+    graph = load(spec_file).plan().graph
+    nodes = [n for n in graph.nodes.values() if n.kind == "predict" and n.settings["task"]["output"] == "generation"]
+    with State.write(spec_file.parent / ".lora") as state:
+        for node in nodes:
+            lost = Attempt(node.key, "predict", "out-of-memory", figures={"per_device_eval_batch_size": 16})
+            state.record(Node(node.key, node.kind, 1, node.settings, node.inputs), lost, {})
+    assert not addresses(load(spec_file).plan(), "predict")
+    assert list(load(spec_file).results()["outcome"]) == ["out-of-memory"] * 2
+    smaller = text.replace('["log_loss"]', '["log_loss", "exact_match"]\nper_device_eval_batch_size = 2')
+    spec_file.write_text(smaller, encoding="utf-8")
+    assert len(addresses(load(spec_file).plan(), "predict")) == 4
+
+
+def test_data_that_change_after_the_plan_are_refused(spec_file: Path, rows_file: Path) -> None:
+    own = spec_file.parent / "rows.jsonl"
+    own.write_bytes(rows_file.read_bytes())
+    text = spec_file.read_text(encoding="utf-8").replace(str(rows_file), "rows.jsonl")
+    spec_file.write_text(text, encoding="utf-8")
+    approved = load(spec_file).plan()
+    with own.open("a", encoding="utf-8") as stream:
+        stream.write('{"prompt": "new", "completion": "row"}\n')
+    with pytest.raises(StalePlan, match="changed after the plan"):
+        load(spec_file).apply(approved)

@@ -82,7 +82,7 @@ def test_what_is_not_there_is_said_before_anything_is_paid(
     tmp_path: Path, tiny_model: Path, rows_file: Path, old: str, new: str, words: str
 ) -> None:
     (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
-    (tmp_path / "strange.jsonl").write_text('{"a": 1, "b": 2}\n', encoding="utf-8")
+    (tmp_path / "strange.jsonl").write_text('{"a": 1, "b": 2}\n' * 20, encoding="utf-8")
     (tmp_path / "broken.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n', encoding="utf-8")
     names = {"{empty}": "empty.jsonl", "{strange}": "strange.jsonl", "{broken}": "broken.jsonl"}
     paths = {"{model}": str(tiny_model), "{data}": str(rows_file), old: names.get(new, new)}

@@ -169,3 +169,33 @@ def test_a_split_that_asks_for_too_much_is_located_in_the_spec(tmp_path: Path) -
     spec = specs.load(file)
     with pytest.raises(SpecError, match=r"study.toml:9:1: data.split: train asks for 10000 rows"):
         build(spec, resolve(spec, None)[0])
+
+
+def test_what_is_off_is_left_out_and_what_is_switched_off_is_not() -> None:
+    text = SPEC + "[lora]\ninit_lora_weights = {}\nuse_dora = false\n"
+    on, off = (graph(text.format(value)).sections["rank/r=4"]["adapter"] for value in ("true", "false"))
+    assert (on["init_lora_weights"], off["init_lora_weights"]) == (True, False)
+    assert "use_dora" not in on
+
+
+def test_all_weights_are_trained_in_float32_unless_the_spec_says_otherwise() -> None:
+    assert graph().sections["baselines/method=full"]["model"]["dtype"] == "float32"
+    half = graph(SPEC.replace("[data]", 'dtype = "bfloat16"\n[data]')).sections
+    assert half["baselines/method=full"]["model"]["dtype"] == "bfloat16"
+
+
+def test_held_out_losses_are_of_the_answer_whatever_training_saw() -> None:
+    found = graph(SPEC.replace("[evaluate]", "completion_only_loss = false\n[evaluate]"))
+    seen = {
+        node.split: node.settings["data"]["completion_only_loss"]
+        for node in found.nodes.values()
+        if node.kind == "prepare"
+    }
+    assert seen == {"train": False, "validation": True, "test": True}
+
+
+def test_layers_are_counted_and_experts_are_not() -> None:
+    from lorafile.graph import layer_count
+
+    modules = {f"model.layers.{layer}.mlp.experts.{expert}.w1": [1, 1] for layer in range(2) for expert in range(64)}
+    assert layer_count(modules) == 2

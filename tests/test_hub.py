@@ -50,7 +50,7 @@ def test_a_hub_name_is_the_same_model_as_its_files(tiny_model: Path, tmp_path: P
 def test_a_hub_data_set_is_found_with_its_splits(tmp_path: Path) -> None:
     lock = lock_data(DataTable(path="org/rows"), tmp_path)
     assert lock.rows == {"train": 40}
-    assert lock.format == "completion"
+    assert lock.columns == ["prompt", "completion"]
     assert lock.revision == COMMIT
 
 

@@ -87,6 +87,34 @@ def test_formats() -> None:
     assert render({"template": template}, {"q": "{a}", "a": "x"}) == ("Q: {a}\n{A}:", " x")
 
 
+def test_a_byte_order_mark_and_long_fields_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfprompt,completion\n" + b"x" * 200_000 + b",y\n")
+    (row,) = read_rows([tmp_path / "a.csv"])
+    assert list(row) == ["prompt", "completion"]
+
+
+def test_one_split_in_several_directories_is_refused_and_a_name_chooses(tmp_path: Path) -> None:
+    for folder in ("main", "socratic"):
+        (tmp_path / folder).mkdir()
+        written(tmp_path / folder / "train.jsonl")
+    (tmp_path / "README.txt").write_text("about", encoding="utf-8")
+    with pytest.raises(NodeError, match=r"several directories \(main, socratic\)"):
+        data_files(tmp_path)
+    assert list(data_files(tmp_path, "main")) == ["train"]
+    with pytest.raises(NodeError, match="it has: main, socratic"):
+        data_files(tmp_path, "../main")
+
+
+def test_a_data_digest_knows_the_order_of_files_and_not_their_names(tmp_path: Path) -> None:
+    from lorafile.lockfile import data_digest
+
+    a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    a.write_text("{}", encoding="utf-8")
+    b.write_text('{"x": 1}', encoding="utf-8")
+    assert data_digest([a, b]) != data_digest([b, a])
+    assert data_digest([a]) == data_digest([a.rename(tmp_path / "c.jsonl")])
+
+
 def test_a_chat_row_has_to_end_with_the_assistant() -> None:
     with pytest.raises(NodeError, match="end with the assistant's turn"):
         render({"format": "chat"}, {"messages": [{"role": "user", "content": "hi"}]})

@@ -19,7 +19,7 @@ from lorafile.engine.builtin import world
 
 STEPS, BATCH, LENGTH, PEAK_RATE = 6000, 48, 128, 3e-3
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %}"
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
     "answer : {{ message['content'] }}{{ eos_token }}{% else %}question : {{ message['content'] }} {% endif %}"
     "{% endfor %}{% if add_generation_prompt %}answer :{% endif %}"
 )

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class _Worker:
     process: ForkServerProcess
     connection: Connection
     group: Group | None = None
+    gpu: int | None = None
     running: str = ""  # key of the node that is being done
     base: str = ""  # what it has loaded
     asked_to_stop: bool = False
@@ -76,7 +78,7 @@ class LocalExecutor:
             }
             for handle in wait(list(by_handle), timeout=_POLL_SECONDS):
                 worker = by_handle[handle]  # type: ignore[index]
-                if worker.group is not None:
+                if worker in self._all and worker.group is not None:
                     self._listen(worker, waiting, desk)
             if alone:
                 self._close([worker for worker in self._all if worker.group is None])
@@ -98,7 +100,10 @@ class LocalExecutor:
                 (worker for worker in free if worker.base == group.base), free[0] if free else None
             ) or self._start(alone)
             worker.group, worker.base = group, group.base
-            worker.connection.send(requests)
+            try:
+                worker.connection.send(requests)
+            except OSError:  # it died while it was idle
+                self._bury(worker, waiting, desk)
 
     def _start(self, alone: bool) -> _Worker:
         context = multiprocessing.get_context("forkserver")
@@ -108,13 +113,14 @@ class LocalExecutor:
         _start_server()
         ours, theirs = context.Pipe()
         cores = self.threads * self.workers if alone else self.threads
-        gpu = len(self._all) % self.gpus if self.gpus else None
+        taken = {worker.gpu for worker in self._all}
+        gpu = next((number for number in range(self.gpus) if number not in taken), 0) if self.gpus else None
         arguments = (theirs, str(self.staging), cores, gpu)
         with _no_main():
             process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
         theirs.close()
-        worker = _Worker(process, ours)
+        worker = _Worker(process, ours, gpu=gpu)
         self._all.append(worker)
         return worker
 
@@ -123,7 +129,7 @@ class LocalExecutor:
         try:
             while worker.connection.poll():
                 self._take(worker, worker.connection.recv(), desk)
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # its end of the pipe is closed, for reading or for our answer
             self._bury(worker, waiting, desk)
             return
         if not worker.process.is_alive() and not worker.connection.poll():
@@ -179,12 +185,26 @@ def _start_server() -> None:
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        forkserver.ensure_running()
+        with _deaf_to_interrupts():
+            forkserver.ensure_running()
     finally:
         if before is None:
             del os.environ["PYTHONSAFEPATH"]
         else:
             os.environ["PYTHONSAFEPATH"] = before
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let a process that is started meanwhile ignore Ctrl-C from its first moment on; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

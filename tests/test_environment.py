@@ -1,0 +1,51 @@
+"""Which GPUs are ours, told by a stand-in for the driver's own tool."""
+
+from pathlib import Path
+
+import pytest
+
+from lorafile.engine import environment
+
+LISTED = "0, GPU-aa, H100, 81559, 570.1\n1, GPU-bb, H100, 81559, 570.1\n2, GPU-cc, GB10, [N/A], 580.2\n"
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of the driver's name that lists three GPUs, and a torch that could use them."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        f"#!/bin/sh\nprintf '{LISTED}'\n".replace("\n1,", "\\n1,").replace("\n2,", "\\n2,"), encoding="utf-8"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(environment, "installed", lambda name: "2.13.0")
+    environment.gpus.cache_clear()
+    yield
+    environment.gpus.cache_clear()
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize(
+    ("visible", "indexes"), [(None, ["0", "1", "2"]), ("1", ["1"]), ("GPU-cc,0", ["2", "0"]), ("", []), ("-1", [])]
+)
+def test_only_the_gpus_that_are_ours_are_used(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, indexes: list[str]
+) -> None:
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu["index"] for gpu in environment.gpus()] == indexes
+
+
+@pytest.mark.usefixtures("driver")
+def test_memory_that_has_no_size_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    assert environment.gpus()[0]["memory"] is None
+
+
+def test_a_cpu_build_of_torch_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "installed", lambda name: "2.13.0+cpu")
+    environment.gpus.cache_clear()
+    assert environment.gpus() == ()
+    environment.gpus.cache_clear()
