@@ -7,15 +7,13 @@ from typing import Any
 
 import rfc8785
 
-from lorafile.engine.templates import check_columns, detect
+from lorafile.engine.templates import check_columns
 from lorafile.errors import NodeError
-from lorafile.lockfile import DataLock, Lock, ModelLock, identity
+from lorafile.lockfile import Lock, identity
 from lorafile.metrics import METRICS
+from lorafile.sections import data_format, data_section, resolved_sections, section_digest
 from lorafile.specs import Configuration, Spec
-from lorafile.specs.modules import layer_indexes, target_names
-from lorafile.specs.settings import DataTable
-from lorafile.specs.snapshot import snapshot
-from lorafile.splits import Rows, draw
+from lorafile.splits import draw
 
 # Raised when a change in the code of a kind can change its result: a new key, and a reason in the plan.
 VERSIONS = {"prepare": 1, "train": 1, "predict": 1, "score": 1, "profile": 1}
@@ -99,78 +97,6 @@ def build(spec: Spec, lock: Lock) -> Graph:
     return graph
 
 
-def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any]:
-    """Return a configuration's sections with everything filled in that its model decides.
-
-    :raises NodeError: when a target is nowhere in the model
-    """
-    model = lock.models[identity(configuration.model)]
-    # Small steps are lost in half-precision weights: all weights are trained in float32 unless the spec says otherwise.
-    own = "float32" if configuration.method == "full" else model.dtype
-    dtype = own if configuration.model.dtype == "auto" else configuration.model.dtype
-    sections: dict[str, Any] = {
-        "model": {
-            "weights": model.weights,
-            "config": model.config,
-            "tokenizer": model.tokenizer,
-            "dtype": dtype,
-            "trust_remote_code": configuration.model.trust_remote_code,
-        },
-        "quantization": configuration.quantization,
-        "adapter": {"method": configuration.method},
-    }
-    if configuration.lora is not None:
-        lora = dict(configuration.lora)
-        lora["target_modules"] = target_names(lora["target_modules"], model.modules)
-        if isinstance(lora["layers_to_transform"], str):
-            lora["layers_to_transform"] = _layers(lora["layers_to_transform"], model)
-        sections["adapter"] |= _without_off(lora)
-    if configuration.train is not None:
-        sections["training"] = {
-            key: value for key, value in configuration.train.model_dump().items() if value is not None
-        }
-    return sections
-
-
-def _layers(word: str, model: ModelLock) -> list[int]:
-    """Return the layers of a word; an empty list would mean every layer to PEFT."""
-    layers = layer_indexes(word, layer_count(model.modules))
-    if not layers:
-        raise NodeError(
-            f'lora.layers_to_transform: "{word}" holds no layer of a model that has {layer_count(model.modules)}.'
-        )
-    return layers
-
-
-def layer_count(modules: dict[str, list[int]]) -> int:
-    """Return the number of numbered blocks of a model."""
-    return 1 + max((next(int(part) for part in name.split(".") if part.isdigit()) for name in modules), default=-1)
-
-
-def section_digest(section: Any) -> str:
-    """Return the sha256 of a section as canonical JSON (RFC 8785)."""
-    number = id(section)
-    known = _DIGESTS.get(number)
-    if known is None or known[0] is not section:
-        known = (section, hashlib.sha256(rfc8785.dumps(section)).hexdigest())
-        _DIGESTS[number] = known
-    return known[1]
-
-
-_DIGESTS: dict[int, tuple[Any, str]] = {}  # a section is shared by all seeds of a configuration: hash it once
-
-
-def _is_off(name: str, value: Any) -> bool:
-    """Return whether a setting is off: unset, empty, or false where PEFT's own default is not true."""
-    by_default_on = snapshot()["LoraConfig"][name]["default"] is True
-    return value is None or value in ([], {}) or (value is False and not by_default_on)
-
-
-def _without_off(settings: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what is off, so that a setting that a new PEFT adds, off by default, changes no key."""
-    return {name: value for name, value in settings.items() if not _is_off(name, value)}
-
-
 def _replicates(spec: Spec) -> Iterator[tuple[Configuration, int | None]]:
     """Yield whole seeds, so that a study that is cut short still compares; the untuned row, being exact, comes once."""
     for configuration in spec.configurations:
@@ -191,10 +117,10 @@ def _add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
         raise graph.spec.error(("data", "split"), str(error)) from error
     for split, rows in drawn.items():
         try:
-            check_columns(_data_section(configuration, lock, rows, split), lock.columns, table.path)
+            check_columns(data_section(configuration, lock, rows, split), lock.columns, table.path)
         except NodeError as error:
             raise graph.spec.error(("data", "template" if table.template else "format"), str(error)) from error
-    if "exact_match" in graph.spec.tables.evaluate.metrics and _format(table, lock) == "text":
+    if "exact_match" in graph.spec.tables.evaluate.metrics and data_format(table, lock) == "text":
         raise graph.spec.error(("evaluate", "metrics"), "exact_match needs answers; plain text has none")
     profiled = graph.spec.tables.profile.enabled
     if "train" not in drawn and (profiled or configuration.method != "none"):
@@ -206,7 +132,7 @@ def _add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
         if split == "train" and configuration.method == "none" and not profiled:
             continue
         sections = {
-            "data": _data_section(configuration, lock, rows, split),
+            "data": data_section(configuration, lock, rows, split),
             "tokenizer": _tokenizer(graph, configuration),
         }
         address = f"data/{split}:prepare"
@@ -225,28 +151,6 @@ def _add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
 
 def _tokenizer(graph: Graph, configuration: Configuration) -> str:
     return graph.lock.models[identity(configuration.model)].tokenizer
-
-
-def _data_section(configuration: Configuration, lock: DataLock, rows: Rows, split: str) -> dict[str, Any]:
-    table = configuration.data
-    return {
-        "digest": lock.digests[rows.source],
-        "rows": {"seed": rows.seed, "start": rows.start, "stop": rows.stop},
-        "format": _format(table, lock),
-        "template": table.template.model_dump() if table.template else None,
-        "columns": table.columns,
-        "max_length": table.max_length,
-        "too_long": table.too_long,
-        # Held-out losses are of the answer alone, so that they compare whatever the training loss was.
-        "completion_only_loss": table.completion_only_loss or split != "train",
-    }
-
-
-def _format(table: DataTable, lock: DataLock) -> str:
-    """Return the format of a data set: what the spec says, or what its columns tell."""
-    if table.template:
-        return "template"
-    return detect([*lock.columns, *table.columns], table.path) if table.format == "auto" else table.format
 
 
 def _add_replicate(graph: Graph, configuration: Configuration, seed: int | None) -> Replicate:

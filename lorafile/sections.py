@@ -1,0 +1,109 @@
+"""The sections of a node: a configuration's settings with everything filled in that its model and data decide."""
+
+import hashlib
+from typing import Any
+
+import rfc8785
+
+from lorafile.engine.templates import detect
+from lorafile.errors import NodeError
+from lorafile.lockfile import DataLock, Lock, ModelLock, identity
+from lorafile.specs import Configuration
+from lorafile.specs.modules import layer_indexes, target_names
+from lorafile.specs.settings import DataTable
+from lorafile.specs.snapshot import snapshot
+from lorafile.splits import Rows
+
+_DIGESTS: dict[int, tuple[Any, str]] = {}  # a section is shared by all seeds of a configuration: hash it once
+
+
+def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any]:
+    """Return a configuration's sections with everything filled in that its model decides.
+
+    :raises NodeError: when a target is nowhere in the model
+    """
+    model = lock.models[identity(configuration.model)]
+    # Small steps are lost in half-precision weights: all weights are trained in float32 unless the spec says otherwise.
+    own = "float32" if configuration.method == "full" else model.dtype
+    dtype = own if configuration.model.dtype == "auto" else configuration.model.dtype
+    sections: dict[str, Any] = {
+        "model": {
+            "weights": model.weights,
+            "config": model.config,
+            "tokenizer": model.tokenizer,
+            "dtype": dtype,
+            "trust_remote_code": configuration.model.trust_remote_code,
+        },
+        "quantization": configuration.quantization,
+        "adapter": {"method": configuration.method},
+    }
+    if configuration.lora is not None:
+        lora = dict(configuration.lora)
+        lora["target_modules"] = target_names(lora["target_modules"], model.modules)
+        if isinstance(lora["layers_to_transform"], str):
+            lora["layers_to_transform"] = _layers(lora["layers_to_transform"], model)
+        sections["adapter"] |= _without_off(lora)
+    if configuration.train is not None:
+        sections["training"] = {
+            key: value for key, value in configuration.train.model_dump().items() if value is not None
+        }
+    return sections
+
+
+def _layers(word: str, model: ModelLock) -> list[int]:
+    """Return the layers of a word; an empty list would mean every layer to PEFT."""
+    layers = layer_indexes(word, layer_count(model.modules))
+    if not layers:
+        raise NodeError(
+            f'lora.layers_to_transform: "{word}" holds no layer of a model that has {layer_count(model.modules)}.'
+        )
+    return layers
+
+
+def layer_count(modules: dict[str, list[int]]) -> int:
+    """Return the number of numbered blocks of a model."""
+    return 1 + max((next(int(part) for part in name.split(".") if part.isdigit()) for name in modules), default=-1)
+
+
+def section_digest(section: Any) -> str:
+    """Return the sha256 of a section as canonical JSON (RFC 8785)."""
+    number = id(section)
+    known = _DIGESTS.get(number)
+    if known is None or known[0] is not section:
+        known = (section, hashlib.sha256(rfc8785.dumps(section)).hexdigest())
+        _DIGESTS[number] = known
+    return known[1]
+
+
+def _is_off(name: str, value: Any) -> bool:
+    """Return whether a setting is off: unset, empty, or false where PEFT's own default is not true."""
+    by_default_on = snapshot()["LoraConfig"][name]["default"] is True
+    return value is None or value in ([], {}) or (value is False and not by_default_on)
+
+
+def _without_off(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is off, so that a setting that a new PEFT adds, off by default, changes no key."""
+    return {name: value for name, value in settings.items() if not _is_off(name, value)}
+
+
+def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split: str) -> dict[str, Any]:
+    """Return what decides the prepared examples of one split."""
+    table = configuration.data
+    return {
+        "digest": lock.digests[rows.source],
+        "rows": {"seed": rows.seed, "start": rows.start, "stop": rows.stop},
+        "format": data_format(table, lock),
+        "template": table.template.model_dump() if table.template else None,
+        "columns": table.columns,
+        "max_length": table.max_length,
+        "too_long": table.too_long,
+        # Held-out losses are of the answer alone, so that they compare whatever the training loss was.
+        "completion_only_loss": table.completion_only_loss or split != "train",
+    }
+
+
+def data_format(table: DataTable, lock: DataLock) -> str:
+    """Return the format of a data set: what the spec says, or what its columns tell."""
+    if table.template:
+        return "template"
+    return detect([*lock.columns, *table.columns], table.path) if table.format == "auto" else table.format
