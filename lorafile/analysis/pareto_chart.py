@@ -57,7 +57,9 @@ def chart(results: "Results", metric: str, declared: str, both: list[str], front
     x = alt.X(
         "cost:Q",
         title=title,
-        scale=alt.Scale(type="log" if axes.log else "linear", domain=axes.x, nice=False, zero=False),
+        scale=alt.Scale(type="log", domain=axes.x, nice=False)
+        if axes.log
+        else alt.Scale(domain=axes.x, nice=False, zero=False),
         axis=alt.Axis(format="~g", tickCount=6, grid=True),
     )
     y = alt.Y("mean:Q", title=found.title, scale=alt.Scale(domain=axes.y, nice=False, zero=False))
