@@ -246,10 +246,11 @@ def _major(text: str | None) -> str | None:
 
 def _undeclared(graph: Graph, state: State) -> list[Change]:
     reason = "this study declared it once, and no longer does; its result is kept"
+    addresses = {node.address for node in graph.nodes.values()}
     gone = [
         (address, key, kind)
         for address, (key, kind) in state.declared(graph.spec.name).items()
-        if key not in graph.nodes
+        if key not in graph.nodes and address not in addresses  # neither renamed nor changed: gone
     ]
     return [Change(address, key, kind, Action.UNDECLARED, reason) for address, key, kind in gone]
 

@@ -24,7 +24,7 @@ def finished(directory: Path) -> dict[str, int]:
 
 def test_ten_kills_at_different_moments(spec_file: Path) -> None:
     with spec_file.open("a", encoding="utf-8") as stream:
-        stream.write('[[sweep]]\nname = "rank"\nlora.r = [1, 2, 3, 4, 5, 6]\ntrain.max_steps = [25]\n')
+        stream.write('[[sweep]]\nname = "rank"\nlora.r = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\ntrain.max_steps = [25]\n')
     directory = spec_file.parent / ".lora"
     command = [
         sys.executable,
