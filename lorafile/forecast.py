@@ -24,6 +24,7 @@ _ABSMAX_DOUBLE = 1 / 64 + 4 / (64 * 256)  # the same as 8-bit numbers, with a fl
 _SLACK = 1.10  # what the allocator holds beyond what it gave
 _CONTEXT = 600 * 2**20  # a CUDA context and its kernels
 _GPU_FLOPS, _CPU_FLOPS = 6e13, 2e10  # a first guess of sustained speed, until something is measured
+_CHARACTERS, _TEMPLATE = 3, 8  # of a token, and tokens that a template adds: rather too many than too few
 _STEP_SECONDS = 0.0015  # for each layer and step: launching, whatever the size
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB)", re.IGNORECASE)
 _UNITS = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
@@ -105,13 +106,17 @@ class Shape:
         lock = graph.lock.models[identity(configuration.model)]
         prepare = node.inputs.get("train") or node.inputs.get("data") or ""
         figures = results[prepare].figures if prepare in results else {}
-        rows = graph.nodes[prepare].settings["data"]["rows"]
+        settings = graph.nodes[prepare].settings["data"]
+        rows = settings["rows"]
         adapter = graph.sections[node.configuration]["adapter"]
         text = lock.settings.get("text_config") or lock.settings
         hidden = text.get("hidden_size") or text.get("n_embd") or 1
         examples = int(figures.get("examples") or rows["stop"] - rows["start"])
-        # Before the examples are prepared their length is a guess: half of what is allowed.
-        tokens = figures["tokens"] / examples if figures.get("tokens") else configuration.data.max_length / 2
+        data, limit = graph.lock.data[identity(configuration.data)], configuration.data.max_length
+        source = next(split for split, digest in data.digests.items() if digest == settings["digest"])
+        # Before the examples are prepared their length is a guess from their characters.
+        mean, longest = (min(limit, count / _CHARACTERS + _TEMPLATE) for count in data.characters[source])
+        tokens = figures["tokens"] / examples if figures.get("tokens") else mean
         modules = adapted_modules(adapter, lock.modules)
         return cls(
             model=lock,
@@ -125,7 +130,7 @@ class Shape:
             adapter=adapter_parameters(adapter, lock.modules, lock.parameters),
             targets=sum(min(lock.modules[name]) for name in modules),
             tokens=tokens,
-            longest=int(figures.get("longest") or configuration.data.max_length),
+            longest=int(figures.get("longest") or longest),
             examples=examples,
             supervised=figures.get("supervised_fraction") or 0.5,
         )

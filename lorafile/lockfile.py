@@ -51,11 +51,12 @@ class ModelLock:
 
 @dataclass(frozen=True)
 class DataLock:
-    """A data set by content: digest and number of rows of each of its own splits, and its columns."""
+    """A data set by content: of each of its splits digest, number of rows, and mean and longest row in characters."""
 
     revision: str | None
     digests: dict[str, str]
     rows: dict[str, int]
+    characters: dict[str, list[int]]
     columns: list[str]
 
 
@@ -173,16 +174,18 @@ def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> Da
     if known is not None and known.digests == digests:
         return known
     rows: dict[str, int] = {}
+    characters: dict[str, list[int]] = {}
     columns: list[str] = []
     for split, parts in files.items():
-        count = 0
+        lengths = []
         for row in read_rows(parts):
-            count += 1
+            lengths.append(sum(len(str(value)) for value in row.values()))
             columns = columns or [str(column) for column in row]
-        rows[split] = count
+        rows[split] = len(lengths)
+        characters[split] = [sum(lengths) // max(len(lengths), 1), max(lengths, default=0)]
     if not any(rows.values()):
         raise NodeError(f"data.path: {where} is empty: it has no rows.")
-    return DataLock(_commit(where), digests, rows, columns)
+    return DataLock(_commit(where), digests, rows, characters, columns)
 
 
 def data_digest(files: list[Path]) -> str:
