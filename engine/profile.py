@@ -18,7 +18,7 @@ from lorafile.engine.predict import generate, likelihoods
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
 from lorafile.engine.train import Curve, Stepper, step_batches
-from lorafile.specs.settings import TrainTable
+from lorafile.specs.train_settings import TrainTable
 
 _EVALUATED, _EVALUATED_AT_ONCE = 4, 16  # batches, and examples in each
 Figures = dict[str, Any]

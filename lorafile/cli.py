@@ -1,97 +1,15 @@
 """The command line: each command parses, calls, and hands what came to a view."""
 
 import json
-import os
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import click
 
-from lorafile import __version__
+from lorafile.command import command, json_option, main, quiet_option, spec_argument, state_option
 from lorafile.errors import LoraError
 
-spec_argument = click.argument("spec", type=click.Path(path_type=Path), default="study.toml")
-state_option = click.option(
-    "--state", type=click.Path(path_type=Path), help="The state's directory. [default: LORA_STATE, or .lora]"
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-quiet_option = click.option("--quiet", is_flag=True, help="Print errors alone.")
-
-
-class _Group(click.Group):
-    """Commands whose wrong usage ends with 64, so that a typo in CI is never read as a plan with changes."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a command; every failure that the user can mend is one sentence and an exit code."""
-        kwargs["standalone_mode"] = False
-        try:
-            sys.exit(super().main(*args, **kwargs) or 0)
-        except click.exceptions.Exit as end:
-            sys.exit(end.exit_code)
-        except click.UsageError as error:
-            error.show()
-            sys.exit(64)
-        except click.ClickException as error:
-            error.show()
-            sys.exit(1)
-        except (click.Abort, KeyboardInterrupt):
-            click.echo("Interrupted.", err=True)
-            sys.exit(130)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read us has seen enough
-            sys.exit(0)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="lora")
-@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
-@click.pass_context
-def main(context: click.Context, debug: bool) -> None:
-    """Terraform for LoRA studies: declare adapters in TOML, plan what is missing, train only that, report.
-
-    \b
-    Example: lora init && lora apply && lora report
-    """
-    context.obj = debug
-
-
-def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
-    """Make a command whose LoraErrors are sentences; it returns its exit code."""
-
-    def decorate(function: Callable[..., int | None]) -> click.Command:
-        @wraps(function)
-        @click.pass_context
-        def run(context: click.Context, *args: Any, **kwargs: Any) -> int:
-            try:
-                return function(*args, **kwargs) or 0
-            except LoraError as error:
-                if context.obj:
-                    raise
-                click.echo(str(error), err=True)
-                return error.exit_code
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                if context.obj:
-                    raise
-                click.echo(f"{error.filename or 'The system'}: {error.strerror or error}", err=True)
-                return 1
-            except Exception as error:
-                if context.obj:
-                    raise
-                told = f"{type(error).__name__}: {error}"
-                click.echo(
-                    f"This is a mistake in lorafile, not in your spec: {told}. See it with: lora --debug {name} …",
-                    err=True,
-                )
-                return 1
-
-        return main.command(name)(run)
-
-    return decorate
+__all__ = ["main"]
 
 
 @command("init")

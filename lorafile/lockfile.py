@@ -11,7 +11,8 @@ from typing import Any
 from lorafile.engine.rows import data_files, find_data, find_model, read_rows
 from lorafile.errors import LoraError, NodeError
 from lorafile.specs import Spec
-from lorafile.specs.settings import DataTable, ModelTable
+from lorafile.specs.data_settings import DataTable
+from lorafile.specs.settings import ModelTable
 from lorafile.state import sha256
 
 VERSION = 1

@@ -9,8 +9,8 @@ from lorafile.engine.templates import detect
 from lorafile.errors import NodeError
 from lorafile.lockfile import DataLock, Lock, ModelLock, identity
 from lorafile.specs import Configuration
+from lorafile.specs.data_settings import DataTable
 from lorafile.specs.modules import layer_indexes, target_names
-from lorafile.specs.settings import DataTable
 from lorafile.specs.snapshot import snapshot
 from lorafile.splits import Rows
 
@@ -37,8 +37,8 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
         "quantization": configuration.quantization,
         "adapter": {"method": configuration.method},
     }
-    if configuration.lora is not None:
-        lora = dict(configuration.lora)
+    if configuration.adapter is not None:
+        lora = dict(configuration.adapter)
         lora["target_modules"] = target_names(lora["target_modules"], model.modules)
         if isinstance(lora["layers_to_transform"], str):
             lora["layers_to_transform"] = _layers(lora["layers_to_transform"], model)

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from lorafile.specs.settings import SplitTable
+from lorafile.specs.data_settings import SplitTable
 
 DEFAULT_SHARE = {"test": 0.1, "validation": 0.1}
 _SLICE = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")

@@ -15,8 +15,8 @@ from lorafile.engine.environment import gpus, installed
 from lorafile.errors import MissingExtra, StalePlan
 from lorafile.forecast import forecasts
 from lorafile.gather import gather
-from lorafile.graph import build
 from lorafile.lockfile import Lock, lock_file, read_lock, resolve
+from lorafile.nodes import build
 from lorafile.plan import Plan, make_plan, with_forecasts
 from lorafile.results import Results
 from lorafile.state import State

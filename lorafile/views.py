@@ -182,7 +182,7 @@ def _words(plan: Plan) -> dict[tuple[str, ...], str]:
     """Return module names -> the word of the spec that stands for them."""
     found = {}
     for configuration in plan.graph.spec.configurations:
-        word = (configuration.lora or {}).get("target_modules")
+        word = (configuration.adapter or {}).get("target_modules")
         if isinstance(word, str):
             found[tuple(plan.graph.sections[configuration.name]["adapter"]["target_modules"])] = word
     return found

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from lorafile.specs.settings import DataTable, FullTable, ModelTable, SpecTables, TrainTable
+from lorafile.specs.data_settings import DataTable
+from lorafile.specs.settings import ModelTable, SpecTables
 from lorafile.specs.snapshot import BnbSettings, LoraSettings
+from lorafile.specs.train_settings import FullTable, TrainTable
 
 QUANTIZATIONS: dict[str, dict[str, Any] | None] = {
     "none": None,
@@ -32,13 +34,13 @@ class Configuration:
     model: ModelTable
     data: DataTable
     quantization: dict[str, Any] | None
-    lora: dict[str, Any] | None
+    adapter: dict[str, Any] | None  # settings of the method's own PEFT config
     train: TrainTable | None
     aliases: tuple[str, ...] = field(default=())
 
     def identity(self) -> str:
         """Return equal text for configurations whose settings are equal, whatever their names."""
-        settings = [self.method, self.model.model_dump(), self.data.model_dump(), self.quantization, self.lora]
+        settings = [self.method, self.model.model_dump(), self.data.model_dump(), self.quantization, self.adapter]
         return json.dumps([*settings, self.train and self.train.model_dump()], sort_keys=True)
 
 
@@ -62,7 +64,7 @@ def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) 
         model=spec.model,
         data=spec.data,
         quantization=quantization_settings(spec.quantization),
-        lora=lora_settings(spec.lora) if spec.method == "lora" else None,
+        adapter=lora_settings(spec.lora) if spec.method == "lora" else None,
         train=train_settings(spec.train, spec.full if spec.method == "full" else None, swept)
         if spec.method != "none"
         else None,

@@ -5,9 +5,11 @@ from typing import Any, get_args
 
 from lorafile.specs.checks import OWN, check_bits
 from lorafile.specs.configurations import flatten
+from lorafile.specs.data_settings import DataTable, TemplateTable
+from lorafile.specs.evaluate_settings import Metric
 from lorafile.specs.positions import Path
 from lorafile.specs.problems import Problems, near, show
-from lorafile.specs.settings import DataTable, Metric, SpecTables, TemplateTable
+from lorafile.specs.settings import SpecTables
 
 # What each format reads; `data.columns` says which column of the data holds it.
 FIELDS: dict[str, tuple[str, ...]] = {

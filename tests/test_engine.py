@@ -19,7 +19,7 @@ from lorafile.engine.run import run  # noqa: E402
 from lorafile.engine.tokens import Tokens  # noqa: E402
 from lorafile.engine.train import total_steps  # noqa: E402
 from lorafile.specs.configurations import quantization_settings  # noqa: E402
-from lorafile.specs.settings import TrainTable  # noqa: E402
+from lorafile.specs.train_settings import TrainTable  # noqa: E402
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"]}
 MODEL = {"dtype": "float32", "trust_remote_code": False}

@@ -7,8 +7,8 @@ import pytest
 from lorafile import specs
 from lorafile.errors import LoraError
 from lorafile.forecast import adapter_parameters, device, forecasts
-from lorafile.graph import build
 from lorafile.lockfile import ModelLock, resolve
+from lorafile.nodes import build
 from lorafile.plan import make_plan
 from lorafile.state import State
 

@@ -7,9 +7,10 @@ import pytest
 
 from lorafile import specs
 from lorafile.errors import LoraError, SpecError
-from lorafile.graph import Graph, build
+from lorafile.graph import Graph
 from lorafile.lockfile import Lock, resolve
-from lorafile.specs.settings import SplitTable
+from lorafile.nodes import build
+from lorafile.specs.data_settings import SplitTable
 from lorafile.splits import Rows, draw
 
 SPEC = """

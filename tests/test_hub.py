@@ -7,9 +7,10 @@ import pytest
 
 from lorafile import specs
 from lorafile.errors import NodeError
-from lorafile.graph import build
 from lorafile.lockfile import lock_data, lock_model, resolve
-from lorafile.specs.settings import DataTable, ModelTable
+from lorafile.nodes import build
+from lorafile.specs.data_settings import DataTable
+from lorafile.specs.settings import ModelTable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

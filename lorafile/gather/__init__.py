@@ -1,0 +1,118 @@
+"""State to results: a study's finished work as the tables that analyses read."""
+
+from typing import Any
+
+from lorafile.gather.configurations import configuration_row
+from lorafile.gather.runs import curve_rows, run_row
+from lorafile.graph import Graph
+from lorafile.lockfile import identity
+from lorafile.plan import Action, Plan
+from lorafile.results import Results
+from lorafile.state import State
+
+_RUN = ("configuration", "sweep", "seed", "outcome", "message", "key")
+
+
+def gather(plan: Plan, state: State) -> Results:
+    """Return what a study has found so far."""
+    import pandas as pd
+
+    graph, spec = plan.graph, plan.graph.spec
+    history = state.latest(graph.nodes)
+    runs = [
+        run_row(c, replicate, plan.results, history)
+        for c in spec.configurations
+        for replicate in graph.replicates[c.name]
+    ]
+    curves = [
+        row
+        for c in spec.configurations
+        for replicate in graph.replicates[c.name]
+        for row in curve_rows(c, replicate, history, state)
+    ]
+    columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
+    return Results(
+        study=spec.name,
+        question=spec.tables.study.question,
+        title=spec.tables.report.title or spec.name,
+        primary=spec.primary,
+        metrics=tuple(spec.tables.evaluate.metrics),
+        seeds=tuple(spec.tables.study.seeds),
+        configurations=pd.DataFrame([configuration_row(c, spec.configurations, runs) for c in spec.configurations]),
+        runs=pd.DataFrame(runs, columns=columns),
+        profiles=pd.DataFrame(_profiles(plan)),
+        curves=pd.DataFrame(curves, columns=["configuration", "seed", "step", "epoch", "loss", "learning_rate"]),
+        environments=_environments(plan),
+        data=_data(plan),
+        model=_model(graph),
+        warnings=[*plan.warnings, *_warnings(plan, runs)],
+    )
+
+
+def _profiles(plan: Plan) -> list[dict[str, Any]]:
+    rows = []
+    for configuration, key in plan.graph.profiles.items():
+        attempt = plan.results.get(key)
+        if attempt is not None and attempt.outcome == "done":
+            rows.append({"configuration": configuration, "device": attempt.device, **attempt.figures})
+    return rows
+
+
+def _environments(plan: Plan) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for key, attempt in plan.results.items():
+        if plan.graph.nodes[key].kind in ("train", "predict", "profile"):
+            found.setdefault(str(sorted(attempt.environment.items(), key=str)), attempt.environment)
+    return list(found.values())
+
+
+def _data(plan: Plan) -> dict[str, Any]:
+    spec = plan.graph.spec
+    prepared = plan.graph.splits[spec.configurations[0].name]
+    form = plan.graph.nodes[next(iter(prepared.values()))].settings["data"]["format"]
+    splits = {}
+    for split, key in prepared.items():
+        splits[split] = plan.results[key].figures if key in plan.results else {}
+    table = spec.tables.data
+    return {
+        "path": table.path,
+        "format": form,
+        "max_length": table.max_length,
+        "splits": splits,
+    }
+
+
+def _model(graph: Graph) -> dict[str, Any]:
+    table = graph.spec.tables.model
+    lock = graph.lock.models[identity(table)]
+    architecture = (lock.settings.get("architectures") or [lock.settings.get("model_type", "unknown")])[0]
+    return {
+        "path": table.path,
+        "architecture": architecture,
+        "parameters": lock.parameters,
+        "dtype": lock.dtype,
+        "revision": lock.revision,
+    }
+
+
+def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
+    """Say what a reader has to know before the first figure."""
+    found = []
+    missing = [run for run in runs if run["outcome"] in ("missing", "failed", "interrupted")]
+    if missing:
+        found.append(f"This study is partial: {len(missing)} of {len(runs)} runs have no result yet.")
+    for outcome, word in (("diverged", "diverged"), ("out-of-memory", "ran out of memory")):
+        number = sum(run["outcome"] == outcome for run in runs)
+        if number:
+            found.append(f"{number} of {len(runs)} runs {word}; they are shown as such and are in no average.")
+    drifted = sum(change.action is Action.DRIFT for change in plan.changes)
+    if drifted:
+        found.append(f"{drifted} results were computed in another environment than today's.")
+    for split, figures in _data(plan)["splits"].items():
+        if figures.get("too_long"):
+            found.append(
+                f"{figures['too_long']} examples of the {split} split exceed max_length and were dropped or cut."
+            )
+        if figures.get("unknown_tokens"):
+            found.append(f"{figures['unknown_tokens']} tokens of the {split} split are unknown to the tokenizer.")
+    return found

@@ -1,0 +1,46 @@
+"""A row for each configuration: its settings, and how its runs ended."""
+
+from typing import Any
+
+from lorafile.specs import Configuration
+from lorafile.specs.configurations import quantization_name
+
+
+def configuration_row(
+    c: Configuration, everyone: tuple[Configuration, ...], runs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what varies in a configuration, and how many of its runs have figures."""
+    mine = [run for run in runs if run["configuration"] == c.name]
+    outcomes = [run["outcome"] for run in mine]
+    row: dict[str, Any] = {
+        "configuration": c.name,
+        "sweep": c.sweep,
+        "aliases": list(c.aliases),
+        "method": c.method,
+        "trained": c.method != "none",
+    }
+    row |= {"replicates": len(mine), "done": outcomes.count("done")}
+    row["outcomes"] = ", ".join(f"{outcome} {outcomes.count(outcome)}" for outcome in dict.fromkeys(outcomes))
+    return row | {
+        setting: _value(c, setting) for setting in dict.fromkeys(name for other in everyone for name in other.varied)
+    }
+
+
+def _value(c: Configuration, setting: str) -> Any:
+    """Return a setting as the spec wrote it for this configuration, or its default; None where it does not apply."""
+    if setting in c.varied:
+        return c.varied[setting]
+    section, _, name = setting.partition(".")
+    if section == "method":
+        return c.method
+    if section == "quantization":
+        return quantization_name(c.quantization)
+    table: Any = {
+        "lora": c.adapter,
+        "train": c.train and c.train.model_dump(),
+        "model": c.model.model_dump(),
+        "data": c.data.model_dump(),
+    }.get(section)
+    for part in name.split("."):
+        table = table.get(part) if isinstance(table, dict) else None
+    return table

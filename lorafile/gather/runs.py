@@ -1,0 +1,63 @@
+"""What came of each run: its outcome, its figures and its curve."""
+
+import math
+from typing import Any
+
+from lorafile.engine.lines import read_lines
+from lorafile.graph import Replicate
+from lorafile.specs import Configuration
+from lorafile.state import Attempt, State
+
+_TRAIN_FIGURES = (
+    "seconds",
+    "steps",
+    "supervised_tokens",
+    "tokens",
+    "trainable_parameters",
+    "total_parameters",
+    "adapter_bytes",
+    "final_loss",
+)
+
+
+def run_row(
+    c: Configuration, replicate: Replicate, results: dict[str, Attempt], history: dict[str, list[Attempt]]
+) -> dict[str, Any]:
+    """Return how one run stands, and its figures."""
+    leading = replicate.train or next(iter(replicate.score.values()))
+    attempts = history.get(leading, [])
+    last = results.get(leading) or (attempts[-1] if attempts else None)
+    run: dict[str, Any] = {"configuration": c.name, "sweep": c.sweep, "seed": replicate.seed}
+    run |= {"outcome": last.outcome if last else "missing", "message": last.message if last else "", "key": leading}
+    for split, key in replicate.score.items():
+        scored = results.get(key)
+        if scored is None and run["outcome"] == "done":
+            run |= _unscored(replicate, split, history)
+        elif scored is not None:
+            run |= {f"{split}.{name}": value for name, value in scored.figures.items()}
+            if not all(math.isfinite(value) for value in scored.figures.values()):
+                run |= {"outcome": "diverged", "message": f"a figure on {split} is no finite number"}
+    if replicate.train and last is not None:
+        run |= {name: last.figures.get(name) for name in _TRAIN_FIGURES}
+    return run
+
+
+def _unscored(replicate: Replicate, split: str, history: dict[str, list[Attempt]]) -> dict[str, Any]:
+    """Return how a run stands that is trained, but has no figures: as its predictions ended, or not yet done."""
+    for (of_split, _), key in replicate.predict.items():
+        attempts = history.get(key, [])
+        if of_split == split and attempts and attempts[-1].outcome != "done":
+            return {"outcome": attempts[-1].outcome, "message": attempts[-1].message}
+    return {"outcome": "missing", "message": "not predicted and scored yet"}
+
+
+def curve_rows(
+    c: Configuration, replicate: Replicate, history: dict[str, list[Attempt]], state: State
+) -> list[dict[str, Any]]:
+    """Return a row for each optimizer step of a finished run."""
+    finished = [attempt for attempt in history.get(replicate.train or "", []) if attempt.finished]
+    digest = finished[-1].outputs.get("curve.jsonl.gz") if finished else None
+    if digest is None or not state.objects.has(digest):
+        return []
+    about = {"configuration": c.name, "seed": replicate.seed}
+    return [{**about, **row} for row in read_lines(state.objects.path(digest))]

@@ -1,0 +1,37 @@
+"""The nodes of a study: every unit of work that it declares. One file for the nodes that belong together."""
+
+from collections.abc import Iterator
+
+from lorafile.graph import Graph
+from lorafile.lockfile import Lock
+from lorafile.nodes.data import add_splits
+from lorafile.nodes.profile import add_profile
+from lorafile.nodes.replicates import add_replicate
+from lorafile.sections import resolved_sections
+from lorafile.specs import Configuration, Spec
+
+
+def build(spec: Spec, lock: Lock) -> Graph:
+    """Return every node of a study: examples first, then one whole seed after another, then what is measured alone."""
+    graph = Graph(spec, lock)
+    for configuration in spec.configurations:
+        graph.sections[configuration.name] = resolved_sections(configuration, lock)
+        graph.splits[configuration.name] = add_splits(graph, configuration)
+    for configuration, seed in _replicates(spec):
+        replicate = add_replicate(graph, configuration, seed)
+        graph.replicates.setdefault(configuration.name, []).append(replicate)
+    if spec.tables.profile.enabled:
+        for configuration in spec.configurations:
+            graph.profiles[configuration.name] = add_profile(graph, configuration)
+    return graph
+
+
+def _replicates(spec: Spec) -> Iterator[tuple[Configuration, int | None]]:
+    """Yield whole seeds, so that a study that is cut short still compares; the untuned row, being exact, comes once."""
+    for configuration in spec.configurations:
+        if configuration.method == "none":
+            yield configuration, None
+    for seed in spec.tables.study.seeds:
+        for configuration in spec.configurations:
+            if configuration.method != "none":
+                yield configuration, seed

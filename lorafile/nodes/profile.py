@@ -1,0 +1,31 @@
+"""`profile` nodes: what a configuration costs."""
+
+from lorafile.graph import Graph
+from lorafile.specs import Configuration
+
+# What a profile measures does not depend on these: they stay out of its key.
+_NO_COST_OF_ADAPTER = ("lora_alpha", "use_rslora", "init_lora_weights", "alpha_pattern")
+_COST_OF_TRAINING = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "bf16",
+    "fp16",
+    "gradient_checkpointing",
+)
+
+
+def add_profile(graph: Graph, configuration: Configuration) -> str:
+    """Add the profile of a configuration; return its key."""
+    sections = graph.sections[configuration.name]
+    protocol = graph.spec.tables.profile.model_dump(exclude={"enabled"})
+    adapter = {key: value for key, value in sections["adapter"].items() if key not in _NO_COST_OF_ADAPTER}
+    training = {key: sections["training"][key] for key in _COST_OF_TRAINING} if "training" in sections else {}
+    measured = {
+        "model": sections["model"],
+        "quantization": sections["quantization"],
+        "adapter": adapter,
+        "training": training,
+        "profile": protocol,
+    }
+    inputs = {"train": graph.splits[configuration.name]["train"]}
+    return graph.add("profile", f"{configuration.name}:profile", measured, inputs, configuration=configuration.name)

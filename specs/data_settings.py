@@ -1,0 +1,60 @@
+"""The table of data: where examples are, how they become text, and which are for what."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lorafile.specs.values import Natural, Settings, SplitSize, Text
+
+
+class TemplateTable(Settings):
+    """A template of one's own: `{column}` stands for the column's text."""
+
+    prompt: str = Field(description="What the model reads, for example `Q: {question}\\nA:`.")
+    completion: str = Field(description="What it should answer, for example ` {answer}`.")
+
+
+class SplitTable(Settings):
+    """Which examples are for training, for choosing (validation), and for the final figures (test)."""
+
+    train: SplitSize | None = Field(
+        default=None, description="A count, a fraction, or a slice such as `train[:80%]` of the data's own split."
+    )
+    validation: SplitSize | None = Field(
+        default=None, description="As `train`: a count, a fraction, or a slice. Drawn before the train split."
+    )
+    test: SplitSize | None = Field(
+        default=None, description="As `train`: a count, a fraction, or a slice. Drawn first of all."
+    )
+
+
+class DataTable(Settings):
+    """The examples, and how they become text."""
+
+    path: Text = Field(
+        description="A hub id; a JSONL, JSON, CSV, TSV or Parquet file; a directory with one file for each split; or "
+        "`builtin:facts`."
+    )
+    name: str | None = Field(default=None, description="The configuration of a hub data set that has several.")
+    revision: str | None = Field(
+        default=None, description="Branch, tag or commit of a hub id; the lock keeps the commit."
+    )
+    format: Literal["auto", "alpaca", "chat", "completion", "text"] = Field(
+        default="auto",
+        description="`alpaca` (instruction, input, output), `chat` (messages, through the tokenizer's chat template), "
+        "`completion` (prompt, completion), `text`; `auto` tells by the columns.",
+    )
+    template: TemplateTable | None = Field(default=None, description="A template of one's own, instead of a format.")
+    columns: dict[str, str] = Field(default={}, description="Renames: the format's field = the column that holds it.")
+    split: SplitTable = Field(
+        default=SplitTable(), description="Sizes of the splits; absent: the data's own, or 80/10/10 %."
+    )
+    split_seed: Natural = Field(default=0, description="Seed of the draw of splits; study seeds never move it.")
+    max_length: Annotated[int, Field(ge=2, lt=2**31)] = Field(
+        default=512, description="The most tokens of one example."
+    )
+    too_long: Literal["error", "drop", "truncate"] = Field(
+        default="error",
+        description="What happens to an example of more tokens; what is dropped or cut is counted in the report.",
+    )
+    completion_only_loss: bool = Field(default=True, description="Leave prompt tokens out of the loss.")
