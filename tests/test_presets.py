@@ -41,7 +41,7 @@ def test_model_and_data_stand_once_each(name: str) -> None:
 
 
 def test_ranks_are_swept_with_alpha_following() -> None:
-    ranks = [configuration.lora for configuration in load("rank_sweep").configurations if configuration.lora]
+    ranks = [configuration.adapter for configuration in load("rank_sweep").configurations if configuration.adapter]
     assert [(lora["r"], lora["lora_alpha"]) for lora in ranks] == [(4, 8), (8, 16), (16, 32), (32, 64), (64, 128)]
 
 
