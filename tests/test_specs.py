@@ -42,7 +42,7 @@ def test_the_first_metric_is_the_primary_one() -> None:
     ("written", "alpha"), [('"2r"', 16), ('"r"', 8), ('"0.5r"', 4), ('".25r"', 2), ("3", 3), ("2.5", 2.5)]
 )
 def test_alpha_is_a_number_or_a_multiple_of_the_rank(written: str, alpha: float) -> None:
-    lora = only(f"lora = {{ r = 8, lora_alpha = {written} }}").lora
+    lora = only(f"lora = {{ r = 8, lora_alpha = {written} }}").adapter
     assert lora is not None
     assert lora["lora_alpha"] == alpha
 
@@ -61,13 +61,13 @@ def test_a_quantization_is_spelled_out() -> None:
 
 
 def test_a_single_layer_is_a_list_of_one() -> None:
-    lora = only("lora.layers_to_transform = 3").lora
+    lora = only("lora.layers_to_transform = 3").adapter
     assert lora is not None
     assert lora["layers_to_transform"] == [3]
 
 
 def test_layer_words_are_kept_for_the_model_to_decide() -> None:
-    lora = only('lora.layers_to_transform = "middle-third"').lora
+    lora = only('lora.layers_to_transform = "middle-third"').adapter
     assert lora is not None
     assert lora["layers_to_transform"] == "middle-third"
 
