@@ -74,7 +74,7 @@ def test_layer_words_are_kept_for_the_model_to_decide() -> None:
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read() -> None:
     text = "﻿" + (BASE + "[lora]\nr = 9\n").replace("\n", "\r\n")
-    assert parse(text, base="").tables.adapter.model_dump()["r"] == 9
+    assert parse(text, base="").tables.lora.model_dump()["r"] == 9
 
 
 # Training settings
