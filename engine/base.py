@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorafile.engine.prepare import load_tokenizer
+from lorafile.engine.encode import load_tokenizer
 from lorafile.engine.quiet import quiet_bitsandbytes
 from lorafile.engine.request import base_identity
 from lorafile.errors import NodeError

@@ -8,6 +8,8 @@ from torch.nn import functional
 from lorafile.engine.batches import Batch
 from lorafile.errors import NodeError
 
+_PIECE = 1024  # supervised tokens
+
 
 def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return logits [s, v] in float32, targets [s] and rows [s] of the supervised tokens of a batch.
@@ -31,3 +33,20 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
     """Return the sum of the negative log likelihood, in nats, over the supervised tokens of a batch."""
     logits, targets, _ = supervised_logits(model, batch)
     return functional.cross_entropy(logits, targets, reduction="sum")
+
+
+def likelihoods(model: Any, batch: Batch) -> list[dict[str, float]]:
+    """Return for each example `log_likelihood` (nats, its supervised tokens), `tokens`, and `correct` (argmax)."""
+    logits, targets, rows = supervised_logits(model, batch)
+    # In pieces: in double precision a whole batch's logits over a large vocabulary would be most of the memory.
+    pieces = zip(logits.split(_PIECE), targets.split(_PIECE), strict=True)
+    each = torch.cat([piece.double().log_softmax(-1).gather(1, aim[:, None]).squeeze(1) for piece, aim in pieces])
+    hits = logits.argmax(dim=-1) == targets
+    count = len(batch.indexes)
+    sums = torch.zeros(count, dtype=torch.float64, device=each.device).index_add_(0, rows, each)
+    tokens = torch.bincount(rows, minlength=count)
+    correct = torch.bincount(rows[hits], minlength=count)
+    return [
+        {"log_likelihood": total, "tokens": number, "correct": right}
+        for total, number, right in zip(sums.tolist(), tokens.tolist(), correct.tolist(), strict=True)
+    ]

@@ -8,12 +8,18 @@ import torch
 from lorafile.engine.adapters import tuned
 from lorafile.engine.base import Base, Bases
 from lorafile.engine.batches import Batch, by_length, collate, prompts
+from lorafile.engine.choices import choose
 from lorafile.engine.lines import read_lines, write_lines
-from lorafile.engine.loss import supervised_logits
+from lorafile.engine.loss import likelihoods
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
 
-_PIECE = 1024  # supervised tokens
+# What the metrics of an output need of an example beside what the model made of it.
+_CARRIED = {
+    "likelihood": ("row", "reference", "bytes"),
+    "generation": ("row", "reference", "references", "unanswerable"),
+    "choice": ("row", "reference"),
+}
 
 
 def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
@@ -28,33 +34,22 @@ def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
             if task["output"] == "likelihood":
                 batch = collate(tokens, indexes, padding, base.device)
                 found |= dict(zip(indexes, likelihoods(model, batch), strict=True))
+            elif task["output"] == "choice":
+                cut = [tokens.prompt(index) for index in indexes]
+                chosen = choose(base, model, cut, [examples[index] for index in indexes], len(indexes))
+                found |= dict(zip(indexes, chosen, strict=True))
             else:
                 batch = prompts(tokens, indexes, padding, base.device)
                 answers = generate(base, model, batch, task["max_new_tokens"])
                 found |= {index: {"answer": answer} for index, answer in zip(indexes, answers, strict=True)}
             report({"step": len(found), "steps": len(tokens)})
+    carried = _CARRIED[task["output"]]
     rows = [
-        {**{"row": line["row"], "reference": line["reference"]}, **found[index]} for index, line in enumerate(examples)
+        {**{name: line[name] for name in carried if name in line}, **found[index]}
+        for index, line in enumerate(examples)
     ]
     write_lines(out / "predictions.jsonl.gz", rows)
     return Done(figures={"examples": len(rows)}, files=["predictions.jsonl.gz"])
-
-
-def likelihoods(model: Any, batch: Batch) -> list[dict[str, float]]:
-    """Return for each example `log_likelihood` (nats, its supervised tokens), `tokens`, and `correct` (argmax)."""
-    logits, targets, rows = supervised_logits(model, batch)
-    # In pieces: in double precision a whole batch's logits over a large vocabulary would be most of the memory.
-    pieces = zip(logits.split(_PIECE), targets.split(_PIECE), strict=True)
-    each = torch.cat([piece.double().log_softmax(-1).gather(1, aim[:, None]).squeeze(1) for piece, aim in pieces])
-    hits = logits.argmax(dim=-1) == targets
-    count = len(batch.indexes)
-    sums = torch.zeros(count, dtype=torch.float64, device=each.device).index_add_(0, rows, each)
-    tokens = torch.bincount(rows, minlength=count)
-    correct = torch.bincount(rows[hits], minlength=count)
-    return [
-        {"log_likelihood": total, "tokens": number, "correct": right}
-        for total, number, right in zip(sums.tolist(), tokens.tolist(), correct.tolist(), strict=True)
-    ]
 
 
 def generate(base: Base, model: Any, batch: Batch, new_tokens: int, least: int = 0) -> list[str]:

@@ -19,7 +19,10 @@ _SPLIT_WORDS = {
     "val": "validation",
     "dev": "validation",
     "test": "test",
+    "eval": "test",
+    "evaluation": "test",
 }
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _WEIGHTS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py")
 
 
@@ -91,7 +94,8 @@ def read_rows(files: list[Path]) -> Iterator[dict[str, Any]]:
     :raises NodeError: with file and line, when a row cannot be read
     """
     for file in files:
-        reader = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".txt": _text}.get(file.suffix, _table)
+        readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".txt": _text, ".tsv": _tabbed}
+        reader = readers.get(file.suffix, _table)
         yield from reader(file)
 
 
@@ -175,7 +179,45 @@ def _json(file: Path) -> Iterator[dict[str, Any]]:
     if not isinstance(rows, list):
         raise NodeError(f"{file}: should hold a list of rows.")
     for number, row in enumerate(rows, 1):
-        yield _row(row, file, number)
+        yield from _questions(row) if isinstance(row, dict) and "paragraphs" in row else [_row(row, file, number)]
+
+
+def _questions(article: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the questions of an article in SQuAD's published layout, as rows of the hub's layout."""
+    for paragraph in article["paragraphs"]:
+        for asked in paragraph["qas"]:
+            answers = asked.get("answers", [])
+            yield {
+                "id": asked.get("id"),
+                "title": article.get("title"),
+                "context": paragraph["context"],
+                "question": asked["question"],
+                "answers": {
+                    "text": [answer["text"] for answer in answers],
+                    "answer_start": [answer["answer_start"] for answer in answers],
+                },
+            }
+
+
+def _tabbed(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a TSV file: published sets (GLUE) quote nothing, others as CSV does.
+
+    A quotation mark inside a field is a character of it, unless the field is quoted from end to end. Where that does
+    not give every line as many fields as the first, the file is read as CSV reads it: quoted fields may span lines.
+    """
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        lines = [line.rstrip("\r\n").split("\t") for line in _decoded(stream, file)]
+    lines = [fields for fields in lines if fields != [""]]
+    if not lines or any(len(fields) != len(lines[0]) for fields in lines):
+        yield from _table(file)
+        return
+    names = [_unquoted(name) for name in lines[0]]
+    for fields in lines[1:]:
+        yield dict(zip(names, map(_unquoted, fields), strict=True))
+
+
+def _unquoted(field: str) -> str:
+    return field[1:-1].replace('""', '"') if _QUOTED.fullmatch(field) else field
 
 
 def _table(file: Path) -> Iterator[dict[str, Any]]:

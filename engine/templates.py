@@ -1,9 +1,11 @@
-"""Rows to text: the formats of `[data]`, and which one a set of columns is. Imports no torch."""
+"""Rows to text: what a model reads, and what it should write, for each format of `[data]`. Imports no torch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from string import Formatter
 from typing import Any
 
+from lorafile.engine.columns import ALIASES
 from lorafile.errors import NodeError
 
 ALPACA = (
@@ -15,24 +17,11 @@ ALPACA_INPUT = (
     "response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n"
     "### Response:\n"
 )
-# Formats that are a template: name -> (prompt, completion, columns that the format cannot do without).
+# Formats that are a template of two columns: name -> (prompt, completion).
 TEMPLATES = {
-    "completion": ("{prompt}", "{completion}", ("prompt", "completion")),
-    "question": ("Question: {question}\nAnswer:", " {answer}", ("question", "answer")),
-    "builtin:facts": ("question : {question} answer :", " {answer}", ("question", "answer")),
-}
-_BY_COLUMNS = (
-    ("chat", ("messages",)),
-    ("alpaca", ("instruction", "output")),
-    ("completion", ("prompt", "completion")),
-    ("question", ("question", "answer")),
-    ("text", ("text",)),
-)
-REQUIRED = {
-    "alpaca": ("instruction", "output"),
-    "chat": ("messages",),
-    "text": ("text",),
-    "completion": ("prompt", "completion"),
+    "completion": ("{prompt}", "{completion}"),
+    "question": ("Question: {question}\nAnswer:", " {answer}"),
+    "builtin:facts": ("question : {question} answer :", " {answer}"),
 }
 
 
@@ -42,86 +31,82 @@ class Example:
 
     :ivar reference: the answer that a greedy one is held against
     :ivar special: whether the text already holds the tokenizer's special tokens, as a chat template's does
+    :ivar turns: (start, end) of each earlier answer inside the prompt, in characters; these are supervised, too
+    :ivar about: what its predictions carry for their metrics, by name: `choices`, `references`, …
     """
 
     prompt: str
     completion: str
     reference: str
     special: bool = False
+    turns: tuple[tuple[int, int], ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The example as one text."""
+        return self.prompt + self.completion
 
 
-def detect(columns: list[str], path: str) -> str:
-    """Return the format of a data set by its columns.
+Row = dict[str, Any]
+Render = Callable[[Row], Example]
 
-    :raises NodeError: when no format fits
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer's chat template.
+
+    :ivar text: messages -> their text; the flag opens the assistant's turn
+    :ivar marked: messages -> (start, end) in characters of what the template itself marks as the assistant's own
+        (`{% generation %}`), or None where it marks nothing
     """
-    if path in TEMPLATES:
-        return path
-    for name, needed in _BY_COLUMNS:
-        if set(needed) <= set(columns):
-            return name
-    raise NodeError(
-        f"data.format: the columns of {path} ({', '.join(columns)}) fit no known format. Name them with "
-        "data.columns, or write a data.template."
-    )
+
+    text: Callable[[list[Any], bool], str]
+    marked: Callable[[list[Any]], list[tuple[int, int]] | None] = lambda _: None
 
 
-def needed_columns(data: dict[str, Any]) -> tuple[str, ...]:
-    """Return the columns that a resolved format or template reads."""
-    if data["template"]:
-        from string import Formatter
-
-        text = data["template"]["prompt"] + data["template"]["completion"]
-        return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(text) if name))
-    name = data["format"]
-    fields = TEMPLATES[name][2] if name in TEMPLATES else REQUIRED[name]
-    return tuple(data["columns"].get(field, field) for field in fields)
-
-
-def check_columns(data: dict[str, Any], columns: list[str], where: str) -> None:
-    """Check that a data set has the columns that its format or template reads.
-
-    :raises NodeError: naming the missing column and those that there are
-    """
-    reads = "data.template" if data["template"] else f'data.format = "{data["format"]}"'
-    for name in needed_columns(data):
-        if name not in columns and name not in data["columns"]:
-            raise NodeError(
-                f'{where} has no column "{name}", which {reads} reads; its columns are: {", ".join(columns)}. '
-                "Say which is which with data.columns, or write a data.template."
-            )
-
-
-def renderer(data: dict[str, Any], chat: Callable[[list[Any], bool], str]) -> Callable[[dict[str, Any]], Example]:
+def renderer(data: dict[str, Any], chat: Chat) -> Render:
     """Return the function from a row to its text.
 
-    :param data: resolved data settings: `format` (not `auto`), `template`, `columns`
-    :param chat: renders messages with the tokenizer's chat template; the flag opens the assistant's turn
+    :param data: resolved data settings: `format` (not `auto`), `template`, `columns`, and what the format has
     """
-    columns = data["columns"]
+    from lorafile.engine.conversations import chat_example, guanaco_example
+    from lorafile.engine.labels import label_example
+    from lorafile.engine.passages import passage_example
 
-    def named(row: dict[str, Any]) -> dict[str, Any]:
-        renamed = {field: row[column] for field, column in columns.items() if column in row}
-        return {key: "" if value is None else value for key, value in {**row, **renamed}.items()}
-
-    if data["template"] or data["format"] in TEMPLATES:
+    form, columns = data["format"], data["columns"]
+    readers: dict[str, Render] = {
+        "alpaca": _alpaca,
+        "chat": lambda row: chat_example(row, chat),
+        "classification": lambda row: label_example(row, data),
+        "guanaco": guanaco_example,
+        "squad": lambda row: passage_example(row, data),
+        "text": lambda row: _answered("", str(row["text"])),
+    }
+    if form in readers:
+        read = readers[form]
+    else:
         written = data["template"]
-        prompt, completion = (written["prompt"], written["completion"]) if written else TEMPLATES[data["format"]][:2]
-        return lambda row: _answered(fill(prompt, named(row)), fill(completion, named(row)))
-    if data["format"] == "alpaca":
-        return lambda row: _alpaca(named(row))
-    if data["format"] == "chat":
-        return lambda row: _chat(named(row), chat)
-    return lambda row: _answered("", str(named(row)["text"]))
+        prompt, completion = (written["prompt"], written["completion"]) if written else TEMPLATES[form]
+        read = lambda row: _answered(fill(prompt, row), fill(completion, row))  # noqa: E731
+    return lambda row: read(named(row, columns, form))
 
 
-def fill(template: str, row: dict[str, Any]) -> str:
+def named(row: Row, columns: dict[str, str], form: str) -> Row:
+    """Return a row under the names of its format's fields, as the spec or the published layouts call them."""
+    found = {key: "" if value is None else value for key, value in row.items()}
+    for field_, others in ALIASES.get(form, {}).items():
+        here = next((name for name in others if name in found), None)
+        if here is not None and field_ not in found:
+            found[field_] = found[here]
+    return found | {name: found[column] for name, column in columns.items() if column in found}
+
+
+def fill(template: str, row: Row) -> str:
     """Fill `{column}` places; doubled braces are braces, and a row's own text is never read as a template.
 
     :raises NodeError: when the row has no such column
     """
-    from string import Formatter
-
     parts = []
     for literal, name, _, _ in Formatter().parse(template):
         parts.append(literal)
@@ -136,17 +121,6 @@ def _answered(prompt: str, completion: str) -> Example:
     return Example(prompt, completion, completion)
 
 
-def _alpaca(row: dict[str, Any]) -> Example:
+def _alpaca(row: Row) -> Example:
     template = ALPACA_INPUT if str(row.get("input", "")).strip() else ALPACA
     return _answered(fill(template, row), str(row["output"]))
-
-
-def _chat(row: dict[str, Any], chat: Callable[[list[Any], bool], str]) -> Example:
-    messages = row["messages"]
-    if not isinstance(messages, list) or not messages or messages[-1].get("role") != "assistant":
-        raise NodeError("data: a chat row needs `messages` that end with the assistant's turn.")
-    prompt = chat(messages[:-1], True)
-    whole = chat(messages, False)
-    if not whole.startswith(prompt):
-        raise NodeError("data: the tokenizer's chat template does not open the assistant's turn as it writes it.")
-    return Example(prompt, whole[len(prompt) :], str(messages[-1]["content"]), special=True)

@@ -6,14 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-
-@dataclass(frozen=True)
-class Encoded:
-    """One example: its token ids, 1 for each that is supervised, and how many of them are its prompt."""
-
-    input_ids: list[int]
-    supervised: list[int]
-    prompt: int
+from lorafile.engine.encode import Encoded
 
 
 @dataclass(frozen=True)
@@ -38,6 +31,11 @@ class Tokens:
         """Return the ids and the supervision of one example, both int64 [t]."""
         here = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return self.input_ids[here].long(), self.supervised[here].long()
+
+    def prompt(self, index: int) -> list[int]:
+        """Return the ids of one example's prompt."""
+        ids: list[int] = self.example(index)[0][: int(self.prompts[index])].tolist()
+        return ids
 
     def lengths(self) -> list[int]:
         """Return the number of tokens of each example."""

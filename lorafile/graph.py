@@ -11,7 +11,7 @@ from lorafile.sections import section_digest
 from lorafile.specs import Spec
 
 # Raised when a change in the code of a kind can change its result: a new key, and a reason in the plan.
-VERSIONS = {"prepare": 1, "train": 1, "predict": 1, "score": 1, "profile": 1}
+VERSIONS = {"prepare": 2, "train": 1, "predict": 1, "score": 1, "profile": 1}
 
 
 @dataclass(frozen=True)

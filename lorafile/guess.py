@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from lorafile.engine.templates import detect
+from lorafile.engine.columns import detect
 from lorafile.errors import LoraError, NodeError
 
 # Names that data sets give to one and the same thing; an earlier one is taken first.

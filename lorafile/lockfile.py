@@ -4,10 +4,12 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.columns import label_column
+from lorafile.engine.labels import HIDDEN, label_key
 from lorafile.engine.rows import data_files, find_data, find_model, read_rows
 from lorafile.errors import LoraError, NodeError
 from lorafile.specs import Spec
@@ -16,6 +18,7 @@ from lorafile.specs.settings import ModelTable
 from lorafile.state import sha256
 
 VERSION = 1
+MOST_CLASSES = 1000  # a column of more distinct values is no label, and its values stand in no lock
 _TOKENIZER = (
     "tokenizer",
     "vocab",
@@ -52,13 +55,22 @@ class ModelLock:
 
 @dataclass(frozen=True)
 class DataLock:
-    """A data set by content: of each of its splits digest, number of rows, and mean and longest row in characters."""
+    """A data set by content: of each of its splits digest, number of rows, and mean and longest row in characters.
+
+    :ivar label: the column of classes, where it has one; `labels`: split -> its distinct values, as text
+    """
 
     revision: str | None
     digests: dict[str, str]
     rows: dict[str, int]
     characters: dict[str, list[int]]
     columns: list[str]
+    label: str | None = None
+    labels: dict[str, list[str]] = field(default_factory=dict)
+
+    def classes(self) -> list[str]:
+        """Return the distinct labels of all splits, without what stands for a hidden one."""
+        return sorted({value for values in self.labels.values() for value in values} - {HIDDEN, ""})
 
 
 @dataclass(frozen=True)
@@ -122,10 +134,11 @@ def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, 
             was = known.data.get(name) if known else None
             data[name] = (
                 was
-                if was and _on_hub(configuration.data.path, base) and not fresh
+                if was and _on_hub(configuration.data.path, base) and not fresh and _same_label(configuration.data, was)
                 else lock_data(configuration.data, base, was)
             )
-            changed += [f"The data {name} are not what the lock says."] if was and was != data[name] else []
+            moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
+            changed += [f"The data {name} are not what the lock says."] if moved else []
     advice = f" Its results will be new ones; accept with: lora lock {spec.file}"
     return Lock(models, data), [sentence + advice for sentence in changed]
 
@@ -172,21 +185,34 @@ def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> Da
     where = find_data(table.path, table.revision, base)
     files = data_files(where, table.name)
     digests = {split: data_digest(parts) for split, parts in files.items()}
-    if known is not None and known.digests == digests:
+    if known is not None and known.digests == digests and _same_label(table, known):
         return known
     rows: dict[str, int] = {}
     characters: dict[str, list[int]] = {}
     columns: list[str] = []
+    label: str | None = None
+    labels: dict[str, list[str]] = {}
     for split, parts in files.items():
         lengths = []
+        values: set[str] = set()
         for row in read_rows(parts):
             lengths.append(sum(len(str(value)) for value in row.values()))
-            columns = columns or [str(column) for column in row]
+            if not columns:
+                columns = [str(column) for column in row]
+                label = label_column(table.columns, columns)
+            if label in row and len(values) <= MOST_CLASSES:
+                values.add(label_key(row[label]))
         rows[split] = len(lengths)
         characters[split] = [sum(lengths) // max(len(lengths), 1), max(lengths, default=0)]
+        labels |= {split: sorted(values)} if label and len(values) <= MOST_CLASSES else {}
     if not any(rows.values()):
         raise NodeError(f"data.path: {where} is empty: it has no rows.")
-    return DataLock(_commit(where), digests, rows, characters, columns)
+    return DataLock(_commit(where), digests, rows, characters, columns, label, labels)
+
+
+def _same_label(table: DataTable, known: DataLock) -> bool:
+    """Return whether a lock entry knows the classes of the column that a spec now calls the label."""
+    return known.label == label_column(table.columns, known.columns)
 
 
 def data_digest(files: list[Path]) -> str:

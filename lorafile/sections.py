@@ -5,7 +5,8 @@ from typing import Any
 
 import rfc8785
 
-from lorafile.engine.templates import detect
+from lorafile.engine.columns import detect
+from lorafile.engine.labels import classes
 from lorafile.errors import NodeError
 from lorafile.lockfile import DataLock, Lock, ModelLock, identity
 from lorafile.specs import Configuration
@@ -89,21 +90,24 @@ def _without_off(settings: dict[str, Any]) -> dict[str, Any]:
 def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split: str) -> dict[str, Any]:
     """Return what decides the prepared examples of one split."""
     table = configuration.data
+    form = data_format(table, lock)
     return {
         "digest": lock.digests[rows.source],
         "rows": {"seed": rows.seed, "start": rows.start, "stop": rows.stop},
-        "format": data_format(table, lock),
+        "format": form,
         "template": table.template.model_dump() if table.template else None,
         "columns": table.columns,
         "max_length": table.max_length,
         "too_long": table.too_long,
         # Held-out losses are of the answer alone, so that they compare whatever the training loss was.
         "completion_only_loss": table.completion_only_loss or split != "train",
+        **({"labels": classes(lock.classes(), table.labels)} if form == "classification" else {}),
+        **({"unanswerable": table.unanswerable} if form == "squad" else {}),
     }
 
 
 def data_format(table: DataTable, lock: DataLock) -> str:
     """Return the format of a data set: what the spec says, or what its columns tell."""
-    if table.template:
-        return "template"
-    return detect([*lock.columns, *table.columns], table.path) if table.format == "auto" else table.format
+    if table.format != "auto":
+        return table.format
+    return "template" if table.template else detect([*lock.columns, *table.columns], table.path)

@@ -20,7 +20,7 @@ QUANTIZATIONS: dict[str, dict[str, Any] | None] = {
 }
 
 _CONFIGURED = ("study", "model", "data", "method", "lora", "full", "quantization", "train")
-_ONE_VALUE = ("quantization", "lora.rank_pattern", "lora.alpha_pattern", "data.columns")
+_ONE_VALUE = ("quantization", "lora.rank_pattern", "lora.alpha_pattern", "data.columns", "data.labels")
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,15 @@ from lorafile.specs.settings import SpecTables
 FIELDS: dict[str, tuple[str, ...]] = {
     "alpaca": ("instruction", "input", "output"),
     "chat": ("messages",),
+    "classification": ("text", "sentence1", "sentence2", "label"),
     "completion": ("prompt", "completion"),
+    "guanaco": ("text",),
+    "question": ("question", "answer"),
+    "squad": ("context", "question", "answers"),
     "text": ("text",),
-    "auto": ("messages", "instruction", "input", "output", "prompt", "completion", "question", "answer", "text"),
 }
+FIELDS["auto"] = tuple(dict.fromkeys(field for fields in FIELDS.values() for field in fields))
+_TEMPLATED = ("auto", "classification", "squad")  # formats whose words a template may replace
 
 
 def check_tables(tables: SpecTables, raw: dict[str, Any], problems: Problems) -> None:
@@ -64,14 +69,26 @@ def _check_training(tables: SpecTables, problems: Problems) -> None:
 def _check_data(data: DataTable, problems: Problems) -> None:
     if data.template:
         _check_template(data.template, problems)
-        if data.format != "auto":
+        if data.format not in _TEMPLATED:
             problems.add(("data", "format"), "is set beside data.template; keep one of the two")
+    _check_labels(data, problems)
+    if data.template and data.format == "auto":
         return
     fields = FIELDS[data.format]
     for field in data.columns:
         if field not in fields:
             close = near(field, fields) or f"; it reads {', '.join(fields)}"
             problems.add(("data", "columns", field), f'is no field of data.format = "{data.format}"{close}')
+
+
+def _check_labels(data: DataTable, problems: Problems) -> None:
+    if data.labels and data.format not in ("auto", "classification"):
+        problems.add(("data", "labels"), f'names classes, and data.format = "{data.format}" has none')
+    if data.labels and data.template and data.format == "auto":
+        problems.add(("data", "labels"), 'names classes; beside a template say format = "classification"')
+    for value, name in data.labels.items():
+        if list(data.labels.values()).count(name) > 1:
+            problems.add(("data", "labels", value), f"{show(name)} is the name of two classes")
 
 
 def _check_template(template: TemplateTable, problems: Problems) -> None:

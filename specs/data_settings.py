@@ -6,6 +6,8 @@ from pydantic import Field
 
 from lorafile.specs.values import Natural, Settings, SplitSize, Text
 
+Format = Literal["auto", "alpaca", "chat", "classification", "completion", "guanaco", "question", "squad", "text"]
+
 
 class TemplateTable(Settings):
     """A template of one's own: `{column}` stands for the column's text."""
@@ -39,12 +41,27 @@ class DataTable(Settings):
     revision: str | None = Field(
         default=None, description="Branch, tag or commit of a hub id; the lock keeps the commit."
     )
-    format: Literal["auto", "alpaca", "chat", "completion", "text"] = Field(
+    format: Format = Field(
         default="auto",
-        description="`alpaca` (instruction, input, output), `chat` (messages, through the tokenizer's chat template), "
-        "`completion` (prompt, completion), `text`; `auto` tells by the columns.",
+        description="`alpaca` (instruction, input, output), `chat` (messages or ShareGPT's conversations, through the "
+        "tokenizer's chat template), `classification` (text, or sentence1 and sentence2; label), `completion` (prompt, "
+        "completion), `guanaco` (text with `### Human:` and `### Assistant:`), `question` (question, answer), `squad` "
+        "(context, question, answers), `text`; `auto` tells by the columns.",
     )
-    template: TemplateTable | None = Field(default=None, description="A template of one's own, instead of a format.")
+    template: TemplateTable | None = Field(
+        default=None,
+        description="A template of one's own, instead of a format's; beside `classification` it may name {label}, "
+        "beside `squad` {answer} and {unanswerable}.",
+    )
+    labels: dict[str, str] = Field(
+        default={},
+        description="`classification`: names of the classes, value = name; absent: the data's own values.",
+    )
+    unanswerable: str = Field(
+        default="unanswerable",
+        description="`squad`: what to write where the passage holds no answer; the prompt says so. Empty: every row "
+        "has one, and the prompt says nothing.",
+    )
     columns: dict[str, str] = Field(default={}, description="Renames: the format's field = the column that holds it.")
     split: SplitTable = Field(
         default=SplitTable(), description="Sizes of the splits; absent: the data's own, or 80/10/10 %."

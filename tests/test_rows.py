@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from lorafile.engine.columns import detect
 from lorafile.engine.rows import data_files, read_rows
-from lorafile.engine.templates import ALPACA, ALPACA_INPUT, detect, fill, renderer
+from lorafile.engine.templates import ALPACA, ALPACA_INPUT, Chat, fill, renderer
 from lorafile.errors import NodeError
 
 ROWS = [{"prompt": "a, b", "completion": 'say "x"'}, {"prompt": "ü", "completion": "y"}]
@@ -67,9 +68,8 @@ def test_what_cannot_be_read_is_said_with_file_and_line(
 
 def render(data: dict[str, Any], row: dict[str, Any]) -> tuple[str, str]:
     settings = {"format": "auto", "template": None, "columns": {}, **data}
-    example = renderer(
-        settings, lambda messages, opens: "|".join(m["content"] for m in messages) + ("|" if opens else "")
-    )(row)
+    chat = Chat(lambda messages, opens: "|".join(m["content"] for m in messages) + ("|" if opens else ""))
+    example = renderer(settings, chat)(row)
     return example.prompt, example.completion
 
 
@@ -115,8 +115,8 @@ def test_a_data_digest_knows_the_order_of_files_and_not_their_names(tmp_path: Pa
     assert data_digest([a]) == data_digest([a.rename(tmp_path / "c.jsonl")])
 
 
-def test_a_chat_row_has_to_end_with_the_assistant() -> None:
-    with pytest.raises(NodeError, match="end with the assistant's turn"):
+def test_a_chat_row_needs_an_answer() -> None:
+    with pytest.raises(NodeError, match="no turn of the assistant that answers"):
         render({"format": "chat"}, {"messages": [{"role": "user", "content": "hi"}]})
 
 

@@ -1,12 +1,15 @@
 """`prepare` nodes: the rows of each split, as the configurations read them."""
 
-from lorafile.engine.templates import check_columns
+from lorafile.engine.columns import check_columns
+from lorafile.engine.labels import HIDDEN, classes, hidden_labels
 from lorafile.errors import NodeError
 from lorafile.graph import Graph
-from lorafile.lockfile import identity
+from lorafile.lockfile import DataLock, identity
+from lorafile.metrics import METRICS
 from lorafile.sections import data_format, data_section
 from lorafile.specs import Configuration
-from lorafile.splits import draw
+from lorafile.specs.data_settings import DataTable
+from lorafile.splits import Rows, draw
 
 
 def add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
@@ -20,6 +23,7 @@ def add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
         drawn = draw(table.split, table.split_seed, lock.rows)
     except ValueError as error:
         raise graph.spec.error(("data", "split"), str(error)) from error
+    _check_classes(graph, table, lock, drawn)
     for split, rows in drawn.items():
         try:
             check_columns(data_section(configuration, lock, rows, split), lock.columns, table.path)
@@ -52,6 +56,27 @@ def add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
         )
         keys[split] = key
     return keys
+
+
+def _check_classes(graph: Graph, table: DataTable, lock: DataLock, drawn: dict[str, Rows]) -> None:
+    """Check that a classification has classes, that its metrics have it, and that no split that is used hides them."""
+    classified = data_format(table, lock) == "classification"
+    choosing = [name for name in graph.spec.tables.evaluate.metrics if METRICS[name].needs == "choice"]
+    if choosing and not classified:
+        raise graph.spec.error(("evaluate", "metrics"), f'{choosing[0]} needs classes: data.format = "classification"')
+    if not classified:
+        return
+    if lock.label and not lock.labels:
+        raise graph.spec.error(
+            ("data", "columns"), f'the label column "{lock.label}" has too many values to be classes'
+        )
+    for split, rows in drawn.items():
+        if HIDDEN in lock.labels.get(rows.source, []):
+            raise graph.spec.error(("data", "split"), f"{split} draws from {rows.source}: {hidden_labels()}")
+    try:
+        classes(lock.classes(), table.labels)
+    except NodeError as error:
+        raise graph.spec.error(("data", "labels"), str(error)) from error
 
 
 def _tokenizer(graph: Graph, configuration: Configuration) -> str:

@@ -1,0 +1,80 @@
+"""The rows of one split as the model sees them: drawn, put into words, tokenized. Needs a tokenizer, and no torch."""
+
+import hashlib
+import random
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lorafile.engine.encode import Encoded, chat_of, encode
+from lorafile.engine.rows import read_rows
+from lorafile.engine.templates import Example, Row, renderer
+from lorafile.errors import NodeError
+
+_AT_ONCE = 256
+_NEITHER = re.compile(r"[\W_]+")
+Numbered = tuple[int, Row]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One example, in words and in tokens, of whatever length.
+
+    :ivar row: its place in the drawn order of its split's source
+    :ivar size: UTF-8 bytes of the text whose tokens are supervised
+    :ivar exact: digest of the text; `normal`: of its letters and digits alone, case folded
+    """
+
+    row: int
+    example: Example
+    encoded: Encoded
+    size: int
+    exact: bytes
+    normal: bytes
+
+
+def split_rows(rule: dict[str, Any], files: list[Path]) -> list[Numbered]:
+    """Return (row number, row) of one split: a slice of the file's rows, in file order or in a seeded order."""
+    rows = list(enumerate(read_rows(files)))
+    if rule["seed"] is not None:
+        random.Random(rule["seed"]).shuffle(rows)
+    return rows[rule["start"] : rule["stop"]]
+
+
+def examples(tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered]) -> Iterator[Prepared]:
+    """Yield the examples of some rows.
+
+    :raises NodeError: naming the row that cannot be read as its format says
+    """
+    render = renderer(data, chat_of(tokenizer))
+    left = iter(rows)
+    while some := list(islice(left, _AT_ONCE)):
+        written = [(number, _rendered(render, number, row)) for number, row in some]
+        encoded = encode(tokenizer, [example for _, example in written], data["completion_only_loss"])
+        for (number, example), tokens in zip(written, encoded, strict=True):
+            yield Prepared(number, example, tokens, supervised_bytes(example), *digests(example.text))
+
+
+def _rendered(render: Any, number: int, row: Row) -> Example:
+    try:
+        found: Example = render(row)
+        return found
+    except NodeError as error:
+        raise NodeError(f"{error} (row {number})") from error
+
+
+def supervised_bytes(example: Example) -> int:
+    """Return the UTF-8 bytes of an example's answers."""
+    return sum(len(part.encode()) for part in (example.completion, *(example.prompt[a:b] for a, b in example.turns)))
+
+
+def digests(text: str) -> tuple[bytes, bytes]:
+    """Return eight bytes that tell a text, and eight that tell it but for case, white space and punctuation."""
+    return _digest(text), _digest(_NEITHER.sub(" ", text.casefold()).strip())
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
