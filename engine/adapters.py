@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from lorafile.engine.base import Base, Bases, load_base
-from lorafile.engine.randomness import SeededDropout, drawn_again, drawn_from, seed_dropout
+from lorafile.engine.quantized import unseen_parameters
+from lorafile.engine.randomness import drawn_again, drawn_from, dropout_generators, seed_dropout
 from lorafile.engine.request import Request
 from lorafile.errors import NodeError
 
@@ -52,7 +53,7 @@ def parameter_counts(model: Any) -> tuple[int, int]:
     """Return how many parameters are trainable and how many there are; PEFT sees through packed 4-bit weights."""
     if hasattr(model, "get_nb_trainable_parameters"):
         trainable, total = model.get_nb_trainable_parameters()
-        return int(trainable), int(total)
+        return int(trainable), int(total) + unseen_parameters(model)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
@@ -117,10 +118,10 @@ def checkpointed(model: Any, enabled: bool) -> Iterator[None]:
 
     transformers 5.23 gave the switch another name.
     """
-    generator = next((module.generator for module in model.modules() if isinstance(module, SeededDropout)), None)
+    generators = dropout_generators(model)
     options: dict[str, Any] = {"use_reentrant": False}
-    if generator is not None:
-        options["context_fn"] = lambda: drawn_again(generator)
+    if generators:
+        options["context_fn"] = lambda: drawn_again(generators)
     word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if enabled:
         getattr(model, f"{word}_checkpointing_enable")(**{f"{word}_checkpointing_kwargs": options})

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from lorafile.engine.encode import load_tokenizer
+from lorafile.engine.fingerprint import fingerprint
+from lorafile.engine.loading import load_model
 from lorafile.engine.quiet import quiet_bitsandbytes
 from lorafile.engine.request import base_identity
 from lorafile.errors import NodeError
-
-_CHUNK = 1 << 22
 
 
 @dataclass
@@ -56,10 +56,8 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
     from transformers import GenerationConfig
 
     quiet_bitsandbytes()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trusted = settings["model"]["trust_remote_code"]
-    model = _load(weights or paths["model"], settings, device, trusted)
-    tokenizer = load_tokenizer(paths["model"], trusted)
+    model = load_model(weights or paths["model"], settings, paths.get("device_map"))
+    tokenizer = load_tokenizer(paths["model"], settings["model"]["trust_remote_code"])
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise NodeError(
@@ -73,35 +71,8 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
         eos_token_id=end_tokens(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id,
     )
+    device = model.get_input_embeddings().weight.device
     return Base(model, tokenizer, device, fingerprint(model) if proven else ())
-
-
-def _load(path: str, settings: dict[str, Any], device: torch.device, trusted: bool) -> Any:
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    dtype = getattr(torch, settings["model"]["dtype"])
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "local_files_only": True,
-        "trust_remote_code": trusted,
-        "use_safetensors": True,
-    }
-    quantization = settings["quantization"]
-    if quantization is not None:
-        config = {key: value for key, value in quantization.items() if value is not None}
-        config.setdefault("bnb_4bit_compute_dtype", dtype)
-        options |= {"quantization_config": BitsAndBytesConfig(**config), "device_map": {"": device}}
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(path, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise NodeError(f"model.path: {path} cannot be loaded: {_first_line(error)}") from error
-    return model if quantization is not None else model.to(device)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _keep_off_repacking(model: nn.Module) -> None:
@@ -113,26 +84,6 @@ def _keep_off_repacking(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (no attribute that torch knows of)
-
-
-def fingerprint(model: nn.Module) -> tuple[int, ...]:
-    """Return two sums over the bits of each parameter and buffer; any changed or swapped value changes them.
-
-    Computed on the device in pieces, so that it costs one read of the weights and a few megabytes.
-    """
-    sums = []
-    with torch.no_grad():
-        for tensor in [*model.parameters(), *model.buffers()]:
-            flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
-            plain = weighted = 0
-            for start in range(0, flat.numel(), _CHUNK):
-                piece = flat[start : start + _CHUNK].to(torch.int64)
-                plain += int(piece.sum())
-                weighted += int(
-                    (piece * (torch.arange(len(piece), device=piece.device) % 65521 + 1 + start % 65521)).sum()
-                )
-            sums += [plain, weighted]
-    return tuple(sums)
 
 
 class Bases:

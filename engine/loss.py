@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from lorafile.engine.batches import Batch
-from lorafile.errors import NodeError
+from lorafile.engine.loading import takes
 
 _PIECE = 1024  # supervised tokens
 
@@ -19,14 +19,13 @@ def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     predicts = torch.zeros_like(batch.supervised)
     predicts[:, :-1] = batch.supervised[:, 1:]  # position t predicts token t + 1
     columns = predicts.any(dim=0).nonzero().flatten()
-    output = model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, logits_to_keep=columns
-    )
-    if output.logits.shape[1] != len(columns):
-        raise NodeError(f"{type(model).__name__} has no `logits_to_keep`, which this version needs to compute a loss.")
+    options = {"logits_to_keep": columns} if takes(model, "logits_to_keep") else {}
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, **options).logits
+    if not options:  # an older architecture, which computes them all
+        logits = logits[:, columns]
     rows, kept = predicts[:, columns].nonzero(as_tuple=True)
     targets = batch.input_ids[rows, columns[kept] + 1]
-    return output.logits[rows, kept].float(), targets, rows
+    return logits[rows, kept].float(), targets, rows
 
 
 def summed_loss(model: Any, batch: Batch) -> torch.Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from lorafile.engine.fingerprint import held_tensors, parts
+
 
 class LiveTensors(TorchDispatchMode):
     """Counts the bytes of live tensor storages, and the most that there were at once.
@@ -24,7 +26,7 @@ class LiveTensors(TorchDispatchMode):
         self._live: dict[int, int] = {}
         self.now = 0
         self.peak = 0
-        for tensor in [*model.parameters(), *model.buffers()]:
+        for tensor in held_tensors(model):
             self._count(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -32,7 +34,8 @@ class LiveTensors(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for value in tree_iter(result):
             if isinstance(value, torch.Tensor):
-                self._count(value)
+                for part in parts(value):
+                    self._count(part)
         return result
 
     def _count(self, tensor: torch.Tensor) -> None:
@@ -53,22 +56,26 @@ def reset_peak(device: torch.device) -> None:
     """Begin a phase."""
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.synchronize()
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.synchronize(number)
+            torch.cuda.reset_peak_memory_stats(number)
     else:
         with contextlib.suppress(OSError):  # where it cannot be reset, the peak is that of the process so far
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5)
 
 
 def peak(device: torch.device, live: LiveTensors | None = None) -> tuple[int, int]:
-    """Return the bytes allocated and reserved at their peak since the phase began.
+    """Return the bytes allocated and reserved at their peak since the phase began, summed over a worker's GPUs.
 
     On a CPU these are live tensor bytes and the resident size of the process.
     """
     if device.type == "cuda":
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        numbers = range(torch.cuda.device_count())
+        for number in numbers:
+            torch.cuda.synchronize(number)
+        allocated, reserved = torch.cuda.max_memory_allocated, torch.cuda.max_memory_reserved
+        return sum(allocated(number) for number in numbers), sum(reserved(number) for number in numbers)
     return (live.peak if live else 0), _peak_resident()
 
 

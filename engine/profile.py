@@ -158,7 +158,8 @@ def _timed(base: Base, work: Callable[[], Any]) -> float:
 
 def _synchronise(base: Base) -> None:
     if base.device.type == "cuda":
-        torch.cuda.synchronize()
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.synchronize(number)
 
 
 def _energy() -> float | None:

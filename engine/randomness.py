@@ -39,29 +39,43 @@ class SeededDropout(nn.Module):
         return x * keep / (1 - self.p)
 
 
-def drawn_again(generator: torch.Generator) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def drawn_again(generators: list[torch.Generator]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Return the contexts of a checkpointed forward pass and of its recomputation: both see the same draws."""
-    state = generator.get_state()
+    states = [generator.get_state() for generator in generators]
 
     @contextlib.contextmanager
     def again() -> Iterator[None]:
-        now = generator.get_state()
-        generator.set_state(state)
+        now = [generator.get_state() for generator in generators]
+        _set(generators, states)
         try:
             yield
         finally:
-            generator.set_state(now)
+            _set(generators, now)
 
     return contextlib.nullcontext(), again()
 
 
+def _set(generators: list[torch.Generator], states: list[torch.Tensor]) -> None:
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
+
+
 def seed_dropout(model: nn.Module, seed: int, device: torch.device) -> None:
-    """Give every dropout of the model's adapters the adapter's own generator."""
-    generator = torch.Generator(device=device)
-    generator.manual_seed(derive(seed, "dropout"))
+    """Give every dropout of the model's adapters the adapter's own generator: one for each device that it lies on."""
+    generators = {device: torch.Generator(device=device).manual_seed(derive(seed, "dropout"))}
     for module in model.modules():
         dropouts = getattr(module, "lora_dropout", None)
         if isinstance(dropouts, nn.ModuleDict):
+            place = next((parameter.device for parameter in module.parameters()), device)
+            if place not in generators:
+                purpose = f"dropout:{len(generators)}"
+                generators[place] = torch.Generator(device=place).manual_seed(derive(seed, purpose))
             for name, dropout in dropouts.items():
                 if isinstance(dropout, nn.Dropout):
-                    dropouts[name] = SeededDropout(dropout.p, generator)
+                    dropouts[name] = SeededDropout(dropout.p, generators[place])
+
+
+def dropout_generators(model: nn.Module) -> list[torch.Generator]:
+    """Return the generators that a model's seeded dropouts draw from, each once."""
+    found = {id(m.generator): m.generator for m in model.modules() if isinstance(m, SeededDropout)}
+    return list(found.values())

@@ -15,12 +15,11 @@ from lorafile.errors import LoraError
 from lorafile.graph import Graph, GraphNode
 from lorafile.lockfile import ModelLock, identity
 from lorafile.plan import Plan
+from lorafile.specs.quantizations import weight_bits
 from lorafile.state import Attempt, State
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ADAM = 8  # two moments in float32
-_ABSMAX_4BIT = 4 / 64  # one float32 for 64 weights
-_ABSMAX_DOUBLE = 1 / 64 + 4 / (64 * 256)  # the same as 8-bit numbers, with a float32 for 256 of those
 _SLACK = 1.10  # what the allocator holds beyond what it gave
 _CONTEXT = 600 * 2**20  # a CUDA context and its kernels
 _GPU_FLOPS, _CPU_FLOPS = 6e13, 2e10  # a first guess of sustained speed, until something is measured
@@ -38,9 +37,10 @@ class Device:
     memory: int
 
 
-def device(gpu: str | None = None) -> Device:
+def device(gpu: str | None = None, spread: bool = False) -> Device:
     """Return the device that is asked for (`24GB`), or the one that is here.
 
+    :param spread: a base lies on all GPUs at once
     :raises LoraError: when the text is not a size
     """
     if gpu is not None:
@@ -49,6 +49,8 @@ def device(gpu: str | None = None) -> Device:
             raise LoraError(f'--gpu: "{gpu}" is not a size of memory; write for example --gpu 24GB')
         return Device(f"a GPU of {gpu}", int(float(match[1]) * _UNITS[match[2].lower()]))
     if gpus() and gpus()[0]["memory"]:
+        if spread and len(gpus()) > 1:
+            return Device(f"{len(gpus())} × {gpus()[0]['name']}", sum(gpu["memory"] or 0 for gpu in gpus()))
         return Device(gpus()[0]["name"], gpus()[0]["memory"])
     return Device("this machine's memory", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
@@ -58,7 +60,7 @@ def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, dic
 
     Each has `seconds` and `source`, and where a model is loaded `peak_memory_bytes` and `fits`.
     """
-    target = device(gpu)
+    target = device(gpu, any(configuration.model.device_map for configuration in plan.graph.spec.configurations))
     history = state.latest()
     measured = calibration(history, plan)
     found = {}
@@ -187,14 +189,17 @@ def memory(node: GraphNode, shape: Shape) -> dict[str, float]:
 
 
 def weight_bytes(quantization: dict[str, Any] | None, shape: Shape, width: int) -> float:
-    """Return the bytes of a base's weights: 4 or 8 bits for the linear layers of its blocks, its type for the rest."""
+    """Return the bytes of a base's weights.
+
+    Quantized: bits and scales for the linear layers of its blocks, its own type for the rest. A checkpoint that was
+    quantized before takes what its files do.
+    """
+    if shape.model.settings.get("quantization_config"):
+        return shape.model.bytes
     if quantization is None:
         return shape.model.parameters * width
-    rest = (shape.model.parameters - shape.linear) * width
-    if quantization["load_in_8bit"]:
-        return rest + shape.linear
-    scales = _ABSMAX_DOUBLE if quantization["bnb_4bit_use_double_quant"] else _ABSMAX_4BIT
-    return rest + shape.linear * (0.5 + scales)
+    bits, scales = weight_bits(quantization, 8 * width)
+    return (shape.model.parameters - shape.linear) * width + shape.linear * (bits + scales) / 8
 
 
 def seconds(node: GraphNode, shape: Shape) -> float:

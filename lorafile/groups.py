@@ -102,6 +102,7 @@ class Places:
             "model": str(self._model(model.path, lock.models[identity(model)].revision or model.revision)),
             "model_name": model.path,
             "trust_remote_code": model.trust_remote_code,
+            "device_map": model.device_map,
         }
         if node.kind == "prepare":
             rows = node.settings["data"]

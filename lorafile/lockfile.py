@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import struct
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from lorafile.engine.columns import label_column
 from lorafile.engine.labels import HIDDEN, label_key
 from lorafile.engine.rows import data_files, find_data, find_model, read_rows
 from lorafile.errors import LoraError, NodeError
+from lorafile.inventory import Header, headers, inventory
 from lorafile.specs import Spec
 from lorafile.specs.data_settings import DataTable
 from lorafile.specs.settings import ModelTable
@@ -161,7 +161,8 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
             f"model.path: {directory} holds no .safetensors weights; others are not loaded, because they can run code."
         )
     settings = _read_json(directory / "config.json")
-    tensors = [row for file in weights for row in tensor_shapes(file).items()]
+    tensors = {name: header for file in weights for name, header in headers(file).items()}
+    found = inventory(tensors, settings.get("quantization_config"))
     meaning = {key: value for key, value in settings.items() if key not in _CONFIG_NOISE}
     generation = directory / "generation_config.json"
     ends = _read_json(generation).get("eos_token_id") if generation.is_file() else None
@@ -173,10 +174,10 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
         config=_digest([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code]),
         tokenizer=_digest((file.name, sha256(file)) for file in tokenizer),
         dtype=_dtype(settings, tensors),
-        parameters=sum(_size(shape) for _, (_, shape) in tensors),
+        parameters=found.parameters,
         bytes=sum(file.stat().st_size for file in weights),
         settings=settings,
-        modules=_linear(tensors),
+        modules=found.modules,
     )
 
 
@@ -229,36 +230,10 @@ def weight_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.safetensors"))
 
 
-def tensor_shapes(file: Path) -> dict[str, tuple[str, list[int]]]:
-    """Return name -> (type, shape) from a safetensors header, without reading a tensor.
-
-    The format: 8 bytes with the header's length, little endian, then the header as JSON.
-    """
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > min(100_000_000, file.stat().st_size):
-                raise ValueError("its header is longer than the file")
-            header = json.loads(stream.read(length))
-        return {name: (row["dtype"], row["shape"]) for name, row in header.items() if name != "__metadata__"}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NodeError(f"model.path: {file} is not a safetensors file: {error}.") from error
-
-
-def _linear(tensors: list[tuple[str, tuple[str, list[int]]]]) -> dict[str, list[int]]:
-    """Return the matrices inside numbered blocks; embeddings and the output head stand outside of them."""
-    found = {}
-    for name, (_, shape) in tensors:
-        module, _, kind = name.rpartition(".")
-        if kind == "weight" and len(shape) == 2 and any(part.isdigit() for part in module.split(".")):
-            found[module] = shape
-    return dict(sorted(found.items()))
-
-
-def _dtype(settings: dict[str, Any], tensors: list[tuple[str, tuple[str, list[int]]]]) -> str:
+def _dtype(settings: dict[str, Any], tensors: dict[str, Header]) -> str:
     named = settings.get("dtype") or settings.get("torch_dtype")
     stored = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-    return str(named) if named in stored.values() else stored.get(tensors[0][1][0], "float32")
+    return str(named) if named in stored.values() else stored.get(next(iter(tensors.values())).dtype, "float32")
 
 
 def _on_hub(path: str, base: Path) -> bool:
@@ -280,10 +255,3 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _digest(rows: Iterable[tuple[str, str]]) -> str:
     return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
-
-
-def _size(shape: list[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

@@ -34,8 +34,9 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
             "tokenizer": model.tokenizer,
             "dtype": dtype,
             "trust_remote_code": configuration.model.trust_remote_code,
+            **_when_set(configuration),
         },
-        "quantization": configuration.quantization,
+        "quantization": _quantization(configuration, model),
         "adapter": {"method": configuration.method},
     }
     if configuration.adapter is not None:
@@ -49,6 +50,44 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
             key: value for key, value in configuration.train.model_dump().items() if value is not None
         }
     return sections
+
+
+def _when_set(configuration: Configuration) -> dict[str, Any]:
+    """Return what enters a model's section only where the spec names it."""
+    attention = configuration.model.attn_implementation
+    return {} if attention == "auto" else {"attn_implementation": attention}
+
+
+def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, Any] | None:
+    """Return how a base is quantized when it is loaded; None leaves a checkpoint as it is.
+
+    :raises NodeError: when the checkpoint is quantized already, or would have to be
+    """
+    wanted = configuration.quantization
+    stored = model.settings.get("quantization_config")
+    asked = wanted and wanted.get("quant_method", "bitsandbytes")
+    path = configuration.model.path
+    if stored is None:
+        if asked == "awq":
+            raise NodeError(
+                "quantization: AWQ is not done while a model is loaded; name a checkpoint that was quantized with it "
+                f"in model.path, instead of {path}."
+            )
+        return wanted
+    own = stored.get("quant_method", "bitsandbytes")
+    if own == "hqq":
+        raise NodeError(
+            f"model.path: {path} is an HQQ checkpoint, which transformers 5 does not load; name the model that it was "
+            'made from, with quantization = { quant_method = "hqq" }.'
+        )
+    if configuration.method == "full":
+        raise NodeError(f"method: {path} is quantized already ({own}), and cannot be fine-tuned in full.")
+    if wanted is None or (asked == own and own in ("gptq", "awq")):  # these two take a kernel for their checkpoints
+        return wanted
+    raise NodeError(
+        f"quantization: {path} is quantized already ({own}), and cannot be quantized again; leave quantization out for "
+        "this model, or name the one that it was made from."
+    )
 
 
 def _layers(word: str, model: ModelLock) -> list[int]:

@@ -19,7 +19,6 @@ from lorafile.lockfile import Lock, lock_file, read_lock, resolve
 from lorafile.nodes import build
 from lorafile.plan import Plan, make_plan, with_forecasts
 from lorafile.results import Results
-from lorafile.scoring import check_libraries
 from lorafile.state import State
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Study:
         lock, changed = resolve(self.spec, read_lock(self.spec))
         state = State.read(self.state)
         plan = make_plan(build(self.spec, lock), state, changed)
-        plan.workers = default_workers(lock)
+        plan.workers = default_workers(self.spec, lock)
         return with_forecasts(plan, forecasts(plan, state, gpu))
 
     def apply(
@@ -82,7 +81,6 @@ class Study:
         applier: Applier
         with State.write(self.state, lock_timeout) as state:
             approved = plan or self.plan()
-            check_libraries(approved)
             self._check_unchanged(approved)
             plan = self._still_missing(approved, state)
             staging = self.state / "staging"
@@ -109,9 +107,10 @@ class Study:
             raise MissingExtra("lora apply", "torch")
         models = plan.graph.lock.models.values()
         cores = os.cpu_count() or 1
-        workers = workers or default_workers(plan.graph.lock)
+        workers = 1 if is_spread(self.spec) else workers or default_workers(self.spec, plan.graph.lock)
         kinds = tuple(sorted({str(model.settings.get("model_type")) for model in models}))
-        return LocalExecutor(self.state / "staging", workers, max(1, cores // workers), len(gpus()), kinds)
+        each_its_own = 0 if is_spread(self.spec) else len(gpus())
+        return LocalExecutor(self.state / "staging", workers, max(1, cores // workers), each_its_own, kinds)
 
     def results(self) -> "pd.DataFrame":
         """Return one row for each run, with its configuration's settings."""
@@ -131,8 +130,15 @@ class Study:
         return now
 
 
-def default_workers(lock: Lock) -> int:
+def is_spread(spec: specs.Spec) -> bool:
+    """Return whether a base lies on all GPUs at once, so that one worker has them all."""
+    return any(configuration.model.device_map for configuration in spec.configurations)
+
+
+def default_workers(spec: specs.Spec, lock: Lock) -> int:
     """Return one worker for each GPU; on a CPU one for each core where models are small, else one with all cores."""
+    if is_spread(spec):
+        return 1
     small = all(model.parameters < _SMALL_MODEL for model in lock.models.values())
     return len(gpus()) or ((os.cpu_count() or 1) if small else 1)
 

@@ -140,7 +140,7 @@ def _needs(plan: Plan, full: bool) -> Table:
 
 
 def _need(plan: Plan, name: str) -> list[str]:
-    from lorafile.specs.configurations import quantization_name
+    from lorafile.specs.quantizations import quantization_name
 
     sections = plan.graph.sections[name]
     adapter = sections["adapter"]

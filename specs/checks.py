@@ -99,6 +99,8 @@ def _not_a_factor(setting: str) -> str:
     """Return why a dotted setting cannot vary, or nothing."""
     names = tuple(setting.split("."))
     known = homes(("lora", "train", "model", "data", "full"))
+    if setting == "model.device_map":
+        return "cannot be swept; how a base lies on this machine's GPUs changes no result"
     if names[0] in FACTOR_SECTIONS:
         if len(names) == 1 and names[0] not in _ALONE:
             example = next(f"{table}.{name}" for name, table in known.items() if table == names[0])
@@ -137,7 +139,7 @@ def _check_value(setting: str, value: Any, path: Path, problems: Problems) -> No
 
 def check_bits(quantization: Any, path: Path, problems: Problems) -> None:
     """Check that a base that is quantized by BitsAndBytesConfig's settings has one width."""
-    if isinstance(quantization, dict):
+    if isinstance(quantization, dict) and quantization.get("quant_method", "bitsandbytes") == "bitsandbytes":
         widths = [key for key in ("load_in_4bit", "load_in_8bit") if quantization.get(key) is True]
         if len(widths) != 1:
             problems.add(path, "set exactly one of load_in_4bit and load_in_8bit to true")

@@ -7,17 +7,10 @@ from itertools import product
 from typing import Any
 
 from lorafile.specs.data_settings import DataTable
+from lorafile.specs.quantizations import quantization_settings
 from lorafile.specs.settings import ModelTable, SpecTables
-from lorafile.specs.snapshot import BnbSettings, LoraSettings
+from lorafile.specs.snapshot import LoraSettings
 from lorafile.specs.train_settings import FullTable, TrainTable
-
-QUANTIZATIONS: dict[str, dict[str, Any] | None] = {
-    "none": None,
-    # With the library's outlier threshold of 6 a result depends on what else is in the batch; at 0 it does not.
-    "int8": {"load_in_8bit": True, "llm_int8_threshold": 0.0},
-    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
-    "fp4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
-}
 
 _CONFIGURED = ("study", "model", "data", "method", "lora", "full", "quantization", "train")
 _ONE_VALUE = ("quantization", "lora.rank_pattern", "lora.alpha_pattern", "data.columns", "data.labels")
@@ -86,14 +79,6 @@ def with_setting(tables: dict[str, Any], setting: str, value: Any) -> dict[str, 
         return {**tables, head: value}
     inner = tables.get(head)
     return {**tables, head: with_setting(inner if isinstance(inner, dict) else {}, rest, value)}
-
-
-def quantization_settings(value: str | BnbSettings) -> dict[str, Any] | None:
-    """Return BitsAndBytesConfig's settings in full, or None for a base that is not quantized."""
-    if isinstance(value, str):
-        chosen = QUANTIZATIONS[value]
-        return None if chosen is None else BnbSettings.model_validate(chosen).model_dump()
-    return value.model_dump()
 
 
 def lora_settings(table: LoraSettings) -> dict[str, Any]:
@@ -183,12 +168,3 @@ def unite(found: list[Configuration]) -> list[Configuration]:
         elif configuration.name != first.name:
             united[identity] = replace(first, aliases=(*first.aliases, configuration.name))
     return list(united.values())
-
-
-def quantization_name(settings: dict[str, Any] | None) -> str:
-    """Return the short name of a base's quantization, or its type where its settings have no name of their own."""
-    for name, short in QUANTIZATIONS.items():
-        if settings == quantization_settings(name if short else "none"):
-            return name
-    assert settings is not None  # noqa: S101
-    return f"{settings['bnb_4bit_quant_type']}, own settings" if settings["load_in_4bit"] else "int8, own settings"

@@ -14,7 +14,6 @@ from lorafile.errors import Problem, SpecError
 from lorafile.specs.checks import FACTOR_SECTIONS, REQUIRED, check_blocks
 from lorafile.specs.configurations import Configuration, flatten, point_name, points, resolve, unite
 from lorafile.specs.consistency import check_tables
-from lorafile.specs.evaluate_settings import label
 from lorafile.specs.positions import Path as Place
 from lorafile.specs.positions import Position, positions
 from lorafile.specs.problems import Problems
@@ -47,8 +46,8 @@ class Spec:
 
     @property
     def primary(self) -> str:
-        """The name of the metric that the study decides by."""
-        return label(self.tables.evaluate.primary or self.tables.evaluate.metrics[0])
+        """The metric that the study decides by."""
+        return self.tables.evaluate.primary or self.tables.evaluate.metrics[0]
 
 
 def load(file: Path) -> Spec:
@@ -121,6 +120,7 @@ def _sound(raw: dict[str, Any], bad: list[Place]) -> SpecTables:
     tables = {key: value for key, value in raw.items() if key not in ("sweep", "analysis")}
     for path in bad:
         names = list(takewhile(lambda part: isinstance(part, str), path))
+        names = names[:1] if names[:1] == ["quantization"] else names  # half of it may be no quantization at all
         tables = _without(tables, names) if names else tables
     for name, needed in REQUIRED.items():
         tables[name] = {**needed, **tables.get(name, {})}

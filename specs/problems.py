@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lorafile.errors import Problem
 from lorafile.specs.lookup import field_at, table_at
 from lorafile.specs.positions import Path, Position, locate
+from lorafile.specs.quantizations import TABLES
 from lorafile.specs.snapshot import NOT_YET
 from lorafile.specs.values import PATTERNS
 
@@ -93,12 +94,15 @@ def homes(tables: Iterable[str] = _HOMES) -> dict[str, str]:
     return found
 
 
-def unknown_setting(path: Path) -> str:
-    """Return what to say of a setting that does not exist: where it belongs, what is near, what is allowed."""
+def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
+    """Return what to say of a setting that does not exist: where it belongs, what is near, what is allowed.
+
+    :param branch: the table of a union that was meant
+    """
     name, where = str(path[-1]), path[:-1]
     if where == ("lora",) and name in NOT_YET:
         return "is a setting of peft.LoraConfig that this version cannot train with"
-    table, top = table_at(where), table_at(())
+    table, top = branch or table_at(where), table_at(())
     allowed = list(table.model_fields) if table else []
     if where and top and name in top.model_fields:
         written = (
@@ -141,7 +145,7 @@ def _sentence(rows: list[Any], path: Path) -> str:
     known = field_at(path)
     told = (known.description or "").split(". ")[0].rstrip(".") if known else ""
     if "extra_forbidden" in kinds:
-        return unknown_setting(path)
+        return unknown_setting(path, next((TABLES[part] for part in rows[0]["loc"] if part in TABLES), None))
     if kinds == {"missing"}:
         needed = (
             [name for name, info in table.model_fields.items() if info.is_required()]

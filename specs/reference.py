@@ -102,17 +102,19 @@ def _top(schema: Schema) -> str:
 
 
 def _sections(name: str, setting: Schema, definitions: dict[str, Schema]) -> list[str]:
-    """Return a table's section, and those of the tables inside it."""
-    table = _table(setting, definitions)
-    if table is None:
-        return []
+    """Return the sections of a setting's tables, and of those inside them."""
+    tables = _tables(setting, definitions)
     many = setting.get("type") == "array"
-    title = f"## `[[{name}]]`" if many else f"## `[{name}]`"
-    shown = {key: inner for key, inner in table["properties"].items() if not (many and _is_swept(key, name))}
-    body = _rows(shown, table.get("required", []))
-    found = [f"{title}\n\n{_first_sentences(table['description'])}\n\n{body}"]
-    for key, inner in table["properties"].items():
-        if not (many and _is_swept(key, name)):
+    found: list[str] = []
+    for table in tables:
+        title = f"## `[[{name}]]`" if many else f"## `[{name}]`"
+        if len(tables) > 1:  # one for each library, which the first setting of a table names
+            head = re.split("[:(]", table["description"])[0].strip()
+            title += f": {head[0].lower()}{head[1:]}"
+        shown = {key: inner for key, inner in table["properties"].items() if not (many and _is_swept(key, name))}
+        body = _rows(shown, table.get("required", []))
+        found.append(f"{title}\n\n{_first_sentences(table['description'])}\n\n{body}")
+        for key, inner in shown.items():
             found += _sections(f"{name}.{key}", inner, definitions)
     return found
 
@@ -121,12 +123,10 @@ def _is_swept(key: str, name: str) -> bool:
     return name == "sweep" and key not in ("name", "zip", "configurations", "exclude")
 
 
-def _table(setting: Schema, definitions: dict[str, Schema]) -> Schema | None:
-    """Return the table that a setting is, holds, or may be."""
-    for one in (setting, setting.get("items", {}), *setting.get("anyOf", [])):
-        if "$ref" in one:
-            return definitions[str(one["$ref"]).rsplit("/", 1)[-1]]
-    return None
+def _tables(setting: Schema, definitions: dict[str, Schema]) -> list[Schema]:
+    """Return the tables that a setting is, holds, or may be."""
+    options = (setting, setting.get("items", {}), *setting.get("anyOf", []), *setting.get("oneOf", []))
+    return [definitions[str(one["$ref"]).rsplit("/", 1)[-1]] for one in options if "$ref" in one]
 
 
 def _rows(settings: dict[str, Schema], required: list[str]) -> str:
@@ -142,8 +142,9 @@ def _kind(setting: Schema) -> str:
     """Return a type in words."""
     if "$ref" in setting:
         return "table"
-    if "anyOf" in setting:
-        return " or ".join(dict.fromkeys(kind for one in setting["anyOf"] if (kind := _kind(one))))
+    options = setting.get("anyOf") or setting.get("oneOf")
+    if options:
+        return " or ".join(dict.fromkeys(kind for one in options if (kind := _kind(one))))
     if "enum" in setting or "const" in setting:
         return ", ".join(_code(value) for value in setting.get("enum", [setting.get("const")]))
     if setting.get("type") == "array":

@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lorafile.specs.data_settings import DataTable
 from lorafile.specs.evaluate_settings import EvaluateTable, Metric, ProfileTable
-from lorafile.specs.snapshot import BnbSettings, LoraSettings
+from lorafile.specs.quantizations import Quantization
+from lorafile.specs.snapshot import LoraSettings
 from lorafile.specs.train_settings import FullTable, NoneTable, TrainTable
 from lorafile.specs.values import ONE_LINE, Name, Natural, Settings, Text
 
@@ -23,7 +24,7 @@ Cost = Literal[
     "merged_token_latency",
 ]
 Method = Literal["lora", "full", "none"]
-QuantizationName = Literal["none", "int8", "nf4", "fp4"]
+AttentionName = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
 class StudyTable(Settings):
@@ -49,6 +50,13 @@ class ModelTable(Settings):
         default="auto", description="Type of the base weights; `auto` is the checkpoint's own."
     )
     trust_remote_code: bool = Field(default=False, description="Run Python code that the model's repository ships.")
+    attn_implementation: AttentionName = Field(
+        default="auto", description="How attention is computed, as transformers calls it; `auto` is its choice."
+    )
+    device_map: Literal["auto", "balanced", "sequential"] | None = Field(
+        default=None,
+        description="Spread a base that is larger than one GPU over all of them; changes no key, and cannot vary.",
+    )
 
 
 class SweepTable(BaseModel):
@@ -94,8 +102,10 @@ class SpecTables(Settings):
     lora: LoraSettings = Field(default=LoraSettings())
     full: FullTable = FullTable()
     none: NoneTable = NoneTable()
-    quantization: QuantizationName | BnbSettings = Field(
-        default="none", description="A name, or BitsAndBytesConfig's own settings."
+    quantization: Quantization = Field(
+        default="none",
+        description="A name, or the settings of a quantization config of transformers: `BitsAndBytesConfig`, or with "
+        "`quant_method` another one's. `none`: as the checkpoint is.",
     )
     train: TrainTable = TrainTable()
     evaluate: EvaluateTable = EvaluateTable()

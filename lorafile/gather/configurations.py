@@ -3,7 +3,7 @@
 from typing import Any
 
 from lorafile.specs import Configuration
-from lorafile.specs.configurations import quantization_name
+from lorafile.specs.quantizations import quantization_name
 
 
 def configuration_row(

@@ -1,0 +1,135 @@
+"""Quantized bases: the configs that transformers takes, and HQQ layers, which its version 5 does not make by itself."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lorafile.errors import NodeError
+
+# What a quantized base needs: name of the import -> name for pip.
+LIBRARIES: dict[str, dict[str, str]] = {
+    "bitsandbytes": {"bitsandbytes": "bitsandbytes"},
+    "hqq": {"hqq": "hqq"},
+    "torchao": {"torchao": "torchao"},
+    "gptq": {"gptqmodel": "gptqmodel", "optimum": "optimum"},
+    "awq": {"gptqmodel": "gptqmodel"},
+    "compressed-tensors": {"compressed_tensors": "compressed-tensors"},
+    "aqlm": {"aqlm": "aqlm"},
+    "quanto": {"optimum.quanto": "optimum-quanto"},
+}
+
+
+def own_method(path: str) -> str | None:
+    """Return the method by which a checkpoint was quantized before, as its config.json calls it."""
+    config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+    stored = config.get("quantization_config")
+    return None if stored is None else str(stored.get("quant_method", "bitsandbytes"))
+
+
+def check_libraries(method: str, setting: str) -> None:
+    """Check that the libraries of a quantization are there.
+
+    :param setting: what of the spec asks for them
+    :raises NodeError: with what to install
+    """
+    missing = [name for module, name in LIBRARIES.get(method, {}).items() if not _is_there(module)]
+    if missing:
+        raise NodeError(
+            f"{setting}: a {method} base needs {' and '.join(missing)}, not installed here. "
+            f"Install with: pip install {' '.join(missing)}"
+        )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it would be in
+        return False
+
+
+def quantization_config(settings: dict[str, Any], dtype: torch.dtype) -> Any:
+    """Return transformers' own config of a base's quantization.
+
+    :raises NodeError: when it refuses the settings
+    """
+    method = settings.get("quant_method", "bitsandbytes")
+    check_libraries(method, "quantization")
+    given = {key: value for key, value in settings.items() if value is not None and key != "quant_method"}
+    try:
+        return CONFIGS[method](given, dtype)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise NodeError(f"quantization: transformers refuses these settings: {error}") from error
+
+
+def _bitsandbytes(given: dict[str, Any], dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(**{"bnb_4bit_compute_dtype": dtype, **given})
+
+
+def _hqq(given: dict[str, Any], _dtype: torch.dtype) -> Any:
+    from transformers import HqqConfig
+
+    return HqqConfig(**given)
+
+
+def _torchao(given: dict[str, Any], _dtype: torch.dtype) -> Any:
+    from torchao import quantization
+    from transformers import TorchAoConfig
+
+    group = {"granularity": quantization.PerGroup(given["group_size"])} if "group_size" in given else {}
+    kind = getattr(quantization, given["quant_type"])(**group)
+    return TorchAoConfig(kind, modules_to_not_convert=given.get("modules_to_not_convert"))
+
+
+def _gptq(given: dict[str, Any], _dtype: torch.dtype) -> Any:
+    from transformers import GPTQConfig
+
+    return GPTQConfig(**given)
+
+
+def _awq(given: dict[str, Any], _dtype: torch.dtype) -> Any:
+    from transformers import AwqConfig
+
+    return AwqConfig(**given)
+
+
+CONFIGS = {"bitsandbytes": _bitsandbytes, "hqq": _hqq, "torchao": _torchao, "gptq": _gptq, "awq": _awq}
+
+
+def make_hqq(model: Any, config: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """Replace a model's linear layers by HQQ's own, one after another, and move what is left to the device.
+
+    Output heads and what `skip_modules` names stay as they are. transformers 5 has the config but no loader for it.
+
+    :raises NodeError: when there is no layer to quantize, or its width does not fit the groups
+    """
+    from hqq.core.quantize import HQQLinear
+
+    kept = [*config.skip_modules, "score"]
+    found = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not any(part in name.split(".") or name.endswith(part) for part in kept)
+    ]
+    if not found:
+        raise NodeError(f"quantization: HQQ finds no linear layer in {type(model).__name__}.")
+    for name in found:
+        layer = model.get_submodule(name)
+        shape = tuple(layer.weight.shape)
+        try:
+            made = HQQLinear(layer, config.quant_config, compute_dtype=dtype, device=str(device))
+        except AssertionError as error:
+            raise NodeError(f"quantization: HQQ cannot quantize {name}, of shape {shape}: {error}") from error
+        model.set_submodule(name, made)
+    return model.to(device)
+
+
+def unseen_parameters(model: nn.Module) -> int:
+    """Return how many weights HQQ's packed layers hold beyond what a count of their tensors' elements finds."""
+    packed: list[Any] = [module for module in model.modules() if hasattr(module, "W_q")]
+    return sum(layer.in_features * layer.out_features - layer.W_q.numel() for layer in packed)

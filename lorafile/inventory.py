@@ -1,0 +1,135 @@
+"""What a checkpoint's weights are, read from the headers of its files: linear layers with their true shapes.
+
+A checkpoint that was quantized before holds packed tensors; their shapes are told by what stands beside them.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from lorafile.errors import NodeError
+
+_WORD = 32  # bits of the integers that GPTQ, AWQ and compressed-tensors pack into
+# Names of what stands beside a packed weight and is no weight itself, by what they end with.
+_BESIDE = (
+    ".absmax",
+    ".quant_map",
+    ".nested_absmax",
+    ".nested_quant_map",
+    ".SCB",
+    ".weight_format",
+    ".qzeros",
+    ".scales",
+    ".g_idx",
+    ".weight_scale",
+    ".weight_zero_point",
+    ".weight_shape",
+    ".weight_g_idx",
+    ".weight_global_scale",
+    ".input_scale",
+    "_weight_scale",
+    "_weight_zero_point",
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """One tensor of a safetensors file, as its header tells: type, shape, and where its bytes are."""
+
+    file: Path
+    dtype: str
+    shape: list[int]
+    start: int
+    stop: int
+
+    def read(self) -> bytes:
+        """Return its bytes; meant for the few that describe another tensor."""
+        with self.file.open("rb") as stream:
+            stream.seek(self.start)
+            return stream.read(self.stop - self.start)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a checkpoint holds.
+
+    :ivar modules: linear layers inside its blocks: dotted name -> weight shape as its own type of layer stores it
+    :ivar parameters: how many weights there are, packed ones counted one by one
+    """
+
+    modules: dict[str, list[int]]
+    parameters: int
+
+
+def inventory(tensors: dict[str, Header], quantization: dict[str, Any] | None) -> Inventory:
+    """Return what a checkpoint holds; embeddings and the output head stand outside of its numbered blocks.
+
+    :param quantization: `quantization_config` of its config.json
+    """
+    shapes: dict[str, list[int]] = {}
+    for name in tensors:
+        module = _packed_module(name) if quantization else None
+        if module is not None:
+            shapes[f"{module}.weight"] = _shape(module, name, tensors, quantization or {})
+        elif not quantization or not (name.endswith(_BESIDE) or ".quant_state." in name):
+            shapes.setdefault(name, tensors[name].shape)
+    modules = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if _is_linear(name, shape)}
+    return Inventory(dict(sorted(modules.items())), sum(prod(shape) for shape in shapes.values()))
+
+
+def _is_linear(name: str, shape: list[int]) -> bool:
+    module, _, kind = name.rpartition(".")
+    return kind == "weight" and len(shape) == 2 and any(part.isdigit() for part in module.split("."))
+
+
+def _packed_module(name: str) -> str | None:
+    """Return the module whose packed weight a tensor is."""
+    for ending in (".qweight", ".weight_packed", "._weight_qdata", ".weight_qdata"):
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    module, separator, _ = name.partition(".weight.quant_state.bitsandbytes__")
+    return module if separator else None
+
+
+def _shape(module: str, name: str, tensors: dict[str, Header], quantization: dict[str, Any]) -> list[int]:
+    """Return the shape [out, in] of a packed weight.
+
+    bitsandbytes writes it as JSON in its quantization state, compressed-tensors as numbers beside it. GPTQ packs along
+    the input (in · bits / 32, out), AWQ along the output (in, out · bits / 32); torchao does not pack 8 bits.
+    """
+    header = tensors[name]
+    if ".quant_state." in name:
+        return [int(size) for size in json.loads(header.read())["shape"]]
+    beside = tensors.get(f"{module}.weight_shape")
+    if beside is not None:
+        return list(struct.unpack(f"<{prod(beside.shape)}{'q' if beside.dtype == 'I64' else 'i'}", beside.read()))
+    if name.endswith(".qweight"):
+        packed = _WORD // int(quantization.get("bits") or quantization.get("w_bit") or 4)
+        if quantization.get("quant_method") == "awq":
+            return [header.shape[1] * packed, header.shape[0]]
+        return [header.shape[1], header.shape[0] * packed]
+    return header.shape
+
+
+def headers(file: Path) -> dict[str, Header]:
+    """Return the tensors of a safetensors file, without reading one.
+
+    The format: 8 bytes with the header's length, little endian, then the header as JSON, then the tensors.
+    """
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > min(100_000_000, file.stat().st_size):
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+        found = {}
+        for name, row in header.items():
+            if name != "__metadata__":
+                start, stop = (8 + length + offset for offset in row["data_offsets"])
+                found[name] = Header(file, row["dtype"], row["shape"], start, stop)
+        return found
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NodeError(f"model.path: {file} is not a safetensors file: {error}.") from error
