@@ -10,14 +10,13 @@ from typing import Any, Protocol
 
 from lorafile.engine.environment import device_class, environment
 from lorafile.engine.events import Event
-from lorafile.engine.lines import read_lines, write_lines
 from lorafile.engine.request import Done, Request
 from lorafile.errors import StateError
 from lorafile.executors import Desk, Executor, Group
 from lorafile.graph import GraphNode
 from lorafile.groups import Places, groups, read_digests
-from lorafile.metrics import METRICS
 from lorafile.plan import Plan
+from lorafile.scoring import score
 from lorafile.state import Attempt, Node, WritableState
 
 
@@ -66,6 +65,7 @@ class Applier:
         to_do = {change.key for change in self.plan.work}
         self.results = {key: attempt for key, attempt in self.plan.results.items() if key not in to_do}
         nodes = self.plan.graph.nodes
+        self.own = {metric.digest: metric for metric in self.plan.graph.own.values()}
         self.scores = [nodes[change.key] for change in self.plan.work if change.kind == "score"]
 
     def stop(self) -> None:
@@ -128,15 +128,15 @@ class Applier:
 
     def _score_what_is_ready(self) -> None:
         """Score every split whose predictions are all there."""
+        seconds = self.plan.graph.spec.tables.evaluate.metric_timeout
         ready = [node for node in self.scores if all(self._has(key) for key in node.inputs.values())]
         self.scores = [node for node in self.scores if node not in ready]
         for node in ready:
             began = time.monotonic()
             directory = Path(tempfile.mkdtemp(prefix="score-", dir=self.state.directory))
             try:
-                done = score(
-                    node, {role: self.places.files(self.results[key]) for role, key in node.inputs.items()}, directory
-                )
+                files = {role: self.places.files(self.results[key]) for role, key in node.inputs.items()}
+                done = score(node, files, directory, self.own, seconds)
                 event = Event("ended", node.key, started=_now(), seconds=time.monotonic() - began)
                 self._record(node, done, {name: directory / name for name in done.files}, event)
             finally:
@@ -144,20 +144,6 @@ class Applier:
 
     def _has(self, key: str) -> bool:
         return key in self.results and self.results[key].outcome == "done"
-
-
-def score(node: GraphNode, inputs: dict[str, dict[str, str]], out: Path) -> Done:
-    """Compute the metrics of a split from its predictions, and what each example adds to them."""
-    predictions = {role: list(read_lines(files["predictions.jsonl.gz"])) for role, files in inputs.items()}
-    first = next(iter(predictions.values()))
-    figures: dict[str, Any] = {"examples": len(first)}
-    each = [{"row": row["row"]} for row in first]
-    for name in node.settings["metrics"]:
-        metric = METRICS[name]
-        figures[name], outcomes = metric.compute(predictions[metric.needs])
-        each = [{**row, name: value} for row, value in zip(each, outcomes, strict=True)]
-    write_lines(out / "outcomes.jsonl.gz", each)
-    return Done(figures=figures, files=["outcomes.jsonl.gz"])
 
 
 def _now() -> str:

@@ -47,9 +47,9 @@ class NodeError(LoraError):
 class MissingExtra(LoraError):
     """A command needs a library of an extra that is not installed here."""
 
-    def __init__(self, what: str, library: str) -> None:
+    def __init__(self, what: str, library: str, extra: str = "train") -> None:
         super().__init__(
-            f"{what} needs {library}, which is not installed here. Install it with: pip install 'lorafile[train]'"
+            f"{what} needs {library}, which is not installed here. Install it with: pip install 'lorafile[{extra}]'"
         )
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import rfc8785
 
 from lorafile.lockfile import Lock
+from lorafile.metrics.own import OwnMetric
 from lorafile.sections import section_digest
 from lorafile.specs import Spec
 
 # Raised when a change in the code of a kind can change its result: a new key, and a reason in the plan.
-VERSIONS = {"prepare": 2, "train": 1, "predict": 1, "score": 1, "profile": 1}
+VERSIONS = {"prepare": 2, "train": 1, "predict": 1, "score": 2, "profile": 1}
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Graph:
     profiles: dict[str, str] = field(default_factory=dict)  # configuration -> key
     splits: dict[str, dict[str, str]] = field(default_factory=dict)  # configuration -> split -> key of its prepare node
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)  # configuration -> its resolved sections
+    own: dict[str, OwnMetric] = field(default_factory=dict)  # name -> the user's metric file
 
     def add(self, kind: str, address: str, sections: dict[str, Any], inputs: dict[str, str], **about: Any) -> str:
         """Add a node, unless one of the same key is there already; return its key."""
@@ -66,3 +68,4 @@ class Replicate:
     train: str | None
     predict: dict[tuple[str, str], str]  # (split, output) -> key
     score: dict[str, str]  # split -> key
+    own: dict[tuple[str, str], str] = field(default_factory=dict)  # (split, name of a metric file) -> key

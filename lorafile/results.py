@@ -3,12 +3,33 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lorafile import metrics
+from lorafile.metrics import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = {name: (metric.unit, metric.more_is_better) for name, metric in metrics.METRICS.items()}
+
+class OwnName(str):
+    """The name of a user's own metric, which knows the unit and the direction that its file declares."""
+
+    unit: str
+    more_is_better: bool
+
+    def __new__(cls, name: str, unit: str, more_is_better: bool) -> "OwnName":
+        """Return the name as text, with what else is known of the metric."""
+        made = super().__new__(cls, name)
+        made.unit, made.more_is_better = unit, more_is_better
+        return made
+
+
+def unit_of(metric: str) -> str:
+    """Return a metric's unit: `nats per token`, `share of examples`, or nothing."""
+    return metric.unit if isinstance(metric, OwnName) else METRICS[metric].unit
+
+
+def more_is_better(metric: str) -> bool:
+    """Return whether more of a metric is better."""
+    return metric.more_is_better if isinstance(metric, OwnName) else METRICS[metric].more_is_better
 
 
 @dataclass(frozen=True)
@@ -48,4 +69,4 @@ class Results:
 
     def better_is_more(self, metric: str) -> bool:
         """Return whether more of a metric is better."""
-        return METRICS[metric][1]
+        return more_is_better(metric)

@@ -19,6 +19,7 @@ from lorafile.lockfile import Lock, lock_file, read_lock, resolve
 from lorafile.nodes import build
 from lorafile.plan import Plan, make_plan, with_forecasts
 from lorafile.results import Results
+from lorafile.scoring import check_libraries
 from lorafile.state import State
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Study:
         applier: Applier
         with State.write(self.state, lock_timeout) as state:
             approved = plan or self.plan()
+            check_libraries(approved)
             self._check_unchanged(approved)
             plan = self._still_missing(approved, state)
             staging = self.state / "staging"

@@ -6,7 +6,8 @@ from typing import Any, get_args
 from lorafile.specs.checks import OWN, check_bits
 from lorafile.specs.configurations import flatten
 from lorafile.specs.data_settings import DataTable, TemplateTable
-from lorafile.specs.evaluate_settings import Metric
+from lorafile.specs.evaluate_settings import MetricName, is_file
+from lorafile.specs.metric_checks import check_evaluate
 from lorafile.specs.positions import Path
 from lorafile.specs.problems import Problems, near, show
 from lorafile.specs.settings import SpecTables
@@ -34,8 +35,7 @@ def check_tables(tables: SpecTables, raw: dict[str, Any], problems: Problems) ->
     _check_lists(tables, problems)
     _check_training(tables, problems)
     _check_data(tables.data, problems)
-    if tables.data.format == "text" and "exact_match" in tables.evaluate.metrics:
-        problems.add(("evaluate", "metrics"), 'exact_match needs answers, and data.format = "text" has none')
+    check_evaluate(tables.evaluate, tables.data, problems)
     if tables.method == "full" and tables.quantization != "none" and not raw.get("sweep"):
         problems.add(("quantization",), 'a quantized base cannot be fine-tuned in full; use method = "lora"')
     check_bits(raw.get("quantization"), ("quantization",), problems)
@@ -115,9 +115,13 @@ def _check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems)
         if isinstance(factor, str) and factor not in varied:
             close = near(factor, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
             problems.add(("analysis", index, "factor"), f"{show(factor)} does not vary in this study{close}")
-        if isinstance(metric, str) and metric in get_args(Metric) and metric not in metrics:
+        if isinstance(metric, str) and _is_metric(metric) and metric not in metrics:
             listed = ", ".join(metrics)
             problems.add(("analysis", index, "metric"), f'"{metric}" is not among evaluate.metrics: {listed}')
+
+
+def _is_metric(name: str) -> bool:
+    return name in get_args(MetricName) or is_file(name)
 
 
 def _varied(raw: dict[str, Any]) -> list[str]:

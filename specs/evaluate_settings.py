@@ -1,22 +1,70 @@
 """The tables of measuring: metrics of held-out examples, and cost."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lorafile.specs.values import Natural, Positive, Settings
+from lorafile.specs.values import METRIC_FILE, Natural, Positive, PositiveNumber, Settings, Text
 
-Metric = Literal["log_loss", "perplexity", "token_accuracy", "exact_match"]
+MetricName = Literal[
+    "log_loss",
+    "perplexity",
+    "bits_per_byte",
+    "token_accuracy",
+    "exact_match",
+    "accuracy",
+    "f1",
+    "matthews_correlation",
+    "squad_exact",
+    "squad_f1",
+    "bleu",
+    "chrf",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+]
+Metric = MetricName | Annotated[str, Field(pattern=METRIC_FILE)]
+# What a metric reads, where that is more than the loss of any text.
+OF_CLASSES = ("accuracy", "f1", "matthews_correlation")
+OF_PASSAGES = ("squad_exact", "squad_f1")
+OF_ANSWERS = ("exact_match", *OF_PASSAGES, "bleu", "chrf", "rouge1", "rouge2", "rougeL")
+OF_LIKELIHOODS = ("log_loss", "perplexity", "bits_per_byte", "token_accuracy")
+
+
+def is_file(metric: str) -> bool:
+    """Return whether a metric is a user's own file."""
+    return metric.endswith(".py")
+
+
+def label(metric: str) -> str:
+    """Return a metric's name in figures and reports: for a file, its name without folder and ending."""
+    return PurePosixPath(metric).stem if is_file(metric) else metric
 
 
 class EvaluateTable(Settings):
     """What is measured on held-out examples."""
 
     metrics: Annotated[list[Metric], Field(min_length=1)] = Field(
-        default=["log_loss", "perplexity", "token_accuracy"], description="Computed from stored predictions."
+        default=["log_loss", "perplexity", "token_accuracy"],
+        description="Computed from stored predictions; a Python file, relative to the spec, is a metric of one's own.",
     )
     primary: Metric | None = Field(
         default=None, description="The metric that the study decides by; the first one otherwise."
+    )
+    extract: Text | None = Field(
+        default=None,
+        description="What `exact_match` compares instead of whole texts: `last-number` (of GSM8K's reference, the one "
+        "after ####), or a regular expression with one group.",
+    )
+    average: Literal["binary", "macro", "micro", "weighted"] | None = Field(
+        default=None, description="How `f1` averages over classes; unset: binary for two, macro for more."
+    )
+    pos_label: Text | None = Field(
+        default=None, description="The class that a binary `f1` is about; unset: the last one, as 1 is of 0 and 1."
+    )
+    metric_timeout: PositiveNumber = Field(
+        default=600.0, description="Seconds that a metric file may take for one split; in no key."
     )
     max_new_tokens: Positive = Field(default=64, description="The most tokens of a greedy answer (`exact_match`).")
     per_device_eval_batch_size: Positive = Field(

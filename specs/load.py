@@ -14,6 +14,7 @@ from lorafile.errors import Problem, SpecError
 from lorafile.specs.checks import FACTOR_SECTIONS, REQUIRED, check_blocks
 from lorafile.specs.configurations import Configuration, flatten, point_name, points, resolve, unite
 from lorafile.specs.consistency import check_tables
+from lorafile.specs.evaluate_settings import label
 from lorafile.specs.positions import Path as Place
 from lorafile.specs.positions import Position, positions
 from lorafile.specs.problems import Problems
@@ -46,8 +47,8 @@ class Spec:
 
     @property
     def primary(self) -> str:
-        """The metric that the study decides by."""
-        return self.tables.evaluate.primary or self.tables.evaluate.metrics[0]
+        """The name of the metric that the study decides by."""
+        return label(self.tables.evaluate.primary or self.tables.evaluate.metrics[0])
 
 
 def load(file: Path) -> Spec:

@@ -9,12 +9,14 @@ MULTIPLE_OF_RANK = r"^([1-9][0-9]{0,5}(\.[0-9]{1,6})?|0?\.[0-9]{0,5}[1-9])?r$"
 SPLIT_SLICE = r"^[^\[\]\s:]+(\[(-?[0-9]{1,12}%?)?:(-?[0-9]{1,12}%?)?\])?$"  # train, train[:80%], test[100:200]
 NAME = r"^[^\s/:\x00-\x1f]([^/:\x00-\x1f]*[^\s/:\x00-\x1f])?$"
 ONE_LINE = r"^[^\x00-\x1f]*$"
+METRIC_FILE = r"^[^\x00-\x1f]*[\w-]\.py$"  # its name is the metric's name
 # What a message says instead of a pattern.
 PATTERNS = {
     MULTIPLE_OF_RANK: 'a multiple of the rank such as "2r"',
     SPLIT_SLICE: 'a slice such as "train[:80%]"',
     NAME: 'a name without "/", ":", line breaks, or spaces at its ends',
     ONE_LINE: "a text of one line",
+    METRIC_FILE: 'a Python file such as "metrics/brevity.py"',
 }
 
 LayerWord = Literal["first-third", "middle-third", "last-third", "alternate"]

@@ -22,11 +22,15 @@ def kinds() -> tuple[str, ...]:
 
 def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysis]":
     """Return the declared analyses; with none declared, every one that has something to say."""
+    from lorafile.specs.evaluate_settings import label
     from lorafile.specs.settings import AnalysisTable
 
     declared = tables or [AnalysisTable.model_validate({"kind": kind}) for kind in kinds()]
     found: dict[str, Analysis] = {}
+    known = {str(name): name for name in (*results.metrics, results.primary)}  # a metric file, as results call it
     for table in declared:
+        if table.metric is not None:
+            table = table.model_copy(update={"metric": known.get(label(table.metric), table.metric)})
         for analysis in import_module(f"lorafile.analysis.{table.kind}").analyse(results, table):
             same = [other for other in found.values() if other.title == analysis.title and other.kind == analysis.kind]
             if analysis.name not in found:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lorafile.analysis.base import Column, ColumnKind
-from lorafile.results import METRICS
+from lorafile.results import unit_of
 
 DASH = "–"
 
@@ -90,7 +90,7 @@ def kind_of(metric: str) -> ColumnKind:
 
 def is_share(metric: str) -> bool:
     """Return whether a metric is a fraction of one, shown in percent."""
-    return METRICS[metric][0].startswith("share")
+    return unit_of(metric).startswith("share")
 
 
 def score(metric: str, value: float) -> str:
@@ -102,7 +102,7 @@ def difference(metric: str, value: float) -> str:
     """Return the size of a difference of a metric, in its unit: percentage points for shares."""
     if is_share(metric):
         return f"{_points(abs(value))} points"
-    return f"{number(abs(value))} {METRICS[metric][0]}".strip()
+    return f"{number(abs(value))} {unit_of(metric)}".strip()
 
 
 def setting(value: Any) -> str:

@@ -7,7 +7,8 @@ from lorafile.gather.runs import curve_rows, run_row
 from lorafile.graph import Graph
 from lorafile.lockfile import identity
 from lorafile.plan import Action, Plan
-from lorafile.results import Results
+from lorafile.results import OwnName, Results
+from lorafile.specs.evaluate_settings import label
 from lorafile.state import State
 
 _RUN = ("configuration", "sweep", "seed", "outcome", "message", "key")
@@ -30,13 +31,14 @@ def gather(plan: Plan, state: State) -> Results:
         for replicate in graph.replicates[c.name]
         for row in curve_rows(c, replicate, history, state)
     ]
+    named = _metrics(graph)
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
     return Results(
         study=spec.name,
         question=spec.tables.study.question,
         title=spec.tables.report.title or spec.name,
-        primary=spec.primary,
-        metrics=tuple(spec.tables.evaluate.metrics),
+        primary=named[spec.primary],
+        metrics=tuple(named.values()),
         seeds=tuple(spec.tables.study.seeds),
         configurations=pd.DataFrame([configuration_row(c, spec.configurations, runs) for c in spec.configurations]),
         runs=pd.DataFrame(runs, columns=columns),
@@ -47,6 +49,15 @@ def gather(plan: Plan, state: State) -> Results:
         model=_model(graph),
         warnings=[*plan.warnings, *_warnings(plan, runs)],
     )
+
+
+def _metrics(graph: Graph) -> dict[str, str]:
+    """Return every metric by name; a metric file's name knows its unit and direction."""
+    found = {}
+    for name in map(label, graph.spec.tables.evaluate.metrics):
+        own = graph.own.get(name)
+        found[name] = OwnName(name, own.unit, own.more_is_better) if own else name
+    return found
 
 
 def _profiles(plan: Plan) -> list[dict[str, Any]]:
@@ -95,6 +106,15 @@ def _model(graph: Graph) -> dict[str, Any]:
     }
 
 
+def _failed_metrics(plan: Plan) -> list[str]:
+    """Say which metric files gave no figure, and why; the runs themselves stand."""
+    told: dict[str, list[str]] = {}
+    for change in plan.changes:
+        if change.action is Action.RETRY and "metric_file" in plan.graph.nodes[change.key].settings:
+            told.setdefault(change.address.rpartition("/")[2], []).append(change.reason)
+    return [f"The metric {name} has no figure in {len(why)} places: {why[0]}" for name, why in told.items()]
+
+
 def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
     """Say what a reader has to know before the first figure."""
     found = []
@@ -105,6 +125,7 @@ def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
         number = sum(run["outcome"] == outcome for run in runs)
         if number:
             found.append(f"{number} of {len(runs)} runs {word}; they are shown as such and are in no average.")
+    found += _failed_metrics(plan)
     drifted = sum(change.action is Action.DRIFT for change in plan.changes)
     if drifted:
         found.append(f"{drifted} results were computed in another environment than today's.")

@@ -24,7 +24,7 @@ def run_row(
     c: Configuration, replicate: Replicate, results: dict[str, Attempt], history: dict[str, list[Attempt]]
 ) -> dict[str, Any]:
     """Return how one run stands, and its figures."""
-    leading = replicate.train or next(iter(replicate.score.values()))
+    leading = replicate.train or next(iter(replicate.predict.values()))
     attempts = history.get(leading, [])
     last = results.get(leading) or (attempts[-1] if attempts else None)
     run: dict[str, Any] = {"configuration": c.name, "sweep": c.sweep, "seed": replicate.seed}
@@ -32,21 +32,38 @@ def run_row(
     for split, key in replicate.score.items():
         scored = results.get(key)
         if scored is None and run["outcome"] == "done":
-            run |= _unscored(replicate, split, history)
+            run |= _unscored(replicate, split, key, history)
         elif scored is not None:
             run |= {f"{split}.{name}": value for name, value in scored.figures.items()}
             if not all(math.isfinite(value) for value in scored.figures.values()):
                 run |= {"outcome": "diverged", "message": f"a figure on {split} is no finite number"}
+    run |= _own_figures(replicate, results, history, run)
     if replicate.train and last is not None:
         run |= {name: last.figures.get(name) for name in _TRAIN_FIGURES}
     return run
 
 
-def _unscored(replicate: Replicate, split: str, history: dict[str, list[Attempt]]) -> dict[str, Any]:
-    """Return how a run stands that is trained, but has no figures: as its predictions ended, or not yet done."""
-    for (of_split, _), key in replicate.predict.items():
+def _own_figures(
+    replicate: Replicate, results: dict[str, Attempt], history: dict[str, list[Attempt]], run: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the figures of metric files; one that failed leaves its figure out and says so, and the run stands."""
+    found: dict[str, Any] = {}
+    for (split, name), key in replicate.own.items():
+        if key in results:
+            found[f"{split}.{name}"] = results[key].figures["figure"]
+            found.setdefault(f"{split}.examples", results[key].figures["examples"])
+        elif run["outcome"] == "done" and (attempts := history.get(key)):
+            found["message"] = attempts[-1].message
+        elif run["outcome"] == "done" and split not in replicate.score:
+            found |= _unscored(replicate, split, key, history)
+    return found
+
+
+def _unscored(replicate: Replicate, split: str, score: str, history: dict[str, list[Attempt]]) -> dict[str, Any]:
+    """Return how a run stands that is trained, but has no figures: as predictions or score ended, or not yet done."""
+    for key in (*(key for (of_split, _), key in replicate.predict.items() if of_split == split), score):
         attempts = history.get(key, [])
-        if of_split == split and attempts and attempts[-1].outcome != "done":
+        if attempts and attempts[-1].outcome != "done":
             return {"outcome": attempts[-1].outcome, "message": attempts[-1].message}
     return {"outcome": "missing", "message": "not predicted and scored yet"}
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from lorafile.graph import Graph
 from lorafile.lockfile import Lock
 from lorafile.nodes.data import add_splits
+from lorafile.nodes.metrics import own_metrics
 from lorafile.nodes.profile import add_profile
 from lorafile.nodes.replicates import add_replicate
 from lorafile.sections import resolved_sections
@@ -13,7 +14,7 @@ from lorafile.specs import Configuration, Spec
 
 def build(spec: Spec, lock: Lock) -> Graph:
     """Return every node of a study: examples first, then one whole seed after another, then what is measured alone."""
-    graph = Graph(spec, lock)
+    graph = Graph(spec, lock, own=own_metrics(spec))
     for configuration in spec.configurations:
         graph.sections[configuration.name] = resolved_sections(configuration, lock)
         graph.splits[configuration.name] = add_splits(graph, configuration)

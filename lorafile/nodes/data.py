@@ -5,7 +5,7 @@ from lorafile.engine.labels import HIDDEN, classes, hidden_labels
 from lorafile.errors import NodeError
 from lorafile.graph import Graph
 from lorafile.lockfile import DataLock, identity
-from lorafile.metrics import METRICS
+from lorafile.nodes.metrics import check_metrics
 from lorafile.sections import data_format, data_section
 from lorafile.specs import Configuration
 from lorafile.specs.data_settings import DataTable
@@ -29,8 +29,7 @@ def add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
             check_columns(data_section(configuration, lock, rows, split), lock.columns, table.path)
         except NodeError as error:
             raise graph.spec.error(("data", "template" if table.template else "format"), str(error)) from error
-    if "exact_match" in graph.spec.tables.evaluate.metrics and data_format(table, lock) == "text":
-        raise graph.spec.error(("evaluate", "metrics"), "exact_match needs answers; plain text has none")
+    check_metrics(graph, configuration, data_format(table, lock))
     profiled = graph.spec.tables.profile.enabled
     if "train" not in drawn and (profiled or configuration.method != "none"):
         raise graph.spec.error(("data", "split"), "says nothing of train, and something is to be trained or measured")
@@ -59,12 +58,8 @@ def add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
 
 
 def _check_classes(graph: Graph, table: DataTable, lock: DataLock, drawn: dict[str, Rows]) -> None:
-    """Check that a classification has classes, that its metrics have it, and that no split that is used hides them."""
-    classified = data_format(table, lock) == "classification"
-    choosing = [name for name in graph.spec.tables.evaluate.metrics if METRICS[name].needs == "choice"]
-    if choosing and not classified:
-        raise graph.spec.error(("evaluate", "metrics"), f'{choosing[0]} needs classes: data.format = "classification"')
-    if not classified:
+    """Check that a classification has classes, and that no split that is used hides them."""
+    if data_format(table, lock) != "classification":
         return
     if lock.label and not lock.labels:
         raise graph.spec.error(

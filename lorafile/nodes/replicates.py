@@ -3,7 +3,8 @@
 from typing import Any
 
 from lorafile.graph import Graph, Replicate
-from lorafile.metrics import METRICS
+from lorafile.metrics import built_in
+from lorafile.nodes.metrics import built_in_metrics, is_head, outputs, score_section
 from lorafile.specs import Configuration
 
 
@@ -18,20 +19,28 @@ def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) 
         train = graph.add("train", f"{base}:train", {**sections, "seed": seed}, {"train": splits["train"]}, **about)
     reads = {"adapter": train} if train else {}
     bare = {"model": sections["model"], "quantization": sections["quantization"]}
-    outputs = dict.fromkeys(METRICS[metric].needs for metric in spec.tables.evaluate.metrics)
     predict: dict[tuple[str, str], str] = {}
     score: dict[str, str] = {}
+    own: dict[tuple[str, str], str] = {}
+    shipped = built_in_metrics(spec)
     for split in ("validation", "test"):
         if split not in splits:
             continue
-        for output in outputs:
+        for output in outputs(graph, configuration):
             task: dict[str, Any] = {"output": output}
             if output == "generation":
                 task |= {"max_new_tokens": spec.tables.evaluate.max_new_tokens, "do_sample": False}
             address = f"{base}:predict/{split}/{output}"
             inputs = {"data": splits[split], **reads}
             predict[split, output] = graph.add("predict", address, {**bare, "task": task}, inputs, split=split, **about)
-        wanted = {metric: METRICS[metric].version for metric in sorted(spec.tables.evaluate.metrics)}
-        inputs = {output: predict[split, output] for output in outputs}
-        score[split] = graph.add("score", f"{base}:score/{split}", {"metrics": wanted}, inputs, split=split, **about)
-    return Replicate(seed, train, predict, score)
+        found = {output: key for (of_split, output), key in predict.items() if of_split == split}
+        if shipped:
+            needed = {built_in(metric, is_head(configuration)).needs for metric in shipped}
+            inputs = {output: key for output, key in found.items() if output in needed}
+            section = score_section(graph, configuration, split)
+            score[split] = graph.add("score", f"{base}:score/{split}", section, inputs, split=split, **about)
+        for metric in graph.own.values():
+            inputs = {metric.needs: found[metric.needs]}
+            address, section = f"{base}:score/{split}/{metric.label}", {"metric_file": metric.digest}
+            own[split, metric.label] = graph.add("score", address, section, inputs, split=split, **about)
+    return Replicate(seed, train, predict, score, own)

@@ -9,7 +9,7 @@ from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.select import cells
 from lorafile.analysis.text import amount, kind_of, listing, metric_name, missing, number, setting
 from lorafile.analysis.wording import direction, on
-from lorafile.results import METRICS
+from lorafile.results import unit_of
 
 if TYPE_CHECKING:
     from lorafile.results import Results
@@ -56,7 +56,7 @@ def facts(results: "Results") -> list[Fact]:
     found.append(Fact("seeds", listing([str(seed) for seed in results.seeds], 20) or "none"))
     for metric in results.metrics:
         primary = "primary; " if metric == results.primary else ""
-        unit = METRICS[metric][0]
+        unit = unit_of(metric)
         found.append(Fact(metric_name(metric), f"{primary}{direction(results, metric)}{f'; {unit}' if unit else ''}"))
     return found
 

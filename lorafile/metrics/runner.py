@@ -1,0 +1,68 @@
+"""Runs one metric file on rows, as a program of its own: FILE ROWS ANSWER. Imports the standard library alone."""
+
+import importlib.util
+import json
+import math
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def main(file: str, given: str, told: str) -> None:
+    """Write `{figure, each}`, or `{error, line}`, to the file `told`."""
+    rows = json.loads(Path(given).read_text(encoding="utf-8"))
+    try:
+        answer = _answer(_load(file), rows)
+    except BaseException as error:  # whatever it raises, exit included, is told and not thrown
+        text = str(error).strip().splitlines()
+        message = f"{type(error).__name__}{': ' if text else ''}{text[0] if text else ''}"
+        answer = {"error": message, "line": _line(error, file)}
+    Path(told).write_text(json.dumps(answer), encoding="utf-8")
+
+
+def _load(file: str) -> ModuleType:
+    """Load the file under a name that is nobody else's, so that a `statistics.py` shadows nothing."""
+    spec = importlib.util.spec_from_file_location("lorafile_own_metric", file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _answer(module: ModuleType, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    if hasattr(module, "score"):
+        each = [_number(module.score(row), f"score(row) of row {row['row']}") for row in rows]
+        return {"figure": sum(each) / len(each), "each": each}
+    found = module.compute(rows)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise TypeError(f"compute(rows) should return (figure, one number for each row), not {type(found).__name__}")
+    figure, each = _number(found[0], "the figure of compute(rows)"), [*found[1]]
+    if len(each) != len(rows):
+        raise ValueError(f"compute(rows) returned {len(each)} numbers for {len(rows)} rows")
+    return {
+        "figure": figure,
+        "each": [_number(value, f"number {at} of compute(rows)") for at, value in enumerate(each)],
+    }
+
+
+def _number(value: Any, what: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} should be a number, not {type(value).__name__}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{what} is {number}, which is no finite number")
+    return number
+
+
+def _line(error: BaseException, file: str) -> int | None:
+    """Return the line of the file that raised, the innermost one."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return lines[-1] if lines else None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,72 @@
+"""`score`: the metrics of one split from its stored predictions. Torch-free, done where a plan is applied."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lorafile.engine.lines import read_lines, write_lines
+from lorafile.engine.request import Done
+from lorafile.errors import LoraError, MissingExtra
+from lorafile.graph import GraphNode
+from lorafile.metrics import Rows, built_in
+from lorafile.metrics.own import OwnMetric, run_own
+from lorafile.plan import Plan
+
+Predictions = dict[str, Rows]
+
+
+def score(
+    node: GraphNode, inputs: dict[str, dict[str, str]], out: Path, own: dict[str, OwnMetric], seconds: float
+) -> Done:
+    """Compute what a `score` node declares, and what each example adds to it; a metric that fails is an outcome.
+
+    :param inputs: output -> the files of the predictions
+    :param own: digest -> metric file
+    :param seconds: the most that a metric file may take
+    """
+    predictions = {role: list(read_lines(files["predictions.jsonl.gz"])) for role, files in inputs.items()}
+    first = next(iter(predictions.values()))
+    each = [{"row": row["row"]} for row in first]
+    try:
+        if "metric_file" in node.settings:
+            metric = own[node.settings["metric_file"]]
+            found = {"figure": run_own(metric, first, seconds)}
+        else:
+            found = _built_in(node.settings, predictions, each)
+    except LoraError as error:
+        return Done("failed", str(error))
+    except Exception as error:  # one metric that cannot read its rows is one outcome, and not the end of the apply
+        return Done("failed", f"evaluate.metrics: {type(error).__name__}: {error}")
+    for name, (_, outcomes) in found.items():
+        each = [{**row, name: value} for row, value in zip(each, outcomes, strict=True)]
+    write_lines(out / "outcomes.jsonl.gz", each)
+    figures = {"examples": len(first), **{name: figure for name, (figure, _) in found.items()}}
+    return Done(figures=figures, files=["outcomes.jsonl.gz"])
+
+
+def _built_in(
+    settings: dict[str, Any], predictions: Predictions, each: list[dict[str, Any]]
+) -> dict[str, tuple[float, list[float]]]:
+    """Return metric -> (figure, outcomes); the weights of weighted means are noted beside the outcomes."""
+    found = {}
+    options = settings.get("options", {})
+    for name in settings["metrics"]:
+        metric = built_in(name, head="likelihood" not in predictions)
+        rows = predictions[metric.needs]
+        found[name] = metric.compute(rows, **options.get(name, {}))
+        if metric.weight:
+            for noted, row in zip(each, rows, strict=True):
+                noted[metric.weight] = row[metric.weight]
+    return found
+
+
+def check_libraries(plan: Plan) -> None:
+    """Check, before anything is paid for, that what scores the plan's predictions is installed.
+
+    :raises MissingExtra: naming the first metric whose library is not
+    """
+    for change in plan.work:
+        for name in plan.graph.nodes[change.key].settings.get("metrics", ()) if change.kind == "score" else ():
+            library = built_in(name).library
+            if library and find_spec(library) is None:
+                raise MissingExtra(f"The metric {name}", library.replace("_", "-"), "metrics")
