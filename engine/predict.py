@@ -1,4 +1,4 @@
-"""`predict`: what a model makes of each held-out example: likelihoods, or greedy answers."""
+"""`predict`: what a model makes of each held-out example: likelihoods, chosen labels, or answers."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from lorafile.engine.adapters import tuned
-from lorafile.engine.base import Base, Bases
-from lorafile.engine.batches import Batch, by_length, collate, prompts
+from lorafile.engine.base import Bases
+from lorafile.engine.batches import by_length, collate, prompts
 from lorafile.engine.choices import choose
+from lorafile.engine.generation import answer
 from lorafile.engine.lines import read_lines, write_lines
 from lorafile.engine.loss import likelihoods
 from lorafile.engine.request import Done, Report, Request
@@ -40,8 +41,8 @@ def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
                 found |= dict(zip(indexes, chosen, strict=True))
             else:
                 batch = prompts(tokens, indexes, padding, base.device)
-                answers = generate(base, model, batch, task["max_new_tokens"])
-                found |= {index: {"answer": answer} for index, answer in zip(indexes, answers, strict=True)}
+                answers = answer(base, model, batch, task, [examples[index]["row"] for index in indexes])
+                found |= {index: {"answer": text} for index, text in zip(indexes, answers, strict=True)}
             report({"step": len(found), "steps": len(tokens)})
     carried = _CARRIED[task["output"]]
     rows = [
@@ -50,11 +51,3 @@ def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
     ]
     write_lines(out / "predictions.jsonl.gz", rows)
     return Done(figures={"examples": len(rows)}, files=["predictions.jsonl.gz"])
-
-
-def generate(base: Base, model: Any, batch: Batch, new_tokens: int, least: int = 0) -> list[str]:
-    """Return the greedy answer to each prompt, without special tokens."""
-    options = {"do_sample": False, "num_beams": 1, "max_new_tokens": new_tokens, "min_new_tokens": least}
-    ids = model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **options)
-    answers: list[str] = base.tokenizer.batch_decode(ids[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
-    return answers

@@ -13,9 +13,9 @@ import torch
 from lorafile.engine.adapters import checkpointed, new_adapter
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import Batch, by_length, collate, prompts
+from lorafile.engine.generation import generate
 from lorafile.engine.loss import likelihoods
 from lorafile.engine.memory import LiveTensors, peak, reset_peak
-from lorafile.engine.predict import generate
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
 from lorafile.engine.train import Curve, Stepper, step_batches

@@ -1,7 +1,7 @@
 """The tables of measuring: metrics of held-out examples, and cost."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -66,10 +66,41 @@ class EvaluateTable(Settings):
     metric_timeout: PositiveNumber = Field(
         default=600.0, description="Seconds that a metric file may take for one split; in no key."
     )
-    max_new_tokens: Positive = Field(default=64, description="The most tokens of a greedy answer (`exact_match`).")
+    max_new_tokens: Positive = Field(default=64, description="The most tokens of an answer (`exact_match`).")
+    do_sample: bool = Field(
+        default=False,
+        description="Draw answers instead of taking the likeliest token; seeded by study seed and example, so that an "
+        "answer never depends on its batch.",
+    )
+    temperature: PositiveNumber | None = Field(default=None, description="`do_sample`: divides the logits; 1 if unset.")
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="`do_sample`: from the likeliest tokens of this share; 1 if unset."
+    )
+    top_k: Natural | None = Field(
+        default=None, description="`do_sample`: from so many of the likeliest tokens; 50 if unset, 0 for all."
+    )
+    num_beams: Positive = Field(default=1, description="Beams of a beam search; 1 is greedy.")
+    repetition_penalty: PositiveNumber = Field(
+        default=1.0, description="Above 1, tokens that prompt or answer hold already are less likely."
+    )
+    stop_strings: list[Text] = Field(default=[], description="Texts that end an answer, and are no part of it.")
     per_device_eval_batch_size: Positive = Field(
         default=16, description="Examples at once; changes no result and no key."
     )
+
+
+def decoding(evaluate: EvaluateTable) -> dict[str, Any]:
+    """Return what decides an answer, as it stands in a key: what is not set is left out."""
+    task: dict[str, Any] = {"max_new_tokens": evaluate.max_new_tokens, "do_sample": evaluate.do_sample}
+    if evaluate.do_sample:  # GenerationConfig's own defaults
+        task |= {
+            "temperature": 1.0 if evaluate.temperature is None else evaluate.temperature,
+            "top_p": 1.0 if evaluate.top_p is None else evaluate.top_p,
+            "top_k": 50 if evaluate.top_k is None else evaluate.top_k,
+        }
+    for name in ("num_beams", "repetition_penalty"):
+        task |= {name: getattr(evaluate, name)} if getattr(evaluate, name) != 1 else {}
+    return task | ({"stop_strings": evaluate.stop_strings} if evaluate.stop_strings else {})
 
 
 class ProfileTable(Settings):

@@ -34,6 +34,13 @@ def check_evaluate(evaluate: EvaluateTable, data: DataTable, problems: Problems)
     if evaluate.pos_label and evaluate.average not in (None, "binary"):
         problems.add(("evaluate", "pos_label"), f'has no meaning beside average = "{evaluate.average}"')
     _check_extract(evaluate.extract, problems)
+    for setting in ("temperature", "top_p", "top_k"):
+        if getattr(evaluate, setting) is not None and not evaluate.do_sample:
+            problems.add(("evaluate", setting), "has no effect on the likeliest answer; set do_sample = true beside it")
+    if evaluate.do_sample and evaluate.num_beams > 1:
+        problems.add(
+            ("evaluate", "num_beams"), "beams are searched, not drawn; set do_sample = false, or num_beams = 1"
+        )
 
 
 def _check_names(evaluate: EvaluateTable, problems: Problems) -> None:

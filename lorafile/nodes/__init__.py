@@ -28,11 +28,13 @@ def build(spec: Spec, lock: Lock) -> Graph:
 
 
 def _replicates(spec: Spec) -> Iterator[tuple[Configuration, int | None]]:
-    """Yield whole seeds, so that a study that is cut short still compares; the untuned row, being exact, comes once."""
-    for configuration in spec.configurations:
-        if configuration.method == "none":
-            yield configuration, None
+    """Yield whole seeds, so that a study that is cut short still compares; a row that is exact comes once."""
+    exact = {configuration.name for configuration in spec.configurations if _is_exact(configuration, spec)}
+    yield from ((configuration, None) for configuration in spec.configurations if configuration.name in exact)
     for seed in spec.tables.study.seeds:
-        for configuration in spec.configurations:
-            if configuration.method != "none":
-                yield configuration, seed
+        yield from ((configuration, seed) for configuration in spec.configurations if configuration.name not in exact)
+
+
+def _is_exact(configuration: Configuration, spec: Spec) -> bool:
+    """Return whether no seed changes a row: it is untuned, and its answers are not drawn."""
+    return configuration.method == "none" and not spec.tables.evaluate.do_sample

@@ -6,6 +6,7 @@ from lorafile.graph import Graph, Replicate
 from lorafile.metrics import built_in
 from lorafile.nodes.metrics import built_in_metrics, is_head, outputs, score_section
 from lorafile.specs import Configuration
+from lorafile.specs.evaluate_settings import decoding
 
 
 def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) -> Replicate:
@@ -15,7 +16,7 @@ def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) 
     base = name if seed is None else f"{name}/seed={seed}"
     about: dict[str, Any] = {"configuration": name, "seed": seed}
     train = None
-    if seed is not None:
+    if configuration.method != "none":
         train = graph.add("train", f"{base}:train", {**sections, "seed": seed}, {"train": splits["train"]}, **about)
     reads = {"adapter": train} if train else {}
     bare = {"model": sections["model"], "quantization": sections["quantization"]}
@@ -29,7 +30,7 @@ def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) 
         for output in outputs(graph, configuration):
             task: dict[str, Any] = {"output": output}
             if output == "generation":
-                task |= {"max_new_tokens": spec.tables.evaluate.max_new_tokens, "do_sample": False}
+                task |= decoding(spec.tables.evaluate) | ({"seed": seed} if spec.tables.evaluate.do_sample else {})
             address = f"{base}:predict/{split}/{output}"
             inputs = {"data": splits[split], **reads}
             predict[split, output] = graph.add("predict", address, {**bare, "task": task}, inputs, split=split, **about)
