@@ -1,17 +1,16 @@
 """Where models and data are on this machine, and the rows of a data file. Imports no torch, so that a plan can ask."""
 
-import os
 import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.hub import DATA_SUFFIXES, snapshot
 from lorafile.errors import NodeError
 
 BUILTIN = "builtin:"
 _ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "config.json")
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 _SPLIT_WORDS = {
     "train": "train",
     "validation": "validation",
@@ -23,7 +22,6 @@ _SPLIT_WORDS = {
     "evaluation": "test",
 }
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
-_WEIGHTS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py")
 
 
 def find_model(path: str, revision: str | None, base: Path, download: bool = True) -> Path:
@@ -33,7 +31,7 @@ def find_model(path: str, revision: str | None, base: Path, download: bool = Tru
     """
     directory = _builtin(path) or _local(path, base)
     if directory is None:
-        directory = _snapshot(path, "model", revision, download)
+        directory = snapshot(path, "model", revision, download)
     if not (directory / "config.json").is_file():
         raise NodeError(f"model.path: {directory} holds no config.json, so it is not a transformers model.")
     return directory
@@ -41,7 +39,7 @@ def find_model(path: str, revision: str | None, base: Path, download: bool = Tru
 
 def find_data(path: str, revision: str | None, base: Path, download: bool = True) -> Path:
     """Return the file or directory of a data set: built in, local, or a hub snapshot."""
-    return _builtin(path) or _local(path, base) or _snapshot(path, "dataset", revision, download)
+    return _builtin(path) or _local(path, base) or snapshot(path, "dataset", revision, download)
 
 
 def data_files(where: Path, name: str | None = None) -> dict[str, list[Path]]:
@@ -126,29 +124,6 @@ def _local(path: str, base: Path) -> Path | None:
     if (looks_local and "/" in path) or path.endswith(DATA_SUFFIXES):
         raise NodeError(f"There is no file or directory {candidate}.")
     return None
-
-
-def _snapshot(name: str, kind: str, revision: str | None, download: bool) -> Path:
-    """Return a hub repository's snapshot; `HF_HUB_OFFLINE=1` and `download=False` take only what the cache holds."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = list(_WEIGHTS) if kind == "model" else [f"*{suffix}" for suffix in DATA_SUFFIXES]
-    try:
-        found = snapshot_download(
-            name, repo_type=kind, revision=revision, allow_patterns=patterns, local_files_only=not download
-        )
-        return Path(found)
-    except HFValidationError as error:
-        raise NodeError(f'"{name}" is neither a file or directory here nor a valid hub name.') from error
-    except LocalEntryNotFoundError as error:
-        how = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
-        where = f' at revision "{revision}"' if revision else ""
-        raise NodeError(
-            f'The {kind} "{name}"{where} is neither a path here nor in the hub cache, and {how}.'
-        ) from error
-    except HfHubHTTPError as error:
-        raise NodeError(f'The hub refused the {kind} "{name}": {str(error).splitlines()[0]}') from error
 
 
 def _jsonl(file: Path) -> Iterator[dict[str, Any]]:

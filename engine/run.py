@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from lorafile.engine.base import Bases
+from lorafile.engine.hub import hide_tokens
 from lorafile.engine.predict import predict
 from lorafile.engine.prepare import prepare
 from lorafile.engine.profile import profile
@@ -35,9 +36,9 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
             told = f"No space left on the disk that holds {out}. Free some space and run the same command again."
             return Done("failed", told)
         with contextlib.suppress(OSError):
-            (out / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            (out / "traceback.txt").write_text(hide_tokens(traceback.format_exc()), encoding="utf-8")
         files = ["traceback.txt"] if (out / "traceback.txt").is_file() else []
-        return Done("failed", f"{type(error).__name__}: {_first_line(error)}", files=files)
+        return Done("failed", hide_tokens(f"{type(error).__name__}: {_first_line(error)}"), files=files)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

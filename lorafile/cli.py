@@ -182,3 +182,6 @@ def report(spec: Path, state: Path | None, out: Path | None, as_json: bool) -> i
     for file in write_report(results, found, out or spec.parent / study.spec.tables.report.path):
         click.echo(f"Wrote {file}")
     return 0
+
+
+from lorafile import cli_models  # noqa: E402, F401  (registers its commands)

@@ -81,7 +81,9 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
             except Exception as error:
                 if context.obj:
                     raise
-                told = f"{type(error).__name__}: {error}"
+                from lorafile.engine.hub import hide_tokens
+
+                told = hide_tokens(f"{type(error).__name__}: {error}")
                 click.echo(
                     f"This is a mistake in lorafile, not in your spec: {told}. See it with: lora --debug {name} …",
                     err=True,

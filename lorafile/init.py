@@ -6,7 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.rows import DATA_SUFFIXES, data_files, read_rows
+from lorafile.engine.hub import DATA_SUFFIXES
+from lorafile.engine.rows import data_files, read_rows
 from lorafile.errors import LoraError
 from lorafile.guess import DataGuess, guess
 from lorafile.specs import parse, presets

@@ -125,7 +125,7 @@ def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, 
             old = known.models.get(name) if known else None
             models[name] = (
                 old
-                if old and _on_hub(configuration.model.path, base) and not fresh
+                if old and on_hub(configuration.model.path, base) and not fresh
                 else lock_model(configuration.model, base)
             )
             changed += [f"The model {name} is not what the lock says."] if old and old != models[name] else []
@@ -134,7 +134,7 @@ def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, 
             was = known.data.get(name) if known else None
             data[name] = (
                 was
-                if was and _on_hub(configuration.data.path, base) and not fresh and _same_label(configuration.data, was)
+                if was and on_hub(configuration.data.path, base) and not fresh and _same_label(configuration.data, was)
                 else lock_data(configuration.data, base, was)
             )
             moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
@@ -236,7 +236,8 @@ def _dtype(settings: dict[str, Any], tensors: dict[str, Header]) -> str:
     return str(named) if named in stored.values() else stored.get(next(iter(tensors.values())).dtype, "float32")
 
 
-def _on_hub(path: str, base: Path) -> bool:
+def on_hub(path: str, base: Path) -> bool:
+    """Return whether a name is neither built in nor a path here."""
     return not path.startswith("builtin:") and not (base / Path(path).expanduser()).exists()
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from lorafile import specs
 from lorafile.apply import Applied, Applier, Progress
 from lorafile.engine.environment import gpus, installed
 from lorafile.errors import MissingExtra, StalePlan
+from lorafile.fetch import Fetched, fetch
 from lorafile.forecast import forecasts
 from lorafile.gather import gather
 from lorafile.lockfile import Lock, lock_file, read_lock, resolve
@@ -55,6 +56,10 @@ class Study:
         lock, _ = resolve(self.spec, read_lock(self.spec), fresh)
         lock_file(self.spec).write_text(lock.text(), encoding="utf-8")
         return lock
+
+    def fetch(self, to: Path | None = None, tell: Callable[[Fetched], None] | None = None) -> list[Fetched]:
+        """Bring every model and data set here at the lock's revisions, verify them, and write the lock."""
+        return fetch(self.spec, to, tell)
 
     def plan(self, gpu: str | None = None) -> Plan:
         """Return what an apply would do; writes nothing.
