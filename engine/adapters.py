@@ -68,6 +68,38 @@ def as_directory(files: dict[str, str]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def stored_adapter(base: Base, files: dict[str, str]) -> Iterator[Any]:
+    """Put a stored adapter on the base, as PEFT loads it; the base is bare again afterwards.
+
+    :raises NodeError: when its settings or its tensors do not fit the base
+    """
+    from peft import PeftModel
+
+    with as_directory(files) as directory:
+        with _peft_errors():
+            model = PeftModel.from_pretrained(base.model, directory)
+        try:
+            _check_complete(model, Path(directory) / "adapter_model.safetensors")
+            yield model.eval()
+        finally:
+            model.unload()
+
+
+def _check_complete(model: Any, file: Path) -> None:
+    """Refuse an adapter that was loaded in part: PEFT leaves out and draws what does not fit."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as stored:
+        there = set(stored.keys())
+    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    lost, missing = there - wanted - set(model.state_dict()), wanted - there
+    if lost or missing:
+        what = f"has no place for {min(lost)}" if lost else f"asks for {min(missing)}, which it does not hold"
+        raise NodeError(f"The adapter does not fit this model: the model {what}.")
+
+
+@contextlib.contextmanager
 def tuned(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
     """Yield the base and the model of a request: bare, with its stored adapter, or fine-tuned in full."""
     files = request.inputs.get("adapter")
@@ -75,15 +107,8 @@ def tuned(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
         with bases.proven(request.settings, request.paths) as base:
             yield base, base.model.eval()
     elif "adapter_config.json" in files:
-        from peft import PeftModel
-
-        with bases.proven(request.settings, request.paths) as base, as_directory(files) as directory:
-            with _peft_errors():
-                model = PeftModel.from_pretrained(base.model, directory)
-            try:
-                yield base, model.eval()
-            finally:
-                model.unload()
+        with bases.proven(request.settings, request.paths) as base, stored_adapter(base, files) as model:
+            yield base, model
     else:
         bases.drop()
         with as_directory(files) as directory:
@@ -102,6 +127,11 @@ def _peft_errors() -> Iterator[None]:
             yield
     except (ValueError, TypeError, KeyError) as error:
         raise NodeError(f"lora: PEFT refuses these settings on this model: {error}") from error
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        row = next(line.strip() for line in str(error).splitlines() if "size mismatch" in line)
+        raise NodeError(f"The adapter does not fit this model: {row}") from error
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.adapters import checkpointed, new_adapter
+from lorafile.engine.adapters import as_directory, checkpointed, new_adapter, stored_adapter
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import Batch, by_length, collate, prompts
 from lorafile.engine.generation import generate
@@ -33,7 +33,7 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reset_peak(device)
     started = time.perf_counter()
-    base = load_base(request.settings, request.paths, proven=False)
+    base = _loaded(request)
     _synchronise(base)
     figures["load_seconds"] = time.perf_counter() - started
     _note(figures, "load", base, LiveTensors(base.model) if device.type == "cpu" else None)
@@ -49,9 +49,22 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
     return Done(figures=figures)
 
 
+def _loaded(request: Request) -> Base:
+    """Load the base, or the weights of a whole model that was trained elsewhere."""
+    files = request.inputs.get("adapter", {})
+    if not files or "adapter_config.json" in files:
+        return load_base(request.settings, request.paths, proven=False)
+    with as_directory(files) as directory:
+        return load_base(request.settings, request.paths, weights=directory, proven=False)
+
+
 @contextlib.contextmanager
 def _adapted(base: Base, request: Request) -> Iterator[Any]:
-    if request.settings["adapter"]["method"] == "lora":
+    files = request.inputs.get("adapter", {})
+    if "adapter_config.json" in files:
+        with stored_adapter(base, files) as model:
+            yield model
+    elif request.settings["adapter"]["method"] == "lora":
         with new_adapter(base, request) as model:
             yield model
     else:

@@ -51,12 +51,16 @@ class Applied:
 
 @dataclass
 class Applier:
-    """Does the work of one plan. `stopping` counts how often the user asked for an end."""
+    """Does the work of one plan. `stopping` counts how often the user asked for an end.
+
+    :ivar declares: whether the plan is the whole study, so that its nodes are what the study declares
+    """
 
     plan: Plan
     state: WritableState
     executor: Executor
     watchers: list[Progress]
+    declares: bool = True
     stopping: int = 0
     applied: Applied = field(default_factory=Applied)
 
@@ -78,7 +82,8 @@ class Applier:
         """Do what the plan says; what had ended before a stop or a failure is recorded."""
         began = time.monotonic()
         graph = self.plan.graph
-        self.state.declare(graph.spec.name, {node.address: (node.key, node.kind) for node in graph.nodes.values()})
+        if self.declares:
+            self.state.declare(graph.spec.name, {node.address: (node.key, node.kind) for node in graph.nodes.values()})
         self._score_what_is_ready()
         self.executor.run(groups(self.plan), Desk(self._requests, self._handle, lambda: self.stopping))
         self.applied.interrupted = self.stopping > 0

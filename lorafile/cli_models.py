@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lorafile.command import command, json_option, spec_argument
+from lorafile.command import command, json_option, quiet_option, spec_argument, state_option
 
 
 @command("fetch")
@@ -35,3 +35,37 @@ def fetch(spec: Path, to: Path | None, as_json: bool) -> int:
     for line in views_models.offline_advice(found, to):
         click.echo(line)
     return 0
+
+
+@command("evaluate")
+@click.argument("adapter")
+@click.option("--spec", type=click.Path(path_type=Path), default="study.toml", help="Whose model, data and metrics.")
+@state_option
+@click.option("--split", "splits", multiple=True, help="Which split; may be given again. [default: test]")
+@click.option("--no-profile", is_flag=True, help="Leave out memory and latency.")
+@json_option
+@quiet_option
+def evaluate(
+    adapter: str, spec: Path, state: Path | None, splits: tuple[str, ...], no_profile: bool, as_json: bool, quiet: bool
+) -> int:
+    """Evaluate and profile a checkpoint that somebody else trained: a directory, or a hub id.
+
+    \b
+    Example: lora evaluate outputs/checkpoint-500 --spec study.toml
+    """
+    from lorafile import progress, views, views_models
+    from lorafile.evaluate import evaluate as run
+    from lorafile.evaluate import plan_evaluation
+    from lorafile.study import Study
+
+    study = Study.load(spec, state)
+    out, err = views.console(quiet), views.console(quiet or as_json, stderr=True)
+    _, plan, _ = plan_evaluation(study, adapter, splits, not no_profile)
+    watcher = (progress.Bars if err.is_terminal else progress.Lines)(plan, err)
+    with watcher:
+        found = run(study, adapter, splits=splits, profile=not no_profile, watchers=[watcher])
+    if as_json:
+        click.echo(json.dumps(views_models.evaluation_json(found), indent=2))
+    else:
+        views_models.show_evaluation(found, out)
+    return 130 if found.applied.interrupted else 1 if found.failed else 0

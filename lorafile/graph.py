@@ -50,6 +50,7 @@ class Graph:
     splits: dict[str, dict[str, str]] = field(default_factory=dict)  # configuration -> split -> key of its prepare node
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)  # configuration -> its resolved sections
     own: dict[str, OwnMetric] = field(default_factory=dict)  # name -> the user's metric file
+    checkpoints: dict[str, dict[str, str]] = field(default_factory=dict)  # digest -> files of a model from outside
 
     def add(self, kind: str, address: str, sections: dict[str, Any], inputs: dict[str, str], **about: Any) -> str:
         """Add a node, unless one of the same key is there already; return its key."""

@@ -72,6 +72,8 @@ class Places:
     def _request(self, node: GraphNode, results: dict[str, Attempt], here: set[str]) -> Request:
         configuration = self._configurations[node.configuration]
         inputs = {role: self.files(results[key]) for role, key in node.inputs.items() if key not in here}
+        if "checkpoint" in node.settings:
+            inputs["adapter"] = self.graph.checkpoints[node.settings["checkpoint"]["digest"]]
         return Request(
             key=node.key,
             kind=node.kind,

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lorafile import specs
 from lorafile.apply import Applied, Applier, Progress
@@ -26,6 +26,7 @@ from lorafile.state import State
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lorafile.evaluate import Evaluation
     from lorafile.executors.local import LocalExecutor
 
 _SMALL_MODEL = 50_000_000  # parameters; below it a core does more alone than together with the others (benchmarks/)
@@ -118,6 +119,22 @@ class Study:
         kinds = tuple(sorted({str(model.settings.get("model_type")) for model in models}))
         each_its_own = 0 if is_spread(self.spec) else len(gpus())
         return LocalExecutor(self.state / "staging", workers, max(1, cores // workers), each_its_own, kinds)
+
+    def evaluate(
+        self,
+        adapter: str | Path,
+        *,
+        splits: tuple[str, ...] = (),
+        profile: bool = True,
+        workers: int | None = None,
+        lock_timeout: float = 0.0,
+        watchers: list[Progress] | None = None,
+    ) -> "Evaluation":
+        """Evaluate and profile a checkpoint that somebody else trained: a directory, or a hub id."""
+        from lorafile.evaluate import evaluate
+
+        options: dict[str, Any] = {"workers": workers, "lock_timeout": lock_timeout, "watchers": watchers}
+        return evaluate(self, str(adapter), splits=splits, profile=profile, **options)
 
     def results(self) -> "pd.DataFrame":
         """Return one row for each run, with its configuration's settings."""

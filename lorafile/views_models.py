@@ -1,8 +1,14 @@
 """Every text about one model outside of a study's plan: what was fetched, evaluated, imported, answered."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lorafile.evaluate import Evaluation
 from lorafile.fetch import Fetched
 from lorafile.views import FORMAT_VERSION, size
 
@@ -40,3 +46,63 @@ def offline_advice(found: list[Fetched], to: Path | None) -> list[str]:
         ]
     lines = [f"Without a network: copy {to} to that machine, set HF_HUB_OFFLINE=1, and name these in the spec:"]
     return lines + [f'  {row.kind}.path = "{row.where}"' for row in remote]
+
+
+def evaluation_json(found: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as documented JSON; figures that are no finite number are null."""
+    checkpoint = found.checkpoint
+    return {
+        "format_version": FORMAT_VERSION,
+        "checkpoint": {"name": checkpoint.name, "kind": checkpoint.kind, "digest": checkpoint.digest},
+        "study": found.plan.study,
+        "figures": _finite(found.figures),
+        "base": _finite(found.base),
+        "profile": _finite(found.profile),
+        "ran": len(found.applied.attempts),
+        "warnings": found.warnings,
+        "failed": [{"address": a.address, "outcome": a.outcome, "message": a.message} for a in found.failed],
+    }
+
+
+def show_evaluation(found: Evaluation, out: Console) -> None:
+    """Show a checkpoint's figures, beside the untuned base's where state has them."""
+    for warning in found.warnings:
+        out.print(f"[yellow]Warning:[/] {escape(warning)}")
+    for attempt in found.failed:
+        out.print(f"[red]{attempt.outcome}:[/] {escape(attempt.address)}: {escape(attempt.message)}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("metric", "split", "value", *(["untuned base"] if found.base else [])):
+        table.add_column(title, justify="left" if title in ("metric", "split") else "right")
+    for split, figures in found.figures.items():
+        for name, value in figures.items():
+            base = found.base.get(split, {}).get(name)
+            table.add_row(name, split, _number(value), *([_number(base)] if found.base else []))
+    for name, value in found.profile.items():
+        table.add_row(name, "profile", _cost(name, value), *([""] if found.base else []))
+    if table.row_count:
+        out.print(table)
+    if not found.plan.work:
+        out.print("All of it was in the state already; nothing was run.")
+    if found.figures and not found.base:
+        out.print('The state has no figures of the untuned base: a configuration with method = "none" gives them.')
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:d}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _cost(name: str, value: Any) -> str:
+    return size(value) if name.endswith("_bytes") and value is not None else _number(value)
+
+
+def _finite(figures: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _finite(value)
+        if isinstance(value, dict)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for name, value in figures.items()
+    }

@@ -27,5 +27,7 @@ def add_profile(graph: Graph, configuration: Configuration) -> str:
         "training": training,
         "profile": protocol,
     }
+    if "checkpoint" in sections:  # trained elsewhere: what it costs to use is measured on the very file
+        measured["checkpoint"] = sections["checkpoint"]
     inputs = {"train": graph.splits[configuration.name]["train"]}
     return graph.add("profile", f"{configuration.name}:profile", measured, inputs, configuration=configuration.name)

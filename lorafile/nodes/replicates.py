@@ -19,7 +19,9 @@ def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) 
     if configuration.method != "none":
         train = graph.add("train", f"{base}:train", {**sections, "seed": seed}, {"train": splits["train"]}, **about)
     reads = {"adapter": train} if train else {}
-    bare = {"model": sections["model"], "quantization": sections["quantization"]}
+    bare: dict[str, Any] = {
+        part: sections[part] for part in ("model", "quantization", "checkpoint") if part in sections
+    }
     predict: dict[tuple[str, str], str] = {}
     score: dict[str, str] = {}
     own: dict[tuple[str, str], str] = {}
