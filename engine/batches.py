@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lorafile.engine.packing import Blocks
 from lorafile.engine.randomness import derive
 from lorafile.engine.tokens import Tokens
 
@@ -18,12 +19,14 @@ class Batch:
     :ivar input_ids: int64 [b, t]
     :ivar attention_mask: int64 [b, t], 0 where padded
     :ivar supervised: bool [b, t], true where the token is in the loss
+    :ivar position_ids: int64 [b, t] of packed text, beginning at 0 with each document: then no mask is given
     """
 
     indexes: list[int]
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     supervised: torch.Tensor
+    position_ids: torch.Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -50,7 +53,7 @@ def by_length(lengths: list[int], size: int) -> list[list[int]]:
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
-def collate(tokens: Tokens, indexes: list[int], padding: int, device: torch.device) -> Batch:
+def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: torch.device) -> Batch:
     """Return some examples padded on the right."""
     examples = [tokens.example(index) for index in indexes]
     longest = max(len(ids) for ids, _ in examples)
@@ -61,7 +64,14 @@ def collate(tokens: Tokens, indexes: list[int], padding: int, device: torch.devi
         input_ids[row, : len(ids)] = ids
         attention_mask[row, : len(ids)] = 1
         supervised[row, : len(ids)] = marks.bool()
-    return Batch(indexes, input_ids.to(device), attention_mask.to(device), supervised.to(device))
+    positions = _positions(tokens, indexes, longest).to(device) if isinstance(tokens, Blocks) else None
+    return Batch(indexes, input_ids.to(device), attention_mask.to(device), supervised.to(device), positions)
+
+
+def _positions(blocks: Blocks, indexes: list[int], longest: int) -> torch.Tensor:
+    """Return positions [b, t]; padding is a document of its own after the others, which nothing sees."""
+    found = [blocks.positions(index) for index in indexes]
+    return torch.stack([torch.cat([one, torch.arange(longest - len(one))]) for one in found])
 
 
 def prompts(tokens: Tokens, indexes: list[int], padding: int, device: torch.device) -> Batch:

@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.documents import pieces
 from lorafile.engine.encode import Encoded, chat_of, encode
-from lorafile.engine.rows import read_rows
-from lorafile.engine.templates import Example, Row, renderer
+from lorafile.engine.readers import read_rows
+from lorafile.engine.templates import Example, Row, named, renderer
 from lorafile.errors import NodeError
 
 _AT_ONCE = 256
@@ -36,9 +37,9 @@ class Prepared:
     normal: bytes
 
 
-def split_rows(rule: dict[str, Any], files: list[Path]) -> list[Numbered]:
+def split_rows(rule: dict[str, Any], files: list[Path], sample_by: str = "auto") -> list[Numbered]:
     """Return (row number, row) of one split: a slice of the file's rows, in file order or in a seeded order."""
-    rows = list(enumerate(read_rows(files)))
+    rows = list(enumerate(read_rows(files, sample_by)))
     if rule["seed"] is not None:
         random.Random(rule["seed"]).shuffle(rows)
     return rows[rule["start"] : rule["stop"]]
@@ -49,6 +50,9 @@ def examples(tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered]) -> 
 
     :raises NodeError: naming the row that cannot be read as its format says
     """
+    if data["format"] == "text":
+        yield from _documents(tokenizer, data, rows)
+        return
     render = renderer(data, chat_of(tokenizer))
     left = iter(rows)
     while some := list(islice(left, _AT_ONCE)):
@@ -56,6 +60,16 @@ def examples(tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered]) -> 
         encoded = encode(tokenizer, [example for _, example in written], data["completion_only_loss"])
         for (number, example), tokens in zip(written, encoded, strict=True):
             yield Prepared(number, example, tokens, supervised_bytes(example), *digests(example.text))
+
+
+def _documents(tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered]) -> Iterator[Prepared]:
+    """Yield the documents of a raw text, a long one in several pieces under one row."""
+    left = iter(rows)
+    while some := list(islice(left, _AT_ONCE)):
+        texts = [str(named(row, data["columns"], "text")["text"]) for _, row in some]
+        for (number, _), parts in zip(some, pieces(tokenizer, texts, data["max_length"]), strict=True):
+            for text, encoded in parts:
+                yield Prepared(number, Example("", text, text), encoded, len(text.encode()), *digests(text))
 
 
 def _rendered(render: Any, number: int, row: Row) -> Example:

@@ -19,8 +19,11 @@ def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     predicts = torch.zeros_like(batch.supervised)
     predicts[:, :-1] = batch.supervised[:, 1:]  # position t predicts token t + 1
     columns = predicts.any(dim=0).nonzero().flatten()
-    options = {"logits_to_keep": columns} if takes(model, "logits_to_keep") else {}
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, **options).logits
+    options: dict[str, Any] = {"logits_to_keep": columns} if takes(model, "logits_to_keep") else {}
+    # Position ids separate the documents of a block only where there is no mask (engine/packing.py).
+    packed = batch.position_ids is not None
+    where = {"position_ids": batch.position_ids} if packed else {"attention_mask": batch.attention_mask}
+    logits = model(input_ids=batch.input_ids, **where, use_cache=False, **options).logits
     if not options:  # an older architecture, which computes them all
         logits = logits[:, columns]
     rows, kept = predicts[:, columns].nonzero(as_tuple=True)

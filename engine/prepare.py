@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.columns import check_columns
+from lorafile.engine.documents import best_fit
 from lorafile.engine.encode import Encoded, load_tokenizer
 from lorafile.engine.examples import Numbered, Prepared, examples, split_rows
 from lorafile.engine.lines import write_lines
@@ -23,7 +24,8 @@ def prepare(request: Request, out: Path) -> Done:
     """
     data = request.settings["data"]
     tokenizer = load_tokenizer(request.paths["model"], request.paths.get("trust_remote_code", False))
-    rows = split_rows(data["rows"], [Path(file) for file in request.paths["data"]])
+    files = [Path(file) for file in request.paths["data"]]
+    rows = split_rows(data["rows"], files, data.get("sample_by", "auto"))
     _check_columns(rows, data, request)
     kept: list[Encoded] = []
     lines, digests, cut, unknown = [], bytearray(), 0, 0
@@ -43,7 +45,9 @@ def prepare(request: Request, out: Path) -> Done:
     _check_supervised(figures, rows, request)
     if "labels" in data:
         figures["choices"] = [name for _, name in data["labels"]]
-    pack(kept).save(out / "tokens.safetensors")
+    blocks = best_fit([len(one.input_ids) for one in kept], data["max_length"]) if data.get("packing") else None
+    figures |= _block_figures(kept, blocks) if blocks else {}
+    pack(kept, blocks).save(out / "tokens.safetensors")
     write_lines(out / "examples.jsonl.gz", lines)
     (out / "digests.bin").write_bytes(digests)
     return Done(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz", "digests.bin"])
@@ -92,6 +96,13 @@ def _figures(kept: list[Encoded], cut: int, unknown: int) -> dict[str, Any]:
         "unknown_tokens": unknown,
         "longest": max((len(example.input_ids) for example in kept), default=0),
     }
+
+
+def _block_figures(kept: list[Encoded], blocks: list[int]) -> dict[str, int]:
+    sizes = [0] * (max(blocks) + 1)
+    for block, example in zip(blocks, kept, strict=True):
+        sizes[block] += len(example.input_ids)
+    return {"blocks": len(sizes), "longest": max(sizes)}
 
 
 def _check_supervised(figures: dict[str, Any], rows: list[Numbered], request: Request) -> None:

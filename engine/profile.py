@@ -16,6 +16,7 @@ from lorafile.engine.batches import Batch, by_length, collate, prompts
 from lorafile.engine.generation import generate
 from lorafile.engine.loss import likelihoods
 from lorafile.engine.memory import LiveTensors, peak, reset_peak
+from lorafile.engine.packing import Blocks, units
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
 from lorafile.engine.train import Curve, Stepper, step_batches
@@ -40,7 +41,7 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
     with _adapted(base, request) as model:
         if request.settings["adapter"]["method"] != "none":
             with checkpointed(model, request.settings["training"].get("gradient_checkpointing", False)):
-                figures |= _train(base, model, tokens, request, report)
+                figures |= _train(base, model, units(tokens, model)[0], request, report)
         figures |= _evaluate(base, model.eval(), tokens)
         figures |= _generate(base, model, tokens, request, "")
         if hasattr(model, "merge_and_unload"):
@@ -72,7 +73,7 @@ def _adapted(base: Base, request: Request) -> Iterator[Any]:
         yield base.model
 
 
-def _train(base: Base, model: Any, tokens: Tokens, request: Request, report: Report) -> Figures:
+def _train(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, report: Report) -> Figures:
     """Peak memory of a step on the longest batch; then the time of ordinary steps, the device synchronised."""
     settings = {**TrainTable().model_dump(), **request.settings["training"]}
     protocol = request.settings["profile"]

@@ -17,12 +17,14 @@ class Tokens:
     :ivar supervised: uint8 [T], 1 where the token is in the loss
     :ivar offsets: int64 [n + 1], where each example begins and the last one ends
     :ivar prompts: int64 [n], how many tokens of each example are its prompt
+    :ivar blocks: int64 [n], the block of each example where text is packed
     """
 
     input_ids: torch.Tensor
     supervised: torch.Tensor
     offsets: torch.Tensor
     prompts: torch.Tensor
+    blocks: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -44,7 +46,7 @@ class Tokens:
 
     def save(self, file: Path) -> None:
         """Write the tensors."""
-        save_file(dict(self.__dict__), file)
+        save_file({name: tensor for name, tensor in self.__dict__.items() if tensor is not None}, file)
 
     @classmethod
     def load(cls, file: Path | str) -> "Tokens":
@@ -52,11 +54,15 @@ class Tokens:
         return cls(**load_file(file))
 
 
-def pack(examples: list[Encoded]) -> Tokens:
-    """Return examples as flat tensors."""
+def pack(examples: list[Encoded], blocks: list[int] | None = None) -> Tokens:
+    """Return examples as flat tensors.
+
+    :param blocks: the block of each example, where text is packed
+    """
     return Tokens(
         input_ids=torch.tensor([token for example in examples for token in example.input_ids], dtype=torch.int32),
         supervised=torch.tensor([mark for example in examples for mark in example.supervised], dtype=torch.uint8),
         offsets=torch.tensor([0] + [len(example.input_ids) for example in examples]).cumsum(0),
         prompts=torch.tensor([example.prompt for example in examples]),
+        blocks=None if blocks is None else torch.tensor(blocks),
     )

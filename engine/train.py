@@ -15,6 +15,7 @@ from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import collate, epoch_order
 from lorafile.engine.lines import write_lines
 from lorafile.engine.loss import summed_loss
+from lorafile.engine.packing import Blocks, units
 from lorafile.engine.randomness import drawn_from
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
@@ -61,7 +62,7 @@ def train(request: Request, out: Path, bases: Bases, report: Report) -> Done:
 
 
 def _train(base: Base, model: Any, request: Request, out: Path, report: Report) -> Done:
-    tokens = Tokens.load(request.inputs["train"]["tokens.safetensors"])
+    tokens, unpacked = units(Tokens.load(request.inputs["train"]["tokens.safetensors"]), model)
     settings = request.settings["training"]
     started = time.monotonic()
     curve = Curve()
@@ -70,13 +71,13 @@ def _train(base: Base, model: Any, request: Request, out: Path, report: Report) 
     seconds = time.monotonic() - started
     model.eval()
     write_lines(out / "curve.jsonl.gz", curve.rows)
-    figures = _figures(model, curve, seconds)
+    figures = _figures(model, curve, seconds) | ({"unpacked": unpacked} if unpacked else {})
     if trouble:
         return Done("diverged", f"Training diverged: {trouble}.", figures, ["curve.jsonl.gz"])
     return Done(figures=figures, files=["curve.jsonl.gz", *save(model, request, out, figures)])
 
 
-def fit(base: Base, model: Any, tokens: Tokens, request: Request, curve: Curve, report: Report) -> str:
+def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, report: Report) -> str:
     """Run the optimizer steps; return why training diverged, or nothing.
 
     The loss of a step is the sum over its supervised tokens divided by their number, however they were spread over the
@@ -109,7 +110,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=settings["fp16"])
         self.vocabulary = model.get_input_embeddings().weight.shape[0]
 
-    def step(self, tokens: Tokens, group: list[list[int]], curve: Curve) -> tuple[float, float]:
+    def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:
         """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
         padding = self.base.tokenizer.pad_token_id or 0
         batches = [collate(tokens, indexes, padding, self.base.device) for indexes in group]
@@ -142,7 +143,7 @@ def total_steps(examples: int, settings: dict[str, Any]) -> int:
     return max(1, steps)
 
 
-def step_batches(tokens: Tokens, settings: dict[str, Any], seed: int) -> Iterator[tuple[int, list[list[int]]]]:
+def step_batches(tokens: Tokens | Blocks, settings: dict[str, Any], seed: int) -> Iterator[tuple[int, list[list[int]]]]:
     """Yield (epoch, micro-batches of one optimizer step) without end; a step never spans two epochs."""
     accumulate, lengths, epoch = settings["gradient_accumulation_steps"], tokens.lengths(), 0
     while True:

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorafile.datalock import DataLock, lock_data
 from lorafile.engine.hub import bytes_to_download, check_room
 from lorafile.engine.rows import BUILTIN, find_data, find_model
 from lorafile.errors import LoraError
 from lorafile.lockfile import (
-    DataLock,
     Lock,
     ModelLock,
     identity,
-    lock_data,
     lock_file,
     lock_model,
     on_hub,

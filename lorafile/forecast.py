@@ -113,7 +113,8 @@ class Shape:
         adapter = graph.sections[node.configuration]["adapter"]
         text = lock.settings.get("text_config") or lock.settings
         hidden = text.get("hidden_size") or text.get("n_embd") or 1
-        examples = int(figures.get("examples") or rows["stop"] - rows["start"])
+        # Packed text is trained block by block.
+        examples = int(figures.get("blocks") or figures.get("examples") or rows["stop"] - rows["start"])
         data, limit = graph.lock.data[identity(configuration.data)], configuration.data.max_length
         source = next(split for split, digest in data.digests.items() if digest == settings["digest"])
         # Before the examples are prepared their length is a guess from their characters.

@@ -28,6 +28,12 @@ _ANSWER = (
 )
 _TEXT = ("text", "content", "document", "body", "article", "story", "sentence")
 _PASSAGE = ("context", "passage")
+_LABELLED = ("text", "sentence", "review", "comment", "tweet", "content", "body", "title")
+_GUANACO = "### Assistant:"
+_METRICS = {
+    "classification": ("accuracy", "log_loss"),
+    "squad": ("squad_f1", "squad_exact", "log_loss"),
+}
 _SHORT = 80  # characters: what a model can be expected to give word for word
 
 
@@ -39,6 +45,7 @@ class DataGuess:
     columns: dict[str, str] = field(default_factory=dict)
     template: dict[str, str] = field(default_factory=dict)
     short_answers: bool = False
+    metrics: tuple[str, ...] = ()
 
     def lines(self) -> tuple[str, ...]:
         """Return the settings as lines of `[data]`."""
@@ -57,10 +64,15 @@ def guess(rows: list[dict[str, Any]], name: str) -> DataGuess:
     """
     columns = [str(column) for column in rows[0]]
     usable = [column for column in columns if _is_text(rows, column)]
+    others = [column for column in columns if _is_chat(rows, column) or _is_answers(rows, column)]
     try:
-        known = detect(usable + [column for column in columns if _is_chat(rows, column)], name)
+        known = detect(usable + others, name)
     except NodeError:
         return _by_synonyms(rows, columns, usable, name)
+    if known == "text" and all(_GUANACO in str(row.get("text")) for row in rows):
+        return DataGuess("guanaco")
+    if known in _METRICS:
+        return DataGuess(metrics=_METRICS[known])
     answer = {"alpaca": "output", "completion": "completion", "question": "answer"}.get(known)
     return DataGuess(short_answers=bool(answer and _short(rows, answer)))
 
@@ -69,6 +81,9 @@ def _by_synonyms(rows: list[dict[str, Any]], columns: list[str], usable: list[st
     chat = next((column for column in columns if _is_chat(rows, column)), None)
     if chat:
         return DataGuess("chat", {"messages": chat})
+    text = _first([column for column in usable if column != "label"], _LABELLED)
+    if text and "label" in usable:
+        return DataGuess("classification", {"text": text} if text != "text" else {}, metrics=_METRICS["classification"])
     answer = _first(usable, _ANSWER)
     rest = [column for column in usable if column != answer]
     instruction, question, prompt = (_first(rest, words) for words in (_INSTRUCTION, _QUESTION, _PROMPT))
@@ -109,13 +124,17 @@ def _is_text(rows: list[dict[str, Any]], column: str) -> bool:
 
 
 def _is_chat(rows: list[dict[str, Any]], column: str) -> bool:
-    """Return whether a column holds messages of `role` and `content`."""
+    """Return whether a column holds messages of `role` and `content`, or ShareGPT's of `from` and `value`."""
     turns = rows[0].get(column)
-    return (
-        isinstance(turns, list)
-        and bool(turns)
-        and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns)
-    )
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
+        return False
+    return all({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys() for turn in turns)
+
+
+def _is_answers(rows: list[dict[str, Any]], column: str) -> bool:
+    """Return whether a column holds the accepted answers of SQuAD."""
+    answers = rows[0].get(column)
+    return isinstance(answers, dict) and "text" in answers
 
 
 def _short(rows: list[dict[str, Any]], column: str) -> bool:

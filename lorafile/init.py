@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.hub import DATA_SUFFIXES
-from lorafile.engine.rows import data_files, read_rows
+from lorafile.engine.readers import read_rows
+from lorafile.engine.rows import data_files
 from lorafile.errors import LoraError
 from lorafile.guess import DataGuess, guess
 from lorafile.specs import parse, presets
@@ -76,8 +77,9 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
     if data:
         text = _replace_path(text, BUILTIN_DATA, data, found.lines())
     short = found.short_answers or (preset is None and data in (None, BUILTIN_DATA))
-    if short and "[evaluate]" not in text:
-        table = '[evaluate]\nmetrics = ["exact_match", "log_loss"] # the first one decides\n\n'
+    chosen = found.metrics or (("exact_match", "log_loss") if short else ())
+    if chosen and "[evaluate]" not in text:
+        table = f"[evaluate]\nmetrics = {json.dumps(chosen)} # the first one decides\n\n"
         text = text.replace("[[sweep]]", f"{table}[[sweep]]", 1)
     if model or data:
         text = text.replace("# Change these two for a study of your own.\n", "")

@@ -3,13 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.columns import label_column
-from lorafile.engine.labels import HIDDEN, label_key
-from lorafile.engine.rows import data_files, find_data, find_model, read_rows
+from lorafile.datalock import DataLock, commit_of, lock_data, same_reading
+from lorafile.engine.rows import find_model
 from lorafile.errors import LoraError, NodeError
 from lorafile.inventory import Header, headers, inventory
 from lorafile.specs import Spec
@@ -18,7 +17,6 @@ from lorafile.specs.settings import ModelTable
 from lorafile.state import sha256
 
 VERSION = 1
-MOST_CLASSES = 1000  # a column of more distinct values is no label, and its values stand in no lock
 _TOKENIZER = (
     "tokenizer",
     "vocab",
@@ -51,26 +49,6 @@ class ModelLock:
     bytes: int
     settings: dict[str, Any]
     modules: dict[str, list[int]]
-
-
-@dataclass(frozen=True)
-class DataLock:
-    """A data set by content: of each of its splits digest, number of rows, and mean and longest row in characters.
-
-    :ivar label: the column of classes, where it has one; `labels`: split -> its distinct values, as text
-    """
-
-    revision: str | None
-    digests: dict[str, str]
-    rows: dict[str, int]
-    characters: dict[str, list[int]]
-    columns: list[str]
-    label: str | None = None
-    labels: dict[str, list[str]] = field(default_factory=dict)
-
-    def classes(self) -> list[str]:
-        """Return the distinct labels of all splits, without what stands for a hidden one."""
-        return sorted({value for values in self.labels.values() for value in values} - {HIDDEN, ""})
 
 
 @dataclass(frozen=True)
@@ -132,9 +110,10 @@ def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, 
         name = identity(configuration.data)
         if name not in data:
             was = known.data.get(name) if known else None
+            kept = on_hub(configuration.data.path, base) and not fresh
             data[name] = (
                 was
-                if was and on_hub(configuration.data.path, base) and not fresh and _same_label(configuration.data, was)
+                if was and kept and same_reading(configuration.data, was)
                 else lock_data(configuration.data, base, was)
             )
             moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
@@ -146,7 +125,9 @@ def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, 
 def identity(table: ModelTable | DataTable) -> str:
     """Return the name of a model or data set in a lock."""
     name = getattr(table, "name", None)
-    return table.path + (f"/{name}" if name else "") + (f"@{table.revision}" if table.revision else "")
+    read = getattr(table, "sample_by", "auto")
+    where = table.path + (f"/{name}" if name else "") + (f"@{table.revision}" if table.revision else "")
+    return where + (f" by {read}" if read != "auto" else "")
 
 
 def lock_model(table: ModelTable, base: Path) -> ModelLock:
@@ -169,7 +150,7 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
     code = [(file.name, sha256(file)) for file in directory.glob("*.py")]
     tokenizer = [file for file in directory.iterdir() if file.name.startswith(_TOKENIZER) and file.is_file()]
     return ModelLock(
-        revision=_commit(directory),
+        revision=commit_of(directory),
         weights=_digest((file.name, sha256(file)) for file in weights),
         config=_digest([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code]),
         tokenizer=_digest((file.name, sha256(file)) for file in tokenizer),
@@ -179,47 +160,6 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
         settings=settings,
         modules=found.modules,
     )
-
-
-def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> DataLock:
-    """Return a data set's lock entry from its files; rows are counted again only where a digest changed."""
-    where = find_data(table.path, table.revision, base)
-    files = data_files(where, table.name)
-    digests = {split: data_digest(parts) for split, parts in files.items()}
-    if known is not None and known.digests == digests and _same_label(table, known):
-        return known
-    rows: dict[str, int] = {}
-    characters: dict[str, list[int]] = {}
-    columns: list[str] = []
-    label: str | None = None
-    labels: dict[str, list[str]] = {}
-    for split, parts in files.items():
-        lengths = []
-        values: set[str] = set()
-        for row in read_rows(parts):
-            lengths.append(sum(len(str(value)) for value in row.values()))
-            if not columns:
-                columns = [str(column) for column in row]
-                label = label_column(table.columns, columns)
-            if label in row and len(values) <= MOST_CLASSES:
-                values.add(label_key(row[label]))
-        rows[split] = len(lengths)
-        characters[split] = [sum(lengths) // max(len(lengths), 1), max(lengths, default=0)]
-        labels |= {split: sorted(values)} if label and len(values) <= MOST_CLASSES else {}
-    if not any(rows.values()):
-        raise NodeError(f"data.path: {where} is empty: it has no rows.")
-    return DataLock(_commit(where), digests, rows, characters, columns, label, labels)
-
-
-def _same_label(table: DataTable, known: DataLock) -> bool:
-    """Return whether a lock entry knows the classes of the column that a spec now calls the label."""
-    return known.label == label_column(table.columns, known.columns)
-
-
-def data_digest(files: list[Path]) -> str:
-    """Return the digest of the rows of some files: their bytes in order, and how to read them, but no name."""
-    rows = [(file.suffix, sha256(file)) for file in files]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -239,11 +179,6 @@ def _dtype(settings: dict[str, Any], tensors: dict[str, Header]) -> str:
 def on_hub(path: str, base: Path) -> bool:
     """Return whether a name is neither built in nor a path here."""
     return not path.startswith("builtin:") and not (base / Path(path).expanduser()).exists()
-
-
-def _commit(where: Path) -> str | None:
-    """Return the commit of a hub snapshot; the cache keeps each in a directory of that name."""
-    return where.name if where.parent.name == "snapshots" else None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from typing import Any
 
 import rfc8785
 
+from lorafile.datalock import DataLock
 from lorafile.engine.columns import detect
 from lorafile.engine.labels import classes
 from lorafile.errors import NodeError
-from lorafile.lockfile import DataLock, Lock, ModelLock, identity
+from lorafile.lockfile import Lock, ModelLock, identity
 from lorafile.specs import Configuration
 from lorafile.specs.data_settings import DataTable
 from lorafile.specs.modules import layer_indexes, target_names
@@ -141,6 +142,8 @@ def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split
         # Held-out losses are of the answer alone, so that they compare whatever the training loss was.
         "completion_only_loss": table.completion_only_loss or split != "train",
         **({"labels": classes(lock.classes(), table.labels)} if form == "classification" else {}),
+        **({"packing": True} if form == "text" and table.packing else {}),
+        **({"sample_by": table.sample_by} if table.sample_by != "auto" else {}),
         **({"unanswerable": table.unanswerable} if form == "squad" else {}),
     }
 

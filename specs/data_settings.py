@@ -57,6 +57,16 @@ class DataTable(Settings):
         default={},
         description="`classification`: names of the classes, value = name; absent: the data's own values.",
     )
+    packing: bool = Field(
+        default=True,
+        description="`text`: several documents in a block of `max_length` tokens while training, none of which sees "
+        "another; a model that cannot keep them apart is trained on one document in a row.",
+    )
+    sample_by: Literal["auto", "line", "paragraph", "document"] = Field(
+        default="auto",
+        description="What a document of a .txt file is; `auto` is a paragraph where blank lines separate any, else a "
+        "line.",
+    )
     unanswerable: str = Field(
         default="unanswerable",
         description="`squad`: what to write where the passage holds no answer; the prompt says so. Empty: every row "

@@ -13,7 +13,7 @@ from test_engine import Engine  # noqa: E402
 from lorafile import Study  # noqa: E402
 from lorafile.engine.encode import load_tokenizer  # noqa: E402
 from lorafile.engine.lines import read_lines  # noqa: E402
-from lorafile.engine.rows import read_rows  # noqa: E402
+from lorafile.engine.readers import read_rows  # noqa: E402
 from lorafile.engine.tokens import Tokens  # noqa: E402
 from lorafile.errors import SpecError  # noqa: E402
 from lorafile.state import State  # noqa: E402

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from lorafile import specs
+from lorafile.datalock import lock_data
 from lorafile.errors import NodeError
-from lorafile.lockfile import lock_data, lock_model, resolve
+from lorafile.lockfile import lock_model, resolve
 from lorafile.nodes import build
 from lorafile.specs.data_settings import DataTable
 from lorafile.specs.settings import ModelTable

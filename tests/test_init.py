@@ -80,8 +80,24 @@ def test_a_passage_stands_before_its_question(tmp_path: Path) -> None:
     assert found["template"]["prompt"] == "{context}\n\nQuestion: {query}\nAnswer:"
 
 
-def test_a_label_is_an_answer(tmp_path: Path) -> None:
-    assert data_of(tmp_path, sentence="s", label=1)["template"] == {"prompt": "{sentence}\n", "completion": "{label}"}
+def test_a_text_with_a_label_is_classified(tmp_path: Path) -> None:
+    found = spec(first_spec(data=write(tmp_path, {"sentence": "s", "label": 1})))
+    assert (found.tables.data.format, found.primary) == ("auto", "accuracy")
+    found = spec(first_spec(data=write(tmp_path, {"review": "s", "label": 1})))
+    assert found.tables.data.columns == {"text": "review"}
+    assert (found.tables.data.format, found.primary) == ("classification", "accuracy")
+
+
+def test_passages_with_accepted_answers_are_squad_s(tmp_path: Path) -> None:
+    row = {"context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [0]}}
+    found = spec(first_spec(data=write(tmp_path, row)))
+    assert (found.tables.data.format, found.primary) == ("auto", "squad_f1")
+
+
+def test_shared_conversations_and_guanaco_s_layout_are_known(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    assert data_of(tmp_path, conversations=turns)["format"] == "auto"
+    assert data_of(tmp_path, text="### Human: q### Assistant: a")["format"] == "guanaco"
 
 
 def test_a_column_that_no_template_can_name_is_renamed(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_the_evaluation_loss_is_transformers_own(tmp_path: Path, shared: Path) -
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from lorafile.engine.lines import read_lines
-    from lorafile.engine.rows import read_rows
+    from lorafile.engine.readers import read_rows
     from lorafile.engine.templates import ALPACA, ALPACA_INPUT
     from lorafile.state import State
 

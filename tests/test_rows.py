@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lorafile.engine.columns import detect
-from lorafile.engine.rows import data_files, read_rows
+from lorafile.engine.readers import read_rows
+from lorafile.engine.rows import data_files
 from lorafile.engine.templates import ALPACA, ALPACA_INPUT, Chat, fill, renderer
 from lorafile.errors import NodeError
 
@@ -106,7 +107,7 @@ def test_one_split_in_several_directories_is_refused_and_a_name_chooses(tmp_path
 
 
 def test_a_data_digest_knows_the_order_of_files_and_not_their_names(tmp_path: Path) -> None:
-    from lorafile.lockfile import data_digest
+    from lorafile.datalock import data_digest
 
     a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     a.write_text("{}", encoding="utf-8")

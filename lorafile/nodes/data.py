@@ -1,10 +1,11 @@
 """`prepare` nodes: the rows of each split, as the configurations read them."""
 
+from lorafile.datalock import DataLock
 from lorafile.engine.columns import check_columns
 from lorafile.engine.labels import HIDDEN, classes, hidden_labels
 from lorafile.errors import NodeError
 from lorafile.graph import Graph
-from lorafile.lockfile import DataLock, identity
+from lorafile.lockfile import identity
 from lorafile.nodes.metrics import check_metrics
 from lorafile.sections import data_format, data_section
 from lorafile.specs import Configuration
