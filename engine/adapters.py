@@ -25,7 +25,7 @@ def new_adapter(base: Base, request: Request) -> Iterator[Any]:
     settings = request.settings["adapter"]
     config = LoraConfig(**{key: value for key, value in settings.items() if key != "method"}, task_type="CAUSAL_LM")
     seed = request.settings.get("seed", 0)  # a profile has none
-    with _peft_errors(), drawn_from(seed, "initialisation"):
+    with peft_errors(), drawn_from(seed, "initialisation"):
         model = get_peft_model(base.model, config)
     seed_dropout(model, seed, base.device)
     try:
@@ -76,7 +76,7 @@ def stored_adapter(base: Base, files: dict[str, str]) -> Iterator[Any]:
     from peft import PeftModel
 
     with as_directory(files) as directory:
-        with _peft_errors():
+        with peft_errors():
             model = PeftModel.from_pretrained(base.model, directory)
         try:
             _check_complete(model, Path(directory) / "adapter_model.safetensors")
@@ -117,7 +117,8 @@ def tuned(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
 
 
 @contextlib.contextmanager
-def _peft_errors() -> Iterator[None]:
+def peft_errors() -> Iterator[None]:
+    """Turn what PEFT says against settings into a sentence."""
     try:
         with warnings.catch_warnings():
             # peft 0.21 uses a name that transformers 5.23 gave up; nothing that we or the user could change

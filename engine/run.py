@@ -8,12 +8,24 @@ import torch
 
 from lorafile.engine.base import Bases
 from lorafile.engine.hub import hide_tokens
+from lorafile.engine.inspect import inspect
+from lorafile.engine.merge import merge
 from lorafile.engine.predict import predict
 from lorafile.engine.prepare import prepare
 from lorafile.engine.profile import profile
 from lorafile.engine.request import Done, Report, Request, Stopped
 from lorafile.engine.train import train
+from lorafile.engine.truncate import truncate
 from lorafile.errors import NodeError
+
+_WORK = {
+    "train": train,
+    "predict": predict,
+    "profile": profile,
+    "truncate": truncate,
+    "inspect": inspect,
+    "merge": merge,
+}
 
 
 def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
@@ -22,8 +34,7 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
         out.mkdir(parents=True, exist_ok=True)
         if request.kind == "prepare":
             return prepare(request, out)
-        work = {"train": train, "predict": predict, "profile": profile}[request.kind]
-        return work(request, out, bases, report)
+        return _WORK[request.kind](request, out, bases, report)
     except Stopped:
         return Done("interrupted", "Stopped on request.")
     except NodeError as error:

@@ -15,6 +15,7 @@ from lorafile.errors import LoraError
 from lorafile.graph import Graph, GraphNode
 from lorafile.lockfile import ModelLock, identity
 from lorafile.plan import Plan
+from lorafile.sections import largest_rank
 from lorafile.specs.quantizations import weight_bits
 from lorafile.state import Attempt, State
 
@@ -68,16 +69,24 @@ def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, dic
         node = plan.graph.nodes[change.key]
         shape = Shape.of(plan.graph, node, plan.results)
         if shape is None:
-            found[node.key] = {"seconds": 0.1, "source": "analytic"}
+            found[node.key] = {"seconds": _small(node, plan.graph), "source": "analytic"}
             continue
         factor, runs = measured.get(node.kind) or measured.get("train") or (1.0, 0)
         forecast: dict[str, Any] = {"seconds": seconds(node, shape) * factor}
         forecast["source"] = f"calibrated on {runs} runs" if runs else "analytic"
-        if node.kind in ("train", "profile", "predict"):
-            peak = int(sum(memory(node, shape).values()) * _SLACK)
-            forecast |= {"peak_memory_bytes": peak, "fits": peak + (_CONTEXT if gpu or gpus() else 0) <= target.memory}
+        peak = int(sum(memory(node, shape).values()) * _SLACK)
+        forecast |= {"peak_memory_bytes": peak, "fits": peak + (_CONTEXT if gpu or gpus() else 0) <= target.memory}
         found[node.key] = forecast
     return found
+
+
+def _small(node: GraphNode, graph: Graph) -> float:
+    """Return the seconds of what needs no model; cutting an adapter is two QR and an SVD of each pair of factors."""
+    if node.kind != "truncate":
+        return 0.1
+    configuration = next(c for c in graph.spec.configurations if c.name == node.configuration)
+    adapter, lock = graph.sections[node.configuration]["adapter"], graph.lock.models[identity(configuration.model)]
+    return 0.1 + 8 * largest_rank(adapter) * adapter_parameters(adapter, lock.modules, lock.parameters) / _CPU_FLOPS
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,7 @@ class Shape:
     @classmethod
     def of(cls, graph: Graph, node: GraphNode, results: dict[str, Attempt]) -> "Shape | None":
         """Return the shape of a node's work; None for what needs no model."""
-        if node.kind not in ("train", "predict", "profile"):
+        if node.kind not in ("train", "predict", "profile", "inspect", "merge"):
             return None
         configuration = next(c for c in graph.spec.configurations if c.name == node.configuration)
         lock = graph.lock.models[identity(configuration.model)]
@@ -166,6 +175,8 @@ def memory(node: GraphNode, shape: Shape) -> dict[str, float]:
     """Return the bytes allocated at the peak of a node, by what they are for."""
     width = BYTES[shape.dtype]
     parts = {"weights": weight_bytes(node.settings["quantization"], shape, width)}
+    if node.kind == "merge":  # a quantized base is dequantized, and a float32 one stands beside nothing else
+        parts["weights"] = float(shape.model.parameters * max(width, BYTES[node.settings["merging"]["dtype"]]))
     training = node.settings.get("training") or {}
     if not training:
         batch = 16
@@ -227,6 +238,9 @@ def seconds(node: GraphNode, shape: Shape) -> float:
     if node.kind == "predict":
         new = node.settings["task"].get("max_new_tokens", 0)
         return float(shape.examples * (shape.tokens + new) * 2 * size / speed + passes * (1 + new) * overhead)
+    if node.kind in ("inspect", "merge"):  # tuned and bare, or attached and merged
+        examples = min(node.settings["inspection" if node.kind == "inspect" else "merging"]["examples"], shape.examples)
+        return float(2 * examples * (shape.tokens * 2 * size / speed + overhead / 16))
     protocol = node.settings["profile"]
     steps = protocol["warmup_steps"] + protocol["steps"] + 8 * protocol["repeats"] * protocol["new_tokens"] / 4
     return float(2 + steps * (8 * shape.tokens * 4 * size / speed + 3 * overhead))

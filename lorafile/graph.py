@@ -12,7 +12,16 @@ from lorafile.sections import section_digest
 from lorafile.specs import Spec
 
 # Raised when a change in the code of a kind can change its result: a new key, and a reason in the plan.
-VERSIONS = {"prepare": 2, "train": 1, "predict": 1, "score": 2, "profile": 1}
+VERSIONS = {
+    "prepare": 2,
+    "train": 1,
+    "predict": 1,
+    "score": 2,
+    "profile": 1,
+    "truncate": 1,
+    "inspect": 1,
+    "merge": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -63,10 +72,17 @@ class Graph:
 
 @dataclass(frozen=True)
 class Replicate:
-    """A configuration under one seed: the keys of its nodes."""
+    """A configuration under one seed: the keys of its nodes.
+
+    :ivar inspect: of the node that looks inside its adapter; `truncated`: rank -> the same adapter cut to that rank,
+        its `train` being the node that cut it; `merge`: type -> the node that merged it
+    """
 
     seed: int | None
     train: str | None
     predict: dict[tuple[str, str], str]  # (split, output) -> key
     score: dict[str, str]  # split -> key
     own: dict[tuple[str, str], str] = field(default_factory=dict)  # (split, name of a metric file) -> key
+    inspect: str | None = None
+    truncated: "dict[int, Replicate]" = field(default_factory=dict)
+    merge: dict[str, str] = field(default_factory=dict)

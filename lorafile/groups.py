@@ -14,6 +14,9 @@ from lorafile.plan import Plan
 from lorafile.specs import Configuration
 from lorafile.state import Attempt, Objects
 
+# What the executor does of one replicate, in one group: on one base, one after another.
+REPLICATE_KINDS = ("train", "predict", "inspect", "truncate", "merge")
+
 
 def groups(plan: Plan) -> list[Group]:
     """Return the work of a plan that an executor does: examples first, then whole seeds, then what is measured alone.
@@ -27,13 +30,15 @@ def groups(plan: Plan) -> list[Group]:
         node = plan.graph.nodes[change.key]
         if node.kind == "prepare":
             prepares.setdefault(node.settings["tokenizer"], []).append(node.key)
-        elif node.kind in ("train", "predict"):
+        elif node.kind in REPLICATE_KINDS:
             replicates.setdefault((node.configuration, node.seed), []).append(node)
         elif node.kind == "profile":
             found.append(Group((node.key,), base_identity(node.settings), 2, alone=True))
     found += [Group(tuple(keys), "", 0) for keys in prepares.values()]
     for nodes in replicates.values():
-        found.append(Group(tuple(node.key for node in nodes), base_identity(nodes[0].settings), 1))
+        base = next((base_identity(node.settings) for node in nodes if "model" in node.settings), "")
+        nodes.sort(key=lambda node: node.kind == "merge")  # it drops the base that the others share
+        found.append(Group(tuple(node.key for node in nodes), base, 1))
     return sorted(found, key=lambda group: group.stage)
 
 

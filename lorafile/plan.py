@@ -133,7 +133,7 @@ class _Maker:
             if has > had:
                 return Action.RETRY, f"ran out of memory on {last.device}; {self.device} has more"
             batch, now = "per_device_eval_batch_size", self.graph.spec.tables.evaluate.per_device_eval_batch_size
-            if node.kind == "predict" and now < last.figures.get(batch, 0):
+            if node.kind in ("predict", "inspect", "merge") and now < last.figures.get(batch, 0):
                 return Action.RETRY, f"ran out of memory at {batch} = {last.figures[batch]}; it is {now} now"
             return Action.REUSE, f"ran out of memory on {last.device}, and this device has no more: that is the result"
         return Action.RETRY, f"{last.outcome}: {last.message}"
@@ -141,7 +141,7 @@ class _Maker:
     def _why_new(self, node: GraphNode) -> str:
         """Name the nearest finished node of the kind, and the settings that differ."""
         for key in node.inputs.values():
-            if self.decided[key][0] is Action.RUN and node.kind in ("predict", "score"):
+            if self.decided[key][0] is Action.RUN and node.kind not in ("train", "profile"):
                 return f"follows {self.graph.nodes[key].address}"
         wanted = flat(node)
         best: tuple[tuple[int, float], str, list[str]] | None = None

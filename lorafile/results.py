@@ -32,6 +32,12 @@ def more_is_better(metric: str) -> bool:
     return metric.more_is_better if isinstance(metric, OwnName) else METRICS[metric].more_is_better
 
 
+def _nothing() -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame()
+
+
 @dataclass(frozen=True)
 class Results:
     """A study's results as pandas tables; what is not there yet is missing, never invented.
@@ -50,6 +56,18 @@ class Results:
         live tensor bytes and resident size), `first_token_seconds`, `token_seconds`, `merged_first_token_seconds`,
         `merged_token_seconds` (missing where nothing can be merged)
     :ivar curves: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`, one row for each optimizer step
+    :ivar inspections: one row for each adapter that was looked into: `configuration`, `seed`, `trainable_parameters`,
+        `total_parameters`, `trainable_share`, `adapted_modules`, `update_norm`, `cka_min`, `cka_last`, and the mean
+        (`…_max`: largest) over modules of `relative_norm`, `effective_rank`, `stable_rank`, `energy_rank`
+    :ivar inspected_modules: one row for each of its modules: `configuration`, `seed`, `module`, `type`, `layer`,
+        `parameters`, `rank`, `frobenius`, `spectral`, `relative_norm`, the three ranks, `singular_values` (list)
+    :ivar representations: `configuration`, `seed`, `layer` (0: the embeddings), `cka` with the base
+    :ivar truncations: one row for each adapter and smaller rank: `configuration`, `sweep`, `seed`, `rank`, `of_rank`
+        (its own), `kept_energy` (share of the update's squared norm), `trainable_parameters`, `adapter_bytes`,
+        `validation.<metric>`, `test.<metric>`
+    :ivar merges: one row for each adapter and type: `configuration`, `seed`, `dtype`, `tokens`, `finite`,
+        `max_logit_difference`, `mean_logit_difference`, `argmax_agreement`, `log_loss_attached`, `log_loss_merged`,
+        `log_loss_difference`, `passes`, `failures` (list of text)
     """
 
     study: str
@@ -66,6 +84,11 @@ class Results:
     data: dict[str, Any] = field(default_factory=dict)  # path, format, rows and supervised fraction of each split
     model: dict[str, Any] = field(default_factory=dict)  # path, architecture, parameters, dtype
     warnings: list[str] = field(default_factory=list)  # sentences that the reader has to see first
+    inspections: "pd.DataFrame" = field(default_factory=_nothing)
+    inspected_modules: "pd.DataFrame" = field(default_factory=_nothing)
+    representations: "pd.DataFrame" = field(default_factory=_nothing)
+    truncations: "pd.DataFrame" = field(default_factory=_nothing)
+    merges: "pd.DataFrame" = field(default_factory=_nothing)
 
     def better_is_more(self, metric: str) -> bool:
         """Return whether more of a metric is better."""

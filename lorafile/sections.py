@@ -91,6 +91,12 @@ def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, A
     )
 
 
+def largest_rank(adapter: dict[str, Any]) -> int:
+    """Return the largest rank that an adapter's section gives any module."""
+    ranks: list[int] = [adapter["r"], *adapter.get("rank_pattern", {}).values()]
+    return max(ranks)
+
+
 def _layers(word: str, model: ModelLock) -> list[int]:
     """Return the layers of a word; an empty list would mean every layer to PEFT."""
     layers = layer_indexes(word, layer_count(model.modules))

@@ -29,7 +29,7 @@ _COLOURS = {
     Action.BLOCKED: "red",
     Action.UNDECLARED: "dim",
 }
-_KINDS = ("prepare", "train", "predict", "score", "profile")
+_KINDS = ("prepare", "train", "predict", "score", "profile", "inspect", "truncate", "merge")
 _MOST = 12  # configurations with work that are shown one by one
 
 

@@ -16,7 +16,20 @@ from lorafile.specs.snapshot import NOT_YET
 from lorafile.specs.values import PATTERNS
 
 # Where a setting belongs that stands in the wrong table; [full] repeats names of [train], which come first.
-_HOMES = ("study", "model", "data", "lora", "train", "evaluate", "profile", "report", "quantization")
+_HOMES = (
+    "study",
+    "model",
+    "data",
+    "lora",
+    "train",
+    "evaluate",
+    "profile",
+    "inspect",
+    "truncate",
+    "merge",
+    "report",
+    "quantization",
+)
 _TOP = ("method", "quantization")
 _KINDS = {
     "bool_type": "true or false",

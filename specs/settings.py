@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lorafile.specs.adapter_settings import InspectTable, MergeTable, TruncateTable
 from lorafile.specs.data_settings import DataTable
 from lorafile.specs.evaluate_settings import EvaluateTable, Metric, ProfileTable
 from lorafile.specs.quantizations import Quantization
@@ -79,7 +80,9 @@ class SweepTable(BaseModel):
 class AnalysisTable(Settings):
     """A question to the results; absent: every analysis that has something to say."""
 
-    kind: Literal["summary", "trend", "pareto", "cost", "curves", "rates"] = Field(description="Which analysis.")
+    kind: Literal["summary", "trend", "pareto", "cost", "curves", "rates", "truncation", "inspect", "merge"] = Field(
+        description="Which analysis."
+    )
     metric: Metric | None = Field(default=None, description="The primary one otherwise.")
     factor: str | None = Field(default=None, description="`trend`: the setting along which quality is followed.")
     cost: Cost | None = Field(default=None, description="`pareto`: the measure on the other axis; else `train_memory`.")
@@ -110,6 +113,9 @@ class SpecTables(Settings):
     train: TrainTable = TrainTable()
     evaluate: EvaluateTable = EvaluateTable()
     profile: ProfileTable = ProfileTable()
+    inspect: InspectTable | None = None
+    truncate: TruncateTable | None = None
+    merge: MergeTable | None = None
     sweep: list[SweepTable] = Field(default=[], description="Which configurations there are.")
     analysis: list[AnalysisTable] = Field(default=[], description="Which questions the report answers.")
     report: ReportTable = ReportTable()

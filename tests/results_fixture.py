@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 import pandas as pd
+from adapters_fixture import with_adapters
 
 from lorafile.results import Results
 
@@ -145,7 +146,7 @@ def study(seeds: tuple[int, ...] = SEEDS) -> Results:
         profiles.append(_profile(name, settings))
         for run in mine:
             curves += _curve(name, settings, run, noise)
-    return Results(
+    found = Results(
         study="capitals",
         question="How does rank trade quality for memory, and which modules need an adapter?",
         title="Rank, placement and precision on the facts task",
@@ -161,6 +162,7 @@ def study(seeds: tuple[int, ...] = SEEDS) -> Results:
         model={"path": "builtin:facts-llama", "architecture": "LlamaForCausalLM", "parameters": 1_235_814_400},
         warnings=["This study is partial: 3 of 55 runs have no figures."],
     )
+    return with_adapters(found, seeds)
 
 
 def empty() -> Results:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lorafile.gather.adapters import adapter_tables
 from lorafile.gather.configurations import configuration_row
 from lorafile.gather.runs import curve_rows, run_row
 from lorafile.graph import Graph
@@ -48,6 +49,7 @@ def gather(plan: Plan, state: State) -> Results:
         data=_data(plan),
         model=_model(graph),
         warnings=[*plan.warnings, *_warnings(plan, runs)],
+        **{name: pd.DataFrame(rows) for name, rows in adapter_tables(graph, plan.results, history, state).items()},
     )
 
 
@@ -72,7 +74,7 @@ def _profiles(plan: Plan) -> list[dict[str, Any]]:
 def _environments(plan: Plan) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for key, attempt in plan.results.items():
-        if plan.graph.nodes[key].kind in ("train", "predict", "profile"):
+        if plan.graph.nodes[key].kind in ("train", "predict", "profile", "inspect", "truncate", "merge"):
             found.setdefault(str(sorted(attempt.environment.items(), key=str)), attempt.environment)
     return list(found.values())
 

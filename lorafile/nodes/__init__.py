@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from lorafile.graph import Graph
 from lorafile.lockfile import Lock
+from lorafile.nodes.adapters import add_adapter_nodes, check_truncation
 from lorafile.nodes.data import add_splits
 from lorafile.nodes.metrics import own_metrics
 from lorafile.nodes.profile import add_profile
@@ -18,8 +19,9 @@ def build(spec: Spec, lock: Lock) -> Graph:
     for configuration in spec.configurations:
         graph.sections[configuration.name] = resolved_sections(configuration, lock)
         graph.splits[configuration.name] = add_splits(graph, configuration)
+    check_truncation(graph)
     for configuration, seed in _replicates(spec):
-        replicate = add_replicate(graph, configuration, seed)
+        replicate = add_adapter_nodes(graph, configuration, add_replicate(graph, configuration, seed))
         graph.replicates.setdefault(configuration.name, []).append(replicate)
     if spec.tables.profile.enabled:
         for configuration in spec.configurations:

@@ -11,17 +11,33 @@ from lorafile.specs.evaluate_settings import decoding
 
 def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) -> Replicate:
     """Add what one replicate trains, predicts and scores; return its keys."""
-    spec, name = graph.spec, configuration.name
-    sections, splits = graph.sections[name], graph.splits[name]
+    name = configuration.name
     base = name if seed is None else f"{name}/seed={seed}"
-    about: dict[str, Any] = {"configuration": name, "seed": seed}
     train = None
     if configuration.method != "none":
-        train = graph.add("train", f"{base}:train", {**sections, "seed": seed}, {"train": splits["train"]}, **about)
-    reads = {"adapter": train} if train else {}
-    bare: dict[str, Any] = {
-        part: sections[part] for part in ("model", "quantization", "checkpoint") if part in sections
-    }
+        inputs = {"train": graph.splits[name]["train"]}
+        sections = {**graph.sections[name], "seed": seed}
+        train = graph.add("train", f"{base}:train", sections, inputs, configuration=name, seed=seed)
+    return add_predictions(graph, configuration, base, seed, train)
+
+
+def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the model that an adapter is put on."""
+    return {part: sections[part] for part in ("model", "quantization", "checkpoint") if part in sections}
+
+
+def add_predictions(
+    graph: Graph, configuration: Configuration, base: str, seed: int | None, adapter: str | None
+) -> Replicate:
+    """Add the predictions and scores of every held-out split; return their keys.
+
+    :param base: what the addresses begin with
+    :param adapter: key of the node whose adapter predicts; None: the bare model
+    """
+    spec = graph.spec
+    bare, splits = bare_sections(graph.sections[configuration.name]), graph.splits[configuration.name]
+    about: dict[str, Any] = {"configuration": configuration.name, "seed": seed}
+    reads = {"adapter": adapter} if adapter else {}
     predict: dict[tuple[str, str], str] = {}
     score: dict[str, str] = {}
     own: dict[tuple[str, str], str] = {}
@@ -46,4 +62,4 @@ def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) 
             inputs = {metric.needs: found[metric.needs]}
             address, section = f"{base}:score/{split}/{metric.label}", {"metric_file": metric.digest}
             own[split, metric.label] = graph.add("score", address, section, inputs, split=split, **about)
-    return Replicate(seed, train, predict, score, own)
+    return Replicate(seed, adapter, predict, score, own)

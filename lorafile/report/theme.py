@@ -44,7 +44,7 @@ def config(mode: Mode) -> dict[str, Any]:
         "legend": {"labelColor": ink["text"], "titleColor": ink["quiet"], "labelFontSize": 12, "symbolStrokeWidth": 2},
         "title": {"color": ink["text"], "fontSize": 14, "fontWeight": 600, "offset": 12, "anchor": "start"},
         "header": {"labelColor": ink["text"], "titleColor": ink["quiet"], "labelFontSize": 12, "labelFontWeight": 600},
-        "range": {"category": colours, "ordinal": ramp, "ramp": ramp},
+        "range": {"category": colours, "ordinal": ramp, "ramp": ramp, "heatmap": ramp},
         "style": _styles(ink, colours),
     }
 
@@ -73,6 +73,7 @@ def _styles(ink: dict[str, str], colours: list[str]) -> dict[str, Any]:
         "spread": {"color": blue, "strokeWidth": 2, "opacity": 0.9},
         "band": {"opacity": 0.15},
         "curve": {"strokeWidth": 1.6},
+        "trained-point": {"filled": False, "color": ink["quiet"], "size": 90, "shape": "square", "strokeWidth": 2},
         "lost": {"color": vermillion, "fontSize": 12, "fontWeight": 600},
         "lost-point": {"color": vermillion, "shape": "cross", "angle": 45, "filled": True, "size": 110, "opacity": 1},
         "lost-line": {"color": vermillion, "strokeWidth": 1.5, "strokeDash": [2, 2]},
