@@ -19,7 +19,8 @@ ABOUT = (
     "auto_mapping",
     "base_model_name_or_path",
     "inference_mode",
-    "peft_type",
+    "megatron_config",
+    "megatron_core",
     "peft_version",
     "revision",
     "runtime_config",
@@ -70,7 +71,7 @@ def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     _check_complete(directory, kind, weights)
     settings = _read(directory / ("adapter_config.json" if kind == "adapter" else "config.json"))
     digests = [(file.name, sha256(file)) for file in weights]
-    meaning = {key: _sorted(value) for key, value in settings.items() if kind == "model" or key not in ABOUT[:-1]}
+    meaning = {key: _sorted(value) for key, value in settings.items() if kind == "model" or key not in ABOUT}
     content = json.dumps([kind, meaning, digests], sort_keys=True)
     return Checkpoint(name, directory, kind, hashlib.sha256(content.encode()).hexdigest(), files, settings)
 

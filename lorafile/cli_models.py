@@ -69,3 +69,39 @@ def evaluate(
     else:
         views_models.show_evaluation(found, out)
     return 130 if found.applied.interrupted else 1 if found.failed else 0
+
+
+@command("import")
+@click.argument("directories", nargs=-1, required=True)
+@click.option("--spec", type=click.Path(path_type=Path), default="study.toml", help="Whose configurations they are.")
+@state_option
+@click.option("--configuration", help="Which configuration, where the files leave it open or training differs.")
+@click.option("--seed", type=int, help="Which of the study's seeds, where the files do not say.")
+@click.option("--replace", is_flag=True, help="Take it in the place of a result that is there.")
+@click.option("--dry-run", is_flag=True, help="Only say what would become what.")
+@click.option("--lock-timeout", type=float, default=0.0, help="Seconds to wait for another apply on the same state.")
+def import_runs(
+    directories: tuple[str, ...],
+    spec: Path,
+    state: Path | None,
+    configuration: str | None,
+    seed: int | None,
+    replace: bool,
+    dry_run: bool,
+    lock_timeout: float,
+) -> int:
+    """Take finished PEFT or Trainer output directories into the state, as a study's own configurations.
+
+    \b
+    Example: lora import outputs/r8 outputs/r16 --spec study.toml --dry-run
+    """
+    from lorafile import views, views_models
+    from lorafile.importing import plan_imports, record_imports
+    from lorafile.study import Study
+
+    study = Study.load(spec, state)
+    planned = plan_imports(study, list(directories), configuration, seed, replace)
+    if not dry_run:
+        record_imports(study, planned, lock_timeout)
+    views_models.show_imports(planned, dry_run, views.console())
+    return 0

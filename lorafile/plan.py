@@ -125,7 +125,8 @@ class _Maker:
         moved = drift(node.kind, attempt.environment, self.today)
         if moved:
             return Action.DRIFT, f"done elsewhere: {moved}"
-        return Action.REUSE, attempt.message if attempt.outcome == "diverged" else "done"
+        told = attempt.outcome == "diverged" or attempt.figures.get("imported")
+        return Action.REUSE, attempt.message if told else "done"
 
     def _unfinished(self, node: GraphNode, last: Attempt) -> tuple[Action, str]:
         if last.outcome == "out-of-memory":
@@ -199,9 +200,9 @@ class _Maker:
 def drift(kind: str, then: dict[str, Any], now: dict[str, Any]) -> str:
     """Return what differs between two environments in a way that matters for a kind, or nothing.
 
-    A machine without torch computes nothing, so nothing drifts on it.
+    A machine without torch computes nothing, so nothing drifts on it. Where an imported run was trained is not known.
     """
-    if now["torch"] is None or kind in ("prepare", "score"):
+    if now["torch"] is None or then.get("imported") or kind in ("prepare", "score"):
         return ""
     fields = _COST_FIELDS if kind == "profile" else _QUALITY_FIELDS
     pairs = [(name, then.get(name), now.get(name)) for name in fields]

@@ -49,7 +49,8 @@ class Results:
     :ivar runs: one row for each configuration and seed: `configuration`, `sweep`, `seed` (None for the untuned row),
         `outcome` (done, diverged, out-of-memory, failed, interrupted, missing), `message`, `key`, `validation.<metric>`
         and `test.<metric>`, `validation.examples`, `test.examples`, and of the training run `seconds`, `steps`,
-        `supervised_tokens`, `tokens`, `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`
+        `supervised_tokens`, `tokens`, `imported` (True where trained elsewhere),
+        `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`
     :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `load_seconds`,
         `train_step_seconds`, `tokens_per_second`, `supervised_tokens_per_second`, peak bytes by phase
         (`load_…`, `train_…`, `evaluate_…`, `generate_…`, each `…_allocated_bytes` and `…_reserved_bytes`; on a CPU

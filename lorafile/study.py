@@ -21,7 +21,7 @@ from lorafile.nodes import build
 from lorafile.plan import Plan, make_plan, with_forecasts
 from lorafile.results import Results
 from lorafile.scoring import check_libraries
-from lorafile.state import State
+from lorafile.state import Attempt, State
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,6 +135,24 @@ class Study:
 
         options: dict[str, Any] = {"workers": workers, "lock_timeout": lock_timeout, "watchers": watchers}
         return evaluate(self, str(adapter), splits=splits, profile=profile, **options)
+
+    def import_runs(
+        self,
+        directories: list[str | Path],
+        *,
+        configuration: str | None = None,
+        seed: int | None = None,
+        replace: bool = False,
+        lock_timeout: float = 0.0,
+    ) -> list[Attempt]:
+        """Take finished PEFT or Trainer output directories into state, as training of this study's configurations.
+
+        :raises LoraError: when one fits no configuration or seed
+        """
+        from lorafile.importing import plan_imports, record_imports
+
+        sources = [str(directory) for directory in directories]
+        return record_imports(self, plan_imports(self, sources, configuration, seed, replace), lock_timeout)
 
     def results(self) -> "pd.DataFrame":
         """Return one row for each run, with its configuration's settings."""

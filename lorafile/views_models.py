@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lorafile.evaluate import Evaluation
 from lorafile.fetch import Fetched
+from lorafile.importing import Import
 from lorafile.views import FORMAT_VERSION, size
 
 _HOW = {
@@ -106,3 +107,21 @@ def _finite(figures: dict[str, Any]) -> dict[str, Any]:
         else value
         for name, value in figures.items()
     }
+
+
+def show_imports(imports: list[Import], dry_run: bool, out: Console) -> None:
+    """Show what each directory became, or would become, and what of it differs or could not be verified."""
+    for one in imports:
+        what = "is there already, from" if one.there else "would be imported from" if dry_run else "imported from"
+        out.print(f"{escape(one.node.address)} {what} {escape(one.source)}")
+        if one.match.differs:
+            out.print(f"  [yellow]differs:[/] {escape('; '.join(one.match.differs))}")
+        if one.match.unverified:
+            out.print(f"  [dim]not verified: {escape(', '.join(one.match.unverified))}[/]")
+        if one.run.diverged:
+            out.print("  [yellow]diverged:[/] its loss was no number in the end")
+    new = sum(not one.there for one in imports)
+    if dry_run:
+        out.print(f"{new} to import; nothing was written.")
+    elif new:
+        out.print(f"{new} imported. Next: lora apply predicts and scores them; the report marks them.")

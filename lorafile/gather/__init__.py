@@ -127,6 +127,11 @@ def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
         number = sum(run["outcome"] == outcome for run in runs)
         if number:
             found.append(f"{number} of {len(runs)} runs {word}; they are shown as such and are in no average.")
+    imported = [f"{run['configuration']}/seed={run['seed']}" for run in runs if run.get("imported")]
+    if imported:
+        listed = ", ".join(imported[:8]) + (f" and {len(imported) - 8} more" if len(imported) > 8 else "")
+        word = "run was" if len(imported) == 1 else "runs were"
+        found.append(f"{len(imported)} {word} imported, not trained under this protocol: {listed}.")
     found += _failed_metrics(plan)
     drifted = sum(change.action is Action.DRIFT for change in plan.changes)
     if drifted:

@@ -40,7 +40,17 @@ def run_row(
     run |= _own_figures(replicate, results, history, run)
     if replicate.train and last is not None:
         run |= {name: last.figures.get(name) for name in _TRAIN_FIGURES}
+        if last.figures.get("imported"):
+            run |= {"imported": True, "message": _imported(last)}
     return run
+
+
+def _imported(attempt: Attempt) -> str:
+    """Return where an imported run came from, what of it differs, and what nobody could verify."""
+    told = attempt.message
+    for word, names in (("differs in", attempt.figures["differs"]), ("not verified", attempt.figures["unverified"])):
+        told += f"; {word}: {', '.join(names)}" if names else ""
+    return told
 
 
 def _own_figures(
