@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lorafile.engine.base import Base, Bases, load_base
+from lorafile.engine.head import draw_head, kept_head
 from lorafile.engine.quantized import unseen_parameters
 from lorafile.engine.randomness import drawn_again, drawn_from, dropout_generators, seed_dropout
 from lorafile.engine.request import Request
@@ -22,17 +23,19 @@ def new_adapter(base: Base, request: Request) -> Iterator[Any]:
     """Put a new adapter on the base, drawn from the replicate's own seed; the base is bare again afterwards."""
     from peft import LoraConfig, get_peft_model
 
-    settings = request.settings["adapter"]
-    config = LoraConfig(**{key: value for key, value in settings.items() if key != "method"}, task_type="CAUSAL_LM")
+    settings, task = request.settings["adapter"], request.settings["model"].get("task_type", "CAUSAL_LM")
+    config = LoraConfig(**{key: value for key, value in settings.items() if key != "method"}, task_type=task)
     seed = request.settings.get("seed", 0)  # a profile has none
-    with peft_errors(), drawn_from(seed, "initialisation"):
-        model = get_peft_model(base.model, config)
-    seed_dropout(model, seed, base.device)
-    try:
-        yield model
-    finally:
-        model.unload()
-        base.model.requires_grad_(False)
+    draw_head(base.model, request.settings, seed)
+    with kept_head(base.model):
+        with peft_errors(), drawn_from(seed, "initialisation"):
+            model = get_peft_model(base.model, config)
+        seed_dropout(model, seed, base.device)
+        try:
+            yield model
+        finally:
+            model.unload()
+            base.model.requires_grad_(False)
 
 
 def save_adapter(model: Any, request: Request, out: Path) -> list[str]:
@@ -75,7 +78,7 @@ def stored_adapter(base: Base, files: dict[str, str]) -> Iterator[Any]:
     """
     from peft import PeftModel
 
-    with as_directory(files) as directory:
+    with kept_head(base.model), as_directory(files) as directory:
         with peft_errors():
             model = PeftModel.from_pretrained(base.model, directory)
         try:

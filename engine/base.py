@@ -11,6 +11,7 @@ from torch import nn
 
 from lorafile.engine.encode import load_tokenizer
 from lorafile.engine.fingerprint import fingerprint
+from lorafile.engine.head import NAME, is_head, is_new
 from lorafile.engine.loading import load_model
 from lorafile.engine.quiet import quiet_bitsandbytes
 from lorafile.engine.request import base_identity
@@ -25,6 +26,7 @@ class Base:
     tokenizer: Any
     device: torch.device
     fingerprint: tuple[int, ...]
+    trained: str = ""  # the module that belongs to each run and not to the base: a new head
 
     def check(self) -> None:
         """Prove that the weights are what was loaded: same bytes, no gradient.
@@ -34,7 +36,7 @@ class Base:
         touched = [name for name, parameter in self.model.named_parameters() if parameter.grad is not None]
         if touched:
             raise NodeError(f"The base received gradients, although it is frozen: {', '.join(touched[:3])}.")
-        if fingerprint(self.model) != self.fingerprint:
+        if fingerprint(self.model, self.trained) != self.fingerprint:
             raise NodeError("The base's weights changed during a run that should leave them alone.")
 
 
@@ -72,7 +74,10 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
         pad_token_id=tokenizer.pad_token_id,
     )
     device = model.get_input_embeddings().weight.device
-    return Base(model, tokenizer, device, fingerprint(model) if proven else ())
+    if is_head(settings):
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    trained = NAME if is_new(settings) else ""
+    return Base(model, tokenizer, device, fingerprint(model, trained) if proven else (), trained)
 
 
 def _keep_off_repacking(model: nn.Module) -> None:

@@ -20,6 +20,7 @@ class Batch:
     :ivar attention_mask: int64 [b, t], 0 where padded
     :ivar supervised: bool [b, t], true where the token is in the loss
     :ivar position_ids: int64 [b, t] of packed text, beginning at 0 with each document: then no mask is given
+    :ivar classes: int64 [b], the class of each example, for a classification head
     """
 
     indexes: list[int]
@@ -27,6 +28,12 @@ class Batch:
     attention_mask: torch.Tensor
     supervised: torch.Tensor
     position_ids: torch.Tensor | None = None
+    classes: torch.Tensor | None = None
+
+    @property
+    def targets(self) -> int:
+        """Number of what is predicted: supervised tokens, or examples for a classification head."""
+        return int(self.supervised[:, 1:].sum()) if self.classes is None else len(self.classes)
 
     @property
     def tokens(self) -> int:
@@ -65,7 +72,8 @@ def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: t
         attention_mask[row, : len(ids)] = 1
         supervised[row, : len(ids)] = marks.bool()
     positions = _positions(tokens, indexes, longest).to(device) if isinstance(tokens, Blocks) else None
-    return Batch(indexes, input_ids.to(device), attention_mask.to(device), supervised.to(device), positions)
+    classes = tokens.classes[indexes].to(device) if isinstance(tokens, Tokens) and tokens.classes is not None else None
+    return Batch(indexes, input_ids.to(device), attention_mask.to(device), supervised.to(device), positions, classes)
 
 
 def _positions(blocks: Blocks, indexes: list[int], longest: int) -> torch.Tensor:

@@ -10,25 +10,27 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 _CHUNK = 1 << 22
 
 
-def fingerprint(model: nn.Module) -> tuple[int, ...]:
+def fingerprint(model: nn.Module, without: str = "") -> tuple[int, ...]:
     """Return two sums over the bits of each tensor of a model; any changed or swapped value changes them.
 
     Computed on the device in pieces, so that it costs one read of the weights and a few megabytes.
+
+    :param without: the name of a module that is left out
     """
     sums: list[int] = []
     with torch.no_grad():
-        for tensor in held_tensors(model):
+        for tensor in held_tensors(model, without):
             sums += _sums(tensor)
     return tuple(sums)
 
 
-def held_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+def held_tensors(model: nn.Module, without: str = "") -> Iterator[torch.Tensor]:
     """Yield the plain tensors that a model computes with, those of quantized layers included.
 
     Beside parameters and buffers these are the parts of tensor subclasses (torchao), and the scales that bitsandbytes
     keeps in attributes of a weight and HQQ in a table of the layer.
     """
-    for module in model.modules():
+    for module in (module for name, module in model.named_modules() if not without or name != without):
         for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
             yield from parts(tensor)
             yield from _scales(tensor, module)

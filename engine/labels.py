@@ -60,7 +60,8 @@ def label_example(row: Row, data: dict[str, Any]) -> Example:
             f"data.split: {hidden_labels()}" if key == HIDDEN else f'data.labels: a row has the unknown label "{key}".'
         )
     written = data["template"] or {"prompt": _prompt(row, names), "completion": " {label}"}
-    prompt = fill(written["prompt"], row)
+    bare = data.get("task_type") == "SEQ_CLS" and not data["template"]
+    prompt = plain_text(row) if bare else fill(written["prompt"], row)
     completions = [fill(written["completion"], {**row, "label": one}) for one in names]
     about = {"choices": names, "completions": completions}
     return Example(prompt, completions[names.index(name)], name, about=about)

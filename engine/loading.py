@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from lorafile.engine.head import head_options, in_float32
 from lorafile.engine.quantized import check_libraries, make_hqq, own_method, quantization_config
 from lorafile.errors import NodeError
 
@@ -35,7 +36,7 @@ def load_model(path: str, settings: dict[str, Any], device_map: str | None = Non
     placed = device_map is not None or (not later and (config is not None or own is not None))
     if placed:
         options["device_map"] = device_map or {"": device}
-    model = _from_pretrained(path, options)
+    model = _from_pretrained(path, options, settings["model"])
     if later:
         return make_hqq(model, config, dtype, device)
     _check_places(model)
@@ -54,11 +55,15 @@ def _options(model: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     return options
 
 
-def _from_pretrained(path: str, options: dict[str, Any]) -> Any:
-    from transformers import AutoModelForCausalLM
+def _from_pretrained(path: str, options: dict[str, Any], settings: dict[str, Any]) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     try:
-        return AutoModelForCausalLM.from_pretrained(path, **options)
+        if settings.get("task_type") != "SEQ_CLS":
+            return AutoModelForCausalLM.from_pretrained(path, **options)
+        model = AutoModelForSequenceClassification.from_pretrained(path, **options, **head_options(settings))
+        in_float32(model)
+        return model
     except torch.OutOfMemoryError:
         raise  # an outcome of its own
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError, AttributeError) as error:

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from lorafile.engine.batches import Batch
+from lorafile.engine.head import class_logits
 from lorafile.engine.loading import takes
 
 _PIECE = 1024  # supervised tokens
@@ -32,7 +33,9 @@ def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Ten
 
 
 def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the sum of the negative log likelihood, in nats, over the supervised tokens of a batch."""
+    """Return the sum of the negative log likelihood, in nats, over the supervised tokens or the classes of a batch."""
+    if batch.classes is not None:
+        return functional.cross_entropy(class_logits(model, batch), batch.classes, reduction="sum")
     logits, targets, _ = supervised_logits(model, batch)
     return functional.cross_entropy(logits, targets, reduction="sum")
 

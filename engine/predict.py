@@ -10,10 +10,10 @@ from lorafile.engine.base import Bases
 from lorafile.engine.batches import by_length, collate, prompts
 from lorafile.engine.choices import choose
 from lorafile.engine.generation import answer
+from lorafile.engine.head import class_choices, load_tokens
 from lorafile.engine.lines import read_lines, write_lines
 from lorafile.engine.loss import likelihoods
 from lorafile.engine.request import Done, Report, Request
-from lorafile.engine.tokens import Tokens
 
 # What the metrics of an output need of an example beside what the model made of it.
 _CARRIED = {
@@ -25,7 +25,7 @@ _CARRIED = {
 
 def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
     """Predict every example of one split and keep what came out, example by example."""
-    tokens = Tokens.load(request.inputs["data"]["tokens.safetensors"])
+    tokens = load_tokens(request, "data")
     examples = list(read_lines(request.inputs["data"]["examples.jsonl.gz"]))
     task = request.settings["task"]
     found: dict[int, dict[str, Any]] = {}
@@ -35,6 +35,10 @@ def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
             if task["output"] == "likelihood":
                 batch = collate(tokens, indexes, padding, base.device)
                 found |= dict(zip(indexes, likelihoods(model, batch), strict=True))
+            elif tokens.classes is not None:
+                batch = collate(tokens, indexes, padding, base.device)
+                names = request.settings["model"]["labels"]
+                found |= dict(zip(indexes, class_choices(model, batch, names), strict=True))
             elif task["output"] == "choice":
                 cut = [tokens.prompt(index) for index in indexes]
                 chosen = choose(base, model, cut, [examples[index] for index in indexes], len(indexes))

@@ -14,6 +14,7 @@ from lorafile.engine.adapters import as_directory, checkpointed, new_adapter, st
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import Batch, by_length, collate, prompts
 from lorafile.engine.generation import generate
+from lorafile.engine.head import class_logits, load_tokens
 from lorafile.engine.loss import likelihoods
 from lorafile.engine.memory import LiveTensors, peak, reset_peak
 from lorafile.engine.packing import Blocks, units
@@ -29,7 +30,7 @@ Figures = dict[str, Any]
 def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
     """Measure load, training steps, evaluation, and generation with the adapter attached and merged."""
     figures: Figures = {}
-    tokens = Tokens.load(request.inputs["train"]["tokens.safetensors"])
+    tokens = load_tokens(request, "train")
     bases.drop()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reset_peak(device)
@@ -43,6 +44,8 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
             with checkpointed(model, request.settings["training"].get("gradient_checkpointing", False)):
                 figures |= _train(base, model, units(tokens, model)[0], request, report)
         figures |= _evaluate(base, model.eval(), tokens)
+        if tokens.classes is not None:  # a head writes no text
+            return Done(figures=figures)
         figures |= _generate(base, model, tokens, request, "")
         if hasattr(model, "merge_and_unload"):
             merged = model.merge_and_unload()
@@ -109,7 +112,7 @@ def _evaluate(base: Base, model: Any, tokens: Tokens) -> Figures:
 
     def evaluate() -> None:
         for batch in batches:
-            likelihoods(model, batch)
+            likelihoods(model, batch) if batch.classes is None else class_logits(model, batch)
 
     with torch.inference_mode():
         with _phase(figures, "evaluate", base, model):

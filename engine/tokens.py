@@ -18,6 +18,7 @@ class Tokens:
     :ivar offsets: int64 [n + 1], where each example begins and the last one ends
     :ivar prompts: int64 [n], how many tokens of each example are its prompt
     :ivar blocks: int64 [n], the block of each example where text is packed
+    :ivar classes: int64 [n], the class of each example, where a classification head reads them; never stored
     """
 
     input_ids: torch.Tensor
@@ -25,6 +26,7 @@ class Tokens:
     offsets: torch.Tensor
     prompts: torch.Tensor
     blocks: torch.Tensor | None = None
+    classes: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -38,6 +40,13 @@ class Tokens:
         """Return the ids of one example's prompt."""
         ids: list[int] = self.example(index)[0][: int(self.prompts[index])].tolist()
         return ids
+
+    def texts(self, classes: torch.Tensor) -> "Tokens":
+        """Return the prompts alone, each with its class: what a classification head reads."""
+        kept = [torch.arange(int(size)) + start for size, start in zip(self.prompts, self.offsets[:-1], strict=True)]
+        ids = self.input_ids[torch.cat(kept)]
+        offsets = torch.cat([self.offsets[:1], self.prompts.cumsum(0)])
+        return Tokens(ids, torch.zeros_like(ids, dtype=torch.uint8), offsets, self.prompts, classes=classes)
 
     def lengths(self) -> list[int]:
         """Return the number of tokens of each example."""

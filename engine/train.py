@@ -13,6 +13,7 @@ import torch
 from lorafile.engine.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import collate, epoch_order
+from lorafile.engine.head import draw_head, guesses, load_tokens
 from lorafile.engine.lines import write_lines
 from lorafile.engine.loss import summed_loss
 from lorafile.engine.packing import Blocks, units
@@ -56,13 +57,14 @@ def train(request: Request, out: Path, bases: Bases, report: Report) -> Done:
         bases.drop()
         base = load_base(request.settings, request.paths)
         base.model.requires_grad_(True)
+        draw_head(base.model, request.settings, request.settings["seed"])
         return _train(base, base.model, request, out, report)
     with bases.proven(request.settings, request.paths) as base, new_adapter(base, request) as model:
         return _train(base, model, request, out, report)
 
 
 def _train(base: Base, model: Any, request: Request, out: Path, report: Report) -> Done:
-    tokens, unpacked = units(Tokens.load(request.inputs["train"]["tokens.safetensors"]), model)
+    tokens, unpacked = units(load_tokens(request, "train"), model)
     settings = request.settings["training"]
     started = time.monotonic()
     curve = Curve()
@@ -108,13 +110,13 @@ class Stepper:
         self.optimizer = make_optimizer(model, settings)
         self.schedule = make_schedule(self.optimizer, settings, steps)
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=settings["fp16"])
-        self.vocabulary = model.get_input_embeddings().weight.shape[0]
+        self.vocabulary = guesses(model)
 
     def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:
         """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
         padding = self.base.tokenizer.pad_token_id or 0
         batches = [collate(tokens, indexes, padding, self.base.device) for indexes in group]
-        supervised = sum(int(batch.supervised[:, 1:].sum()) for batch in batches)
+        supervised = sum(batch.targets for batch in batches)
         loss = 0.0
         for batch in batches:
             with autocast(self.base.device, self.settings):

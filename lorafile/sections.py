@@ -9,6 +9,7 @@ from lorafile.datalock import DataLock
 from lorafile.engine.columns import detect
 from lorafile.engine.labels import classes
 from lorafile.errors import NodeError
+from lorafile.heads import head
 from lorafile.lockfile import Lock, ModelLock, identity
 from lorafile.specs import Configuration
 from lorafile.specs.data_settings import DataTable
@@ -35,7 +36,7 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
             "tokenizer": model.tokenizer,
             "dtype": dtype,
             "trust_remote_code": configuration.model.trust_remote_code,
-            **_when_set(configuration),
+            **_when_set(configuration, model, lock),
         },
         "quantization": _quantization(configuration, model),
         "adapter": {"method": configuration.method},
@@ -53,10 +54,16 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
     return sections
 
 
-def _when_set(configuration: Configuration) -> dict[str, Any]:
+def _when_set(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[str, Any]:
     """Return what enters a model's section only where the spec names it."""
     attention = configuration.model.attn_implementation
-    return {} if attention == "auto" else {"attn_implementation": attention}
+    found: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
+    if configuration.model.task_type == "SEQ_CLS":
+        data = lock.data[identity(configuration.data)]
+        if data_format(configuration.data, data) != "classification":
+            raise NodeError('model.task_type: "SEQ_CLS" needs data with classes: data.format = "classification".')
+        found |= {"task_type": "SEQ_CLS", **head(configuration, model, data)}
+    return found
 
 
 def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, Any] | None:
@@ -150,6 +157,7 @@ def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split
         **({"labels": classes(lock.classes(), table.labels)} if form == "classification" else {}),
         **({"packing": True} if form == "text" and table.packing else {}),
         **({"sample_by": table.sample_by} if table.sample_by != "auto" else {}),
+        **({"task_type": "SEQ_CLS"} if configuration.model.task_type == "SEQ_CLS" else {}),
         **({"unanswerable": table.unanswerable} if form == "squad" else {}),
     }
 

@@ -51,6 +51,10 @@ class ModelTable(Settings):
         default="auto", description="Type of the base weights; `auto` is the checkpoint's own."
     )
     trust_remote_code: bool = Field(default=False, description="Run Python code that the model's repository ships.")
+    task_type: Literal["CAUSAL_LM", "SEQ_CLS"] = Field(
+        default="CAUSAL_LM",
+        description="As PEFT calls it: a model that writes text, or one with a head that scores classes.",
+    )
     attn_implementation: AttentionName = Field(
         default="auto", description="How attention is computed, as transformers calls it; `auto` is its choice."
     )
