@@ -60,15 +60,19 @@ def hidden_states(base: Base, model: Any, tokens: Tokens, request: Request, repo
     with torch.inference_mode():
         for number, indexes in enumerate(batches, 1):
             batch = collate(tokens, indexes, base.tokenizer.pad_token_id or 0, base.device)
+            packed = batch.position_ids is not None  # then no mask is given: see engine/loss.py
+            where = {"position_ids": batch.position_ids} if packed else {"attention_mask": batch.attention_mask}
             output = model(
                 input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
+                **where,
                 use_cache=False,
                 output_hidden_states=True,
                 **({"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}),
             )
             real = batch.attention_mask.bool()
             real[:, 0] = False
+            if batch.position_ids is not None:
+                real &= batch.position_ids > 0
             width = real.shape[1]  # prompt tuning puts tokens of its own before the text
             kept = [state[:, -width:][real][::every].float().cpu() for state in output.hidden_states]
             found = found or [[] for _ in kept]

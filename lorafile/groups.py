@@ -102,15 +102,24 @@ class Places:
                 )
         return {name: str(self.objects.path(digest)) for name, digest in attempt.outputs.items()}
 
-    def _paths(self, node: GraphNode, configuration: Configuration) -> dict[str, Any]:
-        model, data = configuration.model, configuration.data
-        lock = self.graph.lock
-        paths: dict[str, Any] = {
-            "model": str(self._model(model.path, lock.models[identity(model)].revision or model.revision)),
+    def model(self, configuration: Configuration) -> Path:
+        """Return the directory of a configuration's base."""
+        table = configuration.model
+        return self._model(table.path, self.graph.lock.models[identity(table)].revision or table.revision)
+
+    def model_paths(self, configuration: Configuration) -> dict[str, Any]:
+        """Return what of this machine a configuration's base is loaded from and with."""
+        model = configuration.model
+        return {
+            "model": str(self.model(configuration)),
             "model_name": model.path,
             "trust_remote_code": model.trust_remote_code,
             "device_map": model.device_map,
         }
+
+    def _paths(self, node: GraphNode, configuration: Configuration) -> dict[str, Any]:
+        data, lock = configuration.data, self.graph.lock
+        paths = self.model_paths(configuration)
         if node.kind == "prepare":
             rows = node.settings["data"]
             entry = lock.data[identity(data)]

@@ -148,18 +148,22 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
     generation = directory / "generation_config.json"
     ends = _read_json(generation).get("eos_token_id") if generation.is_file() else None
     code = [(file.name, sha256(file)) for file in directory.glob("*.py")]
-    tokenizer = [file for file in directory.iterdir() if file.name.startswith(_TOKENIZER) and file.is_file()]
     return ModelLock(
         revision=commit_of(directory),
         weights=_digest((file.name, sha256(file)) for file in weights),
         config=_digest([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code]),
-        tokenizer=_digest((file.name, sha256(file)) for file in tokenizer),
+        tokenizer=_digest((file.name, sha256(file)) for file in tokenizer_files(directory)),
         dtype=_dtype(settings, tensors),
         parameters=found.parameters,
         bytes=sum(file.stat().st_size for file in weights),
         settings=settings,
         modules=found.modules,
     )
+
+
+def tokenizer_files(directory: Path) -> list[Path]:
+    """Return a model's tokenizer files."""
+    return sorted(file for file in directory.iterdir() if file.name.startswith(_TOKENIZER) and file.is_file())
 
 
 def weight_files(directory: Path) -> list[Path]:

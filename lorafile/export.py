@@ -1,0 +1,213 @@
+"""A finished adapter, or the model merged from it, as a Hugging Face directory with a card that says what it is."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorafile.card import card
+from lorafile.engine.environment import installed
+from lorafile.errors import LoraError, MissingExtra
+from lorafile.gather import gather
+from lorafile.graph import Replicate
+from lorafile.groups import Places
+from lorafile.lockfile import identity, tokenizer_files
+from lorafile.nodes.adapters import UNMERGEABLE
+from lorafile.nodes.replicates import bare_sections
+from lorafile.plan import Plan
+from lorafile.serving import vllm_command, vllm_problems
+from lorafile.specs import Configuration
+from lorafile.state import Attempt, State
+from lorafile.study import Study
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_NOT_OF_A_MODEL = ("curve.jsonl.gz", "traceback.txt")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is exported: a trained replicate, or the same adapter cut to a smaller rank.
+
+    :ivar address: of the node that made its files
+    :ivar truncated: the rank that it was cut to, or None
+    """
+
+    configuration: Configuration
+    replicate: Replicate
+    attempt: Attempt
+    address: str
+    truncated: int | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and the command that serves it, where one was asked for."""
+
+    directory: Path
+    address: str
+    files: tuple[str, ...]
+    command: str = ""
+
+
+def export(
+    study: Study,
+    name: str,
+    out: Path,
+    *,
+    seed: int | None = None,
+    merged: bool = False,
+    dtype: str | None = None,
+    server: str | None = None,
+    force: bool = False,
+) -> Exported:
+    """Write a finished adapter, or what is merged from it, into a directory.
+
+    :param name: a configuration, or the address of one of its replicates
+    :param seed: which replicate of a configuration; the first finished one otherwise
+    :param dtype: type of merged weights; the base's own otherwise
+    :param server: `vllm`: check first that it loads the result
+    :raises LoraError: when there is nothing to export, the directory is not empty, or the server refuses it
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not force):
+        raise LoraError(f"{out} is not empty; name another directory, or pass --force to write into it.")
+    plan, state = study.plan(), State.read(study.state)
+    chosen = choose(plan, name, seed)
+    if dtype is not None and not merged:
+        raise LoraError("--dtype is the type of merged weights; pass --merged as well.")
+    if merged and chosen.configuration.method in UNMERGEABLE:
+        raise LoraError(f"{chosen.address} is no change beside the weights, so there is nothing to merge.")
+    places = Places(plan.graph, state.objects)
+    files = _present(chosen, state)
+    whole = merged or chosen.configuration.method == "full"
+    served = plan.graph.lock.models[identity(chosen.configuration.model)]
+    if server == "vllm" and not whole and (problems := vllm_problems(files, served)):
+        told = "; ".join(problems)
+        raise LoraError(f"vLLM would not load {chosen.address}: {told}. Export it with --merged instead.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as directory:
+        made = Path(directory)
+        if merged:
+            _merge(plan, chosen, (places, files), dtype, made)
+        else:
+            _copy(chosen, places, files, made)
+        told = card(plan, gather(plan, state), chosen, made, dtype_of(plan, chosen, dtype) if merged else "")
+        (made / "README.md").write_text(told, encoding="utf-8")
+        out.mkdir(exist_ok=True)
+        names = sorted(file.name for file in made.iterdir())
+        for file in names:
+            shutil.move(made / file, out / file)
+    command = vllm_command(chosen.configuration, out, whole) if server == "vllm" else ""
+    return Exported(out, chosen.address, tuple(names), command)
+
+
+def dtype_of(plan: Plan, chosen: Chosen, dtype: str | None) -> str:
+    """Return the type of merged weights: what was asked for, or the base's own."""
+    return dtype or str(plan.graph.sections[chosen.configuration.name]["model"]["dtype"])
+
+
+def choose(plan: Plan, name: str, seed: int | None) -> Chosen:
+    """Return the finished replicate that a name means.
+
+    :raises LoraError: when there is none of this name, it has no adapter, or it is not finished
+    """
+    found = [chosen for chosen in _exportable(plan) if _means(chosen, name)]
+    if not found:
+        trained = [c.name for c in plan.graph.spec.configurations if c.method != "none"]
+        if any(c.name == name for c in plan.graph.spec.configurations):
+            raise LoraError(f"{name} is the untuned model: it has nothing of its own to export.")
+        near = ", ".join(trained[:8]) or "none"
+        raise LoraError(f'"{name}" is no configuration and no address of this study; its trained ones: {near}.')
+    if seed is not None:
+        seeds = ", ".join(str(chosen.replicate.seed) for chosen in found)
+        found = [chosen for chosen in found if chosen.replicate.seed == seed]
+        if not found:
+            raise LoraError(f"{name} has no seed {seed}; it has {seeds}.")
+    done = [chosen for chosen in found if chosen.attempt.outcome == "done"]
+    if not done:
+        raise LoraError(
+            f"{name} is not trained yet, or its runs did not finish. Run: lora apply {plan.graph.spec.file}"
+        )
+    return done[0]
+
+
+def _replicates(plan: Plan) -> Iterator[tuple[Configuration, Replicate]]:
+    for configuration in plan.graph.spec.configurations:
+        for replicate in plan.graph.replicates[configuration.name]:
+            if replicate.train is not None:
+                yield configuration, replicate
+
+
+def _exportable(plan: Plan) -> Iterator[Chosen]:
+    """Yield every declared replicate that leaves an adapter or a model, cut ones last; unfinished ones say so."""
+    missing = Attempt("", "", "missing")
+    for configuration, replicate in _replicates(plan):
+        key = replicate.train or ""
+        attempt, address = plan.results.get(key, missing), plan.graph.nodes[key].address
+        yield Chosen(configuration, replicate, attempt, address)
+        for rank, cut in replicate.truncated.items():
+            key = cut.train or ""
+            attempt, address = plan.results.get(key, missing), plan.graph.nodes[key].address
+            yield Chosen(configuration, cut, attempt, address, rank)
+
+
+def _means(chosen: Chosen, name: str) -> bool:
+    if name in (chosen.address, chosen.address.rpartition(":")[0]):
+        return True
+    names = (chosen.configuration.name, *chosen.configuration.aliases)
+    under = f"{chosen.configuration.name}/seed={chosen.replicate.seed}"
+    return chosen.truncated is None and (name in names or name == under)
+
+
+def _present(chosen: Chosen, state: State) -> dict[str, str]:
+    """Return file name -> path of what a replicate left.
+
+    :raises LoraError: when its bytes have gone
+    """
+    gone = [name for name, digest in chosen.attempt.outputs.items() if not state.objects.has(digest)]
+    wanted = [name for name in gone if name not in _NOT_OF_A_MODEL]
+    if wanted:
+        raise LoraError(
+            f"{wanted[0]} of {chosen.address} has gone from the state; only training it again makes it anew."
+        )
+    kept = {name: digest for name, digest in chosen.attempt.outputs.items() if name not in _NOT_OF_A_MODEL}
+    return {name: str(state.objects.path(digest)) for name, digest in kept.items()}
+
+
+def _copy(chosen: Chosen, places: Places, files: dict[str, str], out: Path) -> None:
+    """Copy what training left: an adapter alone, a whole model with its tokenizer."""
+    for name, path in files.items():
+        shutil.copyfile(path, out / name)
+    if chosen.configuration.method == "full":
+        _copy_tokenizer(places.model(chosen.configuration), out)
+
+
+def _copy_tokenizer(model: Path, out: Path) -> None:
+    """Copy what a model's directory holds beside its weights: tokenizer, generation settings, its own code."""
+    (out / "generation_config.json").unlink(missing_ok=True)  # cut down to what a study reads
+    others = [file for file in (model / "generation_config.json", *sorted(model.glob("*.py"))) if file.is_file()]
+    for file in (*tokenizer_files(model), *others):
+        shutil.copyfile(file, out / file.name)
+
+
+def _merge(plan: Plan, chosen: Chosen, found: tuple[Places, dict[str, str]], dtype: str | None, out: Path) -> None:
+    """Write the base with the adapter merged into it.
+
+    :raises MissingExtra: without torch
+    """
+    if installed("torch") is None:
+        raise MissingExtra("lora export --merged", "torch")
+    from lorafile.engine.merge import merged
+
+    places, files = found
+    settings = bare_sections(plan.graph.sections[chosen.configuration.name])
+    paths = places.model_paths(chosen.configuration)
+    whole = merged(settings, paths, files, dtype_of(plan, chosen, dtype))
+    model: Any = whole.model
+    model.save_pretrained(out)
+    _copy_tokenizer(Path(paths["model"]), out)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)  # where the base was on this machine
+    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
