@@ -12,6 +12,7 @@ from typing import Any
 from lorafile.engine.documents import pieces
 from lorafile.engine.encode import Encoded, chat_of, encode
 from lorafile.engine.readers import read_rows
+from lorafile.engine.shots import draw, with_shots
 from lorafile.engine.templates import Example, Row, named, renderer
 from lorafile.errors import NodeError
 
@@ -45,15 +46,32 @@ def split_rows(rule: dict[str, Any], files: list[Path], sample_by: str = "auto")
     return rows[rule["start"] : rule["stop"]]
 
 
-def examples(tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered]) -> Iterator[Prepared]:
+def shown_rows(data: dict[str, Any], files: list[Path]) -> list[Row]:
+    """Return the solved examples that stand in every prompt, where the data section asks for any.
+
+    :param files: of the data's own split from which they are drawn
+    """
+    shots = data.get("shots")
+    if shots is None:
+        return []
+    return draw(split_rows(shots["rows"], files, data.get("sample_by", "auto")), shots["count"], shots["seed"])
+
+
+def examples(
+    tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered], shown: list[Row] | None = None
+) -> Iterator[Prepared]:
     """Yield the examples of some rows.
 
+    :param shown: solved examples that stand before each
     :raises NodeError: naming the row that cannot be read as its format says
     """
     if data["format"] == "text":
         yield from _documents(tokenizer, data, rows)
         return
-    render = renderer(data, chat_of(tokenizer))
+    chat = chat_of(tokenizer)
+    render = renderer(data, chat)
+    if shown:
+        render = with_shots(render, shown, data, chat)
     left = iter(rows)
     while some := list(islice(left, _AT_ONCE)):
         written = [(number, _rendered(render, number, row)) for number, row in some]

@@ -6,7 +6,7 @@ from typing import Any
 from lorafile.engine.columns import check_columns
 from lorafile.engine.documents import best_fit
 from lorafile.engine.encode import Encoded, load_tokenizer
-from lorafile.engine.examples import Numbered, Prepared, examples, split_rows
+from lorafile.engine.examples import Numbered, Prepared, examples, shown_rows, split_rows
 from lorafile.engine.lines import write_lines
 from lorafile.engine.request import Done, Request
 from lorafile.engine.tokens import pack
@@ -27,9 +27,10 @@ def prepare(request: Request, out: Path) -> Done:
     files = [Path(file) for file in request.paths["data"]]
     rows = split_rows(data["rows"], files, data.get("sample_by", "auto"))
     _check_columns(rows, data, request)
+    shown = shown_rows(data, [Path(file) for file in request.paths.get("shots", [])])
     kept: list[Encoded] = []
     lines, digests, cut, unknown = [], bytearray(), 0, 0
-    for one in examples(tokenizer, data, rows):
+    for one in examples(tokenizer, data, rows, shown):
         ids = one.encoded.input_ids
         unknown += ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
         too_long = len(ids) > data["max_length"]

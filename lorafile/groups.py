@@ -127,6 +127,9 @@ class Places:
             where = find_data(data.path, entry.revision or data.revision, self.graph.spec.file.parent)
             files = data_files(where, data.name)[source]
             paths |= {"data": [str(file) for file in files], "split": node.split, "data_name": data.path}
+            if "shots" in rows:
+                source = next(split for split, digest in entry.digests.items() if digest == rows["shots"]["digest"])
+                paths["shots"] = [str(file) for file in data_files(where, data.name)[source]]
         return paths
 
 

@@ -13,7 +13,7 @@ from lorafile.specs.problems import Problems, homes, near, show, unknown_setting
 from lorafile.specs.settings import SpecTables
 from lorafile.specs.values import NAME, PATTERNS
 
-FACTOR_SECTIONS = ("model", "data", "method", "lora", "full", "quantization", "train")
+FACTOR_SECTIONS = ("model", "data", "method", "lora", "full", "none", "quantization", "train")
 MOST_POINTS = 10_000
 REQUIRED: dict[str, dict[str, Any]] = {"study": {"name": "-"}, "model": {"path": "-"}, "data": {"path": "-"}}
 OWN = ("name", "zip", "configurations", "exclude")

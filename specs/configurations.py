@@ -12,7 +12,7 @@ from lorafile.specs.settings import ModelTable, SpecTables
 from lorafile.specs.snapshot import LoraSettings
 from lorafile.specs.train_settings import FullTable, TrainTable
 
-_CONFIGURED = ("study", "model", "data", "method", "lora", "full", "quantization", "train")
+_CONFIGURED = ("study", "model", "data", "method", "lora", "full", "none", "quantization", "train")
 _ONE_VALUE = ("quantization", "lora.rank_pattern", "lora.alpha_pattern", "data.columns", "data.labels")
 
 
@@ -30,11 +30,12 @@ class Configuration:
     adapter: dict[str, Any] | None  # settings of the method's own PEFT config
     train: TrainTable | None
     aliases: tuple[str, ...] = field(default=())
+    shots: int = 0  # solved examples in an untuned model's prompts
 
     def identity(self) -> str:
         """Return equal text for configurations whose settings are equal, whatever their names."""
         settings = [self.method, self.model.model_dump(), self.data.model_dump(), self.quantization, self.adapter]
-        return json.dumps([*settings, self.train and self.train.model_dump()], sort_keys=True)
+        return json.dumps([*settings, self.train and self.train.model_dump(), self.shots], sort_keys=True)
 
 
 def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) -> Configuration:
@@ -61,6 +62,7 @@ def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) 
         train=train_settings(spec.train, spec.full if spec.method == "full" else None, swept)
         if spec.method != "none"
         else None,
+        shots=spec.none.shots if spec.method == "none" else 0,
     )
 
 

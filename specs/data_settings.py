@@ -1,9 +1,10 @@
 """The table of data: where examples are, how they become text, and which are for what."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
+from lorafile.specs.catalogue import PREFIX, catalogue, filled
 from lorafile.specs.values import Natural, Settings, SplitSize, Text
 
 Format = Literal["auto", "alpaca", "chat", "classification", "completion", "guanaco", "question", "squad", "text"]
@@ -30,12 +31,29 @@ class SplitTable(Settings):
     )
 
 
+def _entry(name: str) -> str:
+    if name not in catalogue():
+        raise ValueError(f"a name of the catalogue ({', '.join(catalogue())})")
+    return name
+
+
+def _path(path: str) -> str:
+    if path.startswith(PREFIX):
+        _entry(path.removeprefix(PREFIX))
+    return path
+
+
 class DataTable(Settings):
     """The examples, and how they become text."""
 
-    path: Text = Field(
-        description="A hub id; a JSONL, JSON, CSV, TSV or Parquet file; a directory with one file for each split; or "
-        "`builtin:facts`."
+    path: Annotated[Text, AfterValidator(_path)] = Field(
+        description="A name of the catalogue (`lora data list`); a hub id; a JSONL, JSON, CSV, TSV, Parquet or text "
+        "file; a directory with one file for each split; or `builtin:facts`."
+    )
+    like: Annotated[str, AfterValidator(_entry)] | None = Field(
+        default=None,
+        description="A name of the catalogue (`lora data list`): format, columns, labels and splits are that set's, "
+        "where the spec does not say; for a local copy of it.",
     )
     name: str | None = Field(default=None, description="The configuration of a hub data set that has several.")
     revision: str | None = Field(
@@ -85,3 +103,13 @@ class DataTable(Settings):
         description="What happens to an example of more tokens; what is dropped or cut is counted in the report.",
     )
     completion_only_loss: bool = Field(default=True, description="Leave prompt tokens out of the loss.")
+    private: bool = Field(
+        default=False,
+        description="Keep every text of the data out of reports, trackers and exports; state keeps what it needs.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_catalogue(cls, table: Any) -> Any:
+        """Fill in what the catalogue says of a set that is named."""
+        return filled(table) if isinstance(table, dict) else table

@@ -22,6 +22,7 @@ _HOMES = (
     "data",
     "lora",
     "train",
+    "none",
     "evaluate",
     "profile",
     "inspect",

@@ -55,4 +55,9 @@ class FullTable(Settings):
 
 
 class NoneTable(Settings):
-    """The untuned row has no settings of its own."""
+    """Settings of the untuned model: what a good prompt would do."""
+
+    shots: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=0,
+        description="Solved examples from the train split before each question, drawn by each of study.seeds.",
+    )

@@ -41,6 +41,7 @@ class Engine:
             "model": str(self.model),
             "model_name": "tiny",
             "data": [str(self.rows)],
+            "shots": [str(self.rows)],
             "split": "train",
             "data_name": "rows",
         }

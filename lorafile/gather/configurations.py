@@ -40,6 +40,7 @@ def _value(c: Configuration, setting: str) -> Any:
         "train": c.train and c.train.model_dump(),
         "model": c.model.model_dump(),
         "data": c.data.model_dump(),
+        "none": {"shots": c.shots} if c.method == "none" else None,
     }.get(section)
     for part in name.split("."):
         table = table.get(part) if isinstance(table, dict) else None

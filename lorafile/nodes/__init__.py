@@ -18,7 +18,8 @@ def build(spec: Spec, lock: Lock) -> Graph:
     graph = Graph(spec, lock, own=own_metrics(spec))
     for configuration in spec.configurations:
         graph.sections[configuration.name] = resolved_sections(configuration, lock)
-        graph.splits[configuration.name] = add_splits(graph, configuration)
+        first = spec.tables.study.seeds[0] if configuration.shots else None
+        graph.splits[configuration.name] = add_splits(graph, configuration, first)
     check_truncation(graph)
     for configuration, seed in _replicates(spec):
         replicate = add_adapter_nodes(graph, configuration, add_replicate(graph, configuration, seed))
@@ -38,5 +39,5 @@ def _replicates(spec: Spec) -> Iterator[tuple[Configuration, int | None]]:
 
 
 def _is_exact(configuration: Configuration, spec: Spec) -> bool:
-    """Return whether no seed changes a row: it is untuned, and its answers are not drawn."""
-    return configuration.method == "none" and not spec.tables.evaluate.do_sample
+    """Return whether no seed changes a row: it is untuned, and neither its answers nor its prompts are drawn."""
+    return configuration.method == "none" and not configuration.shots and not spec.tables.evaluate.do_sample

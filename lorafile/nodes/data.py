@@ -1,21 +1,24 @@
 """`prepare` nodes: the rows of each split, as the configurations read them."""
 
+from typing import Any
+
 from lorafile.datalock import DataLock
 from lorafile.engine.columns import check_columns
 from lorafile.engine.labels import HIDDEN, classes, hidden_labels
 from lorafile.errors import NodeError
 from lorafile.graph import Graph
 from lorafile.lockfile import identity
-from lorafile.nodes.metrics import check_metrics
+from lorafile.nodes.metrics import check_metrics, is_head
 from lorafile.sections import data_format, data_section
 from lorafile.specs import Configuration
 from lorafile.specs.data_settings import DataTable
 from lorafile.splits import Rows, draw
 
 
-def add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
+def add_splits(graph: Graph, configuration: Configuration, seed: int | None = None) -> dict[str, str]:
     """Add the splits of a configuration's data; return split -> key.
 
+    :param seed: draws the examples of a few-shot prompt
     :raises SpecError: when the data do not have what the spec asks of them
     """
     table = configuration.data
@@ -24,38 +27,57 @@ def add_splits(graph: Graph, configuration: Configuration) -> dict[str, str]:
         drawn = draw(table.split, table.split_seed, lock.rows)
     except ValueError as error:
         raise graph.spec.error(("data", "split"), str(error)) from error
+    _check(graph, configuration, lock, drawn)
+    keys = {}
+    for split, rows in drawn.items():
+        if split == "train" and configuration.method == "none" and not graph.spec.tables.profile.enabled:
+            continue
+        data = data_section(configuration, lock, rows, split)
+        if configuration.shots:
+            data["shots"] = _shots(configuration, seed, drawn["train"], lock)
+        sections = {"data": data, "tokenizer": _tokenizer(graph, configuration)}
+        about: dict[str, Any] = {"configuration": configuration.name, "split": split}
+        keys[split] = graph.add("prepare", _address(graph, configuration, split, seed), sections, {}, **about)
+    return keys
+
+
+def _shots(configuration: Configuration, seed: int | None, train: Rows, lock: DataLock) -> dict[str, Any]:
+    """Return what decides the solved examples of a prompt: they are train rows, and never held-out ones."""
+    rows = {"seed": train.seed, "start": train.start, "stop": train.stop}
+    return {"count": configuration.shots, "seed": seed, "digest": lock.digests[train.source], "rows": rows}
+
+
+def _address(graph: Graph, configuration: Configuration, split: str, seed: int | None) -> str:
+    if seed is not None:
+        return f"data/{split}/{configuration.name}/seed={seed}:prepare"
+    address = f"data/{split}:prepare"
+    taken = any(node.address == address for node in graph.nodes.values())
+    return f"data/{split}/{configuration.name}:prepare" if taken else address
+
+
+def _check(graph: Graph, configuration: Configuration, lock: DataLock, drawn: dict[str, Rows]) -> None:
+    """Check that the data have what the spec asks of them."""
+    table, error = configuration.data, graph.spec.error
     _check_classes(graph, table, lock, drawn)
     for split, rows in drawn.items():
         try:
             check_columns(data_section(configuration, lock, rows, split), lock.columns, table.path)
-        except NodeError as error:
-            raise graph.spec.error(("data", "template" if table.template else "format"), str(error)) from error
+        except NodeError as wrong:
+            raise error(("data", "template" if table.template else "format"), str(wrong)) from wrong
     check_metrics(graph, configuration, data_format(table, lock))
-    profiled = graph.spec.tables.profile.enabled
-    if "train" not in drawn and (profiled or configuration.method != "none"):
-        raise graph.spec.error(("data", "split"), "says nothing of train, and something is to be trained or measured")
+    needs_train = graph.spec.tables.profile.enabled or configuration.method != "none" or configuration.shots
+    if "train" not in drawn and needs_train:
+        raise error(("data", "split"), "says nothing of train, and something is to be trained, measured or shown")
     if not {"validation", "test"} & drawn.keys():
-        raise graph.spec.error(("data", "split"), "has no validation and no test split, so nothing could be compared")
-    keys = {}
-    for split, rows in drawn.items():
-        if split == "train" and configuration.method == "none" and not profiled:
-            continue
-        sections = {
-            "data": data_section(configuration, lock, rows, split),
-            "tokenizer": _tokenizer(graph, configuration),
-        }
-        address = f"data/{split}:prepare"
-        taken = any(node.address == address for node in graph.nodes.values())
-        key = graph.add(
-            "prepare",
-            address if not taken else f"data/{split}/{configuration.name}:prepare",
-            sections,
-            {},
-            configuration=configuration.name,
-            split=split,
+        raise error(("data", "split"), "has no validation and no test split, so nothing could be compared")
+    if configuration.shots and data_format(table, lock) == "text":
+        raise error(("none", "shots"), "plain text has no solved examples to show")
+    if configuration.shots and is_head(configuration):
+        raise error(("none", "shots"), "a classification head reads no prompt; it has no solved examples to be shown")
+    if "train" in drawn and configuration.shots > drawn["train"].count:
+        raise error(
+            ("none", "shots"), f"{configuration.shots} examples are more than train has: {drawn['train'].count}"
         )
-        keys[split] = key
-    return keys
 
 
 def _check_classes(graph: Graph, table: DataTable, lock: DataLock, drawn: dict[str, Rows]) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from lorafile.graph import Graph, Replicate
 from lorafile.metrics import built_in
+from lorafile.nodes.data import add_splits
 from lorafile.nodes.metrics import built_in_metrics, is_head, outputs, score_section
 from lorafile.specs import Configuration
 from lorafile.specs.evaluate_settings import decoding
@@ -36,6 +37,8 @@ def add_predictions(
     """
     spec = graph.spec
     bare, splits = bare_sections(graph.sections[configuration.name]), graph.splits[configuration.name]
+    if configuration.shots:
+        splits = add_splits(graph, configuration, seed)
     about: dict[str, Any] = {"configuration": configuration.name, "seed": seed}
     reads = {"adapter": adapter} if adapter else {}
     predict: dict[tuple[str, str], str] = {}

@@ -1,0 +1,46 @@
+"""Well-known data sets by name: what `[data]` has to say of each, whose they are, and under which licence."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import tomli
+
+PREFIX = "catalogue:"
+
+
+@cache
+def catalogue() -> dict[str, dict[str, Any]]:
+    """Return name -> settings of `[data]`, and `about`: what, licence, source, metrics, perhaps a note."""
+    return tomli.loads((files("lorafile.specs") / "catalogue.toml").read_text(encoding="utf-8"))
+
+
+def known(path: Any) -> str | None:
+    """Return the entry that a path names: `catalogue:gsm8k`, or `gsm8k`; a directory of that name is `./gsm8k`."""
+    name = path.removeprefix(PREFIX) if isinstance(path, str) else None
+    return name if name in catalogue() else None
+
+
+def filled(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a table `[data]` with the settings of the entry that it names by path or by `like`, its own on top.
+
+    A local copy has neither the hub's name of a configuration nor its path; a template takes the place of a format.
+    """
+    named = known(table.get("path"))
+    entry = named or known(table.get("like"))
+    if entry is None:
+        return table
+    settings = {key: value for key, value in catalogue()[entry].items() if key != "about"}
+    if named is None:
+        settings = {key: value for key, value in settings.items() if key not in ("path", "name")}
+    if "template" in table and settings["format"] not in ("classification", "squad"):
+        settings = {key: value for key, value in settings.items() if key not in ("format", "columns")}
+    if table.get("format", settings.get("format")) != settings.get("format"):
+        settings = {key: value for key, value in settings.items() if key in ("path", "name", "split")}
+    own = {key: value for key, value in table.items() if not (key == "path" and named)}
+    return {**settings, **own, "like": entry}
+
+
+def licence(entry: str | None) -> str | None:
+    """Return the licence of an entry, or None for data that are none."""
+    return str(catalogue()[entry]["about"]["licence"]) if entry else None
