@@ -1,6 +1,6 @@
 """What proves a base unchanged: two sums over the bits of everything that it computes with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,9 +17,14 @@ def fingerprint(model: nn.Module, without: str = "") -> tuple[int, ...]:
 
     :param without: the name of a module that is left out
     """
+    return tensor_sums(held_tensors(model, without))
+
+
+def tensor_sums(tensors: Iterable[torch.Tensor]) -> tuple[int, ...]:
+    """Return two sums over the bits of each of some tensors."""
     sums: list[int] = []
     with torch.no_grad():
-        for tensor in held_tensors(model, without):
+        for tensor in tensors:
             sums += _sums(tensor)
     return tuple(sums)
 

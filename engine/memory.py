@@ -52,6 +52,20 @@ class LiveTensors(TorchDispatchMode):
         self.now -= self._live.pop(place, 0)
 
 
+_SIGNS = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the device has not enough memory: torch, its libraries and the system each say it in their way."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in str(error) for sign in _SIGNS)
+
+
 def reset_peak(device: torch.device) -> None:
     """Begin a phase."""
     gc.collect()

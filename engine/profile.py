@@ -13,6 +13,7 @@ import torch
 from lorafile.engine.adapters import as_directory, checkpointed, new_adapter, stored_adapter
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import Batch, by_length, collate, prompts
+from lorafile.engine.curve import Curve
 from lorafile.engine.generation import generate
 from lorafile.engine.head import class_logits, load_tokens
 from lorafile.engine.loss import likelihoods
@@ -20,7 +21,7 @@ from lorafile.engine.memory import LiveTensors, peak, reset_peak
 from lorafile.engine.packing import Blocks, units
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
-from lorafile.engine.train import Curve, Stepper, step_batches
+from lorafile.engine.train import Stepper, step_batches
 from lorafile.specs.train_settings import TrainTable
 
 _EVALUATED, _EVALUATED_AT_ONCE = 4, 16  # batches, and examples in each

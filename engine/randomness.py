@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -16,11 +17,16 @@ def derive(seed: int, purpose: str) -> int:
 
 @contextlib.contextmanager
 def drawn_from(seed: int, purpose: str) -> Iterator[None]:
-    """Run code that draws from torch's global generator under a seed of its own; the global state is put back."""
+    """Run code that draws from torch's or Python's global generator under a seed of its own; both are put back."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(seed, purpose))
-        yield
+    before = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(derive(seed, purpose))
+            random.seed(derive(seed, purpose))
+            yield
+    finally:
+        random.setstate(before)
 
 
 class SeededDropout(nn.Module):

@@ -38,11 +38,14 @@ class Done:
 
 
 class Stopped(Exception):
-    """The applying process asked for a stop."""
+    """The applying process asked for a stop, or is gone."""
 
 
 Report = Callable[[dict[str, Any]], None]
-"""Called with progress (`step`, `steps`, `loss`, `tokens_per_second`); raises `Stopped` when the work is to end."""
+"""Called with progress (`step`, `steps`, `loss`, `tokens_per_second`), or with a `note` for whoever watches.
+
+Raises `Stopped` when the work is to end.
+"""
 
 
 def base_identity(settings: dict[str, Any]) -> str:

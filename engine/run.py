@@ -4,11 +4,10 @@ import contextlib
 import traceback
 from pathlib import Path
 
-import torch
-
 from lorafile.engine.base import Bases
 from lorafile.engine.hub import hide_tokens
 from lorafile.engine.inspect import inspect
+from lorafile.engine.memory import is_out_of_memory
 from lorafile.engine.merge import merge
 from lorafile.engine.predict import predict
 from lorafile.engine.prepare import prepare
@@ -41,8 +40,9 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
         return Done("failed", str(error))
     except Exception as error:  # whatever it was, it is this node's outcome and not the study's end
         bases.drop()
-        if _is_out_of_memory(error):
-            return Done("out-of-memory", f"The device has not enough memory: {_first_line(error)}", request.execution)
+        if is_out_of_memory(error):
+            told = f"The device has not enough memory: {_first_line(error).rstrip('.')}. {_remedy(request)}"
+            return Done("out-of-memory", told, request.execution)
         if "No space left on device" in str(error):
             told = f"No space left on the disk that holds {out}. Free some space and run the same command again."
             return Done("failed", told)
@@ -52,10 +52,22 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
         return Done("failed", hide_tokens(f"{type(error).__name__}: {_first_line(error)}"), files=files)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return any(sign in str(error) for sign in ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"))
+def _remedy(request: Request) -> str:
+    """Return what would need less memory."""
+    if request.kind == "predict":
+        return "Use a smaller evaluate.per_device_eval_batch_size, which changes no result."
+    if request.execution.get("auto_find_batch_size"):
+        return (
+            "Not even one example at a time fits: use train.gradient_checkpointing = true, a shorter data.max_length, "
+            "or a quantized base."
+        )
+    if request.kind not in ("train", "profile"):
+        return "Use a device with more, or a quantized base."
+    fallback = ", or train.auto_find_batch_size = true" if request.kind == "train" else ""
+    return (
+        "Use a smaller train.per_device_train_batch_size with more train.gradient_accumulation_steps, "
+        f"train.gradient_checkpointing = true{fallback}."
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,9 +1,8 @@
 """`train`: set up, fit, save. The loop is our own, so that everything it does can be read here."""
 
+import contextlib
 import math
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -13,73 +12,74 @@ import torch
 from lorafile.engine.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import collate, epoch_order
+from lorafile.engine.curve import Curve
 from lorafile.engine.head import draw_head, guesses, load_tokens
+from lorafile.engine.journal import Journal, journal
 from lorafile.engine.lines import write_lines
 from lorafile.engine.loss import summed_loss
+from lorafile.engine.memory import is_out_of_memory
 from lorafile.engine.packing import Blocks, units
 from lorafile.engine.randomness import drawn_from
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
 
-_WINDOW = 20  # steps of the running loss that is watched for an explosion
-_EXPLOSION = 2.0
 
-
-@dataclass
-class Curve:
-    """What was seen while training, a row for each optimizer step."""
-
-    rows: list[dict[str, float]] = field(default_factory=list)
-    tokens: int = 0
-    supervised: int = 0
-
-    def diverged(self, vocabulary: int, scaled: bool) -> str:
-        """Return why training should stop: a loss that is no number, or one far above ignorance; else nothing.
-
-        Under loss scaling an infinite gradient is ordinary: the scaler skips that step and lowers its scale.
-        """
-        loss = self.rows[-1]["loss"]
-        if not math.isfinite(loss) or not (scaled or math.isfinite(self.rows[-1]["grad_norm"])):
-            return f"the loss was no longer a number at step {len(self.rows)}"
-        recent = [row["loss"] for row in self.rows[-_WINDOW:]]
-        limit = max(_EXPLOSION * self.rows[0]["loss"], math.log(vocabulary))
-        if len(recent) == _WINDOW and sum(recent) / _WINDOW > limit:
-            return (
-                f"the loss averaged {sum(recent) / _WINDOW:.1f} over the {_WINDOW} steps up to step {len(self.rows)}: "
-                f"above that of a blind guess, and more than {_EXPLOSION:g} times what it was at first"
-            )
-        return ""
+class _SmallerParts(Exception):
+    """A step did not fit into memory, and smaller micro-batches may."""
 
 
 def train(request: Request, out: Path, bases: Bases, report: Report) -> Done:
-    """Train one adapter, or the whole model, under one seed."""
+    """Train one adapter, or the whole model, under one seed; with smaller micro-batches where these do not fit."""
+    with journal(request, report) as kept:
+        while True:
+            with contextlib.suppress(_SmallerParts):  # and what it holds in memory
+                return _attempt(request, out, bases, kept)
+            bases.drop()
+            kept.parts *= 2
+
+
+def _attempt(request: Request, out: Path, bases: Bases, kept: Journal) -> Done:
     if request.settings["adapter"]["method"] == "full":
         bases.drop()
         base = load_base(request.settings, request.paths)
         base.model.requires_grad_(True)
         draw_head(base.model, request.settings, request.settings["seed"])
-        return _train(base, base.model, request, out, report)
+        return _train(base, base.model, request, out, kept)
     with bases.proven(request.settings, request.paths) as base, new_adapter(base, request) as model:
-        return _train(base, model, request, out, report)
+        return _train(base, model, request, out, kept)
 
 
-def _train(base: Base, model: Any, request: Request, out: Path, report: Report) -> Done:
+def _train(base: Base, model: Any, request: Request, out: Path, kept: Journal) -> Done:
     tokens, unpacked = units(load_tokens(request, "train"), model)
     settings = request.settings["training"]
-    started = time.monotonic()
     curve = Curve()
     with drawn_from(request.settings["seed"], "training"), checkpointed(model, settings["gradient_checkpointing"]):
-        trouble = fit(base, model.train(), tokens, request, curve, report)
-    seconds = time.monotonic() - started
+        trouble = _fitted(base, model.train(), tokens, request, curve, kept)
+    seconds = kept.seconds()
     model.eval()
     write_lines(out / "curve.jsonl.gz", curve.rows)
-    figures = _figures(model, curve, seconds) | ({"unpacked": unpacked} if unpacked else {})
+    figures = _figures(model, curve, seconds) | ({"unpacked": unpacked} if unpacked else {}) | kept.figures()
     if trouble:
         return Done("diverged", f"Training diverged: {trouble}.", figures, ["curve.jsonl.gz"])
     return Done(figures=figures, files=["curve.jsonl.gz", *save(model, request, out, figures)])
 
 
-def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, report: Report) -> str:
+def _fitted(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, kept: Journal) -> str:
+    """Fit; say where smaller micro-batches may help.
+
+    :raises _SmallerParts: when a step did not fit into memory, and the spec allows smaller parts of it
+    """
+    try:
+        return fit(base, model, tokens, request, curve, kept)
+    except Exception as error:
+        size = math.ceil(request.settings["training"]["per_device_train_batch_size"] / kept.parts)
+        if not (is_out_of_memory(error) and request.execution.get("auto_find_batch_size") and size > 1):
+            raise
+    kept.note(f"{size} examples at a time did not fit into memory; training goes on with {math.ceil(size / 2)}.")
+    raise _SmallerParts
+
+
+def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, kept: Journal) -> str:
     """Run the optimizer steps; return why training diverged, or nothing.
 
     The loss of a step is the sum over its supervised tokens divided by their number, however they were spread over the
@@ -88,16 +88,17 @@ def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve
     settings = request.settings["training"]
     steps = total_steps(len(tokens), settings)
     stepper = Stepper(base, model, settings, steps)
-    started = time.monotonic()
-    for number, (epoch, group) in enumerate(islice(step_batches(tokens, settings, request.settings["seed"]), steps), 1):
+    done = kept.begin(stepper, curve, steps)
+    stepper.parts = kept.parts
+    batches = islice(step_batches(tokens, settings, request.settings["seed"]), done, steps)
+    for number, (epoch, group) in enumerate(batches, done + 1):
         rate = stepper.schedule.get_last_lr()[0]
         loss, norm = stepper.step(tokens, group, curve)
         curve.rows.append({"step": number, "epoch": epoch, "loss": loss, "learning_rate": rate, "grad_norm": norm})
-        trouble = curve.diverged(stepper.vocabulary, settings["fp16"])
+        trouble = curve.diverged(stepper.vocabulary, settings, request.settings["model"]["dtype"])
         if trouble:
             return trouble
-        speed = curve.tokens / (time.monotonic() - started)
-        report({"step": number, "steps": steps, "loss": loss, "tokens_per_second": speed})
+        kept.went_on(stepper, curve)
     return ""
 
 
@@ -111,11 +112,13 @@ class Stepper:
         self.schedule = make_schedule(self.optimizer, settings, steps)
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=settings["fp16"])
         self.vocabulary = guesses(model)
+        self.parts = 1
 
     def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:
         """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
         padding = self.base.tokenizer.pad_token_id or 0
-        batches = [collate(tokens, indexes, padding, self.base.device) for indexes in group]
+        cut = [part for indexes in group for part in self._cut(indexes)]
+        batches = [collate(tokens, indexes, padding, self.base.device) for indexes in cut]
         supervised = sum(batch.targets for batch in batches)
         loss = 0.0
         for batch in batches:
@@ -133,6 +136,11 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         return loss, norm
+
+    def _cut(self, indexes: list[int]) -> list[list[int]]:
+        """Return a micro-batch as so many parts as memory asks for; the loss of the step is the same."""
+        size = math.ceil(self.settings["per_device_train_batch_size"] / self.parts)
+        return [indexes[at : at + size] for at in range(0, len(indexes), size)]
 
 
 def total_steps(examples: int, settings: dict[str, Any]) -> int:

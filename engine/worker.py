@@ -31,16 +31,39 @@ def serve(connection: Connection, staging: str, threads: int, gpu: int | None) -
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the applying process, which tells us what to do
+    ending = _Ending()
     torch.set_num_threads(threads)
     where = environment(threads)
     bases = Bases()
     directory = Path(staging) / str(os.getpid())
     try:
         while isinstance(group := connection.recv(), list):
-            _serve_group(connection, group, directory, where, bases)
+            ending.busy = True
+            _serve_group(connection, group, directory, where, bases, ending)
+            ending.busy = False
+            if ending.asked:
+                ending.end()
             connection.send(Event("idle"))
     except (EOFError, BrokenPipeError):
         pass  # the applying process is gone; what it recorded is recorded, and the next one clears what is left
+
+
+class _Ending:
+    """SIGTERM, as a scheduler sends it before it takes a machine back: a run ends at its next step, and can go on."""
+
+    def __init__(self) -> None:
+        self.asked = self.busy = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, _number: int, _frame: object) -> None:
+        self.asked = True
+        if not self.busy:
+            self.end()
+
+    def end(self) -> None:
+        """End as the signal alone would have done."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _write_to(log: Path) -> None:
@@ -51,7 +74,12 @@ def _write_to(log: Path) -> None:
 
 
 def _serve_group(
-    connection: Connection, group: list[Request], directory: Path, where: dict[str, Any], bases: Bases
+    connection: Connection,
+    group: list[Request],
+    directory: Path,
+    where: dict[str, Any],
+    bases: Bases,
+    ending: _Ending,
 ) -> None:
     """Do the nodes of a group; a node whose input did not come is left out, and the applying process sees that."""
     made: dict[str, dict[str, str]] = {}
@@ -62,7 +90,7 @@ def _serve_group(
         out = directory / str(number)
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         connection.send(Event("started", request.key))
-        done = run(replace(request, inputs=inputs), out, bases, _Reporter(connection, request.key))
+        done = run(replace(request, inputs=inputs), out, bases, _Reporter(connection, request.key, ending))
         seconds = time.monotonic() - clock
         if done.outcome == "done":
             made[request.key] = {name: str(out / name) for name in done.files}
@@ -78,13 +106,21 @@ def _serve_group(
 class _Reporter:
     """Sends progress now and then, and looks whether a stop was asked for."""
 
-    def __init__(self, connection: Connection, key: str) -> None:
-        self._connection, self._key, self._next = connection, key, 0.0
+    def __init__(self, connection: Connection, key: str, ending: _Ending) -> None:
+        self._connection, self._key, self._ending, self._next = connection, key, ending, 0.0
 
     def __call__(self, progress: dict[str, Any]) -> None:
         now = time.monotonic()
-        if now >= self._next or progress.get("step") == progress.get("steps"):
+        last = "step" in progress and progress["step"] == progress.get("steps")
+        if now >= self._next or last or "note" in progress:
             self._next = now + _REPORT_SECONDS
-            self._connection.send(Event("progress", self._key, progress))
-            if self._connection.poll() and self._connection.recv() == "stop":
+            try:
+                if progress:
+                    self._connection.send(Event("progress", self._key, progress))
+                asked = self._connection.poll() and self._connection.recv() == "stop"
+            except (OSError, EOFError):  # the applying process is gone: keep what there is, and end
+                raise Stopped from None
+            if asked:
                 raise Stopped
+        if self._ending.asked:
+            raise Stopped

@@ -27,7 +27,7 @@ class Progress(Protocol):
         """A node has begun."""
 
     def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
-        """A node has come further: `step`, `steps`, perhaps `loss` and `tokens_per_second`."""
+        """A node has come further: `step`, `steps`, perhaps `loss` and `tokens_per_second`; or it has a `note`."""
 
     def ended(self, node: GraphNode, attempt: Attempt) -> None:
         """A node has ended, one way or another, and is recorded."""
@@ -65,7 +65,7 @@ class Applier:
     applied: Applied = field(default_factory=Applied)
 
     def __post_init__(self) -> None:
-        self.places = Places(self.plan.graph, self.state.objects)
+        self.places = Places(self.plan.graph, self.state)
         to_do = {change.key for change in self.plan.work}
         self.results = {key: attempt for key, attempt in self.plan.results.items() if key not in to_do}
         nodes = self.plan.graph.nodes
@@ -125,6 +125,7 @@ class Applier:
         stored = self.state.record(Node(node.key, node.kind, node.version, node.settings, node.inputs), attempt, files)
         if stored.finished:
             self.results[node.key] = stored
+            shutil.rmtree(self.state.running(node.key), ignore_errors=True)
         self.applied.attempts.append(stored)
         for watcher in self.watchers:
             watcher.ended(node, stored)

@@ -79,7 +79,7 @@ def export(
         raise LoraError("--dtype is the type of merged weights; pass --merged as well.")
     if merged and chosen.configuration.method in UNMERGEABLE:
         raise LoraError(f"{chosen.address} is no change beside the weights, so there is nothing to merge.")
-    places = Places(plan.graph, state.objects)
+    places = Places(plan.graph, state)
     files = _present(chosen, state)
     whole = merged or chosen.configuration.method == "full"
     served = plan.graph.lock.models[identity(chosen.configuration.model)]

@@ -72,7 +72,7 @@ def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, dic
             found[node.key] = {"seconds": _small(node, plan.graph), "source": "analytic"}
             continue
         factor, runs = measured.get(node.kind) or measured.get("train") or (1.0, 0)
-        forecast: dict[str, Any] = {"seconds": seconds(node, shape) * factor}
+        forecast: dict[str, Any] = {"seconds": seconds(node, shape) * factor * left(plan, node.key)}
         forecast["source"] = f"calibrated on {runs} runs" if runs else "analytic"
         peak = int(sum(memory(node, shape).values()) * _SLACK)
         forecast |= {"peak_memory_bytes": peak, "fits": peak + (_CONTEXT if gpu or gpus() else 0) <= target.memory}
@@ -87,6 +87,12 @@ def _small(node: GraphNode, graph: Graph) -> float:
     configuration = next(c for c in graph.spec.configurations if c.name == node.configuration)
     adapter, lock = graph.sections[node.configuration]["adapter"], graph.lock.models[identity(configuration.model)]
     return 0.1 + 8 * largest_rank(adapter) * adapter_parameters(adapter, lock.modules, lock.parameters) / _CPU_FLOPS
+
+
+def left(plan: Plan, key: str) -> float:
+    """Return the share of a run's steps that are still to be done."""
+    found = plan.unfinished.get(key)
+    return 1 - found.checkpoint / found.steps if found else 1.0
 
 
 @dataclass(frozen=True)
@@ -253,5 +259,6 @@ def calibration(history: dict[str, list[Attempt]], plan: Plan) -> dict[str, tupl
         shape = Shape.of(plan.graph, node, plan.results) if key in history else None
         if shape is not None:
             done = [a for a in history[key] if a.outcome == "done" and a.device == plan.device]
-            ratios.setdefault(node.kind, []).extend(attempt.seconds / seconds(node, shape) for attempt in done)
+            took = [attempt.seconds + attempt.figures.get("seconds_before", 0.0) for attempt in done]
+            ratios.setdefault(node.kind, []).extend(each / seconds(node, shape) for each in took)
     return {kind: (statistics.median(found), len(found)) for kind, found in ratios.items() if found}

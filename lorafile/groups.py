@@ -12,7 +12,8 @@ from lorafile.graph import Graph, GraphNode
 from lorafile.lockfile import identity
 from lorafile.plan import Plan
 from lorafile.specs import Configuration
-from lorafile.state import Attempt, Objects
+from lorafile.specs.train_settings import EXECUTION
+from lorafile.state import Attempt, State
 
 # What the executor does of one replicate, in one group: on one base, one after another.
 REPLICATE_KINDS = ("train", "predict", "inspect", "truncate", "merge")
@@ -47,7 +48,7 @@ class Places:
     """Where models, data and the files of finished nodes are on this machine."""
 
     graph: Graph
-    objects: Objects
+    state: State
 
     def __post_init__(self) -> None:
         self._models: dict[tuple[str, str | None], Path] = {}
@@ -87,7 +88,7 @@ class Places:
             paths=self._paths(node, configuration),
             inputs=inputs,
             awaits={role: key for role, key in node.inputs.items() if key in here},
-            execution={"per_device_eval_batch_size": self.graph.spec.tables.evaluate.per_device_eval_batch_size},
+            execution=execution(self.graph, node),
         )
 
     def files(self, attempt: Attempt) -> dict[str, str]:
@@ -96,11 +97,11 @@ class Places:
         :raises StateError: when an object has gone since the plan was made
         """
         for name, digest in attempt.outputs.items():
-            if not self.objects.has(digest):
+            if not self.state.objects.has(digest):
                 raise StateError(
                     f"{name} of {attempt.address} has gone from the state. Run the same command again: it is made anew."
                 )
-        return {name: str(self.objects.path(digest)) for name, digest in attempt.outputs.items()}
+        return {name: str(self.state.objects.path(digest)) for name, digest in attempt.outputs.items()}
 
     def model(self, configuration: Configuration) -> Path:
         """Return the directory of a configuration's base."""
@@ -120,6 +121,8 @@ class Places:
     def _paths(self, node: GraphNode, configuration: Configuration) -> dict[str, Any]:
         data, lock = configuration.data, self.graph.lock
         paths = self.model_paths(configuration)
+        if node.kind == "train":
+            paths["checkpoint"] = str(self.state.running(node.key).resolve())
         if node.kind == "prepare":
             rows = node.settings["data"]
             entry = lock.data[identity(data)]
@@ -131,6 +134,13 @@ class Places:
                 source = next(split for split, digest in entry.digests.items() if digest == rows["shots"]["digest"])
                 paths["shots"] = [str(file) for file in data_files(where, data.name)[source]]
         return paths
+
+
+def execution(graph: Graph, node: GraphNode) -> dict[str, Any]:
+    """Return how a node is to be done, as far as that changes no result."""
+    if node.kind == "train":
+        return graph.spec.tables.train.model_dump(include=set(EXECUTION))
+    return {"per_device_eval_batch_size": graph.spec.tables.evaluate.per_device_eval_batch_size}
 
 
 def read_digests(node: GraphNode, results: dict[str, Attempt]) -> dict[str, dict[str, str]]:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from lorafile.engine.environment import device_class, environment
+from lorafile.engine.running import Unfinished, unfinished
 from lorafile.graph import Graph, GraphNode
 from lorafile.state import Attempt, Node, State
 
@@ -22,6 +23,7 @@ class Action(StrEnum):
 
 
 WORK = (Action.RUN, Action.RETRY)
+FALLBACK = "auto_find_batch_size"
 # Two results that differ in these meet in one comparison only with a mark: see docs/architecture.md.
 _COST_FIELDS = ("device", "driver", "torch")
 _QUALITY_FIELDS = ("device",)
@@ -53,6 +55,7 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     device: str = "cpu"
     workers: int = 1
+    unfinished: dict[str, Unfinished] = field(default_factory=dict)  # key -> how far a run came that is to go on
 
     def summary(self) -> dict[str, int]:
         """Return how many nodes each action has."""
@@ -72,7 +75,9 @@ def make_plan(graph: Graph, state: State, warnings: list[str] | None = None) -> 
     maker.fetch_missing_objects()
     changes = [maker.change(node) for node in graph.nodes.values()]
     changes += _undeclared(graph, state)
-    return Plan(graph.spec.name, changes, graph, maker.results, warnings or [], maker.device)
+    return Plan(
+        graph.spec.name, changes, graph, maker.results, warnings or [], maker.device, unfinished=maker.unfinished
+    )
 
 
 class _Maker:
@@ -85,6 +90,8 @@ class _Maker:
         self.today = environment()
         self.decided: dict[str, tuple[Action, str]] = {}
         self.results: dict[str, Attempt] = {}
+        self.unfinished: dict[str, Unfinished] = {}
+        self._train = graph.spec.tables.train
         self._known: dict[str, list[tuple[Node, dict[str, Any], str]]] = {}
 
     def decide(self, node: GraphNode) -> None:
@@ -102,7 +109,7 @@ class _Maker:
         elif attempts:
             self.decided[node.key] = self._unfinished(node, attempts[-1])
         else:
-            self.decided[node.key] = (Action.RUN, self._why_new(node))
+            self.decided[node.key] = self._untried(node)
 
     def _blocked(self, node: GraphNode) -> str:
         for key in node.inputs.values():
@@ -133,11 +140,29 @@ class _Maker:
             had, has = last.environment.get("device_memory") or 0, self.today["device_memory"] or 0
             if has > had:
                 return Action.RETRY, f"ran out of memory on {last.device}; {self.device} has more"
+            if node.kind == "train" and self._train.auto_find_batch_size and not last.figures.get(FALLBACK):
+                return Action.RETRY, f"ran out of memory without train.{FALLBACK}; it is on now{self._rest(node)}"
             batch, now = "per_device_eval_batch_size", self.graph.spec.tables.evaluate.per_device_eval_batch_size
             if node.kind in ("predict", "inspect", "merge") and now < last.figures.get(batch, 0):
                 return Action.RETRY, f"ran out of memory at {batch} = {last.figures[batch]}; it is {now} now"
             return Action.REUSE, f"ran out of memory on {last.device}, and this device has no more: that is the result"
-        return Action.RETRY, f"{last.outcome}: {last.message}"
+        rest = self._rest(node)
+        return Action.RETRY, f"{last.outcome}: {last.message.rstrip('.') if rest else last.message}{rest}"
+
+    def _untried(self, node: GraphNode) -> tuple[Action, str]:
+        """Settle what to do with a node of which no attempt is recorded: a killed apply may have left a checkpoint."""
+        rest = self._rest(node)
+        if rest and self.unfinished[node.key].live:
+            return Action.RETRY, f"another apply trains it now{rest.replace('goes on from', 'which last kept')}"
+        return (Action.RETRY, f"interrupted: the apply was killed{rest}") if rest else (Action.RUN, self._why_new(node))
+
+    def _rest(self, node: GraphNode) -> str:
+        """Return from where a run would go on, and remember it; nothing where it would begin anew."""
+        found = unfinished(self.state.running(node.key)) if node.kind == "train" else None
+        if found is None or not found.checkpoint:
+            return ""
+        self.unfinished[node.key] = found
+        return f"; goes on from step {found.checkpoint} of {found.steps}"
 
     def _why_new(self, node: GraphNode) -> str:
         """Name the nearest finished node of the kind, and the settings that differ."""

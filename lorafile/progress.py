@@ -30,7 +30,9 @@ class Lines:
         """Say nothing yet."""
 
     def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
-        """Say nothing: a log has no use for a bar."""
+        """Say what a node has to say in words; a log has no use for a bar."""
+        if "note" in progress:
+            self.out.print(escape(f"{node.address}: {progress['note']}"))
 
     def ended(self, node: GraphNode, attempt: Attempt) -> None:
         """Say what ended, and how."""
@@ -73,7 +75,10 @@ class Bars:
         self.nodes[node.key] = self.bars.add_task(escape(node.address), total=None, told="")
 
     def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
-        """Move the bar."""
+        """Move the bar, and say what a node has to say in words."""
+        if "note" in progress:
+            self.bars.console.print(escape(f"{node.address}: {progress['note']}"))
+            return
         told = f"{progress['step']}/{progress['steps']}"
         if "loss" in progress:
             told += f"  loss {progress['loss']:.3f}  {progress['tokens_per_second']:,.0f} tokens/s"

@@ -15,6 +15,7 @@ from lorafile.specs import Configuration
 from lorafile.specs.data_settings import DataTable
 from lorafile.specs.modules import layer_indexes, target_names
 from lorafile.specs.snapshot import snapshot
+from lorafile.specs.train_settings import EXECUTION
 from lorafile.splits import Rows
 
 _DIGESTS: dict[int, tuple[Any, str]] = {}  # a section is shared by all seeds of a configuration: hash it once
@@ -49,7 +50,9 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
         sections["adapter"] |= _without_off(lora)
     if configuration.train is not None:
         sections["training"] = {
-            key: value for key, value in configuration.train.model_dump().items() if value is not None
+            key: value
+            for key, value in configuration.train.model_dump(exclude=set(EXECUTION)).items()
+            if value is not None
         }
     return sections
 

@@ -11,6 +11,7 @@ from lorafile.specs.lookup import field_at
 from lorafile.specs.positions import Path
 from lorafile.specs.problems import Problems, homes, near, show, unknown_setting
 from lorafile.specs.settings import SpecTables
+from lorafile.specs.train_settings import EXECUTION
 from lorafile.specs.values import NAME, PATTERNS
 
 FACTOR_SECTIONS = ("model", "data", "method", "lora", "full", "none", "quantization", "train")
@@ -101,6 +102,8 @@ def _not_a_factor(setting: str) -> str:
     known = homes(("lora", "train", "model", "data", "full"))
     if setting == "model.device_map":
         return "cannot be swept; how a base lies on this machine's GPUs changes no result"
+    if names[0] == "train" and names[-1] in EXECUTION:
+        return "cannot be swept; it says how a run is done, and changes no result"
     if names[0] in FACTOR_SECTIONS:
         if len(names) == 1 and names[0] not in _ALONE:
             example = next(f"{table}.{name}" for name, table in known.items() if table == names[0])

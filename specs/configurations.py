@@ -10,7 +10,7 @@ from lorafile.specs.data_settings import DataTable
 from lorafile.specs.quantizations import quantization_settings
 from lorafile.specs.settings import ModelTable, SpecTables
 from lorafile.specs.snapshot import LoraSettings
-from lorafile.specs.train_settings import FullTable, TrainTable
+from lorafile.specs.train_settings import EXECUTION, FullTable, TrainTable
 
 _CONFIGURED = ("study", "model", "data", "method", "lora", "full", "none", "quantization", "train")
 _ONE_VALUE = ("quantization", "lora.rank_pattern", "lora.alpha_pattern", "data.columns", "data.labels")
@@ -35,7 +35,8 @@ class Configuration:
     def identity(self) -> str:
         """Return equal text for configurations whose settings are equal, whatever their names."""
         settings = [self.method, self.model.model_dump(), self.data.model_dump(), self.quantization, self.adapter]
-        return json.dumps([*settings, self.train and self.train.model_dump(), self.shots], sort_keys=True)
+        train = self.train and self.train.model_dump(exclude=set(EXECUTION))
+        return json.dumps([*settings, train, self.shots], sort_keys=True)
 
 
 def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) -> Configuration:

@@ -4,6 +4,7 @@ from typing import Any
 
 from lorafile.specs.checks import FACTOR_SECTIONS
 from lorafile.specs.settings import SpecTables
+from lorafile.specs.train_settings import EXECUTION
 
 Schema = dict[str, Any]
 
@@ -45,7 +46,12 @@ def _varying(setting: Schema, definitions: dict[str, Schema], swept: bool) -> Sc
     table = definitions[setting["$ref"].rsplit("/", 1)[-1]] if "$ref" in setting else None
     if table is not None:
         return _object(
-            {name: _varying(inner, definitions, swept) for name, inner in table["properties"].items()}, table
+            {
+                name: _varying(inner, definitions, swept)
+                for name, inner in table["properties"].items()
+                if name not in EXECUTION
+            },
+            table,
         )
     single = {key: value for key, value in setting.items() if key not in ("default", "description")}
     told = {"description": setting["description"]} if "description" in setting else {}

@@ -32,6 +32,23 @@ class TrainTable(Settings):
     bf16: bool = Field(default=False, description="Autocast to bfloat16.")
     fp16: bool = Field(default=False, description="Autocast to float16, with loss scaling.")
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations: less memory, more time.")
+    save_steps: Positive | None = Field(
+        default=None, description="Write a checkpoint to go on from each so many optimizer steps. Changes no result."
+    )
+    save_minutes: Number = Field(
+        default=10.0,
+        description="Write a checkpoint each so many minutes, or more rarely where that would take more than 5 % of "
+        "the time; 0 is never. Changes no result.",
+    )
+    auto_find_batch_size: bool = Field(
+        default=False,
+        description="Where a micro-batch does not fit into memory, compute it in 2, 4, … parts: the effective batch, "
+        "its order and its loss stay the same, and the report tells of it.",
+    )
+
+
+# How a run is done, and not what: these stand in no key, and cannot vary.
+EXECUTION = ("save_steps", "save_minutes", "auto_find_batch_size")
 
 
 class FullTable(Settings):

@@ -81,6 +81,10 @@ class State:
                 state = stack.enter_context(contextlib.closing(WritableState(directory)))
             yield state
 
+    def running(self, key: str) -> Path:
+        """Return where a run that is not finished keeps what it has, for as long as it is not."""
+        return self.directory / "running" / key
+
     def latest(self, keys: Iterable[str] | None = None) -> dict[str, list[Attempt]]:
         """Return key -> its attempts, oldest first, for some keys or for all."""
         wanted = None if keys is None else set(keys)

@@ -1,0 +1,159 @@
+"""What a run leaves on the disk while it is not finished: its curve so far, and its last checkpoint. Imports no torch.
+
+One directory for each key, which survives a killed apply:
+
+- `curve.jsonl`: a line about the run, then a row for each optimizer step. Whoever trains holds its lock.
+- `checkpoint.json`: where the run can go on from, with its own digest; it names the file that holds the tensors.
+- `step-<n>.safetensors`: the tensors. An older one is removed only when `checkpoint.json` names the newer.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+CURVE, CHECKPOINT = "curve.jsonl", "checkpoint.json"
+_FLUSH_SECONDS = 1.0
+
+
+class Damaged(Exception):
+    """A checkpoint cannot be used, and why."""
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """How far a run has come that is not finished.
+
+    :ivar about: its key, address, settings, and number of steps
+    :ivar rows: its curve so far, a row for each optimizer step
+    :ivar checkpoint: the step that it would go on from; 0 where there is none
+    :ivar live: somebody trains it now
+    """
+
+    about: dict[str, Any]
+    rows: list[dict[str, Any]]
+    checkpoint: int
+    live: bool
+
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps the run has in all."""
+        return int(self.about["steps"])
+
+
+class CurveFile:
+    """The live curve: written while a run trains, and locked so that two processes never train one run at once."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._stream: TextIO = (directory / CURVE).open("a+", encoding="utf-8")
+        self._next = 0.0
+
+    def locked(self) -> bool:
+        """Try to become the one who trains; the system frees a dead process's lock."""
+        try:
+            fcntl.flock(self._stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def begin(self, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        """Write the curve anew: what the run is, and what is known of it."""
+        self._stream.truncate(0)
+        self._stream.write("".join(json.dumps(row) + "\n" for row in (about, *rows)))
+        self._stream.flush()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a step; it can be read about a second later at most."""
+        self._stream.write(json.dumps(row) + "\n")
+        if time.monotonic() >= self._next:
+            self._stream.flush()
+            self._next = time.monotonic() + _FLUSH_SECONDS
+
+    def __enter__(self) -> "CurveFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with contextlib.suppress(OSError):  # a full disk; the curve of a run that ended is written elsewhere, too
+            self._stream.close()
+
+
+def unfinished(directory: Path) -> Unfinished | None:
+    """Return how far a run has come, or None where nothing of it is here; a line that is half written is left out."""
+    try:
+        stream = (directory / CURVE).open(encoding="utf-8")
+    except OSError:
+        return None
+    with stream:
+        live = _is_locked(stream)
+        lines = stream.read().split("\n")[:-1]
+    found: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:  # torn by a crash of the machine; what follows cannot be told apart
+            break
+    if not found or "steps" not in found[0]:
+        return None
+    try:
+        step = int(read_manifest(directory)["step"])
+    except Damaged:
+        step = 0
+    return Unfinished(found[0], found[1:], step, live)
+
+
+def _is_locked(stream: TextIO) -> bool:
+    try:
+        fcntl.flock(stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    fcntl.flock(stream.fileno(), fcntl.LOCK_UN)
+    return False
+
+
+def write_manifest(directory: Path, content: dict[str, Any]) -> None:
+    """Write what a checkpoint is; a reader sees the old one or the new one, never a part."""
+    text = json.dumps(content)
+    whole = json.dumps({"digest": hashlib.sha256(text.encode()).hexdigest(), "content": text})
+    temporary = directory / f".{CHECKPOINT}"
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(whole)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(directory / CHECKPOINT)
+    sync_directory(directory)
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Return what a checkpoint is.
+
+    :raises Damaged: when there is none, or when it is not what was written
+    """
+    try:
+        whole = json.loads((directory / CHECKPOINT).read_text(encoding="utf-8"))
+        text, digest = whole["content"], whole["digest"]
+        if hashlib.sha256(text.encode()).hexdigest() != digest:
+            raise Damaged("its bytes are not the ones that were written")
+        content: dict[str, Any] = json.loads(text)
+    except FileNotFoundError as error:
+        raise Damaged("there is none") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged("it cannot be read") from error
+    return content
+
+
+def sync_directory(directory: Path) -> None:
+    """Make sure that a rename is on the disk."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
