@@ -2,14 +2,8 @@
 
 import contextlib
 import multiprocessing
-import os
 import signal
-import sys
-import threading
-import types
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -18,6 +12,7 @@ from lorafile.engine.events import Event
 from lorafile.engine.request import Done
 from lorafile.errors import LoraError
 from lorafile.executors import Desk, Group
+from lorafile.executors.server import no_main, start_server
 
 _POLL_SECONDS = 0.5
 _PRELOAD = ["lorafile.engine.preload"]
@@ -110,13 +105,13 @@ class LocalExecutor:
         context.set_forkserver_preload(
             [*_PRELOAD, *(f"transformers.models.{kind}.modeling_{kind}" for kind in self.model_types)]
         )
-        _start_server()
+        start_server(self.staging / "worker.log")
         ours, theirs = context.Pipe()
         cores = self.threads * self.workers if alone else self.threads
         taken = {worker.gpu for worker in self._all}
         gpu = next((number for number in range(self.gpus) if number not in taken), 0) if self.gpus else None
         arguments = (theirs, str(self.staging), cores, gpu)
-        with _no_main():
+        with no_main():
             process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
         theirs.close()
@@ -175,47 +170,6 @@ class LocalExecutor:
                 worker.process.join()
             worker.connection.close()
             self._all.remove(worker)
-
-
-def _start_server() -> None:
-    """Start the fork server, where it does not run yet, without the current directory on its path.
-
-    In a checkout that is installed elsewhere it would load the folder `lorafile` that lies there instead.
-    """
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        with _deaf_to_interrupts():
-            forkserver.ensure_running()
-    finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let a process that is started meanwhile ignore Ctrl-C from its first moment on; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _no_main() -> Iterator[None]:
-    """Hide the user's script from new processes: multiprocessing would run it again in each of them."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _serve(connection: Connection, staging: str, threads: int, gpu: int | None) -> None:
