@@ -10,6 +10,7 @@ from lorafile.engine.base import Bases
 from lorafile.engine.batches import by_length, collate, prompts
 from lorafile.engine.choices import choose
 from lorafile.engine.generation import answer
+from lorafile.engine.harness import evaluate_task
 from lorafile.engine.head import class_choices, load_tokens
 from lorafile.engine.lines import read_lines, write_lines
 from lorafile.engine.loss import likelihoods
@@ -25,6 +26,8 @@ _CARRIED = {
 
 def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
     """Predict every example of one split and keep what came out, example by example."""
+    if request.settings["task"]["output"] == "lm_eval":
+        return evaluate_task(request, out, bases, report)
     tokens = load_tokens(request, "data")
     examples = list(read_lines(request.inputs["data"]["examples.jsonl.gz"]))
     task = request.settings["task"]

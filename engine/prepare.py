@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.asked import prepare_prompts
 from lorafile.engine.columns import check_columns
 from lorafile.engine.documents import best_fit
 from lorafile.engine.encode import Encoded, load_tokenizer
@@ -24,6 +25,8 @@ def prepare(request: Request, out: Path) -> Done:
     """
     data = request.settings["data"]
     tokenizer = load_tokenizer(request.paths["model"], request.paths.get("trust_remote_code", False))
+    if "prompts" in data:
+        return prepare_prompts(data, tokenizer, out)
     files = [Path(file) for file in request.paths["data"]]
     rows = split_rows(data["rows"], files, data.get("sample_by", "auto"))
     _check_columns(rows, data, request)

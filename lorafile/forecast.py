@@ -16,6 +16,7 @@ from lorafile.graph import Graph, GraphNode
 from lorafile.lockfile import ModelLock, identity
 from lorafile.plan import Plan
 from lorafile.sections import largest_rank
+from lorafile.specs import Configuration
 from lorafile.specs.quantizations import weight_bits
 from lorafile.state import Attempt, State
 
@@ -123,17 +124,12 @@ class Shape:
         lock = graph.lock.models[identity(configuration.model)]
         prepare = node.inputs.get("train") or node.inputs.get("data") or ""
         figures = results[prepare].figures if prepare in results else {}
-        settings = graph.nodes[prepare].settings["data"]
-        rows = settings["rows"]
         adapter = graph.sections[node.configuration]["adapter"]
         text = lock.settings.get("text_config") or lock.settings
         hidden = text.get("hidden_size") or text.get("n_embd") or 1
+        count, mean, longest = _guess(graph, configuration, graph.nodes.get(prepare), node)
         # Packed text is trained block by block.
-        examples = int(figures.get("blocks") or figures.get("examples") or rows["stop"] - rows["start"])
-        data, limit = graph.lock.data[identity(configuration.data)], configuration.data.max_length
-        source = next(split for split, digest in data.digests.items() if digest == settings["digest"])
-        # Before the examples are prepared their length is a guess from their characters.
-        mean, longest = (min(limit, count / _CHARACTERS + _TEMPLATE) for count in data.characters[source])
+        examples = int(figures.get("blocks") or figures.get("examples") or count)
         tokens = figures["tokens"] / examples if figures.get("tokens") else mean
         modules = adapted_modules(adapter, lock.modules)
         return cls(
@@ -152,6 +148,24 @@ class Shape:
             examples=examples,
             supervised=figures.get("supervised_fraction") or 0.5,
         )
+
+
+def _guess(
+    graph: Graph, configuration: Configuration, prepare: GraphNode | None, node: GraphNode
+) -> tuple[int, float, float]:
+    """Return how many examples there are, and mean and longest in tokens: a guess from their characters."""
+    if prepare is None:  # a harness task, of which nothing is known before it is loaded
+        return node.settings["task"].get("limit", 1000), 100.0, 512.0
+    settings = prepare.settings["data"]
+    if "prompts" in settings:
+        lengths = [len(str(prompt)) for prompt in settings["prompts"]]
+        count, characters = len(lengths), [round(sum(lengths) / len(lengths)), max(lengths)]
+    else:
+        data = graph.lock.data[identity(graph.spec.data(configuration, prepare.split))]
+        source = next(split for split, digest in data.digests.items() if digest == settings["digest"])
+        count, characters = settings["rows"]["stop"] - settings["rows"]["start"], data.characters[source]
+    mean, longest = (min(settings["max_length"], size / _CHARACTERS + _TEMPLATE) for size in characters)
+    return count, mean, longest
 
 
 def adapted_modules(adapter: dict[str, Any], modules: dict[str, list[int]]) -> list[str]:

@@ -60,6 +60,8 @@ class Graph:
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)  # configuration -> its resolved sections
     own: dict[str, OwnMetric] = field(default_factory=dict)  # name -> the user's metric file
     checkpoints: dict[str, dict[str, str]] = field(default_factory=dict)  # digest -> files of a model from outside
+    texts: dict[str, dict[str, str]] = field(default_factory=dict)  # as `splits`, of `reference` and `prompts`
+    before: dict[str, dict[str, str]] = field(default_factory=dict)  # configuration -> `beside` of its untuned base
 
     def add(self, kind: str, address: str, sections: dict[str, Any], inputs: dict[str, str], **about: Any) -> str:
         """Add a node, unless one of the same key is there already; return its key."""
@@ -86,3 +88,4 @@ class Replicate:
     inspect: str | None = None
     truncated: "dict[int, Replicate]" = field(default_factory=dict)
     merge: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, str] = field(default_factory=dict)  # `reference`, `prompts`, `lm-eval/<task>` -> key

@@ -10,6 +10,7 @@ from lorafile.errors import StateError
 from lorafile.executors import Group
 from lorafile.graph import Graph, GraphNode
 from lorafile.lockfile import identity
+from lorafile.nodes.beside import harness_folder
 from lorafile.plan import Plan
 from lorafile.specs import Configuration
 from lorafile.specs.train_settings import EXECUTION
@@ -119,11 +120,13 @@ class Places:
         }
 
     def _paths(self, node: GraphNode, configuration: Configuration) -> dict[str, Any]:
-        data, lock = configuration.data, self.graph.lock
+        data, lock = self.graph.spec.data(configuration, node.split), self.graph.lock
         paths = self.model_paths(configuration)
         if node.kind == "train":
             paths["checkpoint"] = str(self.state.running(node.key).resolve())
-        if node.kind == "prepare":
+        if node.kind == "predict" and "include" in node.settings["task"]:
+            paths["lm_eval"] = str(harness_folder(self.graph))
+        if node.kind == "prepare" and "prompts" not in node.settings["data"]:
             rows = node.settings["data"]
             entry = lock.data[identity(data)]
             source = next(split for split, digest in entry.digests.items() if digest == rows["digest"])

@@ -107,15 +107,13 @@ def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, 
                 else lock_model(configuration.model, base)
             )
             changed += [f"The model {name} is not what the lock says."] if old and old != models[name] else []
-        name = identity(configuration.data)
+    tables = [configuration.data for configuration in spec.configurations]
+    for table in [*tables, *([spec.reference] if spec.reference else [])]:
+        name = identity(table)
         if name not in data:
             was = known.data.get(name) if known else None
-            kept = on_hub(configuration.data.path, base) and not fresh
-            data[name] = (
-                was
-                if was and kept and same_reading(configuration.data, was)
-                else lock_data(configuration.data, base, was)
-            )
+            kept = on_hub(table.path, base) and not fresh
+            data[name] = was if was and kept and same_reading(table, was) else lock_data(table, base, was)
             moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
             changed += [f"The data {name} are not what the lock says."] if moved else []
     advice = f" Its results will be new ones; accept with: lora lock {spec.file}"

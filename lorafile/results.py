@@ -56,6 +56,8 @@ class Results:
         (`load_…`, `train_…`, `evaluate_…`, `generate_…`, each `…_allocated_bytes` and `…_reserved_bytes`; on a CPU
         live tensor bytes and resident size), `first_token_seconds`, `token_seconds`, `merged_first_token_seconds`,
         `merged_token_seconds` (missing where nothing can be merged)
+    :ivar answers: one row for each prompt of the spec and each configuration: `configuration`, `number`, `prompt`,
+        `untuned`, `tuned` (the first seed's answer)
     :ivar curves: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`, one row for each optimizer step
     :ivar inspections: one row for each adapter that was looked into: `configuration`, `seed`, `trainable_parameters`,
         `total_parameters`, `trainable_share`, `adapted_modules`, `update_norm`, `cka_min`, `cka_last`, and the mean
@@ -84,6 +86,9 @@ class Results:
     environments: list[dict[str, Any]] = field(default_factory=list)  # each once: device, torch, transformers, peft, …
     data: dict[str, Any] = field(default_factory=dict)  # path, format, rows and supervised fraction of each split
     model: dict[str, Any] = field(default_factory=dict)  # path, architecture, parameters, dtype
+    answers: "pd.DataFrame" = field(default_factory=_nothing)
+    answers_private: bool = False  # there are prompts, and no report shows them
+    reference: str = ""  # the path of the reference text
     warnings: list[str] = field(default_factory=list)  # sentences that the reader has to see first
     inspections: "pd.DataFrame" = field(default_factory=_nothing)
     inspected_modules: "pd.DataFrame" = field(default_factory=_nothing)

@@ -66,6 +66,9 @@ def check_libraries(plan: Plan) -> None:
     :raises MissingExtra: naming the first metric whose library is not
     """
     for change in plan.work:
+        task = plan.graph.nodes[change.key].settings.get("task", {})
+        if task.get("output") == "lm_eval" and find_spec("lm_eval") is None:
+            raise MissingExtra("evaluate.lm_eval_tasks", "lm-eval", "lm-eval")
         for name in plan.graph.nodes[change.key].settings.get("metrics", ()) if change.kind == "score" else ():
             library = built_in(name).library
             if library and find_spec(library) is None:

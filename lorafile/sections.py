@@ -122,6 +122,11 @@ def layer_count(modules: dict[str, list[int]]) -> int:
     return 1 + max((next(int(part) for part in name.split(".") if part.isdigit()) for name in modules), default=-1)
 
 
+def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the model that an adapter is put on."""
+    return {part: sections[part] for part in ("model", "quantization", "checkpoint") if part in sections}
+
+
 def section_digest(section: Any) -> str:
     """Return the sha256 of a section as canonical JSON (RFC 8785)."""
     number = id(section)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from lorafile.specs.beside_settings import PromptsTable, ReferenceTable
 from lorafile.specs.values import METRIC_FILE, Natural, Positive, PositiveNumber, Settings, Text
 
 MetricName = Literal[
@@ -84,6 +85,22 @@ class EvaluateTable(Settings):
         default=1.0, description="Above 1, tokens that prompt or answer hold already are less likely."
     )
     stop_strings: list[Text] = Field(default=[], description="Texts that end an answer, and are no part of it.")
+    lm_eval_tasks: list[Text] = Field(
+        default=[], description="Tasks of lm-evaluation-harness, run on every model of the study (`lorafile[lm-eval]`)."
+    )
+    lm_eval_limit: Positive | None = Field(default=None, description="The most examples of each of these tasks.")
+    lm_eval_num_fewshot: Natural | None = Field(
+        default=None, description="Examples in their prompts; unset: each task's own number."
+    )
+    lm_eval_include_path: Text | None = Field(
+        default=None, description="A folder with tasks of one's own, relative to the spec; its files are in the key."
+    )
+    reference: ReferenceTable | None = Field(
+        default=None, description="A text that training should not make worse (forgetting)."
+    )
+    prompts: PromptsTable | None = Field(
+        default=None, description="Prompts whose answers the report shows, untuned beside tuned."
+    )
     per_device_eval_batch_size: Positive = Field(
         default=16, description="Examples at once; changes no result and no key."
     )

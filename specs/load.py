@@ -14,6 +14,7 @@ from lorafile.errors import Problem, SpecError
 from lorafile.specs.checks import FACTOR_SECTIONS, REQUIRED, check_blocks
 from lorafile.specs.configurations import Configuration, flatten, point_name, points, resolve, unite
 from lorafile.specs.consistency import check_tables
+from lorafile.specs.data_settings import DataTable
 from lorafile.specs.evaluate_settings import label
 from lorafile.specs.positions import Path as Place
 from lorafile.specs.positions import Position, positions
@@ -44,6 +45,16 @@ class Spec:
         problems = Problems(str(self.file), self.known)
         problems.add(path, message)
         return SpecError(problems.list())
+
+    @property
+    def reference(self) -> DataTable | None:
+        """The reference text, as a table of data; None where the study has none."""
+        declared = self.tables.evaluate.reference
+        return None if declared is None else declared.table(self.tables.data.split_seed)
+
+    def data(self, configuration: Configuration, split: str) -> DataTable:
+        """Return the table that the rows of a split come from."""
+        return self.reference or configuration.data if split == "reference" else configuration.data
 
     @property
     def primary(self) -> str:

@@ -34,6 +34,11 @@ def check_evaluate(evaluate: EvaluateTable, data: DataTable, problems: Problems)
     if evaluate.pos_label and evaluate.average not in (None, "binary"):
         problems.add(("evaluate", "pos_label"), f'has no meaning beside average = "{evaluate.average}"')
     _check_extract(evaluate.extract, problems)
+    if evaluate.prompts is not None and not evaluate.prompts.texts and not evaluate.prompts.path:
+        problems.add(("evaluate", "prompts"), 'asks nothing; write texts = ["…"] or path = "prompts.txt"')
+    for setting in ("lm_eval_limit", "lm_eval_num_fewshot", "lm_eval_include_path"):
+        if getattr(evaluate, setting) is not None and not evaluate.lm_eval_tasks:
+            problems.add(("evaluate", setting), "is read by evaluate.lm_eval_tasks, which are not set")
     for setting in ("temperature", "top_p", "top_k"):
         if getattr(evaluate, setting) is not None and not evaluate.do_sample:
             problems.add(("evaluate", setting), "has no effect on the likeliest answer; set do_sample = true beside it")

@@ -84,9 +84,20 @@ class SweepTable(BaseModel):
 class AnalysisTable(Settings):
     """A question to the results; absent: every analysis that has something to say."""
 
-    kind: Literal["summary", "trend", "pareto", "cost", "curves", "rates", "truncation", "inspect", "merge"] = Field(
-        description="Which analysis."
-    )
+    kind: Literal[
+        "summary",
+        "trend",
+        "pareto",
+        "cost",
+        "curves",
+        "rates",
+        "truncation",
+        "inspect",
+        "merge",
+        "forgetting",
+        "lm_eval",
+        "prompts",
+    ] = Field(description="Which analysis.")
     metric: Metric | None = Field(default=None, description="The primary one otherwise.")
     factor: str | None = Field(default=None, description="`trend`: the setting along which quality is followed.")
     cost: Cost | None = Field(default=None, description="`pareto`: the measure on the other axis; else `train_memory`.")

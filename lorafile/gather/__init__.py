@@ -3,6 +3,7 @@
 from typing import Any
 
 from lorafile.gather.adapters import adapter_tables
+from lorafile.gather.beside import answer_rows, beside_figures
 from lorafile.gather.configurations import configuration_row
 from lorafile.gather.runs import curve_rows, run_row
 from lorafile.graph import Graph
@@ -22,7 +23,7 @@ def gather(plan: Plan, state: State) -> Results:
     graph, spec = plan.graph, plan.graph.spec
     history = state.latest(graph.nodes)
     runs = [
-        run_row(c, replicate, plan.results, history)
+        run_row(c, replicate, plan.results, history) | beside_figures(graph, c.name, replicate, plan.results)
         for c in spec.configurations
         for replicate in graph.replicates[c.name]
     ]
@@ -33,6 +34,7 @@ def gather(plan: Plan, state: State) -> Results:
         for row in curve_rows(c, replicate, history, state)
     ]
     named = _metrics(graph)
+    hidden = _private(graph)
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
     return Results(
         study=spec.name,
@@ -47,10 +49,21 @@ def gather(plan: Plan, state: State) -> Results:
         curves=pd.DataFrame(curves, columns=["configuration", "seed", "step", "epoch", "loss", "learning_rate"]),
         environments=_environments(plan),
         data=_data(plan),
+        answers=pd.DataFrame([] if hidden else answer_rows(graph, plan.results, state)),
+        answers_private=hidden,
+        reference=spec.reference.path if spec.reference else "",
         model=_model(graph),
         warnings=[*plan.warnings, *_warnings(plan, runs)],
         **{name: pd.DataFrame(rows) for name, rows in adapter_tables(graph, plan.results, history, state).items()},
     )
+
+
+def _private(graph: Graph) -> bool:
+    """Return whether there are prompts that no report shows: a tuned model's answers can hold what it was tuned on."""
+    prompts = graph.spec.tables.evaluate.prompts
+    if prompts is None or prompts.private is not None:
+        return bool(prompts and prompts.private)
+    return bool(getattr(graph.spec.tables.data, "private", False))
 
 
 def _metrics(graph: Graph) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from lorafile.graph import Graph
 from lorafile.lockfile import Lock
 from lorafile.nodes.adapters import add_adapter_nodes, check_truncation
+from lorafile.nodes.beside import add_beside, add_texts
 from lorafile.nodes.data import add_splits
 from lorafile.nodes.metrics import own_metrics
 from lorafile.nodes.profile import add_profile
@@ -20,10 +21,14 @@ def build(spec: Spec, lock: Lock) -> Graph:
         graph.sections[configuration.name] = resolved_sections(configuration, lock)
         first = spec.tables.study.seeds[0] if configuration.shots else None
         graph.splits[configuration.name] = add_splits(graph, configuration, first)
+        graph.texts[configuration.name] = add_texts(graph, configuration)
     check_truncation(graph)
     for configuration, seed in _replicates(spec):
         replicate = add_adapter_nodes(graph, configuration, add_replicate(graph, configuration, seed))
         graph.replicates.setdefault(configuration.name, []).append(replicate)
+    for configuration in spec.configurations:  # untuned, on the same base: what else each is held against
+        place = f"untuned/{configuration.name}"
+        graph.before[configuration.name] = add_beside(graph, configuration, place, None, None)
     if spec.tables.profile.enabled:
         for configuration in spec.configurations:
             graph.profiles[configuration.name] = add_profile(graph, configuration)

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from lorafile.graph import Graph, Replicate
-from lorafile.nodes.replicates import add_predictions, bare_sections
-from lorafile.sections import largest_rank
+from lorafile.nodes.replicates import add_predictions
+from lorafile.sections import bare_sections, largest_rank
 from lorafile.specs import Configuration
 
 UNMERGEABLE = ("none", "full", "prompt_tuning")

@@ -1,11 +1,14 @@
 """`train`, `predict` and `score` nodes of a configuration under one seed."""
 
+from dataclasses import replace
 from typing import Any
 
 from lorafile.graph import Graph, Replicate
 from lorafile.metrics import built_in
+from lorafile.nodes.beside import add_beside
 from lorafile.nodes.data import add_splits
 from lorafile.nodes.metrics import built_in_metrics, is_head, outputs, score_section
+from lorafile.sections import bare_sections
 from lorafile.specs import Configuration
 from lorafile.specs.evaluate_settings import decoding
 
@@ -19,12 +22,8 @@ def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) 
         inputs = {"train": graph.splits[name]["train"]}
         sections = {**graph.sections[name], "seed": seed}
         train = graph.add("train", f"{base}:train", sections, inputs, configuration=name, seed=seed)
-    return add_predictions(graph, configuration, base, seed, train)
-
-
-def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides the model that an adapter is put on."""
-    return {part: sections[part] for part in ("model", "quantization", "checkpoint") if part in sections}
+    replicate = add_predictions(graph, configuration, base, seed, train)
+    return replace(replicate, beside=add_beside(graph, configuration, base, train, seed))
 
 
 def add_predictions(
