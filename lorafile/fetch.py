@@ -54,8 +54,9 @@ def fetch(spec: Spec, to: Path | None = None, tell: Callable[[Fetched], None] | 
     models: dict[str, ModelLock] = {}
     data: dict[str, DataLock] = {}
     found: list[Fetched] = []
-    for configuration in spec.configurations:
-        for table in (configuration.model, configuration.data):
+    pairs = [(configuration.model, configuration.data) for configuration in spec.configurations]
+    for pair in [*pairs, *([(spec.reference,)] if spec.reference else [])]:
+        for table in pair:
             name = identity(table)
             if name in (models if isinstance(table, ModelTable) else data):
                 continue

@@ -70,6 +70,15 @@ def test_whatever_a_file_does_is_one_sentence(tmp_path: Path, body: str, told: s
     assert "\n" not in str(error.value)
 
 
+def test_the_line_is_told_when_the_spec_is_named_from_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    metric(tmp_path, "def score(row):\n    return row['none']\n")
+    with pytest.raises(NodeError, match=r"brevity\.py, line 2: KeyError: 'none'"):
+        run_own(read_own("brevity.py", "brevity", Path()), ROWS, 60)
+
+
 def test_a_file_s_name_shadows_no_module(tmp_path: Path) -> None:
     text = "import statistics\n\n\ndef score(row):\n    return statistics.fmean([len(row['answer'])])\n"
     assert run_own(metric(tmp_path, text, "statistics.py"), ROWS, 60)[0] == 1.5

@@ -29,16 +29,17 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
         return []
     from lorafile.analysis.forgetting_chart import CAPTION, chart
 
+    name = "forgetting" if metric == results.primary else f"forgetting-{metric.replace('_', '-')}"
     return [
         Analysis(
             kind="forgetting",
-            name="forgetting" if metric == results.primary else f"forgetting-{metric.replace('_', '-')}",
+            name=name,
             title="Forgetting",
             question="What did training cost on the reference text?",
             sentences=_sentences(results, changes, known),
             tables=(_table(results, metric, known),),
-            charts={"forgetting": chart(results, metric, known)},
-            captions={"forgetting": CAPTION},
+            charts={name: chart(results, metric, known)},
+            captions={name: CAPTION},
         )
     ]
 
@@ -47,8 +48,13 @@ def _sentences(results: "Results", changes: dict[str, Score], known: dict[str, S
     before = scores(results, "reference.before")
     worst = max(known, key=lambda name: known[name].mean)
     least = min(known, key=lambda name: known[name].mean)
-    lines = [f"{_moved(worst, known[worst], before[worst])}{', the most' if len(known) > 1 else ''}."]
-    if worst != least:
+    told = _moved(worst, known[worst], before[worst])
+    if known[worst].mean <= 0:
+        rest = ", the least of all" if len(known) > 1 else ""
+        lines = [f"No configuration raised the loss on the reference text: {told}{rest}."]
+    else:
+        lines = [f"{told}{', the most' if len(known) > 1 else ''}."]
+    if worst != least and known[worst].mean > 0:
         lines.append(f"{_moved(least, known[least], before[least])}, the least.")
     lines.append(f"The reference text is {results.reference}; the same base, untuned, is what stands before.")
     lost = without_figure(changes)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "Each diamond is a configuration, the mean over seeds; bars: ± sample standard deviation over seeds. Dashed line: "
-    "nothing forgotten. Point at a mark for its name and figures."
+    "nothing forgotten. Point at a mark for its figures."
 )
 
 
@@ -38,6 +38,7 @@ def chart(results: "Results", metric: str, known: "dict[str, Score]") -> Any:
         base.mark_rule(style="spread").encode(x=alt.X("low:Q").title(found.title), x2="high:Q", y=y),
         base.mark_rule(style="spread").encode(x=x, y=alt.Y("least:Q").title(title), y2="most:Q"),
         base.mark_point(style="mean").encode(x=x, y=y, tooltip=tips),
+        base.mark_text(style="behind-label", align="left", dx=8, dy=-8).encode(x=x, y=y, text="configuration:N"),
     ]
     whole = alt.layer(*layers, data=rows).properties(width=WIDTH, height=320)
     text = "; ".join(f"{row['configuration']}: {row['changed']}" for row in rows.to_dict("records"))

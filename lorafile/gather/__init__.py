@@ -126,7 +126,7 @@ def _failed_metrics(plan: Plan) -> list[str]:
     told: dict[str, list[str]] = {}
     for change in plan.changes:
         if change.action is Action.RETRY and "metric_file" in plan.graph.nodes[change.key].settings:
-            told.setdefault(change.address.rpartition("/")[2], []).append(change.reason)
+            told.setdefault(change.address.rpartition("/")[2], []).append(change.reason.removeprefix("failed: "))
     return [f"The metric {name} has no figure in {len(why)} places: {why[0]}" for name, why in told.items()]
 
 

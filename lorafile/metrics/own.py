@@ -50,7 +50,7 @@ def read_own(written: str, label: str, base: Path) -> OwnMetric:
 
     :raises NodeError: when there is none, it is no Python, or it defines nothing to run
     """
-    file = base / Path(written).expanduser()
+    file = (base / Path(written).expanduser()).resolve()
     try:
         content = file.read_bytes()
         tree = ast.parse(content)
