@@ -16,8 +16,8 @@ from lorafile.graph import Replicate
 from lorafile.groups import Places
 from lorafile.lockfile import identity, tokenizer_files
 from lorafile.nodes.adapters import UNMERGEABLE
-from lorafile.nodes.replicates import bare_sections
 from lorafile.plan import Plan
+from lorafile.sections import bare_sections
 from lorafile.serving import vllm_command, vllm_problems
 from lorafile.specs import Configuration
 from lorafile.state import Attempt, State

@@ -51,7 +51,7 @@ def test_forgetting_is_the_loss_on_a_reference_text_after_and_before(spec_file: 
     change = results.runs.groupby("configuration")["reference.change"].mean()
     assert found.table is not None
     assert found.table.set_index("configuration")["change"].to_dict() == pytest.approx(change.to_dict())
-    raised = change.max() > 0
+    raised = bool(change.max() > 0)
     assert ("raised the loss on the reference text by" in found.sentences[0]) is raised
     assert ("No configuration raised" in found.sentences[0]) is not raised
     assert "reference.txt" in found.sentences[-1]
@@ -240,7 +240,7 @@ def by_likelihood(wanted: Study) -> float:
         for label in ("rome", "oslo"):
             prompt = tokenizer(f"where is number {number} ?", add_special_tokens=False)["input_ids"]
             whole = tokenizer(f"where is number {number} ? {label}", add_special_tokens=False)["input_ids"]
-            logits = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+            logits = model(torch.tensor([whole])).logits[0].log_softmax(-1).detach()
             scores.append(sum(float(logits[at - 1, whole[at]]) for at in range(len(prompt), len(whole))))
         hits += scores.index(max(scores)) == number % 2
     return hits / 6

@@ -32,7 +32,7 @@ def built_in_metrics(spec: Spec) -> list[str]:
 
 def is_head(configuration: Configuration) -> bool:
     """Return whether a configuration's model is a classification head."""
-    return getattr(configuration.model, "task_type", "CAUSAL_LM") == "SEQ_CLS"
+    return configuration.model.task_type == "SEQ_CLS"
 
 
 def outputs(graph: Graph, configuration: Configuration) -> list[str]:
