@@ -105,3 +105,56 @@ def import_runs(
         record_imports(study, planned, lock_timeout)
     views_models.show_imports(planned, dry_run, views.console())
     return 0
+
+
+@command("chat")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("run")
+@state_option
+@click.option("--seed", type=int, help="Which seed of a configuration. [default: the first that is trained]")
+@click.option("--prompt", help="Answer this once, and end.")
+@click.option("--column", "columns", multiple=True, metavar="NAME=TEXT", help="Fills another column of the prompt.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="The most tokens of an answer. [default: the spec's]")
+@click.option("--temperature", type=click.FloatRange(0), help="Draw answers; without it they are greedy.")
+@json_option
+def chat(
+    spec: Path,
+    run: str,
+    state: Path | None,
+    seed: int | None,
+    prompt: str | None,
+    columns: tuple[str, ...],
+    max_new_tokens: int | None,
+    temperature: float | None,
+    as_json: bool,
+) -> int:
+    """Talk to a trained run, base and tuned side by side: RUN is a configuration, an address, or a directory.
+
+    \b
+    Example: lora chat study.toml rank/r=16 --seed 42
+    """
+    from lorafile import views, views_models
+    from lorafile.chat import find_partner, talk_to
+    from lorafile.conversation import HELP, converse, show_answers
+    from lorafile.study import Study
+
+    filled = {name: text for name, _, text in (column.partition("=") for column in columns)}
+    if as_json and prompt is None:
+        raise click.UsageError("--json answers one prompt: pass --prompt, too.")
+    study = Study.load(spec, state)
+    partner = find_partner(study, run, seed)
+    out, err = views.console(), views.console(stderr=True)
+    if prompt is None and err.is_terminal:
+        err.print(f"Loading {partner.name} …", style="dim", markup=False)
+    with talk_to(partner, study, max_new_tokens, temperature) as talk:
+        if prompt is None:
+            if out.is_terminal:
+                out.print(f"{partner.name} beside its base. {HELP}", style="dim", markup=False)
+            converse(talk, filled, out)
+        elif as_json:
+            text = talk.text(prompt, filled)
+            answers = talk.ask(prompt, filled, list(talk.voices))
+            click.echo(json.dumps(views_models.answers_json(partner.name, prompt, text, answers), indent=2))
+        else:
+            show_answers(talk.ask(prompt, filled, list(talk.voices)), out)
+    return 0

@@ -71,7 +71,7 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
                     raise
                 click.echo(str(error), err=True)
                 return error.exit_code
-            except BrokenPipeError:
+            except (BrokenPipeError, click.ClickException):
                 raise
             except OSError as error:
                 if context.obj:

@@ -49,7 +49,7 @@ def choose(run: ForeignRun, graph: Graph, named: str | None) -> Match:
         if one is None:
             names = [c.name for c in trained]
             raise LoraError(
-                f'--configuration: the study trains no "{named}"{near(named, names)} It has: {", ".join(names)}.'
+                f'--configuration: the study trains no "{named}"{near(named, names) or "."} It has: {", ".join(names)}.'
             )
         found = compare(run, one, graph)
         if found.wrong:

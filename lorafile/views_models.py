@@ -125,3 +125,8 @@ def show_imports(imports: list[Import], dry_run: bool, out: Console) -> None:
         out.print(f"{new} to import; nothing was written.")
     elif new:
         out.print(f"{new} imported. Next: lora apply predicts and scores them; the report marks them.")
+
+
+def answers_json(run: str, prompt: str, text: str, answers: dict[str, str]) -> dict[str, Any]:
+    """Return one question and its answers as documented JSON; `text` is what the model reads."""
+    return {"format_version": FORMAT_VERSION, "run": run, "prompt": prompt, "text": text, "answers": answers}

@@ -1,0 +1,138 @@
+"""Which model `lora chat` talks to: a finished run of a study, or a directory; and the talk itself, opened."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorafile.engine.environment import installed
+from lorafile.errors import LoraError, MissingExtra
+from lorafile.evaluate import plan_evaluation
+from lorafile.graph import Graph, Replicate
+from lorafile.groups import Places
+from lorafile.nodes.checkpoint import add_checkpoint
+from lorafile.nodes.metrics import is_head
+from lorafile.plan import Plan
+from lorafile.specs import Configuration
+from lorafile.specs.evaluate_settings import decoding
+from lorafile.specs.problems import near
+from lorafile.state import State
+from lorafile.study import Study
+
+if TYPE_CHECKING:
+    from lorafile.engine.chat import Talk
+
+_ADDRESS = re.compile(r"(?P<name>.+?)(?:/seed=(?P<seed>\d+))?(?::.*)?")
+
+
+@dataclass(frozen=True)
+class Partner:
+    """Whom one talks to.
+
+    :ivar graph: holds its resolved settings; `configuration` is one of its configurations
+    :ivar files: of what was trained; None for the untuned base alone
+    :ivar whole: another configuration of the graph: a whole model that stands for itself beside the study's base
+    """
+
+    name: str
+    graph: Graph
+    configuration: Configuration
+    files: dict[str, str] | None
+    whole: Configuration | None = None
+
+
+def find_partner(study: Study, run: str, seed: int | None) -> Partner:
+    """Return the model of a run: a configuration's name, an address, or a directory with a checkpoint.
+
+    :raises LoraError: when there is no such run, or it has not finished well
+    """
+    plan = study.plan()
+    match = _ADDRESS.fullmatch(run)
+    name = match["name"] if match else run
+    names = [other for c in study.spec.configurations for other in (c.name, *c.aliases)]
+    configuration = next((c for c in study.spec.configurations if name in (c.name, *c.aliases)), None)
+    if configuration is None:
+        if Path(run).expanduser().is_dir():
+            return _of_directory(study, run)
+        raise LoraError(
+            f'"{run}" is no configuration of {study.spec.file}, and no directory{near(name, names) or "."} '
+            f"The study has: {', '.join(names)}."
+        )
+    _refuse_head(configuration)
+    if configuration.method == "none":
+        return Partner(configuration.name, plan.graph, configuration, None)
+    wanted = int(match["seed"]) if match and match["seed"] else seed
+    replicate = _replicate(plan, study, configuration, wanted)
+    files = Places(plan.graph, State.read(study.state)).files(plan.results[str(replicate.train)])
+    return Partner(f"{configuration.name}/seed={replicate.seed}", plan.graph, configuration, files)
+
+
+@contextlib.contextmanager
+def talk_to(partner: Partner, study: Study, max_new_tokens: int | None, temperature: float | None) -> Iterator["Talk"]:
+    """Load base and partner, and lend the talk between them.
+
+    :param temperature: draws answers; they are greedy without it, whatever the spec's own decoding is
+    :raises MissingExtra: on a machine without torch
+    """
+    if installed("torch") is None:
+        raise MissingExtra("lora chat", "torch")
+    from lorafile.engine.chat import Source, opened
+    from lorafile.engine.quiet import quiet_bitsandbytes
+
+    quiet_bitsandbytes()
+    evaluate = study.spec.tables.evaluate
+    task: dict[str, Any] = {"max_new_tokens": max_new_tokens or evaluate.max_new_tokens}
+    task |= {key: value for key, value in decoding(evaluate).items() if key == "stop_strings"}
+    if temperature:
+        task |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "seed": 0}
+    graph, places = partner.graph, Places(partner.graph, State.read(study.state))
+    splits = graph.splits[partner.configuration.name].values()
+    data = next(graph.nodes[key] for key in splits if key in graph.nodes).settings["data"]
+
+    def source(configuration: Configuration, files: dict[str, str] | None) -> Source:
+        return Source(graph.sections[configuration.name], places.model_paths(configuration), files)
+
+    tuned = source(partner.whole or partner.configuration, partner.files) if partner.whole or partner.files else None
+    with opened(source(partner.configuration, None), tuned, data, task) as talk:
+        yield talk
+
+
+def _replicate(plan: Plan, study: Study, configuration: Configuration, seed: int | None) -> Replicate:
+    """Return the replicate of a seed, or the first that has finished."""
+    replicates = plan.graph.replicates[configuration.name]
+    if seed is not None and seed not in [replicate.seed for replicate in replicates]:
+        listed = ", ".join(str(replicate.seed) for replicate in replicates)
+        raise LoraError(f"{configuration.name} has no seed {seed}; the study's seeds are {listed}.")
+    asked = [replicate for replicate in replicates if seed in (None, replicate.seed)]
+    done = [one for one in asked if one.train in plan.results and plan.results[one.train].outcome == "done"]
+    if done:
+        return done[0]
+    key = str(asked[0].train)
+    address = plan.graph.nodes[key].address.removesuffix(":train")
+    attempts = State.read(study.state).latest([key]).get(key, [])
+    if not attempts:
+        raise LoraError(f"{address} is not trained yet. Train it with: lora apply {study.spec.file}")
+    last = attempts[-1]
+    raise LoraError(f"{address} ended as {last.outcome}, so there is nothing to talk to: {last.message}")
+
+
+def _of_directory(study: Study, run: str) -> Partner:
+    checkpoint, plan, _ = plan_evaluation(study, run, profile=False)
+    graph = plan.graph
+    (configuration,) = graph.spec.configurations
+    _refuse_head(configuration)
+    if checkpoint.digest in graph.checkpoints and "checkpoint" in graph.sections[configuration.name]:
+        return Partner(run, graph, configuration, graph.checkpoints[checkpoint.digest])
+    base = replace(configuration, name="base", model=study.spec.tables.model)
+    add_checkpoint(graph, base, {}, False)
+    graph.spec = replace(graph.spec, configurations=(base, configuration))
+    return Partner(run, graph, base, None, whole=configuration)
+
+
+def _refuse_head(configuration: Configuration) -> None:
+    if is_head(configuration):
+        raise LoraError(
+            f'{configuration.name} is a classification head (model.task_type = "SEQ_CLS"), which writes no text.'
+        )
