@@ -13,7 +13,7 @@ from lorafile.engine.encode import load_tokenizer
 from lorafile.engine.fingerprint import fingerprint
 from lorafile.engine.head import NAME, is_head, is_new
 from lorafile.engine.loading import load_model
-from lorafile.engine.quiet import quiet_bitsandbytes
+from lorafile.engine.quiet import quiet_libraries
 from lorafile.engine.request import base_identity
 from lorafile.errors import NodeError
 
@@ -57,7 +57,7 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
     """
     from transformers import GenerationConfig
 
-    quiet_bitsandbytes()
+    quiet_libraries()
     model = load_model(weights or paths["model"], settings, paths.get("device_map"))
     tokenizer = load_tokenizer(paths["model"], settings["model"]["trust_remote_code"])
     rows = model.get_input_embeddings().weight.shape[0]

@@ -1,9 +1,9 @@
 """What the fork server loads before it forks workers: the heavy modules, and nothing that touches a GPU."""
 
 from lorafile.engine.environment import gpus
-from lorafile.engine.quiet import quiet_bitsandbytes
+from lorafile.engine.quiet import quiet_libraries
 
-quiet_bitsandbytes()
+quiet_libraries()
 
 import torch  # noqa: E402, F401
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationMixin  # noqa: E402, F401

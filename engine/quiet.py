@@ -1,4 +1,4 @@
-"""Silences two messages of bitsandbytes, and no other. Imports neither it nor torch."""
+"""Silences a few messages of libraries that tell a user nothing, and no other. Imports none of them."""
 
 import logging
 from collections.abc import Callable
@@ -6,11 +6,15 @@ from collections.abc import Callable
 _NOISE = {
     "bitsandbytes.autograd._functions": "inputs will be cast",  # once for each layer and step
     "bitsandbytes.backends.cpu.ops": "kernels-community",  # an optional kernel that we keep off anyway
+    # torchao, which peft imports: its kernels for other machines, and what it does to torch
+    "torchao": "Failed to load",
+    "torchao.kernel.intmm": "no triton",
+    "torch.utils._pytree": "is an Enum subclass",
 }
 
 
-def quiet_bitsandbytes() -> None:
-    """Keep the two messages from every log; calling it again changes nothing."""
+def quiet_libraries() -> None:
+    """Keep these messages from every log; calling it again changes nothing."""
     for name, phrase in _NOISE.items():
         logger = logging.getLogger(name)
         if not logger.filters:

@@ -79,9 +79,9 @@ def talk_to(partner: Partner, study: Study, max_new_tokens: int | None, temperat
     if installed("torch") is None:
         raise MissingExtra("lora chat", "torch")
     from lorafile.engine.chat import Source, opened
-    from lorafile.engine.quiet import quiet_bitsandbytes
+    from lorafile.engine.quiet import quiet_libraries
 
-    quiet_bitsandbytes()
+    quiet_libraries()
     evaluate = study.spec.tables.evaluate
     task: dict[str, Any] = {"max_new_tokens": max_new_tokens or evaluate.max_new_tokens}
     task |= {key: value for key, value in decoding(evaluate).items() if key == "stop_strings"}

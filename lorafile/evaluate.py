@@ -124,6 +124,7 @@ def _configuration(study: Study, checkpoint: Checkpoint) -> Configuration:
         quantization=quantization_settings(tables.quantization),
         adapter=None,
         train=None,
+        shots=0,
     )
 
 

@@ -18,7 +18,9 @@ def add_checkpoint(graph: Graph, configuration: Configuration, section: dict[str
     name = configuration.name
     graph.sections[name] = resolved_sections(configuration, graph.lock) | ({"checkpoint": section} if section else {})
     graph.splits[name] = add_splits(graph, configuration)
-    replicate = add_replicate(graph, configuration, None)
+    study = graph.spec.tables
+    drawn = study.study.seeds[0] if study.evaluate.do_sample else None  # no seed changes what is not drawn
+    replicate = add_replicate(graph, configuration, drawn)
     graph.replicates[name] = [replicate]
     if profile and "train" in graph.splits[name]:
         graph.profiles[name] = add_profile(graph, configuration)
