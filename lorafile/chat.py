@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lorafile.engine.environment import installed
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.evaluate import plan_evaluation
-from lorafile.graph import Graph, Replicate
+from lorafile.graph import Graph, GraphNode
 from lorafile.groups import Places
 from lorafile.nodes.checkpoint import add_checkpoint
 from lorafile.nodes.metrics import is_head
@@ -49,24 +49,58 @@ def find_partner(study: Study, run: str, seed: int | None) -> Partner:
     :raises LoraError: when there is no such run, or it has not finished well
     """
     plan = study.plan()
+    addressed = _addressed(plan, run)
+    if addressed is not None:
+        return _partner(study, plan, addressed)
     match = _ADDRESS.fullmatch(run)
     name = match["name"] if match else run
-    names = [other for c in study.spec.configurations for other in (c.name, *c.aliases)]
     configuration = next((c for c in study.spec.configurations if name in (c.name, *c.aliases)), None)
     if configuration is None:
         if Path(run).expanduser().is_dir():
             return _of_directory(study, run)
+        names = [other for c in study.spec.configurations for other in (c.name, *c.aliases)]
         raise LoraError(
             f'"{run}" is no configuration of {study.spec.file}, and no directory{near(name, names) or "."} '
             f"The study has: {', '.join(names)}."
         )
-    _refuse_head(configuration)
     if configuration.method == "none":
+        _refuse_head(configuration)
         return Partner(configuration.name, plan.graph, configuration, None)
-    wanted = int(match["seed"]) if match and match["seed"] else seed
-    replicate = _replicate(plan, study, configuration, wanted)
-    files = Places(plan.graph, State.read(study.state)).files(plan.results[str(replicate.train)])
-    return Partner(f"{configuration.name}/seed={replicate.seed}", plan.graph, configuration, files)
+    return _partner(study, plan, _trained(plan, configuration, int(match["seed"]) if match and match["seed"] else seed))
+
+
+def _addressed(plan: Plan, run: str) -> GraphNode | None:
+    """Return the node of an address that leaves a model: a training, or an adapter cut to a smaller rank."""
+    nodes = [node for node in plan.graph.nodes.values() if node.kind in ("train", "truncate")]
+    return next((node for node in nodes if run in (node.address, node.address.rpartition(":")[0])), None)
+
+
+def _trained(plan: Plan, configuration: Configuration, seed: int | None) -> GraphNode:
+    """Return the training of a seed, or the first that has finished."""
+    replicates = plan.graph.replicates[configuration.name]
+    if seed is not None and seed not in [replicate.seed for replicate in replicates]:
+        listed = ", ".join(str(replicate.seed) for replicate in replicates)
+        raise LoraError(f"{configuration.name} has no seed {seed}; the study's seeds are {listed}.")
+    keys = [str(replicate.train) for replicate in replicates if seed in (None, replicate.seed)]
+    done = [key for key in keys if key in plan.results and plan.results[key].outcome == "done"]
+    return plan.graph.nodes[(done or keys)[0]]
+
+
+def _partner(study: Study, plan: Plan, node: GraphNode) -> Partner:
+    """Return the partner that a node's files make.
+
+    :raises LoraError: when the node has not finished well
+    """
+    configuration = next(c for c in study.spec.configurations if c.name == node.configuration)
+    _refuse_head(configuration)
+    state = State.read(study.state)
+    name = node.address.rpartition(":")[0]
+    if node.key in plan.results and plan.results[node.key].outcome == "done":
+        return Partner(name, plan.graph, configuration, Places(plan.graph, state).files(plan.results[node.key]))
+    attempts = state.latest([node.key]).get(node.key, [])
+    if not attempts:
+        raise LoraError(f"{name} is not trained yet. Train it with: lora apply {study.spec.file}")
+    raise LoraError(f"{name} ended as {attempts[-1].outcome}, so there is nothing to talk to: {attempts[-1].message}")
 
 
 @contextlib.contextmanager
@@ -97,25 +131,6 @@ def talk_to(partner: Partner, study: Study, max_new_tokens: int | None, temperat
     tuned = source(partner.whole or partner.configuration, partner.files) if partner.whole or partner.files else None
     with opened(source(partner.configuration, None), tuned, data, task) as talk:
         yield talk
-
-
-def _replicate(plan: Plan, study: Study, configuration: Configuration, seed: int | None) -> Replicate:
-    """Return the replicate of a seed, or the first that has finished."""
-    replicates = plan.graph.replicates[configuration.name]
-    if seed is not None and seed not in [replicate.seed for replicate in replicates]:
-        listed = ", ".join(str(replicate.seed) for replicate in replicates)
-        raise LoraError(f"{configuration.name} has no seed {seed}; the study's seeds are {listed}.")
-    asked = [replicate for replicate in replicates if seed in (None, replicate.seed)]
-    done = [one for one in asked if one.train in plan.results and plan.results[one.train].outcome == "done"]
-    if done:
-        return done[0]
-    key = str(asked[0].train)
-    address = plan.graph.nodes[key].address.removesuffix(":train")
-    attempts = State.read(study.state).latest([key]).get(key, [])
-    if not attempts:
-        raise LoraError(f"{address} is not trained yet. Train it with: lora apply {study.spec.file}")
-    last = attempts[-1]
-    raise LoraError(f"{address} ended as {last.outcome}, so there is nothing to talk to: {last.message}")
 
 
 def _of_directory(study: Study, run: str) -> Partner:

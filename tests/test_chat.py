@@ -123,7 +123,22 @@ def test_whom_one_cannot_talk_to_is_said(spec: Path) -> None:
     other.write_text(spec.read_text(encoding="utf-8").replace("lora.r = [4]", "lora.r = [2]"), encoding="utf-8")
     absent = lora(other, "rank/r=2", "--prompt", "x")
     assert f"rank/r=2/seed=1 is not trained yet. Train it with: lora apply {other}" in absent.output
+    wild = other.read_text(encoding="utf-8").replace("lora.r = [2]", 'method = ["full"]\ntrain.learning_rate = [1e30]')
+    other.write_text(wild, encoding="utf-8")
+    Study.load(other, spec.parent / ".lora").apply()
+    lost = lora(other, "rank/method=full,learning_rate=1e+30", "--prompt", "x")
+    assert "ended as diverged, so there is nothing to talk to: Training diverged" in lost.output
     assert lora(spec, "rank/r=4", "--json").exit_code == 64
+
+
+def test_an_adapter_cut_to_a_smaller_rank_answers_at_its_address(spec: Path) -> None:
+    cut = spec.parent / "cut.toml"
+    cut.write_text(spec.read_text(encoding="utf-8") + "[truncate]\nranks = [2]\n", encoding="utf-8")
+    study = Study.load(cut, spec.parent / ".lora")
+    study.apply()
+    (address,) = [node.address for node in study.plan().graph.nodes.values() if node.kind == "truncate"]
+    assert set(answers(cut, address)) == {"base", "tuned"}
+    assert answers(cut, address)["base"] == answers(spec, "rank/r=4")["base"]
 
 
 def plain(messages: list[Any], opens: bool) -> str:
