@@ -11,41 +11,45 @@ from typing import Any
 import torch
 
 from lorafile.engine.base import Base, Bases, load_base
-from lorafile.engine.head import draw_head, kept_head
+from lorafile.engine.head import draw_head
 from lorafile.engine.quantized import unseen_parameters
 from lorafile.engine.randomness import drawn_again, drawn_from, dropout_generators, seed_dropout
 from lorafile.engine.request import Request
+from lorafile.engine.starting import as_plain_lora, given_back, started, stored_settings
+from lorafile.engine.tokens import Tokens
 from lorafile.errors import NodeError
 
 
 @contextlib.contextmanager
-def new_adapter(base: Base, request: Request) -> Iterator[Any]:
-    """Put a new adapter on the base, drawn from the replicate's own seed; the base is bare again afterwards."""
-    from peft import LoraConfig, get_peft_model
+def new_adapter(base: Base, request: Request, tokens: Tokens, steps: int) -> Iterator[Any]:
+    """Put a new adapter on the base, drawn from the replicate's own seed; the base is bare again afterwards.
 
-    settings, task = request.settings["adapter"], request.settings["model"].get("task_type", "CAUSAL_LM")
-    config = LoraConfig(**{key: value for key, value in settings.items() if key != "method"}, task_type=task)
+    :param tokens: the train split, which some initialisations look at
+    :param steps: optimizer steps of the run
+    """
+    settings = request.settings["adapter"]
     seed = request.settings.get("seed", 0)  # a profile has none
     draw_head(base.model, request.settings, seed)
-    with kept_head(base.model):
-        with peft_errors(), drawn_from(seed, "initialisation"):
-            model = get_peft_model(base.model, config)
+    with given_back(base.model, settings):
+        with peft_errors(settings["method"]), drawn_from(seed, "initialisation"):
+            model = started(base, request, tokens, steps)
         seed_dropout(model, seed, base.device)
-        try:
-            yield model
-        finally:
-            model.unload()
-            base.model.requires_grad_(False)
+        yield model
 
 
 def save_adapter(model: Any, request: Request, out: Path) -> list[str]:
-    """Write an adapter as PEFT writes it; equal adapters give equal bytes."""
-    model.save_pretrained(out, save_embedding_layers=False)
+    """Write an adapter as PEFT writes it, to fit the original base; equal adapters give equal bytes."""
+    with _peft_warnings():
+        model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)
     file = out / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
+    if hasattr(model, "beginning"):
+        as_plain_lora(model, out, config)
     config["base_model_name_or_path"] = request.paths["model_name"]
-    for name in ("target_modules", "exclude_modules", "modules_to_save"):
+    if config.get("tokenizer_name_or_path"):
+        config["tokenizer_name_or_path"] = request.paths["model_name"]
+    for name in ("target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"):
         if isinstance(config.get(name), list):
             config[name].sort()
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -78,14 +82,12 @@ def stored_adapter(base: Base, files: dict[str, str]) -> Iterator[Any]:
     """
     from peft import PeftModel
 
-    with kept_head(base.model), as_directory(files) as directory:
-        with peft_errors():
+    stored = stored_settings(files)
+    with as_directory(files) as directory, given_back(base.model, stored):
+        with peft_errors(str(stored.get("peft_type", "adapter")).lower()):
             model = PeftModel.from_pretrained(base.model, directory)
-        try:
-            _check_complete(model, Path(directory) / "adapter_model.safetensors")
-            yield model.eval()
-        finally:
-            model.unload()
+        _check_complete(model, Path(directory) / "adapter_model.safetensors")
+        yield model.eval()
 
 
 def _check_complete(model: Any, file: Path) -> None:
@@ -120,17 +122,25 @@ def tuned(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
 
 
 @contextlib.contextmanager
-def peft_errors() -> Iterator[None]:
-    """Turn what PEFT says against settings into a sentence."""
+def _peft_warnings() -> Iterator[None]:
+    """Keep off what PEFT says to people at a keyboard: what matters of it is an error here, or in a spec's checks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)
+        # AdaLoRA keeps what it found in a setting that PEFT's other methods read
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys", category=RuntimeWarning)
+        # peft 0.21 uses a name that transformers 5.23 gave up; nothing that we or the user could change
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
+
+
+@contextlib.contextmanager
+def peft_errors(method: str = "lora") -> Iterator[None]:
+    """Turn what PEFT says against a method's settings into a sentence."""
     try:
-        with warnings.catch_warnings():
-            # peft 0.21 uses a name that transformers 5.23 gave up; nothing that we or the user could change
-            warnings.filterwarnings(
-                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
-            )
+        with _peft_warnings():
             yield
-    except (ValueError, TypeError, KeyError) as error:
-        raise NodeError(f"lora: PEFT refuses these settings on this model: {error}") from error
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise NodeError(f"{method}: PEFT refuses these settings on this model: {error}") from error
     except RuntimeError as error:
         if "size mismatch" not in str(error):
             raise

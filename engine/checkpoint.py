@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from lorafile.engine.environment import device_class, installed
 from lorafile.engine.fingerprint import parts, tensor_sums
+from lorafile.engine.methods import allocation, restore_allocation
 from lorafile.engine.randomness import dropout_generators
 from lorafile.engine.running import Damaged, read_manifest, sync_directory, write_manifest
 
@@ -97,6 +98,7 @@ def _state(trained: Trained) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
                 tensors[f"optimizer.{index}.{name}"] = value
             else:
                 numbers.setdefault(str(index), {})[name] = value
+    tensors |= {f"allocation.{name}": value for name, value in allocation(trained.model).items()}
     tensors |= {f"random.{name}": state for name, state in _random_states(trained.model).items()}
     plain = {
         "groups": optimizer["param_groups"],
@@ -121,6 +123,10 @@ def _restore(trained: Trained, tensors: dict[str, torch.Tensor], plain: dict[str
         for name, tensor in own.items():
             tensor.copy_(saved[name])
     trained.optimizer.load_state_dict(_optimizer_state(trained, tensors, plain))
+    known = {
+        name.removeprefix("allocation."): value for name, value in tensors.items() if name.startswith("allocation.")
+    }
+    restore_allocation(trained.model, known)
     trained.schedule.load_state_dict(plain["schedule"])
     trained.scaler.load_state_dict(plain["scaler"])
     version, words, gauss = plain["python"]

@@ -14,6 +14,7 @@ from transformers import (
 
 from lorafile.engine.base import Base
 from lorafile.engine.batches import Batch
+from lorafile.engine.methods import virtual_tokens, with_virtual_tokens
 from lorafile.engine.randomness import derive
 
 Task = dict[str, Any]
@@ -33,9 +34,13 @@ def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int]) ->
 
     :param rows: the examples' numbers, from which their generators are seeded; read only where `do_sample` is true
     """
+    reader, options = model, {}
+    if virtual_tokens(model):
+        reader = base.model
+        batch, options["inputs_embeds"] = with_virtual_tokens(model, batch)
     start = batch.input_ids.shape[1]
     stops = task.get("stop_strings", [])
-    ids = model.generate(
+    ids = reader.generate(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         do_sample=False,
@@ -44,6 +49,7 @@ def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int]) ->
         min_new_tokens=task.get("min_new_tokens", 0),
         logits_processor=_processors(batch, task, rows),
         stopping_criteria=[_Ended(base.tokenizer, start, stops)] if stops else [],
+        **options,
     )
     texts: list[str] = base.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
     return [_until(text, stops) for text in texts]

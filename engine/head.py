@@ -1,7 +1,5 @@
 """Classification heads: one score for each class, read at the last token of a text."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -46,17 +44,6 @@ def in_float32(model: Any) -> None:
 
 def _cast(head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return tuple(one.to(next(head.parameters()).dtype) for one in inputs)
-
-
-@contextlib.contextmanager
-def kept_head(model: Any) -> Iterator[None]:
-    """Give a model its own head back after this: PEFT leaves the one that it trained."""
-    head = getattr(model, NAME, None)
-    try:
-        yield
-    finally:
-        if head is not None:
-            setattr(model, NAME, head)
 
 
 def draw_head(model: Any, settings: dict[str, Any], seed: int) -> None:

@@ -8,6 +8,7 @@ from torch.nn import functional
 from lorafile.engine.batches import Batch
 from lorafile.engine.head import class_logits
 from lorafile.engine.loading import takes
+from lorafile.engine.methods import virtual_tokens
 
 _PIECE = 1024  # supervised tokens
 
@@ -20,13 +21,14 @@ def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     predicts = torch.zeros_like(batch.supervised)
     predicts[:, :-1] = batch.supervised[:, 1:]  # position t predicts token t + 1
     columns = predicts.any(dim=0).nonzero().flatten()
-    options: dict[str, Any] = {"logits_to_keep": columns} if takes(model, "logits_to_keep") else {}
+    kept = columns + virtual_tokens(model)  # they stand before every text, and are predicted by nothing
+    options: dict[str, Any] = {"logits_to_keep": kept} if takes(model, "logits_to_keep") else {}
     # Position ids separate the documents of a block only where there is no mask (engine/packing.py).
     packed = batch.position_ids is not None
     where = {"position_ids": batch.position_ids} if packed else {"attention_mask": batch.attention_mask}
     logits = model(input_ids=batch.input_ids, **where, use_cache=False, **options).logits
     if not options:  # an older architecture, which computes them all
-        logits = logits[:, columns]
+        logits = logits[:, kept]
     rows, kept = predicts[:, columns].nonzero(as_tuple=True)
     targets = batch.input_ids[rows, columns[kept] + 1]
     return logits[rows, kept].float(), targets, rows

@@ -57,7 +57,7 @@ def merged(settings: dict[str, Any], paths: dict[str, Any], files: dict[str, str
     target = getattr(torch, dtype)
     base = load_base(settings, paths, proven=False)
     dequantize(base.model)
-    with as_directory(files) as directory, peft_errors():
+    with as_directory(files) as directory, peft_errors("merge"):
         model = PeftModel.from_pretrained(base.model, directory)
         if model.active_peft_config.is_prompt_learning:
             raise NodeError("merge: a prompt is no change of the weights, so there is nothing to merge.")

@@ -40,7 +40,7 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
     _synchronise(base)
     figures["load_seconds"] = time.perf_counter() - started
     _note(figures, "load", base, LiveTensors(base.model) if device.type == "cpu" else None)
-    with _adapted(base, request) as model:
+    with _adapted(base, request, tokens) as model:
         if request.settings["adapter"]["method"] != "none":
             with checkpointed(model, request.settings["training"].get("gradient_checkpointing", False)):
                 figures |= _train(base, model, units(tokens, model)[0], request, report)
@@ -64,13 +64,14 @@ def _loaded(request: Request) -> Base:
 
 
 @contextlib.contextmanager
-def _adapted(base: Base, request: Request) -> Iterator[Any]:
+def _adapted(base: Base, request: Request, tokens: Tokens) -> Iterator[Any]:
     files = request.inputs.get("adapter", {})
     if "adapter_config.json" in files:
         with stored_adapter(base, files) as model:
             yield model
-    elif request.settings["adapter"]["method"] == "lora":
-        with new_adapter(base, request) as model:
+    elif request.settings["adapter"]["method"] not in ("full", "none"):
+        protocol = request.settings["profile"]
+        with new_adapter(base, request, tokens, protocol["warmup_steps"] + protocol["steps"]) as model:
             yield model
     else:
         base.model.requires_grad_(request.settings["adapter"]["method"] == "full")

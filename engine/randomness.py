@@ -70,8 +70,9 @@ def seed_dropout(model: nn.Module, seed: int, device: torch.device) -> None:
     """Give every dropout of the model's adapters the adapter's own generator: one for each device that it lies on."""
     generators = {device: torch.Generator(device=device).manual_seed(derive(seed, "dropout"))}
     for module in model.modules():
-        dropouts = getattr(module, "lora_dropout", None)
-        if isinstance(dropouts, nn.ModuleDict):
+        for kind, dropouts in module.named_children():  # lora_dropout, vera_dropout
+            if not (kind.endswith("_dropout") and isinstance(dropouts, nn.ModuleDict)):
+                continue
             place = next((parameter.device for parameter in module.parameters()), device)
             if place not in generators:
                 purpose = f"dropout:{len(generators)}"

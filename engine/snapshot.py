@@ -1,4 +1,4 @@
-"""Write `specs/snapshot.json`: what the installed peft and bitsandbytes settings are called, their types and defaults.
+"""Write `specs/snapshot.json`: what the settings of peft and bitsandbytes are called, their types and defaults.
 
 Specs are validated against this file, so that a machine without torch plans the same keys. Make it again with
 `python -m lorafile.engine.snapshot specs/snapshot.json`.
@@ -9,10 +9,26 @@ import inspect
 import json
 import sys
 import typing
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+# The config class of each method, and of what a setting of `LoraConfig` may hold.
+CONFIGS = (
+    "LoraConfig",
+    "IA3Config",
+    "VeraConfig",
+    "AdaLoraConfig",
+    "LoHaConfig",
+    "LoKrConfig",
+    "PromptTuningConfig",
+    "LNTuningConfig",
+    "LoftQConfig",
+    "EvaConfig",
+    "CordaConfig",
+    "LoraGAConfig",
+)
 _INTERNAL = {
     "task_type",
     "peft_type",
@@ -27,14 +43,16 @@ _INTERNAL = {
 }
 
 
-def lora_fields() -> dict[str, dict[str, Any]]:
-    """Return name -> {type, default, help} for each setting of `peft.LoraConfig` that a spec may name."""
+def peft_fields(name: str) -> dict[str, dict[str, Any]]:
+    """Return setting -> {type, default, help} of one of peft's config classes, without what only PEFT itself sets."""
     import peft
+    import peft.tuners.lora.config as inner
 
-    hints = typing.get_type_hints(peft.LoraConfig)
+    config = getattr(peft, name, None) or getattr(inner, name)
+    hints = typing.get_type_hints(config)
     fields = {}
-    for field in dataclasses.fields(peft.LoraConfig):
-        if field.name in _INTERNAL:
+    for field in dataclasses.fields(config):
+        if field.name in _INTERNAL or not field.init:
             continue
         help_text = " ".join(str(field.metadata.get("help", "")).split())
         fields[field.name] = {"type": _spell(hints[field.name]), "default": _default(field), "help": help_text}
@@ -56,7 +74,7 @@ def bnb_fields() -> dict[str, dict[str, Any]]:
 
 def _default(field: "dataclasses.Field[Any]") -> Any:
     if field.default is not dataclasses.MISSING:
-        return field.default
+        return field.default.value if isinstance(field.default, Enum) else field.default
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else None
 
 
@@ -72,13 +90,16 @@ def _spell(hint: Any) -> str:
         return f"{origin.__name__}[{', '.join(_spell(arg) for arg in args)}]"
     if hint is dict or dataclasses.is_dataclass(hint):
         return "dict[str, Any]"
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return f"Literal[{', '.join(repr(member.value) for member in hint)}]"
     return "None" if hint is type(None) else str(hint.__name__)
 
 
 def snapshot() -> dict[str, Any]:
     """Return the snapshot of the installed versions."""
     versions = {name: version(name) for name in ("peft", "transformers")}
-    return {"versions": versions, "LoraConfig": lora_fields(), "BitsAndBytesConfig": bnb_fields()}
+    configs = {name: peft_fields(name) for name in CONFIGS}
+    return {"versions": versions, **configs, "BitsAndBytesConfig": bnb_fields()}
 
 
 if __name__ == "__main__":

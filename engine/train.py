@@ -18,6 +18,7 @@ from lorafile.engine.journal import Journal, journal
 from lorafile.engine.lines import write_lines
 from lorafile.engine.loss import summed_loss
 from lorafile.engine.memory import is_out_of_memory
+from lorafile.engine.methods import after_step, penalty
 from lorafile.engine.packing import Blocks, units
 from lorafile.engine.randomness import drawn_from
 from lorafile.engine.request import Done, Report, Request
@@ -39,18 +40,21 @@ def train(request: Request, out: Path, bases: Bases, report: Report) -> Done:
 
 
 def _attempt(request: Request, out: Path, bases: Bases, kept: Journal) -> Done:
+    documents = load_tokens(request, "train")
     if request.settings["adapter"]["method"] == "full":
         bases.drop()
         base = load_base(request.settings, request.paths)
         base.model.requires_grad_(True)
         draw_head(base.model, request.settings, request.settings["seed"])
-        return _train(base, base.model, request, out, kept)
-    with bases.proven(request.settings, request.paths) as base, new_adapter(base, request) as model:
-        return _train(base, model, request, out, kept)
+        return _train(base, base.model, documents, request, out, kept)
+    with bases.proven(request.settings, request.paths) as base:
+        steps = total_steps(len(units(documents, base.model)[0]), request.settings["training"])
+        with new_adapter(base, request, documents, steps) as model:
+            return _train(base, model, documents, request, out, kept)
 
 
-def _train(base: Base, model: Any, request: Request, out: Path, kept: Journal) -> Done:
-    tokens, unpacked = units(load_tokens(request, "train"), model)
+def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Path, kept: Journal) -> Done:
+    tokens, unpacked = units(documents, model)
     settings = request.settings["training"]
     curve = Curve()
     with drawn_from(request.settings["seed"], "training"), checkpointed(model, settings["gradient_checkpointing"]):
@@ -89,7 +93,7 @@ def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve
     steps = total_steps(len(tokens), settings)
     stepper = Stepper(base, model, settings, steps)
     done = kept.begin(stepper, curve, steps)
-    stepper.parts = kept.parts
+    stepper.parts, stepper.count = kept.parts, done
     batches = islice(step_batches(tokens, settings, request.settings["seed"]), done, steps)
     for number, (epoch, group) in enumerate(batches, done + 1):
         rate = stepper.schedule.get_last_lr()[0]
@@ -113,6 +117,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=settings["fp16"])
         self.vocabulary = guesses(model)
         self.parts = 1
+        self.count = 0
 
     def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:
         """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
@@ -128,11 +133,16 @@ class Stepper:
             loss += float(part.detach())
             curve.tokens += batch.tokens
         curve.supervised += supervised
+        extra = penalty(self.model)
+        if extra is not None:
+            self.scaler.scale(extra).backward()
         self.scaler.unscale_(self.optimizer)
         limit = self.settings["max_grad_norm"] or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.count += 1
+        after_step(self.model, self.count)
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         return loss, norm
@@ -164,17 +174,35 @@ def step_batches(tokens: Tokens | Blocks, settings: dict[str, Any], seed: int) -
 
 
 def make_optimizer(model: Any, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """Return AdamW over what is trainable; biases and norms do not decay."""
+    """Return AdamW over what is trainable; biases, norms and IA³'s factors do not decay."""
+    if settings.get("loraplus_lr_ratio"):
+        return _loraplus(model, settings)
     decaying: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            flat = name.endswith("bias") or parameter.ndim < 2
+            flat = name.endswith("bias") or parameter.ndim < 2 or ".ia3_l." in name
             (others if flat else decaying).append(parameter)
     groups = [{"params": decaying, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings["learning_rate"],
+        betas=(settings["adam_beta1"], settings["adam_beta2"]),
+        eps=settings["adam_epsilon"],
+        fused=True,
+    )
+
+
+def _loraplus(model: Any, settings: dict[str, Any]) -> torch.optim.Optimizer:
+    """Return AdamW with the groups of LoRA+ (arXiv 2402.12354), as PEFT makes them: B learns at a rate of its own."""
+    from peft.optimizers import create_loraplus_optimizer
+
+    return create_loraplus_optimizer(
+        model,
+        torch.optim.AdamW,
+        lr=settings["learning_rate"],
+        loraplus_lr_ratio=settings["loraplus_lr_ratio"],
+        loraplus_weight_decay=settings["weight_decay"],
         betas=(settings["adam_beta1"], settings["adam_beta2"]),
         eps=settings["adam_epsilon"],
         fused=True,

@@ -14,6 +14,8 @@ from lorafile.engine.environment import gpus
 from lorafile.errors import LoraError
 from lorafile.graph import Graph, GraphNode
 from lorafile.lockfile import ModelLock, identity
+from lorafile.parameters import adapter_parameters
+from lorafile.placement import adapted_modules
 from lorafile.plan import Plan
 from lorafile.sections import largest_rank
 from lorafile.specs import Configuration
@@ -87,7 +89,7 @@ def _small(node: GraphNode, graph: Graph) -> float:
         return 0.1
     configuration = next(c for c in graph.spec.configurations if c.name == node.configuration)
     adapter, lock = graph.sections[node.configuration]["adapter"], graph.lock.models[identity(configuration.model)]
-    return 0.1 + 8 * largest_rank(adapter) * adapter_parameters(adapter, lock.modules, lock.parameters) / _CPU_FLOPS
+    return 0.1 + 8 * largest_rank(adapter) * adapter_parameters(adapter, lock) / _CPU_FLOPS
 
 
 def left(plan: Plan, key: str) -> float:
@@ -131,7 +133,7 @@ class Shape:
         # Packed text is trained block by block.
         examples = int(figures.get("blocks") or figures.get("examples") or count)
         tokens = figures["tokens"] / examples if figures.get("tokens") else mean
-        modules = adapted_modules(adapter, lock.modules)
+        modules = adapted_modules(adapter, lock.modules) if "target_modules" in adapter else []
         return cls(
             model=lock,
             dtype=graph.sections[node.configuration]["model"]["dtype"],
@@ -141,7 +143,7 @@ class Shape:
             heads=text.get("num_attention_heads") or text.get("n_head") or 1,
             vocabulary=text.get("vocab_size") or 1,
             linear=sum(rows * columns for rows, columns in lock.modules.values()),
-            adapter=adapter_parameters(adapter, lock.modules, lock.parameters),
+            adapter=adapter_parameters(adapter, lock),
             targets=sum(min(lock.modules[name]) for name in modules),
             tokens=tokens,
             longest=int(figures.get("longest") or longest),
@@ -166,29 +168,6 @@ def _guess(
         count, characters = settings["rows"]["stop"] - settings["rows"]["start"], data.characters[source]
     mean, longest = (min(settings["max_length"], size / _CHARACTERS + _TEMPLATE) for size in characters)
     return count, mean, longest
-
-
-def adapted_modules(adapter: dict[str, Any], modules: dict[str, list[int]]) -> list[str]:
-    """Return the modules that an adapter is put on, as PEFT chooses them."""
-    if adapter["method"] != "lora":
-        return []
-    names, layers = adapter["target_modules"], adapter.get("layers_to_transform")
-    found = [module for module in modules if any(module == name or module.endswith(f".{name}") for name in names)]
-    if layers is None:
-        return found
-    return [module for module in found if next(int(part) for part in module.split(".") if part.isdigit()) in layers]
-
-
-def adapter_parameters(adapter: dict[str, Any], modules: dict[str, list[int]], total: int) -> int:
-    """Return the trainable parameters of a method: r (in + out) for each adapted matrix; all of them for `full`."""
-    if adapter["method"] == "full":
-        return total
-    ranks = adapter.get("rank_pattern", {})
-    size = 0
-    for module in adapted_modules(adapter, modules):
-        rank = next((r for pattern, r in ranks.items() if re.fullmatch(rf"(.*\.)?({pattern})", module)), adapter["r"])
-        size += rank * sum(modules[module]) + (modules[module][0] if adapter.get("use_dora") else 0)
-    return size
 
 
 def memory(node: GraphNode, shape: Shape) -> dict[str, float]:

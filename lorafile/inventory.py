@@ -56,11 +56,13 @@ class Header:
 class Inventory:
     """What a checkpoint holds.
 
-    :ivar modules: linear layers inside its blocks: dotted name -> weight shape as its own type of layer stores it
+    :ivar modules: linear layers inside its blocks: dotted name -> [out, in], however the layer stores its weight
+    :ivar tensors: every other tensor (norms, biases, embeddings, head): dotted name -> shape
     :ivar parameters: how many weights there are, packed ones counted one by one
     """
 
     modules: dict[str, list[int]]
+    tensors: dict[str, list[int]]
     parameters: int
 
 
@@ -76,8 +78,16 @@ def inventory(tensors: dict[str, Header], quantization: dict[str, Any] | None) -
             shapes[f"{module}.weight"] = _shape(module, name, tensors, quantization or {})
         elif not quantization or not (name.endswith(_BESIDE) or ".quant_state." in name):
             shapes.setdefault(name, tensors[name].shape)
-    modules = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if _is_linear(name, shape)}
-    return Inventory(dict(sorted(modules.items())), sum(prod(shape) for shape in shapes.values()))
+    linear = {name.removesuffix(".weight") for name, shape in shapes.items() if _is_linear(name, shape)}
+    modules = {module: _turned(module, shapes) for module in sorted(linear)}
+    others = {name: shape for name, shape in sorted(shapes.items()) if name.removesuffix(".weight") not in linear}
+    return Inventory(modules, others, sum(prod(shape) for shape in shapes.values()))
+
+
+def _turned(module: str, shapes: dict[str, list[int]]) -> list[int]:
+    """Return [out, in]: GPT-2's Conv1D stores (in, out), and the length of its bias tells."""
+    out, into = shapes[f"{module}.weight"]
+    return [into, out] if shapes.get(f"{module}.bias") == [into] != [out] else [out, into]
 
 
 def _is_linear(name: str, shape: list[int]) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ class ModelLock:
 
     :ivar weights: digest over the weight files; `config`, `tokenizer`: over those files
     :ivar settings: config.json
-    :ivar modules: linear layers inside its blocks: dotted name -> weight shape
+    :ivar modules: linear layers inside its blocks: dotted name -> [out, in], however the layer stores its weight
+    :ivar tensors: every other tensor (norms, biases, embeddings, head): dotted name -> shape
     :ivar parameters: how many, and `bytes` on disk
     """
 
@@ -49,6 +50,16 @@ class ModelLock:
     bytes: int
     settings: dict[str, Any]
     modules: dict[str, list[int]]
+    tensors: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def norms(self) -> list[str]:
+        """Its norms: the modules of which the weight is a vector."""
+        return [
+            name.removesuffix(".weight")
+            for name, shape in self.tensors.items()
+            if name.endswith(".weight") and len(shape) == 1
+        ]
 
 
 @dataclass(frozen=True)
@@ -156,6 +167,7 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
         bytes=sum(file.stat().st_size for file in weights),
         settings=settings,
         modules=found.modules,
+        tensors=found.tensors,
     )
 
 

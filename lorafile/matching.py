@@ -7,10 +7,10 @@ from typing import Any
 
 from lorafile.checkpoint import ABOUT, check_fits, lora_shapes
 from lorafile.errors import LoraError, NodeError
-from lorafile.forecast import adapted_modules
 from lorafile.foreign import ForeignRun, rate_fits
 from lorafile.graph import Graph
 from lorafile.lockfile import ModelLock, identity, lock_model
+from lorafile.placement import adapted_modules
 from lorafile.specs import Configuration
 from lorafile.specs.modules import target_names
 from lorafile.specs.problems import near

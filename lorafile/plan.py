@@ -170,6 +170,7 @@ class _Maker:
             if self.decided[key][0] is Action.RUN and node.kind not in ("train", "profile"):
                 return f"follows {self.graph.nodes[key].address}"
         wanted = flat(node)
+        method = str(wanted.get("adapter.method", "lora"))
         best: tuple[tuple[int, float], str, list[str]] | None = None
         for other, settings, address in self._finished_nodes(node.kind):
             differing = [name for name in wanted.keys() | settings.keys() if wanted.get(name) != settings.get(name)]
@@ -180,7 +181,7 @@ class _Maker:
                 best = (
                     distance,
                     address,
-                    [describe(name, settings.get(name), wanted.get(name)) for name in sorted(differing)],
+                    [describe(name, settings.get(name), wanted.get(name), method) for name in sorted(differing)],
                 )
         if best is None:
             return "nothing like it is finished"
@@ -245,9 +246,13 @@ def flat(node: GraphNode | Node) -> dict[str, Any]:
     return found
 
 
-def describe(name: str, before: Any, after: Any) -> str:
-    """Return `lora.r 8 → 16`; digests and keys are only named."""
-    label = name.replace("adapter.", "lora.").replace("training.", "train.")
+def describe(name: str, before: Any, after: Any, method: str = "lora") -> str:
+    """Return `lora.r 8 → 16`; digests and keys are only named.
+
+    :param method: the method whose settings an adapter's are
+    """
+    label = "method" if name == "adapter.method" else name.replace("adapter.", f"{method}.")
+    label = label.replace("training.", "train.")
     if any(isinstance(value, str) and len(value) == 64 for value in (before, after)):
         return f"other {label}"
     return f"{label} {_short(before)} → {_short(after)}"

@@ -8,12 +8,16 @@ import rfc8785
 from lorafile.datalock import DataLock
 from lorafile.engine.columns import detect
 from lorafile.engine.labels import classes
+from lorafile.equal_parameters import matched
 from lorafile.errors import NodeError
 from lorafile.heads import head
 from lorafile.lockfile import Lock, ModelLock, identity
+from lorafile.parameters import adapter_parameters
+from lorafile.placement import placed
 from lorafile.specs import Configuration
 from lorafile.specs.data_settings import DataTable
-from lorafile.specs.modules import layer_indexes, target_names
+from lorafile.specs.lora_settings import REWRITING
+from lorafile.specs.methods import METHODS
 from lorafile.specs.snapshot import snapshot
 from lorafile.specs.train_settings import EXECUTION
 from lorafile.splits import Rows
@@ -43,11 +47,12 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
         "adapter": {"method": configuration.method},
     }
     if configuration.adapter is not None:
-        lora = dict(configuration.adapter)
-        lora["target_modules"] = target_names(lora["target_modules"], model.modules)
-        if isinstance(lora["layers_to_transform"], str):
-            lora["layers_to_transform"] = _layers(lora["layers_to_transform"], model)
-        sections["adapter"] |= _without_off(lora)
+        sections["adapter"] |= _adapter(configuration, model)
+        if configuration.matched is not None:
+            first = configuration.matched
+            wanted = resolved_sections(first, lock)["adapter"]
+            parameters = adapter_parameters(wanted, lock.models[identity(first.model)])
+            sections["adapter"] = matched(sections["adapter"], model, parameters, configuration.alpha_of_rank)
     if configuration.train is not None:
         sections["training"] = {
             key: value
@@ -93,6 +98,14 @@ def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, A
         )
     if configuration.method == "full":
         raise NodeError(f"method: {path} is quantized already ({own}), and cannot be fine-tuned in full.")
+    method = METHODS.get(configuration.method)
+    if method is not None and not method.on_quantized:
+        raise NodeError(f"method: {path} is quantized already ({own}), and PEFT has no {method.title} for such a base.")
+    start = (configuration.adapter or {}).get("init_lora_weights")
+    if str(start).startswith((*REWRITING, "mica", "orthogonal", "loftq")):
+        raise NodeError(
+            f'lora.init_lora_weights: "{start}" begins from full weights, and {path} is quantized already ({own}).'
+        )
     if wanted is None or (asked == own and own in ("gptq", "awq")):  # these two take a kernel for their checkpoints
         return wanted
     raise NodeError(
@@ -102,24 +115,17 @@ def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, A
 
 
 def largest_rank(adapter: dict[str, Any]) -> int:
-    """Return the largest rank that an adapter's section gives any module."""
-    ranks: list[int] = [adapter["r"], *adapter.get("rank_pattern", {}).values()]
+    """Return the largest rank that an adapter's section gives any module; 1 where its method has none."""
+    ranks: list[int] = [adapter.get("r") or adapter.get("init_r") or 1, *adapter.get("rank_pattern", {}).values()]
     return max(ranks)
 
 
-def _layers(word: str, model: ModelLock) -> list[int]:
-    """Return the layers of a word; an empty list would mean every layer to PEFT."""
-    layers = layer_indexes(word, layer_count(model.modules))
-    if not layers:
-        raise NodeError(
-            f'lora.layers_to_transform: "{word}" holds no layer of a model that has {layer_count(model.modules)}.'
-        )
-    return layers
-
-
-def layer_count(modules: dict[str, list[int]]) -> int:
-    """Return the number of numbered blocks of a model."""
-    return 1 + max((next(int(part) for part in name.split(".") if part.isdigit()) for name in modules), default=-1)
+def _adapter(configuration: Configuration, model: ModelLock) -> dict[str, Any]:
+    """Return a method's settings as its model decides them, without what is off."""
+    settings = placed(configuration.method, configuration.adapter or {}, model)
+    defaults = snapshot()[METHODS[configuration.method].config]
+    # What is off is left out, so that a setting that a new PEFT adds, off by default, changes no key.
+    return {name: value for name, value in settings.items() if not _is_off(value, defaults[name]["default"])}
 
 
 def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
@@ -137,15 +143,9 @@ def section_digest(section: Any) -> str:
     return known[1]
 
 
-def _is_off(name: str, value: Any) -> bool:
+def _is_off(value: Any, default: Any) -> bool:
     """Return whether a setting is off: unset, empty, or false where PEFT's own default is not true."""
-    by_default_on = snapshot()["LoraConfig"][name]["default"] is True
-    return value is None or value in ([], {}) or (value is False and not by_default_on)
-
-
-def _without_off(settings: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what is off, so that a setting that a new PEFT adds, off by default, changes no key."""
-    return {name: value for name, value in settings.items() if not _is_off(name, value)}
+    return value is None or value in ([], {}) or (value is False and default is not True)
 
 
 def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split: str) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 import json
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lorafile.lockfile import identity
+from lorafile.parameters import adapter_parameters
 from lorafile.plan import Action, Change, Plan
 
 if TYPE_CHECKING:
@@ -128,7 +130,8 @@ def _needs(plan: Plan, full: bool) -> Table:
     table = Table(
         box=None, pad_edge=False, header_style="bold", title="What they need", title_justify="left", title_style="bold"
     )
-    for title in ("configuration", "adapter", "on", "quantization", "rate", "peak memory", "fits", "time for a seed"):
+    titles = ("configuration", "adapter", "on", "parameters", "quantization", "rate", "peak memory", "fits")
+    for title in (*titles, "time for a seed"):
         table.add_column(title, overflow="fold")
     named = dict.fromkeys(change.configuration for change in plan.work if change.kind != "prepare")
     for number, name in enumerate(named):
@@ -155,11 +158,11 @@ def _need(plan: Plan, name: str) -> list[str]:
     fits = [change.forecast["fits"] for change in mine if change.forecast and "fits" in change.forecast]
     first = [change for change in mine if change.seed == mine[0].seed]
     for_a_seed = sum((change.forecast or {}).get("seconds", 0.0) for change in first if change.kind != "profile")
-    what = f"r={adapter['r']} alpha={adapter['lora_alpha']}" if adapter["method"] == "lora" else adapter["method"]
     return [
         name,
-        what,
+        _what(adapter),
         _targets(plan, name),
+        _parameters(plan, name),
         quantization_name(sections["quantization"]),
         f"{sections['training']['learning_rate']:g}" if "training" in sections else "",
         size(max(peaks)) if peaks else "",
@@ -168,10 +171,33 @@ def _need(plan: Plan, name: str) -> list[str]:
     ]
 
 
+def _parameters(plan: Plan, name: str) -> str:
+    """Return how many parameters a configuration trains."""
+    configuration = next(c for c in plan.graph.spec.configurations if c.name == name)
+    lock = plan.graph.lock.models[identity(configuration.model)]
+    count = adapter_parameters(plan.graph.sections[name]["adapter"], lock)
+    return f"{count:,}" if count else ""
+
+
+def _what(adapter: dict[str, Any]) -> str:
+    """Return `r=16 alpha=32`, with the method's name where it is not LoRA; its rank is the solved one."""
+    from lorafile.specs.methods import METHODS
+
+    method = METHODS.get(adapter["method"])
+    if method is None:
+        return str(adapter["method"])
+    words = [] if adapter["method"] == "lora" else [adapter["method"]]
+    words += [f"r={adapter[method.rank]}"] if method.rank else []
+    words += [f"alpha={adapter[method.alpha]}"] if method.alpha else []
+    words += [f"{adapter['num_virtual_tokens']} virtual tokens"] if "num_virtual_tokens" in adapter else []
+    start = adapter.get("init_lora_weights", True)
+    return " ".join([*words, start] if isinstance(start, str) else words)
+
+
 def _targets(plan: Plan, name: str) -> str:
     """Return what an adapter is put on: the spec's own word where it used one; its names stand below the table."""
     adapter = plan.graph.sections[name]["adapter"]
-    if adapter["method"] != "lora":
+    if "target_modules" not in adapter:
         return ""
     word = _words(plan).get(tuple(adapter["target_modules"])) or ", ".join(adapter["target_modules"])
     layers = adapter.get("layers_to_transform")

@@ -8,16 +8,17 @@ from pydantic import ValidationError
 
 from lorafile.specs.configurations import flatten
 from lorafile.specs.lookup import field_at
+from lorafile.specs.methods import METHODS
 from lorafile.specs.positions import Path
 from lorafile.specs.problems import Problems, homes, near, show, unknown_setting
 from lorafile.specs.settings import SpecTables
 from lorafile.specs.train_settings import EXECUTION
 from lorafile.specs.values import NAME, PATTERNS
 
-FACTOR_SECTIONS = ("model", "data", "method", "lora", "full", "none", "quantization", "train")
+FACTOR_SECTIONS = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train")
 MOST_POINTS = 10_000
 REQUIRED: dict[str, dict[str, Any]] = {"study": {"name": "-"}, "model": {"path": "-"}, "data": {"path": "-"}}
-OWN = ("name", "zip", "configurations", "exclude")
+OWN = ("name", "match", "zip", "configurations", "exclude")
 _ALONE = ("method", "quantization")
 
 
@@ -45,12 +46,26 @@ def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None
             for number, value in enumerate(values):
                 _check_value(setting, value, (*path, number), problems)
     zipped = _check_zip(block, lists, where, problems)
+    _check_match(block, lists, where, problems)
     _check_points(block, where, problems)
     count = prod(len(values) for key, values in lists.items() if isinstance(values, list) and key not in zipped[1:])
     if count > MOST_POINTS:
         problems.add(where, f"names {count} points, more than {MOST_POINTS}; its lists multiply")
     if not lists and not block.get("configurations"):
         problems.add(where, "varies nothing; name a setting with a list of candidates, such as lora.r = [8, 16]")
+
+
+def _check_match(block: dict[str, Any], lists: dict[str, Any], where: Path, problems: Problems) -> None:
+    """Refuse a rank beside a sweep that solves for the rank."""
+    if block.get("match") != "parameters":
+        return
+    why = 'cannot vary in a sweep with match = "parameters", which solves for the rank of each placement'
+    if "lora.r" in lists:
+        problems.add((*where, "lora", "r"), why)
+    rows = block.get("configurations")
+    for number, row in enumerate(rows if isinstance(rows, list) else []):
+        if isinstance(row, dict) and "lora.r" in flatten(row):
+            problems.add((*where, "configurations", number, "lora", "r"), why)
 
 
 def _check_zip(block: dict[str, Any], lists: dict[str, Any], where: Path, problems: Problems) -> list[str]:
@@ -99,7 +114,7 @@ def _check_point(row: dict[str, Any], kind: str, path: Path, problems: Problems)
 def _not_a_factor(setting: str) -> str:
     """Return why a dotted setting cannot vary, or nothing."""
     names = tuple(setting.split("."))
-    known = homes(("lora", "train", "model", "data", "full"))
+    known = homes(("lora", "train", "model", "data", "full", *METHODS))
     if setting == "model.device_map":
         return "cannot be swept; how a base lies on this machine's GPUs changes no result"
     if names[0] == "train" and names[-1] in EXECUTION:

@@ -7,13 +7,17 @@ from itertools import product
 from typing import Any
 
 from lorafile.specs.data_settings import DataTable
+from lorafile.specs.lora_settings import INNER, inner_settings
+from lorafile.specs.methods import METHODS
 from lorafile.specs.quantizations import quantization_settings
 from lorafile.specs.settings import ModelTable, SpecTables
-from lorafile.specs.snapshot import LoraSettings
 from lorafile.specs.train_settings import EXECUTION, FullTable, TrainTable
+from lorafile.specs.values import Settings
 
-_CONFIGURED = ("study", "model", "data", "method", "lora", "full", "none", "quantization", "train")
-_ONE_VALUE = ("quantization", "lora.rank_pattern", "lora.alpha_pattern", "data.columns", "data.labels")
+_CONFIGURED = ("study", "model", "data", "method", *METHODS, "full", "none", "quantization", "train")
+_PATTERNS = tuple(f"{method}.{name}" for method in METHODS for name in ("rank_pattern", "alpha_pattern"))
+_ONE_VALUE = ("quantization", *_PATTERNS, "lora.trainable_token_indices", "data.columns", "data.labels")
+_UNORDERED = ("layers_to_transform", "target_modules", "exclude_modules", "feedforward_modules", "modules_to_save")
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,15 @@ class Configuration:
     train: TrainTable | None
     aliases: tuple[str, ...] = field(default=())
     shots: int = 0  # solved examples in an untuned model's prompts
+    alpha_of_rank: float | None = None  # alpha over rank, where the spec writes it as "2r"
+    matched: "Configuration | None" = field(default=None, repr=False)  # its rank follows this one's parameters
 
     def identity(self) -> str:
         """Return equal text for configurations whose settings are equal, whatever their names."""
         settings = [self.method, self.model.model_dump(), self.data.model_dump(), self.quantization, self.adapter]
         train = self.train and self.train.model_dump(exclude=set(EXECUTION))
-        return json.dumps([*settings, train, self.shots], sort_keys=True)
+        match = self.matched and [self.matched.identity(), self.alpha_of_rank]
+        return json.dumps([*settings, train, self.shots, match], sort_keys=True)
 
 
 def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) -> Configuration:
@@ -59,12 +66,25 @@ def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) 
         model=spec.model,
         data=spec.data,
         quantization=quantization_settings(spec.quantization),
-        adapter=lora_settings(spec.lora) if spec.method == "lora" else None,
-        train=train_settings(spec.train, spec.full if spec.method == "full" else None, swept)
-        if spec.method != "none"
-        else None,
+        adapter=adapter_settings(spec.method, getattr(spec, spec.method)) if spec.method in METHODS else None,
+        train=_train_of(spec, swept) if spec.method != "none" else None,
         shots=spec.none.shots if spec.method == "none" else 0,
+        alpha_of_rank=_alpha_of_rank(spec),
     )
+
+
+def _train_of(spec: SpecTables, swept: dict[str, Any]) -> TrainTable:
+    """Return a configuration's training settings; LoRA+ only where there are B matrices."""
+    settings = train_settings(spec.train, spec.full if spec.method == "full" else None, swept)
+    if spec.method in METHODS and METHODS[spec.method].second_matrix:
+        return settings
+    return settings.model_copy(update={"loraplus_lr_ratio": None})
+
+
+def _alpha_of_rank(spec: SpecTables) -> float | None:
+    method = METHODS.get(spec.method)
+    alpha = getattr(getattr(spec, spec.method), method.alpha) if method and method.alpha else None
+    return float(alpha.removesuffix("r") or 1) if isinstance(alpha, str) else None
 
 
 def _one_rate(tables: dict[str, Any]) -> dict[str, Any]:
@@ -84,19 +104,31 @@ def with_setting(tables: dict[str, Any], setting: str, value: Any) -> dict[str, 
     return {**tables, head: with_setting(inner if isinstance(inner, dict) else {}, rest, value)}
 
 
-def lora_settings(table: LoraSettings) -> dict[str, Any]:
-    """Return the adapter's settings with alpha as a number, and lists whose order means nothing in one order."""
-    settings: dict[str, Any] = table.model_dump()
-    alpha = settings["lora_alpha"]
-    if isinstance(alpha, str):
-        alpha = float(alpha.removesuffix("r") or 1) * settings["r"]
-    settings["lora_alpha"] = int(alpha) if float(alpha).is_integer() else float(alpha)
-    if isinstance(settings["layers_to_transform"], int):
+def adapter_settings(name: str, table: Settings) -> dict[str, Any]:
+    """Return an adapter's settings with alpha as a number, and lists whose order means nothing in one order."""
+    method, settings = METHODS[name], table.model_dump()
+    if method.alpha:
+        alpha = settings[method.alpha]
+        if isinstance(alpha, str):
+            alpha = float(alpha.removesuffix("r") or 1) * settings[method.rank]
+        settings[method.alpha] = whole(alpha)
+    for setting in INNER:  # what an initialisation has of its own, where it is the one
+        if setting in settings:
+            chosen = settings["init_lora_weights"] == setting.removesuffix("_config")
+            settings[setting] = inner_settings(setting, settings[setting]) if chosen else None
+    if settings.get("prompt_tuning_init", "TEXT") != "TEXT":
+        settings["prompt_tuning_init_text"] = None
+    if isinstance(settings.get("layers_to_transform"), int):
         settings["layers_to_transform"] = [settings["layers_to_transform"]]
-    for name in ("layers_to_transform", "target_modules", "exclude_modules"):
-        if isinstance(settings[name], list):
-            settings[name] = sorted(set(settings[name]))
+    for setting in _UNORDERED:
+        if isinstance(settings.get(setting), list):
+            settings[setting] = sorted(set(settings[setting]))
     return settings
+
+
+def whole(number: float) -> float:
+    """Return a number as an integer where it is one, so that 32 and 32.0 are one setting."""
+    return int(number) if float(number).is_integer() else float(number)
 
 
 def train_settings(train: TrainTable, full: FullTable | None, swept: dict[str, Any]) -> TrainTable:

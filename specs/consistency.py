@@ -36,8 +36,6 @@ def check_tables(tables: SpecTables, raw: dict[str, Any], problems: Problems) ->
     _check_training(tables, problems)
     _check_data(tables.data, problems)
     check_evaluate(tables.evaluate, tables.data, problems)
-    if tables.method == "full" and tables.quantization != "none" and not raw.get("sweep"):
-        problems.add(("quantization",), 'a quantized base cannot be fine-tuned in full; use method = "lora"')
     check_bits(raw.get("quantization"), ("quantization",), problems)
     _check_analyses(tables, raw, problems)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lorafile.errors import Problem, SpecError
 from lorafile.specs.checks import FACTOR_SECTIONS, REQUIRED, check_blocks
+from lorafile.specs.combinations import contradiction, study_contradiction
 from lorafile.specs.configurations import Configuration, flatten, point_name, points, resolve, unite
 from lorafile.specs.consistency import check_tables
 from lorafile.specs.data_settings import DataTable
@@ -181,15 +182,19 @@ def _configurations(raw: dict[str, Any], tables: SpecTables, problems: Problems)
     for index, block in enumerate(tables.sweep):
         sweep = block_name(block)
         exclusions = [flatten(exclusion) for exclusion in block.exclude]
+        members: list[Configuration] = []
         for varied, own_name, where in _block_points(block, index):
             if any(_matches({**written, **varied}, exclusion) for exclusion in exclusions):
                 continue
             name = f"{sweep}/{own_name or point_name(varied) or tables.method}"
             places.setdefault(name, where)
             configuration = _resolved(name, sweep, raw, varied, (problems, where))
-            found += [configuration] if configuration else []
+            members += [configuration] if configuration else []
+        if block.match == "parameters" and not problems.found:
+            members = _matched(members, ("sweep", index), problems)
+        found += members
     if not tables.sweep:
-        found.append(resolve(tables.method, tables.method, raw, {}))
+        found.append(_only(raw, tables, problems))
     elif not found and not problems.found:
         problems.add(("sweep",), "no configuration is left; `exclude` takes every point out")
     united = unite(found)
@@ -209,10 +214,30 @@ def _resolved(
         setting = ".".join(str(part) for part in row["loc"])
         problems.add(where, f"{name}: {setting}: {'is required' if row['type'] == 'missing' else row['msg']}")
         return None
-    if configuration.method == "full" and configuration.quantization is not None:
+    found = contradiction(configuration)
+    if found is not None:
         hint = 'leave the point out, as with exclude = [{ method = "full", quantization = "nf4" }]'
-        problems.add(where, f"{name}: a quantized base cannot be fine-tuned in full; {hint}")
+        problems.add(where, f"{name}: {found[1]}; {hint}")
     return configuration
+
+
+def _only(raw: dict[str, Any], tables: SpecTables, problems: Problems) -> Configuration:
+    """Return the configuration of a study without sweeps, or note where its settings contradict each other."""
+    configuration = resolve(tables.method, tables.method, raw, {})
+    found = study_contradiction(configuration, tables.train.loraplus_lr_ratio)
+    if found is not None:
+        problems.add(*found)
+    return configuration
+
+
+def _matched(found: list[Configuration], where: Place, problems: Problems) -> list[Configuration]:
+    """Return a sweep's configurations, every LoRA placement after the first tied to the first one's parameters."""
+    first = next((configuration for configuration in found if configuration.method == "lora"), None)
+    if first is None:
+        problems.add((*where, "match"), '"parameters" needs a LoRA configuration in this sweep')
+        return found
+    others = (configuration.method == "lora" and configuration is not first for configuration in found)
+    return [replace(c, matched=first) if other else c for c, other in zip(found, others, strict=True)]
 
 
 def _block_points(block: SweepTable, index: int) -> list[tuple[dict[str, Any], str | None, Place]]:

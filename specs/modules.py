@@ -33,7 +33,9 @@ def layer_indexes(word: str, layers: int) -> list[int]:
     return list(range(first, end))
 
 
-def target_names(targets: str | list[str], inventory: Inventory) -> list[str]:
+def target_names(
+    targets: str | list[str], inventory: Inventory, setting: str = "lora.target_modules", kind: str = "linear layers"
+) -> list[str]:
     """Return the shortest names by which PEFT finds exactly the wanted modules, sorted.
 
     Two ways to write the same modules give the same names, so they are the same adapter. PEFT takes a name for every
@@ -42,15 +44,23 @@ def target_names(targets: str | list[str], inventory: Inventory) -> list[str]:
 
     :param targets: `attention`, `mlp`, `all-linear`; a list of these and of names or path endings; any other text is a
         regular expression that has to match a whole path, as in PEFT
+    :param setting: where the targets are named, `kind`: what the inventory holds; both for messages
     :raises NodeError: when something of it is nowhere in the model
     """
-    if isinstance(targets, str):
-        wanted = _group(targets, inventory) if targets in _GROUPS else _matching(targets, inventory)
-    else:
-        wanted = set()
-        for name in targets:
-            wanted |= _group(name, inventory) if name in _GROUPS else _named(name, inventory)
-    return shortest_names(wanted, inventory)
+    return shortest_names(target_modules(targets, inventory, setting, kind), inventory)
+
+
+def target_modules(
+    targets: str | list[str], inventory: Inventory, setting: str = "lora.target_modules", kind: str = "linear layers"
+) -> set[str]:
+    """Return the whole names of the modules that targets stand for; as `target_names`."""
+    try:
+        if isinstance(targets, str):
+            return _group(targets, inventory) if targets in _GROUPS else _matching(targets, inventory)
+        found = [_group(name, inventory) if name in _GROUPS else _named(name, inventory) for name in targets]
+        return set().union(*found)
+    except LookupError as error:
+        raise _unknown(str(error.args[0]), inventory, setting, kind) from error
 
 
 def shortest_names(wanted: set[str], inventory: Iterable[str]) -> list[str]:
@@ -84,7 +94,7 @@ def _endings(module: str) -> list[str]:
 def _group(word: str, inventory: Inventory) -> set[str]:
     found = {module for module in inventory if _GROUPS[word](module)}
     if not found:
-        raise _unknown(f'"{word}" finds nothing in this model', inventory)
+        raise LookupError(f'"{word}" finds nothing in this model')
     return found
 
 
@@ -92,7 +102,7 @@ def _named(name: str, inventory: Inventory) -> set[str]:
     found = {module for module in inventory if module == name or module.endswith(f".{name}")}
     if not found:
         close = near(name, [*leaves(inventory), *_GROUPS])
-        raise _unknown(f'no linear layer of the model is called "{name}"{close}', inventory)
+        raise LookupError(f'no linear layer of the model is called "{name}"{close}')
     return found
 
 
@@ -100,7 +110,7 @@ def _matching(pattern: str, inventory: Inventory) -> set[str]:
     try:
         found = {module for module in inventory if re.fullmatch(pattern, module)}
     except re.error as error:
-        raise NodeError(f'lora.target_modules: "{pattern}" is not a valid regular expression: {error}.') from error
+        raise LookupError(f'"{pattern}" is not a valid regular expression: {error}') from error
     if found:
         return found
     if any(module.endswith(f".{pattern}") for module in inventory):
@@ -108,16 +118,14 @@ def _matching(pattern: str, inventory: Inventory) -> set[str]:
     else:
         hint = near(pattern, [*_GROUPS, *leaves(inventory)])
     words = ", ".join(_GROUPS)
-    raise _unknown(
-        f'"{pattern}" is none of {words}, and as a regular expression it matches no whole path{hint}', inventory
-    )
+    raise LookupError(f'"{pattern}" is none of {words}, and as a regular expression it matches no whole path{hint}')
 
 
-def _unknown(message: str, inventory: Inventory) -> NodeError:
+def _unknown(message: str, inventory: Inventory, setting: str, kind: str) -> NodeError:
     names = leaves(inventory)
     listed = ", ".join(names[:24]) + (", …" if len(names) > 24 else "") if names else "none"
     end = "" if message.endswith("?") else "."
-    return NodeError(f"lora.target_modules: {message}{end} The model's linear layers: {listed}.")
+    return NodeError(f"{setting}: {message}{end} The model's {kind}: {listed}.")
 
 
 def leaves(inventory: Iterable[str]) -> list[str]:

@@ -10,26 +10,15 @@ from pydantic import BaseModel, ValidationError
 
 from lorafile.errors import Problem
 from lorafile.specs.lookup import field_at, table_at
+from lorafile.specs.methods import METHODS, refusal
 from lorafile.specs.positions import Path, Position, locate
 from lorafile.specs.quantizations import TABLES
-from lorafile.specs.snapshot import NOT_YET
 from lorafile.specs.values import PATTERNS
 
 # Where a setting belongs that stands in the wrong table; [full] repeats names of [train], which come first.
 _HOMES = (
-    "study",
-    "model",
-    "data",
-    "lora",
-    "train",
-    "none",
-    "evaluate",
-    "profile",
-    "inspect",
-    "truncate",
-    "merge",
-    "report",
-    "quantization",
+    *("study", "model", "data", "lora", "train", "none", "evaluate", "profile", "inspect", "truncate", "merge"),
+    *("report", "quantization", *METHODS),
 )
 _TOP = ("method", "quantization")
 _KINDS = {
@@ -114,8 +103,9 @@ def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
     :param branch: the table of a union that was meant
     """
     name, where = str(path[-1]), path[:-1]
-    if where == ("lora",) and name in NOT_YET:
-        return "is a setting of peft.LoraConfig that this version cannot train with"
+    refused = refusal(path)
+    if refused:
+        return refused
     table, top = branch or table_at(where), table_at(())
     allowed = list(table.model_fields) if table else []
     if where and top and name in top.model_fields:

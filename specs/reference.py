@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lorafile.specs.methods import METHODS
 from lorafile.specs.schema import Schema, json_schema
 from lorafile.specs.values import PATTERNS
 
@@ -66,14 +67,27 @@ The blocks of a study unite: a configuration that two of them name exists once. 
 aliases. A setting that is itself a list is written as a list of lists:
 `lora.target_modules = [["q_proj", "v_proj"], "attention"]`.
 
-What a method has of its own stands in its table: `[full]` replaces settings of `[train]` where `method = "full"`. A
-sweep wins over both. The untuned row, `method = "none"`, is not trained and reads neither.
+`match = "parameters"` compares placements at one number of trainable parameters instead of one rank. The sweep's first
+LoRA configuration keeps its rank; every other one gets the rank whose trainable parameters come nearest to the first
+one's. An alpha such as `"2r"` follows the solved rank. The plan shows both:
+
+```toml
+[[sweep]]
+name = "placement"
+match = "parameters"
+lora.target_modules = ["all-linear", "attention", "mlp"]
+```
+
+Every method of PEFT that a study may name has a table of its own name, with the settings of PEFT's config class:
+`method = "ia3"` reads `[ia3]`. What a method has of `[train]` of its own stands in its table, too: `[full]` replaces
+settings of `[train]` where `method = "full"`. A sweep wins over both. The untuned row, `method = "none"`, is not
+trained and reads neither.
 """
 _ORDER = (
     "study",
     "model",
     "data",
-    "lora",
+    *METHODS,
     "full",
     "quantization",
     "train",
@@ -123,7 +137,7 @@ def _sections(name: str, setting: Schema, definitions: dict[str, Schema]) -> lis
 
 
 def _is_swept(key: str, name: str) -> bool:
-    return name == "sweep" and key not in ("name", "zip", "configurations", "exclude")
+    return name == "sweep" and key not in ("name", "match", "zip", "configurations", "exclude")
 
 
 def _tables(setting: Schema, definitions: dict[str, Schema]) -> list[Schema]:

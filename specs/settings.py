@@ -7,8 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from lorafile.specs.adapter_settings import InspectTable, MergeTable, TruncateTable
 from lorafile.specs.data_settings import DataTable
 from lorafile.specs.evaluate_settings import EvaluateTable, Metric, ProfileTable
+from lorafile.specs.lora_settings import LoraSettings
+from lorafile.specs.methods import (
+    AdaLoraSettings,
+    Ia3Settings,
+    LnTuningSettings,
+    LoHaSettings,
+    LoKrSettings,
+    MethodName,
+    PromptTuningSettings,
+    VeraSettings,
+)
 from lorafile.specs.quantizations import Quantization
-from lorafile.specs.snapshot import LoraSettings
 from lorafile.specs.train_settings import FullTable, NoneTable, TrainTable
 from lorafile.specs.values import ONE_LINE, Name, Natural, Settings, Text
 
@@ -24,7 +34,6 @@ Cost = Literal[
     "token_latency",
     "merged_token_latency",
 ]
-Method = Literal["lora", "full", "none"]
 AttentionName = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
@@ -72,6 +81,11 @@ class SweepTable(BaseModel):
     name: Name | None = Field(
         default=None, description="First part of its configurations' names; the settings' names otherwise."
     )
+    match: Literal["rank", "parameters"] = Field(
+        default="rank",
+        description="What its LoRA placements have in common: the rank, or the number of trainable parameters of its "
+        "first one, for which each other's rank is solved.",
+    )
     zip: list[str] = Field(default=[], description="Settings that vary together, candidate by candidate.")
     configurations: list[dict[str, Any]] = Field(
         default=[], description="Points by hand: settings, and a `name` if wanted."
@@ -116,8 +130,17 @@ class SpecTables(Settings):
     study: StudyTable
     model: ModelTable
     data: DataTable
-    method: Method = Field(default="lora", description="`lora`, `full` fine-tuning, or `none`: the untuned row.")
+    method: MethodName = Field(
+        default="lora", description="A method of PEFT's, `full` fine-tuning, or `none`: the untuned row."
+    )
     lora: LoraSettings = Field(default=LoraSettings())
+    ia3: Ia3Settings = Field(default=Ia3Settings())
+    vera: VeraSettings = Field(default=VeraSettings())
+    adalora: AdaLoraSettings = Field(default=AdaLoraSettings())
+    loha: LoHaSettings = Field(default=LoHaSettings())
+    lokr: LoKrSettings = Field(default=LoKrSettings())
+    prompt_tuning: PromptTuningSettings = Field(default=PromptTuningSettings())
+    ln_tuning: LnTuningSettings = Field(default=LnTuningSettings())
     full: FullTable = FullTable()
     none: NoneTable = NoneTable()
     quantization: Quantization = Field(

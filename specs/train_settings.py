@@ -29,6 +29,10 @@ class TrainTable(Settings):
     adam_beta2: Share = Field(default=0.999, description="AdamW's second decay rate.")
     adam_epsilon: PositiveNumber = Field(default=1e-8, description="AdamW's epsilon.")
     max_grad_norm: Number = Field(default=1.0, description="Gradient clipping norm; 0 is none.")
+    loraplus_lr_ratio: PositiveNumber | None = Field(
+        default=None,
+        description="LoRA+ (arXiv 2402.12354): the rate of the B matrices is so many times `learning_rate`.",
+    )
     bf16: bool = Field(default=False, description="Autocast to bfloat16.")
     fp16: bool = Field(default=False, description="Autocast to float16, with loss scaling.")
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations: less memory, more time.")

@@ -10,6 +10,7 @@ SPLIT_SLICE = r"^[^\[\]\s:]+(\[(-?[0-9]{1,12}%?)?:(-?[0-9]{1,12}%?)?\])?$"  # tr
 NAME = r"^[^\s/:\x00-\x1f]([^/:\x00-\x1f]*[^\s/:\x00-\x1f])?$"
 ONE_LINE = r"^[^\x00-\x1f]*$"
 METRIC_FILE = r"^[^\x00-\x1f]*[\w-]\.py$"  # its name is the metric's name
+NITER = r"^pissa_niter_[0-9]{1,3}$"
 # What a message says instead of a pattern.
 PATTERNS = {
     MULTIPLE_OF_RANK: 'a multiple of the rank such as "2r"',
@@ -17,15 +18,19 @@ PATTERNS = {
     NAME: 'a name without "/", ":", line breaks, or spaces at its ends',
     ONE_LINE: "a text of one line",
     METRIC_FILE: 'a Python file such as "metrics/brevity.py"',
+    NITER: '"pissa_niter_" with a number such as "pissa_niter_16"',
 }
 
 LayerWord = Literal["first-third", "middle-third", "last-third", "alternate"]
 Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1)]
+Targets = Text | Texts
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
 PositiveNumber = Annotated[float, Field(gt=0)]
 Number = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Unit = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=NAME, max_length=200)]
 SplitSize = Positive | Annotated[float, Field(gt=0, le=1)] | Annotated[str, Field(pattern=SPLIT_SLICE)]
 Alpha = PositiveNumber | Annotated[str, Field(pattern=MULTIPLE_OF_RANK)]

@@ -6,9 +6,10 @@ import pytest
 
 from lorafile import specs
 from lorafile.errors import LoraError
-from lorafile.forecast import adapter_parameters, device, forecasts
+from lorafile.forecast import device, forecasts
 from lorafile.lockfile import ModelLock, resolve
 from lorafile.nodes import build
+from lorafile.parameters import adapter_parameters
 from lorafile.plan import make_plan
 from lorafile.state import State
 
@@ -49,7 +50,7 @@ def test_adapter_parameters_are_what_peft_counts(extra: dict[str, object]) -> No
     theirs = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     spec = specs.parse(SPEC.format(more=""), Path("study.toml"))
     lock: ModelLock = next(iter(resolve(spec, None)[0].models.values()))
-    assert adapter_parameters({"method": "lora", **settings}, lock.modules, lock.parameters) == theirs
+    assert adapter_parameters({"method": "lora", **settings}, lock) == theirs
 
 
 def test_memory_moves_the_right_way(tmp_path: Path) -> None:

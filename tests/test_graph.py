@@ -196,7 +196,7 @@ def test_held_out_losses_are_of_the_answer_whatever_training_saw() -> None:
 
 
 def test_layers_are_counted_and_experts_are_not() -> None:
-    from lorafile.sections import layer_count
+    from lorafile.placement import layer_count
 
     modules = {f"model.layers.{layer}.mlp.experts.{expert}.w1": [1, 1] for layer in range(2) for expert in range(64)}
     assert layer_count(modules) == 2

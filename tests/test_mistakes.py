@@ -68,7 +68,10 @@ MESSAGES = [
     ("lora.use_dora = 1", "should be true or false, not 1"),
     ("lora.layers_to_transform = []", "should be a list of at least one, not []"),
     ("lora.rank_pattern = { '(' = 3 }", "should be a valid regular expression"),
-    ("lora.eva_config = {}", "is a setting of peft.LoraConfig that this version cannot train with"),
+    (
+        "lora.kasa_config = {}",
+        "is a setting of peft.LoraConfig that a spec cannot name: KaSA cuts the base's own weights",
+    ),
     ('train.lr_scheduler_type = "cosin"', 'did you mean "cosine"?'),
     ("train.seed = 3", 'unknown setting; did you mean "study.seeds"?'),
     ("train.r = 3", "unknown setting; it belongs in [lora]"),

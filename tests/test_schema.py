@@ -70,6 +70,6 @@ def test_the_examples_of_the_reference_are_specs() -> None:
     from lorafile.specs import parse
 
     first, *sweeps = [block.split("```")[0] for block in reference().split("```toml\n")[1:]]
-    assert len(sweeps) == 3
+    assert len(sweeps) == 4
     for sweep in sweeps:
         parse(first + sweep, Path("example.toml"))

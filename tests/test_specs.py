@@ -195,7 +195,8 @@ def test_the_snapshot_is_what_is_installed() -> None:
     pytest.importorskip("peft")
     from lorafile.engine import snapshot as installed
 
-    assert snapshot()["LoraConfig"] == json.loads(json.dumps(installed.lora_fields()))
+    for name in installed.CONFIGS:
+        assert snapshot()[name] == json.loads(json.dumps(installed.peft_fields(name)))
     assert snapshot()["BitsAndBytesConfig"] == json.loads(json.dumps(installed.bnb_fields()))
 
 

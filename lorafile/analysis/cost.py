@@ -7,6 +7,7 @@ import pandas as pd
 from lorafile.analysis.base import Analysis, Column, ColumnKind, Table
 from lorafile.analysis.select import averages, methods, names, profiled, profiles, scores
 from lorafile.analysis.text import amount, listing, missing
+from lorafile.specs.methods import METHODS
 
 if TYPE_CHECKING:
     from lorafile.results import Results
@@ -105,7 +106,7 @@ def _signed(share: float) -> str:
 
 
 def _sizes(rows: list[dict[str, Any]]) -> list[str]:
-    adapters = [row for row in rows if row["method"] == "lora" and not missing(row["adapter_bytes"])]
+    adapters = [row for row in rows if row["method"] in METHODS and not missing(row["adapter_bytes"])]
     full = [row for row in rows if row["method"] == "full" and not missing(row["adapter_bytes"])]
     if not adapters:
         return []

@@ -8,6 +8,7 @@ import pandas as pd
 
 from lorafile.analysis.draw import WIDTH, finish, room, tooltip
 from lorafile.analysis.text import amount, listing, missing, number, unit
+from lorafile.specs.methods import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +49,7 @@ def captions(rows: Rows) -> dict[str, str]:
 def _sizes(rows: Rows) -> tuple[Rows, dict[str, str]]:
     """Return the rows whose size can be drawn from zero beside the others, and the sizes of those that cannot."""
     sizes = [
-        float(row["adapter_bytes"]) for row in rows if row["method"] == "lora" and not missing(row["adapter_bytes"])
+        float(row["adapter_bytes"]) for row in rows if row["method"] in METHODS and not missing(row["adapter_bytes"])
     ]
     limit = 10 * max(sizes) if sizes else inf
     beyond = [row for row in rows if not missing(row["adapter_bytes"]) and row["adapter_bytes"] > limit]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.text import listing, missing, plural, setting
+from lorafile.specs.methods import METHODS
 
 if TYPE_CHECKING:
     from lorafile.results import Results
 
 # The columns of `configurations` that are not settings; `method` is both.
-FIXED = ("configuration", "sweep", "aliases", "trained", "replicates", "done", "outcomes")
+FIXED = ("configuration", "sweep", "aliases", "trained", "replicates", "done", "outcomes", "rank")
 LOST = ("diverged", "out-of-memory", "failed", "interrupted", "missing")
 _WORDS = {"missing": "not run yet", "out-of-memory": "out of memory"}
 LOST_WORDS = tuple(_WORDS.get(outcome, outcome) for outcome in LOST)
@@ -149,12 +150,13 @@ def setting_labels(results: "Results", factor: str, among: list[str] | None = No
 def label(factor: str, value: Any) -> str:
     """Return a setting's value as a short text; peft adapts every layer where none is named."""
     if missing(value):
-        return "all" if factor == "lora.layers_to_transform" else "default"
+        return "all" if factor.endswith(".layers_to_transform") else "default"
     return setting(value)
 
 
 def _applies(factor: str, method: str) -> bool:
-    return method == "lora" if factor.startswith("lora.") else method != "none" or not factor.startswith("train.")
+    section = factor.partition(".")[0]
+    return method == section if section in METHODS else method != "none" or not factor.startswith("train.")
 
 
 def references(results: "Results") -> dict[str, str]:

@@ -9,6 +9,7 @@ from lorafile.analysis.select import (
     Score,
     averages,
     best,
+    cells,
     completeness,
     names,
     profiled,
@@ -115,6 +116,8 @@ def configuration_rows(results: "Results") -> dict[str, dict[str, Any]]:
                 rows[name]["runs"] = _runs(one)
     for name, one in scores(results, "seconds").items():
         rows[name] |= {"seconds": one.mean, "seconds.spread": one.spread}
+    for name, rank in zip(names(results), cells(results.configurations, "rank"), strict=True):
+        rows[name]["rank"] = rank
     for key in ("trainable_parameters", "adapter_bytes"):
         for name, value in averages(results, key).items():
             rows[name][key] = value
@@ -141,6 +144,7 @@ def _columns(results: "Results", frame: pd.DataFrame) -> tuple[Column, ...]:
         kind = kind_of(metric)
         columns.append(Column(f"{key}.mean", title, kind, f"{key}.spread", "" if alike else f"{key}.n"))
     columns += [
+        Column("rank", "rank", "count"),
         Column("trainable_parameters", "trainable parameters", "count"),
         Column("adapter_bytes", "saved size", "bytes"),
         Column("train_allocated_bytes", "peak training memory", "bytes"),

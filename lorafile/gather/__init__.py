@@ -43,7 +43,12 @@ def gather(plan: Plan, state: State) -> Results:
         primary=named[spec.primary],
         metrics=tuple(named.values()),
         seeds=tuple(spec.tables.study.seeds),
-        configurations=pd.DataFrame([configuration_row(c, spec.configurations, runs) for c in spec.configurations]),
+        configurations=pd.DataFrame(
+            [
+                configuration_row(c, spec.configurations, runs, graph.sections[c.name]["adapter"])
+                for c in spec.configurations
+            ]
+        ),
         runs=pd.DataFrame(runs, columns=columns),
         profiles=pd.DataFrame(_profiles(plan)),
         curves=pd.DataFrame(curves, columns=["configuration", "seed", "step", "epoch", "loss", "learning_rate"]),

@@ -7,9 +7,12 @@ from lorafile.specs.quantizations import quantization_name
 
 
 def configuration_row(
-    c: Configuration, everyone: tuple[Configuration, ...], runs: list[dict[str, Any]]
+    c: Configuration, everyone: tuple[Configuration, ...], runs: list[dict[str, Any]], adapter: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what varies in a configuration, and how many of its runs have figures."""
+    """Return what varies in a configuration, and how many of its runs have figures.
+
+    :param adapter: its method's settings as they are resolved; of a matched placement the rank is the solved one
+    """
     mine = [run for run in runs if run["configuration"] == c.name]
     outcomes = [run["outcome"] for run in mine]
     row: dict[str, Any] = {
@@ -19,6 +22,7 @@ def configuration_row(
         "method": c.method,
         "trained": c.method != "none",
     }
+    row["rank"] = adapter.get("r") if any(other.matched for other in everyone) else None
     row |= {"replicates": len(mine), "done": outcomes.count("done")}
     row["outcomes"] = ", ".join(f"{outcome} {outcomes.count(outcome)}" for outcome in dict.fromkeys(outcomes))
     return row | {
@@ -36,7 +40,7 @@ def _value(c: Configuration, setting: str) -> Any:
     if section == "quantization":
         return quantization_name(c.quantization)
     table: Any = {
-        "lora": c.adapter,
+        c.method: c.adapter,
         "train": c.train and c.train.model_dump(),
         "model": c.model.model_dump(),
         "data": c.data.model_dump(),

@@ -4,7 +4,11 @@ from lorafile.graph import Graph
 from lorafile.specs import Configuration
 
 # What a profile measures does not depend on these: they stay out of its key.
-_NO_COST_OF_ADAPTER = ("lora_alpha", "use_rslora", "init_lora_weights", "alpha_pattern")
+_NO_COST_OF_ADAPTER = (
+    *("lora_alpha", "alpha", "use_rslora", "alpha_pattern", "d_initial", "projection_prng_key"),
+    *("init_lora_weights", "init_weights", "init_ia3_weights", "eva_config", "corda_config", "lora_ga_config"),
+    *("prompt_tuning_init", "prompt_tuning_init_text", "tinit", "tfinal", "beta1", "beta2", "target_r"),
+)
 _COST_OF_TRAINING = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
