@@ -323,6 +323,12 @@ def test_awq_needs_a_checkpoint(tiny_model: Path, rows_file: Path, tmp_path: Pat
         _build(SPEC.format(model=tiny_model, data=rows_file, more=more), tmp_path)
 
 
+def test_hqq_is_not_spread(tiny_model: Path, rows_file: Path, tmp_path: Path) -> None:
+    text = SPEC.format(model=tiny_model, data=rows_file, more='[[sweep]]\nquantization = ["hqq4"]')
+    with pytest.raises(NodeError, match="an HQQ base is made on one GPU"):
+        _build(text.replace("[data]", 'device_map = "auto"\n[data]'), tmp_path)
+
+
 def _build(text: str, tmp_path: Path) -> Any:
     spec = parse(text, tmp_path / "study.toml")
     return build(spec, resolve(spec, None)[0])
