@@ -84,7 +84,9 @@ def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, A
     asked = wanted and wanted.get("quant_method", "bitsandbytes")
     path = configuration.model.path
     if asked == "hqq" and configuration.model.device_map:
-        raise NodeError("model.device_map: an HQQ base is made on one GPU, and cannot be spread; leave one of them out.")
+        raise NodeError(
+            "model.device_map: an HQQ base is made on one GPU, and cannot be spread; leave one of them out."
+        )
     if stored is None:
         if asked == "awq":
             raise NodeError(
