@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class OwnName(str):
-    """The name of a user's own metric, which knows the unit and the direction that its file declares."""
+    """The name of a metric that has a unit and a direction of its own: a user's file, or a head's log loss."""
 
     unit: str
     more_is_better: bool

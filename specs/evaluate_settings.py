@@ -30,6 +30,7 @@ Metric = MetricName | Annotated[str, Field(pattern=METRIC_FILE)]
 OF_CLASSES = ("accuracy", "f1", "matthews_correlation")
 OF_PASSAGES = ("squad_exact", "squad_f1")
 OF_ANSWERS = ("exact_match", *OF_PASSAGES, "bleu", "chrf", "rouge1", "rouge2", "rougeL")
+OF_HEADS = ("accuracy", "log_loss")  # of a classification head, where the spec names no metrics
 OF_LIKELIHOODS = ("log_loss", "perplexity", "bits_per_byte", "token_accuracy")
 
 
@@ -48,7 +49,8 @@ class EvaluateTable(Settings):
 
     metrics: Annotated[list[Metric], Field(min_length=1)] = Field(
         default=["log_loss", "perplexity", "token_accuracy"],
-        description="Computed from stored predictions; a Python file, relative to the spec, is a metric of one's own.",
+        description="Computed from stored predictions; unset, a classification head has accuracy and log_loss. A "
+        "Python file, relative to the spec, is a metric of one's own.",
     )
     primary: Metric | None = Field(
         default=None, description="The metric that the study decides by; the first one otherwise."

@@ -8,6 +8,7 @@ import pytest
 from lorafile import Study
 from lorafile.errors import MissingExtra, SpecError
 from lorafile.plan import Plan
+from lorafile.results import unit_of
 
 
 def study(spec_file: Path, *changes: tuple[str, str]) -> Study:
@@ -51,6 +52,31 @@ def test_what_does_not_go_together_is_refused_where_it_stands(spec_file: Path, v
 def test_formats_that_the_spec_names_are_checked_before_any_file_is_read(spec_file: Path) -> None:
     with pytest.raises(SpecError, match=r'rouge1 needs answers, and data\.format = "text" has none'):
         study(spec_file, metrics('["rouge1"]'), ("max_length = 32", 'max_length = 32\nformat = "text"'))
+
+
+def test_a_classification_head_has_metrics_and_units_of_its_own(spec_file: Path, rows_file: Path) -> None:
+    rows = "".join(f"the film is {n}\t{n % 2}\n" for n in range(40))
+    (spec_file.parent / "rows.tsv").write_text(f"sentence\tlabel\n{rows}", encoding="utf-8")
+    head = ("[model]", '[model]\ntask_type = "SEQ_CLS"')
+    wanted = study(spec_file, head, (str(rows_file), "rows.tsv"), ('metrics = ["log_loss"]', ""))
+    assert set(scores(wanted.plan())[0]["metrics"]) == {"accuracy", "log_loss"}
+    names = {str(name): unit_of(name) for name in wanted.gather().metrics}
+    assert names == {"accuracy": "share of examples", "log_loss": "nats per example"}
+    with pytest.raises(SpecError, match=r"metrics\[0\]: bleu needs a language model"):
+        study(spec_file, ("[evaluate]", '[evaluate]\nmetrics = ["bleu"]')).plan()
+
+
+def test_the_positive_class_is_the_last_one_and_is_in_the_key(spec_file: Path, rows_file: Path) -> None:
+    rows = "".join(f"the film is {n}\t{n % 2}\n" for n in range(40))
+    (spec_file.parent / "rows.tsv").write_text(f"sentence\tlabel\n{rows}", encoding="utf-8")
+    wanted = study(spec_file, (str(rows_file), "rows.tsv"), metrics('["f1"]'))
+    assert scores(wanted.plan())[0]["options"] == {"f1": {"pos_label": "1"}}
+    named = study(spec_file, ("max_length", 'labels = { 0 = "good", 1 = "bad" }\nmax_length'))
+    assert scores(named.plan())[0]["options"] == {"f1": {"pos_label": "bad"}}
+    chosen = study(spec_file, ('["f1"]', '["f1"]\npos_label = "good"'))
+    assert scores(chosen.plan())[0]["options"] == {"f1": {"pos_label": "good"}}
+    with pytest.raises(SpecError, match=r'evaluate\.pos_label: "fine" is no class of the data: good, bad'):
+        study(spec_file, ('"good"\nmax_new', '"fine"\nmax_new')).plan()
 
 
 def test_extraction_is_in_the_key_of_the_score_and_only_when_it_is_set(spec_file: Path) -> None:

@@ -8,6 +8,8 @@ from lorafile.gather.configurations import configuration_row
 from lorafile.gather.runs import curve_rows, run_row
 from lorafile.graph import Graph
 from lorafile.lockfile import identity
+from lorafile.metrics import OF_HEADS
+from lorafile.nodes.metrics import is_head
 from lorafile.plan import Action, Plan
 from lorafile.results import OwnName, Results
 from lorafile.specs.evaluate_settings import label
@@ -72,10 +74,11 @@ def _private(graph: Graph) -> bool:
 
 
 def _metrics(graph: Graph) -> dict[str, str]:
-    """Return every metric by name; a metric file's name knows its unit and direction."""
+    """Return every metric by name; that of a metric file, and of a head's loss, knows its own unit and direction."""
     found = {}
+    heads = all(map(is_head, graph.spec.configurations))
     for name in map(label, graph.spec.tables.evaluate.metrics):
-        own = graph.own.get(name)
+        own = graph.own.get(name) or (OF_HEADS.get(name) if heads else None)
         found[name] = OwnName(name, own.unit, own.more_is_better) if own else name
     return found
 
