@@ -10,6 +10,7 @@ import torch
 from lorafile.engine.adapters import parameter_counts, tuned
 from lorafile.engine.base import Base, Bases
 from lorafile.engine.batches import by_length, collate
+from lorafile.engine.head import load_tokens
 from lorafile.engine.lines import write_lines
 from lorafile.engine.loading import takes
 from lorafile.engine.request import Done, Report, Request
@@ -24,7 +25,7 @@ _MOST_POSITIONS = 2048  # of all examples together, evenly spread: what is kept 
 
 def inspect(request: Request, out: Path, bases: Bases, report: Report) -> Done:
     """Count parameters, measure every update, and compare hidden states with the base's on held-out text."""
-    tokens = Tokens.load(request.inputs["data"]["tokens.safetensors"])
+    tokens = load_tokens(request, "data")
     with bases.proven(request.settings, request.paths) as base:
         names = {name for name, _ in base.model.named_modules()}
         before = hidden_states(base, base.model.eval(), tokens, request, report)

@@ -13,6 +13,7 @@ from torch import nn
 from lorafile.engine.adapters import as_directory, peft_errors, tuned
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import Batch, by_length, collate
+from lorafile.engine.head import class_logits, load_tokens
 from lorafile.engine.loss import supervised_logits
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
@@ -26,7 +27,7 @@ def merge(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
 
     The base that other nodes share is never merged into: the merged model is loaded anew, after the shared one went.
     """
-    tokens = Tokens.load(request.inputs["data"]["tokens.safetensors"])
+    tokens = load_tokens(request, "data")
     settings = request.settings["merging"]
     with tempfile.TemporaryDirectory(prefix="lorafile-") as directory:
         with tuned(bases, request) as (base, model):
@@ -121,7 +122,11 @@ def _batches(base: Base, tokens: Tokens, request: Request) -> Iterator[Batch]:
 
 @torch.inference_mode()
 def _compared(model: Any, batch: Batch) -> _Compared:
-    logits, targets, _ = supervised_logits(model, batch)
+    """Return logits [s, v] and targets [s]: of the supervised tokens, or of the examples where a head classifies."""
+    if batch.classes is not None:
+        logits, targets = class_logits(model, batch), batch.classes
+    else:
+        logits, targets, _ = supervised_logits(model, batch)
     return {"logits": logits.cpu().contiguous(), "targets": targets.cpu()}
 
 

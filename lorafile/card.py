@@ -10,6 +10,7 @@ from lorafile.plan import Plan
 from lorafile.report.markdown import plain
 from lorafile.results import Results
 from lorafile.specs import Configuration
+from lorafile.specs.catalogue import licence
 
 if TYPE_CHECKING:
     from lorafile.export import Chosen
@@ -38,7 +39,7 @@ def card(plan: Plan, results: Results, chosen: "Chosen", made: Path, merged: str
     """
     whole = not (made / "adapter_config.json").is_file()
     parts = [
-        _front_matter(chosen.configuration, whole),
+        _front_matter(chosen.configuration, plan.graph.spec.file.parent, whole),
         f"# {plain(chosen.configuration.name)}, seed {chosen.replicate.seed}\n",
         _what(chosen, merged),
         "## Use\n",
@@ -46,7 +47,7 @@ def card(plan: Plan, results: Results, chosen: "Chosen", made: Path, merged: str
         "## Where it comes from\n",
         _table(_origin(plan, results, chosen)),
         "## Data\n",
-        _table(_data(plan, results, chosen.configuration)),
+        _table(_data(plan, chosen.configuration)),
         "## Figures\n",
         _figures(results, chosen, merged),
         "## Environment\n",
@@ -55,24 +56,20 @@ def card(plan: Plan, results: Results, chosen: "Chosen", made: Path, merged: str
     return "\n".join(parts)
 
 
-def is_private(configuration: Configuration) -> bool:
-    """Return whether the spec keeps the data out of what is written."""
-    return bool(getattr(configuration.data, "private", False))
+def is_hub_id(path: str, folder: Path) -> bool:
+    """Return whether a path of a spec in a folder names something on the hub, and nothing on this machine."""
+    return not path.startswith("builtin:") and not (folder / Path(path).expanduser()).exists()
 
 
-def _on_hub(path: str) -> bool:
-    return path.count("/") == 1 and not path.startswith((".", "/", "~", "builtin:")) and not Path(path).exists()
-
-
-def _front_matter(configuration: Configuration, whole: bool) -> str:
+def _front_matter(configuration: Configuration, folder: Path, whole: bool) -> str:
     from huggingface_hub import ModelCardData
 
     data = configuration.data
     about = ModelCardData(
-        base_model=configuration.model.path if _on_hub(configuration.model.path) else None,
+        base_model=configuration.model.path if is_hub_id(configuration.model.path, folder) else None,
         base_model_relation="adapter" if not whole else "merge" if configuration.method != "full" else "finetune",
         library_name="transformers" if whole else "peft",
-        datasets=[data.path] if _on_hub(data.path) and not is_private(configuration) else None,
+        datasets=[data.path] if is_hub_id(data.path, folder) and not configuration.data.private else None,
         tags=["lorafile", configuration.method],
     )
     return f"---\n{about.to_yaml()}\n---\n"
@@ -116,18 +113,17 @@ def _origin(plan: Plan, results: Results, chosen: "Chosen") -> list[tuple[str, A
     return [(name, value) for name, value in rows if value not in (None, "")]
 
 
-def _data(plan: Plan, results: Results, configuration: Configuration) -> list[tuple[str, Any]]:
+def _data(plan: Plan, configuration: Configuration) -> list[tuple[str, Any]]:
     lock = plan.graph.lock.data[identity(configuration.data)]
     counts = [
         (f"{split} examples", plan.results[key].figures.get("examples"))
         for split, key in plan.graph.splits[configuration.name].items()
         if key in plan.results
     ]
-    if is_private(configuration):
+    if configuration.data.private:
         return [("data", "private; not named here"), *counts]
-    known = getattr(results, "card", None) or {}
-    licence = known.get("licence") or "not stated by the study"
-    rows: list[tuple[str, Any]] = [("data", configuration.data.path), ("revision", lock.revision), ("licence", licence)]
+    terms = licence(configuration.data.like) or "not stated by the study"
+    rows: list[tuple[str, Any]] = [("data", configuration.data.path), ("revision", lock.revision), ("licence", terms)]
     rows += [(f"{split} file (sha256)", digest) for split, digest in lock.digests.items()]
     return [(name, value) for name, value in [*rows, *counts] if value is not None]
 

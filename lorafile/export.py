@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorafile.card import card
+from lorafile.card import card, is_hub_id
 from lorafile.engine.environment import installed
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.gather import gather
@@ -99,8 +99,14 @@ def export(
         names = sorted(file.name for file in made.iterdir())
         for file in names:
             shutil.move(made / file, out / file)
-    command = vllm_command(chosen.configuration, out, whole) if server == "vllm" else ""
+    command = vllm_command(_base(chosen.configuration, places), out, whole) if server == "vllm" else ""
     return Exported(out, chosen.address, tuple(names), command)
+
+
+def _base(configuration: Configuration, places: Places) -> str:
+    """Return what a server can load the base from: its hub id, or where it is on this machine."""
+    path = configuration.model.path
+    return path if is_hub_id(path, places.graph.spec.file.parent) else str(places.model(configuration))
 
 
 def dtype_of(plan: Plan, chosen: Chosen, dtype: str | None) -> str:

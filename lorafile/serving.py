@@ -7,7 +7,6 @@ from pathlib import Path
 from lorafile.errors import LoraError
 from lorafile.inventory import headers
 from lorafile.lockfile import ModelLock
-from lorafile.specs import Configuration
 
 # vllm/config/lora.py: the only values that --max-lora-rank takes; it is 16 unless it is raised.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -49,8 +48,11 @@ def vllm_problems(files: dict[str, str], base: ModelLock) -> list[str]:
     return found
 
 
-def vllm_command(configuration: Configuration, out: Path, whole: bool) -> str:
-    """Return the command that serves an export: a whole model, or the base with the adapter beside it."""
+def vllm_command(base: str, out: Path, whole: bool) -> str:
+    """Return the command that serves an export: a whole model, or the base with the adapter beside it.
+
+    :param base: a hub id or a directory
+    """
     if whole:
         return f"vllm serve {shlex.quote(str(out))}"
     rank = max(adapted({"adapter_model.safetensors": str(out / "adapter_model.safetensors")}).values())
@@ -58,5 +60,5 @@ def vllm_command(configuration: Configuration, out: Path, whole: bool) -> str:
     if least is None:
         raise LoraError(f"vLLM's largest rank is {RANKS[-1]}, and this adapter has {rank}.")
     raised = f" --max-lora-rank {least}" if least > _DEFAULT else ""
-    base, module = shlex.quote(configuration.model.path), shlex.quote(f"{out.resolve().name}={out}")
-    return f"vllm serve {base} --enable-lora{raised} --lora-modules {module}"
+    module = shlex.quote(f"{out.resolve().name}={out}")
+    return f"vllm serve {shlex.quote(base)} --enable-lora{raised} --lora-modules {module}"

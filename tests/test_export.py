@@ -215,3 +215,13 @@ print(export(study, "rank/r=4", Path({str(tmp_path / "out")!r}), server="vllm").
     ran = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "adapter_model.safetensors" in ran.stdout
+
+
+def test_private_data_are_not_named_on_the_card(done: Study, tmp_path: Path, rows_file: Path) -> None:
+    text = done.spec.file.read_text(encoding="utf-8").replace("[data]\n", "[data]\nprivate = true\n")
+    file = done.spec.file.with_name("private.toml")
+    file.write_text(text, encoding="utf-8")
+    export(Study.load(file, done.state), "rank/r=4", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert str(rows_file) not in card
+    assert "private; not named here" in card

@@ -1,6 +1,7 @@
 """Looking inside an adapter: known spectra, known similarities, and the study around it."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,52 @@ def test_a_study_shows_what_is_inside(spec_file: Path) -> None:
 def test_nothing_is_looked_into_unless_it_is_declared(spec_file: Path) -> None:
     plan = Study.load(spec_file, spec_file.parent / ".lora").plan()
     assert {change.kind for change in plan.changes} == {"prepare", "train", "predict", "score"}
+
+
+def test_packed_text_is_compared_document_by_document(spec_file: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "text.jsonl"
+    rows.write_text('{"text": "anna lives in paris . where does she live ?"}\n' * 60, encoding="utf-8")
+    text = spec_file.read_text(encoding="utf-8")
+    text = re.sub(r'path = "[^"]*rows.jsonl"', f'path = "{rows}"\nformat = "text"', text)
+    spec_file.write_text(text + '[inspect]\nexamples = 2\n[merge]\ndtypes = ["float32"]\n', encoding="utf-8")
+    study = Study.load(spec_file, spec_file.parent / ".lora")
+    applied = study.apply()
+    assert {attempt.outcome for attempt in applied.attempts} == {"done"}, [a.message for a in applied.attempts]
+    found = study.gather()
+    assert found.representations["cka"].between(0, 1).all()
+    assert found.merges["max_logit_difference"].max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "method", ["LoraConfig", "IA3Config", "VeraConfig", "LoHaConfig", "LoKrConfig", "AdaLoraConfig"]
+)
+def test_every_method_s_update_is_what_peft_merges(tiny_model: Path, method: str) -> None:
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    from lorafile.engine.adapters import peft_errors
+    from lorafile.engine.updates import adapter_updates
+
+    options: dict[str, Any] = {"target_modules": ["q_proj", "down_proj"]}
+    if method == "IA3Config":
+        options["feedforward_modules"] = ["down_proj"]
+    if method == "AdaLoraConfig":
+        options["total_step"] = 10
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    before = {name: weight.detach().clone() for name, weight in base.named_parameters()}
+    with peft_errors(), torch.no_grad():
+        model = peft.get_peft_model(base, getattr(peft, method)(task_type="CAUSAL_LM", **options))
+        generator = torch.Generator().manual_seed(5)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        rows = {row["module"]: row for row in adapter_updates(model)}
+        after = dict(model.merge_and_unload().named_parameters())
+    assert len(rows) == 4
+    for module, row in rows.items():
+        delta = (after[f"{module}.weight"] - before[f"{module}.weight"]).double()
+        values = torch.linalg.svdvals(delta)
+        assert row["frobenius"] == pytest.approx(float(values.norm()), rel=1e-4)
+        assert row["spectral"] == pytest.approx(float(values[0]), rel=1e-4)
+        assert row["effective_rank"] == pytest.approx(effective_rank(values[values > 1e-5 * values[0]]), rel=1e-2)
+        assert row["relative_norm"] == pytest.approx(float(values.norm() / before[f"{module}.weight"].norm()), rel=1e-4)

@@ -1,5 +1,6 @@
 """Merging: what is measured is what is exported, the shared base stays, and the gate is held against stored figures."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,25 @@ def test_a_study_merges_and_another_tolerance_merges_nothing_again(spec_file: Pa
     (found,) = [analysis for analysis in analyses(again.gather(), []) if analysis.kind == "merge"]
     assert all(gate.startswith("fails") for gate in found.table["gate"])  # type: ignore[index]
     assert "fails the gate" in found.sentences[0]
+
+
+def test_a_classification_head_is_looked_into_and_merged_with_its_adapter(tmp_path: Path, tiny_model: Path) -> None:
+    from conftest import BASIC
+
+    rows = tmp_path / "rows.jsonl"
+    words = ["paris", "london", "rome", "oslo", "lima", "cairo"]
+    lines = [
+        {"text": f"where does anna live ? {words[n % 6]}", "label": "north" if n % 2 else "south"} for n in range(40)
+    ]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    text = BASIC.format(model=tiny_model, data=rows).replace("[model]\n", '[model]\ntask_type = "SEQ_CLS"\n')
+    text = text.replace("max_length", 'format = "classification"\nmax_length')
+    file = tmp_path / "study.toml"
+    file.write_text(text + '[inspect]\n[merge]\ndtypes = ["float32", "bfloat16"]\n', encoding="utf-8")
+    study = Study.load(file, tmp_path / ".lora")
+    applied = study.apply()
+    assert {attempt.outcome for attempt in applied.attempts} == {"done"}, [a.message for a in applied.attempts]
+    merges = study.gather().merges
+    assert merges.loc[merges["dtype"] == "float32", "max_logit_difference"].max() < 1e-4
+    assert set(merges["tokens"]) == {6}, "one class for each example"
+    assert "score" in set(study.gather().inspected_modules["module"])

@@ -1,6 +1,6 @@
 """Charts of what is inside adapters: norms and ranks by layer and module type; similarity to the base by layer."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import altair as alt
 import pandas as pd
@@ -71,12 +71,14 @@ def _heatmap(results: "Results", key: str, title: str) -> Any:
 
 def _panel(cells: pd.DataFrame, name: str, types: list[str], scale: tuple[str, list[float]]) -> Any:
     title, limits = scale
+    # Linear, full fine-tuning would press all others into one colour.
+    kind: Literal["log", "linear"] = "log" if 0 < 4 * limits[0] < limits[1] else "linear"
     layers = sorted({int(layer) for layer in cells["layer"]})
     cells = cells.assign(layer=cells["layer"].astype(int))
     x = alt.X("layer:O", sort=layers, title="layer", axis=alt.Axis(labelAngle=0, labelOverlap="greedy", ticks=False))
     y = alt.Y("type:N", sort=types, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=160))
     legend = alt.Legend(title=title, orient="right", gradientLength=120, format=".2~g")
-    colour = alt.Color("value:Q", scale=alt.Scale(domain=limits), legend=legend)
+    colour = alt.Color("value:Q", scale=alt.Scale(domain=limits, type=kind), legend=legend)
     tips = tooltip(("type:N", "module type"), ("layer:O", "layer"), ("shown:N", title))
     drawn = alt.Chart(cells).mark_rect().encode(x=x, y=y, color=colour, tooltip=tips)
     return drawn.properties(title=alt.Title(name, anchor="start", fontSize=12), width=_PANEL, height=alt.Step(20))
