@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.hub import snapshot
+from lorafile.engine.rows import BUILTIN
 from lorafile.errors import NodeError
 from lorafile.inventory import headers
 from lorafile.lockfile import ModelLock, weight_files
@@ -121,7 +122,7 @@ def check_fits(checkpoint: Checkpoint, model: ModelLock, path: str) -> list[str]
             )
             raise NodeError(f"The adapter {checkpoint.name} does not fit the model {path}: {problem}.")
     named = str(checkpoint.settings.get("base_model_name_or_path") or "")
-    same = {Path(path).name.lower(), path.lower(), model.revision}
+    same = {Path(path.removeprefix(BUILTIN)).name.lower(), path.lower(), model.revision}
     if named and named.lower() not in same and Path(named).name.lower() not in same:
         return [f"{checkpoint.name} says that it was trained on {named}; it is put on {path}."]
     return []

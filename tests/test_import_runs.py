@@ -130,6 +130,26 @@ def test_a_seed_that_is_not_known_has_to_be_said(spec: Path, runs: Path) -> None
     assert "are both rank/r=4/seed=2:train" in both.output
 
 
+def test_a_whole_model_is_the_full_configuration(spec: Path, tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    model.save_pretrained(tmp_path / "whole")
+    with spec.open("a", encoding="utf-8") as stream:
+        stream.write('[[sweep]]\nname = "all"\nmethod = ["full"]\n')
+    done = lora(spec, "import", str(tmp_path / "whole"), "--spec", str(spec), "--seed", "1")
+    assert "all/method=full/seed=1:train imported from" in done.output
+    applied = study(spec).apply()
+    assert {attempt.outcome for attempt in applied.attempts} == {"done"}
+    runs = study(spec).gather().runs.set_index(["configuration", "seed"])
+    evaluated = study(spec).evaluate(tmp_path / "whole", profile=False).figures["test"]["log_loss"]
+    assert runs.loc[("all/method=full", 1), "test.log_loss"] == pytest.approx(evaluated, abs=1e-6)
+
+
 def test_a_run_that_had_not_come_to_its_end_is_refused(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "r8" / "checkpoint-3", tmp_path / "out" / "checkpoint-3")
     with pytest.raises(NodeError, match="was not trained to its end: checkpoint-3 is step 3 of 6"):
