@@ -73,11 +73,12 @@ def _panel(cells: pd.DataFrame, name: str, types: list[str], scale: tuple[str, l
     title, limits = scale
     # Linear, full fine-tuning would press all others into one colour.
     kind: Literal["log", "linear"] = "log" if 0 < 4 * limits[0] < limits[1] else "linear"
+    marks = [limits[0], (limits[0] * limits[1]) ** 0.5 if kind == "log" else sum(limits) / 2, limits[1]]
     layers = sorted({int(layer) for layer in cells["layer"]})
     cells = cells.assign(layer=cells["layer"].astype(int))
     x = alt.X("layer:O", sort=layers, title="layer", axis=alt.Axis(labelAngle=0, labelOverlap="greedy", ticks=False))
     y = alt.Y("type:N", sort=types, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=160))
-    legend = alt.Legend(title=title, orient="right", gradientLength=120, format=".2~g")
+    legend = alt.Legend(title=title, orient="right", gradientLength=120, format=".2~g", values=marks)
     colour = alt.Color("value:Q", scale=alt.Scale(domain=limits, type=kind), legend=legend)
     tips = tooltip(("type:N", "module type"), ("layer:O", "layer"), ("shown:N", title))
     drawn = alt.Chart(cells).mark_rect().encode(x=x, y=y, color=colour, tooltip=tips)
