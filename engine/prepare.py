@@ -46,7 +46,7 @@ def prepare(request: Request, out: Path) -> Done:
         lines.append(_line(one, _shown_bytes(tokenizer, kept[-1]) if too_long else one.size))
         digests += one.exact + one.normal
     figures = _figures(kept, cut, unknown)
-    _check_supervised(figures, rows, request)
+    _check_supervised(figures, rows, any(line["bytes"] for line in lines), request)
     if "labels" in data:
         figures["choices"] = [name for _, name in data["labels"]]
     blocks = best_fit([len(one.input_ids) for one in kept], data["max_length"]) if data.get("packing") else None
@@ -109,12 +109,16 @@ def _block_figures(kept: list[Encoded], blocks: list[int]) -> dict[str, int]:
     return {"blocks": len(sizes), "longest": max(sizes)}
 
 
-def _check_supervised(figures: dict[str, Any], rows: list[Numbered], request: Request) -> None:
+def _check_supervised(figures: dict[str, Any], rows: list[Numbered], text: bool, request: Request) -> None:
+    """Refuse a split of which nothing would be learned.
+
+    :param text: whether any text is supervised, and not only where each answer ends
+    """
     split, name = request.paths["split"], request.paths["data_name"]
     limit = request.settings["data"]["max_length"]
     if not figures["examples"]:
         raise NodeError(
             f"data.max_length: all {len(rows)} examples of the {split} split ({name}) are longer than {limit} tokens."
         )
-    if not figures["supervised_tokens"]:
+    if not figures["supervised_tokens"] or not text:
         raise NodeError(f"data: no token of the {split} split ({name}) is supervised; are the completions empty?")

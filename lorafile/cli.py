@@ -184,4 +184,4 @@ def report(spec: Path, state: Path | None, out: Path | None, as_json: bool) -> i
     return 0
 
 
-from lorafile import cli_export, cli_models  # noqa: E402, F401  (registers its commands)
+from lorafile import cli_export, cli_models, cli_show  # noqa: E402, F401  (registers its commands)

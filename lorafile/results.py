@@ -48,10 +48,11 @@ class Results:
         it), then each varied setting of the study by its
         dotted name (`lora.r`, `quantization`, …; None where it does not apply)
     :ivar runs: one row for each configuration and seed: `configuration`, `sweep`, `seed` (None for the untuned row),
-        `outcome` (done, diverged, out-of-memory, failed, interrupted, missing), `message`, `key`, `validation.<metric>`
-        and `test.<metric>`, `validation.examples`, `test.examples`, and of the training run `seconds`, `steps`,
-        `supervised_tokens`, `tokens`, `imported` (True where trained elsewhere),
-        `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`
+        `outcome` (done, diverged, out-of-memory, failed, interrupted, running, missing), `message`, `key`,
+        `validation.<metric>` and `test.<metric>`, `validation.examples`, `test.examples`, and of the training run
+        `seconds`, `steps`, `supervised_tokens`, `tokens`, `imported` (True where trained elsewhere),
+        `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`, `micro_batch_split` (into so many
+        parts each micro-batch was cut, where a whole one did not fit into memory)
     :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `load_seconds`,
         `train_step_seconds`, `tokens_per_second`, `supervised_tokens_per_second`, peak bytes by phase
         (`load_…`, `train_…`, `evaluate_…`, `generate_…`, each `…_allocated_bytes` and `…_reserved_bytes`; on a CPU
@@ -59,7 +60,8 @@ class Results:
         `merged_token_seconds` (missing where nothing can be merged)
     :ivar answers: one row for each prompt of the spec and each configuration: `configuration`, `number`, `prompt`,
         `untuned`, `tuned` (the first seed's answer)
-    :ivar curves: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`, one row for each optimizer step
+    :ivar curves: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`, one row for each optimizer step;
+        of runs that still train, or were interrupted, as far as they came
     :ivar inspections: one row for each adapter that was looked into: `configuration`, `seed`, `trainable_parameters`,
         `total_parameters`, `trainable_share`, `adapted_modules`, `update_norm`, `cka_min`, `cka_last`, and the mean
         (`…_max`: largest) over modules of `relative_norm`, `effective_rank`, `stable_rank`, `energy_rank`

@@ -116,6 +116,16 @@ class State:
             for key, kind, version, settings, inputs in rows
         ]
 
+    def node(self, key: str) -> Node | None:
+        """Return what a key is made of; None where no attempt at it is recorded."""
+        (rows,) = self._query("SELECT kind, version, settings, inputs FROM nodes WHERE key = ?", values=(key,))
+        return next((Node(key, k, version, json.loads(s), json.loads(i)) for k, version, s, i in rows), None)
+
+    def declarations(self) -> list[tuple[str, str, str, str]]:
+        """Return (study, address, key, kind) of what every study declared when it was last applied."""
+        (rows,) = self._query("SELECT study, address, key, kind FROM declarations")
+        return [(study, address, key, kind) for study, address, key, kind in rows]
+
     def declared(self, study: str) -> dict[str, tuple[str, str]]:
         """Return address -> (key, kind) of what a study declared when it was last applied."""
         (rows,) = self._query("SELECT address, key, kind FROM declarations WHERE study = ?", values=(study,))

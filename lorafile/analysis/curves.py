@@ -83,6 +83,10 @@ def _sentences(results: "Results", thin: pd.DataFrame) -> list[str]:
     ended, last = _outcomes(results), last_steps(results)
     for name, seed in (key for key, outcome in ended.items() if outcome == "diverged" and key in last):
         lines.append(f"{name} (seed {seed}) diverged; its last finite loss is that of step {last[name, seed]:.0f}.")
+    training = [key for key in ended if ended[key] == "running" and key in last]
+    if training:
+        there = [f"{name} (seed {seed}, at step {last[name, seed]:.0f})" for name, seed in training]
+        lines.append(f"Still training: {listing(there)}.")
     stopped = [key for key in ended if ended[key] in ("out-of-memory", "failed", "interrupted")]
     if stopped:
         there = [f"{name} (seed {seed}, {ended[name, seed]})" for name, seed in stopped]

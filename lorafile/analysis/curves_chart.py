@@ -37,8 +37,8 @@ def caption(results: "Results") -> str:
     """Return what the lines mean, and that they are smoothed."""
     text = (
         "Lines: mean over seeds; band: lowest to highest seed. Each run is cut into at most 60 equal stretches, and a "
-        "point is the mean of one. Runs that did not finish are dashed lines of their own; × marks their last finite "
-        "loss. The axis is logarithmic where the loss falls to less than a third."
+        "point is the mean of one. Runs that did not finish, or still train, are dashed lines of their own; × marks "
+        "their last finite loss. The axis is logarithmic where the loss falls to less than a third."
     )
     large = [sweep for sweep, members in sweeps(results).items() if len(members) > MOST]
     return text + (" A panel's legend names its first twelve configurations." if large else "")

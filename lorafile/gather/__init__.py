@@ -5,7 +5,8 @@ from typing import Any
 from lorafile.gather.adapters import adapter_tables
 from lorafile.gather.beside import answer_rows, beside_figures
 from lorafile.gather.configurations import configuration_row
-from lorafile.gather.runs import curve_rows, run_row
+from lorafile.gather.runs import curve_rows, held_up, run_row
+from lorafile.gather.unfinished import cut_micro_batches, standing, unfinished_curve, unfinished_runs
 from lorafile.graph import Graph
 from lorafile.lockfile import identity
 from lorafile.metrics import OF_HEADS
@@ -24,17 +25,15 @@ def gather(plan: Plan, state: State) -> Results:
 
     graph, spec = plan.graph, plan.graph.spec
     history = state.latest(graph.nodes)
-    runs = [
-        run_row(c, replicate, plan.results, history) | beside_figures(graph, c.name, replicate, plan.results)
-        for c in spec.configurations
-        for replicate in graph.replicates[c.name]
-    ]
-    curves = [
-        row
-        for c in spec.configurations
-        for replicate in graph.replicates[c.name]
-        for row in curve_rows(c, replicate, history, state)
-    ]
+    open_runs = unfinished_runs(graph, plan.results, state)
+    runs: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    for c in spec.configurations:
+        for replicate in graph.replicates[c.name]:
+            run, here = run_row(c, replicate, plan.results, history), open_runs.get(replicate.train or "")
+            run |= beside_figures(graph, c.name, replicate, plan.results)
+            runs.append(run | held_up(run, graph, history) | standing(run, here))
+            curves += curve_rows(c, replicate, history, state) or unfinished_curve(c, replicate, here)
     named = _metrics(graph)
     hidden = _private(graph)
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
@@ -141,7 +140,7 @@ def _failed_metrics(plan: Plan) -> list[str]:
 def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
     """Say what a reader has to know before the first figure."""
     found = []
-    missing = [run for run in runs if run["outcome"] in ("missing", "failed", "interrupted")]
+    missing = [run for run in runs if run["outcome"] in ("missing", "failed", "interrupted", "running")]
     if missing:
         found.append(f"This study is partial: {len(missing)} of {len(runs)} runs have no result yet.")
     for outcome, word in (("diverged", "diverged"), ("out-of-memory", "ran out of memory")):
@@ -153,6 +152,7 @@ def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
         listed = ", ".join(imported[:8]) + (f" and {len(imported) - 8} more" if len(imported) > 8 else "")
         word = "run was" if len(imported) == 1 else "runs were"
         found.append(f"{len(imported)} {word} imported, not trained under this protocol: {listed}.")
+    found += cut_micro_batches(runs)
     found += _failed_metrics(plan)
     drifted = sum(change.action is Action.DRIFT for change in plan.changes)
     if drifted:

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from lorafile.engine.lines import read_lines
-from lorafile.graph import Replicate
+from lorafile.graph import Graph, Replicate
 from lorafile.specs import Configuration
 from lorafile.state import Attempt, State
 
@@ -17,6 +17,7 @@ _TRAIN_FIGURES = (
     "total_parameters",
     "adapter_bytes",
     "final_loss",
+    "micro_batch_split",
 )
 
 
@@ -76,6 +77,17 @@ def _unscored(replicate: Replicate, split: str, score: str, history: dict[str, l
         if attempts and attempts[-1].outcome != "done":
             return {"outcome": attempts[-1].outcome, "message": attempts[-1].message}
     return {"outcome": "missing", "message": "not predicted and scored yet"}
+
+
+def held_up(run: dict[str, Any], graph: Graph, history: dict[str, list[Attempt]]) -> dict[str, Any]:
+    """Return why a run was never begun: what it reads failed; nothing for any other run."""
+    if run["outcome"] != "missing" or history.get(run["key"]):
+        return {}
+    for key in graph.nodes[run["key"]].inputs.values():
+        attempts = history.get(key, [])
+        if attempts and not attempts[-1].finished:
+            return {"outcome": attempts[-1].outcome, "message": f"{graph.nodes[key].address}: {attempts[-1].message}"}
+    return {}
 
 
 def curve_rows(

@@ -90,6 +90,7 @@ def every_run(results: "Results") -> Table | None:
     both = [(split, metric) for split in ("validation", "test") for metric in results.metrics]
     columns += [Column(f"{split}.{metric}", on(metric, split), kind_of(metric)) for split, metric in both]
     columns += [Column("final_loss", "final training loss", "number"), Column("seconds", "training time", "seconds")]
+    columns.append(Column("micro_batch_split", "parts of a micro-batch", "count"))
     columns.append(Column("message", "message"))
     frame = pd.DataFrame({column.key: cells(runs, column.key) for column in columns}, dtype=object)
     frame["seed"] = [setting(seed) if not missing(seed) else "none needed" for seed in frame["seed"]]
