@@ -16,7 +16,7 @@ def pieces(tokenizer: Any, texts: list[str], limit: int) -> Iterator[list[Piece]
     document's very first is predicted exactly once, however it is cut.
     """
     fast = getattr(tokenizer, "is_fast", False)
-    found = tokenizer(texts, return_offsets_mapping=True) if fast else tokenizer(texts)
+    found = tokenizer(texts, return_offsets_mapping=fast, verbose=False)
     end = tokenizer.eos_token_id
     for number, text in enumerate(texts):
         ids = list(found["input_ids"][number])

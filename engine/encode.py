@@ -93,7 +93,9 @@ def ids_of(tokenizer: Any, texts: Iterable[tuple[str, bool]]) -> list[Ids]:
     for special in (False, True):
         numbers = [number for number, (text, holds) in enumerate(listed) if text and holds is special]
         if numbers:
-            ids = tokenizer([listed[number][0] for number in numbers], add_special_tokens=not special)["input_ids"]
+            ids = tokenizer([listed[number][0] for number in numbers], add_special_tokens=not special, verbose=False)[
+                "input_ids"
+            ]
             for number, one in zip(numbers, ids, strict=True):
                 found[number] = list(one)
     return found

@@ -68,16 +68,23 @@ def examples(
     if data["format"] == "text":
         yield from _documents(tokenizer, data, rows)
         return
+    texts = written(tokenizer, data, rows, shown)
+    while some := list(islice(texts, _AT_ONCE)):
+        encoded = encode(tokenizer, [example for _, example in some], data["completion_only_loss"])
+        for (number, example), tokens in zip(some, encoded, strict=True):
+            yield Prepared(number, example, tokens, supervised_bytes(example), *digests(example.text))
+
+
+def written(
+    tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered], shown: list[Row] | None = None
+) -> Iterator[tuple[int, Example]]:
+    """Yield (row number, example) of some rows, in words; the tokenizer lends its chat template."""
     chat = chat_of(tokenizer)
     render = renderer(data, chat)
     if shown:
         render = with_shots(render, shown, data, chat)
-    left = iter(rows)
-    while some := list(islice(left, _AT_ONCE)):
-        written = [(number, _rendered(render, number, row)) for number, row in some]
-        encoded = encode(tokenizer, [example for _, example in written], data["completion_only_loss"])
-        for (number, example), tokens in zip(written, encoded, strict=True):
-            yield Prepared(number, example, tokens, supervised_bytes(example), *digests(example.text))
+    for number, row in rows:
+        yield number, _rendered(render, number, row)
 
 
 def _documents(tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered]) -> Iterator[Prepared]:

@@ -1,6 +1,7 @@
 """`prepare`: the rows of one split to token ids, with what is supervised."""
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from lorafile.engine.asked import prepare_prompts
@@ -89,7 +90,8 @@ def _too_long(number: int, length: int, data: dict[str, Any], request: Request) 
 
 
 def _figures(kept: list[Encoded], cut: int, unknown: int) -> dict[str, Any]:
-    tokens = sum(len(example.input_ids) for example in kept)
+    lengths = sorted(len(example.input_ids) for example in kept)
+    tokens = sum(lengths)
     supervised = sum(sum(example.supervised) for example in kept)
     return {
         "examples": len(kept),
@@ -98,7 +100,9 @@ def _figures(kept: list[Encoded], cut: int, unknown: int) -> dict[str, Any]:
         "supervised_fraction": supervised / tokens if tokens else 0.0,
         "too_long": cut,
         "unknown_tokens": unknown,
-        "longest": max((len(example.input_ids) for example in kept), default=0),
+        "longest": max(lengths, default=0),
+        "median_tokens": median(lengths) if lengths else 0,
+        "p95_tokens": lengths[-(-len(lengths) * 95 // 100) - 1] if lengths else 0,  # nearest rank
     }
 
 

@@ -133,6 +133,8 @@ def apply(spec: Path, state: Path | None, yes: bool, workers: int | None, lock_t
     Example: lora apply study.toml --yes
     """
     from lorafile import progress, views
+    from lorafile.datacard import leak_warnings
+    from lorafile.state import State
     from lorafile.study import Study
 
     study = Study.load(spec, state)
@@ -153,6 +155,7 @@ def apply(spec: Path, state: Path | None, yes: bool, workers: int | None, lock_t
     with watcher:
         applied = study.apply(planned, workers=workers, lock_timeout=lock_timeout, watchers=[watcher])
     views.show_applied(applied, out)
+    views.show_warnings(leak_warnings(planned.graph, State.read(study.state)), out)
     if applied.interrupted:
         return 130
     return 1 if applied.with_outcome("failed") or applied.with_outcome("interrupted") else 0
@@ -184,4 +187,4 @@ def report(spec: Path, state: Path | None, out: Path | None, as_json: bool) -> i
     return 0
 
 
-from lorafile import cli_export, cli_models, cli_show  # noqa: E402, F401  (registers its commands)
+from lorafile import cli_data, cli_export, cli_models, cli_show  # noqa: E402, F401  (registers its commands)

@@ -57,7 +57,7 @@ def main(context: click.Context, debug: bool) -> None:
     context.obj = debug
 
 
-def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
+def command(name: str, group: click.Group | None = None) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a command whose LoraErrors are sentences; it returns its exit code."""
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
@@ -90,6 +90,6 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
                 )
                 return 1
 
-        return main.command(name)(run)
+        return (group or main).command(name)(run)
 
     return decorate

@@ -86,7 +86,7 @@ class Places:
             kind=node.kind,
             address=node.address,
             settings=node.settings,
-            paths=self._paths(node, configuration),
+            paths=self.paths(node, configuration),
             inputs=inputs,
             awaits={role: key for role, key in node.inputs.items() if key in here},
             execution=execution(self.graph, node),
@@ -119,7 +119,8 @@ class Places:
             "device_map": model.device_map,
         }
 
-    def _paths(self, node: GraphNode, configuration: Configuration) -> dict[str, Any]:
+    def paths(self, node: GraphNode, configuration: Configuration) -> dict[str, Any]:
+        """Return where a node's model and data are."""
         data, lock = self.graph.spec.data(configuration, node.split), self.graph.lock
         paths = self.model_paths(configuration)
         if node.kind == "train":

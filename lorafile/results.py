@@ -96,6 +96,7 @@ class Results:
     inspections: "pd.DataFrame" = field(default_factory=_nothing)
     inspected_modules: "pd.DataFrame" = field(default_factory=_nothing)
     representations: "pd.DataFrame" = field(default_factory=_nothing)
+    card: list[dict[str, Any]] = field(default_factory=list)  # one for each data set: lorafile/datacard.py
     truncations: "pd.DataFrame" = field(default_factory=_nothing)
     merges: "pd.DataFrame" = field(default_factory=_nothing)
 

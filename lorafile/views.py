@@ -47,8 +47,7 @@ def console(quiet: bool = False, stderr: bool = False) -> Console:
 
 def show_plan(plan: Plan, out: Console, full: bool = False, device: str = "") -> None:
     """Show what would be done, why, for how long, and whether it fits."""
-    for warning in plan.warnings:
-        out.print(f"[yellow]Warning:[/] {escape(warning)}")
+    show_warnings(plan.warnings, out)
     out.print(
         f"Study [bold]{escape(plan.study)}[/]: {len(plan.graph.spec.configurations)} configurations, {seeds(plan)}"
     )
@@ -69,6 +68,12 @@ def show_plan(plan: Plan, out: Console, full: bool = False, device: str = "") ->
         out.print(_duration_of(plan, device))
     else:
         out.print("Nothing to do: everything that the study declares is finished.")
+
+
+def show_warnings(warnings: list[str], out: Console) -> None:
+    """Show what a reader has to know first, or last."""
+    for warning in warnings:
+        out.print(f"[yellow]Warning:[/] {escape(warning)}")
 
 
 def _duration_of(plan: Plan, device: str) -> str:

@@ -111,6 +111,7 @@ class AnalysisTable(Settings):
         "forgetting",
         "lm_eval",
         "prompts",
+        "data",
     ] = Field(description="Which analysis.")
     metric: Metric | None = Field(default=None, description="The primary one otherwise.")
     factor: str | None = Field(default=None, description="`trend`: the setting along which quality is followed.")

@@ -130,6 +130,24 @@ def _curve(name: str, settings: dict[str, Any], run: dict[str, Any], noise: rand
     return rows
 
 
+CARD = {
+    "name": "builtin:facts",
+    "path": "builtin:facts",
+    "format": "builtin:facts",
+    "licence": None,
+    "source": None,
+    "revision": None,
+    "digests": {"train": "0f" * 32},
+    "private": False,
+    "max_length": 512,
+    "splits": [
+        {"split": "train", "examples": 2000, "tokens": 31_000, "duplicates": 3, "exact_duplicates": 1},
+        {"split": "test", "examples": 200, "tokens": 3_100, "duplicates": 0, "exact_duplicates": 0},
+    ],
+    "leaks": [{"held": "test", "among": "train", "rows": 2, "exactly": 1, "of": 200}],
+}
+
+
 def study(seeds: tuple[int, ...] = SEEDS) -> Results:
     """Return the results: one run diverged, one failed, one is missing."""
     noise = random.Random(7)
@@ -161,6 +179,7 @@ def study(seeds: tuple[int, ...] = SEEDS) -> Results:
         data={"path": "builtin:facts", "format": "completion", "train": {"rows": 2000, "supervised_fraction": 0.13}},
         model={"path": "builtin:facts-llama", "architecture": "LlamaForCausalLM", "parameters": 1_235_814_400},
         warnings=["This study is partial: 3 of 55 runs have no figures."],
+        card=[CARD],
     )
     return with_adapters(found, seeds)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lorafile.datacard import cards, leak_sentences
 from lorafile.gather.adapters import adapter_tables
 from lorafile.gather.beside import answer_rows, beside_figures
 from lorafile.gather.configurations import configuration_row
@@ -36,6 +37,7 @@ def gather(plan: Plan, state: State) -> Results:
             curves += curve_rows(c, replicate, history, state) or unfinished_curve(c, replicate, here)
     named = _metrics(graph)
     hidden = _private(graph)
+    card = cards(graph, plan.results, state)
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
     return Results(
         study=spec.name,
@@ -59,7 +61,13 @@ def gather(plan: Plan, state: State) -> Results:
         answers_private=hidden,
         reference=spec.reference.path if spec.reference else "",
         model=_model(graph),
-        warnings=[*plan.warnings, *_warnings(plan, runs)],
+        warnings=[
+            *plan.warnings,
+            *(line for one in card for line in leak_sentences(one)),
+            *_unpacked(plan),
+            *_warnings(plan, runs),
+        ],
+        card=card,
         **{name: pd.DataFrame(rows) for name, rows in adapter_tables(graph, plan.results, history, state).items()},
     )
 
@@ -69,7 +77,7 @@ def _private(graph: Graph) -> bool:
     prompts = graph.spec.tables.evaluate.prompts
     if prompts is None or prompts.private is not None:
         return bool(prompts and prompts.private)
-    return bool(getattr(graph.spec.tables.data, "private", False))
+    return bool(graph.spec.tables.data.private)
 
 
 def _metrics(graph: Graph) -> dict[str, str]:
@@ -111,6 +119,7 @@ def _data(plan: Plan) -> dict[str, Any]:
         "path": table.path,
         "format": form,
         "max_length": table.max_length,
+        **({"private": True} if table.private else {}),
         "splits": splits,
     }
 
@@ -126,6 +135,12 @@ def _model(graph: Graph) -> dict[str, Any]:
         "dtype": lock.dtype,
         "revision": lock.revision,
     }
+
+
+def _unpacked(plan: Plan) -> list[str]:
+    """Say which models could not keep packed documents apart."""
+    told = [attempt.figures.get("unpacked") for attempt in plan.results.values()]
+    return list(dict.fromkeys(sentence for sentence in told if sentence))
 
 
 def _failed_metrics(plan: Plan) -> list[str]:
