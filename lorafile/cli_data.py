@@ -21,7 +21,9 @@ def data() -> None:
 @spec_argument
 @click.option("--split", default="train", show_default=True, help="Whose examples are shown.")
 @click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="How many examples.")
-@click.option("--configuration", help="Whose data, in a study that varies them. [default: the first]")
+@click.option(
+    "--configuration", help="Whose data, in a study that varies them. [default: the first that reads the split]"
+)
 @json_option
 def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: bool) -> int:
     """Show a few examples exactly as the model sees them, what is supervised, lengths, duplicates and leaks.

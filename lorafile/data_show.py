@@ -46,7 +46,7 @@ def look(study: Study, split: str = "train", rows: int = 3, configuration: str |
 
     lock, _ = resolve(study.spec, read_lock(study.spec))
     graph = build(study.spec, lock)
-    chosen = _configuration(graph, configuration)
+    chosen = _configuration(graph, configuration, split)
     places = Places(graph, State.read(study.state))
     splits = {name: graph.nodes[key] for name, key in graph.splits[chosen.name].items()}
     if split not in splits:
@@ -66,10 +66,12 @@ def look(study: Study, split: str = "train", rows: int = 3, configuration: str |
     }
 
 
-def _configuration(graph: Graph, name: str | None) -> Configuration:
+def _configuration(graph: Graph, name: str | None, split: str) -> Configuration:
+    """Return the named configuration, or the first one that reads the split: an untuned one reads no train split."""
     known = {one.name: one for one in graph.spec.configurations}
     if name is None:
-        return graph.spec.configurations[0]
+        reading = [one for one in graph.spec.configurations if split in graph.splits[one.name]]
+        return (reading or graph.spec.configurations)[0]
     if name not in known:
         raise LoraError(f'--configuration: there is no "{name}"{near(name, known) or "; see: lora plan"}')
     return known[name]

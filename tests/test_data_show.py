@@ -83,6 +83,15 @@ def test_wrong_names_are_one_sentence(tmp_path: Path, tiny_model: Path, rows_fil
     assert told.output == '--configuration: there is no "lor"; did you mean "lora"?\n'
 
 
+def test_behind_an_untuned_row_the_train_split_is_still_shown(
+    tmp_path: Path, tiny_model: Path, rows_file: Path
+) -> None:
+    mine = study(tmp_path, tiny_model, rows_file, sweep='[[sweep]]\nmethod = ["none", "lora"]\n')
+    found = looked(mine.spec.file, "--rows", "1")
+    assert found["configuration"] == "method/method=lora"
+    assert [split["split"] for split in found["splits"]] == ["train", "validation", "test"]
+
+
 def test_the_catalogue_is_listed() -> None:
     told = lora("data", "list")
     assert told.exit_code == 0
