@@ -33,6 +33,7 @@ _PASSES = 20  # over the examples, until EVA gives up
 def started(base: Base, request: Request, tokens: Tokens, steps: int) -> Any:
     """Put a new adapter on a base and let it begin as its settings say; draws from the global generator."""
     from peft import get_peft_model
+    from transformers.pytorch_utils import Conv1D
 
     config = peft_config(request, steps)
     word = request.settings["adapter"].get("init_lora_weights", True)
@@ -41,6 +42,11 @@ def started(base: Base, request: Request, tokens: Tokens, steps: int) -> Any:
     if word == "lora_ga":
         _look_for_lora_ga(base, config, tokens, request)
     model: Any = get_peft_model(base.model, config)
+    if word == "olora" and any(isinstance(layer, Conv1D) for layer in model.modules()):
+        raise NodeError(
+            "lora.init_lora_weights: PEFT's OLoRA takes the weight of a layer for (out, in), and this model's layers "
+            'store it as (in, out); take "pissa", which knows both.'
+        )
     if word == "eva":
         _look_for_eva(base, model, tokens)
     if word == "loftq":

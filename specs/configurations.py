@@ -17,7 +17,10 @@ from lorafile.specs.values import Settings
 _CONFIGURED = ("study", "model", "data", "method", *METHODS, "full", "none", "quantization", "train")
 _PATTERNS = tuple(f"{method}.{name}" for method in METHODS for name in ("rank_pattern", "alpha_pattern"))
 _ONE_VALUE = ("quantization", *_PATTERNS, "lora.trainable_token_indices", "data.columns", "data.labels")
-_UNORDERED = ("layers_to_transform", "target_modules", "exclude_modules", "feedforward_modules", "modules_to_save")
+_UNORDERED = (
+    *("layers_to_transform", "target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"),
+    "trainable_token_indices",
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,9 @@ def adapter_settings(name: str, table: Settings) -> dict[str, Any]:
         settings["prompt_tuning_init_text"] = None
     if isinstance(settings.get("layers_to_transform"), int):
         settings["layers_to_transform"] = [settings["layers_to_transform"]]
+    if isinstance(settings.get("trainable_token_indices"), dict):
+        rows = settings["trainable_token_indices"]
+        settings["trainable_token_indices"] = {name: sorted(set(tokens)) for name, tokens in rows.items()}
     for setting in _UNORDERED:
         if isinstance(settings.get(setting), list):
             settings[setting] = sorted(set(settings[setting]))
