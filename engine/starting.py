@@ -42,6 +42,7 @@ def started(base: Base, request: Request, tokens: Tokens, steps: int) -> Any:
     if word == "lora_ga":
         _look_for_lora_ga(base, config, tokens, request)
     model: Any = get_peft_model(base.model, config)
+    _hold_in_float32(model)
     if word == "olora" and any(isinstance(layer, Conv1D) for layer in model.modules()):
         raise NodeError(
             "lora.init_lora_weights: PEFT's OLoRA takes the weight of a layer for (out, in), and this model's layers "
@@ -54,6 +55,25 @@ def started(base: Base, request: Request, tokens: Tokens, steps: int) -> Any:
     if rewrites(request.settings["adapter"]):
         model.beginning = {name: matrix.detach().clone() for name, matrix in _matrices(model)}
     return model
+
+
+def _hold_in_float32(model: Any) -> None:
+    """Hold what is trained whole in float32 whatever the base is, as adapters are: small steps are lost otherwise."""
+    for module in model.modules():
+        for kind in ("modules_to_save", "ln_tuning_layers"):
+            copies = getattr(module, kind, None)
+            for trained in copies.values() if isinstance(copies, nn.ModuleDict) else ():
+                dtype = next(trained.parameters()).dtype
+                if dtype in (torch.float16, torch.bfloat16):
+                    trained.float()
+                    trained.register_forward_pre_hook(
+                        lambda _, inputs: tuple(_cast(one, torch.float32) for one in inputs)
+                    )
+                    trained.register_forward_hook(lambda _, __, output, dtype=dtype: _cast(output, dtype))
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def rewrites(adapter: dict[str, Any]) -> bool:

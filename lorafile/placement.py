@@ -78,7 +78,7 @@ def _norms(targets: str | list[str], model: ModelLock) -> list[str]:
         raise NodeError("ln_tuning: the lock lists no norms of this model; write it anew with: lora lock SPEC")
     if targets == "all-norms":
         return leaves(model.norms)
-    return target_names(targets, {name: [] for name in model.norms}, "ln_tuning.target_modules", "norms")
+    return target_names(targets, {name: [] for name in model.norms}, "ln_tuning.target_modules", "norm")
 
 
 def _check_patterns(method: str, settings: dict[str, Any], model: ModelLock) -> None:

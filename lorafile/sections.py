@@ -48,6 +48,11 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
     }
     if configuration.adapter is not None:
         sections["adapter"] |= _adapter(configuration, model)
+        if dtype != "float32" and configuration.adapter.get("bias", "none") != "none":
+            raise NodeError(
+                f"{configuration.method}.bias: biases are trained in the type of the base, and small steps are lost in "
+                f'{dtype}; set model.dtype = "float32", or leave bias at "none".'
+            )
         if configuration.matched is not None:
             first = configuration.matched
             wanted = resolved_sections(first, lock)["adapter"]

@@ -34,7 +34,7 @@ def layer_indexes(word: str, layers: int) -> list[int]:
 
 
 def target_names(
-    targets: str | list[str], inventory: Inventory, setting: str = "lora.target_modules", kind: str = "linear layers"
+    targets: str | list[str], inventory: Inventory, setting: str = "lora.target_modules", kind: str = "linear layer"
 ) -> list[str]:
     """Return the shortest names by which PEFT finds exactly the wanted modules, sorted.
 
@@ -51,13 +51,13 @@ def target_names(
 
 
 def target_modules(
-    targets: str | list[str], inventory: Inventory, setting: str = "lora.target_modules", kind: str = "linear layers"
+    targets: str | list[str], inventory: Inventory, setting: str = "lora.target_modules", kind: str = "linear layer"
 ) -> set[str]:
     """Return the whole names of the modules that targets stand for; as `target_names`."""
     try:
         if isinstance(targets, str):
             return _group(targets, inventory) if targets in _GROUPS else _matching(targets, inventory)
-        found = [_group(name, inventory) if name in _GROUPS else _named(name, inventory) for name in targets]
+        found = [_group(name, inventory) if name in _GROUPS else _named(name, inventory, kind) for name in targets]
         return set().union(*found)
     except LookupError as error:
         raise _unknown(str(error.args[0]), inventory, setting, kind) from error
@@ -98,11 +98,11 @@ def _group(word: str, inventory: Inventory) -> set[str]:
     return found
 
 
-def _named(name: str, inventory: Inventory) -> set[str]:
+def _named(name: str, inventory: Inventory, kind: str) -> set[str]:
     found = {module for module in inventory if module == name or module.endswith(f".{name}")}
     if not found:
         close = near(name, [*leaves(inventory), *_GROUPS])
-        raise LookupError(f'no linear layer of the model is called "{name}"{close}')
+        raise LookupError(f'no {kind} of the model is called "{name}"{close}')
     return found
 
 
@@ -125,7 +125,7 @@ def _unknown(message: str, inventory: Inventory, setting: str, kind: str) -> Nod
     names = leaves(inventory)
     listed = ", ".join(names[:24]) + (", …" if len(names) > 24 else "") if names else "none"
     end = "" if message.endswith("?") else "."
-    return NodeError(f"{setting}: {message}{end} The model's {kind}: {listed}.")
+    return NodeError(f"{setting}: {message}{end} The model's {kind}s: {listed}.")
 
 
 def leaves(inventory: Iterable[str]) -> list[str]:

@@ -8,7 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_engine import LORA, Engine, engine  # noqa: E402, F401
+from safetensors.torch import load_file  # noqa: E402
+from test_engine import LORA, MODEL, Engine, engine  # noqa: E402, F401
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from lorafile.engine.base import fingerprint  # noqa: E402
@@ -232,8 +233,6 @@ def test_adalora_ends_with_its_budget(engine: Engine) -> None:  # noqa: F811
 
 def test_loraplus_gives_b_a_rate_of_its_own(engine: Engine) -> None:  # noqa: F811
     """Adam's first step moves every element by its group's rate, whatever the gradient's size."""
-    from safetensors.torch import load_file
-
     prepared = engine.prepare()
     plain, plus = (
         load_file(
@@ -285,7 +284,11 @@ def test_every_method_is_profiled(engine: Engine, name: str) -> None:  # noqa: F
 
 
 def _training(
-    engine: Engine, prepared: dict[str, str], adapter: dict[str, Any], kept: Path, stop: int
+    engine: Engine,  # noqa: F811
+    prepared: dict[str, str],
+    adapter: dict[str, Any],
+    kept: Path,
+    stop: int,
 ) -> tuple[Any, Path]:
     """Train ten steps, with a checkpoint when a run is stopped; `stop`: after which step, 0 for none."""
     training = TrainTable(max_steps=10, learning_rate=1e-2, per_device_train_batch_size=4).model_dump()
@@ -325,3 +328,29 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     done, resumed = _training(engine, prepared, adapter, tmp_path / "cut", 0)
     assert done.figures["resumed_from"] == [stop], done.figures
     assert resumed.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        *(pytest.param({"method": name, **settings}, id=name) for name, settings in METHODS.items()),
+        pytest.param({**LORA, "modules_to_save": ["lm_head", "embed_tokens"]}, id="modules_to_save"),
+        pytest.param({**LORA, **STARTS["pissa"]}, id="pissa"),
+    ],
+)
+def test_what_is_trained_is_float32_over_a_half_precision_base(
+    engine: Engine,  # noqa: F811
+    adapter: dict[str, Any],
+    dtype: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PEFT leaves norms and modules_to_save in the base's type, in which Adam's steps vanish or overflow."""
+    monkeypatch.setitem(MODEL, "dtype", dtype)
+    prepared = engine.prepare()
+    done, files = engine.train(prepared, adapter, max_steps=8)
+    assert done.outcome == "done", done.message
+    assert {tensor.dtype for tensor in load_file(files["adapter_model.safetensors"]).values()} == {torch.float32}
+    before, after = engine.predict(prepared, None), engine.predict(prepared, files)
+    assert sum(row["log_likelihood"] for row in after) > sum(row["log_likelihood"] for row in before)
+    assert engine.predict(prepared, None) == before
