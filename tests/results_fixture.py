@@ -84,6 +84,9 @@ def _run(name: str, sweep: str, settings: dict[str, Any], seed: int | None, nois
             row[f"{split}.exact_match"] = round(match * 500) / 500
             row[f"{split}.log_loss"] = 0.31 + 1.4 * (1 - match) ** 1.5 + noise.gauss(0, 0.002)
             row[f"{split}.examples"] = 500
+        change = 0.0 if seed is None else 0.4 * (_quality(settings) - 0.4) + noise.gauss(0, 0.02)
+        row |= {"reference.before": 2.31, "reference.log_loss": 2.31 + change, "reference.change": change}
+        row |= {"lm_eval.arc_easy.acc": 0.61 - change / 8, "lm_eval.arc_easy.examples": 570}
     if settings["method"] != "none" and outcome != "missing":
         seconds = {"full": 412.0}.get(settings["method"], 121.0 + 1.1 * (settings["lora.r"] or 0))
         seconds *= {"int8": 1.7, "nf4": 1.35}.get(settings["quantization"], 1.0)
@@ -148,6 +151,11 @@ CARD = {
 }
 
 
+def _answer(name: str, number: int) -> dict[str, Any]:
+    tuned = None if name == "baselines/method=none" else f"Paris, says {name}."
+    return {"configuration": name, "number": number, "prompt": f"Capital {number}?", "untuned": "Rome?", "tuned": tuned}
+
+
 def study(seeds: tuple[int, ...] = SEEDS) -> Results:
     """Return the results: one run diverged, one failed, one is missing."""
     noise = random.Random(7)
@@ -178,6 +186,8 @@ def study(seeds: tuple[int, ...] = SEEDS) -> Results:
         environments=[{"device": "NVIDIA L4", "torch": "2.9.1", "transformers": "5.10.0", "peft": "0.21.0"}],
         data={"path": "builtin:facts", "format": "completion", "train": {"rows": 2000, "supervised_fraction": 0.13}},
         model={"path": "builtin:facts-llama", "architecture": "LlamaForCausalLM", "parameters": 1_235_814_400},
+        answers=pd.DataFrame([_answer(row["configuration"], n) for n in (1, 2) for row in configurations]),
+        reference="wikitext.txt",
         warnings=["This study is partial: 3 of 55 runs have no figures."],
         card=[CARD],
     )
