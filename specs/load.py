@@ -16,7 +16,8 @@ from lorafile.specs.combinations import contradiction, study_contradiction
 from lorafile.specs.configurations import Configuration, flatten, point_name, points, resolve, unite
 from lorafile.specs.consistency import check_tables
 from lorafile.specs.data_settings import DataTable
-from lorafile.specs.evaluate_settings import OF_HEADS, label
+from lorafile.specs.evaluate_settings import label
+from lorafile.specs.metric_checks import with_default_metrics
 from lorafile.specs.positions import Path as Place
 from lorafile.specs.positions import Position, positions
 from lorafile.specs.problems import Problems
@@ -127,14 +128,6 @@ def _tables(raw: dict[str, Any], problems: Problems) -> SpecTables:
     if problems.found:
         raise SpecError(problems.list())
     return tables
-
-
-def with_default_metrics(tables: SpecTables) -> SpecTables:
-    """Return the tables with the metrics that a classification head can have, where the spec names none."""
-    evaluate = tables.evaluate
-    if tables.model.task_type != "SEQ_CLS" or "metrics" in evaluate.model_fields_set:
-        return tables
-    return tables.model_copy(update={"evaluate": evaluate.model_copy(update={"metrics": list(OF_HEADS)})})
 
 
 def _sound(raw: dict[str, Any], bad: list[Place]) -> SpecTables:

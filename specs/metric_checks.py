@@ -7,6 +7,7 @@ from lorafile.specs.data_settings import DataTable
 from lorafile.specs.evaluate_settings import (
     OF_ANSWERS,
     OF_CLASSES,
+    OF_HEADS,
     OF_PASSAGES,
     EvaluateTable,
     MetricName,
@@ -14,6 +15,15 @@ from lorafile.specs.evaluate_settings import (
     label,
 )
 from lorafile.specs.problems import Problems, show
+from lorafile.specs.settings import SpecTables
+
+
+def with_default_metrics(tables: SpecTables) -> SpecTables:
+    """Return the tables with the metrics that a classification head can have, where the spec names none."""
+    evaluate = tables.evaluate
+    if tables.model.task_type != "SEQ_CLS" or "metrics" in evaluate.model_fields_set:
+        return tables
+    return tables.model_copy(update={"evaluate": evaluate.model_copy(update={"metrics": list(OF_HEADS)})})
 
 
 def check_evaluate(evaluate: EvaluateTable, data: DataTable, problems: Problems) -> None:

@@ -253,11 +253,8 @@ def test_diverged_runs_are_a_sign_of_too_high_a_rate() -> None:
     assert "Diverged, a sign of too high a rate: a/r=2 (1 of 3 runs)." in said
 
 
-BESIDE = {"forgetting", "lm_eval", "prompts"}  # they speak of what a spec asks for by name
-
-
 def test_by_default_every_kind_that_has_something_to_say_runs() -> None:
-    assert {analysis.kind for analysis in analyses(study(), [])} == set(kinds()) - BESIDE
+    assert {analysis.kind for analysis in analyses(study(), [])} == set(kinds())
     assert [analysis.sentences for analysis in analyses(empty(), [])] == [["No run has been recorded yet."]]
 
 
@@ -278,7 +275,7 @@ def test_any_table_may_be_empty(lost: str) -> None:
 @pytest.mark.parametrize("seeds", [(42,), (42, 1337)])
 def test_fewer_seeds_still_give_every_analysis(seeds: tuple[int, ...]) -> None:
     found = analyses(study(seeds), [])
-    assert {analysis.kind for analysis in found} == set(kinds()) - BESIDE
+    assert {analysis.kind for analysis in found} == set(kinds())
     for chart in (chart for analysis in found for chart in analysis.charts.values()):
         assert chart.to_dict()["description"]
 
