@@ -118,15 +118,16 @@ def memory() -> Iterator[list[int]]:
 def train(engine: Engine, prepared: dict[str, str], name: str, report: Any = None, **more: Any) -> tuple[Done, Path]:
     """Train as the worker does, with a directory for checkpoints."""
     execution = {key: more.pop(key) for key in EXECUTION if key in more}
+    adapter, running = more.pop("adapter", LORA), more.pop("running", name)
     table = TrainTable(**{"max_steps": 6, "learning_rate": 1e-2, "per_device_train_batch_size": 8, **more})
     settings = {
         "model": MODEL,
         "quantization": None,
-        "adapter": LORA,
+        "adapter": adapter,
         "training": table.model_dump(exclude=set(EXECUTION)),
         "seed": 1,
     }
-    paths = {"model": str(engine.model), "model_name": "tiny", "checkpoint": str(engine.root / f"{name}-running")}
+    paths = {"model": str(engine.model), "model_name": "tiny", "checkpoint": str(engine.root / f"{running}-running")}
     request = Request("key", "train", "run", settings, paths, {"train": prepared}, {}, execution)
     out = engine.root / name
     return run(request, out, engine.bases, report or (lambda progress: None)), out / "adapter_model.safetensors"

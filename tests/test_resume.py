@@ -14,7 +14,12 @@ import pytest
 
 pytest.importorskip("torch")
 
+from test_engine import Engine, engine  # noqa: F401
+from test_methods import CASES
+from test_outcomes import train
+
 from lorafile import Study
+from lorafile.engine.request import Stopped
 from lorafile.engine.running import unfinished
 from lorafile.graph import GraphNode
 from lorafile.plan import Action
@@ -260,6 +265,36 @@ def test_a_checkpoint_is_never_trusted_blindly(spec_file: Path, damage: str) -> 
     assert "is not used: " in note
     assert "Training begins at step 1." in note
     assert note in watch.notes
+
+
+@pytest.mark.parametrize("rate", [{}, {"loraplus_lr_ratio": 4.0}])
+@pytest.mark.parametrize("adapter", CASES)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # PEFT's own
+def test_every_method_and_every_beginning_goes_on_to_the_bit(
+    engine: Engine,  # noqa: F811
+    adapter: dict[str, Any],
+    rate: dict[str, float],
+) -> None:
+    """Ranks that AdaLoRA took away, bases that an initialisation rewrites, rates of LoRA+."""
+    if rate and adapter["method"] != "lora":
+        pytest.skip("LoRA+ is LoRA's")
+    prepared = engine.prepare()
+
+    def stop(progress: dict[str, Any]) -> None:
+        if progress.get("step") == 5:
+            raise Stopped
+
+    options: dict[str, Any] = {"adapter": adapter, "max_steps": 9, "lr_scheduler_type": "cosine", **rate}
+    whole, expected = train(engine, prepared, "whole", **options)
+    assert whole.outcome == "done", whole.message
+    stopped, _ = train(engine, prepared, "stopped", stop, running="parts", **options)
+    assert stopped.outcome == "interrupted"
+    done, found = train(engine, prepared, "rest", running="parts", **options)
+    assert done.outcome == "done", done.message
+    assert done.figures["resumed_from"] == [5]
+    assert "notes" in done.figures
+    for name in ("adapter_model.safetensors", "adapter_config.json", "curve.jsonl.gz"):
+        assert (found.parent / name).read_bytes() == (expected.parent / name).read_bytes(), name
 
 
 def test_how_often_a_checkpoint_is_written_is_in_no_key(spec_file: Path) -> None:
