@@ -42,6 +42,11 @@ class Unfinished:
     live: bool
 
     @property
+    def step(self) -> int:
+        """How far it came, as far as that is known: the curve is about a second behind."""
+        return max(len(self.rows), self.checkpoint)
+
+    @property
     def steps(self) -> int:
         """How many optimizer steps the run has in all."""
         return int(self.about["steps"])

@@ -102,6 +102,8 @@ class _Maker:
         elif finished is not None:
             self.results[node.key] = finished
             self.decided[node.key] = self._finished(node, finished)
+        elif running := self._now(node):
+            self.decided[node.key] = running
         elif attempts:
             self.decided[node.key] = self._unfinished(node, attempts[-1])
         else:
@@ -148,8 +150,6 @@ class _Maker:
     def _untried(self, node: GraphNode) -> tuple[Action, str]:
         """Settle what to do with a node of which no attempt is recorded: a killed apply may have left a checkpoint."""
         rest = self._rest(node)
-        if rest and self.unfinished[node.key].live:
-            return Action.RETRY, f"another apply trains it now{rest.replace('goes on from', 'which last kept')}"
         return (Action.RETRY, f"interrupted: the apply was killed{rest}") if rest else (Action.RUN, self._why_new(node))
 
     def _rest(self, node: GraphNode) -> str:
@@ -159,6 +159,13 @@ class _Maker:
             return ""
         self.unfinished[node.key] = found
         return f"; goes on from step {found.checkpoint} of {found.steps}"
+
+    def _now(self, node: GraphNode) -> tuple[Action, str] | None:
+        """Return what to say of a run that another apply trains now; None for any other node."""
+        found = unfinished(self.state.running(node.key)) if node.kind == "train" else None
+        if found is None or not found.live:
+            return None
+        return Action.RUN, f"another apply trains it now, at step {found.step} of {found.steps}"
 
     def _why_new(self, node: GraphNode) -> str:
         """Name the nearest finished node of the kind, and the settings that differ."""

@@ -31,6 +31,7 @@ class Onlooker:
         self.spec_file = spec_file
         self.history: History | None = None
         self.results: Results | None = None
+        self.reason = ""
 
     def started(self, node: GraphNode) -> None:
         """Nothing to do."""
@@ -42,6 +43,8 @@ class Onlooker:
             if found.curve:
                 self.history = found
                 self.results = Study.load(self.spec_file, state).gather()
+                plan = Study.load(self.spec_file, state).plan()
+                self.reason = next(change.reason for change in plan.changes if change.kind == "train")
 
     def ended(self, node: GraphNode, attempt: Attempt) -> None:
         """Nothing to do."""
@@ -71,6 +74,7 @@ def test_a_run_is_seen_while_it_trains(applied: tuple[Path, Onlooker]) -> None:
     assert (live.standing, live.kind) == ("running", "train")
     assert live.settings["adapter"]["r"] == 4
     assert 0 < len(live.curve) < 60
+    assert onlooker.reason.startswith("another apply trains it now, at step ")
     assert "of 60" in curve_line(live)
     results = onlooker.results
     (run,) = results.runs.to_dict("records")

@@ -20,9 +20,9 @@ def standing(run: dict[str, Any], found: Unfinished | None) -> dict[str, Any]:
     if found is None:
         return {}
     if found.live:
-        return {"outcome": "running", "message": f"at step {len(found.rows)} of {found.steps}"}
+        return {"outcome": "running", "message": f"at step {found.step} of {found.steps}"}
     kept = f"the next apply goes on from step {found.checkpoint} of {found.steps}" if found.checkpoint else ""
-    told = run["message"] or f"its apply was killed at step {len(found.rows)} of {found.steps}"
+    told = run["message"] or f"its apply was killed at step {found.step} of {found.steps}"
     outcome = "interrupted" if run["outcome"] == "missing" else run["outcome"]
     return {"outcome": outcome, "message": "; ".join(part for part in (told.rstrip("."), kept) if part)}
 
