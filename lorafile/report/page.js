@@ -1,7 +1,7 @@
 "use strict";
 // Draws every chart from the page's own data; draws again when the theme or the width of the page changes.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const data = JSON.parse(document.getElementById("charts-data").textContent);
   const button = document.getElementById("theme");
   const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
   const modes = ["auto", "light", "dark"];
