@@ -154,6 +154,7 @@ def test_a_killed_apply_goes_on_where_it_was(spec_file: Path) -> None:
         wait_for(running, point, process)
         os.killpg(process.pid, signal.SIGKILL) if group else process.kill()
         process.wait()
+        wait_for_end(running)
         plan = Study.load(spec_file, here / "killed").plan()
         change = next(change for change in plan.work if change.key == key)
         assert change.action is Action.RETRY
@@ -189,6 +190,14 @@ def wait_for(running: Path, step: int, process: "subprocess.Popen[bytes]") -> No
     raise AssertionError(f"the apply did not come to step {step}")
 
 
+def wait_for_end(running: Path) -> None:
+    """Wait until a worker whose apply was killed has noticed that it is alone."""
+    deadline = time.monotonic() + 60
+    while (found := unfinished(running)) is not None and found.live:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_run_that_is_stopped_keeps_its_last_step(spec_file: Path) -> None:
     """Without save_steps, and long before save_minutes: the checkpoint is written because of the stop."""
     write(spec_file, LONG.replace(str(STEPS), "300"), ("seeds = [1, 2]", "seeds = [1]"))
@@ -211,6 +220,26 @@ def test_a_run_that_is_stopped_keeps_its_last_step(spec_file: Path) -> None:
     again = Study.load(spec_file, here / "killed").apply()
     trained = next(attempt for attempt in again.attempts if attempt.kind == "train")
     assert trained.figures["resumed_from"] == [found.checkpoint]
+    Study.load(spec_file, here / "whole").apply()
+    assert weights(here / "killed") == weights(here / "whole")
+
+
+def test_a_worker_that_the_system_ends_keeps_its_last_step(spec_file: Path) -> None:
+    """SIGTERM, as a scheduler sends it: another worker goes on from there, in the same apply."""
+    write(spec_file, LONG.replace(str(STEPS), "200"), ("seeds = [1, 2]", "seeds = [1]"))
+
+    class Ender(Killer):
+        def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+            if node.kind == "train" and node.key not in self.killed and progress.get("step", 0) >= 20:
+                self.killed.add(node.key)
+                os.kill(worker(), signal.SIGTERM)
+
+    here = spec_file.parent
+    applied = Study.load(spec_file, here / "killed").apply(workers=1, watchers=[Ender(0)])
+    stopped, done = [attempt for attempt in applied.attempts if attempt.kind == "train"]
+    assert (stopped.outcome, done.outcome) == ("interrupted", "done")
+    (step,) = done.figures["resumed_from"]
+    assert step >= 20
     Study.load(spec_file, here / "whole").apply()
     assert weights(here / "killed") == weights(here / "whole")
 
