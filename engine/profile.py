@@ -139,7 +139,8 @@ def _generate(base: Base, model: Any, tokens: Tokens, request: Request, prefix: 
     figures[f"{prefix}first_token_seconds"] = statistics.median(first)
     if new > 1:
         each = (statistics.median(whole) - statistics.median(first)) / (new - 1)
-        figures[f"{prefix}token_seconds"] = each
+        if each > 0:  # below the noise of the clock it is not measured
+            figures[f"{prefix}token_seconds"] = each
     return figures
 
 

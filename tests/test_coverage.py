@@ -8,14 +8,14 @@ import pytest
 
 from lorafile.specs.data_settings import Format
 from lorafile.specs.evaluate_settings import MetricName
+from lorafile.specs.methods import MethodName
 from lorafile.specs.quantizations import Method as Quantizer
 from lorafile.specs.quantizations import QuantizationName
-from lorafile.specs.settings import Method
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
 NAMES = {
-    "Methods": get_args(Method),
+    "Methods": get_args(MethodName),
     "Bases": (*get_args(QuantizationName), *(f'quant_method = "{name}"' for name in get_args(Quantizer)[1:])),
     "Data": get_args(Format),
     "Metrics": get_args(MetricName),
