@@ -198,6 +198,13 @@ def wait_for_end(running: Path) -> None:
         time.sleep(0.05)
 
 
+def wait_for_nobody(running: Path) -> None:
+    """A worker whose apply was killed writes one more checkpoint before it ends."""
+    deadline = time.monotonic() + 60
+    while (found := unfinished(running)) is not None and found.live and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def test_a_run_that_is_stopped_keeps_its_last_step(spec_file: Path) -> None:
     """Without save_steps, and long before save_minutes: the checkpoint is written because of the stop."""
     write(spec_file, LONG.replace(str(STEPS), "300"), ("seeds = [1, 2]", "seeds = [1]"))

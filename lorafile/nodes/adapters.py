@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 from lorafile.graph import Graph, Replicate
-from lorafile.nodes.metrics import is_head
 from lorafile.nodes.replicates import add_predictions
 from lorafile.sections import bare_sections, largest_rank
 from lorafile.specs import Configuration
@@ -24,9 +23,6 @@ def add_adapter_nodes(graph: Graph, configuration: Configuration, replicate: Rep
     if tables.truncate is not None:
         ranks = truncated_ranks(graph, configuration)
         added["truncated"] = {rank: _truncated(graph, configuration, replicate, rank) for rank in ranks}
-    if tables.merge is not None and is_head(configuration):
-        message = 'compares what a model writes, attached and merged; model.task_type = "SEQ_CLS" writes nothing'
-        raise graph.spec.error(("merge",), message)
     if tables.merge is not None and configuration.method not in UNMERGEABLE:
         added["merge"] = {
             dtype: _add(
