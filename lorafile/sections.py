@@ -129,6 +129,12 @@ def largest_rank(adapter: dict[str, Any]) -> int:
     return max(ranks)
 
 
+def stored_rank(adapter: dict[str, Any]) -> int:
+    """Return the largest rank of an adapter as it is stored: a start that writes the base is kept at twice its rank."""
+    start = str(adapter.get("init_lora_weights", ""))
+    return largest_rank(adapter) * (2 if start.startswith(REWRITING) else 1)
+
+
 def _adapter(configuration: Configuration, model: ModelLock) -> dict[str, Any]:
     """Return a method's settings as its model decides them, without what is off."""
     settings = placed(configuration.method, configuration.adapter or {}, model)

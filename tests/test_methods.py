@@ -280,7 +280,7 @@ def test_every_method_is_profiled(engine: Engine, name: str) -> None:  # noqa: F
     settings |= {"training": training, "profile": protocol}
     done, _ = engine.run("profile", settings, {"train": engine.prepare()})
     assert done.outcome == "done", done.message
-    assert ("merged_token_seconds" in done.figures) is (name != "prompt_tuning")
+    assert ("merged_first_token_seconds" in done.figures) is (name != "prompt_tuning")
 
 
 def _training(

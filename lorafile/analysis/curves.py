@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.base import Analysis
-from lorafile.analysis.select import cells
+from lorafile.analysis.select import cells, methods
 from lorafile.analysis.text import listing, missing, number
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def thinned(results: "Results") -> pd.DataFrame:
 def _outcomes(results: "Results") -> dict[tuple[str, int | None], str]:
     runs = results.runs
     rows = zip(*(cells(runs, key) for key in ("configuration", "seed", "outcome")), strict=True)
-    return {(str(name), _seed(seed)): str(outcome or "missing") for name, seed, outcome in rows}
+    trained = {name for name, method in methods(results).items() if method != "none"}
+    return {(str(name), _seed(seed)): str(outcome or "missing") for name, seed, outcome in rows if name in trained}
 
 
 def _seed(value: Any) -> int | None:

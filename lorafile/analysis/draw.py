@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lorafile.results import Results
 
 WIDTH = 640
+COLOURS = 7  # that the theme tells apart
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def quality(results: "Results", metric: str | None, split: str | None = None) ->
 
 def padded(low: float, high: float, share: float = 0.08) -> list[float]:
     """Return a domain with room at both ends, never of zero width."""
-    room = (high - low) * share or abs(high) * share or 0.1
-    return [low - room, high + room]
+    room = (high - low) * share or abs(high) * share
+    return [low - room, high + room] if room else [low - 0.008, high + 0.1]  # nothing but zeros
 
 
 def near_references(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
+from lorafile.analysis.select import cells
 from lorafile.analysis.text import amount, listing, missing, number
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from lorafile.specs.settings import AnalysisTable
 
 Row = dict[str, Any]
+_MOST = 4  # configurations with sentences of their own
 MEASURES = ("relative_norm", "effective_rank", "stable_rank", "energy_rank")
 
 
@@ -45,10 +47,22 @@ def configuration_rows(results: "Results") -> list[Row]:
         first = mine[0]
         row: Row = {"configuration": name[0], "n": len(mine)}
         row |= {key: first[key] for key in ("trainable_parameters", "trainable_share", "adapted_modules")}
+        row |= _trained(results, str(name[0]), int(first["trainable_parameters"]))
         for key in (*MEASURES, "cka_min", "cka_last"):
             row |= _over_seeds(key, mine)
         rows.append(row)
     return rows
+
+
+def _trained(results: "Results", name: str, stored: int) -> Row:
+    """Return what was trained, where more is stored: PEFT converts a start that writes the base to twice its rank."""
+    frame = results.runs
+    mine = frame[frame["configuration"] == name]
+    known = zip(cells(mine, "trainable_parameters"), cells(mine, "total_parameters"), strict=True)
+    trained, total = next(((own, all_) for own, all_ in known if own and all_), (None, None))
+    if trained is None or trained >= stored:
+        return {}
+    return {"trainable_parameters": int(trained), "trainable_share": trained / total, "stored_parameters": stored}
 
 
 def _groups(frame: pd.DataFrame, keys: list[str]) -> dict[tuple[Any, ...], list[Row]]:
@@ -68,17 +82,32 @@ def _over_seeds(key: str, rows: list[Row]) -> Row:
 
 
 def _sentences(results: "Results", rows: list[Row]) -> list[str]:
-    lines = [_rank_sentence(row, _stored_rank(results, row["configuration"])) for row in rows]
+    told = _telling(rows)
+    lines = [_rank_sentence(row, _stored_rank(results, row["configuration"])) for row in told]
     lines = [line for line in lines if line]
-    for row in rows:
+    for row in told:
         if not missing(row["cka_min"]):
             last = f"{number(row['cka_last'])} after the last block"
             lines.append(f"{row['configuration']}: similarity to the base (CKA) is {last}, {_least(row)} at least.")
+    if converted := [row["configuration"] for row in rows if row.get("stored_parameters")]:
+        lines.append(
+            f"Stored with more parameters than were trained: {listing(converted)}. Their start writes the base, and "
+            "PEFT converts them to plain LoRA of twice the rank, whose update is told here."
+        )
     if blind := [row["configuration"] for row in rows if missing(row["relative_norm"])]:
         lines.append(
             f"No update of a weight is defined for {listing(blind)}: its method changes what flows past the weights."
         )
     return lines
+
+
+def _telling(rows: list[Row]) -> list[Row]:
+    """Return the rows that are told in sentences: all of a few; of many the largest and the smallest update."""
+    known = [row for row in rows if not missing(row["relative_norm"])]
+    if len(rows) <= _MOST or not known:
+        return rows[:_MOST]
+    ends = (max(known, key=lambda row: row["relative_norm"]), min(known, key=lambda row: row["relative_norm"]))
+    return [row for row in rows if row in ends]
 
 
 def _least(row: Row) -> str:
@@ -111,6 +140,7 @@ def _summary(rows: list[Row]) -> Table:
         Column("configuration", "configuration"),
         Column("trainable_parameters", "trained parameters", "count"),
         Column("trainable_share", "share of all", "share"),
+        Column("stored_parameters", "stored parameters", "count"),
         Column("adapted_modules", "modules", "count"),
         *_measured(),
         Column("cka_min", "least CKA with the base", "number", "cka_min.spread"),

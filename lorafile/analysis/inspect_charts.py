@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import altair as alt
 import pandas as pd
 
-from lorafile.analysis.draw import WIDTH, finish, padded, room, tooltip
+from lorafile.analysis.draw import COLOURS, WIDTH, finish, padded, room, tooltip
+from lorafile.analysis.select import sweeps
 from lorafile.analysis.text import listing, number
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _panel(cells: pd.DataFrame, name: str, types: list[str], scale: tuple[str, l
     cells = cells.assign(layer=cells["layer"].astype(int))
     x = alt.X("layer:O", sort=layers, title="layer", axis=alt.Axis(labelAngle=0, labelOverlap="greedy", ticks=False))
     y = alt.Y("type:N", sort=types, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=160))
-    legend = alt.Legend(title=title, orient="right", gradientLength=120, format=".2~g", values=marks)
+    legend = alt.Legend(title=title, orient="right", gradientLength=120, format=".3~g", values=marks)
     colour = alt.Color("value:Q", scale=alt.Scale(domain=limits, type=kind), legend=legend)
     tips = tooltip(("type:N", "module type"), ("layer:O", "layer"), ("shown:N", title))
     drawn = alt.Chart(cells).mark_rect().encode(x=x, y=y, color=colour, tooltip=tips)
@@ -98,13 +99,22 @@ def _similarity(results: "Results") -> Any:
     )
     scale = alt.Scale(domain=[low - (1 - low) * 0.08, 1 + (1 - low) * 0.04], zero=False, nice=False)
     y = alt.Y("cka:Q", title="CKA with the base", scale=scale, axis=alt.Axis(tickCount=6))
-    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=300)
-    colour: dict[str, Any] = {}
-    if len(order) > 1:
-        colour["color"] = alt.Color("configuration:N", sort=order, legend=legend)
     tips = tooltip(("configuration:N", "configuration"), ("layer:Q", "layer"), ("cka:Q", "CKA"))
-    base = alt.Chart(means).encode(x=x, y=y, tooltip=tips, **colour)
-    drawn = (base.mark_line(style="mean-line") + base.mark_point(style="mean")).properties(width=WIDTH, height=240)
+
+    def panel(names: list[str], width: int, title: str = "") -> Any:
+        legend = alt.Legend(title=None, orient="bottom", columns=1 if title else 2, labelLimit=300)
+        colour: dict[str, Any] = {}
+        if len(names) > 1:
+            colour["color"] = alt.Color("configuration:N", sort=names, legend=legend)
+        base = alt.Chart(means[means["configuration"].isin(names)]).encode(x=x, y=y, tooltip=tips, **colour)
+        lines = (base.mark_line(style="mean-line") + base.mark_point(style="mean")).properties(width=width, height=200)
+        return lines.properties(title=title) if title else lines
+
+    drawn = panel(order, WIDTH)
+    if len(order) > COLOURS:  # no two lines of a panel may look alike
+        groups = {sweep: [name for name in order if name in members] for sweep, members in sweeps(results).items()}
+        panels = [panel(names, WIDTH // 2 - 40, f"sweep {sweep}") for sweep, names in groups.items() if names]
+        drawn = alt.concat(*panels, columns=2, spacing=24).resolve_scale(color="independent")
     last = means.groupby("configuration", sort=False)["cka"].last()
     text = "; ".join(f"{name}: {number(float(value))} after the last block" for name, value in last.items())
     return finish(drawn, "Similarity to the base by layer", f"CKA with the base by layer. {text}", margin=110)

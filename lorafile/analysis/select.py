@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lorafile.results import Results
 
 # The columns of `configurations` that are not settings; `method` is both.
-FIXED = ("configuration", "sweep", "aliases", "trained", "replicates", "done", "outcomes", "rank")
+FIXED = ("configuration", "sweep", "aliases", "trained", "replicates", "done", "outcomes", "rank", "shots")
 LOST = ("diverged", "out-of-memory", "failed", "interrupted", "missing")
 _WORDS = {"missing": "not run yet", "out-of-memory": "out of memory"}
 LOST_WORDS = tuple(_WORDS.get(outcome, outcome) for outcome in LOST)
@@ -167,7 +167,12 @@ def references(results: "Results") -> dict[str, str]:
     by_method = methods(results)
     full = [name for name, method in by_method.items() if method == "full"]
     chosen = best(results, full) or (full[0] if full else None)
-    found = {name: "untuned" for name, method in by_method.items() if method == "none"}
+    shots = dict(zip(names(results), cells(results.configurations, "shots"), strict=True))
+    found = {
+        name: f"untuned, {shots[name]:.0f} shots" if shots[name] else "untuned"
+        for name, method in by_method.items()
+        if method == "none"
+    }
     return found | ({chosen: "full fine-tuning"} if chosen else {})
 
 

@@ -11,6 +11,7 @@ from lorafile.analysis.select import (
     best,
     cells,
     completeness,
+    methods,
     names,
     profiled,
     references,
@@ -49,7 +50,7 @@ def answer(results: "Results", metric: str) -> list[str]:
     split = split_of(results, metric)
     found = scores(results, f"{split}.{metric}")
     lines = completeness(results)
-    trained = [name for name in found if name not in references(results) or references(results)[name] != "untuned"]
+    trained = [name for name in found if methods(results)[name] != "none"]
     chosen = best(results, trained, metric)
     if chosen is None:
         return [*lines, f"No trained configuration has a figure for {metric_name(metric)} yet."]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from lorafile.analysis.select import best, factors, methods, setting_labels, setting_values, sweeps
+from lorafile.analysis.select import best, cells, factors, methods, setting_labels, setting_values, sweeps
 
 if TYPE_CHECKING:
     from lorafile.results import Results
@@ -73,6 +73,9 @@ def _neighbours(results: "Results", factor: str, values: dict[str, str]) -> dict
     everyone = methods(results)
     others = [other for other in factors(results) if other != factor]
     alike = [setting_labels(results, other) for other in others]
+    if factor != "lora.r":  # a matched placement has the rank that was solved for it
+        ranks = zip(everyone, cells(results.configurations, "rank"), strict=True)
+        alike.append({name: str(rank) for name, rank in ranks})
     mine = {tuple(labels.get(name) for labels in alike) for name in values}
     outside = setting_labels(results, factor, [name for name in everyone if name not in values])
     found: dict[str, str] = {}

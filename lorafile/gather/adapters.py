@@ -5,7 +5,7 @@ from typing import Any
 from lorafile.engine.lines import read_lines
 from lorafile.gather.runs import run_row
 from lorafile.graph import Graph, Replicate
-from lorafile.sections import largest_rank
+from lorafile.sections import stored_rank
 from lorafile.specs import Configuration
 from lorafile.specs.adapter_settings import MergeTable
 from lorafile.state import Attempt, State
@@ -23,7 +23,7 @@ def adapter_tables(graph: Graph, results: Held, history: dict[str, list[Attempt]
             for name, rows in _inspected(configuration, replicate, results, state).items():
                 found[name] += rows
             if replicate.truncated:
-                own = largest_rank(graph.sections[configuration.name]["adapter"])
+                own = stored_rank(graph.sections[configuration.name]["adapter"])
                 found["truncations"] += truncation_rows(configuration, replicate, results, history, own)
             if merging is not None:
                 found["merges"] += merge_rows(configuration, replicate, results, merging)
@@ -52,7 +52,7 @@ def truncation_rows(
 ) -> Rows:
     """Return how each smaller rank stands, like a run; its figures, and what share of the update it kept.
 
-    :param own: the rank that was trained
+    :param own: the rank that the whole adapter is stored with
     """
     rows = []
     for rank, cut in replicate.truncated.items():

@@ -25,13 +25,18 @@ def configuration_row(
     row["rank"] = adapter.get("r") if any(other.matched for other in everyone) else None
     row |= {"replicates": len(mine), "done": outcomes.count("done")}
     row["outcomes"] = ", ".join(f"{outcome} {outcomes.count(outcome)}" for outcome in dict.fromkeys(outcomes))
+    if c.method == "none":
+        row["shots"] = c.shots
     return row | {
-        setting: _value(c, setting) for setting in dict.fromkeys(name for other in everyone for name in other.varied)
+        setting: _value(c, setting, adapter)
+        for setting in dict.fromkeys(name for other in everyone for name in other.varied)
     }
 
 
-def _value(c: Configuration, setting: str) -> Any:
+def _value(c: Configuration, setting: str, adapter: dict[str, Any]) -> Any:
     """Return a setting as the spec wrote it for this configuration, or its default; None where it does not apply."""
+    if c.matched and setting in ("lora.r", "lora.lora_alpha"):
+        return adapter[setting.removeprefix("lora.")]  # solved for the model
     if setting in c.varied:
         return c.varied[setting]
     section, _, name = setting.partition(".")
