@@ -10,10 +10,11 @@ from click.testing import CliRunner
 
 pytest.importorskip("torch")
 
+from foreign import train_adapter
+
 from lorafile import Study
 from lorafile.cli import main
 from lorafile.errors import LoraError, NodeError
-from tests.foreign import train_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft itself, used here
 

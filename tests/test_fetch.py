@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.hub_server import COMMIT, Hub, running
+from hub_server import COMMIT, Hub, running
 
 SPEC = '[study]\nname = "x"\nseeds = [1]\n[model]\npath = "org/tiny"\n[data]\npath = "org/rows"\nmax_length = 32\n'
 

@@ -10,13 +10,14 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("torch")
 
+from foreign import train_adapter
+
 from lorafile import Study
 from lorafile.cli import main
 from lorafile.errors import NodeError
 from lorafile.foreign import read_run
 from lorafile.plan import Action
 from lorafile.state import State
-from tests.foreign import train_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft itself, used here
 

@@ -15,12 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 from lorafile.engine.base import fingerprint  # noqa: E402
 from lorafile.engine.batches import collate  # noqa: E402
 from lorafile.engine.methods import penalty  # noqa: E402
-from lorafile.engine.request import Request, Stopped  # noqa: E402
-from lorafile.engine.run import run  # noqa: E402
+from lorafile.engine.request import Request  # noqa: E402
 from lorafile.engine.starting import given_back, started  # noqa: E402
 from lorafile.engine.tokens import Tokens  # noqa: E402
 from lorafile.specs.configurations import quantization_settings  # noqa: E402
-from lorafile.specs.train_settings import TrainTable  # noqa: E402
 
 # What PEFT says to whoever calls it, as the tests that compare with it do.
 pytestmark = [
@@ -281,53 +279,6 @@ def test_every_method_is_profiled(engine: Engine, name: str) -> None:  # noqa: F
     done, _ = engine.run("profile", settings, {"train": engine.prepare()})
     assert done.outcome == "done", done.message
     assert ("merged_first_token_seconds" in done.figures) is (name != "prompt_tuning")
-
-
-def _training(
-    engine: Engine,  # noqa: F811
-    prepared: dict[str, str],
-    adapter: dict[str, Any],
-    kept: Path,
-    stop: int,
-) -> tuple[Any, Path]:
-    """Train ten steps, with a checkpoint when a run is stopped; `stop`: after which step, 0 for none."""
-    training = TrainTable(max_steps=10, learning_rate=1e-2, per_device_train_batch_size=4).model_dump()
-    settings = {**_base(engine)[0], "adapter": adapter, "training": training, "seed": 1}
-    paths = {"model": str(engine.model), "model_name": "tiny", "checkpoint": str(kept)}
-    engine.count += 1
-    out = engine.root / str(engine.count)
-
-    def report(progress: dict[str, Any]) -> None:
-        if stop and progress.get("step") == stop:
-            raise Stopped
-
-    request = Request("key", "train", "address", settings, paths, {"train": prepared})
-    return run(request, out, engine.bases, report), out / "adapter_model.safetensors"
-
-
-@pytest.mark.parametrize(
-    "adapter",
-    [
-        *(pytest.param({"method": name, **settings}, id=name) for name, settings in METHODS.items()),
-        *(pytest.param({**LORA, **STARTS[name]}, id=name) for name in ("pissa", "eva", "corda", "lora_ga", "mica")),
-        pytest.param({**LORA, "bias": "all", "modules_to_save": ["lm_head"]}, id="bias, modules_to_save"),
-    ],
-)
-@pytest.mark.parametrize("stop", [4, 9])
-def test_a_stopped_run_goes_on_to_the_same_bytes(
-    engine: Engine,  # noqa: F811
-    adapter: dict[str, Any],
-    stop: int,
-    tmp_path: Path,
-) -> None:
-    prepared = engine.prepare()
-    whole, expected = _training(engine, prepared, adapter, tmp_path / "whole", 0)
-    assert whole.outcome == "done", whole.message
-    stopped, _ = _training(engine, prepared, adapter, tmp_path / "cut", stop)
-    assert stopped.outcome == "interrupted", stopped.message
-    done, resumed = _training(engine, prepared, adapter, tmp_path / "cut", 0)
-    assert done.figures["resumed_from"] == [stop], done.figures
-    assert resumed.read_bytes() == expected.read_bytes()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

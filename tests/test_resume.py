@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from test_engine import Engine, engine  # noqa: F401
+from test_engine import LORA, Engine, engine  # noqa: F401
 from test_methods import CASES
 from test_outcomes import train
 
@@ -303,24 +303,27 @@ def test_a_checkpoint_is_never_trusted_blindly(spec_file: Path, damage: str) -> 
     assert note in watch.notes
 
 
-@pytest.mark.parametrize("rate", [{}, {"loraplus_lr_ratio": 4.0}])
-@pytest.mark.parametrize("adapter", CASES)
+@pytest.mark.parametrize("adapter", [*CASES, pytest.param({**LORA, "loraplus": 4.0}, id="LoRA+")])
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # PEFT's own
 def test_every_method_and_every_beginning_goes_on_to_the_bit(
     engine: Engine,  # noqa: F811
     adapter: dict[str, Any],
-    rate: dict[str, float],
 ) -> None:
     """Ranks that AdaLoRA took away, bases that an initialisation rewrites, rates of LoRA+."""
-    if rate and adapter["method"] != "lora":
-        pytest.skip("LoRA+ is LoRA's")
     prepared = engine.prepare()
+    ratio = adapter.get("loraplus")
+    adapter = {name: value for name, value in adapter.items() if name != "loraplus"}
 
     def stop(progress: dict[str, Any]) -> None:
         if progress.get("step") == 5:
             raise Stopped
 
-    options: dict[str, Any] = {"adapter": adapter, "max_steps": 9, "lr_scheduler_type": "cosine", **rate}
+    options: dict[str, Any] = {
+        "adapter": adapter,
+        "max_steps": 9,
+        "lr_scheduler_type": "cosine",
+        "loraplus_lr_ratio": ratio,
+    }
     whole, expected = train(engine, prepared, "whole", **options)
     assert whole.outcome == "done", whole.message
     stopped, _ = train(engine, prepared, "stopped", stop, running="parts", **options)

@@ -11,8 +11,9 @@ import pytest
 
 pytest.importorskip("torch")
 
+from hub_server import Hub, running
+
 from lorafile.engine.hub import hide_tokens, refusal
-from tests.hub_server import Hub, running
 
 TOKEN = "hf_RecognisableSecretValue0123456789"
 
