@@ -56,10 +56,9 @@ def configuration_rows(results: "Results") -> list[Row]:
 
 def _trained(results: "Results", name: str, stored: int) -> Row:
     """Return what was trained, where more is stored: PEFT converts a start that writes the base to twice its rank."""
-    frame = results.runs
-    mine = frame[frame["configuration"] == name]
-    known = zip(cells(mine, "trainable_parameters"), cells(mine, "total_parameters"), strict=True)
-    trained, total = next(((own, all_) for own, all_ in known if own and all_), (None, None))
+    keys = ("configuration", "trainable_parameters", "total_parameters")
+    runs = zip(*(cells(results.runs, key) for key in keys), strict=True)
+    trained, total = next(((own, every) for of, own, every in runs if of == name and own and every), (None, None))
     if trained is None or trained >= stored:
         return {}
     return {"trainable_parameters": int(trained), "trainable_share": trained / total, "stored_parameters": stored}
