@@ -1,9 +1,13 @@
 """What several tests need: two-layer models, small data, and specs about them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: threads of their own get in the way
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 BASIC = """
