@@ -1,12 +1,16 @@
 """What a study has found so far, as plain tables: the one input of every analysis and of the report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lorafile.metrics import METRICS
+from lorafile.specs.analysis_settings import AnalysisTable, VerdictTable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+OutcomeKey = tuple[str, int | None, str]  # configuration, seed, split
 
 
 class OwnName(str):
@@ -38,7 +42,7 @@ def _nothing() -> "pd.DataFrame":
     return pd.DataFrame()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """A study's results as pandas tables; what is not there yet is missing, never invented.
 
@@ -74,6 +78,10 @@ class Results:
     :ivar merges: one row for each adapter and type: `configuration`, `seed`, `dtype`, `tokens`, `finite`,
         `max_logit_difference`, `mean_logit_difference`, `argmax_agreement`, `log_loss_attached`, `log_loss_merged`,
         `log_loss_difference`, `passes`, `failures` (list of text)
+    :ivar outcomes: (configuration, seed, split) -> one row for each example: `row` (which one, the same for every run),
+        what it adds to each metric, and `tokens` or `bytes`, the weights of those that are weighted; read on demand
+    :ivar looks: the seeds of each look at the study: of its first one, then of each stage that has ended
+    :ivar declared: the `[[analysis]]` tables, which name the study's family of comparisons
     """
 
     study: str
@@ -99,6 +107,10 @@ class Results:
     card: list[dict[str, Any]] = field(default_factory=list)  # one for each data set: lorafile/datacard.py
     truncations: "pd.DataFrame" = field(default_factory=_nothing)
     merges: "pd.DataFrame" = field(default_factory=_nothing)
+    outcomes: "Mapping[OutcomeKey, pd.DataFrame]" = field(default_factory=dict)
+    verdict: VerdictTable = field(default_factory=VerdictTable)
+    declared: tuple[AnalysisTable, ...] = ()
+    looks: tuple[tuple[int, ...], ...] = ()
 
     def better_is_more(self, metric: str) -> bool:
         """Return whether more of a metric is better."""

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lorafile.specs.adapter_settings import InspectTable, MergeTable, TruncateTable
+from lorafile.specs.analysis_settings import AnalysisTable, ClaimTable, PublishedTable, StageTable, VerdictTable
 from lorafile.specs.data_settings import DataTable
-from lorafile.specs.evaluate_settings import EvaluateTable, Metric, ProfileTable
+from lorafile.specs.evaluate_settings import EvaluateTable, ProfileTable
 from lorafile.specs.lora_settings import LoraSettings
 from lorafile.specs.methods import (
     AdaLoraSettings,
@@ -22,18 +23,6 @@ from lorafile.specs.quantizations import Quantization
 from lorafile.specs.train_settings import FullTable, NoneTable, TrainTable
 from lorafile.specs.values import ONE_LINE, Name, Natural, Settings, Text
 
-Cost = Literal[
-    "train_memory",
-    "train_memory_reserved",
-    "generate_memory",
-    "adapter_size",
-    "trainable_parameters",
-    "train_time",
-    "step_time",
-    "first_token_latency",
-    "token_latency",
-    "merged_token_latency",
-]
 AttentionName = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
@@ -95,29 +84,6 @@ class SweepTable(BaseModel):
     )
 
 
-class AnalysisTable(Settings):
-    """A question to the results; absent: every analysis that has something to say."""
-
-    kind: Literal[
-        "summary",
-        "trend",
-        "pareto",
-        "cost",
-        "curves",
-        "rates",
-        "truncation",
-        "inspect",
-        "merge",
-        "forgetting",
-        "lm_eval",
-        "prompts",
-        "data",
-    ] = Field(description="Which analysis.")
-    metric: Metric | None = Field(default=None, description="The primary one otherwise.")
-    factor: str | None = Field(default=None, description="`trend`: the setting along which quality is followed.")
-    cost: Cost | None = Field(default=None, description="`pareto`: the measure on the other axis; else `train_memory`.")
-
-
 class ReportTable(Settings):
     """Where the report goes."""
 
@@ -156,5 +122,9 @@ class SpecTables(Settings):
     truncate: TruncateTable | None = None
     merge: MergeTable | None = None
     sweep: list[SweepTable] = Field(default=[], description="Which configurations there are.")
+    stage: list[StageTable] = Field(default=[], description="More seeds, to decide what a first look left open.")
+    verdict: VerdictTable = VerdictTable()
     analysis: list[AnalysisTable] = Field(default=[], description="Which questions the report answers.")
+    claim: list[ClaimTable] = Field(default=[], description="Sentences that each report checks.")
+    reference: list[PublishedTable] = Field(default=[], description="Published figures, drawn beside the study's own.")
     report: ReportTable = ReportTable()

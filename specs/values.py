@@ -10,6 +10,8 @@ SPLIT_SLICE = r"^[^\[\]\s:]+(\[(-?[0-9]{1,12}%?)?:(-?[0-9]{1,12}%?)?\])?$"  # tr
 NAME = r"^[^\s/:\x00-\x1f]([^/:\x00-\x1f]*[^\s/:\x00-\x1f])?$"
 ONE_LINE = r"^[^\x00-\x1f]*$"
 METRIC_FILE = r"^[^\x00-\x1f]*[\w-]\.py$"  # its name is the metric's name
+MARGIN = r"^[0-9]{1,9}(\.[0-9]{1,9})?(pt|%)$"
+AMOUNT = r"^[0-9]{1,9}(\.[0-9]{1,6})?\s?(B|KB|MB|GB|TB|KiB|MiB|GiB|us|ms|s|min|h)$"
 NITER = r"^pissa_niter_[0-9]{1,3}$"
 # What a message says instead of a pattern.
 PATTERNS = {
@@ -18,6 +20,9 @@ PATTERNS = {
     NAME: 'a name without "/", ":", line breaks, or spaces at its ends',
     ONE_LINE: "a text of one line",
     METRIC_FILE: 'a Python file such as "metrics/brevity.py"',
+    MARGIN: 'a margin such as "1pt" (percentage points) or "1%" (of the baseline)',
+    AMOUNT: 'an amount with its unit such as "24GB" or "30ms"',
+    r"^[^\x00-\x1f]*\.py$": 'a Python file such as "analyses/own.py"',
     NITER: '"pissa_niter_" with a number such as "pissa_niter_16"',
 }
 

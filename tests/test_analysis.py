@@ -11,7 +11,7 @@ from lorafile.analysis import analyses, kinds
 from lorafile.analysis.base import Analysis
 from lorafile.analysis.text import amount, listing, number, rate, setting, with_spread
 from lorafile.results import Results
-from lorafile.specs.settings import AnalysisTable
+from lorafile.specs.analysis_settings import AnalysisTable
 
 Row = dict[str, Any]
 
@@ -320,6 +320,6 @@ def test_every_cost_that_a_spec_may_name_is_known() -> None:
     from typing import get_args
 
     from lorafile.analysis.costs import COSTS
-    from lorafile.specs.settings import Cost
+    from lorafile.specs.analysis_settings import Cost
 
     assert set(get_args(Cost)) == set(COSTS)

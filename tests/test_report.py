@@ -15,7 +15,7 @@ from lorafile.report.html import page
 from lorafile.report.markdown import document, plain
 from lorafile.report.theme import config
 from lorafile.results import Results
-from lorafile.specs.settings import AnalysisTable
+from lorafile.specs.analysis_settings import AnalysisTable
 
 HOSTILE = (
     "rank/<script>alert(1)</script>",

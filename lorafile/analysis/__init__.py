@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, get_args
 if TYPE_CHECKING:
     from lorafile.analysis.base import Analysis
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 
 def kinds() -> tuple[str, ...]:
     """Return the name of every analysis, in the order of a report."""
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import Kind
 
-    return get_args(AnalysisTable.model_fields["kind"].annotation)
+    return get_args(Kind)
 
 
 def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysis]":
     """Return the declared analyses; with none declared, every one that has something to say."""
+    from lorafile.specs.analysis_settings import AnalysisTable
     from lorafile.specs.evaluate_settings import label
-    from lorafile.specs.settings import AnalysisTable
 
     declared = tables or [AnalysisTable.model_validate({"kind": kind}) for kind in kinds()]
     found: dict[str, Analysis] = {}

@@ -11,7 +11,7 @@ from lorafile.specs.methods import METHODS
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 PROFILED: tuple[tuple[str, str, ColumnKind], ...] = (
     ("train_step_seconds", "time of a training step", "seconds"),

@@ -20,7 +20,7 @@ class Cost:
     kind: ColumnKind
 
 
-COSTS: dict[str, Cost] = {  # the names that specs.settings.Cost allows
+COSTS: dict[str, Cost] = {  # the names that specs.analysis_settings.Cost allows
     "train_memory": Cost("profiles", "train_allocated_bytes", "peak training memory", "bytes"),
     "train_memory_reserved": Cost("profiles", "train_reserved_bytes", "peak reserved training memory", "bytes"),
     "generate_memory": Cost("profiles", "generate_allocated_bytes", "peak memory while generating", "bytes"),

@@ -10,7 +10,7 @@ from lorafile.analysis.text import listing, missing, number
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 POINTS = 60  # the most points of one line: more cannot be told apart at this width
 

@@ -8,7 +8,7 @@ from lorafile.datacard import leak_sentences
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 QUESTION = "What were the models trained and measured on, and do its splits keep apart?"
 _COLUMNS = (

@@ -12,7 +12,7 @@ from lorafile.analysis.wording import on, without_figure
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 UNIT = "nats per token"
 

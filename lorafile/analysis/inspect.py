@@ -12,7 +12,7 @@ from lorafile.analysis.text import amount, listing, missing, number
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 Row = dict[str, Any]
 _MOST = 4  # configurations with sentences of their own

@@ -10,7 +10,7 @@ from lorafile.analysis.text import plural
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 _PREFIX = "lm_eval."
 

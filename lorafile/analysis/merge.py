@@ -10,7 +10,7 @@ from lorafile.analysis.text import amount, listing, missing, number, plural
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 Row = dict[str, Any]
 LATENCY = ("token_seconds", "merged_token_seconds")

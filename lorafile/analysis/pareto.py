@@ -12,14 +12,14 @@ from lorafile.analysis.wording import above, measured, on
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 DEFAULT = "train_memory"
 
 
 def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     """Return quality against one measure of cost; nothing where fewer than two configurations have both."""
-    metric, declared = table.metric or results.primary, table.cost or DEFAULT
+    metric, declared = table.metric or results.primary, table.measures[1] if table.measures else DEFAULT
     split = split_of(results, metric)
     found, cost = scores(results, f"{split}.{metric}"), cost_of(results, declared)
     both = [name for name in names(results) if found[name].known and name in cost]

@@ -9,7 +9,7 @@ from lorafile.analysis.text import missing, plural
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 
 def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:

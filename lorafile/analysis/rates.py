@@ -25,7 +25,7 @@ from lorafile.analysis.wording import direction, held_against, on, spread_of
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 RATE, RANK = "train.learning_rate", "lora.r"
 

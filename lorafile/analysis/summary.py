@@ -24,7 +24,7 @@ from lorafile.analysis.wording import above, direction, measured, on
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 
 def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:

@@ -13,7 +13,7 @@ from lorafile.analysis.wording import above, measured, on, without_figure
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 RANK, RATE = "lora.r", "train.learning_rate"
 

@@ -13,7 +13,7 @@ from lorafile.analysis.wording import on
 
 if TYPE_CHECKING:
     from lorafile.results import Results
-    from lorafile.specs.settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable
 
 RANK = "lora.r"
 Row = dict[str, Any]

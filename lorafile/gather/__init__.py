@@ -6,6 +6,7 @@ from lorafile.datacard import cards, leak_sentences
 from lorafile.gather.adapters import adapter_tables
 from lorafile.gather.beside import answer_rows, beside_figures
 from lorafile.gather.configurations import configuration_row
+from lorafile.gather.outcomes import StoredOutcomes
 from lorafile.gather.runs import curve_rows, held_up, run_row
 from lorafile.gather.unfinished import cut_micro_batches, standing, unfinished_curve, unfinished_runs
 from lorafile.graph import Graph
@@ -68,6 +69,10 @@ def gather(plan: Plan, state: State) -> Results:
             *_warnings(plan, runs),
         ],
         card=card,
+        outcomes=StoredOutcomes(graph, plan.results, state),
+        verdict=spec.tables.verdict,
+        declared=tuple(spec.tables.analysis),
+        looks=(tuple(spec.tables.study.seeds),),
         **{name: pd.DataFrame(rows) for name, rows in adapter_tables(graph, plan.results, history, state).items()},
     )
 

@@ -48,7 +48,7 @@ _ROUGE: dict[str, Any] = {
 }
 METRICS = {
     "log_loss": Metric("likelihood", "nats per token", False, log_loss, "weighted", "tokens"),
-    "perplexity": Metric("likelihood", "", False, perplexity, "corpus"),
+    "perplexity": Metric("likelihood", "", False, perplexity, "corpus", "tokens"),
     "bits_per_byte": Metric("likelihood", "bits per byte", False, bits_per_byte, "weighted", "bytes"),
     "token_accuracy": Metric("likelihood", "share of tokens", True, token_accuracy, "weighted", "tokens"),
     "exact_match": Metric("generation", "share of examples", True, exact_match),

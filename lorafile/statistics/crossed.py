@@ -1,0 +1,227 @@
+"""Seeds and examples as two crossed random factors: what a difference between two configurations is worth.
+
+A figure is a mean over examples of what a run makes of each, and a configuration's figure a mean over runs. Another
+seed would move it, and so would another sample of examples, which all configurations share. With outcomes
+y[seed, example] of each configuration, the variance of a difference has two parts:
+
+- runs: the variance between the seeds' means, over the number of seeds; pooled over all configurations of the study
+- examples: the variance between the examples' paired differences, over the number of examples, less what the runs
+  have put into it already (the mean square of the seed-by-example residual)
+
+This is the Dorfman-Berbaum-Metz estimator of radiology's multi-reader multi-case studies, readers being seeds, with
+Hillis' truncation at zero (Hillis, 2014, "A marginal-mean ANOVA approach for analyzing multireader multicase
+radiological imaging data", Statistics in Medicine 33), and Satterthwaite's (1946) degrees of freedom.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf, nan
+
+import numpy as np
+from scipy import special
+
+CLEARLY = 0.01  # the probability, were all run variances equal, below which they are not pooled
+_ROUNDING = 1e-12  # relative to the figures: what is smaller is no difference but float64's rounding
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What the runs of one configuration made of each example.
+
+    :ivar values: float64 [runs, examples], such that the mean over examples is the run's figure: see `linear`
+    :ivar exact: no seed would change it (the untuned row), so that there is one run, and it has no run variance
+    """
+
+    values: np.ndarray
+    exact: bool = False
+
+    @property
+    def runs(self) -> int:
+        """How many runs there are."""
+        return int(self.values.shape[0])
+
+    @property
+    def examples(self) -> int:
+        """How many examples there are."""
+        return int(self.values.shape[1])
+
+    @property
+    def means(self) -> np.ndarray:
+        """Each run's figure: [runs]."""
+        return np.asarray(self.values.mean(axis=1))
+
+    @property
+    def mean(self) -> float:
+        """The configuration's figure."""
+        return float(self.values.mean())
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom of the run variance."""
+        return 0 if self.exact else self.runs - 1
+
+    @property
+    def run_variance(self) -> float:
+        """Sample variance between runs; NaN below two runs, 0 where no seed changes anything."""
+        if self.exact:
+            return 0.0
+        return float(self.means.var(ddof=1)) if self.runs > 1 else nan
+
+    @property
+    def residual(self) -> float:
+        """Mean square of the seed-by-example residual; 0 where it cannot be told apart (one run)."""
+        if self.runs < 2 or self.examples < 2:
+            return 0.0
+        left = self.values - self.means[:, None] - self.values.mean(axis=0) + self.mean
+        return float((left**2).sum() / ((self.runs - 1) * (self.examples - 1)))
+
+
+def linear(outcomes: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return one run's outcomes such that their plain mean is the weighted one.
+
+    :param outcomes: [examples]; `weights`: [examples], for instance each example's supervised tokens
+    :return: the figure plus each example's influence on it: the linearization of a ratio of two sums
+    """
+    if weights is None:
+        return outcomes
+    figure = np.average(outcomes, weights=weights)
+    return np.asarray(figure + weights / weights.mean() * (outcomes - figure))
+
+
+@dataclass(frozen=True)
+class RunVariance:
+    """The variance between runs that a study's configurations have in common.
+
+    :ivar value: pooled sample variance, NaN where no configuration has two runs
+    :ivar unequal: probability of run variances as unlike as these, were they equal (Bartlett)
+    """
+
+    value: float
+    df: int
+    unequal: float
+
+    @property
+    def differ(self) -> bool:
+        """Whether the configurations' run variances clearly differ, so that each pair has its own."""
+        return self.unequal < CLEARLY
+
+
+def pool(configurations: Iterable[Outcomes]) -> RunVariance:
+    """Return the run variance pooled over configurations, weighted by their degrees of freedom."""
+    known = [one for one in configurations if one.df > 0]
+    df = sum(one.df for one in known)
+    if not df:
+        return RunVariance(nan, 0, 1.0)
+    value = sum(one.df * one.run_variance for one in known) / df
+    return RunVariance(value, df, bartlett([one.run_variance for one in known], [one.df for one in known]))
+
+
+def bartlett(variances: list[float], dfs: list[int]) -> float:
+    """Return the probability of variances as unlike as these, were they equal (Bartlett, 1937).
+
+    A variance of exactly zero (every run got everything right) is left out: it has no logarithm.
+    """
+    pairs = [(variance, df) for variance, df in zip(variances, dfs, strict=True) if variance > 0]
+    if len(pairs) < 2:
+        return 1.0
+    s2, n = np.array(pairs).T
+    total, k = n.sum(), len(pairs)
+    statistic = total * np.log((n * s2).sum() / total) - (n * np.log(s2)).sum()
+    correction = 1 + ((1 / n).sum() - 1 / total) / (3 * (k - 1))
+    return float(special.chdtrc(k - 1, statistic / correction))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A difference between two configurations, and what it is worth.
+
+    :ivar difference: first less second, in the metric's unit
+    :ivar runs: the variance that other seeds would bring; `examples`: that another sample of examples would
+    :ivar df: Satterthwaite's degrees of freedom; `runs_df`: those of the run variance alone
+    :ivar seeds: runs of each; `n`: examples; `residual`: of each, the mean square of the seed-by-example residual
+    :ivar pooled: whether the run variance is the whole study's
+    """
+
+    difference: float
+    runs: float
+    examples: float
+    df: float
+    runs_df: float
+    seeds: tuple[int, int]
+    n: int
+    residual: tuple[float, float]
+    exact: tuple[bool, bool]
+    pooled: bool
+
+    @property
+    def error(self) -> float:
+        """The standard error."""
+        return float(np.sqrt(self.runs + self.examples))
+
+    @property
+    def on_runs_only(self) -> bool:
+        """Whether a configuration has one run where a seed matters: it says something of these runs alone."""
+        return any(seeds < 2 and not exact for seeds, exact in zip(self.seeds, self.exact, strict=True))
+
+
+def contrast(one: Outcomes, other: Outcomes, pooled: RunVariance) -> Estimate:
+    """Return the difference between two configurations on the same examples, with its variance.
+
+    :raises ValueError: when the two have not the same number of examples
+    """
+    if one.examples != other.examples:
+        raise ValueError(f"{one.examples} and {other.examples} examples cannot be paired")
+    both, n = (one, other), one.examples
+    paired = one.values.mean(axis=0) - other.values.mean(axis=0)
+    least = _ROUNDING * max(abs(one.mean), abs(other.mean))
+    paired = np.where(abs(paired) > least, paired, 0.0)
+    use_pool = not pooled.differ or any(side.df < 1 and not side.exact for side in both)
+    parts = _run_parts(both, pooled, use_pool)
+    runs = sum(variance for variance, _ in parts)
+    between = _above(float(paired.var(ddof=1)) / n if n > 1 else nan, least)
+    already = sum(side.residual / side.runs for side in both) / n
+    examples = max(between - already, 0.0)
+    runs_df = _satterthwaite(parts)
+    pieces = list(parts)
+    if examples > 0:
+        pieces.append((between, n - 1.0))
+        pieces += [(side.residual / side.runs / n, float((side.runs - 1) * (n - 1))) for side in both if side.runs > 1]
+    total, difference = runs + examples, float(paired.mean())
+    return Estimate(
+        difference=difference if abs(difference) > least else 0.0,
+        runs=runs,
+        examples=examples,
+        df=_satterthwaite(pieces, total),
+        runs_df=runs_df,
+        seeds=(one.runs, other.runs),
+        n=n,
+        residual=(one.residual, other.residual),
+        exact=(one.exact, other.exact),
+        pooled=use_pool,
+    )
+
+
+def _above(variance: float, least: float) -> float:
+    """Return a variance, or 0 where its root is rounding."""
+    return 0.0 if variance < least**2 else variance
+
+
+def _run_parts(both: tuple[Outcomes, Outcomes], pooled: RunVariance, use_pool: bool) -> list[tuple[float, float]]:
+    """Return (variance, degrees of freedom) of what runs bring; nothing for a side that no seed changes."""
+    seeded = [side for side in both if not side.exact]
+    if not seeded:
+        return []
+    if use_pool:
+        return [(pooled.value * sum(1 / side.runs for side in seeded), float(pooled.df))]
+    return [(side.run_variance / side.runs, float(side.df)) for side in seeded]
+
+
+def _satterthwaite(parts: list[tuple[float, float]], total: float | None = None) -> float:
+    """Return the degrees of freedom of a sum of mean squares (Satterthwaite, 1946).
+
+    :param parts: (mean square in the units of the sum, its degrees of freedom); one that is subtracted counts as well
+    :param total: the sum, where not every part is added
+    """
+    whole = sum(square for square, _ in parts) if total is None else total
+    below = sum(square**2 / df if df else nan for square, df in parts)
+    return float(whole**2 / below) if below else inf

@@ -1,0 +1,77 @@
+"""Probabilities of an estimate: difference, equivalence, non-inferiority; families of them; intervals."""
+
+from math import inf, isnan, nan
+
+import numpy as np
+from scipy import special
+
+from lorafile.statistics.crossed import Estimate
+
+
+def two_sided(estimate: Estimate) -> float:
+    """Return the probability of a difference as large as this one, were there none (Student's t)."""
+    return min(1.0, 2 * upper(estimate, abs(estimate.difference)))
+
+
+def upper(estimate: Estimate, gap: float) -> float:
+    """Return the probability, one-sided, of a difference as far as `gap` on the far side of a bound."""
+    if isnan(estimate.error):
+        return nan
+    if estimate.error == 0:
+        return 0.0 if gap > 0 else 0.5 if gap == 0 else 1.0
+    return 1 - t_cdf(gap / estimate.error, estimate.df)
+
+
+def equivalence(estimate: Estimate, margin: float) -> float:
+    """Return the probability of two one-sided tests (TOST; Schuirmann, 1987) that the difference is within a margin."""
+    return max(upper(estimate, estimate.difference + margin), upper(estimate, margin - estimate.difference))
+
+
+def non_inferiority(estimate: Estimate, margin: float, more: bool) -> float:
+    """Return the probability of the one-sided test that the first is not worse than the second by the margin.
+
+    :param more: whether more of the metric is better
+    """
+    gain = estimate.difference if more else -estimate.difference
+    return upper(estimate, gain + margin)
+
+
+def interval(estimate: Estimate, alpha: float = 0.05) -> tuple[float, float]:
+    """Return the two-sided interval at 1 − alpha."""
+    half = half_width(estimate.error, estimate.df, alpha)
+    return estimate.difference - half, estimate.difference + half
+
+
+def half_width(error: float, df: float, alpha: float) -> float:
+    """Return half of the width of the interval at 1 − alpha."""
+    return nan if isnan(error) or isnan(df) else t_quantile(1 - alpha / 2, df) * error
+
+
+def holm(probabilities: list[float]) -> list[float]:
+    """Return a family's adjusted probabilities (Holm, 1979); what is NaN is not in the family, and stays NaN."""
+    order = sorted((p, at) for at, p in enumerate(probabilities) if not isnan(p))
+    adjusted, largest = [nan] * len(probabilities), 0.0
+    for place, (p, at) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - place)))
+        adjusted[at] = largest
+    return adjusted
+
+
+def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
+    """Return McNemar's exact probability for two runs' right and wrong answers to the same examples.
+
+    :param one: [examples], 0 or 1; `other` likewise
+    """
+    first, second = int(((one == 1) & (other == 0)).sum()), int(((one == 0) & (other == 1)).sum())
+    total = first + second
+    return 1.0 if not total else min(1.0, 2 * float(special.bdtr(min(first, second), total, 0.5)))
+
+
+def t_cdf(value: float, df: float) -> float:
+    """Return Student's distribution function; the normal one where the degrees of freedom are infinite."""
+    return float(special.ndtr(value) if df == inf else special.stdtr(df, value))
+
+
+def t_quantile(share: float, df: float) -> float:
+    """Return Student's quantile."""
+    return float(special.ndtri(share) if df == inf else special.stdtrit(df, share))

@@ -1,0 +1,160 @@
+"""The tables of concluding: what counts as a difference, the questions, the claims, and published figures beside."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from lorafile.specs.evaluate_settings import Metric
+from lorafile.specs.values import AMOUNT, MARGIN, Name, Natural, Positive, PositiveNumber, Settings, Text
+
+Cost = Literal[
+    "train_memory",
+    "train_memory_reserved",
+    "generate_memory",
+    "adapter_size",
+    "trainable_parameters",
+    "train_time",
+    "step_time",
+    "first_token_latency",
+    "token_latency",
+    "merged_token_latency",
+]
+Kind = Literal[
+    "summary",
+    "compare",
+    "recommend",
+    "tune",
+    "trend",
+    "effects",
+    "pareto",
+    "noise",
+    "confounds",
+    "cost",
+    "curves",
+    "rates",
+    "truncation",
+    "inspect",
+    "merge",
+    "forgetting",
+    "lm_eval",
+    "prompts",
+    "data",
+    "own",
+]
+Question = Literal[
+    "rank", "placement", "quantization", "best-for-my-gpu", "inference-speed", "lora-or-full", "real-or-noise"
+]
+Profile = Literal["consumer-8GB", "workstation-24GB", "best-quality", "cheapest"]
+Margin = Annotated[str, Field(pattern=MARGIN)] | PositiveNumber
+Amount = Annotated[str, Field(pattern=AMOUNT)]
+Measure = Cost | Metric
+
+
+class VerdictTable(Settings):
+    """What counts as a difference: the error that verdicts may make, and how small a difference does not matter."""
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        default=0.05, description="How often the study's verdicts may be wrong, over all comparisons and stages."
+    )
+    margin: Margin | None = Field(
+        default=None,
+        description="A difference that does not matter: `1pt` (percentage points), `1%` of the baseline, or a number "
+        "in the metric's unit; an analysis may have its own.",
+    )
+    keep: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.2, description="The share of alpha that is kept for stages with more seeds (`lora plan --resolve`)."
+    )
+
+
+class StageTable(Settings):
+    """More seeds for some configurations, planned after a first look from the variances alone."""
+
+    seeds: Annotated[list[Natural], Field(min_length=1)] = Field(description="Seeds beyond those of the study.")
+    configurations: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        default=None, description="Names of those that run under them; all trained ones otherwise."
+    )
+
+
+class BudgetTable(Settings):
+    """What a configuration may cost and has to be able to do; what is unset may be anything."""
+
+    train_memory: Amount | None = Field(default=None, description="Peak memory of training, for example `24GB`.")
+    generate_memory: Amount | None = Field(default=None, description="Peak memory of generating.")
+    adapter_size: Amount | None = Field(default=None, description="Bytes of what is saved, for example `50MB`.")
+    train_time: Amount | None = Field(default=None, description="Time of one training run, for example `2h`.")
+    first_token_latency: Amount | None = Field(default=None, description="Time to the first token: `200ms`.")
+    token_latency: Amount | None = Field(default=None, description="Time per token, adapter attached: `30ms`.")
+    merged_token_latency: Amount | None = Field(default=None, description="Time per token, adapter merged.")
+    trainable_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Trainable parameters as a share of all."
+    )
+    servable: Literal["vllm", "tgi"] | None = Field(default=None, description="A server that has to take the adapter.")
+    prefer: Cost | None = Field(
+        default=None, description="What makes one configuration cheaper than another; `train_memory` if unset."
+    )
+
+
+class AnalysisTable(Settings):
+    """A question to the results; absent: every analysis that has something to say."""
+
+    kind: Kind | None = Field(default=None, description="Which analysis; or `ask` a question by its name.")
+    ask: Question | None = Field(default=None, description="One of the seven questions that every study can ask.")
+    name: Name | None = Field(default=None, description="What a `[[claim]]` calls it.")
+    metric: Metric | None = Field(default=None, description="The primary one otherwise.")
+    factor: str | None = Field(
+        default=None, description="`compare`, `trend`, `effects`: the setting along which is compared."
+    )
+    by: str | None = Field(default=None, description="`effects`: the second setting.")
+    baseline: dict[str, Any] | Text | None = Field(
+        default=None,
+        description="`compare`: what the others are held against: a configuration's name, or settings such as "
+        "`{ lora.r = 16 }`; unset: the one with the spec's own settings, else the first.",
+    )
+    pairs: Literal["baseline", "all"] = Field(
+        default="baseline", description="`compare`: each with the baseline, or each with each."
+    )
+    margin: Margin | None = Field(default=None, description="`compare`, `recommend`: as `verdict.margin`.")
+    waive: list[str] = Field(
+        default=[], description="`compare`: settings that differ beside the factor, and are allowed to, with a mark."
+    )
+    measures: Annotated[list[Measure], Field(min_length=2, max_length=3)] | None = Field(
+        default=None,
+        description="`pareto`: two or three metrics or costs; unset: the primary metric and `train_memory`.",
+    )
+    budgets: dict[str, Amount | BudgetTable] = Field(
+        default={}, description="`recommend`: a name and what may be spent: training memory, or a table of limits."
+    )
+    profiles: list[Profile] = Field(default=[], description="`recommend`: budgets that ship.")
+    file: Annotated[str, Field(pattern=r"^[^\x00-\x1f]*\.py$")] | None = Field(
+        default=None, description="`own`: a Python file, relative to the spec, with `analyse(results)`."
+    )
+
+
+class ClaimTable(Settings):
+    """A sentence that somebody states elsewhere, and what has to hold for it."""
+
+    text: Text = Field(description="The sentence, as it stands in a README or a paper.")
+    one: Text = Field(description="A configuration's name.")
+    other: Text | None = Field(default=None, description="The configuration that it is held against.")
+    is_: Literal["better", "worse", "equivalent", "non-inferior"] | None = Field(
+        default=None, alias="is", description="The verdict that the claim rests on."
+    )
+    metric: Metric | None = Field(default=None, description="The primary one otherwise.")
+    margin: Margin | None = Field(default=None, description="As `verdict.margin`.")
+    at_least: float | None = Field(default=None, description="A bound on the metric of `one`, in its base unit.")
+    at_most: float | None = Field(default=None, description="A bound on the metric of `one`, in its base unit.")
+    trainable_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="At most this share of the parameters is trainable in `one`."
+    )
+
+
+class PublishedTable(Settings):
+    """A published figure: drawn beside the study's own, and never tested against it."""
+
+    name: Text = Field(description="What it is the figure of.")
+    value: float = Field(description="In the metric's base unit: shares as fractions of one.")
+    metric: Metric | None = Field(default=None, description="The primary one otherwise.")
+    n: Positive | None = Field(default=None, description="The number of examples that it comes from.")
+    error: PositiveNumber | None = Field(default=None, description="Its standard error, in the same unit.")
+    source: Text = Field(description="Where it was published.")
+    settings: dict[str, Any] = Field(default={}, description="Settings of it, such as `{ lora.r = 32 }`.")
