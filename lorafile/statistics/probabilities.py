@@ -10,7 +10,8 @@ from lorafile.statistics.crossed import Estimate
 
 def two_sided(estimate: Estimate) -> float:
     """Return the probability of a difference as large as this one, were there none (Student's t)."""
-    return min(1.0, 2 * upper(estimate, abs(estimate.difference)))
+    beyond = upper(estimate, abs(estimate.difference))
+    return beyond if isnan(beyond) else min(1.0, 2 * beyond)
 
 
 def upper(estimate: Estimate, gap: float) -> float:
