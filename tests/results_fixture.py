@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from adapters_fixture import with_adapters
+from outcomes_fixture import outcomes
 
 from lorafile.results import Results
 
@@ -190,6 +191,7 @@ def study(seeds: tuple[int, ...] = SEEDS) -> Results:
         reference="wikitext.txt",
         warnings=["This study is partial: 3 of 55 runs have no figures."],
         card=[CARD],
+        outcomes=outcomes(runs),
     )
     return with_adapters(found, seeds)
 
