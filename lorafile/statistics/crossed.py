@@ -13,7 +13,7 @@ Hillis' truncation at zero (Hillis, 2014, "A marginal-mean ANOVA approach for an
 radiological imaging data", Statistics in Medicine 33), and Satterthwaite's (1946) degrees of freedom.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, nan
 
@@ -133,9 +133,9 @@ def bartlett(variances: list[float], dfs: list[int]) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference between two configurations, and what it is worth.
+    """A difference between two configurations, or a weighted sum of several, and what it is worth.
 
-    :ivar difference: first less second, in the metric's unit
+    :ivar difference: first less second (or the sum), in the metric's unit
     :ivar runs: the variance that other seeds would bring; `examples`: that another sample of examples would
     :ivar df: Satterthwaite's degrees of freedom; `runs_df`: those of the run variance alone
     :ivar seeds: runs of each; `n`: examples; `residual`: of each, the mean square of the seed-by-example residual
@@ -147,10 +147,10 @@ class Estimate:
     examples: float
     df: float
     runs_df: float
-    seeds: tuple[int, int]
+    seeds: tuple[int, ...]
     n: int
-    residual: tuple[float, float]
-    exact: tuple[bool, bool]
+    residual: tuple[float, ...]
+    exact: tuple[bool, ...]
     pooled: bool
 
     @property
@@ -169,34 +169,44 @@ def contrast(one: Outcomes, other: Outcomes, pooled: RunVariance) -> Estimate:
 
     :raises ValueError: when the two have not the same number of examples
     """
-    if one.examples != other.examples:
-        raise ValueError(f"{one.examples} and {other.examples} examples cannot be paired")
-    both, n = (one, other), one.examples
-    paired = one.values.mean(axis=0) - other.values.mean(axis=0)
-    least = _ROUNDING * max(abs(one.mean), abs(other.mean))
+    return combination([one, other], [1.0, -1.0], pooled)
+
+
+def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: RunVariance) -> Estimate:
+    """Return a weighted sum of configurations' figures, whose weights add up to nothing, with its variance.
+
+    :raises ValueError: when they have not all the same number of examples
+    """
+    sides, weights = zip(*((side, weight) for side, weight in zip(sides, weights, strict=True) if weight), strict=True)
+    n = sides[0].examples
+    if unlike := [side.examples for side in sides if side.examples != n]:
+        raise ValueError(f"{n} and {unlike[0]} examples cannot be paired")
+    paired = sum((weight * side.values.mean(axis=0) for side, weight in zip(sides, weights, strict=True)), np.zeros(n))
+    least = _ROUNDING * max(abs(weight * side.mean) for side, weight in zip(sides, weights, strict=True))
     paired = np.where(abs(paired) > least, paired, 0.0)
-    use_pool = not pooled.differ or any(side.df < 1 and not side.exact for side in both)
-    parts = _run_parts(both, pooled, use_pool)
+    use_pool = not pooled.differ or any(side.df < 1 and not side.exact for side in sides)
+    parts = _run_parts(sides, weights, pooled, use_pool)
     runs = sum(variance for variance, _ in parts)
     between = _above(float(paired.var(ddof=1)) / n if n > 1 else nan, least)
-    already = sum(side.residual / side.runs for side in both) / n
-    examples = max(between - already, 0.0)
-    runs_df = _satterthwaite(parts)
+    left = [
+        (weight**2 * side.residual / side.runs / n, float((side.runs - 1) * (n - 1)))
+        for side, weight in zip(sides, weights, strict=True)
+    ]
+    examples = max(between - sum(square for square, _ in left), 0.0)
     pieces = list(parts)
     if examples > 0:
-        pieces.append((between, n - 1.0))
-        pieces += [(side.residual / side.runs / n, float((side.runs - 1) * (n - 1))) for side in both if side.runs > 1]
+        pieces += [(between, n - 1.0), *((square, df) for square, df in left if df)]
     total, difference = runs + examples, float(paired.mean())
     return Estimate(
         difference=difference if abs(difference) > least else 0.0,
         runs=runs,
         examples=examples,
         df=_satterthwaite(pieces, total),
-        runs_df=runs_df,
-        seeds=(one.runs, other.runs),
+        runs_df=_satterthwaite(parts),
+        seeds=tuple(side.runs for side in sides),
         n=n,
-        residual=(one.residual, other.residual),
-        exact=(one.exact, other.exact),
+        residual=tuple(side.residual for side in sides),
+        exact=tuple(side.exact for side in sides),
         pooled=use_pool,
     )
 
@@ -206,14 +216,16 @@ def _above(variance: float, least: float) -> float:
     return 0.0 if variance < least**2 else variance
 
 
-def _run_parts(both: tuple[Outcomes, Outcomes], pooled: RunVariance, use_pool: bool) -> list[tuple[float, float]]:
+def _run_parts(
+    sides: Sequence[Outcomes], weights: Sequence[float], pooled: RunVariance, use_pool: bool
+) -> list[tuple[float, float]]:
     """Return (variance, degrees of freedom) of what runs bring; nothing for a side that no seed changes."""
-    seeded = [side for side in both if not side.exact]
+    seeded = [(side, weight**2) for side, weight in zip(sides, weights, strict=True) if not side.exact]
     if not seeded:
         return []
     if use_pool:
-        return [(pooled.value * sum(1 / side.runs for side in seeded), float(pooled.df))]
-    return [(side.run_variance / side.runs, float(side.df)) for side in seeded]
+        return [(pooled.value * sum(square / side.runs for side, square in seeded), float(pooled.df))]
+    return [(square * side.run_variance / side.runs, float(side.df)) for side, square in seeded]
 
 
 def _satterthwaite(parts: list[tuple[float, float]], total: float | None = None) -> float:

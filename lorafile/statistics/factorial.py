@@ -1,0 +1,118 @@
+"""Two factors that were crossed: what one does at each value of the other, on average, and whether that differs.
+
+Every effect is a weighted sum of the cells' figures, so that seeds and examples enter as for any difference
+(`crossed.combination`). Whether the effects differ is asked of the product contrasts that hold each cell against the
+first row and the first column; there are (rows − 1)(columns − 1), all zero where and only where nothing interacts.
+They are tested together by Holm (1979), with simultaneous intervals by Bonferroni (product contrasts: Gabriel, Putter
+and Wax, 1973, "Simultaneous confidence intervals for product-type interaction contrasts", JRSS B 35).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+from scipy import special
+
+from lorafile.statistics.crossed import Estimate, Outcomes, RunVariance, combination
+from lorafile.statistics.probabilities import holm, two_sided
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of two crossed factors, all of them known, and the run variance that they share.
+
+    :ivar table: rows of the first factor's values, each with a cell for every value of the second
+    """
+
+    table: Sequence[Sequence[Outcomes]]
+    pooled: RunVariance
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many values each factor has."""
+        return len(self.table), len(self.table[0])
+
+    def simple(self, high: int, low: int, column: int) -> Estimate:
+        """Return what going from one row to another does in one column."""
+        return combination([self.table[high][column], self.table[low][column]], [1.0, -1.0], self.pooled)
+
+    def main(self, high: int, low: int) -> Estimate:
+        """Return what going from one row to another does on average over the columns, each counting the same."""
+        share = 1 / self.shape[1]
+        weights = [share] * self.shape[1] + [-share] * self.shape[1]
+        return combination([*self.table[high], *self.table[low]], weights, self.pooled)
+
+    def product(self, row: int, column: int, of_row: int = 0, of_column: int = 0) -> Estimate:
+        """Return by how much a row's effect, against another row, is larger in a column than in another column."""
+        here, there = self.table[row], self.table[of_row]
+        sides = [here[column], there[column], here[of_column], there[of_column]]
+        return combination(sides, [1.0, -1.0, -1.0, 1.0], self.pooled)
+
+    def turned(self) -> "Cells":
+        """Return the same cells with rows and columns exchanged."""
+        return Cells(list(zip(*self.table, strict=True)), self.pooled)
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """Whether the effect of one factor depends on the other.
+
+    :ivar row: with `column`, where the largest standardized product contrast is; `estimate`: that contrast
+    :ivar p: its probability, adjusted over all product contrasts, which is that of no interaction at all
+    :ivar contrasts: how many were tested
+    """
+
+    row: int
+    column: int
+    estimate: Estimate
+    p: float
+    contrasts: int
+
+
+def interaction(cells: Cells) -> Interaction:
+    """Return the largest standardized product contrast, with the probability of one as large were there none.
+
+    Where nothing can be said (one run in each cell), the probability is NaN, and the contrast the largest.
+    """
+    rows, columns = cells.shape
+    found = {(i, j): cells.product(i, j) for i in range(1, rows) for j in range(1, columns)}
+    adjusted = dict(zip(found, holm([two_sided(one) for one in found.values()]), strict=True))
+    place = max(found, key=lambda at: (-adjusted[at] if adjusted[at] == adjusted[at] else 0, _size(found[at])))
+    return Interaction(*place, found[place], adjusted[place], len(found))
+
+
+def _size(estimate: Estimate) -> float:
+    """Return the size of a contrast, in standard errors where there are any."""
+    return abs(estimate.difference) / (estimate.error if estimate.error > 0 else 1.0)
+
+
+@dataclass(frozen=True)
+class FTest:
+    """An F statistic with its degrees of freedom and its probability."""
+
+    statistic: float
+    df: int
+    within: int
+    p: float
+
+
+def f_test(cells: Cells) -> FTest:
+    """Return the F test of no interaction among the runs' figures, on these very examples.
+
+    The additive model by least squares against the cells' means (the analysis of variance of an unbalanced table);
+    the denominator is the run variance of all of the study. NaN where there is none.
+    """
+    rows, columns = cells.shape
+    places = [(i, j) for i in range(rows) for j in range(columns) for _ in range(cells.table[i][j].runs)]
+    design = np.array(
+        [[1.0, *(i == k for k in range(1, rows)), *(j == k for k in range(1, columns))] for i, j in places]
+    )
+    figures = np.concatenate([cell.means for row in cells.table for cell in row])
+    additive = design @ np.linalg.lstsq(design, figures, rcond=None)[0]
+    within = np.concatenate([np.full(cell.runs, cell.mean) for row in cells.table for cell in row])
+    df, between = (rows - 1) * (columns - 1), float(((within - additive) ** 2).sum())
+    if not cells.pooled.df or not cells.pooled.value > 0:
+        return FTest(nan, df, cells.pooled.df, nan)
+    statistic = between / df / cells.pooled.value
+    return FTest(statistic, df, cells.pooled.df, float(special.fdtrc(df, cells.pooled.df, statistic)))
