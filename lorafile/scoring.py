@@ -8,7 +8,7 @@ from lorafile.engine.lines import read_lines, write_lines
 from lorafile.engine.request import Done
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.graph import GraphNode
-from lorafile.metrics import Rows, built_in
+from lorafile.metrics import Rows, built_in, influence_of
 from lorafile.metrics.own import OwnMetric, run_own
 from lorafile.plan import Plan
 
@@ -47,7 +47,7 @@ def score(
 def _built_in(
     settings: dict[str, Any], predictions: Predictions, each: list[dict[str, Any]]
 ) -> dict[str, tuple[float, list[float]]]:
-    """Return metric -> (figure, outcomes); the weights of weighted means are noted beside the outcomes."""
+    """Return metric -> (figure, outcomes); noted beside them: weights of a mean, influences on a figure."""
     found = {}
     options = settings.get("options", {})
     for name in settings["metrics"]:
@@ -57,6 +57,9 @@ def _built_in(
         if metric.weight:
             for noted, row in zip(each, rows, strict=True):
                 noted[metric.weight] = row[metric.weight]
+        if metric.influence:
+            for noted, value in zip(each, metric.influence(rows, **options.get(name, {})), strict=True):
+                noted[influence_of(name)] = value
     return found
 
 

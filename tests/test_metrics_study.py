@@ -113,6 +113,6 @@ def test_figures_of_answers_reach_the_results_with_the_outcomes_of_examples(spec
     scored = next(attempt for attempt in applied.attempts if attempt.kind == "score")
     objects = State.read(spec_file.parent / ".lora").objects
     rows = list(read_lines(objects.path(scored.outputs["outcomes.jsonl.gz"])))
-    assert set(rows[0]) == {"row", "tokens", *names}
+    assert set(rows[0]) == {"row", "tokens", *names, "bleu.influence", "chrf.influence"}
     mean = sum(row["log_loss"] * row["tokens"] for row in rows) / sum(row["tokens"] for row in rows)
     assert scored.figures["log_loss"] == pytest.approx(mean)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lorafile.metrics.jackknife import pseudo_values
+
 
 def bleu(rows: list[dict[str, Any]]) -> tuple[float, list[float]]:
     """Return the corpus BLEU (0 to 100; tokenizer 13a); for each example its sentence BLEU, with effective order.
@@ -22,6 +24,31 @@ def chrf(rows: list[dict[str, Any]]) -> tuple[float, list[float]]:
     answers, references = _texts(rows)
     each = [sentence_chrf(answer, [gold]).score for answer, gold in zip(answers, references, strict=True)]
     return float(corpus_chrf(answers, [references]).score), each
+
+
+def bleu_influence(rows: list[dict[str, Any]]) -> list[float]:
+    """Return each example's influence on the corpus BLEU."""
+    from sacrebleu import BLEU
+
+    return _influence(BLEU(), rows)
+
+
+def chrf_influence(rows: list[dict[str, Any]]) -> list[float]:
+    """Return each example's influence on the corpus chrF."""
+    from sacrebleu import CHRF
+
+    return _influence(CHRF(), rows)
+
+
+def _influence(metric: Any, rows: list[dict[str, Any]]) -> list[float]:
+    """Return each example's pseudo-value; a corpus is the sum of its segments' counts, as in sacrebleu's bootstrap."""
+    import numpy as np
+
+    answers, references = _texts(rows)
+    counts = np.array(metric._extract_corpus_statistics(answers, [references]))
+    whole = counts.sum(axis=0)
+    score = lambda left: float(metric._compute_score_from_stats(left.tolist()).score)  # noqa: E731
+    return pseudo_values(score(whole), [score(whole - segment) for segment in counts] if len(rows) > 1 else [])
 
 
 def _texts(rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:

@@ -1,0 +1,113 @@
+"""Choosing one of several: the cheapest that is shown to be no worse than the best by a margin, whichever is the best.
+
+That configuration i is worse than the best by the margin is tested against every rival, and the largest of these
+probabilities counts (intersection-union; Berger, 1982): the best one is among the rivals, so that the test needs not
+know which it is. Over the candidates Holm's adjustment holds the probability of any wrong claim, with one hypothesis
+fewer (Shaffer, 1986), since the best itself is never worse than the best. Whatever is then taken from the claimed
+ones, for instance the cheapest, is wrong no more often.
+
+Which may be the best is Gupta's question (1965, "On some multiple decision (selection and ranking) rules",
+Technometrics 7): a candidate stays unless some other is significantly better at alpha / (k - 1), so that the best one
+is among those that stay with probability 1 - alpha.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from math import inf, isnan, nan
+
+from lorafile.statistics.crossed import Outcomes, RunVariance, contrast, pool
+from lorafile.statistics.probabilities import non_inferiority
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may be claimed of several candidates, and the one to take.
+
+    :ivar chosen: the cheapest claimed one; None where nothing is claimed
+    :ivar claimed: shown to be no worse than the best by the margin, cheapest first
+    :ivar may_be_best: none is significantly better, cheapest first
+    :ivar p: of each, the probability of such figures, were it worse than the best by the margin; NaN without a margin,
+        and where a candidate has one run while a seed matters
+    :ivar adjusted: the same, over all candidates
+    :ivar rival: the one that each `p` comes from; a single candidate has none
+    :ivar ahead: of each that cannot be the best, the one that is most clearly better
+    """
+
+    chosen: str | None
+    claimed: tuple[str, ...]
+    may_be_best: tuple[str, ...]
+    p: dict[str, float]
+    adjusted: dict[str, float]
+    rival: dict[str, str]
+    ahead: dict[str, str]
+
+
+def choose(
+    outcomes: Mapping[str, Outcomes],
+    costs: Mapping[str, float],
+    margin: float | None,
+    more: bool,
+    alpha: float,
+    pooled: RunVariance | None = None,
+) -> Choice:
+    """Return the cheapest candidate that is non-inferior to the best, with what else may be said of all.
+
+    :param outcomes: of every candidate, on the same examples
+    :param costs: what each costs, in any unit; of equal costs the better mean is taken; one that is absent costs most
+    :param margin: how much worse than the best is still good enough, in the metric's unit; None: nothing is claimed
+    :param pooled: the study's run variance, where it has more configurations than these candidates
+    :raises ValueError: when two candidates have not the same number of examples
+    """
+    pooled = pool(outcomes.values()) if pooled is None else pooled
+    worse, better = _pairs(outcomes, margin, more, pooled)
+    sign = -1 if more else 1
+    order = sorted(outcomes, key=lambda name: (costs.get(name, inf), sign * outcomes[name].mean, name))
+    p, rival, ahead = {}, {}, {}
+    bar = alpha / max(len(outcomes) - 1, 1)
+    for name, one in outcomes.items():
+        rivals = [other for other in outcomes if other != name]
+        known = margin is not None and (one.exact or one.runs > 1)
+        p[name] = max((worse[name, other] for other in rivals), key=_nan_last, default=0.0) if known else nan
+        if rivals and known:
+            rival[name] = max(rivals, key=lambda other: _nan_last(worse[name, other]))
+        most = min(rivals, key=lambda other: better[other, name] if better[other, name] <= bar else inf, default=None)
+        if most is not None and better[most, name] <= bar:
+            ahead[name] = most
+    adjusted = dict(zip(p, one_is_false(list(p.values())), strict=True))
+    claimed = tuple(name for name in order if adjusted[name] <= alpha)
+    stay = tuple(name for name in order if name not in ahead)
+    return Choice(claimed[0] if claimed else None, claimed, stay, p, adjusted, rival, ahead)
+
+
+def one_is_false(probabilities: list[float]) -> list[float]:
+    """Return Holm's adjusted probabilities of hypotheses of which one is known to be false (Shaffer, 1986).
+
+    What is NaN stays NaN, and counts: it might have been the false one.
+    """
+    count = len(probabilities)
+    order = sorted((p, at) for at, p in enumerate(probabilities) if not isnan(p))
+    adjusted, largest = [nan] * count, 0.0
+    for place, (p, at) in enumerate(order):
+        largest = max(largest, min(1.0, p * min(count - place, max(count - 1, 1))))
+        adjusted[at] = largest
+    return adjusted
+
+
+def _pairs(
+    outcomes: Mapping[str, Outcomes], margin: float | None, more: bool, pooled: RunVariance
+) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
+    """Return (one, other) -> the probability were one worse by the margin, and that were it no better."""
+    worse: dict[tuple[str, str], float] = {}
+    better: dict[tuple[str, str], float] = {}
+    for one, other in combinations(outcomes, 2):
+        estimate = contrast(outcomes[one], outcomes[other], pooled)
+        for pair, way in (((one, other), more), ((other, one), not more)):
+            worse[pair] = nan if margin is None else non_inferiority(estimate, margin, way)
+            better[pair] = non_inferiority(estimate, 0.0, way)
+    return worse, better
+
+
+def _nan_last(p: float) -> float:
+    """Return a key under which a probability that is not known is the largest: nothing may be claimed past it."""
+    return inf if isnan(p) else p
