@@ -30,21 +30,21 @@ def bleu_influence(rows: list[dict[str, Any]]) -> list[float]:
     """Return each example's influence on the corpus BLEU."""
     from sacrebleu import BLEU
 
-    return _influence(BLEU(), rows)
+    return _influence(BLEU, rows)
 
 
 def chrf_influence(rows: list[dict[str, Any]]) -> list[float]:
     """Return each example's influence on the corpus chrF."""
     from sacrebleu import CHRF
 
-    return _influence(CHRF(), rows)
+    return _influence(CHRF, rows)
 
 
-def _influence(metric: Any, rows: list[dict[str, Any]]) -> list[float]:
+def _influence(kind: Any, rows: list[dict[str, Any]]) -> list[float]:
     """Return each example's pseudo-value; a corpus is the sum of its segments' counts, as in sacrebleu's bootstrap."""
     import numpy as np
 
-    answers, references = _texts(rows)
+    metric, (answers, references) = kind(), _texts(rows)
     counts = np.array(metric._extract_corpus_statistics(answers, [references]))
     whole = counts.sum(axis=0)
     score = lambda left: float(metric._compute_score_from_stats(left.tolist()).score)  # noqa: E731
