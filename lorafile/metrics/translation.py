@@ -47,8 +47,10 @@ def _influence(kind: Any, rows: list[dict[str, Any]]) -> list[float]:
     metric, (answers, references) = kind(), _texts(rows)
     counts = np.array(metric._extract_corpus_statistics(answers, [references]))
     whole = counts.sum(axis=0)
-    score = lambda left: float(metric._compute_score_from_stats(left.tolist()).score)  # noqa: E731
-    return pseudo_values(score(whole), [score(whole - segment) for segment in counts] if len(rows) > 1 else [])
+    figure, *without = (
+        float(metric._compute_score_from_stats(left.tolist()).score) for left in (whole, *whole - counts)
+    )
+    return pseudo_values(figure, without)
 
 
 def _texts(rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
