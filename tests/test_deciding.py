@@ -18,6 +18,7 @@ ONE = Estimate(
     residual=(0.1, 0.1),
     exact=(False, False),
     pooled=True,
+    run_variances=(1.125e-4, 1.125e-4),
 )  # a standard error of 0.01
 
 

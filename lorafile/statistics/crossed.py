@@ -138,7 +138,9 @@ class Estimate:
     :ivar difference: first less second (or the sum), in the metric's unit
     :ivar runs: the variance that other seeds would bring; `examples`: that another sample of examples would
     :ivar df: Satterthwaite's degrees of freedom; `runs_df`: those of the run variance alone
-    :ivar seeds: runs of each; `n`: examples; `residual`: of each, the mean square of the seed-by-example residual
+    :ivar seeds: runs of each; `n`: examples
+    :ivar residual: of each, the mean square of the seed-by-example residual; `run_variances`: of each, the variance of
+        one run's figure, 0 where no seed changes it; both times its weight's square, 1 in a difference
     :ivar pooled: whether the run variance is the whole study's
     """
 
@@ -152,6 +154,7 @@ class Estimate:
     residual: tuple[float, ...]
     exact: tuple[bool, ...]
     pooled: bool
+    run_variances: tuple[float, ...]
 
     @property
     def error(self) -> float:
@@ -201,13 +204,17 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
         difference=difference if abs(difference) > least else 0.0,
         runs=runs,
         examples=examples,
-        df=_satterthwaite(pieces, total),
-        runs_df=_satterthwaite(parts),
+        df=satterthwaite(pieces, total),
+        runs_df=satterthwaite(parts),
         seeds=tuple(side.runs for side in sides),
         n=n,
-        residual=tuple(side.residual for side in sides),
+        residual=tuple(weight**2 * side.residual for side, weight in zip(sides, weights, strict=True)),
         exact=tuple(side.exact for side in sides),
         pooled=use_pool,
+        run_variances=tuple(
+            weight**2 * (pooled.value if use_pool and not side.exact else side.run_variance)
+            for side, weight in zip(sides, weights, strict=True)
+        ),
     )
 
 
@@ -228,7 +235,7 @@ def _run_parts(
     return [(square * side.run_variance / side.runs, float(side.df)) for side, square in seeded]
 
 
-def _satterthwaite(parts: list[tuple[float, float]], total: float | None = None) -> float:
+def satterthwaite(parts: list[tuple[float, float]], total: float | None = None) -> float:
     """Return the degrees of freedom of a sum of mean squares (Satterthwaite, 1946).
 
     :param parts: (mean square in the units of the sum, its degrees of freedom); one that is subtracted counts as well

@@ -5,22 +5,25 @@ An observed difference never enters: seeds that are added until something is sig
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isnan, nan
+from math import inf, isinf, isnan
 
+import numpy as np
 from scipy import special
 
-from lorafile.statistics.crossed import Estimate
+from lorafile.statistics.crossed import Estimate, satterthwaite
 from lorafile.statistics.probabilities import t_cdf, t_quantile
 
 POWER = 0.8
 MOST_SEEDS, MOST_EXAMPLES = 200, 1_000_000
+_STRIDE = 1.25  # by which a search goes up until it has passed what is enough
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 
 
 @dataclass(frozen=True)
 class Needed:
     """What would decide a comparison.
 
-    :ivar seeds: for each of the two, with the examples that there are; None where no number would do
+    :ivar seeds: for each configuration, with the examples that there are; None where no number would do
     :ivar examples: with the seeds that there are; None where no number would do
     """
 
@@ -28,26 +31,31 @@ class Needed:
     examples: int | None
 
 
-def foreseen(estimate: Estimate, seeds: int, examples: int, others: int = 0) -> tuple[float, float]:
+def foreseen(estimate: Estimate, seeds: tuple[int, ...], examples: int, others: int = 0) -> tuple[float, float]:
     """Return (standard error, degrees of freedom) with other numbers of seeds and of examples.
 
-    :param others: degrees of freedom of the run variance that the study's other configurations bring in addition
+    With the numbers that the estimate has, these are its own. What a run's figure varies by has a part that more
+    examples average out, the seed-by-example residual over their number, and a part that they do not.
+
+    :param seeds: of each; what is said of a side that no seed changes is not read
+    :param others: degrees of freedom of a pooled run variance that the study's other configurations bring in addition:
+        one for each further run of theirs
     """
-    count = sum(not exact for exact in estimate.exact)
-    if not count:
-        spread = estimate.examples * estimate.n
-        return (spread / examples) ** 0.5, examples - 1.0
-    shares = [1 / n for n, exact in zip(estimate.seeds, estimate.exact, strict=True) if not exact]
-    between = estimate.runs / sum(shares)  # of one run's figure, over this many examples
-    residual = sum(value for value, exact in zip(estimate.residual, estimate.exact, strict=True) if not exact) / count
-    own = max(between - residual / estimate.n, 0.0)
-    runs = count * (own + residual / examples) / seeds
+    sides = [at for at, exact in enumerate(estimate.exact) if not exact]
+    parts, remainders = [], []
+    for at in sides:
+        variance, then = estimate.run_variances[at], seeds[at]
+        remainder = min(estimate.residual[at], variance * estimate.n)
+        parts.append(((variance - remainder / estimate.n + remainder / examples) / then, then - 1.0))
+        remainders.append((estimate.residual[at] / then / examples, float((then - 1) * (examples - 1))))
+    runs = sum(square for square, _ in parts)
+    if estimate.pooled and sides:
+        parts = [(runs, estimate.runs_df + sum(seeds[at] - estimate.seeds[at] for at in sides) + others)]
     held = estimate.examples * estimate.n / examples
-    now = sum(n - 1 for n, exact in zip(estimate.seeds, estimate.exact, strict=True) if not exact)
-    df = (max(estimate.runs_df - now, 0.0) if estimate.pooled else 0.0) + count * (seeds - 1) + others
-    total = runs + held
-    below = (runs**2 / df if df else nan) + (held**2 / (examples - 1) if examples > 1 else nan)
-    return total**0.5, total**2 / below if below else inf
+    if held > 0:
+        parts.append((held + sum(square for square, _ in remainders), examples - 1.0))
+        parts += [(square, df) for square, df in remainders if df]
+    return (runs + held) ** 0.5, satterthwaite(parts, runs + held)
 
 
 def power_of_difference(error: float, df: float, difference: float, alpha: float) -> float:
@@ -59,12 +67,24 @@ def power_of_difference(error: float, df: float, difference: float, alpha: float
 
 
 def power_of_equivalence(error: float, df: float, difference: float, margin: float, alpha: float) -> float:
-    """Return the probability of TOST claiming equivalence (Phillips, 1990, with noncentral t on both sides)."""
+    """Return the probability of TOST claiming equivalence.
+
+    Phillips (1990), "Power of the two one-sided tests procedure in bioequivalence", Journal of Pharmacokinetics and
+    Biopharmaceutics 18: exact, by integrating over the standard error that will be found (Gauss and Legendre).
+    """
     if not error:
         return 1.0 if abs(difference) < margin else 0.0
     bar = t_quantile(1 - alpha, df)
-    low, high = (difference + margin) / error, (difference - margin) / error
-    return max(0.0, _noncentral(-bar, df, high) - _noncentral(bar, df, low))
+    low, high = (margin + difference) / error, (margin - difference) / error
+    if isinf(bar) or low + high <= 0:
+        return 0.0
+    if df == inf:
+        return max(0.0, float(special.ndtr(high - bar) - special.ndtr(bar - low)))
+    widest = (low + high) / (2 * bar)  # of the error that will be found, in true ones: beyond it nothing is claimed
+    share = float(special.chdtr(df, df * widest**2))
+    found = np.sqrt(2 * special.gammaincinv(df / 2, share * (_NODES + 1) / 2) / df)
+    claimed = special.ndtr(high - bar * found) - special.ndtr(bar * found - low)
+    return float(share / 2 * (_WEIGHTS * claimed).sum())
 
 
 def power_of_non_inferiority(error: float, df: float, gain: float, margin: float, alpha: float) -> float:
@@ -85,8 +105,8 @@ def _noncentral(value: float, df: float, shift: float) -> float:
 def decides(error: float, df: float, margin: float, alpha: float) -> bool:
     """Return whether a comparison would be decided, with the usual power, were there no difference or the margin's."""
     return (
-        power_of_equivalence(error, df, 0.0, margin, alpha) >= POWER
-        and power_of_difference(error, df, margin, alpha) >= POWER
+        power_of_difference(error, df, margin, alpha) >= POWER
+        and power_of_equivalence(error, df, 0.0, margin, alpha) >= POWER
     )
 
 
@@ -95,20 +115,50 @@ def needed(estimate: Estimate, margin: float, alpha: float) -> Needed:
 
     :param alpha: of this one comparison: the family's, divided by its size
     """
-    if isnan(estimate.error) or margin <= 0:
+    if not _can_be_planned(estimate, margin, alpha):
         return Needed(None, None)
     least = max(2, *estimate.seeds)
-    seeds = _smallest(least, MOST_SEEDS, lambda n: decides(*foreseen(estimate, n, estimate.n), margin, alpha))
-    have = min((n for n, exact in zip(estimate.seeds, estimate.exact, strict=True) if not exact), default=1)
-    examples = _smallest(estimate.n, MOST_EXAMPLES, lambda n: decides(*foreseen(estimate, have, n), margin, alpha))
-    return Needed(None if all(estimate.exact) else seeds, examples)
+    seeds = _smallest(
+        least, MOST_SEEDS, lambda n: decides(*foreseen(estimate, (n,) * len(estimate.seeds), estimate.n), margin, alpha)
+    )
+    return Needed(
+        None if all(estimate.exact) else seeds,
+        _smallest(estimate.n, MOST_EXAMPLES, lambda n: decides(*foreseen(estimate, estimate.seeds, n), margin, alpha)),
+    )
+
+
+def more_seeds(estimate: Estimate, margin: float, alpha: float, others: int = 0) -> int | None:
+    """Return how many further seeds of each side decide a comparison, or None where no number would do.
+
+    :param alpha: of this one comparison, at the look that the seeds are for
+    :param others: how many of the study's other configurations would run under the same seeds
+    """
+    if all(estimate.exact) or not _can_be_planned(estimate, margin, alpha):
+        return None
+
+    def enough(more: int) -> bool:
+        seeds = tuple(runs + more for runs in estimate.seeds)
+        return decides(*foreseen(estimate, seeds, estimate.n, others * more), margin, alpha)
+
+    return _smallest(1, MOST_SEEDS, enough)
+
+
+def _can_be_planned(estimate: Estimate, margin: float, alpha: float) -> bool:
+    return not isnan(estimate.error) and margin > 0 and alpha > 0
 
 
 def _smallest(low: int, high: int, enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest number that is enough, of those where more is never worse."""
-    if not enough(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return low
+    """Return a number that is enough, where one less is not; None where none is found.
+
+    More is not always better: with ever more examples Satterthwaite's degrees of freedom can fall to those of the few
+    runs. So the search goes up from below, and asks nothing of the far end.
+    """
+    below, at = low - 1, low
+    while not enough(at):
+        if at >= high:
+            return None
+        below, at = at, min(high, max(at + 1, int(at * _STRIDE)))
+    while at - below > 1:
+        middle = (below + at) // 2
+        below, at = (below, middle) if enough(middle) else (middle, at)
+    return at
