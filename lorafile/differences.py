@@ -19,11 +19,14 @@ def drift(kind: str, then: dict[str, Any], now: dict[str, Any]) -> str:
     """
     if now["torch"] is None or then.get("imported") or kind in ("prepare", "score"):
         return ""
-    fields = _COST_FIELDS if kind == "profile" else _QUALITY_FIELDS
-    pairs = [(name, then.get(name), now.get(name)) for name in fields]
-    if kind != "profile":
-        pairs += [(name, _major(then.get(name)), _major(now.get(name))) for name in _QUALITY_MAJOR]
-    return ", ".join(f"{name} {before} is now {after}" for name, before, after in pairs if before != after)
+    before, after = (what_matters(environment, kind == "profile") for environment in (then, now))
+    return ", ".join(f"{name} {before[name]} is now {after[name]}" for name in before if before[name] != after[name])
+
+
+def what_matters(environment: dict[str, Any], cost: bool) -> dict[str, str | None]:
+    """Return what a figure depends on: a cost on the exact torch, quality on the major version of each library."""
+    found = {name: environment.get(name) for name in (_COST_FIELDS if cost else _QUALITY_FIELDS)}
+    return found if cost else found | {name: _major(environment.get(name)) for name in _QUALITY_MAJOR}
 
 
 def flat(node: GraphNode | Node) -> dict[str, Any]:

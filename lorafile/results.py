@@ -53,11 +53,12 @@ class Results:
         dotted name (`lora.r`, `quantization`, …; None where it does not apply)
     :ivar runs: one row for each configuration and seed: `configuration`, `sweep`, `seed` (None for the untuned row),
         `outcome` (done, diverged, out-of-memory, failed, interrupted, running, missing), `message`, `key`,
+        `environment` (where it was trained: an index into `environments`; None where it was not), `predicted_in`,
         `validation.<metric>` and `test.<metric>`, `validation.examples`, `test.examples`, and of the training run
         `seconds`, `steps`, `supervised_tokens`, `tokens`, `imported` (True where trained elsewhere),
         `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`, `micro_batch_split` (into so many
         parts each micro-batch was cut, where a whole one did not fit into memory)
-    :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `load_seconds`,
+    :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `environment`, `load_seconds`,
         `train_step_seconds`, `tokens_per_second`, `supervised_tokens_per_second`, peak bytes by phase
         (`load_…`, `train_…`, `evaluate_…`, `generate_…`, each `…_allocated_bytes` and `…_reserved_bytes`; on a CPU
         live tensor bytes and resident size), `first_token_seconds`, `token_seconds`, `merged_first_token_seconds`,

@@ -77,6 +77,7 @@ def _run(name: str, sweep: str, settings: dict[str, Any], seed: int | None, nois
     if settings["quantization"] == "int8" and seed == 1337:
         outcome, message = "failed", "CUDA error: an illegal memory access was encountered"
     row: dict[str, Any] = {"configuration": name, "sweep": sweep, "seed": seed, "outcome": outcome, "message": message}
+    row["environment"] = row["predicted_in"] = 0 if outcome == "done" else None
     row["key"] = f"{noise.getrandbits(64):016x}"
     spread = 0.0 if seed is None else noise.gauss(0, 0.009 if settings["train.learning_rate"] != 5e-3 else 0.05)
     if outcome == "done":
@@ -103,7 +104,7 @@ def _profile(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     train = weights + 1.9e9 + 16 * _parameters(settings) if settings["method"] == "lora" else 2.47e9 * 4 + 1.9e9
     slower = {"int8": 1.9, "nf4": 1.3}.get(settings["quantization"], 1.0)
     lora = settings["method"] == "lora"
-    row = {"configuration": name, "device": "NVIDIA L4", "load_seconds": 2.1}
+    row = {"configuration": name, "device": "NVIDIA L4", "environment": 0, "load_seconds": 2.1}
     row |= {"load_allocated_bytes": weights, "load_reserved_bytes": weights * 1.02}
     row |= {"generate_allocated_bytes": weights * 1.1, "generate_reserved_bytes": weights * 1.2}
     row |= {"evaluate_allocated_bytes": weights * 1.2, "evaluate_reserved_bytes": weights * 1.3}

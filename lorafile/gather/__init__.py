@@ -6,6 +6,7 @@ from lorafile.datacard import cards, leak_sentences
 from lorafile.gather.adapters import adapter_tables
 from lorafile.gather.beside import answer_rows, beside_figures
 from lorafile.gather.configurations import configuration_row
+from lorafile.gather.environments import Environments
 from lorafile.gather.outcomes import StoredOutcomes
 from lorafile.gather.runs import curve_rows, held_up, run_row
 from lorafile.gather.unfinished import cut_micro_batches, standing, unfinished_curve, unfinished_runs
@@ -27,12 +28,14 @@ def gather(plan: Plan, state: State) -> Results:
 
     graph, spec = plan.graph, plan.graph.spec
     history = state.latest(graph.nodes)
+    places = Environments(plan)
     open_runs = unfinished_runs(graph, plan.results, state)
     runs: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     for c in spec.configurations:
         for replicate in graph.replicates[c.name]:
             run, here = run_row(c, replicate, plan.results, history), open_runs.get(replicate.train or "")
+            run |= places.of_run(replicate)
             run |= beside_figures(graph, c.name, replicate, plan.results)
             runs.append(run | held_up(run, graph, history) | standing(run, here))
             curves += curve_rows(c, replicate, history, state) or unfinished_curve(c, replicate, here)
@@ -54,9 +57,9 @@ def gather(plan: Plan, state: State) -> Results:
             ]
         ),
         runs=pd.DataFrame(runs, columns=columns),
-        profiles=pd.DataFrame(_profiles(plan)),
+        profiles=pd.DataFrame(_profiles(plan, places)),
         curves=pd.DataFrame(curves, columns=["configuration", "seed", "step", "epoch", "loss", "learning_rate"]),
-        environments=_environments(plan),
+        environments=places.rows,
         data=_data(plan),
         answers=pd.DataFrame([] if hidden else answer_rows(graph, plan.results, state)),
         answers_private=hidden,
@@ -67,6 +70,7 @@ def gather(plan: Plan, state: State) -> Results:
             *(line for one in card for line in leak_sentences(one)),
             *_unpacked(plan),
             *_warnings(plan, runs),
+            *places.mixed(graph),
         ],
         card=card,
         outcomes=StoredOutcomes(graph, plan.results, state),
@@ -95,21 +99,14 @@ def _metrics(graph: Graph) -> dict[str, str]:
     return found
 
 
-def _profiles(plan: Plan) -> list[dict[str, Any]]:
+def _profiles(plan: Plan, places: Environments) -> list[dict[str, Any]]:
     rows = []
     for configuration, key in plan.graph.profiles.items():
         attempt = plan.results.get(key)
         if attempt is not None and attempt.outcome == "done":
-            rows.append({"configuration": configuration, "device": attempt.device, **attempt.figures})
+            where = {"device": attempt.device, "environment": places.of(key)}
+            rows.append({"configuration": configuration, **where, **attempt.figures})
     return rows
-
-
-def _environments(plan: Plan) -> list[dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for key, attempt in plan.results.items():
-        if plan.graph.nodes[key].kind in ("train", "predict", "profile", "inspect", "truncate", "merge"):
-            found.setdefault(str(sorted(attempt.environment.items(), key=str)), attempt.environment)
-    return list(found.values())
 
 
 def _data(plan: Plan) -> dict[str, Any]:

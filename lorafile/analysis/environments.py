@@ -1,0 +1,51 @@
+"""Where figures were computed: what differs between two environments, runs or configurations in a way that matters.
+
+The fields that matter are those of `drift` in a plan: for quality the device and the major versions of torch,
+transformers and peft; for cost the device, its driver and the exact torch.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from lorafile.differences import what_matters
+
+if TYPE_CHECKING:
+    from lorafile.results import Results
+
+Of = Literal["quality", "cost"]
+
+
+def differs(one: dict[str, Any], other: dict[str, Any], kind: Of) -> list[str]:
+    """Return what differs between two environments, such as `["device cpu and NVIDIA L4", "torch 2 and 3"]`.
+
+    Where an imported run was trained is not known, so nothing differs from it.
+    """
+    if one.get("imported") or other.get("imported"):
+        return []
+    mine, theirs = (what_matters(environment, kind == "cost") for environment in (one, other))
+    return [f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+
+
+def between(results: "Results", one: str, other: str, kind: Of) -> list[str]:
+    """Return what differs between the environments of two configurations' figures; of one and the same: within it.
+
+    :param kind: `quality` looks at the runs, `cost` at the profiles
+    """
+    mine, theirs = (indexes(results, name, kind) for name in (one, other))
+    return among(results.environments, [(a, b) for a in mine for b in theirs], kind)
+
+
+def among(environments: list[dict[str, Any]], pairs: Iterable[tuple[int, int]], kind: Of) -> list[str]:
+    """Return what differs in any pair of environments, each once."""
+    ordered = sorted({(min(pair), max(pair)) for pair in pairs})
+    return list(dict.fromkeys(text for a, b in ordered for text in differs(environments[a], environments[b], kind)))
+
+
+def indexes(results: "Results", configuration: str, kind: Of) -> list[int]:
+    """Return the environments that a configuration's figures come from, as indexes into `results.environments`."""
+    from lorafile.analysis.select import cells
+
+    table = results.runs if kind == "quality" else results.profiles
+    names = ("environment", "predicted_in") if kind == "quality" else ("environment",)
+    rows = zip(cells(table, "configuration"), *(cells(table, name) for name in names), strict=True)
+    return sorted({int(at) for name, *found in rows if name == configuration for at in found if at is not None})
