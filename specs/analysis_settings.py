@@ -45,6 +45,23 @@ Question = Literal[
     "rank", "placement", "quantization", "best-for-my-gpu", "inference-speed", "lora-or-full", "real-or-noise"
 ]
 Profile = Literal["consumer-8GB", "workstation-24GB", "best-quality", "cheapest"]
+# Which settings of an [[analysis]] each kind reads; a question asked by its name reads a margin and a metric.
+MARGINED = ("metric", "margin")
+READS: dict[str, tuple[str, ...]] = {
+    "summary": ("metric",),
+    "compare": ("metric", "margin", "factor", "baseline", "pairs", "waive"),
+    "recommend": ("metric", "margin", "budgets", "profiles"),
+    "tune": ("metric",),
+    "trend": ("metric", "margin", "factor"),
+    "effects": ("metric", "factor", "by"),
+    "pareto": ("metric", "measures"),
+    "forgetting": ("metric",),
+    "noise": ("metric",),
+    "rates": ("metric",),
+    "truncation": ("metric",),
+    "own": ("file",),
+}
+QUALITIES = ("trainable_parameters",)  # what a trend may follow beside the settings that vary
 Margin = Annotated[str, Field(pattern=MARGIN)] | PositiveNumber
 Amount = Annotated[str, Field(pattern=AMOUNT)]
 Measure = Cost | Metric

@@ -1,12 +1,11 @@
 """The checks of settings against each other: contradictions, and names that point at nothing."""
 
 from string import Formatter
-from typing import Any, get_args
+from typing import Any
 
-from lorafile.specs.checks import OWN, check_bits
-from lorafile.specs.configurations import flatten
+from lorafile.specs.analysis_checks import check_analyses
+from lorafile.specs.checks import check_bits
 from lorafile.specs.data_settings import DataTable, TemplateTable
-from lorafile.specs.evaluate_settings import MetricName, is_file
 from lorafile.specs.metric_checks import check_evaluate
 from lorafile.specs.positions import Path
 from lorafile.specs.problems import Problems, near, show
@@ -37,7 +36,7 @@ def check_tables(tables: SpecTables, raw: dict[str, Any], problems: Problems) ->
     _check_data(tables.data, problems)
     check_evaluate(tables.evaluate, tables.data, problems)
     check_bits(raw.get("quantization"), ("quantization",), problems)
-    _check_analyses(tables, raw, problems)
+    check_analyses(tables, raw, problems)
 
 
 def _check_lists(tables: SpecTables, problems: Problems) -> None:
@@ -101,35 +100,3 @@ def _check_template(template: TemplateTable, problems: Problems) -> None:
             problems.add(path, "has {} without a name; write the column's name between the braces")
         if part == "completion" and not names:
             problems.add(path, "names no column, so every example would have the same answer; write {column}")
-
-
-def _check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) -> None:
-    varied = _varied(raw)
-    metrics = tables.evaluate.metrics
-    analyses = raw.get("analysis")
-    for index, analysis in enumerate(analyses if isinstance(analyses, list) else []):
-        factor = analysis.get("factor") if isinstance(analysis, dict) else None
-        metric = analysis.get("metric") if isinstance(analysis, dict) else None
-        if isinstance(factor, str) and factor not in varied:
-            close = near(factor, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
-            problems.add(("analysis", index, "factor"), f"{show(factor)} does not vary in this study{close}")
-        if isinstance(metric, str) and _is_metric(metric) and metric not in metrics:
-            listed = ", ".join(metrics)
-            problems.add(("analysis", index, "metric"), f'"{metric}" is not among evaluate.metrics: {listed}')
-
-
-def _is_metric(name: str) -> bool:
-    return name in get_args(MetricName) or is_file(name)
-
-
-def _varied(raw: dict[str, Any]) -> list[str]:
-    """Return every setting that some sweep of the raw document varies."""
-    found: set[str] = set()
-    blocks = raw.get("sweep")
-    for block in blocks if isinstance(blocks, list) else []:
-        if isinstance(block, dict):
-            found |= flatten({key: value for key, value in block.items() if key not in OWN}).keys()
-            rows = block.get("configurations")
-            for row in rows if isinstance(rows, list) else []:
-                found |= (flatten(row).keys() - {"name"}) if isinstance(row, dict) else set()
-    return sorted(found)

@@ -22,16 +22,17 @@ def kinds() -> tuple[str, ...]:
 
 def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysis]":
     """Return the declared analyses; with none declared, every one that has something to say."""
-    from lorafile.specs.analysis_settings import AnalysisTable
+    from lorafile.specs.analysis_settings import AnalysisTable, Question
     from lorafile.specs.evaluate_settings import label
 
-    declared = tables or [AnalysisTable.model_validate({"kind": kind}) for kind in kinds()]
+    every = [AnalysisTable.model_validate({"kind": kind}) for kind in kinds()]
+    declared = tables or [*every, *(AnalysisTable.model_validate({"ask": name}) for name in get_args(Question))]
     found: dict[str, Analysis] = {}
     known = {str(name): name for name in (*results.metrics, results.primary)}  # a metric file, as results call it
     for table in declared:
         if table.metric is not None:
             table = table.model_copy(update={"metric": known.get(label(table.metric), table.metric)})
-        for analysis in import_module(f"lorafile.analysis.{table.kind}").analyse(results, table):
+        for analysis in _one(results, table, asked=bool(tables)):
             same = [other for other in found.values() if other.title == analysis.title and other.kind == analysis.kind]
             if analysis.name not in found:
                 found[analysis.name] = analysis
@@ -39,3 +40,13 @@ def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysi
                 renamed = analysis.renamed(f"{analysis.name}-{len(found)}")
                 found[renamed.name] = renamed
     return list(found.values())
+
+
+def _one(results: "Results", table: "AnalysisTable", asked: bool) -> "list[Analysis]":
+    """Return what one table asks for; a question that nobody asked is answered where the study has an answer."""
+    if table.ask is None:
+        made: list[Analysis] = import_module(f"lorafile.analysis.{table.kind}").analyse(results, table)
+        return made
+    from lorafile.analysis.questions import answer
+
+    return answer(results, table, asked)

@@ -78,7 +78,7 @@ def _sentences(results: "Results", rows: list[dict[str, Any]]) -> list[str]:
                 f"{what} goes from {amount('seconds', low[key])} ({low['configuration']}) "
                 f"to {amount('seconds', high[key])} ({high['configuration']})."
             )
-    lines += _merging(rows) + _sizes(rows)
+    lines += merging(rows) + _sizes(rows)
     if untimed := [row["configuration"] for row in rows if missing(row["token_seconds"])]:
         lines.append(f"Without a latency measurement: {listing(untimed, 20)}.")
     device, others = profiles(results)
@@ -89,19 +89,20 @@ def _sentences(results: "Results", rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _merging(rows: list[dict[str, Any]]) -> list[str]:
+def merging(rows: list[dict[str, Any]]) -> list[str]:
     """Return what merging does to the time per token, over the configurations measured both ways."""
     both = [row for row in rows if not missing(row["token_seconds"]) and not missing(row["merged_token_seconds"])]
     ratios = [row["merged_token_seconds"] / row["token_seconds"] - 1 for row in both if row["token_seconds"]]
     if not ratios:
         return []
     low, high = min(ratios), max(ratios)
-    ends = f"{_signed(low)}" if f"{low:.2f}" == f"{high:.2f}" else f"{_signed(low)} to {_signed(high)}"
+    ends = f"{signed_share(low)}" if f"{low:.2f}" == f"{high:.2f}" else f"{signed_share(low)} to {signed_share(high)}"
     count = f"{len(ratios)} configuration{'s' if len(ratios) > 1 else ''} measured both ways"
     return [f"Merging the adapter changes the time per token by {ends} ({count})."]
 
 
-def _signed(share: float) -> str:
+def signed_share(share: float) -> str:
+    """Return a change as a share with its sign: `+40.0 %`."""
     return f"{'+' if share >= 0 else '−'}{amount('share', abs(share))}"
 
 

@@ -14,6 +14,7 @@ from lorafile.analysis.outcomes import Crossed, compared_as, crossed
 from lorafile.analysis.pairs import Pair, pairs
 from lorafile.analysis.select import split_of
 from lorafile.specs.analysis_settings import AnalysisTable
+from lorafile.specs.evaluate_settings import label
 from lorafile.statistics.crossed import Estimate, contrast
 from lorafile.statistics.deciding import Decision, decide
 from lorafile.statistics.planning import Needed, needed
@@ -84,7 +85,7 @@ def family(results: "Results") -> Family:
     """Return the study's comparisons on its primary metric, judged together."""
     metric, found = results.primary, list[Pair]()
     for table in tables(results):
-        if table.metric is None or compared_as(table.metric) == compared_as(metric):
+        if table.metric is None or compared_as(label(table.metric)) == compared_as(metric):
             known = {frozenset((pair.one, pair.other)) for pair in found}
             found += [pair for pair in pairs(results, table) if frozenset((pair.one, pair.other)) not in known]
     split = split_of(results, metric)
