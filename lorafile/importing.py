@@ -49,7 +49,7 @@ def plan_imports(
     for source in sources:
         run = read_run(source)
         match = choose(run, graph, configuration)
-        number, differing = choose_seed(run, study.spec.tables.study.seeds, seed)
+        number, differing = choose_seed(run, _seeds(graph, match), seed)
         match.differs += [differing] if differing else []
         node = _node(graph, match, number)
         if node.key in found:
@@ -83,6 +83,11 @@ def record_imports(study: Study, imports: list[Import], lock_timeout: float = 0.
                 node = Node(one.node.key, "train", one.node.version, one.node.settings, one.node.inputs)
                 found.append(state.record(node, _attempt(study, one), files))
     return found
+
+
+def _seeds(graph: Graph, match: Match) -> list[int]:
+    """Return the seeds that a configuration runs under, those of its stages among them."""
+    return [replicate.seed for replicate in graph.replicates[match.configuration.name] if replicate.seed is not None]
 
 
 def _node(graph: Graph, match: Match, seed: int) -> GraphNode:

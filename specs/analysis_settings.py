@@ -86,9 +86,11 @@ class VerdictTable(Settings):
 class StageTable(Settings):
     """More seeds for some configurations, planned after a first look from the variances alone."""
 
-    seeds: Annotated[list[Natural], Field(min_length=1)] = Field(description="Seeds beyond those of the study.")
+    seeds: Annotated[list[Natural], Field(min_length=1)] = Field(
+        description="Seeds that neither the study nor an earlier stage has."
+    )
     configurations: Annotated[list[Text], Field(min_length=1)] | None = Field(
-        default=None, description="Names of those that run under them; all trained ones otherwise."
+        default=None, description="Names of those that run under them; otherwise all that a seed changes."
     )
 
 

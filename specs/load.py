@@ -22,6 +22,7 @@ from lorafile.specs.positions import Path as Place
 from lorafile.specs.positions import Position, positions
 from lorafile.specs.problems import Problems
 from lorafile.specs.settings import SpecTables, SweepTable
+from lorafile.specs.stages import check_stages
 
 _SYNTAX = {
     "Cannot overwrite a value": "sets something here a second time; TOML allows each key once",
@@ -79,6 +80,8 @@ def parse(text: str, file: Path) -> Spec:
         raw = _document(text.removeprefix("\ufeff"), problems)
         tables = _tables(raw, problems)
         configurations = _configurations(raw, tables, problems)
+        if not problems.found:
+            check_stages(tables, configurations, problems)
     except RecursionError as error:
         raise SpecError([Problem(str(file), 1, 1, "", "is nested too deeply to be a spec")]) from error
     if problems.found:

@@ -7,6 +7,7 @@ from lorafile.gather.adapters import adapter_tables
 from lorafile.gather.beside import answer_rows, beside_figures
 from lorafile.gather.configurations import configuration_row
 from lorafile.gather.environments import Environments
+from lorafile.gather.looks import looks, under_way
 from lorafile.gather.outcomes import StoredOutcomes
 from lorafile.gather.runs import curve_rows, held_up, run_row
 from lorafile.gather.unfinished import cut_micro_batches, standing, unfinished_curve, unfinished_runs
@@ -71,12 +72,13 @@ def gather(plan: Plan, state: State) -> Results:
             *_unpacked(plan),
             *_warnings(plan, runs),
             *places.mixed(graph),
+            *under_way(spec, runs),
         ],
         card=card,
         outcomes=StoredOutcomes(graph, plan.results, state),
         verdict=spec.tables.verdict,
         declared=tuple(spec.tables.analysis),
-        looks=(tuple(spec.tables.study.seeds),),
+        looks=looks(spec, runs),
         **{name: pd.DataFrame(rows) for name, rows in adapter_tables(graph, plan.results, history, state).items()},
     )
 

@@ -12,6 +12,7 @@ from lorafile.nodes.profile import add_profile
 from lorafile.nodes.replicates import add_replicate
 from lorafile.sections import resolved_sections
 from lorafile.specs import Configuration, Spec
+from lorafile.specs.stages import is_exact, staged
 
 
 def build(spec: Spec, lock: Lock) -> Graph:
@@ -23,9 +24,10 @@ def build(spec: Spec, lock: Lock) -> Graph:
         graph.splits[configuration.name] = add_splits(graph, configuration, first)
         graph.texts[configuration.name] = add_texts(graph, configuration)
     check_truncation(graph)
-    for configuration, seed in _replicates(spec):
-        replicate = add_adapter_nodes(graph, configuration, add_replicate(graph, configuration, seed))
-        graph.replicates.setdefault(configuration.name, []).append(replicate)
+    for seed, configurations in _replicates(spec):
+        for configuration in configurations:
+            replicate = add_adapter_nodes(graph, configuration, add_replicate(graph, configuration, seed))
+            graph.replicates.setdefault(configuration.name, []).append(replicate)
     for configuration in spec.configurations:  # untuned, on the same base: what else each is held against
         place = f"untuned/{configuration.name}"
         graph.before[configuration.name] = add_beside(graph, configuration, place, None, None)
@@ -35,14 +37,12 @@ def build(spec: Spec, lock: Lock) -> Graph:
     return graph
 
 
-def _replicates(spec: Spec) -> Iterator[tuple[Configuration, int | None]]:
+def _replicates(spec: Spec) -> Iterator[tuple[int | None, list[Configuration]]]:
     """Yield whole seeds, so that a study that is cut short still compares; a row that is exact comes once."""
-    exact = {configuration.name for configuration in spec.configurations if _is_exact(configuration, spec)}
-    yield from ((configuration, None) for configuration in spec.configurations if configuration.name in exact)
-    for seed in spec.tables.study.seeds:
-        yield from ((configuration, seed) for configuration in spec.configurations if configuration.name not in exact)
-
-
-def _is_exact(configuration: Configuration, spec: Spec) -> bool:
-    """Return whether no seed changes a row: it is untuned, and neither its answers nor its prompts are drawn."""
-    return configuration.method == "none" and not configuration.shots and not spec.tables.evaluate.do_sample
+    tables = spec.tables
+    yield None, [configuration for configuration in spec.configurations if is_exact(configuration, tables)]
+    for seed in tables.study.seeds:
+        yield seed, [configuration for configuration in spec.configurations if not is_exact(configuration, tables)]
+    for number, stage in enumerate(tables.stage):
+        for seed in stage.seeds:
+            yield seed, staged(number, tables, spec.configurations)
