@@ -15,6 +15,7 @@ radiological imaging data", Statistics in Medicine 33), and Satterthwaite's (194
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf, nan
 
 import numpy as np
@@ -45,12 +46,12 @@ class Outcomes:
         """How many examples there are."""
         return int(self.values.shape[1])
 
-    @property
+    @cached_property
     def means(self) -> np.ndarray:
         """Each run's figure: [runs]."""
         return np.asarray(self.values.mean(axis=1))
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """The configuration's figure."""
         return float(self.values.mean())
@@ -67,7 +68,7 @@ class Outcomes:
             return 0.0
         return float(self.means.var(ddof=1)) if self.runs > 1 else nan
 
-    @property
+    @cached_property
     def residual(self) -> float:
         """Mean square of the seed-by-example residual; 0 where it cannot be told apart (one run)."""
         if self.runs < 2 or self.examples < 2:

@@ -1,0 +1,239 @@
+"""Are verdicts wrong as seldom as they say? Studies whose truth is known, judged by the code that judges real ones.
+
+Run `python benchmarks/verdicts.py`: it prints a table, tells where a promise is broken, and writes
+`benchmarks/results/DATE-verdicts.json`. `--quick` takes a minute and shows only that it runs.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+from worlds import EXAMPLES, HARD, OWN, REST, World, against_first, truth
+
+from lorafile.analysis.verdicts import DECIDED
+from lorafile.statistics.choosing import choose
+from lorafile.statistics.deciding import decide
+from lorafile.statistics.planning import (
+    more_seeds,
+    power_of_difference,
+    power_of_equivalence,
+    power_of_non_inferiority,
+)
+from lorafile.statistics.stages import shares
+
+HERE = Path(__file__).resolve().parent
+ALPHA, KEEP = 0.05, 0.2  # the defaults of [verdict]
+FAMILY = 10
+SEED_SDS, SEEDS = (0.0, 0.05, 0.1, 0.2, 0.5), (2, 3, 5, 10)
+WORLDS = [
+    *(World("gaussian", sd) for sd in SEED_SDS),
+    *(World("right or wrong, 70 %", sd, base=0.7, most=0.15) for sd in SEED_SDS),
+    *(World("right or wrong, 95 %", sd, base=0.95, most=0.04) for sd in (0.0, 0.1, 0.5)),
+    *(World("gaussian, every other configuration's runs vary twice as much", sd, unequal=2.0) for sd in (0.1, 0.5)),
+]
+MARGIN = 3.5  # standard errors: where a wrong claim is as likely as it gets, were the tests not to forbid it
+MOST_MORE = 40  # further seeds of a second look
+Found = dict[str, list[float]]
+# What is promised of each figure: (least, most).
+RATE, COVER, GAP = (0.0, 0.05), (0.93, 0.98), (-0.05, 0.05)
+
+
+def judged(world: World, rng: np.random.Generator, seeds: int, margin: float) -> Iterator[tuple[str, float]]:
+    """A family of ten, and a study of two configurations: under no difference, and at the margin."""
+    for size, label in ((FAMILY, "of 10"), (1, "of 1")):
+        estimates = against_first(world.study(rng, [0.0] * (size + 1)).run(seeds))
+        decisions = decide(estimates, [None] * size, ALPHA, more=True)
+        yield f"false difference, {label}", any(one.word in ("better", "worse") for one in decisions)
+        yield f"coverage, {label}", float(np.mean([one.interval[0] <= 0 <= one.interval[1] for one in decisions]))
+        yield f"all covered, {label}", all(one.simultaneous[0] <= 0 <= one.simultaneous[1] for one in decisions)
+        estimates = against_first(world.study(rng, [0.0] + [-margin] * size).run(seeds))
+        decisions = decide(estimates, [margin] * size, ALPHA, more=True)
+        yield f"wrong equivalence, {label}", any(one.p_equivalence <= ALPHA for one in decisions)
+        yield f"wrong non-inferiority, {label}", any(one.p_non_inferiority <= ALPHA for one in decisions)
+        covered = [one.interval[0] <= -margin <= one.interval[1] for one in decisions]
+        yield f"coverage of the margin, {label}", float(np.mean(covered))
+
+
+def recommended(world: World, rng: np.random.Generator, seeds: int, margin: float) -> Iterator[tuple[str, float]]:
+    """One best and dear, five cheaper ones worse by the margin; and three as good as the best, and three worse."""
+    for effects, label in (((0.0, *[-margin] * 5), "one best"), ((*[0.0] * 3, *[-margin] * 3), "three best")):
+        outcomes = dict(zip("abcdef", world.study(rng, effects).run(seeds), strict=True))
+        costs = {name: -float(at) for at, name in enumerate(outcomes)}
+        choice = choose(outcomes, costs, margin, more=True, alpha=ALPHA)
+        wrong = [name for name, effect in zip(outcomes, effects, strict=True) if effect < 0]
+        yield f"wrong recommendation, {label}", choice.chosen in wrong
+        yield f"the best is left out, {label}", "a" not in choice.may_be_best
+
+
+def resolved(world: World, rng: np.random.Generator, seeds: int, margin: float) -> Iterator[tuple[str, float]]:
+    """Two looks, the second with as many seeds as the first's variances ask for; what a look decides stands."""
+    for effect, truth_is in ((0.0, "equal"), (-margin, "at the margin")):
+        study = world.study(rng, [0.0] + [effect] * FAMILY)
+        estimates = against_first(study.run(seeds))
+        first, second = shares(ALPHA, KEEP, 2)
+        looked = decide(estimates, [margin] * FAMILY, first, more=True)
+        words = [one.word for one in looked]
+        still = [at for at, word in enumerate(words) if word not in DECIDED]
+        # The sequence is judged by the tests and not by the words, lest a difference hide behind an equivalence.
+        different = [one.p <= first for one in looked]
+        good_enough = [one.p_non_inferiority <= first for one in looked]
+        asked = [more_seeds(estimates[at], margin, second / FAMILY, max(len(still) - 1, 0)) for at in still]
+        if any(asked):
+            more = min(max(one for one in asked if one), MOST_MORE)
+            again = decide(
+                against_first(study.run(more, only=[0, *(at + 1 for at in still)])),
+                [margin] * FAMILY,
+                second,
+                more=True,
+            )
+            for at in still:
+                words[at] = again[at].word
+                different[at] |= again[at].p <= second
+                good_enough[at] |= again[at].p_non_inferiority <= second
+        if effect:
+            yield "wrong equivalence, two looks", "equivalent" in words
+            yield "wrong non-inferiority, two looks", any(good_enough)
+        else:
+            yield "false difference, two looks", any(different)
+        yield (
+            f"decided at the second look, {truth_is}",
+            1 - len(still) / FAMILY if not any(asked) else float(np.mean([word in DECIDED for word in words])),
+        )
+
+
+def powers(world: World, rng: np.random.Generator, seeds: int, size: int) -> dict[str, tuple[partial[bool], float]]:
+    """Return what is tried -> (one trial, the predicted probability that it succeeds)."""
+    error, df = truth(world, rng, 0.0, seeds, size)
+    effect = min(2.5 * error, world.most)
+    moved = truth(world, rng, -effect, seeds, size)
+
+    def tried(effect: float, margin: float, what: str) -> bool:
+        estimate = against_first(world.study(rng, [0.0, effect] + [0.0] * (size - 2)).run(seeds))[0]
+        [decision] = decide([estimate], [margin], ALPHA, more=True)
+        return getattr(decision, what) <= ALPHA
+
+    margin = min(3 * error, world.most)
+    return {
+        f"power of a difference, {size}": (
+            partial(tried, -effect, 1.0, "p"),
+            power_of_difference(*moved, effect, ALPHA),
+        ),
+        f"power of equivalence, {size}": (
+            partial(tried, 0.0, margin, "p_equivalence"),
+            power_of_equivalence(error, df, 0.0, margin, ALPHA),
+        ),
+        f"power of non-inferiority, {size}": (
+            partial(tried, 0.0, effect, "p_non_inferiority"),
+            power_of_non_inferiority(error, df, 0.0, effect, ALPHA),
+        ),
+    }
+
+
+def cell(task: tuple[World, int, int, int]) -> tuple[World, int, dict[str, tuple[float, float]]]:
+    """Return figure -> (mean, its standard error) of one world with so many seeds."""
+    world, seeds, repeats, number = task
+    rng = np.random.default_rng([2026, number])
+    margin = min(MARGIN * truth(world, rng, 0.0, seeds, FAMILY + 1)[0], world.most)
+    found: Found = defaultdict(list)
+    for scenario in (judged, recommended, resolved):
+        for _ in range(repeats):
+            for name, value in scenario(world, rng, seeds, margin):
+                found[name].append(float(value))
+    for size in (2, FAMILY + 1) if world.unequal == 1 else ():
+        for name, (trial, predicted) in powers(world, rng, seeds, size).items():
+            found[name] = [trial() - predicted for _ in range(repeats)]
+            found[f"{name}: predicted"] = [predicted]
+    return world, seeds, {name: summary(values) for name, values in found.items()}
+
+
+def summary(values: list[float]) -> tuple[float, float]:
+    """Return (mean, standard error); the error of a rate of 0 is that of one in as many."""
+    n = len(values)
+    return float(np.mean(values)), max(float(np.std(values)), n**-0.5 * (n > 1)) / n**0.5
+
+
+def promised(name: str) -> tuple[float, float] | None:
+    """Return the (least, most) that a figure may be; None where it is told for information."""
+    if name.startswith(("false", "wrong", "the best is left out")):
+        return RATE
+    if name.startswith("coverage"):
+        return COVER
+    return GAP if name.startswith("power") and not name.endswith("predicted") else None
+
+
+def broken(name: str, mean: float, error: float) -> bool:
+    """Whether a promise is broken by more than three standard errors of the simulation."""
+    bounds = promised(name)
+    return bounds is not None and not bounds[0] - 3 * error <= mean <= bounds[1] + 3 * error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few repeats of a few cells")
+    parser.add_argument("--repeats", type=int, default=2000)
+    parser.add_argument("--world", default="", help="only worlds whose name begins so")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    given = parser.parse_args()
+    repeats = 20 if given.quick else given.repeats
+    worlds = [world for world in WORLDS if world.name.startswith(given.world)]
+    seeds = SEEDS[:2] if given.quick else SEEDS
+    tasks = [(world, n, repeats, number) for number, (world, n) in enumerate((w, n) for w in worlds for n in seeds)]
+    began, rows = time.perf_counter(), {}
+    with Pool(given.processes) as workers:
+        for world, n, found in workers.imap_unordered(cell, sorted(tasks, key=lambda task: -task[1])):
+            rows[world.name, world.seed_sd, n] = found
+    seconds = time.perf_counter() - began
+    failed = show(dict(sorted(rows.items())))
+    print(f"{repeats} repeats of {len(rows)} cells in {seconds:.0f} s; {len(failed)} promises broken")
+    if not given.quick and not given.world:
+        write(rows, repeats, seconds, given.processes)
+
+
+def show(rows: dict[tuple[str, float, int], dict[str, tuple[float, float]]]) -> list[str]:
+    """Print each world's table in Markdown, in percent, and return what is broken."""
+    failed = []
+    for world in dict.fromkeys(name for name, _, _ in rows):
+        cells = {key: found for key, found in rows.items() if key[0] == world}
+        print(f"\n### {world}\n")
+        names = list(next(iter(cells.values())))
+        print("| " + " | ".join(["figure", *(f"{sd:g} × {n}" for _, sd, n in cells)]) + " |")
+        print("|---" * (len(cells) + 1) + "|")
+        for name in names:
+            told = []
+            for (_, sd, n), found in cells.items():
+                mark = "**" if broken(name, *found[name]) else ""
+                told.append(f"{mark}{100 * found[name][0]:.1f}{mark}")
+                if mark:
+                    failed.append(f"{world}, sd {sd:g}, {n} seeds: {name} {100 * found[name][0]:.1f} %")
+            print("| " + " | ".join([name, *told]) + " |")
+    print("\n" + "\n".join(failed))
+    return failed
+
+
+def write(
+    rows: dict[tuple[str, float, int], dict[str, tuple[float, float]]], repeats: int, seconds: float, processes: int
+) -> None:
+    about = {"date": datetime.now(UTC).date().isoformat(), "machine": platform.processor() or platform.machine()}
+    about |= {name: version(name) for name in ("lorafile", "numpy", "scipy")} | {"python": platform.python_version()}
+    set_up = {"examples": EXAMPLES, "hard": HARD, "own": OWN, "rest": REST, "alpha": ALPHA, "keep": KEEP}
+    cells = [
+        {"world": world, "seed_sd": sd, "seeds": n, "figures": {name: list(value) for name, value in found.items()}}
+        for (world, sd, n), found in sorted(rows.items())
+    ]
+    content = {**about, "repeats": repeats, "seconds": seconds, "processes": processes, **set_up, "cells": cells}
+    out = HERE / "results" / f"{about['date']}-verdicts.json"
+    out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
