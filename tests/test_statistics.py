@@ -196,7 +196,7 @@ def test_linear_outcomes_have_the_weighted_mean_and_its_jackknife_variance() -> 
     without = np.array([ratio(np.delete(every, at)) for at in every])
     found = linear(outcomes, weights)
     assert found.mean() == pytest.approx(ratio(every))
-    assert found == pytest.approx(400 * ratio(every) - 399 * without, abs=0.01)
+    assert found == pytest.approx(400 * ratio(every) - 399 * without, abs=0.03), "up to 1 / n"
     assert found.var(ddof=1) / 400 == pytest.approx(399 / 400 * ((without - without.mean()) ** 2).sum(), rel=0.02)
 
 
