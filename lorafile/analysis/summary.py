@@ -20,6 +20,8 @@ from lorafile.analysis.select import (
     sweeps,
 )
 from lorafile.analysis.text import kind_of, metric_name, missing
+from lorafile.analysis.verdict_text import sentence
+from lorafile.analysis.verdicts import family
 from lorafile.analysis.wording import above, direction, measured, on
 
 if TYPE_CHECKING:
@@ -64,10 +66,18 @@ def answer(results: "Results", metric: str) -> list[str]:
         shown[name] = f"{role}, {shown[name]}" if name in shown else role
     for name, role in shown.items():
         if name != chosen and found[name].known:
-            lines.append(above(metric, chosen, found[chosen], f"{name} ({role})", found[name]))
+            lines.append(_relation(results, metric, found, chosen, name, role))
     if len(results.seeds) < 2 or max(one.n for one in found.values()) < 2:
         lines.append("There is one seed: nothing here says how much of a difference another seed would make.")
     return lines
+
+
+def _relation(results: "Results", metric: str, found: dict[str, Score], chosen: str, name: str, role: str) -> str:
+    """Return the verdict on two configurations, or where the study compares them not, their distance."""
+    verdict = family(results).of(chosen, name) if metric == results.primary else None
+    if verdict is not None and verdict.decision is not None:
+        return sentence(results, verdict)
+    return above(metric, chosen, found[chosen], f"{name} ({role})", found[name])
 
 
 def _best(results: "Results", metric: str, split: str, chosen: str) -> str:

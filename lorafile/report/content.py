@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from lorafile.results import Results
 
 LIMITS = (
-    "A spread is the sample standard deviation over seeds; with three of them it is itself uncertain. Differences are "
-    "described beside it; nothing here is a test.",
+    "A verdict holds over other seeds and other examples like these: both are random factors, the run variance is "
+    "pooled over the study, and all comparisons on the primary metric are one family. An interval beside a verdict is "
+    "at 95 % for that comparison alone.",
+    "± is the sample standard deviation over seeds; with three of them it is itself uncertain, and no test.",
     "Test examples are shared by all configurations, so their figures share its luck: another sample would move all.",
     "Figures hold for this model, this data and these settings. A setting that did not vary was not examined.",
     "Memory and time are those of the device they were measured on. Sizes are decimal: 1 GB is 10^9 bytes.",
