@@ -81,6 +81,11 @@ class VerdictTable(Settings):
     keep: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.2, description="The share of alpha that is kept for stages with more seeds (`lora plan --resolve`)."
     )
+    waive: list[str] = Field(
+        default=[],
+        description="What may differ between compared configurations beside the setting in question, and is marked: "
+        "settings, `environment`, `imported`.",
+    )
 
 
 class StageTable(Settings):

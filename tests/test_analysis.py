@@ -102,8 +102,12 @@ def test_a_figure_of_a_diverged_run_enters_no_mean() -> None:
     assert row["test.exact_match.mean"] == pytest.approx(0.53)
 
 
-def test_no_sentence_is_a_verdict() -> None:
-    said = text(analyses(study(), [])).lower()
+NEEDS_MORE = {"tune", "own", "effects"}  # a tuned setting, a file, a grid: the made-up study has none
+
+
+def test_a_description_is_no_verdict() -> None:
+    described = ("cost", "curves", "rates", "truncation", "inspect", "merge", "forgetting", "prompts", "data")
+    said = text([analysis for analysis in analyses(study(), []) if analysis.kind in described]).lower()
     for word in ("significant", "equal ", "equivalent", "better than", "proves", "no difference"):
         assert word not in said
 
@@ -254,7 +258,7 @@ def test_diverged_runs_are_a_sign_of_too_high_a_rate() -> None:
 
 
 def test_by_default_every_kind_that_has_something_to_say_runs() -> None:
-    assert {analysis.kind for analysis in analyses(study(), [])} == set(kinds())
+    assert {analysis.kind for analysis in analyses(study(), [])} == {*kinds(), "question"} - NEEDS_MORE
     assert [analysis.sentences for analysis in analyses(empty(), [])] == [["No run has been recorded yet."]]
 
 
@@ -275,7 +279,7 @@ def test_any_table_may_be_empty(lost: str) -> None:
 @pytest.mark.parametrize("seeds", [(42,), (42, 1337)])
 def test_fewer_seeds_still_give_every_analysis(seeds: tuple[int, ...]) -> None:
     found = analyses(study(seeds), [])
-    assert {analysis.kind for analysis in found} == set(kinds())
+    assert {analysis.kind for analysis in found} == {*kinds(), "question"} - NEEDS_MORE
     for chart in (chart for analysis in found for chart in analysis.charts.values()):
         assert chart.to_dict()["description"]
 

@@ -13,6 +13,7 @@ from lorafile.analysis.text import metric_name, number, plural, slug
 from lorafile.analysis.verdict_text import sentence, signed, signed_difference, size
 from lorafile.analysis.verdicts import DECIDED, Verdict, family, judge
 from lorafile.analysis.wording import on
+from lorafile.results import more_is_better
 
 if TYPE_CHECKING:
     from lorafile.results import Results
@@ -49,7 +50,7 @@ def _analysis(results: "Results", table: "AnalysisTable", metric: str, factor: s
     if any(verdict.decision is not None for verdict in found):
         from lorafile.analysis.compare_chart import caption, chart
 
-        charts, captions = {name: chart(found, about)}, {name: caption(found)}
+        charts, captions = {name: chart(found, about, more_is_better(compared_as(metric)))}, {name: caption(found)}
     return Analysis(
         kind="compare",
         name=name,

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 TIPS = (("pair:N", "comparison"), ("verdict:N", "verdict"), ("shown:N", "difference"))
 
 
-def chart(found: "list[Verdict]", about: str) -> Any:
+def chart(found: "list[Verdict]", about: str, more: bool) -> Any:
     """Return one row for each comparison that was tested: difference, 95 % interval, and the simultaneous one."""
     rows = pd.DataFrame([_row(verdict) for verdict in found if verdict.decision is not None])
     metric = compared_as(found[0].metric)
     unit = "points" if is_share(metric) else unit_of(metric)
-    title = f"difference in {on(metric, found[0].split)}, {unit}".rstrip(", ")
+    better = "higher" if more else "lower"
+    title = f"difference in {on(metric, found[0].split)}{', ' if unit else ''}{unit} ({better} is better)"
     low, high = float(rows[["least", "band_low"]].min().min()), float(rows[["most", "band_high"]].max().max())
     gap = (max(high, 0) - min(low, 0)) * 0.06 or 1.0
-    scale = alt.Scale(domain=[min(low, 0) - gap, max(high, 0) + gap], nice=False, zero=False)
+    # room on the right for the verdicts, which stand beside their intervals
+    scale = alt.Scale(domain=[min(low, 0) - gap, max(high, 0) + 3 * gap], nice=False, zero=False)
     x = alt.X("difference:Q", title=title, scale=scale, axis=alt.Axis(format="~g", tickCount=7))
     order = list(rows["pair"])
     y = alt.Y("pair:N", sort=order, title=None, axis=alt.Axis(labelLimit=320, grid=False, domain=False, ticks=False))
@@ -43,7 +45,7 @@ def chart(found: "list[Verdict]", about: str) -> Any:
         base.mark_rule(style="simultaneous").encode(x=along("least"), x2="most:Q"),
         base.mark_rule(style="spread").encode(x=along("low"), x2="high:Q"),
         base.mark_point(style="mean").encode(x=x, tooltip=tooltip(*TIPS)),
-        base.mark_text(style="value", baseline="bottom", dy=-6).encode(x=x, text="verdict:N"),
+        base.mark_text(style="value", align="left", dx=6).encode(x=along("most"), text="verdict:N"),
     ]
     text = "; ".join(f"{row['pair']}: {row['verdict']}, {row['shown']}" for row in rows.to_dict("records"))
     whole = alt.layer(*layers).properties(width=WIDTH, height=alt.Step(38))

@@ -8,6 +8,7 @@ of full fine-tuning from the method) is named as its consequence.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lorafile.analysis.environments import between
 from lorafile.analysis.select import averages, cells, factors, label, methods, setting_values
 from lorafile.analysis.text import amount
 from lorafile.specs.methods import METHODS
@@ -51,6 +52,7 @@ def differing(results: "Results", one: str, other: str, factor: str, waive: tupl
         mine, theirs = (_value(results, name, setting) for name in (one, other))
         kind = "consequence" if _follows(results, setting, factor, one, other) else _kind(setting, waive)
         found.append(Differing(setting, mine, theirs, kind))
+    found += _environments(results, one, other, waive)
     found += _imported(results, one, other, waive)
     found += _consequences(results, one, other)
     return sorted(found, key=lambda row: ("confound", "waived", "consequence").index(row.kind))
@@ -75,6 +77,13 @@ def _follows(results: "Results", setting: str, factor: str, one: str, other: str
     solved = cells(results.configurations, "rank")
     matched = any(value is not None for value in solved)
     return matched and setting in ("lora.r", "lora.lora_alpha")  # solved for equal parameters
+
+
+def _environments(results: "Results", one: str, other: str, waive: tuple[str, ...]) -> list[Differing]:
+    """Return what differs between the machines and libraries that the runs of both come from."""
+    told = [text for pair in ((one, other), (one, one), (other, other)) for text in between(results, *pair, "quality")]
+    kind = _kind("environment", waive)
+    return [Differing(f"environment ({text})", "", "", kind) for text in dict.fromkeys(told)]
 
 
 def _imported(results: "Results", one: str, other: str, waive: tuple[str, ...]) -> list[Differing]:

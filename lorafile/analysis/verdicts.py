@@ -13,6 +13,7 @@ from lorafile.analysis.margins import margin_of
 from lorafile.analysis.outcomes import Crossed, compared_as, crossed
 from lorafile.analysis.pairs import Pair, pairs
 from lorafile.analysis.select import split_of
+from lorafile.results import more_is_better
 from lorafile.specs.analysis_settings import AnalysisTable
 from lorafile.specs.evaluate_settings import label
 from lorafile.statistics.crossed import Estimate, contrast
@@ -128,7 +129,7 @@ def _look(
     tested = [at for at, verdict in enumerate(made) if verdict.estimate is not None and not verdict.word]
     estimates = [made[at].estimate for at in tested]
     known = [estimate for estimate in estimates if estimate is not None]
-    more = results.better_is_more(compared_as(metric)) if metric != "perplexity" else False
+    more = more_is_better(compared_as(metric))
     for at, decision in zip(tested, decide(known, [made[at].margin for at in tested], alpha, more), strict=True):
         made[at] = replace(made[at], decision=decision, word=decision.word)
     return made
@@ -136,7 +137,7 @@ def _look(
 
 def _begun(results: "Results", metric: str, split: str, pair: Pair, data: Crossed) -> Verdict:
     """Return a verdict with its estimate; with its word and why where nothing can be tested."""
-    what = tuple(differing(results, pair.one, pair.other, pair.factor, pair.waive))
+    what = tuple(differing(results, pair.one, pair.other, pair.factor, (*pair.waive, *results.verdict.waive)))
     verdict = Verdict(pair, metric, split, "", differing=what)
     unpaired = [row for row in what if row.setting in UNPAIRED]
     if pair.factor in UNPAIRED or unpaired:

@@ -1,0 +1,75 @@
+"""The seven questions, asked by their names."""
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+from results_fixture import study
+
+from lorafile.analysis import analyses
+from lorafile.analysis.questions import QUESTIONS
+from lorafile.specs.analysis_settings import AnalysisTable, Question
+
+RESULTS = study()
+
+
+def said(name: str) -> str:
+    """Return the answer to a question."""
+    (found,) = analyses(RESULTS, [AnalysisTable.model_validate({"ask": name})])
+    return "\n".join(found.sentences)
+
+
+def test_every_question_has_its_words() -> None:
+    assert set(get_args(Question)) == set(QUESTIONS)
+
+
+def test_rank_answers_with_verdicts_and_with_memory() -> None:
+    text = said("rank")
+    assert "Against rank/r=8, in exact match on test, worse: r=1 (−" in text
+    assert "Peak training memory by r: 1 4.37 GB" in text
+
+
+def test_placement_answers_for_modules_and_for_layers() -> None:
+    text = said("placement")
+    assert "target_modules=mlp" in text
+    assert "layers_to_transform=0-7" in text
+
+
+def test_quantization_answers_with_what_it_costs_and_saves() -> None:
+    text = said("quantization")
+    assert "quantization=nf4" in text
+    assert "Peak memory while generating by quantization: none 2.72 GB, int8 1.65 GB and nf4 1.13 GB." in text
+
+
+def test_inference_speed_holds_an_attached_adapter_against_the_bare_base() -> None:
+    assert "An attached adapter changes the time per token by +40.0" in said("inference-speed")
+
+
+def test_lora_or_full_holds_the_best_lora_on_validation_against_full_and_untuned() -> None:
+    text = said("lora-or-full")
+    assert "baselines/method=full differs from modules/target_modules=all-linear" in text
+    assert "baselines/method=none is worse than modules/target_modules=all-linear" in text
+
+
+def test_real_or_noise_counts_what_is_real() -> None:
+    assert said("real-or-noise").startswith("Of 14 comparisons, ")
+
+
+def test_what_a_study_says_nothing_of_is_said_to_who_asks_and_to_nobody_else() -> None:
+    small = replace(RESULTS, configurations=RESULTS.configurations.drop(columns="quantization"))
+    (asked,) = analyses(small, [AnalysisTable.model_validate({"ask": "quantization"})])
+    assert asked.sentences == ["This study says nothing of it: no sweep varies quantization."]
+    assert "question-quantization" not in {found.name for found in analyses(small, [])}
+
+
+@pytest.mark.parametrize("wrong", [{}, {"kind": "compare", "ask": "rank"}])
+def test_a_table_asks_one_thing(wrong: dict[str, str]) -> None:
+    from pathlib import Path
+
+    from lorafile.errors import SpecError
+    from lorafile.specs.load import parse
+
+    lines = "\n".join(f'{key} = "{value}"' for key, value in wrong.items())
+    text = f'[study]\nname = "s"\n[model]\npath = "m"\n[data]\npath = "d"\n[[analysis]]\n{lines}\n'
+    with pytest.raises(SpecError, match=r"names both|says nothing"):
+        parse(text, Path("s.toml"))
