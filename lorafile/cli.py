@@ -165,26 +165,23 @@ def apply(spec: Path, state: Path | None, yes: bool, workers: int | None, lock_t
 @spec_argument
 @state_option
 @click.option("--out", type=click.Path(path_type=Path), help="Where to. [default: report.path of the spec]")
+@click.option("--check", "check_only", is_flag=True, help="Only check the claims; end with 6 when one no longer holds.")
 @json_option
-def report(spec: Path, state: Path | None, out: Path | None, as_json: bool) -> int:
-    """Write report.html and RESULTS.md from what is finished, or print every figure as JSON.
+def report(spec: Path, state: Path | None, out: Path | None, check_only: bool, as_json: bool) -> int:
+    """Write report.html, RESULTS.md and results.tex from what is finished, or print every figure as JSON.
 
     \b
     Example: lora report study.toml
     """
-    from lorafile.analysis import analyses
-    from lorafile.report import figures, write_report
+    from lorafile import reporting
     from lorafile.study import Study
 
     study = Study.load(spec, state)
-    results = study.gather()
-    found = analyses(results, study.spec.tables.analysis)
-    if as_json:
-        click.echo(json.dumps(figures(results, found), indent=2, allow_nan=False))
-        return 0
-    for file in write_report(results, found, out or spec.parent / study.spec.tables.report.path):
-        click.echo(f"Wrote {file}")
-    return 0
+    if check_only:
+        if out is not None:
+            raise click.UsageError("--check writes no report; leave out --out.")
+        return reporting.check_claims(study, as_json)
+    return reporting.print_figures(study) if as_json else reporting.write(study, out)
 
 
 from lorafile import cli_data, cli_export, cli_models, cli_show  # noqa: E402, F401  (registers its commands)

@@ -57,3 +57,9 @@ class StalePlan(LoraError):
     """An approved plan no longer holds: what it was made from has changed."""
 
     exit_code = 5
+
+
+class ClaimError(LoraError):
+    """A claim of the spec no longer holds for what the state has."""
+
+    exit_code = 6

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorafile.claims import Recorded
 from lorafile.metrics import METRICS
-from lorafile.specs.analysis_settings import AnalysisTable, VerdictTable
+from lorafile.specs.analysis_settings import AnalysisTable, ClaimTable, PublishedTable, VerdictTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +85,9 @@ class Results:
         what it adds to each metric, and `tokens` or `bytes`, the weights of those that are weighted; read on demand
     :ivar looks: the seeds of each look at the study: of its first one, then of each stage that has ended
     :ivar declared: the `[[analysis]]` tables, which name the study's family of comparisons
+    :ivar claims: the `[[claim]]` tables; `recorded`: sentence -> what it rested on when it was last reported
+    :ivar published: the `[[reference]]` tables: figures from elsewhere, which are drawn and never tested
+    :ivar folder: where the spec stands, which the files that it names are relative to
     """
 
     study: str
@@ -112,6 +117,10 @@ class Results:
     verdict: VerdictTable = field(default_factory=VerdictTable)
     declared: tuple[AnalysisTable, ...] = ()
     looks: tuple[tuple[int, ...], ...] = ()
+    claims: tuple[ClaimTable, ...] = ()
+    recorded: Mapping[str, Recorded] = field(default_factory=dict)
+    published: tuple[PublishedTable, ...] = ()
+    folder: Path = Path()
 
     def better_is_more(self, metric: str) -> bool:
         """Return whether more of a metric is better."""

@@ -24,9 +24,9 @@ def check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) 
             _check_kind(block, path, problems)
             _check_names(block, varied, metrics, path, problems)
             primary = block.get("metric") or tables.evaluate.primary or metrics[0]
-            _check_margin(block.get("margin"), primary, (*path, "margin"), problems)
+            check_margin(block.get("margin"), primary, (*path, "margin"), problems)
     primary = tables.evaluate.primary or metrics[0]
-    _check_margin(tables.verdict.margin, primary, ("verdict", "margin"), problems)
+    check_margin(tables.verdict.margin, primary, ("verdict", "margin"), problems)
 
 
 def _check_kind(block: dict[str, Any], path: Path, problems: Problems) -> None:
@@ -63,7 +63,7 @@ def _check_names(block: dict[str, Any], varied: list[str], metrics: list[str], p
             problems.add((*path, "baseline"), told)
 
 
-def _check_margin(margin: Any, metric: str, path: Path, problems: Problems) -> None:
+def check_margin(margin: Any, metric: str, path: Path, problems: Problems) -> None:
     """Refuse percentage points of a metric that has none: a whole nat would make everything equivalent."""
     if isinstance(margin, str) and margin.endswith("pt") and metric in _WITHOUT_POINTS:
         told = f'{margin} are percentage points, and {metric} is no percentage; write a number in its unit, or "1%"'

@@ -99,8 +99,8 @@ class StageTable(Settings):
     )
 
 
-class BudgetTable(Settings):
-    """What a configuration may cost and has to be able to do; what is unset may be anything."""
+class Limits(Settings):
+    """What a configuration may cost; what is unset may be anything."""
 
     train_memory: Amount | None = Field(default=None, description="Peak memory of training, for example `24GB`.")
     generate_memory: Amount | None = Field(default=None, description="Peak memory of generating.")
@@ -112,6 +112,11 @@ class BudgetTable(Settings):
     trainable_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="Trainable parameters as a share of all."
     )
+
+
+class BudgetTable(Limits):
+    """What a configuration may cost and has to be able to do; what is unset may be anything."""
+
     servable: Literal["vllm", "tgi"] | None = Field(default=None, description="A server that has to take the adapter.")
     prefer: Cost | None = Field(
         default=None, description="What makes one configuration cheaper than another; `train_memory` if unset."
@@ -154,22 +159,29 @@ class AnalysisTable(Settings):
     )
 
 
-class ClaimTable(Settings):
-    """A sentence that somebody states elsewhere, and what has to hold for it."""
+class ClaimTable(Limits):
+    """A sentence that somebody states elsewhere, and what has to hold for it: all that is set, at each report."""
 
     text: Text = Field(description="The sentence, as it stands in a README or a paper.")
-    one: Text = Field(description="A configuration's name.")
+    one: Text = Field(description="The configuration that it is about, by its name; cost limits are its, too.")
     other: Text | None = Field(default=None, description="The configuration that it is held against.")
+    analysis: Name | None = Field(
+        default=None, description="The `name` of a `compare` that it rests on, with that one's metric and margin."
+    )
     is_: Literal["better", "worse", "equivalent", "non-inferior"] | None = Field(
-        default=None, alias="is", description="The verdict that the claim rests on."
+        default=None, alias="is", description="What the verdict on `one` against `other` has to be."
+    )
+    at_most_below: Margin | None = Field(
+        default=None,
+        description="At most so much worse than `other`, as a margin is written: `3pt`. "
+        'The same as `is = "non-inferior"` within that margin.',
     )
     metric: Metric | None = Field(default=None, description="The primary one otherwise.")
     margin: Margin | None = Field(default=None, description="As `verdict.margin`.")
-    at_least: float | None = Field(default=None, description="A bound on the metric of `one`, in its base unit.")
-    at_most: float | None = Field(default=None, description="A bound on the metric of `one`, in its base unit.")
-    trainable_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="At most this share of the parameters is trainable in `one`."
+    at_least: float | None = Field(
+        default=None, description="The metric of `one` is no less, in its base unit: shares as fractions of one."
     )
+    at_most: float | None = Field(default=None, description="The metric of `one` is no more, in its base unit.")
 
 
 class PublishedTable(Settings):
@@ -178,7 +190,15 @@ class PublishedTable(Settings):
     name: Text = Field(description="What it is the figure of.")
     value: float = Field(description="In the metric's base unit: shares as fractions of one.")
     metric: Metric | None = Field(default=None, description="The primary one otherwise.")
-    n: Positive | None = Field(default=None, description="The number of examples that it comes from.")
+    n: Positive | None = Field(
+        default=None, description="The number of examples that it comes from; of a share they give its standard error."
+    )
     error: PositiveNumber | None = Field(default=None, description="Its standard error, in the same unit.")
     source: Text = Field(description="Where it was published.")
-    settings: dict[str, Any] = Field(default={}, description="Settings of it, such as `{ lora.r = 32 }`.")
+    costs: dict[Cost, Amount | PositiveNumber] = Field(
+        default={},
+        description='What it cost, where that was published: `{ train_memory = "22GB" }`; `pareto` draws it there.',
+    )
+    settings: dict[str, Any] = Field(
+        default={}, description="Settings of it, such as `{ lora.r = 32 }`: `trend` draws it at that place."
+    )

@@ -11,6 +11,7 @@ import tomli
 from pydantic import ValidationError
 
 from lorafile.errors import Problem, SpecError
+from lorafile.specs.answer_checks import check_answers
 from lorafile.specs.checks import FACTOR_SECTIONS, REQUIRED, check_blocks
 from lorafile.specs.combinations import contradiction, study_contradiction
 from lorafile.specs.configurations import Configuration, flatten, point_name, points, resolve, unite
@@ -82,6 +83,7 @@ def parse(text: str, file: Path) -> Spec:
         configurations = _configurations(raw, tables, problems)
         if not problems.found:
             check_stages(tables, configurations, problems)
+            check_answers(tables, configurations, file, problems)
     except RecursionError as error:
         raise SpecError([Problem(str(file), 1, 1, "", "is nested too deeply to be a spec")]) from error
     if problems.found:

@@ -159,7 +159,7 @@ def _sentence(rows: list[Any], path: Path) -> str:
         return "is required" + (
             f"; write [{dotted(path)}] with {', '.join(needed)}" if needed else f": {told}" if told else ""
         )
-    if path in (("sweep",), ("analysis",), ("stage",)):
+    if path in (("sweep",), ("analysis",), ("claim",), ("reference",), ("stage",)):
         return (
             f"should be written as blocks that begin with [[{path[0]}]], in two brackets, not {show(rows[0]['input'])}"
         )

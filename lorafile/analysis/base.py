@@ -43,6 +43,7 @@ class Analysis:
     :ivar sentences: plain text, the answer first; whatever failed stands before what succeeded
     :ivar charts: name (as `name`) -> Altair chart; its `description` is set
     :ivar captions: name of a chart -> what its marks mean
+    :ivar failed: it could not be made, and its sentences say why
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Analysis:
     tables: tuple[Table, ...] = ()
     charts: dict[str, Any] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
+    failed: bool = False
 
     def renamed(self, name: str) -> "Analysis":
         """Return the same analysis under another name, its charts with it."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lorafile.claims import claims_file, read_claims
 from lorafile.datacard import cards, leak_sentences
 from lorafile.gather.adapters import adapter_tables
 from lorafile.gather.beside import answer_rows, beside_figures
@@ -79,6 +80,10 @@ def gather(plan: Plan, state: State) -> Results:
         verdict=spec.tables.verdict,
         declared=tuple(spec.tables.analysis),
         looks=looks(spec, runs),
+        claims=tuple(spec.tables.claim),
+        recorded=read_claims(claims_file(spec.file)) if spec.tables.claim else {},
+        published=tuple(spec.tables.reference),
+        folder=spec.file.parent,
         **{name: pd.DataFrame(rows) for name, rows in adapter_tables(graph, plan.results, history, state).items()},
     )
 

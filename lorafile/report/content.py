@@ -51,6 +51,12 @@ def split_summary(results: "Results", analyses: list[Analysis]) -> tuple[Analysi
     return Analysis("summary", "summary", "Summary", results.question, lines), analyses
 
 
+def warnings(results: "Results", analyses: list[Analysis]) -> list[str]:
+    """Return what a reader has to know first: of the study, and of analyses that could not be made."""
+    failed = [f"{analysis.title}: {analysis.sentences[0]}" for analysis in analyses if analysis.failed]
+    return [*results.warnings, *failed]
+
+
 def facts(results: "Results") -> list[Fact]:
     """Return model, data, seeds and metrics as lines."""
     found = [Fact(f"model {key}", value(key, item)) for key, item in results.model.items() if not missing(item)]

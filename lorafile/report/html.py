@@ -32,6 +32,7 @@ def page(results: "Results", analyses: "list[Analysis]") -> str:
         results=results,
         summary=summary,
         others=others,
+        warnings=content.warnings(results, analyses),
         facts=content.facts(results),
         environments=content.environments(results),
         runs=content.every_run(results),

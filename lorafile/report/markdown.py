@@ -23,8 +23,8 @@ def document(results: "Results", analyses: "list[Analysis]") -> str:
     if results.question:
         lines += [plain(results.question), ""]
     lines += ["## Answer", "", *_list(summary.sentences)]
-    if results.warnings:
-        lines += ["## Read this first", "", *_list(results.warnings)]
+    if warnings := content.warnings(results, analyses):
+        lines += ["## Read this first", "", *_list(warnings)]
     if summary.charts or summary.tables:
         lines += ["## All configurations", "", *_charts(summary)]
         lines += [line for table in summary.tables for line in _table(table)]

@@ -17,6 +17,9 @@ FORMAT_VERSION = "1.0"
 
 def as_json(results: "Results", analyses: "list[Analysis]") -> dict[str, Any]:
     """Return the report's figures; bytes, seconds and shares of one, as in `Results`."""
+    from lorafile.analysis.claims import as_json as claims_as_json
+    from lorafile.analysis.claims import check
+
     return {
         "format_version": FORMAT_VERSION,
         "study": results.study,
@@ -32,6 +35,7 @@ def as_json(results: "Results", analyses: "list[Analysis]") -> dict[str, Any]:
         "configurations": records(results.configurations),
         "runs": records(results.runs),
         "profiles": records(results.profiles),
+        "claims": claims_as_json(check(results)),
         "analyses": [_analysis(analysis) for analysis in analyses],
     }
 

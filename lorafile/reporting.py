@@ -1,0 +1,68 @@
+"""What `lora report` does: write the report and the record of its claims, print its figures, or check its claims."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lorafile.analysis import analyses
+from lorafile.analysis.claims import as_json as claims_as_json
+from lorafile.analysis.claims import check, record
+from lorafile.claims import claims_file, claims_text
+from lorafile.errors import ClaimError
+from lorafile.report import figures, write_report
+
+if TYPE_CHECKING:
+    from lorafile.analysis.base import Analysis
+    from lorafile.study import Study
+
+
+def write(study: "Study", out: Path | None = None) -> int:
+    """Write the report, and beside the spec what its claims rest on; 1 where an analysis of one's own failed."""
+    results = study.gather()
+    found = analyses(results, study.spec.tables.analysis)
+    directory = out or study.spec.file.parent / study.spec.tables.report.path
+    written = write_report(results, found, directory)
+    if results.claims:
+        file = claims_file(study.spec.file)
+        file.write_text(claims_text(record(check(results))), encoding="utf-8", newline="\n")
+        written.append(file)
+    for path in written:
+        click.echo(f"Wrote {path}")
+    return _failures(found)
+
+
+def print_figures(study: "Study") -> int:
+    """Print every figure of the report as JSON; 1 where an analysis of one's own failed."""
+    results = study.gather()
+    found = analyses(results, study.spec.tables.analysis)
+    click.echo(json.dumps(figures(results, found), indent=2, allow_nan=False))
+    return _failures(found)
+
+
+def check_claims(study: "Study", as_json: bool = False) -> int:
+    """Print a line for each claim, and write nothing.
+
+    :raises ClaimError: when one of them does not hold, or not for the runs that it was reported from
+    """
+    checks = check(study.gather())
+    if as_json:
+        click.echo(json.dumps({"format_version": "1.0", "claims": claims_as_json(checks)}, indent=2))
+    else:
+        for one in checks:
+            click.echo(one.line)
+    if not checks:
+        click.echo(f"{study.spec.file} states no claim; a claim is a [[claim]] block.", err=True)
+    broken = [one for one in checks if one.status != "supported"]
+    if broken:
+        verb = "does" if len(broken) == 1 else "do"
+        raise ClaimError(f"{len(broken)} of {len(checks)} claims of {study.spec.file} {verb} not stand as stated.")
+    return 0
+
+
+def _failures(found: "list[Analysis]") -> int:
+    failed = [analysis for analysis in found if analysis.failed]
+    for analysis in failed:
+        click.echo(f"{analysis.title}: {analysis.sentences[0]}", err=True)
+    return 1 if failed else 0
