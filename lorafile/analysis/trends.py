@@ -50,7 +50,7 @@ def _trend(results: "Results", sweep: str, factor: str, varied: list[str], membe
         values |= dict.fromkeys(added, "best lora" if "lora" in values.values() else "lora")
         return Trend(sweep, factor, values, {}, dict.fromkeys(values, ""), (), added)
     others = {other: setting_labels(results, other, list(values)) for other in varied if other != factor}
-    tied = tuple(other for other, labels in others.items() if _follows(labels, values))
+    tied = tuple(other for other, labels in others.items() if follows(labels, values))
     free = {other: labels for other, labels in others.items() if other not in tied}
     first = [other for other in varied if other in (factor, *tied)]
     if first[0] != factor:
@@ -60,8 +60,8 @@ def _trend(results: "Results", sweep: str, factor: str, varied: list[str], membe
     series = {name: ", ".join(f"{key}={labels.get(name, '–')}" for key, labels in free.items()) for name in values}
     groups = Counter(series.values())
     kept = [name for name, group in series.items() if groups[group] > 1]
-    numbers = _numbers(setting_values(results, factor, kept))
-    places = [_numbers(setting_values(results, other, kept)) for other in free]
+    numbers = plain_numbers(setting_values(results, factor, kept))
+    places = [plain_numbers(setting_values(results, other, kept)) for other in free]
     if numbers:
         kept.sort(key=lambda name: (numbers[name], *(place.get(name, 0.0) for place in places)))
     series = {name: series[name] for name in kept}
@@ -107,12 +107,13 @@ def _chosen_lora(results: "Results", values: dict[str, str]) -> dict[str, str]:
     return {chosen: f"{label} is {chosen}, the LoRA configuration with the best mean on validation."}
 
 
-def _follows(other: dict[str, str], values: dict[str, str]) -> bool:
+def follows(other: dict[str, str], values: dict[str, str]) -> bool:
     """Return whether each value of a factor comes with one value of the other setting, and the reverse."""
     pairs = {(values[name], label) for name, label in other.items()}
     return len(pairs) == len({left for left, _ in pairs}) == len({right for _, right in pairs})
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
+def plain_numbers(values: dict[str, Any]) -> dict[str, float]:
+    """Return values as numbers; nothing where one of them is none."""
     plain = all(isinstance(value, Real) and not isinstance(value, bool) for value in values.values())
     return {name: float(value) for name, value in values.items()} if plain else {}

@@ -36,6 +36,7 @@ def config(mode: Mode) -> dict[str, Any]:
     """Return the Vega-Lite configuration of a page's mode; the charts' own marks name its styles."""
     ink, colours = INK[mode], CATEGORIES[mode]
     ramp = {"scheme": "viridis", "extent": [0.0, 0.85] if mode == "light" else [0.3, 1.0]}
+    cells = {"scheme": "viridis", "extent": [0.1, 0.95]}  # in both modes, so that one ink reads on each cell
     return {
         "background": ink["page"],
         "font": FONT,
@@ -44,7 +45,7 @@ def config(mode: Mode) -> dict[str, Any]:
         "legend": {"labelColor": ink["text"], "titleColor": ink["quiet"], "labelFontSize": 12, "symbolStrokeWidth": 2},
         "title": {"color": ink["text"], "fontSize": 14, "fontWeight": 600, "offset": 12, "anchor": "start"},
         "header": {"labelColor": ink["text"], "titleColor": ink["quiet"], "labelFontSize": 12, "labelFontWeight": 600},
-        "range": {"category": colours, "ordinal": ramp, "ramp": ramp, "heatmap": ramp},
+        "range": {"category": colours, "ordinal": ramp, "ramp": ramp, "heatmap": cells},
         "style": _styles(ink, colours),
     }
 
@@ -83,6 +84,9 @@ def _styles(ink: dict[str, str], colours: list[str]) -> dict[str, Any]:
         "reference-label": {"color": ink["quiet"], "fontSize": 12},
         "cost": {"color": ink["cost"]},
         "value": {"color": ink["text"], "fontSize": 11},
+        "on-light": {"color": "#000000", "fontSize": 12, "fontWeight": 600},
+        "on-dark": {"color": "#ffffff", "fontSize": 12, "fontWeight": 600},
+        "no-figure": {"filled": False, "color": vermillion, "strokeDash": [3, 3], "strokeWidth": 1},
         "frontier": {"color": vermillion, "strokeWidth": 2, "interpolate": "step-after"},
         "frontier-point": {"filled": True, "color": vermillion, "size": 90, "opacity": 1, "shape": "diamond"},
         "frontier-spread": {"color": vermillion, "strokeWidth": 1.5, "opacity": 0.9},
