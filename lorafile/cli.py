@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lorafile.command import command, json_option, main, quiet_option, spec_argument, state_option
+from lorafile.command import command, json_option, main, quiet_option, resolve_option, spec_argument, state_option
 from lorafile.errors import LoraError
 
 __all__ = ["main"]
@@ -94,24 +94,33 @@ def lock(spec: Path) -> int:
 @click.option("--gpu", help="Say whether it fits a GPU of this much memory, for example 24GB.")
 @click.option("--full", is_flag=True, help="Show every node.")
 @click.option("--detailed-exitcode", is_flag=True, help="End with 2 when there is something to do.")
+@resolve_option
 @json_option
 @quiet_option
 def plan(
-    spec: Path, state: Path | None, gpu: str | None, full: bool, detailed_exitcode: bool, as_json: bool, quiet: bool
+    spec: Path,
+    state: Path | None,
+    gpu: str | None,
+    full: bool,
+    detailed_exitcode: bool,
+    resolve: int | None,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Show what an apply would do, why, for how long, and whether it fits. Writes nothing.
 
     \b
     Example: lora plan study.toml --gpu 24GB
     """
-    from lorafile import views
+    from lorafile import staging, views
     from lorafile.study import Study
 
-    planned = Study.load(spec, state).plan(gpu)
+    study, stage = staging.resolve(Study.load(spec, state), resolve)
+    planned = study.plan(gpu)
     if as_json:
-        click.echo(views.plan_json(planned))
+        click.echo(views.plan_json(planned, stage))
     else:
-        views.show_plan(planned, views.console(quiet), full, f"a GPU of {gpu}" if gpu else "")
+        views.show_plan(planned, views.console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)
     return 2 if detailed_exitcode and planned.work else 0
 
 
@@ -125,23 +134,32 @@ def plan(
     help="Worker processes. [default: one for each GPU; on a CPU by the model's size]",
 )
 @click.option("--lock-timeout", type=float, default=0.0, help="Seconds to wait for another apply on the same state.")
+@resolve_option
 @quiet_option
-def apply(spec: Path, state: Path | None, yes: bool, workers: int | None, lock_timeout: float, quiet: bool) -> int:
+def apply(
+    spec: Path,
+    state: Path | None,
+    yes: bool,
+    workers: int | None,
+    lock_timeout: float,
+    resolve: int | None,
+    quiet: bool,
+) -> int:
     """Train, predict and measure what is missing, and nothing else.
 
     \b
     Example: lora apply study.toml --yes
     """
-    from lorafile import progress, views
+    from lorafile import progress, staging, views
     from lorafile.datacard import leak_warnings
     from lorafile.state import State
     from lorafile.study import Study
 
-    study = Study.load(spec, state)
+    study, stage = staging.resolve(Study.load(spec, state), resolve)
     out = views.console(quiet)
     planned = study.plan()
-    views.show_plan(planned, out)
-    if not planned.work:
+    views.show_plan(planned, out, stage=stage)
+    if not planned.work and not (stage and stage.seeds):
         if planned.summary()["undeclared"]:
             study.apply(planned, lock_timeout=lock_timeout)  # notes what the study declares now
         return 0
@@ -151,6 +169,8 @@ def apply(spec: Path, state: Path | None, yes: bool, workers: int | None, lock_t
         if input("Do this? Only 'yes' is taken for yes: ").strip() != "yes":
             click.echo("Nothing was done.")
             return 1
+    if stage and stage.seeds:
+        staging.append(study, stage)
     watcher = (progress.Bars if out.is_terminal else progress.Lines)(planned, out)
     with watcher:
         applied = study.apply(planned, workers=workers, lock_timeout=lock_timeout, watchers=[watcher])

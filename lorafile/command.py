@@ -11,6 +11,7 @@ import click
 
 from lorafile import __version__
 from lorafile.errors import LoraError
+from lorafile.resolve import MOST
 
 spec_argument = click.argument("spec", type=click.Path(path_type=Path), default="study.toml")
 state_option = click.option(
@@ -18,6 +19,20 @@ state_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print errors alone.")
+
+
+def resolve_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command take `--resolve` and `--max-seeds`; it gets `resolve`, the most seeds, or None without the flag."""
+
+    @click.option("--resolve", "wanted", is_flag=True, help="Plan a stage of seeds that decides what is open.")
+    @click.option("--max-seeds", "most", type=click.IntRange(1, 1000), help="Most seeds of that stage. [default: 20]")
+    @wraps(function)
+    def run(*args: Any, wanted: bool, most: int | None, **kwargs: Any) -> Any:
+        if most is not None and not wanted:
+            raise click.UsageError("--max-seeds is read by --resolve, which is not given.")
+        return function(*args, resolve=(most or MOST) if wanted else None, **kwargs)
+
+    return run
 
 
 class _Group(click.Group):

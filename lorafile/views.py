@@ -14,6 +14,7 @@ from lorafile.plan import Action, Change, Plan
 
 if TYPE_CHECKING:
     from lorafile.apply import Applied
+    from lorafile.resolve import Resolution
 
 FORMAT_VERSION = "1.0"
 SYMBOLS = {
@@ -45,9 +46,15 @@ def console(quiet: bool = False, stderr: bool = False) -> Console:
     )
 
 
-def show_plan(plan: Plan, out: Console, full: bool = False, device: str = "") -> None:
-    """Show what would be done, why, for how long, and whether it fits."""
+def show_plan(
+    plan: Plan, out: Console, full: bool = False, device: str = "", stage: "Resolution | None" = None
+) -> None:
+    """Show what would be done, why, for how long, and whether it fits; before it, the stage that it includes."""
     show_warnings(plan.warnings, out)
+    if stage is not None:
+        from lorafile.views_resolve import show_resolution
+
+        show_resolution(stage, out)
     out.print(
         f"Study [bold]{escape(plan.study)}[/]: {len(plan.graph.spec.configurations)} configurations, {seeds(plan)}"
     )
@@ -89,9 +96,15 @@ def _duration_of(plan: Plan, device: str) -> str:
 
 
 def seeds(plan: Plan) -> str:
-    """Return `3 seeds (42, 1337, 2024)`."""
-    values = plan.graph.spec.tables.study.seeds
-    return f"{len(values)} seed{'s' if len(values) > 1 else ''} ({', '.join(map(str, values))})"
+    """Return `3 seeds (42, 1337, 2024), stage 1 with 2 (2025, 2026)`."""
+    tables = plan.graph.spec.tables
+    values = tables.study.seeds
+    stages = [f", stage {at} with {len(one.seeds)} ({_listed(one.seeds)})" for at, one in enumerate(tables.stage, 1)]
+    return f"{len(values)} seed{'s' if len(values) > 1 else ''} ({_listed(values)})" + "".join(stages)
+
+
+def _listed(values: list[int]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _show_work(plan: Plan, out: Console, full: bool) -> None:
@@ -219,8 +232,8 @@ def _words(plan: Plan) -> dict[tuple[str, ...], str]:
     return found
 
 
-def plan_json(plan: Plan) -> str:
-    """Return the plan as documented JSON."""
+def plan_json(plan: Plan, stage: "Resolution | None" = None) -> str:
+    """Return the plan as documented JSON, with the stage that `--resolve` has planned."""
     changes = [
         {
             "address": c.address,
@@ -239,6 +252,10 @@ def plan_json(plan: Plan) -> str:
         "warnings": plan.warnings,
         "changes": changes,
     }
+    if stage is not None:
+        from lorafile.views_resolve import resolution_json
+
+        content["resolve"] = resolution_json(stage)
     return json.dumps(content, indent=2, allow_nan=False)
 
 

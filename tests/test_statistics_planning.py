@@ -10,6 +10,7 @@ from statsmodels.stats.power import NormalIndPower, TTestIndPower, TTestPower
 from lorafile.statistics.crossed import Outcomes, contrast, pool
 from lorafile.statistics.planning import (
     decides,
+    detectable,
     foreseen,
     more_seeds,
     needed,
@@ -40,6 +41,12 @@ def test_the_power_of_a_difference_is_statsmodels(n: int, alpha: float) -> None:
     assert power_of_difference(sqrt(2 / n), 2 * n - 2, -0.7, alpha) == pytest.approx(two, abs=1e-9)
     known = NormalIndPower().power(effect_size=0.7, nobs1=n, alpha=alpha)
     assert power_of_difference(sqrt(2 / n), inf, 0.7, alpha) == pytest.approx(known, abs=1e-9)
+
+
+@pytest.mark.parametrize(("n", "alpha"), [(2, 0.05), (5, 0.001), (50, 0.05)])
+def test_the_smallest_difference_that_is_found_is_statsmodels(n: int, alpha: float) -> None:
+    effect = TTestIndPower().solve_power(nobs1=n, alpha=alpha, power=0.8)
+    assert detectable(0.3 * sqrt(2 / n), 2 * n - 2, alpha) == pytest.approx(0.3 * effect, rel=1e-4)
 
 
 def test_the_power_of_non_inferiority_is_that_of_a_one_sided_test() -> None:

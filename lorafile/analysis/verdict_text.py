@@ -116,13 +116,13 @@ def _open(verdict: "Verdict") -> str:
         return "all of alpha is spent, so no further look can decide it (verdict.keep)"
     seeds, examples = verdict.needed.seeds, verdict.needed.examples
     ways = [plural(seeds, "seed")] if seeds else []
-    ways += [f"about {_round_up(examples)} examples"] if examples else []
+    ways += [f"about {round_up(examples)} examples"] if examples else []
     if not ways:
         return "no number of seeds or examples alone would decide it"
     return f"{' or '.join(ways)} would decide it (margin {margin_text(verdict.metric, verdict.margin)}, 80 % power)"
 
 
-def _round_up(count: int) -> str:
+def round_up(count: int) -> str:
     """Return a large count with two significant digits, rounded up: it comes from estimated variances."""
     step = 10 ** max(floor(log10(count)) - 1, 0)
     return f"{ceil(count / step) * step:,}".replace(",", "\u2009")

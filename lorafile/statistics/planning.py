@@ -5,7 +5,7 @@ An observed difference never enters: seeds that are added until something is sig
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isinf, isnan
+from math import inf, isinf, isnan, nan
 
 import numpy as np
 from scipy import special
@@ -14,7 +14,7 @@ from lorafile.statistics.crossed import Estimate, satterthwaite
 from lorafile.statistics.probabilities import t_cdf, t_quantile
 
 POWER = 0.8
-MOST_SEEDS, MOST_EXAMPLES = 200, 1_000_000
+MOST_SEEDS, MOST_EXAMPLES = 10_000, 1_000_000
 _STRIDE = 1.25  # by which a search goes up until it has passed what is enough
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 
@@ -64,6 +64,19 @@ def power_of_difference(error: float, df: float, difference: float, alpha: float
         return 1.0 if difference else 0.0
     bar, at = t_quantile(1 - alpha / 2, df), abs(difference) / error
     return 1 - _noncentral(bar, df, at) + _noncentral(-bar, df, at)
+
+
+def detectable(error: float, df: float, alpha: float) -> float:
+    """Return the smallest true difference that a two-sided test finds with the usual power; NaN without an error."""
+    if isnan(error) or isinf(bar := t_quantile(1 - alpha / 2, df)):
+        return nan
+    low, high = 0.0, bar + 1
+    while power_of_difference(1.0, df, high, alpha) < POWER:
+        low, high = high, 2 * high
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power_of_difference(1.0, df, middle, alpha) >= POWER else (middle, high)
+    return error * high
 
 
 def power_of_equivalence(error: float, df: float, difference: float, margin: float, alpha: float) -> float:
