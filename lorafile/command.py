@@ -11,13 +11,13 @@ import click
 
 from lorafile import __version__
 from lorafile.errors import LoraError
-from lorafile.resolve import MOST
 
 spec_argument = click.argument("spec", type=click.Path(path_type=Path), default="study.toml")
 state_option = click.option(
     "--state", type=click.Path(path_type=Path), help="The state's directory. [default: LORA_STATE, or .lora]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_SEEDS = 20  # of a stage, at most, unless somebody says otherwise
 quiet_option = click.option("--quiet", is_flag=True, help="Print errors alone.")
 
 
@@ -30,7 +30,7 @@ def resolve_option(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, wanted: bool, most: int | None, **kwargs: Any) -> Any:
         if most is not None and not wanted:
             raise click.UsageError("--max-seeds is read by --resolve, which is not given.")
-        return function(*args, resolve=(most or MOST) if wanted else None, **kwargs)
+        return function(*args, resolve=(most or _SEEDS) if wanted else None, **kwargs)
 
     return run
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from lorafile.analysis.verdicts import Family, Verdict
     from lorafile.results import Results
 
-MOST = 20
 _LARGEST = 2**31  # seeds are below it
 _UNFINISHED = ("missing", "running", "interrupted")
 
@@ -58,7 +57,7 @@ class Resolution:
     why: str = ""
 
 
-def resolution(results: "Results", spec: Spec, most: int = MOST) -> Resolution:
+def resolution(results: "Results", spec: Spec, most: int) -> Resolution:
     """Return the stage that decides what is open and can be decided with at most so many further seeds.
 
     :raises SpecError: when the spec has no margin, or keeps no alpha for a further look
