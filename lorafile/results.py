@@ -12,6 +12,7 @@ from lorafile.specs.analysis_settings import AnalysisTable, ClaimTable, Publishe
 if TYPE_CHECKING:
     import pandas as pd
 
+RunKey = tuple[str, int | None]  # configuration, seed
 OutcomeKey = tuple[str, int | None, str]  # configuration, seed, split
 
 
@@ -42,6 +43,30 @@ def _nothing() -> "pd.DataFrame":
     import pandas as pd
 
     return pd.DataFrame()
+
+
+@dataclass(frozen=True)
+class RunDetail:
+    """What stands behind one run's figures.
+
+    :ivar keys: node (`train`, `predict/test/generation`, `score/test`, …) -> its full key
+    :ivar settings: section -> settings, resolved, as they were hashed
+    """
+
+    keys: dict[str, str]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one run made of the first held-out examples of a split.
+
+    :ivar rows: `row`, `prompt`, `reference`, `answer`, `log_likelihood` (nats), `tokens`, as far as there are any;
+        of private data no text
+    """
+
+    split: str
+    rows: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +108,8 @@ class Results:
         `log_loss_difference`, `passes`, `failures` (list of text)
     :ivar outcomes: (configuration, seed, split) -> one row for each example: `row` (which one, the same for every run),
         what it adds to each metric, and `tokens` or `bytes`, the weights of those that are weighted; read on demand
+    :ivar details: (configuration, seed) -> keys and settings of a run
+    :ivar samples: (configuration, seed) -> what a run made of the first held-out examples; read on demand
     :ivar looks: the seeds of each look at the study: of its first one, then of each stage that has ended
     :ivar declared: the `[[analysis]]` tables, which name the study's family of comparisons
     :ivar claims: the `[[claim]]` tables; `recorded`: sentence -> what it rested on when it was last reported
@@ -114,6 +141,8 @@ class Results:
     truncations: "pd.DataFrame" = field(default_factory=_nothing)
     merges: "pd.DataFrame" = field(default_factory=_nothing)
     outcomes: "Mapping[OutcomeKey, pd.DataFrame]" = field(default_factory=dict)
+    details: "Mapping[RunKey, RunDetail]" = field(default_factory=dict)
+    samples: "Mapping[RunKey, Sample]" = field(default_factory=dict)
     verdict: VerdictTable = field(default_factory=VerdictTable)
     declared: tuple[AnalysisTable, ...] = ()
     looks: tuple[tuple[int, ...], ...] = ()

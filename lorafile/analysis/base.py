@@ -44,6 +44,7 @@ class Analysis:
     :ivar charts: name (as `name`) -> Altair chart; its `description` is set
     :ivar captions: name of a chart -> what its marks mean
     :ivar failed: it could not be made, and its sentences say why
+    :ivar limits: sentences that the report's limits repeat: not bracketed, waived, from few seeds
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Analysis:
     charts: dict[str, Any] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
     failed: bool = False
+    limits: tuple[str, ...] = ()
 
     def renamed(self, name: str) -> "Analysis":
         """Return the same analysis under another name, its charts with it."""

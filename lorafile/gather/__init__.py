@@ -7,6 +7,7 @@ from lorafile.datacard import cards, leak_sentences
 from lorafile.gather.adapters import adapter_tables
 from lorafile.gather.beside import answer_rows, beside_figures
 from lorafile.gather.configurations import configuration_row
+from lorafile.gather.details import StoredSamples, run_details
 from lorafile.gather.environments import Environments
 from lorafile.gather.looks import looks, under_way
 from lorafile.gather.outcomes import StoredOutcomes
@@ -77,6 +78,8 @@ def gather(plan: Plan, state: State) -> Results:
         ],
         card=card,
         outcomes=StoredOutcomes(graph, plan.results, state),
+        details=run_details(graph),
+        samples=StoredSamples(graph, plan.results, state),
         verdict=spec.tables.verdict,
         declared=tuple(spec.tables.analysis),
         looks=looks(spec, runs),
@@ -119,14 +122,15 @@ def _profiles(plan: Plan, places: Environments) -> list[dict[str, Any]]:
 def _data(plan: Plan) -> dict[str, Any]:
     spec = plan.graph.spec
     prepared = plan.graph.splits[spec.configurations[0].name]
-    form = plan.graph.nodes[next(iter(prepared.values()))].settings["data"]["format"]
+    section = plan.graph.nodes[next(iter(prepared.values()))].settings["data"]
     splits = {}
     for split, key in prepared.items():
         splits[split] = plan.results[key].figures if key in plan.results else {}
     table = spec.tables.data
     return {
         "path": table.path,
-        "format": form,
+        "format": section["format"],
+        **({"template": section["template"]} if section.get("template") else {}),
         "max_length": table.max_length,
         **({"private": True} if table.private else {}),
         "splits": splits,

@@ -1,26 +1,48 @@
-"""Reports: a page that needs nothing but itself, RESULTS.md with pictures, and every figure as JSON."""
+"""Reports: a page that needs nothing but itself, RESULTS.md with pictures, and every figure as JSON and CSV."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lorafile.analysis.base import Analysis
+    from lorafile.analysis.base import Analysis, Table
     from lorafile.results import Results
 
 __all__ = ["figures", "write_report"]
 
 
 def write_report(results: "Results", analyses: "list[Analysis]", directory: Path) -> list[Path]:
-    """Write `report.html`, `RESULTS.md` and `charts/*.png` to a directory, and return their paths."""
+    """Write the page, RESULTS.md, results.json, `tables/*.csv` and `charts/*`, and return their paths."""
+    import json
+
+    from lorafile.report.content import named_tables, split_summary
     from lorafile.report.html import page
     from lorafile.report.markdown import document
+    from lorafile.report.numbers import as_json, specifications
     from lorafile.report.pictures import write_pictures
 
+    summary, others = split_summary(results, analyses)
+    specs = specifications([summary, *others])
+    texts = {
+        "report.html": page(results, analyses, specs),
+        "RESULTS.md": document(results, analyses),
+        "results.json": json.dumps(as_json(results, analyses, specs), indent=1, allow_nan=False) + "\n",
+    }
     directory.mkdir(parents=True, exist_ok=True)
-    written = [directory / "report.html", directory / "RESULTS.md"]
-    written[0].write_text(page(results, analyses), encoding="utf-8", newline="\n")
-    written[1].write_text(document(results, analyses), encoding="utf-8", newline="\n")
-    return written + write_pictures(analyses, directory / "charts")
+    for name, text in texts.items():
+        (directory / name).write_text(text, encoding="utf-8", newline="\n")
+    written = [directory / name for name in texts]
+    written += _write_tables(named_tables(results, [summary, *others]), directory / "tables")
+    return written + write_pictures(specs, directory / "charts")
+
+
+def _write_tables(tables: "dict[str, Table]", directory: Path) -> list[Path]:
+    """Write each table's raw figures as `<name>.csv`, and return the paths."""
+    written = []
+    for name, table in tables.items():
+        directory.mkdir(parents=True, exist_ok=True)
+        written.append(directory / f"{name}.csv")
+        table.frame.to_csv(written[-1], index=False, lineterminator="\r\n", encoding="utf-8")
+    return written
 
 
 def figures(results: "Results", analyses: "list[Analysis]") -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.select import cells
-from lorafile.analysis.text import amount, kind_of, listing, metric_name, missing, number, setting
+from lorafile.analysis.text import amount, kind_of, listing, metric_name, missing, number, plural, setting
 from lorafile.analysis.wording import direction, on
 from lorafile.results import unit_of
 
@@ -29,6 +29,10 @@ PROTOCOL = (
     "Memory and latency are measured apart from quality: alone on the device, in a fresh process, after a warm-up.",
     "Runs that diverged, failed or are missing are counted and marked, and enter no mean.",
 )
+
+
+FEW_SEEDS = 3
+_FEW = "what another seed would change is hardly known, or not at all."
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,40 @@ def warnings(results: "Results", analyses: list[Analysis]) -> list[str]:
     """Return what a reader has to know first: of the study, and of analyses that could not be made."""
     failed = [f"{analysis.title}: {analysis.sentences[0]}" for analysis in analyses if analysis.failed]
     return [*results.warnings, *failed]
+
+
+FIRST = ("recommend", "claims")  # what a reader may do, and what others say of the study, before how it is known
+
+
+def ordered(analyses: list[Analysis]) -> list[Analysis]:
+    """Return analyses in the order of the page: recommendations, claims, then the others as declared."""
+    return sorted(analyses, key=lambda one: FIRST.index(one.kind) if one.kind in FIRST else len(FIRST))
+
+
+def limits(results: "Results", analyses: list[Analysis]) -> list[str]:
+    """Return what the study cannot carry: of this one first, then of every one."""
+    found = [line for analysis in analyses for line in analysis.limits]
+    if 0 < len(results.seeds) < FEW_SEEDS:
+        found.insert(
+            0, f"There {'is' if len(results.seeds) == 1 else 'are'} {plural(len(results.seeds), 'seed')}: {_FEW}"
+        )
+    if len(results.environments) > 1:
+        found.append(
+            f"Figures come from {len(results.environments)} environments, listed above; quality and cost of different "
+            "devices and versions are not the same measurement."
+        )
+    return list(dict.fromkeys([*warnings(results, analyses), *found, *LIMITS]))
+
+
+def named_tables(results: "Results", analyses: list[Analysis]) -> dict[str, Table]:
+    """Return every table of the report by a name that a file can have: its analysis's, numbered where it has more."""
+    found: dict[str, Table] = {}
+    for analysis in analyses:
+        for at, table in enumerate(analysis.tables, 1):
+            found[analysis.name if len(analysis.tables) == 1 else f"{analysis.name}-{at}"] = table
+    for name, one in (("environments", environments(results)), ("every-run", every_run(results))):
+        found |= {name: one} if one is not None else {}
+    return found
 
 
 def facts(results: "Results") -> list[Fact]:

@@ -6,44 +6,74 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from lorafile.analysis.select import LOST_WORDS, cells, names, setting_labels, sweeps
-from lorafile.analysis.text import cell, missing
+from lorafile.analysis.select import LOST_WORDS, factors, setting_labels, sweeps
+from lorafile.analysis.text import cell
 from lorafile.report import content
-from lorafile.report.numbers import specification
-from lorafile.report.theme import INK, config
+from lorafile.report.embedded import TOLD, embedded, runs_by_configuration
+from lorafile.report.isolation import anchors, boxed, isolation
+from lorafile.report.numbers import Spec, specifications
+from lorafile.report.theme import INK
 
 if TYPE_CHECKING:
-    from lorafile.analysis.base import Analysis, Column
+    from lorafile.analysis.base import Analysis, Column, Table
     from lorafile.results import Results
 
+SCRIPTS = ("page.js", "tables.js", "brush.js", "runs.js", "downloads.js")
 
-def page(results: "Results", analyses: "list[Analysis]") -> str:
-    """Return the report as one HTML document; whatever a spec or a run says appears in it as plain text."""
+
+def page(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec] | None = None) -> str:
+    """Return the report as one HTML document; whatever a spec or a run says appears in it as plain text.
+
+    :param specs: the charts' specifications, where they are made already
+    """
     summary, others = content.split_summary(results, analyses)
-    charts = {name: _on_page(chart) for analysis in [summary, *others] for name, chart in analysis.charts.items()}
-    isolate = _isolation(results)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"isolate": isolate, "number": _is_number, "lost": _is_lost}
-    environment.globals |= {"cell": lambda column, row: _cell(column, row, isolate)}
-    return environment.from_string(_read("page.html")).render(
+    others = content.ordered(others)
+    specs = specifications([summary, *others]) if specs is None else specs
+    tables = content.named_tables(results, [summary, *others])
+    rendered: str = _template(results, list(tables.values())).render(
         results=results,
         summary=summary,
+        first=content.FIRST,
         others=others,
         warnings=content.warnings(results, analyses),
         facts=content.facts(results),
-        environments=content.environments(results),
-        runs=content.every_run(results),
+        environments=tables.get("environments"),
+        runs=tables.get("every-run"),
+        blocks=_blocks(results),
+        told=TOLD,
         protocol=content.PROTOCOL,
-        limits=content.LIMITS,
+        limits=content.limits(results, analyses),
         ink=INK,
         css=Markup(_read("page.css")),  # noqa: S704 (the package's own text)
-        js=Markup(_read("page.js")),  # noqa: S704 (the package's own text)
-        vega=Markup(_vega()) if charts else "",  # noqa: S704 (a library's own text)
-        data=_embedded({"charts": charts, "light": config("light"), "dark": config("dark")}),
+        js=Markup("\n".join(map(_read, SCRIPTS))),  # noqa: S704 (the package's own text)
+        vega=Markup(_vega()) if specs else "",  # noqa: S704 (a library's own text)
+        data=_json(embedded(results, [summary, *others], specs, tables)),
     )
+    return rendered
+
+
+def _template(results: "Results", tables: "list[Table]") -> Any:
+    """Return the page's template with what it calls: names linked to their runs in text, isolated in headings."""
+    linked, places = isolation(results, linked=True), anchors(results)
+    numbers = {id(table): at for at, table in enumerate(tables)}
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_read),
+    )
+    environment.filters |= {"isolate": isolation(results), "linked": linked, "boxed": boxed}
+    environment.filters |= {"number": _is_number, "lost": _is_lost}
+    environment.globals |= {
+        "cell": lambda column, row: linked(cell(column, row)) if column.kind == "text" else escape(cell(column, row)),
+        "number_of": lambda table: numbers[id(table)],
+        "anchor": lambda row: places.get(str(row.get("configuration")), ""),
+    }
+    return environment.get_template("page.html")
 
 
 @cache
@@ -64,17 +94,34 @@ def _vega() -> str:
     )
 
 
-def _on_page(chart: Any) -> dict[str, Any]:
-    """Return a chart for the page, which has the title as a heading, and needs no address of a schema."""
-    return {key: item for key, item in specification(chart).items() if key not in ("$schema", "title", "config")}
-
-
-def _embedded(value: Any) -> Markup:
+def _json(value: Any) -> Markup:
     """Return JSON that is safe inside a script element: no `<`, and no line separators of JavaScript's own."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704 (every character that HTML reads is escaped above)
+
+
+def _blocks(results: "Results") -> list[dict[str, Any]]:
+    """Return a block for each configuration: its name, what it is also called, what varies in it, and its runs."""
+    runs, places = runs_by_configuration(results), anchors(results)
+    labels = {str(name): setting_labels(results, str(name)) for name in factors(results)}
+    also: dict[str, list[str]] = {name: [] for name in runs}
+    for sweep, members in sweeps(results).items():
+        for name, short in members.items():
+            own = f"{sweep}/{short}" if sweep else short
+            also[name] += [own] if own != name else []
+    return [
+        {
+            "name": name,
+            "anchor": places[name],
+            "also": also[name],
+            "settings": [(factor, found[name]) for factor, found in labels.items() if name in found],
+            "runs": mine,
+        }
+        for name, mine in runs.items()
+        if name in places
+    ]
 
 
 def _is_number(column: "Column") -> bool:
@@ -87,34 +134,3 @@ def _is_lost(column: "Column", row: dict[str, Any]) -> bool:
     return (column.key == "runs" and any(word in text for word in LOST_WORDS)) or (
         column.key == "outcome" and text != "done"
     )
-
-
-def _cell(column: "Column", row: dict[str, Any], isolate: Any) -> Markup:
-    text = cell(column, row)
-    return isolate(text) if column.kind == "text" else escape(text)
-
-
-def _isolation(results: "Results") -> Any:
-    """Return a filter that escapes text and isolates the names in it: a right-to-left one turns nothing else."""
-    known = set(names(results)) | {str(results.study)}
-    for sweep, members in sweeps(results).items():
-        known |= {sweep, *(f"{sweep}/{label}" for label in members.values())}
-    foreign = {
-        str(item) for column in ("outcome", "message") for item in cells(results.runs, column) if not missing(item)
-    }
-    for factor in results.configurations.columns:
-        if factor not in ("configuration", "aliases") and "method" in results.configurations.columns:
-            foreign |= set(setting_labels(results, str(factor)).values())
-    known |= {text for text in foreign if not text.isascii()}
-    longest_first = sorted((name for name in known if name), key=len, reverse=True)
-    if not longest_first:
-        return lambda text: escape(str(text))
-    pattern = re.compile(r"(?<!\w)(" + "|".join(re.escape(name) for name in longest_first) + r")(?!\w)")
-
-    def isolate(text: object) -> Markup:
-        parts = pattern.split(str(text))
-        return Markup("").join(
-            Markup("<bdi>{}</bdi>").format(part) if at % 2 else part for at, part in enumerate(parts)
-        )
-
-    return isolate

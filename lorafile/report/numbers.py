@@ -14,12 +14,18 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = "1.0"
 
+Spec = dict[str, Any]  # a chart in Vega-Lite
 
-def as_json(results: "Results", analyses: "list[Analysis]") -> dict[str, Any]:
-    """Return the report's figures; bytes, seconds and shares of one, as in `Results`."""
+
+def as_json(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec] | None = None) -> dict[str, Any]:
+    """Return the report's figures; bytes, seconds and shares of one, as in `Results`.
+
+    :param specs: the charts' specifications, where they are made already
+    """
     from lorafile.analysis.claims import as_json as claims_as_json
     from lorafile.analysis.claims import check
 
+    specs = specifications(analyses) if specs is None else specs
     return {
         "format_version": FORMAT_VERSION,
         "study": results.study,
@@ -36,11 +42,11 @@ def as_json(results: "Results", analyses: "list[Analysis]") -> dict[str, Any]:
         "runs": records(results.runs),
         "profiles": records(results.profiles),
         "claims": claims_as_json(check(results)),
-        "analyses": [_analysis(analysis) for analysis in analyses],
+        "analyses": [_analysis(analysis, specs) for analysis in analyses],
     }
 
 
-def _analysis(analysis: "Analysis") -> dict[str, Any]:
+def _analysis(analysis: "Analysis", specs: dict[str, Spec]) -> dict[str, Any]:
     return {
         "kind": analysis.kind,
         "name": analysis.name,
@@ -48,7 +54,7 @@ def _analysis(analysis: "Analysis") -> dict[str, Any]:
         "question": analysis.question,
         "sentences": list(analysis.sentences),
         "tables": [_table(table) for table in analysis.tables],
-        "charts": {name: _chart(chart, analysis.captions.get(name, "")) for name, chart in analysis.charts.items()},
+        "charts": {name: _chart(specs[name], analysis.captions.get(name, "")) for name in analysis.charts},
     }
 
 
@@ -66,21 +72,25 @@ def _table(table: "Table") -> dict[str, Any]:
     return {"title": table.title, "columns": columns, "rows": records(table.frame)}
 
 
-def _chart(chart: Any, caption: str) -> dict[str, Any]:
-    found = specification(chart)
+def _chart(spec: Spec, caption: str) -> dict[str, Any]:
     return {
-        "description": found.get("description", ""),
+        "description": spec.get("description", ""),
         "caption": caption,
-        "data": list(found.get("datasets", {}).values()),
+        "data": list(spec.get("datasets", {}).values()),
     }
 
 
-def specification(chart: Any) -> dict[str, Any]:
+def specifications(analyses: "list[Analysis]") -> dict[str, Spec]:
+    """Return name of a chart -> its specification; making one takes longer than most of what is done with it."""
+    return {name: specification(chart) for analysis in analyses for name, chart in analysis.charts.items()}
+
+
+def specification(chart: Any) -> Spec:
     """Return a chart's Vega-Lite specification with all of its data inside, and no NaN."""
     import altair as alt
 
     with alt.data_transformers.disable_max_rows():
-        found: dict[str, Any] = plain(chart.to_dict())
+        found: Spec = plain(chart.to_dict())
     return found
 
 

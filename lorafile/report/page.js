@@ -1,12 +1,23 @@
 "use strict";
-// Draws every chart from the page's own data; draws again when the theme or the width of the page changes.
-(() => {
+// Draws the charts from the page's own data: those in sight first, the rest when nothing else is to be done; all
+// again when the theme or the width of the page changes.
+const page = (() => {
   const data = JSON.parse(document.getElementById("charts-data").textContent);
   const button = document.getElementById("theme");
   const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
+  const wishes = location.hash.slice(1).split(",");
   const modes = ["auto", "light", "dark"];
-  let mode = modes.includes(location.hash.slice(1)) ? location.hash.slice(1) : "auto";
+  let mode = modes.find((known) => wishes.includes(known)) || "auto";
   const theme = () => (mode === "auto" ? (prefersDark.matches ? "dark" : "light") : mode);
+  const places = [...document.querySelectorAll("[data-chart]")];
+  const watchers = [];
+
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  }
 
   function narrow(view, factor, least) {
     if (typeof view.width === "number") view.width = Math.max(least, Math.floor(view.width * factor));
@@ -32,30 +43,50 @@
     return spec;
   }
 
-  async function draw() {
-    document.documentElement.dataset.theme = theme();
-    button.textContent = `Theme: ${mode}`;
-    for (const place of document.querySelectorAll("[data-chart]")) {
-      const spec = fitted(place.dataset.chart, place.clientWidth);
-      const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: data[theme()], tooltip: { theme: theme() } };
-      try {
-        if (place.drawn) place.drawn.finalize();
-        place.drawn = await window.vegaEmbed(place, spec, options);
-      } catch (error) {
-        place.textContent = `This chart could not be drawn: ${error.message}`;
-      }
+  async function draw(place) {
+    const spec = fitted(place.dataset.chart, place.clientWidth);
+    const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: data[theme()], tooltip: { theme: theme() } };
+    try {
+      if (place.drawn) place.drawn.finalize();
+      place.drawn = await window.vegaEmbed(place, spec, options);
+      for (const watcher of watchers) watcher(place, place.drawn.view, spec);
+    } catch (error) {
+      place.textContent = `This chart could not be drawn: ${error.message}`;
     }
+    place.classList.remove("waiting");
+  }
+
+  // One drawing at a time. What comes into sight goes to the front; what nobody has seen yet waits for idle time.
+  let queue = [];
+  let busy = false;
+  const inSight = new Set();
+  const idle = () => new Promise((then) => (window.requestIdleCallback ? requestIdleCallback(then, { timeout: 500 }) : setTimeout(then, 20)));
+  async function pump() {
+    if (busy) return;
+    busy = true;
+    while (queue.length) {
+      const seen = queue.findIndex((place) => inSight.has(place));
+      if (seen < 0 && !wishes.includes("all")) await idle();
+      const [place] = queue.splice(Math.max(0, queue.findIndex((one) => inSight.has(one))), 1);
+      await draw(place);
+    }
+    busy = false;
     document.documentElement.dataset.drawn = String(window.innerWidth);
   }
 
-  // One drawing at a time: a second wish while one is drawn is granted once, afterwards.
-  let busy = false;
-  let again = false;
-  async function redraw() {
-    if (busy) { again = true; return; }
-    busy = true;
-    do { again = false; await draw(); } while (again);
-    busy = false;
+  function redraw(some = places) {
+    document.documentElement.dataset.theme = theme();
+    button.textContent = `Theme: ${mode}`;
+    delete document.documentElement.dataset.drawn;
+    queue = [...queue.filter((place) => !some.includes(place)), ...some];
+    pump();
+  }
+
+  if (window.IntersectionObserver) {
+    const observer = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) inSight[isIntersecting ? "add" : "delete"](target);
+    }, { rootMargin: "400px" });
+    for (const place of places) observer.observe(place);
   }
 
   let waiting = 0;
@@ -66,8 +97,11 @@
     clearTimeout(waiting);
     waiting = setTimeout(redraw, 200);
   });
+  window.addEventListener("beforeprint", () => { wishes.push("all"); });
   prefersDark.addEventListener("change", () => { if (mode === "auto") redraw(); });
   button.addEventListener("click", () => { mode = modes[(modes.indexOf(mode) + 1) % modes.length]; redraw(); });
   button.hidden = false;
-  redraw();
+  for (const place of places) place.classList.add("waiting");
+  document.documentElement.dataset.scripts = "on";
+  return { data, places, make, redraw, theme, whenDrawn: (watcher) => watchers.push(watcher) };
 })();

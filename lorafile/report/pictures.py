@@ -1,32 +1,35 @@
-"""Charts as PNG files, for documents that run no scripts."""
+"""Charts as files, for documents that run no scripts and for papers: PNG, SVG, and the Vega-Lite they are made from."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lorafile.report.numbers import specification
+from lorafile.report.numbers import Spec
 from lorafile.report.theme import config
-
-if TYPE_CHECKING:
-    from lorafile.analysis.base import Analysis
 
 SCALE = 2  # pixels for each pixel of the chart: sharp on dense screens and on paper
 
 
-def write_pictures(analyses: "list[Analysis]", directory: Path) -> list[Path]:
-    """Write each chart as `<name>.png`, in the light theme, and return the paths."""
-    charts = {name: chart for analysis in analyses for name, chart in analysis.charts.items()}
-    if not charts:
+def write_pictures(specs: dict[str, Spec], directory: Path) -> list[Path]:
+    """Write each chart as `<name>.png`, `.svg` and `.vl.json`, in the light theme, and return the paths.
+
+    :param specs: name of a chart -> its specification
+    """
+    if not specs:
         return []
     import vl_convert
 
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, chart in charts.items():
-        text = json.dumps(specification(chart) | {"config": config("light")}, allow_nan=False)
+    for name, spec in specs.items():
+        text = json.dumps(spec | {"config": config("light")}, allow_nan=False, indent=1)
         # An empty list of allowed addresses: a picture is made from its own data alone.
-        picture = vl_convert.vegalite_to_png(text, scale=SCALE, allowed_base_urls=[])
-        path = directory / f"{name}.png"
-        path.write_bytes(picture)
-        written.append(path)
+        drawn = vl_convert.vegalite_to_svg(text, allowed_base_urls=[])
+        files = {
+            "png": vl_convert.svg_to_png(drawn, scale=SCALE),
+            "svg": drawn.encode(),
+            "vl.json": f"{text}\n".encode(),
+        }
+        for ending, content in files.items():
+            written.append(directory / f"{name}.{ending}")
+            written[-1].write_bytes(content)
     return written

@@ -31,6 +31,9 @@ INK: dict[Mode, dict[str, str]] = {
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
 
+_LABELS = {"labelFontSize": 12, "labelLimit": 260}  # a name may be of any length
+_TITLE = {"fontSize": 14, "fontWeight": 600, "offset": 12, "anchor": "start", "limit": 900}
+
 
 def config(mode: Mode) -> dict[str, Any]:
     """Return the Vega-Lite configuration of a page's mode; the charts' own marks name its styles."""
@@ -41,10 +44,11 @@ def config(mode: Mode) -> dict[str, Any]:
         "background": ink["page"],
         "font": FONT,
         "view": {"stroke": None},
+        "text": {"limit": 420},
         "axis": _axis(ink),
-        "legend": {"labelColor": ink["text"], "titleColor": ink["quiet"], "labelFontSize": 12, "symbolStrokeWidth": 2},
-        "title": {"color": ink["text"], "fontSize": 14, "fontWeight": 600, "offset": 12, "anchor": "start"},
-        "header": {"labelColor": ink["text"], "titleColor": ink["quiet"], "labelFontSize": 12, "labelFontWeight": 600},
+        "legend": {"labelColor": ink["text"], "titleColor": ink["quiet"], "symbolStrokeWidth": 2, **_LABELS},
+        "title": {**_TITLE, "color": ink["text"]},
+        "header": {"labelColor": ink["text"], "titleColor": ink["quiet"], "labelFontWeight": 600, **_LABELS},
         "range": {"category": colours, "ordinal": ramp, "ramp": ramp, "heatmap": cells},
         "style": _styles(ink, colours),
     }
@@ -57,7 +61,7 @@ def _axis(ink: dict[str, str]) -> dict[str, Any]:
         "gridColor": ink["grid"],
         "domainColor": ink["quiet"],
         "tickColor": ink["quiet"],
-        "labelFontSize": 12,
+        **_LABELS,
         "titleFontSize": 12,
         "titleFontWeight": 400,
         "titlePadding": 8,
@@ -91,6 +95,14 @@ def _styles(ink: dict[str, str], colours: list[str]) -> dict[str, Any]:
         "frontier-point": {"filled": True, "color": vermillion, "size": 90, "opacity": 1, "shape": "diamond"},
         "frontier-spread": {"color": vermillion, "strokeWidth": 1.5, "opacity": 0.9},
         "frontier-label": {"color": ink["text"], "fontSize": 12, "fontWeight": 600},
+        "picked": {
+            "filled": False,
+            "color": ink["text"],
+            "size": 320,
+            "strokeWidth": 2.5,
+            "opacity": 1,
+            "shape": "circle",
+        },
         "behind": {"filled": True, "color": ink["quiet"], "size": 55, "opacity": 0.8, "shape": "circle"},
         "behind-spread": {"color": ink["quiet"], "strokeWidth": 1, "opacity": 0.5},
         "behind-label": {"color": ink["quiet"], "fontSize": 11},
