@@ -22,6 +22,7 @@ from worlds import EXAMPLES, HARD, OWN, REST, World, against_first, truth
 
 from lorafile.analysis.verdicts import DECIDED
 from lorafile.statistics.choosing import choose
+from lorafile.statistics.crossed import contrast, pool
 from lorafile.statistics.deciding import decide
 from lorafile.statistics.planning import (
     more_seeds,
@@ -118,7 +119,8 @@ def powers(world: World, rng: np.random.Generator, seeds: int, size: int) -> dic
     moved = truth(world, rng, -effect, seeds, size)
 
     def tried(effect: float, margin: float, what: str) -> bool:
-        estimate = against_first(world.study(rng, [0.0, effect] + [0.0] * (size - 2)).run(seeds))[0]
+        outcomes = world.study(rng, [0.0, effect] + [0.0] * (size - 2)).run(seeds)
+        estimate = contrast(outcomes[1], outcomes[0], pool(outcomes))
         [decision] = decide([estimate], [margin], ALPHA, more=True)
         return getattr(decision, what) <= ALPHA
 
@@ -192,6 +194,10 @@ def main() -> None:
     with Pool(given.processes) as workers:
         for world, n, found in workers.imap_unordered(cell, sorted(tasks, key=lambda task: -task[1])):
             rows[world.name, world.seed_sd, n] = found
+            wrong = [f"{name} {100 * mean:.1f} %" for name, (mean, error) in found.items() if broken(name, mean, error)]
+            print(
+                f"{world.name}, seed sd {world.seed_sd:g}, {n} seeds: {'; '.join(wrong) or 'as promised'}", flush=True
+            )
     seconds = time.perf_counter() - began
     failed = show(dict(sorted(rows.items())))
     print(f"{repeats} repeats of {len(rows)} cells in {seconds:.0f} s; {len(failed)} promises broken")

@@ -52,6 +52,11 @@ class Outcomes:
         return np.asarray(self.values.mean(axis=1))
 
     @cached_property
+    def by_example(self) -> np.ndarray:
+        """Each example's mean over runs: [examples]."""
+        return np.asarray(self.values.mean(axis=0))
+
+    @cached_property
     def mean(self) -> float:
         """The configuration's figure."""
         return float(self.values.mean())
@@ -73,7 +78,7 @@ class Outcomes:
         """Mean square of the seed-by-example residual; 0 where it cannot be told apart (one run)."""
         if self.runs < 2 or self.examples < 2:
             return 0.0
-        left = self.values - self.means[:, None] - self.values.mean(axis=0) + self.mean
+        left = self.values - self.means[:, None] - self.by_example + self.mean
         return float((left**2).sum() / ((self.runs - 1) * (self.examples - 1)))
 
 
@@ -185,7 +190,7 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
     n = sides[0].examples
     if unlike := [side.examples for side in sides if side.examples != n]:
         raise ValueError(f"{n} and {unlike[0]} examples cannot be paired")
-    paired = sum((weight * side.values.mean(axis=0) for side, weight in zip(sides, weights, strict=True)), np.zeros(n))
+    paired = sum((weight * side.by_example for side, weight in zip(sides, weights, strict=True)), np.zeros(n))
     least = _ROUNDING * max(abs(weight * side.mean) for side, weight in zip(sides, weights, strict=True))
     paired = np.where(abs(paired) > least, paired, 0.0)
     use_pool = not pooled.differ or any(side.df < 1 and not side.exact for side in sides)
