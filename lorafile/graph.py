@@ -30,6 +30,7 @@ class GraphNode:
 
     :ivar settings: section -> settings, as they are hashed; `inputs`: role -> key of the node that is read
     :ivar configuration: the name of the first configuration that needs it (empty for `prepare`)
+    :ivar repeat: above 1 of a run that is the same thing again, and of what is made of it
     """
 
     key: str
@@ -40,6 +41,7 @@ class GraphNode:
     configuration: str = ""
     seed: int | None = None
     split: str = ""
+    repeat: int = 1
 
     @property
     def version(self) -> int:
@@ -55,6 +57,7 @@ class Graph:
     lock: Lock
     nodes: dict[str, GraphNode] = field(default_factory=dict)
     replicates: dict[str, list["Replicate"]] = field(default_factory=dict)  # by configuration
+    repeats: dict[str, list["Replicate"]] = field(default_factory=dict)  # by configuration: the first seed's, again
     profiles: dict[str, str] = field(default_factory=dict)  # configuration -> key
     splits: dict[str, dict[str, str]] = field(default_factory=dict)  # configuration -> split -> key of its prepare node
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)  # configuration -> its resolved sections
@@ -76,6 +79,7 @@ class Graph:
 class Replicate:
     """A configuration under one seed: the keys of its nodes.
 
+    :ivar repeat: above 1 where it is the same thing again
     :ivar inspect: of the node that looks inside its adapter; `truncated`: rank -> the same adapter cut to that rank,
         its `train` being the node that cut it; `merge`: type -> the node that merged it
     """
@@ -88,4 +92,5 @@ class Replicate:
     inspect: str | None = None
     truncated: "dict[int, Replicate]" = field(default_factory=dict)
     merge: dict[str, str] = field(default_factory=dict)
+    repeat: int = 1
     beside: dict[str, str] = field(default_factory=dict)  # `reference`, `prompts`, `lm-eval/<task>` -> key

@@ -26,14 +26,14 @@ def groups(plan: Plan) -> list[Group]:
     Scores are not among it: they are made where the plan is applied.
     """
     found: list[Group] = []
-    replicates: dict[tuple[str, int | None], list[GraphNode]] = {}
+    replicates: dict[tuple[str, int | None, int], list[GraphNode]] = {}
     prepares: dict[str, list[str]] = {}
     for change in plan.work:
         node = plan.graph.nodes[change.key]
         if node.kind == "prepare":
             prepares.setdefault(node.settings["tokenizer"], []).append(node.key)
         elif node.kind in REPLICATE_KINDS:
-            replicates.setdefault((node.configuration, node.seed), []).append(node)
+            replicates.setdefault((node.configuration, node.seed, node.repeat), []).append(node)
         elif node.kind == "profile":
             found.append(Group((node.key,), base_identity(node.settings), 2, alone=True))
     found += [Group(tuple(keys), "", 0) for keys in prepares.values()]

@@ -172,6 +172,8 @@ class _Maker:
         for key in node.inputs.values():
             if self.decided[key][0] is Action.RUN and node.kind not in ("train", "profile"):
                 return f"follows {self.graph.nodes[key].address}"
+        if "repeat" in node.settings:
+            return f"the same again, for the noise floor: study.repeats = {self.graph.spec.tables.study.repeats}"
         wanted = flat(node)
         method = str(wanted.get("adapter.method", "lora"))
         best: tuple[tuple[int, float], str, list[str]] | None = None

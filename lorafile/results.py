@@ -110,6 +110,9 @@ class Results:
         what it adds to each metric, and `tokens` or `bytes`, the weights of those that are weighted; read on demand
     :ivar details: (configuration, seed) -> keys and settings of a run
     :ivar samples: (configuration, seed) -> what a run made of the first held-out examples; read on demand
+    :ivar repeats: one row for each declared repeat, which is in no other table: `configuration`, `seed`, `repeat`
+        (from 2 on), `outcome`, `message`, `key`, `validation.<metric>`, `test.<metric>`, and whether its weights
+        (`same_weights`) and predictions (`same_predictions`) are the first time's byte for byte (missing: not known)
     :ivar looks: the seeds of each look at the study: of its first one, then of each stage that has ended
     :ivar declared: the `[[analysis]]` tables, which name the study's family of comparisons
     :ivar claims: the `[[claim]]` tables; `recorded`: sentence -> what it rested on when it was last reported
@@ -143,6 +146,7 @@ class Results:
     outcomes: "Mapping[OutcomeKey, pd.DataFrame]" = field(default_factory=dict)
     details: "Mapping[RunKey, RunDetail]" = field(default_factory=dict)
     samples: "Mapping[RunKey, Sample]" = field(default_factory=dict)
+    repeats: "pd.DataFrame" = field(default_factory=_nothing)
     verdict: VerdictTable = field(default_factory=VerdictTable)
     declared: tuple[AnalysisTable, ...] = ()
     looks: tuple[tuple[int, ...], ...] = ()

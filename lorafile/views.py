@@ -100,7 +100,8 @@ def seeds(plan: Plan) -> str:
     tables = plan.graph.spec.tables
     values = tables.study.seeds
     stages = [f", stage {at} with {len(one.seeds)} ({_listed(one.seeds)})" for at, one in enumerate(tables.stage, 1)]
-    return f"{len(values)} seed{'s' if len(values) > 1 else ''} ({_listed(values)})" + "".join(stages)
+    again = f", the first of them {tables.study.repeats} times" if tables.study.repeats > 1 else ""
+    return f"{len(values)} seed{'s' if len(values) > 1 else ''} ({_listed(values)}){again}" + "".join(stages)
 
 
 def _listed(values: list[int]) -> str:
@@ -174,7 +175,8 @@ def _need(plan: Plan, name: str) -> list[str]:
         if change.forecast and "peak_memory_bytes" in change.forecast
     ]
     fits = [change.forecast["fits"] for change in mine if change.forecast and "fits" in change.forecast]
-    first = [change for change in mine if change.seed == mine[0].seed]
+    once = [change for change in mine if plan.graph.nodes[change.key].repeat == 1] or mine
+    first = [change for change in once if change.seed == once[0].seed]
     for_a_seed = sum((change.forecast or {}).get("seconds", 0.0) for change in first if change.kind != "profile")
     return [
         name,

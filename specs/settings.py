@@ -36,6 +36,11 @@ class StudyTable(Settings):
     seeds: Annotated[list[Natural], Field(min_length=1)] = Field(
         default=[42, 1337, 2024], description="One replicate of every trained configuration for each seed."
     )
+    repeats: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=1,
+        description="How many times every trained configuration runs under its first seed: more than once shows what "
+        "the machine alone changes; no repeat counts as a seed.",
+    )
 
 
 class ModelTable(Settings):

@@ -11,6 +11,7 @@ from lorafile.gather.details import StoredSamples, run_details
 from lorafile.gather.environments import Environments
 from lorafile.gather.looks import looks, under_way
 from lorafile.gather.outcomes import StoredOutcomes
+from lorafile.gather.repeats import repeat_rows
 from lorafile.gather.runs import curve_rows, held_up, run_row
 from lorafile.gather.unfinished import cut_micro_batches, standing, unfinished_curve, unfinished_runs
 from lorafile.graph import Graph
@@ -80,6 +81,7 @@ def gather(plan: Plan, state: State) -> Results:
         outcomes=StoredOutcomes(graph, plan.results, state),
         details=run_details(graph),
         samples=StoredSamples(graph, plan.results, state),
+        repeats=pd.DataFrame(repeat_rows(graph, plan.results, history)),
         verdict=spec.tables.verdict,
         declared=tuple(spec.tables.analysis),
         looks=looks(spec, runs),

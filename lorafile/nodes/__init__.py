@@ -9,7 +9,7 @@ from lorafile.nodes.beside import add_beside, add_texts
 from lorafile.nodes.data import add_splits
 from lorafile.nodes.metrics import own_metrics
 from lorafile.nodes.profile import add_profile
-from lorafile.nodes.replicates import add_replicate
+from lorafile.nodes.replicates import add_repeat, add_replicate
 from lorafile.sections import resolved_sections
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.stages import is_exact, staged
@@ -28,6 +28,7 @@ def build(spec: Spec, lock: Lock) -> Graph:
         for configuration in configurations:
             replicate = add_adapter_nodes(graph, configuration, add_replicate(graph, configuration, seed))
             graph.replicates.setdefault(configuration.name, []).append(replicate)
+    _add_repeats(graph, spec)
     for configuration in spec.configurations:  # untuned, on the same base: what else each is held against
         place = f"untuned/{configuration.name}"
         graph.before[configuration.name] = add_beside(graph, configuration, place, None, None)
@@ -35,6 +36,15 @@ def build(spec: Spec, lock: Lock) -> Graph:
         for configuration in spec.configurations:
             graph.profiles[configuration.name] = add_profile(graph, configuration)
     return graph
+
+
+def _add_repeats(graph: Graph, spec: Spec) -> None:
+    """Add the first seed of everything that is trained again, as often as the spec says, after all that is new."""
+    for repeat in range(2, spec.tables.study.repeats + 1):
+        for configuration in spec.configurations:
+            if configuration.method != "none":
+                again = add_repeat(graph, configuration, spec.tables.study.seeds[0], repeat)
+                graph.repeats.setdefault(configuration.name, []).append(again)
 
 
 def _replicates(spec: Spec) -> Iterator[tuple[int | None, list[Configuration]]]:

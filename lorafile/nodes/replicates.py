@@ -15,19 +15,30 @@ from lorafile.specs.evaluate_settings import decoding
 
 def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) -> Replicate:
     """Add what one replicate trains, predicts and scores; return its keys."""
-    name = configuration.name
-    base = name if seed is None else f"{name}/seed={seed}"
-    train = None
-    if configuration.method != "none":
-        inputs = {"train": graph.splits[name]["train"]}
-        sections = {**graph.sections[name], "seed": seed}
-        train = graph.add("train", f"{base}:train", sections, inputs, configuration=name, seed=seed)
+    base = configuration.name if seed is None else f"{configuration.name}/seed={seed}"
+    train = _add_train(graph, configuration, base, seed, 1) if configuration.method != "none" else None
     replicate = add_predictions(graph, configuration, base, seed, train)
     return replace(replicate, beside=add_beside(graph, configuration, base, train, seed))
 
 
+def add_repeat(graph: Graph, configuration: Configuration, seed: int, repeat: int) -> Replicate:
+    """Add the same replicate again, from 2 on: trained, predicted and scored, and nothing else."""
+    base = f"{configuration.name}/seed={seed}/repeat={repeat}"
+    train = _add_train(graph, configuration, base, seed, repeat)
+    return add_predictions(graph, configuration, base, seed, train, repeat)
+
+
+def _add_train(graph: Graph, configuration: Configuration, base: str, seed: int | None, repeat: int) -> str:
+    name = configuration.name
+    sections = {**graph.sections[name], "seed": seed}
+    if repeat > 1:  # the first has the key that it would have alone
+        sections["repeat"] = repeat
+    about: dict[str, Any] = {"configuration": name, "seed": seed, "repeat": repeat}
+    return graph.add("train", f"{base}:train", sections, {"train": graph.splits[name]["train"]}, **about)
+
+
 def add_predictions(
-    graph: Graph, configuration: Configuration, base: str, seed: int | None, adapter: str | None
+    graph: Graph, configuration: Configuration, base: str, seed: int | None, adapter: str | None, repeat: int = 1
 ) -> Replicate:
     """Add the predictions and scores of every held-out split; return their keys.
 
@@ -38,7 +49,7 @@ def add_predictions(
     bare, splits = bare_sections(graph.sections[configuration.name]), graph.splits[configuration.name]
     if configuration.shots:
         splits = add_splits(graph, configuration, seed)
-    about: dict[str, Any] = {"configuration": configuration.name, "seed": seed}
+    about: dict[str, Any] = {"configuration": configuration.name, "seed": seed, "repeat": repeat}
     reads = {"adapter": adapter} if adapter else {}
     predict: dict[tuple[str, str], str] = {}
     score: dict[str, str] = {}
@@ -64,4 +75,4 @@ def add_predictions(
             inputs = {metric.needs: found[metric.needs]}
             address, section = f"{base}:score/{split}/{metric.label}", {"metric_file": metric.digest}
             own[split, metric.label] = graph.add("score", address, section, inputs, split=split, **about)
-    return Replicate(seed, adapter, predict, score, own)
+    return Replicate(seed, adapter, predict, score, own, repeat=repeat)
