@@ -113,6 +113,8 @@ class Results:
     :ivar repeats: one row for each declared repeat, which is in no other table: `configuration`, `seed`, `repeat`
         (from 2 on), `outcome`, `message`, `key`, `validation.<metric>`, `test.<metric>`, and whether its weights
         (`same_weights`) and predictions (`same_predictions`) are the first time's byte for byte (missing: not known)
+    :ivar refusals: (server, configuration) -> why `vllm` or `tgi` would not take it as it is, beside the base; nothing
+        where it would; read on demand
     :ivar looks: the seeds of each look at the study: of its first one, then of each stage that has ended
     :ivar declared: the `[[analysis]]` tables, which name the study's family of comparisons
     :ivar claims: the `[[claim]]` tables; `recorded`: sentence -> what it rested on when it was last reported
@@ -147,6 +149,7 @@ class Results:
     details: "Mapping[RunKey, RunDetail]" = field(default_factory=dict)
     samples: "Mapping[RunKey, Sample]" = field(default_factory=dict)
     repeats: "pd.DataFrame" = field(default_factory=_nothing)
+    refusals: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     verdict: VerdictTable = field(default_factory=VerdictTable)
     declared: tuple[AnalysisTable, ...] = ()
     looks: tuple[tuple[int, ...], ...] = ()

@@ -1,8 +1,10 @@
-"""What vLLM accepts of an adapter, without vLLM: its loader's own checks, and the command that serves it."""
+"""What vLLM and TGI accept of an adapter, without either: their loaders' own rules, and the command that serves it."""
 
 import json
+import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 from lorafile.errors import LoraError
 from lorafile.inventory import headers
@@ -11,6 +13,7 @@ from lorafile.lockfile import ModelLock
 # vllm/config/lora.py: the only values that --max-lora-rank takes; it is 16 unless it is raised.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _DEFAULT = 16
+_TGI_MODULE = re.compile(r"model\.layers\.(\d+)\.(self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)")
 
 
 def adapted(files: dict[str, str]) -> dict[str, int]:
@@ -23,9 +26,51 @@ def adapted(files: dict[str, str]) -> dict[str, int]:
     return found
 
 
+def problems(server: str, files: dict[str, str], base: ModelLock) -> list[str]:
+    """Return why a server (`vllm`, `tgi`) would refuse an adapter, or serve another one than was measured."""
+    return vllm_problems(files, base) if server == "vllm" else tgi_problems(files, base)
+
+
 def vllm_problems(files: dict[str, str], base: ModelLock) -> list[str]:
     """Return why vLLM would refuse an adapter, or serve another one than was measured (vllm/lora/peft_helper.py)."""
     config = json.loads(Path(files["adapter_config.json"]).read_text(encoding="utf-8"))
+    found = _unlike_lora(config)
+    if config.get("peft_type") != "LORA":
+        return found
+    ranks = adapted(files)
+    strange = sorted({module.rpartition(".")[2] for module in ranks if module not in base.modules})
+    if strange:
+        found.append(f"it adapts linear layers inside blocks, not {', '.join(strange)}")
+    if ranks and max(ranks.values()) > RANKS[-1]:
+        found.append(f"its largest rank is {RANKS[-1]}, and this one has {max(ranks.values())}")
+    return found
+
+
+def tgi_problems(files: dict[str, str], base: ModelLock) -> list[str]:
+    """Return why TGI would refuse an adapter, or serve another one than was measured.
+
+    It reads the two matrices of Llama's module names, and silently leaves a kind of module out where a layer lacks it
+    (server/text_generation_server/adapters/lora.py, utils/adapter.py).
+    """
+    config = json.loads(Path(files["adapter_config.json"]).read_text(encoding="utf-8"))
+    found = _unlike_lora(config)
+    if config.get("peft_type") != "LORA":
+        return found
+    layers = {int(match[1]) for name in base.modules if (match := _TGI_MODULE.fullmatch(name))}
+    ranks, kinds = adapted(files), dict[str, set[int]]()
+    strange = sorted({module.rpartition(".")[2] for module in ranks if not _TGI_MODULE.fullmatch(module)})
+    if strange:
+        found.append(f"it adapts the projections of Llama's attention and MLP, not {', '.join(strange)}")
+    for match in map(_TGI_MODULE.fullmatch, ranks):
+        if match:
+            kinds.setdefault(match[2], set()).add(int(match[1]))
+    if partial := sorted(kind for kind, among in kinds.items() if among != layers):
+        found.append(f"it leaves out what not every layer has ({', '.join(partial)})")
+    return found
+
+
+def _unlike_lora(config: dict[str, Any]) -> list[str]:
+    """Return what a loader of plain LoRA matrices refuses, or would leave out, by an adapter's configuration."""
     if config.get("peft_type") != "LORA":
         return [f"it loads LoRA adapters, and this one is {config.get('peft_type')}"]
     found = []
@@ -39,12 +84,6 @@ def vllm_problems(files: dict[str, str], base: ModelLock) -> list[str]:
         found.append("it accepts no trained tokens (trainable_token_indices)")
     if config.get("rank_pattern") or config.get("alpha_pattern"):
         found.append("it scales every module by one lora_alpha / r, and this one has rank_pattern or alpha_pattern")
-    ranks = adapted(files)
-    strange = sorted({module.rpartition(".")[2] for module in ranks if module not in base.modules})
-    if strange:
-        found.append(f"it adapts linear layers inside blocks, not {', '.join(strange)}")
-    if ranks and max(ranks.values()) > RANKS[-1]:
-        found.append(f"its largest rank is {RANKS[-1]}, and this one has {max(ranks.values())}")
     return found
 
 

@@ -5,7 +5,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lorafile.specs.evaluate_settings import Metric
-from lorafile.specs.values import AMOUNT, MARGIN, Name, Natural, Positive, PositiveNumber, Settings, Text
+from lorafile.specs.values import (
+    AMOUNT,
+    MARGIN,
+    Duration,
+    Name,
+    Natural,
+    Positive,
+    PositiveNumber,
+    Settings,
+    Size,
+    Text,
+)
 
 Cost = Literal[
     "train_memory",
@@ -102,22 +113,31 @@ class StageTable(Settings):
 class Limits(Settings):
     """What a configuration may cost; what is unset may be anything."""
 
-    train_memory: Amount | None = Field(default=None, description="Peak memory of training, for example `24GB`.")
-    generate_memory: Amount | None = Field(default=None, description="Peak memory of generating.")
-    adapter_size: Amount | None = Field(default=None, description="Bytes of what is saved, for example `50MB`.")
-    train_time: Amount | None = Field(default=None, description="Time of one training run, for example `2h`.")
-    first_token_latency: Amount | None = Field(default=None, description="Time to the first token: `200ms`.")
-    token_latency: Amount | None = Field(default=None, description="Time per token, adapter attached: `30ms`.")
-    merged_token_latency: Amount | None = Field(default=None, description="Time per token, adapter merged.")
+    train_memory: Size | None = Field(
+        default=None, description="Peak memory of training, for example `24GB` (10^9 bytes) or `7.5GiB` (2^30)."
+    )
+    train_memory_reserved: Size | None = Field(
+        default=None, description="The same as the allocator holds it; on a CPU the process's resident size."
+    )
+    generate_memory: Size | None = Field(default=None, description="Peak memory of generating.")
+    adapter_size: Size | None = Field(default=None, description="Bytes of what is saved, for example `50MB`.")
+    train_time: Duration | None = Field(default=None, description="Time of one training run, for example `2h`.")
+    step_time: Duration | None = Field(default=None, description="Time of one training step.")
+    first_token_latency: Duration | None = Field(default=None, description="Time to the first token: `200ms`.")
+    token_latency: Duration | None = Field(default=None, description="Time per token, adapter attached: `30ms`.")
+    merged_token_latency: Duration | None = Field(default=None, description="Time per token, adapter merged.")
     trainable_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="Trainable parameters as a share of all."
+        default=None, description="Trainable parameters as a share of all: 0.003 is 0.3 %."
     )
 
 
 class BudgetTable(Limits):
     """What a configuration may cost and has to be able to do; what is unset may be anything."""
 
-    servable: Literal["vllm", "tgi"] | None = Field(default=None, description="A server that has to take the adapter.")
+    trainable_parameters: Positive | None = Field(default=None, description="Trainable parameters.")
+    servable: Literal["vllm", "tgi"] | None = Field(
+        default=None, description="A server that has to take the adapter as it is, beside the base."
+    )
     prefer: Cost | None = Field(
         default=None, description="What makes one configuration cheaper than another; `train_memory` if unset."
     )
@@ -150,7 +170,7 @@ class AnalysisTable(Settings):
         default=None,
         description="`pareto`: two or three metrics or costs; unset: the primary metric and `train_memory`.",
     )
-    budgets: dict[str, Amount | BudgetTable] = Field(
+    budgets: dict[Name, Size | BudgetTable] = Field(
         default={}, description="`recommend`: a name and what may be spent: training memory, or a table of limits."
     )
     profiles: list[Profile] = Field(default=[], description="`recommend`: budgets that ship.")

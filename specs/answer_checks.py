@@ -64,8 +64,6 @@ def _check_claim(claim: ClaimTable, where: Path, problems: Problems) -> None:
         problems.add((*where, "margin"), 'is read by is = "equivalent" and is = "non-inferior" alone')
     if claim.at_least is not None and claim.at_most is not None and claim.at_least > claim.at_most:
         problems.add((*where, "at_least"), f"is more than at_most = {claim.at_most:g}; nothing could hold")
-    for name in Limits.model_fields:
-        _check_amount(name, getattr(claim, name), (*where, name), problems)
 
 
 def _check_amount(cost: str, amount: Any, where: Path, problems: Problems) -> None:

@@ -1,6 +1,6 @@
 """What is known of a setting by its path: its type, default and description."""
 
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -20,10 +20,14 @@ def field_at(path: tuple[str | int, ...]) -> FieldInfo | None:
     """Return what is known of a setting: `("data", "split", "train")`, `("analysis", 0, "kind")`."""
     names = [part for part in path if isinstance(part, str)]
     table: type[BaseModel] | None = SpecTables
-    known = None
+    known, named = None, False
     for name in names:
+        if named:  # the user's own name of a table among tables, such as a budget's
+            named = False
+            continue
         known = table.model_fields.get(name) if table else None
         table = _table_of(known.annotation) if known else None
+        named = known is not None and get_origin(known.annotation) is dict and table is not None
     return known
 
 

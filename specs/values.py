@@ -11,7 +11,9 @@ NAME = r"^[^\s/:\x00-\x1f]([^/:\x00-\x1f]*[^\s/:\x00-\x1f])?$"
 ONE_LINE = r"^[^\x00-\x1f]*$"
 METRIC_FILE = r"^[^\x00-\x1f]*[\w-]\.py$"  # its name is the metric's name
 MARGIN = r"^[0-9]{1,9}(\.[0-9]{1,9})?(pt|%)$"
-AMOUNT = r"^[0-9]{1,9}(\.[0-9]{1,6})?\s?(B|KB|MB|GB|TB|KiB|MiB|GiB|us|ms|s|min|h)$"
+_NUMBER, _OF_SIZE, _OF_TIME = r"^[0-9]{1,9}(\.[0-9]{1,6})?\s?", "B|KB|MB|GB|TB|KiB|MiB|GiB", "us|ms|s|min|h"
+AMOUNT = f"{_NUMBER}({_OF_SIZE}|{_OF_TIME})$"
+SIZE, DURATION = f"{_NUMBER}({_OF_SIZE})$", f"{_NUMBER}({_OF_TIME})$"
 NITER = r"^pissa_niter_[0-9]{1,3}$"
 # What a message says instead of a pattern.
 PATTERNS = {
@@ -22,10 +24,14 @@ PATTERNS = {
     METRIC_FILE: 'a Python file such as "metrics/brevity.py"',
     MARGIN: 'a margin such as "1pt" (percentage points) or "1%" (of the baseline)',
     AMOUNT: 'an amount with its unit such as "24GB" or "30ms"',
+    SIZE: 'a size such as "24GB" or "7.5GiB"',
+    DURATION: 'a time such as "30ms", "90s" or "2h"',
     r"^[^\x00-\x1f]*\.py$": 'a Python file such as "analyses/own.py"',
     NITER: '"pissa_niter_" with a number such as "pissa_niter_16"',
 }
 
+Size = Annotated[str, Field(pattern=SIZE)]
+Duration = Annotated[str, Field(pattern=DURATION)]
 LayerWord = Literal["first-third", "middle-third", "last-third", "alternate"]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]

@@ -66,8 +66,11 @@ def test_claims_and_published_figures_as_people_write_them(text: str) -> None:
         (PAIR + 'is = "better"\nanalysis = "ranks"\nmetric = "log_loss"', "claim[0].metric: is that of the analysis"),
         (CLAIM + 'at_least = 1.0\nmetric = "bleu"', 'claim[0].metric: "bleu" is not among evaluate.metrics'),
         (CLAIM + "at_least = 0.9\nat_most = 0.1", "claim[0].at_least: is more than at_most = 0.1"),
-        (CLAIM + 'train_memory = "8s"', 'claim[0].train_memory: should be bytes such as "8GB", not "8s"'),
-        (CLAIM + 'token_latency = "8GB"', 'claim[0].token_latency: should be seconds such as "30ms", not "8GB"'),
+        (CLAIM + 'train_memory = "8s"', 'claim[0].train_memory: should be a size such as "24GB" or "7.5GiB", not "8s"'),
+        (
+            CLAIM + 'token_latency = "8GB"',
+            'claim[0].token_latency: should be a time such as "30ms", "90s" or "2h", not "8GB"',
+        ),
         (PAIR + 'at_most_below = "3pt"\nmetric = "log_loss"', "claim[0].at_most_below: 3pt are percentage points"),
         (2 * (CLAIM + "at_least = 0.5\n"), "claim[1].text: stands in two claims"),
         ('[claim]\ntext = "so"', "should be written as blocks that begin with [[claim]]"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lorafile.analysis.base import ColumnKind
-from lorafile.analysis.select import averages, profiled
+from lorafile.analysis.select import averages, methods, profiled
 
 if TYPE_CHECKING:
     from lorafile.results import Results
@@ -32,6 +32,15 @@ COSTS: dict[str, Cost] = {  # the names that specs.analysis_settings.Cost allows
     "token_latency": Cost("profiles", "token_seconds", "time per token, attached", "seconds"),
     "merged_token_latency": Cost("profiles", "merged_token_seconds", "time per token, merged", "seconds"),
 }
+
+
+TRAINING = ("train_memory", "train_memory_reserved", "adapter_size", "trainable_parameters", "train_time", "step_time")
+
+
+def price_of(results: "Results", name: str) -> dict[str, float]:
+    """Return configuration -> a measure of cost, with nothing for training what is not trained."""
+    free = [label for label, method in methods(results).items() if method == "none"] if name in TRAINING else []
+    return cost_of(results, name) | dict.fromkeys(free, 0.0)
 
 
 def cost_of(results: "Results", name: str) -> dict[str, float]:

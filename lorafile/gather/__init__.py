@@ -13,6 +13,7 @@ from lorafile.gather.looks import looks, under_way
 from lorafile.gather.outcomes import StoredOutcomes
 from lorafile.gather.repeats import repeat_rows
 from lorafile.gather.runs import curve_rows, held_up, run_row
+from lorafile.gather.serving import StoredRefusals
 from lorafile.gather.unfinished import cut_micro_batches, standing, unfinished_curve, unfinished_runs
 from lorafile.graph import Graph
 from lorafile.lockfile import identity
@@ -82,6 +83,7 @@ def gather(plan: Plan, state: State) -> Results:
         details=run_details(graph),
         samples=StoredSamples(graph, plan.results, state),
         repeats=pd.DataFrame(repeat_rows(graph, plan.results, history)),
+        refusals=StoredRefusals(graph, plan.results, state),
         verdict=spec.tables.verdict,
         declared=tuple(spec.tables.analysis),
         looks=looks(spec, runs),

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import inf, isnan, nan
 
-from lorafile.statistics.crossed import Outcomes, RunVariance, contrast, pool
+from lorafile.statistics.crossed import Estimate, Outcomes, RunVariance, contrast, pool
 from lorafile.statistics.probabilities import non_inferiority
+
+Estimates = dict[tuple[str, str], Estimate]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Choice:
         and where a candidate has one run while a seed matters
     :ivar adjusted: the same, over all candidates
     :ivar rival: the one that each `p` comes from; a single candidate has none
-    :ivar ahead: of each that cannot be the best, the one that is most clearly better
+    :ivar ahead: of each that cannot be the best, the best mean of those that are significantly better
     """
 
     chosen: str | None
@@ -60,20 +62,42 @@ def choose(
     :raises ValueError: when two candidates have not the same number of examples
     """
     pooled = pool(outcomes.values()) if pooled is None else pooled
-    worse, better = _pairs(outcomes, margin, more, pooled)
+    return choose_among(outcomes, estimates(outcomes, pooled), costs, margin, more, alpha)
+
+
+def estimates(outcomes: Mapping[str, Outcomes], pooled: RunVariance) -> Estimates:
+    """Return the difference between every two candidates, each pair once."""
+    return {(one, other): contrast(outcomes[one], outcomes[other], pooled) for one, other in combinations(outcomes, 2)}
+
+
+def choose_among(
+    outcomes: Mapping[str, Outcomes],
+    between: Estimates,
+    costs: Mapping[str, float],
+    margin: float | None,
+    more: bool,
+    alpha: float,
+) -> Choice:
+    """Return what `choose` does, from estimates that are there already.
+
+    :param between: of every two candidates, and of whatever others
+    """
+    worse, better = _pairs(outcomes, between, margin, more)
     sign = -1 if more else 1
     order = sorted(outcomes, key=lambda name: (costs.get(name, inf), sign * outcomes[name].mean, name))
-    p, rival, ahead = {}, {}, {}
+    p: dict[str, float] = {}
+    rival: dict[str, str] = {}
+    ahead: dict[str, str] = {}
     bar = alpha / max(len(outcomes) - 1, 1)
     for name, one in outcomes.items():
-        rivals = [other for other in outcomes if other != name]
         known = margin is not None and (one.exact or one.runs > 1)
-        p[name] = max((worse[name, other] for other in rivals), key=_nan_last, default=0.0) if known else nan
+        p[name] = 0.0 if known else nan
+        rivals = [other for other in outcomes if other != name]
         if rivals and known:
             rival[name] = max(rivals, key=lambda other: _nan_last(worse[name, other]))
-        most = min(rivals, key=lambda other: better[other, name] if better[other, name] <= bar else inf, default=None)
-        if most is not None and better[most, name] <= bar:
-            ahead[name] = most
+            p[name] = worse[name, rival[name]]
+        if clearly := [other for other in rivals if better[other, name] <= bar]:
+            ahead[name] = min(clearly, key=lambda other: sign * outcomes[other].mean)
     adjusted = dict(zip(p, one_is_false(list(p.values())), strict=True))
     claimed = tuple(name for name in order if adjusted[name] <= alpha)
     stay = tuple(name for name in order if name not in ahead)
@@ -95,16 +119,16 @@ def one_is_false(probabilities: list[float]) -> list[float]:
 
 
 def _pairs(
-    outcomes: Mapping[str, Outcomes], margin: float | None, more: bool, pooled: RunVariance
+    outcomes: Mapping[str, Outcomes], between: Estimates, margin: float | None, more: bool
 ) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
     """Return (one, other) -> the probability were one worse by the margin, and that were it no better."""
     worse: dict[tuple[str, str], float] = {}
     better: dict[tuple[str, str], float] = {}
-    for one, other in combinations(outcomes, 2):
-        estimate = contrast(outcomes[one], outcomes[other], pooled)
-        for pair, way in (((one, other), more), ((other, one), not more)):
-            worse[pair] = nan if margin is None else non_inferiority(estimate, margin, way)
-            better[pair] = non_inferiority(estimate, 0.0, way)
+    for (one, other), estimate in between.items():
+        if one in outcomes and other in outcomes:
+            for pair, way in (((one, other), more), ((other, one), not more)):
+                worse[pair] = nan if margin is None else non_inferiority(estimate, margin, way)
+                better[pair] = non_inferiority(estimate, 0.0, way)
     return worse, better
 
 
