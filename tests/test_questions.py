@@ -26,7 +26,7 @@ def test_every_question_has_its_words() -> None:
 def test_rank_answers_with_verdicts_and_with_memory() -> None:
     text = said("rank")
     assert "Against rank/r=8, in exact match on test, worse: r=1 (−" in text
-    assert "Peak training memory by r: 1 4.37 GB" in text
+    assert "Peak training memory by r: 4.37 GB (1)" in text
 
 
 def test_placement_answers_for_modules_and_for_layers() -> None:
@@ -38,7 +38,7 @@ def test_placement_answers_for_modules_and_for_layers() -> None:
 def test_quantization_answers_with_what_it_costs_and_saves() -> None:
     text = said("quantization")
     assert "quantization=nf4" in text
-    assert "Peak memory while generating by quantization: none 2.72 GB, int8 1.65 GB and nf4 1.13 GB." in text
+    assert "Peak memory while generating by quantization: 2.72 GB (none), 1.65 GB (int8) and 1.13 GB (nf4)." in text
 
 
 def test_inference_speed_holds_an_attached_adapter_against_the_bare_base() -> None:
@@ -73,3 +73,13 @@ def test_a_table_asks_one_thing(wrong: dict[str, str]) -> None:
     text = f'[study]\nname = "s"\n[model]\npath = "m"\n[data]\npath = "d"\n[[analysis]]\n{lines}\n'
     with pytest.raises(SpecError, match=r"names both|says nothing"):
         parse(text, Path("s.toml"))
+
+
+def test_the_page_and_the_document_answer_them_at_the_top() -> None:
+    from lorafile.report.html import page
+    from lorafile.report.markdown import document
+
+    found = analyses(RESULTS, [AnalysisTable(kind="summary"), AnalysisTable(ask="rank"), AnalysisTable(kind="cost")])
+    for text, after in ((page(RESULTS, found), 'id="cost"'), (document(RESULTS, found), "## Cost")):
+        assert text.count(QUESTIONS["rank"]) >= 1
+        assert text.index(QUESTIONS["rank"]) < text.index(after)

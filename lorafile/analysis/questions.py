@@ -157,7 +157,7 @@ def _costs(results: "Results", factor: str, measures: tuple[str, ...]) -> list[s
         found = cost_of(results, measure)
         kind, title = COSTS[measure].kind, COSTS[measure].title
         known = {label(factor, value): amount(kind, found[name]) for name, value in values.items() if name in found}
-        told = [f"{value} {shown}" for value, shown in known.items()]
+        told = [f"{shown} ({value})" for value, shown in known.items()]
         if len(set(known.values())) > 1:
             lines.append(f"{title[0].upper()}{title[1:]} by {factor.rpartition('.')[2]}: {listing(told, 12)}.")
     return lines

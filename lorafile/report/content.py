@@ -62,10 +62,20 @@ def warnings(results: "Results", analyses: list[Analysis]) -> list[str]:
 
 
 FIRST = ("recommend", "claims")  # what a reader may do, and what others say of the study, before how it is known
+QUESTION = "question"
+
+
+def questions(analyses: list[Analysis]) -> list[Analysis]:
+    """Return the questions that are asked by name, with their answers."""
+    return [analysis for analysis in analyses if analysis.kind == QUESTION]
 
 
 def ordered(analyses: list[Analysis]) -> list[Analysis]:
-    """Return analyses in the order of the page: recommendations, claims, then the others as declared."""
+    """Return analyses in the order of the page: recommendations, claims, then the others as declared.
+
+    Questions that are asked by name are answered beside the study's own, at the top.
+    """
+    analyses = [analysis for analysis in analyses if analysis.kind != QUESTION]
     return sorted(analyses, key=lambda one: FIRST.index(one.kind) if one.kind in FIRST else len(FIRST))
 
 

@@ -30,12 +30,13 @@ def page(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec] 
     :param specs: the charts' specifications, where they are made already
     """
     summary, others = content.split_summary(results, analyses)
-    others = content.ordered(others)
+    questions, others = content.questions(others), content.ordered(others)
     specs = specifications([summary, *others]) if specs is None else specs
     tables = content.named_tables(results, [summary, *others])
     rendered: str = _template(results, list(tables.values())).render(
         results=results,
         summary=summary,
+        questions=questions,
         first=content.FIRST,
         others=others,
         warnings=content.warnings(results, analyses),
@@ -50,7 +51,7 @@ def page(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec] 
         css=Markup(_read("page.css")),  # noqa: S704 (the package's own text)
         js=Markup("\n".join(map(_read, SCRIPTS))),  # noqa: S704 (the package's own text)
         vega=Markup(_vega()) if specs else "",  # noqa: S704 (a library's own text)
-        data=_json(embedded(results, [summary, *others], specs, tables)),
+        data=_json(embedded(results, [summary, *questions, *others], specs, tables)),
     )
     return rendered
 

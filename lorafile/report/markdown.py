@@ -23,12 +23,14 @@ def document(results: "Results", analyses: "list[Analysis]") -> str:
     if results.question:
         lines += [plain(results.question), ""]
     lines += ["## Answer", "", *_list(summary.sentences)]
+    for asked in content.questions(others):
+        lines += [f"### {plain(asked.title)}", "", *_list(asked.sentences)]
     if warnings := content.warnings(results, analyses):
         lines += ["## Read this first", "", *_list(warnings)]
     if summary.charts or summary.tables:
         lines += ["## All configurations", "", *_charts(summary)]
         lines += [line for table in summary.tables for line in _table(table)]
-    for analysis in others:
+    for analysis in content.ordered(others):
         lines += [f"## {plain(analysis.title)}", "", plain(analysis.question), "", *_charts(analysis)]
         lines += _list(analysis.sentences)
         lines += [line for table in analysis.tables for line in _table(table)]
