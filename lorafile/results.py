@@ -75,8 +75,8 @@ class Results:
 
     :ivar configurations: one row each, in the spec's order: `configuration` (its name), `sweep`, `aliases` (list of
         text), `method`, `trained` (bool), `replicates` (how many the spec wants), `done` (how many have figures),
-        `outcomes` (text, for example `done 3` or `done 2, diverged 1`), `rank` (where a sweep solves for
-        it), then each varied setting of the study by its
+        `outcomes` (text, for example `done 3` or `done 2, diverged 1`), `rank` and `alpha` (where a sweep
+        solves for them), then each varied setting of the study by its
         dotted name (`lora.r`, `quantization`, …; None where it does not apply)
     :ivar runs: one row for each configuration and seed: `configuration`, `sweep`, `seed` (None for the untuned row),
         `outcome` (done, diverged, out-of-memory, failed, interrupted, running, missing), `message`, `key`,

@@ -34,6 +34,10 @@ class Quality:
     scores: dict[str, Score]
     values: dict[tuple[str, Any], float]
 
+    def scale(self, domain: list[float]) -> alt.Scale:
+        """Return the axis's scale; the bar of a share's spread ends at 0 and at 1 with the axis."""
+        return alt.Scale(domain=domain, zero=False, nice=False, clamp=is_share(self.metric))
+
     def span(self, among: list[str]) -> tuple[float, float]:
         """Return the lowest and highest thing to draw of some configurations: seeds, and mean ± spread."""
         seen = [value for (name, _), value in self.values.items() if name in among]
@@ -56,9 +60,15 @@ def quality(results: "Results", metric: str | None, split: str | None = None) ->
 
 
 def padded(low: float, high: float, share: float = 0.08) -> list[float]:
-    """Return a domain with room at both ends, never of zero width."""
+    """Return a domain with room at both ends, never of zero width; nothing but zeros stand on the axis's own 0."""
     room = (high - low) * share or abs(high) * share
-    return [low - room, high + room] if room else [low - 0.008, high + 0.1]  # nothing but zeros
+    return [low - room, high + room] if room else [0.0, 0.1]
+
+
+def domain_of(metric: str, low: float, high: float) -> list[float]:
+    """Return a metric's domain with room at both ends; that of a share ends at 0 and at 1, beyond which nothing is."""
+    first, last = padded(low, high)
+    return [max(first, 0.0), min(last, 1.0)] if is_share(metric) else [first, last]
 
 
 def near_references(
@@ -83,7 +93,7 @@ def near_references(
         else:
             outside.append(f"{role} ({score(found.metric, mean)}) lies outside the axis")
     means = [float(row["mean"]) for row in rows]
-    return padded(min([low, *means]), max([high, *means])), pd.DataFrame(rows), outside
+    return domain_of(found.metric, min([low, *means]), max([high, *means])), pd.DataFrame(rows), outside
 
 
 def seed_rows(found: Quality, labels: dict[str, Any], key: str = "label") -> pd.DataFrame:

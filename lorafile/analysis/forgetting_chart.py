@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
-from lorafile.analysis.draw import WIDTH, finish, mean_rows, padded, quality, tooltip
+from lorafile.analysis.draw import WIDTH, domain_of, finish, mean_rows, padded, quality, tooltip
 from lorafile.analysis.text import number
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def chart(results: "Results", metric: str, known: "dict[str, Score]") -> Any:
     rows["least"], rows["most"] = rows["change"] - spread, rows["change"] + spread
     rows["changed"] = [number(value) for value in rows["change"]]
     low, high = min(0.0, float(rows["least"].min())), max(0.0, float(rows["most"].max()))
-    x_domain = padded(*found.span(list(rows["configuration"])))
-    x = alt.X("mean:Q", title=found.title, scale=alt.Scale(domain=x_domain, zero=False, nice=False))
+    x_domain = domain_of(found.metric, *found.span(list(rows["configuration"])))
+    x = alt.X("mean:Q", title=found.title, scale=found.scale(x_domain))
     x = x.axis(format=found.format, tickCount=6)
     title = "change of the reference loss, nats per token"
     y = alt.Y("change:Q", title=title, scale=alt.Scale(domain=padded(low, high), nice=False))

@@ -50,8 +50,7 @@ def dots(results: "Results", found: "Quality", labels: dict[str, Any], width: in
     order = list(dict.fromkeys(labels.values()))
     means, seeds = mean_rows(found, labels), seed_rows(found, labels)
     y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=260, grid=True, domain=False, ticks=False))
-    scale = alt.Scale(domain=domain, zero=False, nice=False)
-    x = alt.X("value:Q", title=found.title, scale=scale, axis=alt.Axis(format=found.format, tickCount=6))
+    x = alt.X("value:Q", title=found.title, scale=found.scale(domain), axis=alt.Axis(format=found.format, tickCount=6))
     known = means[means["n"] > 0]
     layers = [
         alt.Chart(seeds).mark_point(style="seed").encode(x=x, y=y, tooltip=tooltip(*SEED_TIPS)),

@@ -12,12 +12,11 @@ from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.select import (
     Score,
     cells,
-    factors,
+    equal_settings,
     methods,
     names,
     outcomes,
     scores,
-    setting_labels,
     setting_values,
 )
 from lorafile.analysis.text import difference, kind_of, listing, missing, rate, score, slug
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from lorafile.specs.analysis_settings import AnalysisTable
 
 RATE, RANK = "train.learning_rate", "lora.r"
+NOT_BRACKETED = "so the best rate is not bracketed."
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
 
         charts, captions = {name: chart(results, metric, drawn)}, {name: CAPTION}
     sentences = [*_diverged(results), *(line for group in several for line in _tried(results, metric, group, found))]
+    open_ended = tuple(line for line in sentences if line.endswith(NOT_BRACKETED))
     sentences += _untried(found_groups) + _ranks(results, metric, found)
     return [
         Analysis(
@@ -70,6 +71,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
             tables=(_table(results, metric, several, found),) if several else (),
             charts=charts,
             captions=captions,
+            limits=open_ended,
         )
     ]
 
@@ -77,8 +79,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
 def groups(results: "Results") -> list[Group]:
     """Return the trained configurations, grouped by every setting that varies except the learning rate."""
     trained = [name for name, method in methods(results).items() if method != "none"]
-    others = [factor for factor in factors(results) if factor != RATE]
-    labels = {factor: setting_labels(results, factor, trained) for factor in others}
+    labels = equal_settings(results, RATE, trained)
     peaks = peak_rates(results, trained)
     shared: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for name in trained:
@@ -138,8 +139,9 @@ def _tried(results: "Results", metric: str, group: Group, found: dict[str, Score
     line += f"({score(metric, found[top].mean)})"
     if group.rates[top] in (rates[0], rates[-1]):
         side = "lowest" if group.rates[top] == rates[0] else "highest"
-        line += f"; it is the {side} that was tried, so the best rate is not bracketed"
-    lines = [f"{line}."]
+        lines = [f"{line}; it is the {side} that was tried, {NOT_BRACKETED}"]
+    else:
+        lines = [f"{line}."]
     second = max((name for name in known if name != top), key=lambda name: sign * found[name].mean)
     gap = found[top].mean - found[second].mean
     text = held_against(metric, gap, found[top], found[second])
@@ -164,9 +166,7 @@ def _ranks(results: "Results", metric: str, found: dict[str, Score]) -> list[str
     """Return each larger rank that scores worse than the next smaller one by more than the spread over seeds."""
     ranks = {name: float(value) for name, value in setting_values(results, RANK).items() if not missing(value)}
     others = {
-        factor: setting_labels(results, factor)
-        for factor in factors(results)
-        if factor not in (RANK, "lora.lora_alpha")
+        setting: labels for setting, labels in equal_settings(results, RANK).items() if setting != "lora.lora_alpha"
     }
     alike: dict[tuple[str | None, ...], list[str]] = {}
     for name in ranks:

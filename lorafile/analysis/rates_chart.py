@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import pandas as pd
 
-from lorafile.analysis.draw import MEAN_TIPS, SEED_TIPS, WIDTH, finish, mean_rows, padded, quality, seed_rows, tooltip
+from lorafile.analysis.draw import (
+    MEAN_TIPS,
+    SEED_TIPS,
+    WIDTH,
+    domain_of,
+    finish,
+    mean_rows,
+    quality,
+    seed_rows,
+    tooltip,
+)
 from lorafile.analysis.text import rate, score
 
 if TYPE_CHECKING:
@@ -26,7 +36,7 @@ def chart(results: "Results", metric: str, drawn: "list[Group]") -> Any:
     series = {name: group.label for group in drawn for name in group.rates}
     means, seeds = (_placed(make(found, rates, "x"), series) for make in (mean_rows, seed_rows))
     x, colour = _x(sorted(set(rates.values()))), _colour([group.label for group in drawn])
-    scale = alt.Scale(domain=padded(*found.span(list(rates))), zero=False, nice=False)
+    scale = found.scale(domain_of(metric, *found.span(list(rates))))
     y = alt.Y(
         "value:Q", title=found.title.rsplit(" (", 1)[0], scale=scale, axis=alt.Axis(format=found.format, tickCount=6)
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lorafile.results import Results
 
 # The columns of `configurations` that are not settings; `method` is both.
-FIXED = ("configuration", "sweep", "aliases", "trained", "replicates", "done", "outcomes", "rank", "shots")
+FIXED = ("configuration", "sweep", "aliases", "trained", "replicates", "done", "outcomes", "rank", "alpha", "shots")
 LOST = ("diverged", "out-of-memory", "failed", "interrupted", "missing")
 _WORDS = {"missing": "not run yet", "out-of-memory": "out of memory"}
 LOST_WORDS = tuple(_WORDS.get(outcome, outcome) for outcome in LOST)
@@ -145,6 +145,21 @@ def setting_values(results: "Results", factor: str, among: list[str] | None = No
 def setting_labels(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, str]:
     """Return configuration -> its value of a setting as a label."""
     return {name: label(factor, value) for name, value in setting_values(results, factor, among).items()}
+
+
+def equal_settings(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, dict[str, str]]:
+    """Return what makes two configurations equal beside a factor: setting -> configuration -> its value as a label.
+
+    A rank that was solved for equal parameters, and the alpha that follows from it, are settings as if written.
+    """
+    found = {other: setting_labels(results, other, among) for other in factors(results) if other != factor}
+    if factor == "lora.r":
+        return found  # what was solved is the factor itself
+    for solved, written in (("rank", "lora.r"), ("alpha", "lora.lora_alpha")):
+        values = dict(zip(names(results), cells(results.configurations, solved), strict=True))
+        if written not in (factor, *found) and any(value is not None for value in values.values()):
+            found[written] = {name: label(written, values[name]) for name in among or values}
+    return found
 
 
 def label(factor: str, value: Any) -> str:

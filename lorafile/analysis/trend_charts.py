@@ -96,9 +96,11 @@ def _lines(results: "Results", found: "Quality", trend: "Trend", lowest: bool) -
     seeds = _frame(seed_rows(found, trend.values), trend)
     means = _frame(mean_rows(found, trend.values), trend)
     known, x, colour = means[means["n"] > 0], _along(trend, trend.factor if lowest else None), _colour(trend)
-    scale = alt.Scale(domain=domain, zero=False, nice=False)
     y = alt.Y(
-        "value:Q", title=found.title.rsplit(" (", 1)[0], scale=scale, axis=alt.Axis(format=found.format, tickCount=6)
+        "value:Q",
+        title=found.title.rsplit(" (", 1)[0],
+        scale=found.scale(domain),
+        axis=alt.Axis(format=found.format, tickCount=6),
     )
     base = alt.Chart(known).encode(x=x, **colour)
     layers = [

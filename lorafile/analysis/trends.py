@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from lorafile.analysis.select import best, cells, factors, methods, setting_labels, setting_values, sweeps
+from lorafile.analysis.select import best, equal_settings, factors, methods, setting_labels, setting_values, sweeps
 
 if TYPE_CHECKING:
     from lorafile.results import Results
@@ -71,11 +71,7 @@ def _trend(results: "Results", sweep: str, factor: str, varied: list[str], membe
 def _neighbours(results: "Results", factor: str, values: dict[str, str]) -> dict[str, str]:
     """Return configurations of other sweeps that differ from this sweep's in the factor only, at values it lacks."""
     everyone = methods(results)
-    others = [other for other in factors(results) if other != factor]
-    alike = [setting_labels(results, other) for other in others]
-    if factor != "lora.r":  # a matched placement has the rank that was solved for it
-        ranks = zip(everyone, cells(results.configurations, "rank"), strict=True)
-        alike.append({name: str(rank) for name, rank in ranks})
+    alike = list(equal_settings(results, factor).values())
     mine = {tuple(labels.get(name) for labels in alike) for name in values}
     outside = setting_labels(results, factor, [name for name in everyone if name not in values])
     found: dict[str, str] = {}

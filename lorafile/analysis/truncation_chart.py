@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import pandas as pd
 
-from lorafile.analysis.draw import WIDTH, finish, padded, quality, tooltip
+from lorafile.analysis.draw import WIDTH, domain_of, finish, quality, tooltip
 from lorafile.analysis.text import score
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ def chart(results: "Results", metric: str, rows: Rows) -> Any:
     scale = alt.Scale(type="log", domain=[ranks[0] / 1.1, ranks[-1] * 1.1], nice=False)
     axis = alt.Axis(values=ranks, format="~g", grid=False, labelOverlap="greedy")
     x = alt.X("rank:Q", scale=scale, axis=axis, title="rank kept")
-    domain = padded(float(frame["low"].min()), float(frame["high"].max()))
+    domain = domain_of(metric, float(frame["low"].min()), float(frame["high"].max()))
     y = alt.Y(
         "mean:Q",
         title=found.title,
-        scale=alt.Scale(domain=domain, zero=False, nice=False),
+        scale=found.scale(domain),
         axis=alt.Axis(format=found.format, tickCount=6),
     )
     order = list(dict.fromkeys(row["configuration"] for row in rows))

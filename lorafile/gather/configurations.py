@@ -22,7 +22,8 @@ def configuration_row(
         "method": c.method,
         "trained": c.method != "none",
     }
-    row["rank"] = adapter.get("r") if any(other.matched for other in everyone) else None
+    solved = any(other.matched for other in everyone)
+    row |= {"rank": adapter.get("r") if solved else None, "alpha": adapter.get("lora_alpha") if solved else None}
     row |= {"replicates": len(mine), "done": outcomes.count("done")}
     row["outcomes"] = ", ".join(f"{outcome} {outcomes.count(outcome)}" for outcome in dict.fromkeys(outcomes))
     if c.method == "none":
