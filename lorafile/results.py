@@ -120,6 +120,7 @@ class Results:
     :ivar claims: the `[[claim]]` tables; `recorded`: sentence -> what it rested on when it was last reported
     :ivar published: the `[[reference]]` tables: figures from elsewhere, which are drawn and never tested
     :ivar folder: where the spec stands, which the files that it names are relative to
+    :ivar topics: methods, ways to begin and quantizations that it uses and somebody has published: gather/topics.py
     """
 
     study: str
@@ -157,6 +158,7 @@ class Results:
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
     published: tuple[PublishedTable, ...] = ()
     folder: Path = Path()
+    topics: tuple[str, ...] = ()
 
     def better_is_more(self, metric: str) -> bool:
         """Return whether more of a metric is better."""

@@ -194,7 +194,8 @@ def test_figures_are_strict_json_with_everything_in_it() -> None:
 
 def test_a_study_without_results_still_has_a_page(tmp_path: Path) -> None:
     files = write_report(empty(), analyses(empty(), []), tmp_path)
-    assert [file.name for file in files] == ["report.html", "RESULTS.md", "results.json"]
+    expected = ["report.html", "RESULTS.md", "results.json", "results.tex", "references.bib"]
+    assert [file.name for file in files] == expected
     assert "No run has been recorded yet." in Page(files[0].read_text(encoding="utf-8")).text
     json.dumps(figures(empty(), []), allow_nan=False)
 

@@ -14,6 +14,7 @@ from lorafile.gather.outcomes import StoredOutcomes
 from lorafile.gather.repeats import repeat_rows
 from lorafile.gather.runs import curve_rows, held_up, run_row
 from lorafile.gather.serving import StoredRefusals
+from lorafile.gather.topics import topics
 from lorafile.gather.unfinished import cut_micro_batches, standing, unfinished_curve, unfinished_runs
 from lorafile.graph import Graph
 from lorafile.lockfile import identity
@@ -91,6 +92,7 @@ def gather(plan: Plan, state: State) -> Results:
         recorded=read_claims(claims_file(spec.file)) if spec.tables.claim else {},
         published=tuple(spec.tables.reference),
         folder=spec.file.parent,
+        topics=topics(spec.configurations),
         **{name: pd.DataFrame(rows) for name, rows in adapter_tables(graph, plan.results, history, state).items()},
     )
 

@@ -11,11 +11,13 @@ __all__ = ["figures", "write_report"]
 
 
 def write_report(results: "Results", analyses: "list[Analysis]", directory: Path) -> list[Path]:
-    """Write the page, RESULTS.md, results.json, `tables/*.csv` and `charts/*`, and return their paths."""
+    """Write the page, RESULTS.md, results.json, a table and the papers for LaTeX, `tables/*.csv` and `charts/*`."""
     import json
 
+    from lorafile.report.citations import references_bib
     from lorafile.report.content import named_tables, split_summary
     from lorafile.report.html import page
+    from lorafile.report.latex import table_of_results
     from lorafile.report.markdown import document
     from lorafile.report.numbers import as_json, specifications
     from lorafile.report.pictures import write_pictures
@@ -26,6 +28,8 @@ def write_report(results: "Results", analyses: "list[Analysis]", directory: Path
         "report.html": page(results, analyses, specs),
         "RESULTS.md": document(results, analyses),
         "results.json": json.dumps(as_json(results, analyses, specs), indent=1, allow_nan=False) + "\n",
+        "results.tex": table_of_results(results),
+        "references.bib": references_bib(results),
     }
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():

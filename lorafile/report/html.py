@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from lorafile.analysis.select import LOST_WORDS, factors, setting_labels, sweeps
 from lorafile.analysis.text import cell
 from lorafile.report import content
+from lorafile.report.citations import cited
 from lorafile.report.embedded import TOLD, embedded, runs_by_configuration
 from lorafile.report.isolation import anchors, boxed, isolation
 from lorafile.report.numbers import Spec, specifications
@@ -47,6 +48,7 @@ def page(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec] 
         told=TOLD,
         protocol=content.PROTOCOL,
         limits=content.limits(results, analyses),
+        papers=[paper.text for paper in cited(results)],
         ink=INK,
         css=Markup(_read("page.css")),  # noqa: S704 (the package's own text)
         js=Markup("\n".join(map(_read, SCRIPTS))),  # noqa: S704 (the package's own text)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from lorafile.analysis.text import cell
 from lorafile.report import content
+from lorafile.report.citations import cited
 
 if TYPE_CHECKING:
     from lorafile.analysis.base import Analysis, Table
@@ -38,6 +39,7 @@ def document(results: "Results", analyses: "list[Analysis]") -> str:
     lines += ["### Protocol", "", *_list(content.PROTOCOL)]
     for table in (content.environments(results), content.every_run(results)):
         lines += _table(table) if table is not None else []
+    lines += ["### Papers", "", *_list([paper.text for paper in cited(results)])]
     lines += ["### Limits", "", *_list(content.LIMITS)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
