@@ -10,6 +10,7 @@ from lorafile.specs.positions import Path
 from lorafile.specs.problems import Problems, near, show
 from lorafile.specs.settings import SpecTables
 
+WAIVED = ("environment", "imported")  # what may be waived beside settings
 _ALWAYS = ("kind", "ask", "name")
 
 
@@ -23,10 +24,12 @@ def check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) 
             path: Path = ("analysis", index)
             _check_kind(block, path, problems)
             _check_names(block, varied, metrics, path, problems)
+            _check_waivers(block.get("waive"), varied, (*path, "waive"), problems)
             primary = block.get("metric") or tables.evaluate.primary or metrics[0]
             check_margin(block.get("margin"), primary, (*path, "margin"), problems)
     primary = tables.evaluate.primary or metrics[0]
     check_margin(tables.verdict.margin, primary, ("verdict", "margin"), problems)
+    _check_waivers(tables.verdict.waive, varied, ("verdict", "waive"), problems)
 
 
 def _check_kind(block: dict[str, Any], path: Path, problems: Problems) -> None:
@@ -61,6 +64,13 @@ def _check_names(block: dict[str, Any], varied: list[str], metrics: list[str], p
             close = near(setting, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
             told = f"{show(setting)} does not vary in this study, so it chooses no baseline{close}"
             problems.add((*path, "baseline"), told)
+
+
+def _check_waivers(waived: Any, varied: list[str], path: Path, problems: Problems) -> None:
+    for number, setting in enumerate(waived if isinstance(waived, list) else []):
+        if isinstance(setting, str) and setting not in (*varied, *WAIVED):
+            close = near(setting, (*varied, *WAIVED)) or f"; what could: {', '.join((*varied, *WAIVED))}"
+            problems.add((*path, number), f"{show(setting)} never differs in this study{close}")
 
 
 def check_margin(margin: Any, metric: str, path: Path, problems: Problems) -> None:

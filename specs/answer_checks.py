@@ -32,6 +32,8 @@ def check_answers(tables: SpecTables, configurations: Iterable[Configuration], f
     metrics = [label(metric) for metric in tables.evaluate.metrics]
     for number, analysis in enumerate(tables.analysis):
         _check_own(analysis, ("analysis", number), file.parent, problems)
+        if isinstance(analysis.baseline, str):
+            _check_name(analysis.baseline, ("analysis", number, "baseline"), names, problems)
     for number, claim in enumerate(tables.claim):
         where: Path = ("claim", number)
         _check_claim(claim, where, problems)
@@ -79,12 +81,17 @@ def _check_metric(metric: str | None, where: Path, metrics: list[str], problems:
         problems.add((*where, "metric"), f'"{metric}" is not among evaluate.metrics{hint}')
 
 
+def _check_name(name: str, where: Path, names: list[str], problems: Problems) -> None:
+    if name not in names:
+        hint = near(name, names) or f"; there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
+        problems.add(where, f"{show(name)} is no configuration of this study{hint}")
+
+
 def _check_names(claim: ClaimTable, where: Path, names: list[str], problems: Problems) -> None:
     for setting in ("one", "other"):
         name = getattr(claim, setting)
-        if name is not None and name not in names:
-            hint = near(name, names) or f"; there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
-            problems.add((*where, setting), f"{show(name)} is no configuration of this study{hint}")
+        if name is not None:
+            _check_name(name, (*where, setting), names, problems)
     if claim.other is not None and claim.one == claim.other:
         problems.add((*where, "other"), "is the configuration itself")
 
