@@ -116,6 +116,7 @@ class Results:
     :ivar refusals: (server, configuration) -> why `vllm` or `tgi` would not take it as it is, beside the base; nothing
         where it would; read on demand
     :ivar looks: the seeds of each look at the study: of its first one, then of each stage that has ended
+    :ivar look_dates: when the last run of each look was begun (`2026-11-21`), empty where none was
     :ivar declared: the `[[analysis]]` tables, which name the study's family of comparisons
     :ivar claims: the `[[claim]]` tables; `recorded`: sentence -> what it rested on when it was last reported
     :ivar published: the `[[reference]]` tables: figures from elsewhere, which are drawn and never tested
@@ -154,6 +155,7 @@ class Results:
     verdict: VerdictTable = field(default_factory=VerdictTable)
     declared: tuple[AnalysisTable, ...] = ()
     looks: tuple[tuple[int, ...], ...] = ()
+    look_dates: tuple[str, ...] = ()
     claims: tuple[ClaimTable, ...] = ()
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
     published: tuple[PublishedTable, ...] = ()

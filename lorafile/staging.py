@@ -45,7 +45,7 @@ def append(study: Study, found: Resolution) -> None:
     """
     file = study.spec.file.resolve()  # a link stays one
     text, added = _text(file), block(found)
-    if specs.parse(_joined(text, added), study.spec.file) != study.spec:
+    if not _still(study, _joined(text, added)):
         raise StalePlan(f"{study.spec.file} changed after the plan was made. Plan again.")
     handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
@@ -58,6 +58,14 @@ def append(study: Study, found: Resolution) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _still(study: Study, text: str) -> bool:
+    """Return whether a text is the spec that was planned."""
+    try:
+        return specs.parse(text, study.spec.file) == study.spec
+    except SpecError:
+        return False
 
 
 def _with(study: Study, added: str) -> specs.Spec:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lorafile.analysis.margins import margin_text
-from lorafile.analysis.text import listing, plural
+from lorafile.analysis.text import level, listing, plural
 from lorafile.analysis.verdict_text import round_up
 from lorafile.resolve import Open, Resolution
 from lorafile.staging import block
@@ -37,7 +37,7 @@ def _sentence(one: Open, found: Resolution) -> str:
     start = f"{one.one} and {one.other} are not decided"
     if one.margin is None:
         return f"{start}, and without a margin nothing says what would decide them."
-    power = f"margin {margin_text(found.metric, one.margin)}, 80 % power, stage {found.stage} at {percent(found.alpha)}"
+    power = f"margin {margin_text(found.metric, one.margin)}, 80 % power, stage {found.stage} at {level(found.alpha)}"
     grown = f"{round_up(one.examples)} {found.split} examples" if one.examples else ""
     if one.seeds and one.planned:
         return f"{start}: {plural(one.seeds, 'more seed')} would ({power})."
@@ -60,14 +60,9 @@ def _stage(found: Resolution) -> str:
     left = f" {plural(rest, 'comparison')} may stay open." if rest else ""
     who = f"{plural(len(found.seeds), 'more seed')} for {listing(found.configurations)}"
     return (
-        f"Stage {found.stage}: {who}. What is open is tested again with all seeds so far at {percent(found.alpha)}, "
-        f"which leaves {percent(found.left)} for stages after it.{left}"
+        f"Stage {found.stage}: {who}. What is open is tested again with all seeds so far at {level(found.alpha)}, "
+        f"which leaves {level(found.left)} for stages after it.{left}"
     )
-
-
-def percent(share: float) -> str:
-    """Return a share of alpha as text: `0.8 %`."""
-    return f"{100 * share:.3g} %"
 
 
 def resolution_json(found: Resolution) -> dict[str, Any]:

@@ -78,6 +78,11 @@ def _points(share: float) -> str:
     return number(percent, 2) if 0 < abs(percent) < 0.1 else f"{percent:.1f}"
 
 
+def level(share: float) -> str:
+    """Return a level of a test as text, with all of its digits that matter: `0.8 %`."""
+    return f"{100 * share:.3g}\u202f%"
+
+
 def metric_name(metric: str) -> str:
     """Return a metric's name in running text."""
     return metric.replace("_", " ")

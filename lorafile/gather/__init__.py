@@ -9,7 +9,7 @@ from lorafile.gather.beside import answer_rows, beside_figures
 from lorafile.gather.configurations import configuration_row
 from lorafile.gather.details import StoredSamples, run_details
 from lorafile.gather.environments import Environments
-from lorafile.gather.looks import looks, under_way
+from lorafile.gather.looks import dates, looks, under_way
 from lorafile.gather.outcomes import StoredOutcomes
 from lorafile.gather.repeats import repeat_rows
 from lorafile.gather.runs import curve_rows, held_up, run_row
@@ -45,6 +45,7 @@ def gather(plan: Plan, state: State) -> Results:
             run |= beside_figures(graph, c.name, replicate, plan.results)
             runs.append(run | held_up(run, graph, history) | standing(run, here))
             curves += curve_rows(c, replicate, history, state) or unfinished_curve(c, replicate, here)
+    looked = looks(spec, runs)
     named = _metrics(graph)
     hidden = _private(graph)
     card = cards(graph, plan.results, state)
@@ -87,7 +88,8 @@ def gather(plan: Plan, state: State) -> Results:
         refusals=StoredRefusals(graph, plan.results, state),
         verdict=spec.tables.verdict,
         declared=tuple(spec.tables.analysis),
-        looks=looks(spec, runs),
+        looks=looked,
+        look_dates=dates(looked, runs, plan.results),
         claims=tuple(spec.tables.claim),
         recorded=read_claims(claims_file(spec.file)) if spec.tables.claim else {},
         published=tuple(spec.tables.reference),

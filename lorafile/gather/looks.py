@@ -4,6 +4,7 @@ from typing import Any
 
 from lorafile.specs import Spec
 from lorafile.specs.stages import staged
+from lorafile.state import Attempt
 
 _ENDED = ("done", "diverged", "out-of-memory")  # a result; a run that failed is to be tried again
 
@@ -17,6 +18,17 @@ def looks(spec: Spec, runs: list[dict[str, Any]]) -> tuple[tuple[int, ...], ...]
             break
         found.append(tuple(stage.seeds))
     return tuple(found)
+
+
+def dates(
+    found: tuple[tuple[int, ...], ...], runs: list[dict[str, Any]], results: dict[str, Attempt]
+) -> tuple[str, ...]:
+    """Return when the last run of each look was begun, as `2026-11-21`."""
+    begun = {seed: [""] for seeds in found for seed in seeds}
+    for run in runs:
+        if run["seed"] in begun and run["key"] in results:
+            begun[run["seed"]].append(results[run["key"]].started[:10])
+    return tuple(max(day for seed in seeds for day in begun[seed]) for seeds in found)
 
 
 def under_way(spec: Spec, runs: list[dict[str, Any]]) -> list[str]:

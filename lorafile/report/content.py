@@ -9,6 +9,7 @@ from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.select import cells
 from lorafile.analysis.text import amount, kind_of, listing, metric_name, missing, number, plural, setting
 from lorafile.analysis.wording import direction, on
+from lorafile.report import looks
 from lorafile.results import unit_of
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def facts(results: "Results") -> list[Fact]:
     found = [Fact(f"model {key}", value(key, item)) for key, item in results.model.items() if not missing(item)]
     found += [Fact(f"data {key}", value(key, item)) for key, item in results.data.items() if not missing(item)]
     found.append(Fact("seeds", listing([str(seed) for seed in results.seeds], 20) or "none"))
+    found += [Fact(name, told) for name, told in looks.lines(results)]
     for metric in results.metrics:
         primary = "primary; " if metric == results.primary else ""
         unit = unit_of(metric)

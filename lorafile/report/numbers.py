@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lorafile.analysis.text import missing
+from lorafile.report.looks import looks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,7 @@ def as_json(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spe
         "primary": results.primary,
         "metrics": list(results.metrics),
         "seeds": [int(seed) for seed in results.seeds],
+        "looks": looks(results),
         "warnings": [str(warning) for warning in results.warnings],
         "model": plain(results.model),
         "data": plain(results.data),
