@@ -10,7 +10,7 @@ from math import inf, isinf, isnan, nan
 import numpy as np
 from scipy import special
 
-from lorafile.statistics.crossed import Estimate, satterthwaite
+from lorafile.statistics.crossed import Estimate, degrees
 from lorafile.statistics.probabilities import t_cdf, t_quantile
 
 POWER = 0.8
@@ -52,10 +52,9 @@ def foreseen(estimate: Estimate, seeds: tuple[int, ...], examples: int, others: 
     if estimate.pooled and sides:
         parts = [(runs, estimate.runs_df + sum(seeds[at] - estimate.seeds[at] for at in sides) + others)]
     held = estimate.examples * estimate.n / examples
-    if held > 0:
-        parts.append((held + sum(square for square, _ in remainders), examples - 1.0))
-        parts += [(square, df) for square, df in remainders if df]
-    return (runs + held) ** 0.5, satterthwaite(parts, runs + held)
+    pieces = [(held + sum(square for square, _ in remainders), examples - 1.0)] if held > 0 else []
+    pieces += [(square, df) for square, df in remainders if df and held > 0]
+    return (runs + held) ** 0.5, degrees(parts, pieces, held)
 
 
 def power_of_difference(error: float, df: float, difference: float, alpha: float) -> float:
