@@ -35,6 +35,9 @@ class Progress(Protocol):
     def stopping(self, times: int) -> None:
         """The user asked for an end: once, or more urgently."""
 
+    def planned(self, plan: Plan) -> None:
+        """What is tuned was chosen, or needs more candidates: this is the work that follows."""
+
 
 @dataclass
 class Applied:
@@ -43,6 +46,12 @@ class Applied:
     attempts: list[Attempt] = field(default_factory=list)
     interrupted: bool = False
     seconds: float = 0.0
+
+    def add(self, other: "Applied") -> None:
+        """Take in what a later stage has done."""
+        self.attempts += other.attempts
+        self.interrupted = other.interrupted
+        self.seconds += other.seconds
 
     def with_outcome(self, outcome: str) -> list[Attempt]:
         """Return the attempts that ended so."""

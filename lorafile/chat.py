@@ -20,6 +20,7 @@ from lorafile.specs.evaluate_settings import decoding
 from lorafile.specs.problems import near
 from lorafile.state import State
 from lorafile.study import Study
+from lorafile.tuning import check_chosen
 
 if TYPE_CHECKING:
     from lorafile.engine.chat import Talk
@@ -77,6 +78,7 @@ def _addressed(plan: Plan, run: str) -> GraphNode | None:
 
 def _trained(plan: Plan, configuration: Configuration, seed: int | None) -> GraphNode:
     """Return the training of a seed, or the first that has finished."""
+    check_chosen(plan, configuration.name)
     replicates = plan.graph.replicates[configuration.name]
     if seed is not None and seed not in [replicate.seed for replicate in replicates]:
         listed = ", ".join(str(replicate.seed) for replicate in replicates)
@@ -91,7 +93,7 @@ def _partner(study: Study, plan: Plan, node: GraphNode) -> Partner:
 
     :raises LoraError: when the node has not finished well
     """
-    configuration = next(c for c in study.spec.configurations if c.name == node.configuration)
+    configuration = plan.graph.spec.named[node.configuration]
     _refuse_head(configuration)
     state = State.read(study.state)
     name = node.address.rpartition(":")[0]

@@ -125,6 +125,7 @@ def _configuration(study: Study, checkpoint: Checkpoint) -> Configuration:
         adapter=None,
         train=None,
         shots=0,
+        tuned=None,
     )
 
 

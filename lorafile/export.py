@@ -22,6 +22,7 @@ from lorafile.serving import vllm_command, vllm_problems
 from lorafile.specs import Configuration
 from lorafile.state import Attempt, State
 from lorafile.study import Study
+from lorafile.tuning import check_chosen
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _NOT_OF_A_MODEL = ("curve.jsonl.gz", "traceback.txt")
@@ -121,6 +122,7 @@ def choose(plan: Plan, name: str, seed: int | None) -> Chosen:
     """
     found = [chosen for chosen in _exportable(plan) if _means(chosen, name)]
     if not found:
+        check_chosen(plan, name)
         trained = [c.name for c in plan.graph.spec.configurations if c.method != "none"]
         if any(c.name == name for c in plan.graph.spec.configurations):
             raise LoraError(f"{name} is the untuned model: it has nothing of its own to export.")

@@ -87,7 +87,7 @@ def _small(node: GraphNode, graph: Graph) -> float:
     """Return the seconds of what needs no model; cutting an adapter is two QR and an SVD of each pair of factors."""
     if node.kind != "truncate":
         return 0.1
-    configuration = next(c for c in graph.spec.configurations if c.name == node.configuration)
+    configuration = graph.spec.named[node.configuration]
     adapter, lock = graph.sections[node.configuration]["adapter"], graph.lock.models[identity(configuration.model)]
     return 0.1 + 8 * largest_rank(adapter) * adapter_parameters(adapter, lock) / _CPU_FLOPS
 
@@ -122,7 +122,7 @@ class Shape:
         """Return the shape of a node's work; None for what needs no model."""
         if node.kind not in ("train", "predict", "profile", "inspect", "merge"):
             return None
-        configuration = next(c for c in graph.spec.configurations if c.name == node.configuration)
+        configuration = graph.spec.named[node.configuration]
         lock = graph.lock.models[identity(configuration.model)]
         prepare = node.inputs.get("train") or node.inputs.get("data") or ""
         figures = results[prepare].figures if prepare in results else {}

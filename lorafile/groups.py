@@ -53,7 +53,6 @@ class Places:
 
     def __post_init__(self) -> None:
         self._models: dict[tuple[str, str | None], Path] = {}
-        self._configurations = {configuration.name: configuration for configuration in self.graph.spec.configurations}
 
     def _model(self, path: str, revision: str | None) -> Path:
         """Return a model's directory; a hub is asked once, not for every node."""
@@ -77,7 +76,7 @@ class Places:
         return found
 
     def _request(self, node: GraphNode, results: dict[str, Attempt], here: set[str]) -> Request:
-        configuration = self._configurations[node.configuration]
+        configuration = self.graph.spec.named[node.configuration]
         inputs = {role: self.files(results[key]) for role, key in node.inputs.items() if key not in here}
         if "checkpoint" in node.settings:
             inputs["adapter"] = self.graph.checkpoints[node.settings["checkpoint"]["digest"]]

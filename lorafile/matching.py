@@ -42,7 +42,7 @@ def choose(run: ForeignRun, graph: Graph, named: str | None) -> Match:
 
     :raises LoraError: when there is none, more than one, or the named one has another adapter
     """
-    trained = [c for c in graph.spec.configurations if c.train is not None]
+    trained = _trained(graph)
     source = run.checkpoint.directory
     if named is not None:
         one = next((c for c in trained if named in (c.name, *c.aliases)), None)
@@ -91,6 +91,15 @@ def choose_seed(run: ForeignRun, seeds: list[int], given: int | None) -> tuple[i
         return int(seed), ""
     why = "does not say its seed" if seed is None else f"has seed {seed}, which the study has not"
     raise LoraError(f"{run.checkpoint.directory} {why}. Say under which one of {listed} it stands with --seed.")
+
+
+def _trained(graph: Graph) -> list[Configuration]:
+    """Return what a study trains: configurations, and candidates of tuned ones; of two of one key the first."""
+    names = [c.name for c in graph.spec.configurations if c.train is not None and not c.open]
+    found: dict[str | None, Configuration] = {}
+    for name in (*names, *graph.spec.owners):
+        found.setdefault(graph.replicates[name][0].train, graph.spec.named[name])
+    return list(found.values())
 
 
 def compare(run: ForeignRun, configuration: Configuration, graph: Graph) -> Match:

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorafile.differences import apart, describe, drift, flat
 from lorafile.engine.environment import device_class, environment
 from lorafile.engine.running import Unfinished, unfinished
 from lorafile.graph import Graph, GraphNode
 from lorafile.state import Attempt, Node, State
+
+if TYPE_CHECKING:
+    from lorafile.tuning import Standing
 
 
 class Action(StrEnum):
@@ -52,6 +55,7 @@ class Plan:
     device: str = "cpu"
     workers: int = 1
     unfinished: dict[str, Unfinished] = field(default_factory=dict)  # key -> how far a run came that is to go on
+    tuning: "list[Standing]" = field(default_factory=list)  # of every configuration that is tuned
 
     def summary(self) -> dict[str, int]:
         """Return how many nodes each action has."""
@@ -231,10 +235,14 @@ class _Maker:
 def _undeclared(graph: Graph, state: State) -> list[Change]:
     reason = "this study declared it once, and no longer does; its result is kept"
     addresses = {node.address for node in graph.nodes.values()}
+    # What follows a choice is declared, whichever candidate it will be of.
+    later = tuple(f"{c.name}{mark}" for c in graph.spec.configurations if c.open for mark in ("/seed=", ":"))
     gone = [
         (address, key, kind)
         for address, (key, kind) in state.declared(graph.spec.name).items()
-        if key not in graph.nodes and address not in addresses  # neither renamed nor changed: gone
+        if key not in graph.nodes
+        and address not in addresses  # neither renamed nor changed: gone
+        and not address.startswith(later)
     ]
     return [Change(address, key, kind, Action.UNDECLARED, reason) for address, key, kind in gone]
 

@@ -9,6 +9,7 @@ from lorafile.graph import GraphNode
 from lorafile.plan import Plan
 from lorafile.state import Attempt
 from lorafile.views import duration
+from lorafile.views_tuning import stage_lines
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -43,6 +44,12 @@ class Lines:
     def stopping(self, times: int) -> None:
         """Say what will happen."""
         self.out.print(_STOPS.get(times, "Breaking off."))
+
+    def planned(self, plan: Plan) -> None:
+        """Say what was chosen, and how much follows."""
+        self.total += len(plan.work)
+        for line in stage_lines(plan):
+            self.out.print(escape(line))
 
 
 class Bars:
@@ -103,6 +110,16 @@ class Bars:
     def stopping(self, times: int) -> None:
         """Say what will happen."""
         self.bars.console.print(_STOPS.get(times, "Breaking off."))
+
+    def planned(self, plan: Plan) -> None:
+        """Say what was chosen, and lengthen the plan's bar."""
+        more = {change.key: (change.forecast or {}).get("seconds", 0.1) for change in plan.work}
+        self.seconds |= more
+        self.count += len(more)
+        total = (self.bars.tasks[0].total or 0.0) + sum(more.values())
+        self.bars.update(self.all, total=total, description=f"{self.count} nodes")
+        for line in stage_lines(plan):
+            self.bars.console.print(escape(line))
 
 
 _STOPS = {

@@ -12,6 +12,8 @@ from lorafile.specs.analysis_settings import AnalysisTable, ClaimTable, Publishe
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lorafile.tuning import Standing
+
 RunKey = tuple[str, int | None]  # configuration, seed
 OutcomeKey = tuple[str, int | None, str]  # configuration, seed, split
 
@@ -76,8 +78,9 @@ class Results:
     :ivar configurations: one row each, in the spec's order: `configuration` (its name), `sweep`, `aliases` (list of
         text), `method`, `trained` (bool), `replicates` (how many the spec wants), `done` (how many have figures),
         `outcomes` (text, for example `done 3` or `done 2, diverged 1`), `rank` and `alpha` (where a sweep
-        solves for them), then each varied setting of the study by its
-        dotted name (`lora.r`, `quantization`, …; None where it does not apply)
+        solves for them), `tuned` (list of the settings whose value here was chosen on validation, or is not chosen
+        yet), then each varied setting of the study by its dotted name (`lora.r`, `quantization`, …; None where it does
+        not apply)
     :ivar runs: one row for each configuration and seed: `configuration`, `sweep`, `seed` (None for the untuned row),
         `outcome` (done, diverged, out-of-memory, failed, interrupted, running, missing), `message`, `key`,
         `environment` (where it was trained: an index into `environments`; None where it was not), `predicted_in`,
@@ -115,6 +118,11 @@ class Results:
         (`same_weights`) and predictions (`same_predictions`) are the first time's byte for byte (missing: not known)
     :ivar refusals: (server, configuration) -> why `vllm` or `tgi` would not take it as it is, beside the base; nothing
         where it would; read on demand
+    :ivar candidates: one row for each candidate of a tuned configuration and seed: `configuration`, `candidate` (its
+        name), `values` (setting -> value) and each of these settings by its dotted name, `seed`, `outcome`, `message`,
+        `key`, `chosen` (bool; None before the choice), `added` (bool: beyond what the spec lists),
+        `validation.<metric>`
+    :ivar tuning: how the choice of each tuned configuration stands: lorafile/tuning.py
     :ivar looks: the seeds of each look at the study: of its first one, then of each stage that has ended
     :ivar look_dates: when the last run of each look was begun (`2026-11-21`), empty where none was
     :ivar declared: the `[[analysis]]` tables, which name the study's family of comparisons
@@ -161,6 +169,8 @@ class Results:
     published: tuple[PublishedTable, ...] = ()
     folder: Path = Path()
     topics: tuple[str, ...] = ()
+    candidates: "pd.DataFrame" = field(default_factory=_nothing)
+    tuning: "tuple[Standing, ...]" = ()
 
     def better_is_more(self, metric: str) -> bool:
         """Return whether more of a metric is better."""

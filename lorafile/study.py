@@ -17,11 +17,11 @@ from lorafile.fetch import Fetched, fetch
 from lorafile.forecast import forecasts
 from lorafile.gather import gather
 from lorafile.lockfile import Lock, lock_file, read_lock, resolve
-from lorafile.nodes import build
 from lorafile.plan import Plan, make_plan, with_forecasts
 from lorafile.results import Results
 from lorafile.scoring import check_libraries
 from lorafile.state import Attempt, State
+from lorafile.tuned_plan import following, staged_plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ class Study:
         """
         lock, changed = resolve(self.spec, read_lock(self.spec))
         state = State.read(self.state)
-        plan = make_plan(build(self.spec, lock), state, changed)
+        plan = staged_plan(self.spec, lock, state, changed)
         plan.workers = default_workers(self.spec, lock)
         return with_forecasts(plan, forecasts(plan, state, gpu))
 
@@ -83,9 +83,10 @@ class Study:
     ) -> Applied:
         """Do what is missing and return what was done.
 
-        :param plan: an approved plan; only its nodes are done, and those that finished meanwhile are not done again
+        :param plan: an approved plan; only its nodes are done, and what follows from the choices that it waits for;
+            what finished meanwhile is not done again
         """
-        applier: Applier
+        done = Applied()
         with State.write(self.state, lock_timeout) as state:
             approved = plan or self.plan()
             check_libraries(approved)
@@ -93,9 +94,18 @@ class Study:
             plan = self._still_missing(approved, state)
             staging = self.state / "staging"
             shutil.rmtree(staging, ignore_errors=True)  # what a killed apply left; we hold the lock
-            applier = Applier(plan, state, self.executor(plan, workers), watchers or [])
-            with stop_on_interrupt(applier):
-                return applier.run()
+            stages = [plan]
+            while not done.interrupted:
+                applier = Applier(stages[-1], state, self.executor(stages[-1], workers), watchers or [])
+                with stop_on_interrupt(applier):
+                    done.add(applier.run())
+                next_stage = None if done.interrupted else following(self.spec, stages, state)
+                if next_stage is None:
+                    break
+                stages.append(with_forecasts(next_stage, forecasts(next_stage, state)))
+                for watcher in watchers or []:
+                    watcher.planned(stages[-1])
+            return done
 
     def _check_unchanged(self, approved: Plan) -> None:
         """Pin what is new in the lock, and refuse a plan whose model or data are no longer what they were."""
@@ -167,6 +177,7 @@ class Study:
     def _still_missing(self, approved: Plan, state: State) -> Plan:
         """Return the plan as it is under the lock, without what somebody else finished since it was approved."""
         now = make_plan(approved.graph, state, approved.warnings)
+        now.tuning = approved.tuning
         wanted = {change.key for change in approved.work}
         now.changes = [change for change in now.changes if change.key in wanted or change not in now.work]
         return now

@@ -11,6 +11,7 @@ from rich.table import Table
 from lorafile.lockfile import identity
 from lorafile.parameters import adapter_parameters
 from lorafile.plan import Action, Change, Plan
+from lorafile.views_tuning import edge_lines, open_lines, tuning_json
 
 if TYPE_CHECKING:
     from lorafile.apply import Applied
@@ -59,11 +60,15 @@ def show_plan(
         f"Study [bold]{escape(plan.study)}[/]: {len(plan.graph.spec.configurations)} configurations, {seeds(plan)}"
     )
     _show_work(plan, out, full)
+    for line in open_lines(plan):
+        out.print(f"  [cyan]?[/] {escape(line)}")
     if plan.work:
         out.print(_needs(plan, full))
         for names, word in _words(plan).items():
             out.print(f"[dim]{escape(word)} here: {escape(', '.join(names))}[/]")
     _show_rest(plan, out, full)
+    for line in edge_lines(plan.tuning):
+        out.print(f"[yellow]{escape(line)}[/]")
     summary = plan.summary()
     told = ", ".join(
         f"{number} to {name}" if name in ("run", "retry", "reuse") else f"{number} {name}"
@@ -92,7 +97,8 @@ def _duration_of(plan: Plan, device: str) -> str:
     sources = [forecast["source"] for change, forecast in known if change.kind != "score"]
     with_workers = f", about {duration(clock)} with {plan.workers} workers" if plan.workers > 1 else ""
     source = (sources or ["analytic"])[-1]
-    return f"Forecast: {duration(total)} of work on {device or plan.device}{with_workers} ({source})."
+    later = "; what follows the choices comes on top" if any(one.later for one in plan.tuning) else ""
+    return f"Forecast: {duration(total)} of work on {device or plan.device}{with_workers} ({source}){later}."
 
 
 def seeds(plan: Plan) -> str:
@@ -115,14 +121,18 @@ def _show_work(plan: Plan, out: Console, full: bool) -> None:
             out.print(_line(change))
         return
     by_name: dict[str, list[Change]] = {}
+    owners = plan.graph.spec.owners
     for change in plan.work:
-        by_name.setdefault(change.configuration if change.kind != "prepare" else change.address, []).append(change)
+        name = owners.get(change.configuration, change.configuration)
+        by_name.setdefault(name if change.kind != "prepare" else change.address, []).append(change)
     for number, (name, changes) in enumerate(by_name.items()):
         if number == _MOST and len(by_name) > _MOST + 1:
             out.print(f"  … and {len(by_name) - _MOST} more configurations with work (--full shows every node)")
             break
         counts = {kind: sum(change.kind == kind for change in changes) for kind in _KINDS}
         work = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        tried = len({change.configuration for change in changes if change.configuration in owners})
+        work = f"{tried} candidate{'s' if tried > 1 else ''}: {work}" if tried else work
         lead = next((change for change in changes if change.kind == "train"), changes[0])
         mark = f"[{_COLOURS[lead.action]}]{SYMBOLS[lead.action]}[/]"
         out.print(f"  {mark} {escape(name)}  ({work})  [dim]{escape(lead.reason)}[/]")
@@ -152,7 +162,10 @@ def _needs(plan: Plan, full: bool) -> Table:
     titles = ("configuration", "adapter", "on", "parameters", "quantization", "rate", "peak memory", "fits")
     for title in (*titles, "time for a seed"):
         table.add_column(title, overflow="fold")
-    named = dict.fromkeys(change.configuration for change in plan.work if change.kind != "prepare")
+    owners = plan.graph.spec.owners
+    named = dict.fromkeys(
+        owners.get(change.configuration, change.configuration) for change in plan.work if change.kind != "prepare"
+    )
     for number, name in enumerate(named):
         if number == _MOST and len(named) > _MOST + 1 and not full:
             table.add_row("…")
@@ -166,9 +179,8 @@ def _need(plan: Plan, name: str) -> list[str]:
 
     sections = plan.graph.sections[name]
     adapter = sections["adapter"]
-    mine = [
-        change for change in plan.work if change.configuration == name and change.kind != "prepare" and change.forecast
-    ]
+    names = {name, *(candidate for candidate, owner in plan.graph.spec.owners.items() if owner == name)}
+    mine = [c for c in plan.work if c.configuration in names and c.kind != "prepare" and c.forecast]
     peaks = [
         change.forecast["peak_memory_bytes"]
         for change in mine
@@ -184,16 +196,25 @@ def _need(plan: Plan, name: str) -> list[str]:
         _targets(plan, name),
         _parameters(plan, name),
         quantization_name(sections["quantization"]),
-        f"{sections['training']['learning_rate']:g}" if "training" in sections else "",
+        _rate(plan, name),
         size(max(peaks)) if peaks else "",
         "" if not fits else "yes" if all(fits) else "NO",
         duration(for_a_seed) if for_a_seed else "",
     ]
 
 
+def _rate(plan: Plan, name: str) -> str:
+    """Return a configuration's learning rate; where it is not chosen yet, the lowest and highest that are tried."""
+    configuration, sections = plan.graph.spec.named[name], plan.graph.sections[name]
+    tried = configuration.tuned.tried("train.learning_rate") if configuration.tuned and configuration.open else ()
+    if tried:
+        return f"{min(tried):g} to {max(tried):g}"
+    return f"{sections['training']['learning_rate']:g}" if "training" in sections else ""
+
+
 def _parameters(plan: Plan, name: str) -> str:
     """Return how many parameters a configuration trains."""
-    configuration = next(c for c in plan.graph.spec.configurations if c.name == name)
+    configuration = plan.graph.spec.named[name]
     lock = plan.graph.lock.models[identity(configuration.model)]
     count = adapter_parameters(plan.graph.sections[name]["adapter"], lock)
     return f"{count:,}" if count else ""
@@ -253,6 +274,7 @@ def plan_json(plan: Plan, stage: "Resolution | None" = None) -> str:
         "summary": plan.summary(),
         "warnings": plan.warnings,
         "changes": changes,
+        "tuning": tuning_json(plan),
     }
     if stage is not None:
         from lorafile.views_resolve import resolution_json

@@ -34,7 +34,7 @@ def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None
     lists = flatten({key: value for key, value in block.items() if key not in OWN})
     for setting, values in lists.items():
         path = (*where, *setting.split("."))
-        wrong = _not_a_factor(setting)
+        wrong = not_a_factor(setting)
         if wrong:
             problems.add(path, wrong)
         elif not isinstance(values, list):
@@ -44,7 +44,7 @@ def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None
             problems.add(path, "has no candidates")
         else:
             for number, value in enumerate(values):
-                _check_value(setting, value, (*path, number), problems)
+                check_value(setting, value, (*path, number), problems)
     zipped = _check_zip(block, lists, where, problems)
     _check_match(block, lists, where, problems)
     _check_points(block, where, problems)
@@ -104,14 +104,14 @@ def _check_point(row: dict[str, Any], kind: str, path: Path, problems: Problems)
         problems.add((*path, "name"), f"should be {PATTERNS[NAME]}, not {show(row['name'])}")
     for setting, value in flatten({key: value for key, value in row.items() if not (named and key == "name")}).items():
         inner = (*path, *setting.split("."))
-        wrong = _not_a_factor(setting)
+        wrong = not_a_factor(setting)
         if wrong:
             problems.add(inner, wrong)
         else:
-            _check_value(setting, value, inner, problems)
+            check_value(setting, value, inner, problems)
 
 
-def _not_a_factor(setting: str) -> str:
+def not_a_factor(setting: str) -> str:
     """Return why a dotted setting cannot vary, or nothing."""
     names = tuple(setting.split("."))
     known = homes(("lora", "train", "model", "data", "full", *METHODS))
@@ -139,7 +139,7 @@ def _not_a_factor(setting: str) -> str:
     return f"cannot be swept{close or '; a sweep varies ' + ', '.join(FACTOR_SECTIONS)}"
 
 
-def _check_value(setting: str, value: Any, path: Path, problems: Problems) -> None:
+def check_value(setting: str, value: Any, path: Path, problems: Problems) -> None:
     """Check one candidate of one setting against the table that the setting belongs to."""
     section, *rest = setting.split(".")
     table: Any = value

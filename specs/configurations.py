@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorafile.specs.data_settings import DataTable
 from lorafile.specs.lora_settings import INNER, inner_settings
@@ -13,6 +13,9 @@ from lorafile.specs.quantizations import quantization_settings
 from lorafile.specs.settings import ModelTable, SpecTables
 from lorafile.specs.train_settings import EXECUTION, FullTable, TrainTable
 from lorafile.specs.values import Settings
+
+if TYPE_CHECKING:
+    from lorafile.specs.tuned import Tuned
 
 _CONFIGURED = ("study", "model", "data", "method", *METHODS, "full", "none", "quantization", "train")
 _PATTERNS = tuple(f"{method}.{name}" for method in METHODS for name in ("rank_pattern", "alpha_pattern"))
@@ -40,13 +43,20 @@ class Configuration:
     shots: int = 0  # solved examples in an untuned model's prompts
     alpha_of_rank: float | None = None  # alpha over rank, where the spec writes it as "2r"
     matched: "Configuration | None" = field(default=None, repr=False)  # its rank follows this one's parameters
+    tuned: "Tuned | None" = field(default=None, repr=False)  # its candidates, of which one is chosen on validation
 
     def identity(self) -> str:
         """Return equal text for configurations whose settings are equal, whatever their names."""
         settings = [self.method, self.model.model_dump(), self.data.model_dump(), self.quantization, self.adapter]
         train = self.train and self.train.model_dump(exclude=set(EXECUTION))
         match = self.matched and [self.matched.identity(), self.alpha_of_rank]
-        return json.dumps([*settings, train, self.shots, match], sort_keys=True)
+        tuned = [[candidate.identity() for candidate in self.tuned.candidates]] if self.tuned else []
+        return json.dumps([*settings, train, self.shots, match, *tuned], sort_keys=True)
+
+    @property
+    def open(self) -> bool:
+        """Whether it is tuned, and its candidate not chosen yet."""
+        return self.tuned is not None and not self.tuned.chosen
 
 
 def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) -> Configuration:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,19 @@ from pydantic import ValidationError
 
 from lorafile.errors import Problem, SpecError
 from lorafile.specs.answer_checks import check_answers
-from lorafile.specs.checks import FACTOR_SECTIONS, REQUIRED, check_blocks
-from lorafile.specs.combinations import contradiction, study_contradiction
-from lorafile.specs.configurations import Configuration, flatten, point_name, points, resolve, unite
+from lorafile.specs.checks import REQUIRED, check_blocks
+from lorafile.specs.configurations import Configuration
 from lorafile.specs.consistency import check_tables
 from lorafile.specs.data_settings import DataTable
+from lorafile.specs.declared import declared
 from lorafile.specs.evaluate_settings import label
 from lorafile.specs.metric_checks import with_default_metrics
 from lorafile.specs.positions import Path as Place
 from lorafile.specs.positions import Position, positions
 from lorafile.specs.problems import Problems
-from lorafile.specs.settings import SpecTables, SweepTable
+from lorafile.specs.settings import SpecTables
 from lorafile.specs.stages import check_stages
+from lorafile.specs.tuning import take_tunes
 
 _SYNTAX = {
     "Cannot overwrite a value": "sets something here a second time; TOML allows each key once",
@@ -49,6 +51,23 @@ class Spec:
         problems = Problems(str(self.file), self.known)
         problems.add(path, message)
         return SpecError(problems.list())
+
+    @cached_property
+    def named(self) -> dict[str, Configuration]:
+        """Every configuration, and every candidate of a tuned one, by name."""
+        tried = [one for c in self.configurations if c.tuned for one in c.tuned.candidates]
+        return {one.name: one for one in (*tried, *self.configurations)}
+
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """Return candidate -> the tuned configuration that it is one of, for those that are nothing else."""
+        names = {configuration.name for configuration in self.configurations}
+        pairs = [(one.name, c.name) for c in self.configurations if c.tuned for one in c.tuned.candidates]
+        return {name: owner for name, owner in pairs if name not in names}
+
+    def with_configurations(self, configurations: tuple[Configuration, ...]) -> "Spec":
+        """Return the spec with its tuned configurations settled, or with more candidates."""
+        return replace(self, configurations=configurations)
 
     @property
     def reference(self) -> DataTable | None:
@@ -78,9 +97,9 @@ def parse(text: str, file: Path) -> Spec:
     """Return the spec of a TOML text; `file` is where its messages and its relative paths point."""
     problems = Problems(str(file))
     try:
-        raw = _document(text.removeprefix("\ufeff"), problems)
+        raw, tunes = take_tunes(_document(text.removeprefix("\ufeff"), problems), problems)
         tables = _tables(raw, problems)
-        configurations = _configurations(raw, tables, problems)
+        configurations = declared(raw, tables, tunes, problems)
         if not problems.found:
             check_stages(tables, configurations, problems)
             check_answers(tables, configurations, file, problems)
@@ -156,18 +175,6 @@ def _without(tables: dict[str, Any], names: list[Any]) -> dict[str, Any]:
     return {key: value for key, value in tables.items() if key != head}
 
 
-def block_lists(block: SweepTable) -> dict[str, Any]:
-    """Return what a sweep varies: dotted setting -> its list of candidates."""
-    return flatten(block.model_extra or {})
-
-
-def block_name(block: SweepTable) -> str:
-    """Return a sweep's name; without one of its own it is called after what it varies."""
-    if block.name:
-        return block.name
-    return "-".join(setting.rsplit(".", 1)[-1] for setting in block_lists(block)) or "configurations"
-
-
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
@@ -180,93 +187,3 @@ def _read(file: Path) -> str:
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
     raise SpecError([Problem(str(file), 1, 1, "", message)])
-
-
-def _configurations(raw: dict[str, Any], tables: SpecTables, problems: Problems) -> list[Configuration]:
-    found: list[Configuration] = []
-    places: dict[str, Place] = {}
-    written = flatten(tables.model_dump(include=set(FACTOR_SECTIONS)))
-    for index, block in enumerate(tables.sweep):
-        sweep = block_name(block)
-        exclusions = [flatten(exclusion) for exclusion in block.exclude]
-        members: list[Configuration] = []
-        for varied, own_name, where in _block_points(block, index):
-            if any(_matches({**written, **varied}, exclusion) for exclusion in exclusions):
-                continue
-            name = f"{sweep}/{own_name or point_name(varied) or tables.method}"
-            places.setdefault(name, where)
-            configuration = _resolved(name, sweep, raw, varied, (problems, where))
-            members += [configuration] if configuration else []
-        if block.match == "parameters" and not problems.found:
-            members = _matched(members, ("sweep", index), problems)
-        found += members
-    if not tables.sweep:
-        found.append(_only(raw, tables, problems))
-    elif not found and not problems.found:
-        problems.add(("sweep",), "no configuration is left; `exclude` takes every point out")
-    united = unite(found)
-    _check_names(united, places, problems)
-    return united
-
-
-def _resolved(
-    name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any], told: tuple[Problems, Place]
-) -> Configuration | None:
-    """Return one configuration, or note why the settings of this point do not go together."""
-    problems, where = told
-    try:
-        configuration = resolve(name, sweep, raw, varied)
-    except ValidationError as error:
-        row = error.errors()[0]
-        setting = ".".join(str(part) for part in row["loc"])
-        problems.add(where, f"{name}: {setting}: {'is required' if row['type'] == 'missing' else row['msg']}")
-        return None
-    found = contradiction(configuration)
-    if found is not None:
-        hint = 'leave the point out, as with exclude = [{ method = "full", quantization = "nf4" }]'
-        problems.add(where, f"{name}: {found[1]}; {hint}")
-    return configuration
-
-
-def _only(raw: dict[str, Any], tables: SpecTables, problems: Problems) -> Configuration:
-    """Return the configuration of a study without sweeps, or note where its settings contradict each other."""
-    configuration = resolve(tables.method, tables.method, raw, {})
-    found = study_contradiction(configuration, tables.train.loraplus_lr_ratio)
-    if found is not None:
-        problems.add(*found)
-    return configuration
-
-
-def _matched(found: list[Configuration], where: Place, problems: Problems) -> list[Configuration]:
-    """Return a sweep's configurations, every LoRA placement after the first tied to the first one's parameters."""
-    first = next((configuration for configuration in found if configuration.method == "lora"), None)
-    if first is None:
-        problems.add((*where, "match"), '"parameters" needs a LoRA configuration in this sweep')
-        return found
-    others = (configuration.method == "lora" and configuration is not first for configuration in found)
-    return [replace(c, matched=first) if other else c for c, other in zip(found, others, strict=True)]
-
-
-def _block_points(block: SweepTable, index: int) -> list[tuple[dict[str, Any], str | None, Place]]:
-    lists = block_lists(block)
-    rows: list[tuple[dict[str, Any], str | None, Place]] = []
-    if lists:
-        rows += [(point, None, ("sweep", index)) for point in points(lists, block.zip)]
-    for number, table in enumerate(block.configurations):
-        settings = {key: value for key, value in table.items() if key != "name"}
-        rows.append((flatten(settings), table.get("name"), ("sweep", index, "configurations", number)))
-    return rows
-
-
-def _matches(settings: dict[str, Any], exclusion: dict[str, Any]) -> bool:
-    """Return whether a point has every value of an exclusion, varied, written in the spec, or by default."""
-    return all(key in settings and settings[key] == value for key, value in exclusion.items())
-
-
-def _check_names(configurations: list[Configuration], places: dict[str, Place], problems: Problems) -> None:
-    seen: dict[str, Configuration] = {}
-    for configuration in configurations:
-        for name in (configuration.name, *configuration.aliases):
-            if seen.setdefault(name, configuration) is not configuration:
-                message = f'two different configurations are called "{name}"; give one of them another name'
-                problems.add(places.get(name, ("sweep",)), message)

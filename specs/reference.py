@@ -78,6 +78,34 @@ match = "parameters"
 lora.target_modules = ["all-linear", "attention", "mlp"]
 ```
 
+## Tuning
+
+A setting of `[train]`, `[full]` or a method's table may have candidates instead of a value. Each configuration is then
+compared at its own best one:
+
+```toml
+[train]
+learning_rate = { tune = [1e-4, 3e-4, 1e-3], extend = true }
+
+[[sweep]]
+name = "rank"
+lora.r = [4, 16, 64]
+```
+
+One value is chosen for each configuration: the one with the best mean of the primary metric on validation, over all
+seeds. Every candidate runs under every seed; a candidate that lost a run, because it diverged or did not fit into
+memory, loses to any whose runs all finished. Only the chosen one is predicted on test, profiled, inspected and merged.
+Several settings that are tuned multiply. A best value at an end of what was tried is not bracketed: the plan names the
+next value, by the last ratio at that end, and `extend = true` lets it add that value for all configurations that share
+the candidates, until the best lies inside, or at most four values at each end.
+
+Candidates in a sweep, `train.learning_rate = { tune = [...] }` beside its lists or in one of its `configurations`, hold
+for its points. A value in a sweep wins over candidates in the study's tables. Candidates in `[train]` do not replace
+what `[full]` has of its own, its `learning_rate` above all, just as a number there does not: tune full fine-tuning
+under `[full]`. The untuned row has nothing to tune, and a setting that changes nothing for a method is not tuned there.
+
+## Methods
+
 Every method of PEFT that a study may name has a table of its own name, with the settings of PEFT's config class:
 `method = "ia3"` reads `[ia3]`. What a method has of `[train]` of its own stands in its table, too: `[full]` replaces
 settings of `[train]` where `method = "full"`. A sweep wins over both. The untuned row, `method = "none"`, is not
@@ -105,7 +133,7 @@ _WORDS = {"boolean": "true or false", "string": "text", "null": "", "object": "t
 
 def reference() -> str:
     """Return the spec reference as Markdown."""
-    schema = json_schema()
+    schema = json_schema(tuned=False)
     parts = [INTRODUCTION, _top(schema)]
     for name in _ORDER:
         setting = schema["properties"][name]

@@ -5,12 +5,16 @@ from typing import Any
 from lorafile.specs.checks import FACTOR_SECTIONS
 from lorafile.specs.settings import SpecTables
 from lorafile.specs.train_settings import EXECUTION
+from lorafile.specs.tuning import TUNABLE
 
 Schema = dict[str, Any]
 
 
-def json_schema() -> Schema:
-    """Return the JSON schema of a spec (draft 7, which editors know best)."""
+def json_schema(tuned: bool = True) -> Schema:
+    """Return the JSON schema of a spec (draft 7, which editors know best).
+
+    :param tuned: whether it says of each setting that can be tuned that it may be `{ tune = [...] }`, too
+    """
     made = SpecTables.model_json_schema(ref_template="#/definitions/{model}")
     definitions: dict[str, Schema] = made.pop("$defs")
     for table in (made, *definitions.values()):
@@ -20,14 +24,40 @@ def json_schema() -> Schema:
     sweep["properties"] |= _settings(made, definitions, swept=True)
     sweep["additionalProperties"] = False
     point = _settings(made, definitions, swept=False)
-    sweep["properties"]["configurations"]["items"] = _object({"name": {"type": "string"}, **point})
     sweep["properties"]["exclude"]["items"] = _object(point)
+    point = _settings(made, definitions, swept=False)
+    sweep["properties"]["configurations"]["items"] = _object({"name": {"type": "string"}, **point})
+    for name in TUNABLE if tuned else ():
+        table = definitions[made["properties"][name]["$ref"].rsplit("/", 1)[-1]]
+        table["properties"] = {
+            key: setting if key in EXECUTION else _or_tuned(setting, _alone(setting))
+            for key, setting in table["properties"].items()
+        }
+        for varying in (sweep["properties"][name], sweep["properties"]["configurations"]["items"]["properties"][name]):
+            singles = {key: setting.get("items", setting) for key, setting in varying["properties"].items()}
+            varying["properties"] = {
+                key: _or_tuned(setting, _alone(singles[key])) for key, setting in varying["properties"].items()
+            }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         **made,
         "title": "Lorafile study spec",
         "definitions": definitions,
     }
+
+
+def _alone(setting: Schema) -> Schema:
+    return {key: value for key, value in setting.items() if key not in ("default", "description")}
+
+
+def _or_tuned(setting: Schema, single: Schema) -> Schema:
+    """Return a setting that may have candidates instead of a value, one of which is chosen on validation."""
+    if "$ref" in setting or setting.get("type") == "object":
+        return setting
+    told: Schema = {key: value for key, value in setting.items() if key in ("default", "description")}
+    candidates = {"tune": {"type": "array", "items": single, "minItems": 2}, "extend": {"type": "boolean"}}
+    tune = {"type": "object", "additionalProperties": False, "properties": candidates, "required": ["tune"]}
+    return {"anyOf": [_alone(setting), tune], **told}
 
 
 def _tidy(setting: Schema) -> None:
@@ -53,7 +83,7 @@ def _varying(setting: Schema, definitions: dict[str, Schema], swept: bool) -> Sc
             },
             table,
         )
-    single = {key: value for key, value in setting.items() if key not in ("default", "description")}
+    single = _alone(setting)
     told = {"description": setting["description"]} if "description" in setting else {}
     return {"type": "array", "items": single, "minItems": 1, **told} if swept else {**single, **told}
 

@@ -27,6 +27,7 @@ class Watch:
     def __init__(self, kind: str = "", act: Any = None) -> None:
         self.begun: list[str] = []
         self.attempts: list[Attempt] = []
+        self.stages: list[Plan] = []
         self.kind, self.act = kind, act
 
     def started(self, node: GraphNode) -> None:
@@ -42,6 +43,9 @@ class Watch:
 
     def stopping(self, times: int) -> None:
         self.stops = times
+
+    def planned(self, plan: Plan) -> None:
+        self.stages.append(plan)
 
 
 def study(spec_file: Path, more: str = RANKS) -> Study:

@@ -22,7 +22,7 @@ from lorafile import Study
 from lorafile.engine.request import Stopped
 from lorafile.engine.running import unfinished
 from lorafile.graph import GraphNode
-from lorafile.plan import Action
+from lorafile.plan import Action, Plan
 from lorafile.state import Attempt, State
 
 STEPS = 90
@@ -81,6 +81,9 @@ class Killer:
         """Nothing to do."""
 
     def stopping(self, times: int) -> None:
+        """Nothing to do."""
+
+    def planned(self, plan: Plan) -> None:
         """Nothing to do."""
 
 

@@ -41,6 +41,13 @@ def test_presets_are_valid(name: str) -> None:
         ({"sweep": [{"exclude": [{"method": "full", "quantization": "nf4"}]}]}, True),
         ({"quantization": {"load_in_4bit": True}}, True),
         ({"train": {"learning_rate": 0}}, False),
+        ({"train": {"learning_rate": {"tune": [1e-4, 1e-3], "extend": True}}}, True),
+        ({"train": {"learning_rate": {"tune": [1e-4]}}}, False),
+        ({"train": {"save_steps": {"tune": [1, 2]}}}, False),
+        ({"sweep": [{"lora": {"r": [4]}, "train": {"learning_rate": {"tune": [1e-4, 1e-3]}}}]}, True),
+        ({"sweep": [{"configurations": [{"lora": {"r": {"tune": [4, 8]}}}]}]}, True),
+        ({"sweep": [{"exclude": [{"lora": {"r": {"tune": [4, 8]}}}]}]}, False),
+        ({"data": {"max_length": {"tune": [32, 64]}}}, False),
     ],
 )
 def test_the_schema_judges_as_the_language_does(document: dict[str, Any], good: bool) -> None:
@@ -49,8 +56,8 @@ def test_the_schema_judges_as_the_language_does(document: dict[str, Any], good: 
 
 def test_settings_that_can_be_swept_are_offered_with_their_meaning() -> None:
     rate = json_schema()["definitions"]["SweepTable"]["properties"]["train"]["properties"]["learning_rate"]
-    assert rate["type"] == "array"
-    assert rate["items"] == {"type": "number", "exclusiveMinimum": 0}
+    assert rate["anyOf"][0]["type"] == "array"
+    assert rate["anyOf"][0]["items"] == {"type": "number", "exclusiveMinimum": 0}
     assert rate["description"] == "Peak learning rate."
 
 
@@ -70,6 +77,6 @@ def test_the_examples_of_the_reference_are_specs() -> None:
     from lorafile.specs import parse
 
     first, *sweeps = [block.split("```")[0] for block in reference().split("```toml\n")[1:]]
-    assert len(sweeps) == 4
+    assert len(sweeps) == 5
     for sweep in sweeps:
         parse(first + sweep, Path("example.toml"))

@@ -15,6 +15,7 @@ from lorafile.analysis import analyses
 from lorafile.errors import LoraError
 from lorafile.graph import GraphNode
 from lorafile.history import History, history
+from lorafile.plan import Plan
 from lorafile.results import Results
 from lorafile.state import Attempt, State
 from lorafile.views import console
@@ -50,6 +51,9 @@ class Onlooker:
         """Nothing to do."""
 
     def stopping(self, times: int) -> None:
+        """Nothing to do."""
+
+    def planned(self, plan: Plan) -> None:
         """Nothing to do."""
 
 

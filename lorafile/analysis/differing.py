@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lorafile.analysis.environments import between
-from lorafile.analysis.select import averages, cells, factors, label, methods, setting_values
+from lorafile.analysis.select import averages, cells, factors, label, methods, setting_values, tuned
 from lorafile.analysis.text import amount
 from lorafile.specs.methods import METHODS
 
@@ -52,6 +52,7 @@ def differing(results: "Results", one: str, other: str, factor: str, waive: tupl
         mine, theirs = (_value(results, name, setting) for name in (one, other))
         kind = "consequence" if _follows(results, setting, factor, one, other) else _kind(setting, waive)
         found.append(Differing(setting, mine, theirs, kind))
+    found += _tuned(results, one, other)
     found += _environments(results, one, other, waive)
     found += _imported(results, one, other, waive)
     found += _consequences(results, one, other)
@@ -77,6 +78,14 @@ def _follows(results: "Results", setting: str, factor: str, one: str, other: str
     solved = cells(results.configurations, "rank")
     matched = any(value is not None for value in solved)
     return matched and setting in ("lora.r", "lora.lora_alpha")  # solved for equal parameters
+
+
+def _tuned(results: "Results", one: str, other: str) -> list[Differing]:
+    """Return the settings that were chosen for each by itself, among the same candidates, and are not the same."""
+    chosen = tuned(results)
+    both = [setting for setting in chosen[one] if setting in chosen[other]]
+    values = [(f"tuned {setting}", *(_value(results, name, setting) for name in (one, other))) for setting in both]
+    return [Differing(setting, mine, theirs, "consequence") for setting, mine, theirs in values if mine != theirs]
 
 
 def _environments(results: "Results", one: str, other: str, waive: tuple[str, ...]) -> list[Differing]:

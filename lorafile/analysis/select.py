@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from lorafile.results import Results
 
 # The columns of `configurations` that are not settings; `method` is both.
-FIXED = ("configuration", "sweep", "aliases", "trained", "replicates", "done", "outcomes", "rank", "alpha", "shots")
+FIXED = (
+    *("configuration", "sweep", "aliases", "trained", "replicates", "done", "outcomes", "rank", "alpha", "shots"),
+    "tuned",
+)
 LOST = ("diverged", "out-of-memory", "failed", "interrupted", "missing")
 _WORDS = {"missing": "not run yet", "out-of-memory": "out of memory"}
 LOST_WORDS = tuple(_WORDS.get(outcome, outcome) for outcome in LOST)
@@ -129,10 +132,24 @@ def _short(name: str, sweep: str) -> str:
 
 
 def factors(results: "Results", among: list[str] | None = None) -> list[str]:
-    """Return the settings that vary among configurations (default: all of the study's), `method` included."""
+    """Return the settings that vary among configurations (default: all of the study's), `method` included.
+
+    What is tuned in each that has it follows from the others: it is a result, and no factor.
+    """
     table = results.configurations
-    settings = [str(name) for name in table.columns if name not in FIXED]
-    return [factor for factor in settings if len(set(setting_labels(results, factor, among).values())) > 1]
+    chosen = tuned(results)
+    found = []
+    for factor in (str(name) for name in table.columns if name not in FIXED):
+        labels = setting_labels(results, factor, among)
+        if len(set(labels.values())) > 1 and not all(factor in chosen[name] for name in labels):
+            found.append(factor)
+    return found
+
+
+def tuned(results: "Results") -> dict[str, list[str]]:
+    """Return configuration -> the settings whose value was chosen on validation, or is not chosen yet."""
+    pairs = zip(names(results), cells(results.configurations, "tuned"), strict=True)
+    return {name: list(settings or []) for name, settings in pairs}
 
 
 def setting_values(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, Any]:

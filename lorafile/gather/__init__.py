@@ -6,6 +6,7 @@ from lorafile.claims import claims_file, read_claims
 from lorafile.datacard import cards, leak_sentences
 from lorafile.gather.adapters import adapter_tables
 from lorafile.gather.beside import answer_rows, beside_figures
+from lorafile.gather.candidates import candidate_table, unchosen_run
 from lorafile.gather.configurations import configuration_row
 from lorafile.gather.details import StoredSamples, run_details
 from lorafile.gather.environments import Environments
@@ -38,7 +39,10 @@ def gather(plan: Plan, state: State) -> Results:
     open_runs = unfinished_runs(graph, plan.results, state)
     runs: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
+    waiting = {one.configuration: one.why_open for one in plan.tuning if not one.chosen}
     for c in spec.configurations:
+        if c.open:
+            runs += [unchosen_run(c, seed, waiting.get(c.name, "")) for seed in spec.tables.study.seeds]
         for replicate in graph.replicates[c.name]:
             run, here = run_row(c, replicate, plan.results, history), open_runs.get(replicate.train or "")
             run |= places.of_run(replicate)
@@ -95,6 +99,8 @@ def gather(plan: Plan, state: State) -> Results:
         published=tuple(spec.tables.reference),
         folder=spec.file.parent,
         topics=topics(spec.configurations),
+        candidates=candidate_table(plan, history, state),
+        tuning=tuple(plan.tuning),
         **{name: pd.DataFrame(rows) for name, rows in adapter_tables(graph, plan.results, history, state).items()},
     )
 

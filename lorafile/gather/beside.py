@@ -37,7 +37,7 @@ def answer_rows(graph: Graph, results: Held, state: State) -> list[dict[str, Any
     for configuration in graph.spec.configurations:
         replicates = graph.replicates[configuration.name]
         before = _answers(graph.before.get(configuration.name, {}).get("prompts"), results, state)
-        key = replicates[0].beside.get("prompts") if replicates[0].train else None
+        key = replicates[0].beside.get("prompts") if replicates and replicates[0].train else None
         tuned = _answers(key, results, state)
         for row in before or tuned:
             answers = {"untuned": before.get(row, (None, None))[1], "tuned": tuned.get(row, (None, None))[1]}

@@ -28,9 +28,12 @@ def configuration_row(
     row["outcomes"] = ", ".join(f"{outcome} {outcomes.count(outcome)}" for outcome in dict.fromkeys(outcomes))
     if c.method == "none":
         row["shots"] = c.shots
+    tuned = [[axis.setting for axis in other.tuned.axes] if other.tuned else [] for other in everyone]
+    row["tuned"] = [axis.setting for axis in c.tuned.axes] if c.tuned else []
+    varied = [name for other in everyone for name in other.varied] + [name for names in tuned for name in names]
     return row | {
-        setting: _value(c, setting, adapter)
-        for setting in dict.fromkeys(name for other in everyone for name in other.varied)
+        setting: None if c.open and setting in row["tuned"] else _value(c, setting, adapter)
+        for setting in dict.fromkeys(varied)
     }
 
 

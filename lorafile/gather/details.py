@@ -69,7 +69,8 @@ class StoredSamples(Mapping[RunKey, Sample]):
 
 
 def _replicates(graph: Graph) -> dict[RunKey, Replicate]:
-    return {(name, one.seed): one for name, found in graph.replicates.items() for one in found}
+    names = [configuration.name for configuration in graph.spec.configurations]  # and not the candidates that lost
+    return {(name, one.seed): one for name in names for one in graph.replicates[name]}
 
 
 def _keys(replicate: Replicate) -> dict[str, str]:

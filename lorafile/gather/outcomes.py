@@ -21,8 +21,8 @@ class StoredOutcomes(Mapping[OutcomeKey, "pd.DataFrame"]):
         self._state = state
         self._files: dict[OutcomeKey, list[str]] = {}
         self._read: dict[OutcomeKey, pd.DataFrame] = {}
-        for configuration, replicates in graph.replicates.items():
-            for replicate in replicates:
+        for configuration in (one.name for one in graph.spec.configurations):
+            for replicate in graph.replicates[configuration]:
                 for split in ("validation", "test"):
                     found = [results[key].outputs.get(_FILE) for key in _scores(replicate, split) if key in results]
                     here = [digest for digest in found if digest is not None and state.objects.has(digest)]

@@ -28,6 +28,13 @@ def add_repeat(graph: Graph, configuration: Configuration, seed: int, repeat: in
     return add_predictions(graph, configuration, base, seed, train, repeat)
 
 
+def add_candidate(graph: Graph, configuration: Configuration, seed: int) -> Replicate:
+    """Add what decides whether a candidate is chosen: it is trained, and judged on validation alone."""
+    base = f"{configuration.name}/seed={seed}"
+    train = _add_train(graph, configuration, base, seed, 1)
+    return add_predictions(graph, configuration, base, seed, train, on=("validation",))
+
+
 def _add_train(graph: Graph, configuration: Configuration, base: str, seed: int | None, repeat: int) -> str:
     name = configuration.name
     sections = {**graph.sections[name], "seed": seed}
@@ -38,12 +45,19 @@ def _add_train(graph: Graph, configuration: Configuration, base: str, seed: int 
 
 
 def add_predictions(
-    graph: Graph, configuration: Configuration, base: str, seed: int | None, adapter: str | None, repeat: int = 1
+    graph: Graph,
+    configuration: Configuration,
+    base: str,
+    seed: int | None,
+    adapter: str | None,
+    repeat: int = 1,
+    on: tuple[str, ...] = ("validation", "test"),
 ) -> Replicate:
-    """Add the predictions and scores of every held-out split; return their keys.
+    """Add the predictions and scores of held-out splits; return their keys.
 
     :param base: what the addresses begin with
     :param adapter: key of the node whose adapter predicts; None: the bare model
+    :param on: the splits, as far as the study has them
     """
     spec = graph.spec
     bare, splits = bare_sections(graph.sections[configuration.name]), graph.splits[configuration.name]
@@ -55,9 +69,7 @@ def add_predictions(
     score: dict[str, str] = {}
     own: dict[tuple[str, str], str] = {}
     shipped = built_in_metrics(spec)
-    for split in ("validation", "test"):
-        if split not in splits:
-            continue
+    for split in (split for split in on if split in splits):
         for output in outputs(graph, configuration):
             task: dict[str, Any] = {"output": output}
             if output == "generation":

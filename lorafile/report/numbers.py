@@ -43,6 +43,7 @@ def as_json(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spe
         "configurations": records(results.configurations),
         "runs": records(results.runs),
         "profiles": records(results.profiles),
+        "candidates": records(results.candidates),
         "claims": claims_as_json(check(results)),
         "analyses": [_analysis(analysis, specs) for analysis in analyses],
     }
