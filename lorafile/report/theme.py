@@ -90,6 +90,8 @@ def _styles(ink: dict[str, str], colours: list[str]) -> dict[str, Any]:
         "value": {"color": ink["text"], "fontSize": 11},
         "on-light": {"color": "#000000", "fontSize": 12, "fontWeight": 600},
         "on-dark": {"color": "#ffffff", "fontSize": 12, "fontWeight": 600},
+        "noise-limit": {"color": vermillion, "strokeDash": [6, 4], "strokeWidth": 1.5},
+        "power-limit": {"color": ink["quiet"], "strokeDash": [2, 3], "strokeWidth": 1.5},
         "no-figure": {"filled": False, "color": vermillion, "strokeDash": [3, 3], "strokeWidth": 1},
         "frontier": {"color": vermillion, "strokeWidth": 2, "interpolate": "step-after"},
         "frontier-point": {"filled": True, "color": vermillion, "size": 90, "opacity": 1, "shape": "diamond"},

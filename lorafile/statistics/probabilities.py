@@ -76,3 +76,11 @@ def t_cdf(value: float, df: float) -> float:
 def t_quantile(share: float, df: float) -> float:
     """Return Student's quantile."""
     return float(special.ndtri(share) if df == inf else special.stdtrit(df, share))
+
+
+def deviation_interval(variance: float, df: int, alpha: float = 0.05) -> tuple[float, float]:
+    """Return the two-sided interval of a standard deviation at 1 − alpha, from chi-square; NaN without any freedom."""
+    if not df:
+        return nan, nan
+    high, low = (float(special.chdtri(df, share)) for share in (alpha / 2, 1 - alpha / 2))
+    return (df * variance / high) ** 0.5, (df * variance / low) ** 0.5
