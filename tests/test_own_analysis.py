@@ -96,7 +96,7 @@ def test_what_goes_wrong_is_one_sentence_that_nobody_can_miss(tmp_path: Path, te
     for report in (page(results, [found]), document(results, [found])):
         assert "Read this first" in report
         shown = report[: report.find("<script")]
-        assert shown.count("This analysis has no result.") == 2  # with the warnings, and where it would stand
+        assert shown.count("This analysis has no result.") >= 2  # among the warnings, and where it would stand
 
 
 def test_what_an_analysis_does_to_its_tables_shows_nowhere_else(tmp_path: Path) -> None:

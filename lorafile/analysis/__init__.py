@@ -21,8 +21,8 @@ def kinds() -> tuple[str, ...]:
 
 
 def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysis]":
-    """Return the declared analyses, with none declared every one that has something to say; then the study's claims."""
-    from lorafile.analysis.claims import section
+    """Return the declared analyses, or every one that has something to say; then claims and published figures."""
+    from lorafile.analysis import claims, published
     from lorafile.specs.analysis_settings import AnalysisTable, Question
     from lorafile.specs.evaluate_settings import label
 
@@ -40,7 +40,7 @@ def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysi
             elif not same:  # two sweeps whose names differ only in what a file name cannot hold
                 renamed = analysis.renamed(f"{analysis.name}-{len(found)}")
                 found[renamed.name] = renamed
-    return [*found.values(), *section(results)]
+    return [*found.values(), *claims.section(results), *published.section(results)]
 
 
 def _one(results: "Results", table: "AnalysisTable", asked: bool) -> "list[Analysis]":

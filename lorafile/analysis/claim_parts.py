@@ -14,7 +14,7 @@ from lorafile.analysis.margins import margin_of, margin_text
 from lorafile.analysis.outcomes import compared_as, crossed
 from lorafile.analysis.pairs import Pair, pairs
 from lorafile.analysis.select import averages, methods, scores, split_of
-from lorafile.analysis.text import amount, score
+from lorafile.analysis.text import amount, number, score
 from lorafile.analysis.verdict_text import sentence
 from lorafile.analysis.verdicts import Verdict, family, judge
 from lorafile.analysis.wording import on
@@ -187,5 +187,7 @@ def _share(results: "Results", name: str, most: float) -> Part:
     if not untuned and (trained is None or not total):
         return Part("undecided", f"{name}: its trainable parameters are not known yet")
     share = 0.0 if untuned else float(trained or 0) / float(total or 1)
-    text = f"{name}: {share:.3%} of the parameters are trainable, claimed at most {most:.3%}"
+    percent = "\u202f%"
+    shown, claimed = f"{number(100 * share)}{percent}", f"{number(100 * most)}{percent}"
+    text = f"{name}: {shown} of the parameters are trainable, claimed at most {claimed}"
     return Part("supported" if share <= most else "refuted", text)

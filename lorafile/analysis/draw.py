@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import pandas as pd
 
+from lorafile.analysis.published import figures
 from lorafile.analysis.select import Score, references, scores, split_of, values
 from lorafile.analysis.text import is_share, score
 from lorafile.analysis.wording import direction, on
@@ -74,9 +75,10 @@ def domain_of(metric: str, low: float, high: float) -> list[float]:
 def near_references(
     results: "Results", found: Quality, among: list[str], own: bool = False
 ) -> tuple[list[float], pd.DataFrame, list[str]]:
-    """Return (axis, the untuned and full rows that fit on it, sentences on those that lie outside).
+    """Return (axis, the references and published figures that fit on it, sentences on those that lie outside).
 
-    A reference that lies further away than the others span would press them all into one line.
+    A reference that lies further away than the others span would press them all into one line. A row has `mean`,
+    `label`, `style`, and `low` and `high`: of a published figure with its standard error, else both the mean.
 
     :param own: also those that the chart shows as rows of their own
     """
@@ -89,11 +91,19 @@ def near_references(
         if not found.scores[name].known or (name in among and not own):
             continue
         if name in among or low - far <= mean <= high + far:
-            rows.append({"mean": mean, "label": f"{role} {score(found.metric, mean)}"})
+            row = {"mean": mean, "low": mean, "high": mean, "label": f"{role} {score(found.metric, mean)}"}
+            rows.append(row | {"style": "reference"})
         else:
             outside.append(f"{role} ({score(found.metric, mean)}) lies outside the axis")
-    means = [float(row["mean"]) for row in rows]
-    return domain_of(found.metric, min([low, *means]), max([high, *means])), pd.DataFrame(rows), outside
+    for one in figures(results, found.metric):
+        if low - far <= one.value <= high + far:
+            least, most = one.ends
+            row = {"mean": one.value, "low": least, "high": most, "label": one.label, "style": "published"}
+            rows.append(row | {"name": one.name})
+        else:
+            outside.append(f"{one.label} lies outside the axis")
+    ends = [float(row[end]) for row in rows for end in ("low", "high")]
+    return domain_of(found.metric, min([low, *ends]), max([high, *ends])), pd.DataFrame(rows), outside
 
 
 def seed_rows(found: Quality, labels: dict[str, Any], key: str = "label") -> pd.DataFrame:

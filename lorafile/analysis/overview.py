@@ -1,6 +1,6 @@
 """The study in one chart: every configuration's seeds and mean, held against untuned and full fine-tuning."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import altair as alt
 
@@ -16,6 +16,7 @@ from lorafile.analysis.draw import (
     seed_rows,
     tooltip,
 )
+from lorafile.analysis.published import MARK, figures
 from lorafile.analysis.select import names
 from lorafile.analysis.text import score
 from lorafile.analysis.wording import on
@@ -41,7 +42,8 @@ def overview(results: "Results", metric: str) -> Any:
 def caption(results: "Results", metric: str) -> str:
     """Return what the overview's marks mean, and which references lie outside of it."""
     _, _, outside = near_references(results, quality(results, metric), names(results))
-    return " ".join([MARKS, *(f"{text[0].upper()}{text[1:]}." for text in outside)])
+    marks = [MARKS, MARK] if figures(results, metric) else [MARKS]
+    return " ".join([*marks, *(f"{text[0].upper()}{text[1:]}." for text in outside)])
 
 
 def dots(results: "Results", found: "Quality", labels: dict[str, Any], width: int = WIDTH, own: bool = False) -> Any:
@@ -59,7 +61,7 @@ def dots(results: "Results", found: "Quality", labels: dict[str, Any], width: in
         _lost(means, y, found.more),
     ]
     if len(rules):
-        layers = [*_rules(rules), *layers]
+        layers = [*_rules(rules, domain), *layers]
     return alt.layer(*layers).properties(width=width, height=alt.Step(24))
 
 
@@ -74,11 +76,22 @@ def _lost(means: "pd.DataFrame", y: Any, more: bool) -> Any:
     )
 
 
-def _rules(rules: "pd.DataFrame") -> list[Any]:
-    """Return dashed lines for the references, each labelled in a line of its own above the first row."""
+def _rules(rules: "pd.DataFrame", domain: list[float]) -> list[Any]:
+    """Return lines for the references, each labelled in a line of its own above the first row."""
     layers: list[Any] = []
     for place in range(len(rules)):
-        base = alt.Chart(rules.iloc[[place]]).encode(x="mean:Q")
-        text = base.mark_text(style="reference-label", baseline="bottom", dy=-4 - 15 * place)
-        layers += [base.mark_rule(style="reference"), text.encode(y=alt.value(0), text="label:N")]
+        row = rules.iloc[[place]]
+        style = str(row["style"].item())
+        base = alt.Chart(row).encode(x="mean:Q")
+        align = _side(row["mean"].item(), domain) if style == "published" else "center"
+        text = base.mark_text(style="reference-label", align=align, baseline="bottom", dy=-4 - 15 * place)
+        if row["low"].item() < row["high"].item():
+            layers.append(alt.Chart(row).mark_rect(style="published-error").encode(x="low:Q", x2="high:Q"))
+        layers += [base.mark_rule(style=style), text.encode(y=alt.value(0), text="label:N")]
     return layers
+
+
+def _side(mean: float, domain: list[float]) -> Literal["left", "center", "right"]:
+    """Return how a long label is aligned so that it stays in the chart."""
+    third = (domain[1] - domain[0]) / 3
+    return "left" if mean < domain[0] + third else "right" if mean > domain[1] - third else "center"

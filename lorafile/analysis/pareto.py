@@ -6,6 +6,7 @@ import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.costs import COSTS, cost_of
+from lorafile.analysis.published import MARK, figures
 from lorafile.analysis.select import Score, methods, names, profiles, scores, split_of
 from lorafile.analysis.text import amount, kind_of, listing, metric_name, slug
 from lorafile.analysis.wording import above, measured, on
@@ -39,7 +40,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
             sentences=_sentences(results, metric, declared, found, cost, front),
             tables=(_table(both, metric, split, declared, found, cost, front),),
             charts={name: chart(results, metric, declared, both, front)},
-            captions={name: CAPTION},
+            captions={name: f"{CAPTION} {MARK}" if figures(results, metric) else CAPTION},
         )
     ]
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lorafile.analysis.costs import COSTS, cost_of
 from lorafile.analysis.draw import WIDTH, finish, mean_rows, near_references, padded, quality, tooltip
+from lorafile.analysis.published_marks import marks, with_cost
 from lorafile.analysis.text import amount, unit
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def chart(results: "Results", metric: str, declared: str, both: list[str], front
     found, cost = quality(results, metric), cost_of(results, declared)
     rows, name = _points(found, cost, both, front, declared)
     title = f"{COSTS[declared].title}{', ' + name if name else ''}"
-    axes = _axes(results, found, rows, both)
+    others = _published(results, found, declared, cost, both)
+    axes = _axes(results, found, rows, both, others)
     labels = place_labels(rows, axes)
     x = alt.X(
         "cost:Q",
@@ -64,7 +66,8 @@ def chart(results: "Results", metric: str, declared: str, both: list[str], front
     )
     y = alt.Y("mean:Q", title=found.title, scale=alt.Scale(domain=axes.y, nice=False, zero=False))
     y = y.axis(alt.Axis(format=found.format, tickCount=6))
-    whole = alt.layer(*_marks(rows, x, y), *_texts(labels, x, y)).properties(width=WIDTH, height=HEIGHT)
+    beside = marks(others, alt.X("x:Q"), alt.Y("mean:Q")) if len(others) else []
+    whole = alt.layer(*_marks(rows, x, y), *_texts(labels, x, y), *beside).properties(width=WIDTH, height=HEIGHT)
     text = "; ".join(f"{row['configuration']}: {row['shown']} at {row['costs']}" for row in rows.to_dict("records"))
     return finish(whole, f"{found.title} against {COSTS[declared].title}", f"{title}. {text}", margin=90, least=430)
 
@@ -81,8 +84,23 @@ def _points(
     return rows, name
 
 
-def _axes(results: "Results", found: "Quality", rows: pd.DataFrame, both: list[str]) -> Axes:
-    low, high = float(rows["cost"].min()), float(rows["cost"].max())
+def _published(
+    results: "Results", found: "Quality", declared: str, cost: dict[str, float], both: list[str]
+) -> pd.DataFrame:
+    """Return the published figures that have this cost and lie near, as rows of their own, in the unit of the axis."""
+    own = [cost[name] for name in both]
+    size, _ = unit(COSTS[declared].kind, max(own))
+    _, near, _ = near_references(results, found, both)
+    priced = {one.name: one.costs[declared] for one in with_cost(results, found.metric, declared, min(own), max(own))}
+    if "name" not in near:
+        return pd.DataFrame()
+    rows = near[near["name"].isin(list(priced))]
+    return rows.assign(x=[priced[name] / size for name in rows["name"]])
+
+
+def _axes(results: "Results", found: "Quality", rows: pd.DataFrame, both: list[str], others: pd.DataFrame) -> Axes:
+    costs = [*rows["cost"], *(others["x"] if len(others) else [])]
+    low, high = float(min(costs)), float(max(costs))
     log = low > 0 and high / low > 2.5
     x = [low / (high / low) ** 0.06, high * (high / low) ** 0.1] if log else padded(low, high, 0.1)
     y, _, _ = near_references(results, found, both)

@@ -18,6 +18,8 @@ from lorafile.analysis.draw import (
     tooltip,
 )
 from lorafile.analysis.overview import MARKS, dots
+from lorafile.analysis.published import MARK, figures
+from lorafile.analysis.published_marks import across, along
 from lorafile.analysis.text import number, score, unit
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def chart(results: "Results", trend: "Trend", metric: str, memory: dict[str, flo
 def caption(results: "Results", trend: "Trend", metric: str, memory: dict[str, float]) -> str:
     """Return what the marks mean, and which references lie outside of the axis."""
     _, _, outside = near_references(results, quality(results, metric), list(trend.values))
-    parts = [LINE if trend.numbers else MARKS]
+    parts = [LINE if trend.numbers else MARKS, *([MARK] if figures(results, metric) else [])]
     if varies(memory):
         parts.append("Memory: peak of live tensors while training, measured alone on the device.")
     return " ".join([*parts, *(f"{text[0].upper()}{text[1:]}." for text in outside)])
@@ -110,10 +112,8 @@ def _lines(results: "Results", found: "Quality", trend: "Trend", lowest: bool) -
         base.mark_point(style="mean").encode(y="mean:Q", tooltip=tooltip(*MEAN_TIPS)),
         _lost(means, x, found.more),
     ]
-    if len(rules):
-        line = alt.Chart(rules).encode(y="mean:Q")
-        text = line.mark_text(style="reference-label", align="left", baseline="bottom", dy=-3)
-        layers = [line.mark_rule(style="reference"), text.encode(x=alt.value(4), text="label:N"), *layers]
+    places = along(results, found.metric, trend.factor, trend.numbers)
+    layers = [*across(rules, places, x), *layers]
     return alt.layer(*layers).properties(width=WIDTH, height=260)
 
 
