@@ -45,8 +45,26 @@ WORLDS = [
 MARGIN = 3.5  # standard errors: where a wrong claim is as likely as it gets, were the tests not to forbid it
 MOST = 20  # further seeds of a second look
 Found = dict[str, list[float]]
+Rows = dict[tuple[str, float, int], dict[str, tuple[float, float]]]  # (world, seed sd, seeds) -> (mean, its error)
 # What is promised of each figure: (least, most).
 RATE, COVER, GAP = (0.0, 0.05), (0.93, 0.98), (-0.05, 0.05)
+
+_POWERS = ("power of a difference", "power of equivalence", "power of non-inferiority")
+COLUMNS = {
+    "false difference": ("false difference, of 10",),
+    "95 % cover": ("coverage, of 10",),
+    "wrong equiv.": ("wrong equivalence, of 10",),
+    "wrong non-inf.": ("wrong non-inferiority, of 10",),
+    "wrong recomm.": ("wrong recommendation, one best", "wrong recommendation, three best"),
+    "best left out": ("the best is left out, one best", "the best is left out, three best"),
+    "two looks: false difference": ("false difference, two looks",),
+    "two looks: wrong equiv.": ("wrong equivalence, two looks",),
+    "two looks: wrong non-inf.": ("wrong non-inferiority, two looks",),
+    "pair: false difference": ("false difference, of 1",),
+    "pair: 95 % cover": ("coverage, of 1",),
+    "pair: wrong equiv.": ("wrong equivalence, of 1",),
+    "power off by": tuple(f"{what}, {size}" for what in _POWERS for size in (2, 5)),
+}
 
 
 def judged(world: World, rng: np.random.Generator, seeds: int, margin: float) -> Iterator[tuple[str, float]]:
@@ -179,50 +197,55 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--world", default="", help="only worlds whose name begins so")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--show", type=Path, help="print the tables of a result that is there")
     given = parser.parse_args()
+    if given.show:
+        stored = json.loads(given.show.read_text(encoding="utf-8"))["cells"]
+        show({(cell["world"], cell["seed_sd"], cell["seeds"]): cell["figures"] for cell in stored})
+        return
     repeats = 20 if given.quick else given.repeats
     worlds = [world for world in WORLDS if world.name.startswith(given.world)]
     seeds = SEEDS[:2] if given.quick else SEEDS
     tasks = [(world, n, repeats, number) for number, (world, n) in enumerate((w, n) for w in worlds for n in seeds)]
-    began, rows = time.perf_counter(), {}
+    began, rows = time.perf_counter(), Rows()
     with Pool(given.processes) as workers:
         for world, n, found in workers.imap_unordered(cell, sorted(tasks, key=lambda task: -task[1])):
             rows[world.name, world.seed_sd, n] = found
-            wrong = [f"{name} {100 * mean:.1f} %" for name, (mean, error) in found.items() if broken(name, mean, error)]
-            print(
-                f"{world.name}, seed sd {world.seed_sd:g}, {n} seeds: {'; '.join(wrong) or 'as promised'}", flush=True
-            )
+            print(f"{world.name}, seed sd {world.seed_sd:g}, {n} seeds: {len(rows)} of {len(tasks)}", flush=True)
     seconds = time.perf_counter() - began
-    failed = show(dict(sorted(rows.items())))
-    print(f"{repeats} repeats of {len(rows)} cells in {seconds:.0f} s; {len(failed)} promises broken")
+    show(rows)
+    print(f"{repeats} repeats of {len(rows)} cells in {seconds:.0f} s")
     if not given.quick and not given.world:
         write(rows, repeats, seconds, given.processes)
 
 
-def show(rows: dict[tuple[str, float, int], dict[str, tuple[float, float]]]) -> list[str]:
-    """Print each world's table in Markdown, in percent, and return what is broken."""
-    failed = []
+def show(rows: Rows) -> None:
+    """Print a table in Markdown for each world, in percent, and whatever breaks a promise."""
     for world in dict.fromkeys(name for name, _, _ in rows):
-        cells = {key: found for key, found in rows.items() if key[0] == world}
-        print(f"\n### {world}\n")
-        names = list(next(iter(cells.values())))
-        print("| " + " | ".join(["figure", *(f"{sd:g} × {n}" for _, sd, n in cells)]) + " |")
-        print("|---" * (len(cells) + 1) + "|")
-        for name in names:
-            told = []
-            for (_, sd, n), found in cells.items():
-                mark = "**" if broken(name, *found[name]) else ""
-                told.append(f"{mark}{100 * found[name][0]:.1f}{mark}")
-                if mark:
-                    failed.append(f"{world}, sd {sd:g}, {n} seeds: {name} {100 * found[name][0]:.1f} %")
-            print("| " + " | ".join([name, *told]) + " |")
-    print("\n" + "\n".join(failed))
-    return failed
+        print(f"\n**{world}**\n\n| seed sd | seeds | " + " | ".join(COLUMNS) + " |")
+        print("|" + "---:|" * (len(COLUMNS) + 2))
+        for (name, sd, n), found in sorted(rows.items()):
+            if name == world:
+                told = [worst(found, figures) for figures in COLUMNS.values()]
+                print(f"| {sd:g} | {n} | " + " | ".join(told) + " |")
+    print()
+    for (world, sd, n), found in sorted(rows.items()):
+        for name, (mean, error) in found.items():
+            if broken(name, mean, error):
+                print(f"{world}, seed sd {sd:g}, {n} seeds: {name} {100 * mean:.1f} % (± {100 * error:.1f})")
 
 
-def write(
-    rows: dict[tuple[str, float, int], dict[str, tuple[float, float]]], repeats: int, seconds: float, processes: int
-) -> None:
+def worst(found: dict[str, tuple[float, float]], figures: tuple[str, ...]) -> str:
+    """Return the figure of a column that is furthest from nothing, in percent; in bold where a promise is broken."""
+    known = [name for name in figures if name in found]
+    if not known:
+        return ""
+    name = max(known, key=lambda name: abs(found[name][0]))
+    mark = "**" if any(broken(name, *found[name]) for name in known) else ""
+    return f"{mark}{100 * found[name][0]:.1f}{mark}"
+
+
+def write(rows: Rows, repeats: int, seconds: float, processes: int) -> None:
     about = {"date": datetime.now(UTC).date().isoformat(), "machine": platform.processor() or platform.machine()}
     about |= {name: version(name) for name in ("lorafile", "numpy", "scipy")} | {"python": platform.python_version()}
     set_up = {"examples": EXAMPLES, "hard": HARD, "own": OWN, "rest": REST, "alpha": ALPHA, "keep": KEEP}
