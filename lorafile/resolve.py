@@ -83,7 +83,8 @@ def _unfinished(results: "Results", spec: Spec) -> str:
     outcomes = list(results.runs["outcome"]) if len(results.runs) else []
     missing = sum(outcome in _UNFINISHED for outcome in outcomes)
     if missing:
-        return f"{missing} of {len(outcomes)} runs have no result yet. Apply first: a stage follows from all of them."
+        have = "has" if missing == 1 else "have"
+        return f"{missing} of {len(outcomes)} runs {have} no result yet. Apply first: a stage follows from all of them."
     if len(results.looks) <= len(spec.tables.stage):
         return f"stage {len(results.looks)} has runs that failed. Mend them first: a stage follows from all of them."
     return ""
@@ -94,7 +95,8 @@ def _nothing_open(found: "Family") -> str:
     if any(one.open for one in found.verdicts):
         return ""
     if found.judged:
-        return f"each of the {len(found.judged)} comparisons has its verdict."
+        several = f"each of the {len(found.judged)} comparisons"
+        return f"{several if len(found.judged) > 1 else 'the one comparison'} has its verdict."
     if found.verdicts:
         return f"no comparison can be judged: {found.verdicts[0].why}."
     return "the study compares nothing."

@@ -10,10 +10,14 @@ import pytest
 from test_cli import lora
 
 from lorafile import Study, specs
+from lorafile.analysis import compare
 from lorafile.analysis.outcomes import crossed
+from lorafile.analysis.verdicts import family
 from lorafile.errors import SpecError, StalePlan
+from lorafile.report.content import facts
 from lorafile.resolve import Resolution, resolution
 from lorafile.results import Results
+from lorafile.specs.analysis_settings import AnalysisTable
 from lorafile.staging import append, block, resolve
 from lorafile.statistics.crossed import contrast
 from lorafile.statistics.planning import more_seeds
@@ -110,6 +114,24 @@ def test_a_second_stage_has_a_smaller_share_and_new_seeds() -> None:
     assert planned(SPEC + "[[stage]]\nseeds = [9, 7]\n", runs=0.06, most=1000).seeds[0] == 10
 
 
+def test_what_the_first_look_decides_stands_and_the_report_says_which_look_it_was() -> None:
+    results = made(SPEC + "[[stage]]\nseeds = [9, 7, 11, 12]\n", runs=0.03)
+    for (name, seed, _), frame in results.outcomes.items():  # far apart under the first seeds, alike under the stage's
+        if name == NAMES[1] and seed in (1, 2, 3):
+            frame["exact_match"] += 0.5
+            results.runs.loc[
+                (results.runs.configuration == name) & (results.runs.seed == seed), "test.exact_match"
+            ] += 0.5
+    assert [(one.word, one.look) for one in family(results).verdicts] == [("better", 0), ("inconclusive", 1)]
+    [compared] = compare.analyse(results, AnalysisTable(kind="compare"))
+    assert "at 4\u202f% in the first look and at 0.8\u202f% in stage 1" in compared.sentences[0]
+    assert list(compared.tables[0].frame["tested"]) == ["the first look, 4\u202f%", "stage 1, 0.8\u202f%"]
+    told = {fact.name: fact.value for fact in facts(results)}
+    assert told["first look"] == "tested at 4\u202f%"
+    assert told["stage 1"].startswith("seeds 9, 7, 11 and 12 of rank/r=4, rank/r=8 and rank/r=16; tested at 0.8")
+    assert told["alpha"].endswith("of which 0.2\u202f% is kept for stages")
+
+
 def test_more_seeds_than_allowed_are_not_planned_and_said() -> None:
     found = planned(most=2)
     assert (found.seeds, found.configurations) == ((), ())
@@ -135,7 +157,7 @@ def test_without_a_margin_or_without_alpha_the_setting_is_named() -> None:
 
 def test_nothing_is_planned_before_every_run_has_a_result_or_when_all_is_decided() -> None:
     assert sentences(planned(outcome="missing")) == [
-        "No stage is planned: 1 of 9 runs have no result yet. Apply first: a stage follows from all of them."
+        "No stage is planned: 1 of 9 runs has no result yet. Apply first: a stage follows from all of them."
     ]
     assert "each of the 2 comparisons has its verdict" in sentences(planned(SPEC.replace("5pt", "30pt")))[0]
 
@@ -196,8 +218,6 @@ def test_a_study_is_resolved_by_apply_and_then_there_is_nothing_to_do(spec_file:
 
 def margin(file: Path) -> float:
     """A margin that four more seeds decide, so that the test trains few."""
-    from lorafile.analysis.verdicts import family
-
     results = Study.load(file, file.parent / ".lora").gather()
     [verdict] = family(results).verdicts
     assert verdict.estimate is not None and verdict.open, verdict

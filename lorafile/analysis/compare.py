@@ -9,8 +9,8 @@ from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.outcomes import compared_as
 from lorafile.analysis.pairs import Pair, pairs
 from lorafile.analysis.select import split_of
-from lorafile.analysis.text import metric_name, number, plural, slug
-from lorafile.analysis.verdict_text import sentence, signed, signed_difference, size
+from lorafile.analysis.text import level, metric_name, number, plural, slug
+from lorafile.analysis.verdict_text import levels, look_name, sentence, signed, signed_difference, size
 from lorafile.analysis.verdicts import DECIDED, Verdict, family, judge
 from lorafile.analysis.wording import on
 from lorafile.results import more_is_better
@@ -78,7 +78,7 @@ def _head(results: "Results", found: list[Verdict], exploratory: bool) -> list[s
     if exploratory:
         line += " This is not the study's primary metric: the verdicts are exploratory."
     elif len(tested) > 1 and not isnan(tested[0].alpha):
-        line += f" All {len(tested)} comparisons of the study are one family (Holm, at {100 * tested[0].alpha:g} %)."
+        line += f" All {len(tested)} comparisons of the study are one family (Holm, {levels(tested)})."
     return [line]
 
 
@@ -94,10 +94,16 @@ def verdict_table(found: list[Verdict]) -> Table:
         Column("simultaneous", "interval for all at once"),
         Column("p", "p (Holm)"),
         Column("margin", "margin"),
+        Column("tested", "last tested"),
         Column("size", "seeds × examples"),
         Column("beside", "what else differs"),
     )
     frame = pd.DataFrame([_row(verdict) for verdict in found])
+    several = any(verdict.look for verdict in found)
+    frame["tested"] = [
+        f"{look_name(verdict.look)}, {level(verdict.alpha)}" if several and verdict.decision is not None else ""
+        for verdict in found
+    ]
     known = [column for column in columns if column.key == "verdict" or any(frame[column.key] != "")]
     return Table("Verdicts", frame, tuple(known))
 

@@ -9,7 +9,7 @@ from lorafile.analysis.costs import COSTS, cost_of
 from lorafile.analysis.outcomes import compared_as
 from lorafile.analysis.select import label, methods, profiled, setting_labels, setting_values
 from lorafile.analysis.text import amount, listing, plural
-from lorafile.analysis.verdict_text import sentence, signed_difference
+from lorafile.analysis.verdict_text import levels, sentence, signed_difference
 from lorafile.analysis.verdicts import Verdict, family
 from lorafile.analysis.wording import on
 from lorafile.specs.analysis_settings import AnalysisTable
@@ -100,7 +100,7 @@ def _noise(results: "Results") -> list[str]:
     if judged:
         real = words.count("better") + words.count("worse")
         told = f"Of {plural(len(judged), 'comparison')}, {real} show a difference that is real"
-        told += f" (at {100 * judged[0].alpha:g} % over all of them), {words.count('equivalent')} an equivalence"
+        told += f" ({levels(judged)} over all of them), {words.count('equivalent')} an equivalence"
         told += f", {words.count('non-inferior')} that the first is not inferior"
         lines.append(f"{told}; {words.count('inconclusive')} are not decided.")
     measured = noise.analyse(results, AnalysisTable(kind="noise"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lorafile.analysis.margins import margin_text
 from lorafile.analysis.outcomes import compared_as
 from lorafile.analysis.select import lost, outcomes
-from lorafile.analysis.text import difference, is_share, listing, number, plural
+from lorafile.analysis.text import difference, is_share, level, listing, number, plural
 from lorafile.analysis.wording import on
 
 if TYPE_CHECKING:
@@ -65,6 +65,19 @@ def size(verdict: "Verdict") -> str:
         return plural(estimate.n, "example")
     word = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} and {seeds[1]} seeds"
     return f"{word} × {plural(estimate.n, 'example')}"
+
+
+def levels(tested: "list[Verdict]") -> str:
+    """Return the share of alpha that each look tested at: what one look decides stands, the rest is looked at again."""
+    found = {verdict.look: level(verdict.alpha) for verdict in sorted(tested, key=lambda verdict: verdict.look)}
+    if set(found) == {0}:
+        return f"at {found[0]}"
+    return listing([f"at {share} in {look_name(look)}" for look, share in found.items()])
+
+
+def look_name(look: int) -> str:
+    """Return what a look is called: `the first look`, `stage 1`."""
+    return f"stage {look}" if look else "the first look"
 
 
 def signed(metric: str, value: float) -> str:

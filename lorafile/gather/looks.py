@@ -49,4 +49,4 @@ def _progress(spec: Spec, number: int, runs: list[dict[str, Any]]) -> tuple[int,
     seeds = set(spec.tables.stage[number].seeds)
     names = {configuration.name for configuration in staged(number, spec.tables, spec.configurations)}
     outcomes = [run["outcome"] for run in runs if run["configuration"] in names and run["seed"] in seeds]
-    return sum(outcome in _ENDED for outcome in outcomes), len(outcomes)
+    return sum(outcome in _ENDED for outcome in outcomes), len(names) * len(seeds)
