@@ -182,13 +182,19 @@ def apply(
 
 
 @command("report")
-@spec_argument
+@click.argument("specs", nargs=-1, type=click.Path(path_type=Path))
 @state_option
-@click.option("--out", type=click.Path(path_type=Path), help="Where to. [default: report.path of the spec]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where to. [default: report.path of the spec; of several specs: report in the current directory]",
+)
 @click.option("--check", "check_only", is_flag=True, help="Only check the claims; end with 6 when one no longer holds.")
 @json_option
-def report(spec: Path, state: Path | None, out: Path | None, check_only: bool, as_json: bool) -> int:
+def report(specs: tuple[Path, ...], state: Path | None, out: Path | None, check_only: bool, as_json: bool) -> int:
     """Write report.html, RESULTS.md and results.tex from what is finished, or print every figure as JSON.
+
+    Several specs make one page that puts their studies side by side.
 
     \b
     Example: lora report study.toml
@@ -196,12 +202,12 @@ def report(spec: Path, state: Path | None, out: Path | None, check_only: bool, a
     from lorafile import reporting
     from lorafile.study import Study
 
-    study = Study.load(spec, state)
+    if check_only and (out is not None or len(specs) > 1):
+        raise click.UsageError("--check writes no report, and checks the claims of one spec; leave the rest out.")
+    studies = [Study.load(spec, state) for spec in specs or (Path("study.toml"),)]
     if check_only:
-        if out is not None:
-            raise click.UsageError("--check writes no report; leave out --out.")
-        return reporting.check_claims(study, as_json)
-    return reporting.print_figures(study) if as_json else reporting.write(study, out)
+        return reporting.check_claims(studies[0], as_json)
+    return reporting.print_figures(studies) if as_json else reporting.write(studies, out)
 
 
 from lorafile import cli_data, cli_export, cli_models, cli_show  # noqa: E402, F401  (registers its commands)

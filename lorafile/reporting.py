@@ -6,26 +6,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lorafile.analysis import analyses
 from lorafile.analysis.claims import as_json as claims_as_json
 from lorafile.analysis.claims import check, record
 from lorafile.claims import claims_file, claims_text
 from lorafile.errors import ClaimError
 from lorafile.report import figures, write_report
+from lorafile.side_by_side import contents, directory_of
 
 if TYPE_CHECKING:
     from lorafile.analysis.base import Analysis
     from lorafile.study import Study
 
 
-def write(study: "Study", out: Path | None = None) -> int:
-    """Write the report, and beside the spec what its claims rest on; 1 where an analysis of one's own failed."""
-    results = study.gather()
-    found = analyses(results, study.spec.tables.analysis)
-    directory = out or study.spec.file.parent / study.spec.tables.report.path
-    written = write_report(results, found, directory)
+def write(studies: "list[Study]", out: Path | None = None) -> int:
+    """Write the report, and beside the spec what its claims rest on; 1 where an analysis of one's own failed.
+
+    :param studies: several make one page that puts them side by side
+    """
+    results, found = contents(studies)
+    written = write_report(results, found, out or directory_of(studies))
     if results.claims:
-        file = claims_file(study.spec.file)
+        file = claims_file(studies[0].spec.file)
         file.write_text(claims_text(record(check(results))), encoding="utf-8", newline="\n")
         written.append(file)
     for path in written:
@@ -33,10 +34,9 @@ def write(study: "Study", out: Path | None = None) -> int:
     return _failures(found)
 
 
-def print_figures(study: "Study") -> int:
+def print_figures(studies: "list[Study]") -> int:
     """Print every figure of the report as JSON; 1 where an analysis of one's own failed."""
-    results = study.gather()
-    found = analyses(results, study.spec.tables.analysis)
+    results, found = contents(studies)
     click.echo(json.dumps(figures(results, found), indent=2, allow_nan=False))
     return _failures(found)
 

@@ -26,6 +26,7 @@ from lorafile.tuned_plan import following, staged_plan
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lorafile.analysis.base import Analysis
     from lorafile.evaluate import Evaluation
     from lorafile.executors.local import LocalExecutor
 
@@ -173,6 +174,36 @@ class Study:
     def gather(self) -> Results:
         """Return everything that the report is made from."""
         return gather(self.plan(), State.read(self.state))
+
+    def analyses(self, results: Results | None = None) -> "list[Analysis]":
+        """Return the spec's analyses, or every one that has something to say: sentences, tables and Altair charts.
+
+        :param results: what `gather` returned; read again where it is left out
+        """
+        from lorafile.analysis import analyses
+
+        return analyses(results or self.gather(), self.spec.tables.analysis)
+
+    def verdicts(self, results: Results | None = None) -> "pd.DataFrame":
+        """Return one row for each comparison that the study declares on its primary metric, judged as one family."""
+        import pandas as pd
+
+        from lorafile.analysis.compare import verdict_table
+        from lorafile.analysis.verdicts import family
+
+        found = list(family(results or self.gather()).verdicts)
+        return verdict_table(found).frame if found else pd.DataFrame()
+
+    def report(self, directory: str | Path | None = None) -> list[Path]:
+        """Write the report and return its files.
+
+        :param directory: where to; `report.path` of the spec, beside it, where it is left out
+        """
+        from lorafile.report import write_report
+
+        results = self.gather()
+        where = Path(directory) if directory is not None else self.spec.file.parent / self.spec.tables.report.path
+        return write_report(results, self.analyses(results), where)
 
     def _still_missing(self, approved: Plan, state: State) -> Plan:
         """Return the plan as it is under the lock, without what somebody else finished since it was approved."""

@@ -49,3 +49,25 @@ def indexes(results: "Results", configuration: str, kind: Of) -> list[int]:
     names = ("environment", "predicted_in") if kind == "quality" else ("environment",)
     rows = zip(cells(table, "configuration"), *(cells(table, name) for name in names), strict=True)
     return sorted({int(at) for name, *found in rows if name == configuration for at in found if at is not None})
+
+
+def places(results: "Results", kind: Of) -> dict[str, str]:
+    """Return configuration -> where its figures were computed, in the words that tell environments apart.
+
+    More than one has a †. Nothing at all where no two environments of the study differ in what matters.
+    """
+    from lorafile.analysis.select import names
+
+    used = {name: indexes(results, name, kind) for name in names(results)}
+    known = {at: what_matters(results.environments[at], kind == "cost") for found in used.values() for at in found}
+    known = {at: fields for at, fields in known.items() if not results.environments[at].get("imported")}
+    fields = {name for one in known.values() for name in one if len({other[name] for other in known.values()}) > 1}
+    if not fields:
+        return {}
+    words = {at: ", ".join(_word(name, one[name]) for name in one if name in fields) for at, one in known.items()}
+    told = {name: list(dict.fromkeys(words[at] for at in found if at in words)) for name, found in used.items()}
+    return {name: " and ".join(texts) + (" †" if len(texts) > 1 else "") for name, texts in told.items() if texts}
+
+
+def _word(field: str, value: str | None) -> str:
+    return str(value) if field == "device" else f"{field} {value}"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
+from lorafile.analysis.environments import places
 from lorafile.analysis.select import (
     Score,
     averages,
@@ -99,7 +100,7 @@ def sweep_tables(results: "Results") -> list[Table]:
     """Return a table for each sweep, with the untuned row and full fine-tuning below what it varies."""
     rows = configuration_rows(results)
     roles = references(results)
-    columns = _columns(results, pd.DataFrame(rows.values()))
+    columns = columns_of(results, pd.DataFrame(rows.values()))
     tables = []
     for sweep, members in sweeps(results).items():
         shown = [rows[name] | {"shown": _shown(name, sweep, short)} for name, short in members.items()]
@@ -135,6 +136,9 @@ def configuration_rows(results: "Results") -> dict[str, dict[str, Any]]:
     for name, value in profiled(results, "train_allocated_bytes").items():
         if name in rows:
             rows[name]["train_allocated_bytes"] = value
+    for key, kind in (("environment", "quality"), ("cost_environment", "cost")):
+        for name, place in places(results, kind).items():
+            rows[name][key] = place
     return rows
 
 
@@ -145,7 +149,8 @@ def _runs(one: Score) -> str:
     return f"{one.n} of {one.wanted}{f': {one.lost}' if one.lost else ''}"
 
 
-def _columns(results: "Results", frame: pd.DataFrame) -> tuple[Column, ...]:
+def columns_of(results: "Results", frame: pd.DataFrame) -> tuple[Column, ...]:
+    """Return how the columns of `configuration_rows` read, without those that nothing has."""
     columns = [Column("shown", "configuration"), Column("runs", "runs")]
     keys = [f"{split_of(results, metric)}.{metric}" for metric in results.metrics]
     counts = frame[[f"{key}.n" for key in keys]]
@@ -161,5 +166,8 @@ def _columns(results: "Results", frame: pd.DataFrame) -> tuple[Column, ...]:
         Column("train_allocated_bytes", "peak training memory", "bytes"),
         Column("seconds", "training time", "seconds", "seconds.spread"),
     ]
+    for key, what in (("environment", "runs"), ("cost_environment", "costs")):
+        if key in frame:
+            columns.append(Column(key, f"{what} computed on († more than one)"))
     known = [name for name in frame.columns if not all(missing(value) for value in frame[name])]
     return tuple(column for column in columns if column.kind == "text" or column.key in known)

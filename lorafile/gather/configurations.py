@@ -32,12 +32,12 @@ def configuration_row(
     row["tuned"] = [axis.setting for axis in c.tuned.axes] if c.tuned else []
     varied = [name for other in everyone for name in other.varied] + [name for names in tuned for name in names]
     return row | {
-        setting: None if c.open and setting in row["tuned"] else _value(c, setting, adapter)
+        setting: None if c.open and setting in row["tuned"] else setting_value(c, setting, adapter)
         for setting in dict.fromkeys(varied)
     }
 
 
-def _value(c: Configuration, setting: str, adapter: dict[str, Any]) -> Any:
+def setting_value(c: Configuration, setting: str, adapter: dict[str, Any]) -> Any:
     """Return a setting as the spec wrote it for this configuration, or its default; None where it does not apply."""
     if c.matched and setting in ("lora.r", "lora.lora_alpha"):
         return adapter[setting.removeprefix("lora.")]  # solved for the model
