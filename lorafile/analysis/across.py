@@ -146,7 +146,7 @@ def _compared(
     if any(verdict.decision is not None for verdict in verdicts):
         from lorafile.analysis.compare_chart import caption, chart
 
-        charts, captions = {name: chart(verdicts, "studies")}, {name: caption(verdicts)}
+        charts, captions = {name: chart(verdicts, "studies", results.better_is_more(metric))}, {name: caption(verdicts)}
     return Analysis(
         kind="compare",
         name=name,
@@ -173,9 +173,9 @@ def pairs_across(found: "Union", entries: "list[Entry]", results: "Results", wai
             pairs[frozenset((one.name, other.name))] = Pair(other.name, one.name, factor, waive=waive)
     for one, other in product(entries, entries):
         if min(one.studies) < min(other.studies) and not one.studies & other.studies:
-            factor = _one_setting(one, other)
-            if factor is not None and factor != "method":
-                pair = Pair(other.name, one.name, factor, waive=waive)
+            alone = _one_setting(one, other)
+            if alone is not None and alone != "method":
+                pair = Pair(other.name, one.name, alone, waive=waive)
                 pairs.setdefault(frozenset((one.name, other.name)), pair)
     return list(pairs.values())
 

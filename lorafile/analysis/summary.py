@@ -136,8 +136,8 @@ def configuration_rows(results: "Results") -> dict[str, dict[str, Any]]:
     for name, value in profiled(results, "train_allocated_bytes").items():
         if name in rows:
             rows[name]["train_allocated_bytes"] = value
-    for key, kind in (("environment", "quality"), ("cost_environment", "cost")):
-        for name, place in places(results, kind).items():
+    for key, found in (("environment", places(results, "quality")), ("cost_environment", places(results, "cost"))):
+        for name, place in found.items():
             rows[name][key] = place
     return rows
 

@@ -22,7 +22,7 @@ def united(members: list[Member], named: Named, metrics: list[str], primary: str
     runs = _runs(members, named, moved)
     titles = " and ".join(member.name for member in members)
     seeds = tuple(dict.fromkeys(seed for member in members for seed in member.results.seeds))
-    tables = {name: _rows(members, named, name) for name in TABLES}
+    tables: dict[str, Any] = {name: _rows(members, named, name) for name in TABLES}
     verdict, told = _verdict(members)
     return Results(
         study=titles,
@@ -64,6 +64,10 @@ def _environments(members: list[Member]) -> tuple[list[dict[str, Any]], list[dic
     return found, moved
 
 
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
 def _moved(row: dict[str, Any], places: dict[int, int]) -> dict[str, Any]:
     known = {name: row[name] for name in ("environment", "predicted_in") if name in row}
     return row | {name: places[int(at)] if pd.notna(at) else None for name, at in known.items()}
@@ -72,12 +76,12 @@ def _moved(row: dict[str, Any], places: dict[int, int]) -> dict[str, Any]:
 def _runs(members: list[Member], named: Named, moved: list[dict[int, int]]) -> list[dict[str, Any]]:
     """Return a row for each configuration and seed; what both studies have is one row."""
     found: dict[tuple[str, Any], dict[str, Any]] = {}
-    tables = [member.results.runs.to_dict("records") for member in members]
+    tables = [_records(member.results.runs) for member in members]
     for name, sources in named.items():
         for number, own in sources:
             for row in (row for row in tables[number] if row["configuration"] == own):
                 seed = None if pd.isna(row["seed"]) else int(row["seed"])
-                mine = {str(key): value for key, value in _moved(row, moved[number]).items()}
+                mine = _moved(row, moved[number])
                 mine |= {"configuration": name, "sweep": _sweep(members[number], row["sweep"]), "seed": seed}
                 known = found.get((name, seed))
                 better = known is not None and known["outcome"] != "done" and mine["outcome"] == "done"
@@ -93,13 +97,13 @@ def _sweep(member: Member, sweep: str) -> str:
 def _configurations(members: list[Member], named: Named, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for each configuration, with every setting in which any two of the union differ."""
     settings: dict[str, dict[str, tuple[str, Any]]] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, sources in named.items():
         number, own = sources[0]
         member = members[number]
         c = next(c for c in member.graph.spec.configurations if c.name == own)
         settings[name] = settings_of(member.graph, c)
-        row = next(row for row in member.results.configurations.to_dict("records") if row["configuration"] == own)
+        row = next(row for row in _records(member.results.configurations) if row["configuration"] == own)
         mine = [run["outcome"] for run in runs if run["configuration"] == name]
         counts = ", ".join(f"{outcome} {mine.count(outcome)}" for outcome in dict.fromkeys(mine))
         about = {"configuration": name, "sweep": _sweep(member, row["sweep"]), "aliases": _aliases(members, sources)}
@@ -140,12 +144,11 @@ def _varied(settings: dict[str, dict[str, tuple[str, Any]]]) -> list[str]:
 def _profiles(members: list[Member], named: Named, moved: list[dict[int, int]]) -> pd.DataFrame:
     """Return a row for each profiled configuration: of a shared one the first study's."""
     rows: dict[str, dict[str, Any]] = {}
-    tables = [member.results.profiles.to_dict("records") for member in members]
+    tables = [_records(member.results.profiles) for member in members]
     for name, sources in named.items():
         for number, own in sources:
             for row in (row for row in tables[number] if row["configuration"] == own):
-                mine = {str(key): item for key, item in row.items()} | {"configuration": name}
-                rows.setdefault(name, _moved(mine, moved[number]))
+                rows.setdefault(name, _moved(row, moved[number]) | {"configuration": name})
     return pd.DataFrame(rows.values())
 
 
@@ -159,9 +162,10 @@ def _rows(members: list[Member], named: Named, table: str) -> pd.DataFrame:
                 parts.append(frame[frame["configuration"] == own].assign(configuration=name, study=number))
     if not parts:
         return pd.DataFrame(columns=members[0].results.curves.columns if table == "curves" else None)
-    whole = pd.concat(parts, ignore_index=True)
+    whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
     first = whole.groupby(["configuration", "seed"], dropna=False)["study"].transform("min")
-    return whole[whole["study"] == first].drop(columns="study").reset_index(drop=True)
+    kept: pd.DataFrame = whole[whole["study"] == first].drop(columns="study").reset_index(drop=True)
+    return kept
 
 
 def _either(tables: list[dict[str, Any]], members: list[Member]) -> dict[str, Any]:
