@@ -12,6 +12,7 @@ from lorafile.nodes.metrics import is_head
 from lorafile.specs import Configuration
 from lorafile.specs.methods import METHODS
 
+TUNED = "chosen on validation"  # each at its own best: its value is no difference between two of them
 EXAMPLES = "training examples"
 _OF_EXAMPLES = {"digest": "the held-out examples", "rows": "the held-out examples", "template": "the template"}
 
@@ -32,7 +33,11 @@ def settings_of(graph: Graph, c: Configuration) -> dict[str, tuple[str, Any]]:
     alpha = METHODS[c.method].alpha if c.method in METHODS else None
     if alpha and c.alpha_of_rank is not None:
         found[f"{c.method}.{alpha}"] = f"{c.alpha_of_rank:g}r"
-    return {name: (_digest(value), _shown(c, name, value, adapter)) for name, value in found.items()}
+    tuned = {axis.setting for axis in c.tuned.axes} if c.tuned else set()
+    return {
+        name: (TUNED if name in tuned else _digest(value), _shown(c, name, value, adapter))
+        for name, value in found.items()
+    }
 
 
 def _shown(c: Configuration, name: str, resolved: Any, adapter: dict[str, Any]) -> Any:
@@ -51,7 +56,8 @@ def _training_data(graph: Graph, c: Configuration) -> str:
 
 def identity(graph: Graph, c: Configuration) -> str:
     """Return equal text for configurations whose runs have equal keys under equal seeds, whatever they are called."""
-    return _digest([graph.sections[c.name], c.method != "none" and graph.splits[c.name]["train"], c.shots])
+    trained_on = c.method != "none" and graph.splits[c.name]["train"]
+    return _digest([graph.sections[c.name], trained_on, c.shots, c.open and c.name])
 
 
 def predictions(graph: Graph, c: Configuration) -> dict[tuple[str, str], str]:

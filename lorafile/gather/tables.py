@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from lorafile.gather.comparable import settings_of
+from lorafile.analysis.select import FIXED
+from lorafile.gather.comparable import TUNED, settings_of
 from lorafile.gather.union import TABLES, Member, Renamed, first_known
 from lorafile.results import Results
 from lorafile.specs.analysis_settings import VerdictTable
@@ -106,15 +107,15 @@ def _configurations(members: list[Member], named: Named, runs: list[dict[str, An
         row = next(row for row in _records(member.results.configurations) if row["configuration"] == own)
         mine = [run["outcome"] for run in runs if run["configuration"] == name]
         counts = ", ".join(f"{outcome} {mine.count(outcome)}" for outcome in dict.fromkeys(mine))
-        about = {"configuration": name, "sweep": _sweep(member, row["sweep"]), "aliases": _aliases(members, sources)}
-        about |= {"method": row["method"], "trained": row["trained"], "rank": row["rank"]}
+        about = {key: row.get(key) for key in FIXED if key in row} | {"method": row["method"]}
+        about |= {"configuration": name, "sweep": _sweep(member, row["sweep"]), "aliases": _aliases(members, sources)}
         rows.append(about | {"replicates": len(mine), "done": mine.count("done"), "outcomes": counts})
     varied = _varied(settings)
     shown: dict[tuple[str, str], Any] = {}  # equal values read alike, whichever way a spec writes them
     for row in rows:
         for setting in varied:
             value, told = settings[row["configuration"]].get(setting, ("", None))
-            row[setting] = shown.setdefault((setting, value), told)
+            row[setting] = told if value == TUNED else shown.setdefault((setting, value), told)
     return rows
 
 
@@ -138,7 +139,8 @@ def _varied(settings: dict[str, dict[str, tuple[str, Any]]]) -> list[str]:
         name: all(len({one.get(name, ("",))[0] for one in group}) == 1 for group in methods.values()) for name in names
     }
     across = {name: len({one[name][0] for one in settings.values() if name in one}) > 1 for name in names}
-    return [name for name in names if name != "method" and (across[name] or not alike[name])]
+    tuned = {name: any(one.get(name, ("",))[0] == TUNED for one in settings.values()) for name in names}
+    return [name for name in names if name != "method" and (across[name] or tuned[name] or not alike[name])]
 
 
 def _profiles(members: list[Member], named: Named, moved: list[dict[int, int]]) -> pd.DataFrame:
