@@ -1,15 +1,16 @@
-"""What is the most quality for each cost: the efficiency frontier, and what lies behind it."""
+"""What is the most quality for each cost: the efficiency frontier over two or three measures, and what is behind it."""
 
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
-from lorafile.analysis.costs import COSTS, cost_of
-from lorafile.analysis.published import MARK, figures
-from lorafile.analysis.select import Score, methods, names, profiles, scores, split_of
-from lorafile.analysis.text import amount, kind_of, listing, metric_name, slug
-from lorafile.analysis.wording import above, measured, on
+from lorafile.analysis.costs import COSTS
+from lorafile.analysis.frontier import SAME_TIME, Place, places
+from lorafile.analysis.measures import Measure, measure
+from lorafile.analysis.select import methods, names, profiles, scores
+from lorafile.analysis.text import listing, slug
+from lorafile.analysis.wording import above
 
 if TYPE_CHECKING:
     from lorafile.results import Results
@@ -19,96 +20,135 @@ DEFAULT = "train_memory"
 
 
 def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
-    """Return quality against one measure of cost; nothing where fewer than two configurations have both."""
-    metric, declared = table.metric or results.primary, table.measures[1] if table.measures else DEFAULT
-    split = split_of(results, metric)
-    found, cost = scores(results, f"{split}.{metric}"), cost_of(results, declared)
-    both = [name for name in names(results) if found[name].known and name in cost]
-    if len(both) < 2:
+    """Return the frontier over the declared measures; nothing where fewer than two configurations have all of them."""
+    declared = [str(name) for name in table.measures or (table.metric or results.primary, DEFAULT)]
+    # Quality is read upwards, and cost to the right, in whatever order they were declared.
+    measures = [measure(results, name) for name in sorted(dict.fromkeys(declared), key=lambda name: name in COSTS)]
+    both = [name for name in names(results) if all(name in one.values for one in measures)]
+    if len(both) < 2 or len(measures) < 2:
         return []
-    front = frontier(both, found, cost, results.better_is_more(metric))
-    title = f"{metric_name(metric).capitalize()} against {COSTS[declared].title}"
-    name = slug("pareto", "" if declared == DEFAULT else declared, "" if metric == results.primary else metric)
-    from lorafile.analysis.pareto_chart import CAPTION, chart
+    found = places(results, measures, both)
+    name = slug("pareto", *(one.name for one in measures if one.name not in (results.primary, DEFAULT)))
+    first, *others = measures
+    from lorafile.analysis.pareto_chart import caption, chart
 
     return [
         Analysis(
             kind="pareto",
             name=name,
-            title=title,
-            question=f"What is the most {metric_name(metric)} for each {COSTS[declared].title}?",
-            sentences=_sentences(results, metric, declared, found, cost, front),
-            tables=(_table(both, metric, split, declared, found, cost, front),),
-            charts={name: chart(results, metric, declared, both, front)},
-            captions={name: f"{CAPTION} {MARK}" if figures(results, metric) else CAPTION},
+            title=f"{_upper(first.short)} against {listing([one.short for one in others])}",
+            question=_question(first, others),
+            sentences=_sentences(results, measures, found),
+            tables=(_table(results, measures, found),),
+            charts={name: chart(results, measures, found)},
+            captions={name: caption(results, measures, found)},
         )
     ]
 
 
-def frontier(among: list[str], found: dict[str, Score], cost: dict[str, float], more: bool) -> list[str]:
-    """Return the configurations that no other one matches in mean and undercuts in cost, cheapest first."""
-    sign = 1 if more else -1
-    front: list[str] = []
-    for name in sorted(among, key=lambda name: (cost[name], -sign * found[name].mean)):
-        if not front or sign * found[name].mean > sign * found[front[-1]].mean:
-            front.append(name)
-    return front
+def _question(first: Measure, others: list[Measure]) -> str:
+    if first.split and not any(one.split for one in others):
+        best = "most" if first.more else "least"
+        return f"What is the {best} {first.short} for each {listing([one.short for one in others])}?"
+    return f"Which configurations does no other one beat in {listing([one.short for one in (first, *others)])}?"
 
 
-def ahead_of(name: str, front: list[str], cost: dict[str, float]) -> str:
-    """Return the frontier's configuration that costs no more than this one: the best at its price."""
-    return [other for other in front if cost[other] <= cost[name]][-1]
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
-def _sentences(
-    results: "Results",
-    metric: str,
-    declared: str,
-    found: dict[str, Score],
-    cost: dict[str, float],
-    front: list[str],
-) -> list[str]:
-    kind, title = COSTS[declared].kind, COSTS[declared].title
-    steps = [f"{name} ({measured(metric, found[name])}, {amount(kind, cost[name])})" for name in front]
-    lines = [f"On the frontier by means, cheapest first: {listing(steps, 12)}."]
-    if len(front) > 1:
-        lines.append(above(metric, front[-1], found[front[-1]], front[0], found[front[0]]))
-        lines.append(f"Its {title} is {amount(kind, cost[front[-1]])} against {amount(kind, cost[front[0]])}.")
-    behind = [name for name in cost if name in found and found[name].known and name not in front]
-    if behind:
-        lines.append(f"Behind the frontier: {listing(behind, 40)}. Means within the spread may change places.")
-    without = [name for name in names(results) if found[name].known and name not in cost]
-    if without:
-        untrained = all(methods(results)[name] == "none" for name in without)
-        why = "nothing is trained there" if untrained and declared != "token_latency" else "it was not measured"
-        lines.append(f"Without {title}, hence not shown: {listing(without, 20)} ({why}).")
-    if unscored := [f"{name} ({found[name].lost or 'no figure'})" for name in found if not found[name].known]:
-        lines.append(f"Without {metric_name(metric)}, hence not shown: {listing(unscored, 20)}.")
+def on_front(measures: list[Measure], found: dict[str, Place]) -> list[str]:
+    """Return the frontier's configurations, the best of the second measure first."""
+    front = [name for name, place in found.items() if place.word == "frontier"]
+    second = measures[1]
+    return sorted(front, key=lambda name: (-second.values[name] if second.more else second.values[name], name))
+
+
+def _sentences(results: "Results", measures: list[Measure], found: dict[str, Place]) -> list[str]:
+    front = on_front(measures, found)
+    first, second = measures[0], measures[1]
+    order = "cheapest first" if not second.split and len(measures) == 2 else f"by {second.short}"
+    steps = [f"{name} ({', '.join(one.shown(name) for one in measures)})" for name in front]
+    lines = [f"On the frontier by means, {order}: {listing(steps, 12)}."]
+    if len(front) > 1 and len(measures) == 2 and first.split:
+        found_scores = scores(results, f"{first.split}.{first.name}")
+        last, cheap = front[-1], front[0]
+        lines.append(above(first.name, last, found_scores[last], cheap, found_scores[cheap]))
+        lines.append(f"Its {second.title} is {second.shown(last)} against {second.shown(cheap)}.")
+    lines += _behind(found)
+    lines += [line for one in measures for line in _without(results, one, measures)]
     _, devices = profiles(results)
-    if devices and COSTS[declared].source == "profiles":
+    if devices and any(one.name in COSTS and COSTS[one.name].source == "profiles" for one in measures):
         lines.append(f"Profiles of other devices are left out: {listing(devices)}.")
     return lines
 
 
-def _table(
-    both: list[str],
-    metric: str,
-    split: str,
-    declared: str,
-    found: dict[str, Score],
-    cost: dict[str, float],
-    front: list[str],
-) -> Table:
+def _behind(found: dict[str, Place]) -> list[str]:
+    """Return what is behind the frontier, and by which configuration: beyond the noise first."""
+    lines = []
+    for word, told in (("clear", "Clearly behind it"), ("noise", "Behind it by means, within the noise")):
+        by: dict[str, list[str]] = {}
+        for name, place in found.items():
+            if place.word == word:
+                by.setdefault(place.by, []).append(name)
+        if by:
+            lines.append(f"{told}: {'; '.join(f'{listing(mine, 40)} (by {better})' for better, mine in by.items())}.")
+    if untested := [name for name, place in found.items() if place.word == "means"]:
+        lines.append(f"Behind the frontier: {listing(untested, 40)}. Means within the spread may change places.")
+    return lines
+
+
+def _without(results: "Results", one: Measure, measures: list[Measure]) -> list[str]:
+    """Return which configurations are not shown for want of this measure."""
+    table = {name: score for metric in measures if metric.split for name, score in _scores(results, metric).items()}
+    without = [name for name in names(results) if name not in one.values]
+    if one.split:
+        told = [f"{name} ({table[name].lost or 'no figure'})" for name in without]
+        return [f"Without {one.short}, hence not shown: {listing(told, 20)}."] if told else []
+    without = [name for name in without if not table or table[name].known]
+    if not without:
+        return []
+    untrained = all(methods(results)[name] == "none" for name in without)
+    why = "nothing is trained there" if untrained and "latency" not in one.name else "it was not measured"
+    return [f"Without {one.title}, hence not shown: {listing(without, 20)} ({why})."]
+
+
+def _scores(results: "Results", metric: Measure) -> dict[str, Any]:
+    return scores(results, f"{metric.split}.{metric.name}")
+
+
+def _table(results: "Results", measures: list[Measure], found: dict[str, Place]) -> Table:
+    words = {"clear": "clearly behind {}", "noise": "behind {}, within the noise", "means": "behind {}"}
+    last = measures[1]
+    order = sorted(found, key=lambda name: (-last.values[name] if last.more else last.values[name], name))
     rows: list[dict[str, Any]] = []
-    for name in sorted(both, key=lambda name: (cost[name], name)):
-        one = found[name]
-        place = "on the frontier" if name in front else f"behind {ahead_of(name, front, cost)}"
-        row = {"configuration": name, "cost": cost[name], "mean": one.mean, "spread": one.spread, "n": one.n}
-        rows.append(row | {"place": place})
-    columns = (
-        Column("configuration", "configuration"),
-        Column("cost", COSTS[declared].title, COSTS[declared].kind),
-        Column("mean", on(metric, split), kind_of(metric), "spread", "n"),
-        Column("place", "by means"),
-    )
-    return Table(f"By {COSTS[declared].title}", pd.DataFrame(rows), columns)
+    columns = [Column("configuration", "configuration")]
+    for name in order:
+        place = found[name]
+        told = words[place.word].format(place.by) if place.by else "on the frontier"
+        rows.append({"configuration": name, "place": told, "by": place.by})
+    for one in (*measures[1:], measures[0]):
+        table = _scores(results, one) if one.split else {}
+        for row in rows:
+            name = row["configuration"]
+            row[one.name] = one.values[name]
+            if name in table:
+                row[f"{one.name}.spread"], row[f"{one.name}.n"] = table[name].spread, table[name].n
+            if name in one.intervals:
+                row[f"{one.name}.low"], row[f"{one.name}.high"] = one.intervals[name]
+            if name in table and table[name].lost:
+                row["lost"] = table[name].lost
+        spread = (f"{one.name}.spread", f"{one.name}.n") if one.split else ("", "")
+        columns.append(Column(one.name, one.title, one.kind, *spread))
+    columns.append(Column("place", "place"))
+    columns += [Column("lost", "not in these figures")] if any("lost" in row for row in rows) else []
+    return Table(f"By {last.title}", pd.DataFrame(rows), tuple(columns))
+
+
+def exactness(measures: list[Measure], found: dict[str, Place]) -> str:
+    """Return what `clearly` means here."""
+    if not any(place.word in ("clear", "noise") for place in found.values()):
+        return ""
+    timed = f"; times within {100 * SAME_TIME:g}\u202f% count as the same" if any(one.timed for one in measures) else ""
+    exact = f" costs count as exact{timed}, and" if not all(one.split for one in measures) else ""
+    return f" Clearly behind:{exact} another configuration is significantly better, or no worse within the margin."

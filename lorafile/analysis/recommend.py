@@ -7,14 +7,13 @@ import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, ColumnKind, Table
 from lorafile.analysis.budgets import SHARE, TITLES, budgets, share_of
+from lorafile.analysis.claim_parts import figure_interval
 from lorafile.analysis.costs import COSTS, price_of
-from lorafile.analysis.outcomes import compared_as
 from lorafile.analysis.recommend_text import heading, sentences
-from lorafile.analysis.recommendation import SPLIT, Recommendation, own, recommend
+from lorafile.analysis.recommendation import SPLIT, Recommendation, recommend
 from lorafile.analysis.select import names, scores
 from lorafile.analysis.text import kind_of, listing, metric_name, score, slug
 from lorafile.analysis.wording import on
-from lorafile.statistics.probabilities import interval
 
 if TYPE_CHECKING:
     from lorafile.results import Results
@@ -67,7 +66,7 @@ def recommendations(results: "Results", table: "AnalysisTable") -> list[Recommen
 
 def _table(results: "Results", found: Recommendation) -> Table:
     """Return every configuration: candidates in the order in which they would be taken, then what was refused."""
-    metric = compared_as(found.metric)
+    metric = found.metric
     costs = [found.prefer, *(name for budget in found.budgets for name in budget.limits), "adapter_size"]
     prices = {name: share_of(results) if name == SHARE else price_of(results, name) for name in dict.fromkeys(costs)}
     prices = {name: known for name, known in prices.items() if known}
@@ -94,14 +93,13 @@ def _kind(cost: str) -> ColumnKind:
 
 
 def _row(results: "Results", found: Recommendation, name: str, prices: dict[str, dict[str, float]]) -> dict[str, Any]:
-    metric = compared_as(found.metric)
+    metric = found.metric
     row: dict[str, Any] = {"configuration": name, "verdict": found.word(name), "p": found.p.get(name), "interval": ""}
     for split in (SPLIT, "test"):
-        estimate = own(results, found.metric, split, name)
-        mean = scores(results, f"{split}.{found.metric}")[name].mean if metric == found.metric else None
-        row[split] = mean if estimate is None else estimate.difference
-        if estimate is not None and split == "test":
-            row["low"], row["high"] = interval(estimate)
-            row["interval"] = f"{score(metric, row['low'])} to {score(metric, row['high'])}"
+        row[split] = scores(results, f"{split}.{metric}")[name].mean
+    ends = figure_interval(results, name, metric, "test")
+    if not isinstance(ends, str):
+        row["low"], row["high"] = ends
+        row["interval"] = f"{score(metric, row['low'])} to {score(metric, row['high'])}"
     row |= {cost: known.get(name) for cost, known in prices.items()}
     return row | {"why": listing([one.text for one in found.refused.get(name, [])], 6) or found.unjudged.get(name, "")}

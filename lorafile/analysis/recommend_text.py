@@ -4,10 +4,11 @@ from math import inf, isnan
 from typing import TYPE_CHECKING
 
 from lorafile.analysis.budgets import SHARE, TITLES, Refusal, share_of, shown, unfit_runs
+from lorafile.analysis.claim_parts import figure_interval
 from lorafile.analysis.costs import price_of
 from lorafile.analysis.margins import margin_text
 from lorafile.analysis.outcomes import compared_as, crossed
-from lorafile.analysis.recommendation import SPLIT, Recommendation, against, all_seeds, deciding, own
+from lorafile.analysis.recommendation import SPLIT, Recommendation, against, all_seeds, deciding
 from lorafile.analysis.select import methods, profiles, scores
 from lorafile.analysis.text import listing, number, plural, score
 from lorafile.analysis.verdict_text import FEW, round_up, signed, signed_difference
@@ -121,15 +122,13 @@ def _size(results: "Results", found: Recommendation, name: str) -> str:
 
 def _quoted(results: "Results", found: Recommendation) -> str:
     """Return the figure on test, which had no part in the choice."""
-    name, metric = str(found.taken), compared_as(found.metric)
-    estimate = own(results, found.metric, "test", name)
-    if estimate is None:
-        mean = scores(results, f"test.{found.metric}").get(name)
-        known = mean is not None and mean.known
-        return f"On test: {score(found.metric, mean.mean)}." if mean and known else "It has no figure on test."
-    low, high = interval(estimate)
-    between = "" if isnan(low) else f" (95 % interval {score(metric, low)} to {score(metric, high)})"
-    return f"On test, which had no part in the choice: {score(metric, estimate.difference)}{between}."
+    name, metric = str(found.taken), found.metric
+    known = scores(results, f"test.{metric}")[name]
+    if not known.known:
+        return "It has no figure on test."
+    ends = figure_interval(results, name, metric, "test")
+    between = "" if isinstance(ends, str) else f" (95 % interval {score(metric, ends[0])} to {score(metric, ends[1])})"
+    return f"On test, which had no part in the choice: {score(metric, known.mean)}{between}."
 
 
 def _cautions(results: "Results", found: Recommendation) -> list[str]:
