@@ -251,3 +251,13 @@ def test_the_order_of_examples_and_of_seeds_does_not_matter(pair: np.ndarray, ra
     again = np.stack([side[noise.permutation(3)] for side in shuffled])
     assert compared(*again).error == pytest.approx(compared(*pair).error)
     assert compared(*again).df == pytest.approx(compared(*pair).df)
+
+
+def test_answers_that_are_all_right_leave_room_for_what_was_not_seen() -> None:
+    """The rule of three: nothing wrong in n examples, up to three in n may be."""
+    n = 200
+    one, other = (Outcomes(np.ones((3, n))) for _ in range(2))
+    low, high = interval(contrast(one, other, pool([one, other])))
+    assert high == pytest.approx(3 / n, rel=0.02)
+    assert low == -high
+    assert equivalence(contrast(one, other, pool([one, other])), 0.01) > 0.05

@@ -242,3 +242,13 @@ def test_what_a_first_look_decides_stands_and_the_rest_is_looked_at_with_all_see
     assert (second.look, second.alpha) == (1, pytest.approx(0.008))
     assert second.estimate is not None
     assert second.estimate.seeds == (8, 8)
+
+
+def test_a_sweep_without_the_usual_value_is_held_against_the_configuration_that_has_it() -> None:
+    points = {f"rank/r={r}": {"lora.r": r, "lora.layers_to_transform": None} for r in (4, 8, 16)}
+    points |= {f"layers/{name}": {"lora.r": 8, "lora.layers_to_transform": [at]} for at, name in enumerate("ab")}
+    found = pairs(study(dict.fromkeys(points, 0.5), points), compare())
+    assert [(pair.one, pair.other) for pair in found if pair.factor == "lora.layers_to_transform"] == [
+        ("layers/a", "rank/r=8"),
+        ("layers/b", "rank/r=8"),
+    ]

@@ -10,7 +10,15 @@ from lorafile.analysis.outcomes import compared_as
 from lorafile.analysis.pairs import Pair, pairs
 from lorafile.analysis.select import split_of
 from lorafile.analysis.text import level, metric_name, number, plural, slug
-from lorafile.analysis.verdict_text import levels, look_name, sentence, signed, signed_difference, size
+from lorafile.analysis.verdict_text import (
+    levels,
+    look_name,
+    own_variances,
+    sentence,
+    signed,
+    signed_difference,
+    size,
+)
 from lorafile.analysis.verdicts import DECIDED, Verdict, family, judge
 from lorafile.analysis.wording import on
 from lorafile.results import more_is_better
@@ -79,7 +87,7 @@ def _head(results: "Results", found: list[Verdict], exploratory: bool) -> list[s
         line += " This is not the study's primary metric: the verdicts are exploratory."
     elif len(tested) > 1 and not isnan(tested[0].alpha):
         line += f" All {len(tested)} comparisons of the study are one family (Holm, {levels(tested)})."
-    return [line]
+    return [line, *own_variances(found)]
 
 
 def verdict_table(found: list[Verdict]) -> Table:

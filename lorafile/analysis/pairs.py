@@ -62,8 +62,21 @@ def _along(results: "Results", declared: str | None) -> list[tuple[str, list[str
             others = [name for name in mine if methods(results)[name] != "lora"]
             found.append(("method", [lora, *others] if lora else mine))
         elif RATE not in varied:
-            found += [(factor, mine) for factor in varied]
+            found += [(factor, [*_usual_neighbour(results, factor, mine), *mine]) for factor in varied]
     return found
+
+
+def _usual_neighbour(results: "Results", factor: str, members: list[str]) -> list[str]:
+    """Return the configuration of another sweep with the factor's usual value that differs in nothing else, if any."""
+    usual = _usual(results).get(factor)
+    if usual in setting_labels(results, factor, members).values():
+        return []
+    others = {name: value for name, value in setting_labels(results, factor).items() if name not in members}
+    for name in _with(others, usual):
+        settings = [setting for setting in factors(results, [name, members[0]]) if setting != factor]
+        if not settings and methods(results)[name] == methods(results)[members[0]]:
+            return [name]
+    return []
 
 
 def _matched(

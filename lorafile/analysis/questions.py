@@ -1,5 +1,6 @@
 """The questions that people bring to a LoRA study, each answered in a few sentences from its verdicts and costs."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -93,16 +94,21 @@ def _full(results: "Results") -> list[str]:
     return lines
 
 
+_COUNTED = {
+    "equivalent": "show that there is none that matters",
+    "non-inferior": "show that the first is not inferior",
+    "inconclusive": "are not decided",
+}
+
+
 def _noise(results: "Results") -> list[str]:
     judged = family(results).judged
-    words = [verdict.word for verdict in judged]
+    words = Counter(verdict.word for verdict in judged)
     lines = []
     if judged:
-        real = words.count("better") + words.count("worse")
-        told = f"Of {plural(len(judged), 'comparison')}, {real} show a difference that is real"
-        told += f" ({levels(judged)} over all of them), {words.count('equivalent')} an equivalence"
-        told += f", {words.count('non-inferior')} that the first is not inferior"
-        lines.append(f"{told}; {words.count('inconclusive')} are not decided.")
+        told = [f"{words['better'] + words['worse']} show a real difference"]
+        told += [f"{words[word]} {text}" for word, text in _COUNTED.items() if words[word]]
+        lines.append(f"Of {plural(len(judged), 'comparison')}, {listing(told)} ({levels(judged)} over all of them).")
     measured = noise.analyse(results, AnalysisTable(kind="noise"))
     return lines + (measured[0].sentences if measured else [])
 

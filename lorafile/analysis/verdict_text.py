@@ -1,6 +1,7 @@
 """Verdicts in words: one sentence each, with its interval, its seeds and examples, and what speaks against it."""
 
 from collections import Counter
+from collections.abc import Sequence
 from math import ceil, floor, isnan, log10
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,17 @@ def sentence(results: "Results", verdict: "Verdict") -> str:
     if verdict.word == "none":
         return _without(verdict)
     return f"{_claim(verdict)}: {figures(verdict)}{_cautions(results, verdict)}."
+
+
+def own_variances(found: "Sequence[Verdict]") -> list[str]:
+    """Say, once for all verdicts, where the run variance is not the whole study's."""
+    alone = [verdict for verdict in found if verdict.estimate is not None and not verdict.estimate.pooled]
+    if not alone:
+        return []
+    whose = "each comparison has" if len(alone) == len(found) else f"{len(alone)} comparisons have"
+    return [
+        f"Run variances clearly differ between configurations, so {whose} those of its own two, and not a pooled one."
+    ]
 
 
 def _names(verdict: "Verdict") -> str:
@@ -106,8 +118,6 @@ def _cautions(results: "Results", verdict: "Verdict") -> str:
         low, high = decision.simultaneous
         if low <= 0 <= high:
             parts.append("the interval that holds for all comparisons at once still touches zero")
-    if not estimate.pooled:
-        parts.append("run variances clearly differ between configurations, so these two have their own")
     if unfinished := [name for name in (verdict.pair.one, verdict.pair.other) if _lost(results, name)]:
         parts.append(f"not in these figures: {listing([f'{_lost(results, name)} of {name}' for name in unfinished])}")
     if waived := [row.text() for row in verdict.differing if row.kind == "waived"]:

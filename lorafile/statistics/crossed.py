@@ -22,6 +22,9 @@ import numpy as np
 from scipy import special
 
 CLEARLY = 0.01  # the probability, were all run variances equal, below which they are not pooled
+# The error of a share by n examples is at least this over n, were they all alike: a 95 % interval then reaches 3 / n,
+# the rule of three (Hanley and Lippman-Hand, 1983, "If nothing goes wrong, is everything all right?", JAMA 249).
+_UNSEEN = 3 / 1.96
 _ROUNDING = 1e-12  # relative to the figures: what is smaller is no difference but float64's rounding
 
 
@@ -72,6 +75,11 @@ class Outcomes:
         if self.exact:
             return 0.0
         return float(self.means.var(ddof=1)) if self.runs > 1 else nan
+
+    @cached_property
+    def binary(self) -> bool:
+        """Whether every outcome is right or wrong."""
+        return bool(np.isin(self.values, (0.0, 1.0)).all())
 
     @cached_property
     def residual(self) -> float:
@@ -203,6 +211,10 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
     ]
     examples = max(between - sum(square for square, _ in left), 0.0)
     pieces = [(between, n - 1.0), *((square, df) for square, df in left if df)] if examples > 0 else []
+    unseen = (_UNSEEN * max(map(abs, weights)) / n) ** 2 if all(side.binary for side in sides) else 0.0
+    if runs + examples < unseen:
+        examples = unseen - runs
+        pieces = [(examples, n - 1.0)]
     difference = float(paired.mean())
     return Estimate(
         difference=difference if abs(difference) > least else 0.0,
