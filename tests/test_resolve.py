@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tomli
 from test_cli import lora
 
 from lorafile import Study, specs
@@ -179,6 +180,12 @@ def test_the_block_is_added_at_the_end_and_nothing_else_is_touched(tmp_path: Pat
     assert (specs.load(link), link.is_symlink(), file.stat().st_mode & 0o777) == (study.spec, True, 0o640)
     with pytest.raises(StalePlan, match="changed after the plan was made"):
         append(study, found)
+
+
+def test_names_that_toml_has_to_escape_come_back_as_they_are() -> None:
+    names = ('own/say "hi"', "own/back\\slash", "own/\x7f", "own/\u2028ö😀")
+    found = Resolution("m", "test", 1, 0.008, 0.002, 20, seeds=(4,), configurations=names)
+    assert tomli.loads(block(found)) == {"stage": [{"seeds": [4], "configurations": list(names)}]}
 
 
 def test_stages_in_a_list_cannot_be_added_to(tmp_path: Path, monkeypatch: Any) -> None:
