@@ -188,7 +188,7 @@ def against(results: "Results", metric: str, one: str, other: str) -> Estimate |
     back = found.get((other, one))
     if back is None:
         return None
-    turned = {name: getattr(back, name)[::-1] for name in ("seeds", "residual", "exact")}
+    turned = {name: getattr(back, name)[::-1] for name in ("seeds", "residual", "exact", "run_variances")}
     return replace(back, difference=-back.difference, **turned)
 
 
