@@ -11,7 +11,7 @@ from lorafile.graph import Graph, GraphNode
 from lorafile.state import Attempt, Node, State
 
 if TYPE_CHECKING:
-    from lorafile.tuning import Standing
+    from lorafile.standing import Standing
 
 
 class Action(StrEnum):

@@ -12,7 +12,7 @@ from lorafile.specs.analysis_settings import AnalysisTable, ClaimTable, Publishe
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lorafile.tuning import Standing
+    from lorafile.standing import Standing
 
 RunKey = tuple[str, int | None]  # configuration, seed
 OutcomeKey = tuple[str, int | None, str]  # configuration, seed, split
@@ -122,7 +122,7 @@ class Results:
         name), `values` (setting -> value) and each of these settings by its dotted name, `seed`, `outcome`, `message`,
         `key`, `chosen` (bool; None before the choice), `added` (bool: beyond what the spec lists),
         `validation.<metric>`
-    :ivar tuning: how the choice of each tuned configuration stands: lorafile/tuning.py
+    :ivar tuning: how the choice of each tuned configuration stands: lorafile/standing.py
     :ivar looks: the seeds of each look at the study: of its first one, then of each stage that has ended
     :ivar look_dates: when the last run of each look was begun (`2026-11-21`), empty where none was
     :ivar declared: the `[[analysis]]` tables, which name the study's family of comparisons

@@ -10,8 +10,9 @@ from lorafile.plan import WORK, Action, Plan, make_plan
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.positions import Path
 from lorafile.specs.tuned import MOST_ADDED, Axis, beyond, extended, settled
+from lorafile.standing import Standing, shown
 from lorafile.state import State
-from lorafile.tuning import Standing, shown, standing
+from lorafile.tuning import standing
 
 Standings = dict[str, Standing]
 

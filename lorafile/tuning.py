@@ -1,7 +1,7 @@
 """Which candidate a tuned configuration is compared at: chosen on validation, from the mean over all seeds."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -10,29 +10,8 @@ from lorafile.graph import Graph, Replicate
 from lorafile.metrics import METRICS
 from lorafile.plan import WORK, Plan
 from lorafile.specs import Configuration
-from lorafile.specs.positions import Path
 from lorafile.specs.tuned import Axis, beyond
-
-
-@dataclass(frozen=True)
-class Edge:
-    """A best value at the end of what was tried.
-
-    :ivar next: the value that would come after it; None where none is valid
-    :ivar extended: how many values the plan has added at that end
-    """
-
-    setting: str
-    highest: bool
-    value: Any
-    next: Any | None
-    where: Path
-    extended: int = 0
-
-    @property
-    def words(self) -> str:
-        """Return `best at 0.001, the highest that was tried`."""
-        return f"best at {shown(self.value)}, the {'highest' if self.highest else 'lowest'} that was tried"
+from lorafile.standing import Edge, Standing
 
 
 @dataclass(frozen=True)
@@ -55,56 +34,6 @@ class Trial:
         return not self.lost and not self.waiting
 
 
-@dataclass(frozen=True)
-class Standing:
-    """How the choice of one configuration stands.
-
-    :ivar tried: setting -> the values that its candidates have, ascending where they are numbers
-    :ivar waiting, runs: how many runs of candidates are still to come, and how many there are
-    :ivar chosen: the candidate's name; empty until every run of every candidate has ended
-    :ivar values: setting -> the chosen value
-    :ivar mean: the chosen candidate's mean on validation
-    :ivar lost: candidate -> outcome -> how many of its runs ended so; such a candidate loses to any whole one
-    :ivar whole: how many candidates finished under every seed
-    :ivar edges: where the best value is not bracketed
-    :ivar later: kind -> how many nodes are known only after the choice
-    :ivar places: where the spec says that they are tuned; the same for all that share candidates
-    """
-
-    configuration: str
-    settings: str
-    tried: dict[str, tuple[Any, ...]]
-    candidates: int
-    waiting: int
-    runs: int
-    chosen: str = ""
-    values: dict[str, Any] = field(default_factory=dict)
-    mean: float | None = None
-    lost: dict[str, dict[str, int]] = field(default_factory=dict)
-    whole: int = 0
-    edges: tuple[Edge, ...] = ()
-    later: dict[str, int] = field(default_factory=dict)
-    places: tuple[Path, ...] = ()
-
-    @property
-    def why_open(self) -> str:
-        """Say why nothing is chosen yet; nothing where it is."""
-        if self.chosen:
-            return ""
-        left = f"{self.waiting} of {self.runs} runs of its {self.candidates} candidates are still to come"
-        others = "other configurations that share its candidates are not finished"
-        return f"its {self.settings} is not chosen yet: {left if self.waiting else others}"
-
-    @property
-    def choice(self) -> str:
-        """Say what was chosen, from how many, and what speaks against it."""
-        values = ", ".join(f"{name.rpartition('.')[2]} = {shown(value)}" for name, value in self.values.items())
-        told = f"{self.configuration}: {values}, of {self.candidates} candidates on validation"
-        if not self.whole:
-            told += "; no candidate finished under every seed"
-        return told
-
-
 def check_chosen(plan: Plan, name: str) -> None:
     """Refuse a tuned configuration of which it is not known yet which candidate it is.
 
@@ -114,11 +43,6 @@ def check_chosen(plan: Plan, name: str) -> None:
     if waiting is not None:
         file = plan.graph.spec.file
         raise LoraError(f"{name} is no single run: {waiting.why_open}. Go on with: lora apply {file}")
-
-
-def shown(value: Any) -> str:
-    """Return a value as a spec writes it."""
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def standing(configuration: Configuration, plan: Plan) -> Standing:

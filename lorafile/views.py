@@ -11,7 +11,8 @@ from rich.table import Table
 from lorafile.lockfile import identity
 from lorafile.parameters import adapter_parameters
 from lorafile.plan import Action, Change, Plan
-from lorafile.views_tuning import edge_lines, open_lines, tuning_json
+from lorafile.standing import edge_lines
+from lorafile.views_tuning import open_lines, tuning_json
 
 if TYPE_CHECKING:
     from lorafile.apply import Applied

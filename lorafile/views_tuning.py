@@ -1,8 +1,6 @@
-"""What is said of settings that are tuned: what waits for a choice, what was chosen, what is at an edge."""
+"""What the command line says of settings that are tuned: what waits for a choice, and what was chosen."""
 
 from typing import TYPE_CHECKING, Any
-
-from lorafile.tuning import Edge, Standing, shown
 
 if TYPE_CHECKING:
     from lorafile.plan import Plan
@@ -20,34 +18,9 @@ def open_lines(plan: "Plan") -> list[str]:
     found = []
     for one in plan.tuning:
         if not one.chosen:
-            what = f"{counted(one.later)} known after the choice" if one.later else "all of it is run as candidates"
+            what = f"{counted(one.later)} known after the choice" if one.later else "no more to run"
             found.append(f"{one.configuration}  ({what})  {one.why_open}")
     return found
-
-
-def edge_lines(tuning: "list[Standing] | tuple[Standing, ...]") -> list[str]:
-    """Return a line for each tuned setting whose best value is not bracketed, with the next values for all."""
-    lines = []
-    at: dict[tuple[Any, ...], list[tuple[Standing, Edge]]] = {}
-    for one in tuning:
-        for edge in one.edges:
-            at.setdefault((edge.where, edge.highest, edge.value), []).append((one, edge))
-    for (where, *_), found in at.items():
-        edge = found[0][1]
-        names = ", ".join(one.configuration for one, _ in found)
-        sharing = sum(edge.setting in one.tried and where in one.places for one in tuning)
-        line = f"Not bracketed: {edge.setting.rpartition('.')[2]} of {names} is {edge.words}"
-        lines.append(f"{line}; {_remedy(edge, sharing)}")
-    return lines
-
-
-def _remedy(edge: Edge, sharing: int) -> str:
-    if edge.next is None:
-        return "no valid value follows."
-    everyone = f" for all {sharing} configurations that share its candidates" if sharing > 1 else ""
-    if edge.extended:
-        return f"the plan added {edge.extended} values there, and adds no more; the next would be {shown(edge.next)}."
-    return f"next would be {shown(edge.next)}{everyone}: add it to tune, or set extend = true."
 
 
 def stage_lines(plan: "Plan") -> list[str]:

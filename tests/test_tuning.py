@@ -12,9 +12,8 @@ from lorafile import Study, specs
 from lorafile.errors import SpecError
 from lorafile.plan import Plan
 from lorafile.specs.tuned import Axis, beyond, settled
+from lorafile.standing import Standing, edge_lines
 from lorafile.state import Attempt, Node, State
-from lorafile.tuning import Standing
-from lorafile.views_tuning import edge_lines
 
 SPEC = """
 [study]

@@ -18,6 +18,7 @@ from lorafile.analysis.select import (
     outcomes,
     scores,
     setting_values,
+    tuned,
 )
 from lorafile.analysis.text import difference, kind_of, listing, missing, rate, score, slug
 from lorafile.analysis.wording import direction, held_against, on, spread_of
@@ -77,8 +78,12 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
 
 
 def groups(results: "Results") -> list[Group]:
-    """Return the trained configurations, grouped by every setting that varies except the learning rate."""
-    trained = [name for name, method in methods(results).items() if method != "none"]
+    """Return the trained configurations, grouped by every setting that varies except the learning rate.
+
+    Those whose rate was tuned are told of with their candidates, by `tune`.
+    """
+    chosen = tuned(results)
+    trained = [name for name, method in methods(results).items() if method != "none" and RATE not in chosen[name]]
     labels = equal_settings(results, RATE, trained)
     peaks = peak_rates(results, trained)
     shared: dict[tuple[tuple[str, str], ...], list[str]] = {}
@@ -164,7 +169,12 @@ def _untried(found: list[Group]) -> list[str]:
 
 def _ranks(results: "Results", metric: str, found: dict[str, Score]) -> list[str]:
     """Return each larger rank that scores worse than the next smaller one by more than the spread over seeds."""
-    ranks = {name: float(value) for name, value in setting_values(results, RANK).items() if not missing(value)}
+    chosen = tuned(results)
+    ranks = {
+        name: float(value)
+        for name, value in setting_values(results, RANK).items()
+        if not missing(value) and RATE not in chosen[name]
+    }
     others = {
         setting: labels for setting, labels in equal_settings(results, RANK).items() if setting != "lora.lora_alpha"
     }
