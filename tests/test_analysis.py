@@ -183,7 +183,7 @@ def test_a_configuration_that_differs_in_the_factor_only_joins_its_trend() -> No
 
 def test_memory_is_drawn_from_zero() -> None:
     (found,) = run(study(), "trend", factor="lora.r")
-    below = found.charts[found.name].to_dict()["vconcat"][1]
+    below = found.charts[found.name].to_dict()["vconcat"][-1]
     assert below["layer"][0]["encoding"]["y"]["scale"] == {"zero": True}
 
 

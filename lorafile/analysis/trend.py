@@ -7,8 +7,10 @@ import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.select import Score, profiled, scores, split_of
+from lorafile.analysis.steps import Along, along, step_sentences
 from lorafile.analysis.text import amount, kind_of, listing, metric_name, missing, plural, slug
-from lorafile.analysis.trends import Trend, trends
+from lorafile.analysis.trends import PARAMETERS, Trend, by_parameters, trends
+from lorafile.analysis.verdict_text import signed, signed_difference
 from lorafile.analysis.wording import above, measured, on, without_figure
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ RANK, RATE = "lora.r", "train.learning_rate"
 
 def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     """Return one analysis for each sweep and factor, the rank first; a declared factor alone where there is one."""
-    found = trends(results)
+    found = by_parameters(results) if table.factor == PARAMETERS else trends(results)
     if table.factor is not None:
         chosen = [trend for trend in found if trend.factor == table.factor]
         return [_analysis(results, trend, table.metric) for trend in chosen] or [_nothing(results, table.factor)]
@@ -38,22 +40,24 @@ def _analysis(results: "Results", trend: Trend, metric: str | None) -> Analysis:
     known = any(found[name].known for name in trend.values)
     extra = "" if metric == results.primary else metric
     name = slug("trend", trend.sweep, trend.factor, extra)
+    made = [along(results, trend, metric, split, series) for series in dict.fromkeys(trend.series.values())]
+    compared = [one for one in made if one is not None]
     charts: dict[str, Any] = {}
     captions: dict[str, str] = {}
     if known or memory:
         from lorafile.analysis.trend_charts import caption, chart
 
         charts, captions = (
-            {name: chart(results, trend, metric, memory)},
-            {name: caption(results, trend, metric, memory)},
+            {name: chart(results, trend, metric, memory, compared)},
+            {name: caption(results, trend, metric, memory, compared)},
         )
     return Analysis(
         kind="trend",
         name=name,
         title=f"{trend.factor}{f' in sweep {trend.sweep}' if trend.sweep else ''}",
         question=f"What does {trend.factor} do to {metric_name(metric)} and to memory?",
-        sentences=_sentences(results, trend, metric, found, memory),
-        tables=(_table(trend, metric, split, found, memory),),
+        sentences=_sentences(results, trend, metric, found, memory, compared),
+        tables=(_table(trend, metric, split, found, memory, compared),),
         charts=charts,
         captions=captions,
     )
@@ -66,7 +70,12 @@ def _nothing(results: "Results", factor: str) -> Analysis:
 
 
 def _sentences(
-    results: "Results", trend: Trend, metric: str, found: dict[str, Score], memory: dict[str, float]
+    results: "Results",
+    trend: Trend,
+    metric: str,
+    found: dict[str, Score],
+    memory: dict[str, float],
+    compared: list[Along],
 ) -> list[str]:
     among = {name: found[name] for name in trend.values}
     lines = []
@@ -81,14 +90,19 @@ def _sentences(
     lines += trend.added.values()
     for series in dict.fromkeys(trend.series.values()):
         members = [name for name in trend.values if trend.series[name] == series]
-        lines += _series_sentences(results, trend, metric, members, found)
+        tested = [one for one in compared if one.members[0] in members]
+        lines += _series_sentences(results, trend, metric, members, found, not tested)
+        lines += [line for one in tested for line in step_sentences(one)]
     return lines + _memory_sentences(trend, memory)
 
 
 def _series_sentences(
-    results: "Results", trend: Trend, metric: str, members: list[str], found: dict[str, Score]
+    results: "Results", trend: Trend, metric: str, members: list[str], found: dict[str, Score], beside: bool
 ) -> list[str]:
-    """Return the best value of the factor and, held against it, the ends of an ordered one or every other value."""
+    """Return the best value of the factor and, held against it, the ends of an ordered one or every other value.
+
+    :param beside: whether the others are described as well, where no step of the series can be tested
+    """
     known = [name for name in members if found[name].known]
     if len(known) < 2:
         return []
@@ -101,7 +115,7 @@ def _series_sentences(
     lines = [f"{label} has the {extreme} mean {on(metric, split)}{where}: {measured(metric, found[top])}."]
     others = [known[0], known[-1]] if trend.numbers else known
     for name in dict.fromkeys(others):
-        if name != top:
+        if name != top and beside:
             other = f"{trend.factor} = {trend.values[name]}" if trend.numbers else trend.values[name]
             lines.append(above(metric, label if trend.numbers else trend.values[top], found[top], other, found[name]))
     return lines
@@ -122,19 +136,42 @@ def _memory_sentences(trend: Trend, memory: dict[str, float]) -> list[str]:
     ]
 
 
-def _table(trend: Trend, metric: str, split: str, found: dict[str, Score], memory: dict[str, float]) -> Table:
-    rows = []
+def _table(
+    trend: Trend, metric: str, split: str, found: dict[str, Score], memory: dict[str, float], compared: list[Along]
+) -> Table:
+    rows, gains = [], _gains(compared)
     for name, value in trend.values.items():
         one = found[name]
         row = {"configuration": name, "value": value, "series": trend.series[name], "runs": one.lost or "all done"}
-        rows.append(row | {"mean": one.mean, "spread": one.spread, "n": one.n, "memory": memory.get(name)})
+        rows.append(
+            row | {"mean": one.mean, "spread": one.spread, "n": one.n, "memory": memory.get(name)} | gains.get(name, {})
+        )
     kind = kind_of(metric)
     columns = [Column("value", trend.factor), Column("mean", on(metric, split), kind, "spread", "n")]
     if any(trend.series.values()):
         columns.insert(1, Column("series", "other settings"))
     if any(row["runs"] != "all done" for row in rows):
         columns.insert(1, Column("runs", "runs"))
+    if gains:
+        columns += [
+            Column("gain", "per doubling, from the value before"),
+            Column("interval", "95 % interval, all steps"),
+        ]
     if any(not missing(row["memory"]) for row in rows):
         columns.append(Column("memory", "peak training memory", "bytes"))
     columns.append(Column("configuration", "configuration"))
     return Table(f"{trend.factor}: {plural(len(rows), 'configuration')}", pd.DataFrame(rows), tuple(columns))
+
+
+def _gains(compared: list[Along]) -> dict[str, dict[str, Any]]:
+    """Return configuration -> what a doubling on the way to its value adds, with its interval."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in compared:
+        for at, times in enumerate(one.doublings):
+            if not isnan(times):
+                gain, low, high = one.gain(at)
+                row = {"per_doubling": gain, "least": low, "most": high, "gain": signed_difference(one.scale, gain)}
+                found[one.members[at + 1]] = row | {
+                    "interval": f"{signed(one.scale, low)} to {signed(one.scale, high)}"
+                }
+    return found

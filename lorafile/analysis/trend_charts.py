@@ -20,25 +20,40 @@ from lorafile.analysis.draw import (
 from lorafile.analysis.overview import MARKS, dots
 from lorafile.analysis.published import MARK, figures
 from lorafile.analysis.published_marks import across, along
+from lorafile.analysis.steps_chart import band_rows, gain_rows, gains_panel
 from lorafile.analysis.text import number, score, unit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lorafile.analysis.draw import Quality
+    from lorafile.analysis.steps import Along
     from lorafile.analysis.trends import Trend
     from lorafile.results import Results
 
 LINE = "Dots: one seed each. Line and bar: mean ± sample standard deviation over seeds. ×: runs without a figure."
 
+BAND = "Band: 95 % interval of each figure alone, from seeds and examples; differences are judged in pairs."
+STEPS = " Below it: what a doubling changes in each step, with 95 % intervals that hold for all steps at once."
 
-def chart(results: "Results", trend: "Trend", metric: str, memory: dict[str, float]) -> Any:
-    """Return quality along the factor, and peak training memory from zero beside it where it was measured."""
+
+def chart(
+    results: "Results", trend: "Trend", metric: str, memory: dict[str, float], compared: "Sequence[Along]" = ()
+) -> Any:
+    """Return quality along the factor, what a doubling adds, and peak training memory from zero where it was measured.
+
+    :param compared: the series whose steps can be tested
+    """
     found = quality(results, metric)
     title = f"{trend.factor}{f' (sweep {trend.sweep})' if trend.sweep else ''}"
     text = "; ".join(f"{value}: {score(metric, found.scores[name].mean)}" for name, value in trend.values.items())
     description = f"{found.title} by {trend.factor}. {text}"
     if trend.numbers:
-        below = [_memory(trend, memory)] if varies(memory) else []
-        whole: Any = alt.vconcat(_lines(results, found, trend, not below), *below, spacing=18)
+        gains = gain_rows(compared)
+        last = None if varies(memory) else trend.factor
+        below = [gains_panel(gains, compared[0].scale, _along(trend, last), _colour(trend))] if gains else []
+        below += [_memory(trend, memory)] if varies(memory) else []
+        whole: Any = alt.vconcat(_lines(results, found, trend, not below, compared), *below, spacing=18)
         whole = whole.resolve_scale(color="shared") if _grouped(trend) else whole
         return finish(whole, title, description, margin=110)
     return finish(
@@ -50,10 +65,14 @@ def chart(results: "Results", trend: "Trend", metric: str, memory: dict[str, flo
     )
 
 
-def caption(results: "Results", trend: "Trend", metric: str, memory: dict[str, float]) -> str:
+def caption(
+    results: "Results", trend: "Trend", metric: str, memory: dict[str, float], compared: "Sequence[Along]" = ()
+) -> str:
     """Return what the marks mean, and which references lie outside of the axis."""
     _, _, outside = near_references(results, quality(results, metric), list(trend.values))
     parts = [LINE if trend.numbers else MARKS, *([MARK] if figures(results, metric) else [])]
+    if trend.numbers and compared:
+        parts.append(BAND + (STEPS if gain_rows(compared) else ""))
     if varies(memory):
         parts.append("Memory: peak of live tensors while training, measured alone on the device.")
     return " ".join([*parts, *(f"{text[0].upper()}{text[1:]}." for text in outside)])
@@ -93,8 +112,11 @@ def _frame(frame: pd.DataFrame, trend: "Trend") -> pd.DataFrame:
     return frame.assign(x=names.map(trend.numbers), series=names.map(trend.series))
 
 
-def _lines(results: "Results", found: "Quality", trend: "Trend", lowest: bool) -> Any:
+def _lines(results: "Results", found: "Quality", trend: "Trend", lowest: bool, compared: "Sequence[Along]") -> Any:
     domain, rules, _ = near_references(results, found, list(trend.values))
+    band = pd.DataFrame(band_rows(compared), columns=["x", "series", "least", "most"])
+    if len(band):
+        domain = [min(domain[0], band["least"].min()), max(domain[1], band["most"].max())]
     seeds = _frame(seed_rows(found, trend.values), trend)
     means = _frame(mean_rows(found, trend.values), trend)
     known, x, colour = means[means["n"] > 0], _along(trend, trend.factor if lowest else None), _colour(trend)
@@ -112,6 +134,8 @@ def _lines(results: "Results", found: "Quality", trend: "Trend", lowest: bool) -
         base.mark_point(style="mean").encode(y="mean:Q", tooltip=tooltip(*MEAN_TIPS)),
         _lost(means, x, found.more),
     ]
+    if len(band):
+        layers.insert(0, alt.Chart(band).mark_area(style="band").encode(x=x, y="least:Q", y2="most:Q", **colour))
     places = along(results, found.metric, trend.factor, trend.numbers)
     layers = [*across(rules, places, x), *layers]
     return alt.layer(*layers).properties(width=WIDTH, height=260)

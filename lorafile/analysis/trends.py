@@ -2,10 +2,21 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import combinations
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from lorafile.analysis.select import best, equal_settings, factors, methods, setting_labels, setting_values, sweeps
+from lorafile.analysis.select import (
+    averages,
+    best,
+    equal_settings,
+    factors,
+    methods,
+    setting_labels,
+    setting_values,
+    sweeps,
+)
+from lorafile.analysis.text import amount
 
 if TYPE_CHECKING:
     from lorafile.results import Results
@@ -29,6 +40,30 @@ class Trend:
     series: dict[str, str]
     tied: tuple[str, ...]
     added: dict[str, str]
+
+
+PARAMETERS = "trainable_parameters"
+
+
+def by_parameters(results: "Results") -> list[Trend]:
+    """Return every sweep along the trainable parameters of its configurations, where these differ."""
+    counts = averages(results, PARAMETERS)
+    found = []
+    for sweep, members in sweeps(results).items():
+        known = [name for name in members if counts.get(name)]
+        varied = {factor: setting_labels(results, factor, known) for factor in factors(results, known)}
+        alike = [pair for pair in combinations(known, 2) if counts[pair[0]] == counts[pair[1]]]
+        # what differs between configurations of the same size is no matter of size: it is held fixed
+        free = [key for key, labels in varied.items() if any(labels.get(one) != labels.get(two) for one, two in alike)]
+        series = {name: ", ".join(f"{key}={varied[key].get(name, '–')}" for key in free) for name in known}
+        tied = tuple(key for key in varied if key not in free)
+        groups = Counter(series.values())
+        kept = sorted((name for name in known if groups[series[name]] > 1), key=lambda name: counts[name])
+        if len({counts[name] for name in kept}) > 1:
+            values = {name: amount("count", counts[name]) for name in kept}
+            numbers = {name: counts[name] for name in kept}
+            found.append(Trend(sweep, PARAMETERS, values, numbers, {name: series[name] for name in kept}, tied, {}))
+    return found
 
 
 def trends(results: "Results") -> list[Trend]:

@@ -76,6 +76,7 @@ def _styles(ink: dict[str, str], colours: list[str]) -> dict[str, Any]:
         "mean": {"filled": True, "color": blue, "size": 80, "opacity": 1, "shape": "diamond"},
         "mean-line": {"color": blue, "strokeWidth": 2, "interpolate": "linear"},
         "spread": {"color": blue, "strokeWidth": 2, "opacity": 0.9},
+        "step": {"color": blue, "strokeWidth": 1, "opacity": 0.5},
         "simultaneous": {"color": blue, "strokeWidth": 1, "opacity": 0.7},
         "margin": {"color": ink["grid"], "opacity": 0.9},
         "band": {"opacity": 0.15},
