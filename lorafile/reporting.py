@@ -25,12 +25,16 @@ def write(studies: "list[Study]", out: Path | None = None) -> int:
     """
     results, found = contents(studies)
     written = write_report(results, found, out or directory_of(studies))
-    if results.claims:
+    checks = check(results)
+    if checks:
         file = claims_file(studies[0].spec.file)
-        file.write_text(claims_text(record(check(results))), encoding="utf-8", newline="\n")
+        file.write_text(claims_text(record(checks)), encoding="utf-8", newline="\n")
         written.append(file)
     for path in written:
         click.echo(f"Wrote {path}")
+    for one in checks:
+        if one.verdict != "supported" or one.changed:
+            click.echo(one.line, err=True)
     return _failures(found)
 
 

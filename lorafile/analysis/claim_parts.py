@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from math import exp, isnan
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from scipy import special
 
 from lorafile.analysis.claim_basis import configurations, limits, metric_of
@@ -14,12 +13,12 @@ from lorafile.analysis.margins import margin_of, margin_text
 from lorafile.analysis.outcomes import compared_as, crossed
 from lorafile.analysis.pairs import Pair, pairs
 from lorafile.analysis.select import averages, methods, scores, split_of
-from lorafile.analysis.text import amount, number, score
+from lorafile.analysis.text import amount, is_share, number, score
 from lorafile.analysis.verdict_text import sentence
 from lorafile.analysis.verdicts import Verdict, family, judge
 from lorafile.analysis.wording import on
 from lorafile.specs.amounts import in_base_units
-from lorafile.statistics.crossed import Outcomes, contrast
+from lorafile.statistics.crossed import combination
 from lorafile.statistics.probabilities import interval, t_quantile
 
 if TYPE_CHECKING:
@@ -140,16 +139,17 @@ def figure_interval(results: "Results", name: str, metric: str, split: str) -> t
     if name in data.why:
         return f"it {data.why[name]}"
     outcomes = data.outcomes[name]
-    nothing = Outcomes(np.zeros((1, outcomes.examples)), exact=True)
-    estimate = contrast(outcomes, nothing, data.variance)
+    estimate = combination([outcomes], [1.0], data.variance)
     if estimate.on_runs_only or isnan(estimate.error):
         return "with one seed nothing tells how far another one would move it"
     low, high = interval(estimate, _LEVEL)
-    if bool(np.isin(outcomes.values, (0, 1)).all()):
+    if outcomes.binary:
         least, most = _exact(outcomes.mean * outcomes.examples, outcomes.examples)
         low, high = min(low, least), max(high, most)
     elif estimate.error == 0:
         return "its examples do not differ, so nothing tells how far others would move it"
+    if is_share(data.scale):
+        low, high = max(low, 0.0), min(high, 1.0)
     return (exp(low), exp(high)) if metric == "perplexity" else (low, high)
 
 

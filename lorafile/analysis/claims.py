@@ -64,7 +64,7 @@ class Check:
     def line(self) -> str:
         """The check as one line, for a terminal and for CI's log."""
         renew = "; `lora report` renews it" if self.status == "stale" else ""
-        return " ".join(f"{self.status}: {self.claim.text} ({self.reasons}{renew})".split())
+        return " ".join(f"{self.status}: “{self.claim.text}”: {self.reasons}{renew}".split())
 
 
 def check(results: "Results") -> list[Check]:
@@ -115,7 +115,7 @@ def section(results: "Results") -> list[Analysis]:
     told = [f"{count} {word} ({_MEANS[word]})" for word, count in counts.items() if count]
     sentences = [f"Of {plural(len(checks), 'claim')}, {listing(told, 4)}."]
     ordered = sorted(checks, key=lambda one: ORDER.index(one.verdict))
-    sentences += [f"{one.verdict.capitalize()}: “{one.claim.text}” ({one.reasons})." for one in ordered]
+    sentences += [f"{one.verdict.capitalize()}: “{one.claim.text}”: {one.reasons}." for one in ordered]
     return [Analysis("claims", "claims", "Claims", QUESTION, sentences, (_table(checks),))]
 
 

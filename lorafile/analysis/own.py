@@ -36,7 +36,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     if table.file is None:
         return []  # without a spec that names a file there is none
     name = slug("own", table.name or Path(table.file).stem)
-    file = results.folder / Path(table.file).expanduser()
+    file = (results.folder / Path(table.file).expanduser()).resolve()  # as a traceback names it
     try:
         # what it prints must not stand in the middle of `lora report --json`
         with contextlib.redirect_stdout(sys.stderr):
