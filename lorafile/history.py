@@ -1,5 +1,6 @@
 """What is known of one node: what its key is made of, every attempt at it, its curve, live where it still trains."""
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -104,7 +105,9 @@ def _find(known: list[_Named], name: str) -> _Named:
         raise LoraError(f'"{name}" names several nodes; name one of them: {", ".join(listed[:_MOST])}{more}')
     if not known:
         raise LoraError("This state knows no node yet. The first `lora apply` makes it; --state names another.")
-    close = get_close_matches(name, [row.address for row in known], n=1, cutoff=0.5)
+    names = [row.address for row in known]
+    names += [re.sub(r"(/seed=\d+)?:.*", "", address) for address in names]  # and configurations
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f'did you mean "{close[0]}"?' if close else "`lora plan --full` shows every address."
     raise LoraError(f'No node of this state is called "{name}", and no key begins so; {hint}')
 

@@ -13,13 +13,13 @@ from lorafile.views import FORMAT_VERSION, duration, size
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
-_COLOURS = {"done": "green", "running": "cyan", "not run yet": "dim", "failed": "red"}
+COLOURS = {"done": "green", "running": "cyan", "not run yet": "dim", "failed": "red"}
 _MATTERS = ("device", "threads", "torch", "transformers", "peft", "bitsandbytes", "lorafile")
 
 
 def show_history(found: History, out: Console) -> None:
     """Show what a node is, what was tried, and how its loss went."""
-    colour = _COLOURS.get(found.standing, "yellow")
+    colour = COLOURS.get(found.standing, "yellow")
     out.print(f"[bold]{escape(found.address)}[/]  [{colour}]{found.standing}[/]")
     version = "" if found.version is None else f", protocol {found.version}"
     out.print(f"  {found.kind}{version}, key {found.key}")
@@ -90,8 +90,11 @@ def sparkline(values: list[float], width: int = _WIDTH) -> str:
     return "".join(_BLOCKS[round((mean - low) * scale)] if math.isfinite(mean) else "×" for mean in means)
 
 
-def history_json(found: History) -> str:
-    """Return a node's history as documented JSON."""
+def history_json(found: History, scores: dict[str, float], predictions: list[dict[str, Any]]) -> str:
+    """Return a node's history as documented JSON.
+
+    :param scores: of its run, as `split.metric`; `predictions`: the first ones
+    """
     run = found.unfinished
     content = {
         "format_version": FORMAT_VERSION,
@@ -105,15 +108,17 @@ def history_json(found: History) -> str:
         "inputs": {role: {"key": key, "address": address} for role, (key, address) in found.inputs.items()},
         "attempts": [attempt.__dict__ for attempt in found.attempts],
         "unfinished": run and {"steps": run.steps, "checkpoint": run.checkpoint, "live": run.live},
+        "scores": scores,
+        "predictions": predictions,
         "curve": found.curve,
     }
-    return json.dumps(_finite(content), indent=2, allow_nan=False)
+    return json.dumps(finite(content), indent=2, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Return a value as JSON has it: what is no finite number is null."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
