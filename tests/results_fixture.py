@@ -158,11 +158,16 @@ def _answer(name: str, number: int) -> dict[str, Any]:
     return {"configuration": name, "number": number, "prompt": f"Capital {number}?", "untuned": "Rome?", "tuned": tuned}
 
 
-def study(seeds: tuple[int, ...] = SEEDS) -> Results:
-    """Return the results: one run diverged, one failed, one is missing."""
+def study(
+    seeds: tuple[int, ...] = SEEDS, more: list[tuple[str, str, dict[str, Any], list[str]]] | None = None
+) -> Results:
+    """Return the results: one run diverged, one failed, one is missing.
+
+    :param more: configurations beyond the twenty: name, sweep, what varies, aliases
+    """
     noise = random.Random(7)
     configurations, runs, profiles, curves = [], [], [], []
-    for name, sweep, varied, aliases in _points():
+    for name, sweep, varied, aliases in [*_points(), *(more or [])]:
         settings = BASE | varied
         wanted = [None] if settings["method"] == "none" else list(seeds)
         mine = [_run(name, sweep, settings, seed, noise) for seed in wanted]

@@ -15,20 +15,21 @@
     setTimeout(() => URL.revokeObjectURL(address), 60000);
   };
 
-  const frame = ({ keys, rows }) => rows.map((row) => Object.fromEntries(keys.map((key, at) => [key, row[at]])));
-
   function figures() {
     const found = structuredClone(data.figures);
-    for (const name of ["configurations", "runs", "profiles"]) found[name] = frame(found[name]);
+    for (const name of ["configurations", "runs", "profiles"]) found[name] = page.unpacked(found[name]);
     for (const analysis of found.analyses) {
-      analysis.tables = analysis.tables.map((at) => ({ title: data.tables[at].title, columns: data.tables[at].columns, rows: frame(data.tables[at]) }));
-      for (const [name, chart] of Object.entries(analysis.charts)) chart.data = Object.values(data.charts[name].datasets || {});
+      analysis.tables = analysis.tables.map((at) => ({ title: data.tables[at].title, columns: data.tables[at].shown, rows: page.unpacked(data.tables[at]) }));
+      for (const [name, about] of Object.entries(analysis.charts)) {
+        const { description = "", datasets } = page.chart(name);
+        Object.assign(about, { description, data: Object.values(datasets) });
+      }
     }
     return found;
   }
 
   function specification(name) {
-    return { $schema: "https://vega.github.io/schema/vega-lite/v6.json", ...data.charts[name], config: data.light };
+    return { $schema: "https://vega.github.io/schema/vega-lite/v6.json", ...page.chart(name), config: data.light };
   }
 
   async function drawn(place) {

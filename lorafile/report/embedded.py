@@ -8,13 +8,12 @@ from lorafile.analysis.curves import thinned
 from lorafile.analysis.select import cells, names
 from lorafile.analysis.text import missing
 from lorafile.report.brush import with_brush
-from lorafile.report.numbers import Spec, as_json, plain
+from lorafile.report.numbers import Spec, as_json, plain, records
+from lorafile.report.packing import packed, packed_chart
 from lorafile.report.theme import config
 from lorafile.results import RunKey
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lorafile.analysis.base import Analysis, Table
     from lorafile.results import Results
 
@@ -55,7 +54,7 @@ def embedded(
 def _on_page(spec: Spec, kind: str) -> Spec:
     """Return a chart for the page, which has the title as a heading, and needs no address of a schema."""
     bare = {key: item for key, item in spec.items() if key not in ("$schema", "title", "config")}
-    return with_brush(bare) if kind == "pareto" else bare
+    return packed_chart(with_brush(bare) if kind == "pareto" else bare)
 
 
 def runs_by_configuration(results: "Results") -> dict[str, list[Run]]:
@@ -68,17 +67,12 @@ def runs_by_configuration(results: "Results") -> dict[str, list[Run]]:
     return found
 
 
-def _frame(frame: "pd.DataFrame") -> dict[str, Any]:
-    """Return a table with its column names once: a row is a list."""
-    return {"keys": [str(key) for key in frame.columns], "rows": [plain(row) for row in frame.to_numpy().tolist()]}
-
-
 def _table(table: "Table") -> dict[str, Any]:
     columns = [
         {"key": one.key, "title": one.title, "kind": one.kind, "spread": one.spread or None, "n": one.n or None}
         for one in table.columns
     ]
-    return {"title": table.title, "columns": columns, **_frame(table.frame.astype(object))}
+    return {"title": table.title, "shown": columns, **packed(records(table.frame))}
 
 
 def _figures(
@@ -90,17 +84,20 @@ def _figures(
     for one, analysis in zip(found["analyses"], analyses, strict=True):
         one["tables"] = [numbers[id(table)] for table in analysis.tables]
         for chart in one["charts"].values():
-            del chart["data"]
-    return found | {name: _frame(getattr(results, name).astype(object)) for name in _FRAMES}
+            del chart["data"], chart["description"]
+    return found | {name: packed(found[name]) for name in _FRAMES}
 
 
 def _stories(results: "Results") -> dict[str, Any]:
     """Return of each run its keys and curve and, of the first ones, settings and a sample of predictions."""
     curves = _curves(results)
     settings: dict[str, int] = {}
+    steps: dict[tuple[float, ...], int] = {}
     runs = []
     for at, run in enumerate(_run_keys(results)):
-        told: dict[str, Any] = {"curve": curves[run]} if run in curves else {}
+        told: dict[str, Any] = {}
+        if run in curves:
+            told["curve"] = [steps.setdefault(tuple(curves[run][0]), len(steps)), curves[run][1]]
         if detail := results.details.get(run):
             told["keys"] = detail.keys
             if at < TOLD:
@@ -109,7 +106,8 @@ def _stories(results: "Results") -> dict[str, Any]:
             told |= {"split": sample.split, "samples": [_cut(row) for row in sample.rows]}
         runs.append(told)
     sections = [json.loads(section) for section in settings]
-    return {"runs": runs, "settings": sections, "private": bool(results.data.get("private")), "told": TOLD}
+    about = {"private": bool(results.data.get("private")), "told": TOLD}
+    return {"runs": runs, "settings": sections, "steps": list(steps), **about}
 
 
 def _run_keys(results: "Results") -> list[RunKey]:
@@ -132,7 +130,8 @@ def _cut(sample: dict[str, Any]) -> dict[str, Any]:
 def _curves(results: "Results") -> dict[RunKey, list[list[float]]]:
     """Return run -> [steps, losses], thinned: enough for a line of a finger's width."""
     found: dict[RunKey, list[list[float]]] = {}
-    columns = [cells(thinned(results), key) for key in ("configuration", "seed", "step", "loss")]
+    thin = thinned(results)
+    columns = [cells(thin, key) for key in ("configuration", "seed", "step", "loss")]
     for name, seed, step, loss in zip(*columns, strict=True):
         steps, losses = found.setdefault((str(name), None if missing(seed) else int(seed)), [[], []])
         steps.append(round(float(step)))

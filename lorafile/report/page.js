@@ -12,6 +12,22 @@ const page = (() => {
   const places = [...document.querySelectorAll("[data-chart]")];
   const watchers = [];
 
+  // Data travel as columns, in which text that repeats is a number (packing.py).
+  function unpacked({ keys, columns }) {
+    const lists = columns.map((column) => (Array.isArray(column) ? column : column.at.map((at) => column.of[at])));
+    return (lists[0] || []).map((_, row) => Object.fromEntries(keys.map((key, at) => [key, lists[at][row]])));
+  }
+
+  const known = new Map();
+  function chart(name) {
+    if (!known.has(name)) {
+      const { datasets = {}, ...spec } = data.charts[name];
+      const rows = Object.entries(datasets).map(([key, found]) => [key, Array.isArray(found) ? found : unpacked(found)]);
+      known.set(name, { ...spec, datasets: Object.fromEntries(rows) });
+    }
+    return known.get(name);
+  }
+
   function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -31,7 +47,7 @@ const page = (() => {
   }
 
   function fitted(name, available) {
-    const spec = structuredClone(data.charts[name]);
+    const spec = structuredClone(chart(name)); // Vega writes into the rows that it draws
     const { margin = 100, least = 220 } = spec.usermeta || {};
     if (spec.concat) {
       const cell = widthOf(spec) + margin;
@@ -103,5 +119,5 @@ const page = (() => {
   button.hidden = false;
   for (const place of places) place.classList.add("waiting");
   document.documentElement.dataset.scripts = "on";
-  return { data, places, make, redraw, theme, whenDrawn: (watcher) => watchers.push(watcher) };
+  return { data, places, chart, unpacked, make, redraw, whenDrawn: (watcher) => watchers.push(watcher) };
 })();

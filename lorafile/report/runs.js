@@ -3,7 +3,7 @@
   const { make, data } = page;
   const table = document.querySelector("#runs table[data-table]");
   const rows = table ? [...table.tBodies[0].rows] : []; // before anybody sorts them
-  const heads = table ? data.tables[table.dataset.table].columns.map((column) => column.title) : [];
+  const heads = table ? data.tables[table.dataset.table].shown.map((column) => column.title) : [];
   const pairs = (found) => make("dl", {}, ...found.map(([name, ...value]) => make("div", {}, make("dt", {}, name), make("dd", {}, ...value))));
   const text = (value) => make("bdi", value.length > 160 ? { class: "long", tabindex: "0" } : {}, value);
 
@@ -14,7 +14,8 @@
     return element;
   }
 
-  function curve([steps, losses]) {
+  function curve([shared, losses]) {
+    const steps = data.steps[shared];
     const [low, high] = [Math.min(...losses), Math.max(...losses)];
     const last = steps[steps.length - 1];
     const at = (step, loss) => `${(300 * step / last).toFixed(1)},${(58 - 56 * (loss - low) / (high - low || 1)).toFixed(1)}`;

@@ -11,16 +11,19 @@ page.tables = (() => {
     return sign * (typeof one === "number" && typeof other === "number" ? one - other : collator.compare(one, other));
   }
 
-  function csv(about) {
+  function csv(about, rows) {
     const cell = (value) => {
       const text = value === null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
       return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
     };
-    return [about.keys, ...about.rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+    const lines = [about.keys, ...rows.map((row) => about.keys.map((key) => row[key]))];
+    return lines.map((line) => `${line.map(cell).join(",")}\r\n`).join("");
   }
 
   function enhance(table) {
     const about = page.data.tables[table.dataset.table];
+    let figures = null;
+    const raw = () => (figures ??= page.unpacked(about));
     const body = table.tBodies[0];
     const rows = [...body.rows];
     const places = new Map(rows.map((row, at) => [row, at]));
@@ -40,11 +43,10 @@ page.tables = (() => {
     }
 
     function sort(at, turn) {
-      const column = about.columns[at];
-      const key = about.keys.indexOf(column.key);
+      const { key, kind } = about.shown[at];
       const value = (row) => {
-        const raw = about.rows[places.get(row)][key];
-        return column.kind !== "text" || raw === null ? raw : String(raw);
+        const figure = raw()[places.get(row)][key];
+        return kind !== "text" || figure === null ? figure : String(figure);
       };
       const sign = turn === "descending" ? -1 : 1;
       const order = turn === "none" ? rows : [...rows].sort((one, other) => compare(value(one), value(other), sign));
@@ -67,7 +69,7 @@ page.tables = (() => {
     }
     const save = make("button", { type: "button" }, "CSV");
     save.setAttribute("aria-label", `Download as CSV: ${about.title}`);
-    save.addEventListener("click", () => page.save(`${about.name}.csv`, csv(about), "text/csv"));
+    save.addEventListener("click", () => page.save(`${about.name}.csv`, csv(about, raw()), "text/csv"));
     tools.append(save, " ", told);
     table.closest(".table")[rows.length > FEW ? "prepend" : "append"](tools);
     return { table, section: table.closest("section"), choose: (chosen) => { state.chosen = chosen; show(); } };
