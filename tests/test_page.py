@@ -92,7 +92,7 @@ def test_a_click_sorts_by_raw_figures_and_what_is_missing_comes_last(shown: Any)
     assert size == sorted(size)
     assert len({text.split()[-1] for text in upward if text != "–"}) > 1  # by size, not by the digits that are shown
     assert upward[-1] == downward[-1] == "–"
-    assert [text for text in downward if text != "–"][0] == [text for text in upward if text != "–"][-1]
+    assert next(text for text in downward if text != "–") == [text for text in upward if text != "–"][-1]
     shown.execute_script("arguments[0].click()", button)
     assert cells(shown, table, 0) == before
     assert heads[at].get_attribute("aria-sort") == "none"
