@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,11 @@ def test_an_alias_names_its_configuration() -> None:
 )
 def test_amounts_are_decimal_bytes_and_seconds(amount: str, dimension: str, value: float) -> None:
     assert in_base_units(amount) == (dimension, pytest.approx(value))
+
+
+def test_the_examples_of_the_documentation_are_good_specs() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "reporting.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "own.py" not in block]
+    assert len(blocks) == 2
+    full = '[[sweep]]\nname = "baselines"\nmethod = ["full"]\n'
+    assert len(spec(full + "".join(blocks)).tables.claim) == 2

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,3 +133,12 @@ def test_a_file_that_cannot_be_run_is_a_mistake_in_the_spec(tmp_path: Path, text
     with pytest.raises(SpecError) as caught:
         parse(SPEC, tmp_path / "s.toml")
     assert told in str(caught.value)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "reporting.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    found = run(tmp_path, code)
+    assert not found.failed, found.sentences
+    assert (found.title, len(found.tables), len(found.charts)) == ("Scores by rank", 1, 1)
+    assert write_pictures(specifications([found]), tmp_path)
