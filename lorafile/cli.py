@@ -190,8 +190,11 @@ def apply(
     help="Where to. [default: report.path of the spec; of several specs: report in the current directory]",
 )
 @click.option("--check", "check_only", is_flag=True, help="Only check the claims; end with 6 when one no longer holds.")
+@click.option("--watch", is_flag=True, help="Write the page anew while an apply runs, until all is done or Ctrl-C.")
 @json_option
-def report(specs: tuple[Path, ...], state: Path | None, out: Path | None, check_only: bool, as_json: bool) -> int:
+def report(
+    specs: tuple[Path, ...], state: Path | None, out: Path | None, check_only: bool, watch: bool, as_json: bool
+) -> int:
     """Write report.html, RESULTS.md and results.tex from what is finished, or print every figure as JSON.
 
     Several specs make one page that puts their studies side by side.
@@ -204,7 +207,11 @@ def report(specs: tuple[Path, ...], state: Path | None, out: Path | None, check_
 
     if check_only and (out is not None or len(specs) > 1):
         raise click.UsageError("--check writes no report, and checks the claims of one spec; leave the rest out.")
+    if watch and (check_only or as_json):
+        raise click.UsageError("--watch writes the page while a study runs; leave out --check and --json.")
     studies = [Study.load(spec, state) for spec in specs or (Path("study.toml"),)]
+    if watch:
+        return reporting.follow(studies, out)
     if check_only:
         return reporting.check_claims(studies[0], as_json)
     return reporting.print_figures(studies) if as_json else reporting.write(studies, out)

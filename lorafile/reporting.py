@@ -12,6 +12,7 @@ from lorafile.claims import claims_file, claims_text
 from lorafile.errors import ClaimError
 from lorafile.report import figures, write_report
 from lorafile.side_by_side import contents, directory_of
+from lorafile.watching import watch
 
 if TYPE_CHECKING:
     from lorafile.analysis.base import Analysis
@@ -36,6 +37,20 @@ def write(studies: "list[Study]", out: Path | None = None) -> int:
         if one.verdict != "supported" or one.changed:
             click.echo(one.line, err=True)
     return _failures(found)
+
+
+def follow(studies: "list[Study]", out: Path | None = None) -> int:
+    """Write the page while somebody applies, and the whole report at the end.
+
+    Ctrl-C is the way to leave a study that is not done: the report is written as things stand, and the exit code is
+    that of any report. A second one breaks off.
+    """
+    directory = out or directory_of(studies)
+    click.echo(f"Watching; open {directory / 'report.html'}. Ctrl-C ends it.")
+    done = watch(studies, directory, click.echo)
+    if not done:
+        click.echo("Stopped watching; the report is written as things stand.")
+    return write(studies, out)
 
 
 def print_figures(studies: "list[Study]") -> int:

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from lorafile.analysis.base import Analysis, Table
     from lorafile.results import Results
 
-__all__ = ["figures", "write_report"]
+__all__ = ["figures", "write_page", "write_report"]
 
 
 def write_report(results: "Results", analyses: "list[Analysis]", directory: Path) -> list[Path]:
@@ -33,10 +33,29 @@ def write_report(results: "Results", analyses: "list[Analysis]", directory: Path
     }
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (directory / name).write_text(text, encoding="utf-8", newline="\n")
+        _write(directory / name, text)
     written = [directory / name for name in texts]
     written += _write_tables(named_tables(results, [summary, *others]), directory / "tables")
     return written + write_pictures(specs, directory / "charts")
+
+
+def write_page(results: "Results", analyses: "list[Analysis]", directory: Path, live: bool) -> Path:
+    """Write the page alone.
+
+    :param live: somebody writes it anew while the study runs, so that it reloads itself
+    """
+    from lorafile.report.html import page
+
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(directory / "report.html", page(results, analyses, live=live))
+    return directory / "report.html"
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file at once: a browser that reloads never reads half a page."""
+    new = file.with_name(f".{file.name}.new")
+    new.write_text(text, encoding="utf-8", newline="\n")
+    new.replace(file)
 
 
 def _write_tables(tables: "dict[str, Table]", directory: Path) -> list[Path]:

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from lorafile.analysis.base import Analysis, Column, Table
     from lorafile.results import Results
 
+RELOAD_SECONDS = 5
 SCRIPTS = ("page.js", "tables.js", "brush.js", "runs.js", "downloads.js")
 
 
-def page(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec] | None = None) -> str:
+def page(
+    results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec] | None = None, live: bool = False
+) -> str:
     """Return the report as one HTML document; whatever a spec or a run says appears in it as plain text.
 
     :param specs: the charts' specifications, where they are made already
+    :param live: the study runs, and the page is written anew: it reloads itself, and stays where the reader is
     """
     summary, others = content.split_summary(results, analyses)
     questions, others = content.questions(others), content.ordered(others)
@@ -36,6 +40,7 @@ def page(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec] 
     tables = content.named_tables(results, [summary, *others])
     rendered: str = _template(results, list(tables.values())).render(
         results=results,
+        reload=RELOAD_SECONDS if live else 0,
         summary=summary,
         questions=questions,
         first=content.FIRST,
@@ -52,6 +57,7 @@ def page(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec] 
         ink=INK,
         css=Markup(_read("page.css")),  # noqa: S704 (the package's own text)
         js=Markup("\n".join(map(_read, SCRIPTS))),  # noqa: S704 (the package's own text)
+        stay=Markup(_read("live.js")),  # noqa: S704 (the package's own text)
         vega=Markup(_vega()) if specs else "",  # noqa: S704 (a library's own text)
         data=_json(embedded(results, [summary, *questions, *others], specs, tables)),
     )
