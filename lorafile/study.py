@@ -194,6 +194,19 @@ class Study:
         found = list(family(results or self.gather()).verdicts)
         return verdict_table(found).frame if found else pd.DataFrame()
 
+    def ask(
+        self, run: str, question: str, seed: int | None = None, max_new_tokens: int | None = None
+    ) -> dict[str, str]:
+        """Return the answers to a question: `base` and `tuned`, greedy, through the template of the study's data.
+
+        :param run: a configuration, an address, or a directory with a checkpoint, as `lora chat` takes it
+        :raises LoraError: when there is no such run, or it has not finished well
+        """
+        from lorafile.chat import find_partner, talk_to
+
+        with talk_to(find_partner(self, run, seed), self, max_new_tokens, None) as talk:
+            return talk.ask(question, {}, list(talk.voices))
+
     def report(self, directory: str | Path | None = None) -> list[Path]:
         """Write the report and return its files.
 
