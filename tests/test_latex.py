@@ -15,7 +15,7 @@ from lorafile.results import Results
 from lorafile.specs.analysis_settings import AnalysisTable
 from lorafile.specs.methods import METHODS
 
-DOCUMENT = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\begin{document}"
+DOCUMENT = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
 
 
 def rows(tex: str) -> list[list[str]]:
@@ -68,6 +68,7 @@ def test_hostile_names_are_text_in_latex_too() -> None:
     check_syntax(tex)
     assert r"\textless{}script\textgreater{}" in tex
     assert "U+202E" in tex
+    assert escaped('[x]*"') == r"{[}x{]}{*}\char34{}"  # a row that begins so is no argument of the break before it
     assert escaped("\\input{x} 5% $1_a^2 ~#& y") == (
         r"\textbackslash{}input\{x\} 5\% \$1\_a\textasciicircum{}2 \textasciitilde{}\#\& y"
     )

@@ -15,7 +15,7 @@ from lorafile.report.html import page
 from lorafile.report.markdown import document, plain
 from lorafile.report.theme import config
 from lorafile.results import Results
-from lorafile.specs.analysis_settings import AnalysisTable
+from lorafile.specs.analysis_settings import AnalysisTable, ClaimTable, PublishedTable
 
 HOSTILE = (
     "rank/<script>alert(1)</script>",
@@ -155,6 +155,17 @@ def test_a_right_to_left_name_is_isolated_wherever_it_stands() -> None:
         before.rfind("<bdi>") > before.rfind("</bdi>") or "aria-label" in before[-200:]
         for before in shown.split("\u202egnp.exe")[:-1]
     )
+
+
+def test_a_claim_and_a_source_turn_nothing_either() -> None:
+    claim = {"text": "it \u202eholds", "one": "rank/r=8", "at_least": 0.5}
+    published = {"name": "a \u202ename", "value": 0.7, "source": "a \u202esource"}
+    tables = {"claims": (ClaimTable(**claim),), "published": (PublishedTable(**published),)}
+    results = replace(study(), **tables)
+    html = page(results, analyses(results, [AnalysisTable(kind="rates")]))
+    shown = html[: html.index("<script")]
+    for text in ("it \u202eholds", "a \u202ename", "a \u202esource"):
+        assert shown.count(text) == shown.count(f"<bdi>{text}</bdi>") > 0
 
 
 def test_hostile_text_is_text_in_the_document() -> None:

@@ -77,6 +77,8 @@ def _known(results: "Results") -> set[str]:
     foreign = {
         str(item) for column in ("outcome", "message") for item in cells(results.runs, column) if not missing(item)
     }
+    foreign |= {claim.text for claim in results.claims}
+    foreign |= {text for published in results.published for text in (published.name, published.source)}
     for factor in results.configurations.columns:
         if factor not in ("configuration", "aliases") and "method" in results.configurations.columns:
             foreign |= set(setting_labels(results, str(factor)).values())
