@@ -36,7 +36,7 @@ class Standing:
     :ivar waiting, runs: how many runs of candidates are still to come, and how many there are
     :ivar chosen: the candidate's name; empty until every run of every candidate has ended
     :ivar values: setting -> the chosen value
-    :ivar mean: the chosen candidate's mean on validation
+    :ivar mean: the chosen candidate's mean of the metric that is chosen by, on validation
     :ivar lost: candidate -> outcome -> how many of its runs ended so; such a candidate loses to any whole one
     :ivar whole: how many candidates finished under every seed
     :ivar edges: where the best value is not bracketed
@@ -53,6 +53,7 @@ class Standing:
     chosen: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     mean: float | None = None
+    metric: str = ""
     lost: dict[str, dict[str, int]] = field(default_factory=dict)
     whole: int = 0
     edges: tuple[Edge, ...] = ()
@@ -73,6 +74,7 @@ class Standing:
         """Say what was chosen, from how many, and what speaks against it."""
         values = ", ".join(f"{name.rpartition('.')[2]} = {shown(value)}" for name, value in self.values.items())
         told = f"{self.configuration}: {values}, of {self.candidates} candidates on validation"
+        told += f" (mean {self.metric} {self.mean:.4g})" if self.mean is not None else ""
         if not self.whole:
             told += "; no candidate finished under every seed"
         return told

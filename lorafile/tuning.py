@@ -84,6 +84,7 @@ def standing(configuration: Configuration, plan: Plan) -> Standing:
         chosen=best.candidate.name,
         values=values,
         mean=fmean(best.figures) if best.figures else None,
+        metric=graph.spec.primary,
         edges=_edges(about.axes, values) if best.whole else (),
     )
 

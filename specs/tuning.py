@@ -98,7 +98,9 @@ def _inner(table: Raw, path: Path, about: tuple[str, bool, Path], tunes: Tunes, 
 
 
 def _is_tune(value: Any) -> bool:
-    return isinstance(value, dict) and (isinstance(value.get("tune"), list) or value.keys() == {"tune"})
+    if not isinstance(value, dict) or "tune" not in value:
+        return False
+    return isinstance(value["tune"], list) or value.keys() <= {"tune", "extend"}
 
 
 def _axis(table: Raw, path: Path, section: str, names: Path, problems: Problems) -> Axis | None:

@@ -138,6 +138,7 @@ def test_a_setting_that_changes_nothing_is_not_tuned() -> None:
             '4:39: train.learning_rate.tune[1]: should be a number, not "x"',
         ),
         ("train.learning_rate = { tune = [1e-4] }", "train.learning_rate.tune: needs at least two candidates"),
+        ("train.learning_rate = { tune = 3 }", "should be a list of candidates, not 3"),
         ("train.learning_rate = { tune = [1, 1] }", "tune[1]: 1 stands here twice"),
         ("train.learning_rate = { tune = [1, 2], extnd = true }", 'extnd: unknown setting; did you mean "extend"?'),
         ("train.save_steps = { tune = [1, 2] }", "train.save_steps: cannot be tuned"),
@@ -328,3 +329,11 @@ def test_tuning_needs_a_validation_split(study: Callable[[str], Study], tmp_path
     held = 'path = "rows.jsonl"\nsplit = { train = 20, test = 10 }'
     with pytest.raises(SpecError, match=r"study.toml:13:1: train.learning_rate: is chosen on validation"):
         study(SPEC.replace('path = "builtin:facts"\n', held + "\n")).plan()
+
+
+def test_the_example_tunes_over_the_runs_of_its_own_grid(tmp_path: Path) -> None:
+    example = Path(__file__).parents[1] / "examples" / "rank-and-learning-rate" / "study.toml"
+    plan = Study.load(example, tmp_path / ".lora").plan()
+    assert sum(change.kind == "train" for change in plan.work) == 45, "3 ranks at 5 rates under 3 seeds"
+    assert [one.configuration for one in plan.tuning] == ["tuned/r=1", "tuned/r=4", "tuned/r=16"]
+    assert [one.later for one in plan.tuning] == [{}, {}, {}], "whatever is chosen, the grid has run it"
