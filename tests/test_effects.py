@@ -35,6 +35,20 @@ def test_rank_matters_only_once_the_rate_is_tuned_comes_out_by_itself() -> None:
     assert "exact match on validation: +38.8 points" in text  # rates are chosen there
 
 
+def test_an_effect_that_turns_round_is_told_as_such() -> None:
+    results = grid({1e-4: (0.30, 0.40), 1e-3: (0.40, 0.70), 1e-2: (0.72, 0.40)})
+    text = said(effects(results))
+    told = (
+        "What lora.r does turns round with train.learning_rate: 64 is better than 1 at 1e-4 and 1e-3, and worse at 0.01"
+    )
+    assert told in text
+    assert "matters only" not in text
+    assert "Not every lora.r has its best mean at the same train.learning_rate: it is at 1e-3 for 16 and 64" in text
+    assert "turns round with train.learning_rate: 64 is better than 1 at 1e-4" in said(
+        effects(results, metric="log_loss")
+    )
+
+
 def test_no_interaction_is_never_called_none() -> None:
     text = said(effects(grid(FLAT)))
     assert "No interaction can be told from noise, which does not say that there is none" in text

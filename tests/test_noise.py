@@ -90,6 +90,12 @@ def test_what_is_inside_the_noise_is_counted_and_drawn_beside_it() -> None:
     assert "58.3 points →" in str(points | {"data": str(found.charts[found.name].to_dict()["datasets"])})
 
 
+def test_a_study_that_compares_nothing_has_a_floor_all_the_same() -> None:
+    (found,) = noise(grid())
+    assert found.sentences[0].endswith("is inside the noise of this study.")
+    assert "of one comparison" in set(found.tables[0].frame["from"])
+
+
 def test_with_one_seed_no_difference_is_called_noise() -> None:
     text = said(noise(study((42,))))
     assert text.startswith("Nothing tells how far another seed would move a difference")

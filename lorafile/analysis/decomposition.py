@@ -46,7 +46,7 @@ class Effect:
 class Decomposition:
     """What the cells of a grid come to.
 
-    :ivar scale: the metric that differences are of; `split`: where it was measured
+    :ivar scale: the metric that differences are of, on `split`; `more`: whether more of it is better
     :ivar scores: configuration -> its figure; `censored`: configuration -> how its lost runs ended
     :ivar rows: those that are compared, by their number in the grid; `columns` likewise; `why`: why none is
     :ivar pair: the two rows whose difference is followed over the columns (the last and the first of an ordered factor,
@@ -60,6 +60,7 @@ class Decomposition:
     metric: str
     scale: str
     split: str
+    more: bool
     scores: dict[str, Score]
     censored: dict[str, dict[str, int]]
     rows: tuple[int, ...]
@@ -93,8 +94,9 @@ def decompose(results: "Results", grid: "Grid", metric: str) -> Decomposition:
     known = {place for place, name in grid.cells.items() if found[name].known and name not in lost}
     rows, columns = complete(known, len(grid.rows), len(grid.columns))
     mine = {name: found[name] for name in grid.cells.values()}
-    base = Decomposition(grid, metric, data.scale, split, mine, lost, rows, columns, _why(grid, data, rows, columns))
-    return base if base.why else _taken_apart(results, base, data)
+    why, more = _why(grid, data, rows, columns), results.better_is_more(data.scale)
+    base = Decomposition(grid, metric, data.scale, split, more, mine, lost, rows, columns, why)
+    return base if base.why else _taken_apart(base, data)
 
 
 def complete(known: set[tuple[int, int]], rows: int, columns: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -117,14 +119,14 @@ def _why(grid: "Grid", data: Crossed, rows: tuple[int, ...], columns: tuple[int,
     return next((f"{name} {data.why[name]}" for name in names if name in data.why), "")
 
 
-def _taken_apart(results: "Results", base: Decomposition, data: Crossed) -> Decomposition:
+def _taken_apart(base: Decomposition, data: Crossed) -> Decomposition:
     grid, rows, columns = base.grid, base.rows, base.columns
     found = [[data.outcomes[grid.cells[i, j]] for j in columns] for i in rows]
     # the grid's own run variance where those of the study are too unlike to be pooled
     pooled = pool(cell for row in found for cell in row) if data.variance.differ else data.variance
     cells = Cells(found, pooled)
     high, low, choices = _ends(cells, grid.ordered[0] and grid.factor != RATE)
-    sign = 1 if results.better_is_more(base.metric) else -1
+    sign = 1 if base.more else -1
     figures = [(sign * base.scores[grid.cells[i, j]].mean, at) for at, j in enumerate(columns) for i in rows]
     best = max(figures)[1]
     of = choices * len(columns)

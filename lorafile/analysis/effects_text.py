@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lorafile.statistics.crossed import Estimate
 
 LEVEL = 0.05
+_MOST = 5  # columns whose effects are all told
 _WORDS = {"diverged": "diverged", "out-of-memory": "out of memory"}
 
 
@@ -87,14 +88,14 @@ def _described(found: Decomposition) -> str:
 
 
 def _depends(found: Decomposition) -> list[str]:
-    """Return what the factor does at the best value of the other, and where it does most and least."""
+    """Return what the factor does at each value of the other; of many, at the best and where it does most and least."""
     grid, (high, low) = found.grid, found.pair
     sizes = {j: abs(one.estimate.difference) for j, one in found.simple.items()}
     most, least = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
-    order = dict.fromkeys((found.best, most, least))
+    order = dict.fromkeys((found.best, *([most, least] if len(sizes) > _MOST else sizes)))
     told = [_at(found, j, ", where the best cell is" if j == found.best else "") for j in order]
     what = f"{level(grid.factor, grid.rows[high])} against {grid.rows[low]}, {on(found.scale, found.split)}"
-    return [*_only_there(found), f"{what}: {'; '.join(told)}."]
+    return [*_only_there(found), *_turns(found), f"{what}: {'; '.join(told)}.", *_own_best(found)]
 
 
 def _at(found: Decomposition, column: int, note: str) -> str:
@@ -108,13 +109,45 @@ def _interacts(found: Decomposition) -> bool:
     return found.interaction is not None and found.interaction.p <= LEVEL
 
 
+def _turns(found: Decomposition) -> list[str]:
+    """Return where the factor helps and where it harms, of one that clearly does both."""
+    grid, (high, low) = found.grid, found.pair
+    clear = {j: one.estimate.difference > 0 for j, one in found.simple.items() if one.clear}
+    if len(set(clear.values())) < 2:
+        return []
+    better, worse = (
+        listing([grid.columns[j] for j, up in clear.items() if (up == found.more) == good], 12)
+        for good in (True, False)
+    )
+    return [
+        f"What {grid.factor} does turns round with {grid.by}: {grid.rows[high]} is better than {grid.rows[low]} "
+        f"at {better}, and worse at {worse}."
+    ]
+
+
+def _own_best(found: Decomposition) -> list[str]:
+    """Return the best learning rate of each value, where they have not all the same."""
+    grid, sign = found.grid, 1 if found.more else -1
+    if grid.by != RATE:
+        return []
+    best: dict[int, list[str]] = {}
+    for i in found.rows:
+        means = {j: sign * found.scores[grid.cells[i, j]].mean for j in found.columns}
+        best.setdefault(max(means, key=means.__getitem__), []).append(grid.rows[i])
+    if len(best) < 2:
+        return []
+    told = [f"at {grid.columns[j]} for {listing(rows, 12)}" for j, rows in sorted(best.items())]
+    return [f"Not every {grid.factor} has its best mean at the same {grid.by}: it is {listing(told, 12)}."]
+
+
 def _only_there(found: Decomposition) -> list[str]:
     """Return where the factor matters less than at the best value of the other, and cannot be told from none."""
     grid, best = found.grid, found.simple[found.best]
-    if not (_interacts(found) and best.clear):
-        return []
     up = best.estimate.difference > 0
+    if not (_interacts(found) and best.clear and up == found.more):
+        return []
     less = [j for j, one in found.behind.items() if one.clear and (one.estimate.difference > 0) == up]
+    less = [j for j in less if not found.simple[j].clear or (found.simple[j].estimate.difference > 0) == up]
     hidden = [j for j in less if not found.simple[j].clear]
     if not less:
         return []

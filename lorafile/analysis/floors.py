@@ -10,6 +10,7 @@ from lorafile.analysis.pairs import pairs
 from lorafile.analysis.select import cells, values
 from lorafile.analysis.verdicts import family, judge
 from lorafile.specs.analysis_settings import AnalysisTable
+from lorafile.statistics.crossed import contrast
 from lorafile.statistics.planning import detectable
 from lorafile.statistics.probabilities import deviation_interval, half_width
 
@@ -81,12 +82,14 @@ def floors(results: "Results", metric: str, split: str) -> Floors:
     data = crossed(results, metric, split)
     drawn = [one for one in data.outcomes.values() if not one.exact]
     effects = _effects(results, metric, split)
-    estimates = [one.estimate for one in effects if one.estimate is not None and not isnan(one.estimate.error)]
-    estimates = [one for one in estimates if not one.on_runs_only]
+    made = [one.estimate for one in effects if one.estimate is not None]
+    # a study that compares nothing, such as a grid of rates, has a noise floor all the same
+    made = made or [contrast(one, drawn[0], data.variance) for one in drawn[1:]]
+    estimates = [one for one in made if not isnan(one.error) and not one.on_runs_only]
     error, df, alpha = nan, nan, nan
     if estimates:
         typical = sorted(estimates, key=lambda one: one.error)[len(estimates) // 2]
-        error, df, alpha = typical.error, typical.df, results.verdict.alpha / len(estimates)
+        error, df, alpha = typical.error, typical.df, results.verdict.alpha / max(len(effects), 1)
     return Floors(
         metric=metric,
         split=split,

@@ -61,7 +61,12 @@ def floor_rows(found: Floors) -> list[dict[str, Any]]:
         ("other examples: a difference", found.paired, "floor", f"{_examples(found)}, paired"),
         ("seeds and examples: a difference", found.error, "floor", _sizes(found)),
         ("inside the noise, below", found.inside, "threshold", "95 %, one comparison"),
-        ("found with 80 % power, from", found.found, "threshold", f"{_compared(found)} share alpha"),
+        (
+            "found with 80 % power, from",
+            found.found,
+            "threshold",
+            f"{_compared(found)} share alpha" if found.effects else "of one comparison",
+        ),
     ]
     metric, rows = compared_as(found.metric), []
     for what, size, kind, source in parts:
@@ -104,10 +109,11 @@ def _threshold(found: Floors) -> list[str]:
     """Return the headline: which differences are inside the noise, and which stand out."""
     metric = compared_as(found.metric)
     if isnan(found.inside):
-        return ["Nothing tells how far another seed would move a difference: no two runs of a configuration finished."]
+        return ["Nothing tells how far another seed would move a difference: no configuration has two finished runs."]
     inside = [one for one in found.effects if one.estimate and abs(one.estimate.difference) < found.inside]
     where = f"A difference in {on(metric, found.split)} below {difference(metric, found.inside)}"
-    lines = [f"{where} is inside the noise of this study: {len(inside)} of {_compared(found)} are."]
+    counted = f"{len(inside)} of {_compared(found)} {'is' if len(inside) == 1 else 'are'}"
+    lines = [f"{where} is inside the noise of this study{f': {counted}' if found.effects else ''}."]
     lines.append(
         f"With {_sizes(found)} a true difference of {difference(metric, found.found)} is found with 80 % power"
         f"{', all comparisons sharing alpha' if len(found.effects) > 1 else ''}."
