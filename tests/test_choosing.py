@@ -6,6 +6,7 @@ from scipy import stats
 
 from lorafile.statistics.choosing import choose, one_is_false
 from lorafile.statistics.crossed import Outcomes
+from lorafile.statistics.probabilities import uppers
 
 EXAMPLES = 40
 
@@ -106,3 +107,10 @@ def test_among_equals_a_wrong_claim_is_as_rare_as_promised() -> None:
         }
         wrong += any(name != "best" for name in choose(made, {}, margin, True, 0.05).claimed)
     assert wrong / times <= 0.05 + 3 * (0.05 * 0.95 / times) ** 0.5
+
+
+def test_many_probabilities_at_once_are_those_of_each() -> None:
+    gaps, errors = np.array([0.1, -0.2, 0.0, 0.3, 0.0, 0.1]), np.array([0.05, 0.1, 0.0, 0.0, np.nan, 0.2])
+    dfs = np.array([4.0, np.inf, 3.0, 3.0, 3.0, 7.5])
+    expected = [stats.t.sf(2, 4), stats.norm.sf(-2), 0.5, 0.0, np.nan, stats.t.sf(0.5, 7.5)]
+    assert uppers(gaps, errors, dfs) == pytest.approx(expected, nan_ok=True)

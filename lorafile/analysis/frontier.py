@@ -82,8 +82,6 @@ def _metric(results: "Results", measure: Measure, one: str, other: str, bar: flo
     more = measure.more
     if non_inferiority(estimate, 0.0, more) <= bar:
         return "better"
-    baseline = data.outcomes[other].mean
-    margin = margin_of(results.verdict.margin, measure.name, baseline)
+    margin = margin_of(results.verdict.margin, measure.name, data.outcomes[other].mean)
     kept = margin is not None and non_inferiority(estimate, margin, more) <= bar
-    same = estimate.difference == 0 and estimate.error == 0
-    return "no worse" if kept or same else "worse"
+    return "no worse" if kept else "worse"

@@ -71,8 +71,7 @@ def caption(found: Recommendation) -> str:
     what = "recommended" if found.firm else "suggested"
     return (
         f"Orange diamond: {what}. Blue: shown to be within the margin. Grey: not shown. Bars: 95 % interval of the "
-        f"difference to the best mean, of this pair alone; the verdict compares with every candidate and pays for "
-        f"all. Arrow: outside the axis.{margin}{more}"
+        f"difference of this pair alone; verdicts pay for all pairs. Arrow: outside the axis.{margin}{more}"
     )
 
 

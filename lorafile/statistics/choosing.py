@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import inf, isnan, nan
 
+import numpy as np
+
 from lorafile.statistics.crossed import Estimate, Outcomes, RunVariance, contrast, pool
-from lorafile.statistics.probabilities import non_inferiority
+from lorafile.statistics.probabilities import uppers
 
 Estimates = dict[tuple[str, str], Estimate]
 
@@ -122,13 +124,16 @@ def _pairs(
     outcomes: Mapping[str, Outcomes], between: Estimates, margin: float | None, more: bool
 ) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
     """Return (one, other) -> the probability were one worse by the margin, and that were it no better."""
+    pairs = [pair for pair in between if pair[0] in outcomes and pair[1] in outcomes]
+    gains = np.array([between[pair].difference for pair in pairs]) * (1 if more else -1)
+    errors, dfs = np.array([between[pair].error for pair in pairs]), np.array([between[pair].df for pair in pairs])
     worse: dict[tuple[str, str], float] = {}
     better: dict[tuple[str, str], float] = {}
-    for (one, other), estimate in between.items():
-        if one in outcomes and other in outcomes:
-            for pair, way in (((one, other), more), ((other, one), not more)):
-                worse[pair] = nan if margin is None else non_inferiority(estimate, margin, way)
-                better[pair] = non_inferiority(estimate, 0.0, way)
+    for sign in (1, -1):
+        turned = pairs if sign > 0 else [(other, one) for one, other in pairs]
+        allowed = np.full(len(pairs), nan) if margin is None else uppers(sign * gains + margin, errors, dfs)
+        worse |= dict(zip(turned, allowed.tolist(), strict=True))
+        better |= dict(zip(turned, uppers(sign * gains, errors, dfs).tolist(), strict=True))
     return worse, better
 
 

@@ -23,6 +23,17 @@ def upper(estimate: Estimate, gap: float) -> float:
     return 1 - t_cdf(gap / estimate.error, estimate.df)
 
 
+def uppers(gaps: np.ndarray, errors: np.ndarray, dfs: np.ndarray) -> np.ndarray:
+    """Return what `upper` does, of many estimates at once.
+
+    :param gaps: [estimates]; `errors`: their standard errors; `dfs`: their degrees of freedom
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        far = gaps / errors  # without an error: infinite, or no number where the gap is 0 as well
+    p = np.where(np.isinf(dfs), special.ndtr(-far), special.stdtr(np.where(np.isinf(dfs), 1.0, dfs), -far))
+    return np.where(np.isnan(errors), nan, np.where((errors == 0) & (gaps == 0), 0.5, p))
+
+
 def equivalence(estimate: Estimate, margin: float) -> float:
     """Return the probability of two one-sided tests (TOST; Schuirmann, 1987) that the difference is within a margin."""
     return max(upper(estimate, estimate.difference + margin), upper(estimate, margin - estimate.difference))
