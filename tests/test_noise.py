@@ -73,6 +73,8 @@ def test_the_same_again_shows_what_the_machine_alone_changes() -> None:
     assert (
         "The machine alone changes nothing: 3 runs done again gave the same figure, 3 of 3 with the very same" in text
     )
+    (shown,) = noise(again(study(), 0.004, 0.0))
+    assert list(shown.tables[1].frame["same"]) == ["no", "yes"]
     found = floors(again(study(), 0.004, 0.0), "exact_match", "test").repeats
     assert found.spread == pytest.approx(np.sqrt(0.004**2 / 2 / 2))  # two pairs, one of them 0.4 points apart
     assert "The machine alone moves a figure by 0.2 points" in said(noise(again(study(), 0.004, 0.0)))
@@ -88,6 +90,15 @@ def test_what_is_inside_the_noise_is_counted_and_drawn_beside_it() -> None:
     bars, points = next(iter(found.charts.values())).to_dict()["vconcat"]
     assert bars["layer"][0]["encoding"]["x"]["scale"]["domain"][0] == 0
     assert "58.3 points →" in str(points | {"data": str(found.charts[found.name].to_dict()["datasets"])})
+
+
+def test_a_repeat_without_a_figure_is_shown_and_in_no_average() -> None:
+    results = again(study(), 0.0, 0.0)
+    results = replace(results, repeats=results.repeats.assign(outcome=["done", "diverged"]))
+    (found,) = noise(results)
+    assert list(found.tables[1].frame["runs"]) == ["done", "diverged"]
+    assert "1 run done again gave the same figure" in said([found])
+    assert "1 of 2 repeats has no figure" in said([found])
 
 
 def test_a_study_that_compares_nothing_has_a_floor_all_the_same() -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.floors import Floors, floors
 from lorafile.analysis.outcomes import compared_as, crossed
+from lorafile.analysis.repeats_table import repeats_table
 from lorafile.analysis.select import split_of
 from lorafile.analysis.text import difference, listing, metric_name, plural, slug
 from lorafile.analysis.verdict_text import FEW, signed
@@ -43,7 +44,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
             title="The noise floor",
             question=f"How far does {metric_name(metric)} move without any cause?",
             sentences=_sentences(found),
-            tables=(_table(found, rows),),
+            tables=(_table(found, rows), *([repeats_table(results, metric, split)] if len(results.repeats) else [])),
             charts=charts,
             captions=captions,
         )
@@ -156,13 +157,15 @@ def _again(found: Floors) -> str:
         )
     if not again.runs:
         return f"{plural(again.wanted, 'repeat')} of the first seed declared, and none has a figure yet."
+    gone = again.wanted - again.runs
+    lost = f" {gone} of {plural(again.wanted, 'repeat')} {'has' if gone == 1 else 'have'} no figure." if gone else ""
     done = plural(again.runs, "run")
     bytes_too = f", {again.same} of {again.known} with the very same predictions" if again.known else ""
     if again.spread == 0:
-        return f"The machine alone changes nothing: {done} done again gave the same figure{bytes_too}."
+        return f"The machine alone changes nothing: {done} done again gave the same figure{bytes_too}.{lost}"
     return (
         f"The machine alone moves a figure by {difference(metric, again.spread)} "
-        f"(standard deviation, {done} done again under the same seed{bytes_too})."
+        f"(standard deviation, {done} done again under the same seed{bytes_too}).{lost}"
     )
 
 
