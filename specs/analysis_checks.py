@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from lorafile.specs.analysis_settings import MARGINED, QUALITIES, READS, AnalysisTable
+from lorafile.specs.analysis_settings import MARGINED, PROFILED, QUALITIES, READS, AnalysisTable
 from lorafile.specs.checks import OWN
 from lorafile.specs.configurations import flatten
 from lorafile.specs.evaluate_settings import MetricName, is_file
@@ -24,6 +24,7 @@ def check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) 
             path: Path = ("analysis", index)
             _check_kind(block, path, problems)
             _check_names(block, varied, metrics, path, problems)
+            _check_measured(block, tables.profile.enabled, path, problems)
             _check_waivers(block.get("waive"), varied, (*path, "waive"), problems)
             primary = block.get("metric") or tables.evaluate.primary or metrics[0]
             check_margin(block.get("margin"), primary, (*path, "margin"), problems)
@@ -71,6 +72,23 @@ def _check_waivers(waived: Any, varied: list[str], path: Path, problems: Problem
         if isinstance(setting, str) and setting not in (*varied, *WAIVED):
             close = near(setting, (*varied, *WAIVED)) or f"; what could: {', '.join((*varied, *WAIVED))}"
             problems.add((*path, number), f"{show(setting)} never differs in this study{close}")
+
+
+def _check_measured(block: dict[str, Any], profiled: bool, path: Path, problems: Problems) -> None:
+    """Refuse a measure that stands twice, and a limit on what only a profile measures where there are no profiles."""
+    listed = block.get("measures")
+    measures = listed if isinstance(listed, list) else []
+    for at, name in enumerate(measures):
+        if name in measures[:at]:
+            problems.add((*path, "measures", at), f"{show(name)} stands here twice")
+    budgets = block.get("budgets")
+    for name, budget in (budgets if isinstance(budgets, dict) and not profiled else {}).items():
+        limits = list(budget) if isinstance(budget, dict) else ["train_memory"]
+        where = (*path, "budgets", name)
+        for limit in limits:
+            if limit in PROFILED:
+                told = f"limits {limit}, which only a profile measures, and profile.enabled is false"
+                problems.add((*where, limit) if isinstance(budget, dict) else where, told)
 
 
 def check_margin(margin: Any, metric: str, path: Path, problems: Problems) -> None:

@@ -30,6 +30,10 @@ Cost = Literal[
     "token_latency",
     "merged_token_latency",
 ]
+PROFILED = (  # the costs that a profile measures, and no training run
+    *("train_memory", "train_memory_reserved", "generate_memory", "step_time"),
+    *("first_token_latency", "token_latency", "merged_token_latency"),
+)
 Kind = Literal[
     "summary",
     "compare",
@@ -171,7 +175,11 @@ class AnalysisTable(Settings):
         description="`pareto`: two or three metrics or costs; unset: the primary metric and `train_memory`.",
     )
     budgets: dict[Name, Size | BudgetTable] = Field(
-        default={}, description="`recommend`: a name and what may be spent: training memory, or a table of limits."
+        default={},
+        description="`recommend`: a name and what may be spent: training memory (`8GB`), or a table of limits "
+        "(`train_memory`, `generate_memory`, `adapter_size`, `train_time`, `step_time`, `first_token_latency`, "
+        "`token_latency`, `merged_token_latency`, `trainable_parameters`, `trainable_share`), with `servable` (`vllm`, "
+        "`tgi`) and `prefer`, the cost by which one is cheaper than another.",
     )
     profiles: list[Profile] = Field(default=[], description="`recommend`: budgets that ship.")
     file: Annotated[str, Field(pattern=r"^[^\x00-\x1f]*\.py$")] | None = Field(

@@ -2,11 +2,14 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+import pytest
 from results_fixture import study
+from test_mistakes import parse
 from test_recommend import FIGURES, LARGE, MIDDLE, SMALL, UNTUNED, made
 
 from lorafile.analysis import analyses
 from lorafile.analysis.base import Analysis
+from lorafile.errors import SpecError
 from lorafile.report.brush import with_brush
 from lorafile.report.numbers import specification
 from lorafile.results import Results
@@ -111,3 +114,9 @@ def test_bars_are_the_interval_of_the_configurations_own_figure() -> None:
         assert (
             point["y_low"] == row["exact_match.low"] < row["exact_match"] < row["exact_match.high"] == point["y_high"]
         )
+
+
+def test_a_measure_that_stands_twice_is_located() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse('[[analysis]]\nkind = "pareto"\nmeasures = ["log_loss", "log_loss"]')
+    assert 'analysis[0].measures[1]: "log_loss" stands here twice' in str(caught.value)

@@ -220,6 +220,15 @@ def test_an_amount_in_the_wrong_unit_is_located(budgets: str, told: str) -> None
     assert told in str(caught.value)
 
 
+def test_a_limit_that_nothing_measures_is_located() -> None:
+    budgets = 'budgets = { laptop = "8GB", e = { adapter_size = "2MB" } }'
+    spec = f'[profile]\nenabled = false\n[[analysis]]\nkind = "recommend"\n{budgets}'
+    with pytest.raises(SpecError) as caught:
+        parse(spec)
+    assert "analysis[0].budgets.laptop: limits train_memory, which only a profile measures" in str(caught.value)
+    assert "budgets.e" not in str(caught.value)
+
+
 def test_every_candidate_is_drawn_with_the_margin_and_the_table_has_every_configuration() -> None:
     found = analysis(study(), margin="6pt", profiles=["cheapest"])
     (chart,) = found.charts.values()
