@@ -8,6 +8,7 @@ import pandas as pd
 from results_fixture import study
 from test_analysis import run, text
 
+from lorafile.analysis.select import same_runs
 from lorafile.results import Results
 from lorafile.standing import Edge, Standing
 
@@ -53,13 +54,31 @@ def tuned(figures: dict[str, tuple[float | None, ...]] = FIGURES, **changes: Any
 def test_the_choice_comes_first_then_what_speaks_against_it() -> None:
     (found,) = run(tuned(), "tune")
     assert found.sentences[0] == (
-        "All 2 tuned configurations are best at learning_rate=1e-3: rank/r=4 (80.0\u202f%) and rank/r=8 (70.0\u202f%); "
+        "The best learning_rate of all 2 is 1e-3: rank/r=4 (80.0\u202f%) and rank/r=8 (70.0\u202f%); "
         "exact match on validation, means over 3 seeds."
     )
     assert "Every chosen value lies inside what was tried." in found.sentences
     assert "Without a figure at learning_rate=0.01: rank/r=8 (1 diverged of 3 runs)." in text([found])
     assert "Each had 3 candidates." in found.sentences
     assert found.limits == ()
+
+
+def test_a_lead_within_the_spread_over_seeds_is_said_to_be_open() -> None:
+    (found,) = run(tuned({"rank/r=4": (0.5, 0.8, 0.795), "rank/r=8": (0.6, 0.7, 0.65)}), "tune")
+    assert (
+        "Other seeds could have chosen otherwise for rank/r=4 (learning_rate=0.01 is 0.5 points behind, and the spread "
+        "over seeds is 1.0 points)."
+    ) in found.sentences
+
+
+def test_a_tuned_configuration_is_not_held_against_its_own_runs() -> None:
+    results = tuned()
+    keys = results.runs.set_index(["configuration", "seed"])["key"]
+    same = [
+        keys["rank/r=16", seed] if name == "rank/r=32" else key
+        for name, seed, key in zip(*(results.runs[column] for column in ("configuration", "seed", "key")), strict=True)
+    ]
+    assert same_runs(replace(results, runs=results.runs.assign(key=same)), "rank/r=16") == {"rank/r=16", "rank/r=32"}
 
 
 def test_means_and_spreads_are_those_of_the_seeds() -> None:

@@ -105,6 +105,15 @@ def names(results: "Results") -> list[str]:
     return [str(name) for name in cells(results.configurations, "configuration")]
 
 
+def same_runs(results: "Results", name: str) -> set[str]:
+    """Return the configurations that consist of a configuration's own runs: a tuned one, and what was chosen for it."""
+    keys: dict[str, set[Any]] = {}
+    for label, key in zip(cells(results.runs, "configuration"), cells(results.runs, "key"), strict=True):
+        keys.setdefault(str(label), set()).add(key)
+    mine = keys.get(name, set()) - {None, ""}
+    return {other for other, found in keys.items() if mine and found == mine}
+
+
 def methods(results: "Results") -> dict[str, str]:
     """Return configuration -> method; untrained rows count as `none` where the method is missing."""
     rows = zip(names(results), cells(results.configurations, "method"), strict=True)

@@ -16,6 +16,7 @@ from lorafile.analysis.select import (
     names,
     profiled,
     references,
+    same_runs,
     scores,
     split_of,
     sweeps,
@@ -60,7 +61,7 @@ def answer(results: "Results", metric: str) -> list[str]:
     lines.append(_best(results, metric, split, chosen))
     if not found[chosen].known:
         return lines
-    others = [name for name in trained if name != chosen and found[name].known]
+    others = [name for name in trained if name not in {chosen, *same_runs(results, chosen)} and found[name].known]
     second = best(results, others, metric)
     shown = {second: "next on validation"} if second else {}
     for name, role in references(results).items():

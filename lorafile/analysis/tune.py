@@ -10,8 +10,8 @@ import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
 from lorafile.analysis.select import Score, cells, lost, methods
-from lorafile.analysis.text import kind_of, listing, metric_name, missing, plural, score, setting, slug
-from lorafile.analysis.wording import direction, on
+from lorafile.analysis.text import difference, kind_of, listing, metric_name, missing, plural, score, setting, slug
+from lorafile.analysis.wording import direction, on, spread_of
 from lorafile.standing import Standing, edge_lines
 
 if TYPE_CHECKING:
@@ -129,7 +129,13 @@ def _sentences(
     counts = _counts(members)
     if len({one.candidates for one in members}) > 1:
         limits.append(counts)
-    lines += [*limits, *_lost(found), *([] if counts in limits else [counts]), *_untuned(results)]
+    lines += [
+        *limits,
+        *_close(results, metric, ready, found),
+        *_lost(found),
+        *([] if counts in limits else [counts]),
+        *_untuned(results),
+    ]
     if metric != results.primary:
         lines.append(f"The choice was made by {metric_name(results.primary)}, not by {metric_name(metric)}.")
     return lines, limits
@@ -150,13 +156,33 @@ def _chosen(results: "Results", short: str, ready: list[Standing], found: list[C
     for one in ready:
         winner = next(candidate for candidate in found if candidate.name == one.chosen)
         mean = score(results.primary, one.mean) if one.mean is not None else "no figure"
-        alike.setdefault(winner.label, []).append(f"{one.configuration} ({mean})")
+        label = setting(next(iter(winner.values.values()))) if len(winner.values) == 1 else winner.label
+        alike.setdefault(label, []).append(f"{one.configuration} ({mean})")
     how = f"{on(results.primary, 'validation')}, means over {plural(len(results.seeds), 'seed')}"
     if len(alike) == 1 and len(ready) > 1:
         ((label, names),) = alike.items()
-        return f"All {len(ready)} tuned configurations are best at {label}: {listing(names, _MOST)}; {how}."
+        return f"The best {short} of all {len(ready)} is {label}: {listing(names, _MOST)}; {how}."
     parts = [f"{label} for {listing(names, _MOST)}" for label, names in alike.items()]
     return f"The best {short} is {'; '.join(parts)}; {how}."
+
+
+def _close(results: "Results", metric: str, ready: list[Standing], found: list[Candidate]) -> list[str]:
+    """Return whose choice another draw of seeds could have changed: the lead over the next is within their spread."""
+    sign = 1 if results.better_is_more(metric) else -1
+    parts = []
+    for one in ready:
+        mine = [candidate for candidate in found if candidate.configuration == one.configuration]
+        whole = [candidate for candidate in mine if candidate.score.known and not candidate.score.lost]
+        winner = next((candidate for candidate in whole if candidate.name == one.chosen), None)
+        others = [candidate for candidate in whole if candidate is not winner]
+        if winner is None or not others or metric != results.primary:
+            continue
+        second = max(others, key=lambda candidate: sign * candidate.score.mean)
+        gap, spread = winner.score.mean - second.score.mean, spread_of(winner.score, second.score)
+        if abs(gap) <= spread:
+            told = f"{one.configuration} ({second.label} is {difference(metric, gap)} behind"
+            parts.append(f"{told}, and the spread over seeds is {difference(metric, spread)})")
+    return [f"Other seeds could have chosen otherwise for {listing(parts, _MOST)}."] if parts else []
 
 
 def _lost(found: list[Candidate]) -> list[str]:

@@ -129,7 +129,7 @@ def _strip(found: Quality, places: dict[str, Any], owners: dict[str, str], encod
     y = alt.Y("series:N", sort=order, title=None, axis=alt.Axis(labelLimit=260, ticks=False, domain=False))
     base = alt.Chart(frame).encode(x=x, y=y, color=colour)
     layers = [
-        base.mark_line(style="curve"),
+        base.transform_filter("datum.whole").mark_line(style="curve"),
         base.transform_filter("datum.whole").mark_point(style="mean"),
         alt.Chart(frame[~frame["whole"]]).mark_text(style="lost").encode(x=x, y=y, text="lost:N"),
     ]
