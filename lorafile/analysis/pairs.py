@@ -1,7 +1,7 @@
 """Which configurations are compared with which: those that a `compare` table declares, or a study's own by default."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -58,12 +58,20 @@ def _along(results: "Results", declared: str | None) -> list[tuple[str, list[str
         if declared is not None:
             found += [(declared, mine)] if declared in varied else []
         elif "method" in varied:  # what else varies there is another method's own
-            lora = best(results, [name for name, method in methods(results).items() if method == "lora"])
+            lora = best(_first_look(results), [name for name, how in methods(results).items() if how == "lora"])
             others = [name for name in mine if methods(results)[name] != "lora"]
             found.append(("method", [lora, *others] if lora else mine))
         elif RATE not in varied:
             found += [(factor, [*_usual_neighbour(results, factor, mine), *mine]) for factor in varied]
     return found
+
+
+def _first_look(results: "Results") -> "Results":
+    """Return what the first look saw: which comparisons there are must not change with the seeds of a later stage."""
+    if len(results.looks) < 2:
+        return results
+    seeds = results.runs["seed"]
+    return replace(results, runs=results.runs[seeds.isna() | seeds.isin(results.looks[0])])
 
 
 def _usual_neighbour(results: "Results", factor: str, members: list[str]) -> list[str]:

@@ -1,0 +1,74 @@
+"""What a reader has to know before the first figure."""
+
+from typing import Any
+
+from lorafile.datacard import leak_sentences
+from lorafile.gather.about import data_of
+from lorafile.gather.environments import Environments
+from lorafile.gather.looks import under_way
+from lorafile.gather.unfinished import cut_micro_batches
+from lorafile.plan import Action, Plan
+
+
+def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]], places: Environments) -> list[str]:
+    """Return sentences: of the plan, the data, the runs, and where they were computed."""
+    return [
+        *plan.warnings,
+        *(line for one in card for line in leak_sentences(one)),
+        *_unpacked(plan),
+        *_of_runs(plan, runs),
+        *_of_data(plan),
+        *places.mixed(plan.graph),
+        *under_way(plan.graph.spec, runs),
+    ]
+
+
+def _unpacked(plan: Plan) -> list[str]:
+    """Say which models could not keep packed documents apart."""
+    told = [attempt.figures.get("unpacked") for attempt in plan.results.values()]
+    return list(dict.fromkeys(sentence for sentence in told if sentence))
+
+
+def _failed_metrics(plan: Plan) -> list[str]:
+    """Say which metric files gave no figure, and why; the runs themselves stand."""
+    told: dict[str, list[str]] = {}
+    for change in plan.changes:
+        if change.action is Action.RETRY and "metric_file" in plan.graph.nodes[change.key].settings:
+            told.setdefault(change.address.rpartition("/")[2], []).append(change.reason.removeprefix("failed: "))
+    return [f"The metric {name} has no figure in {len(why)} places: {why[0]}" for name, why in told.items()]
+
+
+def _of_runs(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
+    """Say what became of the runs that are not simply done."""
+    found = []
+    missing = [run for run in runs if run["outcome"] in ("missing", "failed", "interrupted", "running")]
+    if missing:
+        found.append(f"This study is partial: {len(missing)} of {len(runs)} runs have no result yet.")
+    for outcome, word in (("diverged", "diverged"), ("out-of-memory", "ran out of memory")):
+        number = sum(run["outcome"] == outcome for run in runs)
+        if number:
+            found.append(f"{number} of {len(runs)} runs {word}; they are shown as such and are in no average.")
+    imported = [f"{run['configuration']}/seed={run['seed']}" for run in runs if run.get("imported")]
+    if imported:
+        listed = ", ".join(imported[:8]) + (f" and {len(imported) - 8} more" if len(imported) > 8 else "")
+        word = "run was" if len(imported) == 1 else "runs were"
+        found.append(f"{len(imported)} {word} imported, not trained under this protocol: {listed}.")
+    found += cut_micro_batches(runs)
+    found += _failed_metrics(plan)
+    drifted = sum(change.action is Action.DRIFT for change in plan.changes)
+    if drifted:
+        found.append(f"{drifted} results were computed in another environment than today's.")
+    return found
+
+
+def _of_data(plan: Plan) -> list[str]:
+    """Say which examples did not go in whole."""
+    found = []
+    for split, figures in data_of(plan)["splits"].items():
+        if figures.get("too_long"):
+            found.append(
+                f"{figures['too_long']} examples of the {split} split exceed max_length and were dropped or cut."
+            )
+        if figures.get("unknown_tokens"):
+            found.append(f"{figures['unknown_tokens']} tokens of the {split} split are unknown to the tokenizer.")
+    return found
