@@ -49,9 +49,9 @@ def _summary(found: "Union", groups: "list[tuple[list[Entry], Results]]") -> Ana
         lines.append(_best_of(results, study, mine, split))
     shared = [" = ".join(entry.all_names) for entry in found.entries if len(entry.all_names) > 1]
     if shared:
-        verb = "is" if len(shared) == 1 else "are"
+        verb, stand = ("is", "stands") if len(shared) == 1 else ("are", "stand")
         lines.append(
-            f"{plural(len(shared), 'configuration')} {verb} the same in more than one study, and stand here once: "
+            f"{plural(len(shared), 'configuration')} {verb} the same in more than one study, and {stand} here once: "
             f"{listing(shared)}."
         )
     lines += _apart(found, groups)
@@ -69,8 +69,8 @@ def _best_of(results: "Results", study: str, among: list[str], split: str) -> st
         return f"{study} has no trained configuration with a figure for {metric_name(metric)} yet."
     here = scores(results, f"{split}.{metric}")[chosen]
     where = "validation" if scores(results, f"validation.{metric}")[chosen].known else split
-    told = f"Of {study}, {chosen} is best in {on(metric, where)}"
-    return f"{told}; it scores {measured(metric, here)} on {split}." if here.known else f"{told}."
+    told = f"Best of {study} in {on(metric, where)}: {chosen}"
+    return f"{told}; on {split} it scores {measured(metric, here)}." if here.known else f"{told}."
 
 
 def _apart(found: "Union", groups: "list[tuple[list[Entry], Results]]") -> list[str]:
@@ -79,24 +79,25 @@ def _apart(found: "Union", groups: "list[tuple[list[Entry], Results]]") -> list[
     for (one, _), (other, _) in combinations(groups, 2):
         names = dict.fromkeys([*one[0].measured_on, *other[0].measured_on])
         what = [name for name in names if one[0].measured_on.get(name) != other[0].measured_on.get(name)]
-        why = f"{listing([_plainly(name) for name in what])} differ" + ("s" if len(what) == 1 else "")
+        why = f"they do not share {listing([_plainly(name) for name in what])}"
         if not (one[0].measured_on and other[0].measured_on):
             why = "there are no figures on the same split"
-        lines.append(
-            f"{_those(found, one)} and {_those(found, other)} are shown beside each other and never tested: {why}."
-        )
+        both = f"{_those(found, one)} and {_those(found, other)}"
+        lines.append(f"{both[0].upper()}{both[1:]} are shown beside each other and never tested: {why}.")
     return lines
 
 
 def _plainly(name: str) -> str:
-    return name if name.startswith(("the ", "how ")) else f"the setting {name}"
+    return name if name.startswith("the ") else f"the setting {name}"
 
 
 def _those(found: "Union", entries: "list[Entry]") -> str:
-    """Return what a group is made of: a whole study's configurations, or their names."""
-    for number, study in enumerate(found.studies):
-        if {entry.name for entry in entries} == {entry.name for entry in found.entries if number in entry.studies}:
-            return f"All configurations of {study}"
+    """Return what a group is made of: whole studies, or some configurations' names."""
+    mine = {entry.name for entry in entries}
+    members = [{entry.name for entry in found.entries if at in entry.studies} for at in range(len(found.studies))]
+    whole = [study for study, names in zip(found.studies, members, strict=True) if names <= mine]
+    if set().union(*(names for names in members if names <= mine)) == mine:
+        return f"all configurations of {listing(whole)}"
     return listing([entry.name for entry in entries], 4)
 
 
@@ -105,7 +106,7 @@ def _table(found: "Union", groups: "list[tuple[list[Entry], Results]]") -> Table
     from lorafile.analysis.summary import columns_of, configuration_rows
 
     rows = configuration_rows(found.results)
-    letters = {entry.name: chr(ord("A") + at) for at, (entries, _) in enumerate(groups) for entry in entries}
+    letters = {entry.name: _letter(at) for at, (entries, _) in enumerate(groups) for entry in entries}
     shown: list[dict[str, Any]] = [
         rows[entry.name] | {"shown": " = ".join(entry.all_names), "group": letters[entry.name]}
         for entry in found.entries
@@ -114,6 +115,11 @@ def _table(found: "Union", groups: "list[tuple[list[Entry], Results]]") -> Table
     if len(groups) > 1:
         columns.insert(1, Column("group", "comparable within"))
     return Table("Every configuration of every study", pd.DataFrame(shown), tuple(columns))
+
+
+def _letter(number: int) -> str:
+    """Return A, B, … for a group; beyond Z its number."""
+    return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
 def _charts(groups: "list[tuple[list[Entry], Results]]") -> tuple[dict[str, Any], dict[str, str]]:
@@ -126,7 +132,8 @@ def _charts(groups: "list[tuple[list[Entry], Results]]") -> tuple[dict[str, Any]
             from lorafile.analysis.overview import caption, overview
 
             name = f"summary-{number + 1}" if number else "summary"
-            charts[name], captions[name] = overview(results, metric), caption(results, metric)
+            group = f"Comparable within {_letter(number)}. " if len(groups) > 1 else ""
+            charts[name], captions[name] = overview(results, metric), group + caption(results, metric)
     return charts, captions
 
 

@@ -91,7 +91,7 @@ def measured_on(graph: Graph, c: Configuration, metric: str, split: str) -> dict
     model = graph.sections[c.name]["model"]
     found["the model"] = _digest([model["weights"], model["config"], model["tokenizer"]])
     task = {name: value for name, value in node.settings["task"].items() if name != "seed"}
-    found["how answers are drawn"] = _digest(task)
+    found["the way that answers are drawn"] = _digest(task)
     found["the metric"] = own.digest if own else _metric(graph, replicate.score.get(split), metric)
     return found
 

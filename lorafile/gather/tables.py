@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.select import FIXED
+from lorafile.analysis.text import listing
 from lorafile.gather.comparable import TUNED, settings_of
 from lorafile.gather.union import TABLES, Member, Renamed, first_known
 from lorafile.results import Results
@@ -21,7 +22,7 @@ def united(members: list[Member], named: Named, metrics: list[str], primary: str
     """
     environments, moved = _environments(members)
     runs = _runs(members, named, moved)
-    titles = " and ".join(member.name for member in members)
+    titles = listing([member.name for member in members], len(members))
     seeds = tuple(dict.fromkeys(seed for member in members for seed in member.results.seeds))
     tables: dict[str, Any] = {name: _rows(members, named, name) for name in TABLES}
     verdict, told = _verdict(members)
@@ -171,12 +172,13 @@ def _rows(members: list[Member], named: Named, table: str) -> pd.DataFrame:
 
 
 def _either(tables: list[dict[str, Any]], members: list[Member]) -> dict[str, Any]:
-    """Return what all studies share, or each study's own under its name."""
-    return (
-        tables[0]
-        if all(table == tables[0] for table in tables)
-        else {member.name: table for member, table in zip(members, tables, strict=True)}
-    )
+    """Return what all studies share, or each one's own under the names of those that have it."""
+    if all(table == tables[0] for table in tables):
+        return tables[0]
+    alike: dict[str, list[int]] = {}
+    for number, table in enumerate(tables):
+        alike.setdefault(str(table), []).append(number)
+    return {listing([members[at].name for at in found], len(found)): tables[found[0]] for found in alike.values()}
 
 
 def _verdict(members: list[Member]) -> tuple[VerdictTable, list[str]]:
