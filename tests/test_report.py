@@ -11,6 +11,7 @@ from results_fixture import empty, study
 
 from lorafile.analysis import analyses
 from lorafile.report import figures, write_report
+from lorafile.report.content import limits
 from lorafile.report.html import page
 from lorafile.report.markdown import document, plain
 from lorafile.report.theme import config
@@ -108,6 +109,52 @@ def test_every_chart_is_on_the_page_and_beside_the_document(written: Path) -> No
     for name in found.data["charts"]:
         assert f"(charts/{name}.png)" in document_text
         assert (written / "charts" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_tables_and_charts_stand_beside_the_page_as_files(written: Path) -> None:
+    results = study()
+    found = json.loads((written / "results.json").read_text(encoding="utf-8"))
+    assert found == json.loads(json.dumps(figures(results, analyses(results, []))))
+    assert pd.read_csv(written / "tables" / "every-run.csv")["seed"].tolist().count("2024") == len(results.runs) // 3
+    sizes = pd.read_csv(written / "tables" / "cost.csv").set_index("configuration")["adapter_bytes"]
+    assert sizes["rank/r=8"] == results.runs.set_index("configuration").loc["rank/r=8", "adapter_bytes"].iloc[0]
+    for name in Page((written / "report.html").read_text(encoding="utf-8")).data["charts"]:
+        assert (written / "charts" / f"{name}.svg").read_text(encoding="utf-8").startswith("<svg")
+        spec = json.loads((written / "charts" / f"{name}.vl.json").read_text(encoding="utf-8"))
+        assert "vega-lite" in spec["$schema"]
+        assert spec["config"]["background"] == config("light")["background"]
+
+
+def test_recommendations_stand_before_the_figures_and_limits_before_the_runs(written: Path) -> None:
+    html = (written / "report.html").read_text(encoding="utf-8")
+    order = [html.index(f'id="{name}"') for name in ("answer", "recommend", "summary", "methods", "limits", "runs")]
+    assert order == sorted(order)
+
+
+def test_few_seeds_and_rates_that_are_not_bracketed_stand_among_the_limits() -> None:
+    results = study((42,))
+    higher = ("rates/learning_rate=0.001", "rates/learning_rate=0.005")
+    kept = {
+        name: getattr(results, name)[~getattr(results, name)["configuration"].isin(higher)]
+        for name in ("configurations", "runs", "profiles", "curves")
+    }
+    fewer = replace(results, **kept)
+    told = limits(fewer, analyses(fewer, [AnalysisTable(kind="rates")]))
+    assert any("2e-4 has the best mean" in line and "not bracketed" in line for line in told)
+    assert any(line.startswith("There is 1 seed") for line in told)
+    assert not any(
+        "not bracketed" in line for line in limits(results, analyses(results, [AnalysisTable(kind="rates")]))
+    )
+
+
+def test_names_in_text_and_tables_lead_to_their_runs() -> None:
+    results = study()
+    found = Page(page(results, analyses(results, [AnalysisTable(kind="summary")])))
+    targets = {str(attributes["id"]) for _, attributes in found.elements if "id" in attributes}
+    links = [str(attributes["href"])[1:] for tag, attributes in found.elements if attributes.get("class") == "run"]
+    places = {f"c{at}" for at in range(len(results.configurations))}
+    assert places <= set(links)
+    assert set(links) <= targets
 
 
 def test_the_page_answers_first_then_warns(written: Path) -> None:
