@@ -114,3 +114,14 @@ def test_many_probabilities_at_once_are_those_of_each() -> None:
     dfs = np.array([4.0, np.inf, 3.0, 3.0, 3.0, 7.5])
     expected = [stats.t.sf(2, 4), stats.norm.sf(-2), 0.5, 0.0, np.nan, stats.t.sf(0.5, 7.5)]
     assert uppers(gaps, errors, dfs) == pytest.approx(expected, nan_ok=True)
+
+
+def test_what_is_within_the_margin_of_all_right_is_good_enough_whatever_its_rivals_are() -> None:
+    """A rival of which little is known holds nothing up: no answers are more right than all of them."""
+    draw = np.random.default_rng(3)
+    near = Outcomes((draw.random((3, 400)) < 0.99).astype(float))
+    wild = Outcomes((draw.random((3, 400)) < np.array([[0.99], [0.5], [0.9]])).astype(float))
+    costs = {"wild": 1.0, "near": 2.0}
+    assert choose({"near": near, "wild": wild}, costs, 0.05, True, 0.05).chosen == "near"
+    open_ended = {name: Outcomes(one.values + 1) for name, one in (("near", near), ("wild", wild))}
+    assert choose(open_ended, costs, 0.05, True, 0.05).chosen is None

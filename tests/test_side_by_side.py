@@ -87,7 +87,7 @@ def test_the_command_writes_one_page_for_several_specs(specs: dict[str, Path], t
     text = (tmp_path / "report" / "RESULTS.md").read_text(encoding="utf-8")
     assert "# a and b, side by side" in text
     printed = lora("report", str(specs["a"]), str(specs["b"]), "--state", state, "--json", cwd=tmp_path)
-    assert [row["configuration"] for row in json.loads(printed.stdout)["configurations"]][0] == "a: rank/r=2"
+    assert next(row["configuration"] for row in json.loads(printed.stdout)["configurations"]) == "a: rank/r=2"
 
 
 def test_a_spec_beside_itself_is_refused(specs: dict[str, Path]) -> None:

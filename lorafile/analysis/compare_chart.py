@@ -30,7 +30,7 @@ def chart(found: "list[Verdict]", about: str, more: bool) -> Any:
     gap = (max(high, 0) - min(low, 0)) * 0.06 or 1.0
     # room on the right for the verdicts, which stand beside their intervals
     scale = alt.Scale(domain=[min(low, 0) - gap, max(high, 0) + 3 * gap], nice=False, zero=False)
-    x = alt.X("difference:Q", title=title, scale=scale, axis=alt.Axis(format="~g", tickCount=7))
+    x = alt.X("difference:Q", title=title, scale=scale, axis=alt.Axis(format=".3~g", tickCount=7))
     order = list(rows["pair"])
     y = alt.Y("pair:N", sort=order, title=None, axis=alt.Axis(labelLimit=320, grid=False, domain=False, ticks=False))
     base = alt.Chart(rows).encode(y=y)

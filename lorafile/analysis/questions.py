@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from statistics import median
 from typing import TYPE_CHECKING
 
 from lorafile.analysis import cost, noise, recommend
@@ -54,8 +55,9 @@ def _quantization(results: "Results") -> list[str]:
 
 
 def _gpu(results: "Results") -> list[str]:
-    found = recommend.analyse(results, AnalysisTable(kind="recommend"))
-    return found[0].sentences if found else []
+    declared = [table for table in results.declared if table.kind == "recommend"]
+    made = [recommend.analyse(results, table) for table in declared or [AnalysisTable(kind="recommend")]]
+    return [line for found in made for analysis in found for line in analysis.sentences]
 
 
 def _speed(results: "Results") -> list[str]:
@@ -71,10 +73,11 @@ def _speed(results: "Results") -> list[str]:
     lines = []
     if ratios:
         low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
-        ends = f"{cost.signed_share(ratios[low])} ({low})"
-        if cost.signed_share(ratios[low]) != cost.signed_share(ratios[high]):
-            ends += f" to {cost.signed_share(ratios[high])} ({high})"
-        lines.append(f"An attached adapter changes the time per token by {ends}, against the untuned base.")
+        told = f"An attached adapter changes the time per token by {cost.signed_share(median(ratios.values()))}"
+        if len(ratios) > 1:
+            ends = f"{cost.signed_share(ratios[low])} ({low}) to {cost.signed_share(ratios[high])} ({high})"
+            told += f" (median of {plural(len(ratios), 'configuration')}; {ends})"
+        lines.append(f"{told}, against the untuned base.")
     lines += cost.merging(cost.cost_rows(results))
     return lines + (_costs(results, "quantization", ("token_latency",)) if lines else [])
 

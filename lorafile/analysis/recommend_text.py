@@ -172,7 +172,7 @@ def _decides(results: "Results", found: Recommendation) -> str:
     ways = [plural(wanted.seeds, "seed")] if wanted.seeds else []
     ways += [f"about {round_up(wanted.examples)} validation examples"] if wanted.examples else []
     if not ways:
-        return " No number of seeds or examples alone would decide it."
+        return " Neither more seeds nor more examples alone would decide it; both together would."
     return f" From the variances alone, {' or '.join(ways)} would decide it (80 % power)."
 
 

@@ -98,7 +98,7 @@ def _choose(
         prefer, costs = costs_of(results, budget, judged)
         means = [(1 if more else -1) * one.mean for one in outcomes.values()]
         allowed = margin_of(margin, metric, abs(max(means))) if means else None
-        choice = choose_among(outcomes, between(results, metric, seeds), costs, allowed, more, alpha)
+        choice = choose_among(outcomes, between(results, metric, seeds), costs, allowed, more, alpha, data.variance)
         p |= {name: value for name, value in choice.adjusted.items() if name not in claimed}
         claimed |= set(choice.claimed)
     order = sorted(judged, key=lambda name: (costs.get(name, inf), (-1 if more else 1) * outcomes[name].mean, name))

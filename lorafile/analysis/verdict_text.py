@@ -141,7 +141,7 @@ def _open(verdict: "Verdict") -> str:
     ways = [plural(seeds, "seed")] if seeds else []
     ways += [f"about {round_up(examples)} examples"] if examples else []
     if not ways:
-        return "no number of seeds or examples alone would decide it"
+        return "neither more seeds nor more examples alone would decide it; both together would"
     return f"{' or '.join(ways)} would decide it (margin {margin_text(verdict.metric, verdict.margin)}, 80 % power)"
 
 

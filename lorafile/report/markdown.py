@@ -40,7 +40,7 @@ def document(results: "Results", analyses: "list[Analysis]") -> str:
     for table in (content.environments(results), content.every_run(results)):
         lines += _table(table) if table is not None else []
     lines += ["### Papers", "", *_list([paper.text for paper in cited(results)])]
-    lines += ["### Limits", "", *_list(content.LIMITS)]
+    lines += ["### Limits", "", *_list(content.limits(results, analyses))]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

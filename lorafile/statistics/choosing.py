@@ -6,6 +6,10 @@ know which it is. Over the candidates Holm's adjustment holds the probability of
 fewer (Shaffer, 1986), since the best itself is never worse than the best. Whatever is then taken from the claimed
 ones, for instance the cheapest, is wrong no more often.
 
+Right and wrong answers have a ceiling: nothing is better than all of them right, so that a configuration within the
+margin of the ceiling is within the margin of whatever is best, however little is known of its rivals. Both tests are
+made, and share the error nine to one.
+
 Which may be the best is Gupta's question (1965, "On some multiple decision (selection and ranking) rules",
 Technometrics 7): a candidate stays unless some other is significantly better at alpha / (k - 1), so that the best one
 is among those that stay with probability 1 - alpha.
@@ -18,10 +22,11 @@ from math import inf, isnan, nan
 
 import numpy as np
 
-from lorafile.statistics.crossed import Estimate, Outcomes, RunVariance, contrast, pool
-from lorafile.statistics.probabilities import uppers
+from lorafile.statistics.crossed import Estimate, Outcomes, RunVariance, combination, contrast, pool
+from lorafile.statistics.probabilities import upper, uppers
 
 Estimates = dict[tuple[str, str], Estimate]
+CEILING = 0.1  # the share of the error that the test against the ceiling has
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ def choose(
     :raises ValueError: when two candidates have not the same number of examples
     """
     pooled = pool(outcomes.values()) if pooled is None else pooled
-    return choose_among(outcomes, estimates(outcomes, pooled), costs, margin, more, alpha)
+    return choose_among(outcomes, estimates(outcomes, pooled), costs, margin, more, alpha, pooled)
 
 
 def estimates(outcomes: Mapping[str, Outcomes], pooled: RunVariance) -> Estimates:
@@ -79,11 +84,13 @@ def choose_among(
     margin: float | None,
     more: bool,
     alpha: float,
+    pooled: RunVariance,
 ) -> Choice:
     """Return what `choose` does, from estimates that are there already.
 
     :param between: of every two candidates, and of whatever others
     """
+    ceiling = more and margin is not None and all(one.binary for one in outcomes.values())
     worse, better = _pairs(outcomes, between, margin, more)
     sign = -1 if more else 1
     order = sorted(outcomes, key=lambda name: (costs.get(name, inf), sign * outcomes[name].mean, name))
@@ -98,12 +105,20 @@ def choose_among(
         if rivals and known:
             rival[name] = max(rivals, key=lambda other: _nan_last(worse[name, other]))
             p[name] = worse[name, rival[name]]
+            if ceiling and margin is not None and not isnan(p[name]):
+                p[name] = min(1.0, p[name] / (1 - CEILING), _below_ceiling(one, margin, pooled) / CEILING)
         if clearly := [other for other in rivals if better[other, name] <= bar]:
             ahead[name] = min(clearly, key=lambda other: sign * outcomes[other].mean)
     adjusted = dict(zip(p, one_is_false(list(p.values())), strict=True))
     claimed = tuple(name for name in order if adjusted[name] <= alpha)
     stay = tuple(name for name in order if name not in ahead)
     return Choice(claimed[0] if claimed else None, claimed, stay, p, adjusted, rival, ahead)
+
+
+def _below_ceiling(one: Outcomes, margin: float, pooled: RunVariance) -> float:
+    """Return the probability of such a share, were it worse by the margin than all answers right."""
+    own = combination([one], [1.0], pooled)
+    return upper(own, own.difference - (1 - margin))
 
 
 def one_is_false(probabilities: list[float]) -> list[float]:
