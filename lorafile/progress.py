@@ -8,7 +8,7 @@ from rich.markup import escape
 from lorafile.graph import GraphNode
 from lorafile.plan import Plan
 from lorafile.state import Attempt
-from lorafile.views import duration
+from lorafile.units import duration
 from lorafile.views_tuning import stage_lines
 
 if TYPE_CHECKING:

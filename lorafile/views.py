@@ -1,17 +1,15 @@
 """Every text that the command line shows of plans and applies: for people, as JSON, and as progress."""
 
 import json
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from lorafile.lockfile import identity
-from lorafile.parameters import adapter_parameters
 from lorafile.plan import Action, Change, Plan
 from lorafile.standing import edge_lines
+from lorafile.units import duration
+from lorafile.views_needs import MOST, needs, words
 from lorafile.views_tuning import open_lines, tuning_json
 
 if TYPE_CHECKING:
@@ -35,7 +33,6 @@ _COLOURS = {
     Action.UNDECLARED: "dim",
 }
 _KINDS = ("prepare", "train", "predict", "score", "profile", "inspect", "truncate", "merge")
-_MOST = 12  # configurations with work that are shown one by one
 
 
 def console(quiet: bool = False, stderr: bool = False) -> Console:
@@ -64,8 +61,8 @@ def show_plan(
     for line in open_lines(plan):
         out.print(f"  [cyan]?[/] {escape(line)}")
     if plan.work:
-        out.print(_needs(plan, full))
-        for names, word in _words(plan).items():
+        out.print(needs(plan, full))
+        for names, word in words(plan).items():
             out.print(f"[dim]{escape(word)} here: {escape(', '.join(names))}[/]")
     _show_rest(plan, out, full)
     for line in edge_lines(plan.tuning):
@@ -127,8 +124,8 @@ def _show_work(plan: Plan, out: Console, full: bool) -> None:
         name = owners.get(change.configuration, change.configuration)
         by_name.setdefault(name if change.kind != "prepare" else change.address, []).append(change)
     for number, (name, changes) in enumerate(by_name.items()):
-        if number == _MOST and len(by_name) > _MOST + 1:
-            out.print(f"  … and {len(by_name) - _MOST} more configurations with work (--full shows every node)")
+        if number == MOST and len(by_name) > MOST + 1:
+            out.print(f"  … and {len(by_name) - MOST} more configurations with work (--full shows every node)")
             break
         counts = {kind: sum(change.kind == kind for change in changes) for kind in _KINDS}
         work = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
@@ -144,116 +141,15 @@ def _show_rest(plan: Plan, out: Console, full: bool) -> None:
         return
     for action in (Action.DRIFT, Action.BLOCKED, Action.UNDECLARED):
         rows = [change for change in plan.changes if change.action is action]
-        for change in rows[:_MOST]:
+        for change in rows[:MOST]:
             out.print(f"  {_line(change).strip()}")
-        if len(rows) > _MOST:
-            out.print(f"  … and {len(rows) - _MOST} more {action.value} (--full shows every node)")
+        if len(rows) > MOST:
+            out.print(f"  … and {len(rows) - MOST} more {action.value} (--full shows every node)")
 
 
 def _line(change: Change) -> str:
     mark = f"[{_COLOURS.get(change.action, 'default')}]{SYMBOLS[change.action]}[/]"
     return f"  {mark} {escape(change.address)}  [dim]{change.action.value}: {escape(change.reason)}[/]"
-
-
-def _needs(plan: Plan, full: bool) -> Table:
-    """Return a table of what each configuration with work needs, and what its words were resolved to."""
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", title="What they need", title_justify="left", title_style="bold"
-    )
-    titles = ("configuration", "adapter", "on", "parameters", "quantization", "rate", "peak memory", "fits")
-    for title in (*titles, "time for a seed"):
-        table.add_column(title, overflow="fold")
-    owners = plan.graph.spec.owners
-    named = dict.fromkeys(
-        owners.get(change.configuration, change.configuration) for change in plan.work if change.kind != "prepare"
-    )
-    for number, name in enumerate(named):
-        if number == _MOST and len(named) > _MOST + 1 and not full:
-            table.add_row("…")
-            break
-        table.add_row(*map(escape, _need(plan, name)))
-    return table
-
-
-def _need(plan: Plan, name: str) -> list[str]:
-    from lorafile.specs.quantizations import quantization_name
-
-    sections = plan.graph.sections[name]
-    adapter = sections["adapter"]
-    names = {name, *(candidate for candidate, owner in plan.graph.spec.owners.items() if owner == name)}
-    mine = [c for c in plan.work if c.configuration in names and c.kind != "prepare" and c.forecast]
-    peaks = [
-        change.forecast["peak_memory_bytes"]
-        for change in mine
-        if change.forecast and "peak_memory_bytes" in change.forecast
-    ]
-    fits = [change.forecast["fits"] for change in mine if change.forecast and "fits" in change.forecast]
-    once = [change for change in mine if plan.graph.nodes[change.key].repeat == 1] or mine
-    first = [change for change in once if change.seed == once[0].seed]
-    for_a_seed = sum((change.forecast or {}).get("seconds", 0.0) for change in first if change.kind != "profile")
-    return [
-        name,
-        _what(adapter),
-        _targets(plan, name),
-        _parameters(plan, name),
-        quantization_name(sections["quantization"]),
-        _rate(plan, name),
-        size(max(peaks)) if peaks else "",
-        "" if not fits else "yes" if all(fits) else "NO",
-        duration(for_a_seed) if for_a_seed else "",
-    ]
-
-
-def _rate(plan: Plan, name: str) -> str:
-    """Return a configuration's learning rate; where it is not chosen yet, the lowest and highest that are tried."""
-    configuration, sections = plan.graph.spec.named[name], plan.graph.sections[name]
-    tried = configuration.tuned.tried("train.learning_rate") if configuration.tuned and configuration.open else ()
-    if tried:
-        return f"{min(tried):g} to {max(tried):g}"
-    return f"{sections['training']['learning_rate']:g}" if "training" in sections else ""
-
-
-def _parameters(plan: Plan, name: str) -> str:
-    """Return how many parameters a configuration trains."""
-    configuration = plan.graph.spec.named[name]
-    lock = plan.graph.lock.models[identity(configuration.model)]
-    count = adapter_parameters(plan.graph.sections[name]["adapter"], lock)
-    return f"{count:,}" if count else ""
-
-
-def _what(adapter: dict[str, Any]) -> str:
-    """Return `r=16 alpha=32`, with the method's name where it is not LoRA; its rank is the solved one."""
-    from lorafile.specs.methods import METHODS
-
-    method = METHODS.get(adapter["method"])
-    if method is None:
-        return str(adapter["method"])
-    words = [] if adapter["method"] == "lora" else [adapter["method"]]
-    words += [f"r={adapter[method.rank]}"] if method.rank else []
-    words += [f"alpha={adapter[method.alpha]}"] if method.alpha else []
-    words += [f"{adapter['num_virtual_tokens']} virtual tokens"] if "num_virtual_tokens" in adapter else []
-    start = adapter.get("init_lora_weights", True)
-    return " ".join([*words, start] if isinstance(start, str) else words)
-
-
-def _targets(plan: Plan, name: str) -> str:
-    """Return what an adapter is put on: the spec's own word where it used one; its names stand below the table."""
-    adapter = plan.graph.sections[name]["adapter"]
-    if "target_modules" not in adapter:
-        return ""
-    word = _words(plan).get(tuple(adapter["target_modules"])) or ", ".join(adapter["target_modules"])
-    layers = adapter.get("layers_to_transform")
-    return f"{word} in layers {', '.join(map(str, layers))}" if layers else word
-
-
-def _words(plan: Plan) -> dict[tuple[str, ...], str]:
-    """Return module names -> the word of the spec that stands for them."""
-    found = {}
-    for configuration in plan.graph.spec.configurations:
-        word = (configuration.adapter or {}).get("target_modules")
-        if isinstance(word, str):
-            found[tuple(plan.graph.sections[configuration.name]["adapter"]["target_modules"])] = word
-    return found
 
 
 def plan_json(plan: Plan, stage: "Resolution | None" = None) -> str:
@@ -291,29 +187,9 @@ def show_applied(applied: "Applied", out: Console) -> None:
     out.print(f"[bold]Done:[/] {told} in {duration(applied.seconds)}.")
     for outcome, colour in (("diverged", "yellow"), ("out-of-memory", "yellow"), ("failed", "red")):
         attempts = applied.with_outcome(outcome)
-        for attempt in attempts[:_MOST]:
+        for attempt in attempts[:MOST]:
             out.print(f"[{colour}]{outcome}:[/] {escape(attempt.address)}: {escape(attempt.message)}")
-        if len(attempts) > _MOST:
-            out.print(f"… and {len(attempts) - _MOST} more {outcome}")
+        if len(attempts) > MOST:
+            out.print(f"… and {len(attempts) - MOST} more {outcome}")
     if applied.interrupted:
         out.print("[yellow]Interrupted.[/] What had finished is kept; the next apply goes on from there.")
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time for people."""
-    if seconds < 0.95:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if math.isfinite(seconds) else "for ever"
-
-
-def size(count: float) -> str:
-    """Return a number of bytes for people."""
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

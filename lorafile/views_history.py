@@ -9,7 +9,8 @@ from rich.markup import escape
 
 from lorafile.history import History
 from lorafile.state import Attempt
-from lorafile.views import FORMAT_VERSION, duration, size
+from lorafile.units import duration, size
+from lorafile.views import FORMAT_VERSION
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60

@@ -11,7 +11,8 @@ from rich.table import Table
 from lorafile.evaluate import Evaluation
 from lorafile.fetch import Fetched
 from lorafile.importing import Import
-from lorafile.views import FORMAT_VERSION, size
+from lorafile.units import size
+from lorafile.views import FORMAT_VERSION
 
 _HOW = {
     "downloaded": "downloaded to",

@@ -11,7 +11,8 @@ from rich.table import Table
 from lorafile.analysis.text import kind_of, number, score, with_spread
 from lorafile.metrics import METRICS
 from lorafile.showing import ShownConfiguration
-from lorafile.views import FORMAT_VERSION, duration, size
+from lorafile.units import duration, size
+from lorafile.views import FORMAT_VERSION
 from lorafile.views_history import COLOURS, finite, settings_lines
 
 _LETTERS = 200  # of one text of a prediction

@@ -6,6 +6,7 @@ import pytest
 from test_verdicts import compare, study
 
 from lorafile.analysis import analyses
+from lorafile.report.content import limits
 from lorafile.report.html import page
 from lorafile.report.markdown import document
 from lorafile.results import Results
@@ -53,3 +54,8 @@ def test_every_configuration_and_every_run_is_on_the_page_and_in_the_document(pl
             assert text.count(name) >= 3  # a verdict, a row, a run
         assert text.count("diverged") >= 2
         assert "NVIDIA L4" in text
+
+
+def test_what_was_not_compared_is_among_the_limits(planted: Results) -> None:
+    found = limits(planted, analyses(planted, list(planted.declared)))
+    assert any(line.startswith("Not compared: rank/r=16 and rank/r=8, along lora.r") for line in found)

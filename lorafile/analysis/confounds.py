@@ -32,15 +32,22 @@ def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
             question="Does anything but the setting in question differ between what is compared?",
             sentences=_sentences(found),
             tables=_table_of(found),
+            limits=tuple(_set_beside(found)),
         )
     ]
 
 
-def _sentences(found: tuple[Verdict, ...]) -> list[str]:
+def _set_beside(found: tuple[Verdict, ...]) -> list[str]:
+    """Say what was set beside the factor: what was not compared for it, and what was waived."""
     lines = []
     for kind, start in (("confound", "Not compared"), ("waived", "Compared although something else differs")):
         told = [(verdict, [row.text() for row in verdict.differing if row.kind == kind]) for verdict in found]
         lines += [f"{start}: {_pair(verdict)}: {listing(texts)}." for verdict, texts in told if texts]
+    return lines
+
+
+def _sentences(found: tuple[Verdict, ...]) -> list[str]:
+    lines = _set_beside(found)
     following = [verdict for verdict in found if any(row.kind == "consequence" for row in verdict.differing)]
     settings = dict.fromkeys(row.setting for v in following for row in v.differing if row.kind == "consequence")
     if following:
