@@ -190,7 +190,9 @@ def test_brushing_the_frontier_keeps_the_rows_of_its_points(shown: Any) -> None:
     assert left < every
     assert f"Brushed: {len(left)} of" in told_.text
     assert {name for name in cells(shown, RANKS, 0) if name in every} <= left  # the tables of all configurations, too
-    told_.find_element(By.TAG_NAME, "button").click()
+    button = told_.find_element(By.TAG_NAME, "button")
+    shown.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", button)
+    button.click()
     assert set(cells(shown, "#pareto table", 0)) == every
     until(lambda: shown.execute_script("return document.documentElement.dataset.drawn"))
 
