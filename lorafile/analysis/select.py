@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from math import nan
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,11 @@ def split_of(results: "Results", metric: str) -> str:
 
 def values(results: "Results", name: str) -> dict[tuple[str, Any], float]:
     """Return (configuration, seed) -> a column's figure, for each finished run that has one."""
+    return dict(_values(results, name))
+
+
+@lru_cache(maxsize=64)
+def _values(results: "Results", name: str) -> dict[tuple[str, Any], float]:
     runs = results.runs
     rows = zip(*(cells(runs, key) for key in ("configuration", "seed", "outcome", name)), strict=True)
     return {
@@ -70,6 +76,11 @@ def values(results: "Results", name: str) -> dict[tuple[str, Any], float]:
 
 def scores(results: "Results", name: str) -> dict[str, Score]:
     """Return each configuration's score on a column of `runs`, in the spec's order."""
+    return dict(_scores(results, name))
+
+
+@lru_cache(maxsize=64)
+def _scores(results: "Results", name: str) -> dict[str, Score]:
     figures: dict[str, list[float]] = {}
     for (configuration, _), value in values(results, name).items():
         figures.setdefault(configuration, []).append(value)
@@ -84,8 +95,9 @@ def scores(results: "Results", name: str) -> dict[str, Score]:
     return table
 
 
+@lru_cache(maxsize=8)
 def outcomes(results: "Results") -> dict[str, Counter[str]]:
-    """Return configuration -> how many of its runs ended in which way."""
+    """Return configuration -> how many of its runs ended in which way; not to be changed by who asks."""
     found: dict[str, Counter[str]] = {}
     for label, outcome in zip(cells(results.runs, "configuration"), cells(results.runs, "outcome"), strict=True):
         found.setdefault(str(label), Counter())[str(outcome or "missing")] += 1
