@@ -41,6 +41,7 @@ def _share(domain: list[float], value: float, log: bool) -> float:
 
 
 Box = tuple[float, float, float, float]
+ABOVE = 18  # pixels above the plot that a label may take: shares end at 100 %, and so does their axis
 MOST = 60  # points up to which those behind the frontier are named on the chart; pointing at one names it anyway
 
 
@@ -101,5 +102,5 @@ def _overlap(one: Box, other: Box) -> float:
 
 
 def _outside(box: Box, axes: Axes) -> float:
-    over = max(-box[0], 0) + max(box[2] - axes.size[0], 0) + max(-box[1], 0) + max(box[3] - axes.size[1], 0)
+    over = max(-box[0], 0) + max(box[2] - axes.size[0], 0) + max(-box[1] - ABOVE, 0) + max(box[3] - axes.size[1], 0)
     return over * 50
