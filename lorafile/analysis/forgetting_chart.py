@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 
 from lorafile.analysis.draw import WIDTH, domain_of, finish, mean_rows, padded, quality, tooltip
+from lorafile.analysis.labels import Axes, place_labels, texts
 from lorafile.analysis.text import number
 
 if TYPE_CHECKING:
     from lorafile.analysis.select import Score
     from lorafile.results import Results
 
+HEIGHT = 320
 CAPTION = (
     "Each diamond is a configuration, the mean over seeds; bars: ± sample standard deviation over seeds. Dashed line: "
-    "nothing forgotten. Point at a mark for its figures."
+    "nothing forgotten. Point at a mark for its name and figures."
 )
 
 
@@ -30,7 +32,8 @@ def chart(results: "Results", metric: str, known: "dict[str, Score]") -> Any:
     x = alt.X("mean:Q", title=found.title, scale=found.scale(x_domain))
     x = x.axis(format=found.format, tickCount=6)
     title = "change of the reference loss, nats per token"
-    y = alt.Y("change:Q", title=title, scale=alt.Scale(domain=padded(low, high), nice=False))
+    y_domain = padded(low, high)
+    y = alt.Y("change:Q", title=title, scale=alt.Scale(domain=y_domain, nice=False))
     tips = tooltip(("configuration:N", "configuration"), ("shown:N", found.metric), ("changed:N", "change"))
     base = alt.Chart(rows)
     layers = [
@@ -38,8 +41,11 @@ def chart(results: "Results", metric: str, known: "dict[str, Score]") -> Any:
         base.mark_rule(style="spread").encode(x=alt.X("low:Q").title(found.title), x2="high:Q", y=y),
         base.mark_rule(style="spread").encode(x=x, y=alt.Y("least:Q").title(title), y2="most:Q"),
         base.mark_point(style="mean").encode(x=x, y=y, tooltip=tips),
-        base.mark_text(style="behind-label", align="left", dx=8, dy=-8).encode(x=x, y=y, text="configuration:N"),
     ]
-    whole = alt.layer(*layers, data=rows).properties(width=WIDTH, height=320)
+    ends = {"x": "mean", "x_low": "low", "x_high": "high", "y": "change", "y_low": "least", "y_high": "most"}
+    places = rows.assign(front=False, order=0, **{name: rows[column] for name, column in ends.items()})
+    labels = place_labels(places, Axes(x_domain, y_domain, (False, False), (WIDTH, HEIGHT)), line=False)
+    layers += texts(labels, alt.X("x:Q"), alt.Y("y:Q"))  # the axes are the points'
+    whole = alt.layer(*layers, data=rows).properties(width=WIDTH, height=HEIGHT)
     text = "; ".join(f"{row['configuration']}: {row['changed']}" for row in rows.to_dict("records"))
     return finish(whole, "Forgetting", f"{title} against {found.title}. {text}", margin=90)

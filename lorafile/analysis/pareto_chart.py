@@ -11,8 +11,8 @@ import pandas as pd
 
 from lorafile.analysis.draw import WIDTH, domain_of, finish, padded, tooltip
 from lorafile.analysis.frontier import Place
+from lorafile.analysis.labels import Axes, place_labels, texts
 from lorafile.analysis.measures import Measure
-from lorafile.analysis.pareto_labels import PLACES, Axes, place_labels
 from lorafile.analysis.published import MARK
 from lorafile.analysis.published_marks import marks, with_cost
 from lorafile.analysis.text import listing, unit
@@ -62,7 +62,7 @@ def _panel(results: "Results", first: Measure, other: Measure, found: dict[str, 
     x = _axis(results, other, "x", x_domain, x_log, units["x"][1])
     y = _axis(results, first, "y", y_domain, y_log, units["y"][1])
     labels = place_labels(rows, Axes(x_domain, y_domain, (x_log, y_log), (width, HEIGHT)), line)
-    layers = [*_marks(rows, x, y, line, (first, other)), *_texts(labels, x, y)]
+    layers = [*_marks(rows, x, y, line, (first, other)), *texts(labels, x, y)]
     layers += marks(beside, alt.X("x:Q"), alt.Y("mean:Q")) if len(beside) else []
     return alt.layer(*layers).properties(width=width, height=HEIGHT)
 
@@ -149,19 +149,4 @@ def _marks(rows: pd.DataFrame, x: Any, y: Any, line: bool, about: tuple[Measure,
         if other.intervals:
             layers.append(base.mark_rule(style=bar).encode(y=y, x="x_low:Q", x2="x_high:Q"))
         layers.append(base.mark_point(style=point).encode(x=x, y=y, tooltip=tips))
-    return layers
-
-
-def _texts(labels: list[dict[str, Any]], x: Any, y: Any) -> list[Any]:
-    layers = []
-    for place in PLACES:
-        for front in (True, False):
-            mine = [row for row in labels if row["place"] == place and row["front"] == front]
-            if mine:
-                align, dx, dy = place
-                style = "frontier-label" if front else "behind-label"
-                text = alt.Chart(pd.DataFrame(mine).drop(columns="place")).mark_text(
-                    style=style, align=align, dx=dx, dy=dy, baseline="middle", limit=320
-                )
-                layers.append(text.encode(x=x, y=y, text="configuration:N"))
     return layers

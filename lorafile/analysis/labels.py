@@ -5,6 +5,7 @@ from itertools import pairwise
 from math import isnan, log10
 from typing import Any, Literal
 
+import altair as alt
 import pandas as pd
 
 # Where a label may stand, the first that is free is taken: (align, dx, dy in pixels).
@@ -71,6 +72,22 @@ def place_labels(rows: pd.DataFrame, axes: Axes, line: bool) -> list[dict[str, A
             taken.append(boxes[place])
             placed.append({"configuration": name, "x": row["x"], "y": row["y"], "front": front, "place": place})
     return placed
+
+
+def texts(labels: list[dict[str, Any]], x: Any, y: Any) -> list[Any]:
+    """Return the layers that draw placed labels, on the axes of their points."""
+    layers = []
+    for place in PLACES:
+        for front in (True, False):
+            mine = [row for row in labels if row["place"] == place and row["front"] == front]
+            if mine:
+                align, dx, dy = place
+                style = "frontier-label" if front else "behind-label"
+                text = alt.Chart(pd.DataFrame(mine).drop(columns="place")).mark_text(
+                    style=style, align=align, dx=dx, dy=dy, baseline="middle", limit=320
+                )
+                layers.append(text.encode(x=x, y=y, text="configuration:N"))
+    return layers
 
 
 def _bars(axes: Axes, row: dict[Any, Any]) -> list[Box]:
