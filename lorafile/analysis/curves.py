@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lorafile.specs.analysis_settings import AnalysisTable
 
 POINTS = 60  # the most points of one line: more cannot be told apart at this width
+FEWEST, ALTOGETHER = 15, 6000  # of hundreds of lines none can be followed closely, and a page has to be drawn
 
 
 def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
@@ -36,7 +37,7 @@ def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
 
 
 def thinned(results: "Results") -> pd.DataFrame:
-    """Return configuration, seed, outcome, step, loss: the mean loss of at most 60 equal stretches of each run.
+    """Return configuration, seed, outcome, step, loss: the mean loss of equal stretches of each run, at most 60.
 
     A stretch with no finite loss is left out; the outcome says that the run diverged there.
     """
@@ -46,8 +47,9 @@ def thinned(results: "Results") -> pd.DataFrame:
     if frame.empty:
         return pd.DataFrame(columns=[*keys, "outcome"])
     frame = frame.astype({"step": float, "loss": float, "configuration": str})
-    width = (frame.groupby("configuration")["step"].transform("max") / POINTS).clip(lower=1.0)
-    frame["place"] = ((frame["step"] - 1).clip(lower=0) // width).clip(upper=POINTS - 1)
+    points = min(POINTS, max(FEWEST, ALTOGETHER // frame["configuration"].nunique()))
+    width = (frame.groupby("configuration")["step"].transform("max") / points).clip(lower=1.0)
+    frame["place"] = ((frame["step"] - 1).clip(lower=0) // width).clip(upper=points - 1)
     groups = frame.groupby(["configuration", "seed", "place"], dropna=False, sort=False)
     thin = groups.agg(step=("step", "mean"), loss=("loss", "mean")).reset_index().dropna(subset="loss")
     ended = _outcomes(results)
