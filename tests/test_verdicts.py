@@ -252,3 +252,11 @@ def test_a_sweep_without_the_usual_value_is_held_against_the_configuration_that_
         ("layers/a", "rank/r=8"),
         ("layers/b", "rank/r=8"),
     ]
+
+
+def test_a_sweep_of_other_methods_alone_is_held_against_the_best_lora() -> None:
+    points: dict[str, dict[str, Any]] = {f"rank/r={r}": {"lora.r": r, "method": "lora"} for r in (8, 16)}
+    points["untuned/method=none"] = {"lora.r": None, "method": "none"}
+    results = study({"rank/r=8": 0.4, "rank/r=16": 0.8, "untuned/method=none": 0.2}, points)
+    found = pairs(results, compare())
+    assert ("untuned/method=none", "rank/r=16", "method") in [(pair.one, pair.other, pair.factor) for pair in found]

@@ -57,11 +57,13 @@ def _along(results: "Results", declared: str | None) -> list[tuple[str, list[str
         varied, mine = factors(results, list(members)), list(members)
         if declared is not None:
             found += [(declared, mine)] if declared in varied else []
-        elif "method" in varied:  # what else varies there is another method's own
+            continue
+        used = {methods(results)[name] for name in mine}
+        if "method" in varied or not varied or used == {"none"}:  # what else varies is another method's own
             lora = best(_first_look(results), [name for name, how in methods(results).items() if how == "lora"])
             others = [name for name in mine if methods(results)[name] != "lora"]
             found.append(("method", [lora, *others] if lora else mine))
-        elif RATE not in varied:
+        if "method" not in varied and RATE not in varied:
             found += [(factor, [*_usual_neighbour(results, factor, mine), *mine]) for factor in varied]
     return found
 
