@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lorafile.engine.packing import Blocks
+from lorafile.engine.blocks import Blocks
 from lorafile.engine.randomness import derive
 from lorafile.engine.tokens import Tokens
 

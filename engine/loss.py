@@ -23,7 +23,7 @@ def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     columns = predicts.any(dim=0).nonzero().flatten()
     kept = columns + virtual_tokens(model)  # they stand before every text, and are predicted by nothing
     options: dict[str, Any] = {"logits_to_keep": kept} if takes(model, "logits_to_keep") else {}
-    # Position ids separate the documents of a block only where there is no mask (engine/packing.py).
+    # Position ids separate the documents of a block only where there is no mask (engine/blocks.py).
     packed = batch.position_ids is not None
     where = {"position_ids": batch.position_ids} if packed else {"attention_mask": batch.attention_mask}
     logits = model(input_ids=batch.input_ids, **where, use_cache=False, **options).logits

@@ -18,7 +18,7 @@ from lorafile.engine.generation import generate
 from lorafile.engine.head import class_logits, load_tokens
 from lorafile.engine.loss import likelihoods
 from lorafile.engine.memory import LiveTensors, peak, reset_peak
-from lorafile.engine.packing import Blocks, units
+from lorafile.engine.blocks import Blocks, units
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
 from lorafile.engine.train import Stepper, step_batches

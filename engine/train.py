@@ -19,7 +19,7 @@ from lorafile.engine.lines import write_lines
 from lorafile.engine.loss import summed_loss
 from lorafile.engine.memory import is_out_of_memory
 from lorafile.engine.methods import after_step, penalty
-from lorafile.engine.packing import Blocks, units
+from lorafile.engine.blocks import Blocks, units
 from lorafile.engine.randomness import drawn_from
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens

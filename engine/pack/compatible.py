@@ -1,0 +1,35 @@
+"""Which nodes can be done together, as several adapters on one base. Imports no torch."""
+
+import json
+from typing import Any
+
+from lorafile.engine.request import base_identity
+from lorafile.specs.lora_settings import REWRITING
+
+# What a layer of a stack can compute: x W + s (x A) B, for matrices of any rank, at any modules.
+_PLAIN = ("r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora", "init_lora_weights", "fan_in_fan_out")
+_PLACED = ("layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "exclude_modules", "method")
+
+
+def training_class(settings: dict[str, Any], train: str) -> str:
+    """Return equal text for `train` nodes whose adapters can be trained together; nothing where one has to be alone.
+
+    :param settings: the node's resolved sections, as they stand in its key
+    :param train: key of the `prepare` node that it reads
+    """
+    adapter, training = settings["adapter"], settings["training"]
+    if adapter["method"] != "lora" or set(adapter) - {*_PLAIN, *_PLACED} or not _stackable(settings):
+        return ""
+    if str(adapter.get("init_lora_weights")).startswith(REWRITING) or training["fp16"]:
+        return ""
+    shape = {name: training[name] for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "bf16")}
+    shape["gradient_checkpointing"] = training["gradient_checkpointing"]
+    return json.dumps([base_identity(settings), shape, train], sort_keys=True)
+
+
+def _stackable(settings: dict[str, Any]) -> bool:
+    """Return whether a row's result depends on that row alone."""
+    if settings["model"].get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
+        return False  # a classification head belongs to each run
+    quantization = settings["quantization"] or {}
+    return not quantization.get("llm_int8_threshold")
