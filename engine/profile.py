@@ -13,12 +13,12 @@ import torch
 from lorafile.engine.adapters import as_directory, checkpointed, new_adapter, stored_adapter
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import Batch, by_length, collate, prompts
+from lorafile.engine.blocks import Blocks, units
 from lorafile.engine.curve import Curve
 from lorafile.engine.generation import generate
 from lorafile.engine.head import class_logits, load_tokens
 from lorafile.engine.loss import likelihoods
 from lorafile.engine.memory import LiveTensors, peak, reset_peak
-from lorafile.engine.blocks import Blocks, units
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens
 from lorafile.engine.train import Stepper, step_batches

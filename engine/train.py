@@ -12,6 +12,7 @@ import torch
 from lorafile.engine.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import collate, epoch_order
+from lorafile.engine.blocks import Blocks, units
 from lorafile.engine.curve import Curve
 from lorafile.engine.head import draw_head, guesses, load_tokens
 from lorafile.engine.journal import Journal, journal
@@ -19,7 +20,6 @@ from lorafile.engine.lines import write_lines
 from lorafile.engine.loss import summed_loss
 from lorafile.engine.memory import is_out_of_memory
 from lorafile.engine.methods import after_step, penalty
-from lorafile.engine.blocks import Blocks, units
 from lorafile.engine.randomness import drawn_from
 from lorafile.engine.request import Done, Report, Request
 from lorafile.engine.tokens import Tokens

@@ -13,11 +13,11 @@ torch = pytest.importorskip("torch")
 from test_engine import Engine  # noqa: E402
 
 from lorafile.engine.batches import collate  # noqa: E402
+from lorafile.engine.blocks import Blocks, isolates, units  # noqa: E402
 from lorafile.engine.documents import best_fit  # noqa: E402
 from lorafile.engine.encode import Encoded, load_tokenizer  # noqa: E402
 from lorafile.engine.lines import read_lines  # noqa: E402
 from lorafile.engine.loss import supervised_logits  # noqa: E402
-from lorafile.engine.blocks import Blocks, isolates, units  # noqa: E402
 from lorafile.engine.readers import read_rows  # noqa: E402
 from lorafile.engine.tokens import Tokens, pack  # noqa: E402
 
