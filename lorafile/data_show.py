@@ -45,9 +45,10 @@ def look(study: Study, split: str = "train", rows: int = 3, configuration: str |
     from lorafile.engine.encode import load_tokenizer
 
     lock, _ = resolve(study.spec, read_lock(study.spec))
-    graph = build(study.spec, lock)
+    state = State.read(study.state)
+    graph = build(study.spec, lock, state.acceptances())
     chosen = _configuration(graph, configuration, split)
-    places = Places(graph, State.read(study.state))
+    places = Places(graph, state)
     splits = {name: graph.nodes[key] for name, key in graph.splits[chosen.name].items()}
     if split not in splits:
         raise LoraError(f'--split: there is no "{split}" split; there are: {", ".join(splits)}.')

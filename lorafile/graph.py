@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rfc8785
 
@@ -10,6 +10,9 @@ from lorafile.lockfile import Lock
 from lorafile.metrics.own import OwnMetric
 from lorafile.sections import section_digest
 from lorafile.specs import Spec
+
+if TYPE_CHECKING:
+    from lorafile.state import Acceptance
 
 # Raised when a change in the code of a kind can change its result: a new key, and a reason in the plan.
 VERSIONS = {
@@ -31,6 +34,7 @@ class GraphNode:
     :ivar settings: section -> settings, as they are hashed; `inputs`: role -> key of the node that is read
     :ivar configuration: the name of the first configuration that needs it (empty for `prepare`)
     :ivar repeat: above 1 of a run that is the same thing again, and of what is made of it
+    :ivar accepted: that its key is another's, whose result state accepts in its place, and why
     """
 
     key: str
@@ -42,6 +46,7 @@ class GraphNode:
     seed: int | None = None
     split: str = ""
     repeat: int = 1
+    accepted: "Acceptance | None" = None
 
     @property
     def version(self) -> int:
@@ -65,14 +70,26 @@ class Graph:
     checkpoints: dict[str, dict[str, str]] = field(default_factory=dict)  # digest -> files of a model from outside
     texts: dict[str, dict[str, str]] = field(default_factory=dict)  # as `splits`, of `reference` and `prompts`
     before: dict[str, dict[str, str]] = field(default_factory=dict)  # configuration -> `beside` of its untuned base
+    accepted: "dict[str, Acceptance]" = field(default_factory=dict)  # key -> the one whose result is used in its place
 
     def add(self, kind: str, address: str, sections: dict[str, Any], inputs: dict[str, str], **about: Any) -> str:
-        """Add a node, unless one of the same key is there already; return its key."""
+        """Add a node, unless one of the same key is there already; return its key.
+
+        Where state accepts another's result for it, it has that one's key, and so has what reads it.
+        """
         digests = {name: section_digest(value) for name, value in sections.items()}
-        content: dict[str, Any] = {"kind": kind, "version": VERSIONS[kind], "sections": digests, "inputs": inputs}
-        key = hashlib.sha256(rfc8785.dumps(content)).hexdigest()
+        key = key_of(kind, VERSIONS[kind], digests, inputs)
+        accepted = self.accepted.get(key)
+        if accepted is not None and accepted.kind == kind:
+            key, about = accepted.old, about | {"accepted": accepted}
         self.nodes.setdefault(key, GraphNode(key, kind, address, sections, inputs, **about))
         return key
+
+
+def key_of(kind: str, version: int, digests: dict[str, str], inputs: dict[str, str]) -> str:
+    """Return the key of a node: over its kind, its protocol version, the digests of its sections, its inputs' keys."""
+    content: dict[str, Any] = {"kind": kind, "version": version, "sections": digests, "inputs": inputs}
+    return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,10 @@ def plan_imports(
     :raises LoraError: when one fits no configuration, two are the same, or a node has a result of other bytes
     """
     lock, _ = resolve(study.spec, read_lock(study.spec))
-    graph = build(study.spec, lock)
+    state = State.read(study.state)
+    graph = build(study.spec, lock, state.acceptances())
     found: dict[str, Import] = {}
-    history = State.read(study.state).latest()
+    history = state.latest()
     for source in sources:
         run = read_run(source)
         match = choose(run, graph, configuration)

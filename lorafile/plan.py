@@ -86,6 +86,7 @@ class _Maker:
     def __init__(self, graph: Graph, state: State) -> None:
         self.graph, self.state = graph, state
         self.history = state.latest(graph.nodes)
+        self.removed = state.removed()
         self.device = device_class()
         self.today = environment()
         self.decided: dict[str, tuple[Action, str]] = {}
@@ -105,7 +106,7 @@ class _Maker:
             self.decided[node.key] = (Action.BLOCKED, blocked)
         elif finished is not None:
             self.results[node.key] = finished
-            self.decided[node.key] = self._finished(node, finished)
+            self.decided[node.key] = self._accepted(node, *self._finished(node, finished))
         elif running := self._now(node):
             self.decided[node.key] = running
         elif attempts:
@@ -137,6 +138,16 @@ class _Maker:
         told = attempt.outcome == "diverged" or attempt.figures.get("imported")
         return Action.REUSE, attempt.message if told else "done"
 
+    def _accepted(self, node: GraphNode, action: Action, reason: str) -> tuple[Action, str]:
+        """Say where a result is used in the place of another; nothing is ever made anew under an accepted key."""
+        one = node.accepted
+        if one is None:
+            return action, reason
+        if action in WORK:
+            remedy = f"lora state accept {one.old[:12]} {one.new[:12]} --withdraw"
+            return Action.BLOCKED, f"the result that is accepted for it cannot be used: {reason}; to run it: {remedy}"
+        return action, f"{reason}; {one.old[:12]}… accepted in place of {one.new[:12]}…: {one.reason}"
+
     def _unfinished(self, node: GraphNode, last: Attempt) -> tuple[Action, str]:
         if last.outcome == "out-of-memory":
             had, has = last.environment.get("device_memory") or 0, self.today["device_memory"] or 0
@@ -154,7 +165,10 @@ class _Maker:
     def _untried(self, node: GraphNode) -> tuple[Action, str]:
         """Settle what to do with a node of which no attempt is recorded: a killed apply may have left a checkpoint."""
         rest = self._rest(node)
-        return (Action.RETRY, f"interrupted: the apply was killed{rest}") if rest else (Action.RUN, self._why_new(node))
+        if rest:
+            return Action.RETRY, f"interrupted: the apply was killed{rest}"
+        removed = self.removed.get(node.key)
+        return (Action.RETRY, removed) if removed else (Action.RUN, self._why_new(node))
 
     def _rest(self, node: GraphNode) -> str:
         """Return from where a run would go on, and remember it; nothing where it would begin anew."""
@@ -220,11 +234,12 @@ class _Maker:
                     else []
                 )
                 if action in (Action.REUSE, Action.DRIFT) and gone:
-                    self.decided[key] = (
-                        Action.RETRY,
-                        f"its object {gone[0][:12]}… is missing from the state, and a node that is to run reads it",
-                    )
+                    reason = f"its object {gone[0][:12]}… is missing from the state, and a node that is to run reads it"
+                    self.decided[key] = self._accepted(self.graph.nodes[key], Action.RETRY, reason)
                     waiting.append(key)
+        for node in self.graph.nodes.values():
+            if self.decided[node.key][0] in WORK and (blocked := self._blocked(node)):
+                self.decided[node.key] = (Action.BLOCKED, blocked)
 
     def change(self, node: GraphNode) -> Change:
         """Return a node's line in the plan."""

@@ -27,21 +27,22 @@ class _Widening:
 
 def staged_plan(spec: Spec, lock: Lock, state: State, warnings: list[str] | None = None) -> Plan:
     """Return what is to be done as far as it is known: a choice that state allows is made, and its nodes are there."""
-    plan = make_plan(build(spec, lock), state, warnings)
+    accepted = state.acceptances()
+    plan = make_plan(build(spec, lock, accepted), state, warnings)
     if not any(configuration.tuned for configuration in spec.configurations):
         return plan
     widening = _Widening()
     standings = _standings(plan)
     while wider := _widened(spec, standings, widening):
         spec = wider
-        plan = make_plan(build(spec, lock), state, warnings)
+        plan = make_plan(build(spec, lock, accepted), state, warnings)
         standings = _standings(plan)
     ready = _ready(spec, standings)
     if ready:
         spec = spec.with_configurations(
             tuple(settled(c, standings[c.name].chosen) if c.name in ready else c for c in spec.configurations)
         )
-        plan = make_plan(build(spec, lock), state, warnings)
+        plan = make_plan(build(spec, lock, accepted), state, warnings)
     later = _later(plan) if len(ready) < len(standings) else {}
     plan.tuning = [
         one if name in ready else replace(one, chosen="", values={}, mean=None, edges=(), later=later.get(name, {}))
@@ -122,7 +123,7 @@ def _later(plan: Plan) -> dict[str, dict[str, int]]:
     """Return configuration -> kind -> nodes that a choice will add, counted for its first candidate."""
     spec = plan.graph.spec
     guess = tuple(settled(c, c.tuned.candidates[0].name) if c.tuned and c.open else c for c in spec.configurations)
-    nodes = build(spec.with_configurations(guess), plan.graph.lock).nodes
+    nodes = build(spec.with_configurations(guess), plan.graph.lock, plan.graph.accepted).nodes
     found: dict[str, Counter[str]] = {}
     for key in nodes.keys() - plan.graph.nodes.keys():
         found.setdefault(nodes[key].configuration, Counter())[nodes[key].kind] += 1

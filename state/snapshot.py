@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 from lorafile.errors import StateError
+from lorafile.state.tables import SCHEMA_VERSION, SECOND, VIEWS
+from lorafile.state.tables import statements as created
 
-SCHEMA_VERSION = 1
 _TRIES = 20
 
 
@@ -62,6 +63,9 @@ def _read(database: Path, statements: tuple[str, ...], values: tuple[str, ...], 
         if version == 0:  # its writer was stopped before it had made the tables
             connection.execute("SELECT count(*) FROM sqlite_master")
             return [[] for _ in statements]
+        if version < SCHEMA_VERSION:
+            for statement in created(SECOND + VIEWS, temporary=True):  # beside the tables, which stay as they are
+                connection.execute(statement)
         return [connection.execute(statement, values).fetchall() for statement in statements]
 
 
@@ -76,8 +80,8 @@ def explained(directory: Path) -> Iterator[None]:
         if "readonly" in str(error) or "unable to open" in str(error):
             raise StateError(_unwritable(directory, str(error))) from error
         raise StateError(
-            f"The index {directory / 'state.db'} cannot be read: {error}. Nothing was changed. Restore it from a copy, "
-            "or move the directory away to begin a new state."
+            f"The index {directory / 'state.db'} cannot be read: {error}. Nothing was changed. "
+            "`lora state verify --repair` saves every row that can be read; or restore it from a copy."
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -12,7 +12,10 @@ from typing import Any
 from lorafile.errors import StateError
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
-from lorafile.state.snapshot import SCHEMA_VERSION, explained, read_snapshot
+from lorafile.state.rows import COLUMNS as _COLUMNS
+from lorafile.state.rows import CURVE, curve_steps, seal_of
+from lorafile.state.snapshot import explained, read_snapshot
+from lorafile.state.tables import SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,17 @@ class Node:
     inputs: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Acceptance:
+    """Two keys that somebody declared equivalent: where a study has `new`, the result of `old` is used."""
+
+    old: str
+    new: str
+    kind: str
+    reason: str
+    since: str
+
+
 class State:
     """A state as its readers see it; `State.write` opens it for one writer."""
 
@@ -86,13 +100,14 @@ class State:
         return self.directory / "running" / key
 
     def latest(self, keys: Iterable[str] | None = None) -> dict[str, list[Attempt]]:
-        """Return key -> its attempts, oldest first, for some keys or for all."""
+        """Return key -> its attempts, oldest first, for some keys or for all; what was removed is left out."""
         wanted = None if keys is None else set(keys)
         found: dict[str, list[Attempt]] = {}
         where, files, attempts = self._query(
             "SELECT digest, settings FROM environments",
             "SELECT attempt, name, digest, bytes FROM outputs",
-            f"SELECT id, environment, {', '.join(_COLUMNS)} FROM attempts ORDER BY id",  # noqa: S608
+            f"SELECT id, environment, {', '.join(_COLUMNS)} FROM attempts "  # noqa: S608
+            "WHERE id NOT IN (SELECT attempt FROM removals) ORDER BY id",
         )
         environments = {digest: json.loads(settings) for digest, settings in where}
         outputs: dict[int, dict[str, str]] = {}
@@ -131,6 +146,23 @@ class State:
         (rows,) = self._query("SELECT address, key, kind FROM declarations WHERE study = ?", values=(study,))
         return {address: (key, kind) for address, key, kind in rows}
 
+    def removed(self) -> dict[str, str]:
+        """Return key -> when and why its newest attempt was removed, for all that have no other left."""
+        (rows,) = self._query(
+            "SELECT a.key, r.since, r.reason FROM removals r JOIN attempts a ON a.id = r.attempt WHERE NOT EXISTS "
+            "(SELECT 1 FROM attempts b WHERE b.key = a.key AND b.id NOT IN (SELECT attempt FROM removals)) "
+            "ORDER BY r.attempt"
+        )
+        return {key: f"removed on {since[:10]}: {reason}" for key, since, reason in rows}
+
+    def acceptances(self) -> dict[str, Acceptance]:
+        """Return key -> the result that is used in its place, as far as that result is there."""
+        (rows,) = self._query(
+            "SELECT new, old, kind, reason, since FROM acceptances "
+            "WHERE withdrawn IS NULL AND old IN (SELECT key FROM results) ORDER BY id"
+        )
+        return {new: Acceptance(old, new, kind, reason, since) for new, old, kind, reason, since in rows}
+
     def _query(self, *statements: str, values: tuple[str, ...] = ()) -> list[list[Any]]:
         """Return the rows of each statement, all from one snapshot of the index."""
         with explained(self.directory):
@@ -138,7 +170,10 @@ class State:
 
 
 class WritableState(State):
-    """A state with its one writer."""
+    """A state with its one writer.
+
+    :ivar db: the index; what is written there stands in this package
+    """
 
     def __init__(self, directory: Path) -> None:
         from sqlite_utils import Database
@@ -153,47 +188,50 @@ class WritableState(State):
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         super().__init__(directory)
-        self._db = Database(connection)
-        migrations.apply(self._db)
+        self.db = Database(connection)
+        migrations.apply(self.db)
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def record(self, node: Node, attempt: Attempt, files: dict[str, Path]) -> Attempt:
         """Store an attempt: its files first, its row last, so that a row never points at bytes that are not there."""
         with explained(self.directory):
             stored = {name: self.objects.put(file) for name, file in files.items()}
-            with self._db.atomic():
+            with self.db.atomic():
                 self._write(node, attempt, stored)
         outputs = {name: digest for name, (digest, _) in stored.items()}
         return Attempt(**{**attempt.__dict__, "outputs": outputs, "bytes": sum(size for _, size in stored.values())})
 
     def declare(self, study: str, addresses: dict[str, tuple[str, str]]) -> None:
         """Note what a study declares now: address -> (key, kind)."""
-        with explained(self.directory), self._db.atomic():
-            self._db.table("declarations").delete_where("study = ?", [study])
+        with explained(self.directory), self.db.atomic():
+            self.db.table("declarations").delete_where("study = ?", [study])
             rows = [{"study": study, "address": a, "key": key, "kind": kind} for a, (key, kind) in addresses.items()]
-            self._db.table("declarations").insert_all(rows)
+            self.db.table("declarations").insert_all(rows)
 
     def close(self) -> None:
         """Close the index with its log folded in, so that it opens on read-only media."""
         with contextlib.suppress(sqlite3.OperationalError):  # a reader is still looking; the next close folds it in
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.close()
+            self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.db.close()
 
     def _query(self, *statements: str, values: tuple[str, ...] = ()) -> list[list[Any]]:
-        return [self._db.execute(statement, values).fetchall() for statement in statements]
+        return [self.db.execute(statement, values).fetchall() for statement in statements]
 
     def _write(self, node: Node, attempt: Attempt, stored: dict[str, tuple[str, int]]) -> None:
         environment = json.dumps(attempt.environment, sort_keys=True)
-        digest = hashlib.sha256(environment.encode()).hexdigest()
-        self._db.table("environments").insert({"digest": digest, "settings": environment}, ignore=True)
+        where = hashlib.sha256(environment.encode()).hexdigest()
+        self.db.table("environments").insert({"digest": where, "settings": environment}, ignore=True)
         settings, inputs = json.dumps(node.settings, sort_keys=True), json.dumps(node.inputs, sort_keys=True)
         row = {"key": node.key, "kind": node.kind, "version": node.version, "settings": settings, "inputs": inputs}
-        self._db.table("nodes").insert(row, ignore=True)
+        self.db.table("nodes").insert(row, ignore=True)
         values = {name: getattr(attempt, name) for name in _COLUMNS}
         values |= {name: json.dumps(values[name], sort_keys=True) for name in ("figures", "reads")}
-        number = self._db.table("attempts").insert({**values, "environment": digest}).last_pk
-        rows = [{"attempt": number, "name": name, "digest": d, "bytes": size} for name, (d, size) in stored.items()]
-        self._db.table("outputs").insert_all(rows)
-
-
-_COLUMNS = ("key", "kind", "outcome", "message", "started", "seconds", "device", "figures", "reads", "study", "address")
+        self.db.table("attempts").insert({**values, "environment": where})
+        (number,) = self.db.execute("SELECT max(id) FROM attempts").fetchone()
+        rows = [(number, name, digest, size) for name, (digest, size) in stored.items()]
+        self.db.conn.executemany("INSERT INTO outputs VALUES (?, ?, ?, ?)", rows)
+        self.db.execute("INSERT INTO seals VALUES (?, ?)", (number, seal_of(self.db.conn, number)))
+        self.db.conn.executemany("DELETE FROM collected WHERE digest = ?", [(row[2],) for row in rows])
+        if CURVE in stored:
+            steps = [(number, *row) for row in curve_steps(self.objects.path(stored[CURVE][0]))]
+            self.db.conn.executemany("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?)", steps)

@@ -4,12 +4,14 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from lorafile.engine.lines import write_lines
 from lorafile.errors import StateError
-from lorafile.state import Attempt, Node, State
+from lorafile.state import Attempt, Node, State, ledger
 
 NODE = Node("k" * 64, "train", 1, {"adapter": {"r": 8}}, {"train": "p" * 64})
 
@@ -140,3 +142,96 @@ def test_an_unwritable_state_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(StateError, match=r"cannot be written|not a directory"), State.write(tmp_path / "file"):
         pass
+
+
+OLD_INDEX = Path(__file__).parent / "data" / "state_v1.sql"
+TRAIN, SCORE = "a" * 64, "e" * 64
+
+
+@pytest.fixture
+def old_state(tmp_path: Path) -> Path:
+    """A state that version 1 of the schema made, with the curve of its one run."""
+    directory = tmp_path / "old"
+    (directory / "objects").mkdir(parents=True)
+    with closing(sqlite3.connect(directory / "state.db")) as connection:
+        connection.executescript(OLD_INDEX.read_text(encoding="utf-8"))
+        ((digest,),) = connection.execute("SELECT digest FROM outputs").fetchall()
+    rows = [
+        {"step": 1, "epoch": 0.5, "loss": 2.5, "learning_rate": 0.1, "grad_norm": 1.0},
+        {"step": 2, "epoch": 1.0, "loss": float("nan"), "learning_rate": 0.05, "grad_norm": 2.0},
+    ]
+    write_lines(directory / "curve", rows)
+    target = directory / "objects" / digest[:2] / digest
+    target.parent.mkdir()
+    (directory / "curve").rename(target)
+    return directory
+
+
+def table(directory: Path, statement: str) -> list[tuple[object, ...]]:
+    """Query the index as any tool would."""
+    with closing(sqlite3.connect(f"file:{directory / 'state.db'}?mode=ro", uri=True)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def test_an_older_schema_is_read_as_it_is(old_state: Path) -> None:
+    """On read-only media nothing can be brought up to date."""
+    before = (old_state / "state.db").read_bytes()
+    state = State.read(old_state)
+    assert [attempt.outcome for attempt in state.latest()[TRAIN]] == ["done"]
+    assert state.removed() == {} == state.acceptances()
+    assert (old_state / "state.db").read_bytes() == before
+    assert sorted(path.name for path in old_state.iterdir()) == ["objects", "state.db"]
+
+
+def test_an_older_schema_is_brought_up_to_date_with_its_curves(old_state: Path) -> None:
+    with State.write(old_state):
+        pass
+    assert table(old_state, "PRAGMA user_version") == [(2,)]
+    assert table(old_state, "SELECT run, seed, step, loss FROM curves ORDER BY step") == [
+        ("rank/r=8/seed=42", 42, 1, 2.5),
+        ("rank/r=8/seed=42", 42, 2, None),
+    ]
+    assert table(old_state, "SELECT configuration, r, lora_alpha, learning_rate, final_loss FROM runs") == [
+        ("rank/r=8", 8, 16, 0.1, 2.5)
+    ], "a figure that is no number hides no other"
+    assert table(old_state, "SELECT configuration, seed, split, metric, value, examples, train FROM metrics") == [
+        ("rank/r=8", 42, "test", "log_loss", 0.25, 2, TRAIN)
+    ]
+    assert State.read(old_state).latest()[SCORE][0].figures["log_loss"] == 0.25
+
+
+def test_what_is_removed_counts_no_more_and_stays_on_record(tmp_path: Path, file: Path) -> None:
+    with State.write(tmp_path / "s") as state:
+        state.record(NODE, attempt("failed"), {})
+        state.record(NODE, attempt(), {"weights": file})
+        ledger.remove(state, [1, 2], "a wrong data file")
+    state = State.read(tmp_path / "s")
+    assert state.latest() == {}
+    assert state.removed()[NODE.key].endswith(": a wrong data file")
+    assert table(tmp_path / "s", "SELECT outcome FROM attempts") == [("failed",), ("done",)]
+    with State.write(tmp_path / "s") as state:
+        state.record(NODE, attempt(), {"weights": file})
+    assert State.read(tmp_path / "s").removed() == {}
+    assert len(State.read(tmp_path / "s").latest()[NODE.key]) == 1
+
+
+def test_an_acceptance_holds_while_its_result_stands(tmp_path: Path) -> None:
+    with State.write(tmp_path / "s") as state:
+        state.record(NODE, attempt(), {})
+        ledger.accept(state, NODE.key, "n" * 64, "train", "only the data's order of columns changed")
+        assert state.acceptances()["n" * 64].old == NODE.key
+        ledger.remove(state, [1], "forgotten")
+        assert state.acceptances() == {}
+        state.record(NODE, attempt(), {})
+        ledger.withdraw(state, "n" * 64)
+        assert state.acceptances() == {}
+
+
+def test_an_object_that_was_collected_is_known_as_such_until_it_is_back(tmp_path: Path, file: Path) -> None:
+    with State.write(tmp_path / "s") as state:
+        digest = state.record(NODE, attempt(), {"weights": file}).outputs["weights"]
+        ledger.collect(state, {digest: 12})
+        assert not state.objects.has(digest)
+        assert table(tmp_path / "s", "SELECT digest, bytes FROM collected") == [(digest, 12)]
+        state.record(NODE, attempt(), {"weights": file})
+        assert table(tmp_path / "s", "SELECT digest FROM collected") == []

@@ -13,11 +13,15 @@ from lorafile.nodes.replicates import add_candidate, add_repeat, add_replicate
 from lorafile.sections import resolved_sections
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.stages import is_exact, staged
+from lorafile.state import Acceptance
 
 
-def build(spec: Spec, lock: Lock) -> Graph:
-    """Return every node of a study: examples first, then one whole seed after another, then what is measured alone."""
-    graph = Graph(spec, lock, own=own_metrics(spec))
+def build(spec: Spec, lock: Lock, accepted: dict[str, Acceptance] | None = None) -> Graph:
+    """Return every node of a study: examples first, then one whole seed after another, then what is measured alone.
+
+    :param accepted: what state accepts in the place of others: `State.acceptances`
+    """
+    graph = Graph(spec, lock, own=own_metrics(spec), accepted=accepted or {})
     for configuration in spec.configurations:
         graph.sections[configuration.name] = resolved_sections(configuration, lock)
         first = spec.tables.study.seeds[0] if configuration.shots else None
