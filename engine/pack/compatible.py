@@ -11,6 +11,10 @@ _PLAIN = ("r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora", "in
 _PLACED = ("layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "exclude_modules", "method")
 
 
+class Alone(Exception):
+    """Adapters cannot be done together, which only the loaded base or the adapter itself could tell, and why."""
+
+
 def training_class(settings: dict[str, Any], train: str) -> str:
     """Return equal text for `train` nodes whose adapters can be trained together; nothing where one has to be alone.
 
