@@ -38,9 +38,9 @@ MIXED = [
     config(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], lora_dropout=0.2),
     config(r=7, lora_alpha=3, target_modules=["v_proj", "down_proj"], use_rslora=True),
     config(r=2, target_modules=["q_proj"], rank_pattern={"q_proj": 5}, alpha_pattern={"q_proj": 9}, lora_dropout=0.5),
-    config(r=1, target_modules=list(TARGETS), layers_to_transform=[1], lora_dropout=0.1),
+    config(r=3, lora_alpha=3, target_modules=list(TARGETS), layers_to_transform=[1], lora_dropout=0.1),
 ]
-SHAPES = ((4, 9), (3, 12), (4, 5), (2, 7))
+SHAPES = ((4, 9), (3, 12), (4, 5), (4, 12))
 
 
 @pytest.fixture(scope="module")
