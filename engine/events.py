@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lorafile.engine.request import Done
+from lorafile.engine.request import Done, Widths
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker says: `started`, `progress`, `ended` (with what came of the node), `stored?`, or `idle`."""
+    """What a worker says.
+
+    `started`, `progress` and `ended` (with what came of it) of a node; `width` when it has measured how many adapters
+    go together, and gives back the replicates beyond; `stored?` and `idle` when its work is done.
+    """
 
     what: str
     key: str = ""
@@ -18,3 +22,4 @@ class Event:
     started: str = ""
     seconds: float = 0.0
     environment: dict[str, Any] | None = None
+    widths: Widths | None = None

@@ -15,6 +15,7 @@ class Request:
     :ivar inputs: role -> file name -> path of the files of the nodes that this one reads
     :ivar awaits: role -> key of a node of the same group whose files will be read
     :ivar execution: what changes how, but not what (batch size of evaluation)
+    :ivar pack: equal text for nodes of a kind that can be done together, as several adapters on one base
     """
 
     key: str
@@ -25,6 +26,29 @@ class Request:
     inputs: dict[str, dict[str, str]] = field(default_factory=dict)
     awaits: dict[str, str] = field(default_factory=dict)
     execution: dict[str, Any] = field(default_factory=dict)
+    pack: str = ""
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How many adapters are trained, and predicted with, at a time, and why where that was measured."""
+
+    train: int = 1
+    predict: int = 1
+    why: str = ""
+
+    @property
+    def most(self) -> int:
+        """How many replicates a worker needs at hand."""
+        return max(self.train, self.predict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker is given: what is left to do of some replicates; without widths it measures them first."""
+
+    replicates: list[list[Request]]
+    widths: Widths | None = field(default_factory=Widths)
 
 
 @dataclass(frozen=True)

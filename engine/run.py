@@ -2,6 +2,7 @@
 
 import contextlib
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from lorafile.engine.base import Bases
@@ -25,6 +26,19 @@ _WORK = {
     "inspect": inspect,
     "merge": merge,
 }
+# Kinds of which several go together, where their requests say so: the same base, each with its own adapter.
+_TOGETHER: dict[str, Callable[[list[Request], list[Path], Bases, list[Report]], list[Done]]] = {}
+
+
+class Apart(Exception):
+    """Nodes could not be done together; so many at a time may go.
+
+    :ivar crowded: since memory ran out, so that others of their class would not fit either
+    """
+
+    def __init__(self, size: int, why: str, crowded: bool) -> None:
+        super().__init__(why)
+        self.size, self.crowded = size, crowded
 
 
 def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
@@ -50,6 +64,39 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
             (out / "traceback.txt").write_text(hide_tokens(traceback.format_exc()), encoding="utf-8")
         files = ["traceback.txt"] if (out / "traceback.txt").is_file() else []
         return Done("failed", hide_tokens(f"{type(error).__name__}: {_first_line(error)}"), files=files)
+
+
+def run_together(requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Done]:
+    """Do nodes of one kind and class at once, each in a directory of its own; a single one as `run` does it.
+
+    :raises Apart: when they have to be done in smaller parts, or one by one
+    """
+    if len(requests) == 1:
+        return [run(requests[0], outs[0], bases, reports[0])]
+    try:
+        for out in outs:
+            out.mkdir(parents=True, exist_ok=True)
+        return _TOGETHER[requests[0].kind](requests, outs, bases, reports)
+    except Stopped:
+        return [Done("interrupted", "Stopped on request.") for _ in requests]
+    except Exception as error:  # it may be one member's fault: alone, each has an outcome of its own
+        bases.drop()
+        count = len(requests)
+        if is_out_of_memory(error):
+            size = count // 2
+            raise Apart(
+                size, f"{count} adapters at a time did not fit into memory; goes on with {size}.", True
+            ) from error
+        traceback.print_exc()
+        why = hide_tokens(f"{type(error).__name__}: {_first_line(error).rstrip('.')}")
+        raise Apart(
+            1, f"Could not be done together with {count - 1} others, and is done alone ({why}).", False
+        ) from error
+
+
+def goes_together(request: Request) -> bool:
+    """Return whether there is a way to do such nodes together."""
+    return bool(request.pack) and request.kind in _TOGETHER
 
 
 def _remedy(request: Request) -> str:

@@ -133,6 +133,12 @@ def plan(
     type=click.IntRange(1),
     help="Worker processes. [default: one for each GPU; on a CPU by the model's size]",
 )
+@click.option(
+    "--pack",
+    default="auto",
+    metavar="auto|off|N",
+    help="How many adapters on one base are trained together: at most N; auto: as many as are measured to be fastest.",
+)
 @click.option("--lock-timeout", type=float, default=0.0, help="Seconds to wait for another apply on the same state.")
 @resolve_option
 @quiet_option
@@ -141,6 +147,7 @@ def apply(
     state: Path | None,
     yes: bool,
     workers: int | None,
+    pack: str,
     lock_timeout: float,
     resolve: int | None,
     quiet: bool,
@@ -173,7 +180,7 @@ def apply(
         staging.append(study, stage)
     watcher = (progress.Bars if out.is_terminal else progress.Lines)(planned, out)
     with watcher:
-        applied = study.apply(planned, workers=workers, lock_timeout=lock_timeout, watchers=[watcher])
+        applied = study.apply(planned, workers=workers, pack=pack, lock_timeout=lock_timeout, watchers=[watcher])
     views.show_applied(applied, out)
     views.show_warnings(leak_warnings(planned.graph, State.read(study.state)), out)
     if applied.interrupted:

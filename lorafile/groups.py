@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.pack.compatible import training_class
 from lorafile.engine.request import Request, base_identity
 from lorafile.engine.rows import data_files, find_data, find_model
 from lorafile.errors import StateError
@@ -25,23 +26,35 @@ def groups(plan: Plan) -> list[Group]:
 
     Scores are not among it: they are made where the plan is applied.
     """
-    found: list[Group] = []
+    prepares: list[Group] = []
+    profiles: list[Group] = []
     replicates: dict[tuple[str, int | None, int], list[GraphNode]] = {}
-    prepares: dict[str, list[str]] = {}
     for change in plan.work:
         node = plan.graph.nodes[change.key]
         if node.kind == "prepare":
-            prepares.setdefault(node.settings["tokenizer"], []).append(node.key)
+            prepares.append(Group((node.key,)))
         elif node.kind in REPLICATE_KINDS:
             replicates.setdefault((node.configuration, node.seed, node.repeat), []).append(node)
         elif node.kind == "profile":
-            found.append(Group((node.key,), base_identity(node.settings), 2, alone=True))
-    found += [Group(tuple(keys), "", 0) for keys in prepares.values()]
-    for nodes in replicates.values():
-        base = next((base_identity(node.settings) for node in nodes if "model" in node.settings), "")
-        nodes.sort(key=lambda node: node.kind == "merge")  # it drops the base that the others share
-        found.append(Group(tuple(node.key for node in nodes), base, 1))
-    return sorted(found, key=lambda group: group.stage)
+            profiles.append(Group((node.key,), base_identity(node.settings), alone=True))
+    coming = {change.key for change in plan.work}
+    return [*prepares, *(_replicate(plan.graph, nodes, coming) for nodes in replicates.values()), *profiles]
+
+
+def _replicate(graph: Graph, nodes: list[GraphNode], coming: set[str]) -> Group:
+    base = next((base_identity(node.settings) for node in nodes if "model" in node.settings), "")
+    nodes.sort(key=lambda node: node.kind == "merge")  # it drops the base that the others share
+    keys = tuple(node.key for node in nodes)
+    after = {key for node in nodes for key in node.inputs.values()} & coming - set(keys)
+    trains = (node for node in nodes if node.kind == "train")
+    return Group(keys, base, frozenset(after), next((pack_of(graph, node) for node in trains), ""))
+
+
+def pack_of(graph: Graph, node: GraphNode) -> str:
+    """Return equal text for nodes of a kind that can be done together; nothing for one that has to be alone."""
+    if node.kind != "train" or graph.spec.named[node.configuration].model.device_map:
+        return ""  # a base that is spread over GPUs has them all for itself
+    return training_class(node.settings, node.inputs["train"])
 
 
 @dataclass
@@ -89,6 +102,7 @@ class Places:
             inputs=inputs,
             awaits={role: key for role, key in node.inputs.items() if key in here},
             execution=execution(self.graph, node),
+            pack=pack_of(self.graph, node),
         )
 
     def files(self, attempt: Attempt) -> dict[str, str]:

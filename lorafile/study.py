@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorafile import specs
 from lorafile.apply import Applied, Applier, Progress
 from lorafile.engine.environment import gpus, installed
-from lorafile.errors import MissingExtra, StalePlan
+from lorafile.errors import LoraError, MissingExtra, StalePlan
 from lorafile.fetch import Fetched, fetch
 from lorafile.forecast import forecasts
 from lorafile.gather import gather
@@ -79,6 +79,7 @@ class Study:
         plan: Plan | None = None,
         *,
         workers: int | None = None,
+        pack: str | int = "auto",
         lock_timeout: float = 0.0,
         watchers: list[Progress] | None = None,
     ) -> Applied:
@@ -86,6 +87,8 @@ class Study:
 
         :param plan: an approved plan; only its nodes are done, and what follows from the choices that it waits for;
             what finished meanwhile is not done again
+        :param pack: how many adapters on one base are trained together: at most so many, `auto` as many as are measured
+            to be fastest, `off` none
         """
         done = Applied()
         with State.write(self.state, lock_timeout) as state:
@@ -97,7 +100,7 @@ class Study:
             shutil.rmtree(staging, ignore_errors=True)  # what a killed apply left; we hold the lock
             stages = [plan]
             while not done.interrupted:
-                applier = Applier(stages[-1], state, self.executor(stages[-1], workers), watchers or [])
+                applier = Applier(stages[-1], state, self.executor(stages[-1], workers, pack), watchers or [])
                 with stop_on_interrupt(applier):
                     done.add(applier.run())
                 next_stage = None if done.interrupted else following(self.spec, stages, state)
@@ -118,7 +121,7 @@ class Study:
         if known is None or names - {*known.models, *known.data}:
             lock_file(self.spec).write_text(now.text(), encoding="utf-8")
 
-    def executor(self, plan: Plan, workers: int | None = None) -> "LocalExecutor":
+    def executor(self, plan: Plan, workers: int | None = None, pack: str | int = "auto") -> "LocalExecutor":
         """Return the local executor with as many workers as the device can use well."""
         from lorafile.executors.local import LocalExecutor
 
@@ -129,7 +132,8 @@ class Study:
         workers = 1 if is_spread(self.spec) else workers or default_workers(self.spec, plan.graph.lock)
         kinds = tuple(sorted({str(model.settings.get("model_type")) for model in models}))
         each_its_own = 0 if is_spread(self.spec) else len(gpus())
-        return LocalExecutor(self.state / "staging", workers, max(1, cores // workers), each_its_own, kinds)
+        threads = max(1, cores // workers)
+        return LocalExecutor(self.state / "staging", workers, threads, each_its_own, kinds, pack_width(pack))
 
     def evaluate(
         self,
@@ -225,6 +229,19 @@ class Study:
         wanted = {change.key for change in approved.work}
         now.changes = [change for change in now.changes if change.key in wanted or change not in now.work]
         return now
+
+
+def pack_width(pack: str | int) -> int:
+    """Return how many adapters are trained together at most; 0 where that is to be measured.
+
+    :raises LoraError: for anything but `auto`, `off` and a whole number from 1
+    """
+    words = {"auto": 0, "off": 1}
+    if str(pack) in words:
+        return words[str(pack)]
+    if not str(pack).isdecimal() or int(pack) < 1:
+        raise LoraError(f'"{pack}" is no way to pack adapters: write auto, off, or how many are trained together.')
+    return int(pack)
 
 
 def is_spread(spec: specs.Spec) -> bool:

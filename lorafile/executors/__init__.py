@@ -14,13 +14,15 @@ class Group:
 
     :ivar keys: the nodes, each after what it reads
     :ivar base: equal text for groups that can share a loaded base
-    :ivar stage: groups of a later stage wait for all of an earlier one
-    :ivar alone: measured in a fresh process while nothing else runs on the device
+    :ivar after: nodes of other groups that it reads, and that are still to be done
+    :ivar pack: equal text for groups whose adapters can be trained together; empty where one has to be alone
+    :ivar alone: measured in a fresh process while nothing else runs on the device, when all else is done
     """
 
     keys: tuple[str, ...]
-    base: str
-    stage: int
+    base: str = ""
+    after: frozenset[str] = frozenset()
+    pack: str = ""
     alone: bool = False
 
 

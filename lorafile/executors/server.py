@@ -1,6 +1,7 @@
 """The fork server that workers come from: started once, quiet, and deaf to Ctrl-C."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -10,23 +11,30 @@ from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 
+# What the server and its workers have in their environment. In a checkout that is installed elsewhere they would load
+# the folder `lorafile` that lies in the current directory instead.
+_ENVIRONMENT = {"PYTHONSAFEPATH": "1"}
 
-def start_server(log: Path) -> None:
-    """Start the fork server, where it does not run yet, without the current directory on its path.
 
-    In a checkout that is installed elsewhere it would load the folder `lorafile` that lies there instead. What its
-    libraries say while they load goes to a log: the terminal belongs to the applying process.
+def start_server(log: Path, model_types: tuple[str, ...] = ()) -> None:
+    """Start the fork server, where it does not run yet; it loads what workers need, and nobody waits for it.
+
+    What its libraries say while they load goes to a log: the terminal belongs to the applying process.
     """
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
+    context = multiprocessing.get_context("forkserver")
+    models = [f"transformers.models.{kind}.modeling_{kind}" for kind in model_types]
+    context.set_forkserver_preload(["lorafile.engine.preload", *models])
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
     try:
         with _deaf_to_interrupts(), _speaks_to(log):
             forkserver.ensure_running()
     finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

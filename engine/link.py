@@ -1,0 +1,54 @@
+"""The line from a worker to the process that applies: what is told, now and then, and whether a stop was asked for."""
+
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from lorafile.engine.events import Event
+from lorafile.engine.request import Report, Stopped
+
+_REPORT_SECONDS = 0.25
+
+
+class Link:
+    """Tells what happens while some work is done.
+
+    :ivar stopped: whether the other end asked for a stop, or is gone; from then on every report says so
+    """
+
+    def __init__(self, connection: Connection, ending: Callable[[], bool]) -> None:
+        self._connection, self._ending, self.stopped = connection, ending, False
+
+    def send(self, event: Event) -> None:
+        """Tell the applying process something.
+
+        :raises OSError: when it is gone
+        """
+        self._connection.send(event)
+
+    def report(self, key: str) -> Report:
+        """Return what a node is to report to: progress is passed on now and then, its end and words always."""
+        due = 0.0
+
+        def tell(progress: dict[str, Any]) -> None:
+            nonlocal due
+            now = time.monotonic()
+            last = "step" in progress and progress["step"] == progress.get("steps")
+            if now >= due or last or "note" in progress:
+                due = now + _REPORT_SECONDS
+                self._pass_on(key, progress)
+            if self.stopped or self._ending():
+                self.stopped = True
+                raise Stopped
+
+        return tell
+
+    def _pass_on(self, key: str, progress: dict[str, Any]) -> None:
+        try:
+            if progress:
+                self.send(Event("progress", key, progress))
+            if self._connection.poll() and self._connection.recv() == "stop":
+                self.stopped = True
+        except (OSError, EOFError):  # the applying process is gone: keep what there is, and end
+            self.stopped = True
