@@ -7,8 +7,10 @@ import torch
 
 from lorafile.engine.blocks import Blocks
 from lorafile.engine.randomness import derive
+from lorafile.engine.request import EXAMPLES
 from lorafile.engine.tokens import Tokens
 
+_FILLED = (1024, 8192)  # tokens of one: on a CPU, above which nothing is gained; on a GPU
 _BUCKET = 16  # so many batches are drawn at random before they are sorted by length
 
 
@@ -58,6 +60,22 @@ def by_length(lengths: list[int], size: int) -> list[list[int]]:
     """Return batches for evaluation: longest first, so that what does not fit in memory fails at once."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     return [order[at : at + size] for at in range(0, len(order), size)]
+
+
+def filled(lengths: list[int], slices: int, device: torch.device) -> list[list[int]]:
+    """Return batches for evaluation, longest first, of as many examples as fill the device.
+
+    :param slices: how often a batch goes through the model at once: for so many adapters
+    """
+    most = _FILLED[device.type == "cuda"]
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    found = []
+    while order:
+        rows = max(EXAMPLES, most // max(lengths[order[0]], 1))
+        size = max(rows // slices, 1)
+        found.append(order[:size])
+        order = order[size:]
+    return found
 
 
 def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: torch.device) -> Batch:

@@ -2,38 +2,36 @@
 
 from typing import Any
 
-from lorafile.engine.base import Base
-from lorafile.engine.batches import by_length, collate
 from lorafile.engine.encode import Encoded, encode
-from lorafile.engine.loss import likelihoods
 from lorafile.engine.templates import Example
 from lorafile.engine.tokens import Tokens, pack
 
 Line = dict[str, Any]
 
 
-def choose(base: Base, model: Any, prompts: list[list[int]], lines: list[Line], size: int) -> list[dict[str, Any]]:
-    """Return for each example the likeliest label (`answer`), and the log likelihood of each (`scores`, in nats).
+def candidates(tokenizer: Any, tokens: Tokens, lines: list[Line]) -> tuple[Tokens, list[tuple[int, str]]]:
+    """Return each example's prompt with each of its labels after it, and which example and label that is.
 
     A label's score is that of all its tokens after the prompt, the likelihood of a whole answer; where one label begins
     another, the end token closes both, because the shorter one could never lose otherwise.
-
-    :param prompts: the prompts' tokens as they were prepared; `lines`: what else is known of the examples
-    :param size: how many examples go through the model at once, each with one of its labels
     """
-    candidates, owners = [], []
-    for number, (prompt, line) in enumerate(zip(prompts, lines, strict=True)):
-        labels = label_tokens(base.tokenizer, line)
-        candidates += [Encoded(prompt + ids, [0] * len(prompt) + [1] * len(ids), len(prompt)) for ids in labels]
+    found, owners = [], []
+    for number, line in enumerate(lines):
+        prompt = tokens.prompt(number)
+        labels = label_tokens(tokenizer, line)
+        found += [Encoded(prompt + ids, [0] * len(prompt) + [1] * len(ids), len(prompt)) for ids in labels]
         owners += [(number, name) for name in line["choices"]]
-    tokens: Tokens = pack(candidates)
+    return pack(found), owners
+
+
+def chosen(found: list[Line], owners: list[tuple[int, str]], lines: list[Line]) -> list[Line]:
+    """Return for each example the likeliest label (`answer`), and the log likelihood of each (`scores`, in nats).
+
+    :param found: the likelihood of each candidate
+    """
     scores: list[dict[str, float]] = [{} for _ in lines]
-    padding = base.tokenizer.pad_token_id or 0
-    for indexes in by_length(tokens.lengths(), size):
-        found = likelihoods(model, collate(tokens, indexes, padding, base.device))
-        for index, one in zip(indexes, found, strict=True):
-            number, name = owners[index]
-            scores[number][name] = one["log_likelihood"]
+    for (number, name), one in zip(owners, found, strict=True):
+        scores[number][name] = one["log_likelihood"]
     return [{"answer": likeliest(one, line["choices"]), "scores": one} for one, line in zip(scores, lines, strict=True)]
 
 

@@ -1,5 +1,7 @@
 """Answers: prompts padded on the left, decoded so that an answer never depends on what else is in its batch."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,18 +16,35 @@ from transformers import (
 
 from lorafile.engine.base import Base
 from lorafile.engine.batches import Batch
+from lorafile.engine.decoding import Rules, can_decode, decode
 from lorafile.engine.methods import virtual_tokens, with_virtual_tokens
 from lorafile.engine.randomness import derive
 
 Task = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Prompts:
+    """Prompts as the model that reads them takes them.
+
+    :ivar embeddings: [b, t, h], what stands for the tokens where some are virtual
+    """
+
+    reader: Any
+    batch: Batch
+    embeddings: torch.Tensor | None = None
+
+
 def generate(base: Base, model: Any, batch: Batch, new_tokens: int, least: int = 0) -> list[str]:
-    """Return the greedy answer to each prompt, without special tokens."""
-    return answer(base, model, batch, {"max_new_tokens": new_tokens, "min_new_tokens": least}, [])
+    """Return the greedy answer to each prompt, without special tokens, by transformers' own `generate`.
+
+    A model is deployed with it or its like, which is why a profile measures it.
+    """
+    task = {"max_new_tokens": new_tokens, "min_new_tokens": least}
+    return _texts(base, _by_transformers(_prompts(base, model, batch), task, [], []))
 
 
-def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int]) -> list[str]:
+def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int], slices: int = 1) -> list[str]:
     """Return the answer to each prompt, without special tokens, up to the first of the strings that end one.
 
     Settings of the task that are absent are greedy decoding's. Samples are drawn by the Gumbel-max trick (the arg max
@@ -33,26 +52,46 @@ def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int]) ->
     generator of its own: transformers' sampling draws one after another for the whole batch.
 
     :param rows: the examples' numbers, from which their generators are seeded; read only where `do_sample` is true
+    :param slices: how many adapters the prompts are for, each with as many
     """
-    reader, options = model, {}
-    if virtual_tokens(model):
-        reader = base.model
-        batch, options["inputs_embeds"] = with_virtual_tokens(model, batch)
-    start = batch.input_ids.shape[1]
+    asked = _prompts(base, model, batch)
     stops = task.get("stop_strings", [])
-    ids = reader.generate(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
+    processors = _processors(asked.batch, task, rows)
+    stopping = [_Ended(base.tokenizer, asked.batch.input_ids.shape[1], stops)] if stops else []
+    if task.get("num_beams", 1) == 1 and can_decode(asked.reader):
+        ends: Any = base.model.generation_config
+        rules = Rules(task["max_new_tokens"], ends.eos_token_id, processors, stopping, slices)
+        texts = _texts(base, decode(asked.reader, asked.batch, rules, asked.embeddings))
+    else:
+        texts = _texts(base, _by_transformers(asked, task, processors, stopping))
+    return [_until(text, stops) for text in texts]
+
+
+def _prompts(base: Base, model: Any, batch: Batch) -> _Prompts:
+    return _Prompts(base.model, *with_virtual_tokens(model, batch)) if virtual_tokens(model) else _Prompts(model, batch)
+
+
+def _by_transformers(
+    asked: _Prompts, task: Task, processors: list[LogitsProcessor], stopping: Sequence[StoppingCriteria]
+) -> torch.Tensor:
+    """Return the new tokens of each prompt [b, t], padded."""
+    ids: torch.Tensor = asked.reader.generate(
+        input_ids=asked.batch.input_ids,
+        attention_mask=asked.batch.attention_mask,
         do_sample=False,
         num_beams=task.get("num_beams", 1),
         max_new_tokens=task["max_new_tokens"],
         min_new_tokens=task.get("min_new_tokens", 0),
-        logits_processor=_processors(batch, task, rows),
-        stopping_criteria=[_Ended(base.tokenizer, start, stops)] if stops else [],
-        **options,
+        logits_processor=processors,
+        stopping_criteria=stopping,
+        **({} if asked.embeddings is None else {"inputs_embeds": asked.embeddings}),
     )
-    texts: list[str] = base.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
-    return [_until(text, stops) for text in texts]
+    return ids[:, asked.batch.input_ids.shape[1] :]
+
+
+def _texts(base: Base, tokens: torch.Tensor | list[list[int]]) -> list[str]:
+    texts: list[str] = base.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return texts
 
 
 def _processors(batch: Batch, task: Task, rows: list[int]) -> list[LogitsProcessor]:
@@ -81,6 +120,10 @@ class _Gumbel(LogitsProcessor):
         noise = -(-uniform.clamp_min(torch.finfo(torch.float64).tiny).log()).log()
         return scores + noise.to(scores.device, scores.dtype)
 
+    def keep(self, rows: torch.Tensor) -> None:
+        """Forget the generators of all rows but some."""
+        self._generators = [self._generators[row] for row in rows.tolist()]
+
 
 class _Repetition(LogitsProcessor):
     """Penalises what a row has said already, its padding left out.
@@ -99,6 +142,10 @@ class _Repetition(LogitsProcessor):
         prompt = torch.where(self._padding, last, input_ids[:, :width])
         penalised: torch.Tensor = self._penalty(torch.cat([prompt, input_ids[:, width:]], dim=1), scores)
         return penalised
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Forget the padding of all rows but some."""
+        self._padding = self._padding[rows]
 
 
 class _Ended(StoppingCriteria):

@@ -11,7 +11,7 @@ import torch
 from lorafile.engine.adapters import tuned
 from lorafile.engine.base import Bases
 from lorafile.engine.lines import write_lines
-from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.request import Done, Report, Request, examples_at_once
 from lorafile.errors import MissingExtra, NodeError
 
 
@@ -33,7 +33,7 @@ def evaluate_task(request: Request, out: Path, bases: Bases, report: Report) -> 
         manager = TaskManager(include_path=request.paths.get("lm_eval"))
         if name not in manager.all_tasks:
             raise NodeError(f'evaluate.lm_eval_tasks: lm-eval knows no task "{name}".')
-        size = request.execution.get("per_device_eval_batch_size", 16)
+        size = examples_at_once(request)
         wrapped = HFLM(pretrained=model, tokenizer=base.tokenizer, backend="causal", batch_size=size)
         try:
             found = simple_evaluate(

@@ -13,7 +13,7 @@ from lorafile.engine.batches import by_length, collate
 from lorafile.engine.head import load_tokens
 from lorafile.engine.lines import write_lines
 from lorafile.engine.loading import takes
-from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.request import Done, Report, Request, examples_at_once
 from lorafile.engine.similarity import linear_cka
 from lorafile.engine.tokens import Tokens
 from lorafile.engine.updates import Row, adapter_updates, full_updates, place
@@ -55,7 +55,7 @@ def hidden_states(base: Base, model: Any, tokens: Tokens, request: Request, repo
     Activations in Large Language Models"), which would decide every comparison alone.
     """
     count = min(request.settings["inspection"]["examples"], len(tokens))
-    batches = by_length(tokens.lengths()[:count], request.execution.get("per_device_eval_batch_size", 16))
+    batches = by_length(tokens.lengths()[:count], examples_at_once(request))
     every = max(1, -(-sum(length - 1 for length in tokens.lengths()[:count]) // _MOST_POSITIONS))
     found: list[list[torch.Tensor]] = []
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import Batch, by_length, collate
 from lorafile.engine.head import class_logits, load_tokens
 from lorafile.engine.loss import supervised_logits
-from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.request import Done, Report, Request, examples_at_once
 from lorafile.engine.tokens import Tokens
 from lorafile.errors import NodeError
 
@@ -115,7 +115,7 @@ def _quantized(module: nn.Module) -> bool:
 
 def _batches(base: Base, tokens: Tokens, request: Request) -> Iterator[Batch]:
     count = min(request.settings["merging"]["examples"], len(tokens))
-    size = request.execution.get("per_device_eval_batch_size", 16)
+    size = examples_at_once(request)
     for indexes in by_length(tokens.lengths()[:count], size):
         yield collate(tokens, indexes, base.tokenizer.pad_token_id or 0, base.device)
 

@@ -72,6 +72,15 @@ Raises `Stopped` when the work is to end.
 """
 
 
+EVAL_BATCH = "per_device_eval_batch_size"
+EXAMPLES = 16  # at once, where that is unset
+
+
+def examples_at_once(request: Request) -> int:
+    """Return how many examples of an evaluation go through the model at once."""
+    return int(request.execution.get(EVAL_BATCH, EXAMPLES))
+
+
 def base_identity(settings: dict[str, Any]) -> str:
     """Return equal text for nodes that can share a loaded base."""
     return json.dumps([settings["model"], settings["quantization"]], sort_keys=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.pack.compatible import training_class
-from lorafile.engine.request import Request, base_identity
+from lorafile.engine.request import EVAL_BATCH, Request, base_identity
 from lorafile.engine.rows import data_files, find_data, find_model
 from lorafile.errors import StateError
 from lorafile.executors import Group
@@ -157,7 +157,7 @@ def execution(graph: Graph, node: GraphNode) -> dict[str, Any]:
     """Return how a node is to be done, as far as that changes no result."""
     if node.kind == "train":
         return graph.spec.tables.train.model_dump(include=set(EXECUTION))
-    return {"per_device_eval_batch_size": graph.spec.tables.evaluate.per_device_eval_batch_size}
+    return graph.spec.tables.evaluate.model_dump(include={EVAL_BATCH}, exclude_none=True)
 
 
 def read_digests(node: GraphNode, results: dict[str, Attempt]) -> dict[str, dict[str, str]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorafile.differences import apart, describe, drift, flat
 from lorafile.engine.environment import device_class, environment
+from lorafile.engine.request import EVAL_BATCH, EXAMPLES
 from lorafile.engine.running import Unfinished, unfinished
 from lorafile.graph import Graph, GraphNode
 from lorafile.state import Attempt, Node, State
@@ -155,9 +156,10 @@ class _Maker:
                 return Action.RETRY, f"ran out of memory on {last.device}; {self.device} has more"
             if node.kind == "train" and self._train.auto_find_batch_size and not last.figures.get(FALLBACK):
                 return Action.RETRY, f"ran out of memory without train.{FALLBACK}; it is on now{self._rest(node)}"
-            batch, now = "per_device_eval_batch_size", self.graph.spec.tables.evaluate.per_device_eval_batch_size
-            if node.kind in ("predict", "inspect", "merge") and now < last.figures.get(batch, 0):
-                return Action.RETRY, f"ran out of memory at {batch} = {last.figures[batch]}; it is {now} now"
+            now = self.graph.spec.tables.evaluate.per_device_eval_batch_size or EXAMPLES
+            then = last.figures.get(EVAL_BATCH, EXAMPLES)
+            if node.kind in ("predict", "inspect", "merge") and now < then:
+                return Action.RETRY, f"ran out of memory at {EVAL_BATCH} = {then}; it is {now} now"
             return Action.REUSE, f"ran out of memory on {last.device}, and this device has no more: that is the result"
         rest = self._rest(node)
         return Action.RETRY, f"{last.outcome}: {last.message.rstrip('.') if rest else last.message}{rest}"

@@ -103,8 +103,10 @@ class EvaluateTable(Settings):
     prompts: PromptsTable | None = Field(
         default=None, description="Prompts whose answers the report shows, untuned beside tuned."
     )
-    per_device_eval_batch_size: Positive = Field(
-        default=16, description="Examples at once; changes no result and no key."
+    per_device_eval_batch_size: Positive | None = Field(
+        default=None,
+        description="The most examples at once; unset: 16, and for predictions as many more as fill the device. "
+        "Changes no result and no key.",
     )
 
 
