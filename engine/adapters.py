@@ -169,6 +169,10 @@ def checkpointed(model: Any, enabled: bool) -> Iterator[None]:
     word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if enabled:
         getattr(model, f"{word}_checkpointing_enable")(**{f"{word}_checkpointing_kwargs": options})
+        if getattr(model, "_require_grads_hooks", None):
+            # transformers asks for the embeddings' gradient, which only reentrant recomputation needs: frozen layers
+            # below the first adapter would be computed twice, and gone back through, for nothing.
+            model.disable_input_require_grads()
     try:
         yield
     finally:
