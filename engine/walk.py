@@ -125,7 +125,8 @@ def _attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **_: Any) 
     groups = getattr(module, "num_key_value_groups", 1)
     if mask is not None and groups > 1:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    return _Attended.apply(query, key, value).transpose(1, 2).contiguous(), None
+    attended = _Attended.apply(query, key, value)  # type: ignore[no-untyped-call]
+    return attended.transpose(1, 2).contiguous(), None
 
 
 class _Dequantized(torch.autograd.Function):
@@ -156,7 +157,8 @@ class _Quantized(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the layer's output."""
-        found: torch.Tensor = _Dequantized.apply(x, (self.out_features, self.in_features), self.saves)
+        shape = (self.out_features, self.in_features)
+        found: torch.Tensor = _Dequantized.apply(x, shape, self.saves)  # type: ignore[no-untyped-call]
         return found if self.bias is None else found + self.bias
 
 
@@ -187,7 +189,7 @@ def _once(model: Any, step: Step) -> None:
     aims = torch.zeros(len(flat), dtype=torch.int64, device="meta")
     loss = functional.cross_entropy(flat, aims, reduction="sum")
     del logits, flat
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
 
 
 def _model(step: Step) -> Any:

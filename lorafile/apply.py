@@ -13,6 +13,7 @@ from lorafile.engine.events import Event
 from lorafile.engine.request import Done, Request
 from lorafile.errors import StateError
 from lorafile.executors import Desk, Executor, Group
+from lorafile.forecast import told_of
 from lorafile.graph import GraphNode
 from lorafile.groups import Places, groups, read_digests
 from lorafile.plan import Plan
@@ -79,6 +80,7 @@ class Applier:
         self.results = {key: attempt for key, attempt in self.plan.results.items() if key not in to_do}
         nodes = self.plan.graph.nodes
         self.own = {metric.digest: metric for metric in self.plan.graph.own.values()}
+        self.forecasts = {change.key: change.forecast for change in self.plan.work}
         self.scores = [nodes[change.key] for change in self.plan.work if change.kind == "score"]
 
     def stop(self) -> None:
@@ -126,7 +128,7 @@ class Applier:
             seconds=event.seconds,
             device=device_class(),
             environment=event.environment or environment(),
-            figures=done.figures,
+            figures=done.figures | self._forecast(node.key),
             reads=read_digests(node, self.results),
             study=self.plan.study,
             address=node.address,
@@ -140,6 +142,11 @@ class Applier:
             watcher.ended(node, stored)
         if done.outcome == "failed" and "No space left" in done.message:
             raise StateError(done.message)  # the next node would be paid for, and lost in the same way
+
+    def _forecast(self, key: str) -> dict[str, Any]:
+        """Return what was foretold of a node, which its attempt keeps."""
+        told = told_of(self.forecasts.get(key))
+        return {"forecast": told} if told else {}
 
     def _score_what_is_ready(self) -> None:
         """Score every split whose predictions are all there."""

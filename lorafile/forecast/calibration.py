@@ -1,0 +1,92 @@
+"""What state has measured corrects the arithmetic: ratios of measured to foretold, with how far they scatter."""
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorafile.graph import GraphNode
+from lorafile.state import Attempt
+
+_UNMEASURED = 3.0  # the arithmetic alone may be off by this factor, either way
+_ONE_RUN = 1.25  # so far a second run may be from a single one
+_NORMAL = 1.2816  # four of five runs fall within
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A factor on a figure of the arithmetic, the factors between which four of five fall, and from how many runs."""
+
+    factor: float = 1.0
+    low: float = 1 / _UNMEASURED
+    high: float = _UNMEASURED
+    runs: int = 0
+
+    @property
+    def source(self) -> str:
+        """Where the forecast is from."""
+        return f"calibrated on {self.runs} run{'s' if self.runs > 1 else ''}" if self.runs else "analytic"
+
+
+def correction(ratios: list[float]) -> Correction:
+    """Return the median ratio; its interval is of one further run, log-normal."""
+    if not ratios:
+        return Correction()
+    middle = statistics.median(ratios)
+    spread = math.log(_ONE_RUN)
+    if len(ratios) > 1:
+        spread = _NORMAL * statistics.stdev(math.log(one) for one in ratios) * math.sqrt(1 + 1 / len(ratios))
+    return Correction(middle, middle * math.exp(-spread), middle * math.exp(spread), len(ratios))
+
+
+def group_of(node: GraphNode) -> str:
+    """Return what runs have in common that are off by a like factor: kind, what it makes, model, quantization."""
+    model = node.settings.get("model", {})
+    made = node.settings.get("task", {}).get("output", "") or node.settings.get("adapter", {}).get("method", "")
+    quantized = node.settings.get("quantization")
+    return "/".join([node.kind, str(made), str(model.get("weights", ""))[:12], "quantized" if quantized else "plain"])
+
+
+@dataclass
+class Corrections:
+    """All that state knows of one device: time by group of nodes, and by kind alone where a group has none; memory."""
+
+    time: dict[str, list[float]] = field(default_factory=dict)
+    memory: dict[str, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, attempts: Iterable[Attempt], device: str) -> "Corrections":
+        """Return what the attempts of one device tell: each keeps what was foretold of it."""
+        found = cls()
+        for attempt in attempts:
+            told = attempt.figures.get("forecast")
+            if attempt.outcome == "done" and attempt.device == device and isinstance(told, dict):
+                found._add(attempt, told)
+        return found
+
+    def _add(self, attempt: Attempt, told: dict[str, Any]) -> None:
+        took = attempt.seconds + attempt.figures.get("seconds_before", 0.0)
+        if told.get("analytic_seconds") and took > 0:
+            for name in (told["group"], attempt.kind):
+                self.time.setdefault(name, []).append(took / told["analytic_seconds"])
+        peak = peak_of(attempt.figures)
+        if told.get("analytic_bytes") and peak:
+            name = told["group"].partition("/")[2]
+            self.memory.setdefault(name, []).append(peak / told["analytic_bytes"])
+
+    def of_time(self, node: GraphNode) -> Correction:
+        """Return the correction of a node's time: of its like, else of its kind, else of training."""
+        for name in (group_of(node), node.kind, "train"):
+            if name in self.time:
+                return correction(self.time[name])
+        return Correction()
+
+    def of_memory(self, node: GraphNode) -> Correction:
+        """Return the correction of a node's peak memory, from profiles of its like."""
+        return correction(self.memory.get(group_of(node).partition("/")[2], []))
+
+
+def peak_of(figures: dict[str, Any]) -> int:
+    """Return the most that a profile saw allocated while it trained; of an untuned model while it evaluated."""
+    return int(figures.get("train_allocated_bytes") or figures.get("evaluate_allocated_bytes") or 0)
