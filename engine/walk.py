@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from lorafile.engine.adapters import peft_errors
 from lorafile.engine.methods import peft_config
 from lorafile.engine.quiet import quiet_libraries
 from lorafile.engine.request import Request
@@ -112,7 +113,7 @@ class _Attended(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Any, *_gradients: torch.Tensor) -> Any:
         """Return gradients of the inputs' shapes."""
         query, key, value, *_ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
@@ -220,7 +221,7 @@ def _tuned(model: Any, step: Step) -> Any:
     training = step.settings["training"]
     if step.settings["adapter"]["method"] != "full":
         started = {**step.settings, "adapter": {**step.settings["adapter"], "init_lora_weights": True}}
-        with torch.device("meta"):
+        with torch.device("meta"), peft_errors(started["adapter"]["method"]):
             model = get_peft_model(model, peft_config(Request("", "train", "", started, {}), 1))
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -128,7 +128,8 @@ class Applier:
             seconds=event.seconds,
             device=device_class(),
             environment=event.environment or environment(),
-            figures=done.figures | self._forecast(node.key),
+            figures=done.figures,
+            forecast=told_of(self.forecasts.get(node.key)),
             reads=read_digests(node, self.results),
             study=self.plan.study,
             address=node.address,
@@ -142,11 +143,6 @@ class Applier:
             watcher.ended(node, stored)
         if done.outcome == "failed" and "No space left" in done.message:
             raise StateError(done.message)  # the next node would be paid for, and lost in the same way
-
-    def _forecast(self, key: str) -> dict[str, Any]:
-        """Return what was foretold of a node, which its attempt keeps."""
-        told = told_of(self.forecasts.get(key))
-        return {"forecast": told} if told else {}
 
     def _score_what_is_ready(self) -> None:
         """Score every split whose predictions are all there."""

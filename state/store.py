@@ -36,6 +36,7 @@ class Attempt:
     address: str = ""
     outputs: dict[str, str] = field(default_factory=dict)  # file name -> digest
     bytes: int = 0
+    forecast: dict[str, Any] = field(default_factory=dict)  # what the plan had foretold of it
 
     @property
     def finished(self) -> bool:
@@ -103,12 +104,14 @@ class State:
         """Return key -> its attempts, oldest first, for some keys or for all; what was removed is left out."""
         wanted = None if keys is None else set(keys)
         found: dict[str, list[Attempt]] = {}
-        where, files, attempts = self._query(
+        where, files, forecasts, attempts = self._query(
             "SELECT digest, settings FROM environments",
             "SELECT attempt, name, digest, bytes FROM outputs",
+            "SELECT attempt, forecast FROM forecasts",
             f"SELECT id, environment, {', '.join(_COLUMNS)} FROM attempts "  # noqa: S608
             "WHERE id NOT IN (SELECT attempt FROM removals) ORDER BY id",
         )
+        foretold = dict(forecasts)
         environments = {digest: json.loads(settings) for digest, settings in where}
         outputs: dict[int, dict[str, str]] = {}
         sizes: dict[int, int] = {}
@@ -120,7 +123,8 @@ class State:
             if wanted is None or record["key"] in wanted:
                 record |= {name: json.loads(record[name]) for name in ("figures", "reads")}
                 record |= {"environment": environments[environment], "bytes": sizes.get(number, 0)}
-                found.setdefault(record["key"], []).append(Attempt(**record, outputs=outputs.get(number, {})))
+                record |= {"forecast": json.loads(foretold.get(number, "{}")), "outputs": outputs.get(number, {})}
+                found.setdefault(record["key"], []).append(Attempt(**record))
         return found
 
     def nodes(self, kind: str) -> list[Node]:
@@ -231,6 +235,9 @@ class WritableState(State):
         rows = [(number, name, digest, size) for name, (digest, size) in stored.items()]
         self.db.conn.executemany("INSERT INTO outputs VALUES (?, ?, ?, ?)", rows)
         self.db.execute("INSERT INTO seals VALUES (?, ?)", (number, seal_of(self.db.conn, number)))
+        if attempt.forecast:
+            told = json.dumps(attempt.forecast, sort_keys=True)
+            self.db.execute("INSERT INTO forecasts VALUES (?, ?)", (number, told))
         self.db.conn.executemany("DELETE FROM collected WHERE digest = ?", [(row[2],) for row in rows])
         if CURVE in stored:
             steps = [(number, *row) for row in curve_steps(self.objects.path(stored[CURVE][0]))]

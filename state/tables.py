@@ -59,6 +59,9 @@ CREATE TABLE steps (            -- the curves of training, a row for each optimi
     attempt INTEGER NOT NULL REFERENCES attempts(id), step INTEGER NOT NULL,
     epoch REAL, loss REAL, learning_rate REAL, grad_norm REAL, PRIMARY KEY (attempt, step)
 ) WITHOUT ROWID;
+CREATE TABLE forecasts (        -- what the plan had foretold of an attempt
+    attempt INTEGER PRIMARY KEY REFERENCES attempts(id), forecast TEXT NOT NULL -- JSON
+);
 DROP VIEW results;
 """
 

@@ -162,8 +162,8 @@ def errors(attempts: list[Attempt]) -> dict[str, list[float]]:
     """Return how far forecasts were off, as shares of what was measured: of `time`, and of peak `memory`."""
     found: dict[str, list[float]] = {"time": [], "memory": []}
     for attempt in attempts:
-        told = attempt.figures.get("forecast")
-        if attempt.outcome != "done" or not isinstance(told, dict):
+        told = attempt.forecast
+        if attempt.outcome != "done":
             continue
         took = attempt.seconds + attempt.figures.get("seconds_before", 0.0)
         if "analytic_seconds" in told and took > 0:

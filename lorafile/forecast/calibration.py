@@ -60,9 +60,8 @@ class Corrections:
         """Return what the attempts of one device tell: each keeps what was foretold of it."""
         found = cls()
         for attempt in attempts:
-            told = attempt.figures.get("forecast")
-            if attempt.outcome == "done" and attempt.device == device and isinstance(told, dict):
-                found._add(attempt, told)
+            if attempt.outcome == "done" and attempt.device == device:
+                found._add(attempt, attempt.forecast)
         return found
 
     def _add(self, attempt: Attempt, told: dict[str, Any]) -> None:
