@@ -85,6 +85,15 @@ class Graph:
         self.nodes.setdefault(key, GraphNode(key, kind, address, sections, inputs, **about))
         return key
 
+    def accepted_lines(self) -> list[str]:
+        """Say whose results are used in the place of others."""
+        return [
+            f"{node.address} uses the result of {node.accepted.old[:12]}…, accepted in place of "
+            f"{node.accepted.new[:12]}… on {node.accepted.since[:10]}: {node.accepted.reason}"
+            for node in self.nodes.values()
+            if node.accepted is not None
+        ]
+
 
 def key_of(kind: str, version: int, digests: dict[str, str], inputs: dict[str, str]) -> str:
     """Return the key of a node: over its kind, its protocol version, the digests of its sections, its inputs' keys."""

@@ -76,9 +76,8 @@ def make_plan(graph: Graph, state: State, warnings: list[str] | None = None) -> 
     maker.fetch_missing_objects()
     changes = [maker.change(node) for node in graph.nodes.values()]
     changes += _undeclared(graph, state)
-    return Plan(
-        graph.spec.name, changes, graph, maker.results, warnings or [], maker.device, unfinished=maker.unfinished
-    )
+    told = list(dict.fromkeys([*(warnings or []), *graph.accepted_lines()]))
+    return Plan(graph.spec.name, changes, graph, maker.results, told, maker.device, unfinished=maker.unfinished)
 
 
 class _Maker:

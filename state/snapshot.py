@@ -16,7 +16,7 @@ from lorafile.state.tables import statements as created
 _TRIES = 20
 
 
-def read_snapshot(database: Path, statements: tuple[str, ...], values: tuple[str, ...]) -> list[list[Any]]:
+def read_snapshot(database: Path, statements: tuple[str, ...], values: tuple[Any, ...]) -> list[list[Any]]:
     """Return the rows of each statement, all from one moment; none where the index is not made yet.
 
     Where there is no write-ahead log the file is opened as immutable, which leaves no trace and works on read-only
@@ -47,7 +47,7 @@ def _signature(database: Path) -> tuple[Any, ...]:
     return (about.st_mtime_ns, about.st_size, database.with_name(database.name + "-wal").exists())
 
 
-def _read(database: Path, statements: tuple[str, ...], values: tuple[str, ...], immutable: bool) -> list[list[Any]]:
+def _read(database: Path, statements: tuple[str, ...], values: tuple[Any, ...], immutable: bool) -> list[list[Any]]:
     if not database.exists():
         return [[] for _ in statements]
     mode = "mode=ro&immutable=1" if immutable else "mode=ro"

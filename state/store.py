@@ -167,7 +167,11 @@ class State:
         )
         return {new: Acceptance(old, new, kind, reason, since) for new, old, kind, reason, since in rows}
 
-    def _query(self, *statements: str, values: tuple[str, ...] = ()) -> list[list[Any]]:
+    def rows(self, statement: str, *values: Any) -> list[Any]:
+        """Return the rows of one statement on the tables and views of docs/state.md."""
+        return self._query(statement, values=values)[0]
+
+    def _query(self, *statements: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
         """Return the rows of each statement, all from one snapshot of the index."""
         with explained(self.directory):
             return read_snapshot(self.directory / "state.db", statements, values)
@@ -218,7 +222,7 @@ class WritableState(State):
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.db.close()
 
-    def _query(self, *statements: str, values: tuple[str, ...] = ()) -> list[list[Any]]:
+    def _query(self, *statements: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
         return [self.db.execute(statement, values).fetchall() for statement in statements]
 
     def _write(self, node: Node, attempt: Attempt, stored: dict[str, tuple[str, int]]) -> None:
