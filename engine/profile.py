@@ -3,7 +3,7 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from lorafile.engine.adapters import as_directory, checkpointed, new_adapter, st
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.batches import Batch, by_length, collate, prompts
 from lorafile.engine.blocks import Blocks, units
+from lorafile.engine.clock import synchronise, timed
 from lorafile.engine.curve import Curve
 from lorafile.engine.generation import generate
 from lorafile.engine.head import class_logits, load_tokens
@@ -37,7 +38,7 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
     reset_peak(device)
     started = time.perf_counter()
     base = _loaded(request)
-    _synchronise(base)
+    synchronise(base)
     figures["load_seconds"] = time.perf_counter() - started
     _note(figures, "load", base, LiveTensors(base.model) if device.type == "cpu" else None)
     with _adapted(base, request, tokens) as model:
@@ -93,7 +94,7 @@ def _train(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, re
     for number, (_, group) in enumerate(islice(step_batches(tokens, settings, 0), count)):
         if number == protocol["warmup_steps"]:
             curve, energy = Curve(), _energy()
-        took = _timed(base, lambda group=group, curve=curve: stepper.step(tokens, group, curve))  # type: ignore[misc]
+        took = timed(base, lambda group=group, curve=curve: stepper.step(tokens, group, curve))  # type: ignore[misc]
         seconds += [took] if number >= protocol["warmup_steps"] else []
         report({"step": number + 1, "steps": count})
     figures["train_step_seconds"] = statistics.median(seconds)
@@ -119,7 +120,7 @@ def _evaluate(base: Base, model: Any, tokens: Tokens) -> Figures:
     with torch.inference_mode():
         with _phase(figures, "evaluate", base, model):
             evaluate()
-        figures["evaluate_tokens_per_second"] = sum(batch.tokens for batch in batches) / _timed(base, evaluate)
+        figures["evaluate_tokens_per_second"] = sum(batch.tokens for batch in batches) / timed(base, evaluate)
     return figures
 
 
@@ -134,8 +135,8 @@ def _generate(base: Base, model: Any, tokens: Tokens, request: Request, prefix: 
     with torch.inference_mode():
         with _phase(figures, f"{prefix}generate", base, model):
             generate(base, model, batch, new, new)
-        first = [_timed(base, lambda: generate(base, model, batch, 1, 1)) for _ in range(protocol["repeats"])]
-        whole = [_timed(base, lambda: generate(base, model, batch, new, new)) for _ in range(protocol["repeats"])]
+        first = [timed(base, lambda: generate(base, model, batch, 1, 1)) for _ in range(protocol["repeats"])]
+        whole = [timed(base, lambda: generate(base, model, batch, new, new)) for _ in range(protocol["repeats"])]
     figures[f"{prefix}first_token_seconds"] = statistics.median(first)
     if new > 1:
         each = (statistics.median(whole) - statistics.median(first)) / (new - 1)
@@ -166,20 +167,6 @@ def _phase(figures: Figures, name: str, base: Base, model: Any) -> Iterator[None
 
 def _note(figures: Figures, name: str, base: Base, live: LiveTensors | None) -> None:
     figures[f"{name}_allocated_bytes"], figures[f"{name}_reserved_bytes"] = peak(base.device, live)
-
-
-def _timed(base: Base, work: Callable[[], Any]) -> float:
-    _synchronise(base)
-    started = time.perf_counter()
-    work()
-    _synchronise(base)
-    return time.perf_counter() - started
-
-
-def _synchronise(base: Base) -> None:
-    if base.device.type == "cuda":
-        for number in range(torch.cuda.device_count()):
-            torch.cuda.synchronize(number)
 
 
 def _energy() -> float | None:

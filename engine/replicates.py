@@ -10,7 +10,8 @@ from typing import Any
 from lorafile.engine.base import Bases
 from lorafile.engine.events import Event
 from lorafile.engine.link import Link
-from lorafile.engine.request import Done, Request, Widths, Work
+from lorafile.engine.pack.width import measured
+from lorafile.engine.request import Done, Request, Stopped, Work
 from lorafile.engine.run import Apart, goes_together, run_together
 
 
@@ -24,8 +25,12 @@ def do(work: Work, directory: Path, bases: Bases, link: Link, where: dict[str, A
     """
     widths = work.widths
     if widths is None:
-        widths = Widths()
-        link.send(Event("width", work.replicates[0][0].key, widths=widths))
+        first, packed = work.replicates[0][0].key, [list(filter(goes_together, one)) for one in work.replicates]
+        try:
+            widths = measured(packed, bases, link.report(first))
+        except Stopped:
+            return
+        link.send(Event("width", first, widths=widths))
     session = _Session(directory, bases, link, where, {"train": widths.train, "predict": widths.predict}, widths.why)
     for requests in rounds([request for one in work.replicates[: widths.most] for request in one]):
         session.do(requests)
@@ -93,7 +98,7 @@ class _Session:
         try:
             found = run_together(requests, outs, self.bases, reports)
         except Apart as apart:
-            self._share(requests, time.monotonic() - clock, [1.0] * len(requests))
+            self._share(requests, time.monotonic() - clock, [])
             if apart.crowded:
                 self.widths[requests[0].kind] = apart.size
             self.link.send(Event("progress", requests[0].key, {"note": str(apart)}))
@@ -102,7 +107,7 @@ class _Session:
             for part in _parts(requests, apart.size):
                 self._at_once(part)
             return
-        self._share(requests, time.monotonic() - clock, [float(done.figures.get("tokens") or 1) for done in found])
+        self._share(requests, time.monotonic() - clock, [_own_seconds(done) for done in found])
         for request, done, out in zip(requests, found, outs, strict=True):
             self._end(request, done, out)
 
@@ -112,7 +117,8 @@ class _Session:
             self.link.send(Event("started", request.key))
 
     def _share(self, requests: list[Request], seconds: float, weights: list[float]) -> None:
-        """Divide the time that some nodes took together, so that it adds up."""
+        """Divide the time that some nodes took together, so that it adds up; evenly where nothing else is known."""
+        weights = weights if sum(weights) else [1.0] * len(requests)
         for request, weight in zip(requests, weights, strict=True):
             self._spent[request.key] = self._spent.get(request.key, 0.0) + seconds * weight / sum(weights)
 
@@ -125,6 +131,11 @@ class _Session:
         done = replace(done, figures=done.figures | {"notes": notes}) if notes else done
         began, seconds = self._began[request.key], self._spent[request.key]
         self.link.send(Event("ended", request.key, None, done, str(out), began, seconds, self.where))
+
+
+def _own_seconds(done: Done) -> float:
+    """Return the time that a node says it took of what several took together."""
+    return float(done.figures.get("seconds", 0.0) - done.figures.get("seconds_before", 0.0))
 
 
 def _parts(requests: list[Request], size: int) -> Iterator[list[Request]]:

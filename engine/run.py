@@ -11,6 +11,7 @@ from lorafile.engine.inspect import inspect
 from lorafile.engine.memory import is_out_of_memory
 from lorafile.engine.merge import merge
 from lorafile.engine.predict import predict
+from lorafile.engine.pack.compatible import Alone
 from lorafile.engine.prepare import prepare
 from lorafile.engine.profile import profile
 from lorafile.engine.request import Done, Report, Request, Stopped
@@ -87,11 +88,11 @@ def run_together(requests: list[Request], outs: list[Path], bases: Bases, report
             raise Apart(
                 size, f"{count} adapters at a time did not fit into memory; goes on with {size}.", True
             ) from error
-        traceback.print_exc()
-        why = hide_tokens(f"{type(error).__name__}: {_first_line(error).rstrip('.')}")
-        raise Apart(
-            1, f"Could not be done together with {count - 1} others, and is done alone ({why}).", False
-        ) from error
+        why = _first_line(error).rstrip(".")
+        if not isinstance(error, Alone):
+            traceback.print_exc()
+            why = f"{type(error).__name__}: {why}"
+        raise Apart(1, f"{count} adapters are done one by one: {hide_tokens(why)}.", False) from error
 
 
 def goes_together(request: Request) -> bool:

@@ -160,11 +160,13 @@ def apply(
     from lorafile import progress, staging, views
     from lorafile.datacard import leak_warnings
     from lorafile.state import State
-    from lorafile.study import Study
+    from lorafile.study import Study, pack_width
 
     study, stage = staging.resolve(Study.load(spec, state), resolve)
     out = views.console(quiet)
+    pack_width(pack)
     planned = study.plan()
+    study.warm_up(planned)
     views.show_plan(planned, out, stage=stage)
     if not planned.work and not (stage and stage.seeds):
         if planned.summary()["undeclared"]:

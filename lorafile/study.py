@@ -127,13 +127,19 @@ class Study:
 
         if installed("torch") is None and plan.work:
             raise MissingExtra("lora apply", "torch")
-        models = plan.graph.lock.models.values()
         cores = os.cpu_count() or 1
         workers = 1 if is_spread(self.spec) else workers or default_workers(self.spec, plan.graph.lock)
-        kinds = tuple(sorted({str(model.settings.get("model_type")) for model in models}))
         each_its_own = 0 if is_spread(self.spec) else len(gpus())
         threads = max(1, cores // workers)
-        return LocalExecutor(self.state / "staging", workers, threads, each_its_own, kinds, pack_width(pack))
+        kinds, width = _model_types(plan), pack_width(pack)
+        return LocalExecutor(self.state / "staging", workers, threads, each_its_own, kinds, width)
+
+    def warm_up(self, plan: Plan) -> None:
+        """Let what workers need be loaded while the plan is read; where nothing is to be done nothing is."""
+        from lorafile.executors.server import start_server
+
+        if installed("torch") is not None and any(change.kind != "score" for change in plan.work):
+            start_server(Path(os.devnull), _model_types(plan))
 
     def evaluate(
         self,
@@ -229,6 +235,11 @@ class Study:
         wanted = {change.key for change in approved.work}
         now.changes = [change for change in now.changes if change.key in wanted or change not in now.work]
         return now
+
+
+def _model_types(plan: Plan) -> tuple[str, ...]:
+    """Return the kinds of models whose code workers need."""
+    return tuple(sorted({str(model.settings.get("model_type")) for model in plan.graph.lock.models.values()}))
 
 
 def pack_width(pack: str | int) -> int:

@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 
-# What the server and its workers have in their environment. In a checkout that is installed elsewhere they would load
-# the folder `lorafile` that lies in the current directory instead.
-_ENVIRONMENT = {"PYTHONSAFEPATH": "1"}
+# In a checkout that is installed elsewhere workers would load the folder `lorafile` that lies in the current directory.
+_SAFE = {"PYTHONSAFEPATH": "1"}
+# Read by glibc when a process begins. Below these sizes freed memory is kept for the next step instead of being given
+# back and asked for again, page by page; torch frees and allocates megabytes in each.
+_KEPT = str(2**30)
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": _KEPT, "MALLOC_TRIM_THRESHOLD_": _KEPT}
 
 
 def start_server(log: Path, model_types: tuple[str, ...] = ()) -> None:
@@ -24,8 +27,9 @@ def start_server(log: Path, model_types: tuple[str, ...] = ()) -> None:
     context = multiprocessing.get_context("forkserver")
     models = [f"transformers.models.{kind}.modeling_{kind}" for kind in model_types]
     context.set_forkserver_preload(["lorafile.engine.preload", *models])
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
+    wanted = _SAFE | {name: value for name, value in _MALLOC.items() if name not in os.environ}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         with _deaf_to_interrupts(), _speaks_to(log):
             forkserver.ensure_running()
