@@ -10,8 +10,8 @@ from lorafile.engine.hub import hide_tokens
 from lorafile.engine.inspect import inspect
 from lorafile.engine.memory import is_out_of_memory
 from lorafile.engine.merge import merge
-from lorafile.engine.predict import predict
 from lorafile.engine.pack.compatible import Alone
+from lorafile.engine.predict import predict
 from lorafile.engine.prepare import prepare
 from lorafile.engine.profile import profile
 from lorafile.engine.request import Done, Report, Request, Stopped
