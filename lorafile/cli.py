@@ -164,10 +164,10 @@ def apply(
 
     study, stage = staging.resolve(Study.load(spec, state), resolve)
     out = views.console(quiet)
-    pack_width(pack)
+    width = pack_width(pack)
     planned = study.plan()
     study.warm_up(planned)
-    views.show_plan(planned, out, stage=stage)
+    views.show_plan(planned, out, stage=stage, pack=width)
     if not planned.work and not (stage and stage.seeds):
         if planned.summary()["undeclared"]:
             study.apply(planned, lock_timeout=lock_timeout)  # notes what the study declares now

@@ -57,6 +57,17 @@ def pack_of(graph: Graph, node: GraphNode) -> str:
     return training_class(node.settings, node.inputs["train"])
 
 
+def can_pack(plan: Plan) -> bool:
+    """Return whether some of a plan's adapters can be trained together."""
+    seen: set[str] = set()
+    for change in plan.work:
+        pack = pack_of(plan.graph, plan.graph.nodes[change.key]) if change.kind == "train" else ""
+        if pack and pack in seen:
+            return True
+        seen.add(pack)
+    return False
+
+
 @dataclass
 class Places:
     """Where models, data and the files of finished nodes are on this machine."""

@@ -46,9 +46,17 @@ def console(quiet: bool = False, stderr: bool = False) -> Console:
 
 
 def show_plan(
-    plan: Plan, out: Console, full: bool = False, device: str = "", stage: "Resolution | None" = None
+    plan: Plan,
+    out: Console,
+    full: bool = False,
+    device: str = "",
+    stage: "Resolution | None" = None,
+    pack: int = 0,
 ) -> None:
-    """Show what would be done, why, for how long, and whether it fits; before it, the stage that it includes."""
+    """Show what would be done, why, for how long, and whether it fits; before it, the stage that it includes.
+
+    :param pack: how many adapters are trained together at most; 0 where that is measured
+    """
     show_warnings(plan.warnings, out)
     if stage is not None:
         from lorafile.views_resolve import show_resolution
@@ -75,7 +83,7 @@ def show_plan(
     )
     out.print(f"[bold]Plan:[/] {told or 'nothing'}.")
     if plan.work:
-        out.print(_duration_of(plan, device))
+        out.print(_duration_of(plan, device) + _packing(plan, pack))
     else:
         out.print("Nothing to do: everything that the study declares is finished.")
 
@@ -97,6 +105,16 @@ def _duration_of(plan: Plan, device: str) -> str:
     source = (sources or ["analytic"])[-1]
     later = "; what follows the choices comes on top" if any(one.later for one in plan.tuning) else ""
     return f"Forecast: {duration(total)} of work on {device or plan.device}{with_workers} ({source}){later}."
+
+
+def _packing(plan: Plan, pack: int) -> str:
+    """Say whether adapters will be trained together."""
+    from lorafile.groups import can_pack
+
+    if pack == 1 or not can_pack(plan):
+        return ""
+    how = f"up to {pack} at a time" if pack else "where that is measured to be faster"
+    return f" Adapters on one base are trained together, {how}."
 
 
 def seeds(plan: Plan) -> str:

@@ -22,7 +22,8 @@ def training_class(settings: dict[str, Any], train: str) -> str:
     :param train: key of the `prepare` node that it reads
     """
     adapter, training = settings["adapter"], settings["training"]
-    if adapter["method"] != "lora" or set(adapter) - {*_PLAIN, *_PLACED} or not _stackable(settings):
+    known = {*_PLAIN, *_PLACED} | ({"bias"} if adapter.get("bias") == "none" else set())
+    if adapter["method"] != "lora" or set(adapter) - known or not _stackable(settings):
         return ""
     if str(adapter.get("init_lora_weights")).startswith(REWRITING) or training["fp16"]:
         return ""
