@@ -3,10 +3,20 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from lorafile.command import command, json_option, main, quiet_option, resolve_option, spec_argument, state_option
+from lorafile.command import (
+    command,
+    json_option,
+    main,
+    quiet_option,
+    resolve_option,
+    selection_options,
+    spec_argument,
+    state_option,
+)
 from lorafile.errors import LoraError
 
 __all__ = ["main"]
@@ -94,6 +104,8 @@ def lock(spec: Path) -> int:
 @click.option("--gpu", help="Say whether it fits a GPU of this much memory, for example 24GB.")
 @click.option("--full", is_flag=True, help="Show every node.")
 @click.option("--detailed-exitcode", is_flag=True, help="End with 2 when there is something to do.")
+@click.option("--out", type=click.Path(path_type=Path), help="Save the plan, for `lora apply FILE`.")
+@selection_options
 @resolve_option
 @json_option
 @quiet_option
@@ -103,6 +115,8 @@ def plan(
     gpu: str | None,
     full: bool,
     detailed_exitcode: bool,
+    out: Path | None,
+    selected: dict[str, Any],
     resolve: int | None,
     as_json: bool,
     quiet: bool,
@@ -112,15 +126,20 @@ def plan(
     \b
     Example: lora plan study.toml --gpu 24GB
     """
-    from lorafile import staging, views
+    from lorafile import plan_format, staging, views
     from lorafile.study import Study
 
+    if out is not None and resolve:
+        raise click.UsageError("--out keeps what an apply can do; add the seeds first with: lora apply --resolve")
     study, stage = staging.resolve(Study.load(spec, state), resolve)
-    planned = study.plan(gpu)
+    planned = study.plan(gpu, **selected)
     if as_json:
-        click.echo(views.plan_json(planned, stage))
+        click.echo(plan_format.text(plan_format.document(planned, stage)))
     else:
         views.show_plan(planned, views.console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)
+    if out is not None:
+        planned.save(out)
+        views.console(quiet or as_json).print(f"Saved. Do exactly this with: lora apply {out}")
     return 2 if detailed_exitcode and planned.work else 0
 
 
@@ -140,6 +159,7 @@ def plan(
     help="How many adapters on one base are trained together: at most N; auto: as many as are measured to be fastest.",
 )
 @click.option("--lock-timeout", type=float, default=0.0, help="Seconds to wait for another apply on the same state.")
+@selection_options
 @resolve_option
 @quiet_option
 def apply(
@@ -149,30 +169,38 @@ def apply(
     workers: int | None,
     pack: str,
     lock_timeout: float,
+    selected: dict[str, Any],
     resolve: int | None,
     quiet: bool,
 ) -> int:
     """Train, predict and measure what is missing, and nothing else.
 
+    A plan that `lora plan --out FILE` has saved is applied as it is, without a question, or not at all.
+
     \b
     Example: lora apply study.toml --yes
     """
-    from lorafile import progress, staging, views
+    from lorafile import progress, saved, staging, views
     from lorafile.datacard import leak_warnings
     from lorafile.state import State
     from lorafile.study import Study, pack_width
 
-    study, stage = staging.resolve(Study.load(spec, state), resolve)
-    out = views.console(quiet)
+    out, stage = views.console(quiet), None
     width = pack_width(pack)
-    planned = study.plan()
+    if is_saved := saved.is_plan(spec):
+        if selected or resolve:
+            raise click.UsageError(f"{spec} is a plan, and says itself what it is of; leave the other options out.")
+        study, planned = saved.approved(spec, state)
+    else:
+        study, stage = staging.resolve(Study.load(spec, state), resolve)
+        planned = study.plan(**selected)
     study.warm_up(planned)
     views.show_plan(planned, out, stage=stage, pack=width)
     if not planned.work and not (stage and stage.seeds):
         if planned.summary()["undeclared"]:
             study.apply(planned, lock_timeout=lock_timeout)  # notes what the study declares now
         return 0
-    if not yes:
+    if not (yes or is_saved):
         if not sys.stdin.isatty():
             raise LoraError("Nobody is there to approve the plan: pass --yes.")
         if input("Do this? Only 'yes' is taken for yes: ").strip() != "yes":

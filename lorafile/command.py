@@ -35,6 +35,34 @@ def resolve_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command take what selects a part of a study; it gets `selected`, the arguments of `Study.plan`."""
+
+    def option(name: str, words: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return click.option(name, multiple=True, metavar="PATTERN", help=words)
+
+    @option("--target", "Only nodes of this address or configuration, as in 'rank/*', and what they read. Repeatable.")
+    @option("--exclude", "Without nodes of this address or configuration, and what reads them. Repeatable.")
+    @option("--replace", "Do the nodes of this address again although they are finished. Repeatable.")
+    @click.option("--rerun-drifted", is_flag=True, help="Do again what was done in another environment.")
+    @click.option("--refresh", is_flag=True, help="Look at models and data afresh, on the hub too.")
+    @wraps(function)
+    def run(
+        *args: Any,
+        target: tuple[str, ...],
+        exclude: tuple[str, ...],
+        replace: tuple[str, ...],
+        rerun_drifted: bool,
+        refresh: bool,
+        **kwargs: Any,
+    ) -> Any:
+        selected: dict[str, Any] = {"target": target, "exclude": exclude, "replace": replace}
+        selected |= {"rerun_drifted": rerun_drifted, "refresh": refresh}
+        return function(*args, selected={name: value for name, value in selected.items() if value}, **kwargs)
+
+    return run
+
+
 class _Group(click.Group):
     """Commands whose wrong usage ends with 64, so that a typo in CI is never read as a plan with changes."""
 

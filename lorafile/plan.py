@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorafile.damage import Damage, lost
 from lorafile.differences import apart, describe, drift, flat
 from lorafile.engine.environment import device_class, environment
 from lorafile.engine.request import EVAL_BATCH, EXAMPLES
 from lorafile.engine.running import Unfinished, unfinished
 from lorafile.graph import Graph, GraphNode
+from lorafile.selection import WHOLE, Selection
 from lorafile.state import Attempt, Node, State
 
 if TYPE_CHECKING:
@@ -57,6 +60,10 @@ class Plan:
     workers: int = 1
     unfinished: dict[str, Unfinished] = field(default_factory=dict)  # key -> how far a run came that is to go on
     tuning: "list[Standing]" = field(default_factory=list)  # of every configuration that is tuned
+    selection: Selection = WHOLE
+    left_out: int = 0  # how many nodes would run, and are not selected
+    damaged: list[Damage] = field(default_factory=list)  # of what is kept as it is
+    refreshed: bool = False  # its lock is not the one beside the spec: an apply writes it
 
     def summary(self) -> dict[str, int]:
         """Return how many nodes each action has."""
@@ -67,24 +74,45 @@ class Plan:
         """What would be done, in order."""
         return [change for change in self.changes if change.action in WORK]
 
+    def save(self, file: str | Path) -> None:
+        """Write it as a file that `lora apply` takes, and `Study.approved`.
 
-def make_plan(graph: Graph, state: State, warnings: list[str] | None = None) -> Plan:
-    """Compare a study with what is finished."""
-    maker = _Maker(graph, state)
+        :raises LoraError: when something else stands there
+        """
+        from lorafile.saved import save
+
+        save(self, Path(file))
+
+
+def make_plan(graph: Graph, state: State, warnings: list[str] | None = None, selection: Selection = WHOLE) -> Plan:
+    """Compare a study with what is finished.
+
+    :param selection: only what it wants done again is looked at here; `selection.narrowed` leaves out the rest
+    """
+    maker = _Maker(graph, state, selection)
     for node in graph.nodes.values():
         maker.decide(node)
     maker.fetch_missing_objects()
     changes = [maker.change(node) for node in graph.nodes.values()]
     changes += _undeclared(graph, state)
     told = list(dict.fromkeys([*(warnings or []), *graph.accepted_lines()]))
-    return Plan(graph.spec.name, changes, graph, maker.results, told, maker.device, unfinished=maker.unfinished)
+    return Plan(
+        graph.spec.name,
+        changes,
+        graph,
+        maker.results,
+        told,
+        maker.device,
+        unfinished=maker.unfinished,
+        selection=selection,
+    )
 
 
 class _Maker:
     """Decides node by node; a node's inputs are decided before it."""
 
-    def __init__(self, graph: Graph, state: State) -> None:
-        self.graph, self.state = graph, state
+    def __init__(self, graph: Graph, state: State, selection: Selection) -> None:
+        self.graph, self.state, self.selection = graph, state, selection
         self.history = state.latest(graph.nodes)
         self.removed = state.removed()
         self.device = device_class()
@@ -113,6 +141,8 @@ class _Maker:
             self.decided[node.key] = self._unfinished(node, attempts[-1])
         else:
             self.decided[node.key] = self._untried(node)
+        if again := self.selection.again(node, self.decided[node.key][0]):
+            self.decided[node.key] = self._accepted(node, Action.RETRY, again)
 
     def _blocked(self, node: GraphNode) -> str:
         for key in node.inputs.values():
@@ -120,6 +150,8 @@ class _Maker:
             address = self.graph.nodes[key].address
             if action is Action.BLOCKED:
                 return reason
+            if action in WORK:
+                continue
             result = self.results.get(key)
             if result is not None and result.outcome == "diverged":
                 return f"{address} diverged"
@@ -229,13 +261,9 @@ class _Maker:
         while waiting:
             for key in self.graph.nodes[waiting.pop()].inputs.values():
                 action, _ = self.decided[key]
-                gone = (
-                    [d for d in self.results[key].outputs.values() if not self.state.objects.has(d)]
-                    if key in self.results
-                    else []
-                )
+                gone = lost(self.results[key], self.state.objects) if key in self.results else []
                 if action in (Action.REUSE, Action.DRIFT) and gone:
-                    reason = f"its object {gone[0][:12]}… is missing from the state, and a node that is to run reads it"
+                    reason = f"its object {gone[0][:12]}… is missing or damaged, and a node that is to run reads it"
                     self.decided[key] = self._accepted(self.graph.nodes[key], Action.RETRY, reason)
                     waiting.append(key)
         for node in self.graph.nodes.values():

@@ -5,21 +5,25 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorafile import specs
 from lorafile.apply import Applied, Applier, Progress
+from lorafile.damage import with_damage
 from lorafile.engine.environment import gpus, installed
 from lorafile.errors import LoraError, MissingExtra, StalePlan
 from lorafile.fetch import Fetched, fetch
 from lorafile.forecast import forecasts
 from lorafile.gather import gather
 from lorafile.lockfile import Lock, lock_file, read_lock, resolve
+from lorafile.moved import moved
 from lorafile.plan import Plan, make_plan, with_forecasts
+from lorafile.remade import remade
 from lorafile.results import Results
 from lorafile.scoring import check_libraries
+from lorafile.selection import Selection
 from lorafile.state import Attempt, State
 from lorafile.tuned_plan import following, staged_plan
 
@@ -53,6 +57,16 @@ class Study:
         """
         return cls(specs.load(Path(file)), state_directory(state))
 
+    @classmethod
+    def approved(cls, file: str | Path, state: str | Path | None = None) -> "tuple[Study, Plan]":
+        """Return the study of a plan that was saved, and that plan.
+
+        :raises StalePlan: when what would be done is no longer that, with what has changed
+        """
+        from lorafile.saved import approved
+
+        return approved(Path(file), state)
+
     def lock(self, fresh: bool = True) -> Lock:
         """Write the lock beside the spec and return it."""
         lock, _ = resolve(self.spec, read_lock(self.spec), fresh)
@@ -63,16 +77,36 @@ class Study:
         """Bring every model and data set here at the lock's revisions, verify them, and write the lock."""
         return fetch(self.spec, to, tell)
 
-    def plan(self, gpu: str | None = None) -> Plan:
+    def plan(
+        self,
+        gpu: str | None = None,
+        *,
+        target: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        replace: Sequence[str] = (),
+        rerun_drifted: bool = False,
+        refresh: bool = False,
+    ) -> Plan:
         """Return what an apply would do; writes nothing.
 
         :param gpu: a size of memory such as `24GB` to hold it against, instead of the device that is here
+        :param target: only nodes whose address fits such a pattern, or whose configuration's name does, and what they
+            read; `exclude`: without these, and what reads them; `replace`: these again although they are finished
+        :param rerun_drifted: what was done in another environment is done again
+        :param refresh: look at models and data afresh, on the hub too, instead of taking the lock's word
+        :raises LoraError: when a pattern fits nothing
         """
-        lock, changed = resolve(self.spec, read_lock(self.spec))
+        known = read_lock(self.spec)
+        lock, changed = resolve(self.spec, known, refresh)
+        if refresh:
+            changed = moved(known, lock)
         state = State.read(self.state)
-        plan = staged_plan(self.spec, lock, state, changed)
+        selection = Selection(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)
+        plan = staged_plan(self.spec, lock, state, changed, selection)
+        selection.check(plan.graph)
+        plan.refreshed = refresh and lock != known
         plan.workers = default_workers(self.spec, lock)
-        return with_forecasts(plan, forecasts(plan, state, gpu))
+        return with_forecasts(with_damage(plan, state), forecasts(plan, state, gpu))
 
     def apply(
         self,
@@ -103,7 +137,7 @@ class Study:
                 applier = Applier(stages[-1], state, self.executor(stages[-1], workers, pack), watchers or [])
                 with stop_on_interrupt(applier):
                     done.add(applier.run())
-                next_stage = None if done.interrupted else following(self.spec, stages, state)
+                next_stage = None if done.interrupted else remade(stages, state) or following(self.spec, stages, state)
                 if next_stage is None:
                     break
                 stages.append(with_forecasts(next_stage, forecasts(next_stage, state)))
@@ -118,7 +152,7 @@ class Study:
             raise StalePlan("The model or the data changed after the plan was made. Plan again.")
         known = read_lock(self.spec)
         names = {*now.models, *now.data}
-        if known is None or names - {*known.models, *known.data}:
+        if approved.refreshed or known is None or names - {*known.models, *known.data}:
             lock_file(self.spec).write_text(now.text(), encoding="utf-8")
 
     def executor(self, plan: Plan, workers: int | None = None, pack: str | int = "auto") -> "LocalExecutor":
@@ -230,7 +264,7 @@ class Study:
 
     def _still_missing(self, approved: Plan, state: State) -> Plan:
         """Return the plan as it is under the lock, without what somebody else finished since it was approved."""
-        now = make_plan(approved.graph, state, approved.warnings)
+        now = make_plan(approved.graph, state, approved.warnings, approved.selection)
         now.tuning = approved.tuning
         wanted = {change.key for change in approved.work}
         now.changes = [change for change in now.changes if change.key in wanted or change not in now.work]

@@ -7,6 +7,7 @@ from typing import Any
 from lorafile.lockfile import Lock
 from lorafile.nodes import build
 from lorafile.plan import WORK, Action, Plan, make_plan
+from lorafile.selection import WHOLE, Selection, narrowed
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.positions import Path
 from lorafile.specs.tuned import MOST_ADDED, Axis, beyond, extended, settled
@@ -25,24 +26,30 @@ class _Widening:
     reasons: dict[tuple[Path, Any], str] = field(default_factory=dict)
 
 
-def staged_plan(spec: Spec, lock: Lock, state: State, warnings: list[str] | None = None) -> Plan:
+def staged_plan(
+    spec: Spec, lock: Lock, state: State, warnings: list[str] | None = None, selection: Selection = WHOLE
+) -> Plan:
     """Return what is to be done as far as it is known: a choice that state allows is made, and its nodes are there."""
-    accepted = state.acceptances()
-    plan = make_plan(build(spec, lock, accepted), state, warnings)
-    if not any(configuration.tuned for configuration in spec.configurations):
-        return plan
+    plan = make_plan(build(spec, lock, state.acceptances()), state, warnings, selection)
+    if any(configuration.tuned for configuration in spec.configurations):
+        plan = _with_choices(plan, spec, state, selection)
+    return narrowed(plan)
+
+
+def _with_choices(plan: Plan, spec: Spec, state: State, selection: Selection) -> Plan:
+    lock, accepted, warnings = plan.graph.lock, plan.graph.accepted, plan.warnings
     widening = _Widening()
     standings = _standings(plan)
     while wider := _widened(spec, standings, widening):
         spec = wider
-        plan = make_plan(build(spec, lock, accepted), state, warnings)
+        plan = make_plan(build(spec, lock, accepted), state, warnings, selection)
         standings = _standings(plan)
     ready = _ready(spec, standings)
     if ready:
         spec = spec.with_configurations(
             tuple(settled(c, standings[c.name].chosen) if c.name in ready else c for c in spec.configurations)
         )
-        plan = make_plan(build(spec, lock, accepted), state, warnings)
+        plan = make_plan(build(spec, lock, accepted), state, warnings, selection)
     later = _later(plan) if len(ready) < len(standings) else {}
     plan.tuning = [
         one if name in ready else replace(one, chosen="", values={}, mean=None, edges=(), later=later.get(name, {}))
@@ -59,7 +66,8 @@ def following(spec: Spec, stages: list[Plan], state: State) -> Plan | None:
     """
     if not any(not one.chosen for one in stages[-1].tuning):
         return None
-    plan = staged_plan(spec, stages[0].graph.lock, state, stages[0].warnings)
+    selection = stages[0].selection.followed()
+    plan = staged_plan(spec, stages[0].graph.lock, state, stages[0].warnings, selection)
     done = {change.key for stage in stages for change in stage.changes if change.action not in WORK}
     known = {key for stage in stages for key in stage.graph.nodes} - done
     plan.changes = [change for change in plan.changes if change.action not in WORK or change.key not in known]

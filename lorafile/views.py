@@ -1,6 +1,5 @@
 """Every text that the command line shows of plans and applies: for people, as JSON, and as progress."""
 
-import json
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,7 +9,8 @@ from lorafile.plan import Action, Change, Plan
 from lorafile.standing import edge_lines
 from lorafile.units import duration
 from lorafile.views_needs import MOST, needs, words
-from lorafile.views_tuning import open_lines, tuning_json
+from lorafile.views_plan import damage_lines, partial_line
+from lorafile.views_tuning import open_lines
 
 if TYPE_CHECKING:
     from lorafile.apply import Applied
@@ -73,6 +73,8 @@ def show_plan(
         for names, word in words(plan).items():
             out.print(f"[dim]{escape(word)} here: {escape(', '.join(names))}[/]")
     _show_rest(plan, out, full)
+    for line in damage_lines(plan):
+        out.print(f"[red]{escape(line)}[/]")
     for line in edge_lines(plan.tuning):
         out.print(f"[yellow]{escape(line)}[/]")
     summary = plan.summary()
@@ -82,10 +84,13 @@ def show_plan(
         if number
     )
     out.print(f"[bold]Plan:[/] {told or 'nothing'}.")
+    if plan.selection.partial:
+        out.print(f"[yellow]{escape(partial_line(plan))}[/]")
     if plan.work:
         out.print(_duration_of(plan, device) + _packing(plan, pack))
     else:
-        out.print("Nothing to do: everything that the study declares is finished.")
+        whose = "is selected" if plan.selection.partial else "the study declares"
+        out.print(f"Nothing to do: everything that {whose} is finished.")
 
 
 def show_warnings(warnings: list[str], out: Console) -> None:
@@ -168,34 +173,6 @@ def _show_rest(plan: Plan, out: Console, full: bool) -> None:
 def _line(change: Change) -> str:
     mark = f"[{_COLOURS.get(change.action, 'default')}]{SYMBOLS[change.action]}[/]"
     return f"  {mark} {escape(change.address)}  [dim]{change.action.value}: {escape(change.reason)}[/]"
-
-
-def plan_json(plan: Plan, stage: "Resolution | None" = None) -> str:
-    """Return the plan as documented JSON, with the stage that `--resolve` has planned."""
-    changes = [
-        {
-            "address": c.address,
-            "key": c.key,
-            "kind": c.kind,
-            "action": c.action.value,
-            "reason": c.reason,
-            "forecast": c.forecast,
-        }
-        for c in plan.changes
-    ]
-    content = {
-        "format_version": FORMAT_VERSION,
-        "study": plan.study,
-        "summary": plan.summary(),
-        "warnings": plan.warnings,
-        "changes": changes,
-        "tuning": tuning_json(plan),
-    }
-    if stage is not None:
-        from lorafile.views_resolve import resolution_json
-
-        content["resolve"] = resolution_json(stage)
-    return json.dumps(content, indent=2, allow_nan=False)
 
 
 def show_applied(applied: "Applied", out: Console) -> None:

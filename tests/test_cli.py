@@ -109,7 +109,7 @@ def test_a_plan_as_json_is_the_documented_format(spec_file: Path) -> None:
     assert plan["format_version"] == "1.0"
     assert set(plan["summary"]) == {"run", "reuse", "retry", "drift", "blocked", "undeclared"}
     assert plan["summary"]["run"] == len(plan["changes"])
-    assert set(plan["changes"][0]) == {"address", "key", "kind", "action", "reason", "forecast"}
+    assert {"address", "key", "kind", "action", "reason", "forecast"} <= set(plan["changes"][0])
     train = next(change for change in plan["changes"] if change["kind"] == "train")
     assert train["forecast"]["peak_memory_bytes"] > 0
     assert train["forecast"]["fits"] is True
