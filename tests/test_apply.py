@@ -146,7 +146,7 @@ def test_a_worker_that_is_killed_costs_its_node_and_nothing_else(spec_file: Path
         os.kill(max(grandchildren), signal.SIGKILL)
 
     watch = Watch("train", kill)
-    applied = slow.apply(workers=1, watchers=[watch])
+    applied = slow.apply(workers=1, pack="off", watchers=[watch])
     outcomes = [(a.address, a.outcome) for a in applied.attempts if a.kind == "train"]
     assert ("rank/r=2,max_steps=300/seed=1:train", "interrupted") in outcomes
     assert sorted(address for address, outcome in outcomes if outcome == "done") == [
@@ -164,7 +164,7 @@ def test_ctrl_c_finishes_what_runs_and_the_next_apply_goes_on(spec_file: Path, p
         for _ in range(presses):
             os.kill(os.getpid(), signal.SIGINT)
 
-    applied = slow.apply(workers=1, watchers=[Watch("train", press)])
+    applied = slow.apply(workers=1, pack="off", watchers=[Watch("train", press)])
     assert applied.interrupted
     trains = [attempt for attempt in applied.attempts if attempt.kind == "train"]
     assert len([attempt for attempt in trains if attempt.outcome == "done"]) == trained

@@ -116,9 +116,9 @@ def weights(state: Path) -> dict[str, dict[str, str]]:
 def killed_and_not(spec_file: Path) -> tuple[list[Attempt], Killer]:
     """Apply a study twice, once with every run killed; check that both give the same bytes."""
     here = spec_file.parent
-    Study.load(spec_file, here / "whole").apply(workers=1)
+    Study.load(spec_file, here / "whole").apply(workers=1, pack="off")
     killer = Killer(int(os.environ.get("LORA_TEST_SEED", "0")))
-    applied = Study.load(spec_file, here / "killed").apply(workers=1, watchers=[killer])
+    applied = Study.load(spec_file, here / "killed").apply(workers=1, pack="off", watchers=[killer])
     done = [attempt for attempt in applied.attempts if attempt.kind == "train" and attempt.outcome == "done"]
     assert weights(here / "killed") == weights(here / "whole")
     assert not list((here / "killed" / "running").iterdir()), "what is finished keeps no checkpoint"

@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 from test_engine import LORA, MODEL, Engine, engine  # noqa: E402, F401
 
 from lorafile.engine.fingerprint import fingerprint  # noqa: E402
-from lorafile.engine.pack.width import Speed, measured, widest  # noqa: E402
+from lorafile.engine.pack.trials import Speed  # noqa: E402
+from lorafile.engine.pack.width import measured, widest  # noqa: E402
 from lorafile.engine.request import Request, Stopped, Widths  # noqa: E402
 from lorafile.specs.train_settings import TrainTable  # noqa: E402
 
@@ -69,11 +70,19 @@ def requests(engine: Engine, steps: int) -> list[list[Request]]:  # noqa: F811
     return [[first], [replace(first, key="2", settings={**settings, **other})]]
 
 
-def test_real_steps_are_measured_and_the_base_is_what_it_was(engine: Engine) -> None:  # noqa: F811
-    found = measured(requests(engine, 1000), engine.bases, lambda progress: None)
+def test_real_steps_and_answers_are_measured_and_the_base_is_what_it_was(engine: Engine) -> None:  # noqa: F811
+    runs = requests(engine, 1000)
+    task = {"output": "generation", "max_new_tokens": 4000}
+    for one in runs:
+        settings = {"model": MODEL, "quantization": None, "task": task}
+        reads = {"data": one[0].inputs["train"]}
+        one.append(Request(f"p{one[0].key}", "predict", "a", settings, one[0].paths, reads, {"adapter": one[0].key}))
+    found = measured(runs, engine.bases, lambda progress: None)
     assert found.train in (1, 2)
+    assert found.predict in (1, 2)
+    assert "answers/s with 1, " in found.why
     assert "tokens/s with 1, " in found.why
-    assert "tokens/s with 2." in found.why
+    assert "tokens/s with 2. " in found.why
     base = engine.bases.get({"model": MODEL, "quantization": None}, {"model": str(engine.model)})
     base.check()
     assert fingerprint(base.model, "") == base.fingerprint
