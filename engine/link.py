@@ -14,11 +14,13 @@ _REPORT_SECONDS = 0.25
 class Link:
     """Tells what happens while some work is done.
 
-    :ivar stopped: whether the other end asked for a stop, or is gone; from then on every report says so
+    :ivar finishing: whether the other end asked to begin no further replicate
+    :ivar stopped: whether it asked for a stop, or is gone; from then on every report says so
     """
 
     def __init__(self, connection: Connection, ending: Callable[[], bool]) -> None:
-        self._connection, self._ending, self.stopped = connection, ending, False
+        self._connection, self._ending = connection, ending
+        self.finishing = self.stopped = False
 
     def send(self, event: Event) -> None:
         """Tell the applying process something.
@@ -37,18 +39,27 @@ class Link:
             last = "step" in progress and progress["step"] == progress.get("steps")
             if now >= due or last or "note" in progress:
                 due = now + _REPORT_SECONDS
-                self._pass_on(key, progress)
+                if progress:
+                    self._pass_on(key, progress)
+                self.heed()
             if self.stopped or self._ending():
                 self.stopped = True
                 raise Stopped
 
         return tell
 
+    def heed(self) -> None:
+        """Take in what the other end asks for."""
+        try:
+            while self._connection.poll():
+                word = self._connection.recv()
+                self.finishing |= word == "finish"
+                self.stopped |= word == "stop"
+        except (OSError, EOFError):  # the applying process is gone: keep what there is, and end
+            self.stopped = True
+
     def _pass_on(self, key: str, progress: dict[str, Any]) -> None:
         try:
-            if progress:
-                self.send(Event("progress", key, progress))
-            if self._connection.poll() and self._connection.recv() == "stop":
-                self.stopped = True
-        except (OSError, EOFError):  # the applying process is gone: keep what there is, and end
+            self.send(Event("progress", key, progress))
+        except OSError:
             self.stopped = True

@@ -31,8 +31,10 @@ def do(work: Work, directory: Path, bases: Bases, link: Link, where: dict[str, A
         except Stopped:
             return
         link.send(Event("width", first, widths=widths))
+    taken = dict(enumerate(work.replicates[: widths.most]))
     session = _Session(directory, bases, link, where, {"train": widths.train, "predict": widths.predict}, widths.why)
-    for requests in rounds([request for one in work.replicates[: widths.most] for request in one]):
+    session.belongs = {request.key: number for number, one in taken.items() for request in one}
+    for requests in rounds([request for one in taken.values() for request in one]):
         session.do(requests)
         if link.stopped:
             return
@@ -61,6 +63,7 @@ class _Session:
     """What is known while some work is done.
 
     :ivar widths: kind -> how many nodes are done at once; shrinks where memory runs out
+    :ivar belongs: key -> number of its replicate
     :ivar made: key -> the files of what is done
     """
 
@@ -70,6 +73,7 @@ class _Session:
     where: dict[str, Any]
     widths: dict[str, int]
     why: str
+    belongs: dict[str, int] = field(default_factory=dict)
     made: dict[str, dict[str, str]] = field(default_factory=dict)
     _began: dict[str, str] = field(default_factory=dict)
     _spent: dict[str, float] = field(default_factory=dict)
@@ -78,10 +82,18 @@ class _Session:
     def do(self, requests: list[Request]) -> None:
         """Do nodes that go together, as many at a time as is good."""
         waiting = [self._ready(r) for r in requests if all(key in self.made for key in r.awaits.values())]
-        while waiting and not self.link.stopped:
+        while waiting := self._wanted(waiting):
             width = self.widths.get(waiting[0].kind, 1)
             self._at_once(waiting[:width])
             waiting = waiting[width:]
+
+    def _wanted(self, waiting: list[Request]) -> list[Request]:
+        """Leave out what is not to be begun any more, because a stop was asked for."""
+        self.link.heed()
+        if self.link.stopped:
+            return []
+        begun = {self.belongs[key] for key in self._began}
+        return [one for one in waiting if not self.link.finishing or self.belongs[one.key] in begun]
 
     def _ready(self, request: Request) -> Request:
         return replace(

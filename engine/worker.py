@@ -17,7 +17,7 @@ from lorafile.engine.request import Work
 def serve(connection: Connection, staging: str, threads: int, gpu: int | None) -> None:
     """Do what is sent until the other end goes away or says anything else. Runs in a process of its own.
 
-    The other end sends work; `stop` while it is being done; `stored` when all its files are.
+    The other end sends work; `finish` or `stop` while it is being done; `stored` when all its files are.
     """
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus()[gpu]["index"]

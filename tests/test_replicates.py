@@ -35,15 +35,15 @@ def replicates(engine: Engine, count: int) -> list[list[Request]]:
     return found
 
 
-def done(work: Work, root: Path, bases: Bases, stop_at: str = "") -> list[Event]:
-    """Do some work in this process and return what was said; ask for a stop when a node has begun."""
+def done(work: Work, root: Path, bases: Bases, ask_at: str = "", what: str = "") -> list[Event]:
+    """Do some work in this process and return what was said; ask for something when a node has begun."""
     ours, theirs = Pipe()
 
     class Said(Link):
         def send(self, event: Event) -> None:
             events.append(event)
-            if event.what == "started" and event.key == stop_at:
-                ours.send("stop")
+            if event.what == "started" and event.key == ask_at:
+                ours.send(what)
 
     events: list[Event] = []
     do(work, root / "out", bases, Said(theirs, lambda: False), {})
@@ -142,7 +142,16 @@ def test_a_stop_interrupts_all_of_a_pack_and_begins_nothing_more(
     together: Together,
     tmp_path: Path,
 ) -> None:
-    events = done(Work(replicates(engine, 4), Widths(2, 4)), tmp_path, engine.bases, stop_at="t1")
+    events = done(Work(replicates(engine, 4), Widths(2, 4)), tmp_path, engine.bases, ask_at="t1", what="stop")
     outcomes = {event.key: event.done.outcome for event in events if event.done}
     assert outcomes == {"t0": "interrupted", "t1": "interrupted"}
     assert told(events, "started") == ["t0", "t1"]
+
+
+def test_asked_to_finish_it_ends_the_replicates_that_it_has_begun(
+    engine: Engine, together: Together, tmp_path: Path
+) -> None:
+    events = done(Work(replicates(engine, 4), Widths(2, 4)), tmp_path, engine.bases, ask_at="t1", what="finish")
+    assert {event.key: event.done.outcome for event in events if event.done} == dict.fromkeys(
+        ("t0", "t1", "p0", "p1"), "done"
+    )

@@ -49,9 +49,8 @@ class LocalExecutor:
             busy = [worker for worker in self._all if worker.groups]
             if not busy:
                 return
-            if desk.stopping() > 1:
-                for worker in busy:
-                    worker.stop()
+            for worker in busy if desk.stopping() else []:
+                worker.ask("finish" if desk.stopping() == 1 else "stop")
             by_handle = {worker.connection: worker for worker in busy} | {
                 worker.process.sentinel: worker for worker in busy
             }

@@ -26,7 +26,7 @@ class Worker:
     groups: list[Group] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
     base: str = ""
-    asked_to_stop: bool = False
+    asked: set[str] = field(default_factory=set)
 
     @classmethod
     def start(cls, staging: Path, threads: int, gpu: int | None) -> "Worker":
@@ -39,12 +39,12 @@ class Worker:
         theirs.close()
         return cls(process, ours, gpu)
 
-    def stop(self) -> None:
-        """Ask it, once, to stop at its next step."""
-        if not self.asked_to_stop:
-            self.asked_to_stop = True
+    def ask(self, what: str) -> None:
+        """Ask it, once, to `finish` the replicates that it has begun, or to `stop` at its next step."""
+        if what not in self.asked:
+            self.asked.add(what)
             with contextlib.suppress(OSError):
-                self.connection.send("stop")
+                self.connection.send(what)
 
     def close(self) -> None:
         """End it."""
