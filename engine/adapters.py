@@ -12,6 +12,7 @@ import torch
 
 from lorafile.engine.base import Base, Bases, load_base
 from lorafile.engine.head import draw_head
+from lorafile.engine.methods import peft_config
 from lorafile.engine.quantized import unseen_parameters
 from lorafile.engine.randomness import drawn_again, drawn_from, dropout_generators, seed_dropout
 from lorafile.engine.request import Request
@@ -34,6 +35,25 @@ def new_adapter(base: Base, request: Request, tokens: Tokens, steps: int) -> Ite
         with peft_errors(settings["method"]), drawn_from(seed, "initialisation"):
             model = started(base, request, tokens, steps)
         seed_dropout(model, seed, base.device)
+        yield model
+
+
+@contextlib.contextmanager
+def trained_adapter(base: Base, request: Request, steps: int, matrices: dict[str, torch.Tensor]) -> Iterator[Any]:
+    """Put a LoRA that was trained elsewhere on the base as PEFT has it after training; bare again afterwards.
+
+    :param matrices: the tensors of the adapter, by PEFT's names
+    """
+    from peft import get_peft_model
+
+    adapter = request.settings["adapter"]
+    config = peft_config(request, steps)
+    began, config.init_lora_weights = config.init_lora_weights, False  # nothing is drawn, and nothing looked at
+    with given_back(base.model, adapter):
+        with peft_errors(adapter["method"]):
+            model = get_peft_model(base.model, config, low_cpu_mem_usage=True)
+        config.init_lora_weights = began
+        model.load_state_dict(matrices, strict=False, assign=True)
         yield model
 
 
@@ -157,12 +177,14 @@ def autocast(device: torch.device, training: dict[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def checkpointed(model: Any, enabled: bool) -> Iterator[None]:
+def checkpointed(model: Any, enabled: bool, generators: list[torch.Generator] | None = None) -> Iterator[None]:
     """Recompute activations in the backward pass while this lasts: the next run on the base may not want it.
 
     transformers 5.23 gave the switch another name.
+
+    :param generators: what dropout is drawn from, where the model's own modules do not tell
     """
-    generators = dropout_generators(model)
+    generators = dropout_generators(model) if generators is None else generators
     options: dict[str, Any] = {"use_reentrant": False}
     if generators:
         options["context_fn"] = lambda: drawn_again(generators)

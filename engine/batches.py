@@ -1,7 +1,10 @@
 """Batches: examples of like length together, in an order that only the replicate's seed decides."""
 
+import math
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -32,6 +35,13 @@ class Batch:
     position_ids: torch.Tensor | None = None
     classes: torch.Tensor | None = None
 
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **moved)
+
     @property
     def targets(self) -> int:
         """Number of what is predicted: supervised tokens, or examples for a classification head."""
@@ -54,6 +64,12 @@ def epoch_order(lengths: list[int], size: int, seed: int, epoch: int) -> list[li
         batches += [bucket[at : at + size] for at in range(0, len(bucket), size)]
     rng.shuffle(batches)
     return batches
+
+
+def smaller(group: list[list[int]], size: int, parts: int) -> list[list[int]]:
+    """Return the micro-batches of a step in so many parts each as memory asks for; the step's loss is the same."""
+    most = math.ceil(size / parts)
+    return [indexes[at : at + most] for indexes in group for at in range(0, len(indexes), most)]
 
 
 def by_length(lengths: list[int], size: int) -> list[list[int]]:
@@ -92,6 +108,34 @@ def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: t
     positions = _positions(tokens, indexes, longest).to(device) if isinstance(tokens, Blocks) else None
     classes = tokens.classes[indexes].to(device) if isinstance(tokens, Tokens) and tokens.classes is not None else None
     return Batch(indexes, input_ids.to(device), attention_mask.to(device), supervised.to(device), positions, classes)
+
+
+def joined(batches: Sequence[Batch | None], padding: int) -> Batch:
+    """Return some batches as one: each takes as many rows and columns as the largest has.
+
+    Rows that fill it up attend to themselves, so that nothing of them is no number, and are not supervised.
+    """
+    filled = [batch for batch in batches if batch is not None]
+    b, t = max(len(one.input_ids) for one in filled), max(one.input_ids.shape[1] for one in filled)
+    packed = filled[0].position_ids is not None
+    shape, device = (len(batches), b, t), filled[0].input_ids.device
+    input_ids = torch.full(shape, padding, device=device)
+    attention_mask = torch.ones(shape, dtype=torch.int64, device=device)
+    supervised = torch.zeros(shape, dtype=torch.bool, device=device)
+    positions = torch.arange(t, device=device).repeat(len(batches), b, 1)
+    for number, batch in enumerate(batches):
+        if batch is None:
+            continue
+        rows, columns = batch.input_ids.shape
+        input_ids[number, :rows, :columns] = batch.input_ids
+        attention_mask[number, :rows] = 0
+        attention_mask[number, :rows, :columns] = batch.attention_mask
+        supervised[number, :rows, :columns] = batch.supervised
+        if batch.position_ids is not None:  # what follows is a document of its own, as padding is in a batch
+            positions[number, :rows, :columns] = batch.position_ids
+            positions[number, :rows, columns:] -= columns
+    flat = [tensor.flatten(0, 1) for tensor in (input_ids, attention_mask, supervised, positions)]
+    return Batch([], flat[0], flat[1], flat[2], flat[3] if packed else None)
 
 
 def _positions(blocks: Blocks, indexes: list[int], longest: int) -> torch.Tensor:

@@ -1,11 +1,24 @@
 """What is seen of a run while it trains, and when that says that it should stop. Imports no torch."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 _WINDOW = 20  # steps of the running loss that is watched for an explosion
 _EXPLOSION = 2.0
+
+
+class Seen(Protocol):
+    """A micro-batch, as far as it is counted."""
+
+    @property
+    def targets(self) -> int:
+        """Number of what is predicted."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that are not padding."""
 
 
 @dataclass
@@ -15,6 +28,18 @@ class Curve:
     rows: list[dict[str, Any]] = field(default_factory=list)
     tokens: int = 0
     supervised: int = 0
+
+    def add(self, epoch: int, loss: float, rate: float, norm: float) -> None:
+        """Note an optimizer step."""
+        step = len(self.rows) + 1
+        self.rows.append({"step": step, "epoch": epoch, "loss": loss, "learning_rate": rate, "grad_norm": norm})
+
+    def seen(self, batches: Sequence[Seen]) -> int:
+        """Count what a step computes; return how much of it is supervised."""
+        supervised = sum(batch.targets for batch in batches)
+        self.tokens += sum(batch.tokens for batch in batches)
+        self.supervised += supervised
+        return supervised
 
     def diverged(self, vocabulary: int, training: dict[str, Any], dtype: str = "float32") -> str:
         """Return why training should stop: a loss that is no number, or one far above ignorance; else nothing.

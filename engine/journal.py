@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,11 @@ class Journal:
     resumed_from: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     before: float = 0.0  # seconds of training before this attempt, as far as they led here
+    clock: Callable[[], float] = time.monotonic  # of the run: where it shares a device, its share of the time
     _reads: str = ""
     _began: float = 0.0
     _saved: float = 0.0
+    _kept: int = 0
     _took: float = 0.0
 
     @property
@@ -45,14 +47,14 @@ class Journal:
 
     def seconds(self) -> float:
         """Return the time that the run has trained in all, over its interruptions."""
-        return self.before + time.monotonic() - self._began
+        return self.before + self.clock() - self._began
 
     def begin(self, trained: checkpoint.Trained, curve: Curve, steps: int) -> int:
         """Begin, or go on where an earlier attempt was interrupted; return how many steps are done.
 
         :param curve: filled with what was seen before
         """
-        self.steps, self.before, self._began = steps, 0.0, time.monotonic()
+        self.steps, self.before, self._began = steps, 0.0, self.clock()
         if self.file is None:
             return 0
         done = self._restore(trained, curve)
@@ -89,10 +91,10 @@ class Journal:
         try:
             self.report(progress)
         except Stopped:
-            self._save(trained, curve)
+            self.keep(trained, curve)
             raise
         if step < self.steps and self._due(step):
-            self._save(trained, curve)
+            self.keep(trained, curve)
 
     def _due(self, step: int) -> bool:
         every = self.request.execution.get("save_steps")
@@ -101,8 +103,9 @@ class Journal:
         wait = 60 * float(self.request.execution.get("save_minutes") or 0)
         return wait > 0 and time.monotonic() - self._saved >= max(wait, _SHARE * self._took)
 
-    def _save(self, trained: checkpoint.Trained, curve: Curve) -> None:
-        if self.file is None:
+    def keep(self, trained: checkpoint.Trained, curve: Curve) -> None:
+        """Write a checkpoint, where there is not one of this step."""
+        if self.file is None or self._kept == len(curve.rows):
             return
         began = time.monotonic()
         about = {"key": self.request.key, "reads": self._reads, "step": len(curve.rows), "steps": self.steps}
@@ -112,7 +115,7 @@ class Journal:
             checkpoint.save(self.directory, trained, about)
         except OSError as error:  # the run itself is sound; it goes on without
             self.note(f"The checkpoint at step {len(curve.rows)} could not be written: {error.strerror or error}.")
-        self._saved = time.monotonic()
+        self._saved, self._kept = time.monotonic(), len(curve.rows)
         self._took = self._saved - began
 
     def note(self, sentence: str) -> None:

@@ -14,7 +14,7 @@ _PIECE = 1024  # supervised tokens
 
 
 def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return logits [s, v] in float32, targets [s] and rows [s] of the supervised tokens of a batch.
+    """Return logits [s, v] in float32 or wider, targets [s] and rows [s] of the supervised tokens of a batch.
 
     The model's own head computes them (scaling and caps included), at the columns in which any row is supervised.
     """
@@ -31,7 +31,8 @@ def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Ten
         logits = logits[:, kept]
     rows, kept = predicts[:, columns].nonzero(as_tuple=True)
     targets = batch.input_ids[rows, columns[kept] + 1]
-    return logits[rows, kept].float(), targets, rows
+    found = logits[rows, kept]
+    return found.to(torch.promote_types(found.dtype, torch.float32)), targets, rows
 
 
 def summed_loss(model: Any, batch: Batch) -> torch.Tensor:

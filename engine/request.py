@@ -61,6 +61,9 @@ class Done:
     files: list[str] = field(default_factory=list)
 
 
+STOPPED = Done("interrupted", "Stopped on request.")
+
+
 class Stopped(Exception):
     """The applying process asked for a stop, or is gone."""
 

@@ -14,7 +14,7 @@ from lorafile.engine.pack.compatible import Alone
 from lorafile.engine.predict import predict
 from lorafile.engine.prepare import prepare
 from lorafile.engine.profile import profile
-from lorafile.engine.request import Done, Report, Request, Stopped
+from lorafile.engine.request import STOPPED, Done, Report, Request, Stopped
 from lorafile.engine.train import train
 from lorafile.engine.truncate import truncate
 from lorafile.errors import NodeError
@@ -50,7 +50,7 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
             return prepare(request, out)
         return _WORK[request.kind](request, out, bases, report)
     except Stopped:
-        return Done("interrupted", "Stopped on request.")
+        return STOPPED
     except NodeError as error:
         return Done("failed", str(error))
     except Exception as error:  # whatever it was, it is this node's outcome and not the study's end

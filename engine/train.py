@@ -7,13 +7,12 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lorafile.engine.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
 from lorafile.engine.base import Base, Bases, load_base
-from lorafile.engine.batches import collate, epoch_order
+from lorafile.engine.batches import collate, epoch_order, smaller
 from lorafile.engine.blocks import Blocks, units
 from lorafile.engine.curve import Curve
+from lorafile.engine.descent import Descent
 from lorafile.engine.head import draw_head, guesses, load_tokens
 from lorafile.engine.journal import Journal, journal
 from lorafile.engine.lines import write_lines
@@ -22,6 +21,7 @@ from lorafile.engine.memory import is_out_of_memory
 from lorafile.engine.methods import after_step, penalty
 from lorafile.engine.randomness import drawn_from
 from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.run_state import RunState, put_back, state_of
 from lorafile.engine.tokens import Tokens
 
 
@@ -59,10 +59,21 @@ def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Pat
     curve = Curve()
     with drawn_from(request.settings["seed"], "training"), checkpointed(model, settings["gradient_checkpointing"]):
         trouble = _fitted(base, model.train(), tokens, request, curve, kept)
+    return finish(model, request, out, curve, kept, trouble, {"unpacked": unpacked} if unpacked else {})
+
+
+def finish(
+    model: Any, request: Request, out: Path, curve: Curve, kept: Journal, trouble: str, more: dict[str, Any]
+) -> Done:
+    """Write what came of a run, and return it.
+
+    :param trouble: why it diverged, where it did
+    :param more: figures beside those of every run
+    """
     seconds = kept.seconds()
     model.eval()
     write_lines(out / "curve.jsonl.gz", curve.rows)
-    figures = _figures(model, curve, seconds) | ({"unpacked": unpacked} if unpacked else {}) | kept.figures()
+    figures = _figures(model, curve, seconds) | more | kept.figures()
     if trouble:
         return Done("diverged", f"Training diverged: {trouble}.", figures, ["curve.jsonl.gz"])
     return Done(figures=figures, files=["curve.jsonl.gz", *save(model, request, out, figures)])
@@ -94,11 +105,10 @@ def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve
     stepper = Stepper(base, model, settings, steps)
     done = kept.begin(stepper, curve, steps)
     stepper.parts, stepper.count = kept.parts, done
-    batches = islice(step_batches(tokens, settings, request.settings["seed"]), done, steps)
-    for number, (epoch, group) in enumerate(batches, done + 1):
-        rate = stepper.schedule.get_last_lr()[0]
+    for epoch, group in islice(step_batches(tokens, settings, request.settings["seed"]), done, steps):
+        rate = stepper.descent.rate
         loss, norm = stepper.step(tokens, group, curve)
-        curve.rows.append({"step": number, "epoch": epoch, "loss": loss, "learning_rate": rate, "grad_norm": norm})
+        curve.add(epoch, loss, rate, norm)
         trouble = curve.diverged(stepper.vocabulary, settings, request.settings["model"]["dtype"])
         if trouble:
             return trouble
@@ -107,50 +117,46 @@ def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve
 
 
 class Stepper:
-    """One optimizer step after another: optimizer, schedule and loss scaler of one run."""
+    """One optimizer step after another of one run."""
 
     def __init__(self, base: Base, model: Any, settings: dict[str, Any], steps: int) -> None:
         self.base, self.model, self.settings = base, model, settings
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(model, settings)
-        self.schedule = make_schedule(self.optimizer, settings, steps)
-        self.scaler = torch.amp.GradScaler(base.device.type, enabled=settings["fp16"])
+        self.descent = Descent(model, settings, steps, base.device)
         self.vocabulary = guesses(model)
         self.parts = 1
         self.count = 0
 
+    def state(self) -> RunState:
+        """Return where the run is."""
+        return state_of(self.model, self.descent)
+
+    def put_back(self, state: RunState) -> None:
+        """Go on from there.
+
+        :raises Damaged: when that is another run's state
+        """
+        put_back(state, self.model, self.descent)
+
     def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:
         """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
-        padding = self.base.tokenizer.pad_token_id or 0
-        cut = [part for indexes in group for part in self._cut(indexes)]
-        batches = [collate(tokens, indexes, padding, self.base.device) for indexes in cut]
-        supervised = sum(batch.targets for batch in batches)
+        cut = smaller(group, self.settings["per_device_train_batch_size"], self.parts)
+        padding, device = self.base.tokenizer.pad_token_id or 0, self.base.device
+        batches = [collate(tokens, indexes, padding, device) for indexes in cut]
+        supervised = curve.seen(batches)
         loss = 0.0
         for batch in batches:
-            with autocast(self.base.device, self.settings):
+            with autocast(device, self.settings):
                 part = summed_loss(self.model, batch) / max(supervised, 1)
-            self.scaler.scale(part).backward()
+            self.descent.scaler.scale(part).backward()
             loss += float(part.detach())
-            curve.tokens += batch.tokens
-        curve.supervised += supervised
         extra = penalty(self.model)
         if extra is not None:
-            self.scaler.scale(extra).backward()
-        self.scaler.unscale_(self.optimizer)
-        limit = self.settings["max_grad_norm"] or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+            self.descent.scaler.scale(extra).backward()
+        norm = float(self.descent.step())
         self.count += 1
         after_step(self.model, self.count)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.schedule.step()
+        self.descent.optimizer.zero_grad(set_to_none=True)
         return loss, norm
-
-    def _cut(self, indexes: list[int]) -> list[list[int]]:
-        """Return a micro-batch as so many parts as memory asks for; the loss of the step is the same."""
-        size = math.ceil(self.settings["per_device_train_batch_size"] / self.parts)
-        return [indexes[at : at + size] for at in range(0, len(indexes), size)]
 
 
 def total_steps(examples: int, settings: dict[str, Any]) -> int:
@@ -171,51 +177,6 @@ def step_batches(tokens: Tokens | Blocks, settings: dict[str, Any], seed: int) -
         for _, group in groupby(enumerate(order), key=lambda pair: pair[0] // accumulate):
             yield epoch, [indexes for _, indexes in group]
         epoch += 1
-
-
-def make_optimizer(model: Any, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """Return AdamW over what is trainable; biases, norms and IA³'s factors do not decay."""
-    if settings.get("loraplus_lr_ratio"):
-        return _loraplus(model, settings)
-    decaying: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            flat = name.endswith("bias") or parameter.ndim < 2 or ".ia3_l." in name
-            (others if flat else decaying).append(parameter)
-    groups = [{"params": decaying, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings["learning_rate"],
-        betas=(settings["adam_beta1"], settings["adam_beta2"]),
-        eps=settings["adam_epsilon"],
-        fused=True,
-    )
-
-
-def _loraplus(model: Any, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """Return AdamW with the groups of LoRA+ (arXiv 2402.12354), as PEFT makes them: B learns at a rate of its own."""
-    from peft.optimizers import create_loraplus_optimizer
-
-    return create_loraplus_optimizer(
-        model,
-        torch.optim.AdamW,
-        lr=settings["learning_rate"],
-        loraplus_lr_ratio=settings["loraplus_lr_ratio"],
-        loraplus_weight_decay=settings["weight_decay"],
-        betas=(settings["adam_beta1"], settings["adam_beta2"]),
-        eps=settings["adam_epsilon"],
-        fused=True,
-    )
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, settings: dict[str, Any], steps: int) -> Any:
-    """Return transformers' schedule of that name; a fractional warm-up is a share of all steps."""
-    from transformers import get_scheduler
-
-    warmup = settings["warmup_steps"]
-    count = math.ceil(warmup * steps) if warmup < 1 else int(warmup)
-    return get_scheduler(settings["lr_scheduler_type"], optimizer, num_warmup_steps=count, num_training_steps=steps)
 
 
 def save(model: Any, request: Request, out: Path, figures: dict[str, Any]) -> list[str]:

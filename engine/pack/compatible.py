@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from lorafile.engine.request import base_identity
-from lorafile.specs.lora_settings import REWRITING
+from lorafile.specs.lora_settings import FIXED_B, REWRITING
 
 # What a layer of a stack can compute: x W + s (x A) B, for matrices of any rank, at any modules.
 _PLAIN = ("r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora", "init_lora_weights", "fan_in_fan_out")
@@ -25,7 +25,9 @@ def training_class(settings: dict[str, Any], train: str) -> str:
     known = {*_PLAIN, *_PLACED} | ({"bias"} if adapter.get("bias") == "none" else set())
     if adapter["method"] != "lora" or set(adapter) - known or not _stackable(settings):
         return ""
-    if str(adapter.get("init_lora_weights")).startswith(REWRITING) or training["fp16"]:
+    # What moves a part of the base into the adapter is stored as another LoRA than it was; a fixed B has no moments;
+    # and a loss scale that overflows in one slice would skip a step of all.
+    if str(adapter.get("init_lora_weights")).startswith((*REWRITING, FIXED_B)) or training["fp16"]:
         return ""
     shape = {name: training[name] for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "bf16")}
     shape["gradient_checkpointing"] = training["gradient_checkpointing"]
@@ -37,4 +39,4 @@ def _stackable(settings: dict[str, Any]) -> bool:
     if settings["model"].get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
         return False  # a classification head belongs to each run
     quantization = settings["quantization"] or {}
-    return not quantization.get("llm_int8_threshold")
+    return not (quantization.get("load_in_8bit") and quantization.get("llm_int8_threshold"))

@@ -144,6 +144,10 @@ class Stack:
             [flat.row(number) for flat in self.flats if flat.side == 1],
         )
 
+    def paths(self, number: int) -> list[str]:
+        """Return the modules that one adapter adapts, in the model's order."""
+        return list(self._ranks[number])
+
     def zero_grad(self) -> None:
         """Forget the gradients; they stay where they are."""
         for flat in self.flats:
