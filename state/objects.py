@@ -73,11 +73,12 @@ class Objects:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 Path(name).unlink()
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
         return digest, size
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make sure that a rename is on the disk."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

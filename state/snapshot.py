@@ -13,6 +13,7 @@ from lorafile.errors import StateError
 from lorafile.state.tables import SCHEMA_VERSION, SECOND, VIEWS
 from lorafile.state.tables import statements as created
 
+BACKUP = "state.db.backup"  # a copy of the index, from the last clean close
 _TRIES = 20
 
 
@@ -49,6 +50,7 @@ def _signature(database: Path) -> tuple[Any, ...]:
 
 def _read(database: Path, statements: tuple[str, ...], values: tuple[Any, ...], immutable: bool) -> list[list[Any]]:
     if not database.exists():
+        _check_new(database)
         return [[] for _ in statements]
     mode = "mode=ro&immutable=1" if immutable else "mode=ro"
     address = f"file:{quote(str(database))}?{mode}"
@@ -62,11 +64,18 @@ def _read(database: Path, statements: tuple[str, ...], values: tuple[Any, ...], 
             )
         if version == 0:  # its writer was stopped before it had made the tables
             connection.execute("SELECT count(*) FROM sqlite_master")
+            _check_new(database)
             return [[] for _ in statements]
         if version < SCHEMA_VERSION:
             for statement in created(SECOND + VIEWS, temporary=True):  # beside the tables, which stay as they are
                 connection.execute(statement)
         return [connection.execute(statement, values).fetchall() for statement in statements]
+
+
+def _check_new(database: Path) -> None:
+    """Tell an index that is not made yet from one that was lost: nothing is stored before its tables are there."""
+    if database.with_name(BACKUP).exists() or any(database.with_name("objects").glob("*")):
+        raise sqlite3.DatabaseError("its tables are gone, and the objects are there")
 
 
 @contextlib.contextmanager

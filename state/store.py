@@ -171,6 +171,10 @@ class State:
         """Return the rows of one statement on the tables and views of docs/state.md."""
         return self._query(statement, values=values)[0]
 
+    def snapshot(self, *statements: str) -> list[list[Any]]:
+        """Return the rows of each statement, all as they were at one moment."""
+        return self._query(*statements)
+
     def _query(self, *statements: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
         """Return the rows of each statement, all from one snapshot of the index."""
         with explained(self.directory):
@@ -217,10 +221,15 @@ class WritableState(State):
             self.db.table("declarations").insert_all(rows)
 
     def close(self) -> None:
-        """Close the index with its log folded in, so that it opens on read-only media."""
+        """Close the index with its log folded in, so that it opens on read-only media, and keep a copy of it."""
         with contextlib.suppress(sqlite3.OperationalError):  # a reader is still looking; the next close folds it in
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        changed = self.db.conn.total_changes
         self.db.close()
+        if changed:
+            from lorafile.state.salvage import back_up
+
+            back_up(self.directory)
 
     def _query(self, *statements: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
         return [self.db.execute(statement, values).fetchall() for statement in statements]

@@ -1,0 +1,138 @@
+"""`lora state verify`: every object against its digest, every row of the index against what it should be."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lorafile.engine.running import CHECKPOINT, Damaged, read_manifest
+from lorafile.errors import StateError
+from lorafile.state import State, sha256
+from lorafile.state.surroundings import leftovers, lying, running
+from lorafile.state_rows import Rows, damaged_rows, read_rows
+
+_THREADS = max(4, os.cpu_count() or 1)  # hashing leaves the interpreter free, and disks answer several at once
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is not as it was stored.
+
+    :ivar where: `index`, or the file; `attempts`: those whose results it takes away
+    """
+
+    where: str
+    told: str
+    attempts: tuple[int, ...] = ()
+    digest: str = ""
+
+
+@dataclass
+class Verified:
+    """What came of a look at everything.
+
+    :ivar index: what is wrong with the index as a file, or with its rows; `objects`: damaged and missing ones
+    :ivar notes: what is no damage, and goes with gc or with the next apply
+    """
+
+    checked: int = 0
+    bytes: int = 0
+    rows: int = 0
+    collected: int = 0
+    index: list[Damage] = field(default_factory=list)
+    objects: list[Damage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is damaged."""
+        return not self.index and not self.objects
+
+
+def verify(directory: Path, tell: Callable[[int, int], None] | None = None) -> Verified:
+    """Look at every object and every row; writes nothing.
+
+    :param tell: called with the bytes that are checked, and those that there are
+    :raises StateError: when there is no state, or a newer version made it
+    """
+    if not (directory / "state.db").exists() and not (directory / "objects").is_dir():
+        raise StateError(f"There is no state in {directory}. Name another with --state.")
+    state, found = State(directory), Verified()
+    rows = _index(state, found)
+    _objects(state, rows, found, tell)
+    _notes(state, found)
+    return found
+
+
+def _index(state: State, found: Verified) -> Rows | None:
+    """Check the index; return its rows, or None where they cannot be read."""
+    try:
+        wrong = [row[0] for row in state.rows("PRAGMA integrity_check(10)")]
+        rows = read_rows(state)
+    except StateError as error:
+        if not isinstance(error.__cause__, sqlite3.DatabaseError):
+            raise
+        found.index.append(Damage("index", f"state.db cannot be read: {error.__cause__}"))
+        return None
+    found.rows = rows.count
+    found.index += [Damage("index", f"SQLite says: {told}") for told in wrong if told != "ok"]
+    found.index += [Damage("index", told) for told in damaged_rows(rows)]
+    return rows
+
+
+def _objects(state: State, rows: Rows | None, found: Verified, tell: Callable[[int, int], None] | None) -> None:
+    """Check every object's bytes, and that every object that counts is here."""
+    here = lying(state.objects)
+    owners: dict[str, list[tuple[int, str]]] = {}
+    for (attempt, name), (digest, _) in rows.outputs.items() if rows else ():
+        if attempt in rows.attempts and attempt not in rows.removals:  # type: ignore[union-attr]
+            owners.setdefault(digest, []).append((attempt, f"{name} of {rows.attempts[attempt].address}"))  # type: ignore[union-attr]
+    whole, done = sum(here.objects.values()), 0
+    for digest, sound in _hashed(state, sorted(here.objects)):
+        done += here.objects[digest]
+        if tell:
+            tell(done, whole)
+        if not sound:
+            found.objects.append(_damage(state, digest, owners, "is not what was stored"))
+    taken = rows.collected if rows else set()
+    for digest in sorted(owners.keys() - here.objects.keys()):
+        if digest in taken:
+            found.collected += 1
+        else:
+            found.objects.append(_damage(state, digest, owners, "is missing"))
+    found.checked, found.bytes = len(here.objects), whole
+    unnamed = len(here.objects.keys() - {digest for digest, _ in rows.outputs.values()}) if rows else 0
+    found.notes += [f"{unnamed} objects are named by nothing"] if unnamed else []
+    found.notes += [f"{path} was never finished" for path in here.temporary]
+    found.notes += [f"{path} is no object, and not from here" for path in here.strange]
+
+
+def _damage(state: State, digest: str, owners: dict[str, list[tuple[int, str]]], told: str) -> Damage:
+    mine = owners.get(digest, [])
+    of = ", ".join(name for _, name in mine[:3]) or "an object that no result needs"
+    more = f" and {len(mine) - 3} more" if len(mine) > 3 else ""
+    attempts = tuple(attempt for attempt, _ in mine)
+    return Damage(str(state.objects.path(digest)), f"{of}{more} {told}", attempts, digest)
+
+
+def _hashed(state: State, digests: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    def sound(digest: str) -> tuple[str, bool]:
+        try:
+            return digest, sha256(state.objects.path(digest)) == digest
+        except OSError:  # the disk cannot give the bytes back
+            return digest, False
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(sound, digests)
+
+
+def _notes(state: State, found: Verified) -> None:
+    found.notes += [f"{path} was left by a process that was killed" for path in leftovers(state.directory)]
+    for path in running(state.directory).values():
+        if (path / CHECKPOINT).exists():
+            try:
+                read_manifest(path)
+            except Damaged as damage:
+                found.notes.append(f"the checkpoint in {path} will not be used: {damage}")

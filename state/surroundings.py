@@ -1,0 +1,68 @@
+"""What else lies in a state's directory: files that a killed process left, and runs that are not finished."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorafile.state.objects import Objects
+
+_NAMES = ("score-*", "importing-*", "state.db.new-*", "exporting-*")  # what is made beside, and gone when it is done
+
+
+@dataclass(frozen=True)
+class Lying:
+    """The files of an object directory.
+
+    :ivar objects: digest -> bytes of what stands under its own name; `temporary`: what was never finished
+    :ivar strange: what nobody of ours puts there
+    """
+
+    objects: dict[str, int]
+    temporary: list[Path]
+    strange: list[Path]
+
+
+def lying(objects: Objects) -> Lying:
+    """Look at every file of an object directory."""
+    found, temporary, strange = dict[str, int](), list[Path](), list[Path]()
+    for file in objects.root.rglob("*") if objects.root.is_dir() else ():
+        if file.is_symlink() or not file.is_dir():
+            if file.name.startswith(".new-"):
+                temporary.append(file)
+            elif file == objects.path(file.name) and is_digest(file.name) and not file.is_symlink():
+                found[file.name] = file.stat().st_size
+            else:
+                strange.append(file)
+    return Lying(found, sorted(temporary), sorted(strange))
+
+
+def leftovers(directory: Path) -> list[Path]:
+    """Return what a killed process left beside the objects; nobody may hold the state's lock but the one who asks."""
+    found = [path for name in _NAMES for path in directory.glob(name)]
+    staging = directory / "staging"
+    return sorted([*found, *(path for path in staging.glob("*") if path.is_dir())])
+
+
+def running(directory: Path) -> dict[str, Path]:
+    """Return key -> the directory of a run that is not finished, or was not when its process was killed."""
+    return {path.name: path for path in (directory / "running").glob("*") if path.is_dir()}
+
+
+def is_digest(name: str) -> bool:
+    """Return whether a text is a sha256 in small hexadecimal digits, and so safe as a name."""
+    return len(name) == 64 and set(name) <= set("0123456789abcdef")
+
+
+def take_away(paths: list[Path]) -> None:
+    """Remove files and directories; what is gone already is no matter."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def size_of(paths: list[Path]) -> int:
+    """Return the bytes of files, and of all that is in directories."""
+    files = [file for path in paths for file in ([*path.rglob("*")] if path.is_dir() else [path])]
+    return sum(file.lstat().st_size for file in files if not file.is_dir())
