@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from lorafile.engine.batches import Batch
+from lorafile.engine.cross_entropy import cross_entropies
 from lorafile.engine.head import class_logits
 from lorafile.engine.loading import takes
 from lorafile.engine.methods import virtual_tokens
@@ -40,7 +41,7 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
     if batch.classes is not None:
         return functional.cross_entropy(class_logits(model, batch), batch.classes, reduction="sum")
     logits, targets, _ = supervised_logits(model, batch)
-    return functional.cross_entropy(logits, targets, reduction="sum")
+    return cross_entropies(logits, targets).sum()
 
 
 def likelihoods(model: Any, batch: Batch) -> list[dict[str, float]]:
