@@ -31,8 +31,13 @@ def what_matters(environment: dict[str, Any], cost: bool) -> dict[str, str | Non
 
 def flat(node: GraphNode | Node) -> dict[str, Any]:
     """Return a node's settings as `section.setting` -> value, its inputs among them."""
-    found: dict[str, Any] = {f"input.{role}": key for role, key in node.inputs.items()}
-    for section, value in node.settings.items():
+    return {f"input.{role}": key for role, key in node.inputs.items()} | flat_sections(node.settings)
+
+
+def flat_sections(sections: dict[str, Any]) -> dict[str, Any]:
+    """Return sections of settings as `section.setting` -> value."""
+    found: dict[str, Any] = {}
+    for section, value in sections.items():
         rows = value.items() if isinstance(value, dict) else [("", value)]
         found |= {f"{section}.{name}".rstrip("."): item for name, item in rows}
     return found

@@ -9,7 +9,7 @@ from lorafile.plan import Action, Change, Plan
 from lorafile.standing import edge_lines
 from lorafile.units import duration
 from lorafile.views_needs import MOST, needs, words
-from lorafile.views_plan import damage_lines, partial_line
+from lorafile.views_plan import KINDS, damage_lines, partial_line
 from lorafile.views_tuning import open_lines
 
 if TYPE_CHECKING:
@@ -25,14 +25,13 @@ SYMBOLS = {
     Action.BLOCKED: "x",
     Action.UNDECLARED: "-",
 }
-_COLOURS = {
+COLOURS = {
     Action.RUN: "green",
     Action.RETRY: "yellow",
     Action.DRIFT: "magenta",
     Action.BLOCKED: "red",
     Action.UNDECLARED: "dim",
 }
-_KINDS = ("prepare", "train", "predict", "score", "profile", "inspect", "truncate", "merge")
 
 
 def console(quiet: bool = False, stderr: bool = False) -> Console:
@@ -150,12 +149,12 @@ def _show_work(plan: Plan, out: Console, full: bool) -> None:
         if number == MOST and len(by_name) > MOST + 1:
             out.print(f"  … and {len(by_name) - MOST} more configurations with work (--full shows every node)")
             break
-        counts = {kind: sum(change.kind == kind for change in changes) for kind in _KINDS}
+        counts = {kind: sum(change.kind == kind for change in changes) for kind in KINDS}
         work = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         tried = len({change.configuration for change in changes if change.configuration in owners})
         work = f"{tried} candidate{'s' if tried > 1 else ''}: {work}" if tried else work
         lead = next((change for change in changes if change.kind == "train"), changes[0])
-        mark = f"[{_COLOURS[lead.action]}]{SYMBOLS[lead.action]}[/]"
+        mark = f"[{COLOURS[lead.action]}]{SYMBOLS[lead.action]}[/]"
         out.print(f"  {mark} {escape(name)}  ({work})  [dim]{escape(lead.reason)}[/]")
 
 
@@ -171,13 +170,13 @@ def _show_rest(plan: Plan, out: Console, full: bool) -> None:
 
 
 def _line(change: Change) -> str:
-    mark = f"[{_COLOURS.get(change.action, 'default')}]{SYMBOLS[change.action]}[/]"
+    mark = f"[{COLOURS.get(change.action, 'default')}]{SYMBOLS[change.action]}[/]"
     return f"  {mark} {escape(change.address)}  [dim]{change.action.value}: {escape(change.reason)}[/]"
 
 
 def show_applied(applied: "Applied", out: Console) -> None:
     """Say what an apply has done, and what went wrong."""
-    counts = {kind: sum(a.kind == kind and a.finished for a in applied.attempts) for kind in _KINDS}
+    counts = {kind: sum(a.kind == kind and a.finished for a in applied.attempts) for kind in KINDS}
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
     out.print(f"[bold]Done:[/] {told} in {duration(applied.seconds)}.")
     for outcome, colour in (("diverged", "yellow"), ("out-of-memory", "yellow"), ("failed", "red")):

@@ -1,0 +1,41 @@
+"""The two sides of `lora diff`: specs, saved plans, or a spec now and as git has it at a revision."""
+
+from pathlib import Path
+
+from lorafile.diff import Diff, Side, diff
+from lorafile.errors import Problem, SpecError
+from lorafile.revision import at_revision
+from lorafile.saved import is_plan, read
+from lorafile.state import State
+from lorafile.study import Study
+from lorafile.tuned_plan import staged_plan
+
+
+def between(one: Path, other: Path, state: Path | None = None) -> Diff:
+    """Return what differs between two files, each a spec or a saved plan."""
+    return diff(_side(one, state), _side(other, state))
+
+
+def since(revision: str, file: Path, state: Path | None = None) -> Diff:
+    """Return what differs between a spec as it was at a revision and as it is; where it was not there, all is new.
+
+    :raises SpecError: when it was wrong then, or is now
+    """
+    study = Study.load(file, state)
+    plan = study.plan()
+    then = f"{file} at {revision}"
+    try:
+        with at_revision(file, revision, plan.graph.lock) as found:
+            old = Side(f"no {then}", plan.study)
+            if found is not None:
+                old = Side.of_plan(then, staged_plan(*found, State.read(study.state)))
+    except SpecError as error:
+        rows = [Problem(then, one.line, one.column, one.setting, one.message) for one in error.problems]
+        raise SpecError(rows) from error
+    return diff(old, Side.of_plan(str(file), plan))
+
+
+def _side(file: Path, state: Path | None) -> Side:
+    if is_plan(file):
+        return Side.of_file(str(file), read(file))
+    return Side.of_plan(str(file), Study.load(file, state).plan())

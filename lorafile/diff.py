@@ -1,0 +1,211 @@
+"""What a change of a spec adds, removes and renames, and what it would cost: two plans, put side by side."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorafile.differences import describe, flat_sections
+from lorafile.moved import moved
+from lorafile.plan import WORK, Plan
+from lorafile.plan_format import PlanDocument
+
+_DONE = ("reuse", "drift")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One node of a side; `seconds` where it would run and that is known."""
+
+    key: str
+    kind: str
+    configuration: str
+    action: str
+    seconds: float | None = None
+
+
+@dataclass
+class Side:
+    """One of the two that are compared: a plan, or a plan file.
+
+    :ivar settings: configuration -> its resolved settings, where a spec is at hand; `tables`: the spec's own
+    """
+
+    name: str
+    study: str
+    rows: dict[str, Row] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+    plan: Plan | None = None
+
+    @classmethod
+    def of_plan(cls, name: str, plan: Plan) -> "Side":
+        """Return the side of a plan that was made here."""
+        spec, nodes = plan.graph.spec, plan.graph.nodes
+        actions = {change.key: change for change in plan.changes}
+        rows = {}
+        for key, node in nodes.items():
+            change = actions.get(key)
+            seconds = (change.forecast or {}).get("seconds") if change else None
+            owner = spec.owners.get(node.configuration, node.configuration) if node.kind != "prepare" else ""
+            rows[key] = Row(key, node.kind, owner, change.action.value if change else "", seconds)
+        settings = {c.name: flat_sections(plan.graph.sections[c.name]) for c in spec.configurations}
+        return cls(name, plan.study, rows, settings, spec.tables.model_dump(), plan)
+
+    @classmethod
+    def of_file(cls, name: str, saved: PlanDocument) -> "Side":
+        """Return the side of a saved plan."""
+        rows = {
+            c.key: Row(
+                c.key,
+                c.kind,
+                c.configuration if c.kind != "prepare" else "",
+                c.action,
+                c.forecast.seconds if c.forecast else None,
+            )
+            for c in saved.changes
+            if c.action != "undeclared"
+        }
+        return cls(name, saved.study, rows)
+
+    def of(self, configuration: str) -> list[Row]:
+        """Return the nodes of a configuration."""
+        return [row for row in self.rows.values() if row.configuration == configuration]
+
+    @property
+    def configurations(self) -> dict[str, frozenset[str]]:
+        """Configuration -> the keys that tell whether it is the same: of its training, or of its predictions."""
+        found: dict[str, dict[str, set[str]]] = {}
+        for row in self.rows.values():
+            if row.configuration:
+                found.setdefault(row.configuration, {}).setdefault(row.kind, set()).add(row.key)
+        return {name: frozenset(kinds.get("train") or kinds.get("predict") or ()) for name, kinds in found.items()}
+
+
+@dataclass(frozen=True)
+class Item:
+    """A configuration, or the same change of several: its nodes by kind, how many would run, and for how long."""
+
+    names: tuple[str, ...]
+    kinds: dict[str, int]
+    work: int = 0
+    seconds: float = 0.0
+    finished: int = 0
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What the second side has that the first has not, and the other way round.
+
+    :ivar retrained: configurations of both whose training has other settings now
+    :ivar more, fewer: nodes that configurations of both (or the data) gain and lose; `cost`: of all that is new
+    :ivar before: what would have run already without the change
+    :ivar moved: models and data that are others; `beside`: tables of the spec whose change runs nothing
+    """
+
+    old: str
+    new: str
+    added: tuple[Item, ...]
+    removed: tuple[Item, ...]
+    renamed: tuple[tuple[str, str], ...]
+    retrained: tuple[Item, ...]
+    more: tuple[Item, ...]
+    fewer: tuple[Item, ...]
+    cost: Item
+    before: Item
+    moved: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+
+def diff(old: Side, new: Side) -> Diff:
+    """Return what differs between two sides, by the keys of their nodes."""
+    before, after = old.configurations, new.configurations
+    owners = {key: name for name, keys in before.items() for key in keys}
+    known = set(old.rows)
+    fresh = [row for key, row in new.rows.items() if key not in known]
+    gone = [row for key, row in old.rows.items() if key not in new.rows]
+    came_from = {name: _came_from(keys, owners) for name, keys in after.items() if name not in before}
+    renamed = {name: was for name, was in came_from.items() if was and was not in after}
+    added = [name for name in after if name not in before and name not in renamed]
+    retrained = [name for name in after if name in before and not after[name] & before[name] and _is_trained(new, name)]
+    apart = {*added, *retrained}
+    return Diff(
+        old=old.name,
+        new=new.name,
+        added=tuple(_item((name,), new.of(name)) for name in added),
+        removed=tuple(
+            _item((name,), old.of(name)) for name in before if name not in after and name not in renamed.values()
+        ),
+        renamed=tuple((was, name) for name, was in renamed.items()),
+        retrained=_alike(
+            (name, [row for row in fresh if row.configuration == name], _why(old, new, name)) for name in retrained
+        ),
+        more=_alike(
+            (name, [row for row in fresh if row.configuration == name], ())
+            for name in ["", *after]
+            if name not in apart
+        ),
+        fewer=_alike(
+            (name, [row for row in gone if row.configuration == name], ())
+            for name in ["", *before]
+            if (name in after or name in renamed.values() or not name) and name not in retrained
+        ),
+        cost=_item((), fresh),
+        before=_item((), [row for key, row in new.rows.items() if key in known]),
+        moved=_moved(old, new),
+        beside=_beside(old, new),
+    )
+
+
+def _came_from(keys: Iterable[str], owners: dict[str, str]) -> str:
+    return next((owners[key] for key in keys if key in owners), "")
+
+
+def _is_trained(side: Side, name: str) -> bool:
+    return any(row.kind == "train" for row in side.of(name))
+
+
+def _item(names: tuple[str, ...], rows: list[Row], why: tuple[str, ...] = ()) -> Item:
+    work = [row for row in rows if row.action in WORK]
+    return Item(
+        names,
+        dict(Counter(row.kind for row in rows)),
+        len(work),
+        sum(row.seconds or 0.0 for row in work),
+        sum(row.action in _DONE for row in rows),
+        why,
+    )
+
+
+def _alike(found: Iterable[tuple[str, list[Row], tuple[str, ...]]]) -> tuple[Item, ...]:
+    """Return one item for all configurations that change in the same way."""
+    groups: dict[tuple[Any, ...], list[tuple[str, list[Row]]]] = {}
+    for name, rows, why in found:
+        if rows:
+            kinds = tuple(sorted(Counter(row.kind for row in rows).items()))
+            groups.setdefault((kinds, why, bool(name)), []).append((name, rows))
+    return tuple(
+        _item(tuple(name for name, _ in members), [row for _, rows in members for row in rows], why)
+        for (_, why, _), members in groups.items()
+    )
+
+
+def _why(old: Side, new: Side, name: str) -> tuple[str, ...]:
+    """Return which settings of a configuration differ."""
+    one, other = old.settings.get(name, {}), new.settings.get(name, {})
+    method = str(other.get("adapter.method", "lora"))
+    differing = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+    return tuple(describe(key, one.get(key), other.get(key), method) for key in differing) or (
+        "other training examples",
+    )
+
+
+def _moved(old: Side, new: Side) -> tuple[str, ...]:
+    return tuple(moved(old.plan.graph.lock, new.plan.graph.lock)) if old.plan and new.plan else ()
+
+
+def _beside(old: Side, new: Side) -> tuple[str, ...]:
+    """Return the tables of the spec that differ, and of which nothing is computed on a device."""
+    names = ("study", "analysis", "claim", "verdict", "reference", "report", "stage")
+    return tuple(name for name in names if old.tables and new.tables and old.tables[name] != new.tables[name])

@@ -1,0 +1,100 @@
+"""What `lora diff` shows: the review of an experiment on one page, as text, JSON and Markdown."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.markup import escape
+
+from lorafile.diff import Diff, Item
+from lorafile.plan import Action
+from lorafile.units import duration
+from lorafile.views import COLOURS, FORMAT_VERSION, SYMBOLS
+from lorafile.views_plan import counted, listed, marked
+
+_ADDED, _RENAMED, _ANEW, _MORE = SYMBOLS[Action.RUN], ">", SYMBOLS[Action.RETRY], SYMBOLS[Action.RUN]
+_REMOVED = SYMBOLS[Action.UNDECLARED]
+_COLOUR = {_ADDED: COLOURS[Action.RUN], _ANEW: COLOURS[Action.RETRY], _REMOVED: "red", _RENAMED: "cyan"}
+
+
+def show_diff(found: Diff, out: Console) -> None:
+    """Show what differs and what it would cost."""
+    out.print(f"[bold]{escape(found.old)}[/] → [bold]{escape(found.new)}[/]")
+    for mark, name, words in lines(found):
+        out.print(f"  [{_COLOUR[mark]}]{mark}[/] {escape(name)}  [dim]{escape(words)}[/]")
+    for sentence in conclusion(found):
+        out.print(escape(sentence))
+
+
+def diff_json(found: Diff) -> str:
+    """Return what differs as documented JSON."""
+    content = {"format_version": FORMAT_VERSION, "summary": " ".join(conclusion(found)), **asdict(found)}
+    return json.dumps(content, indent=2, allow_nan=False)
+
+
+def diff_markdown(found: Diff) -> str:
+    """Return what differs as a comment for a pull request."""
+    first, *rest = conclusion(found)
+    text = [f"### {marked(found.new)}", "", f"**{marked(first)}** {' '.join(marked(one) for one in rest)}", ""]
+    rows = list(lines(found))
+    if rows:
+        text += ["| | | |", "|---|---|---|"]
+        text += [f"| `{mark}` | {marked(name)} | {marked(words)} |" for mark, name, words in rows]
+    return "\n".join([*text, "", f"Compared with {marked(found.old)}."]) + "\n"
+
+
+def lines(found: Diff) -> Iterator[tuple[str, str, str]]:
+    """Yield (mark, name, what of it) for everything that differs."""
+    for item in found.added:
+        yield _ADDED, listed(item.names), _of(item)
+    for was, name in found.renamed:
+        yield _RENAMED, name, f"was {was}; its results stay"
+    for item in found.retrained:
+        yield _ANEW, listed(item.names), f"trained anew, {listed(item.why)}: {_of(item)}"
+    for item in found.more:
+        yield _MORE, listed(item.names) if item.names[0] else "data", f"{'each ' * (len(item.names) > 1)}{_of(item)}"
+    for item in found.fewer:
+        yield _REMOVED, listed(item.names) if item.names[0] else "data", f"no longer {counted(item.kinds)}"
+    for item in found.removed:
+        done = f"; {item.finished} finished, kept in state" if item.finished else ""
+        yield _REMOVED, listed(item.names), f"no longer declared: {counted(item.kinds)}{done}"
+
+
+def conclusion(found: Diff) -> list[str]:
+    """Return what changes in one sentence, whether anything is trained again, and the price."""
+    numbers = {
+        "added": len(found.added),
+        "renamed": len(found.renamed),
+        "removed": len(found.removed),
+        "trained anew": sum(len(item.names) for item in found.retrained),
+    }
+    told = [f"{number} {word}" for word, number in numbers.items() if number]
+    if told:
+        number, word = told[0].split(" ", 1)
+        told[0] = f"{number} configuration{'' if number == '1' else 's'} {word}"
+    sentences = [f"{', '.join(told) or 'No configuration changes'}."]
+    if not found.retrained:
+        sentences.append("Nothing is trained again.")
+    sentences += found.moved
+    if found.cost.work:
+        sentences.append(f"It would run {_nodes(found.cost)}.")
+    else:
+        sentences.append("It would run nothing.")
+    if found.before.work:
+        sentences.append(f"Without it there would be {_nodes(found.before)} to run already.")
+    if found.beside:
+        sentences.append(f"Changed without a run: {', '.join(f'[{name}]' for name in found.beside)}.")
+    return sentences
+
+
+def _nodes(item: Item) -> str:
+    return f"{item.work} node{'' if item.work == 1 else 's'}, {duration(item.seconds)} of work"
+
+
+def _of(item: Item) -> str:
+    """Return `3 train, 6 predict: 12 min`; of several configurations what each of them has."""
+    each = {kind: count // len(item.names) for kind, count in item.kinds.items()}
+    price = f", {duration(item.seconds)}{' together' * (len(item.names) > 1)}" if item.work else ""
+    done = f"; {item.finished} finished already" if item.finished else ""
+    return f"{counted(each)}{price}{done}"
