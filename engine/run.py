@@ -11,6 +11,7 @@ from lorafile.engine.inspect import inspect
 from lorafile.engine.memory import is_out_of_memory
 from lorafile.engine.merge import merge
 from lorafile.engine.pack.compatible import Alone
+from lorafile.engine.pack.train import train_together
 from lorafile.engine.predict import predict
 from lorafile.engine.prepare import prepare
 from lorafile.engine.profile import profile
@@ -28,7 +29,9 @@ _WORK = {
     "merge": merge,
 }
 # Kinds of which several go together, where their requests say so: the same base, each with its own adapter.
-_TOGETHER: dict[str, Callable[[list[Request], list[Path], Bases, list[Report]], list[Done]]] = {}
+_TOGETHER: dict[str, Callable[[list[Request], list[Path], Bases, list[Report]], list[Done]]] = {
+    "train": train_together,
+}
 
 
 class Apart(Exception):
@@ -79,20 +82,23 @@ def run_together(requests: list[Request], outs: list[Path], bases: Bases, report
             out.mkdir(parents=True, exist_ok=True)
         return _TOGETHER[requests[0].kind](requests, outs, bases, reports)
     except Stopped:
-        return [Done("interrupted", "Stopped on request.") for _ in requests]
+        return [STOPPED for _ in requests]
     except Exception as error:  # it may be one member's fault: alone, each has an outcome of its own
         bases.drop()
-        count = len(requests)
-        if is_out_of_memory(error):
-            size = count // 2
-            raise Apart(
-                size, f"{count} adapters at a time did not fit into memory; goes on with {size}.", True
-            ) from error
-        why = _first_line(error).rstrip(".")
-        if not isinstance(error, Alone):
-            traceback.print_exc()
-            why = f"{type(error).__name__}: {why}"
-        raise Apart(1, f"{count} adapters are done one by one: {hide_tokens(why)}.", False) from error
+        apart = _apart(error, len(requests))
+    raise apart  # here, where nothing holds on to what filled the memory
+
+
+def _apart(error: Exception, count: int) -> Apart:
+    """Return how to go on where nodes could not be done together."""
+    if is_out_of_memory(error):
+        size = count // 2
+        return Apart(size, f"{count} adapters at a time did not fit into memory; goes on with {size}.", True)
+    why = _first_line(error).rstrip(".")
+    if not isinstance(error, Alone):
+        traceback.print_exc()
+        why = f"{type(error).__name__}: {why}"
+    return Apart(1, f"{count} adapters are done one by one: {hide_tokens(why)}.", False)
 
 
 def goes_together(request: Request) -> bool:

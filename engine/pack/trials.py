@@ -16,6 +16,7 @@ from lorafile.engine.batches import by_length, collate, filled, prompts
 from lorafile.engine.blocks import units
 from lorafile.engine.clock import timed
 from lorafile.engine.curve import Curve
+from lorafile.engine.descent import make_optimizer
 from lorafile.engine.generation import answer
 from lorafile.engine.head import load_tokens
 from lorafile.engine.loss import summed_loss
@@ -23,7 +24,7 @@ from lorafile.engine.memory import reset_peak
 from lorafile.engine.pack.stack import Factors, Stack, factors_of
 from lorafile.engine.predictions import load_split
 from lorafile.engine.request import Report, Request
-from lorafile.engine.train import Stepper, make_optimizer, step_batches, total_steps
+from lorafile.engine.train import Stepper, step_batches, total_steps
 
 TIMED = 2  # steps of each width, after one that warms up
 _LONG = 0.25  # seconds of one step on a CPU: its cores are busy then, and a pack brings nothing
