@@ -63,8 +63,9 @@ def environment(threads: int | None = None) -> dict[str, Any]:
     }
 
 
+@cache
 def installed(name: str) -> str | None:
-    """Return the version of an installed library, without importing it."""
+    """Return the version of an installed library, without importing it; a process asks the disk once."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -1,11 +1,11 @@
 """The graph of a study: nodes, each under its key, after what they read."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import rfc8785
-
+from lorafile.canonical import of_texts
 from lorafile.lockfile import Lock
 from lorafile.metrics.own import OwnMetric
 from lorafile.sections import section_digest
@@ -27,7 +27,10 @@ VERSIONS = {
 }
 
 
-@dataclass(frozen=True)
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
 class GraphNode:
     """One unit of work of a study.
 
@@ -71,18 +74,26 @@ class Graph:
     texts: dict[str, dict[str, str]] = field(default_factory=dict)  # as `splits`, of `reference` and `prompts`
     before: dict[str, dict[str, str]] = field(default_factory=dict)  # configuration -> `beside` of its untuned base
     accepted: "dict[str, Acceptance]" = field(default_factory=dict)  # key -> the one whose result is used in its place
+    prepared: set[str] = field(default_factory=set, repr=False)  # addresses of the `prepare` nodes
+    shared: dict[str, Any] = field(default_factory=dict, repr=False)  # text -> section of a model
+    made: dict[Any, Any] = field(default_factory=dict, repr=False)  # what configurations share, made once: see `once`
+    known: dict[int, tuple[Any, str]] = field(default_factory=dict, repr=False)  # id of sections -> them, their text
+    digests: dict[int, tuple[Any, str]] = field(default_factory=dict, repr=False)  # id of a section -> it, its digest
 
     def add(self, kind: str, address: str, sections: dict[str, Any], inputs: dict[str, str], **about: Any) -> str:
         """Add a node, unless one of the same key is there already; return its key.
 
         Where state accepts another's result for it, it has that one's key, and so has what reads it.
         """
-        digests = {name: section_digest(value) for name, value in sections.items()}
-        key = key_of(kind, VERSIONS[kind], digests, inputs)
+        known = self.known.get(id(sections))
+        key = _key(kind, VERSIONS[kind], known[1] if known else self._text(sections), inputs)
         accepted = self.accepted.get(key)
         if accepted is not None and accepted.kind == kind:
             key, about = accepted.old, about | {"accepted": accepted}
-        self.nodes.setdefault(key, GraphNode(key, kind, address, sections, inputs, **about))
+        if key not in self.nodes:
+            if kind == "prepare":
+                self.prepared.add(address)
+            self.nodes[key] = GraphNode(key, kind, address, sections, inputs, **about)
         return key
 
     def accepted_lines(self) -> list[str]:
@@ -94,11 +105,39 @@ class Graph:
             if node.accepted is not None
         ]
 
+    def once(self, name: tuple[Any, ...], make: "Callable[[], Made]") -> "Made":
+        """Return what is the same for all who ask by this name; it is made for the first, and nobody changes it."""
+        if name not in self.made:
+            self.made[name] = make()
+        found: Made = self.made[name]
+        return found
+
+    def share(self, name: tuple[Any, ...], sections: dict[str, Any]) -> dict[str, Any]:
+        """Return sections that many nodes have; their text is made once."""
+        found = self.once(name, lambda: sections)
+        if found is sections:
+            self.known[id(found)] = (found, self._text(found))
+        return found
+
+    def _text(self, sections: dict[str, Any]) -> str:
+        """Return sections as they stand in a key; one that many nodes have is hashed once."""
+        digests = {}
+        for name, section in sections.items():
+            known = self.digests.get(id(section))
+            if known is None:  # kept with its digest, so that its id stays its own
+                known = self.digests[id(section)] = (section, section_digest(section))
+            digests[name] = known[1]
+        return of_texts(digests)
+
 
 def key_of(kind: str, version: int, digests: dict[str, str], inputs: dict[str, str]) -> str:
     """Return the key of a node: over its kind, its protocol version, the digests of its sections, its inputs' keys."""
-    content: dict[str, Any] = {"kind": kind, "version": version, "sections": digests, "inputs": inputs}
-    return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
+    return _key(kind, version, of_texts(digests), inputs)
+
+
+def _key(kind: str, version: int, sections: str, inputs: dict[str, str]) -> str:
+    told = f'{{"inputs":{of_texts(inputs)},"kind":"{kind}","sections":{sections},"version":{version}}}'
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

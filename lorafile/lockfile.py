@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ class ModelLock:
     settings: dict[str, Any]
     modules: dict[str, list[int]]
     tensors: dict[str, list[int]] = field(default_factory=dict)
+
+    @cached_property
+    def resolved(self) -> dict[tuple[str, str], list[str]]:
+        """Where targets of a spec were found in it: (setting, targets as written) -> names; filled by who asks."""
+        return {}
 
     @property
     def norms(self) -> list[str]:
@@ -133,8 +139,7 @@ def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, 
 
 def identity(table: ModelTable | DataTable) -> str:
     """Return the name of a model or data set in a lock."""
-    name = getattr(table, "name", None)
-    read = getattr(table, "sample_by", "auto")
+    name, read = (table.name, table.sample_by) if isinstance(table, DataTable) else (None, "auto")
     where = table.path + (f"/{name}" if name else "") + (f"@{table.revision}" if table.revision else "")
     return where + (f" by {read}" if read != "auto" else "")
 

@@ -18,7 +18,7 @@ def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str,
     if method == "ln_tuning":
         found["target_modules"] = _norms(settings["target_modules"], model)
     elif "target_modules" in settings:
-        found["target_modules"] = target_names(settings["target_modules"], model.modules, f"{method}.target_modules")
+        found["target_modules"] = _targets(f"{method}.target_modules", settings["target_modules"], model)
     if "feedforward_modules" in settings:
         found |= _feed_forward(settings, model.modules)
     if isinstance(settings.get("layers_to_transform"), str):
@@ -55,6 +55,13 @@ def _named(module: str, names: list[str] | str) -> bool:
     return any(module == name or module.endswith(f".{name}") for name in names)
 
 
+def _targets(setting: str, targets: str | list[str], model: ModelLock) -> list[str]:
+    asked = (setting, repr(targets))
+    if asked not in model.resolved:
+        model.resolved[asked] = target_names(targets, model.modules, setting)
+    return model.resolved[asked]
+
+
 def _feed_forward(settings: dict[str, Any], modules: Inventory) -> dict[str, Any]:
     """Return IA³'s two lists of names; PEFT wants each feed-forward name among the target names."""
     wanted = target_modules(settings["target_modules"], modules, "ia3.target_modules")
@@ -83,6 +90,8 @@ def _norms(targets: str | list[str], model: ModelLock) -> list[str]:
 
 def _check_patterns(method: str, settings: dict[str, Any], model: ModelLock) -> None:
     """Refuse a pattern that matches nothing: PEFT would read past it."""
+    if not settings.get("rank_pattern") and not settings.get("alpha_pattern"):
+        return
     adapted = adapted_modules(settings, model.modules)
     for setting in ("rank_pattern", "alpha_pattern"):
         for pattern in settings.get(setting) or {}:
@@ -94,10 +103,12 @@ def _check_patterns(method: str, settings: dict[str, Any], model: ModelLock) -> 
 
 def _check_saved(method: str, settings: dict[str, Any], model: ModelLock) -> None:
     """Refuse a module to save that the model does not have: PEFT would read past it."""
+    if not settings.get("modules_to_save"):
+        return
     names = {".".join(name.split(".")[:-1]) for name in model.tensors} | set(model.modules) | {"lm_head"}
     parents = {".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)}
     known = sorted({name.rsplit(".", 1)[-1] for name in parents if not name.rsplit(".", 1)[-1].isdigit()})
-    for name in settings.get("modules_to_save") or []:
+    for name in settings["modules_to_save"]:
         if not any(parent == name or parent.endswith(f".{name}") for parent in parents):
             close = get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f'; did you mean "{close[0]}"?' if close else f"; it has {', '.join(known)}."

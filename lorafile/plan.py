@@ -1,5 +1,6 @@
 """Graph and state to a plan: for every node what would be done with it, and why. Writes nothing."""
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -33,7 +34,7 @@ WORK = (Action.RUN, Action.RETRY)
 FALLBACK = "auto_find_batch_size"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Change:
     """One node in a plan."""
 
@@ -67,7 +68,8 @@ class Plan:
 
     def summary(self) -> dict[str, int]:
         """Return how many nodes each action has."""
-        return {action.value: sum(change.action is action for change in self.changes) for action in Action}
+        counts = Counter(change.action for change in self.changes)
+        return {action.value: counts[action] for action in Action}
 
     @property
     def work(self) -> list[Change]:
@@ -121,6 +123,7 @@ class _Maker:
         self.results: dict[str, Attempt] = {}
         self.unfinished: dict[str, Unfinished] = {}
         self._train = graph.spec.tables.train
+        self._drifts: dict[tuple[str, int], str] = {}  # kind, id of an environment -> what differs
         self._known: dict[str, list[tuple[Node, dict[str, Any], str]]] = {}
 
     def decide(self, node: GraphNode) -> None:
@@ -128,7 +131,7 @@ class _Maker:
         attempts = self.history.get(node.key, [])
         if node.kind == "profile":
             attempts = [attempt for attempt in attempts if attempt.device == self.device]
-        finished = next((attempt for attempt in reversed(attempts) if attempt.finished), None)
+        finished = next((attempt for attempt in attempts[::-1] if attempt.finished), None)
         blocked = self._blocked(node)
         if blocked:
             self.decided[node.key] = (Action.BLOCKED, blocked)
@@ -147,16 +150,15 @@ class _Maker:
     def _blocked(self, node: GraphNode) -> str:
         for key in node.inputs.values():
             action, reason = self.decided[key]
-            address = self.graph.nodes[key].address
             if action is Action.BLOCKED:
                 return reason
             if action in WORK:
                 continue
             result = self.results.get(key)
             if result is not None and result.outcome == "diverged":
-                return f"{address} diverged"
+                return f"{self.graph.nodes[key].address} diverged"
             if action is Action.REUSE and result is None:
-                return f"{address} ran out of memory"
+                return f"{self.graph.nodes[key].address} ran out of memory"
         return ""
 
     def _finished(self, node: GraphNode, attempt: Attempt) -> tuple[Action, str]:
@@ -164,11 +166,18 @@ class _Maker:
             read, now = attempt.reads.get(role), self.results.get(key)
             if read is not None and now is not None and read != now.outputs:
                 return Action.RETRY, f"{self.graph.nodes[key].address} was made again with other bytes"
-        moved = drift(node.kind, attempt.environment, self.today)
+        moved = self._drift(node.kind, attempt.environment)
         if moved:
             return Action.DRIFT, f"done elsewhere: {moved}"
         told = attempt.outcome == "diverged" or attempt.figures.get("imported")
         return Action.REUSE, attempt.message if told else "done"
+
+    def _drift(self, kind: str, then: dict[str, Any]) -> str:
+        """Return what differs from today; state gives all attempts of one environment the same object."""
+        known = self._drifts.get((kind, id(then)))
+        if known is None:
+            known = self._drifts[kind, id(then)] = drift(kind, then, self.today)
+        return known
 
     def _accepted(self, node: GraphNode, action: Action, reason: str) -> tuple[Action, str]:
         """Say where a result is used in the place of another; nothing is ever made anew under an accepted key."""
@@ -293,5 +302,8 @@ def _undeclared(graph: Graph, state: State) -> list[Change]:
 
 def with_forecasts(plan: Plan, forecasts: dict[str, dict[str, Any]]) -> Plan:
     """Return the plan with a forecast on each line that has one."""
-    plan.changes = [replace(change, forecast=forecasts.get(change.key)) for change in plan.changes]
+    plan.changes = [
+        replace(change, forecast=forecasts[change.key]) if change.key in forecasts else change
+        for change in plan.changes
+    ]
     return plan

@@ -3,8 +3,7 @@
 import hashlib
 from typing import Any
 
-import rfc8785
-
+from lorafile.canonical import canonical
 from lorafile.datalock import DataLock
 from lorafile.engine.columns import detect
 from lorafile.engine.labels import classes
@@ -19,30 +18,29 @@ from lorafile.specs.data_settings import DataTable
 from lorafile.specs.lora_settings import REWRITING
 from lorafile.specs.methods import METHODS
 from lorafile.specs.snapshot import snapshot
-from lorafile.specs.train_settings import EXECUTION
 from lorafile.splits import Rows
 
-_DIGESTS: dict[int, tuple[Any, str]] = {}  # a section is shared by all seeds of a configuration: hash it once
 
-
-def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any]:
+def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return a configuration's sections with everything filled in that its model decides.
 
+    :param shared: text -> section of a model, of which configurations that are on the same model get the same one
     :raises NodeError: when a target is nowhere in the model
     """
     model = lock.models[identity(configuration.model)]
     # Small steps are lost in half-precision weights: all weights are trained in float32 unless the spec says otherwise.
     own = "float32" if configuration.method == "full" else model.dtype
     dtype = own if configuration.model.dtype == "auto" else configuration.model.dtype
+    base = {
+        "weights": model.weights,
+        "config": model.config,
+        "tokenizer": model.tokenizer,
+        "dtype": dtype,
+        "trust_remote_code": configuration.model.trust_remote_code,
+        **_when_set(configuration, model, lock),
+    }
     sections: dict[str, Any] = {
-        "model": {
-            "weights": model.weights,
-            "config": model.config,
-            "tokenizer": model.tokenizer,
-            "dtype": dtype,
-            "trust_remote_code": configuration.model.trust_remote_code,
-            **_when_set(configuration, model, lock),
-        },
+        "model": base if shared is None else shared.setdefault(repr(base), base),
         "quantization": _quantization(configuration, model),
         "adapter": {"method": configuration.method},
     }
@@ -59,11 +57,7 @@ def resolved_sections(configuration: Configuration, lock: Lock) -> dict[str, Any
             parameters = adapter_parameters(wanted, lock.models[identity(first.model)])
             sections["adapter"] = matched(sections["adapter"], model, parameters, configuration.alpha_of_rank)
     if configuration.train is not None:
-        sections["training"] = {
-            key: value
-            for key, value in configuration.train.model_dump(exclude=set(EXECUTION)).items()
-            if value is not None
-        }
+        sections["training"] = configuration.train.results
     return sections
 
 
@@ -150,17 +144,14 @@ def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
 
 def section_digest(section: Any) -> str:
     """Return the sha256 of a section as canonical JSON (RFC 8785)."""
-    number = id(section)
-    known = _DIGESTS.get(number)
-    if known is None or known[0] is not section:
-        known = (section, hashlib.sha256(rfc8785.dumps(section)).hexdigest())
-        _DIGESTS[number] = known
-    return known[1]
+    return hashlib.sha256(canonical(section).encode()).hexdigest()
 
 
 def _is_off(value: Any, default: Any) -> bool:
     """Return whether a setting is off: unset, empty, or false where PEFT's own default is not true."""
-    return value is None or value in ([], {}) or (value is False and default is not True)
+    if isinstance(value, (list, dict)):
+        return not value
+    return value is None or (value is False and default is not True)
 
 
 def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split: str) -> dict[str, Any]:

@@ -5,14 +5,17 @@ import os
 import tempfile
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorafile import specs
 from lorafile.errors import SpecError, StalePlan
-from lorafile.resolve import Resolution, resolution
 from lorafile.study import Study
 
+if TYPE_CHECKING:
+    from lorafile.resolve import Resolution
 
-def resolve(study: Study, most: int | None) -> tuple[Study, Resolution | None]:
+
+def resolve(study: Study, most: int | None) -> "tuple[Study, Resolution | None]":
     """Return the study with the stage that decides what is open, and the stage; writes nothing.
 
     :param most: seeds of the stage; None: none is asked for
@@ -20,11 +23,13 @@ def resolve(study: Study, most: int | None) -> tuple[Study, Resolution | None]:
     """
     if most is None:
         return study, None
+    from lorafile.resolve import resolution
+
     found = resolution(study.gather(), study.spec, most)
     return (Study(_with(study, block(found)), study.state) if found.seeds else study), found
 
 
-def block(found: Resolution) -> str:
+def block(found: "Resolution") -> str:
     """Return a stage as TOML, with a comment that says when, why and for which look."""
     decided = sum(one.planned for one in found.undecided)
     comparisons = "comparison" if found.comparisons == 1 else "comparisons"
@@ -37,7 +42,7 @@ def block(found: Resolution) -> str:
     )
 
 
-def append(study: Study, found: Resolution) -> None:
+def append(study: Study, found: "Resolution") -> None:
     """Add the stage of a planned study to its spec file.
 
     :param study: as `resolve` returned it

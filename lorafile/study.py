@@ -10,19 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorafile import specs
-from lorafile.apply import Applied, Applier, Progress
 from lorafile.damage import with_damage
 from lorafile.engine.environment import gpus, installed
 from lorafile.errors import LoraError, MissingExtra, StalePlan
-from lorafile.fetch import Fetched, fetch
 from lorafile.forecast import forecasts
-from lorafile.gather import gather
 from lorafile.lockfile import Lock, lock_file, read_lock, resolve
 from lorafile.moved import moved
 from lorafile.plan import Plan, make_plan, with_forecasts
 from lorafile.remade import remade
-from lorafile.results import Results
-from lorafile.scoring import check_libraries
 from lorafile.selection import Selection
 from lorafile.state import Attempt, State
 from lorafile.tuned_plan import following, staged_plan
@@ -31,8 +26,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lorafile.analysis.base import Analysis
+    from lorafile.apply import Applied, Applier, Progress
     from lorafile.evaluate import Evaluation
     from lorafile.executors.local import LocalExecutor
+    from lorafile.fetch import Fetched
+    from lorafile.results import Results
 
 _SMALL_MODEL = 50_000_000  # parameters; below it a core does more alone than together with the others (benchmarks/)
 
@@ -73,8 +71,10 @@ class Study:
         lock_file(self.spec).write_text(lock.text(), encoding="utf-8")
         return lock
 
-    def fetch(self, to: Path | None = None, tell: Callable[[Fetched], None] | None = None) -> list[Fetched]:
+    def fetch(self, to: Path | None = None, tell: "Callable[[Fetched], None] | None" = None) -> "list[Fetched]":
         """Bring every model and data set here at the lock's revisions, verify them, and write the lock."""
+        from lorafile.fetch import fetch
+
         return fetch(self.spec, to, tell)
 
     def plan(
@@ -115,8 +115,8 @@ class Study:
         workers: int | None = None,
         pack: str | int = "auto",
         lock_timeout: float = 0.0,
-        watchers: list[Progress] | None = None,
-    ) -> Applied:
+        watchers: "list[Progress] | None" = None,
+    ) -> "Applied":
         """Do what is missing and return what was done.
 
         :param plan: an approved plan; only its nodes are done, and what follows from the choices that it waits for;
@@ -124,6 +124,9 @@ class Study:
         :param pack: how many adapters on one base are trained together: at most so many, `auto` as many as are measured
             to be fastest, `off` none
         """
+        from lorafile.apply import Applied, Applier
+        from lorafile.scoring import check_libraries
+
         done = Applied()
         with State.write(self.state, lock_timeout) as state:
             approved = plan or self.plan()
@@ -183,7 +186,7 @@ class Study:
         profile: bool = True,
         workers: int | None = None,
         lock_timeout: float = 0.0,
-        watchers: list[Progress] | None = None,
+        watchers: "list[Progress] | None" = None,
     ) -> "Evaluation":
         """Evaluate and profile a checkpoint that somebody else trained: a directory, or a hub id."""
         from lorafile.evaluate import evaluate
@@ -215,11 +218,13 @@ class Study:
         settings = found.configurations.drop(columns=["sweep", "aliases", "outcomes", "replicates", "done"])
         return found.runs.merge(settings, on="configuration", how="left")
 
-    def gather(self) -> Results:
+    def gather(self) -> "Results":
         """Return everything that the report is made from."""
+        from lorafile.gather import gather
+
         return gather(self.plan(), State.read(self.state))
 
-    def analyses(self, results: Results | None = None) -> "list[Analysis]":
+    def analyses(self, results: "Results | None" = None) -> "list[Analysis]":
         """Return the spec's analyses, or every one that has something to say: sentences, tables and Altair charts.
 
         :param results: what `gather` returned; read again where it is left out
@@ -228,7 +233,7 @@ class Study:
 
         return analyses(results or self.gather(), self.spec.tables.analysis)
 
-    def verdicts(self, results: Results | None = None) -> "pd.DataFrame":
+    def verdicts(self, results: "Results | None" = None) -> "pd.DataFrame":
         """Return one row for each comparison that the study declares on its primary metric, judged as one family."""
         import pandas as pd
 
@@ -303,7 +308,7 @@ def default_workers(spec: specs.Spec, lock: Lock) -> int:
 
 
 @contextlib.contextmanager
-def stop_on_interrupt(applier: Applier) -> Iterator[None]:
+def stop_on_interrupt(applier: "Applier") -> Iterator[None]:
     """Turn Ctrl-C into a request: once, to begin nothing new; twice, to stop what is running; then to break off."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may take signals

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lorafile.specs.configurations import flatten
+from lorafile.specs.configurations import REQUIRED, flatten
 from lorafile.specs.lookup import field_at
 from lorafile.specs.methods import METHODS
 from lorafile.specs.positions import Path
@@ -17,7 +17,6 @@ from lorafile.specs.values import NAME, PATTERNS
 
 FACTOR_SECTIONS = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train")
 MOST_POINTS = 10_000
-REQUIRED: dict[str, dict[str, Any]] = {"study": {"name": "-"}, "model": {"path": "-"}, "data": {"path": "-"}}
 OWN = ("name", "match", "zip", "configurations", "exclude")
 _ALONE = ("method", "quantization")
 

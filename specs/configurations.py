@@ -1,23 +1,31 @@
 """Sweeps to configurations: products, zipped lists, points by hand; each with a name made of its values."""
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
 
 from lorafile.specs.data_settings import DataTable
 from lorafile.specs.lora_settings import INNER, inner_settings
 from lorafile.specs.methods import METHODS
 from lorafile.specs.quantizations import quantization_settings
 from lorafile.specs.settings import ModelTable, SpecTables
-from lorafile.specs.train_settings import EXECUTION, FullTable, TrainTable
+from lorafile.specs.train_settings import FullTable, TrainTable
 from lorafile.specs.values import Settings
 
 if TYPE_CHECKING:
     from lorafile.specs.tuned import Tuned
 
-_CONFIGURED = ("study", "model", "data", "method", *METHODS, "full", "none", "quantization", "train")
+# The least that a spec has to say: what stands beside a table that is typed alone.
+REQUIRED: dict[str, dict[str, Any]] = {"study": {"name": "-"}, "model": {"path": "-"}, "data": {"path": "-"}}
+_CONFIGURED = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train")
+_TEXT = json.JSONEncoder(sort_keys=True)
+_KEPT = 4096  # tables that are typed once for all configurations that have them
 _PATTERNS = tuple(f"{method}.{name}" for method in METHODS for name in ("rank_pattern", "alpha_pattern"))
 _ONE_VALUE = ("quantization", *_PATTERNS, "lora.trainable_token_indices", "data.columns", "data.labels")
 _UNORDERED = (
@@ -47,11 +55,10 @@ class Configuration:
 
     def identity(self) -> str:
         """Return equal text for configurations whose settings are equal, whatever their names."""
-        settings = [self.method, self.model.model_dump(), self.data.model_dump(), self.quantization, self.adapter]
-        train = self.train and self.train.model_dump(exclude=set(EXECUTION))
         match = self.matched and [self.matched.identity(), self.alpha_of_rank]
         tuned = [[candidate.identity() for candidate in self.tuned.candidates]] if self.tuned else []
-        return json.dumps([*settings, train, self.shots, match, *tuned], sort_keys=True)
+        own = _TEXT.encode([self.method, self.quantization, self.adapter, self.shots, match, *tuned])
+        return "\n".join((self.model.as_text, self.data.as_text, self.train.as_text if self.train else "", own))
 
     @property
     def open(self) -> bool:
@@ -69,34 +76,66 @@ def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) 
     tables = _one_rate(tables)
     for setting, value in varied.items():
         tables = with_setting(tables, setting, value)
-    spec = SpecTables.model_validate(tables)
-    swept = {key.removeprefix("train."): value for key, value in varied.items() if key.startswith("train.")}
+    typed = {key: _typed(key, Written(repr(table), table)) for key, table in tables.items()}
+    method = typed.get("method", SpecTables.model_fields["method"].default)
+    own = typed[method] if method in tables else SpecTables.model_fields[method].default
     return Configuration(
         name=name,
         sweep=sweep,
         varied=varied,
-        method=spec.method,
-        model=spec.model,
-        data=spec.data,
-        quantization=quantization_settings(spec.quantization),
-        adapter=adapter_settings(spec.method, getattr(spec, spec.method)) if spec.method in METHODS else None,
-        train=_train_of(spec, swept) if spec.method != "none" else None,
-        shots=spec.none.shots if spec.method == "none" else 0,
-        alpha_of_rank=_alpha_of_rank(spec),
+        method=method,
+        model=typed["model"],
+        data=typed["data"],
+        quantization=typed.get("quantization"),
+        adapter=adapter_settings(method, own) if method in METHODS else None,
+        train=_train_of(method, tables, varied) if method != "none" else None,
+        shots=own.shots if method == "none" else 0,
+        alpha_of_rank=_alpha_of_rank(method, own) if method in METHODS else None,
     )
 
 
-def _train_of(spec: SpecTables, swept: dict[str, Any]) -> TrainTable:
-    """Return a configuration's training settings; LoRA+ only where there are B matrices."""
-    settings = train_settings(spec.train, spec.full if spec.method == "full" else None, swept)
-    if spec.method in METHODS and METHODS[spec.method].second_matrix:
-        return settings
-    return settings.model_copy(update={"loraplus_lr_ratio": None})
+@dataclass(frozen=True)
+class Written:
+    """A value as a spec writes it. Its text tells 1 from 1.0 and from true, as the tables do."""
+
+    text: str
+    value: Any = field(compare=False)
 
 
-def _alpha_of_rank(spec: SpecTables) -> float | None:
-    method = METHODS.get(spec.method)
-    alpha = getattr(getattr(spec, spec.method), method.alpha) if method and method.alpha else None
+@lru_cache(maxsize=_KEPT)
+def _typed(key: str, written: Written) -> Any:
+    """Return one table of a spec as its configurations have it; those that share it get the same object.
+
+    :raises ValidationError: as the whole spec would
+    """
+    table = SpecTables.model_fields[key].annotation
+    if isinstance(table, type) and issubclass(table, BaseModel):
+        with contextlib.suppress(ValidationError):  # which is raised below, with the table's name
+            return table.model_validate(written.value)
+    found = getattr(SpecTables.model_validate({**REQUIRED, key: written.value}), key)
+    return quantization_settings(found) if key == "quantization" else found
+
+
+def _train_of(method: str, tables: dict[str, Any], varied: dict[str, Any]) -> TrainTable:
+    """Return a configuration's training settings."""
+    swept = {key.removeprefix("train."): value for key, value in varied.items() if key.startswith("train.")}
+    layers = (tables.get("train", {}), tables.get("full", {}) if method == "full" else None, swept)
+    return _trained(Written(repr(layers), layers), method in METHODS and METHODS[method].second_matrix)
+
+
+@lru_cache(maxsize=_KEPT)
+def _trained(layers: Written, second_matrix: bool) -> TrainTable:
+    """Return training settings that lie above each other as one; LoRA+ only where there are B matrices."""
+    train, full, swept = layers.value
+    settings = train_settings(
+        TrainTable.model_validate(train), None if full is None else FullTable.model_validate(full), swept
+    )
+    return settings if second_matrix else settings.model_copy(update={"loraplus_lr_ratio": None})
+
+
+def _alpha_of_rank(method: str, table: Settings) -> float | None:
+    name = METHODS[method].alpha
+    alpha = getattr(table, name) if name else None
     return float(alpha.removesuffix("r") or 1) if isinstance(alpha, str) else None
 
 

@@ -44,8 +44,7 @@ def declared(raw: dict[str, Any], tables: SpecTables, tunes: Tunes, problems: Pr
         for point, own_name, where in _block_points(block, index):
             varied = {key: value for key, value in point.items() if key not in _tuned_by(tunes, where)}
             axes = axes_of(tunes, where, varied, raw)
-            known = {key: value for key, value in written.items() if key not in [axis.setting for axis in axes]}
-            if any(_matches({**known, **varied}, exclusion) for exclusion in exclusions):
+            if exclusions and _excluded({**written, **varied}, axes, exclusions):
                 continue
             name = f"{sweep}/{own_name or point_name(varied) or tables.method}"
             places.setdefault(name, where)
@@ -150,6 +149,12 @@ def _block_points(block: SweepTable, index: int) -> list[tuple[dict[str, Any], s
         settings = {key: value for key, value in table.items() if key != "name"}
         rows.append((flatten(settings), table.get("name"), ("sweep", index, "configurations", number)))
     return rows
+
+
+def _excluded(settings: dict[str, Any], axes: tuple[Axis, ...], exclusions: list[dict[str, Any]]) -> bool:
+    """Return whether a point is left out; what is tuned has no value by which it could be."""
+    known = settings.keys() - {axis.setting for axis in axes}
+    return any(_matches({key: settings[key] for key in known}, exclusion) for exclusion in exclusions)
 
 
 def _matches(settings: dict[str, Any], exclusion: dict[str, Any]) -> bool:

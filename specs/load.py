@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from lorafile.errors import Problem, SpecError
 from lorafile.specs.answer_checks import check_answers
-from lorafile.specs.checks import REQUIRED, check_blocks
-from lorafile.specs.configurations import Configuration
+from lorafile.specs.checks import check_blocks
+from lorafile.specs.configurations import REQUIRED, Configuration
 from lorafile.specs.consistency import check_tables
 from lorafile.specs.data_settings import DataTable
 from lorafile.specs.declared import declared

@@ -1,6 +1,8 @@
 """The tables of training: `[train]`, and what single methods have at values of their own."""
 
-from typing import Annotated, Literal
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -49,6 +51,17 @@ class TrainTable(Settings):
         description="Where a micro-batch does not fit into memory, compute it in 2, 4, … parts: the effective batch, "
         "its order and its loss stay the same, and the report tells of it.",
     )
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """What decides a result: every setting that has a value, without those of `EXECUTION`. Not to be changed."""
+        settings = self.model_dump(exclude=set(EXECUTION))
+        return {name: value for name, value in settings.items() if value is not None}
+
+    @cached_property
+    def as_text(self) -> str:
+        """Equal text for settings of equal results."""
+        return json.dumps(self.results, sort_keys=True)
 
 
 # How a run is done, and not what: these stand in no key, and cannot vary.

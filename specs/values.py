@@ -1,6 +1,8 @@
 """Kinds of values that settings take."""
 
+import json
 import re
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -62,3 +64,8 @@ class Settings(BaseModel):
     """A closed table of settings: an unknown name is an error, and so is a number that is not one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @cached_property
+    def as_text(self) -> str:
+        """Equal text for equal settings."""
+        return json.dumps(self.model_dump(), sort_keys=True)

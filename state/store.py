@@ -118,13 +118,14 @@ class State:
         for attempt, name, digest, size in files:
             outputs.setdefault(attempt, {})[name] = digest
             sizes[attempt] = sizes.get(attempt, 0) + size
-        for number, environment, *values in attempts:
-            record = dict(zip(_COLUMNS, values, strict=True))
-            if wanted is None or record["key"] in wanted:
-                record |= {name: json.loads(record[name]) for name in ("figures", "reads")}
-                record |= {"environment": environments[environment], "bytes": sizes.get(number, 0)}
-                record |= {"forecast": json.loads(foretold.get(number, "{}")), "outputs": outputs.get(number, {})}
-                found.setdefault(record["key"], []).append(Attempt(**record))
+        rows = [row for row in attempts if wanted is None or row[2] in wanted]
+        figures, reads = (_parsed([row[2 + _COLUMNS.index(name)] for row in rows]) for name in ("figures", "reads"))
+        told = _parsed([foretold.get(row[0], "{}") for row in rows])
+        for row, measured, read, forecast in zip(rows, figures, reads, told, strict=True):
+            number, place, key, kind, outcome, message, started, seconds, device, _, _, study, address = row
+            about = (key, kind, outcome, message, started, seconds, device, environments[place], measured, read)
+            stored = (outputs.get(number, {}), sizes.get(number, 0))
+            found.setdefault(key, []).append(Attempt(*about, study, address, *stored, forecast))
         return found
 
     def nodes(self, kind: str) -> list[Node]:
@@ -179,6 +180,12 @@ class State:
         """Return the rows of each statement, all from one snapshot of the index."""
         with explained(self.directory):
             return read_snapshot(self.directory / "state.db", statements, values)
+
+
+def _parsed(texts: list[str]) -> list[dict[str, Any]]:
+    """Return JSON objects; parsed as one text, tens of thousands share their names and take half the time."""
+    found: list[dict[str, Any]] = json.loads(f"[{','.join(texts)}]")
+    return found
 
 
 class WritableState(State):

@@ -23,14 +23,14 @@ def build(spec: Spec, lock: Lock, accepted: dict[str, Acceptance] | None = None)
     """
     graph = Graph(spec, lock, own=own_metrics(spec), accepted=accepted or {})
     for configuration in spec.configurations:
-        graph.sections[configuration.name] = resolved_sections(configuration, lock)
+        graph.sections[configuration.name] = resolved_sections(configuration, lock, graph.shared)
         first = spec.tables.study.seeds[0] if configuration.shots else None
         graph.splits[configuration.name] = add_splits(graph, configuration, first)
         _check_validation(graph, configuration)
         graph.texts[configuration.name] = add_texts(graph, configuration)
     check_truncation(graph)
     for name, owner in spec.owners.items():
-        graph.sections[name] = resolved_sections(spec.named[name], lock)
+        graph.sections[name] = resolved_sections(spec.named[name], lock, graph.shared)
         graph.splits[name] = graph.splits[owner]
     graph.replicates = {configuration.name: [] for configuration in spec.configurations}
     for seed, configurations in _replicates(spec):

@@ -35,7 +35,7 @@ def add_adapter_nodes(graph: Graph, configuration: Configuration, replicate: Rep
             )
             for dtype in tables.merge.dtypes
         }
-    return replace(replicate, **added)
+    return replace(replicate, **added) if added else replicate
 
 
 def truncated_ranks(graph: Graph, configuration: Configuration) -> list[int]:

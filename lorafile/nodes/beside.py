@@ -28,11 +28,16 @@ def add_texts(graph: Graph, configuration: Configuration) -> dict[str, str]:
     :raises SpecError: when they cannot be read, or the model writes no text
     """
     evaluate = graph.spec.tables.evaluate
-    for name in ("reference", "prompts", "lm_eval_tasks"):
-        if getattr(evaluate, name) and is_head(configuration):
-            message = 'needs a language model, and model.task_type = "SEQ_CLS" writes no text'
-            raise graph.spec.error(("evaluate", name), message)
-    found = {}
+    asked = [name for name in ("reference", "prompts", "lm_eval_tasks") if getattr(evaluate, name)]
+    if asked and is_head(configuration):
+        message = 'needs a language model, and model.task_type = "SEQ_CLS" writes no text'
+        raise graph.spec.error(("evaluate", asked[0]), message)
+    name = ("texts", configuration.data.as_text, identity(configuration.model))
+    return graph.once(name, lambda: _texts(graph, configuration)) if asked else {}
+
+
+def _texts(graph: Graph, configuration: Configuration) -> dict[str, str]:
+    evaluate, found = graph.spec.tables.evaluate, {}
     if evaluate.reference is not None:
         found["reference"] = _prepare(graph, configuration, "reference", _reference_section(graph, configuration))
     if evaluate.prompts is not None:
@@ -46,7 +51,10 @@ def add_beside(graph: Graph, configuration: Configuration, place: str, train: st
     :param place: where its addresses begin; `train`: the key of what was trained, None for the untuned base
     """
     spec, name = graph.spec, configuration.name
-    evaluate, texts, bare = spec.tables.evaluate, graph.texts.get(name, {}), bare_sections(graph.sections[name])
+    evaluate, texts = spec.tables.evaluate, graph.texts.get(name, {})
+    if not texts and not evaluate.lm_eval_tasks:
+        return {}
+    bare = bare_sections(graph.sections[name])
     reads = {"adapter": train} if train else {}
     about: dict[str, Any] = {"configuration": name, "seed": seed}
     first = spec.tables.study.seeds[0]
@@ -74,8 +82,8 @@ def add_beside(graph: Graph, configuration: Configuration, place: str, train: st
 
 def _prepare(graph: Graph, configuration: Configuration, split: str, data: dict[str, Any]) -> str:
     sections = {"data": data, "tokenizer": graph.lock.models[identity(configuration.model)].tokenizer}
-    taken = any(node.address == f"data/{split}:prepare" for node in graph.nodes.values())
-    address = f"data/{split}/{configuration.name}:prepare" if taken else f"data/{split}:prepare"
+    address = f"data/{split}:prepare"
+    address = f"data/{split}/{configuration.name}:prepare" if address in graph.prepared else address
     return graph.add("prepare", address, sections, {}, configuration=configuration.name, split=split)
 
 
@@ -130,6 +138,10 @@ def _prompt_rows(graph: Graph, path: str) -> list[str | dict[str, Any]]:
 
 def _harness(graph: Graph, name: str) -> dict[str, Any]:
     """Return what decides the figures of one task of lm-evaluation-harness."""
+    return graph.once(("harness", name), lambda: _harness_task(graph, name))
+
+
+def _harness_task(graph: Graph, name: str) -> dict[str, Any]:
     evaluate = graph.spec.tables.evaluate
     task: dict[str, Any] = {"output": "lm_eval", "task": name}
     for setting, value in (("limit", evaluate.lm_eval_limit), ("num_fewshot", evaluate.lm_eval_num_fewshot)):

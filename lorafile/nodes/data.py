@@ -21,6 +21,13 @@ def add_splits(graph: Graph, configuration: Configuration, seed: int | None = No
     :param seed: draws the examples of a few-shot prompt
     :raises SpecError: when the data do not have what the spec asks of them
     """
+    # `none` may need no train split, and says so itself where it needs one.
+    reading = (configuration.method == "none", configuration.model.task_type, _tokenizer(graph, configuration))
+    name = ("splits", configuration.data.as_text, configuration.shots, seed, *reading)
+    return graph.once(name, lambda: _splits(graph, configuration, seed))
+
+
+def _splits(graph: Graph, configuration: Configuration, seed: int | None) -> dict[str, str]:
     table = configuration.data
     lock = graph.lock.data[identity(table)]
     try:
@@ -51,8 +58,7 @@ def _address(graph: Graph, configuration: Configuration, split: str, seed: int |
     if seed is not None:
         return f"data/{split}/{configuration.name}/seed={seed}:prepare"
     address = f"data/{split}:prepare"
-    taken = any(node.address == address for node in graph.nodes.values())
-    return f"data/{split}/{configuration.name}:prepare" if taken else address
+    return f"data/{split}/{configuration.name}:prepare" if address in graph.prepared else address
 
 
 def _check(graph: Graph, configuration: Configuration, lock: DataLock, drawn: dict[str, Rows]) -> None:

@@ -37,16 +37,30 @@ def is_head(configuration: Configuration) -> bool:
 
 def outputs(graph: Graph, configuration: Configuration) -> list[str]:
     """Return what has to be predicted for a configuration's metrics, each once."""
-    spec = graph.spec
-    needs: dict[str, None] = {}
-    for metric in spec.tables.evaluate.metrics:
+    head = is_head(configuration)
+
+    def needs(metric: str) -> str:
         own = graph.own.get(label(metric)) if is_file(metric) else None
-        needs[own.needs if own else built_in(metric, is_head(configuration)).needs] = None
-    return list(needs)
+        return own.needs if own else built_in(metric, head).needs
+
+    return graph.once(("outputs", head), lambda: list(dict.fromkeys(map(needs, graph.spec.tables.evaluate.metrics))))
+
+
+def built_in_outputs(graph: Graph, configuration: Configuration) -> set[str]:
+    """Return which predictions the metrics that ship read."""
+    head = is_head(configuration)
+    return graph.once(
+        ("shipped", head), lambda: {built_in(metric, head).needs for metric in built_in_metrics(graph.spec)}
+    )
 
 
 def score_section(graph: Graph, configuration: Configuration, split: str) -> dict[str, Any]:
     """Return what decides the figures of one split: each metric's version, and what it is told where it is told."""
+    name = ("score", graph.splits[configuration.name][split], is_head(configuration))
+    return graph.share(name, graph.once(("of", *name), lambda: _score_section(graph, configuration, split)))
+
+
+def _score_section(graph: Graph, configuration: Configuration, split: str) -> dict[str, Any]:
     evaluate = graph.spec.tables.evaluate
     names = sorted(built_in_metrics(graph.spec))
     head = is_head(configuration)
@@ -99,7 +113,7 @@ def check_metrics(graph: Graph, configuration: Configuration, form: str) -> None
         if wrong:
             name = f"{label(metric)} {wrong}"
             raise graph.spec.error(("evaluate", "metrics", number), name)
-    others = {is_head(other) for other in graph.spec.configurations}
+    others = graph.once(("heads",), lambda: {is_head(other) for other in graph.spec.configurations})
     if len(others) > 1 and "log_loss" in graph.spec.tables.evaluate.metrics:
         told = "log_loss is of tokens for a language model and of classes for a head; the two do not compare"
         raise graph.spec.error(("evaluate", "metrics"), told)

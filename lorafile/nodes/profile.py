@@ -1,5 +1,7 @@
 """`profile` nodes: what a configuration costs."""
 
+from typing import Any
+
 from lorafile.graph import Graph
 from lorafile.specs import Configuration
 
@@ -21,9 +23,10 @@ _COST_OF_TRAINING = (
 def add_profile(graph: Graph, configuration: Configuration) -> str:
     """Add the profile of a configuration; return its key."""
     sections = graph.sections[configuration.name]
-    protocol = graph.spec.tables.profile.model_dump(exclude={"enabled"})
+    protocol = graph.once(("protocol",), lambda: graph.spec.tables.profile.model_dump(exclude={"enabled"}))
     adapter = {key: value for key, value in sections["adapter"].items() if key not in _NO_COST_OF_ADAPTER}
-    training = {key: sections["training"][key] for key in _COST_OF_TRAINING} if "training" in sections else {}
+    told = configuration.train.as_text if configuration.train else ""
+    training = graph.once(("costs", told), lambda: _costs(sections.get("training")))
     measured = {
         "model": sections["model"],
         "quantization": sections["quantization"],
@@ -35,3 +38,8 @@ def add_profile(graph: Graph, configuration: Configuration) -> str:
         measured["checkpoint"] = sections["checkpoint"]
     inputs = {"train": graph.splits[configuration.name]["train"]}
     return graph.add("profile", f"{configuration.name}:profile", measured, inputs, configuration=configuration.name)
+
+
+def _costs(training: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the settings of training that change what a step costs."""
+    return {} if training is None else {key: training[key] for key in _COST_OF_TRAINING}

@@ -4,10 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from lorafile.graph import Graph, Replicate
-from lorafile.metrics import built_in
 from lorafile.nodes.beside import add_beside
 from lorafile.nodes.data import add_splits
-from lorafile.nodes.metrics import built_in_metrics, is_head, outputs, score_section
+from lorafile.nodes.metrics import built_in_outputs, outputs, score_section
 from lorafile.sections import bare_sections
 from lorafile.specs import Configuration
 from lorafile.specs.evaluate_settings import decoding
@@ -18,7 +17,8 @@ def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) 
     base = configuration.name if seed is None else f"{configuration.name}/seed={seed}"
     train = _add_train(graph, configuration, base, seed, 1) if configuration.method != "none" else None
     replicate = add_predictions(graph, configuration, base, seed, train)
-    return replace(replicate, beside=add_beside(graph, configuration, base, train, seed))
+    beside = add_beside(graph, configuration, base, train, seed)
+    return replace(replicate, beside=beside) if beside else replicate
 
 
 def add_repeat(graph: Graph, configuration: Configuration, seed: int, repeat: int) -> Replicate:
@@ -59,7 +59,6 @@ def add_predictions(
     :param adapter: key of the node whose adapter predicts; None: the bare model
     :param on: the splits, as far as the study has them
     """
-    spec = graph.spec
     bare, splits = bare_sections(graph.sections[configuration.name]), graph.splits[configuration.name]
     if configuration.shots:
         splits = add_splits(graph, configuration, seed)
@@ -68,19 +67,17 @@ def add_predictions(
     predict: dict[tuple[str, str], str] = {}
     score: dict[str, str] = {}
     own: dict[tuple[str, str], str] = {}
-    shipped = built_in_metrics(spec)
+    shipped = built_in_outputs(graph, configuration)
     for split in (split for split in on if split in splits):
         for output in outputs(graph, configuration):
-            task: dict[str, Any] = {"output": output}
-            if output == "generation":
-                task |= decoding(spec.tables.evaluate) | ({"seed": seed} if spec.tables.evaluate.do_sample else {})
+            task = _task(graph, output, seed)
+            shared = graph.share(("predict", id(task), *map(id, bare.values())), {**bare, "task": task})
             address = f"{base}:predict/{split}/{output}"
             inputs = {"data": splits[split], **reads}
-            predict[split, output] = graph.add("predict", address, {**bare, "task": task}, inputs, split=split, **about)
+            predict[split, output] = graph.add("predict", address, shared, inputs, split=split, **about)
         found = {output: key for (of_split, output), key in predict.items() if of_split == split}
         if shipped:
-            needed = {built_in(metric, is_head(configuration)).needs for metric in shipped}
-            inputs = {output: key for output, key in found.items() if output in needed}
+            inputs = {output: key for output, key in found.items() if output in shipped}
             section = score_section(graph, configuration, split)
             score[split] = graph.add("score", f"{base}:score/{split}", section, inputs, split=split, **about)
         for metric in graph.own.values():
@@ -88,3 +85,15 @@ def add_predictions(
             address, section = f"{base}:score/{split}/{metric.label}", {"metric_file": metric.digest}
             own[split, metric.label] = graph.add("score", address, section, inputs, split=split, **about)
     return Replicate(seed, adapter, predict, score, own, repeat=repeat)
+
+
+def _task(graph: Graph, output: str, seed: int | None) -> dict[str, Any]:
+    """Return what is predicted, and how an answer is drawn."""
+    evaluate = graph.spec.tables.evaluate
+    drawn = seed if output == "generation" and evaluate.do_sample else None
+
+    def make() -> dict[str, Any]:
+        task = {"output": output} | (decoding(evaluate) if output == "generation" else {})
+        return task | ({"seed": seed} if output == "generation" and evaluate.do_sample else {})
+
+    return graph.once(("task", output, drawn), make)
