@@ -254,4 +254,4 @@ def report(
     return reporting.print_figures(studies) if as_json else reporting.write(studies, out)
 
 
-from lorafile import cli_data, cli_export, cli_models, cli_review, cli_show, cli_state, cli_state_care  # noqa: E402, F401
+from lorafile import cli_data, cli_export, cli_models, cli_review, cli_show, cli_state  # noqa: E402, F401  (commands)

@@ -161,3 +161,6 @@ def agreed(yes: bool, question: str) -> bool:
         return True
     click.echo("Nothing was done.")
     return False
+
+
+from lorafile import cli_state_care, cli_state_move  # noqa: E402, F401  (registers its commands)

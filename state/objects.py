@@ -76,6 +76,13 @@ class Objects:
         sync_directory(target.parent)
         return digest, size
 
+    def adopt(self, file: Path, digest: str) -> None:
+        """Take a file over whose bytes are proven and on the disk, from the same file system."""
+        target = self.path(digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target)
+        sync_directory(target.parent)
+
 
 def sync_directory(directory: Path) -> None:
     """Make sure that a rename is on the disk."""

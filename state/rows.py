@@ -6,6 +6,7 @@ import json
 import math
 import sqlite3
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ COLUMNS = (
     *("key", "kind", "outcome", "message", "started", "seconds", "device"),
     *("figures", "reads", "study", "address"),
 )
+_LONGEST_LINE, _MOST_BYTES, _MOST_STEPS = 1 << 16, 1 << 30, 1 << 40
 _STEP = ("epoch", "loss", "learning_rate", "grad_norm")
 
 
@@ -41,12 +43,27 @@ def curve_steps(file: Path) -> list[tuple[int, float | None, float | None, float
     What is no finite number is None, as SQLite has it.
     """
     try:
-        with gzip.open(file, "rt", encoding="utf-8") as stream:
-            rows = [json.loads(line) for line in stream]
+        rows = [json.loads(line) for line in _lines(file)]
         found = {int(row["step"]): tuple(_number(row.get(name)) for name in _STEP) for row in rows}
-    except (OSError, EOFError, ValueError, zlib.error, KeyError, TypeError, AttributeError):
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+    if any(not 0 <= step < _MOST_STEPS for step in found):
         return []
     return [(step, *values) for step, values in found.items()]  # type: ignore[misc]
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    """Yield the lines of a packed file.
+
+    :raises ValueError: when it unpacks to far more than any curve has
+    """
+    total = 0
+    with gzip.open(file, "rb") as stream:
+        while line := stream.readline(_LONGEST_LINE):
+            total += len(line)
+            if total > _MOST_BYTES:
+                raise ValueError("no curve is that long")
+            yield line
 
 
 def _number(value: Any) -> float | None:
