@@ -11,6 +11,7 @@ from lorafile.command import (
     command,
     json_option,
     main,
+    markdown_option,
     quiet_option,
     resolve_option,
     selection_options,
@@ -108,6 +109,7 @@ def lock(spec: Path) -> int:
 @selection_options
 @resolve_option
 @json_option
+@markdown_option
 @quiet_option
 def plan(
     spec: Path,
@@ -119,6 +121,7 @@ def plan(
     selected: dict[str, Any],
     resolve: int | None,
     as_json: bool,
+    markdown: bool,
     quiet: bool,
 ) -> int:
     """Show what an apply would do, why, for how long, and whether it fits. Writes nothing.
@@ -126,7 +129,7 @@ def plan(
     \b
     Example: lora plan study.toml --gpu 24GB
     """
-    from lorafile import plan_format, staging, views
+    from lorafile import plan_format, staging, views, views_markdown
     from lorafile.study import Study
 
     if out is not None and resolve:
@@ -135,11 +138,13 @@ def plan(
     planned = study.plan(gpu, **selected)
     if as_json:
         click.echo(plan_format.text(plan_format.document(planned, stage)))
+    elif markdown:
+        click.echo(views_markdown.plan_markdown(planned), nl=False)
     else:
         views.show_plan(planned, views.console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)
     if out is not None:
         planned.save(out)
-        views.console(quiet or as_json).print(f"Saved. Do exactly this with: lora apply {out}")
+        views.console(quiet or as_json or markdown).print(f"Saved. Do exactly this with: lora apply {out}")
     return 2 if detailed_exitcode and planned.work else 0
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lorafile.command import command, json_option, spec_argument, state_option
+from lorafile.command import command, json_option, markdown_option, spec_argument, state_option
 
 
 @command("diff")
@@ -12,7 +12,7 @@ from lorafile.command import command, json_option, spec_argument, state_option
 @state_option
 @click.option("--git", "revision", metavar="REV", help="Against the spec as git has it at a revision.")
 @json_option
-@click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
+@markdown_option
 def diff(files: tuple[Path, ...], state: Path | None, revision: str | None, as_json: bool, markdown: bool) -> int:
     """Show what a change adds, removes and renames, and what it would cost. Runs nothing, writes nothing.
 

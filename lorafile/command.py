@@ -18,6 +18,7 @@ state_option = click.option(
     "--state", type=click.Path(path_type=Path), help="The state's directory. [default: LORA_STATE, or .lora]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+markdown_option = click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 _SEEDS = 20  # of a stage, at most, unless somebody says otherwise
 quiet_option = click.option("--quiet", is_flag=True, help="Print errors alone.")
 

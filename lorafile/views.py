@@ -86,7 +86,7 @@ def show_plan(
     if plan.selection.partial:
         out.print(f"[yellow]{escape(partial_line(plan))}[/]")
     if plan.work:
-        out.print(_duration_of(plan, device) + _packing(plan, pack))
+        out.print(duration_line(plan, device) + _packing(plan, pack))
     else:
         whose = "is selected" if plan.selection.partial else "the study declares"
         out.print(f"Nothing to do: everything that {whose} is finished.")
@@ -98,7 +98,7 @@ def show_warnings(warnings: list[str], out: Console) -> None:
         out.print(f"[yellow]Warning:[/] {escape(warning)}")
 
 
-def _duration_of(plan: Plan, device: str) -> str:
+def duration_line(plan: Plan, device: str = "") -> str:
     """Say how long it would take: work in all, and on the clock with this machine's workers."""
     known = [(change, change.forecast) for change in plan.work if change.forecast]
     total = sum(forecast["seconds"] for _, forecast in known)

@@ -45,6 +45,18 @@ def test_real_output_is_of_the_schema(spec_file: Path) -> None:
         assert sum(plan["summary"].values()) == len(plan["changes"])
 
 
+def test_a_plan_as_markdown_is_a_table_that_names_cannot_break(spec_file: Path) -> None:
+    load(spec_file, RANKS.replace('"rank"', '"a|b <i> @team"'))
+    page = lora("plan", "--markdown", "--gpu", "1MB", cwd=spec_file.parent).stdout
+    assert "**23 to run.** Forecast: " in page
+    rows = [line for line in page.splitlines() if line.startswith("| `+` | a\\|b &lt;i&gt; &#64;team/r=2 |")]
+    assert len(rows) == 1
+    assert "| 2 train, 4 predict, 4 score |" in rows[0]
+    assert rows[0].endswith("| **no** |")
+    assert page.count("\n| `+` |") == 3 + 23, "a row for the data and each configuration, and below each node"
+    assert page.index("<details>") < page.index("</details>")
+
+
 def test_an_approved_plan_runs_exactly_its_nodes_and_once(spec_file: Path) -> None:
     load(spec_file, RANKS)
     here, file = spec_file.parent, spec_file.parent / "approved.json"
