@@ -13,7 +13,7 @@ from lorafile.engine.randomness import derive
 from lorafile.engine.request import EXAMPLES
 from lorafile.engine.tokens import Tokens
 
-_FILLED = (1024, 8192)  # tokens of one: on a CPU, above which nothing is gained; on a GPU
+_FILLED = (2048, 8192)  # tokens of one: on a CPU, above which nothing is gained; on a GPU
 _BUCKET = 16  # so many batches are drawn at random before they are sorted by length
 
 

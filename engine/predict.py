@@ -1,12 +1,16 @@
 """`predict`: what a model makes of each held-out example: likelihoods, chosen labels, or answers."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.adapters import tuned
-from lorafile.engine.base import Bases
+from lorafile.engine.adapters import stored_adapter, tuned
+from lorafile.engine.base import Base, Bases
 from lorafile.engine.harness import evaluate_task
 from lorafile.engine.lines import write_lines
+from lorafile.engine.pack.stack import Stack
+from lorafile.engine.pack.stored import stored_factors
 from lorafile.engine.predictions import Split, load_split, predictions
 from lorafile.engine.request import Done, Report, Request
 
@@ -23,9 +27,27 @@ def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
     if request.settings["task"]["output"] == "lm_eval":
         return evaluate_task(request, out, bases, report)
     split = load_split(request)
-    with tuned(bases, request) as (base, model):
+    with _plain(bases, request) as (base, model):
         (found,) = predictions(base, model, split, report)
     return kept(split, found, out)
+
+
+@contextlib.contextmanager
+def _plain(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
+    """Yield the base and the model of a request; a plain LoRA goes without PEFT, whose layers take longer to make."""
+    files = request.inputs.get("adapter", {})
+    if "adapter_config.json" not in files:
+        with tuned(bases, request) as (base, model):
+            yield base, model
+        return
+    with bases.proven(request.settings, request.paths) as base:
+        factors = stored_factors(base.model, files)
+        if factors is None:
+            with stored_adapter(base, files) as model:
+                yield base, model
+        else:
+            with Stack(base.model, [factors]).attached():
+                yield base, base.model.eval()
 
 
 def kept(split: Split, found: list[dict[str, Any]], out: Path) -> Done:

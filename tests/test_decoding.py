@@ -121,10 +121,10 @@ def test_a_batch_holds_as_many_tokens_for_one_adapter_as_for_eight() -> None:
     lengths = [3, 500, 20, 20, *[8] * 300]
     batches = filled(lengths, 1, cpu)
     assert sorted(index for batch in batches for index in batch) == list(range(304))
-    assert [len(batch) for batch in batches] == [16, 128, 128, 32]
+    assert [len(batch) for batch in batches] == [16, 256, 32]
     assert batches[0][0] == 1
     eight = filled(lengths, 8, cpu)
-    assert [len(batch) for batch in eight][:3] == [2, 6, 16]
+    assert [len(batch) for batch in eight][:3] == [2, 12, 32]
     assert len(filled([5000] * 32, 1, cpu)[0]) == 16
 
 

@@ -34,6 +34,19 @@ def training_class(settings: dict[str, Any], train: str) -> str:
     return json.dumps([base_identity(settings), shape, train], sort_keys=True)
 
 
+def prediction_class(settings: dict[str, Any], data: str) -> str:
+    """Return equal text for `predict` nodes that several adapters can do at once; nothing where one has to be alone.
+
+    Whether a stored adapter is one that can be stacked is seen when it is read.
+
+    :param settings: the node's resolved sections, as they stand in its key
+    :param data: key of the `prepare` node that it reads
+    """
+    if settings["task"]["output"] == "lm_eval" or not _stackable(settings):
+        return ""
+    return json.dumps([base_identity(settings), settings["task"], data], sort_keys=True)
+
+
 def _stackable(settings: dict[str, Any]) -> bool:
     """Return whether a row's result depends on that row alone."""
     if settings["model"].get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
