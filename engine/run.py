@@ -11,6 +11,7 @@ from lorafile.engine.inspect import inspect
 from lorafile.engine.memory import is_out_of_memory
 from lorafile.engine.merge import merge
 from lorafile.engine.pack.compatible import Alone
+from lorafile.engine.pack.predict import predict_together
 from lorafile.engine.pack.train import train_together
 from lorafile.engine.predict import predict
 from lorafile.engine.prepare import prepare
@@ -31,6 +32,7 @@ _WORK = {
 # Kinds of which several go together, where their requests say so: the same base, each with its own adapter.
 _TOGETHER: dict[str, Callable[[list[Request], list[Path], Bases, list[Report]], list[Done]]] = {
     "train": train_together,
+    "predict": predict_together,
 }
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.pack.compatible import training_class
+from lorafile.engine.pack.compatible import prediction_class, training_class
 from lorafile.engine.request import EVAL_BATCH, Request, base_identity
 from lorafile.engine.rows import data_files, find_data, find_model
 from lorafile.errors import StateError
@@ -52,8 +52,10 @@ def _replicate(graph: Graph, nodes: list[GraphNode], coming: set[str]) -> Group:
 
 def pack_of(graph: Graph, node: GraphNode) -> str:
     """Return equal text for nodes of a kind that can be done together; nothing for one that has to be alone."""
-    if node.kind != "train" or graph.spec.named[node.configuration].model.device_map:
+    if node.kind not in ("train", "predict") or graph.spec.named[node.configuration].model.device_map:
         return ""  # a base that is spread over GPUs has them all for itself
+    if node.kind == "predict":
+        return prediction_class(node.settings, node.inputs.get("data", ""))
     return training_class(node.settings, node.inputs["train"])
 
 

@@ -101,11 +101,10 @@ class _Update(torch.autograd.Function):
     ) -> torch.Tensor:
         """Compute in the type of x [K, n, in]; the result, where there is one, has it, too."""
         with torch.autocast(x.device.type, enabled=False):
-            hidden = (torch.bmm(x, a.to(x.dtype).transpose(1, 2)) * scaling).to(x.dtype)
-            ctx.save_for_backward(x, hidden, a, b, scaling)
-            ctx.gradients = gradients
-            last = b.to(x.dtype).transpose(1, 2)
-            return torch.bmm(hidden, last) if result is None else torch.baddbmm(result, hidden, last)
+            hidden, found = _products(result, x, a, b, scaling)
+        ctx.save_for_backward(x, hidden, a, b, scaling)
+        ctx.gradients = gradients
+        return found
 
     @staticmethod
     def backward(ctx: Any, *outward: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -120,8 +119,19 @@ class _Update(torch.autograd.Function):
         return above if ctx.needs_input_grad[0] else None, below, None, None, None, None
 
 
-def _updated(*inputs: Any) -> torch.Tensor:
-    found: torch.Tensor = _Update.apply(*inputs)  # type: ignore[no-untyped-call]
+def _products(
+    result: torch.Tensor | None, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return s x Aᵀ, and the result with (s x Aᵀ) Bᵀ added to it."""
+    hidden = (torch.bmm(x, a.to(x.dtype).transpose(1, 2)) * scaling).to(x.dtype)
+    last = b.to(x.dtype).transpose(1, 2)
+    return hidden, torch.bmm(hidden, last) if result is None else torch.baddbmm(result, hidden, last)
+
+
+def _updated(result: torch.Tensor | None, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+    if not (torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)):
+        return _products(result, x, *rest[:3])[1]  # small steps of answers would wait for autograd's bookkeeping
+    found: torch.Tensor = _Update.apply(result, x, *rest)  # type: ignore[no-untyped-call]
     return found
 
 

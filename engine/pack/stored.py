@@ -36,7 +36,7 @@ def stored_factors(model: nn.Module, files: dict[str, str]) -> Factors | None:
     from transformers.pytorch_utils import Conv1D
 
     stored = stored_settings(files)
-    if stored.get("peft_type") != "LORA" or not _is_plain(stored, LoraConfig().to_dict()):
+    if stored.get("peft_type") != "LORA" or not _is_plain(stored, dict(vars(LoraConfig()))):
         return None
     config = LoraConfig(**{name: stored[name] for name in (*_PLACED, *_SCALED) if name in stored})
     sides: dict[str, dict[str, torch.Tensor]] = {"A": {}, "B": {}}
@@ -66,7 +66,7 @@ def stored_factors(model: nn.Module, files: dict[str, str]) -> Factors | None:
 def _is_plain(stored: dict[str, Any], default: dict[str, Any]) -> bool:
     start = str(stored.get("init_lora_weights"))
     return not start.startswith((*REWRITING, "loftq")) and all(
-        value == default.get(name, value is None) or (not value and not default.get(name))
+        value == default.get(name) or (not value and not default.get(name))
         for name, value in stored.items()
         if name not in (*_PLACED, *_SCALED, *_MADE, *_ABOUT)
     )
