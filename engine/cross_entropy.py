@@ -45,7 +45,7 @@ class _CrossEntropies(torch.autograd.Function):
         return each
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, outward: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Weigh the kept gradient in place: a second pass would find it changed, and torch refuses it."""
         (gradient,) = ctx.saved_tensors

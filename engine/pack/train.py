@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from lorafile.engine.adapters import autocast, checkpointed, new_adapter
 from lorafile.engine.base import Base, Bases
 from lorafile.engine.batches import Batch, joined
 from lorafile.engine.blocks import Blocks, units
+from lorafile.engine.cross_entropy import cross_entropies
 from lorafile.engine.head import load_tokens
 from lorafile.engine.journal import Journal, journal
 from lorafile.engine.loss import supervised_logits
@@ -138,7 +138,7 @@ class _Pack:
 def slice_losses(model: Any, batch: Batch, width: int) -> torch.Tensor:
     """Return the summed negative log likelihood of each slice of a batch, [K], in nats."""
     logits, targets, rows = supervised_logits(model, batch)
-    each = functional.cross_entropy(logits, targets, reduction="none")
+    each = cross_entropies(logits, targets)
     return each.new_zeros(width).index_add(0, rows // (len(batch.input_ids) // width), each)
 
 
