@@ -16,7 +16,7 @@ from lorafile.lockfile import identity
 from lorafile.parameters import adapter_parameters
 from lorafile.plan import Plan
 from lorafile.sections import largest_rank
-from lorafile.state import Attempt, State
+from lorafile.state import State
 
 _WALKED_FROM = 10**8  # parameters: below it a walk takes longer than its answer is worth
 _ANSWER_BYTES = 200  # of an example's predictions
@@ -158,18 +158,3 @@ def told_of(forecast: Forecast | None) -> Forecast:
     """Return what an attempt keeps of its forecast, so that it can be held against what it took."""
     kept = ("seconds", "peak_memory_bytes", "group", "analytic_seconds", "analytic_bytes", "source", "memory_source")
     return {name: forecast[name] for name in kept if name in forecast} if forecast else {}
-
-
-def errors(attempts: list[Attempt]) -> dict[str, list[float]]:
-    """Return how far forecasts were off, as shares of what was measured: of `time`, and of peak `memory`."""
-    found: dict[str, list[float]] = {"time": [], "memory": []}
-    for attempt in attempts:
-        told = attempt.forecast
-        if attempt.outcome != "done":
-            continue
-        took = attempt.seconds + attempt.figures.get("seconds_before", 0.0)
-        if "analytic_seconds" in told and took > 0:
-            found["time"].append(told["seconds"] / took - 1)
-        if "peak_memory_bytes" in told and peak_of(attempt.figures):
-            found["memory"].append(told["peak_memory_bytes"] / peak_of(attempt.figures) - 1)
-    return found

@@ -4,6 +4,7 @@ from typing import Any
 
 from lorafile.claims import claims_file, read_claims
 from lorafile.datacard import cards
+from lorafile.forecast.error import errors
 from lorafile.gather.about import data_of, hides_answers, metrics_of, model_of
 from lorafile.gather.adapters import adapter_tables
 from lorafile.gather.beside import answer_rows, beside_figures
@@ -59,6 +60,7 @@ def gather(plan: Plan, state: State) -> Results:
         answers=pd.DataFrame([] if hidden else answer_rows(graph, plan.results, state)),
         answers_private=hidden,
         model=model_of(graph),
+        forecast_errors=errors(attempt for attempts in history.values() for attempt in attempts),
         warnings=warnings(plan, runs, card, places),
         card=card,
         outcomes=StoredOutcomes(graph, plan.results, state),

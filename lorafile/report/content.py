@@ -1,6 +1,7 @@
 """What a report says, in order, before it is HTML or Markdown: both show the same."""
 
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -112,11 +113,22 @@ def facts(results: "Results") -> list[Fact]:
     found += [Fact(f"data {key}", value(key, item)) for key, item in results.data.items() if not missing(item)]
     found.append(Fact("seeds", listing([str(seed) for seed in results.seeds], 20) or "none"))
     found += [Fact(name, told) for name, told in looks.lines(results)]
+    found += forecasts(results)
     for metric in results.metrics:
         primary = "primary; " if metric == results.primary else ""
         unit = unit_of(metric)
         found.append(Fact(metric_name(metric), f"{primary}{direction(results, metric)}{f'; {unit}' if unit else ''}"))
     return found
+
+
+def forecasts(results: "Results") -> list[Fact]:
+    """Return how far the plans' forecasts were off, where anything was foretold."""
+    known = {what: sorted(map(abs, off)) for what, off in results.forecast_errors.items() if off}
+    lines = [
+        f"{what} off by {amount('share', median(off))} (median of {plural(len(off), 'node')})"
+        for what, off in known.items()
+    ]
+    return [Fact("forecast", ", ".join(lines))] if lines else []
 
 
 def value(key: str, item: Any) -> str:
