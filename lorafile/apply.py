@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from lorafile.budget import Budget
 from lorafile.engine.environment import device_class, environment
 from lorafile.engine.events import Event
 from lorafile.engine.request import Done, Request
@@ -72,6 +73,7 @@ class Applier:
     watchers: list[Progress]
     declares: bool = True
     stopping: int = 0
+    budget: Budget | None = None
     applied: Applied = field(default_factory=Applied)
 
     def __post_init__(self) -> None:
@@ -96,13 +98,20 @@ class Applier:
         if self.declares:
             self.state.declare(graph.spec.name, {node.address: (node.key, node.kind) for node in graph.nodes.values()})
         self._score_what_is_ready()
-        self.executor.run(groups(self.plan), Desk(self._requests, self._handle, lambda: self.stopping))
+        self.executor.run(groups(self.plan), Desk(self._requests, self._handle, self._urgency))
         self.applied.interrupted = self.stopping > 0
         self.applied.seconds = time.monotonic() - began
         return self.applied
 
+    def _urgency(self) -> int:
+        """Return how urgently an end is wanted: what still runs when the budget is spent keeps its checkpoint."""
+        return 2 if self.budget is not None and self.budget.spent() else self.stopping
+
     def _requests(self, group: Group) -> list[Request]:
-        return self.places.requests(group, self.results)
+        """Return what is left to do of a group; nothing where it would not end within the budget."""
+        found = self.places.requests(group, self.results)
+        forecast = sum((self.forecasts.get(request.key) or {}).get("seconds", 0.0) for request in found)
+        return found if not found or self.budget is None or self.budget.allows(forecast) else []
 
     def _handle(self, event: Event) -> None:
         node = self.plan.graph.nodes[event.key]

@@ -1,25 +1,12 @@
 """What an apply may take: hours, or money by an hourly price. What would not end in time is not begun."""
 
-import re
 import time
 from dataclasses import dataclass, field
 
 from lorafile.engine.environment import gpus
 from lorafile.errors import LoraError
 
-_PRICE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*h(?:our)?)?", re.IGNORECASE)
 _HOUR = 3600.0
-
-
-def price(text: str) -> float:
-    """Return what an hour of one device costs, from `2.50/h`.
-
-    :raises LoraError: when it is no price
-    """
-    found = _PRICE.fullmatch(text.strip())
-    if found is None:
-        raise LoraError(f'--price: "{text}" is no price of an hour; write for example --price 2.50/h')
-    return float(found[1])
 
 
 def devices() -> int:
@@ -65,3 +52,14 @@ class Budget:
             return True
         self.refused += 1
         return False
+
+    def spent(self) -> bool:
+        """Return whether nothing is left, so that what still runs has to stop."""
+        if self.left > 0:
+            return False
+        self.refused = max(1, self.refused)
+        return True
+
+    def told(self) -> str:
+        """Return what the user has to know of an apply that it ended."""
+        return f"{self.words}: what would not have ended in time was not begun, or stopped. The same command goes on."

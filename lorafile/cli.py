@@ -3,15 +3,17 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lorafile.command import (
+    budget_options,
     command,
     json_option,
     main,
     markdown_option,
+    price_option,
     quiet_option,
     resolve_option,
     selection_options,
@@ -19,6 +21,9 @@ from lorafile.command import (
     state_option,
 )
 from lorafile.errors import LoraError
+
+if TYPE_CHECKING:
+    from lorafile.budget import Budget
 
 __all__ = ["main"]
 
@@ -106,6 +111,7 @@ def lock(spec: Path) -> int:
 @click.option("--full", is_flag=True, help="Show every node.")
 @click.option("--detailed-exitcode", is_flag=True, help="End with 2 when there is something to do.")
 @click.option("--out", type=click.Path(path_type=Path), help="Save the plan, for `lora apply FILE`.")
+@price_option
 @selection_options
 @resolve_option
 @json_option
@@ -118,6 +124,7 @@ def plan(
     full: bool,
     detailed_exitcode: bool,
     out: Path | None,
+    hourly: float | None,
     selected: dict[str, Any],
     resolve: int | None,
     as_json: bool,
@@ -136,6 +143,7 @@ def plan(
         raise click.UsageError("--out keeps what an apply can do; add the seeds first with: lora apply --resolve")
     study, stage = staging.resolve(Study.load(spec, state), resolve)
     planned = study.plan(gpu, **selected)
+    planned.hourly = hourly
     if as_json:
         click.echo(plan_format.text(plan_format.document(planned, stage)))
     elif markdown:
@@ -164,6 +172,7 @@ def plan(
     help="How many adapters on one base are trained together: at most N; auto: as many as are measured to be fastest.",
 )
 @click.option("--lock-timeout", type=float, default=0.0, help="Seconds to wait for another apply on the same state.")
+@budget_options
 @selection_options
 @resolve_option
 @quiet_option
@@ -174,6 +183,8 @@ def apply(
     workers: int | None,
     pack: str,
     lock_timeout: float,
+    hourly: float | None,
+    budget: "Budget | None",
     selected: dict[str, Any],
     resolve: int | None,
     quiet: bool,
@@ -199,6 +210,7 @@ def apply(
     else:
         study, stage = staging.resolve(Study.load(spec, state), resolve)
         planned = study.plan(**selected)
+    planned.hourly = hourly
     study.warm_up(planned)
     views.show_plan(planned, out, stage=stage, pack=width)
     if not planned.work and not (stage and stage.seeds):
@@ -214,13 +226,16 @@ def apply(
     if stage and stage.seeds:
         staging.append(study, stage)
     watcher = (progress.Bars if out.is_terminal else progress.Lines)(planned, out)
+    options: dict[str, Any] = {"workers": workers, "pack": pack, "lock_timeout": lock_timeout, "budget": budget}
     with watcher:
-        applied = study.apply(planned, workers=workers, pack=pack, lock_timeout=lock_timeout, watchers=[watcher])
+        applied = study.apply(planned, watchers=[watcher], **options)
     views.show_applied(applied, out)
+    if over := budget is not None and budget.refused > 0:
+        views.show_warnings([budget.told()] if budget else [], out)
     views.show_warnings(leak_warnings(planned.graph, State.read(study.state)), out)
     if applied.interrupted:
         return 130
-    return 1 if applied.with_outcome("failed") or applied.with_outcome("interrupted") else 0
+    return 1 if applied.with_outcome("failed") or (applied.with_outcome("interrupted") and not over) else 0
 
 
 @command("report")

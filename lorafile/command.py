@@ -37,6 +37,34 @@ def resolve_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def price_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command take `--price`; it gets `hourly`, what an hour of one device costs, or None."""
+
+    @click.option("--price", "text", metavar="PRICE", help="What an hour of one GPU costs, as in 2.50/h.")
+    @wraps(function)
+    def run(*args: Any, text: str | None, **kwargs: Any) -> Any:
+        from lorafile.bill import price
+
+        return function(*args, hourly=None if text is None else price(text), **kwargs)
+
+    return run
+
+
+def budget_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command take `--price`, `--max-hours` and `--max-cost`; it gets `hourly`, and `budget` or None."""
+
+    @price_option
+    @click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="End before so many hours have passed.")
+    @click.option("--max-cost", type=click.FloatRange(0, min_open=True), help="End before so much is paid, by --price.")
+    @wraps(function)
+    def run(*args: Any, hourly: float | None, max_hours: float | None, max_cost: float | None, **kwargs: Any) -> Any:
+        from lorafile.budget import Budget
+
+        return function(*args, hourly=hourly, budget=Budget.of(max_hours, max_cost, hourly), **kwargs)
+
+    return run
+
+
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command take what selects a part of a study; it gets `selected`, the arguments of `Study.plan`."""
 

@@ -59,6 +59,7 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     device: str = "cpu"
     workers: int = 1
+    hourly: float | None = None  # what an hour of one device costs
     unfinished: dict[str, Unfinished] = field(default_factory=dict)  # key -> how far a run came that is to go on
     tuning: "list[Standing]" = field(default_factory=list)  # of every configuration that is tuned
     selection: Selection = WHOLE

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from lorafile.bill import bill_json
 from lorafile.plan import WORK, Plan
 from lorafile.selection import Selection
 from lorafile.specs.values import ONE_LINE
@@ -40,6 +41,28 @@ class ForecastRow(Row):
     source: str = Field(description="Where the figure comes from: analytic, or calibrated on what was measured.")
     peak_memory_bytes: int | None = Field(default=None, description="Where a model is loaded.")
     fits: bool | None = Field(default=None, description="On the device, or the one of `--gpu`.")
+    seconds_low: float | None = Field(default=None, description="Four of five runs take between this and seconds_high.")
+    seconds_high: float | None = None
+    reserved_bytes: int | None = Field(default=None, description="What the allocator would hold at the peak.")
+    memory_source: str | None = Field(default=None, description="measured, calibrated, walked, or analytic.")
+    would_fit: str | None = Field(default=None, description="The smallest change with which it would fit.")
+    disk_bytes: int | None = Field(default=None, description="What its result takes in the state.")
+    joules: float | None = Field(default=None, description="Where a profile measured energy.")
+
+
+class BillRow(Row):
+    """What all of it would cost."""
+
+    seconds: float = Field(description="Of work; four of five plans fall between the two that follow.")
+    seconds_low: float
+    seconds_high: float
+    clock_seconds: float = Field(description="Until all is done, with this machine's workers.")
+    device_hours: float = Field(description="What is paid for: each GPU's own work, or a processor's clock.")
+    disk_bytes: int
+    joules: float | None
+    cost: float | None = Field(description="In the currency of --price; null without one.")
+    source: str
+    price_per_hour: float | None
 
 
 class ChangeRow(Row):
@@ -100,6 +123,7 @@ class PlanDocument(Row):
     selection: SelectionRow
     damaged: list[DamageRow]
     made_from: MadeFrom
+    bill: BillRow
     resolve: dict[str, JsonValue] | None = Field(default=None, description="The stage of seeds that --resolve plans.")
 
     @property
@@ -134,6 +158,7 @@ def document(plan: Plan, stage: "Resolution | None" = None) -> dict[str, Any]:
         "selection": {**_lists(selection), "refresh": plan.refreshed, "left_out": plan.left_out},
         "damaged": [asdict(one) for one in plan.damaged],
         "made_from": _made_from(plan),
+        "bill": bill_json(plan),
     }
     if stage is not None:
         from lorafile.views_resolve import resolution_json

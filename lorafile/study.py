@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lorafile.analysis.base import Analysis
     from lorafile.apply import Applied, Applier, Progress
+    from lorafile.budget import Budget
     from lorafile.evaluate import Evaluation
     from lorafile.executors.local import LocalExecutor
     from lorafile.fetch import Fetched
@@ -116,6 +117,7 @@ class Study:
         pack: str | int = "auto",
         lock_timeout: float = 0.0,
         watchers: "list[Progress] | None" = None,
+        budget: "Budget | None" = None,
     ) -> "Applied":
         """Do what is missing and return what was done.
 
@@ -123,6 +125,7 @@ class Study:
             what finished meanwhile is not done again
         :param pack: how many adapters on one base are trained together: at most so many, `auto` as many as are measured
             to be fastest, `off` none
+        :param budget: what it may take; what would not end in time is not begun
         """
         from lorafile.apply import Applied, Applier
         from lorafile.scoring import check_libraries
@@ -137,10 +140,12 @@ class Study:
             shutil.rmtree(staging, ignore_errors=True)  # what a killed apply left; we hold the lock
             stages = [plan]
             while not done.interrupted:
-                applier = Applier(stages[-1], state, self.executor(stages[-1], workers, pack), watchers or [])
+                executor = self.executor(stages[-1], workers, pack)
+                applier = Applier(stages[-1], state, executor, watchers or [], budget=budget)
                 with stop_on_interrupt(applier):
                     done.add(applier.run())
-                next_stage = None if done.interrupted else remade(stages, state) or following(self.spec, stages, state)
+                ended = done.interrupted or (budget is not None and budget.refused)
+                next_stage = None if ended else remade(stages, state) or following(self.spec, stages, state)
                 if next_stage is None:
                     break
                 stages.append(with_forecasts(next_stage, forecasts(next_stage, state)))

@@ -8,6 +8,7 @@ from rich.markup import escape
 from lorafile.plan import Action, Change, Plan
 from lorafile.standing import edge_lines
 from lorafile.units import duration
+from lorafile.views_bill import bill_line, too_large
 from lorafile.views_needs import MOST, needs, words
 from lorafile.views_plan import KINDS, damage_lines, partial_line
 from lorafile.views_tuning import open_lines
@@ -86,7 +87,9 @@ def show_plan(
     if plan.selection.partial:
         out.print(f"[yellow]{escape(partial_line(plan))}[/]")
     if plan.work:
-        out.print(duration_line(plan, device) + _packing(plan, pack))
+        for line in too_large(plan):
+            out.print(f"[yellow]{escape(line)}[/]")
+        out.print(bill_line(plan, device) + _packing(plan, pack))
     else:
         whose = "is selected" if plan.selection.partial else "the study declares"
         out.print(f"Nothing to do: everything that {whose} is finished.")
@@ -96,19 +99,6 @@ def show_warnings(warnings: list[str], out: Console) -> None:
     """Show what a reader has to know first, or last."""
     for warning in warnings:
         out.print(f"[yellow]Warning:[/] {escape(warning)}")
-
-
-def duration_line(plan: Plan, device: str = "") -> str:
-    """Say how long it would take: work in all, and on the clock with this machine's workers."""
-    known = [(change, change.forecast) for change in plan.work if change.forecast]
-    total = sum(forecast["seconds"] for _, forecast in known)
-    alone = sum(forecast["seconds"] for change, forecast in known if change.kind == "profile")
-    clock = (total - alone) / plan.workers + alone
-    sources = [forecast["source"] for change, forecast in known if change.kind != "score"]
-    with_workers = f", about {duration(clock)} with {plan.workers} workers" if plan.workers > 1 else ""
-    source = (sources or ["analytic"])[-1]
-    later = "; what follows the choices comes on top" if any(one.later for one in plan.tuning) else ""
-    return f"Forecast: {duration(total)} of work on {device or plan.device}{with_workers} ({source}){later}."
 
 
 def _packing(plan: Plan, pack: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from lorafile.plan import Action, Change, Plan
 from lorafile.units import duration, size
-from lorafile.views import SYMBOLS, duration_line
+from lorafile.views import SYMBOLS
 from lorafile.views_plan import counted, damage_lines, marked, partial_line
 from lorafile.views_tuning import open_lines
 
@@ -18,7 +18,7 @@ def plan_markdown(plan: Plan) -> str:
     told = [f"{summary[each.value]} to {each.value}" for each in (Action.RUN, Action.RETRY) if summary[each.value]]
     told += [f"{summary[each.value]} {word}" for each, word in _REST.items() if summary[each.value]]
     text = [f"### Plan of {marked(plan.study)}", "", f"**{', '.join(told) or 'Nothing is declared'}.**"]
-    text[-1] += f" {marked(duration_line(plan))}" if plan.work else " Nothing to do."
+    text[-1] += f" {marked(bill_line(plan))}" if plan.work else " Nothing to do."
     notes = [*plan.warnings, *damage_lines(plan), *open_lines(plan)]
     notes = [partial_line(plan), *notes] if plan.selection.partial else notes
     text += ["", *(f"- {marked(line)}" for line in notes)] if notes else []
