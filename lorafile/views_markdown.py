@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from lorafile.plan import Action, Change, Plan
 from lorafile.units import duration, size
 from lorafile.views import SYMBOLS
+from lorafile.views_bill import bill_line, too_large
 from lorafile.views_plan import counted, damage_lines, marked, partial_line
 from lorafile.views_tuning import open_lines
 
@@ -19,7 +20,7 @@ def plan_markdown(plan: Plan) -> str:
     told += [f"{summary[each.value]} {word}" for each, word in _REST.items() if summary[each.value]]
     text = [f"### Plan of {marked(plan.study)}", "", f"**{', '.join(told) or 'Nothing is declared'}.**"]
     text[-1] += f" {marked(bill_line(plan))}" if plan.work else " Nothing to do."
-    notes = [*plan.warnings, *damage_lines(plan), *open_lines(plan)]
+    notes = [*plan.warnings, *too_large(plan), *damage_lines(plan), *open_lines(plan)]
     notes = [partial_line(plan), *notes] if plan.selection.partial else notes
     text += ["", *(f"- {marked(line)}" for line in notes)] if notes else []
     if plan.work:
