@@ -10,6 +10,7 @@ from lorafile.state import State
 
 _SHORTEST_KEY = 6
 _MOST = 8
+_LIKELY = 2000  # names that a misspelt one is compared with: more would take seconds
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def _nothing(known: list[Named], name: str) -> str:
     if not known:
         return "This state knows no node yet. The first `lora apply` makes it; --state names another."
     names = {node.address for node in known} | {re.sub(r"(/seed=\d+)?:.*", "", node.address) for node in known}
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    likely = sorted(names, key=lambda one: (one[:4] != name[:4], abs(len(one) - len(name))))[:_LIKELY]
+    close = get_close_matches(name, likely, n=1, cutoff=0.5)
     hint = f'did you mean "{close[0]}"?' if close else "`lora state list --kind all` shows every address."
     return f'No node of this state is called "{name}", and no key begins so; {hint}'
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.markup import escape
 
@@ -25,12 +26,13 @@ def show_list(rows: list[Listed], out: Console) -> None:
     titles = ["name", "study", "outcome", "begun", "time", *names, "key"]
     table = [_cells(row, names) for row in rows]
     widths = [max(map(len, column)) for column in zip(titles, *table, strict=True)]
-    if rows:
-        out.print(f"[dim]{escape(_line(titles, widths))}[/]")
+    styled = out.is_terminal and not out.no_color
+    lines = [click.style(_line(titles, widths), dim=True)] if rows else []
     for row, cells in zip(rows, table, strict=True):
-        before, after = _line(cells[:2], widths), _line(cells[3:], widths[3:])
-        colour = COLOURS.get(row.outcome, "yellow")
-        out.print(f"{escape(before)}  [{colour}]{cells[2].ljust(widths[2])}[/]  {escape(after)}")
+        outcome = click.style(cells[2].ljust(widths[2]), fg=COLOURS.get(row.outcome, "yellow"))
+        lines.append("  ".join([_line(cells[:2], widths), outcome, _line(cells[3:], widths[3:]).rstrip()]))
+    if lines:  # at once: a terminal's library would take seconds for ten thousand lines
+        click.echo("\n".join(lines), color=styled)
     failed = sum(row.outcome != "done" for row in rows)
     told = f", {failed} of them not done" if failed else ""
     out.print(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}{told}." if rows else "Nothing here is so.")
@@ -47,7 +49,7 @@ def _metric(name: str, value: float | None) -> str:
 
 
 def _line(cells: list[str], widths: list[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)).rstrip()
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
 
 
 def list_json(rows: list[Listed]) -> str:
