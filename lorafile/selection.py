@@ -35,12 +35,8 @@ class Selection:
 
     @property
     def words(self) -> str:
-        """Return it as the command line writes it."""
-        return " ".join(
-            [*(f"--target {one}" for one in self.target), *(f"--exclude {one}" for one in self.exclude)]
-            + [f"--replace {one}" for one in self.replace]
-            + ["--rerun-drifted"] * self.rerun_drifted
-        )
+        """Return what leaves a part out, as the command line writes it."""
+        return " ".join(f"--{name} {one}" for name in ("target", "exclude") for one in getattr(self, name))
 
     def again(self, node: GraphNode, action: str) -> str:
         """Return why a finished node is to be done again; nothing where it is not."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lorafile import specs
+from lorafile import Study, specs
 from lorafile.datalock import lock_data
 from lorafile.errors import NodeError
-from lorafile.lockfile import lock_model, resolve
+from lorafile.lockfile import lock_file, lock_model, resolve
 from lorafile.nodes import build
 from lorafile.specs.data_settings import DataTable
 from lorafile.specs.settings import ModelTable
@@ -71,6 +71,30 @@ def test_a_lock_is_enough_to_plan_without_the_hub(cache: Path, tmp_path: Path) -
     again, changed = resolve(spec, lock)
     assert changed == []
     assert set(build(spec, again).nodes) == keys
+
+
+def test_a_refresh_says_what_moved_and_only_an_apply_writes_it(cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "study.toml"
+    text = '[study]\nname = "x"\n[model]\npath = "org/tiny"\n[data]\npath = "org/rows"\nmax_length = 32\n'
+    file.write_text(text + "split = { train = 8, test = 4 }\n[train]\nmax_steps = 1\n", encoding="utf-8")
+    study = Study.load(file, tmp_path / ".lora")
+    study.lock()
+    locked = lock_file(study.spec).read_text(encoding="utf-8")
+    rows = cache / "datasets--org--rows"
+    moved = rows / "snapshots" / COMMIT[::-1]
+    moved.mkdir()
+    old = (rows / "snapshots" / COMMIT / "train.jsonl").read_text(encoding="utf-8")
+    (moved / "train.jsonl").write_text(old + '{"prompt": "new", "completion": "row"}\n', encoding="utf-8")
+    (rows / "refs" / "main").write_text(COMMIT[::-1], encoding="utf-8")
+    assert study.plan().warnings == [], "the lock is taken at its word"
+    plan = study.plan(refresh=True, target=["data/test:prepare"])
+    what = "revision 0123456789ab → 76543210fedc, other digests, train 40 → 41 rows"
+    assert plan.warnings == [f"The data org/rows have moved since the lock: {what}."]
+    assert lock_file(study.spec).read_text(encoding="utf-8") == locked
+    assert plan.work[0].key not in {change.key for change in study.plan().changes}
+    study.apply(plan)
+    assert COMMIT[::-1] in lock_file(study.spec).read_text(encoding="utf-8")
+    assert study.plan(target=["data/test:prepare"]).work == []
 
 
 def test_local_data_that_changed_since_the_lock_are_named(spec_file: Path, rows_file: Path) -> None:
