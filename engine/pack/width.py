@@ -75,6 +75,15 @@ def widest(speed: Callable[[int], Speed], most: Callable[[], int], steps: int) -
 def _sentence(what: str, width: int, found: dict[int, Speed], unit: str) -> str:
     if not found:
         return ""
-    told = ", ".join(f"{one.rate:,.3g} {unit} with {number}" for number, one in found.items())
+    if len(found) == 1:
+        seconds = found[1].seconds
+        return (
+            f" Adapters are {what} one by one: {seconds:.2g} s with one, and two were not worth a trial or did not fit."
+        )
+    told = ", ".join(f"{_rounded(one.rate)} {unit} with {number}" for number, one in found.items())
     lead = f"{width} adapters are {what} at a time" if width > 1 else f"Adapters are {what} one by one"
     return f" {lead}, as measured: {told}."
+
+
+def _rounded(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.2g}"
