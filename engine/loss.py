@@ -1,5 +1,7 @@
 """Log likelihood of the supervised tokens, with logits computed only where they are needed."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,23 +19,52 @@ _PIECE = 1024  # supervised tokens
 def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return logits [s, v] in float32 or wider, targets [s] and rows [s] of the supervised tokens of a batch.
 
-    The model's own head computes them (scaling and caps included), at the columns in which any row is supervised.
+    The model itself computes them, scaling and caps included: its head is given only the hidden states that predict a
+    supervised token. Where its output comes from no such head, it computes the columns in which any row is supervised.
     """
     predicts = torch.zeros_like(batch.supervised)
     predicts[:, :-1] = batch.supervised[:, 1:]  # position t predicts token t + 1
     columns = predicts.any(dim=0).nonzero().flatten()
+    rows, places = predicts[:, columns].nonzero(as_tuple=True)
     kept = columns + virtual_tokens(model)  # they stand before every text, and are predicted by nothing
     options: dict[str, Any] = {"logits_to_keep": kept} if takes(model, "logits_to_keep") else {}
     # Position ids separate the documents of a block only where there is no mask (engine/blocks.py).
     packed = batch.position_ids is not None
     where = {"position_ids": batch.position_ids} if packed else {"attention_mask": batch.attention_mask}
-    logits = model(input_ids=batch.input_ids, **where, use_cache=False, **options).logits
-    if not options:  # an older architecture, which computes them all
-        logits = logits[:, kept]
-    rows, kept = predicts[:, columns].nonzero(as_tuple=True)
-    targets = batch.input_ids[rows, columns[kept] + 1]
-    found = logits[rows, kept]
-    return found.to(torch.promote_types(found.dtype, torch.float32)), targets, rows
+    width = len(kept) if options else batch.input_ids.shape[1] + virtual_tokens(model)
+    at = places if options else kept[places]  # an older architecture shows its head every position
+    with _gathered(model, rows, at, (len(batch.indexes), width)) as gathered:
+        logits = model(input_ids=batch.input_ids, **where, use_cache=False, **options).logits
+    logits = logits[0] if gathered else logits[rows, at]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits, batch.input_ids[rows, columns[places] + 1], rows
+
+
+@contextlib.contextmanager
+def _gathered(model: Any, rows: torch.Tensor, at: torch.Tensor, shape: tuple[int, int]) -> Iterator[list[bool]]:
+    """While this lasts, a model's head reads only some hidden states: [1, s, d] of [b, t, d].
+
+    :param shape: b and t; a head that reads anything else is left alone
+    :return: a list that is not empty once the head has been given less
+    """
+    seen: list[bool] = []
+    head = model.get_output_embeddings()
+    if head is None:
+        yield seen
+        return
+
+    def gather(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        hidden = inputs[0] if inputs else None
+        if seen or not isinstance(hidden, torch.Tensor) or hidden.ndim != 3 or hidden.shape[:2] != shape:
+            return None
+        seen.append(True)
+        return (hidden[rows.to(hidden.device), at.to(hidden.device)][None], *inputs[1:])
+
+    hook = head.register_forward_pre_hook(gather)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
