@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from lorafile.engine.attention import use_blocks
 from lorafile.engine.head import head_options, in_float32
 from lorafile.engine.quantized import check_libraries, make_hqq, own_method, quantization_config
 from lorafile.errors import NodeError
@@ -40,7 +41,10 @@ def load_model(path: str, settings: dict[str, Any], device_map: str | None = Non
     if later:
         return make_hqq(model, config, dtype, device)
     _check_places(model)
-    return model if placed else model.to(device)
+    model = model if placed else model.to(device)
+    if "attn_implementation" not in settings["model"]:
+        use_blocks(model)
+    return model
 
 
 def _options(model: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
