@@ -152,7 +152,8 @@ def plan(
         views.show_plan(planned, views.console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)
     if out is not None:
         planned.save(out)
-        views.console(quiet or as_json or markdown).print(f"Saved. Do exactly this with: lora apply {out}")
+        said = views.console(quiet or as_json or markdown)
+        said.print(f"Saved. Do exactly this with: lora apply {out}", markup=False)
     return 2 if detailed_exitcode and planned.work else 0
 
 

@@ -4,16 +4,24 @@ from pathlib import Path
 
 import click
 
-from lorafile.command import command, json_option, markdown_option, spec_argument, state_option
+from lorafile.command import command, json_option, markdown_option, price_option, spec_argument, state_option
 
 
 @command("diff")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @state_option
 @click.option("--git", "revision", metavar="REV", help="Against the spec as git has it at a revision.")
+@price_option
 @json_option
 @markdown_option
-def diff(files: tuple[Path, ...], state: Path | None, revision: str | None, as_json: bool, markdown: bool) -> int:
+def diff(
+    files: tuple[Path, ...],
+    state: Path | None,
+    revision: str | None,
+    hourly: float | None,
+    as_json: bool,
+    markdown: bool,
+) -> int:
     """Show what a change adds, removes and renames, and what it would cost. Runs nothing, writes nothing.
 
     Two specs, two saved plans, or with --git one spec (study.toml unless named) now and at a revision.
@@ -26,9 +34,9 @@ def diff(files: tuple[Path, ...], state: Path | None, revision: str | None, as_j
     if len(files) > 1 if revision is not None else len(files) != 2:
         raise click.UsageError("name two files, as in: lora diff old.toml new.toml; or one with --git REV")
     if revision is not None:
-        found = comparing.since(revision, files[0] if files else Path("study.toml"), state)
+        found = comparing.since(revision, files[0] if files else Path("study.toml"), state, hourly)
     else:
-        found = comparing.between(files[0], files[1], state)
+        found = comparing.between(files[0], files[1], state, hourly)
     if as_json or markdown:
         click.echo(views_diff.diff_json(found) if as_json else views_diff.diff_markdown(found), nl=as_json)
     else:

@@ -11,18 +11,22 @@ from lorafile.study import Study
 from lorafile.tuned_plan import staged_plan
 
 
-def between(one: Path, other: Path, state: Path | None = None) -> Diff:
-    """Return what differs between two files, each a spec or a saved plan."""
-    return diff(_side(one, state), _side(other, state))
+def between(one: Path, other: Path, state: Path | None = None, hourly: float | None = None) -> Diff:
+    """Return what differs between two files, each a spec or a saved plan.
+
+    :param hourly: what an hour of one device costs
+    """
+    return diff(_side(one, state), _side(other, state, hourly))
 
 
-def since(revision: str, file: Path, state: Path | None = None) -> Diff:
+def since(revision: str, file: Path, state: Path | None = None, hourly: float | None = None) -> Diff:
     """Return what differs between a spec as it was at a revision and as it is; where it was not there, all is new.
 
     :raises SpecError: when it was wrong then, or is now
     """
     study = Study.load(file, state)
     plan = study.plan()
+    plan.hourly = hourly
     then = f"{file} at {revision}"
     try:
         with at_revision(file, revision, plan.graph.lock) as found:
@@ -35,7 +39,9 @@ def since(revision: str, file: Path, state: Path | None = None) -> Diff:
     return diff(old, Side.of_plan(str(file), plan))
 
 
-def _side(file: Path, state: Path | None) -> Side:
+def _side(file: Path, state: Path | None, hourly: float | None = None) -> Side:
     if is_plan(file):
         return Side.of_file(str(file), read(file))
-    return Side.of_plan(str(file), Study.load(file, state).plan())
+    plan = Study.load(file, state).plan()
+    plan.hourly = hourly
+    return Side.of_plan(str(file), plan)

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lorafile.bill import bill
 from lorafile.differences import describe, flat_sections
 from lorafile.moved import moved
 from lorafile.plan import WORK, Plan
@@ -101,6 +102,7 @@ class Diff:
     :ivar retrained: configurations of both whose training has other settings now
     :ivar more, fewer: nodes that configurations of both (or the data) gain and lose; `cost`: of all that is new
     :ivar before: what would have run already without the change
+    :ivar price: of `cost`, in the currency of `hourly`, the price of an hour of one device
     :ivar moved: models and data that are others; `beside`: tables of the spec whose change runs nothing
     """
 
@@ -116,6 +118,8 @@ class Diff:
     before: Item
     moved: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    price: float | None = None
+    hourly: float | None = None
 
 
 def diff(old: Side, new: Side) -> Diff:
@@ -155,6 +159,8 @@ def diff(old: Side, new: Side) -> Diff:
         before=_item((), [row for key, row in new.rows.items() if key in known]),
         moved=_moved(old, new),
         beside=_beside(old, new),
+        price=_price(new, {row.key for row in fresh}),
+        hourly=new.plan.hourly if new.plan else None,
     )
 
 
@@ -199,6 +205,13 @@ def _why(old: Side, new: Side, name: str) -> tuple[str, ...]:
     return tuple(describe(key, one.get(key), other.get(key), method) for key in differing) or (
         "other training examples",
     )
+
+
+def _price(side: Side, keys: set[str]) -> float | None:
+    """Return what some nodes of a side would cost; None without a price, or of a saved plan."""
+    if side.plan is None:
+        return None
+    return bill(replace(side.plan, changes=[change for change in side.plan.changes if change.key in keys])).cost
 
 
 def _moved(old: Side, new: Side) -> tuple[str, ...]:

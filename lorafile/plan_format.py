@@ -38,14 +38,8 @@ class ForecastRow(Row):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
     seconds: Annotated[float, Field(ge=0)]
-    seconds_low: float | None = Field(default=None, description="Four of five runs fall between this and the next.")
-    seconds_high: float | None = None
     source: str = Field(description="Where the time comes from: analytic, or calibrated on what was measured.")
     peak_memory_bytes: int | None = Field(default=None, description="Allocated; where a model is loaded.")
-    reserved_bytes: int | None = Field(default=None, description="By the allocator, at the same peak.")
-    memory_source: str | None = Field(default=None, description="Where the memory comes from.")
-    disk_bytes: int | None = Field(default=None, description="Of what it leaves in the state.")
-    joules: float | None = Field(default=None, description="Where a profile measured energy.")
     fits: bool | None = Field(default=None, description="On the device, or the one of `--gpu`.")
     seconds_low: float | None = Field(default=None, description="Four of five runs take between this and seconds_high.")
     seconds_high: float | None = None

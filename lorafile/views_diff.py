@@ -78,7 +78,8 @@ def conclusion(found: Diff) -> list[str]:
         sentences.append("Nothing is trained again.")
     sentences += found.moved
     if found.cost.work:
-        sentences.append(f"It would run {_nodes(found.cost)}.")
+        price = f", {found.price:.2f} at {found.hourly:g} an hour" if found.price is not None else ""
+        sentences.append(f"It would run {_nodes(found.cost)}{price}.")
     else:
         sentences.append("It would run nothing.")
     if found.before.work:

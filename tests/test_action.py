@@ -84,7 +84,8 @@ def test_a_pull_request_gets_one_comment_that_is_kept_up_to_date(repository: Pat
     assert body.startswith("<!-- lorafile plan -->\n")
     assert "**1 configuration added, 1 renamed.** Nothing is trained again." in body
     assert "### Plan of tiny" in body
-    _, asked = review(repository, OURS="123")
+    _, asked = review(repository, OURS="123", PRICE="3600 / h")
+    assert " at 3600 an hour." in str(asked[-1]["body"])
     assert asked[-1]["arguments"][3:5] == ["PATCH", "repos/some/body/issues/comments/123"]  # type: ignore[index]
     assert (repository.parent / ".git" / "summary").read_text(encoding="utf-8").count("### Plan of tiny") == 2
 
@@ -109,9 +110,9 @@ def test_the_action_gives_its_script_what_it_reads() -> None:
     action = yaml.safe_load((ACTION / "action.yml").read_text(encoding="utf-8"))
     step = action["runs"]["steps"][-1]
     script = (ACTION / "review.sh").read_text(encoding="utf-8")
-    for name in ("SPECS", "BASE", "PULL_REQUEST", "COMMENT"):
+    for name in ("SPECS", "BASE", "PULL_REQUEST", "PRICE", "COMMENT"):
         assert name in step["env"]
-        assert f"${{{name}:-" in script
+        assert f"${{{name}:" in script
     used = set(re.findall(r"inputs\.(\w+)", str(action["runs"])))
     assert used == set(action["inputs"])
     assert all("${{" not in each["run"] for each in action["runs"]["steps"]), "no input is ever code"

@@ -170,6 +170,9 @@ def test_the_diff_as_json_and_markdown(repository: Path) -> None:
     assert told["format_version"] == "1.0"
     assert told["renamed"] == [["rank/r=2", "a|b <i>/r=2"]]
     assert told["cost"]["work"] == 10
+    assert told["price"] is None
+    priced = json.loads(lora("diff", "--git", "HEAD", "--json", "--price", "3600/h", cwd=repository.parent).stdout)
+    assert 0 < priced["price"] <= priced["cost"]["seconds"], "one a second, on the clock"
     page = lora("diff", "--git", "HEAD", "--markdown", cwd=repository.parent).stdout
     assert r"| `+` | a\|b &lt;i&gt;/r=8 |" in page
     assert page.count("\n| `") == 3

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What changes in each spec since BASE, and its plan, as one comment on PULL_REQUEST and in the job's summary.
-# Reads SPECS (one a line), BASE, PULL_REQUEST, COMMENT, and what GitHub sets. A plan runs no code that a spec names.
+# Reads SPECS (one a line), BASE, PULL_REQUEST, PRICE, COMMENT, and what GitHub sets. A plan runs no code that a spec names.
 set -euo pipefail
 
 mark="<!-- lorafile plan -->"
@@ -27,8 +27,8 @@ fi
 echo "$mark" > "$page"
 while IFS= read -r spec; do
   [ -n "$spec" ] || continue
-  if [ -n "${BASE:-}" ]; then add lora diff --git "$BASE" --markdown -- "$spec"; fi
-  add lora plan --markdown -- "$spec"
+  if [ -n "${BASE:-}" ]; then add lora diff --git "$BASE" --markdown ${PRICE:+--price "$PRICE"} -- "$spec"; fi
+  add lora plan --markdown ${PRICE:+--price "$PRICE"} -- "$spec"
 done <<< "${SPECS:-study.toml}"
 
 # A comment holds 65,536 characters.
