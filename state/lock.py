@@ -1,6 +1,7 @@
 """One writer at a time: an operating-system lock, which a dead process cannot keep."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -48,6 +49,13 @@ def _try(handle: int) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise StateError(
+                "The state's file system has no locks, so nothing could keep two processes from writing at once. "
+                "Put it on a local disk, with --state or LORA_STATE."
+            ) from error
+        raise
     return True
 
 

@@ -67,6 +67,7 @@ def _read(database: Path, statements: tuple[str, ...], values: tuple[Any, ...], 
             _check_new(database)
             return [[] for _ in statements]
         if version < SCHEMA_VERSION:
+            connection.execute("PRAGMA temp_store=MEMORY")
             for statement in created(SECOND + VIEWS, temporary=True):  # beside the tables, which stay as they are
                 connection.execute(statement)
         return [connection.execute(statement, values).fetchall() for statement in statements]

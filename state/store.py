@@ -229,11 +229,11 @@ class WritableState(State):
 
     def close(self) -> None:
         """Close the index with its log folded in, so that it opens on read-only media, and keep a copy of it."""
-        with contextlib.suppress(sqlite3.OperationalError):  # a reader is still looking; the next close folds it in
+        with contextlib.suppress(sqlite3.DatabaseError):  # a reader is still looking; the next close folds it in
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         changed = self.db.conn.total_changes
         self.db.close()
-        if changed:
+        if changed and not (self.directory / "state.db-wal").exists():
             from lorafile.state.salvage import back_up
 
             back_up(self.directory)

@@ -65,6 +65,7 @@ CREATE TABLE forecasts (        -- what the plan had foretold of an attempt
 DROP VIEW results;
 """
 
+# Every column has a type by a CAST where it is computed: DuckDB takes one that has none for bytes.
 VIEWS = """
 CREATE VIEW results AS          -- the newest finished attempt of each node on each device
     SELECT a.* FROM attempts a JOIN (
@@ -79,22 +80,30 @@ CREATE VIEW standing AS         -- how each node stands: its newest finished att
         GROUP BY key, CASE kind WHEN 'profile' THEN device END
     ) newest ON newest.id = a.id;
 CREATE VIEW runs AS             -- a row for each training run, and for each row of the untuned model
-    SELECT s.key, s.study, substr(s.address, 1, length(s.address) - 6) AS run,
-        substr(s.address, 1, instr(replace(s.address, ':train', '/seed='), '/seed=') - 1) AS configuration,
-        json_extract(n.settings, '$.seed') AS seed, json_extract(n.settings, '$.adapter.method') AS method,
-        json_extract(n.settings, '$.adapter.r') AS r, json_extract(n.settings, '$.adapter.lora_alpha') AS lora_alpha,
-        json_extract(n.settings, '$.training.learning_rate') AS learning_rate,
+    SELECT s.key, s.study, CAST(substr(s.address, 1, length(s.address) - 6) AS TEXT) AS run,
+        CAST(substr(s.address, 1, instr(replace(s.address, ':train', '/seed='), '/seed=') - 1) AS TEXT)
+            AS configuration,
+        CAST(json_extract(n.settings, '$.seed') AS INTEGER) AS seed,
+        CAST(json_extract(n.settings, '$.adapter.method') AS TEXT) AS method,
+        CAST(json_extract(n.settings, '$.adapter.r') AS INTEGER) AS r,
+        CAST(json_extract(n.settings, '$.adapter.lora_alpha') AS REAL) AS lora_alpha,
+        CAST(json_extract(n.settings, '$.training.learning_rate') AS REAL) AS learning_rate,
         s.outcome, s.message, s.started, s.seconds, s.device,
-        json_extract(FIGURES, '$.steps') AS steps, json_extract(FIGURES, '$.final_loss') AS final_loss,
-        json_extract(FIGURES, '$.trainable_parameters') AS trainable_parameters,
-        (SELECT digest FROM outputs o WHERE o.attempt = s.id AND o.name = 'adapter_model.safetensors') AS adapter,
+        CAST(json_extract(FIGURES, '$.steps') AS INTEGER) AS steps,
+        CAST(json_extract(FIGURES, '$.final_loss') AS REAL) AS final_loss,
+        CAST(json_extract(FIGURES, '$.trainable_parameters') AS INTEGER) AS trainable_parameters,
+        CAST((SELECT digest FROM outputs o WHERE o.attempt = s.id AND o.name = 'adapter_model.safetensors') AS TEXT)
+            AS adapter,
         n.settings, s.figures, s.id AS attempt
     FROM standing s JOIN nodes n ON n.key = s.key WHERE s.kind = 'train'
     UNION ALL
-    SELECT min(s.key), s.study, substr(s.address, 1, instr(s.address, ':predict/') - 1) AS run,
-        substr(s.address, 1, instr(replace(s.address, ':predict/', '/seed='), '/seed=') - 1) AS configuration,
-        NULL, 'none', NULL, NULL, NULL, s.outcome, s.message, min(s.started), sum(s.seconds), s.device,
-        NULL, NULL, NULL, NULL, n.settings, '{}', min(s.id)
+    SELECT CAST(min(s.key) AS TEXT), s.study,
+        CAST(substr(s.address, 1, instr(s.address, ':predict/') - 1) AS TEXT) AS run,
+        CAST(substr(s.address, 1, instr(replace(s.address, ':predict/', '/seed='), '/seed=') - 1) AS TEXT),
+        CAST(NULL AS INTEGER), CAST('none' AS TEXT), CAST(NULL AS INTEGER), CAST(NULL AS REAL), CAST(NULL AS REAL),
+        s.outcome, s.message, CAST(min(s.started) AS TEXT), CAST(sum(s.seconds) AS REAL), s.device,
+        CAST(NULL AS INTEGER), CAST(NULL AS REAL), CAST(NULL AS INTEGER), CAST(NULL AS TEXT), n.settings,
+        CAST('{}' AS TEXT), CAST(min(s.id) AS INTEGER)
     FROM standing s JOIN nodes n ON n.key = s.key
     WHERE s.kind = 'predict' AND json_extract(n.inputs, '$.adapter') IS NULL
     GROUP BY s.study, run;
@@ -104,13 +113,14 @@ CREATE VIEW metrics AS          -- a row for each figure of each score
             substr(s.address, instr(s.address, ':score/') + 7) AS place   -- the split, then the name of a metric file
         FROM standing s WHERE s.kind = 'score' AND s.outcome = 'done'
     )
-    SELECT s.study, s.run, substr(s.run, 1, instr(s.run || '/seed=', '/seed=') - 1) AS configuration,
+    SELECT s.study, CAST(s.run AS TEXT) AS run,
+        CAST(substr(s.run, 1, instr(s.run || '/seed=', '/seed=') - 1) AS TEXT) AS configuration,
         CAST(substr(s.run, nullif(instr(s.run, '/seed='), 0) + 6) AS INTEGER) AS seed,
-        substr(s.place, 1, instr(s.place || '/', '/') - 1) AS split,
-        CASE f.key WHEN 'figure' THEN substr(s.place, instr(s.place, '/') + 1) ELSE f.key END AS metric,
-        f.value, json_extract(s.found, '$.examples') AS examples, s.started,
-        (SELECT json_extract(p.inputs, '$.adapter') FROM json_each(n.inputs) i JOIN nodes p ON p.key = i.value
-         LIMIT 1) AS train, s.key
+        CAST(substr(s.place, 1, instr(s.place || '/', '/') - 1) AS TEXT) AS split,
+        CAST(CASE f.key WHEN 'figure' THEN substr(s.place, instr(s.place, '/') + 1) ELSE f.key END AS TEXT) AS metric,
+        CAST(f.value AS REAL) AS value, CAST(json_extract(s.found, '$.examples') AS INTEGER) AS examples, s.started,
+        CAST((SELECT json_extract(p.inputs, '$.adapter') FROM json_each(n.inputs) i JOIN nodes p ON p.key = i.value
+         LIMIT 1) AS TEXT) AS train, s.key
     FROM scored s JOIN nodes n ON n.key = s.key, json_each(s.found) f
     WHERE f.type IN ('integer', 'real') AND f.key <> 'examples';
 CREATE VIEW curves AS           -- the loss of each training run, step by step
