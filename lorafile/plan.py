@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorafile.damage import Damage, lost
-from lorafile.differences import apart, describe, drift, flat
+from lorafile.differences import drift, flat
 from lorafile.engine.environment import device_class, environment
 from lorafile.engine.request import EVAL_BATCH, EXAMPLES
 from lorafile.engine.running import Unfinished, unfinished
 from lorafile.graph import Graph, GraphNode
+from lorafile.nearest import Nearest
 from lorafile.selection import WHOLE, Selection
-from lorafile.state import Attempt, Node, State
+from lorafile.state import Attempt, State
 
 if TYPE_CHECKING:
     from lorafile.standing import Standing
@@ -32,6 +33,7 @@ class Action(StrEnum):
 
 WORK = (Action.RUN, Action.RETRY)
 FALLBACK = "auto_find_batch_size"
+_MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nearest; beyond it, new is all that is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ class _Maker:
         self.unfinished: dict[str, Unfinished] = {}
         self._train = graph.spec.tables.train
         self._drifts: dict[tuple[str, int], str] = {}  # kind, id of an environment -> what differs
-        self._known: dict[str, list[tuple[Node, dict[str, Any], str]]] = {}
+        self._known: dict[str, Nearest] = {}  # by kind
+        self._compared = 0
 
     def decide(self, node: GraphNode) -> None:
         """Settle what to do with a node."""
@@ -235,35 +238,13 @@ class _Maker:
                 return f"follows {self.graph.nodes[key].address}"
         if "repeat" in node.settings:
             return f"the same again, for the noise floor: study.repeats = {self.graph.spec.tables.study.repeats}"
-        wanted = flat(node)
-        method = str(wanted.get("adapter.method", "lora"))
-        best: tuple[tuple[int, float], str, list[str]] | None = None
-        for other, settings, address in self._finished_nodes(node.kind):
-            differing = [name for name in wanted.keys() | settings.keys() if wanted.get(name) != settings.get(name)]
-            if node.kind == "profile" and other.key == node.key:
-                return f"not measured on {self.device} yet"
-            distance = (len(differing), sum(apart(settings.get(name), wanted.get(name)) for name in differing))
-            if best is None or distance < best[0]:
-                best = (
-                    distance,
-                    address,
-                    [describe(name, settings.get(name), wanted.get(name), method) for name in sorted(differing)],
-                )
-        if best is None:
-            return "nothing like it is finished"
-        shown = ", ".join(best[2][:3]) + (f" and {len(best[2]) - 3} more" if len(best[2]) > 3 else "")
-        return f"new; nearest is {best[1]}: {shown}"
-
-    def _finished_nodes(self, kind: str) -> list[tuple[Node, dict[str, Any], str]]:
-        if kind not in self._known:
-            addresses = {
-                key: attempts[-1].address
-                for key, attempts in self.state.latest().items()
-                if any(a.finished for a in attempts)
-            }
-            nodes = [node for node in self.state.nodes(kind) if node.key in addresses]
-            self._known[kind] = [(node, flat(node), addresses[node.key]) for node in nodes]
-        return self._known[kind]
+        known = self._known.get(node.kind)
+        if known is None:
+            known = self._known[node.kind] = Nearest.of(self.state, node.kind)
+        if node.kind == "profile" and node.key in known.keys:
+            return f"not measured on {self.device} yet"
+        self._compared += len(known.rows)
+        return known.reason(flat(node)) if self._compared <= _MOST_COMPARED else "new"
 
     def fetch_missing_objects(self) -> None:
         """Make again what a node that is to run reads, where its bytes are gone."""

@@ -9,6 +9,7 @@ from lorafile.plan import Action, Change, Plan
 from lorafile.standing import edge_lines
 from lorafile.units import duration
 from lorafile.views_bill import bill_line, too_large
+from lorafile.views_groups import node_lines, work_lines
 from lorafile.views_needs import MOST, needs, words
 from lorafile.views_plan import KINDS, damage_lines, partial_line
 from lorafile.views_tuning import open_lines
@@ -127,18 +128,17 @@ def _listed(values: list[int]) -> str:
 def _show_work(plan: Plan, out: Console, full: bool) -> None:
     """Show the nodes that would run: one line for each configuration and reason, or each node in full."""
     if full:
-        for change in plan.changes:
-            out.print(_line(change))
+        _print_each(plan.changes, out)
         return
     by_name: dict[str, list[Change]] = {}
     owners = plan.graph.spec.owners
     for change in plan.work:
         name = owners.get(change.configuration, change.configuration)
         by_name.setdefault(name if change.kind != "prepare" else change.address, []).append(change)
-    for number, (name, changes) in enumerate(by_name.items()):
-        if number == MOST and len(by_name) > MOST + 1:
-            out.print(f"  … and {len(by_name) - MOST} more configurations with work (--full shows every node)")
-            break
+    if len(by_name) > MOST + 1:
+        _print_groups(list(work_lines(plan, by_name)), out)
+        return
+    for name, changes in by_name.items():
         counts = {kind: sum(change.kind == kind for change in changes) for kind in KINDS}
         work = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         tried = len({change.configuration for change in changes if change.configuration in owners})
@@ -153,10 +153,28 @@ def _show_rest(plan: Plan, out: Console, full: bool) -> None:
         return
     for action in (Action.DRIFT, Action.BLOCKED, Action.UNDECLARED):
         rows = [change for change in plan.changes if change.action is action]
-        for change in rows[:MOST]:
-            out.print(f"  {_line(change).strip()}")
         if len(rows) > MOST:
-            out.print(f"  … and {len(rows) - MOST} more {action.value} (--full shows every node)")
+            _print_groups(list(node_lines(plan, rows)), out)
+        else:
+            for change in rows:
+                out.print(_line(change))
+
+
+def _print_groups(lines: list[tuple[Action, str, str]], out: Console) -> None:
+    """Show what many nodes have in common, a line for each group."""
+    for action, what, reason in lines[:MOST]:
+        out.print(f"  [{COLOURS[action]}]{SYMBOLS[action]}[/] {escape(what)}  [dim]{escape(reason)}[/]")
+    more = f"… and {len(lines) - MOST} more groups of them; " if len(lines) > MOST else ""
+    out.print(f"  [dim]{more}--full shows every node[/]")
+
+
+def _print_each(changes: list[Change], out: Console) -> None:
+    """Show every node; off a terminal as one text, because tens of thousands of lines take seconds to colour."""
+    if out.is_terminal:
+        for change in changes:
+            out.print(_line(change))
+    else:
+        out.out("\n".join(f"  {SYMBOLS[c.action]} {c.address}  {c.action.value}: {c.reason}" for c in changes))
 
 
 def _line(change: Change) -> str:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from lorafile.lockfile import identity
 from lorafile.parameters import adapter_parameters
-from lorafile.plan import Plan
+from lorafile.plan import Change, Plan
 from lorafile.units import duration, size
 
 MOST = 12  # configurations with work that are shown one by one
@@ -22,24 +22,25 @@ def needs(plan: Plan, full: bool) -> Table:
     for title in (*titles, "time for a seed"):
         table.add_column(title, overflow="fold")
     owners = plan.graph.spec.owners
-    named = dict.fromkeys(
-        owners.get(change.configuration, change.configuration) for change in plan.work if change.kind != "prepare"
-    )
-    for number, name in enumerate(named):
+    named: dict[str, list[Change]] = {}  # a candidate's work is its configuration's
+    for change in plan.work:
+        if change.kind != "prepare":
+            named.setdefault(owners.get(change.configuration, change.configuration), []).append(change)
+    known = words(plan)
+    for number, (name, changes) in enumerate(named.items()):
         if number == MOST and len(named) > MOST + 1 and not full:
             table.add_row("…")
             break
-        table.add_row(*map(escape, _need(plan, name)))
+        table.add_row(*map(escape, _need(plan, name, changes, known)))
     return table
 
 
-def _need(plan: Plan, name: str) -> list[str]:
+def _need(plan: Plan, name: str, changes: list[Change], known: dict[tuple[str, ...], str]) -> list[str]:
     from lorafile.specs.quantizations import quantization_name
 
     sections = plan.graph.sections[name]
     adapter = sections["adapter"]
-    names = {name, *(candidate for candidate, owner in plan.graph.spec.owners.items() if owner == name)}
-    mine = [c for c in plan.work if c.configuration in names and c.kind != "prepare" and c.forecast]
+    mine = [change for change in changes if change.forecast]
     peaks = [
         change.forecast["peak_memory_bytes"]
         for change in mine
@@ -52,7 +53,7 @@ def _need(plan: Plan, name: str) -> list[str]:
     return [
         name,
         _what(adapter),
-        _targets(plan, name),
+        _targets(plan, name, known),
         _parameters(plan, name),
         quantization_name(sections["quantization"]),
         _rate(plan, name),
@@ -94,12 +95,12 @@ def _what(adapter: dict[str, Any]) -> str:
     return " ".join([*words, start] if isinstance(start, str) else words)
 
 
-def _targets(plan: Plan, name: str) -> str:
+def _targets(plan: Plan, name: str, known: dict[tuple[str, ...], str]) -> str:
     """Return what an adapter is put on: the spec's own word where it used one; its names stand below the table."""
     adapter = plan.graph.sections[name]["adapter"]
     if "target_modules" not in adapter:
         return ""
-    word = words(plan).get(tuple(adapter["target_modules"])) or ", ".join(adapter["target_modules"])
+    word = known.get(tuple(adapter["target_modules"])) or ", ".join(adapter["target_modules"])
     layers = adapter.get("layers_to_transform")
     return f"{word} in layers {', '.join(map(str, layers))}" if layers else word
 

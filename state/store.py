@@ -128,12 +128,19 @@ class State:
             found.setdefault(key, []).append(Attempt(*about, study, address, *stored, forecast))
         return found
 
-    def nodes(self, kind: str) -> list[Node]:
-        """Return every known node of a kind."""
-        (rows,) = self._query("SELECT key, kind, version, settings, inputs FROM nodes WHERE kind = ?", values=(kind,))
+    def finished(self, kind: str) -> list[tuple[Node, str]]:
+        """Return every node of a kind that is finished, each with the address that it was done under last."""
+        rows, ended = self._query(
+            "SELECT key, kind, version, settings, inputs FROM nodes WHERE kind = ?1",
+            "SELECT key, address FROM attempts WHERE kind = ?1 AND outcome IN ('done', 'diverged') "
+            "AND id NOT IN (SELECT attempt FROM removals) ORDER BY id",
+            values=(kind,),
+        )
+        addresses: dict[str, str] = dict(ended)
         return [
-            Node(key, kind, version, json.loads(settings), json.loads(inputs))
+            (Node(key, kind, version, json.loads(settings), json.loads(inputs)), addresses[key])
             for key, kind, version, settings, inputs in rows
+            if key in addresses
         ]
 
     def node(self, key: str) -> Node | None:

@@ -38,7 +38,7 @@ def test_what_is_recorded_can_be_read_again(tmp_path: Path, file: Path) -> None:
     assert second.reads == {"train": {"x": "d"}}
     assert second.environment == {"torch": "2"}
     assert state.objects.read(second.outputs["weights"]) == b"some weights"
-    assert state.nodes("train") == [NODE]
+    assert state.finished("train") == [(NODE, "a:train")]
 
 
 def test_reading_an_absent_state_writes_nothing(tmp_path: Path) -> None:

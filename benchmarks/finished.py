@@ -1,0 +1,116 @@
+"""Made-up studies of many configurations, and states in which all of them are finished: no model is loaded.
+
+`python benchmarks/finished.py SPEC STATE` finishes a study; a number instead of a spec makes one of so many
+configurations beside the state. It prints the spec and how many nodes it has.
+"""
+
+import hashlib
+import random
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from lorafile.engine.environment import device_class, environment
+from lorafile.graph import GraphNode
+from lorafile.groups import read_digests
+from lorafile.lockfile import lock_file
+from lorafile.state import Attempt, Node, Objects, State
+from lorafile.study import Study
+
+# What a node leaves behind, and the figures of one real run: each made-up one has them a little changed.
+FILES = {
+    "prepare": ("digests.bin", "examples.jsonl.gz", "tokens.safetensors"),
+    "train": ("adapter_config.json", "adapter_model.safetensors", "curve.jsonl.gz"),
+    "predict": ("predictions.jsonl.gz",),
+    "score": ("outcomes.jsonl.gz",),
+}
+_TRAINED = {"final_loss": 2.545575261116028, "seconds": 1.4178284800000256, "steps": 15, "adapter_bytes": 156536}
+_TRAINED |= {"supervised_tokens": 960, "tokens": 7189, "tokens_per_second": 5070.42, "trainable_parameters": 37376}
+_PHASES = ("load", "train", "evaluate", "generate", "merged_generate")
+_TIMES = {"train_step_seconds": 0.0404, "first_token_seconds": 0.0906, "token_seconds": 0.0307, "load_seconds": 0.076}
+FIGURES: dict[str, dict[str, Any]] = {
+    "prepare": {"examples": 480, "longest": 17, "median_tokens": 15.0, "supervised_fraction": 0.1335, "tokens": 7189},
+    "train": _TRAINED,
+    "predict": {"examples": 160},
+    "score": {"examples": 160, "log_loss": 2.149789903947733},
+    "profile": {f"{phase}_{kind}_bytes": 457359360 for phase in _PHASES for kind in ("allocated", "reserved")} | _TIMES,
+}
+_STEPS = [(step, step / 15, 2.5, 3e-3, 1.0) for step in range(1, 16)]
+_SPEC = """
+[study]
+name = "{count} configurations"
+seeds = [42]
+[model]
+path = "builtin:facts-llama"
+[data]
+path = "builtin:facts"
+max_length = 32
+[evaluate]
+metrics = ["log_loss"]
+[[sweep]]
+name = "grid"
+lora.r = {ranks}
+lora.lora_dropout = {dropouts}
+lora.target_modules = {targets}
+"""
+_TARGETS = '[["q_proj", "v_proj"], ["q_proj", "k_proj", "v_proj"], "attention", "mlp", "all-linear"]'
+SIZES = {100: (5, 4), 1_000: (20, 10), 10_000: (50, 40)}  # configurations -> ranks and dropouts, of five places
+
+
+def grid(count: int, directory: Path) -> Path:
+    """Write the spec of so many configurations, of which no two cost the same; return its file.
+
+    Each has six nodes of its own: it is trained, predicts and is scored on validation and test, and is profiled.
+    """
+    ranks, dropouts = SIZES[count]
+    values = {"ranks": list(range(1, ranks + 1)), "dropouts": [number / 100 for number in range(dropouts)]}
+    file = directory / f"{count}.toml"
+    file.write_text(_SPEC.format(count=count, targets=_TARGETS, **values), encoding="utf-8")
+    return file
+
+
+def finish(spec: Path, state: Path) -> int:
+    """Make a state in which every node of a study is done, through the store itself; return how many nodes it has."""
+    study = Study.load(spec, state)
+    if not lock_file(study.spec).exists():
+        study.lock()
+    graph = study.plan().graph
+    results: dict[str, Attempt] = {}
+    today, chance = environment(), random.Random(0)
+    made_up = mock.patch.object(Objects, "put", _put), mock.patch("lorafile.state.store.curve_steps", lambda _: _STEPS)
+    with State.write(state) as store, made_up[0], made_up[1], store.db.atomic():
+        for node in graph.nodes.values():
+            figures = {name: _near(value, chance) for name, value in FIGURES[node.kind].items()}
+            attempt = Attempt(
+                *(node.key, node.kind, "done", "", "2026-01-01T00:00:00+00:00", 2 * chance.random(), device_class()),
+                *(today, figures, read_digests(node, results), graph.spec.name, node.address),
+            )
+            files = {name: Path(node.key) / name for name in FILES.get(node.kind, ())}
+            results[node.key] = store.record(_stored(node), attempt, files)
+        store.declare(graph.spec.name, {node.address: (node.key, node.kind) for node in graph.nodes.values()})
+    return len(graph.nodes)
+
+
+def _stored(node: GraphNode) -> Node:
+    return Node(node.key, node.kind, node.version, node.settings, node.inputs)
+
+
+def _near(value: Any, chance: random.Random) -> Any:
+    return value if isinstance(value, int) else value * (0.9 + 0.2 * chance.random())
+
+
+def _put(objects: Objects, file: Path) -> tuple[str, int]:
+    """Store the file's name instead of bytes; what is made up need not survive a crash, so nothing is flushed."""
+    content = str(file).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    target = objects.path(digest)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    return digest, len(content)
+
+
+if __name__ == "__main__":
+    of, state = sys.argv[1], Path(sys.argv[2])
+    spec = grid(int(of), state.parent) if of.isdigit() else Path(of)
+    print(spec, finish(spec, state))
