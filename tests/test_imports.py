@@ -63,3 +63,23 @@ def test_help_loads_click_and_little_else() -> None:
 def test_validating_loads_no_store_and_no_tables() -> None:
     modules = loaded("from lorafile.specs import parse")
     assert not modules & {*HEAVY, "pandas", "altair", "sqlite_utils", "sqlite3", "numpy"}
+
+
+QUICKSTART = ROOT / "examples" / "quickstart" / "study.toml"
+TABLES = {"pandas", "altair", "numpy", "scipy", "networkx", "sqlite_utils"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (["--help"], TABLES | {"pydantic", "rich", "sqlite3"}),
+        (["validate", str(QUICKSTART)], TABLES | {"rich", "sqlite3"}),
+        (["plan", str(QUICKSTART), "--state", "none"], TABLES),
+    ],
+    ids=["help", "validate", "plan"],
+)
+def test_a_command_loads_only_what_it_uses(arguments: list[str], unused: set[str], tmp_path: Path) -> None:
+    arguments = [str(tmp_path / word) if word == "none" else word for word in arguments]
+    run = f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code"
+    code = f"from lorafile.cli import main\n{run}"
+    assert not loaded(code) & (HEAVY | unused)
