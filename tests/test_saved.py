@@ -18,6 +18,7 @@ from lorafile.errors import LoraError, StalePlan
 from lorafile.plan import WORK
 from lorafile.plan_format import PlanDocument, json_schema, text
 from lorafile.saved import read
+from lorafile.state import State
 
 ROOT = Path(__file__).resolve().parents[1]
 RANKS = '[[sweep]]\nname = "rank"\nlora.r = [2, 4]\n'
@@ -103,6 +104,21 @@ def test_other_data_are_refused_by_name(spec_file: Path, rows_file: Path) -> Non
     rows.write_text(rows.read_text(encoding="utf-8").replace("anna", "anne"), encoding="utf-8")
     with pytest.raises(StalePlan, match=r"the lock: the data own.jsonl is another one"):
         Study.approved(spec_file.parent / "approved.json", spec_file.parent / ".lora")
+
+
+def test_other_bytes_under_the_same_key_are_refused(spec_file: Path) -> None:
+    loaded = load(spec_file)
+    loaded.apply(loaded.plan(target=["data/*", "*:train"]))
+    plan = loaded.plan(target=["lora/seed=1:score/test"])
+    plan.save(spec_file.parent / "approved.json")
+    Study.approved(spec_file.parent / "approved.json", loaded.state)
+    one, other = (plan.results[key] for key in plan.results if plan.graph.nodes[key].kind == "train")
+    with State.write(loaded.state) as state:
+        node = state.node(one.key)
+        assert node is not None
+        state.record(node, one, {name: state.objects.path(digest) for name, digest in other.outputs.items()})
+    with pytest.raises(StalePlan, match="lora/seed=1:train was made again with other bytes"):
+        Study.approved(spec_file.parent / "approved.json", loaded.state)
 
 
 def test_comments_names_and_questions_change_no_approved_plan(spec_file: Path) -> None:
