@@ -135,7 +135,7 @@ def joined(batches: Sequence[Batch | None], padding: int) -> Batch:
             positions[number, :rows, :columns] = batch.position_ids
             positions[number, :rows, columns:] -= columns
     flat = [tensor.flatten(0, 1) for tensor in (input_ids, attention_mask, supervised, positions)]
-    return Batch([], flat[0], flat[1], flat[2], flat[3] if packed else None)
+    return Batch(list(range(len(batches) * b)), flat[0], flat[1], flat[2], flat[3] if packed else None)
 
 
 def _positions(blocks: Blocks, indexes: list[int], longest: int) -> torch.Tensor:

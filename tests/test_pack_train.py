@@ -13,9 +13,10 @@ from safetensors.torch import load_file  # noqa: E402
 from test_engine import LORA, Engine  # noqa: E402
 
 from lorafile.engine.base import Bases  # noqa: E402
+from lorafile.engine.journal import Journal  # noqa: E402
 from lorafile.engine.lines import read_lines  # noqa: E402
 from lorafile.engine.pack.compatible import Alone, training_class  # noqa: E402
-from lorafile.engine.pack.train import train_together  # noqa: E402
+from lorafile.engine.pack.train import _Pack, train_together  # noqa: E402
 from lorafile.engine.request import Done, Request, Stopped  # noqa: E402
 from lorafile.engine.run import run  # noqa: E402
 from lorafile.engine.running import CHECKPOINT  # noqa: E402
@@ -196,6 +197,53 @@ def test_a_run_that_was_alone_goes_on_with_others(engine: Engine) -> None:
     assert one[0].figures["resumed_from"] == [4]
     assert_agree(one, runs.alone(MIX[2]))
     assert_agree(other, runs.alone(MIX[3]))
+
+
+def test_a_run_whose_micro_batches_did_not_fit_is_cut_among_others(engine: Engine) -> None:
+    """Its parts are passes in which the others have no rows; its loss and theirs stay what they were."""
+    runs = Runs(engine)
+    requests, outs = [runs.request(setting) for setting in MIX[:2]], [runs.out(), runs.out()]
+    journals = [Journal(request, lambda _: None) for request in requests]
+    journals[0].parts = 3
+    with runs.bases.proven(requests[0].settings, requests[0].paths) as base:
+        done = _Pack(base, requests, outs, journals).train()
+    for one, setting in zip(zip(done, outs, strict=True), MIX, strict=False):
+        assert_agree(one, runs.alone(setting))
+    assert done[0].figures["micro_batch_split"] == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"adapter": {"use_dora": True}}, "more than two matrices"),
+        ({"adapter": {"init_lora_weights": "pissa"}}, "stored as another LoRA"),
+        ({"adapter": {"init_lora_weights": "mica"}}, "B is not trained"),
+        ({"fp16": True}, "one loss scale"),
+    ],
+)
+def test_what_has_to_be_alone_has_no_class(engine: Engine, changed: Setting, why: str) -> None:
+    runs = Runs(engine)
+    plain = training_class(runs.request({}).settings, "train")
+    assert plain
+    assert training_class(runs.request(changed).settings, "train") == "", why
+    for same in (*MIX, {"max_steps": 3}):
+        assert training_class(runs.request(same).settings, "train") == plain
+    for other in ({"per_device_train_batch_size": 2}, {"gradient_accumulation_steps": 2}, {"bf16": True}):
+        assert training_class(runs.request(other).settings, "train") not in ("", plain)
+
+
+def test_the_base_is_there_once(engine: Engine) -> None:
+    """Whatever their number, adapters bring their own matrices alone."""
+    runs = Runs(engine)
+    requests = [runs.request(one) for one in MIX]
+    journals = [Journal(request, lambda _: None) for request in requests]
+    with runs.bases.proven(requests[0].settings, requests[0].paths) as base:
+        weights = {parameter.data_ptr() for parameter in base.model.parameters()}
+        pack = _Pack(base, requests, [runs.out() for _ in MIX], journals)
+        pack._stacked(pack._members)
+        with pack._stack.attached():
+            stacked = {id(matrix) for layer in pack._stack.layers.values() for matrix in (layer.a, layer.b)}
+            assert {p.data_ptr() for p in base.model.parameters() if id(p) not in stacked} == weights
 
 
 def test_a_base_that_draws_has_its_runs_alone(tmp_path: Path, engine: Engine, tiny_model: Path) -> None:
