@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from lorafile.bill import bill
@@ -69,18 +70,20 @@ class Side:
         }
         return cls(name, saved.study, rows)
 
-    def of(self, configuration: str) -> list[Row]:
-        """Return the nodes of a configuration."""
-        return [row for row in self.rows.values() if row.configuration == configuration]
+    @cached_property
+    def by_name(self) -> dict[str, list[Row]]:
+        """Configuration -> its nodes; those of the data under an empty name."""
+        return _by_name(self.rows.values())
 
     @property
     def configurations(self) -> dict[str, frozenset[str]]:
         """Configuration -> the keys that tell whether it is the same: of its training, or of its predictions."""
-        found: dict[str, dict[str, set[str]]] = {}
-        for row in self.rows.values():
-            if row.configuration:
-                found.setdefault(row.configuration, {}).setdefault(row.kind, set()).add(row.key)
-        return {name: frozenset(kinds.get("train") or kinds.get("predict") or ()) for name, kinds in found.items()}
+        found = {}
+        for name, rows in self.by_name.items():
+            trained = frozenset(row.key for row in rows if row.kind == "train")
+            if name:
+                found[name] = trained or frozenset(row.key for row in rows if row.kind == "predict")
+        return found
 
 
 @dataclass(frozen=True)
@@ -126,37 +129,26 @@ def diff(old: Side, new: Side) -> Diff:
     """Return what differs between two sides, by the keys of their nodes."""
     before, after = old.configurations, new.configurations
     owners = {key: name for name, keys in before.items() for key in keys}
-    known = set(old.rows)
-    fresh = [row for key, row in new.rows.items() if key not in known]
-    gone = [row for key, row in old.rows.items() if key not in new.rows]
+    fresh = [row for key, row in new.rows.items() if key not in old.rows]
+    came, gone = _by_name(fresh), _by_name(row for key, row in old.rows.items() if key not in new.rows)
     came_from = {name: _came_from(keys, owners) for name, keys in after.items() if name not in before}
     renamed = {name: was for name, was in came_from.items() if was and was not in after}
     added = [name for name in after if name not in before and name not in renamed]
-    retrained = [name for name in after if name in before and not after[name] & before[name] and _is_trained(new, name)]
-    apart = {*added, *retrained}
+    retrained = [name for name in after if name in before and not after[name] & before[name] and _trains(new, name)]
+    left, apart, kept = set(renamed.values()), {*added, *retrained}, after.keys() - retrained
     return Diff(
         old=old.name,
         new=new.name,
-        added=tuple(_item((name,), new.of(name)) for name in added),
-        removed=tuple(
-            _item((name,), old.of(name)) for name in before if name not in after and name not in renamed.values()
-        ),
+        added=tuple(_item((name,), came[name]) for name in added),
+        removed=tuple(_item((name,), old.by_name[name]) for name in before if name not in after and name not in left),
         renamed=tuple((was, name) for name, was in renamed.items()),
-        retrained=_alike(
-            (name, [row for row in fresh if row.configuration == name], _why(old, new, name)) for name in retrained
-        ),
-        more=_alike(
-            (name, [row for row in fresh if row.configuration == name], ())
-            for name in ["", *after]
-            if name not in apart
-        ),
+        retrained=_alike((name, came.get(name, []), _why(old, new, name)) for name in retrained),
+        more=_alike((name, came.get(name, []), ()) for name in ["", *after] if name not in apart),
         fewer=_alike(
-            (name, [row for row in gone if row.configuration == name], ())
-            for name in ["", *before]
-            if (name in after or name in renamed.values() or not name) and name not in retrained
+            (name, gone.get(name, []), ()) for name in ["", *before] if not name or name in kept or name in left
         ),
         cost=_item((), fresh),
-        before=_item((), [row for key, row in new.rows.items() if key in known]),
+        before=_item((), [row for key, row in new.rows.items() if key in old.rows]),
         moved=_moved(old, new),
         beside=_beside(old, new),
         price=_price(new, {row.key for row in fresh}),
@@ -168,8 +160,15 @@ def _came_from(keys: Iterable[str], owners: dict[str, str]) -> str:
     return next((owners[key] for key in keys if key in owners), "")
 
 
-def _is_trained(side: Side, name: str) -> bool:
-    return any(row.kind == "train" for row in side.of(name))
+def _trains(side: Side, name: str) -> bool:
+    return any(row.kind == "train" for row in side.by_name[name])
+
+
+def _by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.configuration, []).append(row)
+    return found
 
 
 def _item(names: tuple[str, ...], rows: list[Row], why: tuple[str, ...] = ()) -> Item:
@@ -220,5 +219,9 @@ def _moved(old: Side, new: Side) -> tuple[str, ...]:
 
 def _beside(old: Side, new: Side) -> tuple[str, ...]:
     """Return the tables of the spec that differ, and of which nothing is computed on a device."""
-    names = ("study", "analysis", "claim", "verdict", "reference", "report", "stage")
-    return tuple(name for name in names if old.tables and new.tables and old.tables[name] != new.tables[name])
+    if not old.tables or not new.tables:
+        return ()
+    names = ("analysis", "claim", "verdict", "reference", "report")
+    found = [name for name in names if old.tables[name] != new.tables[name]]
+    words = [[tables["study"][name] for name in ("name", "question")] for tables in (old.tables, new.tables)]
+    return tuple(["study"] * (words[0] != words[1]) + found)

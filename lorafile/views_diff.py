@@ -1,7 +1,7 @@
 """What `lora diff` shows: the review of an experiment on one page, as text, JSON and Markdown."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from lorafile.views import COLOURS, FORMAT_VERSION, SYMBOLS
 from lorafile.views_plan import counted, listed, marked
 
 _ADDED, _RENAMED, _ANEW, _MORE = SYMBOLS[Action.RUN], ">", SYMBOLS[Action.RETRY], SYMBOLS[Action.RUN]
+_MOST = 12  # configurations that are shown one by one
 _REMOVED = SYMBOLS[Action.UNDECLARED]
 _COLOUR = {_ADDED: COLOURS[Action.RUN], _ANEW: COLOURS[Action.RETRY], _REMOVED: "red", _RENAMED: "cyan"}
 
@@ -46,19 +47,21 @@ def diff_markdown(found: Diff) -> str:
 
 def lines(found: Diff) -> Iterator[tuple[str, str, str]]:
     """Yield (mark, name, what of it) for everything that differs."""
-    for item in found.added:
-        yield _ADDED, listed(item.names), _of(item)
-    for was, name in found.renamed:
+    for item in _together(found.added):
+        yield _ADDED, listed(item.names), _each(item)
+    for was, name in found.renamed[:_MOST]:
         yield _RENAMED, name, f"was {was}; its results stay"
+    if len(found.renamed) > _MOST:
+        yield _RENAMED, f"… and {len(found.renamed) - _MOST} more", "renamed; their results stay"
     for item in found.retrained:
-        yield _ANEW, listed(item.names), f"trained anew, {listed(item.why)}: {_of(item)}"
+        yield _ANEW, listed(item.names), f"trained anew, {listed(item.why)}: {_each(item)}"
     for item in found.more:
-        yield _MORE, listed(item.names) if item.names[0] else "data", f"{'each ' * (len(item.names) > 1)}{_of(item)}"
+        yield _MORE, listed(item.names) if item.names[0] else "data", _each(item)
     for item in found.fewer:
-        yield _REMOVED, listed(item.names) if item.names[0] else "data", f"no longer {counted(item.kinds)}"
-    for item in found.removed:
+        yield _REMOVED, listed(item.names) if item.names[0] else "data", f"no longer {_counts(item)}"
+    for item in _together(found.removed):
         done = f"; {item.finished} finished, kept in state" if item.finished else ""
-        yield _REMOVED, listed(item.names), f"no longer declared: {counted(item.kinds)}{done}"
+        yield _REMOVED, listed(item.names), f"no longer declared: {_counts(item)}{done}"
 
 
 def conclusion(found: Diff) -> list[str]:
@@ -93,9 +96,34 @@ def _nodes(item: Item) -> str:
     return f"{item.work} node{'' if item.work == 1 else 's'}, {duration(item.seconds)} of work"
 
 
+def _together(items: Sequence[Item]) -> Sequence[Item]:
+    """Return the items, or where they are many one for all that have as many nodes of each kind."""
+    if len(items) <= _MOST:
+        return items
+    groups: dict[tuple[tuple[str, int], ...], list[Item]] = {}
+    for item in items:
+        groups.setdefault(tuple(item.kinds.items()), []).append(item)
+    return [
+        Item(
+            tuple(name for one in members for name in one.names),
+            {kind: count * len(members) for kind, count in kinds},
+            *(sum(values) for values in zip(*((one.work, one.seconds, one.finished) for one in members), strict=True)),
+        )
+        for kinds, members in groups.items()
+    ]
+
+
+def _each(item: Item) -> str:
+    return f"{'each ' * (len(item.names) > 1)}{_of(item)}"
+
+
+def _counts(item: Item) -> str:
+    """Return `3 train, 6 predict`, of several configurations what each of them has."""
+    return counted({kind: count // len(item.names) for kind, count in item.kinds.items()})
+
+
 def _of(item: Item) -> str:
-    """Return `3 train, 6 predict: 12 min`; of several configurations what each of them has."""
-    each = {kind: count // len(item.names) for kind, count in item.kinds.items()}
+    """Return `3 train, 6 predict, 12 min`; of several configurations what each of them has, and the time of all."""
     price = f", {duration(item.seconds)}{' together' * (len(item.names) > 1)}" if item.work else ""
     done = f"; {item.finished} finished already" if item.finished else ""
-    return f"{counted(each)}{price}{done}"
+    return f"{_counts(item)}{price}{done}"

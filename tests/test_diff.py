@@ -87,7 +87,15 @@ def test_a_seed_more_is_no_new_configuration(repository: Path) -> None:
     found = since(repository)
     assert conclusion(found)[:2] == ["No configuration changes.", "Nothing is trained again."]
     assert [(item.names, item.kinds["train"]) for item in found.more] == [(("rank/r=2", "rank/r=4"), 2)]
+    assert found.beside == ()
     assert "each 1 train, 2 predict, 2 score" in next(words for _, _, words in lines(found))
+
+
+def test_many_configurations_are_a_line(repository: Path) -> None:
+    edit(repository, ("lora.r = [2, 4]", f"lora.r = {list(range(2, 23))}"))
+    (row,) = lines_of(since(repository))
+    assert row[1] == "rank/r=3, rank/r=5, rank/r=6, rank/r=7 and 15 more"
+    assert row[2].startswith("each 2 train, 4 predict, 4 score, ")
 
 
 def test_what_is_declared_no_more_and_what_costs_nothing(repository: Path) -> None:
