@@ -7,10 +7,13 @@ study_losses.py shows that both sides do the same training.
 """
 
 import argparse
+import contextlib
+import ctypes
 import gzip
 import json
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -29,6 +32,7 @@ from study_inputs import CONFIGURATIONS, SETTINGS, make  # noqa: E402
 LORA = [sys.executable, "-P", "-c", "from lorafile.cli import main; main()"]
 WAYS = ("trl, a process each", "trl, one process", "lora apply")
 PARTS = ("startup", "load", "prepare", "train", "evaluate", "save", "exit", "idle")
+_SUBREAPER = 36  # prctl: what a child leaves behind becomes ours, so that its processor time is counted
 _EVALUATED_AT_ONCE = 16  # as peer_trl.py does, whose Trainer averages over batches
 
 
@@ -39,27 +43,31 @@ def surroundings(cache: Path) -> dict[str, str]:
 
 
 def timed(command: list[str], cache: Path) -> tuple[float, float, float]:
-    """Run a command; return when it began and ended, and how long that was.
+    """Run a command; return when it began and ended, and the processor's seconds, of whatever it started as well.
 
     :raises SystemExit: with the end of what it printed, when it fails
     """
-    began = time.time()
+    used, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
     done = subprocess.run(command, capture_output=True, text=True, env=surroundings(cache))
     ended = time.time()
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:] or done.stdout[-2000:]}")
-    return began, ended, ended - began
+    with contextlib.suppress(ChildProcessError):
+        while True:  # a fork server outlives its command by a moment
+            os.wait()
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return began, ended, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
 
 def peer(python: str, task: Path, out: Path, together: bool) -> dict[str, Any]:
     """Train the study with TRL; return its makespan, its parts in seconds, and each configuration's loss."""
     out.mkdir()
-    total, parts, losses = 0.0, dict.fromkeys(PARTS, 0.0), {}
+    total, processor, parts, losses = 0.0, 0.0, dict.fromkeys(PARTS, 0.0), {}
     names = list(CONFIGURATIONS)
     for some in [names] if together else [[name] for name in names]:
         command = [python, str(HERE / "peer_trl.py"), str(task), str(out), *some]
-        _, ended, seconds = timed(command, out / "cache")
-        total += seconds
+        began, ended, used = timed(command, out / "cache")
+        total, processor = total + ended - began, processor + used
         found = {name: json.loads((out / f"{name}.json").read_text(encoding="utf-8")) for name in some}
         for name, one in found.items():
             losses[name] = one["eval_loss"]
@@ -67,7 +75,7 @@ def peer(python: str, task: Path, out: Path, together: bool) -> dict[str, Any]:
                 parts[part] += share
         parts["exit"] += ended - found[some[-1]]["ended"]
     parts["startup"] += total - sum(parts.values())  # Python itself, before its first line
-    return {"seconds": total, "parts": parts, "losses": losses}
+    return {"seconds": total, "processor": processor, "parts": parts, "losses": losses}
 
 
 def tool(task: Path, out: Path) -> dict[str, Any]:
@@ -78,7 +86,7 @@ def tool(task: Path, out: Path) -> dict[str, Any]:
     out.mkdir()
     spec, state = out / "study.toml", out / "state"
     shutil.copy(task.parent / "study.toml", spec)
-    began, ended, total = timed([*LORA, "apply", str(spec), "--state", str(state), "--yes", "--quiet"], out)
+    began, ended, processor = timed([*LORA, "apply", str(spec), "--state", str(state), "--yes", "--quiet"], out)
     plan = Study.load(spec, state).plan()
     stored = State.read(state)
     done = {node.address: plan.results[key] for key, node in plan.graph.nodes.items()}
@@ -97,7 +105,8 @@ def tool(task: Path, out: Path) -> dict[str, Any]:
         if attempt.kind == "predict":
             file = stored.objects.path(attempt.outputs["predictions.jsonl.gz"])
             losses[address.split("/")[1]] = _trainers_mean(gzip.decompress(file.read_bytes()).decode())
-    return {"seconds": total, "parts": parts, "losses": losses, "workers": plan.workers}
+    seconds = {"seconds": ended - began, "processor": processor}
+    return {**seconds, "parts": parts, "losses": losses, "workers": plan.workers}
 
 
 def _trainers_mean(predictions: str) -> float:
@@ -138,17 +147,23 @@ def measure(name: str, shared: Path, python: str, turns: int, ways: list[str]) -
 def show(name: str, found: dict[str, Any]) -> dict[str, Any]:
     """Print the table of one setting; return medians and ratios."""
     print(f"\n{name}: {SETTINGS[name]}")
-    print(f"{'':20} {'makespan':>9} {'times ours':>10}  " + " ".join(f"{part:>8}" for part in PARTS))
+    head = f"{'':20} {'makespan':>9} {'times ours':>10} {'processor':>10}  "
+    print(head + " ".join(f"{part:>8}" for part in PARTS))
     ours = [one["seconds"] for one in found["turns"].get(WAYS[2], [])]
     rows = {}
     for way, turns in found["turns"].items():
         wall = statistics.median(one["seconds"] for one in turns)
         ratio = statistics.median(one["seconds"] / own for one, own in zip(turns, ours, strict=True)) if ours else None
         parts = {part: statistics.median(one["parts"][part] for one in turns) for part in PARTS}
-        rows[way] = {"seconds": wall, "times_ours": ratio, "parts": parts, "losses": turns[0]["losses"]}
+        used = statistics.median(one["processor"] for one in turns)
+        rows[way] = {"seconds": wall, "times_ours": ratio, "processor": used, "parts": parts}
+        rows[way]["losses"] = turns[0]["losses"]
         shown = " ".join(f"{seconds:7.1f}s" for seconds in parts.values())
-        print(f"{way:20} {wall:8.1f}s {ratio or 0:9.2f}x  {shown}")
-    print("Parts of `lora apply` from prepare to idle are seconds of its workers, added up.")
+        print(f"{way:20} {wall:8.1f}s {ratio or 0:9.2f}x {used:9.1f}s  {shown}")
+    print(
+        "Parts of `lora apply` from prepare to idle are seconds of its workers, added up; `processor` is what all cores"
+    )
+    print("together spent, which a crowded machine changes least.")
     if found["agreement"]:
         apart = found["agreement"]["largest_relative_difference"]
         print(f"From one start over the same batches, losses differ by {apart:.1e} at most (untuned, and ten steps).")
@@ -189,6 +204,7 @@ def main() -> None:
         raise SystemExit(f"{options.shared} has no models/ and data/; name the folder that has them with --shared.")
     import torch
 
+    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
     chosen = options.settings or (list(SETTINGS) if torch.cuda.is_available() else ["small", "large-vocabulary"])
     found: dict[str, Any] = about(options.peer_python)
     for name in chosen:
