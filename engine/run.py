@@ -39,7 +39,7 @@ _TOGETHER: dict[str, Callable[[list[Request], list[Path], Bases, list[Report]], 
 class Apart(Exception):
     """Nodes could not be done together; so many at a time may go.
 
-    :ivar crowded: since memory ran out, so that others of their class would not fit either
+    :ivar crowded: since memory ran out, or the base refuses: others of their class would do no better
     """
 
     def __init__(self, size: int, why: str, crowded: bool) -> None:
@@ -86,7 +86,8 @@ def run_together(requests: list[Request], outs: list[Path], bases: Bases, report
     except Stopped:
         return [STOPPED for _ in requests]
     except Exception as error:  # it may be one member's fault: alone, each has an outcome of its own
-        bases.drop()
+        if not isinstance(error, Alone):  # which left the base as it was
+            bases.drop()
         apart = _apart(error, len(requests))
     raise apart  # here, where nothing holds on to what filled the memory
 
@@ -100,7 +101,7 @@ def _apart(error: Exception, count: int) -> Apart:
     if not isinstance(error, Alone):
         traceback.print_exc()
         why = f"{type(error).__name__}: {why}"
-    return Apart(1, f"{count} adapters are done one by one: {hide_tokens(why)}.", False)
+    return Apart(1, f"{count} adapters are done one by one: {hide_tokens(why)}.", isinstance(error, Alone))
 
 
 def goes_together(request: Request) -> bool:

@@ -17,6 +17,7 @@ from lorafile.engine.head import load_tokens
 from lorafile.engine.journal import Journal, journal
 from lorafile.engine.loss import supervised_logits
 from lorafile.engine.pack.apart import check_apart
+from lorafile.engine.pack.compatible import Alone
 from lorafile.engine.pack.member import Member
 from lorafile.engine.pack.stack import Stack, factors_of
 from lorafile.engine.request import STOPPED, Done, Report, Request, Stopped
@@ -36,7 +37,11 @@ def train_together(requests: list[Request], outs: list[Path], bases: Bases, repo
     with ExitStack() as stack:
         journals = [stack.enter_context(journal(*pair)) for pair in zip(requests, reports, strict=True)]
         with bases.proven(requests[0].settings, requests[0].paths) as base:
-            return _Pack(base, requests, outs, journals).train()
+            try:
+                return _Pack(base, requests, outs, journals).train()
+            except Alone as found:
+                refusal = found
+        raise refusal  # out here, so that the base need not be loaded again
 
 
 class _Pack:
