@@ -1,4 +1,4 @@
-"""Frozen layers below the first adapter run without a graph: nothing of theirs is kept for the backward pass."""
+"""What frozen layers cost: nothing is kept of those below the first adapter, and of the base there is one copy."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ torch = pytest.importorskip("torch")
 
 from lorafile.engine.adapters import checkpointed, new_adapter  # noqa: E402
 from lorafile.engine.base import Base, load_base  # noqa: E402
+from lorafile.engine.memory import LiveTensors  # noqa: E402
+from lorafile.engine.pack.stack import Factors, Stack, factors_of  # noqa: E402
 from lorafile.engine.request import Request  # noqa: E402
 
 IDS = torch.arange(4, 36).view(2, 16)
@@ -64,3 +66,25 @@ def test_they_keep_nothing_for_the_backward_pass(base: Base) -> None:
     with new_adapter(base, request(), None, 1) as model:
         both, _ = kept_and_graphs(base, model.train())
     assert upper < 0.6 * both
+
+
+def factors(base: Base, **adapter: Any) -> Factors:
+    with new_adapter(base, request(**adapter), None, 1) as model:
+        return factors_of(model)
+
+
+def test_layers_below_the_first_of_several_adapters_have_no_graph(base: Base) -> None:
+    stack = Stack(base.model, [factors(base, layers_to_transform=[1]) for _ in range(2)], trained=True)
+    with stack.attached():
+        _, graphs = kept_and_graphs(base, base.model)
+    assert graphs == [False, True]
+
+
+def test_many_adapters_hold_one_base(base: Base) -> None:
+    """Four on one token each: what is live beside the base is theirs, and far less than another base."""
+    weights = sum(parameter.nbytes for parameter in base.model.parameters())
+    with LiveTensors(base.model) as live:
+        stack = Stack(base.model, [factors(base) for _ in range(4)], trained=True)
+        with stack.attached():
+            base.model(input_ids=IDS[:1, :1].repeat(4, 1), use_cache=False).logits.sum().backward()
+    assert weights < live.peak < 2 * weights
