@@ -111,7 +111,7 @@ def goes_together(request: Request) -> bool:
 
 def _remedy(request: Request) -> str:
     """Return what would need less memory."""
-    if request.kind == "predict":
+    if request.kind in ("inspect", "merge") or request.settings.get("task", {}).get("output") == "lm_eval":
         return "Use a smaller evaluate.per_device_eval_batch_size, which changes no result."
     if request.execution.get("auto_find_batch_size"):
         return (
