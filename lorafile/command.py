@@ -100,7 +100,7 @@ class _Group(click.Group):
         """Run a command; every failure that the user can mend is one sentence and an exit code."""
         kwargs["standalone_mode"] = False
         # A plan keeps nearly all that it makes: to look for cycles after every 700 objects took a third of its time.
-        gc.set_threshold(200_000, 20, 100)
+        gc.set_threshold(1_000_000, 20, 100)
         try:
             sys.exit(super().main(*args, **kwargs) or 0)
         except click.exceptions.Exit as end:

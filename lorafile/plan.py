@@ -119,6 +119,7 @@ class _Maker:
     def __init__(self, graph: Graph, state: State, selection: Selection) -> None:
         self.graph, self.state, self.selection = graph, state, selection
         self.history = state.latest(graph.nodes)
+        self.again = bool(selection.replace or selection.rerun_drifted)
         self.removed = state.removed()
         self.device = device_class()
         self.today = environment()
@@ -141,14 +142,15 @@ class _Maker:
             self.decided[node.key] = (Action.BLOCKED, blocked)
         elif finished is not None:
             self.results[node.key] = finished
-            self.decided[node.key] = self._accepted(node, *self._finished(node, finished))
+            settled = self._finished(node, finished)
+            self.decided[node.key] = self._accepted(node, *settled) if node.accepted else settled
         elif running := self._now(node):
             self.decided[node.key] = running
         elif attempts:
             self.decided[node.key] = self._unfinished(node, attempts[-1])
         else:
             self.decided[node.key] = self._untried(node)
-        if again := self.selection.again(node, self.decided[node.key][0]):
+        if self.again and (again := self.selection.again(node, self.decided[node.key][0])):
             self.decided[node.key] = self._accepted(node, Action.RETRY, again)
 
     def _blocked(self, node: GraphNode) -> str:
@@ -269,17 +271,17 @@ class _Maker:
 
 def _undeclared(graph: Graph, state: State) -> list[Change]:
     reason = "this study declared it once, and no longer does; its result is kept"
+    gone = state.declared(graph.spec.name, but=graph.nodes)
+    if not gone:
+        return []
     addresses = {node.address for node in graph.nodes.values()}
     # What follows a choice is declared, whichever candidate it will be of.
     later = tuple(f"{c.name}{mark}" for c in graph.spec.configurations if c.open for mark in ("/seed=", ":"))
-    gone = [
-        (address, key, kind)
-        for address, (key, kind) in state.declared(graph.spec.name).items()
-        if key not in graph.nodes
-        and address not in addresses  # neither renamed nor changed: gone
-        and not address.startswith(later)
+    return [
+        Change(address, key, kind, Action.UNDECLARED, reason)
+        for address, (key, kind) in gone.items()
+        if address not in addresses and not address.startswith(later)  # neither renamed nor changed: gone
     ]
-    return [Change(address, key, kind, Action.UNDECLARED, reason) for address, key, kind in gone]
 
 
 def with_forecasts(plan: Plan, forecasts: dict[str, dict[str, Any]]) -> Plan:

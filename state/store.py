@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,10 +153,10 @@ class State:
         (rows,) = self._query("SELECT study, address, key, kind FROM declarations")
         return [(study, address, key, kind) for study, address, key, kind in rows]
 
-    def declared(self, study: str) -> dict[str, tuple[str, str]]:
-        """Return address -> (key, kind) of what a study declared when it was last applied."""
+    def declared(self, study: str, but: Container[str] = ()) -> dict[str, tuple[str, str]]:
+        """Return address -> (key, kind) of what a study declared when it was last applied, without some keys."""
         (rows,) = self._query("SELECT address, key, kind FROM declarations WHERE study = ?", values=(study,))
-        return {address: (key, kind) for address, key, kind in rows}
+        return {address: (key, kind) for address, key, kind in rows if key not in but}
 
     def removed(self) -> dict[str, str]:
         """Return key -> when and why its newest attempt was removed, for all that have no other left."""
