@@ -70,6 +70,8 @@ def _check_plain(path: str, layer: Any, adapter: str, head: Any) -> None:
     """Refuse a layer that computes anything but two products, or that sees other rows than its batch has."""
     if adapter not in layer.lora_A or layer.lora_variant or layer.lora_B[adapter].bias is not None:
         raise Alone(f"the adapter of {path} is no pair of matrices")
+    if "experts" in path.split("."):  # what one of them reads is no longer in the order of the batch
+        raise Alone(f"{path} is an expert")
     if layer is head:  # it is given the supervised positions alone
         raise Alone(f"{path} is the head")
 
