@@ -24,6 +24,11 @@ def cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
     return each
 
 
+def rows_at_once(logits: torch.Tensor) -> int:
+    """Return of how many rows of some logits [s, v] a piece is."""
+    return max(1, (_CPU_PIECE if logits.device.type == "cpu" else _GPU_PIECE) // logits.shape[1])
+
+
 class _CrossEntropies(torch.autograd.Function):
     """The rows one piece after another, each with its gradient: softmax minus one at the target."""
 
@@ -33,7 +38,7 @@ class _CrossEntropies(torch.autograd.Function):
         wide = torch.promote_types(logits.dtype, torch.float32)
         each = logits.new_empty(len(logits), dtype=wide)
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        size = max(1, (_CPU_PIECE if logits.device.type == "cpu" else _GPU_PIECE) // logits.shape[1])
+        size = rows_at_once(logits)
         for start in range(0, len(logits), size):
             piece, aim = slice(start, start + size), targets[start : start + size, None]
             found = logits[piece].to(wide).log_softmax(dim=-1)

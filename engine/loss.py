@@ -8,12 +8,10 @@ import torch
 from torch.nn import functional
 
 from lorafile.engine.batches import Batch
-from lorafile.engine.cross_entropy import cross_entropies
+from lorafile.engine.cross_entropy import cross_entropies, rows_at_once
 from lorafile.engine.head import class_logits
 from lorafile.engine.loading import takes
 from lorafile.engine.methods import virtual_tokens
-
-_PIECE = 1024  # supervised tokens
 
 
 def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -78,8 +76,9 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
 def likelihoods(model: Any, batch: Batch) -> list[dict[str, float]]:
     """Return for each example `log_likelihood` (nats, its supervised tokens), `tokens`, and `correct` (argmax)."""
     logits, targets, rows = supervised_logits(model, batch)
-    # In pieces: in double precision a whole batch's logits over a large vocabulary would be most of the memory.
-    pieces = zip(logits.split(_PIECE), targets.split(_PIECE), strict=True)
+    # In pieces: in double precision those of a whole batch over a large vocabulary would be most of memory and time.
+    size = rows_at_once(logits)
+    pieces = zip(logits.split(size), targets.split(size), strict=True)
     each = torch.cat([piece.double().log_softmax(-1).gather(1, aim[:, None]).squeeze(1) for piece, aim in pieces])
     hits = logits.argmax(dim=-1) == targets
     count = len(batch.indexes)
