@@ -172,7 +172,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
     }
-    about |= {"lorafile": version("lorafile")}
+    about |= {"lorafile": version("lorafile"), "turns": options.turns or "by size"}
     if options.snakemake:
         told = subprocess.run([options.snakemake, "--version"], capture_output=True, text=True, check=True)
         about |= {"snakemake": told.stdout.strip()}
