@@ -15,7 +15,7 @@ from lorafile.engine.methods import virtual_tokens
 
 
 def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return logits [s, v] in float32 or wider, targets [s] and rows [s] of the supervised tokens of a batch.
+    """Return logits [s, v] in the model's own type, targets [s] and rows [s] of the supervised tokens of a batch.
 
     The model itself computes them, scaling and caps included: its head is given only the hidden states that predict a
     supervised token. Where its output comes from no such head, it computes the columns in which any row is supervised.
@@ -34,7 +34,6 @@ def supervised_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     with _gathered(model, rows, at, (len(batch.indexes), width)) as gathered:
         logits = model(input_ids=batch.input_ids, **where, use_cache=False, **options).logits
     logits = logits[0] if gathered else logits[rows, at]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits, batch.input_ids[rows, columns[places] + 1], rows
 
 
