@@ -37,7 +37,9 @@ class _CrossEntropies(torch.autograd.Function):
         """Compute the losses, and where they are wanted, the gradients of their sum."""
         wide = torch.promote_types(logits.dtype, torch.float32)
         each = logits.new_empty(len(logits), dtype=wide)
-        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        # float16 holds a small probability only after it is scaled, which autograd's cast at the end comes after.
+        kept = wide if logits.dtype == torch.float16 else logits.dtype
+        gradient = torch.empty_like(logits, dtype=kept) if ctx.needs_input_grad[0] else None
         size = rows_at_once(logits)
         for start in range(0, len(logits), size):
             piece, aim = slice(start, start + size), targets[start : start + size, None]

@@ -1,5 +1,7 @@
 """Cross entropy in pieces against torch's own."""
 
+import math
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -76,6 +78,12 @@ def peak(ours: bool) -> int:
 def test_it_takes_half_of_the_memory_that_torchs_own_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_entropy, "_CPU_PIECE", 8 * 20_000)
     assert peak(ours=True) < peak(ours=False) / 2
+
+
+def test_a_loss_scale_saves_small_gradients_in_float16() -> None:
+    logits = torch.tensor([[18.0, 0.0]], dtype=torch.float16, requires_grad=True)  # e⁻¹⁸ is below what float16 holds
+    (2**16 * cross_entropies(logits, torch.tensor([0]))).sum().backward()
+    assert logits.grad[0, 1].item() == pytest.approx(2**16 * math.exp(-18), rel=1e-2)
 
 
 def test_a_second_backward_pass_is_refused() -> None:
