@@ -92,8 +92,9 @@ def _united(
             found[name] = tables[name]  # the copy may have what is declared no more
             continue
         bad = damaged.get(name, () if name in ("acceptances", "collected", "declarations") else attempts)
+        known = {row[0] for row in copy[name if name in damaged else "attempts"]}
         rows = {row[:count]: row for row in copy[name]}
-        rows |= {row[:count]: row for row in tables[name] if row[0] not in bad or row[:count] not in rows}
+        rows |= {row[:count]: row for row in tables[name] if row[0] not in bad or row[0] not in known}
         found[name] = list(rows.values())
     return found
 

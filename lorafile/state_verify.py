@@ -10,6 +10,7 @@ from pathlib import Path
 from lorafile.engine.running import CHECKPOINT, Damaged, read_manifest
 from lorafile.errors import StateError
 from lorafile.state import State, sha256
+from lorafile.state.checksum import prove
 from lorafile.state.surroundings import leftovers, lying, running
 from lorafile.state_rows import Rows, damaged_rows, read_rows
 
@@ -59,7 +60,7 @@ def verify(directory: Path, tell: Callable[[int, int], None] | None = None) -> V
     """
     if not (directory / "state.db").exists() and not (directory / "objects").is_dir():
         raise StateError(f"There is no state in {directory}. Name another with --state.")
-    state, found = State(directory), Verified()
+    state, found = State(directory, proven=False), Verified()
     rows = _index(state, found)
     _objects(state, rows, found, tell)
     _notes(state, found)
@@ -68,6 +69,11 @@ def verify(directory: Path, tell: Callable[[int, int], None] | None = None) -> V
 
 def _index(state: State, found: Verified) -> Rows | None:
     """Check the index; return its rows, or None where they cannot be read."""
+    try:
+        prove(state.directory / "state.db")
+    except sqlite3.DatabaseError as error:
+        if not (state.directory / "state.db-wal").exists():
+            found.index.append(Damage("index", f"state.db: {error}"))
     try:
         wrong = [row[0] for row in state.rows("PRAGMA integrity_check(10)")]
         rows = read_rows(state)

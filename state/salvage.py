@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from lorafile.state.checksum import drop_sum
 from lorafile.state.objects import sync_directory
 from lorafile.state.snapshot import BACKUP
 from lorafile.state.tables import FIRST, SCHEMA_VERSION, SECOND, statements
@@ -119,6 +120,7 @@ def put_in_place(directory: Path, tables: dict[str, Table]) -> Path:
     workshop = Path(tempfile.mkdtemp(prefix="state.db.new-", dir=directory))
     try:
         _write(workshop / "state.db", tables)
+        drop_sum(directory)
         if database.exists():
             shutil.copyfile(database, kept)
         for end in ("-wal", "-shm"):  # a log that belongs to the old one would be written over the new one

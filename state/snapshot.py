@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lorafile.errors import StateError
+from lorafile.state.checksum import prove
 from lorafile.state.tables import SCHEMA_VERSION, SECOND, VIEWS
 from lorafile.state.tables import statements as created
 
@@ -17,18 +18,23 @@ BACKUP = "state.db.backup"  # a copy of the index, from the last clean close
 _TRIES = 20
 
 
-def read_snapshot(database: Path, statements: tuple[str, ...], values: tuple[Any, ...]) -> list[list[Any]]:
+def read_snapshot(
+    database: Path, statements: tuple[str, ...], values: tuple[Any, ...], proven: bool = True
+) -> list[list[Any]]:
     """Return the rows of each statement, all from one moment; none where the index is not made yet.
 
     Where there is no write-ahead log the file is opened as immutable, which leaves no trace and works on read-only
     media, but does not see a writer that begins meanwhile: if the file has changed under the reading, it is read again.
 
+    :param proven: hold it against its checksum first
     :raises StateError: when a newer version made it
     """
     for attempt in range(_TRIES):
         immutable = not database.with_name(database.name + "-wal").exists()
         before = _signature(database)
         try:
+            if immutable and proven:
+                prove(database)
             rows = _read(database, statements, values, immutable)
         except sqlite3.DatabaseError:
             if attempt == _TRIES - 1 or _signature(database) == before:
@@ -77,6 +83,18 @@ def _check_new(database: Path) -> None:
     """Tell an index that is not made yet from one that was lost: nothing is stored before its tables are there."""
     if database.with_name(BACKUP).exists() or any(database.with_name("objects").glob("*")):
         raise sqlite3.DatabaseError("its tables are gone, and the objects are there")
+
+
+@contextlib.contextmanager
+def sound(directory: Path) -> Iterator[None]:
+    """Tell rows that are not what they should be."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError) as error:
+        raise StateError(
+            f"The index {directory / 'state.db'} has damaged rows ({type(error).__name__}). Nothing was changed. "
+            "`lora state verify --repair` names them, and saves every other."
+        ) from error
 
 
 @contextlib.contextmanager

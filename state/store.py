@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.errors import StateError
+from lorafile.state.checksum import drop_sum, write_sum
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
 from lorafile.state.rows import COLUMNS as _COLUMNS
 from lorafile.state.rows import CURVE, curve_steps, seal_of
-from lorafile.state.snapshot import explained, read_snapshot
+from lorafile.state.snapshot import explained, read_snapshot, sound
 from lorafile.state.tables import SCHEMA_VERSION
 
 
@@ -67,10 +68,13 @@ class Acceptance:
 
 
 class State:
-    """A state as its readers see it; `State.write` opens it for one writer."""
+    """A state as its readers see it; `State.write` opens it for one writer.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    :param proven: whether the index is held against its checksum before anything is read of it
+    """
+
+    def __init__(self, directory: Path, proven: bool = True) -> None:
+        self.directory, self._proven = directory, proven
         self.objects = Objects(directory / "objects")
 
     @classmethod
@@ -111,21 +115,22 @@ class State:
             f"SELECT id, environment, {', '.join(_COLUMNS)} FROM attempts "  # noqa: S608
             "WHERE id NOT IN (SELECT attempt FROM removals) ORDER BY id",
         )
-        foretold = dict(forecasts)
-        environments = {digest: json.loads(settings) for digest, settings in where}
-        outputs: dict[int, dict[str, str]] = {}
-        sizes: dict[int, int] = {}
-        for attempt, name, digest, size in files:
-            outputs.setdefault(attempt, {})[name] = digest
-            sizes[attempt] = sizes.get(attempt, 0) + size
-        rows = [row for row in attempts if wanted is None or row[2] in wanted]
-        figures, reads = (_parsed([row[2 + _COLUMNS.index(name)] for row in rows]) for name in ("figures", "reads"))
-        told = _parsed([foretold.get(row[0], "{}") for row in rows])
-        for row, measured, read, forecast in zip(rows, figures, reads, told, strict=True):
-            number, place, key, kind, outcome, message, started, seconds, device, _, _, study, address = row
-            about = (key, kind, outcome, message, started, seconds, device, environments[place], measured, read)
-            stored = (outputs.get(number, {}), sizes.get(number, 0))
-            found.setdefault(key, []).append(Attempt(*about, study, address, *stored, forecast))
+        with sound(self.directory):
+            foretold = dict(forecasts)
+            environments = {digest: json.loads(settings) for digest, settings in where}
+            outputs: dict[int, dict[str, str]] = {}
+            sizes: dict[int, int] = {}
+            for attempt, name, digest, size in files:
+                outputs.setdefault(attempt, {})[name] = digest
+                sizes[attempt] = sizes.get(attempt, 0) + size
+            rows = [row for row in attempts if wanted is None or row[2] in wanted]
+            figures, reads = (_parsed([row[2 + _COLUMNS.index(name)] for row in rows]) for name in ("figures", "reads"))
+            told = _parsed([foretold.get(row[0], "{}") for row in rows])
+            for row, measured, read, forecast in zip(rows, figures, reads, told, strict=True):
+                number, place, key, kind, outcome, message, started, seconds, device, _, _, study, address = row
+                about = (key, kind, outcome, message, started, seconds, device, environments[place], measured, read)
+                stored = (outputs.get(number, {}), sizes.get(number, 0))
+                found.setdefault(key, []).append(Attempt(*about, study, address, *stored, forecast))
         return found
 
     def finished(self, kind: str) -> list[tuple[Node, str]]:
@@ -137,16 +142,18 @@ class State:
             values=(kind,),
         )
         addresses: dict[str, str] = dict(ended)
-        return [
-            (Node(key, kind, version, json.loads(settings), json.loads(inputs)), addresses[key])
-            for key, kind, version, settings, inputs in rows
-            if key in addresses
-        ]
+        with sound(self.directory):
+            return [
+                (Node(key, kind, version, json.loads(settings), json.loads(inputs)), addresses[key])
+                for key, kind, version, settings, inputs in rows
+                if key in addresses
+            ]
 
     def node(self, key: str) -> Node | None:
         """Return what a key is made of; None where no attempt at it is recorded."""
         (rows,) = self._query("SELECT kind, version, settings, inputs FROM nodes WHERE key = ?", values=(key,))
-        return next((Node(key, k, version, json.loads(s), json.loads(i)) for k, version, s, i in rows), None)
+        with sound(self.directory):
+            return next((Node(key, k, version, json.loads(s), json.loads(i)) for k, version, s, i in rows), None)
 
     def declarations(self) -> list[tuple[str, str, str, str]]:
         """Return (study, address, key, kind) of what every study declared when it was last applied."""
@@ -186,7 +193,7 @@ class State:
     def _query(self, *statements: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
         """Return the rows of each statement, all from one snapshot of the index."""
         with explained(self.directory):
-            return read_snapshot(self.directory / "state.db", statements, values)
+            return read_snapshot(self.directory / "state.db", statements, values, self._proven)
 
 
 def _parsed(texts: list[str]) -> list[dict[str, Any]]:
@@ -209,6 +216,7 @@ class WritableState(State):
         (directory / "objects").mkdir(exist_ok=True)
         database = directory / "state.db"
         read_snapshot(database, (), ())  # refuses a newer schema before anything is touched
+        drop_sum(directory)
         connection = sqlite3.connect(database)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -240,10 +248,12 @@ class WritableState(State):
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         changed = self.db.conn.total_changes
         self.db.close()
-        if changed and not (self.directory / "state.db-wal").exists():
-            from lorafile.state.salvage import back_up
+        if not (self.directory / "state.db-wal").exists():
+            write_sum(self.directory)
+            if changed:
+                from lorafile.state.salvage import back_up
 
-            back_up(self.directory)
+                back_up(self.directory)
 
     def _query(self, *statements: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
         return [self.db.execute(statement, values).fetchall() for statement in statements]

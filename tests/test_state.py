@@ -12,6 +12,7 @@ import pytest
 from lorafile.engine.lines import write_lines
 from lorafile.errors import StateError
 from lorafile.state import Attempt, Node, State, ledger
+from lorafile.state.checksum import write_sum
 
 NODE = Node("k" * 64, "train", 1, {"adapter": {"r": 8}}, {"train": "p" * 64})
 
@@ -82,6 +83,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(database)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
+    write_sum(tmp_path / "s")
     before = database.read_bytes()
     for opened in (lambda: State.read(tmp_path / "s"), lambda: State.write(tmp_path / "s").__enter__()):
         with pytest.raises(StateError, match=r"newer lorafile .schema 99"):

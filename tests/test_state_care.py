@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from state_fixture import STUDY, finish, write_study
 
 from lorafile.cli import main
+from lorafile.errors import StateError
 from lorafile.plan import Action, Change
 from lorafile.state import State
 from lorafile.study import Study
@@ -101,11 +102,14 @@ def test_a_missing_object_is_named(spec: Path) -> None:
         (b'"lora_alpha": 8', "its key is not that of its settings"),
         (b'"python": "3', "the row of the environment"),
         (b"2026-11-01T10:00:00", "is damaged: its seal"),
+        (b"adapter_model.safetensors", "is damaged: its seal"),
     ],
 )
 def test_a_flipped_bit_in_a_row_is_named_and_mended_from_the_copy(spec: Path, text: bytes, told: str) -> None:
     before = rows(spec, "SELECT * FROM attempts")
     flip(index(spec), text)
+    with pytest.raises(StateError, match="not what it was when it was last closed"):
+        Study.load(spec, spec.parent / ".lora").plan()
     found = lora(spec, "verify")
     assert (found.exit_code, told in found.output) == (4, True), found.output
     assert lora(spec, "verify", "--repair").exit_code == 0

@@ -1,0 +1,56 @@
+"""The index as a file: a checksum from its last clean close, by which a bit that turned anywhere in it is noticed."""
+
+import contextlib
+import os
+import sqlite3
+import zlib
+from pathlib import Path
+
+from lorafile.state.objects import sync_directory
+
+SUM = "state.db.sum"
+_CHUNK = 1 << 20
+_proven: set[tuple[str, int, int]] = set()  # files that were read whole by this process, as they were then
+
+
+def write_sum(directory: Path) -> None:
+    """Note the checksum of an index that nobody has open; without room for it there is none, and nothing is checked."""
+    new = directory / "state.db.new-sum"
+    with contextlib.suppress(OSError):
+        with new.open("w", encoding="ascii") as stream:
+            stream.write(_sum(directory / "state.db"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(directory / SUM)
+        sync_directory(directory)
+
+
+def drop_sum(directory: Path) -> None:
+    """Forget the checksum, before anything changes in the index."""
+    if (directory / SUM).exists():
+        (directory / SUM).unlink()
+        sync_directory(directory)
+
+
+def prove(database: Path) -> None:
+    """Hold an index that nobody writes against its checksum, where there is one; once for a process and a file.
+
+    :raises sqlite3.DatabaseError: when it is not as it was
+    """
+    try:
+        wanted, about = database.with_name(SUM).read_text(encoding="ascii"), database.stat()
+    except (OSError, ValueError):
+        return
+    signature = (str(database.absolute()), about.st_mtime_ns, about.st_size)
+    if signature not in _proven:
+        if _sum(database) != wanted:
+            raise sqlite3.DatabaseError("it is not what it was when it was last closed")
+        _proven.add(signature)
+
+
+def _sum(database: Path) -> str:
+    found = 0
+    with database.open("rb") as stream:
+        while content := stream.read(_CHUNK):
+            found = zlib.crc32(content, found)
+    return f"crc32 {found:08x}\n"
