@@ -23,13 +23,14 @@ class Damage:
 
 def with_damage(plan: "Plan", state: State) -> "Plan":
     """Return the plan with what is missing or damaged of the results that it would leave as they are."""
-    found = []
+    found: list[Damage] = []
     for change in plan.changes:
         attempt = plan.results.get(change.key)
         if attempt is not None and change.action in ("reuse", "drift"):
             wrong = _damaged(attempt, state.objects)
             found += [Damage(change.address, change.key, name, attempt.outputs[name], wrong[name]) for name in wrong]
-    plan.damaged = found
+    taken = state.collected() if found else set()
+    plan.damaged = [one for one in found if one.what != "missing" or one.digest not in taken]
     return plan
 
 

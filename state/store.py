@@ -104,6 +104,11 @@ class State:
         """Return where a run that is not finished keeps what it has, for as long as it is not."""
         return self.directory / "running" / key
 
+    def collected(self) -> set[str]:
+        """Return the digests of what garbage collection took: it is made again when somebody reads it."""
+        (rows,) = self._query("SELECT digest FROM collected")
+        return {digest for (digest,) in rows}
+
     def latest(self, keys: Iterable[str] | None = None) -> dict[str, list[Attempt]]:
         """Return key -> its attempts, oldest first, for some keys or for all; what was removed is left out."""
         wanted = None if keys is None else set(keys)
