@@ -107,7 +107,7 @@ def lock(spec: Path) -> int:
 @command("plan")
 @spec_argument
 @state_option
-@click.option("--gpu", help="Say whether it fits a GPU of this much memory, for example 24GB.")
+@click.option("--gpu", help="Say whether it fits this GPU: 24GB, or a name such as 'RTX 4090' or H100.")
 @click.option("--full", is_flag=True, help="Show every node.")
 @click.option("--detailed-exitcode", is_flag=True, help="End with 2 when there is something to do.")
 @click.option("--out", type=click.Path(path_type=Path), help="Save the plan, for `lora apply FILE`.")
