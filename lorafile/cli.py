@@ -1,29 +1,12 @@
 """The command line: each command parses, calls, and hands what came to a view."""
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from lorafile.command import (
-    budget_options,
-    command,
-    json_option,
-    main,
-    markdown_option,
-    price_option,
-    quiet_option,
-    resolve_option,
-    selection_options,
-    spec_argument,
-    state_option,
-)
+from lorafile.command import command, json_option, main, spec_argument, state_option
 from lorafile.errors import LoraError
-
-if TYPE_CHECKING:
-    from lorafile.budget import Budget
 
 __all__ = ["main"]
 
@@ -104,141 +87,6 @@ def lock(spec: Path) -> int:
     return 0
 
 
-@command("plan")
-@spec_argument
-@state_option
-@click.option("--gpu", help="Say whether it fits this GPU: 24GB, or a name such as 'RTX 4090' or H100.")
-@click.option("--full", is_flag=True, help="Show every node.")
-@click.option("--detailed-exitcode", is_flag=True, help="End with 2 when there is something to do.")
-@click.option("--out", type=click.Path(path_type=Path), help="Save the plan, for `lora apply FILE`.")
-@price_option
-@selection_options
-@resolve_option
-@json_option
-@markdown_option
-@quiet_option
-def plan(
-    spec: Path,
-    state: Path | None,
-    gpu: str | None,
-    full: bool,
-    detailed_exitcode: bool,
-    out: Path | None,
-    hourly: float | None,
-    selected: dict[str, Any],
-    resolve: int | None,
-    as_json: bool,
-    markdown: bool,
-    quiet: bool,
-) -> int:
-    """Show what an apply would do, why, for how long, and whether it fits. Writes nothing.
-
-    \b
-    Example: lora plan study.toml --gpu 24GB
-    """
-    from lorafile import plan_format, staging, views, views_markdown
-    from lorafile.study import Study
-
-    if out is not None and resolve:
-        raise click.UsageError("--out keeps what an apply can do; add the seeds first with: lora apply --resolve")
-    study, stage = staging.resolve(Study.load(spec, state), resolve)
-    planned = study.plan(gpu, **selected)
-    planned.hourly = hourly
-    if as_json:
-        click.echo(plan_format.text(plan_format.document(planned, stage)))
-    elif markdown:
-        click.echo(views_markdown.plan_markdown(planned), nl=False)
-    else:
-        views.show_plan(planned, views.console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)
-    if out is not None:
-        planned.save(out)
-        said = views.console(quiet or as_json or markdown)
-        said.print(f"Saved. Do exactly this with: lora apply {out}", markup=False)
-    return 2 if detailed_exitcode and planned.work else 0
-
-
-@command("apply")
-@spec_argument
-@state_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Worker processes. [default: one for each GPU; on a CPU by the model's size]",
-)
-@click.option(
-    "--pack",
-    default="auto",
-    metavar="auto|off|N",
-    help="How many adapters on one base are trained together: at most N; auto: as many as are measured to be fastest.",
-)
-@click.option("--lock-timeout", type=float, default=0.0, help="Seconds to wait for another apply on the same state.")
-@budget_options
-@selection_options
-@resolve_option
-@quiet_option
-def apply(
-    spec: Path,
-    state: Path | None,
-    yes: bool,
-    workers: int | None,
-    pack: str,
-    lock_timeout: float,
-    hourly: float | None,
-    budget: "Budget | None",
-    selected: dict[str, Any],
-    resolve: int | None,
-    quiet: bool,
-) -> int:
-    """Train, predict and measure what is missing, and nothing else.
-
-    A plan that `lora plan --out FILE` has saved is applied as it is, without a question, or not at all.
-
-    \b
-    Example: lora apply study.toml --yes
-    """
-    from lorafile import progress, saved, staging, views
-    from lorafile.datacard import leak_warnings
-    from lorafile.state import State
-    from lorafile.study import Study, pack_width
-
-    out, stage = views.console(quiet), None
-    width = pack_width(pack)
-    if is_saved := saved.is_plan(spec):
-        if selected or resolve:
-            raise click.UsageError(f"{spec} is a plan, and says itself what it is of; leave the other options out.")
-        study, planned = saved.approved(spec, state)
-    else:
-        study, stage = staging.resolve(Study.load(spec, state), resolve)
-        planned = study.plan(**selected)
-    planned.hourly = hourly
-    study.warm_up(planned)
-    views.show_plan(planned, out, stage=stage, pack=width)
-    if not planned.work and not (stage and stage.seeds):
-        if planned.summary()["undeclared"]:
-            study.apply(planned, lock_timeout=lock_timeout)  # notes what the study declares now
-        return 0
-    if not (yes or is_saved):
-        if not sys.stdin.isatty():
-            raise LoraError("Nobody is there to approve the plan: pass --yes.")
-        if input("Do this? Only 'yes' is taken for yes: ").strip() != "yes":
-            click.echo("Nothing was done.")
-            return 1
-    if stage and stage.seeds:
-        staging.append(study, stage)
-    watcher = (progress.Bars if out.is_terminal else progress.Lines)(planned, out)
-    options: dict[str, Any] = {"workers": workers, "pack": pack, "lock_timeout": lock_timeout, "budget": budget}
-    with watcher:
-        applied = study.apply(planned, watchers=[watcher], **options)
-    views.show_applied(applied, out)
-    if over := budget is not None and budget.refused > 0:
-        views.show_warnings([budget.told()] if budget else [], out)
-    views.show_warnings(leak_warnings(planned.graph, State.read(study.state)), out)
-    if applied.interrupted:
-        return 130
-    return 1 if applied.with_outcome("failed") or (applied.with_outcome("interrupted") and not over) else 0
-
-
 @command("report")
 @click.argument("specs", nargs=-1, type=click.Path(path_type=Path))
 @state_option
@@ -275,4 +123,4 @@ def report(
     return reporting.print_figures(studies) if as_json else reporting.write(studies, out)
 
 
-from lorafile import cli_data, cli_export, cli_models, cli_review, cli_show, cli_state  # noqa: E402, F401  (commands)
+from lorafile import cli_apply, cli_data, cli_export, cli_models, cli_review, cli_show, cli_state  # noqa: E402, F401  (commands)

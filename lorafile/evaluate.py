@@ -15,7 +15,8 @@ from lorafile.specs import Configuration
 from lorafile.specs.quantizations import quantization_settings
 from lorafile.specs.settings import ModelTable
 from lorafile.state import Attempt, State
-from lorafile.study import Study, stop_on_interrupt
+from lorafile.study import Study
+from lorafile.workers import local_executor, stop_on_interrupt
 
 
 @dataclass
@@ -92,7 +93,9 @@ def evaluate(
     applied, results = Applied(), dict(plan.results)
     if plan.work:
         with State.write(study.state, lock_timeout) as state:
-            applier = Applier(plan, state, study.executor(plan, workers), watchers or [], declares=False)
+            applier = Applier(
+                plan, state, local_executor(plan, study.state, workers, "auto"), watchers or [], declares=False
+            )
             with stop_on_interrupt(applier):
                 applied = applier.run()
             results = applier.results

@@ -1,18 +1,15 @@
 """A study from Python: load, plan, apply, results. Prints nothing."""
 
-import contextlib
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorafile import specs
 from lorafile.damage import with_damage
-from lorafile.engine.environment import gpus, installed
-from lorafile.errors import LoraError, MissingExtra, StalePlan
+from lorafile.engine.environment import installed
+from lorafile.errors import StalePlan
 from lorafile.forecast import forecasts
 from lorafile.lockfile import Lock, lock_file, read_lock, resolve
 from lorafile.moved import moved
@@ -21,19 +18,17 @@ from lorafile.remade import remade
 from lorafile.selection import Selection
 from lorafile.state import Attempt, State
 from lorafile.tuned_plan import following, staged_plan
+from lorafile.workers import default_workers, local_executor, model_types, stop_on_interrupt
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lorafile.analysis.base import Analysis
-    from lorafile.apply import Applied, Applier, Progress
+    from lorafile.apply import Applied, Progress
     from lorafile.budget import Budget
     from lorafile.evaluate import Evaluation
-    from lorafile.executors.local import LocalExecutor
     from lorafile.fetch import Fetched
     from lorafile.results import Results
-
-_SMALL_MODEL = 50_000_000  # parameters; below it a core does more alone than together with the others (benchmarks/)
 
 
 def state_directory(named: str | Path | None = None) -> Path:
@@ -140,7 +135,7 @@ class Study:
             shutil.rmtree(staging, ignore_errors=True)  # what a killed apply left; we hold the lock
             stages = [plan]
             while not done.interrupted:
-                executor = self.executor(stages[-1], workers, pack)
+                executor = local_executor(stages[-1], self.state, workers, pack)
                 applier = Applier(stages[-1], state, executor, watchers or [], budget=budget)
                 with stop_on_interrupt(applier):
                     done.add(applier.run())
@@ -163,25 +158,12 @@ class Study:
         if approved.refreshed or known is None or names - {*known.models, *known.data}:
             lock_file(self.spec).write_text(now.text(), encoding="utf-8")
 
-    def executor(self, plan: Plan, workers: int | None = None, pack: str | int = "auto") -> "LocalExecutor":
-        """Return the local executor with as many workers as the device can use well."""
-        from lorafile.executors.local import LocalExecutor
-
-        if installed("torch") is None and plan.work:
-            raise MissingExtra("lora apply", "torch")
-        cores = os.cpu_count() or 1
-        workers = 1 if is_spread(self.spec) else workers or default_workers(self.spec, plan.graph.lock)
-        each_its_own = 0 if is_spread(self.spec) else len(gpus())
-        threads = max(1, cores // workers)
-        kinds, width = _model_types(plan), pack_width(pack)
-        return LocalExecutor(self.state / "staging", workers, threads, each_its_own, kinds, width)
-
     def warm_up(self, plan: Plan) -> None:
         """Let what workers need be loaded while the plan is read; where nothing is to be done nothing is."""
         from lorafile.executors.server import start_server
 
         if installed("torch") is not None and any(change.kind != "score" for change in plan.work):
-            start_server(Path(os.devnull), _model_types(plan))
+            start_server(Path(os.devnull), model_types(plan))
 
     def evaluate(
         self,
@@ -278,55 +260,4 @@ class Study:
         now.tuning = approved.tuning
         wanted = {change.key for change in approved.work}
         now.changes = [change for change in now.changes if change.key in wanted or change not in now.work]
-        return now
-
-
-def _model_types(plan: Plan) -> tuple[str, ...]:
-    """Return the kinds of models whose code workers need."""
-    return tuple(sorted({str(model.settings.get("model_type")) for model in plan.graph.lock.models.values()}))
-
-
-def pack_width(pack: str | int) -> int:
-    """Return how many adapters are trained together at most; 0 where that is to be measured.
-
-    :raises LoraError: for anything but `auto`, `off` and a whole number from 1
-    """
-    words = {"auto": 0, "off": 1}
-    if str(pack) in words:
-        return words[str(pack)]
-    if not str(pack).isdecimal() or int(pack) < 1:
-        raise LoraError(f'"{pack}" is no way to pack adapters: write auto, off, or how many are trained together.')
-    return int(pack)
-
-
-def is_spread(spec: specs.Spec) -> bool:
-    """Return whether a base lies on all GPUs at once, so that one worker has them all."""
-    return any(configuration.model.device_map for configuration in spec.configurations)
-
-
-def default_workers(spec: specs.Spec, lock: Lock) -> int:
-    """Return one worker for each GPU; on a CPU one for each core where models are small, else one with all cores."""
-    if is_spread(spec):
-        return 1
-    small = all(model.parameters < _SMALL_MODEL for model in lock.models.values())
-    return len(gpus()) or ((os.cpu_count() or 1) if small else 1)
-
-
-@contextlib.contextmanager
-def stop_on_interrupt(applier: "Applier") -> Iterator[None]:
-    """Turn Ctrl-C into a request: once, to begin nothing new; twice, to stop what is running; then to break off."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may take signals
-        return
-
-    def handle(_number: int, _frame: object) -> None:
-        applier.stop()
-        if applier.stopping > 2:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
+        return with_forecasts(now, {change.key: change.forecast for change in approved.work if change.forecast})

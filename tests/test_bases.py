@@ -16,6 +16,7 @@ from lorafile import Study  # noqa: E402
 from lorafile.engine.base import load_base  # noqa: E402
 from lorafile.engine.loading import _check_places, load_model  # noqa: E402
 from lorafile.errors import NodeError, SpecError  # noqa: E402
+from lorafile.workers import local_executor  # noqa: E402
 
 
 class Based(Engine):
@@ -191,7 +192,7 @@ def test_how_a_base_lies_on_devices_changes_no_key(spec_file: Path, tmp_path: Pa
     spread = Study.load(spec_file, tmp_path / "state")
     plan = spread.plan()
     assert set(plan.graph.nodes) == keys
-    assert (plan.workers, spread.executor(plan, workers=4).workers) == (1, 1)
+    assert (plan.workers, local_executor(plan, spread.state, 4, "auto").workers) == (1, 1)
     applied = spread.apply()
     assert {attempt.outcome for attempt in applied.attempts} == {"done"}
     spec_file.write_text(text.replace("[data]", 'attn_implementation = "eager"\n[data]'), encoding="utf-8")

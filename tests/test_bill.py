@@ -7,6 +7,7 @@ import pytest
 from lorafile.bill import bill, price
 from lorafile.budget import Budget
 from lorafile.errors import LoraError
+from lorafile.state import State
 from lorafile.study import Study
 
 SPEC = """
@@ -70,3 +71,11 @@ def test_what_would_not_end_in_time_is_not_begun_and_can_go_on(tmp_path: Path) -
     assert len([change for change in left.work if change.kind == "train"]) == 2
     assert not mine.apply(left, budget=Budget(3600.0, "--max-hours 1")).with_outcome("failed")
     assert not mine.plan().work
+    known = [attempt for attempts in State.read(mine.state).latest().values() for attempt in attempts]
+    trained = [attempt for attempt in known if attempt.kind == "train" and attempt.outcome == "done"]
+    assert all(attempt.forecast["analytic_seconds"] > 0 for attempt in trained), "the next forecast is corrected by it"
+    longer = SPEC.replace("max_steps = 2", "max_steps = 3")
+    mine.spec.file.write_text(longer, encoding="utf-8")
+    again = Study.load(mine.spec.file, mine.state).plan()
+    told = [change.forecast or {} for change in again.work if change.kind == "train"]
+    assert [forecast["source"] for forecast in told] == ["calibrated on 2 runs"] * 2
