@@ -22,6 +22,9 @@ from lorafile.errors import LoraError
 
 if TYPE_CHECKING:
     from lorafile.budget import Budget
+    from lorafile.plan import Plan
+    from lorafile.resolve import Resolution
+    from lorafile.study import Study
 
 
 @command("plan")
@@ -117,21 +120,14 @@ def apply(
     \b
     Example: lora apply study.toml --yes
     """
-    from lorafile import progress, saved, staging, views
+    from lorafile import progress, staging, views
     from lorafile.datacard import leak_warnings
+    from lorafile.saved import is_plan
     from lorafile.state import State
-    from lorafile.study import Study
     from lorafile.workers import pack_width
 
-    out, stage = views.console(quiet), None
-    width = pack_width(pack)
-    if is_saved := saved.is_plan(spec):
-        if selected or resolve:
-            raise click.UsageError(f"{spec} is a plan, and says itself what it is of; leave the other options out.")
-        study, planned = saved.approved(spec, state)
-    else:
-        study, stage = staging.resolve(Study.load(spec, state), resolve)
-        planned = study.plan(**selected)
+    out, width = views.console(quiet), pack_width(pack)
+    study, planned, stage = _planned(spec, state, selected, resolve)
     planned.hourly = hourly
     study.warm_up(planned)
     views.show_plan(planned, out, stage=stage, pack=width)
@@ -139,12 +135,8 @@ def apply(
         if planned.summary()["undeclared"]:
             study.apply(planned, lock_timeout=lock_timeout)  # notes what the study declares now
         return 0
-    if not (yes or is_saved):
-        if not sys.stdin.isatty():
-            raise LoraError("Nobody is there to approve the plan: pass --yes.")
-        if input("Do this? Only 'yes' is taken for yes: ").strip() != "yes":
-            click.echo("Nothing was done.")
-            return 1
+    if not (yes or is_plan(spec) or _agreed()):
+        return 1
     if stage and stage.seeds:
         staging.append(study, stage)
     watcher = (progress.Bars if out.is_terminal else progress.Lines)(planned, out)
@@ -152,9 +144,33 @@ def apply(
     with watcher:
         applied = study.apply(planned, watchers=[watcher], **options)
     views.show_applied(applied, out)
-    if over := budget is not None and budget.refused > 0:
-        views.show_warnings([budget.told()] if budget else [], out)
-    views.show_warnings(leak_warnings(planned.graph, State.read(study.state)), out)
+    ended = [] if budget is None or not budget.refused else [budget.told()]
+    views.show_warnings([*ended, *leak_warnings(planned.graph, State.read(study.state))], out)
     if applied.interrupted:
         return 130
-    return 1 if applied.with_outcome("failed") or (applied.with_outcome("interrupted") and not over) else 0
+    return 1 if applied.with_outcome("failed") or (applied.with_outcome("interrupted") and not ended) else 0
+
+
+def _planned(
+    spec: Path, state: Path | None, selected: dict[str, Any], resolve: int | None
+) -> "tuple[Study, Plan, Resolution | None]":
+    """Return the study and the plan that a saved plan is of, or what a spec needs now, with the stage that it adds."""
+    from lorafile import saved, staging
+    from lorafile.study import Study
+
+    if not saved.is_plan(spec):
+        study, stage = staging.resolve(Study.load(spec, state), resolve)
+        return study, study.plan(**selected), stage
+    if selected or resolve:
+        raise click.UsageError(f"{spec} is a plan, and says itself what it is of; leave the other options out.")
+    return *saved.approved(spec, state), None
+
+
+def _agreed() -> bool:
+    """Ask whether the plan that was shown shall be done."""
+    if not sys.stdin.isatty():
+        raise LoraError("Nobody is there to approve the plan: pass --yes.")
+    if input("Do this? Only 'yes' is taken for yes: ").strip() == "yes":
+        return True
+    click.echo("Nothing was done.")
+    return False
