@@ -173,7 +173,7 @@ def show(name: str, found: dict[str, Any]) -> dict[str, Any]:
     return rows
 
 
-def about(python: str) -> dict[str, Any]:
+def about(python: str, settings: list[str], turns: int) -> dict[str, Any]:
     """Return where and with what this was measured."""
     from lorafile.engine.environment import environment
 
@@ -184,7 +184,7 @@ def about(python: str) -> dict[str, Any]:
         raise SystemExit(f'{python} has no trl: pip install "lorafile[bench]", or name another with --peer-python.')
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python benchmarks/study.py", *settings, f"--turns {turns}"]),  # no paths of this machine
         "lorafile": version("lorafile"),
         "python": platform.python_version(),
         "environment": environment(),
@@ -206,7 +206,7 @@ def main() -> None:
 
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
     chosen = options.settings or (list(SETTINGS) if torch.cuda.is_available() else ["small", "large-vocabulary"])
-    found: dict[str, Any] = about(options.peer_python)
+    found: dict[str, Any] = about(options.peer_python, options.settings, options.turns)
     for name in chosen:
         every = measure(name, options.shared.resolve(), options.peer_python, options.turns, options.only or list(WAYS))
         found[name] = {"summary": show(name, every), **every}
