@@ -9,7 +9,7 @@ from lorafile.errors import LoraError
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB)", re.IGNORECASE)
 _UNITS = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
-_GUESSED_FLOPS, _CPU_FLOPS = 1.7e14, 2e10  # of a GPU of which only the memory is known; of a processor
+_GUESSED_FLOPS, _CPU_FLOPS = 1.7e14, 5e10  # of a GPU of which only the memory is known; of a processor
 
 # GPU -> MiB that its driver reports, and dense bfloat16 products (float16 where it has no bfloat16) in 10^12 a second,
 # accumulated in float32: from NVIDIA's data sheets.

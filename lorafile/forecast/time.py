@@ -6,7 +6,7 @@ from lorafile.forecast.shape import Shape
 from lorafile.graph import GraphNode
 
 _USED = 0.35  # share of a GPU's best that training usually reaches, until something is measured
-_STEP_SECONDS = 0.0015  # for each layer and step: launching, whatever the size
+_STEP_SECONDS = 0.0005  # for each layer and step: launching, whatever the size
 _SMALL = 0.1  # seconds of what needs no model
 
 
