@@ -56,8 +56,9 @@ class Applied:
         self.seconds += other.seconds
 
     def with_outcome(self, outcome: str) -> list[Attempt]:
-        """Return the attempts that ended so."""
-        return [attempt for attempt in self.attempts if attempt.outcome == outcome]
+        """Return the nodes that ended so, each by its last attempt: what was taken up again ended as that did."""
+        last = {attempt.key: attempt for attempt in self.attempts}
+        return [attempt for attempt in last.values() if attempt.outcome == outcome]
 
 
 @dataclass

@@ -19,7 +19,8 @@ class Lines:
     """Progress off a terminal: one plain line for each node that ends."""
 
     def __init__(self, plan: Plan, out: Console) -> None:
-        self.out, self.total, self.number = out, len(plan.work), 0
+        self.out, self.total = out, len(plan.work)
+        self.ended_nodes: set[str] = set()
 
     def __enter__(self) -> "Lines":
         return self
@@ -37,8 +38,10 @@ class Lines:
 
     def ended(self, node: GraphNode, attempt: Attempt) -> None:
         """Say what ended, and how."""
-        self.number += 1
-        told = f"[{self.number}/{self.total}] {node.address}: {attempt.outcome} in {duration(attempt.seconds)}"
+        self.ended_nodes.add(node.key)  # what is taken up again ends twice
+        told = (
+            f"[{len(self.ended_nodes)}/{self.total}] {node.address}: {attempt.outcome} in {duration(attempt.seconds)}"
+        )
         self.out.print(escape(told + _figure(attempt)))
 
     def stopping(self, times: int) -> None:
@@ -68,7 +71,8 @@ class Bars:
         )
         self.all = self.bars.add_task(f"{len(plan.work)} nodes", total=sum(self.seconds.values()), told="")
         self.nodes: dict[str, TaskID] = {}
-        self.count, self.ended_count = len(plan.work), 0
+        self.count = len(plan.work)
+        self.ended_nodes: set[str] = set()
 
     def __enter__(self) -> "Bars":
         self.bars.start()
@@ -96,12 +100,12 @@ class Bars:
         """Take the bar away and move the plan's."""
         if node.key in self.nodes:
             self.bars.remove_task(self.nodes.pop(node.key))
-        self.ended_count += 1
+        self.ended_nodes.add(node.key)
         self.bars.advance(self.all, self.seconds.get(node.key, 0.0))
         task = self.bars.tasks[0]
         share = min(1.0, task.completed / task.total) if task.total else 1.0
         left = f"about {duration((task.elapsed or 0) * (1 - share) / share)} left" if share > 0.02 else ""
-        self.bars.update(self.all, told=f"{self.ended_count}/{self.count} nodes  {left}")
+        self.bars.update(self.all, told=f"{len(self.ended_nodes)}/{self.count} nodes  {left}")
         if attempt.kind == "train" or attempt.outcome != "done":
             self.bars.console.print(
                 f"{escape(node.address)}: {attempt.outcome} in {duration(attempt.seconds)}{escape(_figure(attempt))}"

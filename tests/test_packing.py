@@ -70,7 +70,9 @@ class Killer(Watch):
 
 def test_of_two_workers_one_is_killed_in_the_middle_of_a_pack(spec_file: Path) -> None:
     killer = Killer()
-    attempts = study(spec_file, 400).apply(workers=2, pack=2, watchers=[killer]).attempts
+    applied = study(spec_file, 400).apply(workers=2, pack=2, watchers=[killer])
+    attempts = applied.attempts
+    assert applied.with_outcome("interrupted") == [], "each was taken up again"
     assert killer.killed
     interrupted = [attempt for attempt in attempts if attempt.outcome == "interrupted"]
     assert {attempt.kind for attempt in interrupted} == {"train"}

@@ -5,7 +5,7 @@ from typing import Any
 
 from lorafile.devices import Device, device
 from lorafile.engine.environment import installed
-from lorafile.forecast.calibration import Correction, Corrections, group_of, peak_of
+from lorafile.forecast.calibration import ARITHMETIC, Correction, Corrections, group_of, peak_of
 from lorafile.forecast.fitting import would_fit
 from lorafile.forecast.memory import BYTES, CONTEXT, SLACK, memory
 from lorafile.forecast.shape import Shape
@@ -75,6 +75,7 @@ class _Forecaster:
             "disk_bytes": _disk(node, shape),
             "group": group_of(node),
             "analytic_seconds": analytic,
+            "arithmetic": ARITHMETIC,
         }
         return found | self._memory(node, shape) | self._energy(node, shape)
 
@@ -156,5 +157,14 @@ def _disk(node: GraphNode, shape: Shape) -> int:
 
 def told_of(forecast: Forecast | None) -> Forecast:
     """Return what an attempt keeps of its forecast, so that it can be held against what it took."""
-    kept = ("seconds", "peak_memory_bytes", "group", "analytic_seconds", "analytic_bytes", "source", "memory_source")
+    kept = (
+        "seconds",
+        "peak_memory_bytes",
+        "group",
+        "analytic_seconds",
+        "analytic_bytes",
+        "arithmetic",
+        "source",
+        "memory_source",
+    )
     return {name: forecast[name] for name in kept if name in forecast} if forecast else {}

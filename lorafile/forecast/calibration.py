@@ -9,6 +9,7 @@ from typing import Any
 from lorafile.graph import GraphNode
 from lorafile.state import Attempt
 
+ARITHMETIC = 2  # raised when memory or time are computed otherwise: what was held against the former corrects nothing
 _UNMEASURED = 3.0  # the arithmetic alone may be off by this factor, either way
 _ONE_RUN = 1.25  # so far a second run may be from a single one
 _NORMAL = 1.2816  # four of five runs fall within
@@ -60,7 +61,8 @@ class Corrections:
         """Return what the attempts of one device tell: each keeps what was foretold of it."""
         found = cls()
         for attempt in attempts:
-            if attempt.outcome == "done" and attempt.device == device:
+            known = attempt.forecast.get("arithmetic") == ARITHMETIC
+            if known and attempt.outcome == "done" and attempt.device == device:
                 found._add(attempt, attempt.forecast)
         return found
 
