@@ -32,10 +32,10 @@ def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, For
     `source`; where a model is loaded also `peak_memory_bytes` (allocated), `reserved_bytes`, `memory_source` and
     `fits`, and `joules` where a profile measured energy. What is meant for a later calibration is `analytic_*`.
     """
+    spread = any(configuration.model.device_map for configuration in plan.graph.spec.configurations)
+    target = device(gpu, spread)  # first: a device that nobody knows is told, whatever there is to do
     if not plan.work:
         return {}
-    spread = any(configuration.model.device_map for configuration in plan.graph.spec.configurations)
-    target = device(gpu, spread)
     return _Forecaster(plan, state, target).all()
 
 
