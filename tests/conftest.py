@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,39 @@ max_new_tokens = 3
 [profile]
 enabled = false
 """
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="Faults and bad input: all of them, not a sample.")
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether everything is asked for, and not a sample."""
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture
+def counts(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Record how often what was tried: `counts("plan files", tried=600, refused=412)`; equal names are summed up."""
+
+    def record(kind: str, **numbers: int) -> None:
+        request.node.user_properties.append(("counts", [kind, numbers]))
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print one line for each kind of which something was counted, of all worker processes together."""
+    sums: dict[str, Counter[str]] = {}
+    for report in terminalreporter.getreports("") + terminalreporter.getreports("error"):
+        for name, value in getattr(report, "user_properties", []) if report.when == "teardown" else []:
+            if name == "counts":
+                sums.setdefault(value[0], Counter()).update(value[1])
+    if sums:
+        terminalreporter.section("counts")
+    for kind, numbers in sorted(sums.items()):
+        terminalreporter.line(f"{kind}: " + ", ".join(f"{number:,} {what}" for what, number in numbers.items()))
 
 
 @pytest.fixture(scope="session")
