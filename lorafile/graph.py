@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lorafile.canonical import of_texts
 from lorafile.lockfile import Lock
@@ -30,9 +30,8 @@ VERSIONS = {
 Made = TypeVar("Made")
 
 
-@dataclass(frozen=True, slots=True)
-class GraphNode:
-    """One unit of work of a study.
+class GraphNode(NamedTuple):
+    """One unit of work of a study; a tuple, because a study may have tens of thousands.
 
     :ivar settings: section -> settings, as they are hashed; `inputs`: role -> key of the node that is read
     :ivar configuration: the name of the first configuration that needs it (empty for `prepare`)

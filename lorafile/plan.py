@@ -1,10 +1,10 @@
 """Graph and state to a plan: for every node what would be done with it, and why. Writes nothing."""
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lorafile.damage import Damage, lost
 from lorafile.differences import drift, flat
@@ -36,8 +36,7 @@ FALLBACK = "auto_find_batch_size"
 _MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nearest; beyond it, new is all that is said
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One node in a plan."""
 
     address: str
@@ -287,7 +286,7 @@ def _undeclared(graph: Graph, state: State) -> list[Change]:
 def with_forecasts(plan: Plan, forecasts: dict[str, dict[str, Any]]) -> Plan:
     """Return the plan with a forecast on each line that has one."""
     plan.changes = [
-        replace(change, forecast=forecasts[change.key]) if change.key in forecasts else change
+        change._replace(forecast=forecasts[change.key]) if change.key in forecasts else change
         for change in plan.changes
     ]
     return plan

@@ -149,7 +149,7 @@ def _explain(plan: Plan, widening: _Widening) -> None:
                 if value in axis.added:
                     told[candidate.name] = widening.reasons[axis.where, value]
     plan.changes = [
-        replace(change, reason=told[change.configuration])
+        change._replace(reason=told[change.configuration])
         if change.kind == "train" and change.action is Action.RUN and change.configuration in told
         else change
         for change in plan.changes

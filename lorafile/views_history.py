@@ -107,7 +107,7 @@ def history_json(found: History, scores: dict[str, float], predictions: list[dic
         "version": found.version,
         "settings": found.settings,
         "inputs": {role: {"key": key, "address": address} for role, (key, address) in found.inputs.items()},
-        "attempts": [attempt.__dict__ for attempt in found.attempts],
+        "attempts": [attempt._asdict() for attempt in found.attempts],
         "unfinished": run and {"steps": run.steps, "checkpoint": run.checkpoint, "live": run.live},
         "scores": scores,
         "predictions": predictions,

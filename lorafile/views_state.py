@@ -113,7 +113,7 @@ def stored_json(found: Stored) -> str:
         {
             "attempt": one.number,
             "removed": one.removed or None,
-            **{name: value for name, value in one.attempt.__dict__.items() if name != "outputs"},
+            **{name: value for name, value in one.attempt._asdict().items() if name != "outputs"},
             "files": [{**file.__dict__, "path": str(file.path)} for file in one.files],
         }
         for one in found.attempts

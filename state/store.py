@@ -5,9 +5,9 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lorafile.errors import StateError
 from lorafile.state.checksum import drop_sum, write_sum
@@ -19,9 +19,11 @@ from lorafile.state.snapshot import explained, read_snapshot, sound
 from lorafile.state.tables import SCHEMA_VERSION
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One try at a node and what came of it."""
+_NOTHING: dict[str, Any] = {}  # nobody changes what an attempt holds
+
+
+class Attempt(NamedTuple):
+    """One try at a node and what came of it; a tuple, because a plan reads tens of thousands."""
 
     key: str
     kind: str
@@ -30,14 +32,14 @@ class Attempt:
     started: str = ""
     seconds: float = 0.0
     device: str = ""
-    environment: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
-    reads: dict[str, dict[str, str]] = field(default_factory=dict)  # role -> file name -> digest
+    environment: dict[str, Any] = _NOTHING
+    figures: dict[str, Any] = _NOTHING
+    reads: dict[str, dict[str, str]] = _NOTHING  # role -> file name -> digest
     study: str = ""
     address: str = ""
-    outputs: dict[str, str] = field(default_factory=dict)  # file name -> digest
+    outputs: dict[str, str] = _NOTHING  # file name -> digest
     bytes: int = 0
-    forecast: dict[str, Any] = field(default_factory=dict)  # what the plan had foretold of it
+    forecast: dict[str, Any] = _NOTHING  # what the plan had foretold of it
 
     @property
     def finished(self) -> bool:
@@ -121,21 +123,23 @@ class State:
             "WHERE id NOT IN (SELECT attempt FROM removals) ORDER BY id",
         )
         with sound(self.directory):
-            foretold = dict(forecasts)
+            told = dict(zip([row[0] for row in forecasts], _parsed([row[1] for row in forecasts]), strict=True))
             environments = {digest: json.loads(settings) for digest, settings in where}
             outputs: dict[int, dict[str, str]] = {}
             sizes: dict[int, int] = {}
-            for attempt, name, digest, size in files:
-                outputs.setdefault(attempt, {})[name] = digest
-                sizes[attempt] = sizes.get(attempt, 0) + size
-            rows = [row for row in attempts if wanted is None or row[2] in wanted]
+            for number, name, digest, size in files:
+                if number in outputs:
+                    outputs[number][name] = digest
+                    sizes[number] += size
+                else:
+                    outputs[number], sizes[number] = {name: digest}, size
+            rows = attempts if wanted is None else [row for row in attempts if row[2] in wanted]
             figures, reads = (_parsed([row[2 + _COLUMNS.index(name)] for row in rows]) for name in ("figures", "reads"))
-            told = _parsed([foretold.get(row[0], "{}") for row in rows])
-            for row, measured, read, forecast in zip(rows, figures, reads, told, strict=True):
+            for row, measured, read in zip(rows, figures, reads, strict=True):
                 number, place, key, kind, outcome, message, started, seconds, device, _, _, study, address = row
                 about = (key, kind, outcome, message, started, seconds, device, environments[place], measured, read)
-                stored = (outputs.get(number, {}), sizes.get(number, 0))
-                found.setdefault(key, []).append(Attempt(*about, study, address, *stored, forecast))
+                stored = (outputs.get(number, {}), sizes.get(number, 0), told.get(number, {}))
+                found.setdefault(key, []).append(Attempt(*about, study, address, *stored))
         return found
 
     def finished(self, kind: str) -> list[tuple[Node, str]]:
@@ -238,7 +242,7 @@ class WritableState(State):
             with self.db.atomic():
                 self._write(node, attempt, stored)
         outputs = {name: digest for name, (digest, _) in stored.items()}
-        return Attempt(**{**attempt.__dict__, "outputs": outputs, "bytes": sum(size for _, size in stored.values())})
+        return attempt._replace(outputs=outputs, bytes=sum(size for _, size in stored.values()))
 
     def declare(self, study: str, addresses: dict[str, tuple[str, str]]) -> None:
         """Note what a study declares now: address -> (key, kind)."""

@@ -53,7 +53,7 @@ def test_runs_of_one_configuration_from_two_environments_are_named(spec_file: Pa
     second = plan.graph.replicates[name][1].train
     assert second is not None
     moved = plan.results[second]
-    plan.results[second] = replace(moved, environment=moved.environment | {"device": "NVIDIA L4"})
+    plan.results[second] = moved._replace(environment=moved.environment | {"device": "NVIDIA L4"})
     results = gather(plan, State.read(loaded.state))
     assert any("more than one environment (device cpu and NVIDIA L4)" in line for line in results.warnings)
     runs = results.runs[results.runs["configuration"] == name]

@@ -19,7 +19,7 @@ def would_fit(node: GraphNode, shape: Shape, factor: float, target: Device) -> s
     :param factor: by which the arithmetic is corrected
     """
     for words, changed, with_shape in _changes(node.settings, shape):
-        peak = sum(memory(replace(node, settings=changed), with_shape).values()) * factor
+        peak = sum(memory(node._replace(settings=changed), with_shape).values()) * factor
         if peak * SLACK + (CONTEXT if target.gpu else 0) <= target.memory:
             return words
     return None
