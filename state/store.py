@@ -18,7 +18,6 @@ from lorafile.state.rows import CURVE, curve_steps, seal_of
 from lorafile.state.snapshot import explained, read_snapshot, sound
 from lorafile.state.tables import SCHEMA_VERSION
 
-
 _NOTHING: dict[str, Any] = {}  # nobody changes what an attempt holds
 
 
