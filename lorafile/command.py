@@ -134,6 +134,22 @@ def main(context: click.Context, debug: bool) -> None:
     context.obj = debug
 
 
+def _tell_who_is_waited_for(quiet: bool) -> None:
+    """Let what the state logs while it waits for its lock stand on stderr."""
+    import logging
+
+    class Stderr(logging.Handler):
+        """Lines as the command's other ones are."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(record.getMessage(), err=True)
+
+    logger = logging.getLogger("lorafile")
+    logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    if not logger.handlers:
+        logger.addHandler(Stderr())
+
+
 def command(name: str, group: click.Group | None = None) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a command whose LoraErrors are sentences; it returns its exit code."""
 
@@ -141,6 +157,8 @@ def command(name: str, group: click.Group | None = None) -> Callable[[Callable[.
         @wraps(function)
         @click.pass_context
         def run(context: click.Context, *args: Any, **kwargs: Any) -> int:
+            if "lock_timeout" in kwargs:
+                _tell_who_is_waited_for(kwargs.get("quiet", False))
             try:
                 return function(*args, **kwargs) or 0
             except LoraError as error:

@@ -3,45 +3,51 @@
 import contextlib
 import errno
 import fcntl
+import getpass
 import json
+import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from lorafile.errors import StateError
 
 _POLL_SECONDS = 0.2
+_LONGEST_COMMAND = 100  # characters that are shown
+_log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def writer_lock(directory: Path, timeout: float = 0.0) -> Iterator[None]:
-    """Hold the state's lock; wait for it up to a number of seconds.
+    """Hold the state's lock; wait for it up to a number of seconds, and say at once, as a log record, for whom.
 
     :raises StateError: when somebody else holds it, with who and since when
     """
     with (directory / "lock").open("a+", encoding="utf-8") as handle:
-        deadline = time.monotonic() + timeout
-        while not _try(handle.fileno()):
-            if time.monotonic() >= deadline:
-                raise StateError(
-                    f"The state {directory} is in use by {_holder(directory)}. Wait for it, or pass --lock-timeout."
-                )
-            time.sleep(_POLL_SECONDS)
-        holder = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        handle.truncate(0)
-        handle.write(json.dumps(holder))
-        handle.flush()
+        _wait(handle.fileno(), directory, timeout)
+        _sign(handle)
         try:
             yield
         finally:
             handle.truncate(0)
+
+
+def _wait(handle: int, directory: Path, timeout: float) -> None:
+    deadline, told = time.monotonic() + timeout, False
+    while not _try(handle):
+        if time.monotonic() >= deadline:
+            still = f" It still was after {timeout:g} s." if told else ""
+            remedy = "Wait for it, or pass a longer --lock-timeout." if told else "Wait for it, or pass --lock-timeout."
+            raise StateError(f"The state {directory} is in use by {_holder(directory)}.{still} {remedy}")
+        if not told:
+            _log.info("The state %s is in use by %s. Waiting, %g s at most.", directory, _holder(directory), timeout)
+            told = True
+        time.sleep(_POLL_SECONDS)
 
 
 def _try(handle: int) -> bool:
@@ -59,9 +65,33 @@ def _try(handle: int) -> bool:
     return True
 
 
+def _sign(handle: TextIO) -> None:
+    """Write down who holds the lock, over what a killed process may have left there."""
+    holder = {
+        "user": _user(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    handle.truncate(0)
+    handle.write(json.dumps(holder))
+    handle.flush()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number that has no name
+        return f"user {os.getuid()}"
+
+
 def _holder(directory: Path) -> str:
     try:
         holder = json.loads((directory / "lock").read_text(encoding="utf-8"))
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (OSError, ValueError, KeyError):
+        command = "".join(one if one.isprintable() else " " for one in holder["command"])
+        shown = command if len(command) <= _LONGEST_COMMAND else command[:_LONGEST_COMMAND] + "…"
+        who = f"{holder['user']} on {holder['host']}"
+        return f"{who} since {holder['since']} (process {holder['pid']}: {shown})"
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -144,8 +144,15 @@ def test_an_environment_variable_names_the_state(spec_file: Path, tmp_path: Path
 def test_a_locked_state_is_exit_code_4(spec_file: Path) -> None:
     with State.write(spec_file.parent / ".lora"):
         told = lora("apply", "--yes", cwd=spec_file.parent)
-    assert told.returncode == 4
-    assert "in use by process" in told.stderr
+        waited = lora("apply", "--yes", "--lock-timeout", "0.5", cwd=spec_file.parent)
+        quiet = lora("apply", "--yes", "--lock-timeout", "0.5", "--quiet", cwd=spec_file.parent)
+    assert [one.returncode for one in (told, waited, quiet)] == [4, 4, 4]
+    assert f"(process {os.getpid()}: " in told.stderr
+    first, last = waited.stderr.splitlines()
+    assert "in use by" in first
+    assert first.endswith("Waiting, 0.5 s at most.")
+    assert "It still was after 0.5 s." in last
+    assert len(quiet.stderr.splitlines()) == 1, "an error is told, and nothing else"
 
 
 def test_every_command_has_an_example() -> None:
