@@ -14,7 +14,7 @@ from lorafile.engine.events import Event
 from lorafile.engine.request import Done, Request
 from lorafile.errors import StateError
 from lorafile.executors import Desk, Executor, Group
-from lorafile.forecast import told_of
+from lorafile.forecast import target_of, told_of
 from lorafile.graph import GraphNode
 from lorafile.groups import Places, groups, read_digests
 from lorafile.plan import Plan
@@ -83,6 +83,7 @@ class Applier:
         self.results = {key: attempt for key, attempt in self.plan.results.items() if key not in to_do}
         nodes = self.plan.graph.nodes
         self.own = {metric.digest: metric for metric in self.plan.graph.own.values()}
+        self.target = target_of(self.plan.graph)
         self.forecasts = {change.key: change.forecast for change in self.plan.work}
         self.scores = [nodes[change.key] for change in self.plan.work if change.kind == "score"]
 
@@ -139,7 +140,7 @@ class Applier:
             device=device_class(),
             environment=event.environment or environment(),
             figures=done.figures,
-            forecast=told_of(self.forecasts.get(node.key)),
+            forecast=told_of(self.forecasts.get(node.key), self.plan.graph, node, self.results, self.target),
             reads=read_digests(node, self.results),
             study=self.plan.study,
             address=node.address,

@@ -8,9 +8,11 @@ from lorafile.devices import device
 from lorafile.errors import LoraError
 from lorafile.forecast.fitting import would_fit
 from lorafile.forecast.memory import SLACK, memory
+from lorafile.forecast.reach import reach
 from lorafile.forecast.shape import Shape
 from lorafile.graph import GraphNode
 from lorafile.lockfile import ModelLock
+from lorafile.parameters import adapter_parameters
 from lorafile.specs.quantizations import quantization_settings
 from lorafile.specs.train_settings import TrainTable
 
@@ -68,8 +70,7 @@ def work(
 ) -> tuple[GraphNode, Shape]:
     """Return a training node and its shape; every token is supervised."""
     model = lock(config)
-    adapted = [name for name in model.modules if name.rpartition(".")[2] in adapter.get("target_modules", ())]
-    trained = sum(adapter["r"] * sum(model.modules[name]) for name in adapted) or model.parameters
+    trained = adapter_parameters(adapter, model)
     sizes = [rows * columns for rows, columns in model.modules.values()]
     heads = config["num_attention_heads"]
     shape = Shape(
@@ -83,7 +84,8 @@ def work(
         linear=sum(sizes),
         widest=max(sizes),
         adapter=trained,
-        inputs=sum(model.modules[name][1] for name in adapted),
+        method=adapter["method"],
+        reach=reach(adapter, model, config["num_hidden_layers"]),
         tokens=length,
         longest=length,
         examples=1000,

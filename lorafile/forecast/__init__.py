@@ -5,18 +5,18 @@ from typing import Any
 
 from lorafile.devices import Device, device
 from lorafile.engine.environment import installed
-from lorafile.forecast.calibration import ARITHMETIC, Correction, Corrections, group_of, peak_of
+from lorafile.forecast.calibration import Correction, Corrections, computed, group_of, peak_of
 from lorafile.forecast.fitting import would_fit
 from lorafile.forecast.memory import BYTES, CONTEXT, SLACK, memory
 from lorafile.forecast.shape import Shape
 from lorafile.forecast.time import seconds, small, steps
 from lorafile.forecast.walked import Walk, can_walk, walked
-from lorafile.graph import GraphNode
+from lorafile.graph import Graph, GraphNode
 from lorafile.lockfile import identity
 from lorafile.parameters import adapter_parameters
 from lorafile.plan import Plan
 from lorafile.sections import largest_rank
-from lorafile.state import State
+from lorafile.state import Attempt, State
 
 _WALKED_FROM = 10**8  # parameters: below it a walk takes longer than its answer is worth
 _ANSWER_BYTES = 200  # of an example's predictions
@@ -30,13 +30,17 @@ def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, For
 
     Each has `seconds` with `seconds_low` and `seconds_high`, between which four of five runs fall, `disk_bytes`, and
     `source`; where a model is loaded also `peak_memory_bytes` (allocated), `reserved_bytes`, `memory_source` and
-    `fits`, and `joules` where a profile measured energy. What is meant for a later calibration is `analytic_*`.
+    `fits`, and `joules` where a profile measured energy.
     """
-    spread = any(configuration.model.device_map for configuration in plan.graph.spec.configurations)
-    target = device(gpu, spread)  # first: a device that nobody knows is told, whatever there is to do
+    target = target_of(plan.graph, gpu)  # first: a device that nobody knows is told, whatever there is to do
     if not plan.work:
         return {}
     return _Forecaster(plan, state, target).all()
+
+
+def target_of(graph: Graph, gpu: str | None = None) -> Device:
+    """Return the device that a study is held against: the one that is asked for, or all that its bases lie on here."""
+    return device(gpu, any(configuration.model.device_map for configuration in graph.spec.configurations))
 
 
 @dataclass
@@ -65,7 +69,8 @@ class _Forecaster:
         if shape is None:
             took = small(*self._cut(node))
             return {"seconds": took, "seconds_low": took, "seconds_high": took, "disk_bytes": 0, "source": "analytic"}
-        analytic, factor = seconds(node, shape, self.target), self.corrections.of_time(node)
+        group = group_of(node, shape)
+        analytic, factor = seconds(node, shape, self.target), self.corrections.of_time(group)
         left = self._left(node.key)
         found = {
             "seconds": analytic * factor.factor * left,
@@ -73,29 +78,25 @@ class _Forecaster:
             "seconds_high": analytic * factor.high * left,
             "source": factor.source,
             "disk_bytes": _disk(node, shape),
-            "group": group_of(node),
-            "analytic_seconds": analytic,
-            "arithmetic": ARITHMETIC,
         }
-        return found | self._memory(node, shape) | self._energy(node, shape)
+        return found | self._memory(node, shape, group) | self._energy(node, shape)
 
-    def _memory(self, node: GraphNode, shape: Shape) -> Forecast:
-        parts = memory(node, shape)
-        analytic = sum(parts.values())
+    def _memory(self, node: GraphNode, shape: Shape, group: str) -> Forecast:
+        analytic = sum(memory(node, shape).values())
         measured = self._measured(node)
-        factor = self.corrections.of_memory(node)
+        factor = self.corrections.of_memory(group)
         if measured:
             peak, source = float(measured), "measured"
         elif factor.runs:
             peak, source = analytic * factor.factor, factor.source
-        elif group_of(node) in self.walks:
-            peak, source = analytic * self.walks[group_of(node)], "walked"
+        elif group in self.walks:
+            peak, source = analytic * self.walks[group], "walked"
         else:
             peak, source = analytic, Correction().source
         reserved = int(peak * SLACK)
         fits = reserved + (CONTEXT if self.target.gpu else 0) <= self.target.memory
         found: Forecast = {"peak_memory_bytes": int(peak), "reserved_bytes": reserved, "memory_source": source}
-        found |= {"fits": fits, "analytic_bytes": analytic}
+        found["fits"] = fits
         if not fits and node.kind in ("train", "profile"):
             found["would_fit"] = would_fit(node, shape, peak / analytic, self.target)
         return found
@@ -119,10 +120,11 @@ class _Forecaster:
             node = self.plan.graph.nodes[key]
             if shape is None or node.kind not in ("train", "profile") or "training" not in node.settings:
                 continue
-            if shape.model.parameters >= _WALKED_FROM and not self.corrections.of_memory(node).runs:
-                best = chosen.get(group_of(node))
-                if best is None or shape.inputs > best.shape.inputs:
-                    chosen[group_of(node)] = Walk(node, shape)
+            group = group_of(node, shape)
+            if shape.model.parameters >= _WALKED_FROM and not self.corrections.of_memory(group).runs:
+                best = chosen.get(group)
+                if best is None or shape.reach.inputs > best.shape.reach.inputs:
+                    chosen[group] = Walk(node, shape)
         if not chosen or not can_walk():
             return {}
         found = walked(list(chosen.values()), installed("bitsandbytes"))
@@ -155,16 +157,10 @@ def _disk(node: GraphNode, shape: Shape) -> int:
     return shape.examples * _ANSWER_BYTES if node.kind == "predict" else 0
 
 
-def told_of(forecast: Forecast | None) -> Forecast:
-    """Return what an attempt keeps of its forecast, so that it can be held against what it took."""
-    kept = (
-        "seconds",
-        "peak_memory_bytes",
-        "group",
-        "analytic_seconds",
-        "analytic_bytes",
-        "arithmetic",
-        "source",
-        "memory_source",
-    )
-    return {name: forecast[name] for name in kept if name in forecast} if forecast else {}
+def told_of(
+    forecast: Forecast | None, graph: Graph, node: GraphNode, results: dict[str, Attempt], target: Device
+) -> Forecast:
+    """Return what an attempt keeps: what was foretold of it, to be held against what it took, and the arithmetic."""
+    kept = ("seconds", "peak_memory_bytes", "source", "memory_source")
+    foretold = {name: forecast[name] for name in kept if name in forecast} if forecast else {}
+    return foretold | computed(graph, node, results, target)

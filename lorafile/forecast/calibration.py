@@ -1,4 +1,4 @@
-"""What state has measured corrects the arithmetic: ratios of measured to foretold, with how far they scatter."""
+"""What state has measured corrects the arithmetic: ratios of measured to computed, with how far they scatter."""
 
 import math
 import statistics
@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorafile.graph import GraphNode
+from lorafile.devices import Device
+from lorafile.forecast.memory import memory
+from lorafile.forecast.shape import Shape
+from lorafile.forecast.time import seconds
+from lorafile.graph import Graph, GraphNode
 from lorafile.state import Attempt
 
-ARITHMETIC = 2  # raised when memory or time are computed otherwise: what was held against the former corrects nothing
+ARITHMETIC = 3  # raised when memory or time are computed otherwise: what was held against the former corrects nothing
 _UNMEASURED = 3.0  # the arithmetic alone may be off by this factor, either way
 _ONE_RUN = 1.25  # so far a second run may be from a single one
 _NORMAL = 1.2816  # four of five runs fall within
@@ -41,24 +45,39 @@ def correction(ratios: list[float]) -> Correction:
     return Correction(middle, middle * math.exp(-spread), middle * math.exp(spread), len(ratios))
 
 
-def group_of(node: GraphNode) -> str:
-    """Return what runs have in common that are off by a like factor: kind, what it makes, model, quantization."""
-    model = node.settings.get("model", {})
-    made = node.settings.get("task", {}).get("output", "") or node.settings.get("adapter", {}).get("method", "")
-    quantized = node.settings.get("quantization")
-    return "/".join([node.kind, str(made), str(model.get("weights", ""))[:12], "quantized" if quantized else "plain"])
+def group_of(node: GraphNode, shape: Shape) -> str:
+    """Return what runs share that are off by a like factor: kind, what they make, method, model, quantization."""
+    made = f"{node.kind} {node.settings.get('task', {}).get('output', '')}".strip()
+    weights = str(node.settings.get("model", {}).get("weights", ""))[:12]
+    return "/".join([made, shape.method, weights, "quantized" if node.settings.get("quantization") else "plain"])
+
+
+def computed(graph: Graph, node: GraphNode, results: dict[str, Attempt], target: Device) -> dict[str, Any]:
+    """Return what a finished node keeps of the arithmetic, so that its measurement corrects later forecasts.
+
+    It is computed from the lengths that the examples have by now: what the plan said of them may have been a guess.
+    """
+    shape = Shape.of(graph, node, results)
+    if shape is None:
+        return {}
+    return {
+        "group": group_of(node, shape),
+        "analytic_seconds": seconds(node, shape, target),
+        "analytic_bytes": sum(memory(node, shape).values()),
+        "arithmetic": ARITHMETIC,
+    }
 
 
 @dataclass
 class Corrections:
-    """All that state knows of one device: time by group of nodes, and by kind alone where a group has none; memory."""
+    """All that state knows of one device: time by group, by what is made, and by kind; memory by group alone."""
 
     time: dict[str, list[float]] = field(default_factory=dict)
     memory: dict[str, list[float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, attempts: Iterable[Attempt], device: str) -> "Corrections":
-        """Return what the attempts of one device tell: each keeps what was foretold of it."""
+        """Return what the attempts of one device tell: each keeps what the arithmetic says of it."""
         found = cls()
         for attempt in attempts:
             known = attempt.forecast.get("arithmetic") == ARITHMETIC
@@ -69,23 +88,28 @@ class Corrections:
     def _add(self, attempt: Attempt, told: dict[str, Any]) -> None:
         took = attempt.seconds + attempt.figures.get("seconds_before", 0.0)
         if told.get("analytic_seconds") and took > 0:
-            for name in (told["group"], attempt.kind):
+            for name in dict.fromkeys(_names(told["group"])):
                 self.time.setdefault(name, []).append(took / told["analytic_seconds"])
         peak = peak_of(attempt.figures)
         if told.get("analytic_bytes") and peak:
             name = told["group"].partition("/")[2]
             self.memory.setdefault(name, []).append(peak / told["analytic_bytes"])
 
-    def of_time(self, node: GraphNode) -> Correction:
-        """Return the correction of a node's time: of its like, else of its kind, else of training."""
-        for name in (group_of(node), node.kind, "train"):
-            if name in self.time:
-                return correction(self.time[name])
-        return Correction()
+    def of_time(self, group: str) -> Correction:
+        """Return the correction of a node's time: of its like, of what makes the same, of its kind, of training."""
+        return next(
+            (correction(self.time[name]) for name in (*_names(group), "train") if name in self.time), correction([])
+        )
 
-    def of_memory(self, node: GraphNode) -> Correction:
+    def of_memory(self, group: str) -> Correction:
         """Return the correction of a node's peak memory, from profiles of its like."""
-        return correction(self.memory.get(group_of(node).partition("/")[2], []))
+        return correction(self.memory.get(group.partition("/")[2], []))
+
+
+def _names(group: str) -> tuple[str, str, str]:
+    """Return what a group's times are kept under: itself, what it makes, its kind."""
+    made = group.partition("/")[0]
+    return group, made, made.partition(" ")[0]
 
 
 def peak_of(figures: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ def errors(attempts: Iterable[Attempt]) -> dict[str, list[float]]:
         if attempt.outcome != "done":
             continue
         took = attempt.seconds + attempt.figures.get("seconds_before", 0.0)
-        if "analytic_seconds" in told and took > 0:
+        if "seconds" in told and "analytic_seconds" in told and took > 0:
             found["time"].append(told["seconds"] / took - 1)
         if "peak_memory_bytes" in told and peak_of(attempt.figures):
             found["memory"].append(told["peak_memory_bytes"] / peak_of(attempt.figures) - 1)

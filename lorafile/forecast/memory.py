@@ -35,10 +35,11 @@ def _training(settings: dict[str, Any], shape: Shape, training: dict[str, Any], 
     positions = training["per_device_train_batch_size"] * shape.longest
     layer = positions * (_layer(shape, width) + (_inputs(shape, width) if full else 0))
     read = 0.0 if full else positions * _read(settings["adapter"], shape, width)
+    blocks = shape.layers if full else shape.reach.blocks  # those below have nothing to hand a gradient to
     if training.get("gradient_checkpointing"):
-        kept = positions * shape.hidden * width * shape.layers + layer + read / max(shape.layers, 1)
+        kept = positions * shape.hidden * width * shape.layers + layer + read / max(blocks, 1)
     else:
-        kept = shape.layers * layer + read
+        kept = blocks * layer + read
     # The logits go before the gradients of a block come, so that only the larger of the two counts.
     back = positions * (3 * shape.intermediate + 4 * shape.hidden) * width
     back += shape.widest * width if settings["quantization"] else 0
@@ -69,14 +70,14 @@ def _inputs(shape: Shape, width: int) -> float:
 
 
 def _read(adapter: dict[str, Any], shape: Shape, width: int) -> float:
-    """Return the bytes of a position that adapters keep of what they read, in all blocks.
+    """Return the bytes of a position that adapters keep in all blocks: what they read, and what is between factors.
 
     Over a half-precision base each keeps a float32 copy of its own; otherwise those of one input share it. Dropout
     keeps a mask, and gives each its own copy.
     """
     dropout = any(float(value or 0) > 0 for name, value in adapter.items() if name.endswith("dropout"))
-    shared = shape.inputs if width < 4 or dropout else min(shape.inputs, shape.layers * (2 * shape.hidden))
-    return 4.0 * shared + (4.0 * shape.inputs if dropout else 0.0)
+    inputs = shape.reach.inputs if width < 4 or dropout else shape.reach.distinct
+    return 4.0 * (inputs + shape.reach.between + (shape.reach.inputs if dropout else 0))
 
 
 def _logits(positions: float, shape: Shape) -> float:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lorafile.forecast.reach import Reach, reach
 from lorafile.graph import Graph, GraphNode
 from lorafile.lockfile import ModelLock, identity
 from lorafile.parameters import adapter_parameters
-from lorafile.placement import adapted_modules
 from lorafile.specs import Configuration
 from lorafile.state import Attempt
 
@@ -21,7 +21,8 @@ class Shape:
     :ivar linear: weights of the linear layers inside blocks; `widest` is the largest of them
     :ivar values: width of keys and values
     :ivar adapter: trainable parameters
-    :ivar inputs: input features that adapters read, summed over the adapted modules
+    :ivar method: of the configuration
+    :ivar reach: what the adapter touches of the model
     :ivar tokens: mean tokens of an example, `longest` of any; `supervised`: share of them in the loss
     """
 
@@ -35,7 +36,8 @@ class Shape:
     linear: int
     widest: int
     adapter: int
-    inputs: int
+    method: str
+    reach: Reach
     tokens: float
     longest: int
     examples: int
@@ -70,11 +72,11 @@ def _of_model(graph: Graph, name: str) -> dict[str, Any]:
     heads = text.get("num_attention_heads") or text.get("n_head") or 1
     groups = text.get("num_key_value_heads") or heads
     sizes = [rows * columns for rows, columns in lock.modules.values()]
-    adapted = adapted_modules(adapter, lock.modules) if "target_modules" in adapter else []
+    layers = text.get("num_hidden_layers") or text.get("n_layer") or 1
     return {
         "model": lock,
         "dtype": sections["model"]["dtype"],
-        "layers": text.get("num_hidden_layers") or text.get("n_layer") or 1,
+        "layers": layers,
         "hidden": hidden,
         "intermediate": text.get("intermediate_size") or 4 * hidden,
         "values": (text.get("head_dim") or hidden // heads) * groups,
@@ -82,7 +84,8 @@ def _of_model(graph: Graph, name: str) -> dict[str, Any]:
         "linear": sum(sizes),
         "widest": max(sizes, default=0),
         "adapter": adapter_parameters(adapter, lock),
-        "inputs": sum(lock.modules[module][1] for module in adapted),
+        "method": adapter["method"],
+        "reach": reach(adapter, lock, layers),
     }
 
 
