@@ -109,6 +109,10 @@ class MadeFrom(Row):
     reads: dict[Digest, Digest] = Field(
         description="Key of each finished node that work reads, and the digest of its files' names and digests."
     )
+    again: dict[Digest, Digest] = Field(
+        default_factory=dict,
+        description="Key of each finished node that is done again, and the digest of when it was done, and how long.",
+    )
 
 
 class PlanDocument(Row):
@@ -194,6 +198,11 @@ def _made_from(plan: Plan) -> dict[str, Any]:
         "lock": {name: _digest(entry) for name, entry in entries.items()},
         "device": plan.device,
         "reads": {key: _digest(plan.results[key].outputs) for key in sorted(read) if key in plan.results},
+        "again": {
+            key: _digest([plan.results[key].started, plan.results[key].seconds])
+            for key in sorted(work)
+            if key in plan.results
+        },
     }
 
 

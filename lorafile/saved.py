@@ -101,6 +101,11 @@ def _changed(saved: PlanDocument, now: Plan) -> list[str]:
         for key, digest in saved.made_from.reads.items()
         if fresh.made_from.reads.get(key, digest) != digest
     ]
+    found += [
+        f"{_address(saved, key)} has been done again since"
+        for key, digest in saved.made_from.again.items()
+        if fresh.made_from.again.get(key, digest) != digest
+    ]
     return [*_causes(saved, fresh), *found] if found else []
 
 

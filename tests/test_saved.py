@@ -121,6 +121,16 @@ def test_other_bytes_under_the_same_key_are_refused(spec_file: Path) -> None:
         Study.approved(spec_file.parent / "approved.json", loaded.state)
 
 
+def test_what_is_done_again_is_done_again_once(spec_file: Path) -> None:
+    loaded = load(spec_file)
+    loaded.apply()
+    loaded.plan(replace=["lora/seed=1:train"]).save(spec_file.parent / "approved.json")
+    study, plan = Study.approved(spec_file.parent / "approved.json", loaded.state)
+    study.apply(plan)
+    with pytest.raises(StalePlan, match="lora/seed=1:train has been done again since"):
+        Study.approved(spec_file.parent / "approved.json", loaded.state)
+
+
 def test_comments_names_and_questions_change_no_approved_plan(spec_file: Path) -> None:
     load(spec_file, RANKS).plan().save(spec_file.parent / "approved.json")
     text = spec_file.read_text(encoding="utf-8").replace('name = "rank"', 'name = "size"  # renamed')
