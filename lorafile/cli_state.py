@@ -109,7 +109,7 @@ def rm(names: tuple[str, ...], reason: str, state: Path | None, yes: bool, lock_
     if not agreed(yes, "Forget these?"):
         return 1
     forget(directory, nodes, reason, lock_timeout)
-    click.echo(f"Forgotten: {len(nodes)} nodes. The next apply of a study that declares them makes them again.")
+    click.echo("Forgotten. The next apply of a study that declares them makes them again.")
     return 0
 
 

@@ -2,15 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from lorafile.views_plan import counted
+
 if TYPE_CHECKING:
     from lorafile.plan import Plan
-
-_ORDER = ("train", "predict", "score", "inspect", "truncate", "merge", "profile")
-
-
-def counted(kinds: dict[str, int]) -> str:
-    """Return `2 predict, 1 profile`."""
-    return ", ".join(f"{kinds[kind]} {kind}" for kind in _ORDER if kinds.get(kind))
 
 
 def open_lines(plan: "Plan") -> list[str]:
