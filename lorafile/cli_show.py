@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lorafile.history import History
+    from lorafile.showing import ShownConfiguration
     from lorafile.state import State
+
+    Node = tuple[History, dict[str, float], list[dict[str, Any]]]  # with its scores, and its first predictions
 
 _LOOK_SECONDS = 1.0
 
@@ -34,25 +37,26 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
     Example: lora show rank/r=16/seed=42 --predictions 3
     """
     from lorafile import showing, views, views_history, views_runs
-    from lorafile.history import history
     from lorafile.state import State
     from lorafile.study import Study, state_directory
 
     study = Study.load(spec, state) if spec else None
-    stored = State.read(study.state if study else state_directory(state))
-    out = views.console()
-    about = showing.configuration(stored, name, study)
-    if about is not None:
+    directory, out = study.state if study else state_directory(state), views.console()
+
+    def look(stored: State) -> "ShownConfiguration | Node":
+        return showing.configuration(stored, name, study) or _node(stored, name, predictions)
+
+    about = State.at_one_moment(directory, look)
+    if isinstance(about, showing.ShownConfiguration):
         if as_json:
             click.echo(views_runs.configuration_json(about))
         else:
             views_runs.show_configuration(about, out)
         return 0
-    found = history(stored, name)
-    if follow and not as_json:
-        found = _follow(found, stored, out)
-    scores = showing.scores(stored, found.address) if found.kind == "train" else {}
-    some = showing.predictions(stored, found.address, predictions) if predictions else []
+    if follow and not as_json and about[0].standing == "running":
+        key = _follow(about[0], directory, out).key
+        about = State.at_one_moment(directory, lambda stored: _node(stored, key, predictions))
+    found, scores, some = about
     if as_json:
         click.echo(views_history.history_json(found, scores, some))
     else:
@@ -61,16 +65,27 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
     return 0
 
 
-def _follow(found: "History", state: "State", out: "Console") -> "History":
+def _node(state: "State", name: str, predictions: int) -> "Node":
+    """Return what is known of a node, and of what came of it where it is a run."""
+    from lorafile import showing
+    from lorafile.history import history
+
+    found = history(state, name)
+    scores = showing.scores(state, found.address) if found.kind == "train" else {}
+    return found, scores, showing.predictions(state, found.address, predictions) if predictions else []
+
+
+def _follow(found: "History", directory: Path, out: "Console") -> "History":
     """Show the curve while the run trains: one line that changes on a terminal, a line each second elsewhere."""
     from lorafile.history import history
+    from lorafile.state import State
     from lorafile.views_history import curve_line
 
     while found.standing == "running":
         if found.curve:
             out.print(curve_line(found), end="\r" if out.is_terminal else "\n", markup=False)
         time.sleep(_LOOK_SECONDS)
-        found = history(state, found.key)
+        found = history(State.read(directory), found.key)
     if out.is_terminal:
         out.print()
     return found

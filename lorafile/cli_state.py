@@ -48,7 +48,7 @@ def list_(state: Path | None, as_json: bool, **options: object) -> int:
 
     times = {name: f"{options[name]:%Y-%m-%dT%H:%M:%S}" if options[name] else "" for name in ("since", "until")}
     wanted = Wanted(**{**options, **times})  # type: ignore[arg-type]
-    rows = listed(State.read(state_directory(state)), wanted)
+    rows = State.at_one_moment(state_directory(state), lambda stored: listed(stored, wanted))
     if as_json:
         click.echo(views_state.list_json(rows))
     else:
@@ -73,7 +73,7 @@ def show(name: str, state: Path | None, as_json: bool) -> int:
     from lorafile.state_show import stored
     from lorafile.study import state_directory
 
-    found = stored(State.read(state_directory(state)), name)
+    found = State.at_one_moment(state_directory(state), lambda one: stored(one, name))
     if as_json:
         click.echo(views_state.stored_json(found))
     else:

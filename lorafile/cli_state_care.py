@@ -74,8 +74,7 @@ def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: flo
     if yes:
         found = sweep(directory, studies, lock_timeout)
     else:
-        stored = State.read(directory)
-        found = garbage(stored, declared_keys(stored, studies))
+        found = State.at_one_moment(directory, lambda stored: garbage(stored, declared_keys(stored, studies)))
     if as_json:
         click.echo(views_state_care.garbage_json(found, yes))
     else:

@@ -39,20 +39,21 @@ def export(
     from lorafile.state_export import TABLES, export_bundle, table_text, write_tables
     from lorafile.study import state_directory
 
-    stored = State.read(state_directory(state))
+    directory = state_directory(state)
     if bundle is not None:
         if tables or out is not None:
             raise click.UsageError("--bundle writes one file with everything; leave out --table and --out.")
-        views_state_move.show_bundled(export_bundle(stored, names, bundle), views.console())
+        bundled = State.at_one_moment(directory, lambda stored: export_bundle(stored, names, bundle))
+        views_state_move.show_bundled(bundled, views.console())
         return 0
     if names:
         raise click.UsageError("Tables hold every run; NAMES are for --bundle.")
     if out is None:
         if len(tables) != 1 or form == "parquet":
             raise click.UsageError("Name one --table to print as csv or json, or a directory with --out.")
-        click.echo(table_text(stored, tables[0], form), nl=False)
+        click.echo(State.at_one_moment(directory, lambda stored: table_text(stored, tables[0], form)), nl=False)
         return 0
-    for file in write_tables(stored, tables or TABLES, form, out):
+    for file in State.at_one_moment(directory, lambda stored: write_tables(stored, tables or TABLES, form, out)):
         click.echo(f"Wrote {file}")
     return 0
 

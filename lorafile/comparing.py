@@ -7,7 +7,7 @@ from lorafile.errors import Problem, SpecError
 from lorafile.revision import at_revision
 from lorafile.saved import is_plan, read
 from lorafile.state import State
-from lorafile.study import Study
+from lorafile.study import Study, state_directory
 from lorafile.tuned_plan import staged_plan
 
 
@@ -16,7 +16,8 @@ def between(one: Path, other: Path, state: Path | None = None, hourly: float | N
 
     :param hourly: what an hour of one device costs
     """
-    return diff(_side(one, state), _side(other, state, hourly))
+    directory = state_directory(state)
+    return State.at_one_moment(directory, lambda _: diff(_side(one, state), _side(other, state, hourly)))
 
 
 def since(revision: str, file: Path, state: Path | None = None, hourly: float | None = None) -> Diff:
@@ -25,6 +26,10 @@ def since(revision: str, file: Path, state: Path | None = None, hourly: float | 
     :raises SpecError: when it was wrong then, or is now
     """
     study = Study.load(file, state)
+    return State.at_one_moment(study.state, lambda stored: _since(revision, file, study, stored, hourly))
+
+
+def _since(revision: str, file: Path, study: Study, state: State, hourly: float | None) -> Diff:
     plan = study.plan()
     plan.hourly = hourly
     then = f"{file} at {revision}"
@@ -32,7 +37,7 @@ def since(revision: str, file: Path, state: Path | None = None, hourly: float | 
         with at_revision(file, revision, plan.graph.lock) as found:
             old = Side(f"no {then}", plan.study)
             if found is not None:
-                old = Side.of_plan(then, staged_plan(*found, State.read(study.state)))
+                old = Side.of_plan(then, staged_plan(*found, state))
     except SpecError as error:
         rows = [Problem(then, one.line, one.column, one.setting, one.message) for one in error.problems]
         raise SpecError(rows) from error

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from lorafile.engine.lines import read_lines
 from lorafile.engine.running import Unfinished, unfinished
 from lorafile.errors import LoraError
 from lorafile.state import Attempt, State
+from lorafile.stored import stored_rows
 
 _SHORTEST_KEY = 6
 _MOST = 12
@@ -116,4 +116,4 @@ def _stored_curve(state: State, attempts: list[Attempt]) -> list[dict[str, Any]]
     digest = attempts[-1].outputs.get("curve.jsonl.gz") if attempts else None
     if digest is None or not state.objects.has(digest):
         return []
-    return list(read_lines(state.objects.path(digest)))
+    return list(stored_rows(state.objects, digest))

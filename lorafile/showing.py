@@ -8,9 +8,9 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from lorafile.analysis.environments import differs
-from lorafile.engine.lines import read_lines
 from lorafile.errors import LoraError
 from lorafile.state import Attempt, State
+from lorafile.stored import stored_rows
 
 if TYPE_CHECKING:
     from lorafile.study import Study
@@ -185,7 +185,7 @@ def predictions(state: State, address: str, count: int) -> list[dict[str, Any]]:
         ):
             digest = one.outputs.get(file)
             if digest is not None and state.objects.has(digest):
-                for row in islice(read_lines(state.objects.path(digest)), count):
+                for row in islice(stored_rows(state.objects, digest), count):
                     found.setdefault(split, {}).setdefault(row["row"], {}).update(row)
     split = "test" if "test" in found else next(iter(found), "")
     rows = list(found.get(split, {}).values())[:count]

@@ -40,10 +40,13 @@ def side_by_side(studies: "list[Study]") -> "tuple[Union, list[Analysis]]":
     files = [study.spec.file.resolve() for study in studies]
     if twice := [file for file, count in Counter(files).items() if count > 1]:
         raise LoraError(f"{twice[0]} is named twice; a study beside itself says nothing. Name each spec once.")
-    members = []
-    for study, name in zip(studies, _names(studies), strict=True):
-        plan = study.plan()
-        members.append(Member(name, plan.graph, gather(plan, State.read(study.state))))
+    names = _names(studies)
+
+    def read(state: State) -> list[Member]:
+        plans = [study.plan() for study in studies]
+        return [Member(name, plan.graph, gather(plan, state)) for name, plan in zip(names, plans, strict=True)]
+
+    members = State.at_one_moment(studies[0].state, read)
     found = unite(members)
     return found, across(found, _waived(members))
 

@@ -96,13 +96,16 @@ class Study:
         lock, changed = resolve(self.spec, known, refresh)
         if refresh:
             changed = moved(known, lock)
-        state = State.read(self.state)
         selection = Selection(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)
-        plan = staged_plan(self.spec, lock, state, changed, selection)
-        selection.check(plan.graph)
-        plan.refreshed = refresh and lock != known
-        plan.workers = default_workers(self.spec, lock)
-        return with_forecasts(with_damage(plan, state), forecasts(plan, state, gpu))
+
+        def made(state: State) -> Plan:
+            plan = staged_plan(self.spec, lock, state, changed, selection)
+            selection.check(plan.graph)
+            plan.refreshed = refresh and lock != known
+            plan.workers = default_workers(self.spec, lock)
+            return with_forecasts(with_damage(plan, state), forecasts(plan, state, gpu))
+
+        return State.at_one_moment(self.state, made)
 
     def apply(
         self,
@@ -209,7 +212,7 @@ class Study:
         """Return everything that the report is made from."""
         from lorafile.gather import gather
 
-        return gather(self.plan(), State.read(self.state))
+        return State.at_one_moment(self.state, lambda state: gather(self.plan(), state))
 
     def analyses(self, results: "Results | None" = None) -> "list[Analysis]":
         """Return the spec's analyses, or every one that has something to say: sentences, tables and Altair charts.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lorafile.report import write_page
 from lorafile.side_by_side import contents
+from lorafile.state import State
 
 if TYPE_CHECKING:
     from lorafile.results import Results
@@ -30,8 +31,9 @@ def watch(studies: "list[Study]", directory: Path, tell: Callable[[str], None]) 
             now = stamp(studies)
             if now != seen:
                 seen = now
-                left = sum(len(study.plan().work) for study in studies)
-                results, found = contents(studies)
+                left, (results, found) = State.at_one_moment(
+                    studies[0].state, lambda _: (_left(studies), contents(studies))
+                )
                 write_page(results, found, directory, live=left > 0)
                 tell(line(results, left))
                 if not left:
@@ -39,6 +41,11 @@ def watch(studies: "list[Study]", directory: Path, tell: Callable[[str], None]) 
             time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:
         return False
+
+
+def _left(studies: "list[Study]") -> int:
+    """Return how many nodes are to be done."""
+    return sum(len(study.plan().work) for study in studies)
 
 
 def stamp(studies: "list[Study]") -> Stamp:

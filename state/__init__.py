@@ -2,8 +2,8 @@
 
 from lorafile.state.objects import Objects as Objects
 from lorafile.state.objects import sha256 as sha256
-from lorafile.state.store import Acceptance as Acceptance
-from lorafile.state.store import Attempt as Attempt
-from lorafile.state.store import Node as Node
+from lorafile.state.records import Acceptance as Acceptance
+from lorafile.state.records import Attempt as Attempt
+from lorafile.state.records import Node as Node
 from lorafile.state.store import State as State
 from lorafile.state.store import WritableState as WritableState

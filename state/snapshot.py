@@ -4,9 +4,9 @@ import contextlib
 import errno
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from lorafile.errors import StateError
@@ -16,6 +16,46 @@ from lorafile.state.tables import statements as created
 
 BACKUP = "state.db.backup"  # a copy of the index, from the last clean close
 _TRIES = 20
+Read = TypeVar("Read")
+
+
+class Moved(Exception):
+    """The index changed under somebody who reads it without a log."""
+
+
+class Moment:
+    """One moment of an index, open for as many reads as its reader has; nothing is locked, no trace is left.
+
+    With a write-ahead log it is a read transaction. Without one the file is opened as immutable, which works on
+    read-only media; it stays at its moment until a writer folds a log into the file, and then says so.
+
+    :param proven: hold a file without a log against its checksum first
+    """
+
+    def __init__(self, database: Path, proven: bool = True) -> None:
+        self._database, self._before = database, _signature(database)
+        self._immutable = not self._before[-1]
+        if self._immutable and proven:
+            prove(database)
+        self._connection = _opened(database, self._immutable)
+
+    def rows(self, statements: tuple[str, ...], values: tuple[Any, ...] = ()) -> list[list[Any]]:
+        """Return the rows of each statement; none where the index was not made yet.
+
+        :raises Moved: when the file is no longer as it was
+        """
+        if self._connection is None:
+            return [[] for _ in statements]
+        try:
+            return [self._connection.execute(statement, values).fetchall() for statement in statements]
+        finally:  # what was wrong with a file that changes is no damage
+            if self._immutable and _signature(self._database)[:-1] != self._before[:-1]:
+                raise Moved
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._connection is not None:
+            self._connection.close()
 
 
 def read_snapshot(
@@ -23,44 +63,50 @@ def read_snapshot(
 ) -> list[list[Any]]:
     """Return the rows of each statement, all from one moment; none where the index is not made yet.
 
-    Where there is no write-ahead log the file is opened as immutable, which leaves no trace and works on read-only
-    media, but does not see a writer that begins meanwhile: if the file has changed under the reading, it is read again.
-
-    :param proven: hold it against its checksum first
     :raises StateError: when a newer version made it
     """
+
+    def read() -> list[list[Any]]:
+        with contextlib.closing(Moment(database, proven)) as moment:
+            return moment.rows(statements, values)
+
+    return steady(database, read)
+
+
+def steady(database: Path, read: Callable[[], Read]) -> Read:
+    """Return what is read of an index, read again where it changed meanwhile."""
     for attempt in range(_TRIES):
-        immutable = not database.with_name(database.name + "-wal").exists()
         before = _signature(database)
         try:
-            if immutable and proven:
-                prove(database)
-            rows = _read(database, statements, values, immutable)
+            return read()
+        except Moved:
+            pass
         except sqlite3.DatabaseError:
             if attempt == _TRIES - 1 or _signature(database) == before:
                 raise
-        else:
-            if not immutable or _signature(database) == before:
-                return rows
         time.sleep(0.02)
     raise StateError(f"The index {database} changes faster than it can be read. Try again.")
 
 
 def _signature(database: Path) -> tuple[Any, ...]:
+    """Return what tells that an index was changed: time, size and number of the file, and whether it has a log."""
     try:
         about = database.stat()
     except FileNotFoundError:
-        return ()
-    return (about.st_mtime_ns, about.st_size, database.with_name(database.name + "-wal").exists())
+        return (False,)
+    log = database.with_name(database.name + "-wal").exists()
+    return (about.st_mtime_ns, about.st_size, about.st_ino, log)
 
 
-def _read(database: Path, statements: tuple[str, ...], values: tuple[Any, ...], immutable: bool) -> list[list[Any]]:
+def _opened(database: Path, immutable: bool) -> sqlite3.Connection | None:
+    """Return a connection that stays at one moment; None where the index is not made yet."""
     if not database.exists():
         _check_new(database)
-        return [[] for _ in statements]
+        return None
     mode = "mode=ro&immutable=1" if immutable else "mode=ro"
     address = f"file:{quote(str(database))}?{mode}"
-    with contextlib.closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
+    connection = sqlite3.connect(address, uri=True, isolation_level=None)
+    try:
         connection.execute("BEGIN")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
@@ -68,15 +114,19 @@ def _read(database: Path, statements: tuple[str, ...], values: tuple[Any, ...], 
                 f"The state {database.parent} was written by a newer lorafile (schema {version}; this one knows up to "
                 f"{SCHEMA_VERSION}). Nothing was changed. Update with: pip install --upgrade lorafile"
             )
+        connection.execute("SELECT count(*) FROM sqlite_master")
         if version == 0:  # its writer was stopped before it had made the tables
-            connection.execute("SELECT count(*) FROM sqlite_master")
             _check_new(database)
-            return [[] for _ in statements]
+            connection.close()
+            return None
         if version < SCHEMA_VERSION:
             connection.execute("PRAGMA temp_store=MEMORY")
             for statement in created(SECOND + VIEWS, temporary=True):  # beside the tables, which stay as they are
                 connection.execute(statement)
-        return [connection.execute(statement, values).fetchall() for statement in statements]
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _check_new(database: Path) -> None:

@@ -4,78 +4,33 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lorafile.errors import StateError
 from lorafile.state.checksum import drop_sum, write_sum
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
+from lorafile.state.records import Acceptance, Attempt, Node
 from lorafile.state.rows import COLUMNS as _COLUMNS
 from lorafile.state.rows import CURVE, curve_steps, seal_of
-from lorafile.state.snapshot import explained, read_snapshot, sound
+from lorafile.state.snapshot import Moment, Read, explained, read_snapshot, sound, steady
 from lorafile.state.tables import SCHEMA_VERSION
 
-_NOTHING: dict[str, Any] = {}  # nobody changes what an attempt holds
-
-
-class Attempt(NamedTuple):
-    """One try at a node and what came of it; a tuple, because a plan reads tens of thousands."""
-
-    key: str
-    kind: str
-    outcome: str
-    message: str = ""
-    started: str = ""
-    seconds: float = 0.0
-    device: str = ""
-    environment: dict[str, Any] = _NOTHING
-    figures: dict[str, Any] = _NOTHING
-    reads: dict[str, dict[str, str]] = _NOTHING  # role -> file name -> digest
-    study: str = ""
-    address: str = ""
-    outputs: dict[str, str] = _NOTHING  # file name -> digest
-    bytes: int = 0
-    forecast: dict[str, Any] = _NOTHING  # what the plan had foretold of it
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do: diverged is a result, too."""
-        return self.outcome in ("done", "diverged")
-
-
-@dataclass(frozen=True)
-class Node:
-    """What a key is made of."""
-
-    key: str
-    kind: str
-    version: int
-    settings: dict[str, Any]
-    inputs: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """Two keys that somebody declared equivalent: where a study has `new`, the result of `old` is used."""
-
-    old: str
-    new: str
-    kind: str
-    reason: str
-    since: str
+_moments: ContextVar[dict[Path, Moment]] = ContextVar("moments")  # that are open here, by index
 
 
 class State:
     """A state as its readers see it; `State.write` opens it for one writer.
 
     :param proven: whether the index is held against its checksum before anything is read of it
+    :param moment: what everything is read from; without one each query is of the moment when it is asked
     """
 
-    def __init__(self, directory: Path, proven: bool = True) -> None:
-        self.directory, self._proven = directory, proven
+    def __init__(self, directory: Path, proven: bool = True, moment: Moment | None = None) -> None:
+        self.directory, self._proven, self._moment = directory, proven, moment
         self.objects = Objects(directory / "objects")
 
     @classmethod
@@ -84,11 +39,37 @@ class State:
 
         :raises StateError: when it is damaged, or made by a newer version
         """
-        if directory.exists() and not directory.is_dir():
-            raise StateError(f"{directory} is not a directory, so it cannot be a state. Name another with --state.")
+        _check_directory(directory)
         state = cls(directory)
         state._query("SELECT 1 FROM sqlite_master LIMIT 1")
         return state
+
+    @classmethod
+    def at_one_moment(cls, directory: Path, read: "Callable[[State], Read]") -> Read:
+        """Return what is read of a state, all of it as it was at one moment, whatever an apply records meanwhile.
+
+        Nothing is written, nothing is locked. What asks for the same state inside gets the same moment. Where a writer
+        began on an index that had no log, all is read again: `read` does nothing but read.
+
+        :raises StateError: when it is damaged, or made by a newer version
+        """
+        _check_directory(directory)
+        database = directory.absolute() / "state.db"
+        open_ones = _moments.get({})
+        if database in open_ones:
+            return read(cls(directory, moment=open_ones[database]))
+
+        def whole() -> Read:
+            with explained(directory):
+                moment = steady(database, lambda: Moment(database))
+            token = _moments.set({**open_ones, database: moment})
+            try:
+                return read(cls(directory, moment=moment))
+            finally:
+                _moments.reset(token)
+                moment.close()
+
+        return steady(database, whole)
 
     @classmethod
     @contextlib.contextmanager
@@ -201,7 +182,14 @@ class State:
     def _query(self, *statements: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
         """Return the rows of each statement, all from one snapshot of the index."""
         with explained(self.directory):
+            if self._moment is not None:
+                return self._moment.rows(statements, values)
             return read_snapshot(self.directory / "state.db", statements, values, self._proven)
+
+
+def _check_directory(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise StateError(f"{directory} is not a directory, so it cannot be a state. Name another with --state.")
 
 
 def _parsed(texts: list[str]) -> list[dict[str, Any]]:

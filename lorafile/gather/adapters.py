@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from lorafile.engine.lines import read_lines
 from lorafile.gather.runs import run_row
 from lorafile.graph import Graph, Replicate
 from lorafile.sections import stored_rank
 from lorafile.specs import Configuration
 from lorafile.specs.adapter_settings import MergeTable
 from lorafile.state import Attempt, State
+from lorafile.stored import stored_rows
 
 Rows = list[dict[str, Any]]
 Held = dict[str, Attempt]
@@ -43,7 +43,7 @@ def _inspected(c: Configuration, replicate: Replicate, results: Held, state: Sta
     for name, file in files.items():
         digest = attempt.outputs[file]
         there = state.objects.has(digest)
-        found[name] = [{**about, **row} for row in read_lines(state.objects.path(digest))] if there else []
+        found[name] = [{**about, **row} for row in stored_rows(state.objects, digest)] if there else []
     return found
 
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from lorafile.engine.lines import read_lines
 from lorafile.graph import Graph, Replicate
 from lorafile.state import Attempt, State
+from lorafile.stored import stored_rows
 
 Held = dict[str, Attempt]
 
@@ -52,5 +52,5 @@ def _answers(key: str | None, results: Held, state: State) -> dict[int, tuple[st
     digest = attempt.outputs.get("predictions.jsonl.gz") if attempt is not None else None
     if digest is None or not state.objects.has(digest):
         return {}
-    rows = read_lines(state.objects.path(digest))
+    rows = stored_rows(state.objects, digest)
     return {row["row"]: (row["reference"], row["answer"]) for row in rows}

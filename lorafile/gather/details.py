@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from lorafile.engine.lines import read_lines
 from lorafile.graph import Graph, Replicate
 from lorafile.results import RunDetail, RunKey, Sample
 from lorafile.state import Attempt, State
+from lorafile.stored import stored_rows
 
 SAMPLES = 3
 _TEXTS = ("prompt", "reference", "answer")
@@ -63,7 +63,7 @@ class StoredSamples(Mapping[RunKey, Sample]):
             attempt = self._results.get(key)
             digest = attempt.outputs.get(name) if attempt is not None else None
             there = digest is not None and self._state.objects.has(digest)
-            rows = read_lines(self._state.objects.path(digest)) if digest is not None and there else iter(())
+            rows = stored_rows(self._state.objects, digest) if digest is not None and there else iter(())
             self._examples[key] = list(islice(rows, SAMPLES))
         return self._examples[key]
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from lorafile.engine.lines import read_lines
 from lorafile.graph import Graph, Replicate
 from lorafile.results import OutcomeKey
 from lorafile.state import Attempt, State
+from lorafile.stored import stored_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ class StoredOutcomes(Mapping[OutcomeKey, "pd.DataFrame"]):
         import pandas as pd
 
         if key not in self._read:
-            frames = [pd.DataFrame(list(read_lines(self._state.objects.path(digest)))) for digest in self._files[key]]
+            frames = [pd.DataFrame(list(stored_rows(self._state.objects, digest))) for digest in self._files[key]]
             first, *others = frames
             for other in others:  # a metric file has a node of its own
                 first = first.merge(other, on="row", validate="one_to_one")

@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from lorafile.engine.lines import read_lines
 from lorafile.graph import Graph, Replicate
 from lorafile.specs import Configuration
 from lorafile.state import Attempt, State
+from lorafile.stored import stored_rows
 
 _TRAIN_FIGURES = (
     "seconds",
@@ -99,4 +99,4 @@ def curve_rows(
     if digest is None or not state.objects.has(digest):
         return []
     about = {"configuration": c.name, "seed": replicate.seed}
-    return [{**about, **row} for row in read_lines(state.objects.path(digest))]
+    return [{**about, **row} for row in stored_rows(state.objects, digest)]

@@ -1,0 +1,20 @@
+"""Rows of stored objects, as analyses and views read them: one that is gone or damaged is named."""
+
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from lorafile.engine.lines import read_lines
+from lorafile.state import Objects
+
+
+def stored_rows(objects: Objects, digest: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an object.
+
+    :raises StateError: when it was taken away since somebody looked, or is damaged
+    """
+    try:
+        yield from read_lines(objects.path(digest))
+    except (OSError, EOFError, zlib.error, ValueError):
+        objects.read(digest)  # which says what is wrong with it
+        raise
