@@ -46,7 +46,7 @@ def _since(revision: str, file: Path, study: Study, state: State, hourly: float 
 
 def _side(file: Path, state: Path | None, hourly: float | None = None) -> Side:
     if is_plan(file):
-        return Side.of_file(str(file), read(file))
+        return Side.of_file(str(file), read(file), hourly)
     plan = Study.load(file, state).plan()
     plan.hourly = hourly
     return Side.of_plan(str(file), plan)

@@ -31,6 +31,7 @@ class Side:
     """One of the two that are compared: a plan, or a plan file.
 
     :ivar settings: configuration -> its resolved settings, where a spec is at hand; `tables`: the spec's own
+    :ivar hourly: what an hour of one device costs; `paid`: of a saved plan, the hours paid for each second of work
     """
 
     name: str
@@ -39,6 +40,8 @@ class Side:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: dict[str, Any] = field(default_factory=dict)
     plan: Plan | None = None
+    hourly: float | None = None
+    paid: float = 0.0
 
     @classmethod
     def of_plan(cls, name: str, plan: Plan) -> "Side":
@@ -52,11 +55,11 @@ class Side:
             owner = spec.owners.get(node.configuration, node.configuration) if node.kind != "prepare" else ""
             rows[key] = Row(key, node.kind, owner, change.action.value if change else "", seconds)
         settings = {c.name: flat_sections(plan.graph.sections[c.name]) for c in spec.configurations}
-        return cls(name, plan.study, rows, settings, spec.tables.model_dump(), plan)
+        return cls(name, plan.study, rows, settings, spec.tables.model_dump(), plan, plan.hourly)
 
     @classmethod
-    def of_file(cls, name: str, saved: PlanDocument) -> "Side":
-        """Return the side of a saved plan."""
+    def of_file(cls, name: str, saved: PlanDocument, hourly: float | None = None) -> "Side":
+        """Return the side of a saved plan, at the price that it was made with unless another is given."""
         rows = {
             c.key: Row(
                 c.key,
@@ -68,7 +71,9 @@ class Side:
             for c in saved.changes
             if c.action != "undeclared"
         }
-        return cls(name, saved.study, rows)
+        whole = saved.bill
+        paid = whole.device_hours / whole.seconds if whole.seconds else 0.0
+        return cls(name, saved.study, rows, hourly=whole.price_per_hour if hourly is None else hourly, paid=paid)
 
     @cached_property
     def by_name(self) -> dict[str, list[Row]]:
@@ -152,7 +157,7 @@ def diff(old: Side, new: Side) -> Diff:
         moved=_moved(old, new),
         beside=_beside(old, new),
         price=_price(new, {row.key for row in fresh}),
-        hourly=new.plan.hourly if new.plan else None,
+        hourly=new.hourly,
     )
 
 
@@ -207,9 +212,12 @@ def _why(old: Side, new: Side, name: str) -> tuple[str, ...]:
 
 
 def _price(side: Side, keys: set[str]) -> float | None:
-    """Return what some nodes of a side would cost; None without a price, or of a saved plan."""
-    if side.plan is None:
+    """Return what some nodes of a side would cost; None without a price."""
+    if side.hourly is None:
         return None
+    if side.plan is None:
+        work = sum(row.seconds or 0.0 for key, row in side.rows.items() if key in keys and row.action in WORK)
+        return work * side.paid * side.hourly
     return bill(replace(side.plan, changes=[change for change in side.plan.changes if change.key in keys])).cost
 
 

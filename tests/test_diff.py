@@ -170,6 +170,9 @@ def test_two_saved_plans_and_two_specs_say_the_same(repository: Path) -> None:
         assert [item.names for item in found.added] == [("size/r=8",)]
         assert [item.names for item in found.removed] == [("rank/r=2",)]
     assert specs.cost == plans.cost
+    specs = comparing.between(repository, other, here / ".lora", 3600.0)
+    plans = comparing.between(repository.with_suffix(".json"), other.with_suffix(".json"), hourly=3600.0)
+    assert plans.price == pytest.approx(specs.price, rel=0.2), "of a part of a plan, as the whole of it costs"
 
 
 def test_the_diff_as_json_and_markdown(repository: Path) -> None:
