@@ -87,6 +87,23 @@ def near(word: str, allowed: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
+# What other tools, and people, call a setting.
+_ALIASES = {
+    "rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "modules": "target_modules",
+    "layers": "layers_to_transform",
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "steps": "max_steps",
+    "batch_size": "per_device_train_batch_size",
+    "micro_batch_size": "per_device_train_batch_size",
+    "scheduler": "lr_scheduler_type",
+}
+
+
 def homes(tables: Iterable[str] = _HOMES) -> dict[str, str]:
     """Return setting -> the table that it belongs in."""
     found: dict[str, str] = {}
@@ -113,6 +130,8 @@ def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
             f"write it at the top of the file, before the first [{where[0]}]" if name in _TOP else f"write [{name}]"
         )
         return f"is no setting of {dotted(where)} but stands by itself; {written}"
+    if _ALIASES.get(name) in allowed:
+        return f'{_unknown(where)}; did you mean "{_ALIASES[name]}"?'
     home = homes().get(name)
     if home and (home,) != where[:1]:
         return f"{_unknown(where)}; it belongs in [{home}]"
