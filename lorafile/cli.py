@@ -7,6 +7,7 @@ import click
 
 from lorafile.command import command, json_option, main, spec_argument, state_option
 from lorafile.errors import LoraError
+from lorafile.terminal import complain, say
 
 __all__ = ["main"]
 
@@ -31,7 +32,7 @@ def init(spec: Path, preset: str | None, model: str | None, data: str | None, fo
     if spec.exists() and not force:
         raise LoraError(f"{spec} is there already; name another file, or pass --force to write over it.")
     spec.write_text(first_spec(preset, model, data), encoding="utf-8")
-    click.echo(f"Wrote {spec}. Next: lora plan {spec}")
+    say(f"Wrote {spec}. Next: lora plan {spec}")
     return 0
 
 
@@ -50,10 +51,10 @@ def validate(specs: tuple[Path, ...]) -> int:
     for file in specs or (Path("study.toml"),):
         try:
             spec = load(file)
-            click.echo(f"{file}: good, {len(spec.configurations)} configurations")
+            say(f"{file}: good, {len(spec.configurations)} configurations")
         except SpecError as error:
             wrong = error.exit_code
-            click.echo(str(error), err=True)
+            complain(str(error))
     return wrong
 
 
@@ -66,7 +67,7 @@ def schema() -> int:
     """
     from lorafile.specs.schema import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    say(json.dumps(json_schema(), indent=2))
     return 0
 
 
@@ -83,7 +84,7 @@ def lock(spec: Path) -> int:
 
     study = Study.load(spec)
     written = study.lock()
-    click.echo(f"Wrote {lock_file(study.spec)}: {len(written.models)} models, {len(written.data)} data sets.")
+    say(f"Wrote {lock_file(study.spec)}: {len(written.models)} models, {len(written.data)} data sets.")
     return 0
 
 

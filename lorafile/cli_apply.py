@@ -19,6 +19,7 @@ from lorafile.command import (
     state_option,
 )
 from lorafile.errors import LoraError
+from lorafile.terminal import say
 
 if TYPE_CHECKING:
     from lorafile.budget import Budget
@@ -68,9 +69,9 @@ def plan(
     planned = study.plan(gpu, **selected)
     planned.hourly = hourly
     if as_json:
-        click.echo(plan_format.text(plan_format.document(planned, stage)))
+        say(plan_format.text(plan_format.document(planned, stage)))
     elif markdown:
-        click.echo(views_markdown.plan_markdown(planned), nl=False)
+        say(views_markdown.plan_markdown(planned), nl=False)
     else:
         views.show_plan(planned, views.console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)
     if out is not None:
@@ -172,5 +173,5 @@ def _agreed() -> bool:
         raise LoraError("Nobody is there to approve the plan: pass --yes.")
     if input("Do this? Only 'yes' is taken for yes: ").strip() == "yes":
         return True
-    click.echo("Nothing was done.")
+    say("Nothing was done.")
     return False

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from lorafile.command import command, json_option, main, spec_argument
+from lorafile.terminal import say
 
 
 @main.group("data")
@@ -37,7 +38,7 @@ def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: 
 
     found = look(Study.load(spec), split, rows, configuration)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+        say(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         views_data.show_data(found, views.console())
     return 0
@@ -55,7 +56,7 @@ def list_(as_json: bool) -> int:
     from lorafile.specs.catalogue import catalogue
 
     if as_json:
-        click.echo(json.dumps({"format_version": "1.0", "sets": catalogue()}, indent=2, ensure_ascii=False))
+        say(json.dumps({"format_version": "1.0", "sets": catalogue()}, indent=2, ensure_ascii=False))
     else:
         views_data.show_catalogue(catalogue(), views.console())
     return 0

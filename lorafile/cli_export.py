@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from lorafile.command import command, spec_argument, state_option
+from lorafile.terminal import say
 
 
 @command("export")
@@ -42,7 +43,7 @@ def export(
 
     study = Study.load(spec, state)
     done = write(study, name, out, seed=seed, merged=merged, dtype=dtype, server=server, force=force)
-    click.echo(f"Wrote {done.directory}: {done.address}, {', '.join(done.files)}")
+    say(f"Wrote {done.directory}: {done.address}, {', '.join(done.files)}")
     if done.command:
-        click.echo(f"Serve it with: {done.command}")
+        say(f"Serve it with: {done.command}")
     return 0

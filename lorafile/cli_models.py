@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from lorafile.command import command, json_option, quiet_option, spec_argument, state_option
+from lorafile.terminal import say
 
 
 @command("fetch")
@@ -27,13 +28,13 @@ def fetch(spec: Path, to: Path | None, as_json: bool) -> int:
     from lorafile.study import Study
 
     study = Study.load(spec)
-    found = study.fetch(to, None if as_json else lambda fetched: click.echo(views_models.fetched_line(fetched)))
+    found = study.fetch(to, None if as_json else lambda fetched: say(views_models.fetched_line(fetched)))
     if as_json:
-        click.echo(json.dumps(views_models.fetched_json(found), indent=2))
+        say(json.dumps(views_models.fetched_json(found), indent=2))
         return 0
-    click.echo(f"Verified; the lock is {lock_file(study.spec)}.")
+    say(f"Verified; the lock is {lock_file(study.spec)}.")
     for line in views_models.offline_advice(found, to):
-        click.echo(line)
+        say(line)
     return 0
 
 
@@ -65,7 +66,7 @@ def evaluate(
     with watcher:
         found = run(study, adapter, splits=splits, profile=not no_profile, watchers=[watcher])
     if as_json:
-        click.echo(json.dumps(views_models.evaluation_json(found), indent=2))
+        say(json.dumps(views_models.evaluation_json(found), indent=2))
     else:
         views_models.show_evaluation(found, out)
     return 130 if found.applied.interrupted else 1 if found.failed else 0
@@ -154,7 +155,7 @@ def chat(
         elif as_json:
             text = talk.text(prompt, filled)
             answers = talk.ask(prompt, filled, list(talk.voices))
-            click.echo(json.dumps(views_models.answers_json(partner.name, prompt, text, answers), indent=2))
+            say(json.dumps(views_models.answers_json(partner.name, prompt, text, answers), indent=2))
         else:
             show_answers(talk.ask(prompt, filled, list(talk.voices)), out)
     return 0

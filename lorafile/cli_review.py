@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from lorafile.command import command, json_option, markdown_option, price_option, spec_argument, state_option
+from lorafile.terminal import say
 
 
 @command("diff")
@@ -38,7 +39,7 @@ def diff(
     else:
         found = comparing.between(files[0], files[1], state, hourly)
     if as_json or markdown:
-        click.echo(views_diff.diff_json(found) if as_json else views_diff.diff_markdown(found), nl=as_json)
+        say(views_diff.diff_json(found) if as_json else views_diff.diff_markdown(found), nl=as_json)
     else:
         views_diff.show_diff(found, views.console())
     return 0
@@ -59,5 +60,5 @@ def graph(spec: Path, state: Path | None, kind: str, full: bool) -> int:
     from lorafile.study import Study
 
     found = drawing.drawing(Study.load(spec, state).plan(), full)
-    click.echo(drawing.mermaid(found) if kind == "mermaid" else drawing.dot(found))
+    say(drawing.mermaid(found) if kind == "mermaid" else drawing.dot(found))
     return 0

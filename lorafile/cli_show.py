@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lorafile.command import command, json_option, state_option
+from lorafile.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +50,7 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
     about = State.at_one_moment(directory, look)
     if isinstance(about, showing.ShownConfiguration):
         if as_json:
-            click.echo(views_runs.configuration_json(about))
+            say(views_runs.configuration_json(about))
         else:
             views_runs.show_configuration(about, out)
         return 0
@@ -58,7 +59,7 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
         about = State.at_one_moment(directory, lambda stored: _node(stored, key, predictions))
     found, scores, some = about
     if as_json:
-        click.echo(views_history.history_json(found, scores, some))
+        say(views_history.history_json(found, scores, some))
     else:
         views_history.show_history(found, out)
         views_runs.show_results(scores, some, out)

@@ -7,6 +7,7 @@ import click
 
 from lorafile.command import command, json_option, main, state_option
 from lorafile.errors import LoraError
+from lorafile.terminal import say
 
 lock_option = click.option(
     "--lock-timeout", type=float, default=0.0, help="Seconds to wait while an apply holds the state."
@@ -50,7 +51,7 @@ def list_(state: Path | None, as_json: bool, **options: object) -> int:
     wanted = Wanted(**{**options, **times})  # type: ignore[arg-type]
     rows = State.at_one_moment(state_directory(state), lambda stored: listed(stored, wanted))
     if as_json:
-        click.echo(views_state.list_json(rows))
+        say(views_state.list_json(rows))
     else:
         views_state.show_list(rows, views.console())
     return 0
@@ -75,7 +76,7 @@ def show(name: str, state: Path | None, as_json: bool) -> int:
 
     found = State.at_one_moment(state_directory(state), lambda one: stored(one, name))
     if as_json:
-        click.echo(views_state.stored_json(found))
+        say(views_state.stored_json(found))
     else:
         views_state.show_stored(found, views.console())
     return 0
@@ -109,7 +110,7 @@ def rm(names: tuple[str, ...], reason: str, state: Path | None, yes: bool, lock_
     if not agreed(yes, "Forget these?"):
         return 1
     forget(directory, nodes, reason, lock_timeout)
-    click.echo("Forgotten. The next apply of a study that declares them makes them again.")
+    say("Forgotten. The next apply of a study that declares them makes them again.")
     return 0
 
 
@@ -139,12 +140,12 @@ def accept(
     directory = study.state if study else state_directory(state)
     if withdraw:
         for key in state_edit.withdraw(directory, new, study, lock_timeout):
-            click.echo(f"{key[:12]}… stands for itself again.")
+            say(f"{key[:12]}… stands for itself again.")
         return 0
     if not reason:
         raise click.UsageError("--reason is needed: it is shown wherever the result is used.")
     made = state_edit.accept(directory, old, new, reason, study, lock_timeout)
-    click.echo(f"The result of {made.old[:12]}… is used in place of {made.new[:12]}…: {made.reason}")
+    say(f"The result of {made.old[:12]}… is used in place of {made.new[:12]}…: {made.reason}")
     return 0
 
 
@@ -159,7 +160,7 @@ def agreed(yes: bool, question: str) -> bool:
         raise LoraError("Nobody is there to answer: pass --yes.")
     if input(f"{question} Only 'yes' is taken for yes: ").strip() == "yes":
         return True
-    click.echo("Nothing was done.")
+    say("Nothing was done.")
     return False
 
 

@@ -9,6 +9,7 @@ import click
 
 from lorafile.cli_state import lock_option, state_group, yes_option
 from lorafile.command import command, json_option, quiet_option, state_option
+from lorafile.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +43,7 @@ def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool,
             done = mend(state_directory(state), lock_timeout, tell)
             found = done.found
     if as_json:
-        click.echo(views_state_care.verified_json(found, done))
+        say(views_state_care.verified_json(found, done))
     else:
         views_state_care.show_verified(found, out)
         if done is not None:
@@ -76,7 +77,7 @@ def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: flo
     else:
         found = State.at_one_moment(directory, lambda stored: garbage(stored, declared_keys(stored, studies)))
     if as_json:
-        click.echo(views_state_care.garbage_json(found, yes))
+        say(views_state_care.garbage_json(found, yes))
     else:
         views_state_care.show_garbage(found, yes, views.console())
     return 0

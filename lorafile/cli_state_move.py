@@ -6,6 +6,7 @@ import click
 
 from lorafile.cli_state import lock_option, state_group
 from lorafile.command import command, state_option
+from lorafile.terminal import say
 
 
 @command("export", state_group)
@@ -54,7 +55,7 @@ def export(
         click.echo(State.at_one_moment(directory, lambda stored: table_text(stored, tables[0], form)), nl=False)
         return 0
     for file in State.at_one_moment(directory, lambda stored: write_tables(stored, tables or TABLES, form, out)):
-        click.echo(f"Wrote {file}")
+        say(f"Wrote {file}")
     return 0
 
 

@@ -13,6 +13,7 @@ import click
 
 from lorafile import __version__
 from lorafile.errors import LoraError
+from lorafile.terminal import complain
 
 spec_argument = click.argument("spec", type=click.Path(path_type=Path), default="study.toml")
 state_option = click.option(
@@ -114,7 +115,7 @@ class _Group(click.Group):
             error.show()
             sys.exit(1)
         except (click.Abort, KeyboardInterrupt):
-            click.echo("Interrupted.", err=True)
+            complain("Interrupted.")
             sys.exit(130)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read us has seen enough
@@ -164,14 +165,14 @@ def command(name: str, group: click.Group | None = None) -> Callable[[Callable[.
             except LoraError as error:
                 if context.obj:
                     raise
-                click.echo(str(error), err=True)
+                complain(str(error))
                 return error.exit_code
             except (BrokenPipeError, click.ClickException):
                 raise
             except OSError as error:
                 if context.obj:
                     raise
-                click.echo(f"{error.filename or 'The system'}: {error.strerror or error}", err=True)
+                complain(f"{error.filename or 'The system'}: {error.strerror or error}")
                 return 1
             except Exception as error:
                 if context.obj:
@@ -179,10 +180,7 @@ def command(name: str, group: click.Group | None = None) -> Callable[[Callable[.
                 from lorafile.engine.hub import hide_tokens
 
                 told = hide_tokens(f"{type(error).__name__}: {error}")
-                click.echo(
-                    f"This is a mistake in lorafile, not in your spec: {told}. See it with: lora --debug {name} …",
-                    err=True,
-                )
+                complain(f"This is a mistake in lorafile, not in your spec: {told}. See it with: lora --debug {name} …")
                 return 1
 
         return (group or main).command(name)(run)

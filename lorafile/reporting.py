@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from lorafile.analysis.claims import as_json as claims_as_json
 from lorafile.analysis.claims import check, record
 from lorafile.claims import claims_file, claims_text
 from lorafile.errors import ClaimError
 from lorafile.report import figures, write_report
 from lorafile.side_by_side import contents, directory_of
+from lorafile.terminal import say
 from lorafile.watching import watch
 
 if TYPE_CHECKING:
@@ -32,10 +31,10 @@ def write(studies: "list[Study]", out: Path | None = None) -> int:
         file.write_text(claims_text(record(checks)), encoding="utf-8", newline="\n")
         written.append(file)
     for path in written:
-        click.echo(f"Wrote {path}")
+        say(f"Wrote {path}")
     for one in checks:
         if one.verdict != "supported" or one.changed:
-            click.echo(one.line, err=True)
+            say(one.line, err=True)
     return _failures(found)
 
 
@@ -46,17 +45,17 @@ def follow(studies: "list[Study]", out: Path | None = None) -> int:
     that of any report. A second one breaks off.
     """
     directory = out or directory_of(studies)
-    click.echo(f"Watching; open {directory / 'report.html'}. Ctrl-C ends it.")
-    done = watch(studies, directory, click.echo)
+    say(f"Watching; open {directory / 'report.html'}. Ctrl-C ends it.")
+    done = watch(studies, directory, say)
     if not done:
-        click.echo("Stopped watching; the report is written as things stand.")
+        say("Stopped watching; the report is written as things stand.")
     return write(studies, out)
 
 
 def print_figures(studies: "list[Study]") -> int:
     """Print every figure of the report as JSON; 1 where an analysis of one's own failed."""
     results, found = contents(studies)
-    click.echo(json.dumps(figures(results, found), indent=2, allow_nan=False))
+    say(json.dumps(figures(results, found), indent=2, allow_nan=False))
     return _failures(found)
 
 
@@ -67,12 +66,12 @@ def check_claims(study: "Study", as_json: bool = False) -> int:
     """
     checks = check(study.gather())
     if as_json:
-        click.echo(json.dumps({"format_version": "1.0", "claims": claims_as_json(checks)}, indent=2))
+        say(json.dumps({"format_version": "1.0", "claims": claims_as_json(checks)}, indent=2))
     else:
         for one in checks:
-            click.echo(one.line)
+            say(one.line)
     if not checks:
-        click.echo(f"{study.spec.file} states no claim; a claim is a [[claim]] block.", err=True)
+        say(f"{study.spec.file} states no claim; a claim is a [[claim]] block.", err=True)
     broken = [one for one in checks if one.status != "supported"]
     if broken:
         verb = "does" if len(broken) == 1 else "do"
@@ -83,5 +82,5 @@ def check_claims(study: "Study", as_json: bool = False) -> int:
 def _failures(found: "list[Analysis]") -> int:
     failed = [analysis for analysis in found if analysis.failed]
     for analysis in failed:
-        click.echo(f"{analysis.title}: {analysis.sentences[0]}", err=True)
+        say(f"{analysis.title}: {analysis.sentences[0]}", err=True)
     return 1 if failed else 0

@@ -1,12 +1,15 @@
 """Every text that the command line shows of plans and applies: for people, as JSON, and as progress."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 
 from lorafile.plan import Action, Change, Plan
 from lorafile.standing import edge_lines
+from lorafile.terminal import printable
 from lorafile.units import duration
 from lorafile.views_bill import bill_line, too_large
 from lorafile.views_groups import node_lines, work_lines
@@ -36,13 +39,25 @@ COLOURS = {
 }
 
 
+class _Terminal(Console):
+    """Rich's console, which obeys no control character that stands in what it shows."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the pieces of what is shown; the console's own control codes are pieces by themselves."""
+        for piece in super().render(renderable, options):
+            ours = piece.control or piece.text == "\r" or piece.text.isprintable()
+            yield piece if ours else Segment(printable(piece.text), piece.style)
+
+
 def console(quiet: bool = False, stderr: bool = False) -> Console:
     """Return the terminal; off a terminal lines are never broken and nothing is coloured."""
-    out = Console(quiet=quiet, stderr=stderr, highlight=False, emoji=False, soft_wrap=True)
+    out = _Terminal(quiet=quiet, stderr=stderr, highlight=False, emoji=False, soft_wrap=True)
     return (
         out
         if out.is_terminal
-        else Console(quiet=quiet, stderr=stderr, highlight=False, emoji=False, no_color=True, width=200, soft_wrap=True)
+        else _Terminal(
+            quiet=quiet, stderr=stderr, highlight=False, emoji=False, no_color=True, width=200, soft_wrap=True
+        )
     )
 
 

@@ -12,6 +12,7 @@ from lorafile.metrics import METRICS
 from lorafile.state_list import Listed
 from lorafile.state_names import Named
 from lorafile.state_show import Stored, StoredAttempt
+from lorafile.terminal import printable
 from lorafile.units import duration, size
 from lorafile.views import FORMAT_VERSION
 from lorafile.views_history import COLOURS, attempt_lines, finite, settings_lines
@@ -40,7 +41,7 @@ def show_list(rows: list[Listed], out: Console) -> None:
 
 def _cells(row: Listed, names: list[str]) -> list[str]:
     about = [row.name, row.study, row.outcome, row.started[:16].replace("T", " "), duration(row.seconds)]
-    return [*about, *(_metric(name, row.metrics.get(name)) for name in names), row.key[:12]]
+    return [*map(printable, about), *(_metric(name, row.metrics.get(name)) for name in names), row.key[:12]]
 
 
 def _metric(name: str, value: float | None) -> str:

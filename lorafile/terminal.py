@@ -1,0 +1,25 @@
+"""What a terminal is shown: whatever stands in a spec, in data or in a state is told there, and never obeyed."""
+
+import re
+
+import click
+
+# Control characters, those that turn the direction of text, and halves of characters, which no terminal takes.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ENDLESS = re.compile(r"\S{2000,}")
+_BEGINNING = 200
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters as JSON writes them; JSON stays the same JSON."""
+    return text if text.isprintable() else _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def say(text: str = "", err: bool = False, nl: bool = True) -> None:
+    """Print a text."""
+    click.echo(printable(text), err=err, nl=nl)
+
+
+def complain(text: str) -> None:
+    """Print what went wrong; of a word without end, a path of a megabyte among them, only the beginning."""
+    say(_ENDLESS.sub(lambda found: found[0][:_BEGINNING] + "…", text), err=True)
