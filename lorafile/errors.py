@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+_MOST_TOLD = 100  # mistakes of one spec
+
 
 class LoraError(Exception):
     """A failure told in one sentence: what, where, why, and what to do."""
@@ -31,7 +33,9 @@ class SpecError(LoraError):
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        told = [str(problem) for problem in self.problems[:_MOST_TOLD]]
+        more = len(self.problems) - len(told)
+        super().__init__("\n".join([*told, *([f"… and {more} more mistakes"] if more else [])]))
 
 
 class StateError(LoraError):

@@ -4,7 +4,7 @@ import re
 from math import prod
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lorafile.specs.configurations import REQUIRED, flatten
 from lorafile.specs.lookup import field_at
@@ -18,6 +18,7 @@ from lorafile.specs.values import NAME, PATTERNS
 FACTOR_SECTIONS = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train")
 MOST_POINTS = 10_000
 OWN = ("name", "match", "zip", "configurations", "exclude")
+_UNTOLD = 10**15
 _ALONE = ("method", "quantization")
 
 
@@ -42,14 +43,16 @@ def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None
         elif not values:
             problems.add(path, "has no candidates")
         else:
-            for number, value in enumerate(values):
-                check_value(setting, value, (*path, number), problems)
+            check_values(setting, values, path, problems)
     zipped = _check_zip(block, lists, where, problems)
     _check_match(block, lists, where, problems)
     _check_points(block, where, problems)
     count = prod(len(values) for key, values in lists.items() if isinstance(values, list) and key not in zipped[1:])
+    rows = block.get("configurations")
+    count = max(count if lists else 0, len(rows) if isinstance(rows, list) else 0)
     if count > MOST_POINTS:
-        problems.add(where, f"names {count} points, more than {MOST_POINTS}; its lists multiply")
+        told = f"{count} points" if count < _UNTOLD else "points without end"
+        problems.add(where, f"names {told}, more than {MOST_POINTS}; its lists multiply")
     if not lists and not block.get("configurations"):
         problems.add(where, "varies nothing; name a setting with a list of candidates, such as lora.r = [8, 16]")
 
@@ -138,12 +141,20 @@ def not_a_factor(setting: str) -> str:
     return f"cannot be swept{close or '; a sweep varies ' + ', '.join(FACTOR_SECTIONS)}"
 
 
+def check_values(setting: str, values: list[Any], path: Path, problems: Problems) -> None:
+    """Check every candidate of one setting; of more than a sweep may have, none is looked at."""
+    for number, value in enumerate(values if len(values) <= MOST_POINTS else []):
+        check_value(setting, value, (*path, number), problems)
+
+
 def check_value(setting: str, value: Any, path: Path, problems: Problems) -> None:
     """Check one candidate of one setting against the table that the setting belongs to."""
     section, *rest = setting.split(".")
     table: Any = value
     for part in reversed(rest):
         table = {part: table}
+    if rest and _is_good(section, {**REQUIRED.get(section, {}), **table}):
+        return
     filled: dict[str, Any] = {**REQUIRED, section: {**REQUIRED.get(section, {}), **table} if rest else table}
     try:
         SpecTables.model_validate(filled)
@@ -152,6 +163,18 @@ def check_value(setting: str, value: Any, path: Path, problems: Problems) -> Non
     else:
         if section == "quantization":
             check_bits(value, path, problems)
+
+
+def _is_good(section: str, table: dict[str, Any]) -> bool:
+    """Return whether a table is one, by itself: a hundredth of what a whole spec takes, and it says not why not."""
+    known = SpecTables.model_fields[section].annotation
+    if section == "quantization" or not (isinstance(known, type) and issubclass(known, BaseModel)):
+        return False
+    try:
+        known.model_validate(table)
+    except ValidationError:
+        return False
+    return True
 
 
 def check_bits(quantization: Any, path: Path, problems: Problems) -> None:

@@ -48,9 +48,11 @@ def _check_lists(tables: SpecTables, problems: Problems) -> None:
         (("study", "seeds"), list(tables.study.seeds)),
     )
     for path, values in lists:
+        seen = set()
         for number, value in enumerate(values):
-            if value in values[:number]:
+            if value in seen:
                 problems.add((*path, number), f"{show(value)} stands here twice")
+            seen.add(value)
 
 
 def _check_training(tables: SpecTables, problems: Problems) -> None:

@@ -1,6 +1,7 @@
 """The configurations that a spec declares: the points of its sweeps, resolved, matched, and united."""
 
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from lorafile.specs.settings import SpecTables, SweepTable
 from lorafile.specs.tuned import Axis, combinations, tuned
 from lorafile.specs.tuning import Tunes, axes_of
 
+MOST_IN_ALL = 30_000
 Told = tuple[Problems, Place]
 
 
@@ -37,6 +39,7 @@ def declared(raw: dict[str, Any], tables: SpecTables, tunes: Tunes, problems: Pr
     found: list[Configuration] = []
     places: dict[str, Place] = {}
     written = flatten(tables.model_dump(include=set(FACTOR_SECTIONS)))
+    count = 0
     for index, block in enumerate(tables.sweep):
         sweep = block_name(block)
         exclusions = [flatten(exclusion) for exclusion in block.exclude]
@@ -46,6 +49,10 @@ def declared(raw: dict[str, Any], tables: SpecTables, tunes: Tunes, problems: Pr
             axes = axes_of(tunes, where, varied, raw)
             if exclusions and _excluded({**written, **varied}, axes, exclusions):
                 continue
+            count += prod(len(axis.values) for axis in axes)
+            if count > MOST_IN_ALL:
+                problems.add(("sweep",), f"names more than {MOST_IN_ALL} configurations and candidates in all")
+                return []
             name = f"{sweep}/{own_name or point_name(varied) or tables.method}"
             places.setdefault(name, where)
             configuration = _configuration(name, sweep, raw, varied, axes, (problems, where))
@@ -75,13 +82,15 @@ def _configuration(
     axes = tuple(axis for axis in axes if _applies(axis, raw, varied, sweep))
     if not axes:
         return _resolved(name, sweep, raw, varied, told)
+    count = prod(len(axis.values) for axis in axes)
+    if count > MOST_POINTS:
+        problems.add(where, f"{name} has {count} candidates, more than {MOST_POINTS}; what is tuned multiplies")
+        return None
     made = []
     for values in combinations(axes):
         candidate = f"{name},{point_name(values)}"
         made.append(_resolved(candidate, sweep, raw, {**varied, **values}, (problems, axes[0].where)))
     found = [candidate for candidate in made if candidate is not None]
-    if len(found) > MOST_POINTS:
-        problems.add(where, f"{name} has {len(found)} candidates, more than {MOST_POINTS}; what is tuned multiplies")
     return tuned(name, varied, axes, found, raw) if len(found) == len(made) else None
 
 

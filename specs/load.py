@@ -1,5 +1,6 @@
 """TOML to a typed study spec; every mistake is reported at once, each where it stands."""
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -21,12 +22,13 @@ from lorafile.specs.declared import declared
 from lorafile.specs.evaluate_settings import label
 from lorafile.specs.metric_checks import with_default_metrics
 from lorafile.specs.positions import Path as Place
-from lorafile.specs.positions import Position, positions
-from lorafile.specs.problems import Problems
+from lorafile.specs.positions import Position, TooMany, positions
+from lorafile.specs.problems import MOST_MISTAKES, Problems
 from lorafile.specs.settings import SpecTables
 from lorafile.specs.stages import check_stages
 from lorafile.specs.tuning import take_tunes
 
+_MOST_BYTES = 4 << 20
 _SYNTAX = {
     "Cannot overwrite a value": "sets something here a second time; TOML allows each key once",
 }
@@ -122,7 +124,10 @@ def _document(text: str, problems: Problems) -> dict[str, Any]:
         before = text[: digits.start()] if digits else ""
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         raise SpecError([Problem(problems.file, line, column, "", "is a number of too many digits")]) from error
-    problems.known = positions(text)
+    try:
+        problems.known = positions(text)
+    except TooMany as error:
+        raise SpecError([Problem(problems.file, error.line, error.column, "", str(error))]) from error
     for path in _too_large(raw):
         problems.add(path, "is a number that TOML's 64 bits do not hold")
     if problems.found:
@@ -145,6 +150,8 @@ def _tables(raw: dict[str, Any], problems: Problems) -> SpecTables:
         tables = SpecTables.model_validate(raw)
     except ValidationError as error:
         bad = problems.add_validation(error, raw)
+        if len(bad) >= MOST_MISTAKES:
+            raise SpecError(problems.list()) from error
         tables = _sound(raw, bad)
     tables = with_default_metrics(tables)
     check_blocks(raw, problems)
@@ -177,7 +184,11 @@ def _without(tables: dict[str, Any], names: list[Any]) -> dict[str, Any]:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        with file.open("rb") as stream:  # a device or a pipe may never end
+            content = stream.read(_MOST_BYTES + 1)
+        if len(content) <= _MOST_BYTES:
+            return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
+        message = f"is larger than {_MOST_BYTES >> 20} MiB, too large to be a spec"
     except FileNotFoundError:
         message = "there is no such file. Write a first spec with: lora init"
     except IsADirectoryError:

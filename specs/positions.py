@@ -12,6 +12,7 @@ import tomli
 
 Path = tuple[str | int, ...]
 Position = tuple[int, int]
+MOST_PLACES = 100_000  # a Python loop over more of them would look like a program that hangs
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SCALAR = re.compile(r"[^,\]}\n#]+")
@@ -21,6 +22,14 @@ _STRINGS = (
     re.compile(r'"(?:[^"\\\n]|\\.)*"'),
     re.compile(r"'[^'\n]*'"),
 )
+
+
+class TooMany(ValueError):
+    """A document has more settings and values than a person means to be read; `line` says where that many are."""
+
+    def __init__(self, line: int, column: int) -> None:
+        self.line, self.column = line, column
+        super().__init__(f"holds more than {MOST_PLACES} settings and values, too many for a spec")
 
 
 @dataclass
@@ -100,6 +109,9 @@ class _Scanner:
         self.value(path)
 
     def value(self, path: Path) -> None:
+        if len(self.found) > MOST_PLACES:
+            before = self.text[: self.at]
+            raise TooMany(before.count("\n") + 1, self.at - before.rfind("\n"))
         self.blank()
         opening = self.text[self.at]
         if opening in "\"'":
@@ -136,7 +148,10 @@ class _Scanner:
 
 
 def positions(text: str) -> dict[Path, Position]:
-    """Return path -> (line, column), both from 1, for each key, table and array element of a valid TOML document."""
+    """Return path -> (line, column), both from 1, for each key, table and array element of a valid TOML document.
+
+    :raises TooMany: where there are more than a spec has
+    """
     scanner = _Scanner(text.replace("\r\n", "\n"))
     scanner.document()
     starts = [0, *(match.end() for match in re.finditer("\n", scanner.text))]

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -34,6 +36,10 @@ _KINDS = {
 }
 
 
+MOST_MISTAKES = 1000  # of one spec; whoever mends a hundred has mended the others
+_LONGEST_NAME = 80
+
+
 @dataclass
 class Problems:
     """Collects every mistake of one spec, each where it stands."""
@@ -44,6 +50,8 @@ class Problems:
 
     def add(self, path: Path, message: str) -> None:
         """Note a mistake at a path of the document."""
+        if len(self.found) > MOST_MISTAKES:
+            return
         line, column = locate(self.known, path)
         self.found.setdefault((path, message), Problem(self.file, line, column, dotted(path), message))
 
@@ -58,6 +66,7 @@ class Problems:
             path = _real_path(row, raw)
             if path[: len(below)] == below:
                 by_path.setdefault(path, []).append(row)
+        by_path = dict(islice(by_path.items(), MOST_MISTAKES))
         # Inside a list or a table that a union allows, the mistake is the inner one.
         inner = [path for path in by_path if not any(other[: len(path)] == path != other for other in by_path)]
         unknown = [path for path in inner if by_path[path][0]["type"] == "extra_forbidden"]
@@ -77,12 +86,15 @@ def dotted(path: Path) -> str:
     """Return a path as users write it: `sweep[0].lora.r[2]`."""
     text = ""
     for part in path:
+        part = part[:_LONGEST_NAME] + "…" if isinstance(part, str) and len(part) > _LONGEST_NAME else part
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
 
 
 def near(word: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean "…"?` for a near name, or nothing."""
+    if len(word) > _LONGEST_NAME:
+        return ""
     close = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f'; did you mean "{close[0]}"?' if close else ""
 
@@ -104,7 +116,8 @@ _ALIASES = {
 }
 
 
-def homes(tables: Iterable[str] = _HOMES) -> dict[str, str]:
+@cache
+def homes(tables: tuple[str, ...] = _HOMES) -> dict[str, str]:
     """Return setting -> the table that it belongs in."""
     found: dict[str, str] = {}
     for name in tables:

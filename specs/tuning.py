@@ -118,14 +118,15 @@ def _axis(table: Raw, path: Path, section: str, names: Path, problems: Problems)
     if not isinstance(values, list):
         problems.add((*path, "tune"), f"should be a list of candidates, not {show(values)}")
         return None
+    if len(values) > MOST_POINTS:
+        problems.add((*path, "tune"), f"has {len(values)} candidates, more than {MOST_POINTS}")
+        return None
     for number, value in enumerate(values):
         check_value(setting, value, (*path, "tune", number), problems)
         if value in values[:number]:
             problems.add((*path, "tune", number), f"{show(value)} stands here twice")
     if len(values) < 2:
         problems.add((*path, "tune"), "needs at least two candidates; a single value is written by itself")
-    if len(values) > MOST_POINTS:
-        problems.add((*path, "tune"), f"has {len(values)} candidates, more than {MOST_POINTS}")
     if not isinstance(extend, bool):
         problems.add((*path, "extend"), f"should be true or false, not {show(extend)}")
     varied = setting.replace("full.", "train.", 1) if section == "full" else setting

@@ -154,6 +154,24 @@ def test_a_product_that_explodes_is_refused() -> None:
     assert "names 39601 points, more than 10000" in message("[[sweep]]\n" + lists)
 
 
+def test_what_is_too_much_is_refused_before_it_is_looked_at() -> None:
+    many = ", ".join(map(str, range(60_000)))
+    assert "holds more than 100000 settings" in message(f"[[sweep]]\nlora.r = [{many}]\ntrain.max_steps = [{many}]")
+    block = f"[[sweep]]\nlora.r = [{', '.join(map(str, range(1, 101)))}]\nlora.lora_alpha = [{{}}]\n"
+    blocks = "".join(block.format(", ".join(f"{n}.{m}" for m in range(90))) for n in range(1, 6))
+    assert "names more than 30000 configurations" in message(blocks)
+
+
+def test_a_thousand_mistakes_are_told_by_the_hundred() -> None:
+    told = message("".join(f"train.x{n} = 1\n" for n in range(300))).splitlines()
+    assert (len(told), told[-1]) == (101, "… and 200 more mistakes")
+
+
+def test_a_file_without_end_is_no_spec() -> None:
+    with pytest.raises(SpecError, match="is larger than 4 MiB"):
+        specs.load(Path("/dev/zero"))
+
+
 def test_a_missing_file_says_how_to_begin(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"there is no such file\. Write a first spec with: lora init"):
         specs.load(tmp_path / "none.toml")
