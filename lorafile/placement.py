@@ -1,12 +1,14 @@
 """Where a configuration's adapter sits in its model: the words and names of a spec as the names that PEFT takes."""
 
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
 from lorafile.errors import NodeError
 from lorafile.lockfile import ModelLock
 from lorafile.specs.modules import Inventory, layer_indexes, leaves, shortest_names, target_modules, target_names
+from lorafile.specs.patterns import matches
 
 
 def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str, Any]:
@@ -32,7 +34,8 @@ def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str,
 def adapted_modules(adapter: dict[str, Any], modules: Inventory) -> list[str]:
     """Return the modules that an adapter is put on, as PEFT chooses them."""
     names, layers, excluded = (adapter.get(n) for n in ("target_modules", "layers_to_transform", "exclude_modules"))
-    found = [module for module in modules if _named(module, names or []) and not _named(module, excluded or [])]
+    without = _named(excluded or [], modules)
+    found = [module for module in _named(names or [], modules) if module not in without]
     if layers is None:
         return found
     return [module for module in found if next(int(part) for part in module.split(".") if part.isdigit()) in layers]
@@ -44,15 +47,28 @@ def layer_count(modules: Inventory) -> int:
 
 
 def of_pattern(patterns: dict[str, Any], module: str, default: Any) -> Any:
-    """Return what PEFT takes for a module from a `rank_pattern` or `alpha_pattern`."""
+    """Return what PEFT takes for a module from a `rank_pattern` or `alpha_pattern`, which `placed` has seen."""
     return next((value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", module)), default)
 
 
-def _named(module: str, names: list[str] | str) -> bool:
-    """Return whether PEFT finds a module by a list of names, or by a regular expression for its whole path."""
+def _named(names: list[str] | str, modules: Inventory) -> dict[str, None]:
+    """Return the modules that PEFT finds by a list of names, or by a regular expression for their whole paths.
+
+    :raises NodeError: when it is no regular expression, or one that never ends
+    """
     if isinstance(names, str):
-        return bool(re.fullmatch(names, module))
-    return any(module == name or module.endswith(f".{name}") for name in names)
+        return dict.fromkeys(module for module, match in _matched(names, names, modules) if match)
+    return dict.fromkeys(
+        module for module in modules if any(module == name or module.endswith(f".{name}") for name in names)
+    )
+
+
+def _matched(named: str, pattern: str, modules: Iterable[str]) -> Iterable[tuple[str, str | None]]:
+    modules = tuple(modules)
+    try:
+        return zip(modules, matches(pattern, modules), strict=True)
+    except ValueError as error:
+        raise NodeError(f'"{named}" {error}.') from error
 
 
 def _targets(setting: str, targets: str | list[str], model: ModelLock) -> list[str]:
@@ -95,7 +111,7 @@ def _check_patterns(method: str, settings: dict[str, Any], model: ModelLock) -> 
     adapted = adapted_modules(settings, model.modules)
     for setting in ("rank_pattern", "alpha_pattern"):
         for pattern in settings.get(setting) or {}:
-            if not any(re.fullmatch(rf"(.*\.)?({pattern})", module) for module in adapted):
+            if not any(match for _, match in _matched(pattern, rf"(.*\.)?({pattern})", adapted)):
                 close = get_close_matches(pattern, leaves(adapted), n=1, cutoff=0.6)
                 hint = f'; did you mean "{close[0]}"?' if close else f"; there are {', '.join(leaves(adapted))}."
                 raise NodeError(f'{method}.{setting}: "{pattern}" matches none of the adapted modules{hint}')

@@ -4,12 +4,12 @@ A preset cannot know how many layers a model has, nor what they are called; thes
 inventory: dotted module name -> weight shape of each linear layer, without embeddings and output head.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from typing import get_args
 
 from lorafile.errors import NodeError
-from lorafile.specs.problems import near
+from lorafile.specs.patterns import matches
+from lorafile.specs.problems import near, show
 from lorafile.specs.values import LayerWord
 
 Inventory = dict[str, list[int]]
@@ -57,8 +57,8 @@ def target_modules(
     try:
         if isinstance(targets, str):
             return _group(targets, inventory) if targets in _GROUPS else _matching(targets, inventory)
-        found = [_group(name, inventory) if name in _GROUPS else _named(name, inventory, kind) for name in targets]
-        return set().union(*found)
+        parts = [_group(name, inventory) if name in _GROUPS else _named(name, inventory, kind) for name in targets]
+        return set().union(*parts)
     except LookupError as error:
         raise _unknown(str(error.args[0]), inventory, setting, kind) from error
 
@@ -92,33 +92,33 @@ def _endings(module: str) -> list[str]:
 
 
 def _group(word: str, inventory: Inventory) -> set[str]:
-    found = {module for module in inventory if _GROUPS[word](module)}
-    if not found:
+    modules = {module for module in inventory if _GROUPS[word](module)}
+    if not modules:
         raise LookupError(f'"{word}" finds nothing in this model')
-    return found
+    return modules
 
 
 def _named(name: str, inventory: Inventory, kind: str) -> set[str]:
-    found = {module for module in inventory if module == name or module.endswith(f".{name}")}
-    if not found:
+    modules = {module for module in inventory if module == name or module.endswith(f".{name}")}
+    if not modules:
         close = near(name, [*leaves(inventory), *_GROUPS])
-        raise LookupError(f'no {kind} of the model is called "{name}"{close}')
-    return found
+        raise LookupError(f"no {kind} of the model is called {show(name)}{close}")
+    return modules
 
 
 def _matching(pattern: str, inventory: Inventory) -> set[str]:
     try:
-        found = {module for module in inventory if re.fullmatch(pattern, module)}
-    except re.error as error:
-        raise LookupError(f'"{pattern}" is not a valid regular expression: {error}') from error
-    if found:
-        return found
+        matched = matches(pattern, tuple(inventory))
+    except ValueError as error:
+        raise LookupError(f"{show(pattern)} {error}") from error
+    if any(matched):
+        return {module for module, match in zip(inventory, matched, strict=True) if match}
     if any(module.endswith(f".{pattern}") for module in inventory):
         hint = f'; write ["{pattern}"] for the modules of that name'
     else:
         hint = near(pattern, [*_GROUPS, *leaves(inventory)])
     words = ", ".join(_GROUPS)
-    raise LookupError(f'"{pattern}" is none of {words}, and as a regular expression it matches no whole path{hint}')
+    raise LookupError(f"{show(pattern)} is none of {words}, and as a regular expression it matches no whole path{hint}")
 
 
 def _unknown(message: str, inventory: Inventory, setting: str, kind: str) -> NodeError:

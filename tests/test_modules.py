@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lorafile.errors import NodeError
+from lorafile.specs import patterns
 from lorafile.specs.modules import Inventory, layer_indexes, target_names
 
 LAYERS = range(2)
@@ -95,6 +96,12 @@ def test_a_single_module_keeps_as_much_of_its_path_as_it_needs() -> None:
 def test_a_target_that_is_nowhere_is_told_with_what_there_is(targets: Any, told: str) -> None:
     with pytest.raises(NodeError, match=re.escape(told)):
         target_names(targets, LLAMA)
+
+
+def test_a_pattern_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "SECONDS", 0.5)
+    with pytest.raises(NodeError, match=r"takes longer than 0\.5 s to match"):
+        target_names("(a+)+b", {"layers.0." + "a" * 60: [1, 1], "a" * 60: [1, 1]})
 
 
 def test_a_group_that_a_model_does_not_have() -> None:

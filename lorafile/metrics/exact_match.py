@@ -1,9 +1,11 @@
 """Exact match of answers: the whole text, its last number, or what a regular expression takes out of it."""
 
 import re
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
+
+from lorafile.errors import NodeError
+from lorafile.specs.patterns import matches
 
 LAST_NUMBER = "last-number"
 _MARK = "####"  # what stands before the result in GSM8K's answers
@@ -20,8 +22,10 @@ def exact_match(rows: list[dict[str, Any]], extract: str = "") -> tuple[float, l
     if not extract:
         each = [float(row["answer"].strip() == row["reference"].strip()) for row in rows]
     else:
-        found = last_number if extract == LAST_NUMBER else _group(extract)
-        each = [float(_same(found, row)) for row in rows]
+        texts = [row[part] for row in rows for part in ("answer", "reference")]
+        taken = [last_number(text) for text in texts] if extract == LAST_NUMBER else _groups(extract, texts)
+        answers, references = taken[::2], taken[1::2]
+        each = [float(_same(*one)) for one in zip(answers, references, rows, strict=True)]
     return sum(each) / len(each), each
 
 
@@ -34,17 +38,16 @@ def last_number(text: str) -> Decimal | None:
     return Decimal(f"{sign}{whole.replace(',', '') or '0'}{rest}")
 
 
-def _same(found: Callable[[str], Decimal | str | None], row: dict[str, Any]) -> bool:
-    answer, reference = found(row["answer"]), found(row["reference"])
+def _same(answer: Decimal | str | None, reference: Decimal | str | None, row: dict[str, Any]) -> bool:
     return answer is not None and answer == (row["reference"].strip() if reference is None else reference)
 
 
-def _group(pattern: str) -> Callable[[str], str | None]:
-    """Return the function from a text to the group of the first match, without white space around."""
-    compiled = re.compile(pattern)
+def _groups(pattern: str, texts: list[str]) -> list[Decimal | str | None]:
+    """Return the group of the first match in each text, without white space around.
 
-    def group(text: str) -> str | None:
-        match = compiled.search(text)
-        return None if match is None else (match[1] or "").strip()
-
-    return group
+    :raises NodeError: when the pattern takes too long
+    """
+    try:
+        return [None if group is None else group.strip() for group in matches(pattern, tuple(texts), "search")]
+    except ValueError as error:
+        raise NodeError(f"evaluate.extract {error}.") from error
