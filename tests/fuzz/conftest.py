@@ -1,0 +1,35 @@
+"""The command line, a box to run it in, and the seed of what is drawn at random."""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from oracle import Box, Oracle, Server
+
+SEED = int(os.environ.get("LORA_FUZZ_SEED", "20261121"))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def lora(
+    request: pytest.FixtureRequest, server: Server, tmp_path: Path, counts: Callable[..., None]
+) -> Iterator[Oracle]:
+    """The oracle of one test; what it tried is counted under the name of the test's module."""
+    oracle = Oracle(server, Box(tmp_path / "box"))
+    yield oracle
+    kind = request.module.__name__.removeprefix("test_fuzz_").replace("_", " ")
+    counts(f"bad input, {kind} (seed {SEED})", **oracle.numbers)
+
+
+@pytest.fixture
+def draw(request: pytest.FixtureRequest) -> random.Random:
+    """What is drawn at random by a test, the same each time; LORA_FUZZ_SEED takes other draws."""
+    return random.Random(f"{SEED} {request.node.nodeid}")
