@@ -143,7 +143,7 @@ def _tell_who_is_waited_for(quiet: bool) -> None:
         """Lines as the command's other ones are."""
 
         def emit(self, record: logging.LogRecord) -> None:
-            click.echo(record.getMessage(), err=True)
+            complain(record.getMessage())
 
     logger = logging.getLogger("lorafile")
     logger.setLevel(logging.ERROR if quiet else logging.INFO)
