@@ -18,7 +18,7 @@ def canonical(value: Any) -> str:
 
 def of_texts(texts: dict[str, str]) -> str:
     """Return names and digests, none of which holds anything that JSON would escape, as canonical JSON."""
-    return "{" + ",".join([f'"{name}":"{texts[name]}"' for name in sorted(texts)]) + "}"
+    return "{" + ",".join([f'"{name}":"{text}"' for name, text in sorted(texts.items())]) + "}"
 
 
 def _member(name: str, value: Any) -> str:

@@ -60,17 +60,27 @@ def plan(
     \b
     Example: lora plan study.toml --gpu 24GB
     """
-    from lorafile import plan_format, staging, views, views_markdown
+    from lorafile import staging, views
+    from lorafile.state import State
     from lorafile.study import Study
 
     if out is not None and resolve:
         raise click.UsageError("--out keeps what an apply can do; add the seeds first with: lora apply --resolve")
-    study, stage = staging.resolve(Study.load(spec, state), resolve)
-    planned = study.plan(gpu, **selected)
+    loaded = Study.load(spec, state)
+
+    def read(_: State) -> "tuple[Plan, Resolution | None]":
+        study, stage = staging.resolve(loaded, resolve)
+        return study.plan(gpu, **selected), stage
+
+    planned, stage = State.at_one_moment(loaded.state, read)
     planned.hourly = hourly
     if as_json:
+        from lorafile import plan_format
+
         say(plan_format.text(plan_format.document(planned, stage)))
     elif markdown:
+        from lorafile import views_markdown
+
         say(views_markdown.plan_markdown(planned), nl=False)
     else:
         views.show_plan(planned, views.console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)

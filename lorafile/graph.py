@@ -79,20 +79,32 @@ class Graph:
     known: dict[int, tuple[Any, str]] = field(default_factory=dict, repr=False)  # id of sections -> them, their text
     digests: dict[int, tuple[Any, str]] = field(default_factory=dict, repr=False)  # id of a section -> it, its digest
 
-    def add(self, kind: str, address: str, sections: dict[str, Any], inputs: dict[str, str], **about: Any) -> str:
+    def add(
+        self,
+        kind: str,
+        address: str,
+        sections: dict[str, Any],
+        inputs: dict[str, str],
+        configuration: str = "",
+        seed: int | None = None,
+        split: str = "",
+        repeat: int = 1,
+    ) -> str:
         """Add a node, unless one of the same key is there already; return its key.
 
         Where state accepts another's result for it, it has that one's key, and so has what reads it.
         """
         known = self.known.get(id(sections))
         key = _key(kind, VERSIONS[kind], known[1] if known else self._text(sections), inputs)
-        accepted = self.accepted.get(key)
-        if accepted is not None and accepted.kind == kind:
-            key, about = accepted.old, about | {"accepted": accepted}
+        accepted = self.accepted.get(key) if self.accepted else None
+        if accepted is not None:
+            accepted = accepted if accepted.kind == kind else None
+            key = accepted.old if accepted is not None else key
         if key not in self.nodes:
             if kind == "prepare":
                 self.prepared.add(address)
-            self.nodes[key] = GraphNode(key, kind, address, sections, inputs, **about)
+            about = (configuration, seed, split, repeat, accepted)
+            self.nodes[key] = GraphNode(key, kind, address, sections, inputs, *about)
         return key
 
     def accepted_lines(self) -> list[str]:

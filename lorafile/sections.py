@@ -28,19 +28,10 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
     :raises NodeError: when a target is nowhere in the model
     """
     model = lock.models[identity(configuration.model)]
-    # Small steps are lost in half-precision weights: all weights are trained in float32 unless the spec says otherwise.
-    own = "float32" if configuration.method == "full" else model.dtype
-    dtype = own if configuration.model.dtype == "auto" else configuration.model.dtype
-    base = {
-        "weights": model.weights,
-        "config": model.config,
-        "tokenizer": model.tokenizer,
-        "dtype": dtype,
-        "trust_remote_code": configuration.model.trust_remote_code,
-        **_when_set(configuration, model, lock),
-    }
+    base = _model(configuration, model, lock) if shared is None else _shared_model(configuration, model, lock, shared)
+    dtype = base["dtype"]
     sections: dict[str, Any] = {
-        "model": base if shared is None else shared.setdefault(repr(base), base),
+        "model": base,
         "quantization": _quantization(configuration, model),
         "adapter": {"method": configuration.method},
     }
@@ -59,6 +50,31 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
     if configuration.train is not None:
         sections["training"] = configuration.train.results
     return sections
+
+
+def _shared_model(configuration: Configuration, model: ModelLock, lock: Lock, shared: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's section, the same one for all that are on the same model."""
+    of_head = configuration.data.as_text if configuration.model.task_type == "SEQ_CLS" else ""
+    asked = "\n".join((configuration.method, configuration.model.as_text, of_head))
+    if asked not in shared:
+        base = _model(configuration, model, lock)
+        shared[asked] = shared.setdefault(repr(base), base)
+    found: dict[str, Any] = shared[asked]
+    return found
+
+
+def _model(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[str, Any]:
+    """Return what decides a base."""
+    # Small steps are lost in half-precision weights: all weights are trained in float32 unless the spec says otherwise.
+    own = "float32" if configuration.method == "full" else model.dtype
+    return {
+        "weights": model.weights,
+        "config": model.config,
+        "tokenizer": model.tokenizer,
+        "dtype": own if configuration.model.dtype == "auto" else configuration.model.dtype,
+        "trust_remote_code": configuration.model.trust_remote_code,
+        **_when_set(configuration, model, lock),
+    }
 
 
 def _when_set(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[str, Any]:
@@ -134,7 +150,11 @@ def _adapter(configuration: Configuration, model: ModelLock) -> dict[str, Any]:
     settings = placed(configuration.method, configuration.adapter or {}, model)
     defaults = snapshot()[METHODS[configuration.method].config]
     # What is off is left out, so that a setting that a new PEFT adds, off by default, changes no key.
-    return {name: value for name, value in settings.items() if not _is_off(value, defaults[name]["default"])}
+    return {
+        name: value
+        for name, value in settings.items()
+        if value is not None and not _is_off(value, defaults[name]["default"])
+    }
 
 
 def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
@@ -148,10 +168,10 @@ def section_digest(section: Any) -> str:
 
 
 def _is_off(value: Any, default: Any) -> bool:
-    """Return whether a setting is off: unset, empty, or false where PEFT's own default is not true."""
+    """Return whether a setting that is set is off: empty, or false where PEFT's own default is not true."""
     if isinstance(value, (list, dict)):
         return not value
-    return value is None or (value is False and default is not True)
+    return value is False and default is not True
 
 
 def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split: str) -> dict[str, Any]:

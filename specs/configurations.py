@@ -66,17 +66,35 @@ class Configuration:
         return self.tuned is not None and not self.tuned.chosen
 
 
-def resolve(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]) -> Configuration:
-    """Return the configuration of a spec's raw tables with some settings replaced.
+class OwnTables(dict[str, Any]):
+    """A spec's own tables as it writes them; what no point of a sweep changes is typed once.
 
-    :param raw: the spec's own tables, without its sweeps
+    :ivar configured: those that make up a configuration
+    """
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        super().__init__(raw)
+        self.configured = _one_rate({key: raw[key] for key in _CONFIGURED if key in raw})
+        self._known: dict[str, Any] = {}
+
+    def typed(self, key: str, table: Any) -> Any:
+        """Return a table as configurations have it."""
+        if table is not self.configured.get(key):
+            return _typed(key, Written(repr(table), table))
+        if key not in self._known:
+            self._known[key] = _typed(key, Written(repr(table), table))
+        return self._known[key]
+
+
+def resolve(name: str, sweep: str, raw: OwnTables, varied: dict[str, Any]) -> Configuration:
+    """Return the configuration of a spec's own tables with some settings replaced.
+
     :param varied: dotted setting -> value; these win over everything else
     """
-    tables: dict[str, Any] = {key: raw[key] for key in _CONFIGURED if key in raw}
-    tables = _one_rate(tables)
+    tables = raw.configured
     for setting, value in varied.items():
         tables = with_setting(tables, setting, value)
-    typed = {key: _typed(key, Written(repr(table), table)) for key, table in tables.items()}
+    typed = {key: raw.typed(key, table) for key, table in tables.items()}
     method = typed.get("method", SpecTables.model_fields["method"].default)
     own = typed[method] if method in tables else SpecTables.model_fields[method].default
     return Configuration(
@@ -223,9 +241,14 @@ def flatten(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def point_name(varied: dict[str, Any]) -> str:
     """Return `r=16,learning_rate=0.0001`: the settings' short names where they are unique."""
-    short = [setting.rsplit(".", 1)[-1] for setting in varied]
-    labels = [part if short.count(part) == 1 else whole for part, whole in zip(short, varied, strict=True)]
-    return ",".join(f"{label}={value_name(value)}" for label, value in zip(labels, varied.values(), strict=True))
+    labels = _labels(tuple(varied))
+    return ",".join([f"{label}={value_name(value)}" for label, value in zip(labels, varied.values(), strict=True)])
+
+
+@lru_cache(maxsize=_KEPT)
+def _labels(settings: tuple[str, ...]) -> tuple[str, ...]:
+    short = [setting.rsplit(".", 1)[-1] for setting in settings]
+    return tuple(part if short.count(part) == 1 else whole for part, whole in zip(short, settings, strict=True))
 
 
 def value_name(value: Any) -> str:
@@ -244,7 +267,12 @@ def value_name(value: Any) -> str:
         return "+".join(value_name(item) for item in value) or "empty"
     if isinstance(value, dict):
         return "+".join(f"{key}={value_name(item)}" for key, item in value.items()) or "empty"
-    return re.sub(r"[\s/,:\x00-\x1f]+", "-", str(value)) or "empty"
+    return _plain(str(value))
+
+
+@lru_cache(maxsize=_KEPT)
+def _plain(text: str) -> str:
+    return re.sub(r"[\s/,:\x00-\x1f]+", "-", text) or "empty"
 
 
 def unite(found: list[Configuration]) -> list[Configuration]:

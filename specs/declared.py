@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from lorafile.specs.checks import FACTOR_SECTIONS, MOST_POINTS
 from lorafile.specs.combinations import contradiction, study_contradiction
-from lorafile.specs.configurations import Configuration, flatten, point_name, points, resolve, unite
+from lorafile.specs.configurations import Configuration, OwnTables, flatten, point_name, points, resolve, unite
 from lorafile.specs.positions import Path as Place
 from lorafile.specs.problems import Problems
 from lorafile.specs.settings import SpecTables, SweepTable
@@ -36,6 +36,7 @@ def declared(raw: dict[str, Any], tables: SpecTables, tunes: Tunes, problems: Pr
 
     :param raw: the document, with a first candidate wherever a setting is tuned
     """
+    raw = OwnTables(raw)
     found: list[Configuration] = []
     places: dict[str, Place] = {}
     written = flatten(tables.model_dump(include=set(FACTOR_SECTIONS)))
@@ -75,7 +76,7 @@ def _tuned_by(tunes: Tunes, where: Place) -> list[str]:
 
 
 def _configuration(
-    name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any], axes: tuple[Axis, ...], told: Told
+    name: str, sweep: str, raw: OwnTables, varied: dict[str, Any], axes: tuple[Axis, ...], told: Told
 ) -> Configuration | None:
     """Return the configuration of a point; with candidates where it is tuned, or note why it cannot be had."""
     problems, where = told
@@ -94,7 +95,7 @@ def _configuration(
     return tuned(name, varied, axes, found, raw) if len(found) == len(made) else None
 
 
-def _applies(axis: Axis, raw: dict[str, Any], varied: dict[str, Any], sweep: str) -> bool:
+def _applies(axis: Axis, raw: OwnTables, varied: dict[str, Any], sweep: str) -> bool:
     """Return whether a setting changes anything here: LoRA+'s ratio does not where there are no B matrices."""
     try:
         alike = {resolve("", sweep, raw, {**varied, axis.setting: value}).identity() for value in axis.values}
@@ -103,7 +104,7 @@ def _applies(axis: Axis, raw: dict[str, Any], varied: dict[str, Any], sweep: str
     return len(alike) > 1
 
 
-def _resolved(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any], told: Told) -> Configuration | None:
+def _resolved(name: str, sweep: str, raw: OwnTables, varied: dict[str, Any], told: Told) -> Configuration | None:
     """Return one configuration, or note why the settings of this point do not go together."""
     problems, where = told
     try:
@@ -120,7 +121,7 @@ def _resolved(name: str, sweep: str, raw: dict[str, Any], varied: dict[str, Any]
     return configuration
 
 
-def _only(raw: dict[str, Any], tables: SpecTables, tunes: Tunes, problems: Problems) -> list[Configuration]:
+def _only(raw: OwnTables, tables: SpecTables, tunes: Tunes, problems: Problems) -> list[Configuration]:
     """Return the configuration of a study without sweeps, or note where its settings contradict each other."""
     configuration = resolve(tables.method, tables.method, raw, {})
     contradicts = study_contradiction(configuration, tables.train.loraplus_lr_ratio)

@@ -60,8 +60,14 @@ def table(name: str, doc: str, source: str, own: Own) -> type[Settings]:
         if setting not in own.refused:
             default = own.defaults.get(setting, row["default"])
             described = own.help.get(setting, row.get("help", ""))
-            fields[setting] = (own.types.get(setting, row["type"]), Field(default, description=described or None))
+            fields[setting] = (own.types.get(setting, row["type"]), _field(default, described or None))
     return create_model(name, __base__=Settings, __module__=__name__, __doc__=doc, **fields)
+
+
+def _field(default: Any, described: str | None) -> Any:
+    if default == {}:  # pydantic would copy it, deeply, for each of ten thousand configurations
+        return Field(default_factory=dict, json_schema_extra={"default": {}}, description=described)
+    return Field(default, description=described)
 
 
 if TYPE_CHECKING:

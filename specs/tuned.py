@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lorafile.specs.positions import Path
 
 if TYPE_CHECKING:
-    from lorafile.specs.configurations import Configuration
+    from lorafile.specs.configurations import Configuration, OwnTables
 
 MOST_ADDED = 4  # values beyond each end of what a spec lists
 
@@ -63,7 +63,7 @@ class Tuned:
     axes: tuple[Axis, ...]
     candidates: "tuple[Configuration, ...]"
     varied: dict[str, Any]
-    raw: dict[str, Any] = field(repr=False, compare=False)
+    raw: "OwnTables" = field(repr=False, compare=False)
     chosen: str = ""
 
     def values(self, candidate: "Configuration") -> dict[str, Any]:
@@ -88,7 +88,7 @@ def combinations(axes: tuple[Axis, ...]) -> list[dict[str, Any]]:
 
 
 def tuned(
-    name: str, varied: dict[str, Any], axes: tuple[Axis, ...], candidates: "list[Configuration]", raw: dict[str, Any]
+    name: str, varied: dict[str, Any], axes: tuple[Axis, ...], candidates: "list[Configuration]", raw: "OwnTables"
 ) -> "Configuration":
     """Return the configuration that stands for its candidates; until one is chosen it has the first one's settings."""
     alike = {candidate.identity(): candidate for candidate in reversed(candidates)}  # "2r" and 16 may be one

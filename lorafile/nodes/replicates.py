@@ -6,10 +6,13 @@ from typing import Any
 from lorafile.graph import Graph, Replicate
 from lorafile.nodes.beside import add_beside
 from lorafile.nodes.data import add_splits
-from lorafile.nodes.metrics import built_in_outputs, outputs, score_section
+from lorafile.nodes.metrics import built_in_outputs, is_head, outputs, score_section
 from lorafile.sections import bare_sections
 from lorafile.specs import Configuration
 from lorafile.specs.evaluate_settings import decoding
+
+# A split; output -> sections of its prediction; which outputs are scored, with the score's sections.
+Asked = tuple[str, dict[str, dict[str, Any]], tuple[tuple[str, ...], dict[str, Any]] | None]
 
 
 def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) -> Replicate:
@@ -40,8 +43,8 @@ def _add_train(graph: Graph, configuration: Configuration, base: str, seed: int 
     sections = {**graph.sections[name], "seed": seed}
     if repeat > 1:  # the first has the key that it would have alone
         sections["repeat"] = repeat
-    about: dict[str, Any] = {"configuration": name, "seed": seed, "repeat": repeat}
-    return graph.add("train", f"{base}:train", sections, {"train": graph.splits[name]["train"]}, **about)
+    inputs = {"train": graph.splits[name]["train"]}
+    return graph.add("train", f"{base}:train", sections, inputs, name, seed, repeat=repeat)
 
 
 def add_predictions(
@@ -59,32 +62,50 @@ def add_predictions(
     :param adapter: key of the node whose adapter predicts; None: the bare model
     :param on: the splits, as far as the study has them
     """
-    bare, splits = bare_sections(graph.sections[configuration.name]), graph.splits[configuration.name]
+    name, splits = configuration.name, graph.splits[configuration.name]
     if configuration.shots:
         splits = add_splits(graph, configuration, seed)
-    about: dict[str, Any] = {"configuration": configuration.name, "seed": seed, "repeat": repeat}
     reads = {"adapter": adapter} if adapter else {}
     predict: dict[tuple[str, str], str] = {}
     score: dict[str, str] = {}
     own: dict[tuple[str, str], str] = {}
-    shipped = built_in_outputs(graph, configuration)
-    for split in (split for split in on if split in splits):
-        for output in outputs(graph, configuration):
-            task = _task(graph, output, seed)
-            shared = graph.share(("predict", id(task), *map(id, bare.values())), {**bare, "task": task})
-            address = f"{base}:predict/{split}/{output}"
-            inputs = {"data": splits[split], **reads}
-            predict[split, output] = graph.add("predict", address, shared, inputs, split=split, **about)
-        found = {output: key for (of_split, output), key in predict.items() if of_split == split}
-        if shipped:
-            inputs = {output: key for output, key in found.items() if output in shipped}
-            section = score_section(graph, configuration, split)
-            score[split] = graph.add("score", f"{base}:score/{split}", section, inputs, split=split, **about)
+    for split, predicted, scored in _asked(graph, configuration, splits, seed, on):
+        found: dict[str, str] = {}
+        for output, sections in predicted.items():
+            address, inputs = f"{base}:predict/{split}/{output}", {"data": splits[split], **reads}
+            key = graph.add("predict", address, sections, inputs, name, seed, split, repeat)
+            found[output] = predict[split, output] = key
+        if scored is not None:
+            outputs_read, sections = scored
+            inputs = {output: found[output] for output in outputs_read}
+            score[split] = graph.add("score", f"{base}:score/{split}", sections, inputs, name, seed, split, repeat)
         for metric in graph.own.values():
             inputs = {metric.needs: found[metric.needs]}
-            address, section = f"{base}:score/{split}/{metric.label}", {"metric_file": metric.digest}
-            own[split, metric.label] = graph.add("score", address, section, inputs, split=split, **about)
+            address, sections = f"{base}:score/{split}/{metric.label}", {"metric_file": metric.digest}
+            own[split, metric.label] = graph.add("score", address, sections, inputs, name, seed, split, repeat)
     return Replicate(seed, adapter, predict, score, own, repeat=repeat)
+
+
+def _asked(
+    graph: Graph, configuration: Configuration, splits: dict[str, str], seed: int | None, on: tuple[str, ...]
+) -> list[Asked]:
+    """Return what is asked of each split; made once for all that stand on the same base and read the same data."""
+    bare, name = bare_sections(graph.sections[configuration.name]), configuration.name
+    drawn = seed if graph.spec.tables.evaluate.do_sample else None
+    alike = (id(graph.splits[name]), id(splits), drawn, on, is_head(configuration), *map(id, bare.values()))
+
+    def make() -> list[Asked]:
+        shipped, found = built_in_outputs(graph, configuration), []
+        for split in (split for split in on if split in splits):
+            predicted = {}
+            for output in outputs(graph, configuration):
+                task = _task(graph, output, seed)
+                predicted[output] = graph.share(("predict", id(task), *map(id, bare.values())), {**bare, "task": task})
+            read = tuple(output for output in predicted if output in shipped)
+            found.append((split, predicted, (read, score_section(graph, configuration, split)) if read else None))
+        return found
+
+    return graph.once(("asked", *alike), make)
 
 
 def _task(graph: Graph, output: str, seed: int | None) -> dict[str, Any]:
