@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lorafile.budget import Budget
 from lorafile.engine.environment import device_class, environment
@@ -20,6 +20,9 @@ from lorafile.groups import Places, groups, read_digests
 from lorafile.plan import Plan
 from lorafile.scoring import score
 from lorafile.state import Attempt, Node, WritableState
+
+if TYPE_CHECKING:
+    from lorafile.tracking.reporter import Tracked
 
 
 class Progress(Protocol):
@@ -48,6 +51,7 @@ class Applied:
     attempts: list[Attempt] = field(default_factory=list)
     interrupted: bool = False
     seconds: float = 0.0
+    tracking: "list[Tracked]" = field(default_factory=list)  # what each tracker got
 
     def add(self, other: "Applied") -> None:
         """Take in what a later stage has done."""

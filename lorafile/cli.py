@@ -46,12 +46,15 @@ def validate(specs: tuple[Path, ...]) -> int:
     """
     from lorafile.errors import SpecError
     from lorafile.specs import load
+    from lorafile.tracking import missing
 
     wrong = 0
     for file in specs or (Path("study.toml"),):
         try:
             spec = load(file)
             say(f"{file}: good, {len(spec.configurations)} configurations")
+            for warning in missing(spec):
+                complain(f"{file}: warning: {warning}")
         except SpecError as error:
             wrong = error.exit_code
             complain(str(error))

@@ -18,10 +18,12 @@ from lorafile.command import (
     spec_argument,
     state_option,
 )
-from lorafile.errors import LoraError
+from lorafile.errors import LoraError, StateError
 from lorafile.terminal import say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lorafile.budget import Budget
     from lorafile.plan import Plan
     from lorafile.resolve import Resolution
@@ -131,7 +133,7 @@ def apply(
     \b
     Example: lora apply study.toml --yes
     """
-    from lorafile import progress, staging, views
+    from lorafile import progress, staging, views, views_tracking
     from lorafile.datacard import leak_warnings
     from lorafile.saved import is_plan
     from lorafile.state import State
@@ -143,8 +145,7 @@ def apply(
     study.warm_up(planned)
     views.show_plan(planned, out, stage=stage, pack=width)
     if not planned.work and not (stage and stage.seeds):
-        if planned.summary()["undeclared"]:
-            study.apply(planned, lock_timeout=lock_timeout)  # notes what the study declares now
+        _settle(study, planned, lock_timeout, out)
         return 0
     if not (yes or is_plan(spec) or _agreed()):
         return 1
@@ -155,11 +156,31 @@ def apply(
     with watcher:
         applied = study.apply(planned, watchers=[watcher], **options)
     views.show_applied(applied, out)
+    views_tracking.show_tracking(applied.tracking, study.state, out)
     ended = [] if budget is None or not budget.refused else [budget.told()]
     views.show_warnings([*ended, *leak_warnings(planned.graph, State.read(study.state))], out)
     if applied.interrupted:
         return 130
     return 1 if applied.with_outcome("failed") or (applied.with_outcome("interrupted") and not ended) else 0
+
+
+def _settle(study: "Study", planned: "Plan", lock_timeout: float, out: "Console") -> None:
+    """Where there is no work, note what the study declares now, and send trackers what they do not have."""
+    from lorafile import views, views_tracking
+
+    wanting = study.untracked(planned)
+    if wanting:
+        views_tracking.show_sending(wanting, out)
+    if not (wanting or planned.summary()["undeclared"]):
+        return
+    try:
+        applied = study.apply(planned, lock_timeout=lock_timeout)
+    except StateError as error:
+        if planned.summary()["undeclared"]:
+            raise
+        views.show_warnings([f"tracking: nothing was sent. {error}"], out)
+    else:
+        views_tracking.show_tracking(applied.tracking, study.state, out)
 
 
 def _planned(

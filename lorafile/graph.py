@@ -170,3 +170,15 @@ class Replicate:
     merge: dict[str, str] = field(default_factory=dict)
     repeat: int = 1
     beside: dict[str, str] = field(default_factory=dict)  # `reference`, `prompts`, `lm-eval/<task>` -> key
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Return node -> key of everything that one run consists of, in the order in which it is done."""
+        found = {"train": self.train, "inspect": self.inspect}
+        found |= {f"predict/{split}/{output}": key for (split, output), key in self.predict.items()}
+        found |= {f"score/{split}": key for split, key in self.score.items()}
+        found |= {f"score/{split}/{name}": key for (split, name), key in self.own.items()}
+        found |= {f"merge/{dtype}": key for dtype, key in self.merge.items()} | dict(self.beside)
+        for rank, smaller in self.truncated.items():
+            found |= {f"truncated to {rank}: {name}": key for name, key in smaller.named.items()}
+        return {name: key for name, key in found.items() if key is not None}

@@ -17,6 +17,7 @@ from lorafile.plan import Plan, make_plan, with_forecasts
 from lorafile.remade import remade
 from lorafile.selection import Selection
 from lorafile.state import Attempt, State
+from lorafile.tracking import missing
 from lorafile.tuned_plan import following, staged_plan
 from lorafile.workers import default_workers, local_executor, model_types, stop_on_interrupt
 
@@ -103,6 +104,7 @@ class Study:
             selection.check(plan.graph)
             plan.refreshed = refresh and lock != known
             plan.workers = default_workers(self.spec, lock)
+            plan.warnings += missing(self.spec)
             return with_forecasts(with_damage(plan, state), forecasts(plan, state, gpu))
 
         return State.at_one_moment(self.state, made)
@@ -120,13 +122,14 @@ class Study:
         """Do what is missing and return what was done.
 
         :param plan: an approved plan; only its nodes are done, and what follows from the choices that it waits for;
-            what finished meanwhile is not done again
+            what finished meanwhile is not done again. Trackers get what they do not have, also where nothing is missing
         :param pack: how many adapters on one base are trained together: at most so many, `auto` as many as are measured
             to be fastest, `off` none
         :param budget: what it may take; what would not end in time is not begun
         """
         from lorafile.apply import Applied, Applier
         from lorafile.scoring import check_libraries
+        from lorafile.tracking.reporter import tracked
 
         done = Applied()
         with State.write(self.state, lock_timeout) as state:
@@ -137,19 +140,29 @@ class Study:
             staging = self.state / "staging"
             shutil.rmtree(staging, ignore_errors=True)  # what a killed apply left; we hold the lock
             stages = [plan]
-            while not done.interrupted:
-                executor = local_executor(stages[-1], self.state, workers, pack)
-                applier = Applier(stages[-1], state, executor, watchers or [], budget=budget)
-                with stop_on_interrupt(applier):
-                    done.add(applier.run())
-                ended = done.interrupted or (budget is not None and budget.refused)
-                next_stage = None if ended else remade(stages, state) or following(self.spec, stages, state)
-                if next_stage is None:
-                    break
-                stages.append(with_forecasts(next_stage, forecasts(next_stage, state)))
-                for watcher in watchers or []:
-                    watcher.planned(stages[-1])
+            with tracked(plan, state, done) as trackers:
+                watching = [*(watchers or []), *trackers]
+                while not done.interrupted:
+                    executor = local_executor(stages[-1], self.state, workers, pack)
+                    applier = Applier(stages[-1], state, executor, watching, budget=budget)
+                    with stop_on_interrupt(applier):
+                        done.add(applier.run())
+                    ended = done.interrupted or (budget is not None and budget.refused)
+                    next_stage = None if ended else remade(stages, state) or following(self.spec, stages, state)
+                    if next_stage is None:
+                        break
+                    stages.append(with_forecasts(next_stage, forecasts(next_stage, state)))
+                    for watcher in watching:
+                        watcher.planned(stages[-1])
             return done
+
+    def untracked(self, plan: Plan) -> int:
+        """Return how many finished runs of a plan some tracker of the study does not have, or not as they are."""
+        if not self.spec.tables.tracking.trackers:
+            return 0
+        from lorafile.tracking.reporter import unsent
+
+        return unsent(plan, State.read(self.state))
 
     def _check_unchanged(self, approved: Plan) -> None:
         """Pin what is new in the lock, and refuse a plan whose model or data are no longer what they were."""

@@ -2,6 +2,7 @@
 
 from string import Formatter
 from typing import Any
+from urllib.parse import urlsplit
 
 from lorafile.specs.analysis_checks import check_analyses
 from lorafile.specs.checks import check_bits
@@ -10,6 +11,7 @@ from lorafile.specs.metric_checks import check_evaluate
 from lorafile.specs.positions import Path
 from lorafile.specs.problems import Problems, near, show
 from lorafile.specs.settings import SpecTables
+from lorafile.specs.tracking_settings import TrackingTable
 
 # What each format reads; `data.columns` says which column of the data holds it.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -37,6 +39,7 @@ def check_tables(tables: SpecTables, raw: dict[str, Any], problems: Problems) ->
     check_evaluate(tables.evaluate, tables.data, problems)
     check_bits(raw.get("quantization"), ("quantization",), problems)
     check_analyses(tables, raw, problems)
+    _check_tracking(tables.tracking, problems)
 
 
 def _check_lists(tables: SpecTables, problems: Problems) -> None:
@@ -102,3 +105,19 @@ def _check_template(template: TemplateTable, problems: Problems) -> None:
             problems.add(path, "has {} without a name; write the column's name between the braces")
         if part == "completion" and not names:
             problems.add(path, "names no column, so every example would have the same answer; write {column}")
+
+
+def _check_tracking(tracking: TrackingTable, problems: Problems) -> None:
+    """Refuse a password in an address, without showing it."""
+    path: Path = ("tracking", "mlflow", "tracking_uri")
+    address = tracking.mlflow.tracking_uri if tracking.mlflow else None
+    if address is None:
+        return
+    try:
+        hidden = urlsplit(address).password is not None
+    except ValueError:
+        problems.add(path, "is no address; write for example sqlite:///mlflow.db or https://mlflow.example.org")
+        return
+    if hidden:
+        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI, instead"
+        problems.add(path, f"holds a password, and a spec goes into git; {remedy}")

@@ -15,6 +15,7 @@ from lorafile.specs.lookup import field_at, table_at
 from lorafile.specs.methods import METHODS, refusal
 from lorafile.specs.positions import Path, Position, locate
 from lorafile.specs.quantizations import TABLES
+from lorafile.specs.tracking_settings import secret
 from lorafile.specs.values import PATTERNS
 
 # Where a setting belongs that stands in the wrong table; [full] repeats names of [train], which come first.
@@ -133,7 +134,7 @@ def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
     :param branch: the table of a union that was meant
     """
     name, where = str(path[-1]), path[:-1]
-    refused = refusal(path)
+    refused = refusal(path) or secret(path)
     if refused:
         return refused
     table, top = branch or table_at(where), table_at(())

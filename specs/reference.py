@@ -127,6 +127,7 @@ _ORDER = (
     "sweep",
     "analysis",
     "report",
+    "tracking",
 )
 _WORDS = {"boolean": "true or false", "string": "text", "null": "", "object": "table"}
 

@@ -20,6 +20,7 @@ from lorafile.specs.methods import (
     VeraSettings,
 )
 from lorafile.specs.quantizations import Quantization
+from lorafile.specs.tracking_settings import TrackingTable
 from lorafile.specs.train_settings import FullTable, NoneTable, TrainTable
 from lorafile.specs.values import ONE_LINE, Name, Natural, Settings, Text
 
@@ -133,3 +134,4 @@ class SpecTables(Settings):
     claim: list[ClaimTable] = Field(default=[], description="Sentences that each report checks.")
     reference: list[PublishedTable] = Field(default=[], description="Published figures, drawn beside the study's own.")
     report: ReportTable = ReportTable()
+    tracking: TrackingTable = TrackingTable()

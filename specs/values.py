@@ -16,6 +16,7 @@ MARGIN = r"^[0-9]{1,9}(\.[0-9]{1,9})?(pt|%)$"
 _NUMBER, _OF_SIZE, _OF_TIME = r"^[0-9]{1,9}(\.[0-9]{1,6})?\s?", "B|KB|MB|GB|TB|KiB|MiB|GiB", "us|ms|s|min|h"
 AMOUNT = f"{_NUMBER}({_OF_SIZE}|{_OF_TIME})$"
 SIZE, DURATION = f"{_NUMBER}({_OF_SIZE})$", f"{_NUMBER}({_OF_TIME})$"
+TRACKED_PROJECT = r"^[^/\\#?%:\x00-\x1f]+$"  # what wandb takes
 NITER = r"^pissa_niter_[0-9]{1,3}$"
 # What a message says instead of a pattern.
 PATTERNS = {
@@ -29,6 +30,7 @@ PATTERNS = {
     SIZE: 'a size such as "24GB" or "7.5GiB"',
     DURATION: 'a time such as "30ms", "90s" or "2h"',
     r"^[^\x00-\x1f]*\.py$": 'a Python file such as "analyses/own.py"',
+    TRACKED_PROJECT: 'a name without "/", "\\", "#", "?", "%", ":" or line breaks',
     NITER: '"pissa_niter_" with a number such as "pissa_niter_16"',
 }
 

@@ -19,7 +19,7 @@ def run_details(graph: Graph) -> dict[RunKey, RunDetail]:
     found = {}
     for run, replicate in _replicates(graph).items():
         profile = graph.profiles.get(run[0])
-        keys = _keys(replicate) | ({"profile": profile} if profile else {})
+        keys = replicate.named | ({"profile": profile} if profile else {})
         found[run] = RunDetail(keys, graph.nodes[replicate.train or next(iter(replicate.predict.values()))].settings)
     return found
 
@@ -71,15 +71,3 @@ class StoredSamples(Mapping[RunKey, Sample]):
 def _replicates(graph: Graph) -> dict[RunKey, Replicate]:
     names = [configuration.name for configuration in graph.spec.configurations]  # and not the candidates that lost
     return {(name, one.seed): one for name in names for one in graph.replicates[name]}
-
-
-def _keys(replicate: Replicate) -> dict[str, str]:
-    """Return node -> key of everything that one run consists of, in the order in which it is done."""
-    found = {"train": replicate.train, "inspect": replicate.inspect}
-    found |= {f"predict/{split}/{output}": key for (split, output), key in replicate.predict.items()}
-    found |= {f"score/{split}": key for split, key in replicate.score.items()}
-    found |= {f"score/{split}/{name}": key for (split, name), key in replicate.own.items()}
-    found |= {f"merge/{dtype}": key for dtype, key in replicate.merge.items()} | dict(replicate.beside)
-    for rank, smaller in replicate.truncated.items():
-        found |= {f"truncated to {rank}: {name}": key for name, key in _keys(smaller).items()}
-    return {name: key for name, key in found.items() if key is not None}

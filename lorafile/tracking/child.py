@@ -1,0 +1,77 @@
+"""A process that sends runs to one tracker: `python -m lorafile.tracking.child wandb`, told by JSON lines.
+
+A tracker's library may print, hang, fork, exit, or take signals over: here it can do so to nobody else. The first line
+is what the library is asked for; then comes a line for each run, and for each an answer: `sent`, or a `problem`.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from typing import IO, Any, Protocol
+
+_LAST_SECONDS = 60.0  # when nobody is there any more, what hangs is ended
+
+
+class Tracker(Protocol):
+    """One library."""
+
+    def send(self, record: dict[str, Any], curve: list[dict[str, Any]]) -> None:
+        """Let the tracker have a run as it is now; sent again, it is the same run."""
+
+    def close(self) -> None:
+        """Let go of whatever is open."""
+
+
+def main(name: str) -> None:
+    """Answer every line of the standard input until it ends, then end at once, whatever the library left running."""
+    with _own_channels() as (requests, answers):
+        tracker: Tracker | None = None
+        broken = ""
+        try:
+            tracker = importlib.import_module(f"lorafile.tracking.to_{name}").open_tracker(json.loads(next(requests)))
+        except BaseException as error:  # a library that calls sys.exit, too
+            broken = _told(error)
+        for line in requests:
+            answers.write(json.dumps(_answer(tracker, json.loads(line)) if tracker else {"problem": broken}) + "\n")
+            answers.flush()
+        last = threading.Timer(_LAST_SECONDS, os._exit, (1,))
+        last.daemon = True
+        last.start()
+        if tracker is not None:
+            with contextlib.suppress(BaseException):
+                tracker.close()
+    os._exit(0)
+
+
+def _answer(tracker: Tracker, request: dict[str, Any]) -> dict[str, str]:
+    try:
+        tracker.send(request["record"], request["curve"])
+    except BaseException as error:
+        return {"problem": _told(error)}
+    return {"sent": request["record"]["id"]}
+
+
+@contextlib.contextmanager
+def _own_channels() -> Iterator[tuple[IO[str], IO[str]]]:
+    """Keep standard input and output for ourselves: what a library prints goes to the log, and it reads nothing."""
+    with os.fdopen(os.dup(0), encoding="utf-8") as requests, os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(2, 1)
+        yield requests, answers
+
+
+def _told(error: BaseException) -> str:
+    """Return an error in a line, without the password of an address."""
+    text = " ".join(str(error).split()) or "no reason was given"
+    text = re.sub(r"//[^/@\s]+@", "//…@", text)
+    return f"{type(error).__name__}: {text}"[:500]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,72 @@
+"""The table of trackers: where a study's runs are reported to. None of it enters a key."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lorafile.specs.values import ONE_LINE, TRACKED_PROJECT, Settings, Text
+
+_SECRETS = ("api_key", "key", "password", "token", "username")
+TrackerName = Literal["wandb", "mlflow", "tensorboard"]
+
+
+class WandbTable(Settings):
+    """Weights & Biases, by the names of `wandb.init`. Its key comes from `wandb login` or `WANDB_API_KEY`."""
+
+    project: Annotated[str, Field(pattern=TRACKED_PROJECT, max_length=128)] | None = Field(
+        default=None, description="The project; the study's name otherwise."
+    )
+    entity: Text | None = Field(default=None, description="User or team; wandb's own default otherwise.")
+    mode: Literal["online", "offline", "disabled"] | None = Field(
+        default=None, description="`offline` writes to `wandb/` beside the spec, for `wandb sync`; unset: `WANDB_MODE`."
+    )
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(
+        default=[], description="Tags of every run, beside those of its study, sweep and method."
+    )
+
+
+class MlflowTable(Settings):
+    """MLflow. A server's user and password come from its own environment variables."""
+
+    tracking_uri: Annotated[str, Field(min_length=1, pattern=ONE_LINE)] | None = Field(
+        default=None,
+        description="A server, or a file such as `sqlite:///mlflow.db`, beside the spec; unset: `MLFLOW_TRACKING_URI`, "
+        "or that file.",
+    )
+    experiment_name: Text | None = Field(default=None, description="The experiment; the study's name otherwise.")
+
+
+class TensorboardTable(Settings):
+    """TensorBoard: event files, a directory for each run."""
+
+    log_dir: Text = Field(default="runs", description="Where to, beside the spec; in it a directory for each study.")
+
+
+class TrackingTable(Settings):
+    """Trackers that a study's runs are sent to. They change no key, and one that fails fails no run."""
+
+    report_to: TrackerName | list[TrackerName] | None = Field(
+        default=None, description="One tracker or several; unset: those whose tables stand here."
+    )
+    wandb: WandbTable | None = Field(default=None, description="Weights & Biases.")
+    mlflow: MlflowTable | None = Field(default=None, description="MLflow.")
+    tensorboard: TensorboardTable | None = Field(default=None, description="TensorBoard.")
+
+    @property
+    def trackers(self) -> tuple[TrackerName, ...]:
+        """Return the trackers that are reported to, each once."""
+        if self.report_to is None:
+            known: tuple[TrackerName, ...] = ("wandb", "mlflow", "tensorboard")
+            return tuple(name for name in known if getattr(self, name) is not None)
+        named = [self.report_to] if isinstance(self.report_to, str) else self.report_to
+        return tuple(dict.fromkeys(named))
+
+
+def secret(path: tuple[str | int, ...]) -> str:
+    """Return why a spec cannot hold what somebody wrote under `[tracking]`, or nothing."""
+    if path[0] != "tracking" or path[-1] not in _SECRETS:
+        return ""
+    return (
+        "is a secret, and a spec goes into git: wandb reads WANDB_API_KEY or what `wandb login` stored, MLflow "
+        "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN"
+    )
