@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,22 +131,27 @@ class _Digests:
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
+        self._settings: dict[str, dict[str, str]] = {}  # whole texts, which many predictions share
 
-    def __call__(self, section: Any) -> str:
+    def of(self, settings: str) -> dict[str, str]:
+        """Return section -> digest of a node's settings as they are stored."""
+        if settings not in self._settings:
+            self._settings[settings] = {name: self._one(value) for name, value in json.loads(settings).items()}
+        return self._settings[settings]
+
+    def _one(self, section: Any) -> str:
         text = json.dumps(section, sort_keys=True)
         if text not in self._known:
             self._known[text] = hashlib.sha256(rfc8785.dumps(section)).hexdigest()
         return self._known[text]
 
 
-def own_key(kind: str, version: int, settings: str, inputs: str, digest: Callable[[Any], str] | None = None) -> str:
+def own_key(kind: str, version: int, settings: str, inputs: str, digests: _Digests | None = None) -> str:
     """Return the key that a stored node should have.
 
     :raises ValueError, TypeError, …: where its JSON is none
     """
-    digest = digest or _Digests()
-    sections = {name: digest(value) for name, value in json.loads(settings).items()}
-    return key_of(kind, version, sections, json.loads(inputs))
+    return key_of(kind, version, (digests or _Digests()).of(settings), json.loads(inputs))
 
 
 def _node(key: str, row: tuple[str, int, str, str], digests: _Digests) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from lorafile.state.surroundings import leftovers, lying, running
 from lorafile.state_rows import Rows, damaged_rows, read_rows
 
 _THREADS = max(4, os.cpu_count() or 1)  # hashing leaves the interpreter free, and disks answer several at once
+_PORTION, _PORTION_BYTES = 256, 16 << 20
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _objects(state: State, rows: Rows | None, found: Verified, tell: Callable[[i
         if attempt in rows.attempts and attempt not in rows.removals:  # type: ignore[union-attr]
             owners.setdefault(digest, []).append((attempt, f"{name} of {rows.attempts[attempt].address}"))  # type: ignore[union-attr]
     whole, done = sum(here.objects.values()), 0
-    for digest, sound in _hashed(state, sorted(here.objects)):
+    for digest, sound in _hashed(state, here.objects):
         done += here.objects[digest]
         if tell:
             tell(done, whole)
@@ -123,15 +124,33 @@ def _damage(state: State, digest: str, owners: dict[str, list[tuple[int, str]]],
     return Damage(str(state.objects.path(digest)), f"{of}{more} {told}", attempts, digest)
 
 
-def _hashed(state: State, digests: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    def sound(digest: str) -> tuple[str, bool]:
+def _hashed(state: State, sizes: dict[str, int]) -> Iterator[tuple[str, bool]]:
+    """Yield for each object whether its bytes are those that were stored."""
+
+    def sound(digest: str) -> bool:
         try:
-            return digest, sha256(state.objects.path(digest)) == digest
+            return sha256(state.objects.path(digest)) == digest
         except OSError:  # the disk cannot give the bytes back
-            return digest, False
+            return False
+
+    def sound_ones(digests: list[str]) -> list[tuple[str, bool]]:
+        return [(digest, sound(digest)) for digest in digests]
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        yield from pool.map(sound, digests)
+        for some in pool.map(sound_ones, _portions(sizes)):
+            yield from some
+
+
+def _portions(sizes: dict[str, int]) -> Iterator[list[str]]:
+    """Yield objects in portions, so that a thread is not asked for each small one."""
+    portion, size = list[str](), 0
+    for digest in sorted(sizes):
+        portion.append(digest)
+        size += sizes[digest]
+        if len(portion) == _PORTION or size > _PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+    yield portion
 
 
 def _notes(state: State, found: Verified) -> None:

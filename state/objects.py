@@ -15,8 +15,11 @@ _CHUNK = 1 << 20
 
 def sha256(file: Path) -> str:
     """Return the hex digest of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    found = hashlib.sha256()
+    with file.open("rb", buffering=0) as stream:
+        while content := stream.read(_CHUNK):
+            found.update(content)
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)

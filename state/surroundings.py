@@ -1,11 +1,16 @@
 """What else lies in a state's directory: files that a killed process left, and runs that are not finished."""
 
+import contextlib
+import os
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lorafile.state.objects import Objects
 
+_DIGEST = re.compile("[0-9a-f]{64}")
 _NAMES = ("score-*", "importing-*", "state.db.new-*", "exporting-*")  # what is made beside, and gone when it is done
 
 
@@ -25,15 +30,26 @@ class Lying:
 def lying(objects: Objects) -> Lying:
     """Look at every file of an object directory."""
     found, temporary, strange = dict[str, int](), list[Path](), list[Path]()
-    for file in objects.root.rglob("*") if objects.root.is_dir() else ():
-        if file.is_symlink() or not file.is_dir():
-            if file.name.startswith(".new-"):
-                temporary.append(file)
-            elif file == objects.path(file.name) and is_digest(file.name) and not file.is_symlink():
-                found[file.name] = file.stat().st_size
-            else:
-                strange.append(file)
+    root = os.fspath(objects.root)
+    for file in _files(root) if objects.root.is_dir() else ():
+        name = file.name
+        if name.startswith(".new-"):
+            temporary.append(Path(file))
+        elif is_digest(name) and file.path == f"{root}/{name[:2]}/{name}" and not file.is_symlink():
+            with contextlib.suppress(FileNotFoundError):  # whoever collects garbage took it a moment ago
+                found[name] = file.stat(follow_symlinks=False).st_size
+        else:
+            strange.append(Path(file))
     return Lying(found, sorted(temporary), sorted(strange))
+
+
+def _files(directory: str) -> "Iterator[os.DirEntry[str]]":
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(entry.path)
+            else:
+                yield entry
 
 
 def leftovers(directory: Path) -> list[Path]:
@@ -50,7 +66,7 @@ def running(directory: Path) -> dict[str, Path]:
 
 def is_digest(name: str) -> bool:
     """Return whether a text is a sha256 in small hexadecimal digits, and so safe as a name."""
-    return len(name) == 64 and set(name) <= set("0123456789abcdef")
+    return len(name) == 64 and _DIGEST.fullmatch(name) is not None
 
 
 def take_away(paths: list[Path]) -> None:
