@@ -1,6 +1,7 @@
 """One door to the engine: a request and an empty directory in, an outcome out. It knows neither state nor CLI."""
 
 import contextlib
+import errno
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ _TOGETHER: dict[str, Callable[[list[Request], list[Path], Bases, list[Report]], 
     "train": train_together,
     "predict": predict_together,
 }
+_DISK = (errno.EIO, errno.EROFS, errno.EDQUOT)  # what no setting of a node brings about
 
 
 class Apart(Exception):
@@ -65,6 +67,9 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
             return Done("out-of-memory", told, request.execution)
         if "No space left on device" in str(error):
             told = f"No space left on the disk that holds {out}. Free some space and run the same command again."
+            return Done("failed", told)
+        if isinstance(error, OSError) and error.errno in _DISK:
+            told = f"The disk that holds {out} fails: {error.strerror}. Look after it and run the same command again."
             return Done("failed", told)
         with contextlib.suppress(OSError):
             (out / "traceback.txt").write_text(hide_tokens(traceback.format_exc()), encoding="utf-8")

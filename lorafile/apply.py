@@ -20,6 +20,7 @@ from lorafile.groups import Places, groups, read_digests
 from lorafile.plan import Plan
 from lorafile.scoring import score
 from lorafile.state import Attempt, Node, WritableState
+from lorafile.state.snapshot import explained
 
 if TYPE_CHECKING:
     from lorafile.tracking.reporter import Tracked
@@ -166,10 +167,12 @@ class Applier:
         self.scores = [node for node in self.scores if node not in ready]
         for node in ready:
             began = time.monotonic()
-            directory = Path(tempfile.mkdtemp(prefix="score-", dir=self.state.directory))
+            with explained(self.state.directory):
+                directory = Path(tempfile.mkdtemp(prefix="score-", dir=self.state.directory))
             try:
                 files = {role: self.places.files(self.results[key]) for role, key in node.inputs.items()}
-                done = score(node, files, directory, self.own, seconds)
+                with explained(self.state.directory):
+                    done = score(node, files, directory, self.own, seconds)
                 event = Event("ended", node.key, started=_now(), seconds=time.monotonic() - began)
                 self._record(node, done, {name: directory / name for name in done.files}, event)
             finally:

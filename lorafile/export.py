@@ -181,7 +181,7 @@ def _present(chosen: Chosen, state: State) -> dict[str, str]:
             f"{wanted[0]} of {chosen.address} has gone from the state; only training it again makes it anew."
         )
     kept = {name: digest for name, digest in chosen.attempt.outputs.items() if name not in _NOT_OF_A_MODEL}
-    return {name: str(state.objects.path(digest)) for name, digest in kept.items()}
+    return {name: str(state.objects.proven(digest)) for name, digest in kept.items()}
 
 
 def _copy(chosen: Chosen, places: Places, files: dict[str, str], out: Path) -> None:

@@ -121,14 +121,14 @@ class Places:
     def files(self, attempt: Attempt) -> dict[str, str]:
         """Return file name -> path of what an attempt left.
 
-        :raises StateError: when an object has gone since the plan was made
+        :raises StateError: when an object has gone since the plan was made, or is damaged
         """
         for name, digest in attempt.outputs.items():
             if not self.state.objects.has(digest):
                 raise StateError(
                     f"{name} of {attempt.address} has gone from the state. Run the same command again: it is made anew."
                 )
-        return {name: str(self.state.objects.path(digest)) for name, digest in attempt.outputs.items()}
+        return {name: str(self.state.objects.proven(digest)) for name, digest in attempt.outputs.items()}
 
     def model(self, configuration: Configuration) -> Path:
         """Return the directory of a configuration's base."""

@@ -1,6 +1,5 @@
 """Rows of stored objects, as analyses and views read them: one that is gone or damaged is named."""
 
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +12,4 @@ def stored_rows(objects: Objects, digest: str) -> Iterator[dict[str, Any]]:
 
     :raises StateError: when it was taken away since somebody looked, or is damaged
     """
-    try:
-        yield from read_lines(objects.path(digest))
-    except (OSError, EOFError, zlib.error, ValueError):
-        objects.read(digest)  # which says what is wrong with it
-        raise
+    yield from read_lines(objects.proven(digest))

@@ -11,6 +11,7 @@ from pathlib import Path
 from lorafile.errors import StateError
 
 _CHUNK = 1 << 20
+_proven: set[tuple[str, int, int]] = set()  # objects that were read whole by this process, as they were then
 
 
 def sha256(file: Path) -> str:
@@ -44,16 +45,38 @@ class Objects:
         try:
             content = self.path(digest).read_bytes()
         except FileNotFoundError as error:
-            raise StateError(
-                f"The object {digest[:12]}… is missing from {self.root}. "
-                "The next `lora apply` that needs it makes it again."
-            ) from error
+            raise self._missing(digest) from error
         if hashlib.sha256(content).hexdigest() != digest:
-            raise StateError(
-                f"The object {self.path(digest)} is damaged: its bytes are not the ones that were stored. "
-                "Delete the file; the next `lora apply` that needs it makes it again."
-            )
+            raise self._damaged(digest)
         return content
+
+    def proven(self, digest: str) -> Path:
+        """Return where an object stands, once its bytes are the ones that were stored; read once for a process.
+
+        :raises StateError: when it is missing, or when they are not
+        """
+        path = self.path(digest)
+        try:
+            about = path.stat()
+            signature = (str(path.absolute()), about.st_mtime_ns, about.st_size)
+            if signature not in _proven and sha256(path) != digest:
+                raise self._damaged(digest)
+        except FileNotFoundError as error:
+            raise self._missing(digest) from error
+        _proven.add(signature)
+        return path
+
+    def _missing(self, digest: str) -> StateError:
+        return StateError(
+            f"The object {digest[:12]}… is missing from {self.root}. "
+            "The next `lora apply` that needs it makes it again."
+        )
+
+    def _damaged(self, digest: str) -> StateError:
+        return StateError(
+            f"The object {self.path(digest)} is damaged: its bytes are not the ones that were stored. "
+            "`lora state verify` says what it belongs to; with --repair the next `lora apply` makes it anew."
+        )
 
     def put(self, file: Path) -> tuple[str, int]:
         """Store a file's bytes and return their digest and length; the file itself stays.

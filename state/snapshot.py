@@ -157,6 +157,8 @@ def explained(directory: Path) -> Iterator[None]:
             raise StateError(_full(directory)) from error
         if "readonly" in str(error) or "unable to open" in str(error):
             raise StateError(_unwritable(directory, str(error))) from error
+        if "disk I/O error" in str(error):
+            raise StateError(_failing(directory, str(error))) from error
         raise StateError(
             f"The index {directory / 'state.db'} cannot be read: {error}. Nothing was changed. "
             "`lora state verify --repair` saves every row that can be read; or restore it from a copy."
@@ -166,6 +168,8 @@ def explained(directory: Path) -> Iterator[None]:
             raise StateError(_full(directory)) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise StateError(_unwritable(directory, error.strerror or str(error))) from error
+        if error.errno == errno.EIO:
+            raise StateError(_failing(directory, error.strerror or str(error))) from error
         raise
 
 
@@ -178,3 +182,10 @@ def _full(directory: Path) -> str:
 
 def _unwritable(directory: Path, why: str) -> str:
     return f"The state {directory} cannot be written: {why}. Change that, or name another with --state or LORA_STATE."
+
+
+def _failing(directory: Path, why: str) -> str:
+    return (
+        f"The disk of the state {directory} fails: {why}. Everything that had finished is kept; look after the disk, "
+        "then run `lora state verify` and the same command again."
+    )

@@ -243,13 +243,14 @@ class WritableState(State):
         with contextlib.suppress(sqlite3.DatabaseError):  # a reader is still looking; the next close folds it in
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         changed = self.db.conn.total_changes
-        self.db.close()
-        if not (self.directory / "state.db-wal").exists():
-            write_sum(self.directory)
-            if changed:
-                from lorafile.state.salvage import back_up
+        with explained(self.directory):
+            self.db.close()
+            if not (self.directory / "state.db-wal").exists():
+                write_sum(self.directory)
+                if changed:
+                    from lorafile.state.salvage import back_up
 
-                back_up(self.directory)
+                    back_up(self.directory)
 
     def _query(self, *statements: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
         return [self.db.execute(statement, values).fetchall() for statement in statements]

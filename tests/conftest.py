@@ -64,7 +64,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if sums:
         terminalreporter.section("counts")
     for kind, numbers in sorted(sums.items()):
-        terminalreporter.line(f"{kind}: " + ", ".join(f"{number:,} {what}" for what, number in numbers.items()))
+        terminalreporter.line(
+            f"{kind}: " + ", ".join(f"{number:,} {what.replace('_', ' ')}" for what, number in numbers.items())
+        )
 
 
 @pytest.fixture(scope="session")

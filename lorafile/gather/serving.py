@@ -45,7 +45,7 @@ class StoredRefusals(Mapping[tuple[str, str], tuple[str, ...]]):
         digests = self._outputs[name]
         if digests is None:
             return ()
-        files = {file: str(self._state.objects.path(digest)) for file, digest in digests.items()}
+        files = {file: str(self._state.objects.proven(digest)) for file, digest in digests.items()}
         base = self._graph.lock.models[identity(self._configurations[name].model)]
         return tuple(problems(server, files, base))
 
