@@ -11,6 +11,7 @@ from lorafile.engine.running import CHECKPOINT, Damaged, read_manifest
 from lorafile.errors import StateError
 from lorafile.state import State, sha256
 from lorafile.state.checksum import prove
+from lorafile.state.log import left_out
 from lorafile.state.surroundings import leftovers, lying, running
 from lorafile.state_rows import Rows, damaged_rows, read_rows
 
@@ -83,6 +84,11 @@ def _index(state: State, found: Verified) -> Rows | None:
             raise
         found.index.append(Damage("index", f"state.db cannot be read: {error.__cause__}"))
         return None
+    lost = left_out(state.directory / "state.db")
+    if lost > 1:
+        found.index.append(Damage("index", f"state.db-wal: the last {lost} of what was recorded cannot be read"))
+    elif lost:
+        found.notes.append("the last entry of state.db-wal is not whole: a process was killed while it recorded it")
     found.rows = rows.count
     found.index += [Damage("index", f"SQLite says: {told}") for told in wrong if told != "ok"]
     found.index += [Damage("index", told) for told in damaged_rows(rows)]

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from lorafile.errors import StateError
 from lorafile.state.checksum import prove
+from lorafile.state.log import prove_log
 from lorafile.state.tables import SCHEMA_VERSION, SECOND, VIEWS
 from lorafile.state.tables import statements as created
 
@@ -29,7 +30,7 @@ class Moment:
     With a write-ahead log it is a read transaction. Without one the file is opened as immutable, which works on
     read-only media; it stays at its moment until a writer folds a log into the file, and then says so.
 
-    :param proven: hold a file without a log against its checksum first
+    :param proven: hold a file without a log against its checksum first, and look whether a log is used to its end
     """
 
     def __init__(self, database: Path, proven: bool = True) -> None:
@@ -38,6 +39,12 @@ class Moment:
         if self._immutable and proven:
             prove(database)
         self._connection = _opened(database, self._immutable)
+        if self._connection is not None and not self._immutable and proven:
+            try:
+                prove_log(database)
+            except sqlite3.DatabaseError:
+                self.close()
+                raise
 
     def rows(self, statements: tuple[str, ...], values: tuple[Any, ...] = ()) -> list[list[Any]]:
         """Return the rows of each statement; none where the index was not made yet.
