@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -305,24 +308,46 @@ def test_a_tracker_that_fails_is_one_warning(kind: str, folder: Path, monkeypatc
     assert "Sent to tensorboard (runs/tiny): 4 runs." in lora(folder, "apply").output, "the next apply sends them"
 
 
-def test_a_tracker_that_hangs_while_a_study_is_done(spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporter, "_LAST_SECONDS", 0.5)
-    fake(monkeypatch, spec_file.parent, FAKES["hangs"][0])
-    study = follow(spec_file.parent, '[[sweep]]\nlora.r = [2]\n[tracking]\nreport_to = ["tensorboard"]\n')
+def test_ctrl_c_ends_the_sending_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow(folder, '[tracking]\nreport_to = "tensorboard"\n')
+    fake(monkeypatch, folder, f"open({str(folder / 'begun')!r}, 'w'); " + FAKES["hangs"][0])
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from lorafile.cli import main; main()"
+    command = [sys.executable, "-P", "-c", code, "apply", "study.toml"]
+    applying = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    while not (folder / "begun").exists():
+        time.sleep(0.05)
+    applying.send_signal(signal.SIGINT)
+    told, _ = applying.communicate(timeout=60)
+    assert applying.returncode == 0
+    assert "tensorboard did not get 4 runs: you stopped it" in told
+
+
+def test_what_hangs_is_waited_for_so_long_and_no_longer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = follow(folder, '[tracking]\nreport_to = "tensorboard"\n')
+    fake(monkeypatch, folder, FAKES["hangs"][0])
+    (told,) = reporter.Reporter(study.plan(), State.read(folder / ".lora")).close(1.5)
+    assert (told.sent, told.left, told.problem) == (0, 4, "it was not done 1.5 s after the work")
+
+
+def test_while_a_study_is_done_one_tracker_dies_and_another_follows(
+    spec_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(monkeypatch, spec_file.parent, FAKES["dies"][0])
+    monkeypatch.setattr(reporter, "_LAST_SECONDS", 120.0)
+    study = follow(
+        spec_file.parent, '[[sweep]]\nlora.r = [2]\n[tracking]\nwandb = { mode = "offline" }\ntensorboard = {}\n'
+    )
     applied = study.apply()
     assert {attempt.outcome for attempt in applied.attempts} == {"done"}
-    (told,) = applied.tracking
-    assert (told.sent, told.left, told.problem) == (0, 2, "it was not done 0.5 s after the work")
-
-
-def test_a_study_is_followed_while_it_is_done(spec_file: Path) -> None:
-    study = follow(spec_file.parent, '[[sweep]]\nlora.r = [2]\n[tracking.tensorboard]\nlog_dir = "events"\n')
-    applied = study.apply()
-    assert [(one.sent, one.left, one.problem) for one in applied.tracking] == [(2, 0, "")]
-    rows = study.results().to_dict("records")
-    for row in rows:
-        found = read_tensorboard(spec_file.parent, f"r/r=2/seed={row['seed']}")
-        assert found["test/log_loss"][0][1] == pytest.approx(row["test.log_loss"], rel=1e-6)
+    followed, dead = applied.tracking
+    assert (followed.sent, followed.left, followed.problem) == (2, 0, "")
+    assert (dead.sent, dead.left, dead.problem) == (0, 2, "it was killed by SIGKILL")
+    runs = read_wandb(spec_file.parent)
+    for row in study.results().to_dict("records"):
+        run = runs[f"{row['configuration']}/seed={row['seed']}"]
+        assert run["summary"]["test/log_loss"] == row["test.log_loss"]
+        assert run["files"] == 1
 
 
 def test_what_is_not_installed_is_told_before_and_changes_nothing(

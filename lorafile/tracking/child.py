@@ -11,10 +11,11 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import IO, Any, Protocol
 
-_LAST_SECONDS = 60.0  # when nobody is there any more, what hangs is ended
+_LOOK_SECONDS, _LAST_SECONDS = 2.0, 30.0  # how often it looks for its parent, and how long it goes on without
 
 
 class Tracker(Protocol):
@@ -29,6 +30,7 @@ class Tracker(Protocol):
 
 def main(name: str) -> None:
     """Answer every line of the standard input until it ends, then end at once, whatever the library left running."""
+    threading.Thread(target=_end_when_alone, args=(os.getppid(),), daemon=True).start()
     with _own_channels() as (requests, answers):
         tracker: Tracker | None = None
         broken = ""
@@ -39,13 +41,18 @@ def main(name: str) -> None:
         for line in requests:
             answers.write(json.dumps(_answer(tracker, json.loads(line)) if tracker else {"problem": broken}) + "\n")
             answers.flush()
-        last = threading.Timer(_LAST_SECONDS, os._exit, (1,))
-        last.daemon = True
-        last.start()
         if tracker is not None:
             with contextlib.suppress(BaseException):
                 tracker.close()
     os._exit(0)
+
+
+def _end_when_alone(parent: int) -> None:
+    """Outlive the process that applies by no more than it takes to send what is begun, even where a library hangs."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    time.sleep(_LAST_SECONDS)
+    os._exit(1)
 
 
 def _answer(tracker: Tracker, request: dict[str, Any]) -> dict[str, str]:

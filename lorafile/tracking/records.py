@@ -12,6 +12,7 @@ from lorafile.lockfile import identity
 from lorafile.specs import Configuration
 from lorafile.specs.configurations import flatten
 from lorafile.specs.quantizations import quantization_name
+from lorafile.specs.values import Settings
 from lorafile.state import Attempt
 from lorafile.state.objects import Objects
 from lorafile.stored import stored_rows
@@ -119,18 +120,24 @@ def _config(graph: Graph, run: Run) -> dict[str, Any]:
     c, sections = run.configuration, graph.sections[run.configuration.name]
     lock = graph.lock.models[identity(c.model)]
     revision = c.model.revision if lock.revision is None else lock.revision
+    own = {name: value for name, value in sections["adapter"].items() if name != "method"}
     tables = {
         "study": {"name": graph.spec.name},
-        "model": c.model.model_dump() | {"dtype": sections["model"]["dtype"], "revision": revision},
-        "data": c.data.model_dump(),
-        c.method: {name: value for name, value in sections["adapter"].items() if name != "method"},
-        "none": {"shots": c.shots} if c.method == "none" else {},
+        c.method: {"shots": c.shots} if c.method == "none" else own,
         "train": sections.get("training", {}),
+        "model": {"dtype": sections["model"]["dtype"], "revision": revision},
     }
     found: dict[str, Any] = {"sweep": c.sweep, "configuration": c.name, "seed": run.replicate.seed, "method": c.method}
-    found |= {"repeat": run.replicate.repeat, "quantization": quantization_name(c.quantization), **flatten(tables)}
+    found |= {"repeat": run.replicate.repeat, "quantization": quantization_name(c.quantization)}
+    for name, table in (("model", c.model), ("data", c.data)):  # which configurations share
+        found |= _flat(graph, name, table)
+    found |= flatten(tables)
     found |= {f"quantization.{name}": value for name, value in (c.quantization or {}).items()}
     return {name: value for name, value in found.items() if value is not None and value != [] and value != {}}
+
+
+def _flat(graph: Graph, name: str, table: Settings) -> dict[str, Any]:
+    return graph.once(("tracked", id(table)), lambda: flatten({name: table.model_dump()}))
 
 
 def _figures(run: Run, results: Held) -> Iterator[tuple[str, float]]:

@@ -21,7 +21,7 @@ _SILENCE_SECONDS = 90.0  # in which a tracker should have taken a run
 _AGAIN_SECONDS = 300.0  # after which one that failed is tried again, while an apply goes on
 _END_SECONDS = 2.0  # that a process has to go when it is killed
 _POLL_SECONDS = 0.1
-_REFUSALS = 3  # in a row, after which it is the tracker and not the run
+_REFUSALS, _SLOW_SECONDS = 3, 10.0  # refusals in a row, or a refusal that took so long: it is the tracker, not the run
 
 
 class Teller(Protocol):
@@ -62,8 +62,8 @@ class Sender:
         self._not_before = 0.0
         self._child: subprocess.Popen[bytes] | None = None  # the thread's alone
         self._answers = b""
-        self._thread = threading.Thread(target=self._run, name=f"lora-{destination.tracker}", daemon=True)
-        self._thread.start()
+        self._done = threading.Event()  # and not Thread.join, after whose interruption Python 3.11 takes it for ended
+        threading.Thread(target=self._run, name=f"lora-{destination.tracker}", daemon=True).start()
 
     @property
     def left(self) -> int:
@@ -90,8 +90,7 @@ class Sender:
 
     def wait(self, seconds: float | None) -> bool:
         """Return whether all is done within so many seconds; without a number as long as the tracker takes runs."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._done.wait(seconds)
 
     def abandon(self, why: str) -> None:
         """Leave what is not done; the process ends at once."""
@@ -99,16 +98,19 @@ class Sender:
             self._abandoned = True
             self._fail(why)
             self._news.notify()
-        self._thread.join(2 * _END_SECONDS)
+        self._done.wait(2 * _END_SECONDS)
 
     def _run(self) -> None:
         try:
             while (key := self._next()) is not None:
+                began = time.monotonic()
                 try:
                     self._send(key)
                     self._refusals = 0
                 except _Refused as error:
                     self._put_aside(key, str(error))
+                    if time.monotonic() - began > _SLOW_SECONDS:
+                        self._refusals = _REFUSALS
                 except Exception as error:  # whatever it is, it is no reason to lose a run
                     self._put_aside(
                         key, str(error) if isinstance(error, _Failed) else f"{type(error).__name__}: {error}"
@@ -121,6 +123,7 @@ class Sender:
             self._finish_child()
         finally:
             self._end_child()
+            self._done.set()
 
     def _next(self) -> str | None:
         """Wait for a run that is to be sent, and take it; None where there is none, and none will come."""

@@ -19,6 +19,9 @@ class Tensorboard:
         self.root = Path(options["log_dir"])
         self.library: Any = importlib.import_module("tensorboardX")
         self.root.mkdir(parents=True, exist_ok=True)
+        self.files: dict[str, list[Path]] = {}  # run -> what was written of it, under whatever name it had then
+        for file in self.root.rglob("events.out.tfevents.*"):
+            self.files.setdefault(file.name.rpartition(".")[2], []).append(file)
 
     def send(self, record: dict[str, Any], curve: list[dict[str, Any]]) -> None:
         """Write a run."""
@@ -26,7 +29,8 @@ class Tensorboard:
         if record["replaces"]:
             self._drop_older(record["replaces"])
         when = datetime.fromisoformat(record["ended"]).timestamp()
-        writer = self.library.SummaryWriter(logdir=str(self._directory(record)), filename_suffix=f".{record['id']}")
+        directory, suffix = self._directory(record), f".{record['id']}"
+        writer = self.library.SummaryWriter(logdir=str(directory), filename_suffix=suffix)
         with writer:
             for row in curve:
                 for name, value in row.items():
@@ -41,10 +45,11 @@ class Tensorboard:
             settings["outcome"] = record["outcome"]
             for part in importlib.import_module("tensorboardX.summary").hparams(settings, figures):
                 writer.file_writer.add_summary(part, None, when)
+        self.files[record["id"]] = list(directory.glob(f"events.out.tfevents.*{suffix}"))
 
     def _drop_older(self, run: str) -> None:
-        """Drop what was written of a run before, under whatever name it had."""
-        for file in list(self.root.rglob(f"events.out.tfevents.*.{run}")):
+        """Drop what was written of a run before."""
+        for file in self.files.pop(run, []):
             file.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # one is not empty
                 for directory in takewhile(lambda one: one != self.root, file.parents):
