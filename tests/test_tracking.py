@@ -366,6 +366,8 @@ def test_what_is_not_installed_is_told_before_and_changes_nothing(
         assert told.exit_code == 0
         assert told.output.count(words) == 1
         assert "Sending" not in told.output
+    study = Study.load(folder / "study.toml", folder / ".lora")
+    assert not [line for line in study.gather().warnings if "not installed" in line], "it is nothing of the results"
 
 
 def test_planning_loads_no_tracker(folder: Path) -> None:

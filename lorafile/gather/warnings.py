@@ -8,12 +8,17 @@ from lorafile.gather.environments import Environments
 from lorafile.gather.looks import under_way
 from lorafile.gather.unfinished import cut_micro_batches
 from lorafile.plan import Action, Plan
+from lorafile.tracking import missing
 
 
 def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]], places: Environments) -> list[str]:
-    """Return sentences: of the plan, the data, the runs, and where they were computed."""
+    """Return sentences: of the plan, the data, the runs, and where they were computed.
+
+    What is not installed here to send runs elsewhere is nothing that a reader of results has to know.
+    """
+    untracked = missing(plan.graph.spec)
     return [
-        *plan.warnings,
+        *(line for line in plan.warnings if line not in untracked),
         *(line for one in card for line in leak_sentences(one)),
         *_unpacked(plan),
         *_of_runs(plan, runs),

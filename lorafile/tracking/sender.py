@@ -21,6 +21,7 @@ _SILENCE_SECONDS = 90.0  # in which a tracker should have taken a run
 _AGAIN_SECONDS = 300.0  # after which one that failed is tried again, while an apply goes on
 _END_SECONDS = 2.0  # that a process has to go when it is killed
 _POLL_SECONDS = 0.1
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}  # unless the user says otherwise
 _REFUSALS, _SLOW_SECONDS = 3, 10.0  # refusals in a row, or a refusal that took so long: it is the tracker, not the run
 
 
@@ -179,7 +180,7 @@ class Sender:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self.destination.folder,
-                env={**os.environ, "PYTHONSAFEPATH": "1"},
+                env={**_QUIET, **os.environ, "PYTHONSAFEPATH": "1"},
                 start_new_session=True,
             )
         for pipe in (child.stdin, child.stdout):
