@@ -97,7 +97,11 @@ def make_plan(graph: Graph, state: State, warnings: list[str] | None = None, sel
     for node in graph.nodes.values():
         maker.decide(node)
     maker.fetch_missing_objects()
-    changes = [maker.change(node) for node in graph.nodes.values()]
+    decided = maker.decided
+    changes = [
+        Change(node.address, key, node.kind, *decided[key], node.configuration, node.seed)
+        for key, node in graph.nodes.items()
+    ]
     changes += _undeclared(graph, state)
     told = list(dict.fromkeys([*(warnings or []), *graph.accepted_lines()]))
     return Plan(
@@ -135,7 +139,7 @@ class _Maker:
         attempts = self.history.get(node.key, [])
         if node.kind == "profile":
             attempts = [attempt for attempt in attempts if attempt.device == self.device]
-        finished = next((attempt for attempt in attempts[::-1] if attempt.finished), None)
+        finished = _newest_finished(attempts)
         blocked = self._blocked(node)
         if blocked:
             self.decided[node.key] = (Action.BLOCKED, blocked)
@@ -250,6 +254,8 @@ class _Maker:
     def fetch_missing_objects(self) -> None:
         """Make again what a node that is to run reads, where its bytes are gone."""
         waiting = [key for key, (action, _) in self.decided.items() if action in WORK]
+        if not waiting:
+            return
         while waiting:
             for key in self.graph.nodes[waiting.pop()].inputs.values():
                 action, _ = self.decided[key]
@@ -262,10 +268,12 @@ class _Maker:
             if self.decided[node.key][0] in WORK and (blocked := self._blocked(node)):
                 self.decided[node.key] = (Action.BLOCKED, blocked)
 
-    def change(self, node: GraphNode) -> Change:
-        """Return a node's line in the plan."""
-        action, reason = self.decided[node.key]
-        return Change(node.address, node.key, node.kind, action, reason, node.configuration, node.seed)
+
+def _newest_finished(attempts: list[Attempt]) -> Attempt | None:
+    for attempt in reversed(attempts):
+        if attempt.finished:
+            return attempt
+    return None
 
 
 def _undeclared(graph: Graph, state: State) -> list[Change]:

@@ -151,6 +151,10 @@ class State:
 
     def declared(self, study: str, but: Container[str] = ()) -> dict[str, tuple[str, str]]:
         """Return address -> (key, kind) of what a study declared when it was last applied, without some keys."""
+        if but:  # mostly there is nothing else; then addresses need not be read
+            (keys,) = self._query("SELECT key FROM declarations WHERE study = ?", values=(study,))
+            if all(key in but for (key,) in keys):
+                return {}
         (rows,) = self._query("SELECT address, key, kind FROM declarations WHERE study = ?", values=(study,))
         return {address: (key, kind) for address, key, kind in rows if key not in but}
 
