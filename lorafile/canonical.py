@@ -18,6 +18,9 @@ def canonical(value: Any) -> str:
 
 def of_texts(texts: dict[str, str]) -> str:
     """Return names and digests, none of which holds anything that JSON would escape, as canonical JSON."""
+    if len(texts) == 1:
+        ((name, text),) = texts.items()
+        return f'{{"{name}":"{text}"}}'
     return "{" + ",".join([f'"{name}":"{text}"' for name, text in sorted(texts.items())]) + "}"
 
 

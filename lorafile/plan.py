@@ -128,6 +128,7 @@ class _Maker:
         self.today = environment()
         self.decided: dict[str, tuple[Action, str]] = {}
         self.results: dict[str, Attempt] = {}
+        self._sound: set[str] = set()  # done and kept: nothing is blocked by these
         self.unfinished: dict[str, Unfinished] = {}
         self._train = graph.spec.tables.train
         self._drifts: dict[tuple[str, int], str] = {}  # kind, id of an environment -> what differs
@@ -147,6 +148,8 @@ class _Maker:
             self.results[node.key] = finished
             settled = self._finished(node, finished)
             self.decided[node.key] = self._accepted(node, *settled) if node.accepted else settled
+            if finished.outcome == "done" and self.decided[node.key][0] in (Action.REUSE, Action.DRIFT):
+                self._sound.add(node.key)
         elif running := self._now(node):
             self.decided[node.key] = running
         elif attempts:
@@ -158,6 +161,8 @@ class _Maker:
 
     def _blocked(self, node: GraphNode) -> str:
         for key in node.inputs.values():
+            if key in self._sound:
+                continue
             action, reason = self.decided[key]
             if action is Action.BLOCKED:
                 return reason
@@ -263,6 +268,7 @@ class _Maker:
                 if action in (Action.REUSE, Action.DRIFT) and gone:
                     reason = f"its object {gone[0][:12]}… is missing or damaged, and a node that is to run reads it"
                     self.decided[key] = self._accepted(self.graph.nodes[key], Action.RETRY, reason)
+                    self._sound.discard(key)
                     waiting.append(key)
         for node in self.graph.nodes.values():
             if self.decided[node.key][0] in WORK and (blocked := self._blocked(node)):
@@ -270,7 +276,7 @@ class _Maker:
 
 
 def _newest_finished(attempts: list[Attempt]) -> Attempt | None:
-    for attempt in reversed(attempts):
+    for attempt in attempts[::-1]:
         if attempt.finished:
             return attempt
     return None

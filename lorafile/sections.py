@@ -1,6 +1,7 @@
 """The sections of a node: a configuration's settings with everything filled in that its model and data decide."""
 
 import hashlib
+from functools import cache
 from typing import Any
 
 from lorafile.canonical import canonical
@@ -148,13 +149,19 @@ def stored_rank(adapter: dict[str, Any]) -> int:
 def _adapter(configuration: Configuration, model: ModelLock) -> dict[str, Any]:
     """Return a method's settings as its model decides them, without what is off."""
     settings = placed(configuration.method, configuration.adapter or {}, model)
-    defaults = snapshot()[METHODS[configuration.method].config]
+    on = _on_by_default(METHODS[configuration.method].config)
     # What is off is left out, so that a setting that a new PEFT adds, off by default, changes no key.
     return {
         name: value
         for name, value in settings.items()
-        if value is not None and not _is_off(value, defaults[name]["default"])
+        if value is not None and (value or not isinstance(value, (bool, list, dict)) or (value is False and name in on))
     }
+
+
+@cache
+def _on_by_default(config: str) -> frozenset[str]:
+    """Return the settings of a PEFT config that are true unless somebody says otherwise."""
+    return frozenset(name for name, row in snapshot()[config].items() if row["default"] is True)
 
 
 def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
@@ -165,13 +172,6 @@ def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
 def section_digest(section: Any) -> str:
     """Return the sha256 of a section as canonical JSON (RFC 8785)."""
     return hashlib.sha256(canonical(section).encode()).hexdigest()
-
-
-def _is_off(value: Any, default: Any) -> bool:
-    """Return whether a setting that is set is off: empty, or false where PEFT's own default is not true."""
-    if isinstance(value, (list, dict)):
-        return not value
-    return value is False and default is not True
 
 
 def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-_NOTHING: dict[str, Any] = {}  # nobody changes what an attempt holds
+NOTHING: dict[str, Any] = {}  # nobody changes what an attempt holds
 
 
 class Attempt(NamedTuple):
@@ -16,14 +16,14 @@ class Attempt(NamedTuple):
     started: str = ""
     seconds: float = 0.0
     device: str = ""
-    environment: dict[str, Any] = _NOTHING
-    figures: dict[str, Any] = _NOTHING
-    reads: dict[str, dict[str, str]] = _NOTHING  # role -> file name -> digest
+    environment: dict[str, Any] = NOTHING
+    figures: dict[str, Any] = NOTHING
+    reads: dict[str, dict[str, str]] = NOTHING  # role -> file name -> digest
     study: str = ""
     address: str = ""
-    outputs: dict[str, str] = _NOTHING  # file name -> digest
+    outputs: dict[str, str] = NOTHING  # file name -> digest
     bytes: int = 0
-    forecast: dict[str, Any] = _NOTHING  # what the plan had foretold of it
+    forecast: dict[str, Any] = NOTHING  # what the plan had foretold of it
 
     @property
     def finished(self) -> bool:

@@ -13,7 +13,7 @@ from lorafile.errors import StateError
 from lorafile.state.checksum import drop_sum, write_sum
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
-from lorafile.state.records import Acceptance, Attempt, Node
+from lorafile.state.records import NOTHING, Acceptance, Attempt, Node
 from lorafile.state.rows import COLUMNS as _COLUMNS
 from lorafile.state.rows import CURVE, curve_steps, seal_of
 from lorafile.state.snapshot import Moment, Read, explained, read_snapshot, sound, steady
@@ -118,7 +118,7 @@ class State:
             for row, measured, read in zip(rows, figures, reads, strict=True):
                 number, place, key, kind, outcome, message, started, seconds, device, _, _, study, address = row
                 about = (key, kind, outcome, message, started, seconds, device, environments[place], measured, read)
-                stored = (outputs.get(number, {}), sizes.get(number, 0), told.get(number, {}))
+                stored = (outputs.get(number, NOTHING), sizes.get(number, 0), told.get(number, NOTHING))
                 found.setdefault(key, []).append(Attempt(*about, study, address, *stored))
         return found
 

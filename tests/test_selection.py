@@ -104,9 +104,8 @@ def test_what_was_done_elsewhere_is_done_again_where_that_is_asked_for(spec_file
             node = state.node(key)
             assert node is not None
             elsewhere = {**attempts[-1].environment, "device": "NVIDIA H100"}
-            moved = {**attempts[-1].__dict__, "environment": elsewhere}
             files = {name: state.objects.path(digest) for name, digest in attempts[-1].outputs.items()}
-            state.record(node, type(attempts[-1])(**moved), files)
+            state.record(node, attempts[-1]._replace(environment=elsewhere), files)
     drifted = [change for change in loaded.plan().changes if change.action is Action.DRIFT]
     assert {change.kind for change in drifted} == {"train", "predict"}
     assert loaded.plan().work == []
