@@ -3,6 +3,7 @@
 `python benchmarks/cold.py startup`: help, validate and plan of the quickstart, against a bare `import click`.
 `python benchmarks/cold.py plan [--snakemake PATH]`: a plan of up to 10,000 finished configurations, against a dry run
 of Snakemake over as many jobs that are up to date. `python benchmarks/cold.py noop`: a second apply, against its plan.
+`python benchmarks/cold.py state`: `lora state verify`, `gc` and `list` of as many, against `sha256sum` of their files.
 
 Each prints a table and writes `benchmarks/results/DATE-cold-NAME.json`. Nothing is trained: finished.py makes the
 states, in a process of its own, because a command's peak memory counts that of the process that starts it.
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -74,9 +76,9 @@ def measured(commands: Commands, base: str, turns: int, where: Path) -> Rows:
     return rows
 
 
-def finish(spec: Path | int, state: Path) -> tuple[Path, int]:
+def finish(spec: Path | int, state: Path, *how: str) -> tuple[Path, int]:
     """Make the finished state of a spec, or of so many configurations; return the spec and how many nodes it has."""
-    command = [sys.executable, "-P", str(HERE / "finished.py"), str(spec), str(state)]
+    command = [sys.executable, "-P", str(HERE / "finished.py"), str(spec), str(state), *how]
     file, nodes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return Path(file), int(nodes)
 
@@ -125,6 +127,29 @@ def plan(options: argparse.Namespace, where: Path) -> dict[str, Rows]:
     return found
 
 
+def state(options: argparse.Namespace, where: Path) -> dict[str, Rows]:
+    """Measure commands on finished states with files of real sizes, beside `sha256sum` of all of them."""
+    found = {}
+    for count in options.sizes:
+        directory = where / f"{count}"
+        spec, nodes = finish(count, directory, "whole")
+        objects = str(directory / "objects")
+        files = [file.stat().st_size for file in (directory / "objects").glob("*/*")]
+        here = ["--state", str(directory)]
+        commands = {
+            "sha256sum": ["sh", "-c", f"find {shlex.quote(objects)} -type f -print0 | xargs -0 sha256sum"],
+            "lora state verify": [*LORA, "state", "verify", *here],
+            "lora state gc": [*LORA, "state", "gc", *here],
+            "lora state gc SPEC": [*LORA, "state", "gc", str(spec), *here],
+            "lora state list": [*LORA, "state", "list", *here],
+        }
+        title = f"{count:,} runs, {nodes:,} nodes, {len(files):,} files of {sum(files) / 1e9:.2f} GB"
+        found[title] = measured(commands, "sha256sum", options.turns or 3, where)
+        show(title, found[title])
+        shutil.rmtree(directory)
+    return found
+
+
 def noop(options: argparse.Namespace, where: Path) -> dict[str, Rows]:
     """Measure an apply of what is finished, and the plan that says so."""
     spec = where / "study.toml"
@@ -159,7 +184,7 @@ def make_jobs(count: int, where: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("startup", "plan", "noop"))
+    parser.add_argument("what", choices=("startup", "plan", "noop", "state"))
     parser.add_argument(
         "--snakemake", help="The snakemake to compare with: pip install snakemake, in a place of its own."
     )
@@ -177,7 +202,7 @@ def main() -> None:
         told = subprocess.run([options.snakemake, "--version"], capture_output=True, text=True, check=True)
         about |= {"snakemake": told.stdout.strip()}
     with tempfile.TemporaryDirectory() as directory:
-        rows = {"startup": startup, "plan": plan, "noop": noop}[options.what](options, Path(directory))
+        rows = {"startup": startup, "plan": plan, "noop": noop, "state": state}[options.what](options, Path(directory))
     out = HERE / "results"
     out.mkdir(exist_ok=True)
     file = out / f"{about['date']}-cold-{options.what}.json"

@@ -1,12 +1,14 @@
 """Made-up studies of many configurations, and states in which all of them are finished: no model is loaded.
 
-`python benchmarks/finished.py SPEC STATE` finishes a study; a number instead of a spec makes one of so many
-configurations beside the state. It prints the spec and how many nodes it has.
+`python benchmarks/finished.py SPEC STATE [whole]` finishes a study; a number instead of a spec makes one of so many
+configurations beside the state. With `whole` files are as large as the quickstart's. It prints the spec and how many
+nodes it has.
 """
 
 import hashlib
 import random
 import sys
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,6 +26,12 @@ FILES = {
     "train": ("adapter_config.json", "adapter_model.safetensors", "curve.jsonl.gz"),
     "predict": ("predictions.jsonl.gz",),
     "score": ("outcomes.jsonl.gz",),
+}
+BYTES = {
+    "adapter_model.safetensors": 361_207,
+    "curve.jsonl.gz": 2_700,
+    "outcomes.jsonl.gz": 2_219,
+    "predictions.jsonl.gz": 2_184,
 }
 _TRAINED = {"final_loss": 2.545575261116028, "seconds": 1.4178284800000256, "steps": 15, "adapter_bytes": 156536}
 _TRAINED |= {"supervised_tokens": 960, "tokens": 7189, "tokens_per_second": 5070.42, "trainable_parameters": 37376}
@@ -70,15 +78,19 @@ def grid(count: int, directory: Path) -> Path:
     return file
 
 
-def finish(spec: Path, state: Path) -> int:
-    """Make a state in which every node of a study is done, through the store itself; return how many nodes it has."""
+def finish(spec: Path, state: Path, whole: bool = False) -> int:
+    """Make a state in which every node of a study is done, through the store itself; return how many nodes it has.
+
+    :param whole: files are as large as real ones
+    """
     study = Study.load(spec, state)
     if not lock_file(study.spec).exists():
         study.lock()
     graph = study.plan().graph
     results: dict[str, Attempt] = {}
     today, chance = environment(), random.Random(0)
-    made_up = mock.patch.object(Objects, "put", _put), mock.patch("lorafile.state.store.curve_steps", lambda _: _STEPS)
+    put = partialmethod(_put, BYTES if whole else {})
+    made_up = mock.patch.object(Objects, "put", put), mock.patch("lorafile.state.store.curve_steps", lambda _: _STEPS)
     with State.write(state) as store, made_up[0], made_up[1], store.db.atomic():
         for node in graph.nodes.values():
             figures = {name: _near(value, chance) for name, value in FIGURES[node.kind].items()}
@@ -100,9 +112,10 @@ def _near(value: Any, chance: random.Random) -> Any:
     return value if isinstance(value, int) else value * (0.9 + 0.2 * chance.random())
 
 
-def _put(objects: Objects, file: Path) -> tuple[str, int]:
-    """Store the file's name instead of bytes; what is made up need not survive a crash, so nothing is flushed."""
-    content = str(file).encode()
+def _put(objects: Objects, sizes: dict[str, int], file: Path) -> tuple[str, int]:
+    """Store the file's name, up to its size; what is made up need not survive a crash, so nothing is flushed."""
+    name = str(file).encode()
+    content = (name * (sizes.get(file.name, 0) // len(name) + 1))[: max(sizes.get(file.name, 0), len(name))]
     digest = hashlib.sha256(content).hexdigest()
     target = objects.path(digest)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -113,4 +126,4 @@ def _put(objects: Objects, file: Path) -> tuple[str, int]:
 if __name__ == "__main__":
     of, state = sys.argv[1], Path(sys.argv[2])
     spec = grid(int(of), state.parent) if of.isdigit() else Path(of)
-    print(spec, finish(spec, state))
+    print(spec, finish(spec, state, "whole" in sys.argv[3:]))
