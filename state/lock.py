@@ -18,6 +18,7 @@ from typing import TextIO
 from lorafile.errors import StateError
 
 _POLL_SECONDS = 0.2
+_TRIES_TO_READ = 20
 _LONGEST_COMMAND = 100  # characters that are shown
 _log = logging.getLogger(__name__)
 
@@ -88,11 +89,12 @@ def _user() -> str:
 
 
 def _holder(directory: Path) -> str:
-    try:
-        holder = json.loads((directory / "lock").read_text(encoding="utf-8"))
-        command = "".join(one if one.isprintable() else " " for one in holder["command"])
-        shown = command if len(command) <= _LONGEST_COMMAND else command[:_LONGEST_COMMAND] + "…"
-        who = f"{holder['user']} on {holder['host']}"
-        return f"{who} since {holder['since']} (process {holder['pid']}: {shown})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    for _ in range(_TRIES_TO_READ):  # who has just taken the lock has not signed yet
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            holder = json.loads((directory / "lock").read_text(encoding="utf-8"))
+            command = "".join(one if one.isprintable() else " " for one in holder["command"])
+            shown = command if len(command) <= _LONGEST_COMMAND else command[:_LONGEST_COMMAND] + "…"
+            who = f"{holder['user']} on {holder['host']}"
+            return f"{who} since {holder['since']} (process {holder['pid']}: {shown})"
+        time.sleep(_POLL_SECONDS / 4)
+    return "another process"
