@@ -13,7 +13,7 @@ from lorafile.terminal import printable
 from lorafile.units import duration
 from lorafile.views_bill import bill_line, too_large
 from lorafile.views_groups import node_lines, work_lines
-from lorafile.views_needs import MOST, needs, words
+from lorafile.views_needs import MOST, fitted, needs, words
 from lorafile.views_plan import KINDS, damage_lines, partial_line
 from lorafile.views_tuning import open_lines
 
@@ -85,7 +85,7 @@ def show_plan(
     for line in open_lines(plan):
         out.print(f"  [cyan]?[/] {escape(line)}")
     if plan.work:
-        out.print(needs(plan, full))
+        out.print(fitted(needs(plan, full), out))
         for names, word in words(plan).items():
             out.print(f"[dim]{escape(word)} here: {escape(', '.join(names))}[/]")
     _show_rest(plan, out, full)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -11,6 +12,7 @@ from lorafile.plan import Change, Plan
 from lorafile.units import duration, size
 
 MOST = 12  # configurations with work that are shown one by one
+_NAME, _OTHERS = 12, 70  # characters for a name, at least; those in which everything else is still readable
 
 
 def needs(plan: Plan, full: bool) -> Table:
@@ -32,6 +34,14 @@ def needs(plan: Plan, full: bool) -> Table:
             table.add_row("…")
             break
         table.add_row(*map(escape, _need(plan, name, changes, known)))
+    return table
+
+
+def fitted(table: Table, out: Console) -> Table:
+    """Return the table as a terminal has room for it: where that is scarce, names get what others do not need."""
+    if out.measure(table, options=out.options.update(width=1000)).maximum > out.width:
+        longest = max(len(str(cell)) for cell in table.columns[0].cells)
+        table.columns[0].width = min(longest, max(_NAME, out.width - _OTHERS))
     return table
 
 

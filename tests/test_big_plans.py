@@ -1,10 +1,12 @@
 """Plans of many configurations: told by sweep and reason, with the nearest finished run, as readable as small ones."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from lorafile.cli import main
 from lorafile.differences import flat
@@ -13,6 +15,7 @@ from lorafile.groups import read_digests
 from lorafile.nearest import Nearest
 from lorafile.state import Attempt, Node, State
 from lorafile.study import Study
+from lorafile.views import show_plan
 
 SPEC = """
 [study]
@@ -128,3 +131,17 @@ def test_where_a_search_would_take_long_new_is_all_that_is_said(
     reasons = [change.reason for change in changes if change.kind == "train" and change.action == "run"]
     assert [reason.startswith("new; nearest is rank/r=8") for reason in reasons] == [True, True, False, False]
     assert reasons[2:] == ["new", "new"]
+
+
+def test_long_names_stay_readable_in_a_hundred_columns(tmp_path: Path) -> None:
+    file = written(tmp_path, 1, 1)
+    text = file.read_text(encoding="utf-8").replace(
+        'name = "drop"', 'name = "a-sweep-with-quite-a-long-name-of-its-own"'
+    )
+    file.write_text(text, encoding="utf-8")
+    out = Console(width=100, force_terminal=True, record=True, file=io.StringIO())
+    show_plan(Study.load(file, tmp_path / "none").plan(), out)
+    lines = out.export_text().splitlines()
+    table = lines[lines.index("What they need") :]
+    assert max(map(len, table)) <= 100
+    assert any(line.startswith("a-sweep-with-quite-a-long-name") for line in table), "not in splinters"
