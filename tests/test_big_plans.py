@@ -142,6 +142,6 @@ def test_long_names_stay_readable_in_a_hundred_columns(tmp_path: Path) -> None:
     out = Console(width=100, force_terminal=True, record=True, file=io.StringIO())
     show_plan(Study.load(file, tmp_path / "none").plan(), out)
     lines = out.export_text().splitlines()
-    table = lines[lines.index("What they need") :]
+    table = lines[[line.strip() for line in lines].index("What they need") :]
     assert max(map(len, table)) <= 100
     assert any(line.startswith("a-sweep-with-quite-a-long-name") for line in table), "not in splinters"
