@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.hub import snapshot
+from lorafile.engine.jsonfile import read_json
 from lorafile.engine.rows import BUILTIN
 from lorafile.errors import NodeError
 from lorafile.inventory import headers
@@ -151,7 +152,9 @@ def _sorted(value: Any) -> Any:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return content
+        content = read_json(file)
     except (OSError, ValueError) as error:
         raise NodeError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise NodeError(f"{file} holds no JSON object.")
+    return content

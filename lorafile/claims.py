@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.jsonfile import read_json
 from lorafile.errors import LoraError
 
 VERSION = 1
@@ -39,7 +40,7 @@ def read_claims(file: Path) -> dict[str, Recorded]:
     :raises LoraError: when it is damaged or newer than this version
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         if content["version"] > VERSION:
             raise LoraError(f"{file} was written by a newer lorafile. Update, or delete it and run: lora report")
         rows = content["claims"].items()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lorafile.engine.environment import gpus
 from lorafile.errors import LoraError
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB)", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(GB|GiB|MB|MiB)", re.IGNORECASE)
 _UNITS = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
 _GUESSED_FLOPS, _CPU_FLOPS = 1.7e14, 5e10  # of a GPU of which only the memory is known; of a processor
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.checkpoint import Checkpoint, open_checkpoint
+from lorafile.engine.jsonfile import read_json
 from lorafile.errors import NodeError
 
 _CARD = re.compile(r"^- (\w+): (.+)$", re.MULTILINE)
@@ -164,7 +165,7 @@ def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (OSError, ValueError) as error:
         raise NodeError(f"{file} cannot be read as JSON: {error}") from error
     return content if isinstance(content, dict) else {}

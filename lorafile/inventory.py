@@ -12,6 +12,7 @@ from typing import Any
 
 from lorafile.errors import NodeError
 
+_LARGEST = 2**62
 _WORD = 32  # bits of the integers that GPTQ, AWQ and compressed-tensors pack into
 # Names of what stands beside a packed weight and is no weight itself, by what they end with.
 _BESIDE = (
@@ -135,11 +136,15 @@ def headers(file: Path) -> dict[str, Header]:
             if length > min(100_000_000, file.stat().st_size):
                 raise ValueError("its header is longer than the file")
             header = json.loads(stream.read(length))
+            size = file.stat().st_size
         found = {}
         for name, row in header.items():
             if name != "__metadata__":
                 start, stop = (8 + length + offset for offset in row["data_offsets"])
+                whole = all(type(one) is int and 0 <= one < _LARGEST for one in (*row["shape"], start, stop))
+                if not whole or not 8 + length <= start <= stop <= size or not isinstance(row["dtype"], str):
+                    raise ValueError(f"its header does not fit its tensor {name[:80]}")
                 found[name] = Header(file, row["dtype"], row["shape"], start, stop)
         return found
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NodeError(f"model.path: {file} is not a safetensors file: {error}.") from error

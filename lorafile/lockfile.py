@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.datalock import DataLock, commit_of, lock_data, same_reading
+from lorafile.engine.jsonfile import read_json
 from lorafile.engine.rows import find_model
 from lorafile.errors import LoraError, NodeError
 from lorafile.inventory import Header, headers, inventory
@@ -28,6 +29,11 @@ _TOKENIZER = (
     "spiece",
     "sentencepiece",
 )
+SIZES = (
+    *("hidden_size", "n_embd", "num_attention_heads", "n_head", "num_key_value_heads", "num_hidden_layers"),
+    *("n_layer", "intermediate_size", "head_dim", "vocab_size"),
+)
+_LARGEST = 2**31
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 
 
@@ -92,7 +98,7 @@ def read_lock(spec: Spec) -> Lock | None:
     """
     file = lock_file(spec)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         if content.pop("version") > VERSION:
             raise LoraError(
                 f"{file} was written by a newer lorafile. Update, or write it anew with: lora lock {spec.file}"
@@ -156,7 +162,10 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
             f"model.path: {directory} holds no .safetensors weights; others are not loaded, because they can run code."
         )
     settings = _read_json(directory / "config.json")
+    _check_sizes(settings, directory / "config.json")
     tensors = {name: header for file in weights for name, header in headers(file).items()}
+    if not tensors:
+        raise NodeError(f"model.path: {directory} holds no weights: its .safetensors files are empty.")
     found = inventory(tensors, settings.get("quantization_config"))
     meaning = {key: value for key, value in settings.items() if key not in _CONFIG_NOISE}
     generation = directory / "generation_config.json"
@@ -185,8 +194,25 @@ def weight_files(directory: Path) -> list[Path]:
     """Return a model's weight files: what its index names, or every safetensors file."""
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        return sorted({directory / Path(name).name for name in _read_json(index)["weight_map"].values()})
-    return sorted(directory.glob("*.safetensors"))
+        named = _read_json(index).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise NodeError(f"{index} names no weight files.")
+        return sorted({directory / Path(name).name for name in named.values()})
+    return sorted(file for file in directory.glob("*.safetensors") if file.is_file())
+
+
+def _check_sizes(settings: dict[str, Any], file: Path) -> None:
+    """Refuse sizes that no model has; a list has one for each layer."""
+    for table in (settings, settings.get("text_config") or {}):
+        for name in SIZES if isinstance(table, dict) else ():
+            value = table.get(name)
+            for size in value if isinstance(value, list) and value else [] if value is None else [value]:
+                if type(size) is not int or not 0 < size < _LARGEST:
+                    raise NodeError(f"{file}: {name} should be a size, not {json.dumps(value)[:80]}.")
+        if not isinstance(table, dict):
+            raise NodeError(f"{file}: text_config should be an object.")
+    if not isinstance(settings.get("quantization_config") or {}, dict):
+        raise NodeError(f"{file}: quantization_config should be an object.")
 
 
 def _dtype(settings: dict[str, Any], tensors: dict[str, Header]) -> str:
@@ -202,10 +228,12 @@ def on_hub(path: str, base: Path) -> bool:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return content
+        content = read_json(file)
     except (OSError, ValueError) as error:
         raise NodeError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise NodeError(f"{file} holds no JSON object.")
+    return content
 
 
 def _digest(rows: Iterable[tuple[str, str]]) -> str:

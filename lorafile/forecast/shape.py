@@ -5,7 +5,7 @@ from typing import Any
 
 from lorafile.forecast.reach import Reach, reach
 from lorafile.graph import Graph, GraphNode
-from lorafile.lockfile import ModelLock, identity
+from lorafile.lockfile import SIZES, ModelLock, identity
 from lorafile.parameters import adapter_parameters
 from lorafile.specs import Configuration
 from lorafile.state import Attempt
@@ -68,6 +68,7 @@ def _of_model(graph: Graph, name: str) -> dict[str, Any]:
     lock = graph.lock.models[identity(graph.spec.named[name].model)]
     sections = graph.sections[name]
     adapter, text = sections["adapter"], lock.settings.get("text_config") or lock.settings
+    text = {key: max(value) if isinstance(value, list) and key in SIZES else value for key, value in text.items()}
     hidden = text.get("hidden_size") or text.get("n_embd") or 1
     heads = text.get("num_attention_heads") or text.get("n_head") or 1
     groups = text.get("num_key_value_heads") or heads
