@@ -89,7 +89,7 @@ def guanaco_example(row: Row) -> Example:
     """
     text = str(row["text"])
     marks = list(_GUANACO.finditer(text))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    ends = [mark.start() for mark in marks[1:]] + [len(text)] * bool(marks)
     answers = [(mark.end(), end) for mark, end in zip(marks, ends, strict=True) if mark[1] == "Assistant"]
     if not answers or marks[0][1] == "Assistant":
         raise NodeError("data: a row of the guanaco format needs `### Human:` and then `### Assistant:` in its text.")

@@ -1,14 +1,17 @@
 """Text to token ids: what is supervised, and what is the prompt. Needs a tokenizer, and no torch."""
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lorafile.engine.patience import within
 from lorafile.engine.templates import Chat, Example
 from lorafile.errors import NodeError
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PATIENCE = 10.0  # seconds for one row
 Ids = list[int]
 
 
@@ -31,7 +34,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever tokenizers and transformers make of files that are not theirs
         raise NodeError(f"model.path: the tokenizer in {path} cannot be loaded: {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -40,17 +43,14 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
 
 def chat_of(tokenizer: Any) -> Chat:
     """Return a tokenizer's chat template; one that cannot write a conversation says so in a sentence."""
-    from jinja2 import TemplateError
 
     def text(messages: list[Any], opens: bool) -> str:
         if tokenizer.chat_template is None:
             raise NodeError(
                 "data.format: the model's tokenizer has no chat template; use another format or a data.template."
             )
-        try:
+        with _refusing():
             return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens))
-        except (TemplateError, TypeError, KeyError) as error:
-            raise NodeError(f"data: the tokenizer's chat template refuses a row: {error}") from error
 
     def marked(messages: list[Any]) -> list[tuple[int, int]] | None:
         template = tokenizer.chat_template
@@ -61,12 +61,24 @@ def chat_of(tokenizer: Any) -> Chat:
         named: dict[str, Any] = {
             name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
         }
-        found: Any = render_jinja_template(
-            [messages], chat_template=template, return_assistant_tokens_mask=True, **named
-        )
+        with _refusing():
+            found: Any = render_jinja_template(
+                [messages], chat_template=template, return_assistant_tokens_mask=True, **named
+            )
         return [(start, end) for start, end in found[1][0]]
 
     return Chat(text, marked)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Tell whatever a template does wrong with a row: it is a program that somebody else wrote."""
+    try:
+        with within(_PATIENCE):
+            yield
+    except Exception as error:
+        told = str(error).strip() or type(error).__name__
+        raise NodeError(f"data: the tokenizer's chat template refuses a row: {told}") from error
 
 
 def encode(tokenizer: Any, examples: list[Example], completion_only: bool) -> list[Encoded]:

@@ -13,10 +13,11 @@ from lorafile.engine.documents import pieces
 from lorafile.engine.encode import Encoded, chat_of, encode
 from lorafile.engine.readers import read_rows
 from lorafile.engine.shots import draw, with_shots
-from lorafile.engine.templates import Example, Row, named, renderer
+from lorafile.engine.templates import Chat, Example, Row, renderer
 from lorafile.errors import NodeError
 
 _AT_ONCE = 256
+_NO_CHAT = Chat(lambda _messages, _opens: "")
 _NEITHER = re.compile(r"[\W_]+")
 Numbered = tuple[int, Row]
 
@@ -91,7 +92,7 @@ def _documents(tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered]) -
     """Yield the documents of a raw text, a long one in several pieces under one row."""
     left = iter(rows)
     while some := list(islice(left, _AT_ONCE)):
-        texts = [str(named(row, data["columns"], "text")["text"]) for _, row in some]
+        texts = [_rendered(renderer(data, _NO_CHAT), number, row).text for number, row in some]
         for (number, _), parts in zip(some, pieces(tokenizer, texts, data["max_length"]), strict=True):
             for text, encoded in parts:
                 yield Prepared(number, Example("", text, text), encoded, len(text.encode()), *digests(text))
@@ -100,9 +101,21 @@ def _documents(tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered]) -
 def _rendered(render: Any, number: int, row: Row) -> Example:
     try:
         found: Example = render(row)
+        found.text.encode()
         return found
     except NodeError as error:
         raise NodeError(f"{error} (row {number})") from error
+    except KeyError as error:
+        columns = ", ".join(map(str, row))
+        raise NodeError(
+            f"data: row {number} has no {error}, as its format needs; its columns are: {columns}."
+        ) from error
+    except UnicodeEncodeError as error:
+        raise NodeError(
+            f"data: row {number} holds half of a character (a lone surrogate), which no text has."
+        ) from error
+    except (TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        raise NodeError(f"data: row {number} is not as its format needs it: {error}.") from error
 
 
 def supervised_bytes(example: Example) -> int:

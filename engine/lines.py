@@ -2,9 +2,12 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from lorafile.errors import NodeError
 
 
 def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -15,7 +18,13 @@ def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_lines(file: Path | str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of compressed JSON lines."""
-    with gzip.open(file, "rt", encoding="utf-8") as stream:
-        for line in stream:
-            yield json.loads(line)
+    """Yield the rows of compressed JSON lines.
+
+    :raises NodeError: when these are none
+    """
+    try:
+        with gzip.open(file, "rt", encoding="utf-8") as stream:
+            for line in stream:
+                yield json.loads(line)
+    except (gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
+        raise NodeError(f"{file} is damaged: it holds no compressed JSON lines ({error}).") from error

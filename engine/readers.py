@@ -54,7 +54,13 @@ def _json(file: Path) -> Iterator[dict[str, Any]]:
     if not isinstance(rows, list):
         raise NodeError(f"{file}: should hold a list of rows.")
     for number, row in enumerate(rows, 1):
-        yield from _questions(row) if isinstance(row, dict) and "paragraphs" in row else [_row(row, file, number)]
+        if not isinstance(row, dict) or "paragraphs" not in row:
+            yield _row(row, file, number)
+            continue
+        try:
+            yield from list(_questions(row))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise NodeError(f"{file}: article {number} is not in SQuAD's layout: {error!r}.") from error
 
 
 def _questions(article: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -90,6 +90,8 @@ def _split(seen: Look, node: GraphNode, rows: int) -> tuple[dict[str, Any], Dige
     measured = list(examples(seen.tokenizer, data, evenly(everything, _MEASURED), shown))
     first = list(examples(seen.tokenizer, data, everything[:rows], shown))[:rows] if rows else []
     lengths = [len(one.encoded.input_ids) for one in measured]
+    if not lengths:
+        raise LoraError(f"The {node.split} split of {seen.graph.spec.file} has no example to show.")
     exact, normal = duplicates(compared)
     supervised = sum(sum(one.encoded.supervised) for one in measured)
     figures = {
