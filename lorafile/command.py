@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from lorafile import __version__
-from lorafile.errors import LoraError
+from lorafile.errors import LoraError, StateError
 from lorafile.terminal import complain
 
 spec_argument = click.argument("spec", type=click.Path(path_type=Path), default="study.toml")
@@ -151,6 +151,20 @@ def _tell_who_is_waited_for(quiet: bool) -> None:
         logger.addHandler(Stderr())
 
 
+def _damage(named: Path | None) -> str:
+    """Return what is wrong with the state, where rows that are not as they were written explain a failure."""
+    from lorafile.state import State
+    from lorafile.state_rows import damaged_rows, read_rows
+    from lorafile.study import state_directory
+
+    directory = state_directory(named)
+    try:
+        found = damaged_rows(read_rows(State.read(directory)))
+    except Exception as error:
+        found = [str(error)]
+    return f"The state {directory} is damaged: {found[0]}. `lora state verify` names all that is." if found else ""
+
+
 def command(name: str, group: click.Group | None = None) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a command whose LoraErrors are sentences; it returns its exit code."""
 
@@ -177,6 +191,9 @@ def command(name: str, group: click.Group | None = None) -> Callable[[Callable[.
             except Exception as error:
                 if context.obj:
                     raise
+                if damage := _damage(kwargs.get("state")):
+                    complain(damage)
+                    return StateError.exit_code
                 from lorafile.engine.hub import hide_tokens
 
                 told = hide_tokens(f"{type(error).__name__}: {error}")

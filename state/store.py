@@ -194,6 +194,9 @@ class State:
 def _check_directory(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise StateError(f"{directory} is not a directory, so it cannot be a state. Name another with --state.")
+    index = directory / "state.db"
+    if index.exists() and not index.is_file():  # a device or a pipe would be read without end
+        raise StateError(f"{index} is no file, so {directory} cannot be a state. Name another with --state.")
 
 
 def _parsed(texts: list[str]) -> list[dict[str, Any]]:
