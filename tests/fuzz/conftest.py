@@ -11,9 +11,10 @@ from oracle import Box, Oracle, Server
 SEED = int(os.environ.get("LORA_FUZZ_SEED", "20261121"))
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The command line; with the libraries of tokenizers imported where a module says so by `TOKENIZERS`."""
+    server = Server(tmp_path_factory.mktemp("server"), getattr(request.module, "TOKENIZERS", False))
     yield server
     server.close()
 

@@ -33,10 +33,11 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 def watch(root: str, log: int) -> None:
     """Log whatever this process does outside a directory, starts, or unpickles."""
 
-    def outside(path: Any) -> bool:
+    def outside(path: Any, of_link: bool = False) -> bool:
         if isinstance(path, int):
             return False
-        real = os.path.realpath(os.fsdecode(path))
+        folder, name = os.path.split(os.fsdecode(path))
+        real = f"{os.path.realpath(folder)}/{name}" if of_link and name else os.path.realpath(path)
         return not (real == root or real.startswith(root + "/") or real == os.devnull)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -45,7 +46,7 @@ def watch(root: str, log: int) -> None:
             path, _, flags = arguments
             told = str(path) if path is not None and (flags or 0) & _WRITES and outside(path) else ""
         elif event in _PATHS:
-            told = " ".join(str(arguments[n]) for n in _PATHS[event] if outside(_plain(arguments[n])))
+            told = " ".join(str(arguments[n]) for n in _PATHS[event] if outside(_plain(arguments[n]), of_link=True))
         elif event == "subprocess.Popen":
             told = str(arguments[0])
         elif event == "exec":
@@ -74,7 +75,7 @@ def child(request: dict[str, Any]) -> None:
         os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for limit, value in ((resource.RLIMIT_AS, request["memory"]), (resource.RLIMIT_CORE, 0)):
+    for limit, value in ((resource.RLIMIT_DATA, request["memory"]), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(limit, (value, value))
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     code = 99
@@ -135,6 +136,9 @@ def warm_up() -> None:
         Path(folder, "h.toml").write_text(hub)
         common = [str(spec), "--state", folder + "/state"]
         out = folder + "/p.json"
+        if sys.argv[1:] == ["tokenizers"]:
+            with contextlib.suppress(SystemExit):
+                main(["data", "show", str(spec)])
         for words in (
             ["plan", *common, "--out", out],
             ["graph", *common],
