@@ -1,18 +1,21 @@
 """`lora state verify --repair`: damage goes, and what it belonged to is made again; nothing sound is lost."""
 
+import contextlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lorafile.engine.lines import write_lines
-from lorafile.state import State, ledger, sha256
+from lorafile.errors import StateError
+from lorafile.state import Objects, State, ledger, sha256
+from lorafile.state.checksum import is_as_closed
 from lorafile.state.lock import writer_lock
-from lorafile.state.rows import CURVE
+from lorafile.state.rows import CURVE, curve_steps
 from lorafile.state.salvage import Table, names_of_rows, put_in_place, readable
 from lorafile.state.snapshot import BACKUP, explained
 from lorafile.state.surroundings import leftovers, lying, take_away
-from lorafile.state_rows import Rows, rows_of, unsound
+from lorafile.state_rows import Rows, rows_of, table, unsound
 from lorafile.state_verify import Damage, Verified, verify
 
 _STEP = ("step", "epoch", "loss", "learning_rate", "grad_norm")
@@ -59,6 +62,8 @@ def repair(directory: Path, lock_timeout: float = 0.0, tell: Callable[[int, int]
 def _new_index(directory: Path, done: Repaired) -> None:
     """Put every sound row of the index, or else of its copy, into a new one."""
     tables, copy = readable(directory / "state.db"), readable(directory / BACKUP)
+    if is_as_closed(directory / BACKUP):
+        tables = copy
     united = _united(tables, copy, set(), set(), set())
     united = _united(tables, copy, *unsound(_rows(united)))
     rows = _rows(united)
@@ -71,10 +76,27 @@ def _new_index(directory: Path, done: Repaired) -> None:
         "collected": lambda row: isinstance(row[0], str),
         "declarations": lambda row: all(isinstance(value, str) for value in row),
     }
-    of_attempt = lambda row: row[0] in rows.attempts and row[0] not in attempts  # noqa: E731
+
+    def of_attempt(row: Any) -> bool:
+        return row[0] in rows.attempts and row[0] not in attempts
+
+    good["forecasts"] = lambda row: of_attempt(row) and table(row[1])
     kept = {name: list(filter(good.get(name, of_attempt), found)) for name, found in united.items()}
+    kept["steps"] = _steps(kept, Objects(directory / "objects"))
     done.lost = [f"attempt {at} ({rows.attempts[at].address}): {why}" for at, why in sorted(attempts.items())]
     done.index, done.saved = put_in_place(directory, kept), sum(map(len, kept.values()))
+
+
+def _steps(kept: dict[str, Table], objects: Objects) -> Table:
+    """Return the steps of every curve, from its object where that is sound: no seal is over their rows."""
+    found: dict[int, Table] = {}
+    for row in kept["steps"]:
+        found.setdefault(row[0], []).append(row)
+    for attempt, name, digest, _ in kept["outputs"]:
+        if name == CURVE:
+            with contextlib.suppress(StateError):
+                found[attempt] = [(attempt, *step) for step in curve_steps(objects.proven(digest))]
+    return [row for rows in found.values() for row in rows]
 
 
 def _united(
@@ -100,7 +122,7 @@ def _united(
 
 
 def _rows(tables: dict[str, Table]) -> Rows:
-    names = ("nodes", "environments", "attempts", "outputs", "seals", "removals", "collected")
+    names = ("nodes", "environments", "attempts", "outputs", "seals", "removals", "collected", "forecasts")
     return rows_of(*(tables[name] for name in names))
 
 

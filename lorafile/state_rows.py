@@ -45,7 +45,7 @@ class Rows:
 
     :ivar nodes: key -> (kind, version, settings, inputs), the last two as JSON texts
     :ivar environments: digest -> JSON; `outputs`: (attempt, name) -> (digest, bytes); `seals`: attempt -> digest
-    :ivar removals: attempts that count no more; `collected`: digests that were taken
+    :ivar removals: attempts that count no more; `collected`: digests that were taken; `forecasts`: attempt -> JSON
     """
 
     nodes: dict[str, tuple[str, int, str, str]] = field(default_factory=dict)
@@ -55,6 +55,7 @@ class Rows:
     seals: dict[int, str] = field(default_factory=dict)
     removals: set[int] = field(default_factory=set)
     collected: set[str] = field(default_factory=set)
+    forecasts: dict[int, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -75,6 +76,7 @@ def read_rows(state: State) -> Rows:
         "SELECT attempt, digest FROM seals",
         "SELECT attempt, since, reason FROM removals",
         "SELECT digest FROM collected",
+        "SELECT attempt, forecast FROM forecasts",
     )
     return rows_of(*found)
 
@@ -87,6 +89,7 @@ def rows_of(
     seals: list[Any],
     removals: list[Any],
     collected: list[Any],
+    forecasts: list[Any],
 ) -> Rows:
     """Return rows as SQLite gives them by what they are called."""
     return Rows(
@@ -97,6 +100,7 @@ def rows_of(
         dict(seals),
         {row[0] for row in removals},
         {row[0] for row in collected},
+        dict(forecasts),
     )
 
 
@@ -106,8 +110,19 @@ def damaged_rows(rows: Rows) -> list[str]:
     told = [f"the row of the node {key[:12]}… is damaged: {why}" for key, why in nodes.items()]
     told += [f"the row of the environment {str(digest)[:12]}… is damaged" for digest in environments]
     told += [f"the row of attempt {number} is damaged: {why}" for number, why in attempts.items()]
+    told += [
+        f"the forecast of attempt {number} is damaged" for number, text in rows.forecasts.items() if not table(text)
+    ]
     lost = {attempt for attempt, _ in rows.outputs} - rows.attempts.keys()
     return [*told, *(f"files of attempt {number} are named, which is not there" for number in sorted(lost))]
+
+
+def table(text: Any) -> bool:
+    """Return whether a text is a table of JSON."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except _WRONG:
+        return False
 
 
 def unsound(rows: Rows) -> tuple[dict[str, str], set[str], dict[int, str]]:
@@ -175,7 +190,7 @@ def _attempt(
     if row.kind != rows.nodes[row.key][0] or row.outcome not in _OUTCOMES:
         return "its kind or its outcome is none"
     try:
-        if not isinstance(json.loads(row.figures), dict) or not isinstance(json.loads(row.reads), dict):
+        if not table(row.figures) or not table(row.reads):
             return "its figures are none"
         known = rows.seals.get(row.id)
         if not rows.seals:  # an index of version 1, which had none
