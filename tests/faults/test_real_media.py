@@ -25,7 +25,7 @@ def mounted(where: Path, *options: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(where)], check=True)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_full_disk_is_told_and_more_room_is_enough(
     bench: Bench, full: bool, rng: random.Random, counts: Counts
 ) -> None:
