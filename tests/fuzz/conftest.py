@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from oracle import Box, Oracle, Server
+
+from fuzz.oracle import Box, Oracle, Server
 
 SEED = int(os.environ.get("LORA_FUZZ_SEED", "20261121"))
 
@@ -26,7 +27,7 @@ def lora(
     """The oracle of one test; what it tried is counted under the name of the test's module."""
     oracle = Oracle(server, Box(tmp_path / "box"))
     yield oracle
-    kind = request.module.__name__.removeprefix("test_fuzz_").replace("_", " ")
+    kind = request.module.__name__.rpartition(".test_fuzz_")[2].replace("_", " ")
     counts(f"bad input, {kind} (seed {SEED})", **oracle.numbers)
 
 

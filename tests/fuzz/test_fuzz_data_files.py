@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hostile import NAMES, NUMBERS, VALUES, spoil
-from oracle import Oracle
+
+from fuzz.hostile import NAMES, NUMBERS, VALUES, spoil
+from fuzz.oracle import Oracle
 
 pytest.importorskip("transformers")
 TOKENIZERS = True

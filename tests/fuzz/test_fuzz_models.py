@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import VALUES, mutate, spoil
-from oracle import Oracle
 
+from fuzz.hostile import VALUES, mutate, spoil
+from fuzz.oracle import Oracle
 from lorafile.engine.rows import find_model
 
 pytest.importorskip("transformers")

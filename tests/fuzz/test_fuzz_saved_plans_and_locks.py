@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import state_fixture
-from hostile import NAMES, mutate, spoil
-from oracle import Oracle
 from state_fixture import STUDY, files_of, finish, write_study
 
+from fuzz.hostile import NAMES, mutate, spoil
+from fuzz.oracle import Oracle
 from lorafile.engine.lines import write_lines
 from lorafile.graph import GraphNode
 from lorafile.study import Study

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SEED
-from hostile import NAMES, document, mutate, spoil, text
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from oracle import Oracle
 
+from fuzz.conftest import SEED
+from fuzz.hostile import NAMES, document, mutate, spoil, text
+from fuzz.oracle import Oracle
 from lorafile.specs.presets import names as preset_names
 from lorafile.specs.presets import text as preset
 

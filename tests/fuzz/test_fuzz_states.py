@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import NAMES, VALUES, mutate, spoil
-from oracle import Oracle
 from state_fixture import finish, write_study
 from test_state_move import read, with_index, written
+
+from fuzz.hostile import NAMES, VALUES, mutate, spoil
+from fuzz.oracle import Oracle
 
 HERE = (".lora",)
 
