@@ -38,7 +38,7 @@ def prove(database: Path) -> None:
     :raises sqlite3.DatabaseError: when it is not as it was
     """
     try:
-        wanted, about = database.with_name(SUM).read_bytes(), database.stat()
+        wanted, about = _noted(database), database.stat()
     except OSError:
         return
     signature = (str(database.absolute()), about.st_mtime_ns, about.st_size)
@@ -51,9 +51,15 @@ def prove(database: Path) -> None:
 def is_as_closed(copy: Path) -> bool:
     """Return whether a copy of an index that lies beside it is what the index was when it was last closed."""
     try:
-        return _sum(copy).encode("ascii") == copy.with_name(SUM).read_bytes()
+        return copy.is_file() and _sum(copy).encode("ascii") == _noted(copy)
     except OSError:
         return False
+
+
+def _noted(database: Path) -> bytes:
+    """Return the checksum that lies beside an index; what is no file, and may have no end, holds none."""
+    noted = database.with_name(SUM)
+    return noted.read_bytes() if noted.is_file() or not noted.exists() else b""
 
 
 def _sum(database: Path) -> str:

@@ -30,6 +30,7 @@ class State:
     """
 
     def __init__(self, directory: Path, proven: bool = True, moment: Moment | None = None) -> None:
+        _check_directory(directory)
         self.directory, self._proven, self._moment = directory, proven, moment
         self.objects = Objects(directory / "objects")
 
@@ -39,7 +40,6 @@ class State:
 
         :raises StateError: when it is damaged, or made by a newer version
         """
-        _check_directory(directory)
         state = cls(directory)
         state._query("SELECT 1 FROM sqlite_master LIMIT 1")
         return state
@@ -216,6 +216,7 @@ class WritableState(State):
 
         from lorafile.state.schema import migrations
 
+        _check_directory(directory)
         (directory / "objects").mkdir(exist_ok=True)
         database = directory / "state.db"
         read_snapshot(database, (), ())  # refuses a newer schema before anything is touched

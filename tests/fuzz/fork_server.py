@@ -5,6 +5,7 @@ Requests and answers are lines of JSON. It is started by `oracle.Server`, never 
 
 import gc
 import json
+import math
 import os
 import resource
 import select
@@ -75,8 +76,10 @@ def child(request: dict[str, Any]) -> None:
         os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for limit, value in ((resource.RLIMIT_DATA, request["memory"]), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(limit, (value, value))
+    # Processor time, too: what hangs shall end though its parent was killed.
+    limits = {"DATA": request["memory"], "CORE": 0, "CPU": 2 * math.ceil(request["seconds"])}
+    for name, value in limits.items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     code = 99
     try:
