@@ -77,8 +77,8 @@ def _refusing() -> Iterator[None]:
         with within(_PATIENCE):
             yield
     except Exception as error:
-        told = str(error).strip() or type(error).__name__
-        raise NodeError(f"data: the tokenizer's chat template refuses a row: {told}") from error
+        told = "it needs more memory than there is" if isinstance(error, MemoryError) else str(error).strip()
+        raise NodeError(f"data: the tokenizer's chat template refuses a row: {told or type(error).__name__}") from error
 
 
 def encode(tokenizer: Any, examples: list[Example], completion_only: bool) -> list[Encoded]:

@@ -73,7 +73,7 @@ FORMATS = {
 def read(lora: Oracle, path: str, more: str = "", alone: bool = False) -> None:
     """Plan on some data, and show them."""
     (lora.box.work / "s.toml").write_text(SPEC.format(path=path, more=more), encoding="utf-8")
-    large = (lora.box.work / path).is_file() and (lora.box.work / path).stat().st_size > 5_000_000
+    large = path in WHOLE and len(WHOLE[path]) > 5_000_000
     if lora("plan", "s.toml", alone=alone).code == 0 and not large:  # tokenizers take a minute for 10 MB in one word
         lora("data", "show", "s.toml", alone=alone)
         lora("data", "show", "s.toml", "--json", "--rows", "100")

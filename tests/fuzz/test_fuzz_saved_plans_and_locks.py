@@ -125,6 +125,8 @@ OPTIONS = [
 def test_what_is_said_on_the_command_line(lora: Oracle, work: Path, words: tuple[str, ...], full: bool) -> None:
     values = [name for name in NAMES if "\0" not in name and len(name) < 100_000]
     values += ["1e999/h", "-1/h", "9" * 5000, "9" * 400 + "GB", "1e400GB", "0.0000001GB", "2.50/h/h", "½GB", "٣/h"]
+    if words[0] == "export":  # where somebody wants it written, it is written
+        values = [value for value in values if not value.startswith(("/", "~", "..", "a/.."))]
     for value in values if full else values[::6]:
         last = [value] if words[-1].startswith("--") else ["--", value]
         lora(*words, *last, writes=("",), starts=("git",))
