@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,24 @@ import pytest
 
 from fuzz.oracle import Box, Oracle, Server
 
+SAMPLED = 4  # one of so many cases of a test is tried without --full
 SEED = int(os.environ.get("LORA_FUZZ_SEED", "20261121"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave a sample of the cases of each test, unless all are asked for."""
+    if config.getoption("--full"):
+        return
+    met: Counter[str] = Counter()
+    here, left = Path(__file__).parent, []
+    for item in items:
+        if here in item.path.parents and getattr(item, "callspec", None):
+            name = item.nodeid.partition("[")[0]
+            met[name] += 1
+            if met[name] % SAMPLED != 1:
+                left.append(item)
+    items[:] = [item for item in items if item not in left]
+    config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture(scope="module")
