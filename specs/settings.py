@@ -22,7 +22,7 @@ from lorafile.specs.methods import (
 from lorafile.specs.quantizations import Quantization
 from lorafile.specs.tracking_settings import TrackingTable
 from lorafile.specs.train_settings import FullTable, NoneTable, TrainTable
-from lorafile.specs.values import ONE_LINE, Name, Natural, Settings, Text
+from lorafile.specs.values import BESIDE, ONE_LINE, Name, Natural, Settings, Text
 
 AttentionName = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
@@ -94,7 +94,11 @@ class ReportTable(Settings):
     """Where the report goes."""
 
     title: Text | None = Field(default=None, description="Title of the page; the study's name otherwise.")
-    path: Text = Field(default="report", description="Directory of `report.html` and `RESULTS.md`, beside the spec.")
+    path: str = Field(
+        default="report",
+        pattern=BESIDE,
+        description="Directory of `report.html` and `RESULTS.md`, beside the spec.",
+    )
 
 
 class SpecTables(Settings):

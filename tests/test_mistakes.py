@@ -74,6 +74,7 @@ MESSAGES = [
     ),
     ('train.lr_scheduler_type = "cosin"', 'did you mean "cosine"?'),
     ("train.seed = 3", 'unknown setting; did you mean "study.seeds"?'),
+    ('report.path = "../elsewhere"', "report.path: should be a directory beside the spec"),
     ("train.r = 3", "unknown setting; it belongs in [lora]"),
     ("lora.rank = 3", 'lora.rank: unknown setting; did you mean "r"?'),
     ("lora.alpha = 3", 'lora.alpha: unknown setting; did you mean "lora_alpha"?'),
