@@ -17,6 +17,7 @@ from lorafile.command import (
     selection_options,
     spec_argument,
     state_option,
+    until_the_end,
 )
 from lorafile.errors import LoraError, StateError
 from lorafile.terminal import say
@@ -76,6 +77,7 @@ def plan(
 
     planned, stage = State.at_one_moment(loaded.state, read)
     planned.hourly = hourly
+    until_the_end(planned)
     if as_json:
         from lorafile import plan_format
 

@@ -121,7 +121,7 @@ class _Maker:
 
     def __init__(self, graph: Graph, state: State, selection: Selection) -> None:
         self.graph, self.state, self.selection = graph, state, selection
-        self.history = state.latest(graph.nodes)
+        self.history = state.latest(graph.nodes, forecasts=False)
         self.again = bool(selection.replace or selection.rerun_drifted)
         self.removed = state.removed()
         self.device = device_class()

@@ -91,19 +91,22 @@ class State:
         (rows,) = self._query("SELECT digest FROM collected")
         return {digest for (digest,) in rows}
 
-    def latest(self, keys: Iterable[str] | None = None) -> dict[str, list[Attempt]]:
-        """Return key -> its attempts, oldest first, for some keys or for all; what was removed is left out."""
+    def latest(self, keys: Iterable[str] | None = None, forecasts: bool = True) -> dict[str, list[Attempt]]:
+        """Return key -> its attempts, oldest first, for some keys or for all; what was removed is left out.
+
+        :param forecasts: whether what was foretold of them is read, too
+        """
         wanted = None if keys is None else set(keys)
         found: dict[str, list[Attempt]] = {}
-        where, files, forecasts, attempts = self._query(
+        where, files, foretold, attempts = self._query(
             "SELECT digest, settings FROM environments",
             "SELECT attempt, name, digest, bytes FROM outputs",
-            "SELECT attempt, forecast FROM forecasts",
+            f"SELECT attempt, forecast FROM forecasts{'' if forecasts else ' LIMIT 0'}",  # noqa: S608
             f"SELECT id, environment, {', '.join(_COLUMNS)} FROM attempts "  # noqa: S608
             "WHERE id NOT IN (SELECT attempt FROM removals) ORDER BY id",
         )
         with sound(self.directory):
-            told = dict(zip([row[0] for row in forecasts], _parsed([row[1] for row in forecasts]), strict=True))
+            told = dict(zip([row[0] for row in foretold], _parsed([row[1] for row in foretold]), strict=True))
             environments = {digest: json.loads(settings) for digest, settings in where}
             outputs: dict[int, dict[str, str]] = {}
             sizes: dict[int, int] = {}
