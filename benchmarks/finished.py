@@ -1,13 +1,17 @@
 """Made-up studies of many configurations, and states in which all of them are finished: no model is loaded.
 
-`python benchmarks/finished.py SPEC STATE [whole]` finishes a study; a number instead of a spec makes one of so many
-configurations beside the state. With `whole` files are as large as the quickstart's. It prints the spec and how many
+`python benchmarks/finished.py SPEC STATE [whole|judged]` finishes a study; a number instead of a spec makes one of so
+many configurations beside the state. With `whole` files are as large as the quickstart's; with `judged` a made study
+has three seeds and a margin, and the rows of its files can be read, as a report does. It prints the spec and how many
 nodes it has.
 """
 
+import gzip
 import hashlib
+import json
 import random
 import sys
+from collections.abc import Iterable
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -50,7 +54,7 @@ _STEPS = [(step, step / 15, 2.5, 3e-3, 1.0) for step in range(1, 16)]
 _SPEC = """
 [study]
 name = "{count} configurations"
-seeds = [42]
+seeds = {seeds}
 [model]
 path = "builtin:facts-llama"
 [data]
@@ -58,6 +62,7 @@ path = "builtin:facts"
 max_length = 32
 [evaluate]
 metrics = ["log_loss"]
+{verdict}
 [[sweep]]
 name = "grid"
 lora.r = {ranks}
@@ -65,25 +70,32 @@ lora.lora_dropout = {dropouts}
 lora.target_modules = {targets}
 """
 _TARGETS = '[["q_proj", "v_proj"], ["q_proj", "k_proj", "v_proj"], "attention", "mlp", "all-linear"]'
-SIZES = {100: (5, 4), 1_000: (20, 10), 10_000: (50, 40)}  # configurations -> ranks and dropouts, of five places
+# configurations -> ranks and dropouts, of five places
+SIZES = {100: (5, 4), 250: (10, 5), 500: (10, 10), 1_000: (20, 10), 10_000: (50, 40)}
 
 
-def grid(count: int, directory: Path) -> Path:
+def grid(count: int, directory: Path, judged: bool = False) -> Path:
     """Write the spec of so many configurations, of which no two cost the same; return its file.
 
     Each has six nodes of its own: it is trained, predicts and is scored on validation and test, and is profiled.
+
+    :param judged: each has three seeds, and verdicts have a margin
     """
     ranks, dropouts = SIZES[count]
-    values = {"ranks": list(range(1, ranks + 1)), "dropouts": [number / 100 for number in range(dropouts)]}
+    values: dict[str, Any] = {"ranks": list(range(1, ranks + 1)), "seeds": [42], "verdict": ""}
+    values["dropouts"] = [number / 100 for number in range(dropouts)]
+    if judged:
+        values |= {"seeds": [42, 1337, 2024], "verdict": '[verdict]\nmargin = "1%"'}
     file = directory / f"{count}.toml"
     file.write_text(_SPEC.format(count=count, targets=_TARGETS, **values), encoding="utf-8")
     return file
 
 
-def finish(spec: Path, state: Path, whole: bool = False) -> int:
+def finish(spec: Path, state: Path, whole: bool = False, judged: bool = False) -> int:
     """Make a state in which every node of a study is done, through the store itself; return how many nodes it has.
 
     :param whole: files are as large as real ones
+    :param judged: files of rows hold some, and an example's outcomes make up the figures
     """
     study = Study.load(spec, state)
     if not lock_file(study.spec).exists():
@@ -91,11 +103,15 @@ def finish(spec: Path, state: Path, whole: bool = False) -> int:
     graph = study.plan().graph
     results: dict[str, Attempt] = {}
     today, chance = environment(), random.Random(0)
-    put = partialmethod(_put, BYTES if whole else {})
+    rows: dict[str, bytes] = {}
+    put = partialmethod(_put, BYTES if whole else {}, rows)
     made_up = mock.patch.object(Objects, "put", put), mock.patch("lorafile.state.store.curve_steps", lambda _: _STEPS)
     with State.write(state) as store, made_up[0], made_up[1], store.db.atomic():
         for node in graph.nodes.values():
             figures = {name: _near(value, chance) for name, value in FIGURES[node.kind].items()}
+            if judged:
+                rows.clear()
+                rows |= _rows(node, figures, chance)
             attempt = Attempt(
                 *(node.key, node.kind, "done", "", "2026-01-01T00:00:00+00:00", 2 * chance.random(), device_class()),
                 *(today, figures, read_digests(node, results), graph.spec.name, node.address),
@@ -115,10 +131,33 @@ def _near(value: Any, chance: random.Random) -> Any:
     return value if isinstance(value, int) else value * (0.9 + 0.2 * chance.random())
 
 
-def _put(objects: Objects, sizes: dict[str, int], file: Path) -> tuple[str, int]:
-    """Store the file's name, up to its size; what is made up need not survive a crash, so nothing is flushed."""
+def _rows(node: GraphNode, figures: dict[str, Any], chance: random.Random) -> dict[str, bytes]:
+    """Return file name -> its rows; a score's figure becomes its configuration's own, and a little of its seed's."""
+    if node.kind == "prepare":
+        return {"examples.jsonl.gz": _packed({"prompt": f"question {row}", "reference": "yes"} for row in range(160))}
+    if node.kind == "predict":
+        return {"predictions.jsonl.gz": _packed({"log_likelihood": -4.3, "tokens": 2} for _ in range(160))}
+    if node.kind == "train":
+        names = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+        return {"curve.jsonl.gz": _packed(dict(zip(names, step, strict=True)) for step in _STEPS)}
+    if node.kind != "score":
+        return {}
+    usual = random.Random(node.configuration).uniform(2.0, 2.3) + chance.gauss(0, 0.01)
+    losses = [usual + (row - 79.5) / 100 + chance.gauss(0, 0.1) for row in range(160)]
+    figures["log_loss"] = sum(losses) / len(losses)
+    return {"outcomes.jsonl.gz": _packed({"log_loss": loss, "tokens": 2} for loss in losses)}
+
+
+def _packed(rows: Iterable[dict[str, Any]]) -> bytes:
+    lines = [json.dumps({"row": number, **row}) for number, row in enumerate(rows)]
+    return gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0)
+
+
+def _put(objects: Objects, sizes: dict[str, int], rows: dict[str, bytes], file: Path) -> tuple[str, int]:
+    """Store the file's rows, or its name up to its size; nothing is flushed, since it need not survive a crash."""
     name = str(file).encode()
     content = (name * (sizes.get(file.name, 0) // len(name) + 1))[: max(sizes.get(file.name, 0), len(name))]
+    content = rows.get(file.name, content)
     digest = hashlib.sha256(content).hexdigest()
     target = objects.path(digest)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -128,5 +167,6 @@ def _put(objects: Objects, sizes: dict[str, int], file: Path) -> tuple[str, int]
 
 if __name__ == "__main__":
     of, state = sys.argv[1], Path(sys.argv[2])
-    spec = grid(int(of), state.parent) if of.isdigit() else Path(of)
-    print(spec, finish(spec, state, "whole" in sys.argv[3:]))
+    whole, judged = (how in sys.argv[3:] for how in ("whole", "judged"))
+    spec = grid(int(of), state.parent, judged) if of.isdigit() else Path(of)
+    print(spec, finish(spec, state, whole, judged))

@@ -1,6 +1,7 @@
 """A finished adapter, or the model merged from it, as a Hugging Face directory with a card that says what it is."""
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -70,9 +71,11 @@ def export(
     :param seed: which replicate of a configuration; the first finished one otherwise
     :param dtype: type of merged weights; the base's own otherwise
     :param server: `vllm`: check first that it loads the result
-    :raises LoraError: when there is nothing to export, the directory is not empty, or the server refuses it
+    :raises LoraError: when there is nothing to export, `out` is no empty directory, or the server refuses it
     """
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not force):
+    if os.path.lexists(out) and not out.is_dir():
+        raise LoraError(f"{out} is no directory, and an export is one; name another place for it.")
+    if out.is_dir() and any(out.iterdir()) and not force:
         raise LoraError(f"{out} is not empty; name another directory, or pass --force to write into it.")
     plan, state = study.plan(), State.read(study.state)
     chosen = choose(plan, name, seed)

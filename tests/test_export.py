@@ -1,6 +1,7 @@
 """Exports: what plain PEFT and plain transformers load, the card, what vLLM refuses, and what is never overwritten."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -190,6 +191,16 @@ def test_nothing_is_written_over_and_what_cannot_be_exported_is_a_sentence(done:
         assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
     export(done, "rank/r=4", tmp_path / "mine", force=True)
     assert (tmp_path / "mine" / "thesis.tex").read_text(encoding="utf-8") == "years"
+
+
+def test_what_is_no_directory_is_refused_before_anything_is_written_beside_it(done: Study, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    before = tmp_path.stat().st_mtime_ns
+    for name in ("pipe", "nowhere"):
+        with pytest.raises(LoraError, match=f"{name} is no directory, and an export is one"):
+            export(done, "rank/r=4", tmp_path / name, force=True)
+    assert tmp_path.stat().st_mtime_ns == before
 
 
 def test_the_command_says_what_it_wrote_and_how_to_serve_it(done: Study, tmp_path: Path) -> None:

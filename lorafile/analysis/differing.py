@@ -6,6 +6,7 @@ of full fine-tuning from the method) is named as its consequence.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lorafile.analysis.environments import between
@@ -97,15 +98,17 @@ def _environments(results: "Results", one: str, other: str, waive: tuple[str, ..
 
 def _imported(results: "Results", one: str, other: str, waive: tuple[str, ...]) -> list[Differing]:
     """Return that one was trained here, under this protocol, and the other elsewhere."""
-    imported = {
-        str(name)
-        for name, flag in zip(cells(results.runs, "configuration"), cells(results.runs, "imported"), strict=True)
-        if flag
-    }
+    imported = _trained_elsewhere(results)
     if (one in imported) == (other in imported):
         return []
     mine, theirs = ("elsewhere" if name in imported else "here" for name in (one, other))
     return [Differing("imported", mine, theirs, _kind("imported", waive))]
+
+
+@lru_cache(maxsize=8)
+def _trained_elsewhere(results: "Results") -> frozenset[str]:
+    runs = zip(cells(results.runs, "configuration"), cells(results.runs, "imported"), strict=True)
+    return frozenset(str(name) for name, flag in runs if flag)
 
 
 def _consequences(results: "Results", one: str, other: str) -> list[Differing]:

@@ -5,6 +5,7 @@ transformers and peft; for cost the device, its driver and the exact torch.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from lorafile.differences import what_matters
@@ -43,12 +44,20 @@ def among(environments: list[dict[str, Any]], pairs: Iterable[tuple[int, int]], 
 
 def indexes(results: "Results", configuration: str, kind: Of) -> list[int]:
     """Return the environments that a configuration's figures come from, as indexes into `results.environments`."""
+    return _indexes(results, kind).get(configuration, [])
+
+
+@lru_cache(maxsize=16)
+def _indexes(results: "Results", kind: Of) -> dict[str, list[int]]:
     from lorafile.analysis.select import cells
 
     table = results.runs if kind == "quality" else results.profiles
     names = ("environment", "predicted_in") if kind == "quality" else ("environment",)
     rows = zip(cells(table, "configuration"), *(cells(table, name) for name in names), strict=True)
-    return sorted({int(at) for name, *found in rows if name == configuration for at in found if at is not None})
+    used: dict[str, set[int]] = {}
+    for name, *found in rows:
+        used.setdefault(str(name), set()).update(int(at) for at in found if at is not None)
+    return {name: sorted(found) for name, found in used.items()}
 
 
 def places(results: "Results", kind: Of) -> dict[str, str]:

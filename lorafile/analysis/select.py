@@ -112,8 +112,9 @@ def lost(counts: Counter[str]) -> str:
     )
 
 
+@lru_cache(maxsize=8)
 def names(results: "Results") -> list[str]:
-    """Return the configurations' names, in the spec's order."""
+    """Return the configurations' names, in the spec's order; not to be changed by who asks."""
     return [str(name) for name in cells(results.configurations, "configuration")]
 
 
@@ -126,8 +127,9 @@ def same_runs(results: "Results", name: str) -> set[str]:
     return {other for other, found in keys.items() if mine and found == mine}
 
 
+@lru_cache(maxsize=8)
 def methods(results: "Results") -> dict[str, str]:
-    """Return configuration -> method; untrained rows count as `none` where the method is missing."""
+    """Return configuration -> method, `lora` where it is missing; not to be changed by who asks."""
     rows = zip(names(results), cells(results.configurations, "method"), strict=True)
     return {name: str(method or "lora") for name, method in rows}
 
@@ -167,22 +169,35 @@ def factors(results: "Results", among: list[str] | None = None) -> list[str]:
     return found
 
 
+@lru_cache(maxsize=8)
 def tuned(results: "Results") -> dict[str, list[str]]:
-    """Return configuration -> the settings whose value was chosen on validation, or is not chosen yet."""
+    """Return configuration -> the settings whose value was chosen on validation, or is not yet; not to be changed."""
     pairs = zip(names(results), cells(results.configurations, "tuned"), strict=True)
     return {name: list(settings or []) for name, settings in pairs}
 
 
 def setting_values(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, Any]:
     """Return configuration -> its value of a setting, for those that the setting applies to."""
+    every = _setting_values(results, factor)
+    return dict(every) if among is None else {name: every[name] for name in among if name in every}
+
+
+@lru_cache(maxsize=256)
+def _setting_values(results: "Results", factor: str) -> dict[str, Any]:
     known = methods(results)
     found = dict(zip(known, cells(results.configurations, factor), strict=True))
-    return {name: found[name] for name in (among if among is not None else found) if _applies(factor, known[name])}
+    return {name: value for name, value in found.items() if _applies(factor, known[name])}
 
 
 def setting_labels(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, str]:
     """Return configuration -> its value of a setting as a label."""
-    return {name: label(factor, value) for name, value in setting_values(results, factor, among).items()}
+    every = _setting_labels(results, factor)
+    return dict(every) if among is None else {name: every[name] for name in among if name in every}
+
+
+@lru_cache(maxsize=256)
+def _setting_labels(results: "Results", factor: str) -> dict[str, str]:
+    return {name: label(factor, value) for name, value in _setting_values(results, factor).items()}
 
 
 def equal_settings(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import isnan, nan
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,11 @@ class Family:
 
     def of(self, one: str, other: str) -> Verdict | None:
         """Return the verdict on two configurations, whichever is held against the other."""
-        return next((found for found in self.verdicts if {one, other} == {found.pair.one, found.pair.other}), None)
+        return self._by_pair.get(frozenset((one, other)))
+
+    @cached_property
+    def _by_pair(self) -> dict[frozenset[str], Verdict]:
+        return {frozenset((found.pair.one, found.pair.other)): found for found in reversed(self.verdicts)}
 
     @property
     def judged(self) -> list[Verdict]:

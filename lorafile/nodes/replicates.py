@@ -92,7 +92,8 @@ def _asked(
     """Return what is asked of each split; made once for all that stand on the same base and read the same data."""
     bare, name = bare_sections(graph.sections[configuration.name]), configuration.name
     drawn = seed if graph.spec.tables.evaluate.do_sample else None
-    alike = (id(graph.splits[name]), id(splits), drawn, on, is_head(configuration), *map(id, bare.values()))
+    data = (*graph.splits[name].values(), *splits)  # keys of prepared splits, then the names of those that are read
+    alike = (*data, on, drawn, is_head(configuration), *map(id, bare.values()))
 
     def make() -> list[Asked]:
         shipped, found = built_in_outputs(graph, configuration), []

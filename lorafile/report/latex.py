@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lorafile.analysis.select import methods, scores, split_of
 from lorafile.analysis.summary import configuration_rows
 from lorafile.analysis.text import is_share, missing, number, unit
-from lorafile.analysis.verdicts import family
+from lorafile.analysis.verdicts import Family, family
 from lorafile.analysis.wording import direction, on
 
 if TYPE_CHECKING:
@@ -95,11 +95,15 @@ def best_by_verdict(results: "Results") -> str | None:
     figures = scores(results, f"{judged.split}.{judged.metric}")
     trained = [name for name, method in methods(results).items() if method != "none" and figures[name].known]
     for one in trained:
-        others = [judged.of(one, other) for other in trained if other != one]
-        words = [None if found is None else (found.word, found.pair.one == one) for found in others]
-        if words and all(word in (("better", True), ("worse", False)) for word in words):
+        others = [other for other in trained if other != one]
+        if others and all(_beats(judged, one, other) for other in others):
             return one
     return None
+
+
+def _beats(judged: Family, one: str, other: str) -> bool:
+    found = judged.of(one, other)
+    return found is not None and (found.word, found.pair.one == one) in (("better", True), ("worse", False))
 
 
 def _key(results: "Results", metric: str) -> str:
