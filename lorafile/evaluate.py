@@ -5,12 +5,13 @@ from typing import Any
 
 from lorafile.apply import Applied, Applier, Progress
 from lorafile.checkpoint import Checkpoint, check_fits, open_checkpoint
+from lorafile.deciding import make_plan
 from lorafile.errors import LoraError, NodeError
 from lorafile.graph import Graph, Replicate
 from lorafile.lockfile import Lock, ModelLock, identity, lock_model, read_lock, resolve
 from lorafile.nodes.checkpoint import add_checkpoint
 from lorafile.nodes.metrics import own_metrics
-from lorafile.plan import Action, Plan, make_plan
+from lorafile.plan import Action, Plan
 from lorafile.specs import Configuration
 from lorafile.specs.quantizations import quantization_settings
 from lorafile.specs.settings import ModelTable

@@ -1,6 +1,7 @@
 """What follows where an apply has made a finished node again: what was computed from its old bytes."""
 
-from lorafile.plan import WORK, Plan, make_plan
+from lorafile.deciding import make_plan
+from lorafile.plan import WORK, Plan
 from lorafile.selection import matched
 from lorafile.state import State
 

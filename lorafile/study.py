@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from lorafile import specs
 from lorafile.damage import with_damage
+from lorafile.deciding import make_plan
 from lorafile.engine.environment import installed
 from lorafile.errors import StalePlan
 from lorafile.forecast import forecasts
 from lorafile.lockfile import Lock, lock_file, read_lock, resolve
 from lorafile.moved import moved
-from lorafile.plan import Plan, make_plan, with_forecasts
+from lorafile.plan import Plan, with_forecasts
 from lorafile.remade import remade
 from lorafile.selection import Selection
 from lorafile.state import Attempt, State

@@ -4,9 +4,10 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lorafile.deciding import make_plan
 from lorafile.lockfile import Lock
 from lorafile.nodes import build
-from lorafile.plan import WORK, Action, Plan, make_plan
+from lorafile.plan import WORK, Action, Plan
 from lorafile.selection import WHOLE, Selection, narrowed
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.positions import Path

@@ -126,7 +126,7 @@ def test_the_nearest_is_what_looking_at_every_pair_says(small: Path, tmp_path: P
 def test_where_a_search_would_take_long_new_is_all_that_is_said(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorafile.plan._MOST_COMPARED", 20)
+    monkeypatch.setattr("lorafile.deciding._MOST_COMPARED", 20)
     changes = Study.load(written(tmp_path, 12, 1), small / "state").plan().changes
     reasons = [change.reason for change in changes if change.kind == "train" and change.action == "run"]
     assert [reason.startswith("new; nearest is rank/r=8") for reason in reasons] == [True, True, False, False]

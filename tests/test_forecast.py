@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from lorafile import specs
+from lorafile.deciding import make_plan
 from lorafile.errors import LoraError
 from lorafile.forecast import device, forecasts
 from lorafile.lockfile import ModelLock, resolve
 from lorafile.nodes import build
 from lorafile.parameters import adapter_parameters
-from lorafile.plan import make_plan
 from lorafile.state import State
 
 SPEC = """
