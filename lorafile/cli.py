@@ -27,11 +27,12 @@ def init(spec: Path, preset: str | None, model: str | None, data: str | None, fo
     \b
     Example: lora init --preset rank_sweep --model microsoft/phi-2 --data rows.jsonl
     """
+    from lorafile.files import write_text
     from lorafile.init import first_spec
 
     if spec.exists() and not force:
         raise LoraError(f"{spec} is there already; name another file, or pass --force to write over it.")
-    spec.write_text(first_spec(preset, model, data), encoding="utf-8")
+    write_text(spec, first_spec(preset, model, data))
     say(f"Wrote {spec}. Next: lora plan {spec}")
     return 0
 

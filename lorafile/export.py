@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from lorafile.card import card, is_hub_id
 from lorafile.engine.environment import installed
 from lorafile.errors import LoraError, MissingExtra
+from lorafile.files import is_empty, replaced_directory
 from lorafile.gather import gather
 from lorafile.graph import Replicate
 from lorafile.groups import Places
@@ -26,6 +26,7 @@ from lorafile.study import Study
 from lorafile.tuning import check_chosen
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_LAST = ("adapter_config.json", "config.json")  # what a directory is loaded by
 _NOT_OF_A_MODEL = ("curve.jsonl.gz", "traceback.txt")
 
 
@@ -75,7 +76,7 @@ def export(
     """
     if os.path.lexists(out) and not out.is_dir():
         raise LoraError(f"{out} is no directory, and an export is one; name another place for it.")
-    if out.is_dir() and any(out.iterdir()) and not force:
+    if out.is_dir() and not is_empty(out) and not force:
         raise LoraError(f"{out} is not empty; name another directory, or pass --force to write into it.")
     plan, state = study.plan(), State.read(study.state)
     chosen = choose(plan, name, seed)
@@ -90,19 +91,14 @@ def export(
     if server == "vllm" and not whole and (problems := vllm_problems(files, served)):
         told = "; ".join(problems)
         raise LoraError(f"vLLM would not load {chosen.address}: {told}. Export it with --merged instead.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as directory:
-        made = Path(directory)
+    with replaced_directory(out, _LAST) as made:
         if merged:
             _merge(plan, chosen, (places, files), dtype, made)
         else:
             _copy(chosen, places, files, made)
         told = card(plan, gather(plan, state), chosen, made, dtype_of(plan, chosen, dtype) if merged else "")
         (made / "README.md").write_text(told, encoding="utf-8")
-        out.mkdir(exist_ok=True)
         names = sorted(file.name for file in made.iterdir())
-        for file in names:
-            shutil.move(made / file, out / file)
     command = vllm_command(_base(chosen.configuration, places), out, whole) if server == "vllm" else ""
     return Exported(out, chosen.address, tuple(names), command)
 

@@ -14,10 +14,10 @@ from lorafile.lockfile import (
     Lock,
     ModelLock,
     identity,
-    lock_file,
     lock_model,
     on_hub,
     read_lock,
+    write_lock,
 )
 from lorafile.specs import Spec
 from lorafile.specs.data_settings import DataTable
@@ -69,7 +69,7 @@ def fetch(spec: Spec, to: Path | None = None, tell: Callable[[Fetched], None] | 
                 tell(fetched)
     lock = Lock(models, data)
     if lock != known:
-        lock_file(spec).write_text(lock.text(), encoding="utf-8")
+        write_lock(spec, lock)
     return found
 
 

@@ -12,6 +12,7 @@ from lorafile.datalock import DataLock, commit_of, lock_data, same_reading
 from lorafile.engine.jsonfile import read_json
 from lorafile.engine.rows import find_model
 from lorafile.errors import LoraError, NodeError
+from lorafile.files import write_text
 from lorafile.inventory import Header, headers, inventory
 from lorafile.specs import Spec
 from lorafile.specs.data_settings import DataTable
@@ -109,6 +110,11 @@ def read_lock(spec: Spec) -> Lock | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LoraError(f"{file} is damaged ({error}). Write it anew with: lora lock {spec.file}") from error
+
+
+def write_lock(spec: Spec, lock: Lock) -> None:
+    """Write the lock beside a spec."""
+    write_text(lock_file(spec), lock.text())
 
 
 def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, list[str]]:

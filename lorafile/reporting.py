@@ -8,6 +8,7 @@ from lorafile.analysis.claims import as_json as claims_as_json
 from lorafile.analysis.claims import check, record
 from lorafile.claims import claims_file, claims_text
 from lorafile.errors import ClaimError
+from lorafile.files import write_text
 from lorafile.report import figures, write_report
 from lorafile.side_by_side import contents, directory_of
 from lorafile.terminal import say
@@ -28,7 +29,7 @@ def write(studies: "list[Study]", out: Path | None = None) -> int:
     checks = check(results)
     if checks:
         file = claims_file(studies[0].spec.file)
-        file.write_text(claims_text(record(checks)), encoding="utf-8", newline="\n")
+        write_text(file, claims_text(record(checks)))
         written.append(file)
     for path in written:
         say(f"Wrote {path}")

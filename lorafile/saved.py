@@ -1,14 +1,12 @@
 """Plans as files: written once, reviewed, and applied only while they still are what would be done."""
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from lorafile.errors import LoraError, SpecError, StalePlan
+from lorafile.files import write_text
 from lorafile.plan import Plan
 from lorafile.plan_format import ChangeRow, PlanDocument, document, text
 from lorafile.study import Study
@@ -29,19 +27,11 @@ def is_plan(file: Path) -> bool:
 def save(plan: Plan, file: Path) -> None:
     """Write a plan; the file is there whole, or as it was.
 
-    :raises LoraError: when something else stands there
+    :raises LoraError: when something else stands there, or it cannot be written
     """
     if file.exists() and not is_plan(file):
         raise LoraError(f"{file} is there already, and is no plan. Name another file.")
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text(document(plan)) + "\n")
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(file)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
+    write_text(file, text(document(plan)) + "\n")
 
 
 def read(file: Path) -> PlanDocument:
@@ -154,9 +144,3 @@ def _told(what: str, changes: Iterable[ChangeRow]) -> list[str]:
 
 def _address(saved: PlanDocument, key: str) -> str:
     return next((change.address for change in saved.changes if change.key == key), key[:12])
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,14 +1,13 @@
 """A planned stage as a block at the end of the spec file: added, never written over what is there."""
 
 import json
-import os
-import tempfile
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorafile import specs
 from lorafile.errors import SpecError, StalePlan
+from lorafile.files import write_text
 from lorafile.study import Study
 
 if TYPE_CHECKING:
@@ -52,17 +51,7 @@ def append(study: Study, found: "Resolution") -> None:
     text, added = _text(file), block(found)
     if not _still(study, _joined(text, added)):
         raise StalePlan(f"{study.spec.file} changed after the plan was made. Plan again.")
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-            out.write(_joined(text, added))
-            out.flush()
-            os.fsync(out.fileno())
-        Path(name).chmod(file.stat().st_mode)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_text(file, _joined(text, added))
 
 
 def _still(study: Study, text: str) -> bool:

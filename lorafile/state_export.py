@@ -3,14 +3,13 @@
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lorafile.errors import LoraError
+from lorafile.files import replaced, told, write_text
 from lorafile.state import State
 from lorafile.state.bundle import Line, write_bundle
 from lorafile.state.tables import SCHEMA_VERSION
@@ -51,14 +50,15 @@ def table_text(state: State, table: str, form: str) -> str:
 
 def write_tables(state: State, tables: tuple[str, ...], form: str, directory: Path) -> list[Path]:
     """Write tables into a directory, one file each, and return the files."""
-    directory.mkdir(parents=True, exist_ok=True)
+    with told(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     files = []
     for table in tables:
         file = directory / f"{table}.{form}"
         if form == "parquet":
             _write_parquet(state, table, file)
         else:
-            file.write_text(table_text(state, table, form), encoding="utf-8")
+            write_text(file, table_text(state, table, form))
         files.append(file)
     return files
 
@@ -74,7 +74,8 @@ def _write_parquet(state: State, table: str, file: Path) -> None:
         if any(isinstance(value, float) for value in column):  # the index has whole numbers where it can
             column = [float(value) if isinstance(value, int) else value for value in column]
         found[name] = pa.array(column)
-    pq.write_table(pa.table(found), file)
+    with replaced(file) as new:
+        pq.write_table(pa.table(found), new)
 
 
 def _table(state: State, table: str) -> tuple[list[str], list[Any]]:
@@ -100,14 +101,8 @@ def export_bundle(state: State, names: tuple[str, ...], file: Path) -> Bundled:
     digests = {digest: size for (number, _), (digest, size) in rows.outputs.items() if number in numbers}
     here = {digest: state.objects.path(digest) for digest in sorted(digests) if state.objects.has(digest)}
     about = {"schema": SCHEMA_VERSION, "nodes": len(keys), "attempts": len(attempts), "objects": len(here)}
-    handle, name = tempfile.mkstemp(dir=file.absolute().parent, prefix=f".{file.name}-")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            total = write_bundle(out, index_lines(state, rows, keys, attempts), here.items(), about)
-        Path(name).chmod(0o644)
-        Path(name).replace(file)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with replaced(file) as new, new.open("wb") as out:
+        total = write_bundle(out, index_lines(state, rows, keys, attempts), here.items(), about)
     return Bundled(file, len(keys), len(attempts), len(here), total, len(digests) - len(here))
 
 

@@ -10,9 +10,9 @@ from lorafile import specs
 from lorafile.damage import with_damage
 from lorafile.deciding import make_plan
 from lorafile.engine.environment import installed
-from lorafile.errors import StalePlan
+from lorafile.errors import LoraError, StalePlan
 from lorafile.forecast import forecasts
-from lorafile.lockfile import Lock, lock_file, read_lock, resolve
+from lorafile.lockfile import Lock, read_lock, resolve, write_lock
 from lorafile.moved import moved
 from lorafile.plan import Plan, with_forecasts
 from lorafile.remade import remade
@@ -64,9 +64,13 @@ class Study:
         return approved(Path(file), state)
 
     def lock(self, fresh: bool = True) -> Lock:
-        """Write the lock beside the spec and return it."""
-        lock, _ = resolve(self.spec, read_lock(self.spec), fresh)
-        lock_file(self.spec).write_text(lock.text(), encoding="utf-8")
+        """Write the lock beside the spec and return it; one that cannot be read any more is made anew."""
+        try:
+            known = read_lock(self.spec)
+        except LoraError:
+            known = None
+        lock, _ = resolve(self.spec, known, fresh)
+        write_lock(self.spec, lock)
         return lock
 
     def fetch(self, to: Path | None = None, tell: "Callable[[Fetched], None] | None" = None) -> "list[Fetched]":
@@ -173,7 +177,7 @@ class Study:
         known = read_lock(self.spec)
         names = {*now.models, *now.data}
         if approved.refreshed or known is None or names - {*known.models, *known.data}:
-            lock_file(self.spec).write_text(now.text(), encoding="utf-8")
+            write_lock(self.spec, now)
 
     def warm_up(self, plan: Plan) -> None:
         """Let what workers need be loaded while the plan is read; where nothing is to be done nothing is."""

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorafile.files import replaced, told, write_text
+
 if TYPE_CHECKING:
     from lorafile.analysis.base import Analysis, Table
     from lorafile.results import Results
@@ -31,9 +33,10 @@ def write_report(results: "Results", analyses: "list[Analysis]", directory: Path
         "results.tex": table_of_results(results),
         "references.bib": references_bib(results),
     }
-    directory.mkdir(parents=True, exist_ok=True)
+    with told(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        _write(directory / name, text)
+        write_text(directory / name, text)
     written = [directory / name for name in texts]
     written += _write_tables(named_tables(results, [summary, *others]), directory / "tables")
     return written + write_pictures(specs, directory / "charts")
@@ -46,25 +49,21 @@ def write_page(results: "Results", analyses: "list[Analysis]", directory: Path, 
     """
     from lorafile.report.html import page
 
-    directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / "report.html", page(results, analyses, live=live))
+    with told(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / "report.html", page(results, analyses, live=live))
     return directory / "report.html"
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a file at once: a browser that reloads never reads half a page."""
-    new = file.with_name(f".{file.name}.new")
-    new.write_text(text, encoding="utf-8", newline="\n")
-    new.replace(file)
 
 
 def _write_tables(tables: "dict[str, Table]", directory: Path) -> list[Path]:
     """Write each table's raw figures as `<name>.csv`, and return the paths."""
     written = []
     for name, table in tables.items():
-        directory.mkdir(parents=True, exist_ok=True)
+        with told(directory):
+            directory.mkdir(parents=True, exist_ok=True)
         written.append(directory / f"{name}.csv")
-        table.frame.to_csv(written[-1], index=False, lineterminator="\r\n", encoding="utf-8")
+        with replaced(written[-1]) as new:
+            table.frame.to_csv(new, index=False, lineterminator="\r\n", encoding="utf-8")
     return written
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from lorafile.files import replaced, told
 from lorafile.report.numbers import Spec
 from lorafile.report.theme import config
 
@@ -18,7 +19,8 @@ def write_pictures(specs: dict[str, Spec], directory: Path) -> list[Path]:
         return []
     import vl_convert
 
-    directory.mkdir(parents=True, exist_ok=True)
+    with told(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     written = []
     for name, spec in specs.items():
         text = json.dumps(spec | {"config": config("light")}, allow_nan=False, indent=1)
@@ -31,5 +33,6 @@ def write_pictures(specs: dict[str, Spec], directory: Path) -> list[Path]:
         }
         for ending, content in files.items():
             written.append(directory / f"{name}.{ending}")
-            written[-1].write_bytes(content)
+            with replaced(written[-1]) as new:
+                new.write_bytes(content)
     return written

@@ -29,6 +29,9 @@ _RANDOM = (
     (r"step-\d+", "step-*"),
     (r"\.tmp\w{6}", ".tmp*"),
     (r"damaged-[-T\d]+", "damaged-*"),
+    (r"\.new-[0-9a-f]{8}", ".new-*"),
+    (r"\.before-[a-z0-9_]{8}", ".before-*"),
+    (r"/(charts|tables)/(\.?)[^/.]+\.", r"/\1/\2*."),
 )
 
 

@@ -60,6 +60,7 @@ dtypes = ["float32"]
 OPTIONS = ("--yes", "--pack", "off")
 # One thread for each worker: threads that wait for each other on a busy machine take seconds for a step.
 _LORA = "import os; os.cpu_count = lambda: 1; from lorafile.cli import main; main()"
+_STATELESS = ("init", "lock")  # commands that know no state
 Counts = Callable[..., None]
 Results = dict[str, tuple[str, dict[str, Any]]]
 
@@ -78,7 +79,8 @@ class Bench:
 
     def command(self, *words: str) -> list[str]:
         """Return the command line of `lora …` on this state."""
-        return [sys.executable, "-P", "-c", _LORA, *words, "--state", str(self.state)]
+        state = () if words[0] in _STATELESS else ("--state", str(self.state))
+        return [sys.executable, "-P", "-c", _LORA, *words, *state]
 
     def start(self, *more: str, **options: Any) -> "subprocess.Popen[str]":
         """Begin an apply in a process group of its own."""
@@ -95,7 +97,7 @@ class Bench:
     def lora(self, *words: str) -> tuple[int, str]:
         """Run another command in this process, and return its exit code and all that it said."""
         with contextlib.chdir(self.spec.parent):
-            done = CliRunner().invoke(main, [*words, "--state", str(self.state)])
+            done = CliRunner().invoke(main, self.command(*words)[4:])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         assert "mistake in lorafile" not in done.output, done.output
         return done.exit_code, done.output
