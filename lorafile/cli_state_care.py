@@ -48,7 +48,7 @@ def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool,
         views_state_care.show_verified(found, out)
         if done is not None:
             views_state_care.show_repaired(done, out)
-    return 0 if found.sound or done is not None else 4
+    return 0 if found.sound or (done is not None and not found.unreadable) else 4
 
 
 @command("gc", state_group)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lorafile.state import Attempt, Objects, State, sha256
+from lorafile.state.objects import reading
 
 if TYPE_CHECKING:
     from lorafile.plan import Plan
@@ -45,9 +46,14 @@ def _damaged(attempt: Attempt, objects: Objects) -> dict[str, str]:
     for name, digest in attempt.outputs.items():
         try:
             total += os.stat(f"{root}/{digest[:2]}/{digest}").st_size  # noqa: PTH116  (tens of thousands of times)
-        except OSError:
+        except FileNotFoundError:
             wrong[name] = "missing"
+        except OSError as error:  # it may be there: no reason to pay for it again
+            with reading(objects.path(digest)):
+                raise error
     if not wrong and total != attempt.bytes:
-        paths = {name: objects.path(digest) for name, digest in attempt.outputs.items()}
-        wrong = {name: "damaged" for name, path in paths.items() if sha256(path) != path.name}
+        for name, digest in attempt.outputs.items():
+            with reading(objects.path(digest)):
+                if sha256(objects.path(digest)) != digest:
+                    wrong[name] = "damaged"
     return wrong

@@ -81,7 +81,7 @@ def stored_digests(attempt: Attempt, state: State) -> Digests:
     digest = attempt.outputs.get("digests.bin")
     if digest is None or not state.objects.has(digest):
         return []
-    content = state.objects.proven(digest).read_bytes()
+    content = state.objects.read(digest)
     return [
         (content[at : at + _HALF], content[at + _HALF : at + 2 * _HALF]) for at in range(0, len(content), 2 * _HALF)
     ]

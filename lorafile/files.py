@@ -87,8 +87,10 @@ def told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = _REMEDY.get(error.errno or 0, "Change that, or write it elsewhere")
+        other = str(error.filename or "")
+        where = f"{other}: " if other and other != str(path) and ".new-" not in other else ""
         raise LoraError(
-            f"{path} cannot be written: {error.strerror or error}. What stood there is as it was. "
+            f"{path} cannot be written: {where}{error.strerror or error}. What stood there is as it was. "
             f"{remedy}, and run the same command again."
         ) from error
 

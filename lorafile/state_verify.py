@@ -12,10 +12,13 @@ from lorafile.errors import StateError
 from lorafile.state import State, sha256
 from lorafile.state.checksum import prove
 from lorafile.state.log import left_out
+from lorafile.state.snapshot import explained, failing
 from lorafile.state.surroundings import leftovers, lying, running
 from lorafile.state_rows import Rows, damaged_rows, read_rows
 
 _THREADS = max(4, os.cpu_count() or 1)  # hashing leaves the interpreter free, and disks answer several at once
+_UNREAD = ("disk I/O error", "unable to open")  # what SQLite says of a disk, not of a file
+_CHANGED = "is not what was stored"
 _PORTION, _PORTION_BYTES = 256, 16 << 20
 
 
@@ -37,6 +40,7 @@ class Verified:
     """What came of a look at everything.
 
     :ivar index: what is wrong with the index as a file, or with its rows; `objects`: damaged and missing ones
+    :ivar unreadable: objects that the disk does not give back; their bytes may be there, so that no repair touches them
     :ivar notes: what is no damage, and goes with gc or with the next apply
     """
 
@@ -46,12 +50,18 @@ class Verified:
     collected: int = 0
     index: list[Damage] = field(default_factory=list)
     objects: list[Damage] = field(default_factory=list)
+    unreadable: list[Damage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
         """Whether nothing is damaged."""
-        return not self.index and not self.objects
+        return not self.damages
+
+    @property
+    def damages(self) -> list[Damage]:
+        """All that is not as it was stored, or cannot be looked at."""
+        return [*self.index, *self.objects, *self.unreadable]
 
 
 def verify(directory: Path, tell: Callable[[int, int], None] | None = None) -> Verified:
@@ -72,7 +82,8 @@ def verify(directory: Path, tell: Callable[[int, int], None] | None = None) -> V
 def _index(state: State, found: Verified) -> Rows | None:
     """Check the index; return its rows, or None where they cannot be read."""
     try:
-        prove(state.directory / "state.db")
+        with explained(state.directory, but=sqlite3.DatabaseError):
+            prove(state.directory / "state.db")
     except sqlite3.DatabaseError as error:
         if not (state.directory / "state.db-wal").exists():
             found.index.append(Damage("index", f"state.db: {error}"))
@@ -80,11 +91,14 @@ def _index(state: State, found: Verified) -> Rows | None:
         wrong = [row[0] for row in state.rows("PRAGMA integrity_check(10)")]
         rows = read_rows(state)
     except StateError as error:
-        if not isinstance(error.__cause__, sqlite3.DatabaseError):
-            raise
+        if not isinstance(error.__cause__, sqlite3.DatabaseError) or any(s in str(error.__cause__) for s in _UNREAD):
+            raise  # what cannot be read now is no damage yet, and no reason to make a new index
         found.index.append(Damage("index", f"state.db cannot be read: {error.__cause__}"))
         return None
-    lost = left_out(state.directory / "state.db")
+    if unread := [told for told in wrong if "error code=" in told]:
+        raise failing(state.directory, f"{state.directory / 'state.db'}: {unread[0]}")
+    with explained(state.directory):
+        lost = left_out(state.directory / "state.db")
     if lost > 1:
         found.index.append(Damage("index", f"state.db-wal: the last {lost} of what was recorded cannot be read"))
     elif lost:
@@ -103,12 +117,13 @@ def _objects(state: State, rows: Rows | None, found: Verified, tell: Callable[[i
         if attempt in rows.attempts and attempt not in rows.removals:  # type: ignore[union-attr]
             owners.setdefault(digest, []).append((attempt, f"{name} of {rows.attempts[attempt].address}"))  # type: ignore[union-attr]
     whole, done = sum(here.objects.values()), 0
-    for digest, sound in _hashed(state, here.objects):
+    for digest, what in _hashed(state, here.objects):
         done += here.objects[digest]
         if tell:
             tell(done, whole)
-        if not sound:
-            found.objects.append(_damage(state, digest, owners, "is not what was stored"))
+        if what:
+            wrong = found.objects if what == _CHANGED else found.unreadable
+            wrong.append(_damage(state, digest, owners, what))
     taken = rows.collected if rows else set()
     for digest in sorted(owners.keys() - here.objects.keys()):
         if digest in taken:
@@ -130,20 +145,22 @@ def _damage(state: State, digest: str, owners: dict[str, list[tuple[int, str]]],
     return Damage(str(state.objects.path(digest)), f"{of}{more} {told}", attempts, digest)
 
 
-def _hashed(state: State, sizes: dict[str, int]) -> Iterator[tuple[str, bool]]:
-    """Yield for each object whether its bytes are those that were stored."""
+def _hashed(state: State, sizes: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Yield for each object what is wrong with its bytes: nothing where they are those that were stored."""
 
-    def sound(digest: str) -> bool:
+    def wrong(digest: str) -> str:
         try:
-            return sha256(state.objects.path(digest)) == digest
-        except OSError:  # the disk cannot give the bytes back
-            return False
+            return "" if sha256(state.objects.path(digest)) == digest else _CHANGED
+        except FileNotFoundError:  # whoever collects garbage took it a moment ago
+            return ""
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
 
-    def sound_ones(digests: list[str]) -> list[tuple[str, bool]]:
-        return [(digest, sound(digest)) for digest in digests]
+    def told(digests: list[str]) -> list[tuple[str, str]]:
+        return [(digest, wrong(digest)) for digest in digests]
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for some in pool.map(sound_ones, _portions(sizes)):
+        for some in pool.map(told, _portions(sizes)):
             yield from some
 
 

@@ -5,11 +5,14 @@ from typing import Any
 
 from lorafile.engine.lines import read_lines
 from lorafile.state import Objects
+from lorafile.state.objects import reading
 
 
 def stored_rows(objects: Objects, digest: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of an object.
 
-    :raises StateError: when it was taken away since somebody looked, or is damaged
+    :raises StateError: when it was taken away since somebody looked, is damaged, or cannot be read
     """
-    yield from read_lines(objects.proven(digest))
+    with reading(objects.path(digest)):
+        rows = list(read_lines(objects.proven(digest)))
+    yield from rows

@@ -18,10 +18,10 @@ _MOST = 12
 def show_verified(found: Verified, out: Console) -> None:
     """Say what was looked at, what is damaged, and what merely lies about."""
     out.print(f"Checked {found.checked} objects ({size(found.bytes)}) and {found.rows} rows.")
-    for damage in (*found.index, *found.objects)[:_MOST]:
+    for damage in found.damages[:_MOST]:
         where = "" if damage.where == "index" else f" ({damage.where})"
         out.print(f"  [red]x[/] {escape(damage.told + where)}")
-    more = len(found.index) + len(found.objects) - _MOST
+    more = len(found.damages) - _MOST
     if more > 0:
         out.print(f"  … and {more} more (--json has them all)")
     for note in found.notes[:_MOST]:
@@ -30,7 +30,7 @@ def show_verified(found: Verified, out: Console) -> None:
         out.print(f"  [dim]… and {len(found.notes) - _MOST} more[/]")
     if found.collected:
         out.print(f"  [dim]{found.collected} objects are not here any more: garbage collection took them[/]")
-    damaged = len(found.index) + len(found.objects)
+    damaged = len(found.damages)
     out.print("[green]Everything is as it was stored.[/]" if found.sound else f"[red]Damaged: {damaged}.[/]")
 
 
@@ -53,7 +53,9 @@ def show_repaired(done: Repaired, out: Console) -> None:
         )
     if len(set(done.retried)) > _MOST:
         out.print(f"  … and {len(set(done.retried)) - _MOST} more")
-    if not done.found.sound:
+    if done.found.unreadable:
+        out.print("What cannot be read was left as it is: look after the disk. Nothing is made again for it.")
+    elif not done.found.sound:
         out.print("[green]Repaired.[/] `lora plan` shows what is to be made again.")
 
 
@@ -66,7 +68,7 @@ def verified_json(found: Verified, done: Repaired | None) -> str:
         "bytes": found.bytes,
         "rows": found.rows,
         "collected": found.collected,
-        "damages": [damage.__dict__ for damage in (*found.index, *found.objects)],
+        "damages": [damage.__dict__ for damage in found.damages],
         "notes": found.notes,
     }
     if done is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lorafile.errors import StateError
+from lorafile.state.objects import reading
 
 ABOUT, INDEX, OBJECTS = "lorafile-bundle.json", "index.jsonl", "objects/"
 FORMAT_VERSION = "1.0"
@@ -44,9 +45,10 @@ def write_bundle(
         for name, content in ((ABOUT, json.dumps(head, sort_keys=True).encode()), (INDEX, text)):
             tar.addfile(_member(name, len(content)), io.BytesIO(content))
         for digest, file in objects:
-            size = file.stat().st_size
-            with file.open("rb") as stream:
-                proven = _Proven(stream)
+            with reading(file):
+                size, stream = file.stat().st_size, file.open("rb")
+            with stream:
+                proven = _Proven(stream, file)
                 tar.addfile(_member(OBJECTS + digest, size), proven)
             if proven.digest != digest:
                 raise StateError(f"The object {file} is damaged. `lora state verify` names all that is.")
@@ -63,11 +65,12 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
 class _Proven:
     """A stream that knows the digest of what was read from it."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._hash = stream, hashlib.sha256()
+    def __init__(self, stream: BinaryIO, file: Path) -> None:
+        self._stream, self._file, self._hash = stream, file, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        content = self._stream.read(size)
+        with reading(self._file):
+            content = self._stream.read(size)
         self._hash.update(content)
         return content
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sqlite3
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from lorafile.state.objects import sync_directory
@@ -36,16 +37,27 @@ def prove(database: Path) -> None:
     """Hold an index that nobody writes against its checksum, where there is one; once for a process and a file.
 
     :raises sqlite3.DatabaseError: when it is not as it was
+    :raises OSError: when one of the two cannot be read; then nothing is known of it
     """
     try:
         wanted, about = _noted(database), database.stat()
-    except OSError:
+    except FileNotFoundError:
         return
     signature = (str(database.absolute()), about.st_mtime_ns, about.st_size)
     if signature not in _proven:
         if _sum(database).encode("ascii") != wanted:
             raise sqlite3.DatabaseError("it is not what it was when it was last closed")
         _proven.add(signature)
+
+
+@contextlib.contextmanager
+def named(file: Path) -> Iterator[None]:
+    """Let an error say of which file it is, also where reading failed that had begun."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(file)
+        raise
 
 
 def is_as_closed(copy: Path) -> bool:
@@ -59,12 +71,13 @@ def is_as_closed(copy: Path) -> bool:
 def _noted(database: Path) -> bytes:
     """Return the checksum that lies beside an index; what is no file, and may have no end, holds none."""
     noted = database.with_name(SUM)
-    return noted.read_bytes() if noted.is_file() or not noted.exists() else b""
+    with named(noted):
+        return noted.read_bytes() if noted.is_file() or not noted.exists() else b""
 
 
 def _sum(database: Path) -> str:
     found = 0
-    with database.open("rb") as stream:
+    with named(database), database.open("rb") as stream:
         while content := stream.read(_CHUNK):
             found = zlib.crc32(content, found)
     return f"crc32 {found:08x}\n"

@@ -9,6 +9,8 @@ import sqlite3
 import struct
 from pathlib import Path
 
+from lorafile.state.checksum import named
+
 _HEAD, _FRAME = 32, 24
 _SMALLEST, _LARGEST = 512, 65536  # bytes of a page
 _MAGIC = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}  # how the checksums read their words
@@ -26,9 +28,9 @@ def prove_log(database: Path) -> None:
 def left_out(database: Path) -> int:
     """Return how many recorded transactions of a log SQLite leaves out; one may be what a kill did not let end."""
     try:
-        log = database.with_name(database.name + "-wal").read_bytes()
-        index = database.with_name(database.name + "-shm").read_bytes()[:48]
-    except OSError:
+        log, index = (_content(database.with_name(database.name + end)) for end in ("-wal", "-shm"))
+        index = index[:48]
+    except FileNotFoundError:
         return 0
     if len(log) < _HEAD + _FRAME or len(index) < 48:
         return 0
@@ -44,6 +46,11 @@ def left_out(database: Path) -> int:
         if log[at + 8 : at + 16] == salt and log[at + 4 : at + 8] != bytes(4)
     ]
     return sum(number > used for number in ends)
+
+
+def _content(file: Path) -> bytes:
+    with named(file):
+        return file.read_bytes()
 
 
 def _is_sound(head: bytes) -> bool:

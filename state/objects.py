@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,23 @@ def sha256(file: Path) -> str:
         while content := stream.read(_CHUNK):
             found.update(content)
     return found.hexdigest()
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the object that the disk does not give back; that there is none is for the caller to tell.
+
+    :raises StateError: it is no reason to make anything again, for the bytes may be there
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StateError(
+            f"The object {path} cannot be read: {error.strerror or error}. Nothing is made again for that; look after "
+            "the disk, then run `lora state verify` and the same command again."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -40,10 +58,11 @@ class Objects:
     def read(self, digest: str) -> bytes:
         """Return an object's bytes.
 
-        :raises StateError: when it is missing, or when its bytes are not the ones that were stored
+        :raises StateError: when it is missing or cannot be read, or when its bytes are not the ones that were stored
         """
         try:
-            content = self.path(digest).read_bytes()
+            with reading(self.path(digest)):
+                content = self.path(digest).read_bytes()
         except FileNotFoundError as error:
             raise self._missing(digest) from error
         if hashlib.sha256(content).hexdigest() != digest:
@@ -53,14 +72,15 @@ class Objects:
     def proven(self, digest: str) -> Path:
         """Return where an object stands, once its bytes are the ones that were stored; read once for a process.
 
-        :raises StateError: when it is missing, or when they are not
+        :raises StateError: when it is missing or cannot be read, or when they are not
         """
         path = self.path(digest)
         try:
-            about = path.stat()
-            signature = (str(path.absolute()), about.st_mtime_ns, about.st_size)
-            if signature not in _proven and sha256(path) != digest:
-                raise self._damaged(digest)
+            with reading(path):
+                about = path.stat()
+                signature = (str(path.absolute()), about.st_mtime_ns, about.st_size)
+                if signature not in _proven and sha256(path) != digest:
+                    raise self._damaged(digest)
         except FileNotFoundError as error:
             raise self._missing(digest) from error
         _proven.add(signature)

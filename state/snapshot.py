@@ -155,17 +155,19 @@ def sound(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explained(directory: Path) -> Iterator[None]:
-    """Turn what the disk and SQLite say into sentences."""
+def explained(directory: Path, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Turn what the disk and SQLite say into sentences; not what the caller looks at itself."""
     try:
         yield
+    except but:
+        raise
     except sqlite3.DatabaseError as error:
         if "full" in str(error):
             raise StateError(_full(directory)) from error
         if "readonly" in str(error) or "unable to open" in str(error):
-            raise StateError(_unwritable(directory, str(error))) from error
+            raise StateError(_unwritable(directory, f"state.db: {error}")) from error
         if "disk I/O error" in str(error):
-            raise StateError(_failing(directory, str(error))) from error
+            raise failing(directory, f"{directory / 'state.db'}: {error}") from error
         raise StateError(
             f"The index {directory / 'state.db'} cannot be read: {error}. Nothing was changed. "
             "`lora state verify --repair` saves every row that can be read; or restore it from a copy."
@@ -176,7 +178,8 @@ def explained(directory: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise StateError(_unwritable(directory, error.strerror or str(error))) from error
         if error.errno == errno.EIO:
-            raise StateError(_failing(directory, error.strerror or str(error))) from error
+            named = f"{error.filename}: " if error.filename else ""
+            raise failing(directory, named + (error.strerror or str(error))) from error
         raise
 
 
@@ -191,8 +194,9 @@ def _unwritable(directory: Path, why: str) -> str:
     return f"The state {directory} cannot be written: {why}. Change that, or name another with --state or LORA_STATE."
 
 
-def _failing(directory: Path, why: str) -> str:
-    return (
+def failing(directory: Path, why: str) -> StateError:
+    """Return what is said of a disk that does not read or write: no reason to make anything again."""
+    return StateError(
         f"The disk of the state {directory} fails: {why}. Everything that had finished is kept; look after the disk, "
         "then run `lora state verify` and the same command again."
     )

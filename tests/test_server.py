@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 LOOK = """
-import json, os, sys
+import json, os, sys, time
 from multiprocessing import forkserver
 from pathlib import Path
 from lorafile import Study
@@ -21,7 +21,10 @@ plan = study.plan()
 plan.changes = [change for change in plan.changes if sys.argv[3] == "work"]
 study.warm_up(plan)
 pid = forkserver._forkserver._forkserver_pid
-lines = Path(f"/proc/{pid}/environ").read_text().split(chr(0)) if pid else []
+about = Path(f"/proc/{pid}")
+while pid and not (b"forkserver" in (about / "cmdline").read_bytes() and (about / "environ").read_bytes()):
+    time.sleep(0.01)  # it is a copy of this process still, with what that began with
+lines = (about / "environ").read_text().split(chr(0)) if pid else []
 print(json.dumps([pid, dict(line.split("=", 1) for line in lines if line.startswith("MALLOC")), dict(os.environ)]))
 """
 

@@ -25,7 +25,7 @@ struct shared { long long calls, fired; double clock; }; /* one for all processe
 static struct shared *shared;
 static const char *under, *op, *name, *act, *group;
 static long nth;
-static int lasting, error_number, log_file = -1;
+static int lasting, error_number, reads, log_file = -1;
 
 #define REAL(result, function, ...) \
     static result (*real)(__VA_ARGS__); \
@@ -45,6 +45,7 @@ __attribute__((constructor)) static void begin(void) {
     nth = getenv("FAULT_NTH") ? atol(getenv("FAULT_NTH")) : 0;
     lasting = getenv("FAULT_LASTING") ? atoi(getenv("FAULT_LASTING")) : 0;
     error_number = act ? atoi(act) : 0;
+    reads = getenv("FAULT_READS") != 0; /* note and disturb what is read, instead of what is changed */
 }
 
 static const char *inside(const char *path) {
@@ -77,7 +78,8 @@ static int decide(const char *what, int directory, const char *path) {
     char space[PATH_MAX * 2];
     const char *whole, *here;
     int before = errno;
-    if (!shared || !under || !(whole = path_of(directory, path, space)) || !(here = inside(whole))) {
+    if (!shared || !under || reads != (!strcmp(what, "read") || !strcmp(what, "look"))) return 0;
+    if (!(whole = path_of(directory, path, space)) || !(here = inside(whole))) {
         errno = before;
         return 0;
     }
@@ -107,7 +109,8 @@ static int decide(const char *what, int directory, const char *path) {
 static int opened(const char *function, int directory, const char *path, int flags, mode_t mode) {
     REAL(int, "openat64", int, const char *, int, ...);
     (void)function;
-    int told = flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC) ? decide("open", directory, path) : 0;
+    int told = flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC) ? decide("open", directory, path)
+        : flags & O_DIRECTORY ? 0 : decide("look", directory, path);
     if (told == 1) return -1;
     DONE(real(directory, path, flags, mode));
 }
@@ -117,6 +120,19 @@ int open(const char *path, int flags, ...) { MODE return opened("open", AT_FDCWD
 int open64(const char *path, int flags, ...) { MODE return opened("open64", AT_FDCWD, path, flags, mode); }
 int openat(int at, const char *path, int flags, ...) { MODE return opened("openat", at, path, flags, mode); }
 int openat64(int at, const char *path, int flags, ...) { MODE return opened("openat64", at, path, flags, mode); }
+
+ssize_t read(int file, void *bytes, size_t count) {
+    REAL(ssize_t, "read", int, void *, size_t);
+    if (decide("read", file, 0) == 1) return -1;
+    return real(file, bytes, count);
+}
+
+ssize_t pread64(int file, void *bytes, size_t count, off64_t at) {
+    REAL(ssize_t, "pread64", int, void *, size_t, off64_t);
+    if (decide("read", file, 0) == 1) return -1;
+    return real(file, bytes, count, at);
+}
+ssize_t pread(int file, void *bytes, size_t count, off_t at) { return pread64(file, bytes, count, at); }
 
 ssize_t write(int file, const void *bytes, size_t count) {
     REAL(ssize_t, "write", int, const void *, size_t);
@@ -144,7 +160,7 @@ ssize_t writev(int file, const struct iovec *parts, int count) {
 
 ssize_t sendfile64(int out, int in, off64_t *at, size_t count) {
     REAL(ssize_t, "sendfile64", int, int, off64_t *, size_t);
-    int told = decide("write", out, 0);
+    int told = reads ? decide("read", in, 0) : decide("write", out, 0);
     if (told == 1) return -1;
     DONE(real(out, in, at, count));
 }
