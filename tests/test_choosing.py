@@ -1,3 +1,5 @@
+from dataclasses import replace
+from itertools import permutations
 from math import isnan
 
 import numpy as np
@@ -5,7 +7,8 @@ import pytest
 from scipy import stats
 
 from lorafile.statistics.choosing import choose, one_is_false
-from lorafile.statistics.crossed import Outcomes
+from lorafile.statistics.crossed import Outcomes, contrast, pool
+from lorafile.statistics.pairwise import differences
 from lorafile.statistics.probabilities import uppers
 
 EXAMPLES = 40
@@ -125,3 +128,21 @@ def test_what_is_within_the_margin_of_all_right_is_good_enough_whatever_its_riva
     assert choose({"near": near, "wild": wild}, costs, 0.05, True, 0.05).chosen == "near"
     open_ended = {name: Outcomes(one.values + 1) for name, one in (("near", near), ("wild", wild))}
     assert choose(open_ended, costs, 0.05, True, 0.05).chosen is None
+
+
+@pytest.mark.parametrize("unequal", [1.0, 0.0])
+@pytest.mark.parametrize("binary", [False, True])
+def test_every_two_at_once_are_what_each_two_are_alone(unequal: float, binary: bool) -> None:
+    noise = np.random.default_rng(5)
+    drawn = {f"{runs} runs": noise.normal(0, 1, (runs, 30)) + noise.normal(0, 1, 30) for runs in (1, 2, 3, 5)}
+    drawn |= {"again": drawn["3 runs"], "no seed": noise.normal(0, 1, (1, 30)), "nor here": np.ones((1, 30))}
+    sides = {
+        name: Outcomes((values > 0).astype(float) if binary else values, exact=name in ("no seed", "nor here"))
+        for name, values in drawn.items()
+    }
+    pooled = replace(pool(sides.values()), unequal=unequal)
+    found = differences(sides, pooled)
+    for one, other in permutations(sides, 2):
+        alone, at = contrast(sides[one], sides[other], pooled), (found.places[one], found.places[other])
+        told = (found.difference[at], found.error[at], found.df[at])
+        assert told == pytest.approx((alone.difference, alone.error, alone.df), rel=1e-12), (one, other)

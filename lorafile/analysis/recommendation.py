@@ -11,8 +11,9 @@ from lorafile.analysis.differing import UNPAIRED
 from lorafile.analysis.margins import Margin, margin_of
 from lorafile.analysis.outcomes import Crossed, crossed
 from lorafile.analysis.select import best, cells, names, scores
-from lorafile.statistics.choosing import Choice, Estimates, choose_among, estimates
-from lorafile.statistics.crossed import Estimate, combination
+from lorafile.statistics.choosing import Choice, choose_among
+from lorafile.statistics.crossed import Estimate, combination, contrast
+from lorafile.statistics.pairwise import Differences, differences
 from lorafile.statistics.planning import Needed, needed
 from lorafile.statistics.stages import shares
 
@@ -169,10 +170,10 @@ def costs_of(results: "Results", budget: Budget, judged: list[str]) -> tuple[str
 
 
 @lru_cache(maxsize=16)
-def between(results: "Results", metric: str, seeds: tuple[int, ...]) -> Estimates:
-    """Return the difference between every two configurations on validation, each pair once."""
+def between(results: "Results", metric: str, seeds: tuple[int, ...]) -> Differences:
+    """Return the difference between every two configurations on validation."""
     data = crossed(results, metric, SPLIT, seeds)
-    return estimates(data.outcomes, data.variance)
+    return differences(data.outcomes, data.variance)
 
 
 def all_seeds(results: "Results") -> tuple[int, ...]:
@@ -182,14 +183,10 @@ def all_seeds(results: "Results") -> tuple[int, ...]:
 
 def against(results: "Results", metric: str, one: str, other: str) -> Estimate | None:
     """Return the difference between two configurations on validation, the first less the second."""
-    found = between(results, metric, all_seeds(results))
-    if (one, other) in found:
-        return found[one, other]
-    back = found.get((other, one))
-    if back is None:
+    data = crossed(results, metric, SPLIT, all_seeds(results))
+    if one == other or not {one, other} <= data.outcomes.keys():
         return None
-    turned = {name: getattr(back, name)[::-1] for name in ("seeds", "residual", "exact", "run_variances")}
-    return replace(back, difference=-back.difference, **turned)
+    return contrast(data.outcomes[one], data.outcomes[other], data.variance)
 
 
 def own(results: "Results", metric: str, split: str, name: str) -> Estimate | None:

@@ -61,7 +61,8 @@ def answer(results: "Results", metric: str) -> list[str]:
     lines.append(_best(results, metric, split, chosen))
     if not found[chosen].known:
         return lines
-    others = [name for name in trained if name not in {chosen, *same_runs(results, chosen)} and found[name].known]
+    itself = {chosen, *same_runs(results, chosen)}
+    others = [name for name in trained if name not in itself and found[name].known]
     second = best(results, others, metric)
     shown = {second: "next on validation"} if second else {}
     for name, role in references(results).items():

@@ -17,15 +17,15 @@ is among those that stay with probability 1 - alpha.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from functools import lru_cache
 from math import inf, isnan, nan
 
 import numpy as np
 
-from lorafile.statistics.crossed import Estimate, Outcomes, RunVariance, combination, contrast, pool
+from lorafile.statistics.crossed import Outcomes, RunVariance, combination, pool
+from lorafile.statistics.pairwise import Differences, differences
 from lorafile.statistics.probabilities import upper, uppers
 
-Estimates = dict[tuple[str, str], Estimate]
 CEILING = 0.1  # the share of the error that the test against the ceiling has
 
 
@@ -69,50 +69,62 @@ def choose(
     :raises ValueError: when two candidates have not the same number of examples
     """
     pooled = pool(outcomes.values()) if pooled is None else pooled
-    return choose_among(outcomes, estimates(outcomes, pooled), costs, margin, more, alpha, pooled)
-
-
-def estimates(outcomes: Mapping[str, Outcomes], pooled: RunVariance) -> Estimates:
-    """Return the difference between every two candidates, each pair once."""
-    return {(one, other): contrast(outcomes[one], outcomes[other], pooled) for one, other in combinations(outcomes, 2)}
+    return choose_among(outcomes, differences(outcomes, pooled), costs, margin, more, alpha, pooled)
 
 
 def choose_among(
     outcomes: Mapping[str, Outcomes],
-    between: Estimates,
+    between: Differences,
     costs: Mapping[str, float],
     margin: float | None,
     more: bool,
     alpha: float,
     pooled: RunVariance,
 ) -> Choice:
-    """Return what `choose` does, from estimates that are there already.
+    """Return what `choose` does, from differences that are there already.
 
     :param between: of every two candidates, and of whatever others
     """
     ceiling = more and margin is not None and all(one.binary for one in outcomes.values())
-    worse, better = _pairs(outcomes, between, margin, more)
     sign = -1 if more else 1
     order = sorted(outcomes, key=lambda name: (costs.get(name, inf), sign * outcomes[name].mean, name))
+    rivals, ahead = _rivals(outcomes, between, margin, more, alpha)
     p: dict[str, float] = {}
     rival: dict[str, str] = {}
-    ahead: dict[str, str] = {}
-    bar = alpha / max(len(outcomes) - 1, 1)
     for name, one in outcomes.items():
         known = margin is not None and (one.exact or one.runs > 1)
         p[name] = 0.0 if known else nan
-        rivals = [other for other in outcomes if other != name]
-        if rivals and known:
-            rival[name] = max(rivals, key=lambda other: _nan_last(worse[name, other]))
-            p[name] = worse[name, rival[name]]
+        if known and name in rivals:
+            rival[name], p[name] = rivals[name]
             if ceiling and margin is not None and not isnan(p[name]):
                 p[name] = min(1.0, p[name] / (1 - CEILING), _below_ceiling(one, margin, pooled) / CEILING)
-        if clearly := [other for other in rivals if better[other, name] <= bar]:
-            ahead[name] = min(clearly, key=lambda other: sign * outcomes[other].mean)
     adjusted = dict(zip(p, one_is_false(list(p.values())), strict=True))
     claimed = tuple(name for name in order if adjusted[name] <= alpha)
     stay = tuple(name for name in order if name not in ahead)
     return Choice(claimed[0] if claimed else None, claimed, stay, p, adjusted, rival, ahead)
+
+
+def _rivals(
+    outcomes: Mapping[str, Outcomes], between: Differences, margin: float | None, more: bool, alpha: float
+) -> tuple[dict[str, tuple[str, float]], dict[str, str]]:
+    """Return of each the rival that it is likeliest worse than by the margin, with that probability; `Choice.ahead`.
+
+    A probability that is not known counts as the largest: nothing may be claimed past it.
+    """
+    names = list(outcomes)
+    if len(names) < 2:
+        return {}, {}
+    places = [between.places[name] for name in names]
+    worse, better = (found[np.ix_(places, places)] for found in _probabilities(between, margin, more))
+    held = np.where(np.isnan(worse), inf, worse)
+    np.fill_diagonal(held, -inf)
+    largest = held.argmax(axis=1)
+    clearly = better.transpose() <= alpha / (len(names) - 1)
+    np.fill_diagonal(clearly, False)
+    means = np.array([one.mean for one in outcomes.values()]) * (-1 if more else 1)
+    leaders = np.where(clearly, means, inf).argmin(axis=1)
+    rivals = {name: (names[largest[at]], float(worse[at, largest[at]])) for at, name in enumerate(names)}
+    return rivals, {names[at]: names[leaders[at]] for at in np.flatnonzero(clearly.any(axis=1))}
 
 
 def _below_ceiling(one: Outcomes, margin: float, pooled: RunVariance) -> float:
@@ -135,23 +147,10 @@ def one_is_false(probabilities: list[float]) -> list[float]:
     return adjusted
 
 
-def _pairs(
-    outcomes: Mapping[str, Outcomes], between: Estimates, margin: float | None, more: bool
-) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
-    """Return (one, other) -> the probability were one worse by the margin, and that were it no better."""
-    pairs = [pair for pair in between if pair[0] in outcomes and pair[1] in outcomes]
-    gains = np.array([between[pair].difference for pair in pairs]) * (1 if more else -1)
-    errors, dfs = np.array([between[pair].error for pair in pairs]), np.array([between[pair].df for pair in pairs])
-    worse: dict[tuple[str, str], float] = {}
-    better: dict[tuple[str, str], float] = {}
-    for sign in (1, -1):
-        turned = pairs if sign > 0 else [(other, one) for one, other in pairs]
-        allowed = np.full(len(pairs), nan) if margin is None else uppers(sign * gains + margin, errors, dfs)
-        worse |= dict(zip(turned, allowed.tolist(), strict=True))
-        better |= dict(zip(turned, uppers(sign * gains, errors, dfs).tolist(), strict=True))
+@lru_cache(maxsize=4)
+def _probabilities(between: Differences, margin: float | None, more: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probabilities were the row worse than the column by the margin, and were it no better."""
+    gains = between.difference * (1 if more else -1)
+    worse = np.full(gains.shape, nan) if margin is None else uppers(gains + margin, between.error, between.df)
+    better = uppers(gains, between.error, between.df)
     return worse, better
-
-
-def _nan_last(p: float) -> float:
-    """Return a key under which a probability that is not known is the largest: nothing may be claimed past it."""
-    return inf if isnan(p) else p

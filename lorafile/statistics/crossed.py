@@ -16,16 +16,18 @@ radiological imaging data", Statistics in Medicine 33), and Satterthwaite's (194
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf, nan
+from math import nan
 
 import numpy as np
 from scipy import special
+
+from lorafile.statistics.worth import Part, worth
 
 CLEARLY = 0.01  # the probability, were all run variances equal, below which they are not pooled
 # The error of a share by n examples is at least this over n, were they all alike: a 95 % interval then reaches 3 / n,
 # the rule of three (Hanley and Lippman-Hand, 1983, "If nothing goes wrong, is everything all right?", JAMA 249).
 _UNSEEN = 3 / 1.96
-_ROUNDING = 1e-12  # relative to the figures: what is smaller is no difference but float64's rounding
+ROUNDING = 1e-12  # relative to the figures: what is smaller is no difference but float64's rounding
 
 
 @dataclass(frozen=True)
@@ -199,29 +201,20 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
     if unlike := [side.examples for side in sides if side.examples != n]:
         raise ValueError(f"{n} and {unlike[0]} examples cannot be paired")
     paired = sum((weight * side.by_example for side, weight in zip(sides, weights, strict=True)), np.zeros(n))
-    least = _ROUNDING * max(abs(weight * side.mean) for side, weight in zip(sides, weights, strict=True))
-    paired = np.where(abs(paired) > least, paired, 0.0)
     use_pool = not pooled.differ or any(side.df < 1 and not side.exact for side in sides)
-    parts = _run_parts(sides, weights, pooled, use_pool)
-    runs = sum(variance for variance, _ in parts)
-    between = _above(float(paired.var(ddof=1)) / n if n > 1 else nan, least)
-    left = [
-        (weight**2 * side.residual / side.runs / n, float((side.runs - 1) * (n - 1)))
-        for side, weight in zip(sides, weights, strict=True)
-    ]
-    examples = max(between - sum(square for square, _ in left), 0.0)
-    pieces = [(between, n - 1.0), *((square, df) for square, df in left if df)] if examples > 0 else []
-    unseen = (_UNSEEN * max(map(abs, weights)) / n) ** 2 if all(side.binary for side in sides) else 0.0
-    if runs + examples < unseen:
-        examples = unseen - runs
-        pieces = [(examples, n - 1.0)]
-    difference = float(paired.mean())
+    found = worth(
+        paired,
+        ROUNDING * max(abs(weight * side.mean) for side, weight in zip(sides, weights, strict=True)),
+        _run_parts(sides, weights, pooled, use_pool),
+        [
+            (weight**2 * side.residual / side.runs / n, (side.runs - 1.0) * (n - 1))
+            for side, weight in zip(sides, weights, strict=True)
+            if side.runs > 1 and n > 1
+        ],
+        unseen(max(map(abs, weights)), n) if all(side.binary for side in sides) else 0.0,
+    )
     return Estimate(
-        difference=difference if abs(difference) > least else 0.0,
-        runs=runs,
-        examples=examples,
-        df=degrees(parts, pieces, examples),
-        runs_df=satterthwaite(parts),
+        **{name: float(value) for name, value in found._asdict().items()},
         seeds=tuple(side.runs for side in sides),
         n=n,
         residual=tuple(weight**2 * side.residual for side, weight in zip(sides, weights, strict=True)),
@@ -234,14 +227,15 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
     )
 
 
-def _above(variance: float, least: float) -> float:
-    """Return a variance, or 0 where its root is rounding."""
-    return 0.0 if variance < least**2 else variance
+def unseen(weight: float, n: int) -> float:
+    """Return the least variance of a sum of shares by so many examples, however alike the answers are.
+
+    :param weight: the largest of the sum
+    """
+    return (_UNSEEN * weight / n) ** 2
 
 
-def _run_parts(
-    sides: Sequence[Outcomes], weights: Sequence[float], pooled: RunVariance, use_pool: bool
-) -> list[tuple[float, float]]:
+def _run_parts(sides: Sequence[Outcomes], weights: Sequence[float], pooled: RunVariance, use_pool: bool) -> list[Part]:
     """Return (variance, degrees of freedom) of what runs bring; nothing for a side that no seed changes."""
     seeded = [(side, weight**2) for side, weight in zip(sides, weights, strict=True) if not side.exact]
     if not seeded:
@@ -249,31 +243,3 @@ def _run_parts(
     if use_pool:
         return [(pooled.value * sum(square / side.runs for side, square in seeded), float(pooled.df))]
     return [(square * side.run_variance / side.runs, float(side.df)) for side, square in seeded]
-
-
-def degrees(runs: list[tuple[float, float]], held: list[tuple[float, float]], examples: float) -> float:
-    """Return the degrees of freedom of a difference: Satterthwaite's, made safe for few runs.
-
-    Where the run variance has few degrees of freedom and is too small by chance, the examples seem to carry the
-    difference, and their many degrees of freedom come at the very moment at which the error is too small: with two
-    runs of each of two configurations, up to 8 % of null differences would be called real at 5 %. So here, and only
-    here, runs count for more by twice the relative variance of their mean square, 2 / df; it is then 5.3 %. Nothing
-    changes where runs or examples are all that varies, and next to nothing from ten degrees of freedom.
-
-    :param runs: (mean square, degrees of freedom) of what runs bring; `held`: of what makes up the examples' variance
-    :param examples: the examples' variance
-    """
-    alone, total = satterthwaite(runs), sum(square for square, _ in runs)
-    likely = total * (1 + 4 / alone)
-    return satterthwaite([(likely, alone), *held], likely + examples)
-
-
-def satterthwaite(parts: list[tuple[float, float]], total: float | None = None) -> float:
-    """Return the degrees of freedom of a sum of mean squares (Satterthwaite, 1946).
-
-    :param parts: (mean square in the units of the sum, its degrees of freedom); one that is subtracted counts as well
-    :param total: the sum, where not every part is added
-    """
-    whole = sum(square for square, _ in parts) if total is None else total
-    below = sum(square**2 / df if df else nan for square, df in parts)
-    return float(whole**2 / below) if below else inf

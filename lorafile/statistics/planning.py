@@ -10,8 +10,9 @@ from math import inf, isinf, isnan, nan
 import numpy as np
 from scipy import special
 
-from lorafile.statistics.crossed import Estimate, degrees
+from lorafile.statistics.crossed import Estimate
 from lorafile.statistics.probabilities import t_cdf, t_quantile
+from lorafile.statistics.worth import degrees
 
 POWER = 0.8
 MOST_SEEDS, MOST_EXAMPLES = 10_000, 1_000_000
@@ -54,7 +55,7 @@ def foreseen(estimate: Estimate, seeds: tuple[int, ...], examples: int, others: 
     held = estimate.examples * estimate.n / examples
     pieces = [(held + sum(square for square, _ in remainders), examples - 1.0)] if held > 0 else []
     pieces += [(square, df) for square, df in remainders if df and held > 0]
-    return (runs + held) ** 0.5, degrees(parts, pieces, held)
+    return (runs + held) ** 0.5, float(degrees(parts, pieces, held))
 
 
 def power_of_difference(error: float, df: float, difference: float, alpha: float) -> float:
