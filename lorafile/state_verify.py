@@ -10,9 +10,10 @@ from pathlib import Path
 from lorafile.engine.running import CHECKPOINT, Damaged, read_manifest
 from lorafile.errors import StateError
 from lorafile.state import State, sha256
-from lorafile.state.checksum import prove
+from lorafile.state.checksum import SUM, is_as_closed, prove
 from lorafile.state.log import left_out
-from lorafile.state.snapshot import explained, failing
+from lorafile.state.salvage import is_database
+from lorafile.state.snapshot import BACKUP, explained, failing
 from lorafile.state.surroundings import leftovers, lying, running
 from lorafile.state_rows import Rows, damaged_rows, read_rows
 
@@ -177,6 +178,7 @@ def _portions(sizes: dict[str, int]) -> Iterator[list[str]]:
 
 
 def _notes(state: State, found: Verified) -> None:
+    found.notes += [f"{told}: `lora state verify --repair` makes it anew" for told in _beside_index(state.directory)]
     found.notes += [f"{path} was left by a process that was killed" for path in leftovers(state.directory)]
     for path in running(state.directory).values():
         if (path / CHECKPOINT).exists():
@@ -184,3 +186,15 @@ def _notes(state: State, found: Verified) -> None:
                 read_manifest(path)
             except Damaged as damage:
                 found.notes.append(f"the checkpoint in {path} will not be used: {damage}")
+
+
+def _beside_index(directory: Path) -> Iterator[str]:
+    """Yield what is wrong with the checksum and the copy of the index; neither holds anything that it has not."""
+    copy, closed = directory / BACKUP, not (directory / "state.db-wal").exists()
+    if closed and not (directory / SUM).exists():
+        yield f"{SUM}, the checksum of the index, is missing"
+    if not copy.exists():
+        if closed:
+            yield f"{BACKUP}, the copy of the index, is missing"
+    elif not (is_as_closed(copy) if (directory / SUM).exists() else is_database(copy)):
+        yield f"{BACKUP}, the copy of the index, is damaged, or of an earlier time"

@@ -156,14 +156,22 @@ def back_up(directory: Path) -> None:
     """
     database, copy = directory / "state.db", directory / "state.db.new-backup"
     try:
-        with contextlib.suppress(sqlite3.DatabaseError), _opened(database) as connection:
-            if connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",):
-                shutil.copyfile(database, copy)
-                _on_disk(copy)
-                copy.replace(directory / BACKUP)
-                sync_directory(directory)
+        if is_database(database):
+            shutil.copyfile(database, copy)
+            _on_disk(copy)
+            copy.replace(directory / BACKUP)
+            sync_directory(directory)
     except OSError:
         copy.unlink(missing_ok=True)
+
+
+def is_database(file: Path) -> bool:
+    """Return whether SQLite finds nothing wrong with how an index, or a copy of one, is built."""
+    if not file.is_file():
+        return False
+    with contextlib.suppress(sqlite3.DatabaseError), _opened(file) as connection:
+        return bool(connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+    return False
 
 
 def _on_disk(file: Path) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.errors import StateError
-from lorafile.state.checksum import drop_sum, write_sum
+from lorafile.state.checksum import drop_sum, is_as_closed, write_sum
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
 from lorafile.state.records import NOTHING, Acceptance, Attempt, Node
 from lorafile.state.rows import COLUMNS as _COLUMNS
 from lorafile.state.rows import CURVE, curve_steps, seal_of
-from lorafile.state.snapshot import Moment, Read, explained, read_snapshot, sound, steady
+from lorafile.state.snapshot import BACKUP, Moment, Read, explained, read_snapshot, sound, steady
 from lorafile.state.tables import SCHEMA_VERSION
 
 _moments: ContextVar[dict[Path, Moment]] = ContextVar("moments")  # that are open here, by index
@@ -258,7 +258,7 @@ class WritableState(State):
             self.db.close()
             if not (self.directory / "state.db-wal").exists():
                 write_sum(self.directory)
-                if changed:
+                if changed or not is_as_closed(self.directory / BACKUP):
                     from lorafile.state.salvage import back_up
 
                     back_up(self.directory)

@@ -56,6 +56,16 @@ def assert_mended(bench: Bench, all_of_it: bool = True) -> None:
     assert_sound(bench, bench.finished())
 
 
+def assert_named_and_renewed(bench: Bench, name: str) -> None:
+    """Check that verify says what is wrong with a file beside the index, and that a repair makes it anew."""
+    code, said = bench.lora("state", "verify")
+    assert (code, name in said) == (0, True), said
+    assert bench.lora("state", "verify", "--repair")[0] == 0
+    code, said = bench.lora("state", "verify")
+    assert (code, name in said) == (0, False), said
+    assert (bench.state / "state.db.backup").read_bytes() == (bench.state / "state.db").read_bytes()
+
+
 @pytest.mark.timeout(1200)
 def test_a_damaged_index_is_refused_and_mended(
     undisturbed: Bench, done: Bench, full: bool, rng: random.Random, counts: Counts
@@ -96,9 +106,17 @@ def test_a_damaged_checksum_or_copy_harms_nobody(
         shutil.copytree(undisturbed.state, done.state)
         how(done.state / "state.db.backup", rng)
         assert done.load().plan().work == []
+        assert_named_and_renewed(done, "state.db.backup")
+        how(done.state / "state.db.backup", rng)
         flip_in(done.state / "state.db", PAGE, PAGE, rng)
         assert_mended(done, all_of_it=False)
-    counts("faults: the index", damaged_checksums=2, damaged_copies=2)
+    for name in ("state.db.backup", "state.db.sum"):
+        shutil.rmtree(done.state)
+        shutil.copytree(undisturbed.state, done.state)
+        (done.state / name).unlink()
+        assert done.load().plan().work == []
+        assert_named_and_renewed(done, name)
+    counts("faults: the index", damaged_checksums=2, damaged_copies=2, missing_ones=2)
 
 
 @pytest.mark.timeout(1200)
