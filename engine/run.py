@@ -2,9 +2,13 @@
 
 import contextlib
 import errno
+import os
+import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from lorafile.engine.base import Bases
 from lorafile.engine.hub import hide_tokens
@@ -35,7 +39,7 @@ _TOGETHER: dict[str, Callable[[list[Request], list[Path], Bases, list[Report]], 
     "train": train_together,
     "predict": predict_together,
 }
-_DISK = (errno.EIO, errno.EROFS, errno.EDQUOT)  # what no setting of a node brings about
+_DISK = (errno.EIO, errno.EROFS, errno.EDQUOT, errno.EFBIG)  # what no setting of a node brings about
 
 
 class Apart(Exception):
@@ -68,8 +72,9 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
         if "No space left on device" in str(error):
             told = f"No space left on the disk that holds {out}. Free some space and run the same command again."
             return Done("failed", told)
-        if isinstance(error, OSError) and error.errno in _DISK:
-            told = f"The disk that holds {out} fails: {error.strerror}. Look after it and run the same command again."
+        if number := _disk_error(error):
+            why = os.strerror(number)
+            told = f"The disk that holds {out} fails: {why}. Look after it and run the same command again."
             return Done("failed", told)
         with contextlib.suppress(OSError):
             (out / "traceback.txt").write_text(hide_tokens(traceback.format_exc()), encoding="utf-8")
@@ -134,3 +139,11 @@ def _remedy(request: Request) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or "no message").splitlines()[0]
+
+
+def _disk_error(error: Exception) -> int | None:
+    """Return the number of an error that a failing disk brings about; safetensors has it in its text alone."""
+    if isinstance(error, SafetensorError):
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        return int(found.group(1)) if found else None
+    return error.errno if isinstance(error, OSError) and error.errno in _DISK else None

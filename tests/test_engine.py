@@ -2,6 +2,7 @@
 
 import math
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -413,3 +414,15 @@ def test_running_out_of_memory_is_an_outcome(engine: Engine) -> None:
     prepared = engine.prepare()
     done, _ = engine.train(prepared, {**LORA, "r": 2**42})
     assert done.outcome == "out-of-memory", done.message
+
+
+def test_a_disk_that_fails_while_safetensors_writes_is_told_with_its_place(engine: Engine) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    prepared = engine.prepare()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limits[1]))  # PEFT's README.md is smaller
+    try:
+        done, _ = engine.train(prepared, {**LORA, "r": 256})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert done.outcome == "failed"
+    assert done.message.startswith(f"The disk that holds {engine.root / '2'} fails: File too large.")
