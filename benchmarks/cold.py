@@ -3,6 +3,7 @@
 `python benchmarks/cold.py startup`: help, validate and plan of the quickstart, against a bare `import click`.
 `python benchmarks/cold.py plan [--snakemake PATH]`: a plan of up to 10,000 finished configurations, against a dry run
 of Snakemake over as many jobs that are up to date. `python benchmarks/cold.py noop`: a second apply, against its plan.
+`python benchmarks/cold.py report`: the figures of a report of up to 1,000 finished configurations, against their plan.
 `python benchmarks/cold.py state`: `lora state verify`, `gc` and `list` of as many, against `sha256sum` of their files.
 
 Each prints a table and writes `benchmarks/results/DATE-cold-NAME.json`. Nothing is trained: finished.py makes the
@@ -26,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-SIZES = (100, 1_000, 10_000)  # configurations
+SIZES = (100, 250, 500, 1_000, 10_000)  # configurations
+USUAL = [100, 1_000, 10_000]
 QUICKSTART = HERE.parent / "examples" / "quickstart" / "study.toml"
 CLICK = [sys.executable, "-P", "-c", "import click"]
 LORA = [sys.executable, "-P", "-c", "from lorafile.cli import main; main()"]
@@ -152,6 +154,21 @@ def state(options: argparse.Namespace, where: Path) -> dict[str, Rows]:
     return found
 
 
+def report(options: argparse.Namespace, where: Path) -> dict[str, Rows]:
+    """Measure `lora report --json` of finished studies, every analysis and no picture, against their plan."""
+    found = {}
+    for count in options.sizes:
+        if count > 1_000:
+            continue  # every two of 10,000 do not fit into memory
+        spec, nodes = finish(count, where / f"{count}", "judged")
+        about = [str(spec), "--state", str(where / f"{count}")]
+        commands = {"lora plan": [*LORA, "plan", *about], "lora report --json": [*LORA, "report", *about, "--json"]}
+        title = f"{count:,} configurations, {nodes:,} nodes"
+        found[title] = measured(commands, "lora plan", options.turns or 3, where)
+        show(title, found[title])
+    return found
+
+
 def noop(options: argparse.Namespace, where: Path) -> dict[str, Rows]:
     """Measure an apply of what is finished, and the plan that says so."""
     spec = where / "study.toml"
@@ -186,11 +203,13 @@ def make_jobs(count: int, where: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("startup", "plan", "noop", "state"))
+    parser.add_argument("what", choices=("startup", "plan", "report", "noop", "state"))
     parser.add_argument(
         "--snakemake", help="The snakemake to compare with: pip install snakemake, in a place of its own."
     )
-    parser.add_argument("--sizes", type=int, nargs="+", choices=SIZES, default=list(SIZES), help="Configurations.")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", choices=SIZES, default=[100, 1_000, 10_000], help="Configurations."
+    )
     parser.add_argument("--turns", type=int, help="How often each command is run.")
     options = parser.parse_args()
     about: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "python": platform.python_version()}
@@ -203,8 +222,9 @@ def main() -> None:
     if options.snakemake:
         told = subprocess.run([options.snakemake, "--version"], capture_output=True, text=True, check=True)
         about |= {"snakemake": told.stdout.strip()}
+    measures = {"startup": startup, "plan": plan, "report": report, "noop": noop, "state": state}
     with tempfile.TemporaryDirectory() as directory:
-        rows = {"startup": startup, "plan": plan, "noop": noop, "state": state}[options.what](options, Path(directory))
+        rows = measures[options.what](options, Path(directory))
     out = HERE / "results"
     out.mkdir(exist_ok=True)
     file = out / f"{about['date']}-cold-{options.what}.json"
