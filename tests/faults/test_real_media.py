@@ -3,6 +3,7 @@
 import contextlib
 import random
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,3 +57,26 @@ def test_an_apply_on_a_read_only_disk_is_told(done: Bench, counts: Counts) -> No
         assert_opens(done, before)
     assert_sound(done, before)
     counts("faults: a read-only disk", applies=1)
+
+
+def test_a_disk_that_becomes_read_only_while_workers_train(bench: Bench, full: bool, counts: Counts) -> None:
+    """What is open for writing stays so, as the kernel has it; whatever is opened, made or renamed is refused."""
+    if not full:
+        pytest.skip("a part of --full")
+    bench.state.mkdir()
+    process = bench.start()
+    try:
+        while process.poll() is None and not any(bench.state.glob("running/*/curve.jsonl")):
+            time.sleep(0.02)
+        with mounted(bench.state, "--bind", str(bench.state)):
+            subprocess.run(["mount", "-o", "remount,ro,bind", str(bench.state)], check=True)
+            said, _ = process.communicate(timeout=200)
+            assert_told(process.returncode, said)
+            assert "Read-only file system" in said, said
+            before = bench.finished()
+    finally:
+        process.kill()
+        process.communicate()
+    assert_opens(bench, before)
+    assert_sound(bench, before)
+    counts("faults: a disk that becomes read-only", applies=1, finished_before=len(before))
