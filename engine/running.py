@@ -108,7 +108,7 @@ def unfinished(directory: Path) -> Unfinished | None:
         return None
     try:
         step = int(read_manifest(directory)["step"])
-    except Damaged:
+    except (Damaged, OSError):  # whoever goes on from it will say what is wrong
         step = 0
     return Unfinished(found[0], found[1:], step, live)
 
@@ -141,6 +141,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """Return what a checkpoint is.
 
     :raises Damaged: when there is none, or when it is not what was written
+    :raises OSError: when the disk does not give it back; it may be whole
     """
     try:
         whole = json.loads((directory / CHECKPOINT).read_text(encoding="utf-8"))
@@ -150,7 +151,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(text)
     except FileNotFoundError as error:
         raise Damaged("there is none") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged("it cannot be read") from error
     return content
 

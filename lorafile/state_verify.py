@@ -186,6 +186,8 @@ def _notes(state: State, found: Verified) -> None:
                 read_manifest(path)
             except Damaged as damage:
                 found.notes.append(f"the checkpoint in {path} will not be used: {damage}")
+            except OSError as error:
+                found.notes.append(f"the disk does not give back the checkpoint in {path}: {error.strerror}")
 
 
 def _beside_index(directory: Path) -> Iterator[str]:

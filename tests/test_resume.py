@@ -306,6 +306,23 @@ def test_a_checkpoint_is_never_trusted_blindly(spec_file: Path, damage: str) -> 
     assert note in watch.notes
 
 
+def test_a_checkpoint_that_the_disk_does_not_give_back_is_not_taken_for_none(spec_file: Path) -> None:
+    """The run does not begin anew: it fails with the file's name, and goes on when the disk is back."""
+    from lorafile.engine.running import CHECKPOINT
+
+    write(spec_file, LONG.replace(str(STEPS), "8"), ("seeds = [1, 2]", "seeds = [1]"))
+    study = Study.load(spec_file, spec_file.parent / "state")
+    key = next(node.key for node in study.plan().graph.nodes.values() if node.kind == "train")
+    unreadable = State.read(study.state).running(key) / CHECKPOINT
+    unreadable.mkdir(parents=True)
+    (failed,) = [attempt for attempt in study.apply(workers=1).attempts if attempt.kind == "train"]
+    assert failed.outcome == "failed"
+    assert str(unreadable) in failed.message
+    unreadable.rmdir()
+    (trained,) = [attempt for attempt in study.apply(workers=1).attempts if attempt.kind == "train"]
+    assert trained.outcome == "done"
+
+
 @pytest.mark.parametrize("adapter", [*CASES, pytest.param({**LORA, "loraplus": 4.0}, id="LoRA+")])
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # PEFT's own
 def test_every_method_and_every_beginning_goes_on_to_the_bit(
