@@ -7,8 +7,8 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.draw import finish, tooltip
-from lorafile.analysis.select import sweeps
 from lorafile.analysis.trends import trends
+from lorafile.analysis.varied import sweeps
 
 if TYPE_CHECKING:
     from lorafile.results import Results

@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lorafile.analysis.environments import between
-from lorafile.analysis.select import averages, cells, factors, label, methods, setting_values, tuned
+from lorafile.analysis.select import averages, cells, methods
 from lorafile.analysis.text import amount
+from lorafile.analysis.varied import factors, label, setting_values, tuned
 from lorafile.specs.methods import METHODS
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING
 
-from lorafile.analysis.select import factors, setting_labels, setting_values, sweeps
 from lorafile.analysis.trends import follows, plain_numbers
+from lorafile.analysis.varied import factors, setting_labels, setting_values, sweeps
 
 if TYPE_CHECKING:
     from lorafile.results import Results

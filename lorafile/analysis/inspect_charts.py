@@ -6,8 +6,8 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.draw import COLOURS, WIDTH, finish, padded, room, tooltip
-from lorafile.analysis.select import sweeps
 from lorafile.analysis.text import listing, number
+from lorafile.analysis.varied import sweeps
 
 if TYPE_CHECKING:
     from lorafile.results import Results

@@ -7,7 +7,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from lorafile.analysis.margins import Margin
-from lorafile.analysis.select import best, cells, factors, label, methods, names, setting_labels, sweeps
+from lorafile.analysis.select import best, cells, methods, names
+from lorafile.analysis.varied import factors, label, setting_labels, sweeps
 from lorafile.specs.configurations import flatten
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from lorafile.analysis import cost, noise, recommend
 from lorafile.analysis.base import Analysis
 from lorafile.analysis.costs import COSTS, cost_of
 from lorafile.analysis.outcomes import compared_as
-from lorafile.analysis.select import label, methods, profiled, setting_labels, setting_values
+from lorafile.analysis.select import methods, profiled
 from lorafile.analysis.text import amount, listing, plural
+from lorafile.analysis.varied import label, setting_labels, setting_values
 from lorafile.analysis.verdict_text import levels, sentence, signed_difference
 from lorafile.analysis.verdicts import Verdict, family
 from lorafile.analysis.wording import on

@@ -9,18 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.base import Analysis, Column, Table
-from lorafile.analysis.select import (
-    Score,
-    cells,
-    equal_settings,
-    methods,
-    names,
-    outcomes,
-    scores,
-    setting_values,
-    tuned,
-)
+from lorafile.analysis.select import Score, cells, methods, names, outcomes, scores
 from lorafile.analysis.text import difference, kind_of, listing, missing, rate, score, slug
+from lorafile.analysis.varied import equal_settings, setting_values, tuned
 from lorafile.analysis.wording import direction, held_against, on, spread_of
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from lorafile.analysis.select import (
     same_runs,
     scores,
     split_of,
-    sweeps,
 )
 from lorafile.analysis.text import kind_of, metric_name, missing
+from lorafile.analysis.varied import sweeps
 from lorafile.analysis.verdict_text import sentence
 from lorafile.analysis.verdicts import family
 from lorafile.analysis.wording import above, direction, measured, on

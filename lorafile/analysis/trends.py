@@ -6,17 +6,9 @@ from itertools import combinations
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from lorafile.analysis.select import (
-    averages,
-    best,
-    equal_settings,
-    factors,
-    methods,
-    setting_labels,
-    setting_values,
-    sweeps,
-)
+from lorafile.analysis.select import averages, best, methods
 from lorafile.analysis.text import amount
+from lorafile.analysis.varied import equal_settings, factors, setting_labels, setting_values, sweeps
 
 if TYPE_CHECKING:
     from lorafile.results import Results

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from lorafile.analysis.select import LOST_WORDS, factors, setting_labels, sweeps
+from lorafile.analysis.select import LOST_WORDS
 from lorafile.analysis.text import cell
+from lorafile.analysis.varied import factors, setting_labels, sweeps
 from lorafile.report import content
 from lorafile.report.citations import cited
 from lorafile.report.embedded import TOLD, embedded, runs_by_configuration

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
-from lorafile.analysis.select import cells, names, setting_labels, sweeps
+from lorafile.analysis.select import cells, names
 from lorafile.analysis.text import missing
+from lorafile.analysis.varied import setting_labels, sweeps
 
 if TYPE_CHECKING:
     from lorafile.results import Results
