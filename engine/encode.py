@@ -1,9 +1,12 @@
 """Text to token ids: what is supervised, and what is the prompt. Needs a tokenizer, and no torch."""
 
 import contextlib
+import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lorafile.engine.patience import within
@@ -33,12 +36,29 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
+        with _without_stdout():
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:  # whatever tokenizers and transformers make of files that are not theirs
         raise NodeError(f"model.path: the tokenizer in {path} cannot be loaded: {error}") from error
+    if not isinstance(tokenizer.model_max_length, (int, float)):
+        raise NodeError(f"model.path: the tokenizer in {path} has a model_max_length that is no number.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
+
+
+@contextlib.contextmanager
+def _without_stdout() -> Iterator[None]:
+    """Keep what tokenizers writes past Python off stdout: names out of a file, as they stand there, amid our JSON."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("w") as nothing:
+            os.dup2(nothing.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def chat_of(tokenizer: Any) -> Chat:

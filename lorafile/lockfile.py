@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from lorafile.datalock import DataLock, commit_of, lock_data, same_reading
 from lorafile.engine.jsonfile import read_json
 from lorafile.engine.rows import find_model
@@ -104,10 +106,17 @@ def read_lock(spec: Spec) -> Lock | None:
             raise LoraError(
                 f"{file} was written by a newer lorafile. Update, or write it anew with: lora lock {spec.file}"
             )
+        TypeAdapter(Lock).validate_json(json.dumps(content), strict=True)
         models = {name: ModelLock(**row) for name, row in content["models"].items()}
         return Lock(models, {name: DataLock(**row) for name, row in content["data"].items()})
     except FileNotFoundError:
         return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise LoraError(
+            f"{file} is damaged ({where}: {first['msg']}). Write it anew with: lora lock {spec.file}"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LoraError(f"{file} is damaged ({error}). Write it anew with: lora lock {spec.file}") from error
 

@@ -162,7 +162,7 @@ def _meant(name: str, value: Any, defaults: dict[str, Any], model: ModelLock) ->
         except NodeError:
             return sorted(value) if isinstance(value, list) else value
     if name == "lora_alpha" or isinstance(value, float):
-        return float(value) if value is not None else None
+        return value
     if value in (None, [], {}, False) or (name not in ("r", "lora_dropout") and value == defaults.get(name)):
         return None
     return sorted(value, key=str) if isinstance(value, list) else value

@@ -47,7 +47,9 @@ def watch(root: str, log: int) -> None:
             path, _, flags = arguments
             told = str(path) if path is not None and (flags or 0) & _WRITES and outside(path) else ""
         elif event in _PATHS:
-            told = " ".join(str(arguments[n]) for n in _PATHS[event] if outside(_plain(arguments[n]), of_link=True))
+            paths = [arguments[number] for number in _PATHS[event]]
+            paths = [_plain(path) for path in paths] if event == "sqlite3.connect" else paths
+            told = " ".join(str(path) for path in paths if outside(path, of_link=True))
         elif event == "subprocess.Popen":
             told = str(arguments[0])
         elif event == "exec":
@@ -62,6 +64,7 @@ def watch(root: str, log: int) -> None:
 
 
 def _plain(path: Any) -> Any:
+    """Return the file that SQLite opens by a name."""
     if isinstance(path, str) and path.startswith("file:"):
         return path.removeprefix("file://").removeprefix("file:").partition("?")[0]
     return os.devnull if path in (":memory:", "") else path

@@ -113,9 +113,9 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 def mutate(tree: Any, choose: Callable[[list[Any]], Any], values: list[Any] = VALUES) -> Any:
     """Return a tree with one thing changed: a value, a name, a place, or how often something is there."""
-    path = choose(list(places(tree)))
-    way = choose(["value", "value", "value", "name", "drop", "wrap", "twice", "swap", "add"])
     copy = json.loads(json.dumps(tree))
+    path = choose(list(places(copy)))
+    way = choose(["value", "value", "value", "name", "drop", "wrap", "twice", "swap", "add"])
     *above, last = path
     parent = copy
     for key in above:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +97,14 @@ def test_rows_with_other_values(lora: Oracle, layout: str, draw: random.Random, 
                 key = draw.choice(list(row))
                 inner = row[key]
                 if isinstance(inner, (list, dict)) and inner and draw.random() < 0.7:
-                    inner[draw.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))] = draw.choice(
-                        VALUES
-                    )
+                    place = draw.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
+                    inner[place] = deepcopy(draw.choice(VALUES))
                 else:
-                    row[key] = draw.choice(VALUES)
+                    row[key] = deepcopy(draw.choice(VALUES))
                 if draw.random() < 0.2:
                     row[draw.choice(NAMES)] = row.pop(key)
             elif draw.random() < 0.3:
-                rows[draw.randrange(len(rows))] = draw.choice(VALUES)
+                rows[draw.randrange(len(rows))] = deepcopy(draw.choice(VALUES))
         (lora.box.work / "rows.jsonl").write_bytes(lines(rows))
         read(lora, "rows.jsonl", GUANACO_MORE if layout == "guanaco" else "")
 
