@@ -1,5 +1,6 @@
 """A foreign run held against a study's configurations: which one it is, what differs, what nobody can verify."""
 
+import contextlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -156,11 +157,11 @@ def _compare_adapter(match: Match, run: ForeignRun, declared: dict[str, Any], mo
 
 def _meant(name: str, value: Any, defaults: dict[str, Any], model: ModelLock) -> Any:
     """Return a setting in one way of writing; off, and PEFT's default, are None."""
-    if name == "target_modules" and value:
-        try:
+    if name == "target_modules" and all(
+        isinstance(one, str) for one in (value if isinstance(value, list) else [value])
+    ):
+        with contextlib.suppress(NodeError):  # it names what is not there, and stays as it is written
             return target_names(value, model.modules)
-        except NodeError:
-            return sorted(value) if isinstance(value, list) else value
     if name == "lora_alpha" or isinstance(value, float):
         return value
     if value in (None, [], {}, False) or (name not in ("r", "lora_dropout") and value == defaults.get(name)):

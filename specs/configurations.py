@@ -200,8 +200,8 @@ def adapter_settings(name: str, table: Settings) -> dict[str, Any]:
 
 
 def whole(number: float) -> float:
-    """Return a number as an integer where it is one, so that 32 and 32.0 are one setting."""
-    return int(number) if float(number).is_integer() else float(number)
+    """Return a number as an integer where it is one that JSON can hold, so that 32 and 32.0 are one setting."""
+    return int(number) if float(number).is_integer() and abs(number) < 2**53 else float(number)
 
 
 def train_settings(train: TrainTable, full: FullTable | None, swept: dict[str, Any]) -> TrainTable:
