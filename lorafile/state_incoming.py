@@ -159,12 +159,14 @@ def check(incoming: Incoming) -> None:
         _check_texts(value for name, value in row.__dict__.items() if name not in ("id", "seconds"))
         if type(row.id) is not int or type(row.seconds) is not float or not math.isfinite(row.seconds):
             raise ValueError(f"attempt {row.id} is malformed")
+        if math.copysign(1, row.seconds) < 0:  # and SQLite would store a negative zero as another number
+            raise ValueError(f"attempt {row.id} took less than no time")
         if "\n" in row.study + row.address + row.device + row.started:
             raise ValueError(f"attempt {row.id} has a name of two lines")
     for (_, name), (digest, size) in rows.outputs.items():
         if not _FILE.fullmatch(name) or (name.endswith(_RUNS_CODE) and name not in _OURS):
             raise ValueError(f'"{name[:80]}" is no name that a file of a result has')
-        if not is_digest(digest) or not isinstance(size, int) or not 0 <= size < _LARGEST_SIZE:
+        if not is_digest(digest) or type(size) is not int or not 0 <= size < _LARGEST_SIZE:
             raise ValueError(f"the file {name} is malformed")
     nodes, environments, attempts = unsound(rows)
     wrong = [f"the node {key[:12]}…: {why}" for key, why in nodes.items()]
