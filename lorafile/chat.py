@@ -142,7 +142,7 @@ def _of_directory(study: Study, run: str) -> Partner:
     _refuse_head(configuration)
     if checkpoint.digest in graph.checkpoints and "checkpoint" in graph.sections[configuration.name]:
         return Partner(run, graph, configuration, graph.checkpoints[checkpoint.digest])
-    base = replace(configuration, name="base", model=study.spec.tables.model)
+    base = configuration._replace(name="base", model=study.spec.tables.model)
     add_checkpoint(graph, base, {}, False)
     graph.spec = replace(graph.spec, configurations=(base, configuration))
     return Partner(run, graph, base, None, whole=configuration)

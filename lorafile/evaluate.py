@@ -64,7 +64,7 @@ def plan_evaluation(
     section = {"kind": checkpoint.kind, "digest": checkpoint.digest}
     if own is not None:
         table, entry = own
-        configuration, section = replace(configuration, model=table), {}
+        configuration, section = configuration._replace(model=table), {}
         lock = Lock({**lock.models, identity(table): entry}, lock.data)
     graph = Graph(replace(spec, configurations=(configuration,)), lock, own=own_metrics(spec))
     graph.checkpoints[checkpoint.digest] = {file: str(where) for file, where in checkpoint.files.items()}
@@ -116,8 +116,7 @@ def evaluate(
 def _configuration(study: Study, checkpoint: Checkpoint) -> Configuration:
     """Return the study's base as a configuration: nothing varied, nothing trained."""
     tables, first = study.spec.tables, study.spec.configurations[0]
-    return replace(
-        first,
+    return first._replace(
         name=f"evaluate/{checkpoint.directory.resolve().name}-{checkpoint.digest[:8]}",
         sweep="evaluate",
         aliases=(),
@@ -182,7 +181,7 @@ def _figures(replicate: Replicate, results: dict[str, Attempt]) -> dict[str, dic
 def _base_figures(study: Study, evaluated: Graph, splits: set[str]) -> dict[str, dict[str, Any]]:
     """Return what state knows of the untuned base on the same splits; nothing is run for it."""
     (configuration,) = evaluated.spec.configurations
-    bare = replace(configuration, name="base", model=study.spec.tables.model)
+    bare = configuration._replace(name="base", model=study.spec.tables.model)
     graph = Graph(replace(evaluated.spec, configurations=(bare,)), evaluated.lock, own=evaluated.own)
     replicate = add_checkpoint(graph, bare, {}, False)
     history = State.read(study.state).latest(key for keys in _scores(replicate).values() for key in keys)

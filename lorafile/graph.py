@@ -26,8 +26,8 @@ VERSIONS = {
     "merge": 1,
 }
 
-
 Made = TypeVar("Made")
+_NONE: dict[Any, Any] = {}  # nobody changes what a replicate holds
 
 
 class GraphNode(NamedTuple):
@@ -151,25 +151,26 @@ def _key(kind: str, version: int, sections: str, inputs: dict[str, str]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Replicate:
+class Replicate(NamedTuple):
     """A configuration under one seed: the keys of its nodes.
 
-    :ivar repeat: above 1 where it is the same thing again
+    :ivar predict: (split, output) -> key; `score`: split -> key; `own`: (split, name of a metric file) -> key
     :ivar inspect: of the node that looks inside its adapter; `truncated`: rank -> the same adapter cut to that rank,
         its `train` being the node that cut it; `merge`: type -> the node that merged it
+    :ivar repeat: above 1 where it is the same thing again
+    :ivar beside: `reference`, `prompts`, `lm-eval/<task>` -> key
     """
 
     seed: int | None
     train: str | None
-    predict: dict[tuple[str, str], str]  # (split, output) -> key
-    score: dict[str, str]  # split -> key
-    own: dict[tuple[str, str], str] = field(default_factory=dict)  # (split, name of a metric file) -> key
+    predict: dict[tuple[str, str], str]
+    score: dict[str, str]
+    own: dict[tuple[str, str], str] = _NONE
     inspect: str | None = None
-    truncated: "dict[int, Replicate]" = field(default_factory=dict)
-    merge: dict[str, str] = field(default_factory=dict)
+    truncated: "dict[int, Replicate]" = _NONE
+    merge: dict[str, str] = _NONE
     repeat: int = 1
-    beside: dict[str, str] = field(default_factory=dict)  # `reference`, `prompts`, `lm-eval/<task>` -> key
+    beside: dict[str, str] = _NONE
 
     @property
     def named(self) -> dict[str, str]:

@@ -3,10 +3,10 @@
 import contextlib
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -34,9 +34,11 @@ _UNORDERED = (
 )
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """One value for every factor, resolved as far as the spec alone can: what does not apply is None."""
+class Configuration(NamedTuple):
+    """One value for every factor, resolved as far as the spec alone can: what does not apply is None.
+
+    A tuple, because a study may have tens of thousands.
+    """
 
     name: str
     sweep: str
@@ -47,11 +49,11 @@ class Configuration:
     quantization: dict[str, Any] | None
     adapter: dict[str, Any] | None  # settings of the method's own PEFT config
     train: TrainTable | None
-    aliases: tuple[str, ...] = field(default=())
+    aliases: tuple[str, ...] = ()
     shots: int = 0  # solved examples in an untuned model's prompts
     alpha_of_rank: float | None = None  # alpha over rank, where the spec writes it as "2r"
-    matched: "Configuration | None" = field(default=None, repr=False)  # its rank follows this one's parameters
-    tuned: "Tuned | None" = field(default=None, repr=False)  # its candidates, of which one is chosen on validation
+    matched: "Configuration | None" = None  # its rank follows this one's parameters
+    tuned: "Tuned | None" = None  # its candidates, of which one is chosen on validation
 
     def identity(self) -> str:
         """Return equal text for configurations whose settings are equal, whatever their names."""
@@ -284,5 +286,5 @@ def unite(found: list[Configuration]) -> list[Configuration]:
         if first is None:
             united[identity] = configuration
         elif configuration.name != first.name:
-            united[identity] = replace(first, aliases=(*first.aliases, configuration.name))
+            united[identity] = first._replace(aliases=(*first.aliases, configuration.name))
     return list(united.values())

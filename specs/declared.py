@@ -146,8 +146,8 @@ def _tied(configuration: Configuration, first: Configuration) -> Configuration:
     """Return a configuration, and its candidates, with the rank that gives it the first one's parameters."""
     about = configuration.tuned
     if about is not None:
-        about = replace(about, candidates=tuple(replace(one, matched=first) for one in about.candidates))
-    return replace(configuration, matched=first, tuned=about)
+        about = replace(about, candidates=tuple(one._replace(matched=first) for one in about.candidates))
+    return configuration._replace(matched=first, tuned=about)
 
 
 def _block_points(block: SweepTable, index: int) -> list[tuple[dict[str, Any], str | None, Place]]:

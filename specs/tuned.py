@@ -92,8 +92,8 @@ def tuned(
 ) -> "Configuration":
     """Return the configuration that stands for its candidates; until one is chosen it has the first one's settings."""
     alike = {candidate.identity(): candidate for candidate in reversed(candidates)}  # "2r" and 16 may be one
-    kept = tuple(candidate for candidate in candidates if alike[candidate.identity()] is candidate)
-    return replace(kept[0], name=name, varied=varied, tuned=Tuned(axes, kept, varied, raw))
+    kept: tuple[Configuration, ...] = tuple(candidate for candidate in candidates if alike[candidate.identity()] is candidate)
+    return kept[0]._replace(name=name, varied=varied, tuned=Tuned(axes, kept, varied, raw))
 
 
 def settled(configuration: "Configuration", chosen: str) -> "Configuration":
@@ -101,8 +101,8 @@ def settled(configuration: "Configuration", chosen: str) -> "Configuration":
     about = configuration.tuned
     assert about is not None  # noqa: S101  (asked of tuned configurations only)
     winner = next(candidate for candidate in about.candidates if candidate.name == chosen)
-    kept = {"name": configuration.name, "aliases": configuration.aliases, "tuned": replace(about, chosen=chosen)}
-    return replace(winner, **kept)  # type: ignore[arg-type]
+    own = replace(about, chosen=chosen)
+    return winner._replace(name=configuration.name, aliases=configuration.aliases, tuned=own)
 
 
 def extended(configuration: "Configuration", where: Path, added: tuple[Any, ...]) -> "Configuration":
@@ -118,8 +118,9 @@ def extended(configuration: "Configuration", where: Path, added: tuple[Any, ...]
     for values in combinations(axes):
         name = f"{configuration.name},{point_name(values)}"
         made.append(resolve(name, configuration.sweep, about.raw, {**about.varied, **values}))
-    made = [replace(candidate, matched=configuration.matched) for candidate in made]
-    return replace(tuned(configuration.name, about.varied, axes, made, about.raw), aliases=configuration.aliases)
+    made = [candidate._replace(matched=configuration.matched) for candidate in made]
+    again = tuned(configuration.name, about.varied, axes, made, about.raw)
+    return again._replace(aliases=configuration.aliases)
 
 
 def beyond(axis: Axis, above: bool) -> Any | None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sqlite3
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from lorafile.state.objects import sync_directory
 
 SUM = "state.db.sum"
-_CHUNK = 1 << 20
+_CHUNK = 1 << 23
 _proven: set[tuple[str, int, int]] = set()  # files that were read whole by this process, as they were then
 
 
@@ -48,6 +49,27 @@ def prove(database: Path) -> None:
         if _sum(database).encode("ascii") != wanted:
             raise sqlite3.DatabaseError("it is not what it was when it was last closed")
         _proven.add(signature)
+
+
+class Proof:
+    """An index held against its checksum beside its reader, who counts on nothing of it before `settle`."""
+
+    def __init__(self, database: Path) -> None:
+        self._database, self._wrong = database, list[Exception]()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            prove(self._database)
+        except Exception as error:  # raised where somebody waits for it
+            self._wrong.append(error)
+
+    def settle(self) -> None:
+        """Wait for the end of it; raises what `prove` does."""
+        self._thread.join()
+        for error in self._wrong:
+            raise error
 
 
 @contextlib.contextmanager

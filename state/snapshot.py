@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from lorafile.errors import StateError
-from lorafile.state.checksum import prove
+from lorafile.state.checksum import Proof
 from lorafile.state.log import prove_log
 from lorafile.state.tables import SCHEMA_VERSION, SECOND, VIEWS
 from lorafile.state.tables import statements as created
@@ -30,15 +30,19 @@ class Moment:
     With a write-ahead log it is a read transaction. Without one the file is opened as immutable, which works on
     read-only media; it stays at its moment until a writer folds a log into the file, and then says so.
 
-    :param proven: hold a file without a log against its checksum first, and look whether a log is used to its end
+    :param proven: hold a file without a log against its checksum, and look whether a log is used to its end; that of a
+        large file goes on beside its reader, so that what is read counts once `settle` has been called
     """
 
     def __init__(self, database: Path, proven: bool = True) -> None:
         self._database, self._before = database, _signature(database)
         self._immutable = not self._before[-1]
-        if self._immutable and proven:
-            prove(database)
-        self._connection = _opened(database, self._immutable)
+        self._proof = Proof(database) if self._immutable and proven else None
+        try:
+            self._connection = _opened(database, self._immutable)
+        except Exception:
+            self.settle()
+            raise
         if self._connection is not None and not self._immutable and proven:
             try:
                 prove_log(database)
@@ -55,9 +59,26 @@ class Moment:
             return [[] for _ in statements]
         try:
             return [self._connection.execute(statement, values).fetchall() for statement in statements]
-        finally:  # what was wrong with a file that changes is no damage
-            if self._immutable and _signature(self._database)[:-1] != self._before[:-1]:
-                raise Moved
+        finally:
+            self._check_still()
+
+    def settle(self) -> None:
+        """Wait until the index is proven.
+
+        :raises sqlite3.DatabaseError: when it is not what it was when it was last closed; OSError: when nobody can tell
+        :raises Moved: when the file is no longer as it was
+        """
+        try:
+            if self._proof is not None:
+                self._proof.settle()
+        except sqlite3.DatabaseError:
+            self._check_still()
+            raise
+
+    def _check_still(self) -> None:
+        """Tell a file that changed: what was wrong with it is no damage."""
+        if self._immutable and _signature(self._database)[:-1] != self._before[:-1]:
+            raise Moved
 
     def close(self) -> None:
         """Let go of it."""
@@ -75,7 +96,10 @@ def read_snapshot(
 
     def read() -> list[list[Any]]:
         with contextlib.closing(Moment(database, proven)) as moment:
-            return moment.rows(statements, values)
+            try:
+                return moment.rows(statements, values)
+            finally:  # says it in place of whatever a damaged index led to
+                moment.settle()
 
     return steady(database, read)
 

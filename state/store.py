@@ -67,7 +67,8 @@ class State:
                 return read(cls(directory, moment=moment))
             finally:
                 _moments.reset(token)
-                moment.close()
+                with explained(directory), contextlib.closing(moment):
+                    moment.settle()  # says it in place of whatever a damaged index led to
 
         return steady(database, whole)
 
@@ -204,7 +205,13 @@ def _check_directory(directory: Path) -> None:
 
 def _parsed(texts: list[str]) -> list[dict[str, Any]]:
     """Return JSON objects; parsed as one text, tens of thousands share their names and take half the time."""
-    found: list[dict[str, Any]] = json.loads(f"[{','.join(texts)}]")
+    from pydantic_core import from_json
+
+    text = f"[{','.join(texts)}]"
+    try:
+        found: list[dict[str, Any]] = from_json(text, cache_strings="keys")
+    except ValueError:  # half of a surrogate pair, from a file's name, is JSON to json alone
+        found = json.loads(text)
     return found
 
 

@@ -1,6 +1,5 @@
 """`inspect`, `truncate` and `merge` nodes: what is done with a finished adapter. None exists unless it is declared."""
 
-from dataclasses import replace
 from typing import Any
 
 from lorafile.graph import Graph, Replicate
@@ -35,7 +34,7 @@ def add_adapter_nodes(graph: Graph, configuration: Configuration, replicate: Rep
             )
             for dtype in tables.merge.dtypes
         }
-    return replace(replicate, **added) if added else replicate
+    return replicate._replace(**added) if added else replicate
 
 
 def truncated_ranks(graph: Graph, configuration: Configuration) -> list[int]:

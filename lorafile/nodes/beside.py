@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ def _reference_section(graph: Graph, configuration: Configuration) -> dict[str, 
         rows = draw(table.split, table.split_seed, lock.rows)["test"]
     except ValueError as error:
         raise graph.spec.error(("evaluate", "reference", "rows"), str(error).removeprefix("test ")) from error
-    section = data_section(replace(configuration, data=table), lock, rows, "reference")
+    section = data_section(configuration._replace(data=table), lock, rows, "reference")
     try:
         check_columns(section, lock.columns, table.path)
     except NodeError as error:

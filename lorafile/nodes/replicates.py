@@ -1,6 +1,5 @@
 """`train`, `predict` and `score` nodes of a configuration under one seed."""
 
-from dataclasses import replace
 from typing import Any
 
 from lorafile.graph import Graph, Replicate
@@ -21,7 +20,7 @@ def add_replicate(graph: Graph, configuration: Configuration, seed: int | None) 
     train = _add_train(graph, configuration, base, seed, 1) if configuration.method != "none" else None
     replicate = add_predictions(graph, configuration, base, seed, train)
     beside = add_beside(graph, configuration, base, train, seed)
-    return replace(replicate, beside=beside) if beside else replicate
+    return replicate._replace(beside=beside) if beside else replicate
 
 
 def add_repeat(graph: Graph, configuration: Configuration, seed: int, repeat: int) -> Replicate:
