@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lorafile.errors import NodeError
+from lorafile.errors import NodeError, named
 
 
 def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -23,7 +23,7 @@ def read_lines(file: Path | str) -> Iterator[dict[str, Any]]:
     :raises NodeError: when these are none
     """
     try:
-        with gzip.open(file, "rt", encoding="utf-8") as stream:
+        with named(file), gzip.open(file, "rt", encoding="utf-8") as stream:
             for line in stream:
                 yield json.loads(line)
     except (gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError) as error:

@@ -1,6 +1,9 @@
 """Everything that can go wrong in a way that the user can mend, each with its exit code."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 _MOST_TOLD = 100  # mistakes of one spec
 
@@ -67,3 +70,13 @@ class ClaimError(LoraError):
     """A claim of the spec no longer holds for what the state has."""
 
     exit_code = 6
+
+
+@contextlib.contextmanager
+def named(file: Path | str) -> Iterator[None]:
+    """Let an error say of which file it is, also where reading failed that had begun."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(file)
+        raise

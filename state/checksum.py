@@ -5,9 +5,9 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
+from lorafile.errors import named
 from lorafile.state.objects import sync_directory
 
 SUM = "state.db.sum"
@@ -70,16 +70,6 @@ class Proof:
         self._thread.join()
         for error in self._wrong:
             raise error
-
-
-@contextlib.contextmanager
-def named(file: Path) -> Iterator[None]:
-    """Let an error say of which file it is, also where reading failed that had begun."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(file)
-        raise
 
 
 def is_as_closed(copy: Path) -> bool:

@@ -9,7 +9,7 @@ import sqlite3
 import struct
 from pathlib import Path
 
-from lorafile.state.checksum import named
+from lorafile.errors import named
 
 _HEAD, _FRAME = 32, 24
 _SMALLEST, _LARGEST = 512, 65536  # bytes of a page

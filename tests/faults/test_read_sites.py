@@ -60,8 +60,8 @@ def unread(bench: Bench, shim: Shim, name: str, case: tuple[Site, int, str], und
     now = bench.finished()
     assert all(now.get(key) == attempts for key, attempts in before.items()), "something finished is gone"
     if name == "apply":
-        code, said = bench.lora(*READERS["apply"])
-        assert code == 0, said
+        again, after = bench.lora(*READERS["apply"])
+        assert again == 0, after
     assert_sound(bench, bench.finished())
     return code != 0
 
