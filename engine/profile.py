@@ -125,7 +125,10 @@ def _evaluate(base: Base, model: Any, tokens: Tokens) -> Figures:
 
 
 def _generate(base: Base, model: Any, tokens: Tokens, request: Request, prefix: str) -> Figures:
-    """Latency of one answer to one prompt: to the first token, and for each token after it (medians)."""
+    """Latency of one answer to one prompt: to the first token, and for each token after it (medians).
+
+    `generate_spread` tells a machine that does other work meanwhile: every repeat is the same work.
+    """
     protocol = request.settings["profile"]
     batch = prompts(tokens, [_median_example(tokens)], base.tokenizer.pad_token_id or 0, base.device)
     if batch.input_ids.shape[1] == 0:  # plain text has no prompt: begin with its first token
@@ -138,11 +141,19 @@ def _generate(base: Base, model: Any, tokens: Tokens, request: Request, prefix: 
         first = [timed(base, lambda: generate(base, model, batch, 1, 1)) for _ in range(protocol["repeats"])]
         whole = [timed(base, lambda: generate(base, model, batch, new, new)) for _ in range(protocol["repeats"])]
     figures[f"{prefix}first_token_seconds"] = statistics.median(first)
+    if protocol["repeats"] > 1:
+        figures[f"{prefix}generate_spread"] = max(_spread(first), _spread(whole))
     if new > 1:
         each = (statistics.median(whole) - statistics.median(first)) / (new - 1)
         if each > 0:  # below the noise of the clock it is not measured
             figures[f"{prefix}token_seconds"] = each
     return figures
+
+
+def _spread(seconds: list[float]) -> float:
+    """Return the interquartile range of times over their median."""
+    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return (high - low) / middle
 
 
 def _median_example(tokens: Tokens) -> int:

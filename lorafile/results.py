@@ -92,7 +92,8 @@ class Results:
         `train_step_seconds`, `tokens_per_second`, `supervised_tokens_per_second`, peak bytes by phase
         (`load_…`, `train_…`, `evaluate_…`, `generate_…`, each `…_allocated_bytes` and `…_reserved_bytes`; on a CPU
         live tensor bytes and resident size), `first_token_seconds`, `token_seconds`, `merged_first_token_seconds`,
-        `merged_token_seconds` (missing where nothing can be merged)
+        `merged_token_seconds` (missing where nothing can be merged), `generate_spread`, `merged_generate_spread`
+        (interquartile range over median of the times of one answer, repeated)
     :ivar answers: one row for each prompt of the spec and each configuration: `configuration`, `number`, `prompt`,
         `untuned`, `tuned` (the first seed's answer)
     :ivar curves: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`, one row for each optimizer step;

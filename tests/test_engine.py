@@ -1,5 +1,6 @@
 """The engine against independent sources: transformers' own loss, plain PEFT, torch's own optimizer arithmetic."""
 
+import itertools
 import math
 import re
 import resource
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scipy.stats
 
 torch = pytest.importorskip("torch")
 
@@ -339,9 +341,9 @@ def test_a_tokenizer_of_another_model_is_refused(engine: Engine, tmp_path: Path)
     assert "do not belong together" in done.message
 
 
-def test_a_profile_measures_every_phase(engine: Engine) -> None:
-    prepared = engine.prepare()
-    protocol = {"warmup_steps": 1, "steps": 2, "new_tokens": 3, "repeats": 2}
+def profiled(engine: Engine, repeats: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a profile, and its figures."""
+    protocol = {"warmup_steps": 1, "steps": 2, "new_tokens": 3, "repeats": repeats}
     training = {
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 1,
@@ -350,9 +352,13 @@ def test_a_profile_measures_every_phase(engine: Engine) -> None:
         "gradient_checkpointing": False,
     }
     settings = {"model": MODEL, "quantization": None, "adapter": LORA, "training": training, "profile": protocol}
-    done, _ = engine.run("profile", settings, {"train": prepared})
+    done, _ = engine.run("profile", settings, {"train": engine.prepare()})
     assert done.outcome == "done", done.message
-    figures = done.figures
+    return settings, done.figures
+
+
+def test_a_profile_measures_every_phase(engine: Engine) -> None:
+    settings, figures = profiled(engine, 2)
     weights = sum(p.numel() * 4 for p in engine.bases.get(settings, {"model": str(engine.model)}).model.parameters())
     assert figures["load_allocated_bytes"] == pytest.approx(weights, rel=0.02)
     assert figures["train_allocated_bytes"] > weights < figures["evaluate_allocated_bytes"]
@@ -364,6 +370,17 @@ def test_a_profile_measures_every_phase(engine: Engine) -> None:
         "train_reserved_bytes",
     ):
         assert figures[name] > 0
+
+
+def test_a_profile_tells_how_far_times_of_the_same_work_lie_apart(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.cycle([1.0, 2.0, 3.0, 4.0, 10.0])
+    monkeypatch.setattr("lorafile.engine.profile.timed", lambda _, work: (work(), next(clock))[1])
+    _, figures = profiled(engine, 5)
+    wanted = scipy.stats.iqr([1, 2, 3, 4, 10]) / 3
+    assert figures["generate_spread"] == figures["merged_generate_spread"] == pytest.approx(wanted)
+    assert "generate_spread" not in profiled(engine, 1)[1], "one time alone tells nothing"
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

@@ -44,6 +44,25 @@ def test_two_configurations_differ_where_any_of_their_runs_does() -> None:
     assert between(found, "rank/r=16", "rank/r=8", "cost") == []
 
 
+def test_a_profile_of_a_busy_machine_is_named_with_what_measures_it_again(spec_file: Path) -> None:
+    pytest.importorskip("torch")
+    spec_file.write_text(spec_file.read_text(encoding="utf-8").replace("enabled = false", "repeats = 3"), "utf-8")
+    loaded = Study.load(spec_file, spec_file.parent / ".lora")
+    loaded.apply(loaded.plan(target=("*:profile",)))
+    plan = loaded.plan()
+    ((name, key),) = plan.graph.profiles.items()
+    measured = plan.results[key]
+    assert measured.figures["generate_spread"] >= 0 <= measured.figures["merged_generate_spread"]
+    for spread, told in ((1.25, True), (0.05, False)):
+        figures = measured.figures | {"generate_spread": 0.02, "merged_generate_spread": spread}
+        plan.results[key] = measured._replace(figures=figures)
+        found = [line for line in gather(plan, State.read(loaded.state)).warnings if "not to be trusted" in line]
+        assert [line.endswith(f"lora apply {spec_file} --replace '{name}:profile'") for line in found] == [True] * told
+        assert all(
+            "The times in 1 of 1 profile " in line and "up to 125.0\u202f% of their median" in line for line in found
+        )
+
+
 def test_runs_of_one_configuration_from_two_environments_are_named(spec_file: Path) -> None:
     pytest.importorskip("torch")
     loaded = Study.load(spec_file, spec_file.parent / ".lora")

@@ -45,6 +45,15 @@ def test_inference_speed_holds_an_attached_adapter_against_the_bare_base() -> No
     assert "An attached adapter changes the time per token by +40.0" in said("inference-speed")
 
 
+def test_times_of_a_machine_that_did_other_work_are_not_passed_on_as_if_it_was_idle() -> None:
+    told = "rank/r=2 was timed while the machine did other work: these times are not to be trusted."
+    spread = (RESULTS.profiles["configuration"] == "rank/r=2").map({True: 1.8, False: 0.04})
+    busy = replace(RESULTS, profiles=RESULTS.profiles.assign(generate_spread=spread))
+    for tables in ([AnalysisTable.model_validate({"ask": "inference-speed"})], [AnalysisTable(kind="cost")]):
+        assert told in next(iter(analyses(busy, tables))).sentences
+        assert told not in next(iter(analyses(RESULTS, tables))).sentences
+
+
 def test_lora_or_full_holds_the_best_lora_on_validation_against_full_and_untuned() -> None:
     text = said("lora-or-full")
     assert "baselines/method=full differs from modules/target_modules=all-linear" in text

@@ -21,6 +21,8 @@ PROFILED: tuple[tuple[str, str, ColumnKind], ...] = (
     ("token_seconds", "per token, attached", "seconds"),
     ("merged_token_seconds", "per token, merged", "seconds"),
 )
+SPREADS = ("generate_spread", "merged_generate_spread")
+STEADY = 0.3  # interquartile range over median of the same work, repeated
 
 
 def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
@@ -81,12 +83,22 @@ def _sentences(results: "Results", rows: list[dict[str, Any]]) -> list[str]:
     lines += merging(rows) + _sizes(rows)
     if untimed := [row["configuration"] for row in rows if missing(row["token_seconds"])]:
         lines.append(f"Without a latency measurement: {listing(untimed, 20)}.")
+    lines += untrusted(results)
     device, others = profiles(results)
     if len(device) and "device" in device.columns:
-        lines.append(f"Latency was measured on {device['device'].iloc[0]}, alone on the device.")
+        lines.append(f"Latency was measured on {device['device'].iloc[0]}, while nothing else of the study ran there.")
     if others:
         lines.append(f"Profiles of other devices are left out: {listing(others)}.")
     return lines
+
+
+def untrusted(results: "Results") -> list[str]:
+    """Return what was timed while its machine did other work: the same answer took times that lie far apart."""
+    spreads = [profiled(results, key) for key in SPREADS]
+    found = [name for name in names(results) if max(spread.get(name, 0) for spread in spreads) > STEADY]
+    was = "was" if len(found) == 1 else "were"
+    told = f"{listing(found)} {was} timed while the machine did other work: these times are not to be trusted."
+    return [told] if found else []
 
 
 def merging(rows: list[dict[str, Any]]) -> list[str]:

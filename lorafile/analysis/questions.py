@@ -80,7 +80,7 @@ def _speed(results: "Results") -> list[str]:
             told += f" (median of {plural(len(ratios), 'configuration')}; {ends})"
         lines.append(f"{told}, against the untuned base.")
     lines += cost.merging(cost.cost_rows(results))
-    return lines + (_costs(results, "quantization", ("token_latency",)) if lines else [])
+    return [*lines, *_costs(results, "quantization", ("token_latency",)), *cost.untrusted(results)] if lines else []
 
 
 def _full(results: "Results") -> list[str]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lorafile.analysis.cost import SPREADS, STEADY
+from lorafile.analysis.text import amount, plural
 from lorafile.datacard import leak_sentences
 from lorafile.gather.about import data_of
 from lorafile.gather.environments import Environments
@@ -9,6 +11,8 @@ from lorafile.gather.looks import under_way
 from lorafile.gather.unfinished import cut_micro_batches
 from lorafile.plan import Action, Plan
 from lorafile.tracking import missing
+
+_NAMED = 3
 
 
 def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]], places: Environments) -> list[str]:
@@ -22,6 +26,7 @@ def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]],
         *(line for one in card for line in leak_sentences(one)),
         *_unpacked(plan),
         *_of_runs(plan, runs),
+        *_of_profiles(plan),
         *_of_data(plan),
         *places.mixed(plan.graph),
         *under_way(plan.graph.spec, runs),
@@ -64,6 +69,23 @@ def _of_runs(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
     if drifted:
         found.append(f"{drifted} results were computed in another environment than today's.")
     return found
+
+
+def _of_profiles(plan: Plan) -> list[str]:
+    """Say which timings are those of a machine that did other work meanwhile, and how to take them again."""
+    attempts = [plan.results[key] for key in plan.graph.profiles.values() if key in plan.results]
+    spreads = {attempt.key: max(attempt.figures.get(name, 0) for name in SPREADS) for attempt in attempts}
+    found = {plan.graph.nodes[key].address: spread for key, spread in spreads.items() if spread > STEADY}
+    if not found:
+        return []
+    again = " ".join(f"--replace '{address}'" for address in list(found)[:_NAMED])
+    more = f" (and {len(found) - _NAMED} more)" if len(found) > _NAMED else ""
+    apart = amount("share", max(found.values()))
+    return [
+        f"The times in {len(found)} of {plural(len(spreads), 'profile')} are not to be trusted: the machine did other "
+        f"work meanwhile, and the same answer took times whose quartiles lie up to {apart} of their median apart. "
+        f"On an idle machine: lora apply {plan.graph.spec.file} {again}{more}"
+    ]
 
 
 def _of_data(plan: Plan) -> list[str]:
