@@ -9,7 +9,7 @@ from typing import Any
 from lorafile.engine.lines import write_lines
 from lorafile.errors import StateError
 from lorafile.state import Objects, State, ledger, sha256
-from lorafile.state.checksum import is_as_closed
+from lorafile.state.checksum import is_surely_as_closed
 from lorafile.state.lock import writer_lock
 from lorafile.state.rows import CURVE, curve_steps
 from lorafile.state.salvage import Table, names_of_rows, put_in_place, readable
@@ -62,7 +62,7 @@ def repair(directory: Path, lock_timeout: float = 0.0, tell: Callable[[int, int]
 def _new_index(directory: Path, done: Repaired) -> None:
     """Put every sound row of the index, or else of its copy, into a new one."""
     tables, copy = readable(directory / "state.db"), readable(directory / BACKUP)
-    if is_as_closed(directory / BACKUP):
+    if is_surely_as_closed(directory / BACKUP):
         tables = copy
     united = _united(tables, copy, set(), set(), set())
     united = _united(tables, copy, *unsound(_rows(united)))

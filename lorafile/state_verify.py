@@ -41,7 +41,7 @@ class Verified:
     """What came of a look at everything.
 
     :ivar index: what is wrong with the index as a file, or with its rows; `objects`: damaged and missing ones
-    :ivar unreadable: objects that the disk does not give back; their bytes may be there, so that no repair touches them
+    :ivar unreadable: what the disk does not give back; its bytes may be there, so that no repair touches objects here
     :ivar notes: what is no damage, and goes with gc or with the next apply
     """
 
@@ -178,7 +178,12 @@ def _portions(sizes: dict[str, int]) -> Iterator[list[str]]:
 
 
 def _notes(state: State, found: Verified) -> None:
-    found.notes += [f"{told}: `lora state verify --repair` makes it anew" for told in _beside_index(state.directory)]
+    try:
+        for told in _beside_index(state.directory):
+            found.notes.append(f"{told}: `lora state verify --repair` makes it anew")
+    except OSError as error:
+        told = f"{BACKUP}, the copy of the index, cannot be held against it: {error.strerror or error}"
+        found.unreadable.append(Damage(str(error.filename), told))
     found.notes += [f"{path} was left by a process that was killed" for path in leftovers(state.directory)]
     for path in running(state.directory).values():
         if (path / CHECKPOINT).exists():

@@ -73,9 +73,17 @@ class Proof:
 
 
 def is_as_closed(copy: Path) -> bool:
-    """Return whether a copy of an index that lies beside it is what the index was when it was last closed."""
+    """Return whether a copy of an index that lies beside it is what the index was when it was last closed.
+
+    :raises OSError: when one of the two cannot be read; then nothing is known of it
+    """
+    return copy.is_file() and _sum(copy).encode("ascii") == _noted(copy)
+
+
+def is_surely_as_closed(copy: Path) -> bool:
+    """Return whether a copy can be read, and is what the index was when it was last closed."""
     try:
-        return copy.is_file() and _sum(copy).encode("ascii") == _noted(copy)
+        return is_as_closed(copy)
     except OSError:
         return False
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.errors import StateError
-from lorafile.state.checksum import drop_sum, is_as_closed, write_sum
+from lorafile.state.checksum import drop_sum, is_surely_as_closed, write_sum
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
 from lorafile.state.records import NOTHING, Acceptance, Attempt, Node
@@ -265,7 +265,7 @@ class WritableState(State):
             self.db.close()
             if not (self.directory / "state.db-wal").exists():
                 write_sum(self.directory)
-                if changed or not is_as_closed(self.directory / BACKUP):
+                if changed or not is_surely_as_closed(self.directory / BACKUP):
                     from lorafile.state.salvage import back_up
 
                     back_up(self.directory)
