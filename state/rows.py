@@ -10,12 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lorafile.errors import named
+
 CURVE = "curve.jsonl.gz"
 COLUMNS = (
     *("key", "kind", "outcome", "message", "started", "seconds", "device"),
     *("figures", "reads", "study", "address"),
 )
 _LONGEST_LINE, _MOST_BYTES, _MOST_STEPS = 1 << 16, 1 << 30, 1 << 40
+_NO_CURVE = (
+    *(FileNotFoundError, gzip.BadGzipFile, EOFError, zlib.error),
+    *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+)
 _STEP = ("epoch", "loss", "learning_rate", "grad_norm")
 
 
@@ -41,11 +47,13 @@ def curve_steps(file: Path) -> list[tuple[int, float | None, float | None, float
     """Return (step, epoch, loss, learning rate, norm of the gradient) of a stored curve; nothing of a damaged one.
 
     What is no finite number is None, as SQLite has it.
+
+    :raises OSError: when the disk does not give it back
     """
     try:
         rows = [json.loads(line) for line in _lines(file)]
         found = {int(row["step"]): tuple(_number(row.get(name)) for name in _STEP) for row in rows}
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except _NO_CURVE:
         return []
     if any(not 0 <= step < _MOST_STEPS for step in found):
         return []
@@ -58,7 +66,7 @@ def _lines(file: Path) -> Iterator[bytes]:
     :raises ValueError: when it unpacks to far more than any curve has
     """
     total = 0
-    with gzip.open(file, "rb") as stream:
+    with named(file), gzip.open(file, "rb") as stream:
         while line := stream.readline(_LONGEST_LINE):
             total += len(line)
             if total > _MOST_BYTES:

@@ -1,5 +1,6 @@
 """The store: what is recorded stays, what is damaged is named, and only one process writes."""
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -138,6 +139,25 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path, file: Path)
         assert not list((mount / "s" / "objects").rglob(".new-*")), "no half-written file is left"
     finally:
         subprocess.run(["umount", mount], check=True)
+
+
+def test_a_curve_that_the_disk_does_not_give_back_is_no_run_without_a_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = tmp_path / "curve.jsonl.gz"
+    write_lines(curve, [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.25}])
+    failing = OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def fails(*_: object) -> object:
+        raise failing
+
+    with State.write(tmp_path / "state") as state:
+        with monkeypatch.context() as patch, pytest.raises(StateError, match=r"objects/.*Input/output error"):
+            patch.setattr("gzip.open", fails)
+            state.record(NODE, attempt(), {"curve.jsonl.gz": curve})
+        assert state.latest() == {}, "what is recorded by halves would never be told from what is whole"
+        state.record(NODE, attempt(), {"curve.jsonl.gz": curve})
+        assert state.rows("SELECT step, loss FROM steps") == [(1, 2.5), (2, 2.25)]
 
 
 def test_an_unwritable_state_is_a_sentence(tmp_path: Path) -> None:
