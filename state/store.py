@@ -25,7 +25,7 @@ _moments: ContextVar[dict[Path, Moment]] = ContextVar("moments")  # that are ope
 class State:
     """A state as its readers see it; `State.write` opens it for one writer.
 
-    :param proven: whether the index is held against its checksum before anything is read of it
+    :param proven: whether the index is held against its checksum before anything that was read of it counts
     :param moment: what everything is read from; without one each query is of the moment when it is asked
     """
 
