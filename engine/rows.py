@@ -2,12 +2,14 @@
 
 import re
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
 from lorafile.engine.hub import DATA_SUFFIXES, snapshot
 from lorafile.errors import NodeError
 
 BUILTIN = "builtin:"
+_MOST_ENTRIES = 100_000  # of a directory with data, and of all that are in it
 _ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "config.json")
 _SPLIT_WORDS = {
     "train": "train",
@@ -43,13 +45,19 @@ def data_files(where: Path, name: str | None = None) -> dict[str, list[Path]]:
     """Return split -> its files; a single file is the split `train`.
 
     :param name: the configuration of a data set that keeps each in a directory of its own
-    :raises NodeError: when nothing readable is there
+    :raises NodeError: when nothing readable is there, or far more than any data set has
     """
     if where.is_file():
         return {"train": [where]}
     root = _configuration(where, name)
     found: dict[str, list[Path]] = {}
-    for file in sorted(root.rglob("*")):
+    entries = list(islice(root.rglob("*"), _MOST_ENTRIES + 1))
+    if len(entries) > _MOST_ENTRIES:
+        raise NodeError(
+            f"data.path: {root} holds more than {_MOST_ENTRIES:,} files and directories, which are not looked through. "
+            "Name the directory of the data itself."
+        )
+    for file in sorted(entries):
         inside = file.relative_to(root)
         if file.is_file() and _holds_rows(inside):
             found.setdefault(_split_of(inside), []).append(file)

@@ -160,3 +160,13 @@ def test_chat_goes_through_the_tokenizer_s_template(tiny_model: Path, tmp_path: 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     assert tokenizer.decode(ids[marks.bool()]).strip() == "paris</s>"
     assert list(ids[~marks.bool()]) == tokenizer("question : where does anna live ? answer :")["input_ids"]
+
+
+def test_a_directory_of_too_much_is_not_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorafile.engine.rows._MOST_ENTRIES", 3)
+    for name in ("train", "test", "validation"):
+        written(tmp_path / f"{name}.jsonl")
+    assert sorted(data_files(tmp_path)) == ["test", "train", "validation"]
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(NodeError, match="more than 3 files and directories"):
+        data_files(tmp_path)
