@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,6 +46,28 @@ def _visible(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def device_class() -> str:
     """Return what a profile is stored under: the GPU's name, or `cpu`."""
     return gpus()[0]["name"] if gpus() else "cpu"
+
+
+def cores() -> int:
+    """Return how many cores this process may use: those that it is bound to, up to what its container may use."""
+    there = os.cpu_count() or 1
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+    return max(1, min(there, bound, _quota()))
+
+
+def most_threads() -> int:
+    """Return how many threads a process may use for one product: all cores, or fewer where OMP_NUM_THREADS says so."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cores(), int(wanted)) if wanted.isdecimal() and int(wanted) else cores()
+
+
+def _quota() -> int:
+    """Return for how many cores' time a container has a quota: docs.kernel.org, cgroup v2, `cpu.max`."""
+    try:
+        microseconds, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return int(microseconds) // int(period)
+    except (OSError, ValueError):  # there is none, or it is `max`
+        return sys.maxsize
 
 
 def environment(threads: int | None = None) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Who does the work of a plan on this machine: how many workers, and how they are asked to stop."""
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorafile import specs
-from lorafile.engine.environment import gpus, installed
+from lorafile.engine.environment import cores, gpus, installed, most_threads
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.lockfile import Lock
 from lorafile.plan import Plan
@@ -30,11 +29,12 @@ def local_executor(plan: Plan, state: Path, workers: int | None, pack: str | int
 
     if installed("torch") is None and plan.work:
         raise MissingExtra("lora apply", "torch")
-    spec, cores = plan.graph.spec, os.cpu_count() or 1
+    spec = plan.graph.spec
     workers = 1 if is_spread(spec) else workers or default_workers(spec, plan.graph.lock)
     each_its_own = 0 if is_spread(spec) else len(gpus())
-    threads = max(1, cores // workers)
-    return LocalExecutor(state / "staging", workers, threads, each_its_own, model_types(plan), pack_width(pack))
+    threads = max(1, min(cores() // workers, most_threads()))
+    about = (each_its_own, model_types(plan), pack_width(pack))
+    return LocalExecutor(state / "staging", workers, threads, most_threads(), *about)
 
 
 def model_types(plan: Plan) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def default_workers(spec: specs.Spec, lock: Lock) -> int:
     if is_spread(spec):
         return 1
     small = all(model.parameters < _SMALL_MODEL for model in lock.models.values())
-    return len(gpus()) or ((os.cpu_count() or 1) if small else 1)
+    return len(gpus()) or (cores() if small else 1)
 
 
 @contextlib.contextmanager

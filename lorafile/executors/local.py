@@ -20,13 +20,14 @@ _POLL_SECONDS = 0.5
 class LocalExecutor:
     """Runs groups on this machine: several workers at once, one for each GPU or some of the processor's cores.
 
-    :ivar threads: of each worker; what is measured alone has them all
+    :ivar threads: of each worker; `threads_alone`: of what is measured while nothing else runs
     :ivar pack: how many adapters are trained together at most; 0: as many as are measured to be fastest
     """
 
     staging: Path
     workers: int
     threads: int
+    threads_alone: int
     gpus: int = 0
     model_types: tuple[str, ...] = ()
     pack: int = 0
@@ -86,10 +87,9 @@ class LocalExecutor:
 
     def _start(self, alone: bool) -> Worker:
         start_server(self.staging / "worker.log", self.model_types)
-        cores = self.threads * self.workers if alone else self.threads
         taken = {worker.gpu for worker in self._all}
         gpu = next((number for number in range(self.gpus) if number not in taken), 0) if self.gpus else None
-        worker = Worker.start(self.staging, cores, gpu)
+        worker = Worker.start(self.staging, self.threads_alone if alone else self.threads, gpu)
         self._all.append(worker)
         return worker
 
