@@ -102,7 +102,7 @@ def plan(
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Worker processes. [default: one for each GPU; on a CPU by the model's size]. OMP_NUM_THREADS bounds each.",
+    help="Worker processes, of OMP_NUM_THREADS threads at most. [default: one for each GPU; on a CPU by model size]",
 )
 @click.option(
     "--pack",

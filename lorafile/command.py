@@ -25,8 +25,6 @@ _SEEDS = 20  # of a stage, at most, unless somebody says otherwise
 quiet_option = click.option("--quiet", is_flag=True, help="Print errors alone.")
 atexit.register(gc.freeze)  # what is left goes with the process: nobody need look for cycles in it first
 _kept: list[Any] = []
-# pydantic looks for plugins in what every installed package says of itself: a tenth of a small command's time.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def until_the_end(made: Any) -> None:
