@@ -50,6 +50,7 @@ def table_text(state: State, table: str, form: str) -> str:
 
 def write_tables(state: State, tables: tuple[str, ...], form: str, directory: Path) -> list[Path]:
     """Write tables into a directory, one file each, and return the files."""
+    state.settle()
     with told(directory):
         directory.mkdir(parents=True, exist_ok=True)
     files = []
@@ -89,6 +90,7 @@ def export_bundle(state: State, names: tuple[str, ...], file: Path) -> Bundled:
 
     :raises LoraError: when a name means nothing; StateError: when something of it is damaged
     """
+    state.settle()
     rows = read_rows(state)
     keys = _closed({node.key for node in find_nodes(state, names)}, rows) if names else set(rows.nodes)
     attempts = [row for number, row in sorted(rows.attempts.items()) if row.key in keys and number not in rows.removals]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sqlite3
+import stat
 import threading
 import zlib
 from pathlib import Path
@@ -57,7 +58,10 @@ class Proof:
     def __init__(self, database: Path) -> None:
         self._database, self._wrong = database, list[Exception]()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # there may be no more threads here
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -67,7 +71,8 @@ class Proof:
 
     def settle(self) -> None:
         """Wait for the end of it; raises what `prove` does."""
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         for error in self._wrong:
             raise error
 
@@ -77,7 +82,10 @@ def is_as_closed(copy: Path) -> bool:
 
     :raises OSError: when one of the two cannot be read; then nothing is known of it
     """
-    return copy.is_file() and _sum(copy).encode("ascii") == _noted(copy)
+    try:
+        return copy.is_file() and _sum(copy).encode("ascii") == _noted(copy)
+    except FileNotFoundError:
+        return False
 
 
 def is_surely_as_closed(copy: Path) -> bool:
@@ -89,10 +97,13 @@ def is_surely_as_closed(copy: Path) -> bool:
 
 
 def _noted(database: Path) -> bytes:
-    """Return the checksum that lies beside an index; what is no file, and may have no end, holds none."""
+    """Return the checksum that lies beside an index; what is no file, and may have no end, holds none.
+
+    It is looked at once: a writer may put it there, or take it away, at any time.
+    """
     noted = database.with_name(SUM)
     with named(noted):
-        return noted.read_bytes() if noted.is_file() or not noted.exists() else b""
+        return noted.read_bytes() if stat.S_ISREG(noted.stat().st_mode) else b""
 
 
 def _sum(database: Path) -> str:

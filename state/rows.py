@@ -1,4 +1,4 @@
-"""Rows that are made from others: the seal over an attempt, and the steps of its curve."""
+"""Rows that are made from others, the seal over an attempt and the steps of its curve, and JSON in rows."""
 
 import gzip
 import hashlib
@@ -58,6 +58,18 @@ def curve_steps(file: Path) -> list[tuple[int, float | None, float | None, float
     if any(not 0 <= step < _MOST_STEPS for step in found):
         return []
     return [(step, *values) for step, values in found.items()]  # type: ignore[misc]
+
+
+def parsed(texts: list[str]) -> list[dict[str, Any]]:
+    """Return JSON objects; parsed as one text, tens of thousands share their names and take half the time."""
+    from pydantic_core import from_json
+
+    text = f"[{','.join(texts)}]"
+    try:
+        found: list[dict[str, Any]] = from_json(text, cache_strings="keys")
+    except ValueError:  # half of a surrogate pair, from a file's name, is JSON to json alone
+        found = json.loads(text)
+    return found
 
 
 def _lines(file: Path) -> Iterator[bytes]:

@@ -58,12 +58,15 @@ class Moment:
         if self._connection is None:
             return [[] for _ in statements]
         try:
-            return [self._connection.execute(statement, values).fetchall() for statement in statements]
-        finally:
+            found = [self._connection.execute(statement, values).fetchall() for statement in statements]
+        except Exception:
             self._check_still()
+            raise
+        self._check_still()
+        return found
 
     def settle(self) -> None:
-        """Wait until the index is proven.
+        """Wait until the index is proven; it may be called again.
 
         :raises sqlite3.DatabaseError: when it is not what it was when it was last closed; OSError: when nobody can tell
         :raises Moved: when the file is no longer as it was
@@ -74,6 +77,7 @@ class Moment:
         except sqlite3.DatabaseError:
             self._check_still()
             raise
+        self._check_still()  # what was proven is what was read
 
     def _check_still(self) -> None:
         """Tell a file that changed: what was wrong with it is no damage."""
@@ -97,9 +101,12 @@ def read_snapshot(
     def read() -> list[list[Any]]:
         with contextlib.closing(Moment(database, proven)) as moment:
             try:
-                return moment.rows(statements, values)
-            finally:  # says it in place of whatever a damaged index led to
-                moment.settle()
+                found = moment.rows(statements, values)
+            except Exception:
+                moment.settle()  # says it in place of whatever a damaged index led to
+                raise
+            moment.settle()
+            return found
 
     return steady(database, read)
 
@@ -158,6 +165,18 @@ def _opened(database: Path, immutable: bool) -> sqlite3.Connection | None:
         connection.close()
         raise
     return connection
+
+
+def check_directory(directory: Path) -> None:
+    """Refuse what cannot be a state.
+
+    :raises StateError: when it is there, and no directory with an index that is a file
+    """
+    if directory.exists() and not directory.is_dir():
+        raise StateError(f"{directory} is not a directory, so it cannot be a state. Name another with --state.")
+    index = directory / "state.db"
+    if index.exists() and not index.is_file():  # a device or a pipe would be read without end
+        raise StateError(f"{index} is no file, so {directory} cannot be a state. Name another with --state.")
 
 
 def _check_new(database: Path) -> None:

@@ -9,14 +9,22 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from lorafile.errors import StateError
 from lorafile.state.checksum import drop_sum, is_surely_as_closed, write_sum
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
 from lorafile.state.records import NOTHING, Acceptance, Attempt, Node
 from lorafile.state.rows import COLUMNS as _COLUMNS
-from lorafile.state.rows import CURVE, curve_steps, seal_of
-from lorafile.state.snapshot import BACKUP, Moment, Read, explained, read_snapshot, sound, steady
+from lorafile.state.rows import CURVE, curve_steps, parsed, seal_of
+from lorafile.state.snapshot import (
+    BACKUP,
+    Moment,
+    Read,
+    check_directory,
+    explained,
+    read_snapshot,
+    sound,
+    steady,
+)
 from lorafile.state.tables import SCHEMA_VERSION
 
 _moments: ContextVar[dict[Path, Moment]] = ContextVar("moments")  # that are open here, by index
@@ -30,7 +38,7 @@ class State:
     """
 
     def __init__(self, directory: Path, proven: bool = True, moment: Moment | None = None) -> None:
-        _check_directory(directory)
+        check_directory(directory)
         self.directory, self._proven, self._moment = directory, proven, moment
         self.objects = Objects(directory / "objects")
 
@@ -49,11 +57,11 @@ class State:
         """Return what is read of a state, all of it as it was at one moment, whatever an apply records meanwhile.
 
         Nothing is written, nothing is locked. What asks for the same state inside gets the same moment. Where a writer
-        began on an index that had no log, all is read again: `read` does nothing but read.
+        began on an index that had no log, all is read again: `read` does nothing but read, or settles the state first.
 
         :raises StateError: when it is damaged, or made by a newer version
         """
-        _check_directory(directory)
+        check_directory(directory)
         database = directory.absolute() / "state.db"
         open_ones = _moments.get({})
         if database in open_ones:
@@ -62,13 +70,18 @@ class State:
         def whole() -> Read:
             with explained(directory):
                 moment = steady(database, lambda: Moment(database))
-            token = _moments.set({**open_ones, database: moment})
+            token, state = _moments.set({**open_ones, database: moment}), cls(directory, moment=moment)
             try:
-                return read(cls(directory, moment=moment))
+                found = read(state)
+            except Exception:
+                state.settle()  # says it in place of whatever a damaged index led to
+                raise
+            else:
+                state.settle()
+                return found
             finally:
                 _moments.reset(token)
-                with explained(directory), contextlib.closing(moment):
-                    moment.settle()  # says it in place of whatever a damaged index led to
+                moment.close()
 
         return steady(database, whole)
 
@@ -82,6 +95,15 @@ class State:
                 stack.enter_context(writer_lock(directory, lock_timeout))
                 state = stack.enter_context(contextlib.closing(WritableState(directory)))
             yield state
+
+    def settle(self) -> None:
+        """Wait until what was read, and will be read of the same moment, is known to be what was stored.
+
+        :raises StateError: when it is not
+        """
+        if self._moment is not None:
+            with explained(self.directory):
+                self._moment.settle()
 
     def running(self, key: str) -> Path:
         """Return where a run that is not finished keeps what it has, for as long as it is not."""
@@ -107,7 +129,7 @@ class State:
             "WHERE id NOT IN (SELECT attempt FROM removals) ORDER BY id",
         )
         with sound(self.directory):
-            told = dict(zip([row[0] for row in foretold], _parsed([row[1] for row in foretold]), strict=True))
+            told = dict(zip([row[0] for row in foretold], parsed([row[1] for row in foretold]), strict=True))
             environments = {digest: json.loads(settings) for digest, settings in where}
             outputs: dict[int, dict[str, str]] = {}
             sizes: dict[int, int] = {}
@@ -118,7 +140,7 @@ class State:
                 else:
                     outputs[number], sizes[number] = {name: digest}, size
             rows = attempts if wanted is None else [row for row in attempts if row[2] in wanted]
-            figures, reads = (_parsed([row[2 + _COLUMNS.index(name)] for row in rows]) for name in ("figures", "reads"))
+            figures, reads = (parsed([row[2 + _COLUMNS.index(name)] for row in rows]) for name in ("figures", "reads"))
             for row, measured, read in zip(rows, figures, reads, strict=True):
                 number, place, key, kind, outcome, message, started, seconds, device, _, _, study, address = row
                 about = (key, kind, outcome, message, started, seconds, device, environments[place], measured, read)
@@ -195,26 +217,6 @@ class State:
             return read_snapshot(self.directory / "state.db", statements, values, self._proven)
 
 
-def _check_directory(directory: Path) -> None:
-    if directory.exists() and not directory.is_dir():
-        raise StateError(f"{directory} is not a directory, so it cannot be a state. Name another with --state.")
-    index = directory / "state.db"
-    if index.exists() and not index.is_file():  # a device or a pipe would be read without end
-        raise StateError(f"{index} is no file, so {directory} cannot be a state. Name another with --state.")
-
-
-def _parsed(texts: list[str]) -> list[dict[str, Any]]:
-    """Return JSON objects; parsed as one text, tens of thousands share their names and take half the time."""
-    from pydantic_core import from_json
-
-    text = f"[{','.join(texts)}]"
-    try:
-        found: list[dict[str, Any]] = from_json(text, cache_strings="keys")
-    except ValueError:  # half of a surrogate pair, from a file's name, is JSON to json alone
-        found = json.loads(text)
-    return found
-
-
 class WritableState(State):
     """A state with its one writer.
 
@@ -226,7 +228,7 @@ class WritableState(State):
 
         from lorafile.state.schema import migrations
 
-        _check_directory(directory)
+        check_directory(directory)
         (directory / "objects").mkdir(exist_ok=True)
         database = directory / "state.db"
         read_snapshot(database, (), ())  # refuses a newer schema before anything is touched
@@ -244,8 +246,11 @@ class WritableState(State):
         """Store an attempt: its files first, its row last, so that a row never points at bytes that are not there."""
         with explained(self.directory):
             stored = {name: self.objects.put(file) for name, file in files.items()}
+            steps = curve_steps(files[CURVE]) if CURVE in files else []
             with self.db.atomic():
-                self._write(node, attempt, stored)
+                number = self._write(node, attempt, stored)
+                rows = [(number, *row) for row in steps]
+                self.db.conn.executemany("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?)", rows)
         outputs = {name: digest for name, (digest, _) in stored.items()}
         return attempt._replace(outputs=outputs, bytes=sum(size for _, size in stored.values()))
 
@@ -273,7 +278,8 @@ class WritableState(State):
     def _query(self, *statements: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
         return [self.db.execute(statement, values).fetchall() for statement in statements]
 
-    def _write(self, node: Node, attempt: Attempt, stored: dict[str, tuple[str, int]]) -> None:
+    def _write(self, node: Node, attempt: Attempt, stored: dict[str, tuple[str, int]]) -> int:
+        """Write an attempt with its files, and return its number."""
         environment = json.dumps(attempt.environment, sort_keys=True)
         where = hashlib.sha256(environment.encode()).hexdigest()
         self.db.table("environments").insert({"digest": where, "settings": environment}, ignore=True)
@@ -291,6 +297,4 @@ class WritableState(State):
             told = json.dumps(attempt.forecast, sort_keys=True)
             self.db.execute("INSERT INTO forecasts VALUES (?, ?)", (number, told))
         self.db.conn.executemany("DELETE FROM collected WHERE digest = ?", [(row[2],) for row in rows])
-        if CURVE in stored:
-            steps = [(number, *row) for row in curve_steps(self.objects.path(stored[CURVE][0]))]
-            self.db.conn.executemany("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?)", steps)
+        return int(number)

@@ -55,10 +55,13 @@ def test_a_process_uses_the_cores_that_are_its_own(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
-    assert environment.cores() == environment.most_threads() == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda *_, **__: "max 100000\n")
+        assert environment.cores() == environment.most_threads() == 6
     with monkeypatch.context() as patch:  # as `docker run --cpus 2.5` has it
         patch.setattr(Path, "read_text", lambda *_, **__: "250000 100000\n")
         assert environment.cores() == environment.most_threads() == 2
+    monkeypatch.setattr(environment, "_quota", lambda: 6)
     for wanted, threads in (("4", 4), ("2,1", 2), ("100", 6), ("0", 6), ("many", 6)):
         monkeypatch.setenv("OMP_NUM_THREADS", wanted)
         assert (environment.cores(), environment.most_threads()) == (6, threads)

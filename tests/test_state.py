@@ -14,6 +14,7 @@ from lorafile.engine.lines import write_lines
 from lorafile.errors import StateError
 from lorafile.state import Attempt, Node, State, ledger
 from lorafile.state.checksum import write_sum
+from lorafile.state_export import TABLES, export_bundle, write_tables
 
 NODE = Node("k" * 64, "train", 1, {"adapter": {"r": 8}}, {"train": "p" * 64})
 
@@ -152,7 +153,7 @@ def test_a_curve_that_the_disk_does_not_give_back_is_no_run_without_a_curve(
         raise failing
 
     with State.write(tmp_path / "state") as state:
-        with monkeypatch.context() as patch, pytest.raises(StateError, match=r"objects/.*Input/output error"):
+        with monkeypatch.context() as patch, pytest.raises(StateError, match=r"curve.jsonl.gz.*Input/output error"):
             patch.setattr("gzip.open", fails)
             state.record(NODE, attempt(), {"curve.jsonl.gz": curve})
         assert state.latest() == {}, "what is recorded by halves would never be told from what is whole"
@@ -257,3 +258,54 @@ def test_an_object_that_was_collected_is_known_as_such_until_it_is_back(tmp_path
         assert table(tmp_path / "s", "SELECT digest, bytes FROM collected") == [(digest, 12)]
         state.record(NODE, attempt(), {"weights": file})
         assert table(tmp_path / "s", "SELECT digest FROM collected") == []
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A state of which a figure was changed by something else; every page of its index can be read."""
+    directory = tmp_path / "damaged"
+    with State.write(directory) as state:
+        state.record(NODE, attempt(figures={"loss": 0.771234}), {})
+    index = directory / "state.db"
+    index.write_bytes(index.read_bytes().replace(b"0.771234", b"0.971234"))
+    return directory
+
+
+def test_a_damaged_index_is_not_exported_over_what_was_exported_before(damaged: Path, tmp_path: Path) -> None:
+    tables, bundle = tmp_path / "tables", tmp_path / "all.tar"
+    tables.mkdir()
+    (tables / "metrics.csv").write_text("before", encoding="utf-8")
+    bundle.write_text("before", encoding="utf-8")
+    with pytest.raises(StateError, match="not what it was when it was last closed"):
+        State.at_one_moment(damaged, lambda state: write_tables(state, TABLES, "csv", tables))
+    with pytest.raises(StateError, match="not what it was when it was last closed"):
+        State.at_one_moment(damaged, lambda state: export_bundle(state, (), bundle))
+    assert [file.read_text(encoding="utf-8") for file in (*tables.iterdir(), bundle)] == ["before", "before"]
+
+
+def test_what_a_damaged_index_leads_to_is_told_as_damage_and_ctrl_c_stays_itself(damaged: Path) -> None:
+    def fails(error: BaseException) -> object:
+        def read(state: State) -> None:
+            state.latest()
+            raise error
+
+        return read
+
+    with pytest.raises(StateError, match="not what it was when it was last closed"):
+        State.at_one_moment(damaged, fails(KeyError("what only damage leads to")))
+    with pytest.raises(KeyboardInterrupt):
+        State.at_one_moment(damaged, fails(KeyboardInterrupt()))
+
+
+def test_where_there_may_be_no_more_threads_an_index_is_proven_all_the_same(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with State.write(tmp_path / "sound") as state:
+        state.record(NODE, attempt(), {})
+    monkeypatch.setattr("threading.Thread.start", none_left)
+    assert list(State.read(tmp_path / "sound").latest()) == [NODE.key]
+    with pytest.raises(StateError, match="not what it was when it was last closed"):
+        State.read(damaged)
