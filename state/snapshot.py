@@ -38,6 +38,7 @@ class Moment:
         self._database, self._before = database, _signature(database)
         self._immutable = not self._before[-1]
         self._proof = Proof(database) if self._immutable and proven else None
+        self._connection: sqlite3.Connection | None = None
         try:
             self._connection = _opened(database, self._immutable)
         except Exception:
@@ -77,7 +78,8 @@ class Moment:
         except sqlite3.DatabaseError:
             self._check_still()
             raise
-        self._check_still()  # what was proven is what was read
+        if self._connection is not None:
+            self._check_still()  # what was proven is what was read
 
     def _check_still(self) -> None:
         """Tell a file that changed: what was wrong with it is no damage."""
