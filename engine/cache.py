@@ -53,6 +53,11 @@ def reserved_cache(model: Any, length: int) -> DynamicCache:
     return cache
 
 
+def cache_argument(model: Any) -> str | None:
+    """Return the name of the forward argument that takes a cache: `cache` since transformers 5.24; None without one."""
+    return next((name for name in ("cache", "past_key_values") if takes(model, name)), None)
+
+
 def keep_rows(cache: DynamicCache, rows: torch.Tensor) -> None:
     """Forget all rows of a cache but some."""
     for layer in cache.layers:
@@ -70,8 +75,10 @@ def can_reserve(model: Any) -> bool:
         kind.__module__.startswith("transformers.")
         and kind.prepare_inputs_for_generation is GenerationMixin.prepare_inputs_for_generation
         and not getattr(model, "_is_stateful", False)
+        and set(getattr(model.config, "layers_block_type", ())) <= {"attention"}  # of recurrent Gemma before 5.24
         and not model.config.is_encoder_decoder
-        and all(takes(model, name) for name in ("attention_mask", "past_key_values"))
+        and takes(model, "attention_mask")
+        and cache_argument(model) is not None
         and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in _cache(model).layers)
     )
 

@@ -11,7 +11,7 @@ import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
 from lorafile.engine.batches import Batch
-from lorafile.engine.cache import can_reserve, keep_rows, reserved_cache
+from lorafile.engine.cache import cache_argument, can_reserve, keep_rows, reserved_cache
 from lorafile.engine.loading import takes
 from lorafile.specs.methods import METHODS
 
@@ -62,7 +62,7 @@ def decode(model: Any, batch: Batch, rules: Rules, embeddings: torch.Tensor | No
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     cache = reserved_cache(inner, ids.shape[1] + rules.limit)
     state = _State(batch, rules.limit, takes(model, "position_ids"))
-    options: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
+    options: dict[str, Any] = {str(cache_argument(inner)): cache, "use_cache": True}
     options |= {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
     ends = torch.tensor(rules.ends, dtype=torch.int64, device=ids.device)
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)

@@ -21,6 +21,7 @@ from lorafile.engine.methods import virtual_tokens, with_virtual_tokens
 from lorafile.engine.randomness import derive
 
 Task = dict[str, Any]
+OWN_DECODER = "lorafile"
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,21 @@ def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int], sl
     stops = task.get("stop_strings", [])
     processors = _processors(asked.batch, task, rows)
     stopping = [_Ended(base.tokenizer, asked.batch.input_ids.shape[1], stops)] if stops else []
-    if task.get("num_beams", 1) == 1 and can_decode(asked.reader):
+    if decoder(asked.reader, task) == OWN_DECODER:
         ends: Any = base.model.generation_config
         rules = Rules(task["max_new_tokens"], ends.eos_token_id, processors, stopping, slices)
         texts = _texts(base, decode(asked.reader, asked.batch, rules, asked.embeddings))
     else:
         texts = _texts(base, _by_transformers(asked, task, processors, stopping))
     return [_until(text, stops) for text in texts]
+
+
+def decoder(reader: Any, task: Task) -> str:
+    """Return which decoder answers: our own (`decode`), or transformers' `generate`, which is slower.
+
+    :param reader: the model that reads the prompts
+    """
+    return OWN_DECODER if task.get("num_beams", 1) == 1 and can_decode(reader) else "transformers"
 
 
 def _prompts(base: Base, model: Any, batch: Batch) -> _Prompts:

@@ -7,8 +7,10 @@ from typing import Any
 
 from lorafile.engine.adapters import stored_adapter, tuned
 from lorafile.engine.base import Base, Bases
+from lorafile.engine.generation import decoder
 from lorafile.engine.harness import evaluate_task
 from lorafile.engine.lines import write_lines
+from lorafile.engine.methods import virtual_tokens
 from lorafile.engine.pack.stack import Stack
 from lorafile.engine.pack.stored import stored_factors
 from lorafile.engine.predictions import Split, load_split, predictions
@@ -29,7 +31,8 @@ def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
     split = load_split(request)
     with _plain(bases, request) as (base, model):
         (found,) = predictions(base, model, split, report)
-    return kept(split, found, out)
+        figures = decoder_figure(base, model, split)
+    return kept(split, found, out, figures)
 
 
 @contextlib.contextmanager
@@ -50,12 +53,22 @@ def _plain(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
                 yield base, base.model.eval()
 
 
-def kept(split: Split, found: list[dict[str, Any]], out: Path) -> Done:
-    """Write what was predicted of each example, with what the metrics need of it."""
+def decoder_figure(base: Base, model: Any, split: Split) -> dict[str, str]:
+    """Return, as a figure of the result, which decoder wrote the answers; nothing where none were asked for."""
+    if split.task["output"] != "generation":
+        return {}
+    return {"decoder": decoder(base.model if virtual_tokens(model) else model, split.task)}
+
+
+def kept(split: Split, found: list[dict[str, Any]], out: Path, figures: dict[str, Any]) -> Done:
+    """Write what was predicted of each example, with what the metrics need of it.
+
+    :param figures: of the result, next to the number of its examples
+    """
     carried = _CARRIED[split.task["output"]]
     rows = [
         {**{name: line[name] for name in carried if name in line}, **one}
         for line, one in zip(split.lines, found, strict=True)
     ]
     write_lines(out / "predictions.jsonl.gz", rows)
-    return Done(figures={"examples": len(rows)}, files=["predictions.jsonl.gz"])
+    return Done(figures={"examples": len(rows), **figures}, files=["predictions.jsonl.gz"])

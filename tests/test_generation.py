@@ -81,6 +81,20 @@ def test_answers_are_those_of_plain_transformers_on_unpadded_prompts(engine: Eng
         assert answers(engine, prepared, 6, **task) == expected
 
 
+@pytest.mark.parametrize(
+    ("task", "expected"), [({}, "lorafile"), (DRAWN, "lorafile"), ({"num_beams": 2}, "transformers")]
+)
+def test_a_result_says_which_decoder_wrote_its_answers(engine: Engine, task: dict[str, Any], expected: str) -> None:
+    """The slower one answers as well: without this a renamed argument of transformers would cost time in silence."""
+    settings = {"model": MODEL, "quantization": None}
+    asked = {"output": "generation", "max_new_tokens": 4, "do_sample": False, **task}
+    data = {"data": engine.prepare(4)}
+    done, _ = engine.run("predict", {**settings, "task": asked}, data)
+    assert done.figures["decoder"] == expected
+    likelihood, _ = engine.run("predict", {**settings, "task": {"output": "likelihood"}}, data)
+    assert "decoder" not in likelihood.figures
+
+
 def test_a_seed_draws_its_own_answers_and_draws_them_again(engine: Engine) -> None:
     prepared = engine.prepare(6)
     drawn = answers(engine, prepared, 6, **DRAWN)

@@ -7,7 +7,7 @@ from lorafile.engine.base import Base, Bases
 from lorafile.engine.cache import can_reserve
 from lorafile.engine.pack.stack import Factors, Stack
 from lorafile.engine.pack.stored import stored_factors
-from lorafile.engine.predict import kept, predict
+from lorafile.engine.predict import decoder_figure, kept, predict
 from lorafile.engine.predictions import load_split, predictions
 from lorafile.engine.request import Done, Report, Request
 from lorafile.errors import NodeError
@@ -26,9 +26,9 @@ def predict_together(requests: list[Request], outs: list[Path], bases: Bases, re
                 found = predictions(
                     base, base.model.eval(), split, lambda progress: _tell(told, progress), len(members)
                 )
+            figures = decoder_figure(base, base.model, split) | {"packed": len(members)}
             for number, lines in zip(members, found, strict=True):
-                ended = kept(split, lines, outs[number])
-                done[number] = Done(figures=ended.figures | {"packed": len(members)}, files=ended.files)
+                done[number] = kept(split, lines, outs[number], figures)
     for number, request in enumerate(requests):
         if number not in done:
             done[number] = _alone(request, outs[number], bases, reports[number])
