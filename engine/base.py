@@ -13,6 +13,7 @@ from lorafile.engine.encode import load_tokenizer
 from lorafile.engine.fingerprint import fingerprint
 from lorafile.engine.head import NAME, is_head, is_new
 from lorafile.engine.loading import load_model
+from lorafile.engine.quantized import keep_as_loaded
 from lorafile.engine.quiet import quiet_libraries
 from lorafile.engine.request import base_identity
 from lorafile.errors import NodeError
@@ -67,7 +68,7 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
             "they do not belong together."
         )
     model.requires_grad_(False)
-    _keep_off_repacking(model)
+    keep_as_loaded(model)
     model.generation_config = GenerationConfig(  # the stored one may hold penalties, which would be in no key
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=end_tokens(model, tokenizer),
@@ -78,17 +79,6 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     trained = NAME if is_new(settings) else ""
     return Base(model, tokenizer, device, fingerprint(model, trained) if proven else (), trained)
-
-
-def _keep_off_repacking(model: nn.Module) -> None:
-    """Keep bitsandbytes' 4-bit layers off the CPU inference path that repacks weights in place (seen in 0.50.2).
-
-    It changes the weights' layout and computes in bfloat16, so that a loss depends on what ran before, and it refuses
-    widths that its block does not divide.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (no attribute that torch knows of)
 
 
 class Bases:

@@ -40,7 +40,8 @@ def held_tensors(model: nn.Module, without: str = "") -> Iterator[torch.Tensor]:
     for module in (module for name, module in model.named_modules() if not without or name != without):
         for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
             yield from parts(tensor)
-            yield from _scales(tensor, module)
+            yield from _four_bit_constants(tensor)
+        yield from _eight_bit_scales(module)
         meta = getattr(module, "meta", None)
         if isinstance(meta, dict):
             yield from (value for value in meta.values() if isinstance(value, torch.Tensor))
@@ -56,17 +57,26 @@ def parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         yield tensor.detach()
 
 
-def _scales(tensor: Any, module: Any) -> Iterator[torch.Tensor]:
-    """Yield the constants of a weight that bitsandbytes quantized: 8-bit, 4-bit, and 4-bit quantized twice.
-
-    Those of 8 bits move from the weight to its layer when that first computes.
-    """
+def _four_bit_constants(tensor: Any) -> Iterator[torch.Tensor]:
+    """Yield the constants of a weight that bitsandbytes quantized to 4 bits, once or twice."""
     state = getattr(tensor, "quant_state", None)
-    inner = getattr(state, "state2", None)
-    scales = getattr(tensor, "SCB", None)
-    found = [getattr(getattr(module, "state", None), "SCB", None) if scales is None else scales]
-    found += [getattr(one, name, None) for one in (state, inner) for name in ("absmax", "code", "offset")]
-    yield from (value for value in found if isinstance(value, torch.Tensor))
+    values = [
+        getattr(level, name, None)
+        for level in (state, getattr(state, "state2", None))
+        for name in ("absmax", "code", "offset")
+    ]
+    yield from (value for value in values if isinstance(value, torch.Tensor))
+
+
+def _eight_bit_scales(module: Any) -> Iterator[torch.Tensor]:
+    """Yield the scales of a layer that bitsandbytes quantized to 8 bits, once, whatever else the layer holds.
+
+    They move from the weight to the layer's state when the layer first computes.
+    """
+    before = getattr(getattr(module, "weight", None), "SCB", None)
+    scales = getattr(getattr(module, "state", None), "SCB", None) if before is None else before
+    if isinstance(scales, torch.Tensor):
+        yield scales
 
 
 def _sums(tensor: torch.Tensor) -> tuple[int, int]:

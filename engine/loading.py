@@ -7,7 +7,13 @@ import torch
 
 from lorafile.engine.attention import use_blocks
 from lorafile.engine.head import head_options, in_float32
-from lorafile.engine.quantized import check_libraries, make_hqq, own_method, quantization_config
+from lorafile.engine.quantized import (
+    check_libraries,
+    check_quantized,
+    make_hqq,
+    own_method,
+    quantization_config,
+)
 from lorafile.errors import NodeError
 
 _ATTENTION = {"flash_attention_2": "flash-attn", "flash_attention_3": "flash-attn-3"}
@@ -40,6 +46,8 @@ def load_model(path: str, settings: dict[str, Any], device_map: str | None = Non
     model = _from_pretrained(path, options, settings["model"])
     if later:
         return make_hqq(model, config, dtype, device)
+    if config is not None:
+        check_quantized(model, config.quant_method)
     _check_places(model)
     model = model if placed else model.to(device)
     if "attn_implementation" not in settings["model"]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lorafile.errors import NodeError
 
@@ -125,11 +126,66 @@ def make_hqq(model: Any, config: Any, dtype: torch.dtype, device: torch.device) 
             made = HQQLinear(layer, config.quant_config, compute_dtype=dtype, device=str(device))
         except AssertionError as error:
             raise NodeError(f"quantization: HQQ cannot quantize {name}, of shape {shape}: {error}") from error
+        _compute_in_own_type(made, dtype)
         model.set_submodule(name, made)
     return model.to(device)
+
+
+def _compute_in_own_type(layer: Any, dtype: torch.dtype) -> None:
+    """Let an HQQ layer ignore autocast: its backward pass multiplies by weights of its own type (seen in 0.2.8)."""
+    compute = layer.forward
+
+    def forward(x: torch.Tensor) -> Any:
+        with torch.autocast(x.device.type, enabled=False):
+            return compute(x.to(dtype))
+
+    layer.forward = forward
+
+
+def check_quantized(model: nn.Module, method: str) -> None:
+    """Check that at least one layer of a base was quantized: torchao passes over what is no `nn.Linear`.
+
+    :raises NodeError: when the base is as it would be without quantization
+    """
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if type(module).__module__.startswith("bitsandbytes.") or is_traceable_wrapper_subclass(weight):
+            return
+        if not isinstance(weight, torch.Tensor) and list(module.buffers(recurse=False)):
+            return  # GPTQ and AWQ keep packed weights in buffers
+    raise NodeError(f"quantization: {method} finds no linear layer in {type(model).__name__}.")
 
 
 def unseen_parameters(model: nn.Module) -> int:
     """Return how many weights HQQ's packed layers hold beyond what a count of their tensors' elements finds."""
     packed: list[Any] = [module for module in model.modules() if hasattr(module, "W_q")]
     return sum(layer.in_features * layer.out_features - layer.W_q.numel() for layer in packed)
+
+
+def keep_as_loaded(model: nn.Module) -> None:
+    """Keep bitsandbytes' layers from rewriting themselves when they compute (seen in 0.50.2).
+
+    Its 4-bit CPU path for inference repacks weights in place and computes in bfloat16, so that a loss depends on what
+    ran before, and it refuses widths that its block does not divide. All its layers cast their bias, for good, to the
+    type of their first input; here they get a cast copy, and the bias stays what it is.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (no attribute that torch knows of)
+        if type(module).__module__.startswith("bitsandbytes.") and getattr(module, "bias", None) is not None:
+            module.register_forward_pre_hook(_lend_cast_bias)
+            module.register_forward_hook(_take_bias_back, always_call=True)
+
+
+def _lend_cast_bias(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+    """Put a cast copy in the bias's place, where its type is not the one that the layer computes in."""
+    dtype = getattr(module, "compute_dtype", None) or inputs[0].dtype
+    if module.bias.dtype != dtype:
+        own = module._parameters.pop("bias")
+        module.__dict__["bias"], module.__dict__["own_bias"] = own.to(dtype), own
+
+
+def _take_bias_back(module: Any, _inputs: Any, _output: Any) -> None:
+    if "own_bias" in module.__dict__:
+        del module.__dict__["bias"]
+        module._parameters["bias"] = module.__dict__.pop("own_bias")

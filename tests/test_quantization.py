@@ -18,7 +18,7 @@ from lorafile.inventory import headers, inventory  # noqa: E402
 from lorafile.lockfile import lock_model, resolve  # noqa: E402
 from lorafile.nodes import build  # noqa: E402
 from lorafile.specs import parse  # noqa: E402
-from lorafile.specs.quantizations import quantization_name, quantization_settings, weight_bits  # noqa: E402
+from lorafile.specs.quantizations import QUANTIZATIONS, quantization_name, quantization_settings, weight_bits  # noqa: E402
 from lorafile.specs.settings import ModelTable, SpecTables  # noqa: E402
 
 HQQ8 = {"quant_method": "hqq", "nbits": 8, "group_size": 32}
@@ -76,6 +76,90 @@ def test_quantized_bases_train_and_stay_what_they_were(
     after = engine.predict(prepared, files)
     assert sum(row["log_likelihood"] for row in after) > sum(row["log_likelihood"] for row in before)
     assert engine.predict(prepared, None) == before
+
+
+LAYERS = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
+# Without biases, with biases at some layers, at all, and with GPT-2's transposed layers.
+SHAPES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "llama": ({**LAYERS, "intermediate_size": 128}, ["q_proj", "down_proj"]),
+    "qwen2": ({**LAYERS, "intermediate_size": 128, "num_key_value_heads": 2}, ["q_proj", "down_proj"]),
+    "opt": ({**LAYERS, "ffn_dim": 128, "word_embed_proj_dim": 64}, ["out_proj", "fc2"]),
+    "gpt2": ({"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}, ["c_attn", "c_proj"]),
+}
+LINEAR_ONLY = ("hqq4", "torchao-int8")  # they leave GPT-2's transposed layers alone
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Path]:
+    """Random models of two layers, whose biases are not the zeros that they begin as."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    special = {"vocab_size": len(tokenizer), "pad_token_id": 3, "bos_token_id": 1, "eos_token_id": 2}
+    found = {}
+    for name, (shape, _) in SHAPES.items():
+        found[name] = tmp_path_factory.mktemp("shapes") / name
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **special, **shape))
+        for key, parameter in model.named_parameters():
+            if key.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.02)
+        model.save_pretrained(found[name])
+        tokenizer.save_pretrained(found[name])
+    return found
+
+
+@pytest.mark.parametrize(("dtype", "bf16"), [("float32", False), ("float32", True), ("bfloat16", False)])
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [(shape, name) for shape in SHAPES for name in QUANTIZATIONS if shape != "gpt2" or name not in LINEAR_ONLY],
+)
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set:UserWarning")  # peft, of GPT-2's layers
+def test_a_base_with_biases_stays_what_it_was(
+    shapes: dict[str, Path],
+    rows_file: Path,
+    tmp_path: Path,
+    shape: str,
+    name: str,
+    dtype: str,
+    bf16: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """bitsandbytes moves its scales when a layer computes, and casts a layer's bias to the type of what it reads."""
+    monkeypatch.setitem(MODEL, "dtype", dtype)
+    engine = Quantized(shapes[shape], rows_file, tmp_path)
+    engine.settings = settings_of(name)
+    prepared = engine.prepare(max_length=64)
+    before = engine.predict(prepared, None)
+    done, files = engine.train(prepared, {**LORA, "target_modules": SHAPES[shape][1]}, max_steps=8, bf16=bf16)
+    assert done.outcome == "done", done.message
+    after = engine.predict(prepared, files)
+    assert sum(row["log_likelihood"] for row in after) > sum(row["log_likelihood"] for row in before)
+    assert engine.predict(prepared, None) == before
+
+
+def test_a_layer_that_computes_in_another_type_keeps_its_bias(shapes: dict[str, Path]) -> None:
+    chosen = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16"}
+    base = load_base({"model": MODEL, "quantization": settings_of(chosen)}, {"model": str(shapes["opt"])})
+    layer = base.model.model.decoder.layers[0].fc1
+    bias, x = layer.bias.detach().clone(), torch.randn(3, 64)
+    expected = x.bfloat16() @ dequantized(layer).bfloat16().T + bias.bfloat16()
+    torch.testing.assert_close(layer(x), expected.float(), atol=2e-2, rtol=2e-2)
+    assert layer.bias.dtype == torch.float32 and torch.equal(layer.bias, bias)
+    assert "bias" in dict(layer.named_parameters())
+    base.check()
+
+
+def dequantized(layer: Any) -> Any:
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+
+
+@pytest.mark.parametrize("name", LINEAR_ONLY)
+def test_a_base_of_which_nothing_would_be_quantized_is_refused(shapes: dict[str, Path], name: str) -> None:
+    with pytest.raises(NodeError, match="finds no linear layer in GPT2LMHeadModel"):
+        load_base({"model": MODEL, "quantization": settings_of(name)}, {"model": str(shapes["gpt2"])})
 
 
 @pytest.mark.parametrize("name", ["hqq4", "torchao-int8", "nf4"])
