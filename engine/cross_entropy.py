@@ -54,6 +54,12 @@ class _CrossEntropies(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outward: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Weigh the kept gradient in place: a second pass would find it changed, and torch refuses it."""
+        """Weigh the kept gradient in place: a second pass would find it changed, and torch refuses it.
+
+        In pieces, because torch multiplies bfloat16 by float32 in float32 copies of all that it is given.
+        """
         (gradient,) = ctx.saved_tensors
-        return gradient.mul_(outward[:, None]), None
+        size = rows_at_once(gradient)
+        for part, weights in zip(gradient.split(size), outward.split(size), strict=True):
+            part.mul_(weights[:, None])
+        return gradient, None

@@ -1,6 +1,8 @@
 """Cross entropy in pieces against torch's own."""
 
 import math
+import os
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +94,35 @@ def test_a_second_backward_pass_is_refused() -> None:
     found.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         found.backward()
+
+
+def test_the_gradient_is_weighed_to_the_same_bits_whatever_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for piece in (1, 10 * WORDS, 2**21):
+        monkeypatch.setattr(cross_entropy, "_CPU_PIECE", piece)
+        logits, targets, weights = drawn(torch.bfloat16)
+        (cross_entropies(logits, targets) * weights.float()).sum().backward()
+        found.append(logits.grad)
+    once = torch.zeros(ROWS, WORDS).scatter_(1, targets[:, None], -1.0)
+    once += logits.detach().float().softmax(-1)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[1], found[2])
+    torch.testing.assert_close(found[2], once.bfloat16() * weights.float()[:, None].bfloat16(), rtol=2e-2, atol=1e-4)
+
+
+def test_the_backward_pass_copies_no_whole_gradient() -> None:
+    """At a vocabulary of 128,256; torch's product of bfloat16 and float32 makes copies of all that it is given."""
+    clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    if not os.access(clear, os.W_OK):
+        pytest.skip("the process's peak of memory cannot be reset here")
+
+    def held(name: str) -> int:
+        line = next(line for line in status.read_text().splitlines() if line.startswith(f"{name}:"))
+        return int(line.split()[1]) * 1024
+
+    logits = torch.randn(256, 128_256, dtype=torch.bfloat16, requires_grad=True)
+    loss = (cross_entropies(logits, torch.zeros(256, dtype=torch.int64)) / 256).sum()
+    clear.write_text("5")
+    before = held("VmRSS")
+    loss.backward()
+    assert logits.grad is not None
+    assert held("VmHWM") - before < logits.grad.nbytes
