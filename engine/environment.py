@@ -2,7 +2,7 @@
 
 import os
 import platform
-import subprocess
+import re
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -10,37 +10,94 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "hqq", "torchao", "gptqmodel", "lorafile")
+UNKNOWN_GPU = "unknown GPU"
+_NO_GPU = ("", "nodevfiles", "none", "void")  # what schedulers and container runtimes write for no GPU
 
 
 @cache
 def gpus() -> tuple[dict[str, Any], ...]:
-    """Return index, name, memory in bytes and driver of each GPU that this process may use and its torch can use.
+    """Return what NVML knows of each GPU, or MIG instance, that this process may use and its torch can use.
 
-    `CUDA_VISIBLE_DEVICES` is heeded: on a shared machine the others belong to somebody else.
+    `CUDA_VISIBLE_DEVICES` is heeded: on a shared machine the others belong to somebody else. The cache is of a process:
+    a worker that has set the variable clears it.
+
+    :return: of each `visible` (its name in that variable), `uuid`, `name`, `memory` in bytes, `driver`
     """
     torch = installed("torch")
     if torch is not None and "+cpu" in torch:
         return ()
-    query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    import pynvml
+
     try:
-        lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver of NVIDIA's
         return ()
+    try:
+        driver = _text(pynvml.nvmlSystemGetDriverVersion())
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+        there = [_instances(pynvml, number, handle, driver) for number, handle in enumerate(handles)]
+    except pynvml.NVMLError:
+        return ()
+    finally:
+        pynvml.nvmlShutdown()
+    return tuple(_visible(there, driver))
+
+
+def _instances(pynvml: Any, number: int, handle: Any, driver: str) -> list[dict[str, Any]]:
+    """Return a GPU, or the MIG instances that it is cut into: CUDA sees either these or the whole."""
+    try:
+        cut, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError:  # one that cannot be cut
+        cut = False
+    if not cut:
+        return [_described(pynvml, handle, driver) | {"visible": str(number)}]
     found = []
-    for index, uuid, name, memory, driver in ([part.strip() for part in line.split(",")] for line in lines):
-        # Memory that a GPU shares with its processor has no size of its own.
-        size = int(memory) * 2**20 if memory.isdigit() else None
-        found.append({"index": index, "uuid": uuid, "name": name, "memory": size, "driver": driver})
-    return tuple(_visible(found))
+    for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
+        except pynvml.NVMLError:  # an empty place
+            continue
+        about = _described(pynvml, instance, driver)
+        found.append(about | {"visible": about["uuid"]})
+    return found
 
 
-def _visible(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the GPUs that `CUDA_VISIBLE_DEVICES` names, in its order; all of them where it is not set."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        return found
-    words = [word.strip() for word in named.split(",") if word.strip()]
-    return [gpu for word in words for gpu in found if word == gpu["index"] or gpu["uuid"].startswith(word)]
+def _described(pynvml: Any, handle: Any, driver: str) -> dict[str, Any]:
+    try:
+        memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except pynvml.NVMLError:  # memory that a GPU shares with its processor has no size of its own
+        memory = None
+    uuid, name = _text(pynvml.nvmlDeviceGetUUID(handle)), _text(pynvml.nvmlDeviceGetName(handle))
+    return {"uuid": uuid, "name": name, "memory": memory, "driver": driver}
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _visible(there: list[list[dict[str, Any]]], driver: str) -> list[dict[str, Any]]:
+    """Return the GPUs that `CUDA_VISIBLE_DEVICES` names, in its order; all of them where it is not set.
+
+    As CUDA reads it: the first word that stands for no GPU ends the list, and a GPU counts once. A word of another kind
+    than these (a MIG instance that NVML does not list) is one GPU of which nothing is known.
+
+    :param there: for each GPU itself, or its MIG instances
+    """
+    named, everything = os.environ.get("CUDA_VISIBLE_DEVICES"), [gpu for gpus in there for gpu in gpus]
+    if named is None or not everything:
+        return everything
+    found: list[dict[str, Any]] = []
+    for word in (word.strip() for word in named.split(",")):
+        if re.fullmatch(r"[+-]?\d+", word):  # of a GPU that is cut, CUDA takes the first instance
+            fitting = there[int(word)][:1] if 0 <= int(word) < len(there) else []
+        else:
+            fitting = [gpu for gpu in everything if word and gpu["uuid"].startswith(word)][:1]
+            if not fitting and word.lower() not in _NO_GPU:
+                fitting = [{"visible": word, "uuid": word, "name": UNKNOWN_GPU, "memory": None, "driver": driver}]
+        if not fitting:
+            break
+        found += [gpu for gpu in fitting if gpu not in found]
+    return found
 
 
 def device_class() -> str:
@@ -70,13 +127,22 @@ def _quota() -> int:
         return sys.maxsize
 
 
-def environment(threads: int | None = None) -> dict[str, Any]:
-    """Return what a result carries: device, driver, libraries, processor, threads."""
-    first = gpus()[0] if gpus() else {}
+def environments() -> list[dict[str, Any]]:
+    """Return the environment of a result for each kind of GPU that is here, the first GPU's first."""
+    kinds = {gpu["name"]: gpu for gpu in reversed(gpus())}
+    return [environment(gpu=kinds[name]) for name in dict.fromkeys(gpu["name"] for gpu in gpus())] or [environment()]
+
+
+def environment(threads: int | None = None, gpu: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a result carries: device, driver, libraries, processor, threads.
+
+    :param gpu: the first that this process may use, where it is left out
+    """
+    gpu = gpu or (gpus()[0] if gpus() else {"name": device_class()})
     return {
-        "device": device_class(),
-        "device_memory": first.get("memory"),
-        "driver": first.get("driver"),
+        "device": gpu["name"],
+        "device_memory": gpu.get("memory"),
+        "driver": gpu.get("driver"),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": threads,

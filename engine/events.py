@@ -11,7 +11,8 @@ class Event:
     """What a worker says.
 
     `started`, `progress` and `ended` (with what came of it) of a node; `width` when it has measured how many adapters
-    go together, and gives back the replicates beyond; `stored?` and `idle` when its work is done.
+    go together, and gives back the replicates beyond; `stored?` and `idle` when its work is done; `alive` every few
+    seconds, whatever it does.
     """
 
     what: str

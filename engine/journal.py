@@ -12,9 +12,11 @@ from lorafile.engine import checkpoint
 from lorafile.engine.curve import Curve
 from lorafile.engine.request import Report, Request, Stopped
 from lorafile.engine.running import CHECKPOINT, CurveFile, Damaged
+from lorafile.errors import NodeError
 
 _SHARE = 20  # by time a checkpoint is written at most after so many times what the last one took: 5 % of a run
 _POLL_SECONDS = 0.2
+WAIT_SECONDS = 300.0  # for a worker of a killed apply, which ends at its next step
 
 
 @dataclass
@@ -139,7 +141,13 @@ def journal(request: Request, report: Report) -> Iterator[Journal]:
         return
     with CurveFile(Path(request.paths["checkpoint"])) as file:
         kept = Journal(request, report, file)
+        deadline = time.monotonic() + WAIT_SECONDS
         while not file.locked():
+            if time.monotonic() > deadline:
+                raise NodeError(
+                    f"For {WAIT_SECONDS:g} s {file.holder()} has held this run, which an earlier apply left behind. "
+                    "End it (kill -9) and apply again."
+                )
             kept.note("Waits for another process that still trains this run.")
             time.sleep(_POLL_SECONDS)
             report({})

@@ -16,6 +16,7 @@ from lorafile.engine.batches import Batch, by_length, collate, prompts
 from lorafile.engine.blocks import Blocks, units
 from lorafile.engine.clock import synchronise, timed
 from lorafile.engine.curve import Curve
+from lorafile.engine.environment import gpus
 from lorafile.engine.generation import generate
 from lorafile.engine.head import class_logits, load_tokens
 from lorafile.engine.loss import likelihoods
@@ -181,14 +182,14 @@ def _note(figures: Figures, name: str, base: Base, live: LiveTensors | None) -> 
 
 
 def _energy() -> float | None:
-    """Return the joules that the GPU has used since its driver was loaded, where it reports them."""
+    """Return the joules that this process's GPUs have used since their driver was loaded, where they report them."""
     if not torch.cuda.is_available():
         return None
     import pynvml
 
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
-        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+        handles = [pynvml.nvmlDeviceGetHandleByUUID(gpu["uuid"]) for gpu in gpus()]
+        return sum(float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) for handle in handles) / 1000
     except pynvml.NVMLError:
         return None

@@ -8,10 +8,12 @@ One directory for each key, which survives a killed apply:
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,15 +63,38 @@ class CurveFile:
         self._next = 0.0
 
     def locked(self) -> bool:
-        """Try to become the one who trains; the system frees a dead process's lock."""
+        """Try to become the one who trains; the system frees a dead process's lock.
+
+        Where the file system has no locks, the state's own lock has to do.
+        """
         try:
             fcntl.flock(self._stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
         return True
 
+    def holder(self) -> str:
+        """Return who trains, as far as that is known: the process that wrote the curve."""
+        self._stream.seek(0)
+        try:
+            about = json.loads(self._stream.readline())
+            host, pid = str(about["host"]), int(about["pid"])
+        except (ValueError, KeyError, TypeError):
+            return "another process"
+        if host != socket.gethostname():
+            return f"process {pid} on {host}"
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            state = ""
+        return f"process {pid}{', which is stopped,' if state in ('T', 't') else ''}"
+
     def begin(self, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-        """Write the curve anew: what the run is, and what is known of it."""
+        """Write the curve anew: what the run is and who trains it, and what is known of it."""
+        about = about | {"host": socket.gethostname(), "pid": os.getpid()}
         self._stream.truncate(0)
         self._stream.write("".join(json.dumps(row) + "\n" for row in (about, *rows)))
         self._stream.flush()

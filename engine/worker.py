@@ -9,40 +9,46 @@ from pathlib import Path
 from lorafile.engine.base import Bases
 from lorafile.engine.environment import environment, gpus
 from lorafile.engine.events import Event
-from lorafile.engine.link import Link
+from lorafile.engine.link import Line, Link
 from lorafile.engine.replicates import do
 from lorafile.engine.request import Work
 
 
-def serve(connection: Connection, staging: str, threads: int, gpu: int | None) -> None:
+def serve(connection: Connection, staging: str, threads: int, gpu: str | None) -> None:
     """Do what is sent until the other end goes away or says anything else. Runs in a process of its own.
 
     The other end sends work; `finish` or `stop` while it is being done; `stored` when all its files are.
+
+    :param gpu: the only one that this process uses, by its name in `CUDA_VISIBLE_DEVICES`; None: all that are visible
     """
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus()[gpu]["index"]
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order in which the driver counts them, too
+        gpus.cache_clear()  # what the server knew of all of them
     _write_to(Path(staging) / "worker.log")
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the applying process, which tells us what to do
     ending = _Ending()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # which the server holds back
+    line = Line(connection)
+    line.beat()
     torch.set_num_threads(threads)
     where = environment(threads)
     bases = Bases()
     directory = Path(staging) / str(os.getpid())
     try:
-        while isinstance(work := connection.recv(), Work):
+        while isinstance(work := line.recv(), Work):
             ending.busy = True
-            do(work, directory, bases, Link(connection, lambda: ending.asked), where)
-            connection.send(Event("stored?"))  # the files stay until the applying process has stored them
-            while connection.recv() != "stored":
+            do(work, directory, bases, Link(line, lambda: ending.asked), where)
+            line.send(Event("stored?"))  # the files stay until the applying process has stored them
+            while line.recv() != "stored":
                 pass  # a stop that came too late
             shutil.rmtree(directory, ignore_errors=True)
             ending.busy = False
             if ending.asked:
                 ending.end()
-            connection.send(Event("idle"))
+            line.send(Event("idle"))
     except (EOFError, BrokenPipeError):
         pass  # the applying process is gone; what it recorded is recorded, and the next one clears what is left
 

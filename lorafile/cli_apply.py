@@ -139,7 +139,7 @@ def apply(
     from lorafile.datacard import leak_warnings
     from lorafile.saved import is_plan
     from lorafile.state import State
-    from lorafile.workers import pack_width
+    from lorafile.workers import pack_width, unused_workers
 
     out, width = views.console(quiet), pack_width(pack)
     study, planned, stage = _planned(spec, state, selected, resolve)
@@ -153,6 +153,8 @@ def apply(
         return 1
     if stage and stage.seeds:
         staging.append(study, stage)
+    if unused := unused_workers(planned, workers):
+        views.show_warnings([unused], out)
     watcher = (progress.Bars if out.is_terminal else progress.Lines)(planned, out)
     options: dict[str, Any] = {"workers": workers, "pack": pack, "lock_timeout": lock_timeout, "budget": budget}
     with watcher:

@@ -3,7 +3,9 @@
 import atexit
 import gc
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -105,6 +107,11 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def _terminated(_number: int, _frame: object) -> None:
+    """End a command as Ctrl-C does; an apply, while it works, has a handler of its own."""
+    raise KeyboardInterrupt
+
+
 class _Group(click.Group):
     """Commands whose wrong usage ends with 64, so that a typo in CI is never read as a plan with changes."""
 
@@ -113,6 +120,8 @@ class _Group(click.Group):
         kwargs["standalone_mode"] = False
         # A plan keeps nearly all that it makes: to look for cycles after every 700 objects took a third of its time.
         gc.set_threshold(5_000_000, 20, 100)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminated)
         try:
             sys.exit(super().main(*args, **kwargs) or 0)
         except click.exceptions.Exit as end:

@@ -4,7 +4,7 @@ from typing import Any
 
 from lorafile.damage import lost
 from lorafile.differences import drift, flat
-from lorafile.engine.environment import device_class, environment
+from lorafile.engine.environment import device_class, environments
 from lorafile.engine.request import EVAL_BATCH, EXAMPLES
 from lorafile.engine.running import Unfinished, unfinished
 from lorafile.graph import Graph, GraphNode
@@ -54,7 +54,7 @@ class _Maker:
         self.again = bool(selection.replace or selection.rerun_drifted)
         self.removed = state.removed()
         self.device = device_class()
-        self.today = environment()
+        self.today = environments()
         self.decided: dict[str, tuple[Action, str]] = {}
         self.results: dict[str, Attempt] = {}
         self._sound: set[str] = set()  # done and kept: nothing is blocked by these
@@ -119,7 +119,8 @@ class _Maker:
         """Return what differs from today; state gives all attempts of one environment the same object."""
         known = self._drifts.get((kind, id(then)))
         if known is None:
-            known = self._drifts[kind, id(then)] = drift(kind, then, self.today)
+            now = next((one for one in self.today if one["device"] == then.get("device")), self.today[0])
+            known = self._drifts[kind, id(then)] = drift(kind, then, now)
         return known
 
     def _accepted(self, node: GraphNode, action: Action, reason: str) -> tuple[Action, str]:
@@ -134,8 +135,9 @@ class _Maker:
 
     def _unfinished(self, node: GraphNode, last: Attempt) -> tuple[Action, str]:
         if last.outcome == "out-of-memory":
-            had, has = last.environment.get("device_memory") or 0, self.today["device_memory"] or 0
-            if has > had:
+            had = last.environment.get("device_memory") or 0
+            has = [one["device_memory"] or 0 for one in self.today]
+            if min(has) > had:
                 return Action.RETRY, f"ran out of memory on {last.device}; {self.device} has more"
             if node.kind == "train" and self._train.auto_find_batch_size and not last.figures.get(_FALLBACK):
                 return Action.RETRY, f"ran out of memory without train.{_FALLBACK}; it is on now{self._rest(node)}"
@@ -143,6 +145,9 @@ class _Maker:
             then = last.figures.get(EVAL_BATCH, EXAMPLES)
             if node.kind in ("predict", "inspect", "merge") and now < then:
                 return Action.RETRY, f"ran out of memory at {EVAL_BATCH} = {then}; it is {now} now"
+            if max(has) > had:  # a worker takes what comes: it might get the smaller GPU again
+                remedy = "name the larger ones in CUDA_VISIBLE_DEVICES to try again"
+                return Action.REUSE, f"ran out of memory on {last.device}, and not every GPU here has more; {remedy}"
             return Action.REUSE, f"ran out of memory on {last.device}, and this device has no more: that is the result"
         rest = self._rest(node)
         return Action.RETRY, f"{last.outcome}: {last.message.rstrip('.') if rest else last.message}{rest}"

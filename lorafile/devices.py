@@ -67,12 +67,13 @@ def device(gpu: str | None = None, spread: bool = False) -> Device:
     if gpu is not None:
         return _asked(gpu.strip())
     if gpus() and gpus()[0]["memory"]:
-        name = str(gpus()[0]["name"])
+        smallest = min((gpu for gpu in gpus() if gpu["memory"]), key=lambda gpu: gpu["memory"])  # any may get a run
+        name = str(smallest["name"])
         known = _known(name)
         flops = _KNOWN[known][1] * 1e12 if known else _GUESSED_FLOPS
         if spread and len(gpus()) > 1:  # the layers of one model follow each other, whatever device they lie on
             return Device(f"{len(gpus())} × {name}", sum(gpu["memory"] or 0 for gpu in gpus()), flops)
-        return Device(name, gpus()[0]["memory"], flops)
+        return Device(name, smallest["memory"], flops)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Device("this machine's memory", memory, _CPU_FLOPS, gpu=False)
 

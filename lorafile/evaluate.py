@@ -17,7 +17,7 @@ from lorafile.specs.quantizations import quantization_settings
 from lorafile.specs.settings import ModelTable
 from lorafile.state import Attempt, State
 from lorafile.study import Study
-from lorafile.workers import local_executor, stop_on_interrupt
+from lorafile.workers import local_executor, stop_on_signals
 
 
 @dataclass
@@ -94,10 +94,9 @@ def evaluate(
     applied, results = Applied(), dict(plan.results)
     if plan.work:
         with State.write(study.state, lock_timeout) as state:
-            applier = Applier(
-                plan, state, local_executor(plan, study.state, workers, "auto"), watchers or [], declares=False
-            )
-            with stop_on_interrupt(applier):
+            executor = local_executor(plan, study.state, workers, "auto")
+            with stop_on_signals(watchers or []) as stop:
+                applier = Applier(plan, state, executor, stop.watchers, declares=False, stop=stop)
                 applied = applier.run()
             results = applier.results
     graph = plan.graph

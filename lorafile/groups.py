@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.environment import gpus
 from lorafile.engine.pack.compatible import prediction_class, training_class
 from lorafile.engine.request import EVAL_BATCH, Request, base_identity
 from lorafile.engine.rows import data_files, find_data, find_model
@@ -36,7 +37,8 @@ def groups(plan: Plan) -> list[Group]:
         elif node.kind in REPLICATE_KINDS:
             replicates.setdefault((node.configuration, node.seed, node.repeat), []).append(node)
         elif node.kind == "profile":
-            profiles.append(Group((node.key,), base_identity(node.settings), alone=True))
+            spread = is_spread(plan.graph.spec.named[node.configuration])
+            profiles.append(Group((node.key,), base_identity(node.settings), alone=True, spread=spread))
     coming = {change.key for change in plan.work}
     return [*prepares, *(_replicate(plan.graph, nodes, coming) for nodes in replicates.values()), *profiles]
 
@@ -47,7 +49,14 @@ def _replicate(graph: Graph, nodes: list[GraphNode], coming: set[str]) -> Group:
     keys = tuple(node.key for node in nodes)
     after = {key for node in nodes for key in node.inputs.values()} & coming - set(keys)
     trains = (node for node in nodes if node.kind == "train")
-    return Group(keys, base, frozenset(after), next((pack_of(graph, node) for node in trains), ""))
+    pack = next((pack_of(graph, node) for node in trains), "")
+    spread = is_spread(graph.spec.named[nodes[0].configuration])
+    return Group(keys, base, frozenset(after), pack, spread=spread)
+
+
+def is_spread(configuration: Configuration) -> bool:
+    """Return whether a configuration's base lies on several GPUs at once."""
+    return bool(configuration.model.device_map) and len(gpus()) > 1
 
 
 def pack_of(graph: Graph, node: GraphNode) -> str:

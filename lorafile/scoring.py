@@ -1,5 +1,6 @@
 """`score`: the metrics of one split from its stored predictions. Torch-free, done where a plan is applied."""
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 from lorafile.engine.lines import read_lines, write_lines
 from lorafile.engine.request import Done
 from lorafile.errors import LoraError, MissingExtra
-from lorafile.graph import GraphNode
 from lorafile.metrics import Rows, built_in, influence_of
 from lorafile.metrics.own import OwnMetric, run_own
 from lorafile.plan import Plan
@@ -15,24 +15,35 @@ from lorafile.plan import Plan
 Predictions = dict[str, Rows]
 
 
-def score(
-    node: GraphNode, inputs: dict[str, dict[str, str]], out: Path, own: dict[str, OwnMetric], seconds: float
-) -> Done:
-    """Compute what a `score` node declares, and what each example adds to it; a metric that fails is an outcome.
+@dataclass(frozen=True)
+class ScoreTask:
+    """One `score` node to be computed.
 
-    :param inputs: output -> the files of the predictions
-    :param own: digest -> metric file
-    :param seconds: the most that a metric file may take
+    :ivar inputs: output -> the files of the predictions
+    :ivar out: where the outcomes are written
+    :ivar own: the metric file that it is for, where it is for one
+    :ivar timeout: the most seconds that a metric file may take
     """
+
+    key: str
+    settings: dict[str, Any]
+    inputs: dict[str, dict[str, str]]
+    out: Path
+    own: OwnMetric | None
+    timeout: float
+
+
+def score(task: ScoreTask) -> Done:
+    """Compute what a `score` node declares, and what each example adds to it; a metric that fails is an outcome."""
+    inputs, out = task.inputs, task.out
     predictions = {role: list(read_lines(files["predictions.jsonl.gz"])) for role, files in inputs.items()}
     first = next(iter(predictions.values()))
     each = [{"row": row["row"]} for row in first]
     try:
-        if "metric_file" in node.settings:
-            metric = own[node.settings["metric_file"]]
-            found = {"figure": run_own(metric, first, seconds)}
+        if task.own is not None:
+            found = {"figure": run_own(task.own, first, task.timeout)}
         else:
-            found = _built_in(node.settings, predictions, each)
+            found = _built_in(task.settings, predictions, each)
     except LoraError as error:
         return Done("failed", str(error))
     except Exception as error:  # one metric that cannot read its rows is one outcome, and not the end of the apply

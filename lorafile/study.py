@@ -20,7 +20,7 @@ from lorafile.selection import Selection
 from lorafile.state import Attempt, State
 from lorafile.tracking import missing
 from lorafile.tuned_plan import following, staged_plan
-from lorafile.workers import default_workers, local_executor, model_types, stop_on_interrupt
+from lorafile.workers import default_workers, local_executor, model_types, stop_on_signals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,13 +145,12 @@ class Study:
             staging = self.state / "staging"
             shutil.rmtree(staging, ignore_errors=True)  # what a killed apply left; we hold the lock
             stages = [plan]
-            with tracked(plan, state, done) as trackers:
-                watching = [*(watchers or []), *trackers]
+            with tracked(plan, state, done) as trackers, stop_on_signals([*(watchers or []), *trackers]) as stop:
+                watching = stop.watchers
                 while not done.interrupted:
                     executor = local_executor(stages[-1], self.state, workers, pack)
-                    applier = Applier(stages[-1], state, executor, watching, budget=budget)
-                    with stop_on_interrupt(applier):
-                        done.add(applier.run())
+                    applier = Applier(stages[-1], state, executor, watching, stop=stop, budget=budget)
+                    done.add(applier.run())
                     ended = done.interrupted or (budget is not None and budget.refused)
                     next_stage = None if ended else remade(stages, state) or following(self.spec, stages, state)
                     if next_stage is None:

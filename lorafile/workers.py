@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from lorafile import specs
 from lorafile.engine.environment import cores, gpus, installed, most_threads
 from lorafile.errors import LoraError, MissingExtra
+from lorafile.groups import groups, is_spread
 from lorafile.lockfile import Lock
 from lorafile.plan import Plan
 
 if TYPE_CHECKING:
-    from lorafile.apply import Applier
+    from lorafile.apply import Progress, Stop
     from lorafile.executors.local import LocalExecutor
 
 _SMALL_MODEL = 50_000_000  # parameters; below it a core does more alone than together with the others (benchmarks/)
@@ -29,11 +30,9 @@ def local_executor(plan: Plan, state: Path, workers: int | None, pack: str | int
 
     if installed("torch") is None and plan.work:
         raise MissingExtra("lora apply", "torch")
-    spec = plan.graph.spec
-    workers = 1 if is_spread(spec) else workers or default_workers(spec, plan.graph.lock)
-    each_its_own = 0 if is_spread(spec) else len(gpus())
+    workers = workers or default_workers(plan.graph.spec, plan.graph.lock)
     threads = max(1, min(cores() // workers, most_threads()))
-    about = (each_its_own, model_types(plan), pack_width(pack))
+    about = (gpus(), model_types(plan), pack_width(pack))
     return LocalExecutor(state / "staging", workers, threads, most_threads(), *about)
 
 
@@ -55,34 +54,51 @@ def pack_width(pack: str | int) -> int:
     return int(pack)
 
 
-def is_spread(spec: specs.Spec) -> bool:
-    """Return whether a base lies on all GPUs at once, so that one worker has them all."""
-    return any(configuration.model.device_map for configuration in spec.configurations)
+def unused_workers(plan: Plan, workers: int | None) -> str:
+    """Return what to say where more workers are asked for than the plan's bases leave room for; nothing elsewhere."""
+    spread = [group for group in groups(plan) if group.spread]
+    if not spread or not workers or workers == 1:
+        return ""
+    count = sum(not group.alone for group in spread)
+    return (
+        f"--workers {workers} does not speed up {count} of the runs: model.device_map spreads their base over all "
+        f"{len(gpus())} GPUs, so they run one at a time, after the others."
+    )
 
 
 def default_workers(spec: specs.Spec, lock: Lock) -> int:
     """Return one worker for each GPU; on a CPU one for each core where models are small, else one with all cores."""
-    if is_spread(spec):
+    if all(is_spread(configuration) for configuration in spec.configurations):
         return 1
     small = all(model.parameters < _SMALL_MODEL for model in lock.models.values())
     return len(gpus()) or (cores() if small else 1)
 
 
 @contextlib.contextmanager
-def stop_on_interrupt(applier: "Applier") -> Iterator[None]:
-    """Turn Ctrl-C into a request: once, to begin nothing new; twice, to stop what is running; then to break off."""
+def stop_on_signals(watchers: "list[Progress]") -> Iterator["Stop"]:
+    """Turn Ctrl-C into a request: once, to begin nothing new; twice, to stop what is running; then to break off.
+
+    SIGTERM stops what is running: who sends it (Docker, Kubernetes, systemd, Slurm) kills after some seconds.
+    """
+    from lorafile.apply import Stop
+
+    stop = Stop(watchers)
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may take signals
+        yield stop  # only the main thread may take signals
         return
 
-    def handle(_number: int, _frame: object) -> None:
-        applier.stop()
-        if applier.stopping > 2:
+    def interrupt(_number: int, _frame: object) -> None:
+        stop.ask()
+        if stop.urgency > 2:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    def terminate(_number: int, _frame: object) -> None:
+        stop.ask_at_once()
+
+    handlers = ((signal.SIGINT, interrupt), (signal.SIGTERM, terminate))
+    before = {number: signal.signal(number, handler) for number, handler in handlers}
     try:
-        yield
+        yield stop
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from lorafile.state.tables import statements as created
 
 BACKUP = "state.db.backup"  # a copy of the index, from the last clean close
 _TRIES = 20
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")  # a path has lost one of its two slashes
 Read = TypeVar("Read")
 
 
@@ -172,8 +174,13 @@ def _opened(database: Path, immutable: bool) -> sqlite3.Connection | None:
 def check_directory(directory: Path) -> None:
     """Refuse what cannot be a state.
 
-    :raises StateError: when it is there, and no directory with an index that is a file
+    :raises StateError: when it is a URL, or when it is there, and no directory with an index that is a file
     """
+    if url := _URL.match(str(directory)):
+        raise StateError(
+            f"The state {url[1]}://{url[2]} is a URL, and a state is a directory on this machine. Name one with --state "
+            "or LORA_STATE."
+        )
     if directory.exists() and not directory.is_dir():
         raise StateError(f"{directory} is not a directory, so it cannot be a state. Name another with --state.")
     index = directory / "state.db"

@@ -89,6 +89,7 @@ class State:
     @contextlib.contextmanager
     def write(cls, directory: Path, lock_timeout: float = 0.0) -> Iterator["WritableState"]:
         """Open a state as its only writer; it is made, or brought to this version's schema, where needed."""
+        check_directory(directory)
         with contextlib.ExitStack() as stack:
             with explained(directory):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -253,6 +254,12 @@ class WritableState(State):
                 self.db.conn.executemany("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?)", rows)
         outputs = {name: digest for name, (digest, _) in stored.items()}
         return attempt._replace(outputs=outputs, bytes=sum(size for _, size in stored.values()))
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Make what is recorded meanwhile one transaction: all of it is on the disk when this ends, or none of it."""
+        with explained(self.directory), self.db.atomic():
+            yield
 
     def declare(self, study: str, addresses: dict[str, tuple[str, str]]) -> None:
         """Note what a study declares now: address -> (key, kind)."""

@@ -16,7 +16,8 @@ class Group:
     :ivar base: equal text for groups that can share a loaded base
     :ivar after: nodes of other groups that it reads, and that are still to be done
     :ivar pack: equal text for groups whose adapters can be trained together; empty where one has to be alone
-    :ivar alone: measured in a fresh process while nothing else runs on the device, when all else is done
+    :ivar alone: measured in a fresh process while nothing else runs on its device, when all else is done
+    :ivar spread: its base lies on all GPUs at once, so that nothing else runs meanwhile
     """
 
     keys: tuple[str, ...]
@@ -24,6 +25,7 @@ class Group:
     after: frozenset[str] = frozenset()
     pack: str = ""
     alone: bool = False
+    spread: bool = False
 
 
 class Executor(Protocol):
@@ -38,10 +40,11 @@ class Desk:
     """The applying process, as an executor sees it.
 
     :ivar requests: what is left to do of a group, with its inputs as they are now
-    :ivar handle: takes in an event; the files of an `ended` event are stored when it returns
+    :ivar take: takes in all events of one turn; the files of `ended` events are stored when it returns. Called at least
+        every half second, with no events where there are none
     :ivar stopping: 0 go on; 1 begin nothing new; 2 stop what is running
     """
 
     requests: Callable[[Group], list[Request]]
-    handle: Callable[[Event], None]
+    take: Callable[[list[Event]], None]
     stopping: Callable[[], int]

@@ -1,14 +1,13 @@
-"""The fork server that workers come from: started once, quiet, and deaf to Ctrl-C."""
+"""The fork server that workers come from: started once, quiet, and reached by no signal to the process group."""
 
 import contextlib
 import multiprocessing
 import os
 import signal
 import sys
-import threading
 import types
 from collections.abc import Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 # In a checkout that is installed elsewhere workers would load the folder `lorafile` that lies in the current directory.
@@ -19,20 +18,28 @@ _KEPT = str(2**30)
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": _KEPT, "MALLOC_TRIM_THRESHOLD_": _KEPT}
 
 
-def start_server(log: Path, model_types: tuple[str, ...] = ()) -> None:
+def start_server(log: Path, model_types: tuple[str, ...] = (), light: bool = False) -> None:
     """Start the fork server, where it does not run yet; it loads what workers need, and nobody waits for it.
 
+    It has SIGINT and SIGTERM blocked, and so have the processes that it forks until they unblock them: a signal to the
+    whole process group reaches the applying process alone, which tells its workers what to do.
+
     What its libraries say while they load goes to a log: the terminal belongs to the applying process.
+
+    :param light: it loads nothing that computes
     """
     context = multiprocessing.get_context("forkserver")
     models = [f"transformers.models.{kind}.modeling_{kind}" for kind in model_types]
-    context.set_forkserver_preload(["lorafile.engine.preload", *models])
+    heavy = [] if light else ["lorafile.engine.preload", *models]
+    context.set_forkserver_preload(["lorafile.executors.session", *heavy])
     wanted = _SAFE | {name: value for name, value in _MALLOC.items() if name not in os.environ}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
-        with _deaf_to_interrupts(), _speaks_to(log):
-            forkserver.ensure_running()
+        with _speaks_to(log):
+            resource_tracker.ensure_running()  # the server's own call would unblock the signals again
+            with _signals_blocked():
+                forkserver.ensure_running()
     finally:
         for name, value in before.items():
             if value is None:
@@ -42,16 +49,13 @@ def start_server(log: Path, model_types: tuple[str, ...] = ()) -> None:
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let a process that is started meanwhile ignore Ctrl-C from its first moment on; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _signals_blocked() -> Iterator[None]:
+    """Let a process that is started meanwhile hold Ctrl-C and SIGTERM back; ours come when this ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
