@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import platform
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -73,7 +72,7 @@ class Simulated:
             said = [(worker, event) for worker in busy if (event := next(worker, None)) is not None]
             busy = [worker for worker, _ in said]
             began = time.perf_counter()
-            take(desk, [event for _, event in said])
+            desk.take([event for _, event in said])
             self.turn = max(self.turn, time.perf_counter() - began)
 
     def _events(self, requests: list[Request]) -> Iterator[Event]:
@@ -103,15 +102,6 @@ FILES = {
 }
 
 
-def take(desk: Desk, events: list[Event]) -> None:
-    """Hand one turn's events to the applying process."""
-    if hasattr(desk, "take"):
-        desk.take(events)
-        return
-    for event in events:
-        desk.handle(event)
-
-
 def measured(replicates: int, workers: int) -> dict[str, Any]:
     """Return what an apply of so many replicates costs the applying process."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -124,7 +114,7 @@ def measured(replicates: int, workers: int) -> dict[str, Any]:
         executor = Simulated(workers, where)
         with State.write(where / "state") as state:
             applier = Applier(plan, state, executor, [])
-            began, clock, children = time.process_time(), time.perf_counter(), child_seconds()
+            began, clock = time.process_time(), time.perf_counter()
             applied = applier.run()
             seconds, clock = time.process_time() - began, time.perf_counter() - clock
         assert len(applied.with_outcome("done")) == len(plan.work), applied.attempts[-1]
@@ -134,18 +124,13 @@ def measured(replicates: int, workers: int) -> dict[str, Any]:
         "replicates": replicates,
         "attempts": count,
         "cpu_seconds": seconds,
-        "cpu_seconds_of_scorers": child_seconds() - children,
+        "scoring_seconds": sum(attempt.seconds for attempt in applied.attempts if attempt.kind == "score"),
         "wall_seconds": clock,
         "attempts_per_cpu_second": count / seconds,
         "attempts_per_wall_second": count / clock,
         "longest_turn_seconds": executor.turn,
         "index_bytes_per_attempt": size / count,
     }
-
-
-def child_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

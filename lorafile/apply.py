@@ -198,16 +198,26 @@ class Applier:
         try:
             with self.state.together():
                 stored = [self._store(one) for one in ended]
-        except StateError:
+        except (StateError, OSError):
             if len(ended) == 1:
                 raise
             for one in ended:
                 self.results.pop(one.node.key, None)
-            for one in ended:
-                self._record([one])
+            self._record_one_by_one(ended)
             return
         for one, attempt in zip(ended, stored, strict=True):
             self._note(one, attempt)
+
+    def _record_one_by_one(self, ended: list[_Ended]) -> None:
+        """Record what can be recorded; then say why the rest cannot."""
+        failures = []
+        for one in ended:
+            try:
+                self._record([one])
+            except (StateError, OSError) as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _store(self, one: _Ended) -> Attempt:
         node, done, where = one.node, one.done, one.event.environment or environment()

@@ -13,7 +13,11 @@ import pytest
 pytest.importorskip("torch")
 
 from lorafile import Study
+from lorafile.apply import Applier
+from lorafile.engine.events import Event
+from lorafile.engine.request import Done
 from lorafile.errors import StalePlan, StateError
+from lorafile.executors import Desk, Group
 from lorafile.graph import GraphNode
 from lorafile.plan import Action, Plan
 from lorafile.state import Attempt, State
@@ -206,6 +210,25 @@ def test_a_failed_node_is_told_and_tried_again(spec_file: Path) -> None:
         spec_file.read_text(encoding="utf-8").replace("max_length = 5", "max_length = 32"), encoding="utf-8"
     )
     assert {attempt.outcome for attempt in load(spec_file).apply().attempts} == {"done"}
+
+
+def test_what_is_said_in_one_turn_is_kept_although_a_part_of_it_cannot_be(spec_file: Path, tmp_path: Path) -> None:
+    """It is one transaction: a file that is gone takes its own result with it, and no other's."""
+    plan = load(spec_file).plan()
+    prepares = [change for change in plan.work if change.kind == "prepare"]
+    file = tmp_path / "tokens.safetensors"
+    file.write_bytes(b"tokens")
+
+    class Two:
+        def run(self, groups: list[Group], desk: Desk) -> None:
+            whole, torn = (Done(files=[name]) for name in (file.name, "gone"))
+            about = zip(prepares, (torn, whole, whole), strict=True)
+            desk.take([Event("ended", change.key, done=done, directory=str(tmp_path)) for change, done in about])
+
+    with State.write(tmp_path / "other") as state, pytest.raises(FileNotFoundError, match="gone"):
+        Applier(plan, state, Two(), []).run()
+    kept = State.read(tmp_path / "other").latest()
+    assert set(kept) == {change.key for change in prepares[1:]}
 
 
 def test_two_applies_at_once_never_do_one_node_twice(spec_file: Path) -> None:
