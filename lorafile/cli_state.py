@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lorafile.command import command, json_option, main, state_option
+from lorafile.command import command, json_option, main, spec_option, state_option
 from lorafile.errors import LoraError
 from lorafile.terminal import say
 
@@ -59,22 +59,26 @@ def list_(state: Path | None, as_json: bool, **options: object) -> int:
 
 @command("show", state_group)
 @click.argument("name")
+@spec_option
 @state_option
 @json_option
-def show(name: str, state: Path | None, as_json: bool) -> int:
+def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> int:
     """Show all of one node: settings, inputs, every attempt, files with digests and paths, environments.
 
-    A run stands for its training. `lora show` has its figures, its predictions and its loss.
+    A run stands for its training. `lora show` has its figures, its predictions and its loss. Where several studies have
+    the name, --spec or the key says which is meant.
 
     \b
     Example: lora state show rank/r=16/seed=42
     """
     from lorafile import views, views_state
+    from lorafile.names import find_node, names_of
     from lorafile.state import State
     from lorafile.state_show import stored
-    from lorafile.study import state_directory
+    from lorafile.study import study_and_state
 
-    found = State.at_one_moment(state_directory(state), lambda one: stored(one, name))
+    study, directory = study_and_state(spec, state)
+    found = State.at_one_moment(directory, lambda one: stored(one, find_node(names_of(one, study), name)))
     if as_json:
         say(views_state.stored_json(found))
     else:
@@ -85,14 +89,19 @@ def show(name: str, state: Path | None, as_json: bool) -> int:
 @command("rm", state_group)
 @click.argument("names", nargs=-1, required=True)
 @click.option("--reason", default="removed by hand", help="Why; kept with what is forgotten.")
+@spec_option
 @state_option
 @yes_option
 @lock_option
-def rm(names: tuple[str, ...], reason: str, state: Path | None, yes: bool, lock_timeout: float) -> int:
+def rm(
+    names: tuple[str, ...], reason: str, spec: Path | None, state: Path | None, yes: bool, lock_timeout: float
+) -> int:
     """Forget results, so that the next apply makes them again.
 
-    NAMES are addresses, runs, configurations, patterns such as "rank/*:train", or beginnings of keys. What was tried
-    stays on record; the files go with the next `lora state gc`.
+    NAMES are addresses, runs, configurations, beginnings of keys, or patterns such as "rank/*:train". A pattern takes
+    what fits in every study of the state, or with --spec in that one; of a name that means different runs in several
+    studies nothing is forgotten until --spec or a key says which. What was tried stays on record; the files go with the
+    next `lora state gc`.
 
     \b
     Example: lora state rm rank/r=16/seed=42:train --reason "the GPU was faulty"
@@ -100,10 +109,10 @@ def rm(names: tuple[str, ...], reason: str, state: Path | None, yes: bool, lock_
     from lorafile import views, views_state
     from lorafile.state import State
     from lorafile.state_edit import forget, forgettable
-    from lorafile.study import state_directory
+    from lorafile.study import study_and_state
 
-    directory = state_directory(state)
-    nodes = forgettable(State.read(directory), names)
+    study, directory = study_and_state(spec, state)
+    nodes = forgettable(State.read(directory), names, study)
     views_state.show_forgettable(nodes, views.console())
     if not nodes:
         return 0
@@ -134,10 +143,9 @@ def accept(
     Example: lora state accept 3f2a9c rank/r=16/seed=42:train --spec study.toml --reason "only the path moved"
     """
     from lorafile import state_edit
-    from lorafile.study import Study, state_directory
+    from lorafile.study import study_and_state
 
-    study = Study.load(spec, state) if spec else None
-    directory = study.state if study else state_directory(state)
+    study, directory = study_and_state(spec, state)
     if withdraw:
         for key in state_edit.withdraw(directory, new, study, lock_timeout):
             say(f"{key[:12]}… stands for itself again.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lorafile.cli_state import lock_option, state_group
-from lorafile.command import command, state_option
+from lorafile.command import command, spec_option, state_option
 from lorafile.terminal import say
 
 
@@ -17,6 +17,7 @@ from lorafile.terminal import say
     "--table", "tables", type=click.Choice(["runs", "metrics", "curves"]), multiple=True, help="Which tables."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Directory for the tables. [default: print one]")
+@spec_option
 @state_option
 def export(
     names: tuple[str, ...],
@@ -24,12 +25,14 @@ def export(
     form: str,
     tables: tuple[str, ...],
     out: Path | None,
+    spec: Path | None,
     state: Path | None,
 ) -> int:
     """Write tables as CSV, JSON or Parquet, or a bundle with adapters to hand to somebody else.
 
     A bundle holds what NAMES mean (runs, configurations, patterns; everything where none is given), all that it was
-    made from, the prepared examples among it, and the files.
+    made from, the prepared examples among it, and the files. A name that means different runs in several studies needs
+    --spec, or the key; a pattern takes what fits in all of them.
 
     \b
     Example: lora state export --format parquet --out tables
@@ -38,17 +41,17 @@ def export(
     from lorafile import views, views_state_move
     from lorafile.state import State
     from lorafile.state_export import TABLES, export_bundle, table_text, write_tables
-    from lorafile.study import state_directory
+    from lorafile.study import study_and_state
 
-    directory = state_directory(state)
+    study, directory = study_and_state(spec, state)
     if bundle is not None:
         if tables or out is not None:
             raise click.UsageError("--bundle writes one file with everything; leave out --table and --out.")
-        bundled = State.at_one_moment(directory, lambda stored: export_bundle(stored, names, bundle))
+        bundled = State.at_one_moment(directory, lambda stored: export_bundle(stored, names, bundle, study))
         views_state_move.show_bundled(bundled, views.console())
         return 0
-    if names:
-        raise click.UsageError("Tables hold every run; NAMES are for --bundle.")
+    if names or spec is not None:
+        raise click.UsageError("Tables hold every run; NAMES and --spec are for --bundle.")
     if out is None:
         if len(tables) != 1 or form == "parquet":
             raise click.UsageError("Name one --table to print as csv or json, or a directory with --out.")

@@ -21,6 +21,9 @@ spec_argument = click.argument("spec", type=click.Path(path_type=Path), default=
 state_option = click.option(
     "--state", type=click.Path(path_type=Path), help="The state's directory. [default: LORA_STATE, or .lora]"
 )
+spec_option = click.option(
+    "--spec", type=click.Path(path_type=Path), help="The study that is meant, where several have the name."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 markdown_option = click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 _SEEDS = 20  # of a stage, at most, unless somebody says otherwise

@@ -1,6 +1,6 @@
 """What state knows of a run and of a configuration: scores, predictions, seeds, what they cost. Needs no spec."""
 
-import re
+import json
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isfinite, nan
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from lorafile.analysis.environments import differs
 from lorafile.errors import LoraError
+from lorafile.history import History, history
+from lorafile.names import MODEL_KINDS, PART, Named, Names, find_configuration, run_name
 from lorafile.state import Attempt, State
 from lorafile.stored import stored_rows
 
 if TYPE_CHECKING:
     from lorafile.study import Study
 
-_RUN = re.compile(r"(?P<name>.+?)(?:/seed=(?P<seed>\d+))?:(?P<node>(?:train|predict|score|profile)(?:/.*)?)")
 _ORDER = ("train", "predict", "score", "profile")  # of what a run consists of, and what is measured beside
 _TEXTS = ("prompt", "reference", "answer", "choice", "log_likelihood", "tokens")
 
@@ -56,6 +57,16 @@ class ShownConfiguration:
 
 
 @dataclass(frozen=True)
+class ShownNode:
+    """One node, and of a run its scores as `split.metric` and its first predictions."""
+
+    named: Named
+    history: History
+    scores: dict[str, float]
+    predictions: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class _Node:
     name: str
     seed: int | None
@@ -63,25 +74,21 @@ class _Node:
     key: str
 
 
-def configuration(state: State, name: str, study: "Study | None" = None) -> ShownConfiguration | None:
+def configuration(state: State, names: Names, name: str, study: "Study | None" = None) -> ShownConfiguration | None:
     """Return what state knows of a configuration; None where no study declares one of that name.
 
-    :param study: the study that is meant, where several have the name; its verdicts are told as well
+    :param study: the study whose names these are; its verdicts are told as well
     :raises LoraError: where several studies have different configurations of that name
     """
-    wanted = _own_name(study, name)
-    found: dict[str, list[_Node]] = {}
-    for declaring, address, key, _ in state.declarations():
-        match = _RUN.fullmatch(address)
-        if match and match["name"] == wanted and (study is None or declaring == study.spec.name):
-            seed = int(match["seed"]) if match["seed"] else None
-            found.setdefault(declaring, []).append(_Node(wanted, seed, match["node"], key))
-    if not found:
+    rows = find_configuration(names, name)
+    if not rows:
         return None
-    if len({frozenset(node.key for node in nodes) for nodes in found.values()}) > 1:
-        listed = ", ".join(sorted(found))
-        raise LoraError(f'"{name}" is a configuration of several studies ({listed}); say which: --spec study.toml')
-    declaring, nodes = next(iter(found.items()))
+    wanted = names.full(name)
+    nodes = [
+        _Node(wanted, int(part["seed"]) if part["seed"] else None, part["node"], row.key)
+        for row in rows
+        if row.study == rows[0].study and (part := PART.fullmatch(row.address))
+    ]
     latest = state.latest([node.key for node in nodes])
     runs = [_run(wanted, seed, nodes, latest) for seed in dict.fromkeys(node.seed for node in nodes if not _cost(node))]
     first = state.node(min(nodes, key=lambda node: _ORDER.index(node.part.partition("/")[0])).key)
@@ -90,12 +97,7 @@ def configuration(state: State, name: str, study: "Study | None" = None) -> Show
     costs = cost[0].figures | {"device": cost[0].device} if cost and cost[0].outcome == "done" else {}
     settings = first.settings if first else {}
     settings = {section: value for section, value in settings.items() if section not in ("seed", "task")}
-    return ShownConfiguration(wanted, declaring, settings, runs, _means(runs), costs, _apart(runs), verdicts)
-
-
-def _own_name(study: "Study | None", name: str) -> str:
-    known = study.spec.configurations if study else ()
-    return next((c.name for c in known if name in (c.name, *c.aliases)), name)
+    return ShownConfiguration(wanted, rows[0].study, settings, runs, _means(runs), costs, _apart(runs), verdicts)
 
 
 def _cost(node: _Node) -> bool:
@@ -159,24 +161,43 @@ def _verdicts(study: "Study", name: str) -> list[str]:
     ]
 
 
-def scores(state: State, address: str) -> dict[str, float]:
-    """Return the figures of the run that an address of its training or predictions belongs to, as `split.metric`."""
-    found: dict[str, float] = {}
-    for node, attempt in _beside(state, address, "score"):
-        found |= _figures(node.part.partition("/")[2], attempt)
-    return found
+def node(state: State, names: Names, named: Named, count: int) -> ShownNode:
+    """Return what state knows of a node.
+
+    :param count: of how many test examples the predictions are shown
+    :raises LoraError: where studies share a run, and scored it differently
+    """
+    figures = scores(state, names, named) if named.kind in MODEL_KINDS else {}
+    return ShownNode(named, history(state, named), figures, predictions(state, names, named, count) if count else [])
 
 
-def predictions(state: State, address: str, count: int) -> list[dict[str, Any]]:
+def scores(state: State, names: Names, run: Named) -> dict[str, float]:
+    """Return the figures of a run as `split.metric`."""
+    figures: dict[str, tuple[float, Named]] = {}
+    for row, part, attempt in _measured(state, names, run, "score"):
+        for name, value in _figures(part.partition("/")[2], attempt).items():
+            first, other = figures.setdefault(name, (value, row))
+            if str(value) != str(first) and row.declared:
+                raise _differs(run, other, row)
+    return {name: value for name, (value, _) in figures.items()}
+
+
+def predictions(state: State, names: Names, run: Named, count: int) -> list[dict[str, Any]]:
     """Return what a run made of the first test examples (validation, where there is no test), with their answers.
 
     :return: one row each: `split`, `row`, and of `prompt`, `reference`, `answer`, `log_likelihood`, `tokens` what is
         there
     """
+    parts: dict[str, Named] = {}
     found: dict[str, dict[int, dict[str, Any]]] = {}
-    for node, attempt in _beside(state, address, "predict"):
-        split = node.part.split("/")[1]
-        stored = state.node(node.key)
+    for named, part, attempt in _measured(state, names, run, "predict"):
+        first = parts.setdefault(part, named)
+        if first.key != named.key:
+            if named.declared:
+                raise _differs(run, first, named)
+            continue
+        split = part.split("/")[1]
+        stored = state.node(named.key)
         prepared = state.latest([stored.inputs["data"]]) if stored else {}
         examples = [attempt for tries in prepared.values() for attempt in tries[-1:]]
         for one, file in (
@@ -192,16 +213,43 @@ def predictions(state: State, address: str, count: int) -> list[dict[str, Any]]:
     return [{"split": split, "row": row["row"]} | {name: row[name] for name in _TEXTS if name in row} for row in rows]
 
 
-def _beside(state: State, address: str, kind: str) -> list[tuple[_Node, Attempt]]:
-    """Return the nodes of a kind of an address's run, each with its newest finished attempt."""
-    this = _RUN.fullmatch(address)
-    if this is None:
-        return []
-    nodes: dict[str, _Node] = {}
-    for _, other, key, of_kind in state.declarations():
-        match = _RUN.fullmatch(other)
-        if of_kind == kind and match and (match["name"], match["seed"]) == (this["name"], this["seed"]):
-            nodes[key] = _Node(this["name"], None, match["node"], key)
-    latest = state.latest(list(nodes))
+def _differs(run: Named, one: Named, other: Named) -> LoraError:
+    return LoraError(
+        f'{one.study} and {other.study} share the run "{run_name(run.address)}" and evaluate it differently. '
+        "Name the spec with --spec."
+    )
+
+
+def _measured(state: State, names: Names, run: Named, kind: str) -> list[tuple[Named, str, Attempt]]:
+    """Return the predictions or scores of a run, with their part of its address and their newest finished attempt.
+
+    They are told by what they read, never by their address: another run may have had the same one. What nobody
+    declares any more counts only where nothing else is there, the newest first.
+    """
+    keys = _keys(state, run)
+    rows = [row for row in names.nodes if row.key in keys and row.kind == kind]
+    rows = [row for row in rows if row.declared] or rows
+    rows = [row for row in rows if run_name(row.address) == run_name(run.address)] or rows
+    latest = state.latest([row.key for row in rows]) if rows else {}
     done = {key: [attempt for attempt in tries if attempt.outcome == "done"] for key, tries in latest.items()}
-    return [(nodes[key], tries[-1]) for key, tries in done.items() if tries]
+    parts = [(row, PART.fullmatch(row.address)) for row in rows]
+    return [(row, part["node"], done[row.key][-1]) for row, part in parts if part and done.get(row.key)]
+
+
+def _keys(state: State, run: Named) -> set[str]:
+    """Return the keys of the predictions that belong to a node, and of their scores."""
+    if run.kind == "score":
+        stored = state.node(run.key)
+        return {run.key, *(stored.inputs.values() if stored else ())}
+    made = _readers(state, {run.key}, "predict") if run.kind in MODEL_KINDS else {run.key}
+    return made | _readers(state, made, "score")
+
+
+def _readers(state: State, keys: set[str], kind: str) -> set[str]:
+    rows = state.rows(
+        "SELECT n.key FROM nodes n, json_each(n.inputs) i "
+        "WHERE n.kind = ? AND i.value IN (SELECT value FROM json_each(?))",
+        kind,
+        json.dumps(sorted(keys)),
+    )
+    return {key for (key,) in rows}

@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING
 
 from lorafile.engine.running import unfinished
 from lorafile.errors import LoraError
+from lorafile.names import SHORTEST_KEY, Named, find_node, find_nodes, names_of
 from lorafile.state import Acceptance, State, ledger
-from lorafile.state_names import Named, find_node, find_nodes
 
 if TYPE_CHECKING:
     from lorafile.study import Study
 
-_KEY_LETTERS, _SHORTEST_KEY = 64, 6
+_KEY_LETTERS = 64
 
 
-def forgettable(state: State, names: tuple[str, ...]) -> list[Named]:
-    """Return the nodes that some names mean and that have anything to forget."""
+def forgettable(state: State, names: tuple[str, ...], study: "Study | None" = None) -> list[Named]:
+    """Return the nodes that some names mean, in one study or in all, and that have anything to forget."""
     counting = {key for (key,) in state.rows("SELECT DISTINCT key FROM standing")}
-    return [node for node in find_nodes(state, names) if node.key in counting or state.running(node.key).exists()]
+    nodes = find_nodes(names_of(state, study), names)
+    return [node for node in nodes if node.key in counting or state.running(node.key).exists()]
 
 
 def forget(directory: Path, nodes: list[Named], reason: str, lock_timeout: float) -> None:
@@ -46,7 +47,7 @@ def accept(
     :raises LoraError: when `old` has no result, or the two cannot stand for each other
     """
     with State.write(directory, lock_timeout) as state:
-        one, (other, kind) = find_node(state, old), _new(state, new, study)
+        one, (other, kind) = find_node(names_of(state, takes_spec=False), old), _new(state, new, study)
         if not state.rows("SELECT 1 FROM results WHERE key = ?", one.key):
             raise LoraError(f"{one.address} ({one.key[:12]}…) has no finished result that could stand for another.")
         if other == one.key:
@@ -67,7 +68,7 @@ def withdraw(directory: Path, new: str, study: "Study | None" = None, lock_timeo
     """
     with State.write(directory, lock_timeout) as state:
         active = [key for (key,) in state.rows("SELECT DISTINCT new FROM acceptances WHERE withdrawn IS NULL")]
-        begins = [key for key in active if len(new) >= _SHORTEST_KEY and key.startswith(new)]
+        begins = [key for key in active if len(new) >= SHORTEST_KEY and key.startswith(new)]
         found = begins if study is None else [_new(state, new, study)[0]]
         done = [key for key in found if ledger.withdraw(state, key)]
         if not done:
@@ -78,15 +79,8 @@ def withdraw(directory: Path, new: str, study: "Study | None" = None, lock_timeo
 
 def _new(state: State, name: str, study: "Study | None") -> tuple[str, str]:
     """Return key and kind of what is to be replaced; the kind is not known of a key that nobody tried."""
-    if study is not None:
-        nodes = study.plan().graph.nodes.values()
-        for node in nodes:
-            own = node.accepted.new if node.accepted else node.key
-            if node.address == name or (len(name) >= _SHORTEST_KEY and own.startswith(name)):
-                return own, node.kind
-        raise LoraError(f'{study.spec.file} declares no node "{name}"; `lora plan --full` shows every address.')
-    if len(name) == _KEY_LETTERS and set(name) <= set("0123456789abcdef"):
+    if study is None and len(name) == _KEY_LETTERS and set(name) <= set("0123456789abcdef"):
         known = state.node(name)
         return name, known.kind if known else ""
-    found = find_node(state, name)
-    return found.key, found.kind
+    node = find_node(names_of(state, study), name)
+    return node.replaces or node.key, node.kind

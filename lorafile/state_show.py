@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorafile.names import Named
 from lorafile.state import Acceptance, Attempt, Node, State
 from lorafile.state.rows import COLUMNS
-from lorafile.state_names import find_node
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,8 @@ class Stored:
     running: Path | None
 
 
-def stored(state: State, name: str) -> Stored:
-    """Return all of a node.
-
-    :raises LoraError: when no node has that name, or several have
-    """
-    found = find_node(state, name)
+def stored(state: State, found: Named) -> Stored:
+    """Return all of a node."""
     key, node = found.key, state.node(found.key)
     addresses = dict(state.rows("SELECT key, address FROM attempts ORDER BY id"))
     accepted = state.acceptances()

@@ -38,6 +38,12 @@ def state_directory(named: str | Path | None = None) -> Path:
     return Path(named or os.environ.get("LORA_STATE") or ".lora")
 
 
+def study_and_state(spec: Path | None, state: Path | None) -> "tuple[Study | None, Path]":
+    """Return the study of a spec that may have been named, and the state's directory."""
+    study = Study.load(spec, state) if spec is not None else None
+    return study, study.state if study is not None else state_directory(state)
+
+
 class Study:
     """One spec and the state that it is compared with."""
 
@@ -255,7 +261,7 @@ class Study:
     ) -> dict[str, str]:
         """Return the answers to a question: `base` and `tuned`, greedy, through the template of the study's data.
 
-        :param run: a configuration, an address, or a directory with a checkpoint, as `lora chat` takes it
+        :param run: a configuration, an address, the beginning of a key, or a directory with a checkpoint
         :raises LoraError: when there is no such run, or it has not finished well
         """
         from lorafile.chat import find_partner, talk_to

@@ -9,8 +9,8 @@ from rich.markup import escape
 
 from lorafile.analysis.text import number, score
 from lorafile.metrics import METRICS
+from lorafile.names import Named
 from lorafile.state_list import Listed
-from lorafile.state_names import Named
 from lorafile.state_show import Stored, StoredAttempt
 from lorafile.terminal import printable
 from lorafile.units import duration, size
@@ -138,9 +138,9 @@ def stored_json(found: Stored) -> str:
 
 
 def show_forgettable(nodes: list[Named], out: Console) -> None:
-    """Show what would be forgotten."""
+    """Show what would be forgotten, and whose it is."""
     for node in nodes[:_MOST]:
-        out.print(f"  [red]-[/] {escape(node.address)}  [dim]{node.kind}, {node.key[:12]}…[/]")
+        out.print(f"  [red]-[/] {escape(node.address)}  [dim]{escape(node.study)}, {node.key[:12]}…[/]")
     if len(nodes) > _MOST:
         out.print(f"  … and {len(nodes) - _MOST} more")
     if not nodes:

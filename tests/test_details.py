@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 
 from lorafile.gather.details import SAMPLES
 from lorafile.history import history
+from lorafile.names import find_node, names_of
 from lorafile.report.html import page
 from lorafile.state import State
 from lorafile.study import Study
@@ -31,10 +32,12 @@ def test_every_key_leads_to_its_node_and_samples_are_what_was_predicted(spec_fil
     run = (str(results.runs["configuration"][0]), 1)
     detail, sample = results.details[run], results.samples[run]
     assert detail.keys["train"] == results.runs["key"][0]
-    kinds = {name: history(state, key).kind for name, key in detail.keys.items()}
+    names = names_of(state)
+    kinds = {name: history(state, find_node(names, key)).kind for name, key in detail.keys.items()}
     assert all(name.startswith(kind) for name, kind in kinds.items())
     assert {"train", "predict/test/generation", "predict/test/likelihood", "score/test"} <= set(detail.keys)
-    assert detail.settings["adapter"]["r"] == history(state, detail.keys["train"]).settings["adapter"]["r"]
+    trained = history(state, find_node(names, detail.keys["train"]))
+    assert detail.settings["adapter"]["r"] == trained.settings["adapter"]["r"]
     assert sample.split == "test"
     assert len(sample.rows) == SAMPLES
     assert all(row["prompt"].startswith("where does anna") and row["reference"] for row in sample.rows)

@@ -15,6 +15,7 @@ from lorafile.analysis import analyses
 from lorafile.errors import LoraError
 from lorafile.graph import GraphNode
 from lorafile.history import History, history
+from lorafile.names import find_node, names_of
 from lorafile.plan import Plan
 from lorafile.results import Results
 from lorafile.state import Attempt, State
@@ -23,6 +24,10 @@ from lorafile.views_history import curve_line, show_history, sparkline
 
 LONG = '[[sweep]]\nname = "rank"\nlora.r = [4]\ntrain.max_steps = [60]\n'
 RUN = "rank/r=4,max_steps=60/seed=1"
+
+
+def seen(state: State, name: str) -> History:
+    return history(state, find_node(names_of(state), name))
 
 
 class Onlooker:
@@ -40,7 +45,7 @@ class Onlooker:
     def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
         state = self.spec_file.parent / ".lora"
         if node.kind == "train" and progress.get("step", 0) >= 15 and self.results is None:
-            found = history(State.read(state), RUN)
+            found = seen(State.read(state), RUN)
             if found.curve:
                 self.history = found
                 self.results = Study.load(self.spec_file, state).gather()
@@ -93,7 +98,7 @@ def test_a_run_is_seen_while_it_trains(applied: tuple[Path, Onlooker]) -> None:
     assert not any("At the end the training loss" in sentence for sentence in curves.sentences)
     drawn = json.dumps(curves.charts["curves"].to_dict())
     assert "running" in drawn
-    finished = history(State.read(here / ".lora"), RUN)
+    finished = seen(State.read(here / ".lora"), RUN)
     assert (finished.standing, len(finished.curve)) == ("done", 60)
     assert finished.curve[: len(live.curve)] == live.curve, "what was seen is what was kept"
 
@@ -132,7 +137,7 @@ def test_a_node_is_shown_with_everything_that_is_known_of_it(applied: tuple[Path
 )
 def test_a_name_that_is_none_or_several_is_said(applied: tuple[Path, Onlooker], name: str, words: str) -> None:
     with pytest.raises(LoraError) as error:
-        history(State.read(applied[0] / ".lora"), name)
+        seen(State.read(applied[0] / ".lora"), name)
     assert words in str(error.value)
 
 
