@@ -2,18 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorafile.analysis.text import metric_name, missing, score
 from lorafile.lockfile import identity
+from lorafile.names import StudyRun
 from lorafile.plan import Plan
 from lorafile.report.markdown import plain
 from lorafile.results import Results
 from lorafile.specs import Configuration
 from lorafile.specs.catalogue import licence
-
-if TYPE_CHECKING:
-    from lorafile.export import Chosen
 
 _ENVIRONMENT = ("device", "driver", "torch", "transformers", "peft", "lorafile")
 _ADAPTER_USE = """\
@@ -31,7 +29,7 @@ tokenizer = AutoTokenizer.from_pretrained({here})
 """
 
 
-def card(plan: Plan, results: Results, chosen: "Chosen", made: Path, merged: str) -> str:
+def card(plan: Plan, results: Results, chosen: StudyRun, made: Path, merged: str) -> str:
     """Return a model card: YAML for the hub, then Markdown in which every name is plain text.
 
     :param made: the directory that it describes, as it is written
@@ -40,7 +38,7 @@ def card(plan: Plan, results: Results, chosen: "Chosen", made: Path, merged: str
     whole = not (made / "adapter_config.json").is_file()
     parts = [
         _front_matter(chosen.configuration, plan.graph.spec.file.parent, whole),
-        f"# {plain(chosen.configuration.name)}, seed {chosen.replicate.seed}\n",
+        f"# {plain(chosen.configuration.name)}, seed {chosen.seed}\n",
         _what(chosen, merged),
         "## Use\n",
         f"```python\n{_use(chosen.configuration, whole)}```\n",
@@ -75,7 +73,7 @@ def _front_matter(configuration: Configuration, folder: Path, whole: bool) -> st
     return f"---\n{about.to_yaml()}\n---\n"
 
 
-def _what(chosen: "Chosen", merged: str) -> str:
+def _what(chosen: StudyRun, merged: str) -> str:
     configuration = chosen.configuration
     base = f"`{configuration.model.path}`"
     if configuration.method == "full":
@@ -94,14 +92,14 @@ def _use(configuration: Configuration, whole: bool) -> str:
     return (_MODEL_USE if whole else _ADAPTER_USE).format(base=json.dumps(configuration.model.path), here=here)
 
 
-def _origin(plan: Plan, results: Results, chosen: "Chosen") -> list[tuple[str, Any]]:
+def _origin(plan: Plan, results: Results, chosen: StudyRun) -> list[tuple[str, Any]]:
     sections = plan.graph.sections[chosen.configuration.name]
     lock = plan.graph.lock.models[identity(chosen.configuration.model)]
     rows: list[tuple[str, Any]] = [
         ("study", results.study),
         ("question", results.question),
         ("configuration", chosen.configuration.name),
-        ("seed", chosen.replicate.seed),
+        ("seed", chosen.seed),
         ("address", chosen.address),
         ("key", chosen.attempt.key),
         ("base", f"{chosen.configuration.model.path}{f' at {lock.revision}' if lock.revision else ''}"),
@@ -128,12 +126,12 @@ def _data(plan: Plan, configuration: Configuration) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in [*rows, *counts] if value is not None]
 
 
-def _figures(results: Results, chosen: "Chosen", merged: str) -> str:
+def _figures(results: Results, chosen: StudyRun, merged: str) -> str:
     """Return a row for each metric and split of the very run that is exported."""
     frame = results.runs if chosen.truncated is None else results.truncations
     mine = [row for row in frame.to_dict("records") if _is_of(row, chosen)]
     if not mine:
-        return "Nothing was measured yet.\n"
+        return "The study's report has no figures of this run yet.\n"
     run = mine[0]
     lines = ["| metric | split | value | examples |", "|---|---|---:|---:|"]
     for metric in results.metrics:
@@ -151,9 +149,9 @@ def _count(run: dict[Any, Any], split: str) -> str:
     return "" if missing(value) else str(int(value))  # type: ignore[arg-type]
 
 
-def _is_of(row: dict[Any, Any], chosen: "Chosen") -> bool:
-    same = row["configuration"] == chosen.configuration.name and row["seed"] == chosen.replicate.seed
-    return same and (chosen.truncated is None or row["rank"] == chosen.truncated)
+def _is_of(row: dict[Any, Any], chosen: StudyRun) -> bool:
+    same = row["configuration"] == chosen.configuration.name and row["seed"] == chosen.seed
+    return same and bool(row["key"] == chosen.key if chosen.truncated is None else row["rank"] == chosen.truncated)
 
 
 def _table(rows: list[tuple[str, Any]]) -> str:

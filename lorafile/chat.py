@@ -1,7 +1,6 @@
 """Which model `lora chat` talks to: a finished run of a study, or a directory; and the talk itself, opened."""
 
 import contextlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,22 +9,19 @@ from typing import TYPE_CHECKING, Any
 from lorafile.engine.environment import installed
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.evaluate import plan_evaluation
-from lorafile.graph import Graph, GraphNode
+from lorafile.graph import Graph
 from lorafile.groups import Places
+from lorafile.names import StudyRun, UnknownName, find_run, run_name
 from lorafile.nodes.checkpoint import add_checkpoint
 from lorafile.nodes.metrics import is_head
 from lorafile.plan import Plan
 from lorafile.specs import Configuration
 from lorafile.specs.evaluate_settings import decoding
-from lorafile.specs.problems import near
 from lorafile.state import State
 from lorafile.study import Study
-from lorafile.tuning import check_chosen
 
 if TYPE_CHECKING:
     from lorafile.engine.chat import Talk
-
-_ADDRESS = re.compile(r"(?P<name>.+?)(?:/seed=(?P<seed>\d+))?(?::.*)?")
 
 
 @dataclass(frozen=True)
@@ -45,64 +41,34 @@ class Partner:
 
 
 def find_partner(study: Study, run: str, seed: int | None) -> Partner:
-    """Return the model of a run: a configuration's name, an address, or a directory with a checkpoint.
+    """Return the model of a run: an address, a key, a configuration's name, or a directory with a checkpoint.
 
     :raises LoraError: when there is no such run, or it has not finished well
     """
-    plan = study.plan()
-    addressed = _addressed(plan, run)
-    if addressed is not None:
-        return _partner(study, plan, addressed)
-    match = _ADDRESS.fullmatch(run)
-    name = match["name"] if match else run
-    configuration = next((c for c in study.spec.configurations if name in (c.name, *c.aliases)), None)
-    if configuration is None:
+    plan, state = study.plan(), State.read(study.state)
+    try:
+        return _partner(study, plan, state, find_run(plan, state, run, seed))
+    except UnknownName:
         if Path(run).expanduser().is_dir():
             return _of_directory(study, run)
-        names = [other for c in study.spec.configurations for other in (c.name, *c.aliases)]
-        raise LoraError(
-            f'"{run}" is no configuration of {study.spec.file}, and no directory{near(name, names) or "."} '
-            f"The study has: {', '.join(names)}."
-        )
-    if configuration.method == "none":
-        _refuse_head(configuration)
-        return Partner(configuration.name, plan.graph, configuration, None)
-    return _partner(study, plan, _trained(plan, configuration, int(match["seed"]) if match and match["seed"] else seed))
+        raise
 
 
-def _addressed(plan: Plan, run: str) -> GraphNode | None:
-    """Return the node of an address that leaves a model: a training, or an adapter cut to a smaller rank."""
-    nodes = [node for node in plan.graph.nodes.values() if node.kind in ("train", "truncate")]
-    return next((node for node in nodes if run in (node.address, node.address.rpartition(":")[0])), None)
+def _partner(study: Study, plan: Plan, state: State, run: StudyRun) -> Partner:
+    """Return the partner that a run's files make.
 
-
-def _trained(plan: Plan, configuration: Configuration, seed: int | None) -> GraphNode:
-    """Return the training of a seed, or the first that has finished."""
-    check_chosen(plan, configuration.name)
-    replicates = plan.graph.replicates[configuration.name]
-    if seed is not None and seed not in [replicate.seed for replicate in replicates]:
-        listed = ", ".join(str(replicate.seed) for replicate in replicates)
-        raise LoraError(f"{configuration.name} has no seed {seed}; the study's seeds are {listed}.")
-    keys = [str(replicate.train) for replicate in replicates if seed in (None, replicate.seed)]
-    done = [key for key in keys if key in plan.results and plan.results[key].outcome == "done"]
-    return plan.graph.nodes[(done or keys)[0]]
-
-
-def _partner(study: Study, plan: Plan, node: GraphNode) -> Partner:
-    """Return the partner that a node's files make.
-
-    :raises LoraError: when the node has not finished well
+    :raises LoraError: when the run has not finished well
     """
-    configuration = plan.graph.spec.named[node.configuration]
+    configuration, attempt, name = run.configuration, run.attempt, run_name(run.address)
     _refuse_head(configuration)
-    state = State.read(study.state)
-    name = node.address.rpartition(":")[0]
-    if node.key in plan.results and plan.results[node.key].outcome == "done":
-        return Partner(name, plan.graph, configuration, Places(plan.graph, state).files(plan.results[node.key]))
-    attempts = state.latest([node.key]).get(node.key, [])
+    if configuration.method == "none":
+        return Partner(configuration.name, plan.graph, configuration, None)
+    if attempt.outcome == "done":
+        return Partner(name, plan.graph, configuration, Places(plan.graph, state).files(attempt))
+    attempts = state.latest([run.key]).get(run.key, [])
     if not attempts:
         raise LoraError(f"{name} is not trained yet. Train it with: lora apply {study.spec.file}")
-    raise LoraError(f"{name} ended as {attempts[-1].outcome}, so there is nothing to talk to: {attempts[-1].message}")
+    raise LoraError(f"{name} ended as {attempts[-1].outcome}, so there is no model to talk to: {attempts[-1].message}")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from lorafile.terminal import say
 
 @command("export")
 @spec_argument
-@click.argument("name", metavar="ADDRESS|CONFIGURATION")
+@click.argument("name", metavar="RUN")
 @click.argument("out", type=click.Path(path_type=Path))
 @state_option
 @click.option("--seed", type=int, help="Which replicate of a configuration. [default: its first finished one]")
@@ -34,6 +34,8 @@ def export(
     force: bool,
 ) -> int:
     """Write a finished adapter, or the merged model, as a Hugging Face directory with a model card.
+
+    RUN is a configuration, an address, or the beginning of a key.
 
     \b
     Example: lora export study.toml rank/r=16 adapters/r16 --for vllm

@@ -129,7 +129,9 @@ def chat(
     temperature: float | None,
     as_json: bool,
 ) -> int:
-    """Talk to a trained run, base and tuned side by side: RUN is a configuration, an address, or a directory.
+    """Talk to a trained run, base and tuned side by side.
+
+    RUN is a configuration, an address, the beginning of a key, or a directory with a checkpoint.
 
     \b
     Example: lora chat study.toml rank/r=16 --seed 42

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,36 +12,20 @@ from lorafile.engine.environment import installed
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.files import is_empty, replaced_directory
 from lorafile.gather import gather
-from lorafile.graph import Replicate
 from lorafile.groups import Places
 from lorafile.lockfile import identity, tokenizer_files
+from lorafile.names import StudyRun, find_run
 from lorafile.nodes.adapters import UNMERGEABLE
 from lorafile.plan import Plan
 from lorafile.sections import bare_sections
 from lorafile.serving import vllm_command, vllm_problems
 from lorafile.specs import Configuration
-from lorafile.state import Attempt, State
+from lorafile.state import State
 from lorafile.study import Study
-from lorafile.tuning import check_chosen
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _LAST = ("adapter_config.json", "config.json")  # what a directory is loaded by
 _NOT_OF_A_MODEL = ("curve.jsonl.gz", "traceback.txt")
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What is exported: a trained replicate, or the same adapter cut to a smaller rank.
-
-    :ivar address: of the node that made its files
-    :ivar truncated: the rank that it was cut to, or None
-    """
-
-    configuration: Configuration
-    replicate: Replicate
-    attempt: Attempt
-    address: str
-    truncated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +51,7 @@ def export(
 ) -> Exported:
     """Write a finished adapter, or what is merged from it, into a directory.
 
-    :param name: a configuration, or the address of one of its replicates
+    :param name: a configuration, or a run by its address or the beginning of its key
     :param seed: which replicate of a configuration; the first finished one otherwise
     :param dtype: type of merged weights; the base's own otherwise
     :param server: `vllm`: check first that it loads the result
@@ -79,7 +62,7 @@ def export(
     if out.is_dir() and not is_empty(out) and not force:
         raise LoraError(f"{out} is not empty; name another directory, or pass --force to write into it.")
     plan, state = study.plan(), State.read(study.state)
-    chosen = choose(plan, name, seed)
+    chosen = _finished(plan, state, name, seed)
     if dtype is not None and not merged:
         raise LoraError("--dtype is the type of merged weights; pass --merged as well.")
     if merged and chosen.configuration.method in UNMERGEABLE:
@@ -109,66 +92,27 @@ def _base(configuration: Configuration, places: Places) -> str:
     return path if is_hub_id(path, places.graph.spec.file.parent) else str(places.model(configuration))
 
 
-def dtype_of(plan: Plan, chosen: Chosen, dtype: str | None) -> str:
+def dtype_of(plan: Plan, chosen: StudyRun, dtype: str | None) -> str:
     """Return the type of merged weights: what was asked for, or the base's own."""
     return dtype or str(plan.graph.sections[chosen.configuration.name]["model"]["dtype"])
 
 
-def choose(plan: Plan, name: str, seed: int | None) -> Chosen:
-    """Return the finished replicate that a name means.
+def _finished(plan: Plan, state: State, name: str, seed: int | None) -> StudyRun:
+    """Return the finished run that a name means.
 
     :raises LoraError: when there is none of this name, it has no adapter, or it is not finished
     """
-    found = [chosen for chosen in _exportable(plan) if _means(chosen, name)]
-    if not found:
-        check_chosen(plan, name)
-        trained = [c.name for c in plan.graph.spec.configurations if c.method != "none"]
-        if any(c.name == name for c in plan.graph.spec.configurations):
-            raise LoraError(f"{name} is the untuned model: it has nothing of its own to export.")
-        near = ", ".join(trained[:8]) or "none"
-        raise LoraError(f'"{name}" is no configuration and no address of this study; its trained ones: {near}.')
-    if seed is not None:
-        seeds = ", ".join(str(chosen.replicate.seed) for chosen in found)
-        found = [chosen for chosen in found if chosen.replicate.seed == seed]
-        if not found:
-            raise LoraError(f"{name} has no seed {seed}; it has {seeds}.")
-    done = [chosen for chosen in found if chosen.attempt.outcome == "done"]
-    if not done:
+    run = find_run(plan, state, name, seed)
+    if run.configuration.method == "none":
+        raise LoraError(f"{name} is the untuned model: it has nothing of its own to export.")
+    if run.attempt.outcome != "done":
         raise LoraError(
             f"{name} is not trained yet, or its runs did not finish. Run: lora apply {plan.graph.spec.file}"
         )
-    return done[0]
+    return run
 
 
-def _replicates(plan: Plan) -> Iterator[tuple[Configuration, Replicate]]:
-    for configuration in plan.graph.spec.configurations:
-        for replicate in plan.graph.replicates[configuration.name]:
-            if replicate.train is not None:
-                yield configuration, replicate
-
-
-def _exportable(plan: Plan) -> Iterator[Chosen]:
-    """Yield every declared replicate that leaves an adapter or a model, cut ones last; unfinished ones say so."""
-    missing = Attempt("", "", "missing")
-    for configuration, replicate in _replicates(plan):
-        key = replicate.train or ""
-        attempt, address = plan.results.get(key, missing), plan.graph.nodes[key].address
-        yield Chosen(configuration, replicate, attempt, address)
-        for rank, cut in replicate.truncated.items():
-            key = cut.train or ""
-            attempt, address = plan.results.get(key, missing), plan.graph.nodes[key].address
-            yield Chosen(configuration, cut, attempt, address, rank)
-
-
-def _means(chosen: Chosen, name: str) -> bool:
-    if name in (chosen.address, chosen.address.rpartition(":")[0]):
-        return True
-    names = (chosen.configuration.name, *chosen.configuration.aliases)
-    under = f"{chosen.configuration.name}/seed={chosen.replicate.seed}"
-    return chosen.truncated is None and (name in names or name == under)
-
-
-def _present(chosen: Chosen, state: State) -> dict[str, str]:
+def _present(chosen: StudyRun, state: State) -> dict[str, str]:
     """Return file name -> path of what a replicate left.
 
     :raises LoraError: when its bytes have gone
@@ -183,7 +127,7 @@ def _present(chosen: Chosen, state: State) -> dict[str, str]:
     return {name: str(state.objects.proven(digest)) for name, digest in kept.items()}
 
 
-def _copy(chosen: Chosen, places: Places, files: dict[str, str], out: Path) -> None:
+def _copy(chosen: StudyRun, places: Places, files: dict[str, str], out: Path) -> None:
     """Copy what training left: an adapter alone, a whole model with its tokenizer."""
     for name, path in files.items():
         shutil.copyfile(path, out / name)
@@ -199,7 +143,7 @@ def _copy_tokenizer(model: Path, out: Path) -> None:
         shutil.copyfile(file, out / file.name)
 
 
-def _merge(plan: Plan, chosen: Chosen, found: tuple[Places, dict[str, str]], dtype: str | None, out: Path) -> None:
+def _merge(plan: Plan, chosen: StudyRun, found: tuple[Places, dict[str, str]], dtype: str | None, out: Path) -> None:
     """Write the base with the adapter merged into it.
 
     :raises MissingExtra: without torch

@@ -118,7 +118,7 @@ def test_a_line_is_a_question_and_words_with_a_slash_are_not(spec: Path) -> None
 
 def test_whom_one_cannot_talk_to_is_said(spec: Path) -> None:
     assert 'did you mean "rank/r=4"?' in lora(spec, "rank/r=5", "--prompt", "x").output
-    assert "has no seed 9; the study's seeds are 1." in lora(spec, "rank/r=4", "--seed", "9", "--prompt", "x").output
+    assert "has no seed 9; it has 1." in lora(spec, "rank/r=4", "--seed", "9", "--prompt", "x").output
     other = spec.parent / "other.toml"
     other.write_text(spec.read_text(encoding="utf-8").replace("lora.r = [4]", "lora.r = [2]"), encoding="utf-8")
     absent = lora(other, "rank/r=2", "--prompt", "x")
@@ -127,7 +127,7 @@ def test_whom_one_cannot_talk_to_is_said(spec: Path) -> None:
     other.write_text(wild, encoding="utf-8")
     Study.load(other, spec.parent / ".lora").apply()
     lost = lora(other, "rank/method=full,learning_rate=1e+30", "--prompt", "x")
-    assert "ended as diverged, so there is nothing to talk to: Training diverged" in lost.output
+    assert "ended as diverged, so there is no model to talk to: Training diverged" in lost.output
     assert lora(spec, "rank/r=4", "--json").exit_code == 64
 
 
