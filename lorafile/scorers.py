@@ -101,7 +101,7 @@ class Scorers:
         try:
             while worker.connection.poll():
                 message = worker.connection.recv()
-                worker.note_alive(message == ALIVE)
+                worker.note_alive()
                 if message != ALIVE:
                     self._finished.append(Scored(tasks.popleft(), *message))
         except (EOFError, OSError):

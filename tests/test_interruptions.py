@@ -123,11 +123,14 @@ def test_a_worker_that_computes_without_pause_is_not_taken_for_frozen(monkeypatc
     idle = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
     try:
         workers = [_worker(busy.pid), _worker(idle.pid)]
-        time.sleep(1)
+        time.sleep(1)  # it has computed, whatever it does from now on
         for worker in workers:
-            worker.note_alive(beat=True)
-        time.sleep(1)
-        assert [worker.is_lost() for worker in workers] == [False, True]
+            worker.note_alive()
+        lost = [False, False]
+        for _ in range(15):
+            time.sleep(0.1)
+            lost = [before or worker.is_lost() for before, worker in zip(lost, workers, strict=True)]
+        assert lost == [False, True]
     finally:
         busy.kill(), idle.kill()
         busy.wait(), idle.wait()

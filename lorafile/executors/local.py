@@ -167,7 +167,7 @@ class _Phase:
             self._handle_dead(worker)
 
     def _take(self, worker: Worker, event: Event) -> None:
-        worker.note_alive(event.what == "alive")
+        worker.note_alive()
         if event.what == "alive":
             return
         if event.what == "stored?":

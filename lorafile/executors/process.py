@@ -33,7 +33,7 @@ class Worker:
     :ivar running: key -> when the node began: in words, and on the monotonic clock
     :ivar base: what it has loaded
     :ivar heard: when it gave its last sign of life, on the monotonic clock; when it was started, before the first
-    :ivar used: its processor time at its last heartbeat, in seconds
+    :ivar used: its processor time when it had been silent for half of that time, in seconds
     """
 
     process: ForkServerProcess
@@ -45,7 +45,7 @@ class Worker:
     asked: set[str] = field(default_factory=set)
     heard: float = field(default_factory=time.monotonic)
     begun: bool = False
-    used: float = 0.0
+    used: float | None = None
 
     @classmethod
     def start(
@@ -85,24 +85,25 @@ class Worker:
         """Remember when a node began, for the case that the worker never says how it ended."""
         self.running.setdefault(key, (datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()))
 
-    def note_alive(self, beat: bool) -> None:
-        """Remember a sign of life; at a heartbeat also how much processor time it has used."""
-        self.heard, self.begun = time.monotonic(), True
-        if beat:
-            self.used = _process_state(self.process.pid)[1]
+    def note_alive(self) -> None:
+        """Remember a sign of life."""
+        self.heard, self.begun, self.used = time.monotonic(), True, None
 
     def is_lost(self) -> bool:
-        """Return whether it has given no sign of life for too long.
+        """Return whether it has given no sign of life for too long; asked at every turn of a loop.
 
-        Python's lock may keep a heartbeat back: a worker that computes meanwhile is not lost, and one that waits for a
-        disk gets more time.
+        Python's lock may keep a heartbeat back: a worker that used its processor in the second half of that time is not
+        lost, and one that waits for a disk gets more time.
         """
         silent = time.monotonic() - self.heard
-        if silent <= SILENT_SECONDS or self.connection.poll():
+        if silent <= SILENT_SECONDS / 2 or self.connection.poll():
             return False
         state, used = _process_state(self.process.pid)
+        self.used = used if self.used is None else self.used
+        if silent <= SILENT_SECONDS:
+            return False
         if used > self.used + _WORKING_SECONDS:
-            self.heard, self.used = time.monotonic(), used
+            self.heard, self.used = time.monotonic(), None
             return False
         return silent > (SILENT_SECONDS if self.begun and state != "D" else START_SECONDS)
 
