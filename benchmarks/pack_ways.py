@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Lent(Bases):
 
 
 class Stamps:
-    """Notes when each step of a run was told of, and how often the processor had waited for the GPU by then."""
+    """Notes when each step of a run was done on the device, and how often the processor had waited for it by then."""
 
     def __init__(self, waits: Sequence[Any] = ()) -> None:
         self.times: list[float] = []
@@ -45,12 +46,18 @@ class Stamps:
 
     def __call__(self, progress: dict[str, Any]) -> None:
         if "step" in progress:
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
             self.times.append(time.perf_counter())
             self.waited.append(sum("synchroniz" in str(one.message) for one in self._waits))
 
     def seconds(self) -> float:
         """Return the seconds of a step: the mean of those after the warm ones."""
         return (self.times[-1] - self.times[WARM - 1]) / (len(self.times) - WARM)
+
+    def each(self) -> list[float]:
+        """Return the seconds of every step after the warm ones."""
+        return [end - begin for begin, end in pairwise(self.times[WARM - 1 :])]
 
 
 @dataclass(frozen=True)

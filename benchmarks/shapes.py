@@ -1,12 +1,13 @@
 """Models to measure on: real ones from a directory, and random ones of well-known shapes, made on the device itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lorafile.engine.base import Base, load_base
 
@@ -28,6 +29,7 @@ class Shape:
     kv_heads: int = 0
     path: str = ""
     tied: bool = False
+    vocabulary: int = 32_000
     batch: int = 4
     length: int = 256
     dtypes: tuple[str, ...] = ("float32",)
@@ -43,6 +45,30 @@ SHAPES = (
     Shape("2.7B", 2560, 6912, 32, 20, 20, dtypes=_GPU),  # Sheared-LLaMA-2.7B
     Shape("7B", 4096, 11008, 32, 32, 32, dtypes=_GPU),  # Llama-2-7B
 )
+LLAMA_3 = {  # what `gpu.py` checks
+    "1B": Shape("1B", 2048, 8192, 16, 32, 8, tied=True, vocabulary=128_256),  # Llama-3.2-1B
+    "3B": Shape("3B", 3072, 8192, 28, 24, 8, tied=True, vocabulary=128_256),  # Llama-3.2-3B
+    "8B": Shape("8B", 4096, 14336, 32, 32, 8, vocabulary=128_256),  # Llama-3-8B
+}
+
+
+def tiny(shape: Shape) -> Shape:
+    """Return a shape of the same kind that a processor trains in a second."""
+    sizes = {"hidden": 64, "intermediate": 128, "layers": 2, "heads": 4, "kv_heads": 2, "vocabulary": 512}
+    return replace(shape, name=f"tiny {shape.name}", batch=2, length=32, **sizes)
+
+
+def config_of(shape: Shape) -> LlamaConfig:
+    """Return the config of a Llama of some dimensions."""
+    return LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        tie_word_embeddings=shape.tied,
+    )
 
 
 def made(shape: Shape, dtype: str, device: torch.device) -> Base:
@@ -53,21 +79,10 @@ def made(shape: Shape, dtype: str, device: torch.device) -> Base:
         path = str(find_model(shape.path, None, Path())) if ":" in shape.path else shape.path
         settings = {"model": {"dtype": dtype, "trust_remote_code": False}, "quantization": None}
         return load_base(settings, {"model": path}, proven=False)
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    config = LlamaConfig(
-        vocab_size=32_000,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        tie_word_embeddings=shape.tied,
-    )
     torch.manual_seed(0)
     with device:
         model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.bfloat16 if dtype == "nf4" else getattr(torch, dtype)
+            config_of(shape), dtype=torch.bfloat16 if dtype == "nf4" else getattr(torch, dtype)
         )
     if dtype == "nf4":
         quantize(model, device)
