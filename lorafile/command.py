@@ -110,7 +110,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _terminated(_number: int, _frame: object) -> None:
+def _terminate(_number: int, _frame: object) -> None:
     """End a command as Ctrl-C does; an apply, while it works, has a handler of its own."""
     raise KeyboardInterrupt
 
@@ -123,8 +123,8 @@ class _Group(click.Group):
         kwargs["standalone_mode"] = False
         # A plan keeps nearly all that it makes: to look for cycles after every 700 objects took a third of its time.
         gc.set_threshold(5_000_000, 20, 100)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _terminated)
+        ours = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, _terminate) if ours else None
         try:
             sys.exit(super().main(*args, **kwargs) or 0)
         except click.exceptions.Exit as end:
@@ -141,6 +141,9 @@ class _Group(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read us has seen enough
             sys.exit(0)
+        finally:
+            if ours:
+                signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
