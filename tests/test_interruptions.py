@@ -75,13 +75,12 @@ def test_sigterm_to_the_whole_group_is_a_sentence_whenever_it_comes(spec_file: P
     """Among the moments are those at which workers start: no process of ours dies of it and leaves us alone."""
     study(spec_file, LONG)
     chance = random.Random(int(os.environ.get("LORA_TEST_SEED", "0")))
-    log = spec_file.parent / ".lora" / "staging" / "worker.log"
+    lock, log = (spec_file.parent / ".lora" / name for name in ("lock", "staging/worker.log"))
     for number in range(20 if full else 4):
+        for file in (lock, log):  # of the apply before
+            file.unlink(missing_ok=True)
         running = start(spec_file)
-        if number % 2:  # once the server that workers come from has been started, or has begun to be
-            when(log.exists, running)
-        else:  # before, in the middle of it, or while it trains
-            when(lambda: (spec_file.parent / ".lora" / "lock").exists(), running)
+        when((log if number % 2 else lock).exists, running)  # a worker is about to start; or work is about to begin
         time.sleep(chance.random() * chance.choice([0.1, 1, 3]))
         os.killpg(running.pid, signal.SIGTERM)
         out, _ = running.communicate(timeout=PATIENCE)
