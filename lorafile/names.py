@@ -171,7 +171,7 @@ def find_configuration(names: Names, name: str) -> list[Named]:
     :raises LoraError: where several studies have different configurations of that name
     """
     full = names.full(name)
-    if any(node.address in _models(full) for node in names.nodes):
+    if not name or any(node.address in _models(full) for node in names.nodes):
         return []  # a repeat, or an adapter that was cut: a run without a seed of its own in its name
     return _in_one_study(names, name, lambda node: node.declared and _configuration(node.address) == full)
 
@@ -316,7 +316,8 @@ def _unknown(names: Names, name: str) -> str:
     if not names.spec:
         hint = near or "`lora state list --kind all` shows every address."
         return f'No node of this state is called "{name}", and no key begins so; {hint}'
-    others = sorted({node.study for node in recorded(names.state) if node.declared and _is_called(node, name)})
+    known = [node for node in recorded(names.state) if node.declared] if name else []
+    others = sorted({node.study for node in known if _is_called(node, name)})
     hint = f"it belongs to {', '.join(others)}." if others else near or "`lora plan --full` shows every address."
     return f'{names.spec} declares nothing called "{name}", and no key of it begins so; {hint}'
 

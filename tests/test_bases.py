@@ -106,7 +106,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 class OldLlama(LlamaForCausalLM):
     def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, labels=None, past_key_values=None,
                 position_ids=None, use_cache=None, output_attentions=None, output_hidden_states=None, return_dict=None):
-        return super().forward(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values,
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask,
                                position_ids=position_ids, use_cache=use_cache)
 """
 
@@ -192,7 +192,7 @@ def test_how_a_base_lies_on_devices_changes_no_key(spec_file: Path, tmp_path: Pa
     spread = Study.load(spec_file, tmp_path / "state")
     plan = spread.plan()
     assert set(plan.graph.nodes) == keys
-    assert (plan.workers, local_executor(plan, spread.state, 4, "auto").workers) == (1, 1)
+    assert local_executor(plan, spread.state, 4, "auto").workers == 4, "without several GPUs nothing is spread"
     applied = spread.apply()
     assert {attempt.outcome for attempt in applied.attempts} == {"done"}
     spec_file.write_text(text.replace("[data]", 'attn_implementation = "eager"\n[data]'), encoding="utf-8")
