@@ -19,7 +19,7 @@ from lorafile.forecast import target_of, told_of
 from lorafile.graph import GraphNode
 from lorafile.groups import Places, groups, read_digests
 from lorafile.plan import Plan
-from lorafile.scorers import Scored, Scorers
+from lorafile.scorers import FEW, Scored, Scorers
 from lorafile.scoring import ScoreTask
 from lorafile.state import Attempt, Node, WritableState
 from lorafile.state.snapshot import explained
@@ -134,7 +134,9 @@ class Applier:
         for key in scores:
             self._await(self.plan.graph.nodes[key])
         log = self.state.directory / "staging" / "worker.log"
-        self._scorers = Scorers(len(scores), log, lambda: self.stop.urgency, light=len(scores) == len(to_do))
+        # A metric file may take a minute, in which the applying process would hear neither its workers nor its user.
+        expected = FEW if scores and self.own else len(scores)
+        self._scorers = Scorers(expected, log, lambda: self.stop.urgency, light=len(scores) == len(to_do))
 
     def run(self) -> Applied:
         """Do what the plan says; what had ended before a stop or a failure is recorded."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -86,8 +87,11 @@ class Scorers:
         return found
 
     def close(self) -> None:
-        """End the processes."""
-        for worker, _ in self._workers:
+        """End the processes, with a metric file that one of them is running."""
+        for worker, tasks in self._workers:
+            if tasks and worker.process.is_alive():
+                worker.process.terminate()
+                worker.process.join(timeout=1)
             worker.close()
         self._workers = []
 
@@ -111,6 +115,7 @@ class Scorers:
         """Give up the task that a process died of, and hand out the others again."""
         self._workers = [pair for pair in self._workers if pair[0] is not worker]
         worker.kill()
+        worker.connection.close()
         if tasks:
             how = f"The process that computed it ended with exit code {worker.process.exitcode}."
             self._finished.append(Scored(tasks.popleft(), Done("interrupted", how), _now(), 0.0))
@@ -120,8 +125,8 @@ class Scorers:
 
 def _serve(connection: Connection) -> None:
     """Compute what is sent until the other end goes away. Runs in a process of its own."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the applying process
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the applying process
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # which ends a metric file that runs, too
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     line = Line(connection)
     with contextlib.suppress(EOFError, OSError):

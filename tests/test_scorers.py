@@ -1,5 +1,6 @@
 """Scores from a pool of processes: the same as in this one, whatever becomes of a process."""
 
+import contextlib
 import math
 import os
 import signal
@@ -54,6 +55,30 @@ def test_scores_are_those_of_their_own_predictions(tmp_path: Path, expected: int
         assert one.done.figures == {"examples": 3, "log_loss": number, "perplexity": pytest.approx(math.exp(number))}
         assert [row["log_loss"] for row in read_lines(one.task.out / "outcomes.jsonl.gz")] == [number] * 3
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()], "no process stays"
+
+
+def test_a_slow_metric_file_is_ended_with_its_pool(tmp_path: Path) -> None:
+    """An apply that is asked to stop has ten seconds in a container; a metric file has a minute."""
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+    scorers = Scorers(FEW, tmp_path / "log", lambda: 0, light=True)
+    scorers.submit(task(tmp_path, 0, read_own("slow.py", "slow", tmp_path)))
+    deadline = time.monotonic() + 60
+    while not (runs := processes_with(str(tmp_path / "slow.py"))):
+        assert time.monotonic() < deadline
+        assert scorers.fetch(0.1) == []
+    began = time.monotonic()
+    scorers.close()
+    assert time.monotonic() - began < 8
+    assert not [pid for pid in runs if Path(f"/proc/{pid}").exists()]
+
+
+def processes_with(argument: str) -> list[str]:
+    """Return the processes that were started with an argument."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [file.parent.name] if argument.encode() in file.read_bytes().split(b"\0") else []
+    return found
 
 
 def test_a_process_that_dies_costs_the_score_that_it_computed_and_no_other(tmp_path: Path) -> None:
