@@ -105,6 +105,11 @@ def device_class() -> str:
     return gpus()[0]["name"] if gpus() else "cpu"
 
 
+def profiled(there: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
+    """Return the GPUs that profiles run on: those of the first one's kind, under which a profile is stored."""
+    return [gpu for gpu in there if gpu["name"] == there[0]["name"]]
+
+
 def cores() -> int:
     """Return how many cores this process may use: those that it is bound to, up to what its container may use."""
     there = os.cpu_count() or 1

@@ -4,7 +4,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lorafile.engine.environment import gpus
+from lorafile.engine.environment import gpus, profiled
 from lorafile.errors import LoraError
 from lorafile.plan import Plan
 
@@ -47,7 +47,7 @@ def bill(plan: Plan) -> Bill:
         alone += forecast["seconds"] if kind == "profile" else 0.0
         if kind != "score":
             by_source[forecast["source"]] = by_source.get(forecast["source"], 0.0) + forecast["seconds"]
-    clock = (total - alone) / plan.workers + alone
+    clock = (total - alone) / plan.workers + alone / max(1, min(len(profiled(gpus())), plan.workers))
     hours = (total if gpus() else clock) / _HOUR
     joules = [forecast["joules"] for _, forecast in known if "joules" in forecast]
     return Bill(

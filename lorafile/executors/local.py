@@ -8,6 +8,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.environment import profiled
 from lorafile.engine.events import Event
 from lorafile.engine.request import Done, Work
 from lorafile.errors import LoraError
@@ -69,8 +70,7 @@ class _Phase:
 
     def __post_init__(self) -> None:
         gpus = self.executor.gpus
-        # A profile is stored for the kind of the first GPU; on others it would be the profile of something else.
-        self.gpus = [gpu for gpu in gpus if gpu["name"] == gpus[0]["name"]] if self.alone else list(gpus)
+        self.gpus = profiled(gpus) if self.alone else list(gpus)
         self.limit = 1 if self.spread else max(1, len(self.gpus)) if self.alone else self.executor.workers
 
     def run(self) -> None:
