@@ -47,7 +47,7 @@ def load_model(path: str, settings: dict[str, Any], device_map: str | None = Non
     if later:
         return make_hqq(model, config, dtype, device)
     if config is not None:
-        check_quantized(model, config.quant_method)
+        check_quantized(model, str(chosen.get("quant_method", "bitsandbytes")))
     _check_places(model)
     model = model if placed else model.to(device)
     if "attn_implementation" not in settings["model"]:

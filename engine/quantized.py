@@ -153,7 +153,10 @@ def check_quantized(model: nn.Module, method: str) -> None:
             return
         if not isinstance(weight, torch.Tensor) and list(module.buffers(recurse=False)):
             return  # GPTQ and AWQ keep packed weights in buffers
-    raise NodeError(f"quantization: {method} finds no linear layer in {type(model).__name__}.")
+    raise NodeError(
+        f"quantization: {method} finds no linear layer in {type(model).__name__}, so nothing would be quantized. "
+        'Use another quantization, such as "nf4" or "int8", or none.'
+    )
 
 
 def unseen_parameters(model: nn.Module) -> int:
