@@ -31,7 +31,7 @@ SIZES = (100, 250, 500, 1_000, 10_000)  # configurations
 USUAL = [100, 1_000, 10_000]
 QUICKSTART = HERE.parent / "examples" / "quickstart" / "study.toml"
 CLICK = [sys.executable, "-P", "-c", "import click"]
-LORA = [sys.executable, "-P", "-c", "from lorafile.cli import main; main()"]
+LORA = [sys.executable, "-P", "-c", "from lorafile.cli.main import main; main()"]
 # A study's nodes as files: what each is made from.
 RULES = {
     "train": "",

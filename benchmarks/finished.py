@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from lorafile.engine.environment import device_class, environment
-from lorafile.graph import GraphNode
-from lorafile.groups import read_digests
-from lorafile.lockfile import lock_file
+from lorafile.apply.work_groups import read_digests
+from lorafile.environment import device_class, environment
+from lorafile.graph.graph import GraphNode
+from lorafile.lock.lockfile import lock_file
 from lorafile.state import Attempt, Node, Objects, State
-from lorafile.study import Study
+from lorafile.study.study import Study
 
 # What a node leaves behind, and the figures of one real run: each made-up one has them a little changed.
 FILES = {

@@ -20,11 +20,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lorafile.forecast.error import errors
+from lorafile.plan.forecast.error import errors
 from lorafile.state import Attempt, State
 
 HERE = Path(__file__).resolve().parent
-LORA = [sys.executable, "-P", "-c", "from lorafile.cli import main; main()"]
+LORA = [sys.executable, "-P", "-c", "from lorafile.cli.main import main; main()"]
 LIMITS = {"time": 0.2, "memory": 0.1}
 FIRST = {"quickstart": "rank/r=8", "instructions": "rank/r=8", "questions": "modules/target_modules=all-linear"}
 SPECS = {

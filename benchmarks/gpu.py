@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.environment import environment, installed
-from lorafile.files import write_text
+from lorafile.environment import environment, installed
+from lorafile.files.atomic import write_text
 
 HERE = Path(__file__).resolve().parent
 SECONDS = 480.0  # of all parts

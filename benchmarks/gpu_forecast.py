@@ -10,15 +10,15 @@ from pack_ways import ADAPTER
 from shapes import Shape, config_of
 from transformers import AutoModelForCausalLM
 
-from lorafile.forecast.memory import memory
-from lorafile.forecast.reach import reach
-from lorafile.forecast.shape import Shape as Work
-from lorafile.forecast.walked import Walk
-from lorafile.graph import GraphNode
-from lorafile.inventory import Header, inventory
-from lorafile.lockfile import ModelLock
-from lorafile.parameters import adapter_parameters
-from lorafile.specs.quantizations import quantization_settings
+from lorafile.graph.graph import GraphNode
+from lorafile.graph.parameter_count import adapter_parameters
+from lorafile.lock.lockfile import ModelLock
+from lorafile.lock.weights import Header, inventory
+from lorafile.plan.forecast.adapter_reach import reach
+from lorafile.plan.forecast.memory import memory
+from lorafile.plan.forecast.meta_device import Walk
+from lorafile.plan.forecast.shape import Shape as Work
+from lorafile.specs.tables.quantizations import quantization_settings
 
 SUPERVISED = 0.5  # of the tokens, as `write_tokens` marks them
 _MOMENTS_AND_GRADIENT = 3  # float32 values beside each value of an adapter

@@ -27,20 +27,20 @@ from pack_ways import WARM, Stamps, Task, by_peft, by_tool, write_tokens
 from shapes import LLAMA_3, Shape, flops, made, tiny
 from transformers import GenerationConfig
 
-from lorafile import devices
-from lorafile.engine.base import Base
-from lorafile.engine.batches import Batch
-from lorafile.engine.decoding import Rules, decode
-from lorafile.engine.environment import device_class, installed
-from lorafile.engine.memory import LiveTensors, is_out_of_memory, peak, reset_peak
+from lorafile.engine.batching.batches import Batch
+from lorafile.engine.inference.decoding import Rules, decode
+from lorafile.engine.model.base import Base
+from lorafile.engine.model.peak_memory import LiveTensors, is_out_of_memory, peak, reset_peak
 from lorafile.engine.quiet import quiet_libraries
-from lorafile.forecast.calibration import peak_of
-from lorafile.forecast.walked import walked
-from lorafile.specs.train_settings import TrainTable
+from lorafile.environment import device_class, installed
+from lorafile.plan.forecast import devices
+from lorafile.plan.forecast.calibration import peak_of
+from lorafile.plan.forecast.meta_device import walked
+from lorafile.specs.tables.train import TrainTable
 from lorafile.state import Attempt, State
 
 ROOT = Path(__file__).resolve().parents[1]
-LORA = [sys.executable, "-P", "-c", "from lorafile.cli import main; main()"]
+LORA = [sys.executable, "-P", "-c", "from lorafile.cli.main import main; main()"]
 TARGETS = ("rank/r=8", "quantization/quantization=nf4", "baselines/method=full")
 PROMPTS, NEW_TOKENS = 256, 128
 TESTS = (  # those that are about a GPU

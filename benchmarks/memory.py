@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-LORA = [sys.executable, "-P", "-c", "from lorafile.cli import main; main()"]
+LORA = [sys.executable, "-P", "-c", "from lorafile.cli.main import main; main()"]
 TARGETS = {"qv": ["q_proj", "v_proj"], "qkv": ["q_proj", "k_proj", "v_proj"], "qkvo": "attention"}
 SWEEP = [*((f"r{rank}", rank, "qkvo") for rank in (4, 8, 16, 32, 64)), *((name, 16, name) for name in TARGETS)]
 ALONE = ("r32", "r64", "qkvo")  # the largest of them
@@ -51,7 +51,7 @@ def prepare(directory: Path) -> None:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from lorafile.engine.rows import find_model
+    from lorafile.engine.data.sources import find_model
 
     tokenizer = AutoTokenizer.from_pretrained(find_model("builtin:facts-llama", None, Path()))
     torch.manual_seed(0)

@@ -26,11 +26,11 @@ import torch
 from pack_ways import ADAPTER, WARM, Stamps, Task, by_peft, by_tool, write_tokens
 from shapes import SHAPES, Shape, flops, made
 
-from lorafile.engine.base import Base
-from lorafile.engine.fingerprint import held_tensors
-from lorafile.engine.memory import LiveTensors, is_out_of_memory, peak, reset_peak
+from lorafile.engine.model.base import Base
+from lorafile.engine.model.fingerprint import held_tensors
+from lorafile.engine.model.peak_memory import LiveTensors, is_out_of_memory, peak, reset_peak
 from lorafile.engine.quiet import quiet_libraries
-from lorafile.specs.train_settings import TrainTable
+from lorafile.specs.tables.train import TrainTable
 
 HERE = Path(__file__).resolve().parent
 WIDTHS = (1, 2, 4, 8, 16)

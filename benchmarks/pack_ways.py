@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from shapes import Shape
 
-from lorafile.engine.adapters import autocast, new_adapter
-from lorafile.engine.base import Base, Bases
-from lorafile.engine.batches import collate
-from lorafile.engine.pack.train import train_together
+from lorafile.engine.batching.batches import collate
+from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.model.adapters import autocast, new_adapter
+from lorafile.engine.model.base import Base, Bases
+from lorafile.engine.nodes.train import train
+from lorafile.engine.packing.train import train_together
 from lorafile.engine.request import Request
-from lorafile.engine.tokens import Tokens
-from lorafile.engine.train import train
 
 ADAPTER = {"method": "lora", "r": 16, "lora_alpha": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 WARM = 1  # steps that are not timed

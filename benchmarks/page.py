@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(HERE.parent / "tests" / "fixtures"))
 TURNS = 5
 
 SEEN = """const drawn = (place) => place.querySelector('svg.marks') !== null;
@@ -30,7 +30,7 @@ def made(file: Path) -> dict[str, float]:
     """Write the page of 1,000 runs with every analysis, and return how long its parts took."""
     from page_fixture import thousand
 
-    from lorafile.analysis import analyses
+    from lorafile.analysis.registry import analyses
     from lorafile.report.html import page
 
     results = thousand()

@@ -20,13 +20,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lorafile.apply import Applier
-from lorafile.engine.environment import environment
-from lorafile.engine.events import Event
+from lorafile.apply.applier import Applier
+from lorafile.apply.executors.base import Desk, Group
 from lorafile.engine.request import Done, Request
-from lorafile.executors import Desk, Group
+from lorafile.engine.worker.events import Event
+from lorafile.environment import environment
 from lorafile.state import State
-from lorafile.study import Study
+from lorafile.study.study import Study
 
 HERE = Path(__file__).resolve().parent
 SPEC = """

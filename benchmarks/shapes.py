@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from lorafile.engine.base import Base, load_base
+from lorafile.engine.model.base import Base, load_base
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "models"
 
@@ -74,7 +74,7 @@ def config_of(shape: Shape) -> LlamaConfig:
 def made(shape: Shape, dtype: str, device: torch.device) -> Base:
     """Return a base in memory: loaded, or drawn at random where it will stay, and never written to a disk."""
     if shape.path:
-        from lorafile.engine.rows import find_model
+        from lorafile.engine.data.sources import find_model
 
         path = str(find_model(shape.path, None, Path())) if ":" in shape.path else shape.path
         settings = {"model": {"dtype": dtype, "trust_remote_code": False}, "quantization": None}

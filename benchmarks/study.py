@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from study_inputs import CONFIGURATIONS, SETTINGS, make  # noqa: E402
 
-LORA = [sys.executable, "-P", "-c", "from lorafile.cli import main; main()"]
+LORA = [sys.executable, "-P", "-c", "from lorafile.cli.main import main; main()"]
 WAYS = ("trl, a process each", "trl, one process", "lora apply")
 PARTS = ("startup", "load", "prepare", "train", "evaluate", "save", "exit", "idle")
 _SUBREAPER = 36  # prctl: what a child leaves behind becomes ours, so that its processor time is counted
@@ -81,7 +81,7 @@ def peer(python: str, task: Path, out: Path, together: bool) -> dict[str, Any]:
 def tool(task: Path, out: Path) -> dict[str, Any]:
     """Train the study with `lora apply` in an empty state; return its makespan, parts and losses."""
     from lorafile.state import State
-    from lorafile.study import Study
+    from lorafile.study.study import Study
 
     out.mkdir()
     spec, state = out / "study.toml", out / "state"
@@ -175,7 +175,7 @@ def show(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 def about(python: str, settings: list[str], turns: int) -> dict[str, Any]:
     """Return where and with what this was measured."""
-    from lorafile.engine.environment import environment
+    from lorafile.environment import environment
 
     names = ["torch", "transformers", "peft", "trl", "datasets"]
     ask = f"from importlib.metadata import version; print(*(version(name) for name in {names}))"

@@ -17,17 +17,17 @@ def ours(out: Path) -> dict[str, Any]:
     """Return what the engine computes; leave the start and the order for the peer."""
     from dataclasses import replace
 
-    from lorafile.engine.adapters import new_adapter
-    from lorafile.engine.base import load_base
-    from lorafile.engine.batches import collate
-    from lorafile.engine.curve import Curve
-    from lorafile.engine.loss import likelihoods
+    from lorafile.apply.work_groups import Group, Places
+    from lorafile.engine.batching.batches import collate
+    from lorafile.engine.batching.tokens import Tokens
+    from lorafile.engine.model.adapters import new_adapter
+    from lorafile.engine.model.base import load_base
+    from lorafile.engine.model.loss import likelihoods
+    from lorafile.engine.nodes.train import Stepper, step_batches, total_steps
     from lorafile.engine.run import run
-    from lorafile.engine.tokens import Tokens
-    from lorafile.engine.train import Stepper, step_batches, total_steps
-    from lorafile.groups import Group, Places
+    from lorafile.engine.training.curve import Curve
     from lorafile.state import State
-    from lorafile.study import Study
+    from lorafile.study.study import Study
 
     study = Study.load(out / "study.toml", out / "losses-state")
     graph = study.plan().graph

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from worlds import EXAMPLES, HARD, OWN, REST, World, against_first, truth
 
-from lorafile.analysis.verdicts import DECIDED
+from lorafile.analysis.compare.verdicts import DECIDED
 from lorafile.statistics.choosing import choose
 from lorafile.statistics.crossed import contrast, pool
 from lorafile.statistics.deciding import decide

@@ -1,0 +1,1 @@
+"""What runs on the device: the only importers of torch, transformers and peft."""

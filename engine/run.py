@@ -10,20 +10,20 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from lorafile.engine.base import Bases
-from lorafile.engine.hub import hide_tokens
-from lorafile.engine.inspect import inspect
-from lorafile.engine.memory import is_out_of_memory
-from lorafile.engine.merge import merge
-from lorafile.engine.pack.compatible import Alone
-from lorafile.engine.pack.predict import predict_together
-from lorafile.engine.pack.train import train_together
-from lorafile.engine.predict import predict
-from lorafile.engine.prepare import prepare
-from lorafile.engine.profile import profile
+from lorafile.engine.data.hub import hide_tokens
+from lorafile.engine.model.base import Bases
+from lorafile.engine.model.peak_memory import is_out_of_memory
+from lorafile.engine.nodes.inspect import inspect
+from lorafile.engine.nodes.merge import merge
+from lorafile.engine.nodes.predict import predict
+from lorafile.engine.nodes.prepare import prepare
+from lorafile.engine.nodes.profile import profile
+from lorafile.engine.nodes.train import train
+from lorafile.engine.nodes.truncate import truncate
+from lorafile.engine.packing.predict import predict_together
+from lorafile.engine.packing.train import train_together
 from lorafile.engine.request import STOPPED, Done, Report, Request, Stopped
-from lorafile.engine.train import train
-from lorafile.engine.truncate import truncate
+from lorafile.engine.stacking.compatible import Alone
 from lorafile.errors import NodeError
 
 _WORK = {

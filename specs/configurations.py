@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from lorafile.specs.data_settings import DataTable
-from lorafile.specs.lora_settings import INNER, inner_settings
-from lorafile.specs.methods import METHODS
-from lorafile.specs.quantizations import quantization_settings
-from lorafile.specs.settings import ModelTable, SpecTables
-from lorafile.specs.train_settings import FullTable, TrainTable
+from lorafile.specs.tables.data import DataTable
+from lorafile.specs.tables.lora import INNER, inner_settings
+from lorafile.specs.tables.methods import METHODS
+from lorafile.specs.tables.quantizations import quantization_settings
+from lorafile.specs.tables.settings import ModelTable, SpecTables
+from lorafile.specs.tables.train import FullTable, TrainTable
 from lorafile.specs.values import Settings
 
 if TYPE_CHECKING:
-    from lorafile.specs.tuned import Tuned
+    from lorafile.specs.sweeps.tuned import Tuned
 
 # The least that a spec has to say: what stands beside a table that is typed alone.
 REQUIRED: dict[str, dict[str, Any]] = {"study": {"name": "-"}, "model": {"path": "-"}, "data": {"path": "-"}}

@@ -13,20 +13,20 @@ import tomli
 from pydantic import ValidationError
 
 from lorafile.errors import Problem, SpecError
-from lorafile.specs.answer_checks import check_answers
-from lorafile.specs.checks import check_blocks
+from lorafile.specs.checks.claims import check_answers
+from lorafile.specs.checks.consistency import check_tables
+from lorafile.specs.checks.metrics import with_default_metrics
+from lorafile.specs.checks.sweeps import check_blocks
 from lorafile.specs.configurations import REQUIRED, Configuration
-from lorafile.specs.consistency import check_tables
-from lorafile.specs.data_settings import DataTable
-from lorafile.specs.declared import declared
-from lorafile.specs.evaluate_settings import label
-from lorafile.specs.metric_checks import with_default_metrics
+from lorafile.specs.error_messages import MOST_MISTAKES, Problems
 from lorafile.specs.positions import Path as Place
 from lorafile.specs.positions import Position, TooMany, positions
-from lorafile.specs.problems import MOST_MISTAKES, Problems
-from lorafile.specs.settings import SpecTables
-from lorafile.specs.stages import check_stages
-from lorafile.specs.tuning import take_tunes
+from lorafile.specs.sweeps.candidates import take_tunes
+from lorafile.specs.sweeps.declared import declared
+from lorafile.specs.sweeps.stages import check_stages
+from lorafile.specs.tables.data import DataTable
+from lorafile.specs.tables.evaluate import label
+from lorafile.specs.tables.settings import SpecTables
 
 _MOST_BYTES = 4 << 20
 _SYNTAX = {

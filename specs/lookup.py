@@ -5,7 +5,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lorafile.specs.settings import SpecTables
+from lorafile.specs.tables.settings import SpecTables
 
 
 def table_at(path: tuple[str | int, ...]) -> type[BaseModel] | None:

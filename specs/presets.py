@@ -3,7 +3,7 @@
 from importlib.resources import files
 
 from lorafile.errors import LoraError
-from lorafile.specs.problems import near
+from lorafile.specs.error_messages import near
 
 _PRESETS = files("lorafile.specs") / "presets"
 

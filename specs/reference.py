@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lorafile.specs.methods import METHODS
 from lorafile.specs.schema import Schema, json_schema
+from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.values import PATTERNS
 
 INTRODUCTION = """\

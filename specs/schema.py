@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from lorafile.specs.checks import FACTOR_SECTIONS
-from lorafile.specs.settings import SpecTables
-from lorafile.specs.train_settings import EXECUTION
-from lorafile.specs.tuning import TUNABLE
+from lorafile.specs.checks.sweeps import FACTOR_SECTIONS
+from lorafile.specs.sweeps.candidates import TUNABLE
+from lorafile.specs.tables.settings import SpecTables
+from lorafile.specs.tables.train import EXECUTION
 
 Schema = dict[str, Any]
 

@@ -137,7 +137,7 @@ def put_in_place(directory: Path, tables: dict[str, Table]) -> Path:
 def _write(file: Path, tables: dict[str, Table]) -> None:
     from sqlite_utils import Database
 
-    from lorafile.state.schema import migrations
+    from lorafile.state.migrations import migrations
 
     with contextlib.closing(sqlite3.connect(file)) as connection:
         migrations.apply(Database(connection))

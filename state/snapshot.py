@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from lorafile.errors import StateError
 from lorafile.state.checksum import Proof
-from lorafile.state.log import prove_log
 from lorafile.state.tables import SCHEMA_VERSION, SECOND, VIEWS
 from lorafile.state.tables import statements as created
+from lorafile.state.wal import prove_log
 
 BACKUP = "state.db.backup"  # a copy of the index, from the last clean close
 _TRIES = 20

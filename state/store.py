@@ -227,7 +227,7 @@ class WritableState(State):
     def __init__(self, directory: Path) -> None:
         from sqlite_utils import Database
 
-        from lorafile.state.schema import migrations
+        from lorafile.state.migrations import migrations
 
         check_directory(directory)
         (directory / "objects").mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorafile.engine import environment
+from lorafile import environment
 
 GB = 2**30
 CUT = [{"name": "A100 MIG 3g.20gb", "uuid": f"MIG-{letter}", "memory": 20 * GB} for letter in "de"]
@@ -21,7 +21,7 @@ MIXED = [*GPUS[:2], {"name": "A100", "uuid": "GPU-dd", "memory": 40 * GB, "mig":
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A library that lists GPUs, and a torch that could use them."""
-    monkeypatch.syspath_prepend(Path(__file__).parent / "fake_nvml")
+    monkeypatch.syspath_prepend(Path(__file__).parent / "fixtures" / "fake_nvml")
     monkeypatch.delitem(__import__("sys").modules, "pynvml", raising=False)
     monkeypatch.setattr(environment, "installed", lambda name: "2.13.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

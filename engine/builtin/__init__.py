@@ -1,0 +1,1 @@
+"""The model and the task that ship, and the scripts that made them."""

@@ -7,13 +7,13 @@ from importlib.resources import files
 from math import isnan
 from typing import TYPE_CHECKING
 
-from lorafile.analysis.text import listing
-from lorafile.analysis.verdicts import family
+from lorafile.analysis.common.format import listing
+from lorafile.analysis.compare.verdicts import family
 
 if TYPE_CHECKING:
-    from lorafile.results import Results
+    from lorafile.results.results import Results
 
-# What a study may use (lorafile/gather/topics.py, names of metrics, ways to judge) -> the keys of its papers.
+# What a study may use (lorafile/results/topics.py, names of metrics, ways to judge) -> the keys of its papers.
 PAPERS: dict[str, tuple[str, ...]] = {
     "lora": ("hu2022lora",),
     "rslora": ("kalajdzievski2023rslora",),

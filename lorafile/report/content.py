@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lorafile.analysis.base import Analysis, Column, Table
-from lorafile.analysis.select import cells
-from lorafile.analysis.text import amount, kind_of, listing, metric_name, missing, number, plural, setting
-from lorafile.analysis.wording import direction, on
-from lorafile.report import looks
-from lorafile.results import unit_of
+from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.format import amount, kind_of, listing, metric_name, missing, number, plural, setting
+from lorafile.analysis.common.scores import cells
+from lorafile.analysis.common.wording import direction, on
+from lorafile.report import interim_looks
+from lorafile.results.results import unit_of
 
 if TYPE_CHECKING:
-    from lorafile.results import Results
+    from lorafile.results.results import Results
 
 LIMITS = (
     "A verdict holds over other seeds and other examples like these: both are random factors, the run variance is "
@@ -50,7 +50,7 @@ def split_summary(results: "Results", analyses: list[Analysis]) -> tuple[Analysi
     found = next((analysis for analysis in analyses if analysis.kind == "summary"), None)
     if found is not None:
         return found, [analysis for analysis in analyses if analysis is not found]
-    from lorafile.analysis.summary import answer
+    from lorafile.analysis.overview.summary import answer
 
     known = len(results.configurations) > 0
     lines = answer(results, results.primary) if known else ["No run has been recorded yet."]
@@ -112,7 +112,7 @@ def facts(results: "Results") -> list[Fact]:
     found = [Fact(f"model {key}", value(key, item)) for key, item in results.model.items() if not missing(item)]
     found += [Fact(f"data {key}", value(key, item)) for key, item in results.data.items() if not missing(item)]
     found.append(Fact("seeds", listing([str(seed) for seed in results.seeds], 20) or "none"))
-    found += [Fact(name, told) for name, told in looks.lines(results)]
+    found += [Fact(name, told) for name, told in interim_looks.lines(results)]
     found += forecasts(results)
     for metric in results.metrics:
         primary = "primary; " if metric == results.primary else ""

@@ -4,18 +4,18 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lorafile.analysis.curves import thinned
-from lorafile.analysis.select import cells, names
-from lorafile.analysis.text import missing
+from lorafile.analysis.common.format import missing
+from lorafile.analysis.common.scores import cells, names
+from lorafile.analysis.training.curves import thinned
 from lorafile.report.brush import with_brush
-from lorafile.report.numbers import Spec, as_json, plain, records
-from lorafile.report.packing import packed, packed_chart
+from lorafile.report.columnar import packed, packed_chart
+from lorafile.report.figures_json import Spec, as_json, plain, records
 from lorafile.report.theme import config
-from lorafile.results import RunKey
+from lorafile.results.results import RunKey
 
 if TYPE_CHECKING:
-    from lorafile.analysis.base import Analysis, Table
-    from lorafile.results import Results
+    from lorafile.analysis.common.base import Analysis, Table
+    from lorafile.results.results import Results
 
 TOLD = 200  # runs whose settings and sample predictions are on the page; state has those of all
 LETTERS = 600  # of one text of a sample

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from lorafile.analysis.select import LOST_WORDS
-from lorafile.analysis.text import cell
-from lorafile.analysis.varied import factors, setting_labels, sweeps
+from lorafile.analysis.common.factors import factors, setting_labels, sweeps
+from lorafile.analysis.common.format import cell
+from lorafile.analysis.common.scores import LOST_WORDS
 from lorafile.report import content
 from lorafile.report.citations import cited
 from lorafile.report.embedded import TOLD, embedded, runs_by_configuration
-from lorafile.report.isolation import anchors, boxed, isolation
-from lorafile.report.numbers import Spec, specifications
+from lorafile.report.figures_json import Spec, specifications
+from lorafile.report.name_escaping import anchors, boxed, isolation
 from lorafile.report.theme import INK
 
 if TYPE_CHECKING:
-    from lorafile.analysis.base import Analysis, Column, Table
-    from lorafile.results import Results
+    from lorafile.analysis.common.base import Analysis, Column, Table
+    from lorafile.results.results import Results
 
 RELOAD_SECONDS = 5
 SCRIPTS = ("page.js", "tables.js", "brush.js", "runs.js", "downloads.js")

@@ -3,14 +3,14 @@
 import re
 from typing import TYPE_CHECKING, Any
 
-from lorafile.analysis.select import methods, scores, split_of
-from lorafile.analysis.summary import configuration_rows
-from lorafile.analysis.text import is_share, missing, number, unit
-from lorafile.analysis.verdicts import Family, family
-from lorafile.analysis.wording import direction, on
+from lorafile.analysis.common.format import is_share, missing, number, unit
+from lorafile.analysis.common.scores import methods, scores, split_of
+from lorafile.analysis.common.wording import direction, on
+from lorafile.analysis.compare.verdicts import Family, family
+from lorafile.analysis.overview.summary import configuration_rows
 
 if TYPE_CHECKING:
-    from lorafile.results import Results
+    from lorafile.results.results import Results
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -3,13 +3,13 @@
 import re
 from typing import TYPE_CHECKING
 
-from lorafile.analysis.text import cell
+from lorafile.analysis.common.format import cell
 from lorafile.report import content
 from lorafile.report.citations import cited
 
 if TYPE_CHECKING:
-    from lorafile.analysis.base import Analysis, Table
-    from lorafile.results import Results
+    from lorafile.analysis.common.base import Analysis, Table
+    from lorafile.results.results import Results
 
 # What Markdown or a right-to-left mark would act on. An underscore inside a word is plain text already.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]+")

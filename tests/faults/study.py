@@ -12,9 +12,9 @@ from typing import Any
 from click.testing import CliRunner
 
 from lorafile import Study
-from lorafile.cli import main
+from lorafile.cli.main import main
 from lorafile.state import Attempt, State
-from lorafile.state_verify import verify
+from lorafile.state.integrity.verify import verify
 
 # Fast, and yet all of it: candidates that share examples and one profile, checkpoints, scores.
 STUDY = """
@@ -59,7 +59,7 @@ dtypes = ["float32"]
 )
 OPTIONS = ("--yes", "--pack", "off")
 # One thread for each worker: threads that wait for each other on a busy machine take seconds for a step.
-_LORA = "import os; os.cpu_count = lambda: 1; from lorafile.cli import main; main()"
+_LORA = "import os; os.cpu_count = lambda: 1; from lorafile.cli.main import main; main()"
 _STATELESS = ("init", "lock")  # commands that know no state
 Counts = Callable[..., None]
 Results = dict[str, tuple[str, dict[str, Any]]]

@@ -10,7 +10,7 @@ import pytest
 from faults.shim import Shim, Site
 from faults.study import OPTIONS, Bench, Counts, assert_sound
 from faults.test_damage import cut, flip
-from lorafile.state_verify import verify
+from lorafile.state.integrity.verify import verify
 
 PAGE = 4096
 CUTS, WITHOUT_COPY, SAMPLE = 12, 6, 6

@@ -86,7 +86,7 @@ def child(request: dict[str, Any]) -> None:
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     code = 99
     try:
-        from lorafile.cli import main
+        from lorafile.cli.main import main
 
         watch(os.path.realpath(request["root"]), log)
         main(request["argv"], prog_name="lora")
@@ -133,7 +133,7 @@ def warm_up() -> None:
     import io
     import tempfile
 
-    from lorafile.cli import main
+    from lorafile.cli.main import main
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         spec = Path(folder, "s.toml")

@@ -64,7 +64,7 @@ class Server:
 
     def run_alone(self, argv: list[str], box: "Box", seconds: float = SECONDS) -> Ended:
         """Run a command as people do: in a new process, whose imports and end are its own."""
-        words = [*self._python, "-c", "from lorafile.cli import main; main()", *argv]
+        words = [*self._python, "-c", "from lorafile.cli.main import main; main()", *argv]
         began, hung = time.monotonic(), False
         environment = {**os.environ, **_HOME, **box.environment}
         process = subprocess.Popen(

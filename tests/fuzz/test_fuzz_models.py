@@ -12,7 +12,7 @@ import pytest
 
 from fuzz.hostile import VALUES, mutate, spoil
 from fuzz.oracle import Oracle
-from lorafile.engine.rows import find_model
+from lorafile.engine.data.sources import find_model
 
 pytest.importorskip("transformers")
 TOKENIZERS = True

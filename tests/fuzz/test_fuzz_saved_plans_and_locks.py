@@ -12,9 +12,9 @@ from state_fixture import STUDY, files_of, finish, write_study
 
 from fuzz.hostile import NAMES, mutate, spoil
 from fuzz.oracle import Oracle
-from lorafile.engine.lines import write_lines
-from lorafile.graph import GraphNode
-from lorafile.study import Study
+from lorafile.files.jsonl import write_lines
+from lorafile.graph.graph import GraphNode
+from lorafile.study.study import Study
 
 CLAIM = '[[claim]]\ntext = "8 is better"\none = "rank/r=8"\nother = "rank/r=4"\nis = "better"\n'
 STATE = ("study.lock", "study.claims", ".lora", "report")

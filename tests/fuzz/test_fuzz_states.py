@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from state_fixture import finish, write_study
-from test_state_move import read, with_index, written
+from test_transfer import read, with_index, written
 
 from fuzz.hostile import NAMES, VALUES, mutate, spoil
 from fuzz.oracle import Oracle

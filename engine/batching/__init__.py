@@ -1,0 +1,1 @@
+"""Token ids to batches: stored examples, blocks of text, padding."""

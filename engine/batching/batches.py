@@ -1,0 +1,157 @@
+"""Batches: examples of like length together, in an order that only the replicate's seed decides."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lorafile.engine.batching.blocks import Blocks
+from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.randomness import derive
+from lorafile.engine.request import EXAMPLES
+
+_FILLED = (2048, 8192)  # tokens of one: on a CPU, above which nothing is gained; on a GPU
+_BUCKET = 16  # so many batches are drawn at random before they are sorted by length
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples, padded to the longest.
+
+    :ivar input_ids: int64 [b, t]
+    :ivar attention_mask: int64 [b, t], 0 where padded
+    :ivar supervised: bool [b, t], true where the token is in the loss
+    :ivar position_ids: int64 [b, t] of packed text, beginning at 0 with each document: then no mask is given
+    :ivar classes: int64 [b], the class of each example, for a classification head
+    """
+
+    indexes: list[int]
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    supervised: torch.Tensor
+    position_ids: torch.Tensor | None = None
+    classes: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **moved)
+
+    @property
+    def targets(self) -> int:
+        """Number of what is predicted: supervised tokens, or examples for a classification head."""
+        return int(self.supervised[:, 1:].sum()) if self.classes is None else len(self.classes)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that are not padding."""
+        return int(self.attention_mask.sum())
+
+
+def epoch_order(lengths: list[int], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Return the batches of one pass: each example once, neighbours in length together, batches in random order."""
+    rng = random.Random(derive(seed, f"order:{epoch}"))
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    batches = []
+    for start in range(0, len(order), size * _BUCKET):
+        bucket = sorted(order[start : start + size * _BUCKET], key=lambda index: lengths[index])
+        batches += [bucket[at : at + size] for at in range(0, len(bucket), size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def smaller(group: list[list[int]], size: int, parts: int) -> list[list[int]]:
+    """Return the micro-batches of a step in so many parts each as memory asks for; the step's loss is the same."""
+    most = math.ceil(size / parts)
+    return [indexes[at : at + most] for indexes in group for at in range(0, len(indexes), most)]
+
+
+def by_length(lengths: list[int], size: int) -> list[list[int]]:
+    """Return batches for evaluation: longest first, so that what does not fit in memory fails at once."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[at : at + size] for at in range(0, len(order), size)]
+
+
+def filled(lengths: list[int], slices: int, device: torch.device) -> list[list[int]]:
+    """Return batches for evaluation, longest first, of as many examples as fill the device.
+
+    :param slices: how often a batch goes through the model at once: for so many adapters
+    """
+    most = _FILLED[device.type == "cuda"]
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    found = []
+    while order:
+        rows = max(EXAMPLES, most // max(lengths[order[0]], 1))
+        size = max(rows // slices, 1)
+        found.append(order[:size])
+        order = order[size:]
+    return found
+
+
+def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: torch.device) -> Batch:
+    """Return some examples padded on the right."""
+    examples = [tokens.example(index) for index in indexes]
+    longest = max(len(ids) for ids, _ in examples)
+    input_ids = torch.full((len(examples), longest), padding)
+    attention_mask = torch.zeros(len(examples), longest, dtype=torch.int64)
+    supervised = torch.zeros(len(examples), longest, dtype=torch.bool)
+    for row, (ids, marks) in enumerate(examples):
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+        supervised[row, : len(ids)] = marks.bool()
+    positions = _positions(tokens, indexes, longest).to(device) if isinstance(tokens, Blocks) else None
+    classes = tokens.classes[indexes].to(device) if isinstance(tokens, Tokens) and tokens.classes is not None else None
+    return Batch(indexes, input_ids.to(device), attention_mask.to(device), supervised.to(device), positions, classes)
+
+
+def joined(batches: Sequence[Batch | None], padding: int) -> Batch:
+    """Return some batches as one: each takes as many rows and columns as the largest has.
+
+    Rows that fill it up attend to themselves, so that nothing of them is no number, and are not supervised.
+    """
+    filled = [batch for batch in batches if batch is not None]
+    b, t = max(len(one.input_ids) for one in filled), max(one.input_ids.shape[1] for one in filled)
+    packed = filled[0].position_ids is not None
+    shape, device = (len(batches), b, t), filled[0].input_ids.device
+    input_ids = torch.full(shape, padding, device=device)
+    attention_mask = torch.ones(shape, dtype=torch.int64, device=device)
+    supervised = torch.zeros(shape, dtype=torch.bool, device=device)
+    positions = torch.arange(t, device=device).repeat(len(batches), b, 1)
+    for number, batch in enumerate(batches):
+        if batch is None:
+            continue
+        rows, columns = batch.input_ids.shape
+        input_ids[number, :rows, :columns] = batch.input_ids
+        attention_mask[number, :rows] = 0
+        attention_mask[number, :rows, :columns] = batch.attention_mask
+        supervised[number, :rows, :columns] = batch.supervised
+        if batch.position_ids is not None:  # what follows is a document of its own, as padding is in a batch
+            positions[number, :rows, :columns] = batch.position_ids
+            positions[number, :rows, columns:] -= columns
+    flat = [tensor.flatten(0, 1) for tensor in (input_ids, attention_mask, supervised, positions)]
+    return Batch(list(range(len(batches) * b)), flat[0], flat[1], flat[2], flat[3] if packed else None)
+
+
+def _positions(blocks: Blocks, indexes: list[int], longest: int) -> torch.Tensor:
+    """Return positions [b, t]; padding is a document of its own after the others, which nothing sees."""
+    found = [blocks.positions(index) for index in indexes]
+    return torch.stack([torch.cat([one, torch.arange(longest - len(one))]) for one in found])
+
+
+def prompts(tokens: Tokens, indexes: list[int], padding: int, device: torch.device) -> Batch:
+    """Return the prompts of some examples, padded on the left."""
+    cut = [tokens.example(index)[0][: int(tokens.prompts[index])] for index in indexes]
+    longest = max(len(ids) for ids in cut)
+    input_ids = torch.full((len(cut), longest), padding)
+    attention_mask = torch.zeros(len(cut), longest, dtype=torch.int64)
+    for row, ids in enumerate(cut):
+        input_ids[row, longest - len(ids) :] = ids
+        attention_mask[row, longest - len(ids) :] = 1
+    nothing = torch.zeros_like(attention_mask, dtype=torch.bool)
+    return Batch(indexes, input_ids.to(device), attention_mask.to(device), nothing.to(device))

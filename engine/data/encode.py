@@ -1,0 +1,173 @@
+"""Text to token ids: what is supervised, and what is the prompt. Needs a tokenizer, and no torch."""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorafile.engine.data.templates import Chat, Example
+from lorafile.engine.data.timeout import within
+from lorafile.errors import NodeError
+
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PATIENCE = 10.0  # seconds for one row
+Ids = list[int]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example: its token ids, 1 for each that is supervised, and how many of them are its prompt."""
+
+    input_ids: Ids
+    supervised: Ids
+    prompt: int
+
+    def cut(self, limit: int) -> "Encoded":
+        """Return its first tokens."""
+        return Encoded(self.input_ids[:limit], self.supervised[:limit], min(self.prompt, limit))
+
+
+def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
+    """Return a model's tokenizer, with a padding token."""
+    from transformers import AutoTokenizer
+
+    try:
+        with _without_stdout():
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
+    except Exception as error:  # whatever tokenizers and transformers make of files that are not theirs
+        raise NodeError(f"model.path: the tokenizer in {path} cannot be loaded: {error}") from error
+    if not isinstance(tokenizer.model_max_length, (int, float)):
+        raise NodeError(f"model.path: the tokenizer in {path} has a model_max_length that is no number.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+@contextlib.contextmanager
+def _without_stdout() -> Iterator[None]:
+    """Keep what tokenizers writes past Python off stdout: names out of a file, as they stand there, amid our JSON."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("w") as nothing:
+            os.dup2(nothing.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def chat_of(tokenizer: Any) -> Chat:
+    """Return a tokenizer's chat template; one that cannot write a conversation says so in a sentence."""
+
+    def text(messages: list[Any], opens: bool) -> str:
+        if tokenizer.chat_template is None:
+            raise NodeError(
+                "data.format: the model's tokenizer has no chat template; use another format or a data.template."
+            )
+        with _refusing():
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens))
+
+    def marked(messages: list[Any]) -> list[tuple[int, int]] | None:
+        template = tokenizer.chat_template
+        if not isinstance(template, str) or not _MARKS.search(template):
+            return None
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        named: dict[str, Any] = {
+            name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
+        }
+        with _refusing():
+            found: Any = render_jinja_template(
+                [messages], chat_template=template, return_assistant_tokens_mask=True, **named
+            )
+        return [(start, end) for start, end in found[1][0]]
+
+    return Chat(text, marked)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Tell whatever a template does wrong with a row: it is a program that somebody else wrote."""
+    try:
+        with within(_PATIENCE):
+            yield
+    except Exception as error:
+        told = "it needs more memory than there is" if isinstance(error, MemoryError) else str(error).strip()
+        raise NodeError(f"data: the tokenizer's chat template refuses a row: {told or type(error).__name__}") from error
+
+
+def encode(tokenizer: Any, examples: list[Example], completion_only: bool) -> list[Encoded]:
+    """Return the tokens of some examples, each closed by the end token.
+
+    An example is tokenized as one text where that leaves the tokens of what stands before an answer as they are;
+    otherwise part by part, because at inference the prompt stands alone.
+    """
+    cuts = [_cuts(example) for example in examples]
+    texts = [[example.text[:cut] for cut in at] for example, at in zip(examples, cuts, strict=True)]
+    ids = iter(
+        ids_of(tokenizer, ((text, e.special) for e, parts in zip(examples, texts, strict=True) for text in parts))
+    )
+    found = []
+    for example, at in zip(examples, cuts, strict=True):
+        found.append(_encoded(tokenizer, example, at, [next(ids) for _ in at], completion_only))
+    return found
+
+
+def ids_of(tokenizer: Any, texts: Iterable[tuple[str, bool]]) -> list[Ids]:
+    """Return the token ids of (text, whether it holds its special tokens already), many at once."""
+    listed = list(texts)
+    found: list[Ids] = [[] for _ in listed]
+    for special in (False, True):
+        numbers = [number for number, (text, holds) in enumerate(listed) if text and holds is special]
+        if numbers:
+            ids = tokenizer([listed[number][0] for number in numbers], add_special_tokens=not special, verbose=False)[
+                "input_ids"
+            ]
+            for number, one in zip(numbers, ids, strict=True):
+                found[number] = list(one)
+    return found
+
+
+def _cuts(example: Example) -> list[int]:
+    """Return where its parts end, in characters: before each answer and after it; the last is the end of the text."""
+    return [*(place for turn in example.turns for place in turn), len(example.prompt), len(example.text)]
+
+
+def _encoded(tokenizer: Any, example: Example, cuts: list[int], ids: list[Ids], completion_only: bool) -> Encoded:
+    end, whole = tokenizer.eos_token_id, ids[-1]
+    before = [_open(part, end) if not example.special else part for part in ids[:-1]]
+    if any(whole[: len(part)] != part for part in before):
+        whole, before = _in_parts(tokenizer, example, cuts, before)
+    places = [len(part) for part in before]
+    prompt = places[-1]
+    if end is not None and end not in whole[prompt:]:
+        whole = [*whole, end]
+    answers = [*zip(places[:-1:2], places[1:-1:2], strict=True), (prompt, len(whole))]
+    if not completion_only:
+        answers = [(0, len(whole))]
+    marks = [0] * len(whole)
+    for start, stop in answers:
+        first = max(start, 1)  # nothing predicts the very first token
+        marks[first:stop] = [1] * (stop - first)
+    return Encoded(whole, marks, prompt)
+
+
+def _open(ids: Ids, end: int | None) -> Ids:
+    """Return ids without the end token with which some tokenizers close every text."""
+    return ids[:-1] if ids and ids[-1] == end else ids
+
+
+def _in_parts(tokenizer: Any, example: Example, cuts: list[int], before: list[Ids]) -> tuple[Ids, list[Ids]]:
+    """Return the tokens of the whole and of what stands before each cut, the parts tokenized each for itself."""
+    starts = [*cuts[:-1]]
+    parts = ids_of(tokenizer, ((example.text[a:b], True) for a, b in zip(starts, cuts[1:], strict=True)))
+    whole, found = before[0], [before[0]]
+    for part in parts:
+        whole = [*whole, *part]
+        found.append(whole)
+    return whole, found[:-1]

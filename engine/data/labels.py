@@ -1,0 +1,90 @@
+"""Classification as text: what is asked, and the name of the class as its answer. Imports no torch."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from lorafile.engine.data.templates import Example, Row, fill
+from lorafile.errors import NodeError
+
+HIDDEN = "-1"  # what GLUE's test sets have in place of their labels
+_MOST_LISTED = 20  # labels that a prompt names; with more of them it would be longer than its text
+_SINGLE, _PAIR = "Text: {text}\n", "Sentence 1: {sentence1}\nSentence 2: {sentence2}\n"
+
+
+def label_key(value: Any) -> str:
+    """Return a class as text: 1, 1.0 and "1" are one."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def classes(values: Iterable[str], names: dict[str, str]) -> list[list[str]]:
+    """Return [value, name] of every class in one order: numbers by size, words by the alphabet.
+
+    :param values: the data's own, without hidden ones
+    :param names: value -> name, from `data.labels`; without any, a class is called by its value
+    :raises NodeError: when a class has no name, or two have one
+    """
+    # A published file may hold the names themselves where another layout of the same set holds numbers.
+    unnamed = [value for value in values if names and value not in names and value not in names.values()]
+    if unnamed:
+        raise NodeError(f'names no class "{unnamed[0]}", which the data have; add it: "{unnamed[0]}" = "…"')
+    found = names or {value: value for value in values}
+    if len(set(found.values())) < len(found):
+        raise NodeError("gives two classes one name")
+    if len(found) < 2:
+        raise NodeError(f"{len(found)} class is too few: the data's labels are {', '.join(values) or 'empty'}")
+    return [[value, found[value]] for value in sorted(found, key=_order)]
+
+
+def _order(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return float("inf"), value
+
+
+def label_example(row: Row, data: dict[str, Any]) -> Example:
+    """Return a row of a classification: its text and the names of the classes in the prompt, its class to be written.
+
+    The names stand in the prompt so that an untuned model is asked a question that it can answer.
+
+    :raises NodeError: when the row's class is hidden or not among those known
+    """
+    values = dict(data["labels"])
+    names = list(values.values())
+    key = label_key(row["label"])
+    name = values.get(key, key if key in names else None)
+    if name is None:
+        raise NodeError(
+            f"data.split: {hidden_labels()}" if key == HIDDEN else f'data.labels: a row has the unknown label "{key}".'
+        )
+    written = data["template"] or {"prompt": _prompt(row, names), "completion": " {label}"}
+    bare = data.get("task_type") == "SEQ_CLS" and not data["template"]
+    prompt = plain_text(row) if bare else fill(written["prompt"], row)
+    completions = [fill(written["completion"], {**row, "label": one}) for one in names]
+    about = {"choices": names, "completions": completions}
+    return Example(prompt, completions[names.index(name)], name, about=about)
+
+
+def plain_text(row: Row) -> str:
+    """Return what a classification head reads: the text alone, or both sentences, each in a line."""
+    return str(row["text"]) if "text" in row else f"{row['sentence1']}\n{row['sentence2']}"
+
+
+def hidden_labels() -> str:
+    """Say what a label of -1 is."""
+    return (
+        "a row has the label -1, which is how GLUE's published test sets hide theirs. Evaluate on the published "
+        'validation set instead: split = { train = "train[:95%]", validation = "train[95%:]", test = "validation" }.'
+    )
+
+
+def _prompt(row: Row, names: list[str]) -> str:
+    listed = ", ".join(_braced(name) for name in names)
+    asked = f"Label ({listed}):" if len(names) <= _MOST_LISTED else "Label:"
+    return (_SINGLE if "text" in row else _PAIR) + asked
+
+
+def _braced(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")

@@ -1,0 +1,100 @@
+"""A typed question as a row of the study's data: through the template that training and evaluation use. No torch."""
+
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any
+
+from lorafile.engine.data.templates import Chat, Example, Row, renderer
+from lorafile.errors import NodeError
+
+_CONVERSATIONS = ("chat", "guanaco")
+# The field that a question goes to, by format; the fields of an answer, and what may be left empty, are filled here.
+_ASKED = {
+    "alpaca": "instruction",
+    "builtin:facts": "question",
+    "classification": "text",
+    "completion": "prompt",
+    "question": "question",
+    "squad": "question",
+}
+_FILLED: dict[str, Row] = {
+    "alpaca": {"input": "", "output": ""},
+    "builtin:facts": {"answer": ""},
+    "completion": {"completion": ""},
+    "question": {"answer": ""},
+    "squad": {"answers": ["-"]},
+}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question that was asked, and its answer."""
+
+    question: str
+    answer: str
+
+
+def keeps_history(data: dict[str, Any]) -> bool:
+    """Return whether the data are conversations, so that a question follows what was said before."""
+    return not data["template"] and data["format"] in _CONVERSATIONS
+
+
+def asked_example(data: dict[str, Any], question: str, columns: Row, before: list[Turn], chat: Chat) -> Example:
+    """Return what a model reads of a question.
+
+    :param data: resolved data settings, as they stand in a key
+    :param columns: the prompt's other columns, as a context
+    :raises NodeError: when the prompt has a column that nobody filled
+    """
+    form = data["format"]
+    if keeps_history(data) and form == "chat":
+        messages = [
+            message
+            for turn in before
+            for message in (
+                {"role": "user", "content": turn.question},
+                {"role": "assistant", "content": turn.answer},
+            )
+        ]
+        system = [{"role": "system", "content": columns["system"]}] if "system" in columns else []
+        messages = [*system, *messages, {"role": "user", "content": question}]
+        return Example(chat.text(messages, True), "", "", special=True)
+    if keeps_history(data):
+        said = "".join(f"### Human: {turn.question}### Assistant: {turn.answer}" for turn in before)
+        return renderer(data, chat)({"text": f"{said}### Human: {question}### Assistant: -"})
+    if form == "text" and not data["template"]:
+        return Example(question, "", "")
+    field = _field(data, columns)
+    filled = dict.fromkeys(_placed(data, "completion"), "") | _FILLED.get(form, {})
+    if form == "classification":
+        filled["label"] = data["labels"][0][0]
+    return renderer({**data, "columns": {}}, chat)({**filled, **columns, field: question})
+
+
+def _field(data: dict[str, Any], columns: Row) -> str:
+    """Return the column that a question goes to: the only one of the prompt that is not filled."""
+    placed = _placed(data, "prompt")
+    ours = ("label", "unanswerable")
+    if placed:
+        left = [name for name in placed if name not in columns and name not in ours]
+        preferred = _ASKED.get(data["format"])
+        field = preferred if preferred in left else left[0] if left else placed[-1]
+        missing = [name for name in left if name != field]
+    elif data["format"] == "classification" and {"sentence1", "sentence2"} & columns.keys():
+        field = "sentence2" if "sentence1" in columns else "sentence1"
+        missing = []
+    else:
+        field = _ASKED[data["format"]]
+        missing = ["context"] if data["format"] == "squad" and "context" not in columns else []
+    if missing:
+        raise NodeError(
+            f"The prompt has other columns beside {field}: {', '.join(missing)}. Fill them with "
+            f"{' '.join(f'--column {name}=…' for name in missing)}"
+        )
+    return field
+
+
+def _placed(data: dict[str, Any], part: str) -> list[str]:
+    """Return the columns that a template of one's own names in its prompt or its completion."""
+    text = data["template"][part] if data["template"] else ""
+    return list(dict.fromkeys(name for _, name, _, _ in Formatter().parse(text) if name))

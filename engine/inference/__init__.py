@@ -1,0 +1,1 @@
+"""Predictions: likelihoods, choices, answers, chat."""

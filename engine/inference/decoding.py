@@ -1,0 +1,128 @@
+"""The likeliest next token, again and again: one forward pass for each, from which rows that have ended are left out.
+
+The same tokens as transformers' `generate` without beams, which keeps every row to the end of the longest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from transformers import LogitsProcessor, StoppingCriteria
+
+from lorafile.engine.batching.batches import Batch
+from lorafile.engine.inference.cache import cache_argument, can_reserve, keep_rows, reserved_cache
+from lorafile.engine.model.loading import takes
+from lorafile.specs.tables.methods import METHODS
+
+_WORTH = 0.8  # of the rows: when fewer go on, the others leave
+
+
+class OfRows(Protocol):
+    """What knows something of each row."""
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Forget all rows but some."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What decides a token and ends a row.
+
+    :ivar limit: the most tokens of an answer; `ends`: the tokens that end one, which it contains
+    :ivar processors: of logits; those that know of rows have `keep`, as in `OfRows`
+    :ivar slices: the rows are so many groups of equal size, and stay so
+    """
+
+    limit: int
+    ends: list[int]
+    processors: Sequence[LogitsProcessor]
+    stopping: Sequence[StoppingCriteria] = ()
+    slices: int = 1
+
+
+def can_decode(model: Any) -> bool:
+    """Return whether `decode` reads a model as transformers' `generate` would, whatever PEFT put around it."""
+    config = getattr(model, "active_peft_config", None)
+    if config is None:
+        return can_reserve(model)
+    known = str(config.peft_type.value).lower() in METHODS and not getattr(config, "alora_invocation_tokens", None)
+    return known and can_reserve(model.get_base_model())
+
+
+@torch.inference_mode()
+def decode(model: Any, batch: Batch, rules: Rules, embeddings: torch.Tensor | None = None) -> list[list[int]]:
+    """Return the new tokens of each row, up to and with the one that ended it.
+
+    :param batch: prompts, padded on the left
+    :param embeddings: [b, t, h], what stands for the prompts' tokens where some are virtual
+    """
+    ids = batch.input_ids
+    made: list[list[int]] = [[] for _ in ids]
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    cache = reserved_cache(inner, ids.shape[1] + rules.limit)
+    state = _State(batch, rules.limit, takes(model, "position_ids"))
+    options: dict[str, Any] = {str(cache_argument(inner)): cache, "use_cache": True}
+    options |= {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
+    ends = torch.tensor(rules.ends, dtype=torch.int64, device=ids.device)
+    ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+    where = list(range(len(ids)))
+    reads = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
+    for _ in range(rules.limit):
+        scores = model(**reads, **state.seen(ids.shape[1]), **options).logits[:, -1].float()
+        for processor in rules.processors:
+            scores = processor(ids, scores)
+        tokens = scores.argmax(dim=-1)
+        ids = torch.cat([ids, tokens[:, None]], dim=1)
+        for row, token, over in zip(where, tokens.tolist(), ended.tolist(), strict=True):
+            made[row] += [] if over else [token]
+        ended |= torch.isin(tokens, ends)
+        for criterion in rules.stopping:
+            ended |= criterion(ids, scores)
+        kept = staying(ended, rules.slices)
+        if kept is None:
+            break
+        if len(kept) < _WORTH * len(ids):
+            ids, ended, where = ids[kept], ended[kept], [where[row] for row in kept.tolist()]
+            keep_rows(cache, kept)
+            for one in (state, *rules.processors):
+                if hasattr(one, "keep"):
+                    one.keep(kept)
+        reads = {"input_ids": ids[:, -1:]}
+    return made
+
+
+def staying(ended: torch.Tensor, slices: int) -> torch.Tensor | None:
+    """Return the rows that go on, the same number of each slice: ended ones fill up what is short; None if none do."""
+    each = ended.view(slices, -1)
+    most = int((~each).sum(dim=1).max())
+    if most == 0:
+        return None
+    first = each.to(torch.uint8).argsort(dim=1, stable=True)[:, :most].sort(dim=1).values
+    starts = torch.arange(slices, device=ended.device)[:, None] * each.shape[1]
+    return (first + starts).flatten()
+
+
+class _State:
+    """Which tokens of a row are its own, and where in its text they stand."""
+
+    def __init__(self, batch: Batch, limit: int, positions: bool) -> None:
+        mask = batch.attention_mask
+        room = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1)
+        # Without padding there is nothing to hide, and attention is faster without a mask.
+        self._mask = None if bool(mask.all()) else room
+        self._positions = (room.cumsum(dim=1) - 1).clamp_min(0) if positions else None
+        self._read = 0
+
+    def seen(self, length: int) -> dict[str, torch.Tensor]:
+        """Return what a forward pass over the tokens up to `length` is told beside the new ones."""
+        told = {} if self._mask is None else {"attention_mask": self._mask[:, :length]}
+        if self._positions is not None:
+            told["position_ids"] = self._positions[:, self._read : length]
+        self._read = length
+        return told
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Forget all rows but some."""
+        self._mask = None if self._mask is None else self._mask[rows]
+        self._positions = None if self._positions is None else self._positions[rows]

@@ -1,0 +1,137 @@
+"""What models make of the examples of a split: in batches that fill the device, for one adapter or several at once."""
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lorafile.engine.batching.batches import Batch, by_length, collate, filled, prompts
+from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.inference.choices import candidates, chosen
+from lorafile.engine.inference.generation import answer
+from lorafile.engine.model.base import Base
+from lorafile.engine.model.head import class_choices, load_tokens
+from lorafile.engine.model.loss import likelihoods
+from lorafile.engine.model.peak_memory import is_out_of_memory
+from lorafile.engine.request import EVAL_BATCH, Report, Request
+from lorafile.files.jsonl import read_lines
+
+Line = dict[str, Any]
+_Work = Callable[[list[int]], list[Line]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Prepared examples, and what is asked of them.
+
+    :ivar lines: what else is known of each example
+    :ivar size: the most examples in a batch; None: as many as fill the device
+    """
+
+    tokens: Tokens
+    lines: list[Line]
+    task: dict[str, Any]
+    labels: list[str]
+    size: int | None
+
+
+def load_split(request: Request) -> Split:
+    """Return the examples that a request reads."""
+    return Split(
+        load_tokens(request, "data"),
+        list(read_lines(request.inputs["data"]["examples.jsonl.gz"])),
+        request.settings["task"],
+        request.settings["model"].get("labels", []),
+        request.execution.get(EVAL_BATCH),
+    )
+
+
+@torch.inference_mode()
+def predictions(base: Base, model: Any, split: Split, report: Report, slices: int = 1) -> list[list[Line]]:
+    """Return for each adapter what it makes of each example, in their order.
+
+    :param slices: how many adapters the model holds: rows go through it adapter by adapter, with as many for each
+    """
+    reader = _Reader(base, model, split, report, slices)
+    if split.task["output"] == "generation":
+        return reader.answers()
+    if split.task["output"] == "choice" and split.tokens.classes is None:
+        asked, owners = candidates(base.tokenizer, split.tokens, split.lines)
+        return [chosen(found, owners, split.lines) for found in reader.read(asked, likelihoods)]
+    if split.tokens.classes is not None:
+        return reader.read(split.tokens, lambda model, batch: class_choices(model, batch, split.labels))
+    return reader.read(split.tokens, likelihoods)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    base: Base
+    model: Any
+    split: Split
+    report: Report
+    slices: int
+
+    def read(self, tokens: Tokens, work: Callable[[Any, Batch], list[Line]]) -> list[list[Line]]:
+        """Return what some work on whole texts finds."""
+        padding = self.base.tokenizer.pad_token_id or 0
+
+        def one(indexes: list[int]) -> list[Line]:
+            return work(self.model, _repeated(collate(tokens, indexes, padding, self.base.device), self.slices))
+
+        return self._each(tokens.lengths(), one)
+
+    def answers(self) -> list[list[Line]]:
+        """Return the answer to each prompt."""
+        split, padding = self.split, self.base.tokenizer.pad_token_id or 0
+
+        def one(indexes: list[int]) -> list[Line]:
+            batch = _repeated(prompts(split.tokens, indexes, padding, self.base.device), self.slices)
+            rows = [split.lines[index]["row"] for index in indexes] * self.slices
+            texts = answer(self.base, self.model, batch, split.task, rows, self.slices)
+            return [{"answer": text} for text in texts]
+
+        new = split.task["max_new_tokens"]
+        return self._each([length + new for length in split.tokens.prompts.tolist()], one)
+
+    def _each(self, lengths: list[int], work: _Work) -> list[list[Line]]:
+        """Do some work on every example, of like lengths together, each `slices` times in a batch."""
+        size = self.split.size
+        batches = by_length(lengths, size) if size else filled(lengths, self.slices, self.base.device)
+        found: list[list[Line]] = [[{}] * len(lengths) for _ in range(self.slices)]
+        done = 0
+        for indexes, lines in _smaller_where_needed(batches, work):
+            for number, line in enumerate(lines):
+                found[number // len(indexes)][indexes[number % len(indexes)]] = line
+            done += len(indexes)
+            self.report({"step": done, "steps": len(lengths)})
+        return found
+
+
+def _smaller_where_needed(batches: list[list[int]], work: _Work) -> Iterator[tuple[list[int], list[Line]]]:
+    """Do some work on each batch, on half of it where the device has no memory for the whole."""
+    waiting = batches[::-1]
+    while waiting:
+        indexes = waiting.pop()
+        lines = None
+        try:
+            lines = work(indexes)
+        except Exception as error:
+            if len(indexes) == 1 or not is_out_of_memory(error):
+                raise
+        if lines is not None:
+            yield indexes, lines
+            continue
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = -(-len(indexes) // 2)
+        waiting += [indexes[half:], indexes[:half]]
+
+
+def _repeated(batch: Batch, slices: int) -> Batch:
+    """Return a batch once for each adapter."""
+    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    many = {name: torch.cat([value] * slices) for name, value in tensors.items()}
+    return batch if slices == 1 else replace(batch, indexes=batch.indexes * slices, **many)

@@ -1,0 +1,131 @@
+"""A user's own metric: a Python file that the spec names. It is read without being run, and run in a process apart.
+
+The file defines `compute(rows) -> (figure, one number for each example)`, or `score(row) -> number` whose mean is the
+figure; optionally `NEEDS` ("generation" unless it says "likelihood" or "choice"), `MORE_IS_BETTER` (True) and `UNIT`.
+Rows are the stored predictions. Its digest is in the key of its own `score` node; other files beside it are not on its
+path, because a change in them would change the figures under the same key.
+"""
+
+import ast
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from lorafile.engine.metrics.registry import Needs, Rows
+from lorafile.errors import NodeError
+
+_SETTINGS: dict[str, tuple[type, Any]] = {
+    "NEEDS": (str, "generation"),
+    "MORE_IS_BETTER": (bool, True),
+    "UNIT": (str, ""),
+}
+_RUNNER = Path(__file__).with_name("runner.py")
+
+
+@dataclass(frozen=True)
+class OwnMetric:
+    """What a metric file says of itself.
+
+    :ivar written: the file's name as the spec has it; `label`: the metric's name in figures and reports
+    :ivar digest: sha256 of the file
+    """
+
+    written: str
+    label: str
+    file: Path
+    digest: str
+    needs: Needs
+    unit: str
+    more_is_better: bool
+
+
+def read_own(written: str, label: str, base: Path) -> OwnMetric:
+    """Read a metric file without running it.
+
+    :raises NodeError: when there is none, it is no Python, or it defines nothing to run
+    """
+    file = (base / Path(written).expanduser()).resolve()
+    try:
+        content = file.read_bytes()
+        tree = ast.parse(content)
+    except OSError as error:
+        raise NodeError(f"{file} cannot be read: {error.strerror}") from error
+    except (SyntaxError, ValueError) as error:
+        where = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise NodeError(f"{file}{where} is not Python: {getattr(error, 'msg', error)}") from error
+    defined = _defined(tree)
+    if len({"compute", "score"} & defined.keys()) != 1:
+        how = "both compute and score; keep one" if "compute" in defined else "neither compute(rows) nor score(row)"
+        raise NodeError(f"{file} defines {how}")
+    settings = {name: _setting(name, defined.get(name), file) for name in _SETTINGS}
+    if settings["NEEDS"] not in get_args(Needs):
+        raise NodeError(f"{file}: NEEDS should be one of {', '.join(get_args(Needs))}, not {settings['NEEDS']!r}")
+    digest = hashlib.sha256(content).hexdigest()
+    return OwnMetric(written, label, file, digest, settings["NEEDS"], settings["UNIT"], settings["MORE_IS_BETTER"])
+
+
+def _defined(tree: ast.Module) -> dict[str, ast.expr | None]:
+    """Return the names that a module defines at its top, each with its value where it is a constant's."""
+    found: dict[str, ast.expr | None] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef):
+            found[statement.name] = None
+        elif isinstance(statement, ast.ImportFrom):
+            found |= {alias.asname or alias.name: None for alias in statement.names}
+        elif isinstance(statement, ast.Assign):
+            found |= {target.id: statement.value for target in statement.targets if isinstance(target, ast.Name)}
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            found[statement.target.id] = statement.value
+    return found
+
+
+def _setting(name: str, value: ast.expr | None, file: Path) -> Any:
+    kind, default = _SETTINGS[name]
+    if value is None:
+        return default
+    if not isinstance(value, ast.Constant) or not isinstance(value.value, kind):
+        wanted = "True or False" if kind is bool else "a text in quotes"
+        raise NodeError(f"{file}:{value.lineno}: {name} should be {wanted}")
+    return value.value
+
+
+def run_own(metric: OwnMetric, rows: Rows, seconds: float) -> tuple[float, list[float]]:
+    """Run a metric file on predictions, in a process of its own; return its figure and each example's.
+
+    :raises NodeError: naming file, line and exception when it raises, takes too long, or gives something else
+    """
+    content = metric.file.read_bytes() if metric.file.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != metric.digest:
+        raise NodeError(
+            f"evaluate.metrics: {metric.written} changed after the plan was made. Run the same command again."
+        )
+    with tempfile.TemporaryDirectory(prefix="lorafile-metric-") as directory:
+        given, told = Path(directory) / "rows.json", Path(directory) / "told.json"
+        given.write_text(json.dumps(rows), encoding="utf-8")
+        # -P: the directory in which lora runs is not on its path. A session of its own: Ctrl-C is for us.
+        command = [sys.executable, "-P", str(_RUNNER), str(metric.file), str(given), str(told)]
+        try:
+            done = subprocess.run(  # noqa: S603  (the user's own file, named in the user's own spec)
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, start_new_session=True
+            )
+        except subprocess.TimeoutExpired:
+            raise NodeError(
+                f"evaluate.metrics: {metric.written} took more than {seconds:g} s; raise evaluate.metric_timeout."
+            ) from None
+        if not told.is_file():
+            raise NodeError(f"evaluate.metrics: {metric.written} {_ended(done.returncode)} before it gave a figure.")
+        answer = json.loads(told.read_text(encoding="utf-8"))
+    if "error" in answer:
+        where = f", line {answer['line']}" if answer["line"] else ""
+        raise NodeError(f"evaluate.metrics: {metric.written}{where}: {answer['error']}")
+    return answer["figure"], answer["each"]
+
+
+def _ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended its process with code {code}"

@@ -1,0 +1,1 @@
+"""A base and what is put on it: loading, quantization, adapters, losses."""

@@ -1,0 +1,202 @@
+"""Adapters: put on a base, saved as PEFT saves them, loaded as PEFT loads them, and taken off again."""
+
+import contextlib
+import json
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.model.base import Base, Bases, load_base
+from lorafile.engine.model.head import draw_head
+from lorafile.engine.model.initialization import as_plain_lora, given_back, started, stored_settings
+from lorafile.engine.model.methods import peft_config
+from lorafile.engine.model.quantized import unseen_parameters
+from lorafile.engine.randomness import drawn_again, drawn_from, dropout_generators, seed_dropout
+from lorafile.engine.request import Request
+from lorafile.errors import NodeError
+
+
+@contextlib.contextmanager
+def new_adapter(base: Base, request: Request, tokens: Tokens, steps: int) -> Iterator[Any]:
+    """Put a new adapter on the base, drawn from the replicate's own seed; the base is bare again afterwards.
+
+    :param tokens: the train split, which some initialisations look at
+    :param steps: optimizer steps of the run
+    """
+    settings = request.settings["adapter"]
+    seed = request.settings.get("seed", 0)  # a profile has none
+    draw_head(base.model, request.settings, seed)
+    with given_back(base.model, settings):
+        with peft_errors(settings["method"]), drawn_from(seed, "initialisation"):
+            model = started(base, request, tokens, steps)
+        seed_dropout(model, seed, base.device)
+        yield model
+
+
+@contextlib.contextmanager
+def trained_adapter(base: Base, request: Request, steps: int, matrices: dict[str, torch.Tensor]) -> Iterator[Any]:
+    """Put a LoRA that was trained elsewhere on the base as PEFT has it after training; bare again afterwards.
+
+    :param matrices: the tensors of the adapter, by PEFT's names
+    """
+    from peft import get_peft_model
+
+    adapter = request.settings["adapter"]
+    config = peft_config(request, steps)
+    began, config.init_lora_weights = config.init_lora_weights, False  # nothing is drawn, and nothing looked at
+    with given_back(base.model, adapter):
+        with peft_errors(adapter["method"]):
+            model = get_peft_model(base.model, config, low_cpu_mem_usage=True)
+        config.init_lora_weights = began
+        model.load_state_dict(matrices, strict=False, assign=True)
+        yield model
+
+
+def save_adapter(model: Any, request: Request, out: Path) -> list[str]:
+    """Write an adapter as PEFT writes it, to fit the original base; equal adapters give equal bytes."""
+    with _peft_warnings():
+        model.save_pretrained(out, save_embedding_layers=False)
+    (out / "README.md").unlink(missing_ok=True)
+    file = out / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if hasattr(model, "beginning"):
+        as_plain_lora(model, out, config)
+    config["base_model_name_or_path"] = request.paths["model_name"]
+    if config.get("tokenizer_name_or_path"):
+        config["tokenizer_name_or_path"] = request.paths["model_name"]
+    for name in ("target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"):
+        if isinstance(config.get(name), list):
+            config[name].sort()
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def parameter_counts(model: Any) -> tuple[int, int]:
+    """Return how many parameters are trainable and how many there are; PEFT sees through packed 4-bit weights."""
+    if hasattr(model, "get_nb_trainable_parameters"):
+        trainable, total = model.get_nb_trainable_parameters()
+        return int(trainable), int(total) + unseen_parameters(model)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+@contextlib.contextmanager
+def as_directory(files: dict[str, str]) -> Iterator[str]:
+    """Show stored files under their own names in a directory, without copying them."""
+    with tempfile.TemporaryDirectory(prefix="lorafile-") as directory:
+        for name, path in files.items():
+            (Path(directory) / name).symlink_to(Path(path).resolve())
+        yield directory
+
+
+@contextlib.contextmanager
+def stored_adapter(base: Base, files: dict[str, str]) -> Iterator[Any]:
+    """Put a stored adapter on the base, as PEFT loads it; the base is bare again afterwards.
+
+    :raises NodeError: when its settings or its tensors do not fit the base
+    """
+    from peft import PeftModel
+
+    stored = stored_settings(files)
+    with as_directory(files) as directory, given_back(base.model, stored):
+        with peft_errors(str(stored.get("peft_type", "adapter")).lower()):
+            model = PeftModel.from_pretrained(base.model, directory)
+        _check_complete(model, Path(directory) / "adapter_model.safetensors")
+        yield model.eval()
+
+
+def _check_complete(model: Any, file: Path) -> None:
+    """Refuse an adapter that was loaded in part: PEFT leaves out and draws what does not fit."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as stored:
+        there = set(stored.keys())
+    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    lost, missing = there - wanted - set(model.state_dict()), wanted - there
+    if lost or missing:
+        what = f"has no place for {min(lost)}" if lost else f"asks for {min(missing)}, which it does not hold"
+        raise NodeError(f"The adapter does not fit this model: the model {what}.")
+
+
+@contextlib.contextmanager
+def tuned(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
+    """Yield the base and the model of a request: bare, with its stored adapter, or fine-tuned in full."""
+    files = request.inputs.get("adapter")
+    if files is None:
+        with bases.proven(request.settings, request.paths) as base:
+            yield base, base.model.eval()
+    elif "adapter_config.json" in files:
+        with bases.proven(request.settings, request.paths) as base, stored_adapter(base, files) as model:
+            yield base, model
+    else:
+        bases.drop()
+        with as_directory(files) as directory:
+            base = load_base(request.settings, request.paths, weights=directory)
+        yield base, base.model.eval()
+
+
+@contextlib.contextmanager
+def _peft_warnings() -> Iterator[None]:
+    """Keep off what PEFT says to people at a keyboard: what matters of it is an error here, or in a spec's checks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)
+        # AdaLoRA keeps what it found in a setting that PEFT's other methods read
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys", category=RuntimeWarning)
+        # peft 0.21 uses a name that transformers 5.23 gave up; nothing that we or the user could change
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
+
+
+@contextlib.contextmanager
+def peft_errors(method: str = "lora") -> Iterator[None]:
+    """Turn what PEFT says against a method's settings into a sentence."""
+    try:
+        with _peft_warnings():
+            yield
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise NodeError(f"{method}: PEFT refuses these settings on this model: {error}") from error
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        row = next(line.strip() for line in str(error).splitlines() if "size mismatch" in line)
+        raise NodeError(f"The adapter does not fit this model: {row}") from error
+
+
+@contextlib.contextmanager
+def autocast(device: torch.device, training: dict[str, Any]) -> Iterator[None]:
+    """Run forward passes in a lower precision where `bf16` or `fp16` says so."""
+    dtype = torch.bfloat16 if training["bf16"] else torch.float16
+    with torch.autocast(device.type, dtype=dtype, enabled=training["bf16"] or training["fp16"]):
+        yield
+
+
+@contextlib.contextmanager
+def checkpointed(model: Any, enabled: bool, generators: list[torch.Generator] | None = None) -> Iterator[None]:
+    """Recompute activations in the backward pass while this lasts: the next run on the base may not want it.
+
+    transformers 5.23 gave the switch another name.
+
+    :param generators: what dropout is drawn from, where the model's own modules do not tell
+    """
+    generators = dropout_generators(model) if generators is None else generators
+    options: dict[str, Any] = {"use_reentrant": False}
+    if generators:
+        options["context_fn"] = lambda: drawn_again(generators)
+    word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    if enabled:
+        getattr(model, f"{word}_checkpointing_enable")(**{f"{word}_checkpointing_kwargs": options})
+        if getattr(model, "_require_grads_hooks", None):
+            # transformers asks for the embeddings' gradient, which only reentrant recomputation needs: frozen layers
+            # below the first adapter would be computed twice, and gone back through, for nothing.
+            model.disable_input_require_grads()
+    try:
+        yield
+    finally:
+        if enabled:
+            getattr(model, f"{word}_checkpointing_disable")()

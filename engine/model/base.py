@@ -1,0 +1,115 @@
+"""The base model: loaded once for all nodes that share it, and proven unchanged after each."""
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lorafile.engine.data.encode import load_tokenizer
+from lorafile.engine.model.fingerprint import fingerprint
+from lorafile.engine.model.head import NAME, is_head, is_new
+from lorafile.engine.model.loading import load_model
+from lorafile.engine.model.quantized import keep_as_loaded
+from lorafile.engine.quiet import quiet_libraries
+from lorafile.engine.request import base_identity
+from lorafile.errors import NodeError
+
+
+@dataclass
+class Base:
+    """A loaded base model."""
+
+    model: nn.Module
+    tokenizer: Any
+    device: torch.device
+    fingerprint: tuple[int, ...]
+    trained: str = ""  # the module that belongs to each run and not to the base: a new head
+
+    def check(self) -> None:
+        """Prove that the weights are what was loaded: same bytes, no gradient.
+
+        :raises NodeError: when something wrote the base
+        """
+        touched = [name for name, parameter in self.model.named_parameters() if parameter.grad is not None]
+        if touched:
+            raise NodeError(f"The base received gradients, although it is frozen: {', '.join(touched[:3])}.")
+        if fingerprint(self.model, self.trained) != self.fingerprint:
+            raise NodeError("The base's weights changed during a run that should leave them alone.")
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Return the tokens that end an answer: the tokenizer's own, and those of the model's generation settings."""
+    stored = getattr(model, "generation_config", None)
+    ends = stored.eos_token_id if stored is not None else None
+    listed = ends if isinstance(ends, list) else [ends]
+    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
+
+
+def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | None = None, proven: bool = True) -> Base:
+    """Load a base, quantized where its settings say so.
+
+    :param weights: another directory with the weights: a base that was fine-tuned in full
+    :param proven: take its fingerprint, so that it can be proven unchanged
+    :raises NodeError: when it cannot be loaded, or its tokenizer knows more words than it has rows for
+    """
+    from transformers import GenerationConfig
+
+    quiet_libraries()
+    model = load_model(weights or paths["model"], settings, paths.get("device_map"))
+    tokenizer = load_tokenizer(paths["model"], settings["model"]["trust_remote_code"])
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise NodeError(
+            f"model.path: the tokenizer knows {len(tokenizer)} tokens but the model has embeddings for {rows}; "
+            "they do not belong together."
+        )
+    model.requires_grad_(False)
+    keep_as_loaded(model)
+    model.generation_config = GenerationConfig(  # the stored one may hold penalties, which would be in no key
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end_tokens(model, tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    device = model.get_input_embeddings().weight.device
+    if is_head(settings):
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    trained = NAME if is_new(settings) else ""
+    return Base(model, tokenizer, device, fingerprint(model, trained) if proven else (), trained)
+
+
+class Bases:
+    """Keeps the last base that was asked for, so that consecutive nodes that share it load it once."""
+
+    def __init__(self) -> None:
+        self._identity = ""
+        self._base: Base | None = None
+
+    def get(self, settings: dict[str, Any], paths: dict[str, Any]) -> Base:
+        """Return the base of some settings: the one at hand, or a newly loaded one."""
+        identity = base_identity(settings)
+        if self._base is None or identity != self._identity:
+            self.drop()
+            self._base, self._identity = load_base(settings, paths), identity
+        return self._base
+
+    def drop(self) -> None:
+        """Forget the base."""
+        self._base = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @contextlib.contextmanager
+    def proven(self, settings: dict[str, Any], paths: dict[str, Any]) -> Iterator[Base]:
+        """Lend the base to one node and prove it unchanged afterwards; after any failure it is loaded anew."""
+        base = self.get(settings, paths)
+        try:
+            yield base
+            base.check()
+        except BaseException:
+            self.drop()
+            raise

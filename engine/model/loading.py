@@ -1,0 +1,108 @@
+"""From a checkpoint to a model in memory: type, quantization, attention, and the devices that it lies on."""
+
+import inspect
+from typing import Any
+
+import torch
+
+from lorafile.engine.model.attention import use_blocks
+from lorafile.engine.model.head import head_options, in_float32
+from lorafile.engine.model.quantized import check_libraries, check_quantized, make_hqq, own_method, quantization_config
+from lorafile.errors import NodeError
+
+_ATTENTION = {"flash_attention_2": "flash-attn", "flash_attention_3": "flash-attn-3"}
+
+
+def load_model(path: str, settings: dict[str, Any], device_map: str | None = None) -> Any:
+    """Load the model of some settings.
+
+    :param path: its directory; also one with weights that were fine-tuned in full
+    :param device_map: spread it over all GPUs, as accelerate's word says
+    :raises NodeError: when it cannot be loaded: what is missing, or what does not go together
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    dtype = getattr(torch, settings["model"]["dtype"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    options = _options(settings["model"], dtype)
+    chosen = settings["quantization"]
+    own = own_method(path)
+    if own is not None:
+        check_libraries(own, "model.path")
+    config = quantization_config(chosen, dtype) if chosen is not None else None
+    later = config is not None and config.quant_method == "hqq"
+    if config is not None and not later:
+        options["quantization_config"] = config
+    placed = device_map is not None or (not later and (config is not None or own is not None))
+    if placed:
+        options["device_map"] = device_map or {"": device}
+    model = _from_pretrained(path, options, settings["model"])
+    if later:
+        return make_hqq(model, config, dtype, device)
+    if config is not None:
+        check_quantized(model, str(chosen.get("quant_method", "bitsandbytes")))
+    _check_places(model)
+    model = model if placed else model.to(device)
+    if "attn_implementation" not in settings["model"]:
+        use_blocks(model)
+    return model
+
+
+def _options(model: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "local_files_only": True,
+        "trust_remote_code": model["trust_remote_code"],
+        "use_safetensors": True,
+    }
+    if "attn_implementation" in model:
+        options["attn_implementation"] = model["attn_implementation"]
+    return options
+
+
+def _from_pretrained(path: str, options: dict[str, Any], settings: dict[str, Any]) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    try:
+        if settings.get("task_type") != "SEQ_CLS":
+            return AutoModelForCausalLM.from_pretrained(path, **options)
+        model = AutoModelForSequenceClassification.from_pretrained(path, **options, **head_options(settings))
+        in_float32(model)
+        return model
+    except torch.OutOfMemoryError:
+        raise  # an outcome of its own
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError, AttributeError) as error:
+        named = options.get("attn_implementation", "")
+        if _about_attention(error, named):
+            package = f" Install with: pip install {_ATTENTION[named]}" if named in _ATTENTION else ""
+            raise NodeError(
+                f'model.attn_implementation: "{named}" cannot be used here: {_first_line(error)}{package}'
+            ) from error
+        raise NodeError(f"model.path: {path} cannot be loaded: {_first_line(error)}") from error
+
+
+def _about_attention(error: Exception, named: str) -> bool:
+    words = (named, "attn_implementation", "attention implementation", "flash")
+    return bool(named) and any(word in str(error).lower() for word in words)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _check_places(model: Any) -> None:
+    """Refuse a base of which a part lies off the GPUs: it would be too slow to train, or could not be."""
+    places = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
+    off = places & ({"cpu", "disk"} if len(places) > 1 else {"disk"})
+    if off:
+        raise NodeError(
+            "model.device_map: the base does not fit on this machine's GPUs; a part of it would lie on the "
+            f"{sorted(off)[0]}, where it cannot be trained. Quantize it, or use more GPUs."
+        )
+
+
+def takes(model: Any, name: str) -> bool:
+    """Return whether a model's forward pass has a parameter of this name, under whatever PEFT put around it."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return name in inspect.signature(inner.forward).parameters

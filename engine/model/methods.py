@@ -1,0 +1,113 @@
+"""What single methods need beside their settings: PEFT's config, virtual tokens, a term of the loss, a step's end."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lorafile.engine.batching.batches import Batch
+from lorafile.engine.request import Request
+
+_KNOWN = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what PEFT's RankAllocator keeps of each parameter
+
+
+def peft_config(request: Request, steps: int) -> Any:
+    """Return the config of a request's method, of PEFT's own class.
+
+    :param steps: optimizer steps of the run, by which AdaLoRA divides its ranks
+    """
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+    from peft.tuners.lora.config import CordaConfig, EvaConfig, LoraGAConfig
+
+    settings = {key: value for key, value in request.settings["adapter"].items() if key != "method"}
+    method, task = request.settings["adapter"]["method"], request.settings["model"].get("task_type", "CAUSAL_LM")
+    for name, inner in (("eva_config", EvaConfig), ("corda_config", CordaConfig), ("lora_ga_config", LoraGAConfig)):
+        if name in settings:
+            settings[name] = inner(**settings[name])
+    if settings.get("init_lora_weights") == "loftq":
+        settings["init_lora_weights"] = True  # PEFT's own would write a quantized copy of a whole base
+    if method == "adalora":
+        settings |= {name: _count(settings[name], steps) for name in ("tinit", "tfinal") if name in settings}
+        settings["total_step"] = steps
+    if settings.get("prompt_tuning_init") == "TEXT":
+        settings["tokenizer_name_or_path"] = request.paths["model"]
+    return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.upper())](**settings, task_type=task)
+
+
+def _count(share: float, steps: int) -> int:
+    return math.floor(share * steps) if share < 1 else int(share)
+
+
+def virtual_tokens(model: Any) -> int:
+    """Return how many vectors a model puts before every text."""
+    config = getattr(model, "active_peft_config", None)
+    return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
+
+
+def with_virtual_tokens(model: Any, batch: Batch) -> tuple[Batch, torch.Tensor]:
+    """Return prompts with a model's virtual tokens between padding and text, and what stands for each: [b, t, h].
+
+    PEFT puts its vectors before the padding, which moves the text away from them by as much as a row is padded. A
+    vector has no token: the prompt's last one stands in its place, so that no penalty of a repetition sees another.
+    """
+    ids, mask, ahead = batch.input_ids, batch.attention_mask, virtual_tokens(model)
+    words = model.word_embeddings(ids)
+    prompts = model.get_prompt(batch_size=len(ids)).to(words.dtype)
+    together = torch.cat([prompts, words], dim=1)
+    named = torch.cat([ids[:, -1:].expand(-1, ahead), ids], dim=1)
+    attended = torch.cat([mask.new_ones(len(ids), ahead), mask], dim=1)
+    order = attended.argsort(dim=1, stable=True)  # what is not attended to goes first, all else keeps its order
+    longer = replace(
+        batch,
+        input_ids=named.gather(1, order),
+        attention_mask=attended.gather(1, order),
+        supervised=torch.zeros_like(attended, dtype=torch.bool),
+    )
+    return longer, together.gather(1, order[:, :, None].expand_as(together))
+
+
+def penalty(model: Any) -> torch.Tensor | None:
+    """Return AdaLoRA's orthogonal regularisation, which its own forward adds to a loss that it computes itself.
+
+    The mean over all P and Q of the Frobenius norm of PᵀP − I or QQᵀ − I, times its weight (arXiv 2303.10512, eq. 4).
+    """
+    config = getattr(model, "active_peft_config", None)
+    weight = getattr(config, "orth_reg_weight", 0.0)
+    if not weight:
+        return None
+    found = []
+    for name, matrix in model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            square = matrix @ matrix.T if "lora_A" in name else matrix.T @ matrix
+            found.append(torch.linalg.norm(square - torch.eye(len(square), device=square.device), ord="fro"))
+    return weight * torch.stack(found).mean() if found else None
+
+
+def after_step(model: Any, step: int) -> None:
+    """Let AdaLoRA take ranks away: after the optimizer's step, counted from 1, before gradients are forgotten."""
+    config = getattr(model, "active_peft_config", None)
+    if getattr(config, "total_step", None):
+        model.base_model.update_and_allocate(step)
+
+
+def allocation(model: Any) -> dict[str, torch.Tensor]:
+    """Return what AdaLoRA knows of its ranks beside its parameters: importances, their spread, and what is left."""
+    allocator = getattr(getattr(model, "base_model", None), "rankallocator", None)
+    if allocator is None:
+        return {}
+    known = {f"{kind}/{name}": value for kind in _KNOWN for name, value in getattr(allocator, kind).items()}
+    kept = model.active_peft_config.rank_pattern or {}
+    return known | {f"rank_pattern/{name}": torch.tensor(marks) for name, marks in kept.items()}
+
+
+def restore_allocation(model: Any, known: dict[str, torch.Tensor]) -> None:
+    """Give AdaLoRA back what it knew of its ranks."""
+    for place, value in known.items():
+        kind, _, name = place.partition("/")
+        if kind == "rank_pattern":
+            config = model.active_peft_config
+            config.rank_pattern = {**(config.rank_pattern or {}), name: value.tolist()}
+        else:
+            device = model.get_parameter(f"base_model.model.{name}").device
+            getattr(model.base_model.rankallocator, kind)[name] = value.to(device)

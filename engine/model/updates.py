@@ -1,0 +1,109 @@
+"""What an adapter adds to each weight: ΔW, its norms and its ranks."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorafile.engine.model.spectrum import decompose, dense_values, effective_rank, energy_rank, stable_rank
+
+Row = dict[str, Any]
+_PREFIX = "base_model.model."
+
+
+def place(module: str) -> Row:
+    """Return a module's name, its type (the last part of the name) and its layer (the first number in it, or None)."""
+    parts = module.split(".")
+    layer = next((int(part) for part in parts if part.isdigit()), None)
+    return {"module": module, "type": parts[-1], "layer": layer}
+
+
+def adapter_updates(model: Any) -> Iterator[Row]:
+    """Yield a row for each adapted module of a PEFT model: its place, norms of ΔW, singular values and ranks."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.integrations import dequantize_module_weight
+
+    for name, layer in model.named_modules():
+        if isinstance(layer, BaseTunerLayer) and layer.active_adapters:
+            with torch.no_grad():
+                weight = dequantize_module_weight(layer.get_base_layer()).float()
+                update = _update(layer, layer.active_adapters[0], weight)
+            if update is not None:
+                yield place(name.removeprefix(_PREFIX)) | update | _relative(update, weight)
+
+
+def _update(layer: Any, adapter: str, weight: torch.Tensor) -> Row | None:
+    """Return the figures of one update; None where the method adds nothing to the weight."""
+    if adapter in getattr(layer, "lora_E", {}):  # AdaLoRA: B diag(E) A
+        return _from_delta(layer.get_delta_weight(adapter).float()) | {"rank": layer.r[adapter]}
+    if adapter in getattr(layer, "lora_A", {}):
+        factors = layer.lora_B[adapter].weight, layer.lora_A[adapter].weight
+    elif adapter in getattr(layer, "lora_embedding_A", {}):
+        factors = layer.lora_embedding_B[adapter], layer.lora_embedding_A[adapter]
+    elif adapter in getattr(layer, "ia3_l", {}):  # IA³ multiplies what is there
+        return _from_delta(weight * layer.ia3_l[adapter].float() - weight)
+    elif hasattr(layer, "get_delta_weight"):
+        return _from_delta(layer.get_delta_weight(adapter).float())
+    else:
+        return None
+    values = decompose(*factors).s * layer.scaling[adapter]
+    row = _from_values(values) | {"rank": layer.r[adapter]}
+    if adapter in getattr(layer, "lora_magnitude_vector", {}):
+        row |= _dora_norms(layer, adapter, weight)
+    return row
+
+
+def _dora_norms(layer: Any, adapter: str, weight: torch.Tensor) -> Row:
+    """Return the norms of DoRA's ΔW = m (W + sBA) / ‖W + sBA‖ - W; the singular values stay those of its sBA."""
+    moved = weight + layer.get_delta_weight(adapter).float()
+    if getattr(layer, "fan_in_fan_out", False):
+        moved, weight = moved.T, weight.T
+    delta = layer.lora_magnitude_vector[adapter].weight.float().view(-1, 1) * moved / moved.norm(dim=1, keepdim=True)
+    delta = delta - weight
+    values = dense_values(delta)
+    return {"frobenius": float(delta.norm()), "spectral": None if values is None else float(values[0])}
+
+
+def full_updates(model: Any, base: Path) -> Iterator[Row]:
+    """Yield a row for each matrix of a model that was fine-tuned in full: ΔW is what it has now less what it had.
+
+    :param base: the directory of the model that it was before
+    """
+    from safetensors import safe_open
+
+    where: dict[str, Path] = {}
+    for file in sorted(base.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as stream:
+            where |= dict.fromkeys(stream.keys(), file)
+    for name, tensor in model.named_parameters():
+        if name in where and tensor.ndim == 2:
+            with safe_open(where[name], framework="pt") as stream:
+                weight = stream.get_tensor(name).to(tensor.device).float()
+            row = _from_delta(tensor.detach().float() - weight)
+            yield place(name.removesuffix(".weight")) | row | _relative(row, weight)
+
+
+def _from_delta(delta: torch.Tensor) -> Row:
+    values = dense_values(delta)
+    if values is None:  # too large a matrix to be decomposed: its Frobenius norm is all that is cheap
+        empty = dict.fromkeys(("spectral", "singular_values", "effective_rank", "stable_rank", "energy_rank"))
+        return {"frobenius": float(delta.norm()), **empty}
+    return _from_values(values)
+
+
+def _from_values(values: torch.Tensor) -> Row:
+    return {
+        "frobenius": float(values.norm()),
+        "spectral": float(values[0]),
+        "singular_values": values.tolist(),
+        "effective_rank": effective_rank(values),
+        "stable_rank": stable_rank(values),
+        "energy_rank": energy_rank(values),
+    }
+
+
+def _relative(row: Row, weight: torch.Tensor) -> Row:
+    norm = float(weight.double().norm())
+    return {"relative_norm": row["frobenius"] / norm if norm > 0 else math.nan}

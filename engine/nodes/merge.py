@@ -1,0 +1,168 @@
+"""`merge`: an adapter written into its base, and how far the merged model is from the attached one."""
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lorafile.engine.batching.batches import Batch, by_length, collate
+from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.model.adapters import as_directory, peft_errors, tuned
+from lorafile.engine.model.base import Base, Bases, load_base
+from lorafile.engine.model.head import class_logits, load_tokens
+from lorafile.engine.model.loss import supervised_logits
+from lorafile.engine.request import Done, Report, Request, examples_at_once
+from lorafile.errors import NodeError
+
+_Compared = dict[str, torch.Tensor]
+
+
+def merge(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
+    """Compare logits at the supervised tokens of held-out text: attached as studied, and merged as exported.
+
+    The base that other nodes share is never merged into: the merged model is loaded anew, after the shared one went.
+    """
+    tokens = load_tokens(request, "data")
+    settings = request.settings["merging"]
+    with tempfile.TemporaryDirectory(prefix="lorafile-") as directory:
+        with tuned(bases, request) as (base, model):
+            batches = list(_batches(base, tokens, request))
+            for number, batch in enumerate(batches):
+                save_file(_compared(model, batch), Path(directory) / str(number))
+                report({"step": number + 1, "steps": 2 * len(batches)})
+        bases.drop()
+        copy = merged(request.settings, request.paths, request.inputs["adapter"], settings["dtype"])
+        found = Differences()
+        for number, batch in enumerate(batches):
+            found.add(load_file(Path(directory) / str(number)), _compared(copy.model, batch))
+            report({"step": len(batches) + number + 1, "steps": 2 * len(batches)})
+    return Done(figures=found.figures())
+
+
+def merged(settings: dict[str, Any], paths: dict[str, Any], files: dict[str, str], dtype: str) -> Base:
+    """Return a newly loaded base with an adapter merged into it, its weights in a type.
+
+    Each adapted weight is brought to float32, merged there by PEFT, and rounded once. A quantized base is dequantized:
+    to the values that the adapter was trained on, not to those that it had before it was quantized.
+
+    :raises NodeError: where PEFT cannot merge the method, or nobody can dequantize the base
+    """
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    target = getattr(torch, dtype)
+    base = load_base(settings, paths, proven=False)
+    dequantize(base.model)
+    with as_directory(files) as directory, peft_errors("merge"):
+        model = PeftModel.from_pretrained(base.model, directory)
+        if model.active_peft_config.is_prompt_learning:
+            raise NodeError("merge: a prompt is no change of the weights, so there is nothing to merge.")
+        for layer in (module for module in model.modules() if isinstance(module, BaseTunerLayer)):
+            inner = layer.get_base_layer().to(torch.float32)
+            layer.merge()
+            inner.to(target)
+        with warnings.catch_warnings():  # that all layers are merged already is as it should be
+            warnings.simplefilter("ignore")
+            whole = model.merge_and_unload()
+    for parameter in whole.parameters():  # buffers keep their type: rotary frequencies are float32 in every model
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(target)
+    whole.config.dtype = target
+    return Base(whole.eval(), base.tokenizer, base.device, ())
+
+
+def dequantize(model: Any) -> None:
+    """Replace quantized layers by linear ones that hold the same values, in place.
+
+    :raises NodeError: where PEFT does not know how
+    """
+    from peft.utils.integrations import dequantize_module_weight
+
+    for name, module in list(model.named_modules()):
+        if not _quantized(module):
+            continue
+        try:
+            with torch.no_grad():
+                weight = dequantize_module_weight(module).float()
+        except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
+            raise NodeError(f"merge: {name}, a {type(module).__name__}, cannot be dequantized: {error}") from error
+        plain = nn.Linear(weight.shape[1], weight.shape[0], bias=module.bias is not None, device="meta")
+        plain.weight = nn.Parameter(weight, requires_grad=False)
+        if module.bias is not None:
+            plain.bias = nn.Parameter(module.bias.detach().float(), requires_grad=False)
+        model.set_submodule(name, plain)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for mark in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+        if hasattr(model, mark):
+            setattr(model, mark, False)
+    model.hf_quantizer = None
+
+
+def _quantized(module: nn.Module) -> bool:
+    """Return whether a layer's weights are packed."""
+    weight = getattr(module, "weight", None)
+    if hasattr(module, "W_q") or hasattr(module, "qweight"):
+        return True
+    kinds = (type(module).__module__, type(weight).__module__)
+    return weight is not None and any(kind.startswith(("bitsandbytes.", "torchao.")) for kind in kinds)
+
+
+def _batches(base: Base, tokens: Tokens, request: Request) -> Iterator[Batch]:
+    count = min(request.settings["merging"]["examples"], len(tokens))
+    size = examples_at_once(request)
+    for indexes in by_length(tokens.lengths()[:count], size):
+        yield collate(tokens, indexes, base.tokenizer.pad_token_id or 0, base.device)
+
+
+@torch.inference_mode()
+def _compared(model: Any, batch: Batch) -> _Compared:
+    """Return logits [s, v] and targets [s]: of the supervised tokens, or of the examples where a head classifies."""
+    if batch.classes is not None:
+        logits, targets = class_logits(model, batch), batch.classes
+    else:
+        logits, targets, _ = supervised_logits(model, batch)
+    return {"logits": logits.cpu().contiguous(), "targets": targets.cpu()}
+
+
+class Differences:
+    """Sums up how two models' logits differ, batch by batch."""
+
+    def __init__(self) -> None:
+        self.largest = self.total = 0.0
+        self.count = self.agreed = self.tokens = 0
+        self.losses = [0.0, 0.0]
+        self.finite = True
+
+    def add(self, attached: _Compared, other: _Compared) -> None:
+        """Add the logits [s, v] of some tokens."""
+        first, second = attached["logits"].double(), other["logits"].double()
+        self.finite = self.finite and bool(second.isfinite().all())
+        apart = (first - second).abs()
+        self.largest = max(self.largest, float(apart.max()))
+        self.total += float(apart.sum())
+        self.count += apart.numel()
+        self.tokens += len(first)
+        self.agreed += int((first.argmax(-1) == second.argmax(-1)).sum())
+        for side, logits in enumerate((first, second)):
+            chosen = logits.log_softmax(-1).gather(1, attached["targets"][:, None])
+            self.losses[side] -= float(chosen.sum())
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures; where merged weights overflow their type there is nothing to compare, which is told."""
+        figures: dict[str, Any] = {"tokens": self.tokens, "finite": self.finite}
+        figures["log_loss_attached"] = self.losses[0] / self.tokens
+        if not self.finite:
+            return figures
+        return figures | {
+            "log_loss_merged": self.losses[1] / self.tokens,
+            "log_loss_difference": (self.losses[1] - self.losses[0]) / self.tokens,
+            "max_logit_difference": self.largest,
+            "mean_logit_difference": self.total / self.count,
+            "argmax_agreement": self.agreed / self.tokens,
+        }

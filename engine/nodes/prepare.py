@@ -1,0 +1,128 @@
+"""`prepare`: the rows of one split to token ids, with what is supervised."""
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lorafile.engine.batching.tokens import pack
+from lorafile.engine.data.columns import check_columns
+from lorafile.engine.data.documents import best_fit
+from lorafile.engine.data.encode import Encoded, load_tokenizer
+from lorafile.engine.data.examples import Numbered, Prepared, examples, shown_rows, split_rows
+from lorafile.engine.nodes.prompts import prepare_prompts
+from lorafile.engine.request import Done, Request
+from lorafile.errors import NodeError
+from lorafile.files.jsonl import write_lines
+
+
+def prepare(request: Request, out: Path) -> Done:
+    """Tokenize one split.
+
+    Leaves `tokens.safetensors`; `examples.jsonl.gz`, a line for each example: `row`, `prompt`, `reference`, `bytes`
+    (UTF-8, of the supervised text), and what its metrics need (`choices`, `references`, …); and `digests.bin`, for each
+    example eight bytes of its text and eight of its letters and digits, by which duplicates are found.
+
+    :raises NodeError: for an empty split, a missing column, a too long example, no supervised token
+    """
+    data = request.settings["data"]
+    tokenizer = load_tokenizer(request.paths["model"], request.paths.get("trust_remote_code", False))
+    if "prompts" in data:
+        return prepare_prompts(data, tokenizer, out)
+    files = [Path(file) for file in request.paths["data"]]
+    rows = split_rows(data["rows"], files, data.get("sample_by", "auto"))
+    _check_columns(rows, data, request)
+    shown = shown_rows(data, [Path(file) for file in request.paths.get("shots", [])])
+    kept: list[Encoded] = []
+    lines, digests, cut, unknown = [], bytearray(), 0, 0
+    for one in examples(tokenizer, data, rows, shown):
+        ids = one.encoded.input_ids
+        unknown += ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
+        too_long = len(ids) > data["max_length"]
+        cut += too_long
+        if too_long and data["too_long"] == "error":
+            raise NodeError(_too_long(one.row, len(ids), data, request))
+        if too_long and data["too_long"] == "drop":
+            continue
+        kept.append(one.encoded.cut(data["max_length"]))
+        lines.append(_line(one, _shown_bytes(tokenizer, kept[-1]) if too_long else one.size))
+        digests += one.exact + one.normal
+    figures = _figures(kept, cut, unknown)
+    _check_supervised(figures, rows, any(line["bytes"] for line in lines), request)
+    if "labels" in data:
+        figures["choices"] = [name for _, name in data["labels"]]
+    blocks = best_fit([len(one.input_ids) for one in kept], data["max_length"]) if data.get("packing") else None
+    figures |= _block_figures(kept, blocks) if blocks else {}
+    pack(kept, blocks).save(out / "tokens.safetensors")
+    write_lines(out / "examples.jsonl.gz", lines)
+    (out / "digests.bin").write_bytes(digests)
+    return Done(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz", "digests.bin"])
+
+
+def _line(one: Prepared, supervised: int) -> dict[str, Any]:
+    example = one.example
+    return {
+        "row": one.row,
+        "prompt": example.prompt,
+        "reference": example.reference,
+        "bytes": supervised,
+        **example.about,
+    }
+
+
+def _shown_bytes(tokenizer: Any, encoded: Encoded) -> int:
+    """Return the bytes of what is supervised of an example that was cut."""
+    ids = [token for token, mark in zip(encoded.input_ids, encoded.supervised, strict=True) if mark]
+    return len(tokenizer.decode(ids, skip_special_tokens=True).encode())
+
+
+def _check_columns(rows: list[Numbered], data: dict[str, Any], request: Request) -> None:
+    if not rows:
+        raise NodeError(f"data.path: {request.paths['data_name']}: the {request.paths['split']} split is empty.")
+    check_columns(data, list(rows[0][1]), request.paths["data_name"])
+
+
+def _too_long(number: int, length: int, data: dict[str, Any], request: Request) -> str:
+    return (
+        f"data.max_length: row {number} of the {request.paths['split']} split ({request.paths['data_name']}) has "
+        f"{length} tokens, more than {data['max_length']}. Raise data.max_length, or set data.too_long "
+        'to "drop" or "truncate".'
+    )
+
+
+def _figures(kept: list[Encoded], cut: int, unknown: int) -> dict[str, Any]:
+    lengths = sorted(len(example.input_ids) for example in kept)
+    tokens = sum(lengths)
+    supervised = sum(sum(example.supervised) for example in kept)
+    return {
+        "examples": len(kept),
+        "tokens": tokens,
+        "supervised_tokens": supervised,
+        "supervised_fraction": supervised / tokens if tokens else 0.0,
+        "too_long": cut,
+        "unknown_tokens": unknown,
+        "longest": max(lengths, default=0),
+        "median_tokens": median(lengths) if lengths else 0,
+        "p95_tokens": lengths[-(-len(lengths) * 95 // 100) - 1] if lengths else 0,  # nearest rank
+    }
+
+
+def _block_figures(kept: list[Encoded], blocks: list[int]) -> dict[str, int]:
+    sizes = [0] * (max(blocks) + 1)
+    for block, example in zip(blocks, kept, strict=True):
+        sizes[block] += len(example.input_ids)
+    return {"blocks": len(sizes), "longest": max(sizes)}
+
+
+def _check_supervised(figures: dict[str, Any], rows: list[Numbered], text: bool, request: Request) -> None:
+    """Refuse a split of which nothing would be learned.
+
+    :param text: whether any text is supervised, and not only where each answer ends
+    """
+    split, name = request.paths["split"], request.paths["data_name"]
+    limit = request.settings["data"]["max_length"]
+    if not figures["examples"]:
+        raise NodeError(
+            f"data.max_length: all {len(rows)} examples of the {split} split ({name}) are longer than {limit} tokens."
+        )
+    if not figures["supervised_tokens"] or not text:
+        raise NodeError(f"data: no token of the {split} split ({name}) is supervised; are the completions empty?")

@@ -1,0 +1,195 @@
+"""`profile`: what a configuration costs, measured alone on the device in a fresh process."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorafile.engine.batching.batches import Batch, by_length, collate, prompts
+from lorafile.engine.batching.blocks import Blocks, units
+from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.inference.generation import generate
+from lorafile.engine.model.adapters import as_directory, checkpointed, new_adapter, stored_adapter
+from lorafile.engine.model.base import Base, Bases, load_base
+from lorafile.engine.model.head import class_logits, load_tokens
+from lorafile.engine.model.loss import likelihoods
+from lorafile.engine.model.peak_memory import LiveTensors, peak, reset_peak
+from lorafile.engine.model.timing import synchronise, timed
+from lorafile.engine.nodes.train import Stepper, step_batches
+from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.training.curve import Curve
+from lorafile.environment import gpus
+from lorafile.specs.tables.train import TrainTable
+
+_EVALUATED, _EVALUATED_AT_ONCE = 4, 16  # batches, and examples in each
+Figures = dict[str, Any]
+
+
+def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
+    """Measure load, training steps, evaluation, and generation with the adapter attached and merged."""
+    figures: Figures = {}
+    tokens = load_tokens(request, "train")
+    bases.drop()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reset_peak(device)
+    started = time.perf_counter()
+    base = _loaded(request)
+    synchronise(base)
+    figures["load_seconds"] = time.perf_counter() - started
+    _note(figures, "load", base, LiveTensors(base.model) if device.type == "cpu" else None)
+    with _adapted(base, request, tokens) as model:
+        if request.settings["adapter"]["method"] != "none":
+            with checkpointed(model, request.settings["training"].get("gradient_checkpointing", False)):
+                figures |= _train(base, model, units(tokens, model)[0], request, report)
+        figures |= _evaluate(base, model.eval(), tokens)
+        if tokens.classes is not None:  # a head writes no text
+            return Done(figures=figures)
+        figures |= _generate(base, model, tokens, request, "")
+        if hasattr(model, "merge_and_unload"):
+            merged = model.merge_and_unload()
+            figures |= _generate(base, merged, tokens, request, "merged_")
+    return Done(figures=figures)
+
+
+def _loaded(request: Request) -> Base:
+    """Load the base, or the weights of a whole model that was trained elsewhere."""
+    files = request.inputs.get("adapter", {})
+    if not files or "adapter_config.json" in files:
+        return load_base(request.settings, request.paths, proven=False)
+    with as_directory(files) as directory:
+        return load_base(request.settings, request.paths, weights=directory, proven=False)
+
+
+@contextlib.contextmanager
+def _adapted(base: Base, request: Request, tokens: Tokens) -> Iterator[Any]:
+    files = request.inputs.get("adapter", {})
+    if "adapter_config.json" in files:
+        with stored_adapter(base, files) as model:
+            yield model
+    elif request.settings["adapter"]["method"] not in ("full", "none"):
+        protocol = request.settings["profile"]
+        with new_adapter(base, request, tokens, protocol["warmup_steps"] + protocol["steps"]) as model:
+            yield model
+    else:
+        base.model.requires_grad_(request.settings["adapter"]["method"] == "full")
+        yield base.model
+
+
+def _train(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, report: Report) -> Figures:
+    """Peak memory of a step on the longest batch; then the time of ordinary steps, the device synchronised."""
+    settings = {**TrainTable().model_dump(), **request.settings["training"]}
+    protocol = request.settings["profile"]
+    count = protocol["warmup_steps"] + protocol["steps"]
+    stepper = Stepper(base, model.train(), settings, count)
+    longest = by_length(tokens.lengths(), settings["per_device_train_batch_size"])
+    figures: Figures = {}
+    with _phase(figures, "train", base, model):
+        for _ in range(2):  # the optimizer's moments exist from the first step on
+            stepper.step(tokens, longest[: settings["gradient_accumulation_steps"]], Curve())
+    seconds, curve, energy = [], Curve(), _energy()
+    for number, (_, group) in enumerate(islice(step_batches(tokens, settings, 0), count)):
+        if number == protocol["warmup_steps"]:
+            curve, energy = Curve(), _energy()
+        took = timed(base, lambda group=group, curve=curve: stepper.step(tokens, group, curve))  # type: ignore[misc]
+        seconds += [took] if number >= protocol["warmup_steps"] else []
+        report({"step": number + 1, "steps": count})
+    figures["train_step_seconds"] = statistics.median(seconds)
+    figures["tokens_per_second"] = curve.tokens / sum(seconds)
+    figures["supervised_tokens_per_second"] = curve.supervised / sum(seconds)
+    if energy is not None:
+        figures["train_step_joules"] = ((_energy() or energy) - energy) / len(seconds)
+    return figures
+
+
+def _evaluate(base: Base, model: Any, tokens: Tokens) -> Figures:
+    padding = base.tokenizer.pad_token_id or 0
+    batches = [
+        collate(tokens, indexes, padding, base.device)
+        for indexes in by_length(tokens.lengths(), _EVALUATED_AT_ONCE)[:_EVALUATED]
+    ]
+    figures: Figures = {}
+
+    def evaluate() -> None:
+        for batch in batches:
+            likelihoods(model, batch) if batch.classes is None else class_logits(model, batch)
+
+    with torch.inference_mode():
+        with _phase(figures, "evaluate", base, model):
+            evaluate()
+        figures["evaluate_tokens_per_second"] = sum(batch.tokens for batch in batches) / timed(base, evaluate)
+    return figures
+
+
+def _generate(base: Base, model: Any, tokens: Tokens, request: Request, prefix: str) -> Figures:
+    """Latency of one answer to one prompt: to the first token, and for each token after it (medians).
+
+    `generate_spread` tells a machine that does other work meanwhile: every repeat is the same work.
+    """
+    protocol = request.settings["profile"]
+    batch = prompts(tokens, [_median_example(tokens)], base.tokenizer.pad_token_id or 0, base.device)
+    if batch.input_ids.shape[1] == 0:  # plain text has no prompt: begin with its first token
+        batch = _first_token(tokens, base)
+    figures: Figures = {}
+    new = protocol["new_tokens"]
+    with torch.inference_mode():
+        with _phase(figures, f"{prefix}generate", base, model):
+            generate(base, model, batch, new, new)
+        first = [timed(base, lambda: generate(base, model, batch, 1, 1)) for _ in range(protocol["repeats"])]
+        whole = [timed(base, lambda: generate(base, model, batch, new, new)) for _ in range(protocol["repeats"])]
+    figures[f"{prefix}first_token_seconds"] = statistics.median(first)
+    if protocol["repeats"] > 1:
+        figures[f"{prefix}generate_spread"] = max(_spread(first), _spread(whole))
+    if new > 1:
+        each = (statistics.median(whole) - statistics.median(first)) / (new - 1)
+        if each > 0:  # below the noise of the clock it is not measured
+            figures[f"{prefix}token_seconds"] = each
+    return figures
+
+
+def _spread(seconds: list[float]) -> float:
+    """Return the interquartile range of times over their median."""
+    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return (high - low) / middle
+
+
+def _median_example(tokens: Tokens) -> int:
+    lengths = tokens.lengths()
+    return sorted(range(len(lengths)), key=lambda index: lengths[index])[len(lengths) // 2]
+
+
+def _first_token(tokens: Tokens, base: Base) -> Batch:
+    ids = tokens.example(0)[0][:1][None].to(base.device)
+    return Batch([0], ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool))
+
+
+@contextlib.contextmanager
+def _phase(figures: Figures, name: str, base: Base, model: Any) -> Iterator[None]:
+    """Note the peak memory of a phase; on a CPU its tensors are counted, which is why nothing is timed in it."""
+    reset_peak(base.device)
+    live = LiveTensors(model) if base.device.type == "cpu" else None
+    with live or contextlib.nullcontext():
+        yield
+    _note(figures, name, base, live)
+
+
+def _note(figures: Figures, name: str, base: Base, live: LiveTensors | None) -> None:
+    figures[f"{name}_allocated_bytes"], figures[f"{name}_reserved_bytes"] = peak(base.device, live)
+
+
+def _energy() -> float | None:
+    """Return the joules that this process's GPUs have used since their driver was loaded, where they report them."""
+    if not torch.cuda.is_available():
+        return None
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByUUID(gpu["uuid"]) for gpu in gpus()]
+        return sum(float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) for handle in handles) / 1000
+    except pynvml.NVMLError:
+        return None

@@ -1,0 +1,205 @@
+"""`train`: set up, fit, save. The loop is our own, so that everything it does can be read here."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+from lorafile.engine.batching.batches import collate, epoch_order, smaller
+from lorafile.engine.batching.blocks import Blocks, units
+from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
+from lorafile.engine.model.base import Base, Bases, load_base
+from lorafile.engine.model.head import draw_head, guesses, load_tokens
+from lorafile.engine.model.loss import summed_loss
+from lorafile.engine.model.methods import after_step, penalty
+from lorafile.engine.model.peak_memory import is_out_of_memory
+from lorafile.engine.randomness import drawn_from
+from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.training.curve import Curve
+from lorafile.engine.training.journal import Journal, journal
+from lorafile.engine.training.optimizer import Descent
+from lorafile.engine.training.run_state import RunState, put_back, state_of
+from lorafile.files.jsonl import write_lines
+
+
+class _SmallerParts(Exception):
+    """A step did not fit into memory, and smaller micro-batches may."""
+
+
+def train(request: Request, out: Path, bases: Bases, report: Report) -> Done:
+    """Train one adapter, or the whole model, under one seed; with smaller micro-batches where these do not fit."""
+    with journal(request, report) as kept:
+        while True:
+            with contextlib.suppress(_SmallerParts):  # and what it holds in memory
+                return _attempt(request, out, bases, kept)
+            bases.drop()
+            kept.parts *= 2
+
+
+def _attempt(request: Request, out: Path, bases: Bases, kept: Journal) -> Done:
+    documents = load_tokens(request, "train")
+    if request.settings["adapter"]["method"] == "full":
+        bases.drop()
+        base = load_base(request.settings, request.paths)
+        base.model.requires_grad_(True)
+        draw_head(base.model, request.settings, request.settings["seed"])
+        return _train(base, base.model, documents, request, out, kept)
+    with bases.proven(request.settings, request.paths) as base:
+        steps = total_steps(len(units(documents, base.model)[0]), request.settings["training"])
+        with new_adapter(base, request, documents, steps) as model:
+            return _train(base, model, documents, request, out, kept)
+
+
+def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Path, kept: Journal) -> Done:
+    tokens, unpacked = units(documents, model)
+    settings = request.settings["training"]
+    curve = Curve()
+    with drawn_from(request.settings["seed"], "training"), checkpointed(model, settings["gradient_checkpointing"]):
+        trouble = _fitted(base, model.train(), tokens, request, curve, kept)
+    return finish(model, request, out, curve, kept, trouble, {"unpacked": unpacked} if unpacked else {})
+
+
+def finish(
+    model: Any, request: Request, out: Path, curve: Curve, kept: Journal, trouble: str, more: dict[str, Any]
+) -> Done:
+    """Write what came of a run, and return it.
+
+    :param trouble: why it diverged, where it did
+    :param more: figures beside those of every run
+    """
+    seconds = kept.seconds()
+    model.eval()
+    write_lines(out / "curve.jsonl.gz", curve.rows)
+    figures = _figures(model, curve, seconds) | more | kept.figures()
+    if trouble:
+        return Done("diverged", f"Training diverged: {trouble}.", figures, ["curve.jsonl.gz"])
+    return Done(figures=figures, files=["curve.jsonl.gz", *save(model, request, out, figures)])
+
+
+def _fitted(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, kept: Journal) -> str:
+    """Fit; say where smaller micro-batches may help.
+
+    :raises _SmallerParts: when a step did not fit into memory, and the spec allows smaller parts of it
+    """
+    try:
+        return fit(base, model, tokens, request, curve, kept)
+    except Exception as error:
+        size = math.ceil(request.settings["training"]["per_device_train_batch_size"] / kept.parts)
+        if not (is_out_of_memory(error) and request.execution.get("auto_find_batch_size") and size > 1):
+            raise
+    kept.note(f"{size} examples at a time did not fit into memory; training goes on with {math.ceil(size / 2)}.")
+    raise _SmallerParts
+
+
+def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, kept: Journal) -> str:
+    """Run the optimizer steps; return why training diverged, or nothing.
+
+    The loss of a step is the sum over its supervised tokens divided by their number, however they were spread over the
+    micro-batches that it accumulates.
+    """
+    settings = request.settings["training"]
+    steps = total_steps(len(tokens), settings)
+    stepper = Stepper(base, model, settings, steps)
+    done = kept.begin(stepper, curve, steps)
+    stepper.parts, stepper.count = kept.parts, done
+    for epoch, group in islice(step_batches(tokens, settings, request.settings["seed"]), done, steps):
+        rate = stepper.descent.rate
+        loss, norm = stepper.step(tokens, group, curve)
+        curve.add(epoch, loss, rate, norm)
+        trouble = curve.diverged(stepper.vocabulary, settings, request.settings["model"]["dtype"])
+        if trouble:
+            return trouble
+        kept.went_on(stepper, curve)
+    return ""
+
+
+class Stepper:
+    """One optimizer step after another of one run."""
+
+    def __init__(self, base: Base, model: Any, settings: dict[str, Any], steps: int) -> None:
+        self.base, self.model, self.settings = base, model, settings
+        self.descent = Descent(model, settings, steps, base.device)
+        self.vocabulary = guesses(model)
+        self.parts = 1
+        self.count = 0
+
+    def state(self) -> RunState:
+        """Return where the run is."""
+        return state_of(self.model, self.descent)
+
+    def put_back(self, state: RunState) -> None:
+        """Go on from there.
+
+        :raises Damaged: when that is another run's state
+        """
+        put_back(state, self.model, self.descent)
+
+    def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:
+        """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
+        cut = smaller(group, self.settings["per_device_train_batch_size"], self.parts)
+        padding, device = self.base.tokenizer.pad_token_id or 0, self.base.device
+        batches = [collate(tokens, indexes, padding, device) for indexes in cut]
+        supervised = curve.seen(batches)
+        loss = 0.0
+        for batch in batches:
+            with autocast(device, self.settings):
+                part = summed_loss(self.model, batch) / max(supervised, 1)
+            self.descent.scaler.scale(part).backward()
+            loss += float(part.detach())
+        extra = penalty(self.model)
+        if extra is not None:
+            self.descent.scaler.scale(extra).backward()
+        norm = float(self.descent.step())
+        self.count += 1
+        after_step(self.model, self.count)
+        self.descent.optimizer.zero_grad(set_to_none=True)
+        return loss, norm
+
+
+def total_steps(examples: int, settings: dict[str, Any]) -> int:
+    """Return the number of optimizer steps: `max_steps`, or the epochs' worth, a partial last group being a step."""
+    if settings["max_steps"] > 0:
+        return int(settings["max_steps"])
+    batches = math.ceil(examples / settings["per_device_train_batch_size"])
+    per_epoch = math.ceil(batches / settings["gradient_accumulation_steps"])
+    steps: int = math.ceil(settings["num_train_epochs"] * per_epoch)
+    return max(1, steps)
+
+
+def step_batches(tokens: Tokens | Blocks, settings: dict[str, Any], seed: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """Yield (epoch, micro-batches of one optimizer step) without end; a step never spans two epochs."""
+    accumulate, lengths, epoch = settings["gradient_accumulation_steps"], tokens.lengths(), 0
+    while True:
+        order = epoch_order(lengths, settings["per_device_train_batch_size"], seed, epoch)
+        for _, group in groupby(enumerate(order), key=lambda pair: pair[0] // accumulate):
+            yield epoch, [indexes for _, indexes in group]
+        epoch += 1
+
+
+def save(model: Any, request: Request, out: Path, figures: dict[str, Any]) -> list[str]:
+    """Write what was trained and note its size."""
+    if request.settings["adapter"]["method"] == "full":
+        model.save_pretrained(out)
+        files = sorted(file.name for file in out.iterdir() if file.suffix in (".safetensors", ".json"))
+    else:
+        files = save_adapter(model, request, out)
+    figures["adapter_bytes"] = sum((out / name).stat().st_size for name in files if name.endswith(".safetensors"))
+    return files
+
+
+def _figures(model: Any, curve: Curve, seconds: float) -> dict[str, Any]:
+    trainable, total = parameter_counts(model)
+    last = [row["loss"] for row in curve.rows[-10:]]
+    return {
+        "seconds": seconds,
+        "steps": len(curve.rows),
+        "tokens": curve.tokens,
+        "supervised_tokens": curve.supervised,
+        "tokens_per_second": curve.tokens / seconds,
+        "final_loss": sum(last) / len(last),
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+    }

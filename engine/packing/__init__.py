@@ -1,0 +1,1 @@
+"""Several runs trained or predicted together on one base."""

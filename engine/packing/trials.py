@@ -1,0 +1,197 @@
+"""Trials of a pack: a few real training steps, and a few real answers, by adapters that are thrown away."""
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from lorafile.engine.batching.batches import by_length, collate, filled, prompts
+from lorafile.engine.batching.blocks import units
+from lorafile.engine.inference.generation import answer
+from lorafile.engine.inference.predictions import load_split
+from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter
+from lorafile.engine.model.base import Base
+from lorafile.engine.model.head import load_tokens
+from lorafile.engine.model.loss import summed_loss
+from lorafile.engine.model.peak_memory import reset_peak
+from lorafile.engine.model.timing import timed
+from lorafile.engine.nodes.train import Stepper, step_batches, total_steps
+from lorafile.engine.request import Report, Request
+from lorafile.engine.stacking.stack import Factors, Stack, factors_of
+from lorafile.engine.training.curve import Curve
+from lorafile.engine.training.optimizer import make_optimizer
+
+TIMED = 2  # steps of each width, after one that warms up
+_LONG = 0.25  # seconds of one step on a CPU: its cores are busy then, and a pack brings nothing
+_FREE = 0.9  # of a GPU's memory
+_NEW = 8  # tokens of an answer
+_Parts = list[list[int]]  # each adapter's examples in a step
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured at one width: seconds of a step, and what is done in a second."""
+
+    seconds: float
+    rate: float
+
+
+class Made:
+    """Adapters of the sizes of some runs; runs that differ in nothing that takes time share one."""
+
+    def __init__(self, base: Base, requests: list[Request]) -> None:
+        self.base, self.requests = base, requests
+        self.documents = load_tokens(requests[0], "train")
+        self._factors: dict[str, Factors] = {}
+
+    def alone(self, steps: int = 1) -> contextlib.AbstractContextManager[Any]:
+        """Put the first run's adapter on the base, as it is when it is alone."""
+        return new_adapter(self.base, self.requests[0], self.documents, steps)
+
+    def stack(self, width: int, trained: bool) -> Stack:
+        """Return the first adapters as a stack."""
+        return Stack(self.base.model, [self._made(request) for request in self.requests[:width]], trained=trained)
+
+    def _made(self, request: Request) -> Factors:
+        kind = json.dumps(request.settings["adapter"], sort_keys=True)
+        if kind not in self._factors:
+            with new_adapter(self.base, request, self.documents, 1) as model:
+                self._factors[kind] = factors_of(model)
+        return self._factors[kind]
+
+
+class Training:
+    """Steps on real examples, by adapters that are thrown away.
+
+    :ivar steps: of all runs, one by one
+    """
+
+    def __init__(self, made: Made, report: Report) -> None:
+        self._made, self._base, self._requests, self._report = made, made.base, made.requests, report
+        self._tokens = units(made.documents, made.base.model)[0]
+        self.steps = sum(total_steps(len(self._tokens), request.settings["training"]) for request in made.requests)
+        self._peaks: dict[int, int] = {}
+        self._first = 0.0
+
+    def most(self) -> int:
+        """Return how many adapters there are, or as many of them as memory holds or a processor has time for."""
+        if self._base.device.type != "cuda":
+            return 1 if self._first > _LONG else len(self._requests)
+        if len(self._peaks) < 2:
+            return len(self._requests)
+        one, two = self._peaks[1], self._peaks[2]
+        room = _FREE * (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) - one
+        return min(len(self._requests), 1 + max(0, int(room / max(two - one, 1))))
+
+    def speed(self, width: int) -> Speed:
+        """Measure the peak of the longest step, and the time of ordinary ones.
+
+        :raises Stopped: when the work is to end
+        """
+        self._report({})
+        seconds, tokens = 0.0, 0
+        lengths = self._tokens.lengths()
+        orders = [self._order(request) for request in self._requests[:width]]
+        with self._steps(self._requests[:width]) as step:
+            reset_peak(self._base.device)
+            step(self._longest(orders))
+            if self._base.device.type == "cuda":
+                self._peaks[width] = torch.cuda.max_memory_allocated()
+            for parts in zip(*orders, strict=True):
+                seconds += timed(self._base, lambda parts=parts: step(list(parts)))  # type: ignore[misc]
+                tokens += sum(lengths[index] for part in parts for index in part)
+        self._first = self._first or seconds / TIMED
+        return Speed(seconds / TIMED, tokens / seconds)
+
+    def _order(self, request: Request) -> _Parts:
+        """Return some whole micro-batches of a run, as it would begin."""
+        training = request.settings["training"]
+        whole = min(training["per_device_train_batch_size"], len(self._tokens))
+        batches = (
+            part for _, group in step_batches(self._tokens, training, request.settings["seed"]) for part in group
+        )
+        return list(islice((part for part in batches if len(part) == whole), TIMED))
+
+    def _longest(self, orders: list[_Parts]) -> _Parts:
+        """Return the step that needs most memory; where memory is not what limits, any."""
+        if self._base.device.type != "cuda":
+            return [order[0] for order in orders]
+        return [by_length(self._tokens.lengths(), len(orders[0][0]))[0]] * len(orders)
+
+    @contextlib.contextmanager
+    def _steps(self, requests: list[Request]) -> Iterator[Callable[[_Parts], Any]]:
+        """Yield what does one step: of a single adapter as it is trained alone, of several as a stack."""
+        settings = requests[0].settings["training"]
+        if len(requests) == 1:
+            with (
+                self._made.alone(1 + TIMED) as model,
+                checkpointed(model, settings["gradient_checkpointing"]),
+            ):
+                stepper = Stepper(self._base, model.train(), settings, 1 + TIMED)
+                yield lambda parts: stepper.step(self._tokens, parts, Curve())
+            return
+        model = self._base.model
+        stack = self._made.stack(len(requests), trained=True)
+        optimizers = [make_optimizer(stack.row(at), one.settings["training"]) for at, one in enumerate(requests)]
+        with stack.attached(), checkpointed(model.train(), settings["gradient_checkpointing"]):
+            yield lambda parts: self._step(stack, optimizers, settings, parts)
+        model.eval()
+
+    def _step(
+        self, stack: Stack, optimizers: list[torch.optim.Optimizer], settings: dict[str, Any], parts: _Parts
+    ) -> None:
+        """Do one step of a stack: one forward pass over all micro-batches, each adapter on its own rows."""
+        lengths = self._tokens.lengths()
+        stack.rows = [(len(part), max(lengths[index] for index in part)) for part in parts]
+        every = [index for part in parts for index in part]
+        batch = collate(self._tokens, every, self._base.tokenizer.pad_token_id or 0, self._base.device)
+        with autocast(self._base.device, settings):
+            loss = summed_loss(self._base.model, batch) / max(batch.targets, 1)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        stack.zero_grad()
+
+
+class Answering:
+    """Beginnings of answers to the first batch of prompts that one adapter alone would get.
+
+    :ivar steps: so many of them are all answers of all runs
+    """
+
+    def __init__(self, made: Made, requests: list[Request], report: Report) -> None:
+        self._made, self._base, self._report = made, made.base, report
+        longest = max(requests, key=lambda request: request.settings["task"]["max_new_tokens"])
+        self._split = load_split(longest)
+        new = self._split.task["max_new_tokens"]
+        self._task = self._split.task | {"max_new_tokens": min(new, _NEW)}
+        lengths, size = self._split.tokens.prompts.tolist(), self._split.size
+        batches = by_length(lengths, size) if size else filled([n + new for n in lengths], 1, self._base.device)
+        self._indexes = batches[0]
+        self.steps = len(requests) * len(batches) * math.ceil(new / _NEW)
+
+    @torch.inference_mode()
+    def speed(self, width: int) -> Speed:
+        """Measure answers of so many adapters to the same prompts.
+
+        :raises Stopped: when the work is to end
+        """
+        self._report({})
+        rows = [self._split.lines[index]["row"] for index in self._indexes]
+        padding = self._base.tokenizer.pad_token_id or 0
+        batch = prompts(self._split.tokens, self._indexes * width, padding, self._base.device)
+        model: Any = self._base.model
+        with self._made.stack(width, trained=False).attached():
+            model.eval()
+
+            def write() -> None:
+                answer(self._base, model, batch, self._task, rows * width, width)
+
+            write()
+            seconds = sum(timed(self._base, write) for _ in range(TIMED))
+        return Speed(seconds / TIMED, TIMED * len(rows) * width / seconds)

@@ -1,0 +1,1 @@
+"""Several LoRA adapters as stacked matrices on one base, and which can go together."""

@@ -1,0 +1,229 @@
+"""Several LoRA adapters stacked over one base: each layer computes the base once, and each adapter on its own rows.
+
+A and B of all adapters lie in two flat tensors with a leading K, padded with zeros to the largest rank at each module;
+a module that an adapter leaves out is zero. Rows of A and columns of B that are zero get no gradient and no decay, so
+they stay zero under AdamW, and a slice computes what its adapter alone would have computed.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from lorafile.engine.randomness import SeededDropout
+from lorafile.engine.stacking.compatible import Alone
+from lorafile.engine.stacking.layer import StackedLinear
+
+Matrices = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One LoRA as matrices; without any it is the bare base.
+
+    :ivar matrices: path of a module in the bare base -> A [r, in] and B [out, r]
+    :ivar scaling: path -> what the update is multiplied by
+    :ivar dropout: share of what an adapter reads that is dropped while it trains
+    :ivar generators: path -> what that layer's dropout is drawn from
+    """
+
+    matrices: Matrices = field(default_factory=dict)
+    scaling: dict[str, float] = field(default_factory=dict)
+    dropout: float = 0.0
+    generators: dict[str, torch.Generator] = field(default_factory=dict)
+
+
+def factors_of(model: Any) -> Factors:
+    """Read the adapter of a PEFT model; its tensors are shared and not copied.
+
+    :raises Alone: when it is more than two matrices for each of some layers
+    """
+    from peft.tuners.lora import LoraLayer
+
+    bare = model.get_base_model()
+    head, adapter = bare.get_output_embeddings(), str(model.active_adapter)
+    found = Factors(generators={})
+    seen: set[int] = set()
+    dropouts: set[float] = set()
+    layers: list[tuple[str, Any]] = [(n, m) for n, m in bare.named_modules() if isinstance(m, LoraLayer)]
+    for path, layer in layers:
+        _check_plain(path, layer, adapter, head)
+        a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        seen |= {id(a), id(b)}
+        found.matrices[path] = a.detach(), b.detach()
+        found.scaling[path] = float(layer.scaling[adapter])
+        dropout = layer.lora_dropout[adapter]
+        dropouts.add(float(getattr(dropout, "p", 0.0)))
+        if isinstance(dropout, SeededDropout):
+            found.generators[path] = dropout.generator
+    own = f".{adapter}"
+    others = [n for n, p in model.named_parameters() if (p.requires_grad or own in n) and id(p) not in seen]
+    if others or len(dropouts) != 1:
+        raise Alone(f"the adapter has parts of another kind: {', '.join(others[:3]) or 'its dropout differs'}")
+    return Factors(found.matrices, found.scaling, dropouts.pop(), found.generators)
+
+
+def _check_plain(path: str, layer: Any, adapter: str, head: Any) -> None:
+    """Refuse a layer that computes anything but two products, or that sees other rows than its batch has."""
+    if adapter not in layer.lora_A or layer.lora_variant or layer.lora_B[adapter].bias is not None:
+        raise Alone(f"the adapter of {path} is no pair of matrices")
+    if "experts" in path.split("."):  # what one of them reads is no longer in the order of the batch
+        raise Alone(f"{path} is an expert")
+    if layer is head:  # it is given the supervised positions alone
+        raise Alone(f"{path} is the head")
+
+
+class Stack:
+    """K adapters on one base, to be put in place with `attached`.
+
+    :ivar rows: examples and tokens (b, t) of each slice within the padded batch [K·b, t]; set before a forward pass
+        that trains, because dropout draws what each adapter alone would have drawn
+    :ivar width: K
+    """
+
+    def __init__(self, model: nn.Module, members: list[Factors], trained: bool = False) -> None:
+        self.width, self.rows = len(members), [(0, 0)] * len(members)
+        self._model, self._members = model, members
+        used = {path for member in members for path in member.matrices}
+        self._paths = [path for path, _ in model.named_modules() if path in used]
+        self._ranks = [{path: len(a) for path, (a, _) in member.matrices.items()} for member in members]
+        self.flats: list[Flat] = []
+        views: dict[tuple[str, int], tuple[nn.Parameter, torch.Tensor | None]] = {}
+        for side in (0, 1):
+            for device, paths in self._places(side).items():
+                shapes = {path: self._shape(path, side) for path in paths}
+                dtype = next(m.matrices[path][side].dtype for m in members for path in paths if path in m.matrices)
+                self.flats.append(Flat(side, shapes, self.width, dtype, device, trained))
+                views |= {(path, side): self.flats[-1].view(path) for path in paths}
+        for number, member in enumerate(members):
+            self.fill(number, [flat.values[number] for flat in self.flats], member.matrices)
+        self.layers = {path: self._layer(path, views[path, 0], views[path, 1]) for path in self._paths}
+
+    def _places(self, side: int) -> dict[torch.device, list[str]]:
+        """Return the paths that lie on each device."""
+        found: dict[torch.device, list[str]] = {}
+        for path in self._paths:
+            device = next(m.matrices[path][side].device for m in self._members if path in m.matrices)
+            found.setdefault(device, []).append(path)
+        return found
+
+    def _shape(self, path: str, side: int) -> tuple[int, int]:
+        """Return the size of a module's A or B at the largest of its ranks."""
+        shapes = [tuple(m.matrices[path][side].shape) for m in self._members if path in m.matrices]
+        rows, columns = (max(sizes) for sizes in zip(*shapes, strict=True))
+        return rows, columns
+
+    def _layer(
+        self,
+        path: str,
+        a: tuple[nn.Parameter, torch.Tensor | None],
+        b: tuple[nn.Parameter, torch.Tensor | None],
+    ) -> StackedLinear:
+        scaling = torch.tensor([member.scaling.get(path, 0.0) for member in self._members], dtype=torch.float64)
+        drawn = [(m.dropout, m.generators[path]) if path in m.generators else None for m in self._members]
+        gradients = None if a[1] is None or b[1] is None else (a[1], b[1])
+        return StackedLinear(self._model.get_submodule(path), a[0], b[0], scaling, drawn, self, gradients)
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Put the stack in place; the base is bare again afterwards."""
+        places = [(self._model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in self.layers]
+        try:
+            for (parent, name), layer in zip(places, self.layers.values(), strict=True):
+                setattr(parent, name, layer)
+            yield
+        finally:
+            for (parent, name), layer in zip(places, self.layers.values(), strict=True):
+                setattr(parent, name, layer.base_layer)
+
+    def row(self, number: int) -> "Row":
+        """Return one adapter's parameters, with their gradients in place."""
+        return Row(
+            [flat.row(number) for flat in self.flats if flat.side == 0],
+            [flat.row(number) for flat in self.flats if flat.side == 1],
+        )
+
+    def paths(self, number: int) -> list[str]:
+        """Return the modules that one adapter adapts, in the model's order."""
+        return list(self._ranks[number])
+
+    def zero_grad(self) -> None:
+        """Forget the gradients; they stay where they are."""
+        for flat in self.flats:
+            if flat.gradients is not None:
+                flat.gradients.zero_()
+
+    def cut(self, number: int, flat: list[torch.Tensor]) -> Matrices:
+        """Return what stands for one adapter in flat tensors, without the padding; views where that is possible.
+
+        :param flat: a tensor of P elements for each of `flats`: the adapter's values, or their moments
+        """
+        sides: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = {}, {}
+        for place, values in zip(self.flats, flat, strict=True):
+            for path, rank in self._ranks[number].items():
+                if path in place.shapes:
+                    whole = place.part(path, values)
+                    sides[place.side][path] = whole[:rank] if place.side == 0 else whole[:, :rank]
+        return {path: (sides[0][path], sides[1][path]) for path in self._ranks[number]}
+
+    def fill(self, number: int, flat: list[torch.Tensor], matrices: Matrices) -> None:
+        """Write one adapter's matrices into flat tensors, the other way round."""
+        with torch.no_grad():
+            for path, pair in self.cut(number, flat).items():
+                for place, given in zip(pair, matrices[path], strict=True):
+                    place.copy_(given)
+
+
+class Flat:
+    """A or B of all adapters on one device.
+
+    :ivar values: [K, P], and `gradients` of the same size where it is trained
+    :ivar shapes: path -> size of the module's matrix, in the order in which they lie one after another
+    """
+
+    def __init__(
+        self,
+        side: int,
+        shapes: dict[str, tuple[int, int]],
+        width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        trained: bool,
+    ) -> None:
+        self.side, self.shapes = side, shapes
+        self._begins: dict[str, int] = {}
+        total = 0
+        for path, (rows, columns) in shapes.items():
+            self._begins[path] = total
+            total += rows * columns
+        self.values = torch.zeros(width, total, dtype=dtype, device=device)
+        self.gradients = torch.zeros_like(self.values) if trained else None
+
+    def part(self, path: str, values: torch.Tensor) -> torch.Tensor:
+        """Return a module's matrix within [..., P]."""
+        rows, columns = self.shapes[path]
+        begin = self._begins[path]
+        return values.narrow(-1, begin, rows * columns).view(*values.shape[:-1], rows, columns)
+
+    def view(self, path: str) -> tuple[nn.Parameter, torch.Tensor | None]:
+        """Return a module's matrices [K, rows, columns], and where their gradients are added."""
+        gradients = None if self.gradients is None else self.part(path, self.gradients)
+        return nn.Parameter(self.part(path, self.values), requires_grad=gradients is not None), gradients
+
+    def row(self, number: int) -> nn.Parameter:
+        """Return one adapter's parameters [1, P]: two dimensions, as the matrices have that weight decay is for."""
+        parameter = nn.Parameter(self.values[number, None], requires_grad=self.gradients is not None)
+        if self.gradients is not None:
+            parameter.grad = self.gradients[number, None]
+        return parameter
+
+
+class Row(nn.Module):
+    """One adapter's A and B, under names by which PEFT's optimizers tell them apart."""
+
+    def __init__(self, a: list[nn.Parameter], b: list[nn.Parameter]) -> None:
+        super().__init__()
+        self.lora_A, self.lora_B = nn.ParameterList(a), nn.ParameterList(b)

@@ -1,0 +1,1 @@
+"""What a training loop consists of: optimizer, curve, checkpoints."""

@@ -1,0 +1,254 @@
+"""What a training step holds in memory at its peak, on hardware that nobody has at hand.
+
+The real model is built on the meta device, which has shapes and no bytes, and one step is walked through it while a
+dispatch mode counts the storages that are alive. Attention and quantized layers are stood in for: what the kernels of
+a GPU keep for the backward pass is known, and the meta device would pick others.
+
+Run as a program it reads a JSON list of steps and writes a JSON list of what they hold, so that whoever plans never
+imports torch.
+"""
+
+import json
+import sys
+import weakref
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from lorafile.engine.model.adapters import peft_errors
+from lorafile.engine.model.methods import peft_config
+from lorafile.engine.quiet import quiet_libraries
+from lorafile.engine.request import Request
+
+_ATTENTION = "walked"
+_ADAM = 2  # moments of each trained weight, in its own type
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step.
+
+    :ivar config: the model's config.json
+    :ivar settings: resolved sections: `model`, `quantization`, `adapter`, `training`
+    :ivar packed: linear layers that are quantized: dotted name -> bytes of the packed weight and its constants
+    :ivar examples: of a micro-batch, `length` tokens each, of which `supervised` are in the loss
+    :ivar adapter_dtype: type of the adapter; PEFT holds it in float32 whatever the base is
+    :ivar saves_inputs: quantized layers keep their inputs for the backward pass, as bitsandbytes did before 0.43.2
+    """
+
+    config: dict[str, Any]
+    settings: dict[str, Any]
+    examples: int
+    length: int
+    supervised: int
+    packed: dict[str, int] = field(default_factory=dict)
+    adapter_dtype: str = "float32"
+    saves_inputs: bool = False
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes alive at the peak of a step, by what they are for."""
+
+    weights: int
+    adapter: int
+    optimizer: int
+    logits: int
+    activations: int  # and gradients
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the bytes of living storages by kind, and remembers the moment at which they were the most."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._vocabulary = vocabulary
+        self._kinds: dict[int, tuple[str, int]] = {}
+        self.now: dict[str, int] = {}
+        self.peak: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count what it returns; where a value is asked for, there is none: nothing is padded."""
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return True
+        result = func(*args, **(kwargs or {}))
+        for value in tree_iter(result):
+            if isinstance(value, torch.Tensor):
+                self.count(value, "logits" if self._is_logits(value) else "activations")
+        return result
+
+    def _is_logits(self, tensor: torch.Tensor) -> bool:
+        return tensor.ndim > 1 and tensor.shape[-1] == self._vocabulary
+
+    def count(self, tensor: torch.Tensor, kind: str) -> None:
+        """Count a tensor's storage, once, for as long as it lives."""
+        storage = tensor.untyped_storage()
+        place, size = storage._cdata, storage.nbytes()
+        if place in self._kinds or not size:
+            return
+        self._kinds[place] = kind, size
+        self.now[kind] = self.now.get(kind, 0) + size
+        if sum(self.now.values()) > sum(self.peak.values()):
+            self.peak = dict(self.now)
+        weakref.finalize(storage, self._release, place)
+
+    def _release(self, place: int) -> None:
+        kind, size = self._kinds.pop(place)
+        self.now[kind] -= size
+
+
+class _Attended(torch.autograd.Function):
+    """Attention as fused kernels leave it: queries, keys, values, the result and a sum for each row stay; no matrix."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Return something of the result's shape [b, heads, t, width]."""
+        result = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        ctx.save_for_backward(query, key, value, result, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *_gradients: torch.Tensor) -> Any:
+        """Return gradients of the inputs' shapes."""
+        query, key, value, *_ = ctx.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **_: Any) -> tuple[torch.Tensor, None]:
+    """Attend as transformers' sdpa does: keys and values are copied for each group where there is a mask."""
+    from transformers.integrations.sdpa_attention import repeat_kv
+
+    groups = getattr(module, "num_key_value_groups", 1)
+    if mask is not None and groups > 1:
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    attended = _Attended.apply(query, key, value)  # type: ignore[no-untyped-call]
+    return attended.transpose(1, 2).contiguous(), None
+
+
+class _Dequantized(torch.autograd.Function):
+    """A product with a quantized weight, which is in full only while it is used, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, shape: tuple[int, int], saves: bool) -> torch.Tensor:
+        """Return x [.., in] times a weight [out, in]."""
+        ctx.shape = shape
+        ctx.save_for_backward(*([x] if saves else []))
+        return functional.linear(x, x.new_empty(shape))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """Return the gradient of x."""
+        (gradient,) = gradients
+        return gradient @ gradient.new_empty(ctx.shape), None, None
+
+
+class _Quantized(nn.Linear):
+    """A linear layer whose weight is packed into so many bytes."""
+
+    def __init__(self, like: nn.Linear, size: int, saves: bool) -> None:
+        super().__init__(like.in_features, like.out_features, bias=False, device="meta", dtype=like.weight.dtype)
+        self.saves = saves
+        self.weight = nn.Parameter(torch.empty(size, dtype=torch.uint8, device="meta"), requires_grad=False)
+        self.bias = like.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output."""
+        shape = (self.out_features, self.in_features)
+        found: torch.Tensor = _Dequantized.apply(x, shape, self.saves)  # type: ignore[no-untyped-call]
+        return found if self.bias is None else found + self.bias
+
+
+def walk(step: Step) -> Held:
+    """Walk one training step, forward and backward, in a state in which the optimizer has its moments."""
+    model = _model(step)
+    mode = _Alive(model.get_input_embeddings().weight.shape[0])
+    tuned = _tuned(model, step)
+    trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+    full = step.settings["adapter"]["method"] == "full"
+    for parameter in [*tuned.parameters(), *tuned.buffers()]:
+        mode.count(parameter, "adapter" if parameter.requires_grad and not full else "weights")
+    moments = [torch.empty_like(parameter) for parameter in trained for _ in range(_ADAM)]
+    for moment in moments:
+        mode.count(moment, "optimizer")
+    with mode, _autocast(step):
+        _once(tuned.train(), step)
+    return Held(**{name: mode.peak.get(name, 0) for name in Held.__annotations__})
+
+
+def _once(model: Any, step: Step) -> None:
+    """Compute a loss at the supervised positions, and its gradients."""
+    ids = torch.zeros(step.examples, step.length, dtype=torch.int64, device="meta")
+    columns = max(1, min(step.length, -(-step.supervised // step.examples)))
+    options = {"logits_to_keep": torch.arange(columns, device="meta")}
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **options).logits
+    flat = logits.float().flatten(0, 1)
+    aims = torch.zeros(len(flat), dtype=torch.int64, device="meta")
+    loss = functional.cross_entropy(flat, aims, reduction="sum")
+    del logits, flat
+    loss.backward()
+
+
+def _model(step: Step) -> Any:
+    """Return the bare model on the meta device, frozen."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attend)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(_ATTENTION, sdpa_mask)
+    own = {key: value for key, value in step.config.items() if key not in ("model_type", "quantization_config")}
+    config = AutoConfig.for_model(step.config["model_type"], **own)
+    options = {"dtype": getattr(torch, step.settings["model"]["dtype"]), "attn_implementation": _ATTENTION}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, **options)
+        for name, size in step.packed.items():
+            parent, _, child = name.rpartition(".")
+            holder = model.get_submodule(parent)
+            setattr(holder, child, _Quantized(getattr(holder, child), size, step.saves_inputs))
+    model.requires_grad_(step.settings["adapter"]["method"] == "full")
+    return model
+
+
+def _tuned(model: Any, step: Step) -> Any:
+    """Return the model with its adapter on."""
+    from peft import get_peft_model
+
+    training = step.settings["training"]
+    if step.settings["adapter"]["method"] != "full":
+        started = {**step.settings, "adapter": {**step.settings["adapter"], "init_lora_weights": True}}
+        with torch.device("meta"), peft_errors(started["adapter"]["method"]):
+            model = get_peft_model(model, peft_config(Request("", "train", "", started, {}), 1))
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(getattr(torch, step.adapter_dtype))
+    if training["gradient_checkpointing"]:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+def _autocast(step: Step) -> Any:
+    training = step.settings["training"]
+    dtype = torch.bfloat16 if training["bf16"] else torch.float16
+    return torch.autocast("cuda", dtype=dtype, enabled=training["bf16"] or training["fp16"])
+
+
+def main() -> None:
+    """Walk the steps that are written to us; one that cannot be walked is null, and the next is tried."""
+    quiet_libraries()
+    found: list[dict[str, int] | None] = []
+    for given in json.load(sys.stdin):
+        try:
+            found.append(asdict(walk(Step(**given))))
+        except Exception as error:  # a model that cannot be built from its config alone; the forecast is analytic then
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            found.append(None)
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

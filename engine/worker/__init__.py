@@ -1,0 +1,1 @@
+"""A worker process, and its channel to the process that applies."""

@@ -1,0 +1,1 @@
+"""What is inside adapters, and what truncating, merging and forgetting cost."""

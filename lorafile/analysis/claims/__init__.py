@@ -1,0 +1,1 @@
+"""Do stated claims still hold."""

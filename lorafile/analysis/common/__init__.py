@@ -1,0 +1,1 @@
+"""What several analyses share: the Analysis type, formats, score and factor tables, parts of charts."""

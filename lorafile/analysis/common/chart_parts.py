@@ -1,0 +1,154 @@
+"""Pieces of charts: every chart draws its seeds and its spread, names its units, and leaves colour to the theme.
+
+Marks carry a `style`; the report's theme gives each style its colours for light and dark pages. Chart data has plain
+column names only: a setting's own name could hold dots or brackets, which Vega would read as a path.
+"""
+
+from dataclasses import dataclass
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+import pandas as pd
+
+from lorafile.analysis.common.format import is_share, score
+from lorafile.analysis.common.published import figures
+from lorafile.analysis.common.scores import Score, references, scores, split_of, values
+from lorafile.analysis.common.wording import direction, on
+
+if TYPE_CHECKING:
+    from lorafile.results.results import Results
+
+WIDTH = 640
+COLOURS = 7  # that the theme tells apart
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One metric on one split, ready to draw: who scored what, and the axis that all of it fits on."""
+
+    metric: str
+    split: str
+    title: str
+    format: str
+    more: bool
+    scores: dict[str, Score]
+    values: dict[tuple[str, Any], float]
+
+    def scale(self, domain: list[float]) -> alt.Scale:
+        """Return the axis's scale; the bar of a share's spread ends at 0 and at 1 with the axis."""
+        return alt.Scale(domain=domain, zero=False, nice=False, clamp=is_share(self.metric))
+
+    def span(self, among: list[str]) -> tuple[float, float]:
+        """Return the lowest and highest thing to draw of some configurations: seeds, and mean ± spread."""
+        seen = [value for (name, _), value in self.values.items() if name in among]
+        for one in (self.scores[name] for name in among if self.scores[name].known):
+            seen += [one.mean] if isnan(one.spread) else [one.mean - one.spread, one.mean + one.spread]
+        return (min(seen), max(seen)) if seen else (0.0, 1.0)
+
+
+def quality(results: "Results", metric: str | None, split: str | None = None) -> Quality:
+    """Return a metric (default: the primary one) on a split (default: test, else validation), ready to draw."""
+    metric = metric or results.primary
+    split = split or split_of(results, metric)
+    name = f"{split}.{metric}"
+    unit = "%" if is_share(metric) else ""
+    title = f"{on(metric, split)}{', ' + unit if unit else ''} ({direction(results, metric)})"
+    form = ".3~p" if is_share(metric) else ".3~g"
+    return Quality(
+        metric, split, title, form, results.better_is_more(metric), scores(results, name), values(results, name)
+    )
+
+
+def padded(low: float, high: float, share: float = 0.08) -> list[float]:
+    """Return a domain with room at both ends, never of zero width; nothing but zeros stand on the axis's own 0."""
+    room = (high - low) * share or abs(high) * share
+    return [low - room, high + room] if room else [0.0, 0.1]
+
+
+def domain_of(metric: str, low: float, high: float) -> list[float]:
+    """Return a metric's domain with room at both ends; that of a share ends at 0 and at 1, beyond which nothing is."""
+    first, last = padded(low, high)
+    return [max(first, 0.0), min(last, 1.0)] if is_share(metric) else [first, last]
+
+
+def near_references(
+    results: "Results", found: Quality, among: list[str], own: bool = False
+) -> tuple[list[float], pd.DataFrame, list[str]]:
+    """Return (axis, the references and published figures that fit on it, sentences on those that lie outside).
+
+    A reference that lies further away than the others span would press them all into one line. A row has `mean`,
+    `label`, `style`, and `low` and `high`: of a published figure with its standard error, else both the mean.
+
+    :param own: also those that the chart shows as rows of their own
+    """
+    low, high = found.span(among)
+    far = high - low or abs(high) or 1.0
+    rows: list[dict[str, Any]] = []
+    outside: list[str] = []
+    for name, role in references(results).items():
+        mean = found.scores[name].mean
+        if not found.scores[name].known or (name in among and not own):
+            continue
+        if name in among or low - far <= mean <= high + far:
+            row = {"mean": mean, "low": mean, "high": mean, "label": f"{role} {score(found.metric, mean)}"}
+            rows.append(row | {"style": "reference"})
+        else:
+            outside.append(f"{role} ({score(found.metric, mean)}) lies outside the axis")
+    for one in figures(results, found.metric):
+        if low - far <= one.value <= high + far:
+            least, most = one.ends
+            row = {"mean": one.value, "low": least, "high": most, "label": one.label, "style": "published"}
+            rows.append(row | {"name": one.name})
+        else:
+            outside.append(f"{one.label} lies outside the axis")
+    ends = [float(row[end]) for row in rows for end in ("low", "high")]
+    return domain_of(found.metric, min([low, *ends]), max([high, *ends])), pd.DataFrame(rows), outside
+
+
+def seed_rows(found: Quality, labels: dict[str, Any], key: str = "label") -> pd.DataFrame:
+    """Return one row for each figure of one seed: configuration, its place on the chart, seed, value."""
+    rows = [
+        {"configuration": name, key: labels[name], "seed": "–" if seed is None else str(int(seed)), "value": value}
+        for (name, seed), value in found.values.items()
+        if name in labels
+    ]
+    return pd.DataFrame(rows, columns=["configuration", key, "seed", "value"])
+
+
+def mean_rows(found: Quality, labels: dict[str, Any], key: str = "label") -> pd.DataFrame:
+    """Return one row for each configuration: mean, mean ± spread, seeds, and what was lost as a note."""
+    rows = []
+    for name, place in labels.items():
+        one = found.scores[name]
+        low, high = (one.mean - one.spread, one.mean + one.spread) if one.n > 1 else (one.mean, one.mean)
+        note = f"× {one.lost}" if one.lost else "× no figure" if not one.known else ""
+        row = {"configuration": name, key: place, "mean": one.mean, "low": low, "high": high, "n": one.n, "note": note}
+        rows.append(row | {"shown": score(found.metric, one.mean)})
+    return pd.DataFrame(rows, columns=["configuration", key, "mean", "low", "high", "n", "note", "shown"])
+
+
+def tooltip(*pairs: tuple[str, str]) -> list[alt.Tooltip]:
+    """Return tooltips: (column with its type, title); numbers with three significant digits."""
+    return [
+        alt.Tooltip(key, title=title, format=".3~g" if key.endswith(":Q") else alt.Undefined) for key, title in pairs
+    ]
+
+
+MEAN_TIPS = (("configuration:N", "configuration"), ("shown:N", "mean"), ("low:Q", "mean − sd"), ("high:Q", "mean + sd"))
+SEED_TIPS = (("configuration:N", "configuration"), ("seed:N", "seed"), ("value:Q", "value"))
+
+
+def room(labels: Any, panels: int = 1) -> int:
+    """Return the pixels that row labels and gaps take beside the plots, which do not shrink with them."""
+    return min(max((len(str(label)) for label in labels), default=0) * 7, 260) + 40 * panels
+
+
+def finish(chart: Any, title: str, description: str, margin: int = 130, least: int = 220) -> Any:
+    """Return a chart with its title, a description for screen readers, and how it may be narrowed.
+
+    :param margin: pixels beside the plots that do not shrink: axis labels and legends
+    :param least: the narrowest plot that still reads
+    """
+    heading = alt.Title(title, anchor="start", frame="group")
+    return chart.properties(title=heading, description=description, usermeta={"margin": margin, "least": least})

@@ -1,0 +1,104 @@
+"""What varies in a study: the members of its sweeps, the settings in which they differ, and what these are called."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from lorafile.analysis.common.format import missing, setting
+from lorafile.analysis.common.scores import FIXED, cells, methods, names
+from lorafile.specs.tables.methods import METHODS
+
+if TYPE_CHECKING:
+    from lorafile.results.results import Results
+
+
+def sweeps(results: "Results") -> dict[str, dict[str, str]]:
+    """Return sweep -> {configuration: its name within the sweep}, aliases included, in the spec's order.
+
+    A configuration that two sweeps name stands in the first one's rows; the second sweep needs it just as much.
+    """
+    table = results.configurations
+    rows = list(zip(names(results), cells(table, "sweep"), cells(table, "aliases"), strict=True))
+    found: dict[str, dict[str, str]] = {str(sweep or ""): {} for _, sweep, _ in rows}
+    for name, sweep, aliases in rows:
+        found[str(sweep or "")][name] = _short(name, str(sweep or ""))
+        for alias in aliases if isinstance(aliases, (list, tuple)) else []:
+            other = next((known for known in found if known and alias.startswith(f"{known}/")), alias.partition("/")[0])
+            found.setdefault(other, {}).setdefault(name, _short(alias, other))
+    return found
+
+
+def _short(name: str, sweep: str) -> str:
+    return name.removeprefix(f"{sweep}/") if sweep else name
+
+
+def factors(results: "Results", among: list[str] | None = None) -> list[str]:
+    """Return the settings that vary among configurations (default: all of the study's), `method` included.
+
+    What is tuned in each that has it follows from the others: it is a result, and no factor.
+    """
+    table = results.configurations
+    chosen = tuned(results)
+    found = []
+    for factor in (str(name) for name in table.columns if name not in FIXED):
+        labels = setting_labels(results, factor, among)
+        if len(set(labels.values())) > 1 and not all(factor in chosen[name] for name in labels):
+            found.append(factor)
+    return found
+
+
+@lru_cache(maxsize=8)
+def tuned(results: "Results") -> dict[str, list[str]]:
+    """Return configuration -> the settings whose value was chosen on validation, or is not yet; not to be changed."""
+    pairs = zip(names(results), cells(results.configurations, "tuned"), strict=True)
+    return {name: list(settings or []) for name, settings in pairs}
+
+
+def setting_values(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, Any]:
+    """Return configuration -> its value of a setting, for those that the setting applies to."""
+    every = _setting_values(results, factor)
+    return dict(every) if among is None else {name: every[name] for name in among if name in every}
+
+
+@lru_cache(maxsize=256)
+def _setting_values(results: "Results", factor: str) -> dict[str, Any]:
+    known = methods(results)
+    found = dict(zip(known, cells(results.configurations, factor), strict=True))
+    return {name: value for name, value in found.items() if _applies(factor, known[name])}
+
+
+def setting_labels(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, str]:
+    """Return configuration -> its value of a setting as a label."""
+    every = _setting_labels(results, factor)
+    return dict(every) if among is None else {name: every[name] for name in among if name in every}
+
+
+@lru_cache(maxsize=256)
+def _setting_labels(results: "Results", factor: str) -> dict[str, str]:
+    return {name: label(factor, value) for name, value in _setting_values(results, factor).items()}
+
+
+def equal_settings(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, dict[str, str]]:
+    """Return what makes two configurations equal beside a factor: setting -> configuration -> its value as a label.
+
+    A rank that was solved for equal parameters, and the alpha that follows from it, are settings as if written.
+    """
+    found = {other: setting_labels(results, other, among) for other in factors(results) if other != factor}
+    if factor == "lora.r":
+        return found  # what was solved is the factor itself
+    for solved, written in (("rank", "lora.r"), ("alpha", "lora.lora_alpha")):
+        values = dict(zip(names(results), cells(results.configurations, solved), strict=True))
+        if written not in (factor, *found) and any(value is not None for value in values.values()):
+            found[written] = {name: label(written, values[name]) for name in among or values}
+    return found
+
+
+def label(factor: str, value: Any) -> str:
+    """Return a setting's value as a short text; peft adapts every layer where none is named."""
+    if missing(value):
+        return "all" if factor.endswith(".layers_to_transform") else "default"
+    return setting(value)
+
+
+def _applies(factor: str, method: str) -> bool:
+    section = factor.partition(".")[0]
+    return method == section if section in METHODS else method != "none" or not factor.startswith("train.")

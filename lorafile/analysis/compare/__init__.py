@@ -1,0 +1,1 @@
+"""Is a configuration better than another: comparisons, verdicts, confounders."""

@@ -1,0 +1,73 @@
+"""Comparisons drawn: each difference with its interval, beside zero and the margin."""
+
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+import pandas as pd
+
+from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
+from lorafile.analysis.common.format import is_share
+from lorafile.analysis.common.wording import on
+from lorafile.analysis.compare.margins import margin_text
+from lorafile.analysis.compare.outcomes import compared_as
+from lorafile.analysis.compare.verdict_text import figures
+from lorafile.results.results import unit_of
+
+if TYPE_CHECKING:
+    from lorafile.analysis.compare.verdicts import Verdict
+
+TIPS = (("pair:N", "comparison"), ("verdict:N", "verdict"), ("shown:N", "difference"))
+
+
+def chart(found: "list[Verdict]", about: str, more: bool) -> Any:
+    """Return one row for each comparison that was tested: difference, 95 % interval, and the simultaneous one."""
+    rows = pd.DataFrame([_row(verdict) for verdict in found if verdict.decision is not None])
+    metric = compared_as(found[0].metric)
+    unit = "points" if is_share(metric) else unit_of(metric)
+    better = "higher" if more else "lower"
+    title = f"difference in {on(metric, found[0].split)}{', ' if unit else ''}{unit} ({better} is better)"
+    low, high = float(rows[["least", "band_low"]].min().min()), float(rows[["most", "band_high"]].max().max())
+    gap = (max(high, 0) - min(low, 0)) * 0.06 or 1.0
+    # room on the right for the verdicts, which stand beside their intervals
+    scale = alt.Scale(domain=[min(low, 0) - gap, max(high, 0) + 3 * gap], nice=False, zero=False)
+    x = alt.X("difference:Q", title=title, scale=scale, axis=alt.Axis(format=".3~g", tickCount=7))
+    order = list(rows["pair"])
+    y = alt.Y("pair:N", sort=order, title=None, axis=alt.Axis(labelLimit=320, grid=False, domain=False, ticks=False))
+    base = alt.Chart(rows).encode(y=y)
+
+    def along(column: str) -> Any:
+        return alt.X(f"{column}:Q", title=title, scale=scale)
+
+    banded = alt.Chart(rows[rows["banded"]]).encode(x=along("band_low"), x2="band_high:Q", y=y)
+    layers = [
+        banded.mark_bar(style="margin"),
+        alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(x="zero:Q"),
+        base.mark_rule(style="simultaneous").encode(x=along("least"), x2="most:Q"),
+        base.mark_rule(style="spread").encode(x=along("low"), x2="high:Q"),
+        base.mark_point(style="mean").encode(x=x, tooltip=tooltip(*TIPS)),
+        base.mark_text(style="value", align="left", dx=6).encode(x=along("most"), text="verdict:N"),
+    ]
+    text = "; ".join(f"{row['pair']}: {row['verdict']}, {row['shown']}" for row in rows.to_dict("records"))
+    whole = alt.layer(*layers).properties(width=WIDTH, height=alt.Step(38))
+    return finish(whole, f"Compared along {about}", f"{title}. {text}", margin=room(order))
+
+
+def caption(found: "list[Verdict]") -> str:
+    """Return what the marks mean."""
+    margins = dict.fromkeys(margin_text(v.metric, v.margin) for v in found if v.margin is not None)
+    band = f" Band: the margin, {' or '.join(margins)}." if margins else ""
+    bars = "Thick bar: its 95 % interval. Thin line: the interval that holds for all at once."
+    return f"Diamond: first less second. {bars}{band}"
+
+
+def _row(verdict: "Verdict") -> dict[str, Any]:
+    estimate, decision = verdict.estimate, verdict.decision
+    assert estimate is not None  # noqa: S101  (what was decided was estimated)
+    assert decision is not None  # noqa: S101
+    factor = 100 if is_share(compared_as(verdict.metric)) else 1
+    margin = verdict.margin or 0.0
+    row: dict[str, Any] = {"pair": f"{verdict.pair.one} − {verdict.pair.other}", "verdict": verdict.word}
+    row |= {"difference": factor * estimate.difference, "shown": figures(verdict)}
+    row |= dict(zip(("low", "high"), (factor * value for value in decision.interval), strict=True))
+    row |= dict(zip(("least", "most"), (factor * value for value in decision.simultaneous), strict=True))
+    return row | {"band_low": -factor * margin, "band_high": factor * margin, "banded": verdict.margin is not None}

@@ -1,0 +1,165 @@
+"""Verdicts in words: one sentence each, with its interval, its seeds and examples, and what speaks against it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from math import ceil, floor, isnan, log10
+from typing import TYPE_CHECKING
+
+from lorafile.analysis.common.format import difference, is_share, level, listing, number, plural
+from lorafile.analysis.common.scores import lost, outcomes
+from lorafile.analysis.common.wording import on
+from lorafile.analysis.compare.margins import margin_text
+from lorafile.analysis.compare.outcomes import compared_as
+
+if TYPE_CHECKING:
+    from lorafile.analysis.compare.verdicts import Verdict
+    from lorafile.results.results import Results
+
+FEW = 3  # seeds below which a verdict says that they are few
+
+
+def sentence(results: "Results", verdict: "Verdict") -> str:
+    """Return a verdict as one sentence, with everything that a reader needs to weigh it."""
+    if verdict.word == "refused":
+        return f"{_names(verdict)} are not compared: {verdict.why}."
+    if verdict.word == "none":
+        return _without(verdict)
+    return f"{_claim(verdict)}: {figures(verdict)}{_cautions(results, verdict)}."
+
+
+def own_variances(found: "Sequence[Verdict]") -> list[str]:
+    """Say, once for all verdicts, where the run variance is not the whole study's."""
+    alone = [verdict for verdict in found if verdict.estimate is not None and not verdict.estimate.pooled]
+    if not alone:
+        return []
+    whose = "each comparison has" if len(alone) == len(found) else f"{len(alone)} comparisons have"
+    return [
+        f"Run variances clearly differ between configurations, so {whose} those of its own two, and not a pooled one."
+    ]
+
+
+def _names(verdict: "Verdict") -> str:
+    return f"{verdict.pair.one} and {verdict.pair.other}"
+
+
+def _claim(verdict: "Verdict") -> str:
+    one, other, metric = verdict.pair.one, verdict.pair.other, compared_as(verdict.metric)
+    within = "" if verdict.margin is None else f" within {margin_text(metric, verdict.margin)}"
+    where = on(metric, verdict.split)
+    told = {
+        "better": f"{one} is better than {other} in {where}",
+        "worse": f"{one} is worse than {other} in {where}",
+        "equivalent": f"{one} is equivalent to {other}{within} in {where}",
+        "non-inferior": f"{one} is not inferior to {other}{within} in {where}",
+    }
+    if verdict.word == "equivalent" and verdict.decision is not None and verdict.decision.detectable:
+        return f"{told['equivalent']} (a difference is detectable, and negligible)"
+    return told.get(verdict.word, f"Whether {one} differs from {other} in {where} is not decided")
+
+
+def figures(verdict: "Verdict") -> str:
+    """Return `+1.2 points, 95 % interval 0.3 to 2.1, 3 seeds × 200 examples`."""
+    estimate, decision = verdict.estimate, verdict.decision
+    if estimate is None or decision is None:
+        return ""
+    metric = compared_as(verdict.metric)
+    low, high = (signed(metric, value) for value in decision.interval)
+    return f"{signed_difference(metric, estimate.difference)}, 95 % interval {low} to {high}, {size(verdict)}"
+
+
+def size(verdict: "Verdict") -> str:
+    """Return `3 seeds × 200 examples`; an exact row has one run, and needs no other."""
+    estimate = verdict.estimate
+    if estimate is None:
+        return ""
+    seeds = sorted({count for count, exact in zip(estimate.seeds, estimate.exact, strict=True) if not exact})
+    if not seeds:
+        return plural(estimate.n, "example")
+    word = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} and {seeds[1]} seeds"
+    return f"{word} × {plural(estimate.n, 'example')}"
+
+
+def levels(tested: "list[Verdict]") -> str:
+    """Return the share of alpha that each look tested at: what one look decides stands, the rest is looked at again."""
+    found = {verdict.look: level(verdict.alpha) for verdict in sorted(tested, key=lambda verdict: verdict.look)}
+    if set(found) == {0}:
+        return f"at {found[0]}"
+    return listing([f"at {share} in {look_name(look)}" for look, share in found.items()])
+
+
+def look_name(look: int) -> str:
+    """Return what a look is called: `the first look`, `stage 1`."""
+    return f"stage {look}" if look else "the first look"
+
+
+def signed(metric: str, value: float) -> str:
+    """Return a difference with its sign and without its unit: percentage points for shares."""
+    shown = 100 * value if is_share(metric) else value
+    text = f"{abs(shown):.1f}" if is_share(metric) and abs(shown) >= 0.1 else number(abs(shown), 2)
+    sign = "" if float(text.replace("\u2009", "")) == 0 else "+" if value > 0 else "−"
+    return f"{sign}{text}"
+
+
+def signed_difference(metric: str, value: float) -> str:
+    """Return a difference with its sign and its unit."""
+    return f"{'+' if value > 0 else '−' if value < 0 else ''}{difference(metric, value)}"
+
+
+def _cautions(results: "Results", verdict: "Verdict") -> str:
+    """Return what weakens a verdict, or explains it, as clauses."""
+    estimate, decision = verdict.estimate, verdict.decision
+    if estimate is None or decision is None:
+        return ""
+    parts = []
+    fewest = min((n for n, exact in zip(estimate.seeds, estimate.exact, strict=True) if not exact), default=FEW)
+    if fewest < FEW:
+        parts.append(f"with {plural(fewest, 'seed')} this is weak")
+    if verdict.word in ("better", "worse") and not isnan(decision.simultaneous[0]):
+        low, high = decision.simultaneous
+        if low <= 0 <= high:
+            parts.append("the interval that holds for all comparisons at once still touches zero")
+    if unfinished := [name for name in (verdict.pair.one, verdict.pair.other) if _lost(results, name)]:
+        parts.append(f"not in these figures: {listing([f'{_lost(results, name)} of {name}' for name in unfinished])}")
+    if waived := [row.text() for row in verdict.differing if row.kind == "waived"]:
+        parts.append(f"waived: {listing(waived)} differs as well")
+    if verdict.open:
+        parts.append(_open(verdict))
+    return "".join(f"; {part}" for part in parts)
+
+
+def _lost(results: "Results", name: str) -> str:
+    return lost(outcomes(results).get(name, Counter()))
+
+
+def _open(verdict: "Verdict") -> str:
+    """Return what would decide an open comparison."""
+    if verdict.margin is None:
+        return "a margin would say how small a difference does not matter, and how many seeds decide it"
+    if verdict.needed is None:
+        return "all of alpha is spent, so no further look can decide it (verdict.keep)"
+    seeds, examples = verdict.needed.seeds, verdict.needed.examples
+    ways = [plural(seeds, "seed")] if seeds else []
+    ways += [f"about {round_up(examples)} examples"] if examples else []
+    if not ways:
+        return "neither more seeds nor more examples alone would decide it; both together would"
+    return f"{' or '.join(ways)} would decide it (margin {margin_text(verdict.metric, verdict.margin)}, 80 % power)"
+
+
+def round_up(count: int) -> str:
+    """Return a large count with two significant digits, rounded up: it comes from estimated variances."""
+    step = 10 ** max(floor(log10(count)) - 1, 0)
+    return f"{ceil(count / step) * step:,}".replace(",", "\u2009")
+
+
+def _without(verdict: "Verdict") -> str:
+    start = f"There is no verdict on {_names(verdict)}: {verdict.why}"
+    if verdict.estimate is None:
+        return f"{start}."
+    gap = signed_difference(compared_as(verdict.metric), verdict.estimate.difference)
+    examples = plural(verdict.estimate.n, "example")
+    return f"{start}. The difference of these runs is {gap} on {examples}{_mcnemar(verdict)}."
+
+
+def _mcnemar(verdict: "Verdict") -> str:
+    told = f" (McNemar's p = {number(verdict.mcnemar, 2)}, which describes these runs)"
+    return "" if isnan(verdict.mcnemar) else told

@@ -1,0 +1,1 @@
+"""A user's own analysis, and the tables it is given."""

@@ -1,0 +1,179 @@
+"""A user's own analysis: a Python file that the spec names, with `analyse(results)` from tables to tables and charts.
+
+It is run in the reporting process, with the rights of whoever reports: the user's own file, named in the user's own
+spec. What it raises becomes one sentence in the report; nothing else of the report is lost.
+"""
+
+import contextlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.format import slug
+from lorafile.analysis.custom.tables import study_tables
+from lorafile.engine.data.hub import hide_tokens
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lorafile.results.results import Results
+    from lorafile.specs.tables.analysis import AnalysisTable
+
+GIVES = ("title", "question", "sentences", "tables", "charts")
+_MOST_ROWS = 10_000  # of one table on the page
+
+
+class WrongAnswer(Exception):
+    """What `analyse` returned is not what it should be."""
+
+
+def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+    """Return what the user's file makes of the results; where it fails, an analysis that says how, and is `failed`."""
+    if table.file is None:
+        return []  # without a spec that names a file there is none
+    name = slug("own", table.name or Path(table.file).stem)
+    file = (results.folder / Path(table.file).expanduser()).resolve()  # as a traceback names it
+    try:
+        # what it prints must not stand in the middle of `lora report --json`
+        with contextlib.redirect_stdout(sys.stderr):
+            return [_analysis(name, table, _run(file, results))]
+    except (Exception, SystemExit) as error:
+        told = f"{table.file}{_line(error, file)}: {_told(error)}"
+        question = "What does the study's own analysis say?"
+        return [Analysis("own", name, _title(table), question, [f"{told}. This analysis has no result."], failed=True)]
+
+
+def _run(file: Path, results: "Results") -> Any:
+    function = getattr(_module(file), "analyse", None)
+    if not callable(function):
+        raise WrongAnswer("it defines no function analyse(results)")
+    return function(study_tables(results))
+
+
+def _module(file: Path) -> ModuleType:
+    """Return a Python file as a module; its folder is not on the path, so that no file of it hides a library."""
+    name = f"lorafile_own_{abs(hash(str(file.resolve())))}"
+    found = importlib.util.spec_from_file_location(name, file)
+    if found is None or found.loader is None:
+        raise WrongAnswer("it is no Python file")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # dataclasses look for their module there
+    try:
+        found.loader.exec_module(module)
+    finally:
+        del sys.modules[name]
+    return module
+
+
+def _line(error: BaseException, file: Path) -> str:
+    """Return the line of the user's file that an exception came from."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    mine = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f", line {mine[-1]}" if mine else ""
+
+
+def _told(error: BaseException) -> str:
+    message = " ".join(hide_tokens(str(error)).split()).rstrip(".")
+    if isinstance(error, WrongAnswer):
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _title(table: "AnalysisTable") -> str:
+    return table.name or Path(str(table.file)).stem.replace("_", " ").capitalize()
+
+
+def _analysis(name: str, table: "AnalysisTable", given: Any) -> Analysis:
+    """Return what `analyse` gave as an analysis of the report.
+
+    :raises WrongAnswer: when it is something else, in words that say what it should be
+    """
+    if not isinstance(given, dict):
+        raise WrongAnswer(f"analyse(results) should return a dictionary, not {type(given).__name__}")
+    if unknown := [key for key in given if key not in GIVES]:
+        raise WrongAnswer(f"analyse(results) returned {unknown[0]!r}, which is none of {', '.join(GIVES)}")
+    sentences = given.get("sentences", [])
+    if isinstance(sentences, str):
+        sentences = [sentences]
+    if not all(isinstance(line, str) for line in sentences):
+        raise WrongAnswer("its sentences should be texts")
+    title = str(given.get("title") or _title(table))
+    charts, captions = _charts(name, given.get("charts", {}))
+    tables = tuple(_table(str(caption), frame) for caption, frame in _named(given.get("tables", {}), title).items())
+    return Analysis("own", name, title, str(given.get("question", "")), list(sentences), tables, charts, captions)
+
+
+def _named(given: Any, title: str) -> dict[Any, Any]:
+    """Return what is given by name; a single thing, or a list of things, is called after the analysis."""
+    if isinstance(given, dict):
+        return given
+    several = list(given) if isinstance(given, (list, tuple)) else [given]
+    return {title if len(several) == 1 else f"{title} ({at})": one for at, one in enumerate(several, 1)}
+
+
+def _table(title: str, frame: "pd.DataFrame") -> Table:
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        raise WrongAnswer(f"its table {title!r} should be a pandas DataFrame, not {type(frame).__name__}")
+    if len(frame) > _MOST_ROWS:
+        raise WrongAnswer(f"its table {title!r} has {len(frame)} rows, more than {_MOST_ROWS}")
+    if not (isinstance(frame.index, pd.RangeIndex) and frame.index.name is None):
+        frame = frame.reset_index()
+    frame = frame.set_axis([_heading(column) for column in frame.columns], axis="columns")
+    if frame.columns.has_duplicates:
+        raise WrongAnswer(f"its table {title!r} has two columns of one name")
+    columns = [Column(str(key), str(key), "number" if _is_number(frame[key]) else "text") for key in frame]
+    return Table(title, frame, tuple(columns))
+
+
+def _heading(column: Any) -> str:
+    """Return a column's name; of several levels, as grouping makes them, all that are not empty."""
+    return ", ".join(str(part) for part in column if str(part)) if isinstance(column, tuple) else str(column)
+
+
+def _is_number(column: "pd.Series[Any]") -> bool:
+    from pandas.api import types
+
+    return types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
+
+
+def _charts(name: str, given: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return (charts, captions) under names that are safe for files; each chart is proven to be drawable data."""
+    from altair import TopLevelMixin
+
+    charts: dict[str, Any] = {}
+    captions: dict[str, str] = {}
+    for at, (caption, chart) in enumerate(_named(given, "").items(), 1):
+        if not isinstance(chart, TopLevelMixin):
+            raise WrongAnswer(f"its charts should be Altair charts, not {type(chart).__name__}")
+        key = name if len(charts) == 0 else f"{name}-{at}"
+        charts[key] = _drawable(chart, str(caption) or "A chart of the study's own analysis")
+        captions[key] = str(caption)
+    return charts, captions
+
+
+def _drawable(chart: Any, caption: str) -> Any:
+    """Return a chart with a description for screen readers.
+
+    :raises WrongAnswer: when it reads its data from an address: a report asks nothing of the network
+    """
+    from lorafile.report.figures_json import specification
+
+    whole = specification(chart)
+    if _addresses(whole):
+        raise WrongAnswer("a chart reads data from an address; give it a pandas DataFrame")
+    return chart if whole.get("description") else chart.properties(description=caption)
+
+
+def _addresses(value: Any) -> bool:
+    """Return whether anything in a specification is read from an address."""
+    if isinstance(value, dict):
+        rest = (inner for key, inner in value.items() if key not in ("$schema", "datasets", "values"))
+        return isinstance(value.get("url"), str) or any(_addresses(inner) for inner in rest)
+    return isinstance(value, list) and any(_addresses(inner) for inner in value)

@@ -1,0 +1,1 @@
+"""What a setting does: trends along one factor, effects and interactions of two."""

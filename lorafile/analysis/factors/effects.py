@@ -1,0 +1,107 @@
+"""Two settings that were crossed: what each does at every value of the other, on average, and whether they interact."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.format import kind_of, listing, metric_name, slug
+from lorafile.analysis.common.wording import direction, on
+from lorafile.analysis.factors.decomposition import Decomposition, decompose
+from lorafile.analysis.factors.effects_text import effect, interval_text, level, sentences
+from lorafile.analysis.factors.grids import Grid, grids
+
+if TYPE_CHECKING:
+    from lorafile.results.results import Results
+    from lorafile.specs.tables.analysis import AnalysisTable
+
+
+def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+    """Return one analysis for each grid of two settings; a declared pair alone where there is one."""
+    metric = table.metric or results.primary
+    factor, by = (table.factor, table.by) if table.factor else (table.by, None)
+    found = grids(results, factor, by)
+    if factor and not found:
+        return [_nothing(results, factor, by)]
+    return [_analysis(results, grid, metric) for grid in found]
+
+
+def _analysis(results: "Results", grid: Grid, metric: str) -> Analysis:
+    found = decompose(results, grid, metric)
+    extra = "" if metric == results.primary else metric
+    name = slug("effects", grid.sweep, grid.factor, grid.by, grid.rest, extra)
+    where = "".join(f", {text}" for text in (f"sweep {grid.sweep}" if grid.sweep else "", grid.rest) if text)
+    charts: dict[str, Any] = {}
+    captions: dict[str, str] = {}
+    if any(one.known for one in found.scores.values()):
+        from lorafile.analysis.factors.effects_chart import caption, chart
+
+        charts, captions = {name: chart(results, found)}, {name: caption(found)}
+    return Analysis(
+        kind="effects",
+        name=name,
+        title=f"{grid.factor} × {grid.by}{where}",
+        question=f"Does what {grid.factor} does to {metric_name(metric)} depend on {grid.by}?",
+        sentences=sentences(found),
+        tables=tuple(_tables(results, found)),
+        charts=charts,
+        captions=captions,
+    )
+
+
+def _nothing(results: "Results", factor: str, by: str | None) -> Analysis:
+    there = listing([f"{grid.factor} × {grid.by} (sweep {grid.sweep})" for grid in grids(results)]) or "none"
+    what = f"{factor} and {by} were" if by else f"{factor} was"
+    line = f"{what} not crossed in a sweep with a configuration for every pair of values; pairs that were: {there}."
+    return Analysis(
+        "effects", slug("effects", factor, by or ""), f"{factor} × {by or '–'}", "Do they interact?", [line]
+    )
+
+
+def _tables(results: "Results", found: Decomposition) -> list[Table]:
+    tables = [_cells(results, found)]
+    return [_simple(found), *tables] if found.simple else tables
+
+
+def _simple(found: Decomposition) -> Table:
+    """Return the effect of the rows at every column that is compared, and on average."""
+    grid, (high, low) = found.grid, found.pair
+    rows = []
+    for column, one in found.simple.items():
+        least, most = one.interval
+        row: dict[str, Any] = {
+            "by": grid.columns[column],
+            "effect": effect(found, one.estimate),
+            "interval": interval_text(found, one),
+        }
+        row |= {"high": grid.cells[high, column], "low": grid.cells[low, column]}
+        row |= {"difference": one.estimate.difference, "error": one.estimate.error, "df": one.estimate.df}
+        rows.append(row | {"least": least, "most": most})
+    columns = (
+        Column("by", grid.by),
+        Column("effect", f"difference in {on(found.scale, found.split)}"),
+        Column("interval", "95 % interval, all at once"),
+        Column("high", "configuration"),
+        Column("low", "held against"),
+    )
+    title = f"{level(grid.factor, grid.rows[high])} against {grid.rows[low]}, at each {grid.by}"
+    return Table(title, pd.DataFrame(rows), columns)
+
+
+def _cells(results: "Results", found: Decomposition) -> Table:
+    grid, rows = found.grid, []
+    for (i, j), name in sorted(grid.cells.items()):
+        one = found.scores[name]
+        row = {"row": grid.rows[i], "column": grid.columns[j], "mean": one.mean, "spread": one.spread, "n": one.n}
+        row["compared"] = "yes" if i in found.rows and j in found.columns and not found.why else "no"
+        rows.append(row | {"runs": one.lost or "all done", "configuration": name})
+    title = f"{on(found.metric, found.split)} ({direction(results, found.metric)})"
+    columns = (
+        Column("row", grid.factor),
+        Column("column", grid.by),
+        Column("mean", title, kind_of(found.metric), "spread", "n"),
+        Column("runs", "runs"),
+        Column("compared", "compared"),
+        Column("configuration", "configuration"),
+    )
+    return Table("Cells", pd.DataFrame(rows), columns)

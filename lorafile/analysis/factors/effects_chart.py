@@ -1,0 +1,136 @@
+"""A grid of two settings drawn: every cell's mean as a heat map, and below it the effect of one along the other."""
+
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+import pandas as pd
+
+from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
+from lorafile.analysis.common.format import is_share, score
+from lorafile.analysis.common.wording import direction, on
+from lorafile.analysis.factors.effects_text import effect, interval_text, level
+from lorafile.results.results import unit_of
+
+if TYPE_CHECKING:
+    from lorafile.analysis.factors.decomposition import Decomposition
+    from lorafile.results.results import Results
+
+TURNS = 0.4  # where along the colours black on a cell reads better than white
+
+
+def chart(results: "Results", found: "Decomposition") -> Any:
+    """Return the heat map; with the effect of the rows at each column below it, where there is one."""
+    grid = found.grid
+    title = f"{grid.factor} × {grid.by}: {on(found.metric, found.split)} ({direction(results, found.metric)})"
+    text = "; ".join(
+        f"{level(grid.factor, grid.rows[i])} and {level(grid.by, grid.columns[j])}: "
+        f"{score(found.metric, found.scores[name].mean)}"
+        for (i, j), name in sorted(grid.cells.items())
+    )
+    whole = _map(results, found)
+    if found.simple:
+        whole = alt.vconcat(whole, _line(found), spacing=26)
+    return finish(whole, title, f"{title}. {text}", margin=room(grid.rows) + 30)
+
+
+def caption(found: "Decomposition") -> str:
+    """Return what the marks mean."""
+    parts = [f"Cells: mean {on(found.metric, found.split)} over seeds; brighter is better."]
+    if any(one.lost for one in found.scores.values()):
+        parts.append("×: runs without a figure; a cell that has both shows the mean of the runs that finished.")
+    if len(found.grid.cells) < len(found.grid.rows) * len(found.grid.columns):
+        parts.append("An empty cell was not declared.")
+    if found.simple:
+        high, low = (found.grid.rows[place] for place in found.pair)
+        parts.append(f"Below: {level(found.grid.factor, high)} less {low}, ")
+        parts[-1] += "with 95 % intervals that hold for all at once." if found.tested else "of one run each."
+    return " ".join(parts)
+
+
+def _rows(results: "Results", found: "Decomposition") -> pd.DataFrame:
+    """Return one row for each cell: its place, its mean, what it says, and on which ground."""
+    grid = found.grid
+    known = [one.mean for one in found.scores.values() if one.known]
+    low, span = min(known), (max(known) - min(known)) or 1.0
+    more = results.better_is_more(found.metric)
+    rows = []
+    for (i, j), name in grid.cells.items():
+        one = found.scores[name]
+        share = ((one.mean - low) / span if more else 1 - (one.mean - low) / span) if one.known else -1.0
+        row = {"row": grid.rows[i], "column": grid.columns[j], "mean": one.mean if one.known else None}
+        row |= {
+            "shown": score(found.metric, one.mean) if one.known else "",
+            "note": f"× {one.lost}" if one.lost else "",
+        }
+        row |= {"ground": "none" if not one.known else "light" if share > TURNS else "dark", "configuration": name}
+        rows.append(row | {"note": row["note"] or ("" if one.known else "× no figure")})
+    return pd.DataFrame(rows)
+
+
+def _across(found: "Decomposition", title: str | None) -> Any:
+    axis = alt.Axis(
+        labelAngle=0, domain=False, ticks=False, grid=False, labels=title is not None, labelOverlap="greedy"
+    )
+    scale = alt.Scale(domain=list(found.grid.columns), paddingInner=0.03, paddingOuter=0.015)
+    return alt.X("column:N", title=title, sort=list(found.grid.columns), axis=axis, scale=scale)
+
+
+def _map(results: "Results", found: "Decomposition") -> Any:
+    frame, grid = _rows(results, found), found.grid
+    order = list(reversed(grid.rows)) if grid.ordered[0] else list(grid.rows)  # large numbers stand above small ones
+    axis = alt.Axis(labelLimit=260, domain=False, ticks=False, grid=False)
+    scale = alt.Scale(domain=order, paddingInner=0.06, paddingOuter=0.03)
+    y = alt.Y("row:N", title=grid.factor, sort=order, axis=axis, scale=scale)
+    x = _across(found, None if found.simple else grid.by)
+    reverse = not results.better_is_more(found.metric)
+    colour = alt.Color("mean:Q", scale=alt.Scale(reverse=reverse, zero=False, nice=False), legend=None)
+    tips = tooltip(("configuration:N", "configuration"), ("shown:N", "mean"), ("note:N", "runs"))
+    layers = [
+        alt.Chart(frame[frame["ground"] != "none"]).mark_rect().encode(x=x, y=y, color=colour, tooltip=tips),
+        alt.Chart(frame[frame["ground"] == "none"]).mark_rect(style="no-figure").encode(x=x, y=y, tooltip=tips),
+    ]
+    for ground in ("light", "dark", "none"):
+        mine = alt.Chart(frame[frame["ground"] == ground]).encode(x=x, y=y)
+        noted, plain = alt.datum.note != "", alt.datum.note == ""
+        style = "lost" if ground == "none" else f"on-{ground}"
+        if ground != "none":
+            layers.append(mine.transform_filter(plain).mark_text(style=style).encode(text="shown:N"))
+            layers.append(mine.transform_filter(noted).mark_text(style=style, dy=-7).encode(text="shown:N"))
+        offset = 0 if ground == "none" else 8
+        layers.append(mine.transform_filter(noted).mark_text(style=style, dy=offset, fontSize=11).encode(text="note:N"))
+    return alt.layer(*layers).properties(width=WIDTH, height=alt.Step(44))
+
+
+def _line(found: "Decomposition") -> Any:
+    """Return the difference between two rows at every column, with its interval, beside zero."""
+    grid, (high, low) = found.grid, found.pair
+    factor = 100 if is_share(found.scale) else 1
+    unit = "points" if is_share(found.scale) else unit_of(found.scale)
+    rows = []
+    for column, one in found.simple.items():
+        least, most = (factor * value for value in one.interval) if found.tested else (None, None)
+        row = {"column": grid.columns[column], "difference": factor * one.estimate.difference}
+        row |= {
+            "least": least,
+            "most": most,
+            "shown": effect(found, one.estimate),
+            "interval": interval_text(found, one),
+        }
+        rows.append(row)
+    frame, x = pd.DataFrame(rows), _across(found, grid.by)
+    title = [f"{grid.rows[high]} less {grid.rows[low]},", unit] if unit else f"{grid.rows[high]} less {grid.rows[low]}"
+    y = alt.Y("difference:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format=".3~g", tickCount=5))
+    tips = tooltip(("column:N", grid.by), ("shown:N", "difference"), ("interval:N", "95 % interval"))
+    base = alt.Chart(frame).encode(x=x)
+    layers = [
+        alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(y="zero:Q"),
+        base.mark_line(style="mean-line").encode(y=y),
+        base.mark_point(style="mean").encode(y=y, tooltip=tips),
+    ]
+    if found.tested:
+        layers.insert(2, base.mark_rule(style="spread").encode(y="least:Q", y2="most:Q"))
+    gone = [{"column": value, "note": "× left out"} for j, value in enumerate(grid.columns) if j not in found.columns]
+    if gone:
+        mark = alt.Chart(pd.DataFrame(gone)).mark_text(style="lost", baseline="bottom")
+        layers.append(mark.encode(x=x, y=alt.value("height"), text="note:N"))
+    return alt.layer(*layers).properties(width=WIDTH, height=180)

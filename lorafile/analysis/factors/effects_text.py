@@ -1,0 +1,223 @@
+"""What a grid of two settings shows, in sentences: what was lost first, then whether one depends on the other."""
+
+from math import isnan
+from typing import TYPE_CHECKING
+
+from lorafile.analysis.common.format import difference, listing, number, plural
+from lorafile.analysis.common.wording import on
+from lorafile.analysis.compare.verdict_text import FEW, signed, signed_difference
+from lorafile.analysis.factors.decomposition import RATE, Decomposition, Effect
+from lorafile.statistics.probabilities import interval
+
+if TYPE_CHECKING:
+    from lorafile.statistics.crossed import Estimate
+
+LEVEL = 0.05
+_MOST = 5  # columns whose effects are all told
+_WORDS = {"diverged": "diverged", "out-of-memory": "out of memory"}
+
+
+def sentences(found: Decomposition) -> list[str]:
+    """Return what the grid shows, censored cells first."""
+    lines = [*_censored(found), *_left_out(found)]
+    if found.grid.tied:
+        tied = listing(found.grid.tied)
+        lines.append(f"{tied} changes together with one of the two; what belongs to which cannot be told.")
+    if found.why:
+        return [*lines, f"No effects are compared: {found.why}."]
+    if not found.tested:
+        return [*lines, _described(found)]
+    return [*lines, *_depends(found), _interaction(found), *_averages(found), *_cautions(found)]
+
+
+def level(factor: str, value: str) -> str:
+    """Return a factor's value as a sentence has it: `lora.r = 16`."""
+    return f"{factor} = {value}"
+
+
+def effect(found: Decomposition, estimate: "Estimate") -> str:
+    """Return a difference with its sign and unit."""
+    return signed_difference(found.scale, estimate.difference)
+
+
+def interval_text(found: Decomposition, one: Effect) -> str:
+    """Return `+1.2 to +3.4`, or nothing where there is no interval."""
+    low, high = one.interval
+    return "" if isnan(low) else f"{signed(found.scale, low)} to {signed(found.scale, high)}"
+
+
+def _censored(found: Decomposition) -> list[str]:
+    """Return which cells lost runs to divergence or memory, column by column."""
+    grid, parts = found.grid, []
+    for j, column in enumerate(grid.columns):
+        cells = [(i, found.censored.get(name, {})) for (i, at), name in sorted(grid.cells.items()) if at == j]
+        cells = [(i, lost) for i, lost in cells if lost]
+        if cells:
+            listed = [f"{grid.rows[i]} ({_counts(found, grid.cells[i, j], lost)})" for i, lost in cells]
+            parts.append(f"at {level(grid.by, column)}: {grid.factor} {listing(listed, 12)}")
+    return [f"Runs were lost {'; '.join(parts)}."] if parts else []
+
+
+def _counts(found: Decomposition, name: str, lost: dict[str, int]) -> str:
+    wanted = found.scores[name].wanted
+    return ", ".join(f"{count} of {wanted} {_WORDS[word]}" for word, count in lost.items())
+
+
+def _left_out(found: Decomposition) -> list[str]:
+    """Return which values are not compared, since some cell of theirs has no figure."""
+    grid = found.grid
+    rows = [value for i, value in enumerate(grid.rows) if i not in found.rows]
+    columns = [value for j, value in enumerate(grid.columns) if j not in found.columns]
+    parts = [level(factor, listing(gone, 12)) for factor, gone in ((grid.factor, rows), (grid.by, columns)) if gone]
+    if not parts:
+        return []
+    return [
+        f"Left out of what follows, and still in the chart: {listing(parts)}. So every value is compared over the same "
+        "cells, and none of these lost a run to divergence or memory."
+    ]
+
+
+def _described(found: Decomposition) -> str:
+    """Return the effects of a grid with one run in each cell."""
+    grid, (high, low) = found.grid, found.pair
+    told = [f"{effect(found, one.estimate)} at {grid.columns[j]}" for j, one in found.simple.items()]
+    return (
+        f"{level(grid.factor, grid.rows[high])} against {grid.rows[low]} in {on(found.scale, found.split)}: "
+        f"{listing(told, 12)}. With one seed this says something of these runs alone."
+    )
+
+
+def _depends(found: Decomposition) -> list[str]:
+    """Return what the factor does at each value of the other; of many, at the best and where it does most and least."""
+    grid, (high, low) = found.grid, found.pair
+    sizes = {j: abs(one.estimate.difference) for j, one in found.simple.items()}
+    most, least = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
+    order = dict.fromkeys((found.best, *([most, least] if len(sizes) > _MOST else sizes)))
+    told = [_at(found, j, ", where the best cell is" if j == found.best else "") for j in order]
+    what = f"{level(grid.factor, grid.rows[high])} against {grid.rows[low]}, {on(found.scale, found.split)}"
+    return [*_only_there(found), *_turns(found), f"{what}: {'; '.join(told)}.", *_own_best(found)]
+
+
+def _at(found: Decomposition, column: int, note: str) -> str:
+    one = found.simple[column]
+    doubt = "" if one.clear else ", which cannot be told from none"
+    shown = f"{effect(found, one.estimate)} (95 % interval {interval_text(found, one)}{doubt})"
+    return f"{shown} at {level(found.grid.by, found.grid.columns[column])}{note}"
+
+
+def _interacts(found: Decomposition) -> bool:
+    return found.interaction is not None and found.interaction.p <= LEVEL
+
+
+def _turns(found: Decomposition) -> list[str]:
+    """Return where the factor helps and where it harms, of one that clearly does both."""
+    grid, (high, low) = found.grid, found.pair
+    clear = {j: one.estimate.difference > 0 for j, one in found.simple.items() if one.clear}
+    if len(set(clear.values())) < 2:
+        return []
+    better, worse = (
+        listing([grid.columns[j] for j, up in clear.items() if (up == found.more) == good], 12)
+        for good in (True, False)
+    )
+    return [
+        f"What {grid.factor} does turns round with {grid.by}: {grid.rows[high]} is better than {grid.rows[low]} "
+        f"at {better}, and worse at {worse}."
+    ]
+
+
+def _own_best(found: Decomposition) -> list[str]:
+    """Return the best learning rate of each value, where they have not all the same."""
+    grid, sign = found.grid, 1 if found.more else -1
+    if grid.by != RATE:
+        return []
+    best: dict[int, list[str]] = {}
+    for i in found.rows:
+        means = {j: sign * found.scores[grid.cells[i, j]].mean for j in found.columns}
+        best.setdefault(max(means, key=means.__getitem__), []).append(grid.rows[i])
+    if len(best) < 2:
+        return []
+    told = [f"at {grid.columns[j]} for {listing(rows, 12)}" for j, rows in sorted(best.items())]
+    return [f"Not every {grid.factor} has its best mean at the same {grid.by}: it is {listing(told, 12)}."]
+
+
+def _only_there(found: Decomposition) -> list[str]:
+    """Return where the factor matters less than at the best value of the other, and cannot be told from none."""
+    grid, best = found.grid, found.simple[found.best]
+    up = best.estimate.difference > 0
+    if not (_interacts(found) and best.clear and up == found.more):
+        return []
+    less = [j for j, one in found.behind.items() if one.clear and (one.estimate.difference > 0) == up]
+    less = [j for j in less if not found.simple[j].clear or (found.simple[j].estimate.difference > 0) == up]
+    hidden = [j for j in less if not found.simple[j].clear]
+    if not less:
+        return []
+    tuned = f"once {grid.by} is tuned" if grid.by == RATE else f"at {level(grid.by, grid.columns[found.best])}"
+    parts = [_behind(found, j, bool(hidden)) for j in (hidden or less)]
+    return [f"{grid.factor} matters {'only' if hidden else 'most'} {tuned}: {'; '.join(parts)}."]
+
+
+def _behind(found: Decomposition, column: int, hidden: bool) -> str:
+    """Return by how much the factor's effect falls short of that at the best value of the other."""
+    one, grid = found.behind[column], found.grid
+    short = difference(found.scale, one.estimate.difference)
+    doubt = "cannot be told from none, and " if hidden else ""
+    return (
+        f"at {grid.columns[column]} its effect {doubt}is {short} less than at {grid.columns[found.best]} "
+        f"(95 % interval of that difference {interval_text(found, one)})"
+    )
+
+
+def _interaction(found: Decomposition) -> str:
+    """Return whether the effect of one setting depends on the other."""
+    one, cells, grid = found.interaction, found.cells, found.grid
+    if one is None or cells is None:
+        return ""
+    low, high = interval(one.estimate, LEVEL / one.contrasts)
+    row, column = grid.rows[found.rows[one.row]], grid.columns[found.columns[one.column]]
+    first_row, first_column = grid.rows[found.rows[0]], grid.columns[found.columns[0]]
+    largest = (
+        f"the effect of {level(grid.factor, row)} against {first_row} at {level(grid.by, column)} differs from that at "
+        f"{first_column} by {effect(found, one.estimate)} (interval {signed(found.scale, low)} to "
+        f"{signed(found.scale, high)}, holding for all {plural(one.contrasts, 'such contrast')}; "
+        f"p {probability(one.p)}, Holm{_f(found)})"
+    )
+    if _interacts(found):
+        return f"The two settings interact: {largest}."
+    return f"No interaction can be told from noise, which does not say that there is none: {largest}."
+
+
+def _f(found: Decomposition) -> str:
+    """Return the F test on these very examples."""
+    one = found.f
+    if one is None or isnan(one.statistic):
+        return ""
+    return f"; on these examples alone F({one.df}, {one.within}) = {number(one.statistic)}, p {probability(one.p)}"
+
+
+def probability(p: float) -> str:
+    """Return `= 0.03` or `< 0.001`."""
+    return "< 0.001" if p < 0.001 else f"= {number(p, 2)}"
+
+
+def _averages(found: Decomposition) -> list[str]:
+    """Return the main effect of each setting."""
+    start = "On average, which hides what depends on the other setting," if _interacts(found) else "On average"
+    parts = []
+    for factor, (high, low, one) in found.average.items():
+        doubt = "" if one.clear else ", which cannot be told from none"
+        gap = difference(found.scale, one.estimate.difference)
+        parts.append(f"of {factor} {high} and {low} ({gap}, 95 % interval {interval_text(found, one)}{doubt})")
+    return [f"{start} these values are furthest apart: {listing(parts)}."]
+
+
+def _cautions(found: Decomposition) -> list[str]:
+    cells = found.cells
+    if cells is None:
+        return []
+    fewest = min(cell.runs for row in cells.table for cell in row)
+    examples = cells.table[0][0].examples
+    line = f"Each cell has {'at least ' if fewest < max(c.runs for r in cells.table for c in r) else ''}"
+    line += f"{plural(fewest, 'seed')} × {plural(examples, 'example')}"
+    line += ", which is few: intervals are wide" if fewest < FEW else ""
+    line += "; run variances clearly differ between cells, so each has its own" if cells.pooled.differ else ""
+    return [f"{line}. These are exploratory: they are no part of the study's family of verdicts."]

@@ -1,0 +1,190 @@
+"""Charts of one factor: lines over bars for numbers, dots beside bars for names; the two halves share the factor."""
+
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+import pandas as pd
+
+from lorafile.analysis.common.chart_parts import (
+    MEAN_TIPS,
+    SEED_TIPS,
+    WIDTH,
+    finish,
+    mean_rows,
+    near_references,
+    quality,
+    room,
+    seed_rows,
+    tooltip,
+)
+from lorafile.analysis.common.format import number, score, unit
+from lorafile.analysis.common.published import MARK, figures
+from lorafile.analysis.common.published_marks import across, along
+from lorafile.analysis.factors.steps_chart import band_rows, gain_rows, gains_panel
+from lorafile.analysis.overview.chart import MARKS, dots
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lorafile.analysis.common.chart_parts import Quality
+    from lorafile.analysis.factors.eligible import Trend
+    from lorafile.analysis.factors.steps import Along
+    from lorafile.results.results import Results
+
+LINE = "Dots: one seed each. Line and bar: mean ± sample standard deviation over seeds. ×: runs without a figure."
+
+BAND = "Band: 95 % interval of each figure alone, from seeds and examples; differences are judged in pairs."
+STEPS = " Below it: what a doubling changes in each step, with 95 % intervals that hold for all steps at once."
+
+
+def chart(
+    results: "Results", trend: "Trend", metric: str, memory: dict[str, float], compared: "Sequence[Along]" = ()
+) -> Any:
+    """Return quality along the factor, what a doubling adds, and peak training memory from zero where it was measured.
+
+    :param compared: the series whose steps can be tested
+    """
+    found = quality(results, metric)
+    title = f"{trend.factor}{f' (sweep {trend.sweep})' if trend.sweep else ''}"
+    text = "; ".join(f"{value}: {score(metric, found.scores[name].mean)}" for name, value in trend.values.items())
+    description = f"{found.title} by {trend.factor}. {text}"
+    if trend.numbers:
+        gains = gain_rows(compared)
+        last = None if varies(memory) else trend.factor
+        below = [gains_panel(gains, compared[0].scale, _along(trend, last), _colour(trend))] if gains else []
+        below += [_memory(trend, memory)] if varies(memory) else []
+        whole: Any = alt.vconcat(_lines(results, found, trend, not below, compared), *below, spacing=18)
+        whole = whole.resolve_scale(color="shared") if _grouped(trend) else whole
+        return finish(whole, title, description, margin=110)
+    return finish(
+        _rows(results, found, trend, memory if varies(memory) else {}),
+        title,
+        description,
+        margin=room(trend.values.values(), 2),
+        least=110,
+    )
+
+
+def caption(
+    results: "Results", trend: "Trend", metric: str, memory: dict[str, float], compared: "Sequence[Along]" = ()
+) -> str:
+    """Return what the marks mean, and which references lie outside of the axis."""
+    _, _, outside = near_references(results, quality(results, metric), list(trend.values))
+    parts = [LINE if trend.numbers else MARKS, *([MARK] if figures(results, metric) else [])]
+    if trend.numbers and compared:
+        parts.append(BAND + (STEPS if gain_rows(compared) else ""))
+    if varies(memory):
+        parts.append("Memory: peak of live tensors while training, measured alone on the device.")
+    return " ".join([*parts, *(f"{text[0].upper()}{text[1:]}." for text in outside)])
+
+
+def varies(memory: dict[str, float]) -> bool:
+    """Return whether memory is worth drawing: a row of equal bars is better said in a sentence."""
+    return len(set(memory.values())) > 1
+
+
+def _grouped(trend: "Trend") -> bool:
+    return len(set(trend.series.values())) > 1
+
+
+def _colour(trend: "Trend") -> dict[str, Any]:
+    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=300)
+    order = list(dict.fromkeys(trend.series.values()))
+    return {"color": alt.Color("series:N", legend=legend, sort=order)} if _grouped(trend) else {}
+
+
+def _along(trend: "Trend", title: str | None) -> Any:
+    """Return the factor's axis: logarithmic where its values span a factor of four, ticks at the values themselves."""
+    numbers = sorted(set(trend.numbers.values()))
+    low, high = numbers[0], numbers[-1]
+    log = low > 0 and high / low >= 4
+    room = (high / low) ** 0.06 if log else (high - low) * 0.06 or 1
+    domain = [low / room, high * room] if log else [low - room, high + room]
+    # bars would pad their own axis, and then stand beside the points above them
+    scale = alt.Scale(type="log" if log else "linear", domain=domain, padding=0, nice=False)
+    form = ".2~e" if 0 < low < 0.01 or high >= 100_000 else "~g"
+    axis = alt.Axis(values=numbers, format=form, grid=False, labels=title is not None, labelOverlap="greedy")
+    return alt.X("x:Q", scale=scale, axis=axis, title=title)
+
+
+def _frame(frame: pd.DataFrame, trend: "Trend") -> pd.DataFrame:
+    names = frame["configuration"]
+    return frame.assign(x=names.map(trend.numbers), series=names.map(trend.series))
+
+
+def _lines(results: "Results", found: "Quality", trend: "Trend", lowest: bool, compared: "Sequence[Along]") -> Any:
+    domain, rules, _ = near_references(results, found, list(trend.values))
+    band = pd.DataFrame(band_rows(compared), columns=["x", "series", "least", "most"])
+    if len(band):
+        domain = [min(domain[0], band["least"].min()), max(domain[1], band["most"].max())]
+    seeds = _frame(seed_rows(found, trend.values), trend)
+    means = _frame(mean_rows(found, trend.values), trend)
+    known, x, colour = means[means["n"] > 0], _along(trend, trend.factor if lowest else None), _colour(trend)
+    y = alt.Y(
+        "value:Q",
+        title=found.title.rsplit(" (", 1)[0],
+        scale=found.scale(domain),
+        axis=alt.Axis(format=found.format, tickCount=6),
+    )
+    base = alt.Chart(known).encode(x=x, **colour)
+    layers = [
+        alt.Chart(seeds).mark_point(style="seed").encode(x=x, y=y, tooltip=tooltip(*SEED_TIPS), **colour),
+        base.mark_line(style="mean-line").encode(y="mean:Q"),
+        base.mark_rule(style="spread").encode(y="low:Q", y2="high:Q"),
+        base.mark_point(style="mean").encode(y="mean:Q", tooltip=tooltip(*MEAN_TIPS)),
+        _lost(means, x, found.more),
+    ]
+    if len(band):
+        layers.insert(0, alt.Chart(band).mark_area(style="band").encode(x=x, y="least:Q", y2="most:Q", **colour))
+    places = along(results, found.metric, trend.factor, trend.numbers)
+    layers = [*across(rules, places, x), *layers]
+    return alt.layer(*layers).properties(width=WIDTH, height=260)
+
+
+def _lost(means: pd.DataFrame, x: Any, more: bool) -> Any:
+    text = alt.Chart(means[means["note"] != ""]).mark_text(style="lost", baseline="bottom" if more else "top")
+    tips = tooltip(("configuration:N", "configuration"), ("note:N", "runs"))
+    return text.encode(x=x, y=alt.value("height") if more else alt.value(0), text="note:N", tooltip=tips)
+
+
+def _memory_rows(trend: "Trend", memory: dict[str, float]) -> tuple[pd.DataFrame, str]:
+    size, name = unit("bytes", max(memory.values()))
+    rows = [
+        {"configuration": label, "label": trend.values[label], "memory": value / size, "shown": number(value / size)}
+        for label, value in memory.items()
+    ]
+    return pd.DataFrame(rows), f"peak training memory, {name}"
+
+
+def _memory(trend: "Trend", memory: dict[str, float]) -> Any:
+    """Return memory along a numeric factor from zero: bars, or lines where it differs between the series."""
+    rows, title = _memory_rows(trend, memory)
+    rows, x, colour = _frame(rows, trend), _along(trend, trend.factor), _colour(trend)
+    y = alt.Y("memory:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4))
+    single = bool((rows.groupby("x")["memory"].nunique() == 1).all())
+    rows = rows.drop_duplicates("x") if single else rows
+    base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip(("configuration:N", "configuration"), ("shown:N", title)))
+    if not single:
+        layered = base.mark_line(style="mean-line").encode(**colour) + base.mark_point(style="mean").encode(**colour)
+        return layered.properties(width=WIDTH, height=120)
+    text = base.mark_text(style="value", baseline="bottom", dy=-3).encode(text="shown:N")
+    return (base.mark_bar(style="cost", size=22) + text).properties(width=WIDTH, height=120)
+
+
+def _rows(results: "Results", found: "Quality", trend: "Trend", memory: dict[str, float]) -> Any:
+    labels = {
+        name: f"{value} ({trend.series[name]})" if _grouped(trend) else value for name, value in trend.values.items()
+    }
+    order = list(labels.values())
+    if not memory:
+        return dots(results, found, labels)
+    left = dots(results, found, labels, width=WIDTH * 3 // 5)
+    rows, title = _memory_rows(trend, memory)
+    rows = rows.assign(label=rows["configuration"].map(labels))
+    top = float(rows["memory"].max()) * 1.25  # room for the figure at the longest bar's end
+    x = alt.X("memory:Q", title=title, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=4))
+    y = alt.Y("label:N", sort=order, title=None, axis=None, scale=alt.Scale(domain=order))
+    base = alt.Chart(rows).encode(x=x, y=y, tooltip=tooltip(("configuration:N", "configuration"), ("shown:N", title)))
+    text = base.mark_text(style="value", align="left", dx=4).encode(text="shown:N")
+    right = (base.mark_bar(style="cost", size=14) + text).properties(width=WIDTH * 2 // 5 - 40, height=alt.Step(24))
+    return alt.hconcat(left, right, spacing=14)

@@ -1,0 +1,234 @@
+"""Several studies side by side: every configuration in one table, and verdicts across studies where they can be had.
+
+Two configurations of different studies are compared where their figures were measured on the same: model, held-out
+examples, metric, and the way that answers are drawn. What was measured on other examples is shown beside, and no more.
+"""
+
+from itertools import combinations, product
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.format import listing, metric_name, plural
+from lorafile.analysis.common.scores import best, completeness, methods, scores, split_of
+from lorafile.analysis.common.wording import measured, on
+from lorafile.analysis.compare.compare import ordered, verdict_table
+from lorafile.analysis.compare.pairs import Pair
+from lorafile.analysis.compare.verdict_text import sentence
+from lorafile.analysis.compare.verdicts import Verdict, judge
+from lorafile.specs.tables.analysis import AnalysisTable
+
+if TYPE_CHECKING:
+    from lorafile.analysis.multi_study.union import Entry, Union
+    from lorafile.results.results import Results
+
+_SHOWN = 200  # comparisons: more would make no page, and no family with any power
+
+
+def across(found: "Union", waive: tuple[str, ...] = ()) -> list[Analysis]:
+    """Return the page's analyses: everything in one table, the comparisons across studies, and the frontiers.
+
+    :param waive: settings that may differ beside the compared one: those that every study waives
+    """
+    groups = [(entries, found.of(entries)) for entries in found.groups()]
+    analyses = [_summary(found, groups)]
+    for number, (entries, results) in enumerate(groups):
+        if made := _compared(found, entries, results, waive, f"-{number + 1}" if number else ""):
+            analyses.append(made)
+    return analyses + _frontiers(groups)
+
+
+def _summary(found: "Union", groups: "list[tuple[list[Entry], Results]]") -> Analysis:
+    """Return every configuration of every study, what both have, and what keeps studies apart."""
+    results = found.results
+    split = split_of(results, results.primary)
+    lines = completeness(results)
+    for number, study in enumerate(found.studies):
+        mine = [entry.name for entry in found.entries if number in entry.studies]
+        lines.append(_best_of(results, study, mine, split))
+    shared = [" = ".join(entry.all_names) for entry in found.entries if len(entry.all_names) > 1]
+    if shared:
+        verb, stand = ("is", "stands") if len(shared) == 1 else ("are", "stand")
+        lines.append(
+            f"{plural(len(shared), 'configuration')} {verb} the same in more than one study, and {stand} here once: "
+            f"{listing(shared)}."
+        )
+    lines += _apart(found, groups)
+    charts, captions = _charts(groups)
+    table = _table(found, groups)
+    return Analysis("summary", "summary", "Summary", results.question, lines, (table,), charts, captions)
+
+
+def _best_of(results: "Results", study: str, among: list[str], split: str) -> str:
+    """Return a study's best trained configuration, chosen on validation where there is one."""
+    trained = [name for name in among if methods(results)[name] != "none"]
+    chosen = best(results, trained)
+    metric = results.primary
+    if chosen is None:
+        return f"{study} has no trained configuration with a figure for {metric_name(metric)} yet."
+    here = scores(results, f"{split}.{metric}")[chosen]
+    where = "validation" if scores(results, f"validation.{metric}")[chosen].known else split
+    told = f"Best of {study} in {on(metric, where)}: {chosen}"
+    return f"{told}; on {split} it scores {measured(metric, here)}." if here.known else f"{told}."
+
+
+def _apart(found: "Union", groups: "list[tuple[list[Entry], Results]]") -> list[str]:
+    """Say which configurations are never tested against each other, and why."""
+    lines = []
+    for (one, _), (other, _) in combinations(groups, 2):
+        names = dict.fromkeys([*one[0].measured_on, *other[0].measured_on])
+        what = [name for name in names if one[0].measured_on.get(name) != other[0].measured_on.get(name)]
+        why = f"they do not share {listing([_plainly(name) for name in what])}"
+        if not (one[0].measured_on and other[0].measured_on):
+            why = "there are no figures on the same split"
+        both = f"{_those(found, one)} and {_those(found, other)}"
+        lines.append(f"{both[0].upper()}{both[1:]} are shown beside each other and never tested: {why}.")
+    return lines
+
+
+def _plainly(name: str) -> str:
+    return name if name.startswith("the ") else f"the setting {name}"
+
+
+def _those(found: "Union", entries: "list[Entry]") -> str:
+    """Return what a group is made of: whole studies, or some configurations' names."""
+    mine = {entry.name for entry in entries}
+    members = [{entry.name for entry in found.entries if at in entry.studies} for at in range(len(found.studies))]
+    whole = [study for study, names in zip(found.studies, members, strict=True) if names <= mine]
+    if set().union(*(names for names in members if names <= mine)) == mine:
+        return f"all configurations of {listing(whole)}"
+    return listing([entry.name for entry in entries], 4)
+
+
+def _table(found: "Union", groups: "list[tuple[list[Entry], Results]]") -> Table:
+    """Return one row for each configuration, under each of its names."""
+    from lorafile.analysis.overview.summary import columns_of, configuration_rows
+
+    rows = configuration_rows(found.results)
+    letters = {entry.name: _letter(at) for at, (entries, _) in enumerate(groups) for entry in entries}
+    shown: list[dict[str, Any]] = [
+        rows[entry.name] | {"shown": " = ".join(entry.all_names), "group": letters[entry.name]}
+        for entry in found.entries
+    ]
+    columns = list(columns_of(found.results, pd.DataFrame(shown)))
+    if len(groups) > 1:
+        columns.insert(1, Column("group", "comparable within"))
+    return Table("Every configuration of every study", pd.DataFrame(shown), tuple(columns))
+
+
+def _letter(number: int) -> str:
+    """Return A, B, … for a group; beyond Z its number."""
+    return chr(ord("A") + number) if number < 26 else str(number + 1)
+
+
+def _charts(groups: "list[tuple[list[Entry], Results]]") -> tuple[dict[str, Any], dict[str, str]]:
+    """Return every configuration's figures: a chart for each group, whose figures alone share an axis."""
+    charts: dict[str, Any] = {}
+    captions: dict[str, str] = {}
+    for number, (_, results) in enumerate(groups):
+        metric = results.primary
+        if any(one.known for one in scores(results, f"{split_of(results, metric)}.{metric}").values()):
+            from lorafile.analysis.overview.chart import caption, overview
+
+            name = f"summary-{number + 1}" if number else "summary"
+            group = f"Comparable within {_letter(number)}. " if len(groups) > 1 else ""
+            charts[name], captions[name] = overview(results, metric), group + caption(results, metric)
+    return charts, captions
+
+
+def _compared(
+    found: "Union", entries: "list[Entry]", results: "Results", waive: tuple[str, ...], suffix: str
+) -> Analysis | None:
+    """Return the comparisons across studies within one group; None where it holds one study alone."""
+    apart = [(a, b) for a, b in combinations(entries, 2) if not a.studies & b.studies]
+    if not apart:
+        return None
+    metric = results.primary
+    wanted = pairs_across(found, entries, results, waive)
+    verdicts = list(judge(results, metric, split_of(results, metric), wanted[:_SHOWN]))
+    charts: dict[str, Any] = {}
+    captions: dict[str, str] = {}
+    name = f"across{suffix}"
+    if any(verdict.decision is not None for verdict in verdicts):
+        from lorafile.analysis.compare.chart import caption, chart
+
+        charts, captions = {name: chart(verdicts, "studies", results.better_is_more(metric))}, {name: caption(verdicts)}
+    return Analysis(
+        kind="compare",
+        name=name,
+        title="Compared across studies",
+        question=f"Which differences in {metric_name(metric)} between the studies are real?",
+        sentences=[*_head(verdicts, len(wanted)), *(sentence(results, verdict) for verdict in ordered(verdicts))],
+        tables=(verdict_table(verdicts),) if verdicts else (),
+        charts=charts,
+        captions=captions,
+    )
+
+
+def pairs_across(found: "Union", entries: "list[Entry]", results: "Results", waive: tuple[str, ...] = ()) -> list[Pair]:
+    """Return what is compared: the studies' best, and whatever differs between them in one setting alone.
+
+    The best are chosen on validation, so where there is none they are not compared: test examples that choose cannot
+    judge. Configurations of two methods share few settings; of those only the best are compared.
+    """
+    pairs: dict[frozenset[str], Pair] = {}
+    chosen = _best_on_validation(found, entries, results)
+    for one, other in combinations(chosen, 2):
+        if not one.studies & other.studies:
+            factor = _one_setting(one, other) or ""
+            pairs[frozenset((one.name, other.name))] = Pair(other.name, one.name, factor, waive=waive)
+    for one, other in product(entries, entries):
+        if min(one.studies) < min(other.studies) and not one.studies & other.studies:
+            alone = _one_setting(one, other)
+            if alone is not None and alone != "method":
+                pair = Pair(other.name, one.name, alone, waive=waive)
+                pairs.setdefault(frozenset((one.name, other.name)), pair)
+    return list(pairs.values())
+
+
+def _best_on_validation(found: "Union", entries: "list[Entry]", results: "Results") -> "list[Entry]":
+    """Return each study's best trained configuration, in the studies' order; none where test would choose."""
+    known = scores(results, f"validation.{results.primary}")
+    if split_of(results, results.primary) != "test":
+        return []
+    chosen = []
+    for number in range(len(found.studies)):
+        mine = [entry for entry in entries if number in entry.studies and known[entry.name].known]
+        name = best(results, [entry.name for entry in mine if methods(results)[entry.name] != "none"])
+        chosen += [entry for entry in mine if entry.name == name]
+    return list(dict.fromkeys(chosen))
+
+
+def _one_setting(one: "Entry", other: "Entry") -> str | None:
+    """Return the one setting in which two configurations differ; None where there are more, or none."""
+    names = one.settings.keys() | other.settings.keys()
+    found = [name for name in names if one.settings.get(name) != other.settings.get(name)]
+    if "method" in found:
+        return "method"
+    return found[0] if len(found) == 1 else None
+
+
+def _head(verdicts: list[Verdict], wanted: int) -> list[str]:
+    """Return what is compared and how it is judged, before the verdicts."""
+    if not verdicts:
+        return [
+            "Nothing is tested across the studies: no two of their configurations differ in one setting alone, and "
+            "their best are one and the same, or were chosen on the examples that would have to judge them."
+        ]
+    line = (
+        f"{plural(len(verdicts), 'comparison')} across the studies: their best configurations, chosen on validation, "
+        "and those that differ in one setting alone. They are one family, beside that of each study's own report."
+    )
+    return [line, *([f"{wanted - _SHOWN} more are left out."] if wanted > _SHOWN else [])]
+
+
+def _frontiers(groups: "list[tuple[list[Entry], Results]]") -> list[Analysis]:
+    """Return quality against cost, for each group whose quality is comparable."""
+    from lorafile.analysis.tradeoffs.pareto import analyse
+
+    return [
+        analysis.renamed(f"{analysis.name}-{number + 1}") if number else analysis
+        for number, (_, results) in enumerate(groups)
+        for analysis in analyse(results, AnalysisTable(kind="pareto"))
+    ]

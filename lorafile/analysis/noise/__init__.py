@@ -1,0 +1,1 @@
+"""The noise floor: other seeds, other examples, the machine alone."""

@@ -1,0 +1,1 @@
+"""The study at a glance: the summary, its chart, and the questions people ask."""

@@ -1,0 +1,128 @@
+"""A recommendation drawn: each candidate's distance to the best on validation, beside the margin, cheapest first."""
+
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+import pandas as pd
+
+from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
+from lorafile.analysis.common.cost_measures import price_of
+from lorafile.analysis.common.format import DASH, is_share, listing
+from lorafile.analysis.common.wording import on
+from lorafile.analysis.compare.margins import margin_text
+from lorafile.analysis.compare.outcomes import compared_as
+from lorafile.analysis.compare.verdict_text import signed
+from lorafile.analysis.recommend.budgets import TITLES, shown
+from lorafile.analysis.recommend.choice import SPLIT, Recommendation, against, own
+from lorafile.results.results import unit_of
+from lorafile.statistics.probabilities import interval
+
+if TYPE_CHECKING:
+    from lorafile.results.results import Results
+
+MOST = 40  # rows; the table has the others
+TIPS = (("configuration:N", "configuration"), ("verdict:N", "verdict"), ("shown:N", "difference"), ("cost:N", "cost"))
+_STYLES = {"taken": "frontier", "good": "mean", "other": "behind"}
+
+
+def chart(results: "Results", found: Recommendation) -> Any:
+    """Return one row for each candidate: its difference to the best mean with a 95 % interval, and its cost."""
+    metric = compared_as(found.metric)
+    more = metric != "log_loss" and results.better_is_more(found.metric)
+    leader = best_mean(results, found, more)
+    rows = pd.DataFrame([_row(results, found, name, leader) for name in found.order[:MOST]])
+    factor = 100 if is_share(metric) else 1
+    band = factor * (found.margin or 0.0) * (-1 if more else 1)
+    domain = _domain(rows, band)
+    for column in ("low", "high"):
+        rows[column] = rows[column].clip(*domain)
+    beyond = (rows["difference"] < domain[0]) | (rows["difference"] > domain[1])
+    rows["at"] = rows["difference"].clip(*domain)
+    unit = "points" if is_share(metric) else unit_of(metric)
+    title = f"difference to {leader} in {on(metric, SPLIT)}, {unit}".rstrip(", ")
+    x = alt.X(
+        "at:Q", title=title, scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(format=".3~g", tickCount=7)
+    )
+    axis = alt.Axis(labelLimit=320, grid=False, domain=False, ticks=False)
+    y = alt.Y("configuration:N", sort=list(rows["configuration"]), title=None, axis=axis)
+    layers = [*_margin(band, found), _zero()]
+    for kind, style in _STYLES.items():
+        mine = alt.Chart(rows[(rows["kind"] == kind) & ~beyond])
+        bar, point = (f"{style}-spread", f"{style}-point") if style == "frontier" else (f"{style}-spread", style)
+        layers.append(mine.mark_rule(style="spread" if style == "mean" else bar).encode(x="low:Q", x2="high:Q", y=y))
+        layers.append(mine.mark_point(style=point).encode(x=x, y=y, tooltip=tooltip(*TIPS)))
+    outside = alt.Chart(rows[beyond]).encode(x=x, y=y, tooltip=tooltip(*TIPS))
+    far = outside.mark_text(style="value", align="left", dx=6)  # what lies far off is worse: left where more is better
+    far = far if more else outside.mark_text(style="value", align="right", dx=-6)
+    layers.append(far.encode(text="far:N"))
+    about = alt.Chart(rows).mark_text(style="value", align="left", dx=10).encode(x=alt.value(WIDTH), y=y, text="note:N")
+    whole = alt.layer(*layers, about).properties(width=WIDTH, height=alt.Step(24))
+    text = "; ".join(f"{row['configuration']}: {row['verdict']}, {row['shown']}" for row in rows.to_dict("records"))
+    order = "best mean first" if found.budget.by == "quality" else "cheapest first"
+    named = f"Candidates for {listing([budget.name for budget in found.budgets], 8)}, {order}"
+    return finish(whole, named, f"{title}. {text}", margin=room(rows["configuration"]) + 150)
+
+
+def caption(found: Recommendation) -> str:
+    """Return what the marks mean."""
+    margin = "" if found.margin is None else f" Band: within the margin of {margin_text(found.metric, found.margin)}."
+    more = f" The first {MOST} of {len(found.order)} are drawn." if len(found.order) > MOST else ""
+    what = "recommended" if found.firm else "suggested"
+    return (
+        f"Orange diamond: {what}. Blue: shown to be within the margin. Grey: not shown. Bars: 95 % interval of the "
+        f"difference of this pair alone; verdicts pay for all pairs. Arrow: outside the axis.{margin}{more}"
+    )
+
+
+def best_mean(results: "Results", found: Recommendation, more: bool) -> str:
+    """Return the candidate with the best mean on validation."""
+    sign = -1 if more else 1
+    means = {name: own(results, found.metric, SPLIT, name) for name in found.order}
+    return min(means, key=lambda name: sign * means[name].difference)  # type: ignore[union-attr]
+
+
+def _row(results: "Results", found: Recommendation, name: str, leader: str) -> dict[str, Any]:
+    metric = compared_as(found.metric)
+    factor = 100 if is_share(metric) else 1
+    estimate = against(results, found.metric, name, leader) if name != leader else None
+    difference = estimate.difference if estimate is not None else 0.0
+    low, high = interval(estimate) if estimate is not None else (0.0, 0.0)
+    price = price_of(results, found.prefer).get(name)
+    cost = DASH if price is None else shown(found.prefer, price)
+    word = found.word(name)
+    told = f"{signed(metric, difference)}, 95 % interval {signed(metric, low)} to {signed(metric, high)}"
+    return {
+        "configuration": name,
+        "difference": factor * difference,
+        "low": factor * (difference if isnan(low) else low),
+        "high": factor * (difference if isnan(high) else high),
+        "verdict": word,
+        "shown": "the best mean" if name == leader else told,
+        "cost": f"{cost} {TITLES[found.prefer]}",
+        "note": f"{cost}, {word if not word.startswith('behind') else 'behind'}",
+        "far": f"{'◄' if difference < 0 else '►'} {signed(metric, difference)}",
+        "kind": "taken" if name == found.taken else "good" if name in found.claimed else "other",
+    }
+
+
+def _domain(rows: pd.DataFrame, band: float) -> list[float]:
+    """Return an axis on which the margin and what is near it can be read; what is far beyond is named at its edge."""
+    near = rows[rows["verdict"].str.startswith(("recommended", "suggested", "non-inferior", "may be best"))]
+    low, high = float(min(near["low"].min(), band, 0)), float(max(near["high"].max(), band, 0))
+    room_for = max(high - low, 1e-9)
+    inside = rows[(rows["difference"] >= low - 0.6 * room_for) & (rows["difference"] <= high + 0.6 * room_for)]
+    low, high = min(low, float(inside["low"].min())), max(high, float(inside["high"].max()))
+    gap = (high - low) * 0.05 or 0.01
+    return [low - gap, high + gap]
+
+
+def _margin(band: float, found: Recommendation) -> list[Any]:
+    if found.margin is None:
+        return []
+    frame = pd.DataFrame({"from": [min(band, 0.0)], "to": [max(band, 0.0)]})
+    return [alt.Chart(frame).mark_rect(style="margin").encode(x="from:Q", x2="to:Q")]
+
+
+def _zero() -> Any:
+    return alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(x="zero:Q")

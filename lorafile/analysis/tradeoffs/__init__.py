@@ -1,0 +1,1 @@
+"""Quality against cost: the efficiency frontier, and what each configuration costs."""

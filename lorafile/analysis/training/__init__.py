@@ -1,0 +1,1 @@
+"""How training went: loss curves, learning rates, tuned settings, data and prompts."""

@@ -1,0 +1,64 @@
+"""The data card of a report: whose the data are, how many and how long, and whether their splits keep apart."""
+
+from typing import TYPE_CHECKING, Any
+
+from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.format import plural
+from lorafile.results.datacard import leak_sentences
+
+if TYPE_CHECKING:
+    from lorafile.results.results import Results
+    from lorafile.specs.tables.analysis import AnalysisTable
+
+QUESTION = "What were the models trained and measured on, and do its splits keep apart?"
+_COLUMNS = (
+    Column("split", "split"),
+    Column("examples", "examples", "count"),
+    Column("tokens", "tokens", "count"),
+    Column("supervised_fraction", "supervised", "share"),
+    Column("median_tokens", "median length", "count"),
+    Column("p95_tokens", "95th percentile", "count"),
+    Column("longest", "longest", "count"),
+    Column("too_long", "too long", "count"),
+    Column("duplicates", "repeated", "count"),
+)
+
+
+def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
+    """Return one card for each data set whose examples are prepared."""
+    known = [card for card in results.card if card["splits"]]
+    return [_analysis(number, card, len(known)) for number, card in enumerate(known)]
+
+
+def _analysis(number: int, card: dict[str, Any], count: int) -> Analysis:
+    import pandas as pd
+
+    name = "data" if count == 1 else f"data-{number + 1}"
+    title = "Data" if count == 1 else f"Data: {card['name']}"
+    tables = (
+        Table("Splits; lengths are in tokens", pd.DataFrame(card["splits"]), _COLUMNS),
+        Table("Where they are from", pd.DataFrame(_origin(card)), (Column("what", "what"), Column("value", "value"))),
+    )
+    return Analysis("data", name, title, QUESTION, _sentences(card), tables)
+
+
+def _sentences(card: dict[str, Any]) -> list[str]:
+    leaking = leak_sentences(card)
+    found = ["The data are private: no text of theirs is in this report."] if card["private"] else []
+    found += leaking
+    if not leaking and card["leaks"]:
+        found.append("No example of a held-out split is in another split, not even but for case and punctuation.")
+    for split in card["splits"]:
+        if split["duplicates"]:
+            of = f"{split['duplicates']} of {plural(split['examples'], 'example')}"
+            found.append(f"Repeated within {split['split']}: {of} ({split['exact_duplicates']} exactly).")
+    return found
+
+
+def _origin(card: dict[str, Any]) -> list[dict[str, str]]:
+    rows = [("path", card["path"]), ("format", card["format"])]
+    rows.append(("licence", card["licence"] or "not known: the data are not of the catalogue"))
+    rows += [("source", card["source"])] if card["source"] else []
+    rows += [("revision", card["revision"])] if card["revision"] else []
+    rows += [(f"digest of {split}", f"{digest[:16]}…") for split, digest in card["digests"].items()]
+    return [{"what": what, "value": value} for what, value in rows]

@@ -1,0 +1,291 @@
+"""Walks a plan: hands its work to an executor, scores what comes back, and records every attempt."""
+
+import shutil
+import tempfile
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from lorafile.apply.budget import Budget
+from lorafile.apply.executors.base import Desk, Executor, Group
+from lorafile.apply.score import ScoreTask
+from lorafile.apply.score_pool import FEW, Scored, Scorers
+from lorafile.apply.work_groups import Places, groups, read_digests
+from lorafile.engine.request import Done, Request
+from lorafile.engine.worker.events import Event
+from lorafile.environment import environment
+from lorafile.errors import StateError
+from lorafile.graph.graph import GraphNode
+from lorafile.plan.forecast.forecasts import target_of, told_of
+from lorafile.plan.plan import Plan
+from lorafile.state import Attempt, Node, WritableState
+from lorafile.state.snapshot import explained
+
+if TYPE_CHECKING:
+    from lorafile.apply.tracking.reporter import Tracked
+
+_POLL_SECONDS = 0.5
+
+
+class Progress(Protocol):
+    """Somebody who watches an apply."""
+
+    def started(self, node: GraphNode) -> None:
+        """A node has begun."""
+
+    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+        """A node has come further: `step`, `steps`, perhaps `loss` and `tokens_per_second`; or it has a `note`."""
+
+    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+        """A node has ended, one way or another, and is recorded."""
+
+    def stopping(self, times: int) -> None:
+        """The user asked for an end: once, or more urgently."""
+
+    def planned(self, plan: Plan) -> None:
+        """What is tuned was chosen, or needs more candidates: this is the work that follows."""
+
+
+@dataclass
+class Applied:
+    """What an apply has done."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    interrupted: bool = False
+    seconds: float = 0.0
+    tracking: "list[Tracked]" = field(default_factory=list)  # what each tracker got
+
+    def add(self, other: "Applied") -> None:
+        """Take in what a later stage has done."""
+        self.attempts += other.attempts
+        self.interrupted = other.interrupted
+        self.seconds += other.seconds
+
+    def with_outcome(self, outcome: str) -> list[Attempt]:
+        """Return the nodes that ended so, each by its last attempt: what was taken up again ended as that did."""
+        last = {attempt.key: attempt for attempt in self.attempts}
+        return [attempt for attempt in last.values() if attempt.outcome == outcome]
+
+
+@dataclass
+class Stop:
+    """Whether, and how urgently, the user wants an apply to end.
+
+    :ivar urgency: 0 go on; 1 begin nothing new; 2 stop what is running; more: break off
+    """
+
+    watchers: list[Progress] = field(default_factory=list)
+    urgency: int = 0
+
+    def ask(self) -> None:
+        """Ask for an end, the more urgently the more often."""
+        self._ask(self.urgency + 1)
+
+    def ask_at_once(self) -> None:
+        """Ask that what is running be stopped; to ask again changes nothing."""
+        if self.urgency < 2:
+            self._ask(2)
+
+    def _ask(self, urgency: int) -> None:
+        self.urgency = urgency
+        for watcher in self.watchers:
+            watcher.stopping(urgency)
+
+
+class _Ended(NamedTuple):
+    """A node that has ended, and the files that it left."""
+
+    node: GraphNode
+    event: Event
+    done: Done
+    files: dict[str, Path]
+
+
+@dataclass
+class Applier:
+    """Does the work of one plan.
+
+    :ivar declares: whether the plan is the whole study, so that its nodes are what the study declares
+    """
+
+    plan: Plan
+    state: WritableState
+    executor: Executor
+    watchers: list[Progress]
+    declares: bool = True
+    stop: Stop = field(default_factory=Stop)
+    budget: Budget | None = None
+    applied: Applied = field(default_factory=Applied)
+
+    def __post_init__(self) -> None:
+        self.places = Places(self.plan.graph, self.state)
+        to_do = {change.key for change in self.plan.work}
+        self.results = {key: attempt for key, attempt in self.plan.results.items() if key not in to_do}
+        self.own = {metric.digest: metric for metric in self.plan.graph.own.values()}
+        self.target = target_of(self.plan.graph)
+        self.forecasts = {change.key: change.forecast for change in self.plan.work}
+        self._lacking: dict[str, int] = {}  # score -> how many of its predictions are not there yet
+        self._readers: dict[str, list[str]] = {}  # prediction -> the scores that wait for it
+        self._ready: deque[GraphNode] = deque()  # scores to be computed
+        scores = [change.key for change in self.plan.work if change.kind == "score"]
+        for key in scores:
+            self._await(self.plan.graph.nodes[key])
+        log = self.state.directory / "staging" / "worker.log"
+        # A metric file may take a minute, in which the applying process would hear neither its workers nor its user.
+        expected = FEW if scores and self.own else len(scores)
+        self._scorers = Scorers(expected, log, lambda: self.stop.urgency, light=len(scores) == len(to_do))
+
+    def run(self) -> Applied:
+        """Do what the plan says; what had ended before a stop or a failure is recorded."""
+        began = time.monotonic()
+        graph = self.plan.graph
+        if self.declares:
+            self.state.declare(graph.spec.name, {node.address: (node.key, node.kind) for node in graph.nodes.values()})
+        try:
+            with explained(self.state.directory):
+                (self.state.directory / "staging").mkdir(exist_ok=True)
+            self._take([])
+            self.executor.run(groups(self.plan), Desk(self._requests, self._take, self._urgency))
+            while (self._ready or self._scorers.busy) and self.stop.urgency < 2:
+                self._take([], wait=_POLL_SECONDS)
+        finally:
+            self._scorers.close()
+            for directory in self.state.directory.glob("score-*"):
+                shutil.rmtree(directory, ignore_errors=True)
+        self.applied.interrupted = self.stop.urgency > 0
+        self.applied.seconds = time.monotonic() - began
+        return self.applied
+
+    def _urgency(self) -> int:
+        """Return how urgently an end is wanted: what still runs when the budget is spent keeps its checkpoint."""
+        return 2 if self.budget is not None and self.budget.spent() else self.stop.urgency
+
+    def _requests(self, group: Group) -> list[Request]:
+        """Return what is left to do of a group; nothing where it would not end within the budget."""
+        found = self.places.requests(group, self.results)
+        forecast = sum((self.forecasts.get(request.key) or {}).get("seconds", 0.0) for request in found)
+        return found if not found or self.budget is None or self.budget.allows(forecast) else []
+
+    def _take(self, events: list[Event], wait: float = 0.0) -> None:
+        """Take in the events of one turn, and the scores that are ready by now; hand out the scores that can be made.
+
+        :param wait: the most seconds to wait for a score
+        """
+        ended = []
+        for event in events:
+            node = self.plan.graph.nodes[event.key]
+            if event.what == "ended":
+                done = event.done or Done("failed", "The worker sent no result.")
+                ended.append(_Ended(node, event, done, {name: Path(event.directory) / name for name in done.files}))
+            for watcher in self.watchers:
+                if event.what == "started":
+                    watcher.started(node)
+                elif event.what == "progress":
+                    watcher.went_on(node, event.progress or {})
+        self._record(ended)
+        while True:
+            self._submit_scores()
+            scored = self._scorers.fetch(wait)
+            self._record([self._ended(one) for one in scored])
+            if not scored or not self._ready:
+                return
+
+    def _record(self, ended: list[_Ended]) -> None:
+        """Record what has ended, in one transaction; where that fails, one by one as far as it goes."""
+        if not ended:
+            return
+        try:
+            with self.state.together():
+                stored = [self._store(one) for one in ended]
+        except (StateError, OSError):
+            if len(ended) == 1:
+                raise
+            for one in ended:
+                self.results.pop(one.node.key, None)
+            self._record_one_by_one(ended)
+            return
+        for one, attempt in zip(ended, stored, strict=True):
+            self._note(one, attempt)
+
+    def _record_one_by_one(self, ended: list[_Ended]) -> None:
+        """Record what can be recorded; then say why the rest cannot."""
+        failures = []
+        for one in ended:
+            try:
+                self._record([one])
+            except (StateError, OSError) as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _store(self, one: _Ended) -> Attempt:
+        node, done, where = one.node, one.done, one.event.environment or environment()
+        attempt = Attempt(
+            key=node.key,
+            kind=node.kind,
+            outcome=done.outcome,
+            message=done.message,
+            started=one.event.started or datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=one.event.seconds,
+            device=where["device"],
+            environment=where,
+            figures=done.figures,
+            forecast=told_of(self.forecasts.get(node.key), self.plan.graph, node, self.results, self.target),
+            reads=read_digests(node, self.results),
+            study=self.plan.study,
+            address=node.address,
+        )
+        about = Node(node.key, node.kind, node.version, node.settings, node.inputs)
+        stored = self.state.record(about, attempt, one.files)
+        if stored.finished:
+            self.results[node.key] = stored
+        return stored
+
+    def _note(self, one: _Ended, stored: Attempt) -> None:
+        """Go on from what is recorded."""
+        node = one.node
+        if stored.finished:
+            shutil.rmtree(self.state.running(node.key), ignore_errors=True)
+        if node.kind == "score":
+            shutil.rmtree(one.event.directory, ignore_errors=True)
+        self.applied.attempts.append(stored)
+        for watcher in self.watchers:
+            watcher.ended(node, stored)
+        if one.done.outcome == "failed" and "No space left" in one.done.message:
+            raise StateError(one.done.message)  # the next node would be paid for, and lost in the same way
+        for key in self._readers.pop(node.key, ()) if stored.outcome == "done" else ():
+            self._lacking[key] -= 1
+            if not self._lacking[key]:
+                self._ready.append(self.plan.graph.nodes[key])
+
+    def _await(self, node: GraphNode) -> None:
+        """Note what a score waits for."""
+        missing = {key for key in node.inputs.values() if not self._has(key)}
+        for key in missing:
+            self._readers.setdefault(key, []).append(node.key)
+        self._lacking[node.key] = len(missing)
+        if not missing:
+            self._ready.append(node)
+
+    def _submit_scores(self) -> None:
+        """Hand out scores whose predictions are all there, as many as are taken."""
+        while self._ready and self._scorers.room > 0:
+            node = self._ready.popleft()
+            with explained(self.state.directory):
+                directory = Path(tempfile.mkdtemp(prefix="score-", dir=self.state.directory))
+                files = {role: self.places.files(self.results[key]) for role, key in node.inputs.items()}
+                own = self.own.get(node.settings.get("metric_file", ""))
+                timeout = self.plan.graph.spec.tables.evaluate.metric_timeout
+                self._scorers.submit(ScoreTask(node.key, node.settings, files, directory, own, timeout))
+
+    def _ended(self, one: Scored) -> _Ended:
+        out = str(one.task.out)
+        event = Event("ended", one.task.key, done=one.done, directory=out, started=one.started, seconds=one.seconds)
+        files = {name: one.task.out / name for name in one.done.files}
+        return _Ended(self.plan.graph.nodes[one.task.key], event, one.done, files)
+
+    def _has(self, key: str) -> bool:
+        return key in self.results and self.results[key].outcome == "done"

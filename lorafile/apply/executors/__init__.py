@@ -1,0 +1,1 @@
+"""Executors: the protocol in base.py, and one implementation a file."""

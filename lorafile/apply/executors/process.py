@@ -1,0 +1,145 @@
+"""A worker process, as the applying process holds it."""
+
+import contextlib
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from lorafile.apply.executors.base import Group
+from lorafile.apply.executors.forkserver import no_main
+from lorafile.errors import LoraError
+
+SILENT_SECONDS = 30.0  # without a sign of life a worker is lost
+START_SECONDS = 300.0  # until a worker's first: a server may load torch from a slow disk
+_END_SECONDS = 10.0  # what a killed process may take to be gone: one that waits for a dead disk never is
+_POLL_SECONDS = 0.1
+_WORKING_SECONDS = 0.1  # of processor time in SILENT_SECONDS: less does a process that is frozen, or waits
+
+
+@dataclass
+class Worker:
+    """One process and what it is doing.
+
+    :ivar gpu: the one that it has for itself or shares with others, as `environment.gpus` describes it
+    :ivar groups: what it has in hand; none while it is idle
+    :ivar running: key -> when the node began: in words, and on the monotonic clock
+    :ivar base: what it has loaded
+    :ivar heard: when it gave its last sign of life, on the monotonic clock; when it was started, before the first
+    :ivar used: its processor time when it had been silent for half of that time, in seconds
+    """
+
+    process: ForkServerProcess
+    connection: Connection
+    gpu: dict[str, Any] | None = None
+    groups: list[Group] = field(default_factory=list)
+    running: dict[str, tuple[str, float]] = field(default_factory=dict)
+    base: str = ""
+    asked: set[str] = field(default_factory=set)
+    heard: float = field(default_factory=time.monotonic)
+    begun: bool = False
+    used: float | None = None
+
+    @classmethod
+    def start(
+        cls, serve: Callable[..., None], arguments: tuple[Any, ...], log: Path, stopping: Callable[[], int]
+    ) -> "Worker | None":
+        """Fork one from the server, once that has loaded what it loads; None when a stop is asked for meanwhile.
+
+        :param serve: what it runs, with its connection and the arguments
+        :param log: where the server's libraries write
+        :raises LoraError: when the server does not answer, or is gone
+        """
+        context = multiprocessing.get_context("forkserver")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
+        failures: list[Exception] = []
+
+        def start() -> None:
+            try:
+                with no_main():
+                    process.start()
+            except Exception as error:  # told below, in the thread that waits
+                failures.append(error)
+
+        thread, deadline = threading.Thread(target=start, daemon=True), time.monotonic() + START_SECONDS
+        thread.start()
+        while thread.is_alive() and time.monotonic() < deadline:
+            thread.join(_POLL_SECONDS)
+            if stopping() and thread.is_alive():
+                return None  # it ends by itself when its connection is closed with this process
+        if thread.is_alive() or failures:
+            why = f"within {START_SECONDS:g} s" if thread.is_alive() else f"({type(failures[0]).__name__})"
+            raise LoraError(f"A worker process could not be started {why}; its log is {log}.")
+        theirs.close()
+        return cls(process, ours)
+
+    def note_started(self, key: str) -> None:
+        """Remember when a node began, for the case that the worker never says how it ended."""
+        self.running.setdefault(key, (datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()))
+
+    def note_alive(self) -> None:
+        """Remember a sign of life."""
+        self.heard, self.begun, self.used = time.monotonic(), True, None
+
+    def is_lost(self) -> bool:
+        """Return whether it has given no sign of life for too long; asked at every turn of a loop.
+
+        Python's lock may keep a heartbeat back: a worker that used its processor in the second half of that time is not
+        lost, and one that waits for a disk gets more time.
+        """
+        silent = time.monotonic() - self.heard
+        if silent <= SILENT_SECONDS / 2 or self.connection.poll():
+            return False
+        state, used = _process_state(self.process.pid)
+        self.used = used if self.used is None else self.used
+        if silent <= SILENT_SECONDS:
+            return False
+        if used > self.used + _WORKING_SECONDS:
+            self.heard, self.used = time.monotonic(), None
+            return False
+        return silent > (SILENT_SECONDS if self.begun and state != "D" else START_SECONDS)
+
+    def ask(self, what: str) -> None:
+        """Ask it, once, to `finish` the replicates that it has begun, or to `stop` at its next step."""
+        if what not in self.asked:
+            self.asked.add(what)
+            with contextlib.suppress(OSError):
+                self.connection.send(what)
+
+    def close(self) -> None:
+        """End it."""
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+        self.process.join(timeout=0.1 if self.groups else 5)
+        self.kill()
+        self.connection.close()
+
+    def kill(self) -> None:
+        """End it at once, whatever it does."""
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join(timeout=_END_SECONDS)
+
+
+def _process_state(pid: int | None) -> tuple[str, float]:
+    """Return what the system says a process does (`R` runs, `D` waits for a disk, `T` is stopped) and its seconds."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return words[0], (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):  # it is gone, or the system is no Linux
+        return "", 0.0
+
+
+def run_engine(connection: Connection, staging: str, threads: int, gpu: str | None) -> None:
+    """Run in the worker process: only there may the engine, and with it torch, be imported."""
+    from lorafile.engine.worker.main import serve
+
+    serve(connection, staging, threads, gpu)

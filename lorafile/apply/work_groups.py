@@ -1,0 +1,187 @@
+"""A plan's work as groups for an executor, and a group as requests for the engine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorafile.apply.executors.base import Group
+from lorafile.engine.data.sources import data_files, find_data, find_model
+from lorafile.engine.request import EVAL_BATCH, Request, base_identity
+from lorafile.engine.stacking.compatible import prediction_class, training_class
+from lorafile.environment import gpus
+from lorafile.errors import StateError
+from lorafile.graph.extra_evaluations import harness_folder
+from lorafile.graph.graph import Graph, GraphNode
+from lorafile.lock.lockfile import identity
+from lorafile.plan.plan import Plan
+from lorafile.specs import Configuration
+from lorafile.specs.tables.train import EXECUTION
+from lorafile.state import Attempt, State
+
+# What the executor does of one replicate, in one group: on one base, one after another.
+REPLICATE_KINDS = ("train", "predict", "inspect", "truncate", "merge")
+
+
+def groups(plan: Plan) -> list[Group]:
+    """Return the work of a plan that an executor does: examples first, then whole seeds, then what is measured alone.
+
+    Scores are not among it: they are made where the plan is applied.
+    """
+    prepares: list[Group] = []
+    profiles: list[Group] = []
+    replicates: dict[tuple[str, int | None, int], list[GraphNode]] = {}
+    for change in plan.work:
+        node = plan.graph.nodes[change.key]
+        if node.kind == "prepare":
+            prepares.append(Group((node.key,)))
+        elif node.kind in REPLICATE_KINDS:
+            replicates.setdefault((node.configuration, node.seed, node.repeat), []).append(node)
+        elif node.kind == "profile":
+            spread = is_spread(plan.graph.spec.named[node.configuration])
+            profiles.append(Group((node.key,), base_identity(node.settings), alone=True, spread=spread))
+    coming = {change.key for change in plan.work}
+    return [*prepares, *(_replicate(plan.graph, nodes, coming) for nodes in replicates.values()), *profiles]
+
+
+def _replicate(graph: Graph, nodes: list[GraphNode], coming: set[str]) -> Group:
+    base = next((base_identity(node.settings) for node in nodes if "model" in node.settings), "")
+    nodes.sort(key=lambda node: node.kind == "merge")  # it drops the base that the others share
+    keys = tuple(node.key for node in nodes)
+    after = {key for node in nodes for key in node.inputs.values()} & coming - set(keys)
+    trains = (node for node in nodes if node.kind == "train")
+    pack = next((pack_of(graph, node) for node in trains), "")
+    spread = is_spread(graph.spec.named[nodes[0].configuration])
+    return Group(keys, base, frozenset(after), pack, spread=spread)
+
+
+def is_spread(configuration: Configuration) -> bool:
+    """Return whether a configuration's base lies on several GPUs at once."""
+    return bool(configuration.model.device_map) and len(gpus()) > 1
+
+
+def pack_of(graph: Graph, node: GraphNode) -> str:
+    """Return equal text for nodes of a kind that can be done together; nothing for one that has to be alone."""
+    if node.kind not in ("train", "predict") or graph.spec.named[node.configuration].model.device_map:
+        return ""  # a base that is spread over GPUs has them all for itself
+    if node.kind == "predict":
+        return prediction_class(node.settings, node.inputs.get("data", ""))
+    return training_class(node.settings, node.inputs["train"])
+
+
+def can_pack(plan: Plan) -> bool:
+    """Return whether some of a plan's adapters can be trained together."""
+    seen: set[str] = set()
+    for change in plan.work:
+        pack = pack_of(plan.graph, plan.graph.nodes[change.key]) if change.kind == "train" else ""
+        if pack and pack in seen:
+            return True
+        seen.add(pack)
+    return False
+
+
+@dataclass
+class Places:
+    """Where models, data and the files of finished nodes are on this machine."""
+
+    graph: Graph
+    state: State
+
+    def __post_init__(self) -> None:
+        self._models: dict[tuple[str, str | None], Path] = {}
+
+    def _model(self, path: str, revision: str | None) -> Path:
+        """Return a model's directory; a hub is asked once, not for every node."""
+        if (path, revision) not in self._models:
+            self._models[path, revision] = find_model(path, revision, self.graph.spec.file.parent)
+        return self._models[path, revision]
+
+    def requests(self, group: Group, results: dict[str, Attempt]) -> list[Request]:
+        """Return what is left to do of a group; a node whose input did not come is left out."""
+        found: list[Request] = []
+        here: set[str] = set()
+        for key in group.keys:
+            node = self.graph.nodes[key]
+            ready = all(
+                other in here or (other in results and results[other].outcome == "done")
+                for other in node.inputs.values()
+            )
+            if key not in results and ready:
+                found.append(self._request(node, results, here))
+                here.add(key)
+        return found
+
+    def _request(self, node: GraphNode, results: dict[str, Attempt], here: set[str]) -> Request:
+        configuration = self.graph.spec.named[node.configuration]
+        inputs = {role: self.files(results[key]) for role, key in node.inputs.items() if key not in here}
+        if "checkpoint" in node.settings:
+            inputs["adapter"] = self.graph.checkpoints[node.settings["checkpoint"]["digest"]]
+        return Request(
+            key=node.key,
+            kind=node.kind,
+            address=node.address,
+            settings=node.settings,
+            paths=self.paths(node, configuration),
+            inputs=inputs,
+            awaits={role: key for role, key in node.inputs.items() if key in here},
+            execution=execution(self.graph, node),
+            pack=pack_of(self.graph, node),
+        )
+
+    def files(self, attempt: Attempt) -> dict[str, str]:
+        """Return file name -> path of what an attempt left.
+
+        :raises StateError: when an object has gone since the plan was made, or is damaged
+        """
+        for name, digest in attempt.outputs.items():
+            if not self.state.objects.has(digest):
+                raise StateError(
+                    f"{name} of {attempt.address} has gone from the state. Run the same command again: it is made anew."
+                )
+        return {name: str(self.state.objects.proven(digest)) for name, digest in attempt.outputs.items()}
+
+    def model(self, configuration: Configuration) -> Path:
+        """Return the directory of a configuration's base."""
+        table = configuration.model
+        return self._model(table.path, self.graph.lock.models[identity(table)].revision or table.revision)
+
+    def model_paths(self, configuration: Configuration) -> dict[str, Any]:
+        """Return what of this machine a configuration's base is loaded from and with."""
+        model = configuration.model
+        return {
+            "model": str(self.model(configuration)),
+            "model_name": model.path,
+            "trust_remote_code": model.trust_remote_code,
+            "device_map": model.device_map,
+        }
+
+    def paths(self, node: GraphNode, configuration: Configuration) -> dict[str, Any]:
+        """Return where a node's model and data are."""
+        data, lock = self.graph.spec.data(configuration, node.split), self.graph.lock
+        paths = self.model_paths(configuration)
+        if node.kind == "train":
+            paths["checkpoint"] = str(self.state.running(node.key).resolve())
+        if node.kind == "predict" and "include" in node.settings["task"]:
+            paths["lm_eval"] = str(harness_folder(self.graph))
+        if node.kind == "prepare" and "prompts" not in node.settings["data"]:
+            rows = node.settings["data"]
+            entry = lock.data[identity(data)]
+            source = next(split for split, digest in entry.digests.items() if digest == rows["digest"])
+            where = find_data(data.path, entry.revision or data.revision, self.graph.spec.file.parent)
+            files = data_files(where, data.name)[source]
+            paths |= {"data": [str(file) for file in files], "split": node.split, "data_name": data.path}
+            if "shots" in rows:
+                source = next(split for split, digest in entry.digests.items() if digest == rows["shots"]["digest"])
+                paths["shots"] = [str(file) for file in data_files(where, data.name)[source]]
+        return paths
+
+
+def execution(graph: Graph, node: GraphNode) -> dict[str, Any]:
+    """Return how a node is to be done, as far as that changes no result."""
+    if node.kind == "train":
+        return graph.spec.tables.train.model_dump(include=set(EXECUTION))
+    return graph.spec.tables.evaluate.model_dump(include={EVAL_BATCH}, exclude_none=True)
+
+
+def read_digests(node: GraphNode, results: dict[str, Attempt]) -> dict[str, dict[str, str]]:
+    """Return the digests of the very bytes that a node reads: role -> file name -> digest."""
+    return {role: dict(results[key].outputs) for role, key in node.inputs.items() if key in results}

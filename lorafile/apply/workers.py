@@ -1,0 +1,104 @@
+"""Who does the work of a plan on this machine: how many workers, and how they are asked to stop."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorafile import specs
+from lorafile.apply.work_groups import groups, is_spread
+from lorafile.environment import cores, gpus, installed, most_threads
+from lorafile.errors import LoraError, MissingExtra
+from lorafile.lock.lockfile import Lock
+from lorafile.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from lorafile.apply.applier import Progress, Stop
+    from lorafile.apply.executors.local import LocalExecutor
+
+_SMALL_MODEL = 50_000_000  # parameters; below it a core does more alone than together with the others (benchmarks/)
+
+
+def local_executor(plan: Plan, state: Path, workers: int | None, pack: str | int) -> "LocalExecutor":
+    """Return the local executor with as many workers as the device can use well.
+
+    :raises MissingExtra: where torch is not installed
+    """
+    from lorafile.apply.executors.local import LocalExecutor
+
+    if installed("torch") is None and plan.work:
+        raise MissingExtra("lora apply", "torch")
+    workers = workers or default_workers(plan.graph.spec, plan.graph.lock)
+    threads = max(1, min(cores() // workers, most_threads()))
+    about = (gpus(), model_types(plan), pack_width(pack))
+    return LocalExecutor(state / "staging", workers, threads, most_threads(), *about)
+
+
+def model_types(plan: Plan) -> tuple[str, ...]:
+    """Return the kinds of models whose code workers need."""
+    return tuple(sorted({str(model.settings.get("model_type")) for model in plan.graph.lock.models.values()}))
+
+
+def pack_width(pack: str | int) -> int:
+    """Return how many adapters are trained together at most; 0 where that is to be measured.
+
+    :raises LoraError: for anything but `auto`, `off` and a whole number from 1
+    """
+    words = {"auto": 0, "off": 1}
+    if str(pack) in words:
+        return words[str(pack)]
+    if not str(pack).isdecimal() or int(pack) < 1:
+        raise LoraError(f'"{pack}" is no way to pack adapters: write auto, off, or how many are trained together.')
+    return int(pack)
+
+
+def unused_workers(plan: Plan, workers: int | None) -> str:
+    """Return what to say where more workers are asked for than the plan's bases leave room for; nothing elsewhere."""
+    spread = [group for group in groups(plan) if group.spread]
+    if not spread or not workers or workers == 1:
+        return ""
+    count = sum(not group.alone for group in spread)
+    return (
+        f"--workers {workers} does not speed up {count} of the runs: model.device_map spreads their base over all "
+        f"{len(gpus())} GPUs, so they run one at a time, after the others."
+    )
+
+
+def default_workers(spec: specs.Spec, lock: Lock) -> int:
+    """Return one worker for each GPU; on a CPU one for each core where models are small, else one with all cores."""
+    if all(is_spread(configuration) for configuration in spec.configurations):
+        return 1
+    small = all(model.parameters < _SMALL_MODEL for model in lock.models.values())
+    return len(gpus()) or (cores() if small else 1)
+
+
+@contextlib.contextmanager
+def stop_on_signals(watchers: "list[Progress]") -> Iterator["Stop"]:
+    """Turn Ctrl-C into a request: once, to begin nothing new; twice, to stop what is running; then to break off.
+
+    SIGTERM stops what is running: who sends it (Docker, Kubernetes, systemd, Slurm) kills after some seconds.
+    """
+    from lorafile.apply.applier import Stop
+
+    stop = Stop(watchers)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may take signals
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        stop.ask()
+        if stop.urgency > 2:
+            raise KeyboardInterrupt
+
+    def terminate(_number: int, _frame: object) -> None:
+        stop.ask_at_once()
+
+    handlers = ((signal.SIGINT, interrupt), (signal.SIGTERM, terminate))
+    before = {number: signal.signal(number, handler) for number, handler in handlers}
+    try:
+        yield stop
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

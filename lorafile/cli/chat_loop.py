@@ -1,0 +1,68 @@
+"""The talk at a terminal: what is typed, what is answered, and the few words that begin with a slash."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lorafile.errors import NodeError
+
+if TYPE_CHECKING:
+    from lorafile.engine.inference.chat import Talk
+
+HELP = "/base on|off shows or hides the base, /reset forgets what was said, /quit ends (as Ctrl-D does)."
+
+
+def converse(talk: "Talk", columns: dict[str, Any], out: Console, ask: Any = input) -> None:
+    """Ask and answer until `/quit` or the end of the input.
+
+    :param ask: returns the next line that is typed; raises EOFError at the end
+    """
+    names = list(talk.voices)
+    while True:
+        try:
+            line = ask("> " if out.is_terminal else "").strip()
+        except EOFError:
+            if out.is_terminal:
+                out.print()
+            return
+        if line == "/quit":
+            return
+        if line.startswith("/"):
+            names = _command(talk, line, names, out)
+        elif line:
+            try:
+                show_answers(talk.ask(line, columns, names), out)
+            except NodeError as error:
+                out.print(f"[red]{escape(str(error))}[/]")
+
+
+def _command(talk: "Talk", line: str, names: list[str], out: Console) -> list[str]:
+    """Do what a word with a slash says; return who is asked from now on."""
+    word, _, rest = line.partition(" ")
+    if word == "/reset":
+        talk.reset()
+        out.print("[dim]Forgotten.[/]")
+    elif word == "/base" and rest in ("on", "off"):
+        if len(talk.voices) == 1:
+            out.print("[dim]There is nothing but the base here.[/]")
+            return names
+        out.print(f"[dim]The base is {rest}.[/]")
+        return [name for name in talk.voices if rest == "on" or name != "base"]
+    else:
+        out.print(f"[dim]{escape(HELP)}[/]")
+    return names
+
+
+def show_answers(answers: dict[str, str], out: Console) -> None:
+    """Show answers side by side on a terminal, one under the other elsewhere."""
+    if not out.is_terminal or len(answers) == 1:
+        for name, text in answers.items():
+            out.print(f"[bold]{name}:[/] {escape(text)}")
+        return
+    table = Table(box=None, pad_edge=False, expand=True, header_style="bold", padding=(0, 2, 0, 0))
+    for name in answers:
+        table.add_column(name, ratio=1, overflow="fold")
+    table.add_row(*map(escape, answers.values()))
+    out.print(table)

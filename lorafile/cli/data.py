@@ -1,0 +1,64 @@
+"""Commands about data: what a study's examples look like to the model, and which sets are ready to name."""
+
+import json
+from pathlib import Path
+
+import click
+
+from lorafile.cli.command import command, json_option, main, spec_argument
+from lorafile.cli.terminal import say
+
+
+@main.group("data")
+def data() -> None:
+    """Look at data before anything is paid for.
+
+    \b
+    Example: lora data show study.toml
+    """
+
+
+@command("show", data)
+@spec_argument
+@click.option("--split", default="train", show_default=True, help="Whose examples are shown.")
+@click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="How many examples.")
+@click.option(
+    "--configuration", help="Whose data, in a study that varies them. [default: the first that reads the split]"
+)
+@json_option
+def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: bool) -> int:
+    """Show a few examples exactly as the model sees them, what is supervised, lengths, duplicates and leaks.
+
+    \b
+    Example: lora data show study.toml --split test --rows 5
+    """
+    from lorafile.cli.views import data as views_data
+    from lorafile.cli.views import plan
+    from lorafile.study.data_preview import look
+    from lorafile.study.study import Study
+
+    found = look(Study.load(spec), split, rows, configuration)
+    if as_json:
+        say(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        views_data.show_data(found, plan.console())
+    return 0
+
+
+@command("list", data)
+@json_option
+def list_(as_json: bool) -> int:
+    """List well-known data sets that a spec can name, with format and licence.
+
+    \b
+    Example: lora data list
+    """
+    from lorafile.cli.views import data as views_data
+    from lorafile.cli.views import plan
+    from lorafile.specs.catalogue import catalogue
+
+    if as_json:
+        say(json.dumps({"format_version": "1.0", "sets": catalogue()}, indent=2, ensure_ascii=False))
+    else:
+        views_data.show_catalogue(catalogue(), plan.console())
+    return 0

@@ -1,0 +1,66 @@
+"""`lora diff` and `lora graph`: an experiment as it is reviewed before anybody pays for it."""
+
+from pathlib import Path
+
+import click
+
+from lorafile.cli.command import command, json_option, markdown_option, price_option, spec_argument, state_option
+from lorafile.cli.terminal import say
+
+
+@command("diff")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@state_option
+@click.option("--git", "revision", metavar="REV", help="Against the spec as git has it at a revision.")
+@price_option
+@json_option
+@markdown_option
+def diff(
+    files: tuple[Path, ...],
+    state: Path | None,
+    revision: str | None,
+    hourly: float | None,
+    as_json: bool,
+    markdown: bool,
+) -> int:
+    """Show what a change adds, removes and renames, and what it would cost. Runs nothing, writes nothing.
+
+    Two specs, two saved plans, or with --git one spec (study.toml unless named) now and at a revision.
+
+    \b
+    Example: lora diff --git main study.toml
+    """
+    from lorafile.cli.views import diff as views_diff
+    from lorafile.cli.views import plan
+    from lorafile.study import diff_inputs
+
+    if len(files) > 1 if revision is not None else len(files) != 2:
+        raise click.UsageError("name two files, as in: lora diff old.toml new.toml; or one with --git REV")
+    if revision is not None:
+        found = diff_inputs.since(revision, files[0] if files else Path("study.toml"), state, hourly)
+    else:
+        found = diff_inputs.between(files[0], files[1], state, hourly)
+    if as_json or markdown:
+        say(views_diff.diff_json(found) if as_json else views_diff.diff_markdown(found), nl=as_json)
+    else:
+        views_diff.show_diff(found, plan.console())
+    return 0
+
+
+@command("graph")
+@spec_argument
+@state_option
+@click.option("--format", "kind", type=click.Choice(["mermaid", "dot"]), default="mermaid", help="[default: mermaid]")
+@click.option("--full", is_flag=True, help="A box for every node.")
+def graph(spec: Path, state: Path | None, kind: str, full: bool) -> int:
+    """Draw what reads what, and what is done of it, as text for Mermaid or Graphviz.
+
+    \b
+    Example: lora graph study.toml --format dot | dot -Tsvg > study.svg
+    """
+    from lorafile.cli.views import graph as drawing
+    from lorafile.study.study import Study
+
+    found = drawing.drawing(Study.load(spec, state).plan(), full)
+    say(drawing.mermaid(found) if kind == "mermaid" else drawing.dot(found))
+    return 0

@@ -1,0 +1,133 @@
+"""The command line: each command parses, calls, and hands what came to a view."""
+
+import json
+from pathlib import Path
+
+import click
+
+from lorafile.cli.command import command, json_option, main, spec_argument, state_option
+from lorafile.cli.terminal import complain, say
+from lorafile.errors import LoraError
+
+__all__ = ["main"]
+
+
+@command("init")
+@click.argument("spec", type=click.Path(path_type=Path), default="study.toml")
+@click.option(
+    "--preset",
+    help="Begin with a preset: rank_sweep, module_sweep, quantization_sweep, placement, lora_vs_full, hyperparameters.",
+)
+@click.option("--model", help="A hub id or a directory. [default: the built-in model]")
+@click.option("--data", help="A data file, a directory, or a hub id. [default: the built-in task]")
+@click.option("--force", is_flag=True, help="Write over a spec that is there.")
+def init(spec: Path, preset: str | None, model: str | None, data: str | None, force: bool) -> int:
+    """Write a first spec that runs.
+
+    \b
+    Example: lora init --preset rank_sweep --model microsoft/phi-2 --data rows.jsonl
+    """
+    from lorafile.files.atomic import write_text
+    from lorafile.study.init import first_spec
+
+    if spec.exists() and not force:
+        raise LoraError(f"{spec} is there already; name another file, or pass --force to write over it.")
+    write_text(spec, first_spec(preset, model, data))
+    say(f"Wrote {spec}. Next: lora plan {spec}")
+    return 0
+
+
+@command("validate")
+@click.argument("specs", nargs=-1, type=click.Path(path_type=Path))
+def validate(specs: tuple[Path, ...]) -> int:
+    """Check specs; every mistake is shown, each where it stands.
+
+    \b
+    Example: lora validate study.toml
+    """
+    from lorafile.apply.tracking.libraries import missing
+    from lorafile.errors import SpecError
+    from lorafile.specs import load
+
+    wrong = 0
+    for file in specs or (Path("study.toml"),):
+        try:
+            spec = load(file)
+            say(f"{file}: good, {len(spec.configurations)} configurations")
+            for warning in missing(spec):
+                complain(f"{file}: warning: {warning}")
+        except SpecError as error:
+            wrong = error.exit_code
+            complain(str(error))
+    return wrong
+
+
+@command("schema")
+def schema() -> int:
+    """Print the JSON schema of specs, for editors.
+
+    \b
+    Example: lora schema > study.schema.json
+    """
+    from lorafile.specs.schema import json_schema
+
+    say(json.dumps(json_schema(), indent=2))
+    return 0
+
+
+@command("lock")
+@spec_argument
+def lock(spec: Path) -> int:
+    """Look at models and data afresh and write the lock beside the spec.
+
+    \b
+    Example: lora lock study.toml
+    """
+    from lorafile.lock.lockfile import lock_file
+    from lorafile.study.study import Study
+
+    study = Study.load(spec)
+    written = study.lock()
+    say(f"Wrote {lock_file(study.spec)}: {len(written.models)} models, {len(written.data)} data sets.")
+    return 0
+
+
+@command("report")
+@click.argument("specs", nargs=-1, type=click.Path(path_type=Path))
+@state_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where to. [default: report.path of the spec; of several specs: report in the current directory]",
+)
+@click.option("--check", "check_only", is_flag=True, help="Only check the claims; end with 6 when one no longer holds.")
+@click.option("--watch", is_flag=True, help="Write the page anew while an apply runs, until all is done or Ctrl-C.")
+@json_option
+def report(
+    specs: tuple[Path, ...], state: Path | None, out: Path | None, check_only: bool, watch: bool, as_json: bool
+) -> int:
+    """Write report.html, RESULTS.md and results.tex from what is finished, or print every figure as JSON.
+
+    Several specs make one page that puts their studies side by side.
+
+    \b
+    Example: lora report study.toml
+    """
+    from lorafile.cli import report as reporting
+    from lorafile.study.study import Study
+
+    if check_only and (out is not None or len(specs) > 1):
+        raise click.UsageError("--check writes no report, and checks the claims of one spec; leave the rest out.")
+    if watch and (check_only or as_json):
+        raise click.UsageError("--watch writes the page while a study runs; leave out --check and --json.")
+    studies = [Study.load(spec, state) for spec in specs or (Path("study.toml"),)]
+    if watch:
+        return reporting.follow(studies, out)
+    if check_only:
+        return reporting.check_claims(studies[0], as_json)
+    return reporting.print_figures(studies) if as_json else reporting.write(studies, out)
+
+
+from lorafile.cli import data as cli_data  # noqa: E402, F401  (commands)
+from lorafile.cli import diff, export, models, plan_apply, show  # noqa: E402, F401  (commands)
+from lorafile.cli import state as cli_state  # noqa: E402, F401  (commands)

@@ -1,0 +1,86 @@
+"""`lora show`: a configuration, a run or one node, from its settings to its loss curve, live while it trains."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lorafile.cli.command import command, json_option, spec_option, state_option
+from lorafile.cli.terminal import say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lorafile.state.names import Named
+    from lorafile.study.run_summary import ShownConfiguration, ShownNode
+
+_LOOK_SECONDS = 1.0
+
+
+@command("show")
+@click.argument("name")
+@state_option
+@spec_option
+@click.option("--predictions", type=click.IntRange(0), default=0, help="Show so many predictions of a run.")
+@click.option("--follow", is_flag=True, help="Show the loss of a run that trains now, until it ends.")
+@json_option
+def show(name: str, state: Path | None, spec: Path | None, predictions: int, follow: bool, as_json: bool) -> int:
+    """Show a configuration, a run, or any node by its address or the beginning of its key.
+
+    A configuration: its seeds, mean ± standard deviation, costs and settings; with --spec its verdicts. A run: its
+    settings, attempts, scores, predictions, and the loss as a line. Where several studies have the name, --spec or the
+    key says which is meant.
+
+    \b
+    Example: lora show rank/r=16/seed=42 --predictions 3
+    """
+    from lorafile.cli.views import node, plan
+    from lorafile.cli.views import run as views_runs
+    from lorafile.state import State
+    from lorafile.state.names import find_node, names_of
+    from lorafile.study import run_summary
+    from lorafile.study.study import study_and_state
+
+    (study, directory), out = study_and_state(spec, state), plan.console()
+
+    def look(stored: State) -> "ShownConfiguration | ShownNode":
+        names = names_of(stored, study)
+        shown = run_summary.configuration(stored, names, name, study)
+        return shown or run_summary.node(stored, names, find_node(names, name), predictions)
+
+    shown = State.at_one_moment(directory, look)
+    if isinstance(shown, run_summary.ShownConfiguration):
+        if as_json:
+            say(views_runs.configuration_json(shown))
+        else:
+            views_runs.show_configuration(shown, out)
+        return 0
+    if follow and not as_json and shown.history.standing == "running":
+        named = _follow(shown, directory, out)
+        shown = State.at_one_moment(
+            directory, lambda stored: run_summary.node(stored, names_of(stored, study), named, predictions)
+        )
+    if as_json:
+        say(node.history_json(shown.history, shown.scores, shown.predictions))
+    else:
+        node.show_history(shown.history, out)
+        views_runs.show_results(shown.scores, shown.predictions, out)
+    return 0
+
+
+def _follow(shown: "ShownNode", directory: Path, out: "Console") -> "Named":
+    """Show the curve while the run trains: one line that changes on a terminal, a line each second elsewhere."""
+    from lorafile.cli.views.node import curve_line
+    from lorafile.state import State
+    from lorafile.state.node_history import history
+
+    run = shown.history
+    while run.standing == "running":
+        if run.curve:
+            out.print(curve_line(run), end="\r" if out.is_terminal else "\n", markup=False)
+        time.sleep(_LOOK_SECONDS)
+        run = history(State.read(directory), shown.named)
+    if out.is_terminal:
+        out.print()
+    return shown.named

@@ -1,0 +1,111 @@
+"""What `lora data` shows: the catalogue, and a study's data as the model will see them."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from lorafile.results.datacard import leak_sentences
+
+_OPEN, _CLOSE = "⟦", "⟧"
+_SUPERVISED, _READ, _CUT = "bold green", "default", "dim red strike"
+
+
+def show_data(found: dict[str, Any], out: Console) -> None:
+    """Show examples, lengths, duplicates and leaks."""
+    data = found["data"]
+    head = [f"[bold]{_plain(data['path'])}[/] as {data['format']}, in the tokens of {_plain(found['model'])}"]
+    told = [data["licence"] and f"licence: {data['licence']}", data["source"], data["revision"]]
+    head += [" · ".join(_plain(part) for part in told if part)] if any(told) else []
+    for line in head:
+        out.print(line)
+    if data["private"]:
+        out.print("[yellow]The data are private:[/] their text is shown here, and in no report, tracker or export.")
+    for split in found["splits"]:
+        for example in split["examples"]:
+            _show_example(example, split["split"], out)
+    out.print(_key(out))
+    out.print()
+    out.print(_lengths(found["splits"]))
+    for line in notes(found):
+        out.print(line)
+
+
+def _show_example(example: dict[str, Any], split: str, out: Console) -> None:
+    share = f"{example['supervised']} of {example['tokens']} tokens supervised"
+    title = f"{split}, row {example['row']}: {share}"
+    text = Text()
+    for part in example["parts"]:
+        marked = part["supervised"] and not out.is_terminal
+        style = _CUT if part["cut"] else _SUPERVISED if part["supervised"] else _READ
+        text.append(f"{_OPEN}{part['text']}{_CLOSE}" if marked else part["text"], style=style)
+    out.print()
+    if out.is_terminal:
+        out.print(Panel(text, title=title, title_align="left", border_style="dim", expand=True), soft_wrap=False)
+    else:
+        out.print(title)
+        out.print(text)
+
+
+def _key(out: Console) -> str:
+    if not out.is_terminal:
+        return f"\n{_OPEN}…{_CLOSE} is supervised: the loss counts it. All else is only read."
+    return f"[{_SUPERVISED}]green[/]: supervised, the loss counts it · white: only read · [{_CUT}]struck out[/]: cut"
+
+
+def _lengths(splits: list[dict[str, Any]]) -> Table:
+    """Return lengths in tokens of each split."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title="Tokens", title_justify="left")
+    table.title_style = "bold"
+    columns = ("split", "rows", "mean", "median", "95 %", "longest", "too long", "supervised", "all", "repeated rows")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right")
+    for split in splits:
+        tokens, repeated = split["tokens"], split["duplicates"]
+        several = f"{repeated['normalised']} ({repeated['exact']} exactly)" if repeated["normalised"] else "none"
+        share = f"{100 * split['too_long'] / tokens['count']:.1f} %"
+        many = f"{split['too_long']:,}" if split["measured"] == split["rows"] else share
+        long = f"{many} > {split['max_length']}" if split["too_long"] else "none"
+        row = [split["split"], f"{split['rows']:,}", f"{tokens['mean']:.1f}", f"{tokens['median']:g}"]
+        row += [f"{tokens['p95']}", f"{tokens['max']}", long, f"{100 * split['supervised_fraction']:.1f} %"]
+        table.add_row(*row, f"{tokens['total']:,}", several)
+    return table
+
+
+def notes(found: dict[str, Any]) -> list[str]:
+    """Say what was only sampled, and which held-out rows are in another split."""
+    lines = [
+        f"[dim]{split['split']}: lengths of {split['measured']:,} of {split['rows']:,} rows, evenly drawn.[/]"
+        for split in found["splits"]
+        if split["measured"] < split["rows"]
+    ]
+    lines += [
+        f"[dim]{split['split']}: {split['compared']:,} of {split['rows']:,} rows were compared.[/]"
+        for split in found["splits"]
+        if split["compared"] < split["rows"]
+    ]
+    leaking = leak_sentences({"leaks": found["leaks"], "path": found["data"]["path"]})
+    lines += [f"[yellow]Leak:[/] {_plain(line)}" for line in leaking]
+    if found["leaks"] and not leaking:
+        lines.append("No held-out row is in another split.")
+    return lines
+
+
+def show_catalogue(entries: dict[str, dict[str, Any]], out: Console) -> None:
+    """Show every set of the catalogue."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("name", "format", "licence", "suggested metrics", "what"):
+        table.add_column(name, overflow="fold", no_wrap=name == "name")
+    for name, entry in entries.items():
+        about = entry["about"]
+        table.add_row(f"[bold]{name}[/]", entry["format"], about["licence"], ", ".join(about["metrics"]), about["what"])
+    out.print(table, soft_wrap=False)
+    out.print('\nName one with data.path = "gsm8k"; a local copy with data.path = "…" and data.like = "gsm8k".')
+
+
+def _plain(text: Any) -> str:
+    from rich.markup import escape
+
+    return escape(str(text))

@@ -1,0 +1,125 @@
+"""What each configuration of a plan is, what it needs, and whether that fits: one table."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lorafile.graph.parameter_count import adapter_parameters
+from lorafile.lock.lockfile import identity
+from lorafile.plan.plan import Change, Plan
+from lorafile.units import duration, size
+
+MOST = 12  # configurations with work that are shown one by one
+_NAME, _OTHERS = 12, 70  # characters for a name, at least; those in which everything else is still readable
+
+
+def needs(plan: Plan, full: bool) -> Table:
+    """Return a table of what each configuration with work needs, and what its words were resolved to."""
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", title="What they need", title_justify="left", title_style="bold"
+    )
+    titles = ("configuration", "adapter", "on", "parameters", "quantization", "rate", "peak memory", "fits")
+    for title in (*titles, "time for a seed"):
+        table.add_column(title, overflow="fold")
+    owners = plan.graph.spec.owners
+    named: dict[str, list[Change]] = {}  # a candidate's work is its configuration's
+    for change in plan.work:
+        if change.kind != "prepare":
+            named.setdefault(owners.get(change.configuration, change.configuration), []).append(change)
+    known = words(plan)
+    for number, (name, changes) in enumerate(named.items()):
+        if number == MOST and len(named) > MOST + 1 and not full:
+            table.add_row("…")
+            break
+        table.add_row(*map(escape, _need(plan, name, changes, known)))
+    return table
+
+
+def fitted(table: Table, out: Console) -> Table:
+    """Return the table as a terminal has room for it: where that is scarce, names get what others do not need."""
+    if out.measure(table, options=out.options.update(width=1000)).maximum > out.width:
+        longest = max(len(str(cell)) for cell in table.columns[0].cells)
+        table.columns[0].width = min(longest, max(_NAME, out.width - _OTHERS))
+    return table
+
+
+def _need(plan: Plan, name: str, changes: list[Change], known: dict[tuple[str, ...], str]) -> list[str]:
+    from lorafile.specs.tables.quantizations import quantization_name
+
+    sections = plan.graph.sections[name]
+    adapter = sections["adapter"]
+    mine = [change for change in changes if change.forecast]
+    peaks = [
+        change.forecast["peak_memory_bytes"]
+        for change in mine
+        if change.forecast and "peak_memory_bytes" in change.forecast
+    ]
+    fits = [change.forecast["fits"] for change in mine if change.forecast and "fits" in change.forecast]
+    once = [change for change in mine if plan.graph.nodes[change.key].repeat == 1] or mine
+    first = [change for change in once if change.seed == once[0].seed]
+    for_a_seed = sum((change.forecast or {}).get("seconds", 0.0) for change in first if change.kind != "profile")
+    return [
+        name,
+        _what(adapter),
+        _targets(plan, name, known),
+        _parameters(plan, name),
+        quantization_name(sections["quantization"]),
+        _rate(plan, name),
+        size(max(peaks)) if peaks else "",
+        "" if not fits else "yes" if all(fits) else "NO",
+        duration(for_a_seed) if for_a_seed else "",
+    ]
+
+
+def _rate(plan: Plan, name: str) -> str:
+    """Return a configuration's learning rate; where it is not chosen yet, the lowest and highest that are tried."""
+    configuration, sections = plan.graph.spec.named[name], plan.graph.sections[name]
+    tried = configuration.tuned.tried("train.learning_rate") if configuration.tuned and configuration.open else ()
+    if tried:
+        return f"{min(tried):g} to {max(tried):g}"
+    return f"{sections['training']['learning_rate']:g}" if "training" in sections else ""
+
+
+def _parameters(plan: Plan, name: str) -> str:
+    """Return how many parameters a configuration trains."""
+    configuration = plan.graph.spec.named[name]
+    lock = plan.graph.lock.models[identity(configuration.model)]
+    count = adapter_parameters(plan.graph.sections[name]["adapter"], lock)
+    return f"{count:,}" if count else ""
+
+
+def _what(adapter: dict[str, Any]) -> str:
+    """Return `r=16 alpha=32`, with the method's name where it is not LoRA; its rank is the solved one."""
+    from lorafile.specs.tables.methods import METHODS
+
+    method = METHODS.get(adapter["method"])
+    if method is None:
+        return str(adapter["method"])
+    words = [] if adapter["method"] == "lora" else [adapter["method"]]
+    words += [f"r={adapter[method.rank]}"] if method.rank else []
+    words += [f"alpha={adapter[method.alpha]}"] if method.alpha else []
+    words += [f"{adapter['num_virtual_tokens']} virtual tokens"] if "num_virtual_tokens" in adapter else []
+    start = adapter.get("init_lora_weights", True)
+    return " ".join([*words, start] if isinstance(start, str) else words)
+
+
+def _targets(plan: Plan, name: str, known: dict[tuple[str, ...], str]) -> str:
+    """Return what an adapter is put on: the spec's own word where it used one; its names stand below the table."""
+    adapter = plan.graph.sections[name]["adapter"]
+    if "target_modules" not in adapter:
+        return ""
+    word = known.get(tuple(adapter["target_modules"])) or ", ".join(adapter["target_modules"])
+    layers = adapter.get("layers_to_transform")
+    return f"{word} in layers {', '.join(map(str, layers))}" if layers else word
+
+
+def words(plan: Plan) -> dict[tuple[str, ...], str]:
+    """Return module names -> the word of the spec that stands for them."""
+    found = {}
+    for configuration in plan.graph.spec.configurations:
+        word = (configuration.adapter or {}).get("target_modules")
+        if isinstance(word, str):
+            found[tuple(plan.graph.sections[configuration.name]["adapter"]["target_modules"])] = word
+    return found

@@ -1,0 +1,1 @@
+"""The nodes of a study, each under its key; one file for a kind of node."""

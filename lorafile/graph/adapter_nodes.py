@@ -1,0 +1,80 @@
+"""`inspect`, `truncate` and `merge` nodes: what is done with a finished adapter. None exists unless it is declared."""
+
+from typing import Any
+
+from lorafile.graph.graph import Graph, Replicate
+from lorafile.graph.replicates import add_predictions
+from lorafile.graph.settings import bare_sections, largest_rank
+from lorafile.specs import Configuration
+
+UNMERGEABLE = ("none", "full", "prompt_tuning")
+
+
+def add_adapter_nodes(graph: Graph, configuration: Configuration, replicate: Replicate) -> Replicate:
+    """Add what the spec declares for a trained replicate; return it with the keys of these nodes."""
+    if replicate.train is None:
+        return replicate
+    tables = graph.spec.tables
+    added: dict[str, Any] = {}
+    if tables.inspect is not None:
+        section = {"inspection": tables.inspect.model_dump()}
+        added["inspect"] = _add(graph, configuration, replicate, "inspect", "inspect", section)
+    if tables.truncate is not None:
+        ranks = truncated_ranks(graph, configuration)
+        added["truncated"] = {rank: _truncated(graph, configuration, replicate, rank) for rank in ranks}
+    if tables.merge is not None and configuration.method not in UNMERGEABLE:
+        added["merge"] = {
+            dtype: _add(
+                graph,
+                configuration,
+                replicate,
+                "merge",
+                f"merge/{dtype}",
+                {"merging": {"dtype": dtype, "examples": tables.merge.examples}},
+            )
+            for dtype in tables.merge.dtypes
+        }
+    return replicate._replace(**added) if added else replicate
+
+
+def truncated_ranks(graph: Graph, configuration: Configuration) -> list[int]:
+    """Return the declared ranks that are smaller than a configuration's own; none where BA is not its whole update."""
+    adapter = graph.sections[configuration.name]["adapter"]
+    table = graph.spec.tables.truncate
+    if table is None or adapter["method"] != "lora" or adapter.get("use_dora"):
+        return []
+    return sorted({rank for rank in table.ranks if rank < largest_rank(adapter)}, reverse=True)
+
+
+def check_truncation(graph: Graph) -> None:
+    """Refuse a truncation that would truncate nothing.
+
+    :raises SpecError: at `truncate.ranks`
+    """
+    spec = graph.spec
+    if spec.tables.truncate is None or any(truncated_ranks(graph, c) for c in spec.configurations):
+        return
+    message = "no configuration has a larger rank: they must be below lora.r, of a LoRA without use_dora"
+    raise spec.error(("truncate", "ranks"), message)
+
+
+def _truncated(graph: Graph, configuration: Configuration, replicate: Replicate, rank: int) -> Replicate:
+    """Add an adapter cut to a rank, and what it predicts and scores; a replicate that nobody trained."""
+    base = f"{configuration.name}/seed={replicate.seed}/truncate={rank}"
+    about: dict[str, Any] = {"configuration": configuration.name, "seed": replicate.seed}
+    inputs = {"adapter": replicate.train or ""}
+    key = graph.add("truncate", f"{base}:truncate", {"truncation": {"rank": rank}}, inputs, **about)
+    return add_predictions(graph, configuration, base, replicate.seed, key)
+
+
+def _add(
+    graph: Graph, configuration: Configuration, replicate: Replicate, kind: str, name: str, section: dict[str, Any]
+) -> str:
+    """Add a node that reads an adapter, its base, and held-out examples."""
+    sections, splits = graph.sections[configuration.name], graph.splits[configuration.name]
+    split = "validation" if "validation" in splits else "test"
+    settings = {**bare_sections(sections), **section}
+    inputs = {"adapter": replicate.train or "", "data": splits[split]}
+    address = f"{configuration.name}/seed={replicate.seed}:{name}"
+    about: dict[str, Any] = {"configuration": configuration.name, "seed": replicate.seed, "split": split}
+    return graph.add(kind, address, settings, inputs, **about)

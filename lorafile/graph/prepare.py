@@ -1,0 +1,107 @@
+"""`prepare` nodes: the rows of each split, as the configurations read them."""
+
+from typing import Any
+
+from lorafile.engine.data.columns import check_columns
+from lorafile.engine.data.labels import HIDDEN, classes, hidden_labels
+from lorafile.errors import NodeError
+from lorafile.graph.graph import Graph
+from lorafile.graph.metrics import check_metrics, is_head
+from lorafile.graph.settings import data_format, data_section
+from lorafile.graph.splits import Rows, draw
+from lorafile.lock.data import DataLock
+from lorafile.lock.lockfile import identity
+from lorafile.specs import Configuration
+from lorafile.specs.tables.data import DataTable
+
+
+def add_splits(graph: Graph, configuration: Configuration, seed: int | None = None) -> dict[str, str]:
+    """Add the splits of a configuration's data; return split -> key.
+
+    :param seed: draws the examples of a few-shot prompt
+    :raises SpecError: when the data do not have what the spec asks of them
+    """
+    # `none` may need no train split, and says so itself where it needs one.
+    reading = (configuration.method == "none", configuration.model.task_type, _tokenizer(graph, configuration))
+    name = ("splits", configuration.data.as_text, configuration.shots, seed, *reading)
+    return graph.once(name, lambda: _splits(graph, configuration, seed))
+
+
+def _splits(graph: Graph, configuration: Configuration, seed: int | None) -> dict[str, str]:
+    table = configuration.data
+    lock = graph.lock.data[identity(table)]
+    try:
+        drawn = draw(table.split, table.split_seed, lock.rows)
+    except ValueError as error:
+        raise graph.spec.error(("data", "split"), str(error)) from error
+    _check(graph, configuration, lock, drawn)
+    keys = {}
+    for split, rows in drawn.items():
+        if split == "train" and configuration.method == "none" and not graph.spec.tables.profile.enabled:
+            continue
+        data = data_section(configuration, lock, rows, split)
+        if configuration.shots:
+            data["shots"] = _shots(configuration, seed, drawn["train"], lock)
+        sections = {"data": data, "tokenizer": _tokenizer(graph, configuration)}
+        about: dict[str, Any] = {"configuration": configuration.name, "split": split}
+        keys[split] = graph.add("prepare", _address(graph, configuration, split, seed), sections, {}, **about)
+    return keys
+
+
+def _shots(configuration: Configuration, seed: int | None, train: Rows, lock: DataLock) -> dict[str, Any]:
+    """Return what decides the solved examples of a prompt: they are train rows, and never held-out ones."""
+    rows = {"seed": train.seed, "start": train.start, "stop": train.stop}
+    return {"count": configuration.shots, "seed": seed, "digest": lock.digests[train.source], "rows": rows}
+
+
+def _address(graph: Graph, configuration: Configuration, split: str, seed: int | None) -> str:
+    if seed is not None:
+        return f"data/{split}/{configuration.name}/seed={seed}:prepare"
+    address = f"data/{split}:prepare"
+    return f"data/{split}/{configuration.name}:prepare" if address in graph.prepared else address
+
+
+def _check(graph: Graph, configuration: Configuration, lock: DataLock, drawn: dict[str, Rows]) -> None:
+    """Check that the data have what the spec asks of them."""
+    table, error = configuration.data, graph.spec.error
+    _check_classes(graph, table, lock, drawn)
+    for split, rows in drawn.items():
+        try:
+            check_columns(data_section(configuration, lock, rows, split), lock.columns, table.path)
+        except NodeError as wrong:
+            raise error(("data", "template" if table.template else "format"), str(wrong)) from wrong
+    check_metrics(graph, configuration, data_format(table, lock))
+    needs_train = graph.spec.tables.profile.enabled or configuration.method != "none" or configuration.shots
+    if "train" not in drawn and needs_train:
+        raise error(("data", "split"), "says nothing of train, and something is to be trained, measured or shown")
+    if not {"validation", "test"} & drawn.keys():
+        raise error(("data", "split"), "has no validation and no test split, so nothing could be compared")
+    if configuration.shots and data_format(table, lock) == "text":
+        raise error(("none", "shots"), "plain text has no solved examples to show")
+    if configuration.shots and is_head(configuration):
+        raise error(("none", "shots"), "a classification head reads no prompt; it has no solved examples to be shown")
+    if "train" in drawn and configuration.shots > drawn["train"].count:
+        raise error(
+            ("none", "shots"), f"{configuration.shots} examples are more than train has: {drawn['train'].count}"
+        )
+
+
+def _check_classes(graph: Graph, table: DataTable, lock: DataLock, drawn: dict[str, Rows]) -> None:
+    """Check that a classification has classes, and that no split that is used hides them."""
+    if data_format(table, lock) != "classification":
+        return
+    if lock.label and not lock.labels:
+        raise graph.spec.error(
+            ("data", "columns"), f'the label column "{lock.label}" has too many values to be classes'
+        )
+    for split, rows in drawn.items():
+        if HIDDEN in lock.labels.get(rows.source, []):
+            raise graph.spec.error(("data", "split"), f"{split} draws from {rows.source}: {hidden_labels()}")
+    try:
+        classes(lock.classes(), table.labels)
+    except NodeError as error:
+        raise graph.spec.error(("data", "labels"), str(error)) from error
+
+
+def _tokenizer(graph: Graph, configuration: Configuration) -> str:
+    return graph.lock.models[identity(configuration.model)].tokenizer

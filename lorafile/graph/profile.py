@@ -1,0 +1,45 @@
+"""`profile` nodes: what a configuration costs."""
+
+from typing import Any
+
+from lorafile.graph.graph import Graph
+from lorafile.specs import Configuration
+
+# What a profile measures does not depend on these: they stay out of its key.
+_NO_COST_OF_ADAPTER = (
+    *("lora_alpha", "alpha", "use_rslora", "alpha_pattern", "d_initial", "projection_prng_key"),
+    *("init_lora_weights", "init_weights", "init_ia3_weights", "eva_config", "corda_config", "lora_ga_config"),
+    *("prompt_tuning_init", "prompt_tuning_init_text", "tinit", "tfinal", "beta1", "beta2", "target_r"),
+)
+_COST_OF_TRAINING = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "bf16",
+    "fp16",
+    "gradient_checkpointing",
+)
+
+
+def add_profile(graph: Graph, configuration: Configuration) -> str:
+    """Add the profile of a configuration; return its key."""
+    sections = graph.sections[configuration.name]
+    protocol = graph.once(("protocol",), lambda: graph.spec.tables.profile.model_dump(exclude={"enabled"}))
+    adapter = {key: value for key, value in sections["adapter"].items() if key not in _NO_COST_OF_ADAPTER}
+    told = configuration.train.as_text if configuration.train else ""
+    training = graph.once(("costs", told), lambda: _costs(sections.get("training")))
+    measured = {
+        "model": sections["model"],
+        "quantization": sections["quantization"],
+        "adapter": adapter,
+        "training": training,
+        "profile": protocol,
+    }
+    if "checkpoint" in sections:  # trained elsewhere: what it costs to use is measured on the very file
+        measured["checkpoint"] = sections["checkpoint"]
+    inputs = {"train": graph.splits[configuration.name]["train"]}
+    return graph.add("profile", f"{configuration.name}:profile", measured, inputs, configuration=configuration.name)
+
+
+def _costs(training: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the settings of training that change what a step costs."""
+    return {} if training is None else {key: training[key] for key in _COST_OF_TRAINING}

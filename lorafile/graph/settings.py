@@ -1,0 +1,203 @@
+"""The sections of a node: a configuration's settings with everything filled in that its model and data decide."""
+
+import hashlib
+from functools import cache
+from typing import Any
+
+from lorafile.engine.data.columns import detect
+from lorafile.engine.data.labels import classes
+from lorafile.errors import NodeError
+from lorafile.graph.heads import head
+from lorafile.graph.parameter_count import adapter_parameters
+from lorafile.graph.rank_matching import matched
+from lorafile.graph.splits import Rows
+from lorafile.graph.target_modules import placed
+from lorafile.lock.data import DataLock
+from lorafile.lock.lockfile import Lock, ModelLock, identity
+from lorafile.specs import Configuration
+from lorafile.specs.snapshot import snapshot
+from lorafile.specs.tables.data import DataTable
+from lorafile.specs.tables.lora import REWRITING
+from lorafile.specs.tables.methods import METHODS
+from lorafile.state.canonical_json import canonical
+
+
+def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return a configuration's sections with everything filled in that its model decides.
+
+    :param shared: text -> section of a model, of which configurations that are on the same model get the same one
+    :raises NodeError: when a target is nowhere in the model
+    """
+    model = lock.models[identity(configuration.model)]
+    base = _model(configuration, model, lock) if shared is None else _shared_model(configuration, model, lock, shared)
+    dtype = base["dtype"]
+    sections: dict[str, Any] = {
+        "model": base,
+        "quantization": _quantization(configuration, model),
+        "adapter": {"method": configuration.method},
+    }
+    if configuration.adapter is not None:
+        sections["adapter"] |= _adapter(configuration, model)
+        if dtype != "float32" and configuration.adapter.get("bias", "none") != "none":
+            raise NodeError(
+                f"{configuration.method}.bias: biases are trained in the type of the base, and small steps are lost in "
+                f'{dtype}; set model.dtype = "float32", or leave bias at "none".'
+            )
+        if configuration.matched is not None:
+            first = configuration.matched
+            wanted = resolved_sections(first, lock)["adapter"]
+            parameters = adapter_parameters(wanted, lock.models[identity(first.model)])
+            sections["adapter"] = matched(sections["adapter"], model, parameters, configuration.alpha_of_rank)
+    if configuration.train is not None:
+        sections["training"] = configuration.train.results
+    return sections
+
+
+def _shared_model(configuration: Configuration, model: ModelLock, lock: Lock, shared: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's section, the same one for all that are on the same model."""
+    of_head = configuration.data.as_text if configuration.model.task_type == "SEQ_CLS" else ""
+    asked = "\n".join((configuration.method, configuration.model.as_text, of_head))
+    if asked not in shared:
+        base = _model(configuration, model, lock)
+        shared[asked] = shared.setdefault(repr(base), base)
+    found: dict[str, Any] = shared[asked]
+    return found
+
+
+def _model(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[str, Any]:
+    """Return what decides a base."""
+    # Small steps are lost in half-precision weights: all weights are trained in float32 unless the spec says otherwise.
+    own = "float32" if configuration.method == "full" else model.dtype
+    return {
+        "weights": model.weights,
+        "config": model.config,
+        "tokenizer": model.tokenizer,
+        "dtype": own if configuration.model.dtype == "auto" else configuration.model.dtype,
+        "trust_remote_code": configuration.model.trust_remote_code,
+        **_when_set(configuration, model, lock),
+    }
+
+
+def _when_set(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[str, Any]:
+    """Return what enters a model's section only where the spec names it."""
+    attention = configuration.model.attn_implementation
+    found: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
+    if configuration.model.task_type == "SEQ_CLS":
+        data = lock.data[identity(configuration.data)]
+        if data_format(configuration.data, data) != "classification":
+            raise NodeError('model.task_type: "SEQ_CLS" needs data with classes: data.format = "classification".')
+        found |= {"task_type": "SEQ_CLS", **head(configuration, model, data)}
+    return found
+
+
+def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, Any] | None:
+    """Return how a base is quantized when it is loaded; None leaves a checkpoint as it is.
+
+    :raises NodeError: when the checkpoint is quantized already, or would have to be
+    """
+    wanted = configuration.quantization
+    stored = model.settings.get("quantization_config")
+    asked = wanted and wanted.get("quant_method", "bitsandbytes")
+    path = configuration.model.path
+    if asked == "hqq" and configuration.model.device_map:
+        raise NodeError(
+            "model.device_map: an HQQ base is made on one GPU, and cannot be spread; leave one of them out."
+        )
+    if stored is None:
+        if asked == "awq":
+            raise NodeError(
+                "quantization: AWQ is not done while a model is loaded; name a checkpoint that was quantized with it "
+                f"in model.path, instead of {path}."
+            )
+        return wanted
+    own = stored.get("quant_method", "bitsandbytes")
+    if own == "hqq":
+        raise NodeError(
+            f"model.path: {path} is an HQQ checkpoint, which transformers 5 does not load; name the model that it was "
+            'made from, with quantization = { quant_method = "hqq" }.'
+        )
+    if configuration.method == "full":
+        raise NodeError(f"method: {path} is quantized already ({own}), and cannot be fine-tuned in full.")
+    method = METHODS.get(configuration.method)
+    if method is not None and not method.on_quantized:
+        raise NodeError(f"method: {path} is quantized already ({own}), and PEFT has no {method.title} for such a base.")
+    start = (configuration.adapter or {}).get("init_lora_weights")
+    if str(start).startswith((*REWRITING, "mica", "orthogonal", "loftq")):
+        raise NodeError(
+            f'lora.init_lora_weights: "{start}" begins from full weights, and {path} is quantized already ({own}).'
+        )
+    if wanted is None or (asked == own and own in ("gptq", "awq")):  # these two take a kernel for their checkpoints
+        return wanted
+    raise NodeError(
+        f"quantization: {path} is quantized already ({own}), and cannot be quantized again; leave quantization out for "
+        "this model, or name the one that it was made from."
+    )
+
+
+def largest_rank(adapter: dict[str, Any]) -> int:
+    """Return the largest rank that an adapter's section gives any module; 1 where its method has none."""
+    ranks: list[int] = [adapter.get("r") or adapter.get("init_r") or 1, *adapter.get("rank_pattern", {}).values()]
+    return max(ranks)
+
+
+def stored_rank(adapter: dict[str, Any]) -> int:
+    """Return the largest rank of an adapter as it is stored: a start that writes the base is kept at twice its rank."""
+    start = str(adapter.get("init_lora_weights", ""))
+    return largest_rank(adapter) * (2 if start.startswith(REWRITING) else 1)
+
+
+def _adapter(configuration: Configuration, model: ModelLock) -> dict[str, Any]:
+    """Return a method's settings as its model decides them, without what is off."""
+    settings = placed(configuration.method, configuration.adapter or {}, model)
+    on = _on_by_default(METHODS[configuration.method].config)
+    # What is off is left out, so that a setting that a new PEFT adds, off by default, changes no key.
+    return {
+        name: value
+        for name, value in settings.items()
+        if value is not None and (value or not isinstance(value, (bool, list, dict)) or (value is False and name in on))
+    }
+
+
+@cache
+def _on_by_default(config: str) -> frozenset[str]:
+    """Return the settings of a PEFT config that are true unless somebody says otherwise."""
+    return frozenset(name for name, row in snapshot()[config].items() if row["default"] is True)
+
+
+def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the model that an adapter is put on."""
+    return {part: sections[part] for part in ("model", "quantization", "checkpoint") if part in sections}
+
+
+def section_digest(section: Any) -> str:
+    """Return the sha256 of a section as canonical JSON (RFC 8785)."""
+    return hashlib.sha256(canonical(section).encode()).hexdigest()
+
+
+def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split: str) -> dict[str, Any]:
+    """Return what decides the prepared examples of one split."""
+    table = configuration.data
+    form = data_format(table, lock)
+    return {
+        "digest": lock.digests[rows.source],
+        "rows": {"seed": rows.seed, "start": rows.start, "stop": rows.stop},
+        "format": form,
+        "template": table.template.model_dump() if table.template else None,
+        "columns": table.columns,
+        "max_length": table.max_length,
+        "too_long": table.too_long,
+        # Held-out losses are of the answer alone, so that they compare whatever the training loss was.
+        "completion_only_loss": table.completion_only_loss or split != "train",
+        **({"labels": classes(lock.classes(), table.labels)} if form == "classification" else {}),
+        **({"packing": True} if form == "text" and table.packing else {}),
+        **({"sample_by": table.sample_by} if table.sample_by != "auto" else {}),
+        **({"task_type": "SEQ_CLS"} if configuration.model.task_type == "SEQ_CLS" else {}),
+        **({"unanswerable": table.unanswerable} if form == "squad" else {}),
+    }
+
+
+def data_format(table: DataTable, lock: DataLock) -> str:
+    """Return the format of a data set: what the spec says, or what its columns tell."""
+    if table.format != "auto":
+        return table.format
+    return "template" if table.template else detect([*lock.columns, *table.columns], table.path)

@@ -1,0 +1,141 @@
+"""Where a configuration's adapter sits in its model: the words and names of a spec as the names that PEFT takes."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from lorafile.errors import NodeError
+from lorafile.lock.lockfile import ModelLock
+from lorafile.specs.bounded_regex import matches
+from lorafile.specs.target_modules import Inventory, layer_indexes, leaves, shortest_names, target_modules, target_names
+
+
+def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str, Any]:
+    """Return a method's settings with every name of a module resolved and checked against the model.
+
+    :raises NodeError: when something that is named is nowhere in the model
+    """
+    found = dict(settings)
+    if method == "ln_tuning":
+        found["target_modules"] = _norms(settings["target_modules"], model)
+    elif "target_modules" in settings:
+        found["target_modules"] = _targets(f"{method}.target_modules", settings["target_modules"], model)
+    if "feedforward_modules" in settings:
+        found |= _feed_forward(settings, model.modules)
+    if isinstance(settings.get("layers_to_transform"), str):
+        found["layers_to_transform"] = _layers(method, settings["layers_to_transform"], model)
+    _check_patterns(method, found, model)
+    _check_saved(method, found, model)
+    _check_tokens(method, found, model)
+    return found
+
+
+def adapted_modules(adapter: dict[str, Any], modules: Inventory) -> list[str]:
+    """Return the modules that an adapter is put on, as PEFT chooses them."""
+    names, layers, excluded = (adapter.get(n) for n in ("target_modules", "layers_to_transform", "exclude_modules"))
+    without = _named(excluded or [], modules)
+    found = [module for module in _named(names or [], modules) if module not in without]
+    if layers is None:
+        return found
+    return [module for module in found if next(int(part) for part in module.split(".") if part.isdigit()) in layers]
+
+
+def layer_count(modules: Inventory) -> int:
+    """Return the number of numbered blocks of a model."""
+    return 1 + max((next(int(part) for part in name.split(".") if part.isdigit()) for name in modules), default=-1)
+
+
+def of_pattern(patterns: dict[str, Any], module: str, default: Any) -> Any:
+    """Return what PEFT takes for a module from a `rank_pattern` or `alpha_pattern`, which `placed` has seen."""
+    return next((value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", module)), default)
+
+
+def _named(names: list[str] | str, modules: Inventory) -> dict[str, None]:
+    """Return the modules that PEFT finds by a list of names, or by a regular expression for their whole paths.
+
+    :raises NodeError: when it is no regular expression, or one that never ends
+    """
+    if isinstance(names, str):
+        return dict.fromkeys(module for module, match in _matched(names, names, modules) if match)
+    return dict.fromkeys(
+        module for module in modules if any(module == name or module.endswith(f".{name}") for name in names)
+    )
+
+
+def _matched(named: str, pattern: str, modules: Iterable[str]) -> Iterable[tuple[str, str | None]]:
+    modules = tuple(modules)
+    try:
+        return zip(modules, matches(pattern, modules), strict=True)
+    except ValueError as error:
+        raise NodeError(f'"{named}" {error}.') from error
+
+
+def _targets(setting: str, targets: str | list[str], model: ModelLock) -> list[str]:
+    asked = (setting, repr(targets))
+    if asked not in model.resolved:
+        model.resolved[asked] = target_names(targets, model.modules, setting)
+    return model.resolved[asked]
+
+
+def _feed_forward(settings: dict[str, Any], modules: Inventory) -> dict[str, Any]:
+    """Return IA³'s two lists of names; PEFT wants each feed-forward name among the target names."""
+    wanted = target_modules(settings["target_modules"], modules, "ia3.target_modules")
+    inputs = wanted & target_modules(settings["feedforward_modules"], modules, "ia3.feedforward_modules")
+    inner, outer = shortest_names(inputs, modules), shortest_names(wanted - inputs, modules)
+    return {"target_modules": sorted({*inner, *outer}), "feedforward_modules": inner}
+
+
+def _layers(method: str, word: str, model: ModelLock) -> list[int]:
+    """Return the layers of a word; an empty list would mean every layer to PEFT."""
+    layers = layer_indexes(word, layer_count(model.modules))
+    if not layers:
+        raise NodeError(
+            f'{method}.layers_to_transform: "{word}" holds no layer of a model that has {layer_count(model.modules)}.'
+        )
+    return layers
+
+
+def _norms(targets: str | list[str], model: ModelLock) -> list[str]:
+    if not model.norms:
+        raise NodeError("ln_tuning: the lock lists no norms of this model; write it anew with: lora lock SPEC")
+    if targets == "all-norms":
+        return leaves(model.norms)
+    return target_names(targets, {name: [] for name in model.norms}, "ln_tuning.target_modules", "norm")
+
+
+def _check_patterns(method: str, settings: dict[str, Any], model: ModelLock) -> None:
+    """Refuse a pattern that matches nothing: PEFT would read past it."""
+    if not settings.get("rank_pattern") and not settings.get("alpha_pattern"):
+        return
+    adapted = adapted_modules(settings, model.modules)
+    for setting in ("rank_pattern", "alpha_pattern"):
+        for pattern in settings.get(setting) or {}:
+            if not any(match for _, match in _matched(pattern, rf"(.*\.)?({pattern})", adapted)):
+                close = get_close_matches(pattern, leaves(adapted), n=1, cutoff=0.6)
+                hint = f'; did you mean "{close[0]}"?' if close else f"; there are {', '.join(leaves(adapted))}."
+                raise NodeError(f'{method}.{setting}: "{pattern}" matches none of the adapted modules{hint}')
+
+
+def _check_saved(method: str, settings: dict[str, Any], model: ModelLock) -> None:
+    """Refuse a module to save that the model does not have: PEFT would read past it."""
+    if not settings.get("modules_to_save"):
+        return
+    names = {".".join(name.split(".")[:-1]) for name in model.tensors} | set(model.modules) | {"lm_head"}
+    parents = {".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)}
+    known = sorted({name.rsplit(".", 1)[-1] for name in parents if not name.rsplit(".", 1)[-1].isdigit()})
+    for name in settings["modules_to_save"]:
+        if not any(parent == name or parent.endswith(f".{name}") for parent in parents):
+            close = get_close_matches(name, known, n=1, cutoff=0.6)
+            hint = f'; did you mean "{close[0]}"?' if close else f"; it has {', '.join(known)}."
+            raise NodeError(f'{method}.modules_to_save: the model has no module called "{name}"{hint}')
+
+
+def _check_tokens(method: str, settings: dict[str, Any], model: ModelLock) -> None:
+    given = settings.get("trainable_token_indices") or []
+    numbers = [number for row in given.values() for number in row] if isinstance(given, dict) else given
+    rows = (model.settings.get("text_config") or model.settings).get("vocab_size")
+    if rows and numbers and max(numbers) >= rows:
+        raise NodeError(
+            f"{method}.trainable_token_indices: {max(numbers)} is no token of a model that has {rows} of them, from 0."
+        )

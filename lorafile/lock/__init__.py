@@ -1,0 +1,1 @@
+"""Models and data by content: the lock beside a spec."""

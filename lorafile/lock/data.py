@@ -1,0 +1,85 @@
+"""What a data set is, by its content: a part of the lock."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lorafile.engine.data.columns import label_column
+from lorafile.engine.data.labels import HIDDEN, label_key
+from lorafile.engine.data.readers import read_rows
+from lorafile.engine.data.sources import data_files, find_data
+from lorafile.errors import NodeError
+from lorafile.specs.tables.data import DataTable
+from lorafile.state import sha256
+
+MOST_CLASSES = 1000  # a column of more distinct values is no label, and its values stand in no lock
+
+
+@dataclass(frozen=True)
+class DataLock:
+    """A data set by content: of each of its splits digest, number of rows, and mean and longest row in characters.
+
+    :ivar label: the column of classes, where it has one; `labels`: split -> its distinct values, as text
+    """
+
+    revision: str | None
+    digests: dict[str, str]
+    rows: dict[str, int]
+    characters: dict[str, list[int]]
+    columns: list[str]
+    label: str | None = None
+    labels: dict[str, list[str]] = field(default_factory=dict)
+
+    def classes(self) -> list[str]:
+        """Return the distinct labels of all splits, without what stands for a hidden one."""
+        return sorted({value for values in self.labels.values() for value in values} - {HIDDEN, ""})
+
+
+def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> DataLock:
+    """Return a data set's lock entry from its files; rows are counted again only where a digest changed."""
+    where = find_data(table.path, table.revision, base)
+    files = data_files(where, table.name)
+    digests = {split: data_digest(parts, table.sample_by) for split, parts in files.items()}
+    if known is not None and known.digests == digests and same_reading(table, known):
+        return known
+    rows: dict[str, int] = {}
+    characters: dict[str, list[int]] = {}
+    columns: list[str] = []
+    label: str | None = None
+    labels: dict[str, list[str]] = {}
+    for split, parts in files.items():
+        lengths = []
+        values: set[str] = set()
+        for row in read_rows(parts, table.sample_by):
+            lengths.append(sum(len(str(value)) for value in row.values()))
+            if not columns:
+                columns = [str(column) for column in row]
+                label = label_column(table.columns, columns)
+            if label in row and len(values) <= MOST_CLASSES:
+                values.add(label_key(row[label]))
+        rows[split] = len(lengths)
+        characters[split] = [sum(lengths) // max(len(lengths), 1), max(lengths, default=0)]
+        labels |= {split: sorted(values)} if label and len(values) <= MOST_CLASSES else {}
+    if not any(rows.values()):
+        raise NodeError(f"data.path: {where} is empty: it has no rows.")
+    return DataLock(commit_of(where), digests, rows, characters, columns, label, labels)
+
+
+def same_reading(table: DataTable, known: DataLock) -> bool:
+    """Return whether a lock entry knows the classes of the column that a spec now calls the label."""
+    return known.label == label_column(table.columns, known.columns)
+
+
+def data_digest(files: list[Path], sample_by: str = "auto") -> str:
+    """Return the digest of the rows of some files: their bytes in order, and how to read them, but no name."""
+    kinds = [
+        file.suffix + (f" by {sample_by}" if file.suffix == ".txt" and sample_by != "auto" else "") for file in files
+    ]
+    rows = [(kind, sha256(file)) for kind, file in zip(kinds, files, strict=True)]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def commit_of(where: Path) -> str | None:
+    """Return the commit of a hub snapshot; the cache keeps each in a directory of that name."""
+    return where.name if where.parent.name == "snapshots" else None

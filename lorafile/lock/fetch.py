@@ -1,0 +1,151 @@
+"""Models and data of a study, brought to this machine at the lock's revisions and held against its digests."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorafile.engine.data.hub import bytes_to_download, check_room
+from lorafile.engine.data.sources import BUILTIN, find_data, find_model
+from lorafile.errors import LoraError
+from lorafile.lock.data import DataLock, lock_data
+from lorafile.lock.lockfile import Lock, ModelLock, identity, lock_model, on_hub, read_lock, write_lock
+from lorafile.specs import Spec
+from lorafile.specs.tables.data import DataTable
+from lorafile.specs.tables.settings import ModelTable
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One model or data set that is here now.
+
+    :ivar kind: `model` or `data`
+    :ivar revision: the commit, of what comes from a hub
+    :ivar how: `downloaded`, `cached` (it was in the hub cache), `local`, or `builtin`
+    :ivar bytes: of all its files
+    """
+
+    kind: str
+    name: str
+    revision: str | None
+    how: str
+    bytes: int
+    where: Path
+
+
+def fetch(spec: Spec, to: Path | None = None, tell: Callable[[Fetched], None] | None = None) -> list[Fetched]:
+    """Bring every model and data set of a study here, verify them, and write the lock.
+
+    :param to: a directory that also gets each repository as a plain directory, usable as a local path
+    :param tell: is called as soon as each has come
+    :raises NodeError: when the hub refuses, or the disk has no room
+    :raises LoraError: when what came is not what the lock says
+    """
+    known = read_lock(spec)
+    models: dict[str, ModelLock] = {}
+    data: dict[str, DataLock] = {}
+    found: list[Fetched] = []
+    pairs = [(configuration.model, configuration.data) for configuration in spec.configurations]
+    for pair in [*pairs, *([(spec.reference,)] if spec.reference else [])]:
+        for table in pair:
+            name = identity(table)
+            if name in (models if isinstance(table, ModelTable) else data):
+                continue
+            if isinstance(table, ModelTable):
+                models[name], fetched = _fetch_model(table, spec, known.models.get(name) if known else None, to)
+            else:
+                data[name], fetched = _fetch_data(table, spec, known.data.get(name) if known else None, to)
+            found.append(fetched)
+            if tell is not None:
+                tell(fetched)
+    lock = Lock(models, data)
+    if lock != known:
+        write_lock(spec, lock)
+    return found
+
+
+def _fetch_model(table: ModelTable, spec: Spec, known: ModelLock | None, to: Path | None) -> tuple[ModelLock, Fetched]:
+    base = spec.file.parent
+    remote = on_hub(table.path, base)
+    pinned = table.model_copy(update={"revision": known.revision}) if known and remote else table
+    how = _bring(pinned, remote)
+    where = find_model(pinned.path, pinned.revision, base)
+    entry = lock_model(pinned, base)
+    if known is not None and remote and entry != known:
+        _refuse(
+            identity(table), where, [name for name in ("weights", "config", "tokenizer") if _differ(known, entry, name)]
+        )
+    if to is not None and remote:
+        where = _copy(where, to / "models" / table.path.replace("/", "--"))
+        copied = lock_model(ModelTable(path=str(where)), base)
+        if (copied.weights, copied.config, copied.tokenizer) != (entry.weights, entry.config, entry.tokenizer):
+            _refuse(identity(table), where, ["files"])
+    return entry, Fetched("model", identity(table), entry.revision, how, _size(where), where)
+
+
+def _fetch_data(table: DataTable, spec: Spec, known: DataLock | None, to: Path | None) -> tuple[DataLock, Fetched]:
+    base = spec.file.parent
+    remote = on_hub(table.path, base)
+    pinned = table.model_copy(update={"revision": known.revision}) if known and remote else table
+    how = _bring(pinned, remote)
+    where = find_data(pinned.path, pinned.revision, base)
+    entry = lock_data(pinned, base, known)
+    if known is not None and remote and entry.digests != known.digests:
+        _refuse(
+            identity(table),
+            where,
+            sorted(split for split in entry.digests if entry.digests[split] != known.digests.get(split)),
+        )
+    if to is not None and remote:
+        where = _copy(where, to / "data" / table.path.replace("/", "--"))
+        if (
+            lock_data(table.model_copy(update={"path": str(where), "revision": None}), base, entry).digests
+            != entry.digests
+        ):
+            _refuse(identity(table), where, ["files"])
+    return entry, Fetched("data", identity(table), entry.revision, how, _size(where), where)
+
+
+def _bring(table: ModelTable | DataTable, remote: bool) -> str:
+    """Make room for a download, and say where a model or data set comes from."""
+    if not remote:
+        return "builtin" if table.path.startswith(BUILTIN) else "local"
+    kind = "model" if isinstance(table, ModelTable) else "dataset"
+    needed = bytes_to_download(table.path, kind, table.revision)
+    check_room(table.path, kind, needed)
+    return "downloaded" if needed else "cached"
+
+
+def _differ(known: ModelLock, entry: ModelLock, name: str) -> bool:
+    return bool(getattr(known, name) != getattr(entry, name))
+
+
+def _refuse(name: str, where: Path, differing: list[str]) -> None:
+    what = ", ".join(differing) or "revision"
+    raise LoraError(
+        f"{name}: the files in {where} are not what the lock says ({what} differ). "
+        "Delete that directory and fetch again; if they are right, accept them with: lora lock"
+    )
+
+
+def _copy(snapshot: Path, target: Path) -> Path:
+    """Show a snapshot as a plain directory: hard links where the disk is the same, copies elsewhere."""
+    for file in sorted(snapshot.rglob("*")):
+        if not file.is_file():
+            continue
+        real, new = file.resolve(), target / file.relative_to(snapshot)
+        if new.is_file() and new.samefile(real):
+            continue
+        new.parent.mkdir(parents=True, exist_ok=True)
+        new.unlink(missing_ok=True)
+        try:
+            os.link(real, new)
+        except OSError:  # another disk, or one that knows no links
+            shutil.copyfile(real, new)
+    return target
+
+
+def _size(where: Path) -> int:
+    files = [where] if where.is_file() else [file for file in where.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)

@@ -1,0 +1,255 @@
+"""The lock: what a study's models and data are, by content; committed beside the spec."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from lorafile.engine.data.sources import find_model
+from lorafile.errors import LoraError, NodeError
+from lorafile.files.atomic import write_text
+from lorafile.files.json import read_json
+from lorafile.lock.data import DataLock, commit_of, lock_data, same_reading
+from lorafile.lock.weights import Header, headers, inventory
+from lorafile.specs import Spec
+from lorafile.specs.tables.data import DataTable
+from lorafile.specs.tables.settings import ModelTable
+from lorafile.state import sha256
+
+VERSION = 1
+_TOKENIZER = (
+    "tokenizer",
+    "vocab",
+    "merges",
+    "special_tokens_map",
+    "added_tokens",
+    "chat_template",
+    "spiece",
+    "sentencepiece",
+)
+SIZES = (
+    *("hidden_size", "n_embd", "num_attention_heads", "n_head", "num_key_value_heads", "num_hidden_layers"),
+    *("n_layer", "intermediate_size", "head_dim", "vocab_size"),
+)
+_LARGEST = 2**31
+_CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
+
+
+@dataclass(frozen=True)
+class ModelLock:
+    """A model by content.
+
+    :ivar weights: digest over the weight files; `config`, `tokenizer`: over those files
+    :ivar settings: config.json
+    :ivar modules: linear layers inside its blocks: dotted name -> [out, in], however the layer stores its weight
+    :ivar tensors: every other tensor (norms, biases, embeddings, head): dotted name -> shape
+    :ivar parameters: how many, and `bytes` on disk
+    """
+
+    revision: str | None
+    weights: str
+    config: str
+    tokenizer: str
+    dtype: str
+    parameters: int
+    bytes: int
+    settings: dict[str, Any]
+    modules: dict[str, list[int]]
+    tensors: dict[str, list[int]] = field(default_factory=dict)
+
+    @cached_property
+    def resolved(self) -> dict[tuple[str, str], list[str]]:
+        """Where targets of a spec were found in it: (setting, targets as written) -> names; filled by who asks."""
+        return {}
+
+    @property
+    def norms(self) -> list[str]:
+        """Its norms: the modules of which the weight is a vector."""
+        return [
+            name.removesuffix(".weight")
+            for name, shape in self.tensors.items()
+            if name.endswith(".weight") and len(shape) == 1
+        ]
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Every model and data set that a study names, by `path@revision`."""
+
+    models: dict[str, ModelLock]
+    data: dict[str, DataLock]
+
+    def text(self) -> str:
+        """Return the lock as it is committed."""
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+
+
+def lock_file(spec: Spec) -> Path:
+    """Return where a spec's lock stands."""
+    return spec.file.with_suffix(".lock")
+
+
+def read_lock(spec: Spec) -> Lock | None:
+    """Return the lock beside a spec, or None where there is none.
+
+    :raises LoraError: when it is damaged or newer than this version
+    """
+    file = lock_file(spec)
+    try:
+        content = read_json(file)
+        if content.pop("version") > VERSION:
+            raise LoraError(
+                f"{file} was written by a newer lorafile. Update, or write it anew with: lora lock {spec.file}"
+            )
+        TypeAdapter(Lock).validate_json(json.dumps(content), strict=True)
+        models = {name: ModelLock(**row) for name, row in content["models"].items()}
+        return Lock(models, {name: DataLock(**row) for name, row in content["data"].items()})
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise LoraError(
+            f"{file} is damaged ({where}: {first['msg']}). Write it anew with: lora lock {spec.file}"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LoraError(f"{file} is damaged ({error}). Write it anew with: lora lock {spec.file}") from error
+
+
+def write_lock(spec: Spec, lock: Lock) -> None:
+    """Write the lock beside a spec."""
+    write_text(lock_file(spec), lock.text())
+
+
+def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, list[str]]:
+    """Return the lock of a spec as its models and data are now, and what has changed since the known one.
+
+    Local files are read; a hub name is taken from the known lock unless a fresh look is asked for.
+    """
+    models: dict[str, ModelLock] = {}
+    data: dict[str, DataLock] = {}
+    changed: list[str] = []
+    base = spec.file.parent
+    for configuration in spec.configurations:
+        name = identity(configuration.model)
+        if name not in models:
+            old = known.models.get(name) if known else None
+            models[name] = (
+                old
+                if old and on_hub(configuration.model.path, base) and not fresh
+                else lock_model(configuration.model, base)
+            )
+            changed += [f"The model {name} is not what the lock says."] if old and old != models[name] else []
+    tables = [configuration.data for configuration in spec.configurations]
+    for table in [*tables, *([spec.reference] if spec.reference else [])]:
+        name = identity(table)
+        if name not in data:
+            was = known.data.get(name) if known else None
+            kept = on_hub(table.path, base) and not fresh
+            data[name] = was if was and kept and same_reading(table, was) else lock_data(table, base, was)
+            moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
+            changed += [f"The data {name} are not what the lock says."] if moved else []
+    advice = f" Its results will be new ones; accept with: lora lock {spec.file}"
+    return Lock(models, data), [sentence + advice for sentence in changed]
+
+
+def identity(table: ModelTable | DataTable) -> str:
+    """Return the name of a model or data set in a lock."""
+    name, read = (table.name, table.sample_by) if isinstance(table, DataTable) else (None, "auto")
+    where = table.path + (f"/{name}" if name else "") + (f"@{table.revision}" if table.revision else "")
+    return where + (f" by {read}" if read != "auto" else "")
+
+
+def lock_model(table: ModelTable, base: Path) -> ModelLock:
+    """Return a model's lock entry from its files.
+
+    :raises NodeError: when it has no safetensors weights; pickled weights are never loaded
+    """
+    directory = find_model(table.path, table.revision, base)
+    weights = weight_files(directory)
+    if not weights:
+        raise NodeError(
+            f"model.path: {directory} holds no .safetensors weights; others are not loaded, because they can run code."
+        )
+    settings = _read_json(directory / "config.json")
+    _check_sizes(settings, directory / "config.json")
+    tensors = {name: header for file in weights for name, header in headers(file).items()}
+    if not tensors:
+        raise NodeError(f"model.path: {directory} holds no weights: its .safetensors files are empty.")
+    found = inventory(tensors, settings.get("quantization_config"))
+    meaning = {key: value for key, value in settings.items() if key not in _CONFIG_NOISE}
+    generation = directory / "generation_config.json"
+    ends = _read_json(generation).get("eos_token_id") if generation.is_file() else None
+    code = [(file.name, sha256(file)) for file in directory.glob("*.py")]
+    return ModelLock(
+        revision=commit_of(directory),
+        weights=_digest((file.name, sha256(file)) for file in weights),
+        config=_digest([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code]),
+        tokenizer=_digest((file.name, sha256(file)) for file in tokenizer_files(directory)),
+        dtype=_dtype(settings, tensors),
+        parameters=found.parameters,
+        bytes=sum(file.stat().st_size for file in weights),
+        settings=settings,
+        modules=found.modules,
+        tensors=found.tensors,
+    )
+
+
+def tokenizer_files(directory: Path) -> list[Path]:
+    """Return a model's tokenizer files."""
+    return sorted(file for file in directory.iterdir() if file.name.startswith(_TOKENIZER) and file.is_file())
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """Return a model's weight files: what its index names, or every safetensors file."""
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        named = _read_json(index).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise NodeError(f"{index} names no weight files.")
+        return sorted({directory / Path(name).name for name in named.values()})
+    return sorted(file for file in directory.glob("*.safetensors") if file.is_file())
+
+
+def _check_sizes(settings: dict[str, Any], file: Path) -> None:
+    """Refuse sizes that no model has; a list has one for each layer."""
+    for table in (settings, settings.get("text_config") or {}):
+        for name in SIZES if isinstance(table, dict) else ():
+            value = table.get(name)
+            for size in value if isinstance(value, list) and value else [] if value is None else [value]:
+                if type(size) is not int or not 0 < size < _LARGEST:
+                    raise NodeError(f"{file}: {name} should be a size, not {json.dumps(value)[:80]}.")
+        if not isinstance(table, dict):
+            raise NodeError(f"{file}: text_config should be an object.")
+    if not isinstance(settings.get("quantization_config") or {}, dict):
+        raise NodeError(f"{file}: quantization_config should be an object.")
+
+
+def _dtype(settings: dict[str, Any], tensors: dict[str, Header]) -> str:
+    named = settings.get("dtype") or settings.get("torch_dtype")
+    stored = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+    return str(named) if named in stored.values() else stored.get(next(iter(tensors.values())).dtype, "float32")
+
+
+def on_hub(path: str, base: Path) -> bool:
+    """Return whether a name is neither built in nor a path here."""
+    return not path.startswith("builtin:") and not (base / Path(path).expanduser()).exists()
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = read_json(file)
+    except (OSError, ValueError) as error:
+        raise NodeError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise NodeError(f"{file} holds no JSON object.")
+    return content
+
+
+def _digest(rows: Iterable[tuple[str, str]]) -> str:
+    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()

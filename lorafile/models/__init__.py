@@ -1,0 +1,1 @@
+"""One checkpoint outside a plan: evaluate, chat, export, import, its model card."""

@@ -1,0 +1,121 @@
+"""Which model `lora chat` talks to: a finished run of a study, or a directory; and the talk itself, opened."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorafile.apply.work_groups import Places
+from lorafile.environment import installed
+from lorafile.errors import LoraError, MissingExtra
+from lorafile.graph.checkpoint import add_checkpoint
+from lorafile.graph.graph import Graph
+from lorafile.graph.metrics import is_head
+from lorafile.models.evaluate import plan_evaluation
+from lorafile.plan.plan import Plan
+from lorafile.specs import Configuration
+from lorafile.specs.tables.evaluate import decoding
+from lorafile.state import State
+from lorafile.state.names import StudyRun, UnknownName, find_run, run_name
+from lorafile.study.study import Study
+
+if TYPE_CHECKING:
+    from lorafile.engine.inference.chat import Talk
+
+
+@dataclass(frozen=True)
+class Partner:
+    """Whom one talks to.
+
+    :ivar graph: holds its resolved settings; `configuration` is one of its configurations
+    :ivar files: of what was trained; None for the untuned base alone
+    :ivar whole: another configuration of the graph: a whole model that stands for itself beside the study's base
+    """
+
+    name: str
+    graph: Graph
+    configuration: Configuration
+    files: dict[str, str] | None
+    whole: Configuration | None = None
+
+
+def find_partner(study: Study, run: str, seed: int | None) -> Partner:
+    """Return the model of a run: an address, a key, a configuration's name, or a directory with a checkpoint.
+
+    :raises LoraError: when there is no such run, or it has not finished well
+    """
+    plan, state = study.plan(), State.read(study.state)
+    try:
+        return _partner(study, plan, state, find_run(plan, state, run, seed))
+    except UnknownName:
+        if Path(run).expanduser().is_dir():
+            return _of_directory(study, run)
+        raise
+
+
+def _partner(study: Study, plan: Plan, state: State, run: StudyRun) -> Partner:
+    """Return the partner that a run's files make.
+
+    :raises LoraError: when the run has not finished well
+    """
+    configuration, attempt, name = run.configuration, run.attempt, run_name(run.address)
+    _refuse_head(configuration)
+    if configuration.method == "none":
+        return Partner(configuration.name, plan.graph, configuration, None)
+    if attempt.outcome == "done":
+        return Partner(name, plan.graph, configuration, Places(plan.graph, state).files(attempt))
+    attempts = state.latest([run.key]).get(run.key, [])
+    if not attempts:
+        raise LoraError(f"{name} is not trained yet. Train it with: lora apply {study.spec.file}")
+    raise LoraError(f"{name} ended as {attempts[-1].outcome}, so there is no model to talk to: {attempts[-1].message}")
+
+
+@contextlib.contextmanager
+def talk_to(partner: Partner, study: Study, max_new_tokens: int | None, temperature: float | None) -> Iterator["Talk"]:
+    """Load base and partner, and lend the talk between them.
+
+    :param temperature: draws answers; they are greedy without it, whatever the spec's own decoding is
+    :raises MissingExtra: on a machine without torch
+    """
+    if installed("torch") is None:
+        raise MissingExtra("lora chat", "torch")
+    from lorafile.engine.inference.chat import Source, opened
+    from lorafile.engine.quiet import quiet_libraries
+
+    quiet_libraries()
+    evaluate = study.spec.tables.evaluate
+    task: dict[str, Any] = {"max_new_tokens": max_new_tokens or evaluate.max_new_tokens}
+    task |= {key: value for key, value in decoding(evaluate).items() if key == "stop_strings"}
+    if temperature:
+        task |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "seed": 0}
+    graph, places = partner.graph, Places(partner.graph, State.read(study.state))
+    splits = graph.splits[partner.configuration.name].values()
+    data = next(graph.nodes[key] for key in splits if key in graph.nodes).settings["data"]
+
+    def source(configuration: Configuration, files: dict[str, str] | None) -> Source:
+        return Source(graph.sections[configuration.name], places.model_paths(configuration), files)
+
+    tuned = source(partner.whole or partner.configuration, partner.files) if partner.whole or partner.files else None
+    with opened(source(partner.configuration, None), tuned, data, task) as talk:
+        yield talk
+
+
+def _of_directory(study: Study, run: str) -> Partner:
+    checkpoint, plan, _ = plan_evaluation(study, run, profile=False)
+    graph = plan.graph
+    (configuration,) = graph.spec.configurations
+    _refuse_head(configuration)
+    if checkpoint.digest in graph.checkpoints and "checkpoint" in graph.sections[configuration.name]:
+        return Partner(run, graph, configuration, graph.checkpoints[checkpoint.digest])
+    base = configuration._replace(name="base", model=study.spec.tables.model)
+    add_checkpoint(graph, base, {}, False)
+    graph.spec = replace(graph.spec, configurations=(base, configuration))
+    return Partner(run, graph, base, None, whole=configuration)
+
+
+def _refuse_head(configuration: Configuration) -> None:
+    if is_head(configuration):
+        raise LoraError(
+            f'{configuration.name} is a classification head (model.task_type = "SEQ_CLS"), which writes no text.'
+        )

@@ -1,0 +1,188 @@
+"""One checkpoint, evaluated with a study's model, data, metrics and protocol; nothing is paid for twice."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lorafile.apply.applier import Applied, Applier, Progress
+from lorafile.apply.workers import local_executor, stop_on_signals
+from lorafile.errors import LoraError, NodeError
+from lorafile.graph.checkpoint import add_checkpoint
+from lorafile.graph.graph import Graph, Replicate
+from lorafile.graph.metrics import own_metrics
+from lorafile.lock.lockfile import Lock, ModelLock, identity, lock_model, read_lock, resolve
+from lorafile.models.checkpoint import Checkpoint, check_fits, open_checkpoint
+from lorafile.plan.plan import Action, Plan
+from lorafile.plan.planner import make_plan
+from lorafile.specs import Configuration
+from lorafile.specs.tables.quantizations import quantization_settings
+from lorafile.specs.tables.settings import ModelTable
+from lorafile.state import Attempt, State
+from lorafile.study.study import Study
+
+
+@dataclass
+class Evaluation:
+    """A checkpoint's figures.
+
+    :ivar figures: split -> metric -> value; `base`: the same of the untuned base, as far as state has them
+    :ivar profile: cost on this device, or nothing
+    :ivar failed: attempts that ended otherwise than done
+    """
+
+    checkpoint: Checkpoint
+    plan: Plan
+    applied: Applied
+    figures: dict[str, dict[str, Any]]
+    base: dict[str, dict[str, Any]]
+    profile: dict[str, Any]
+    warnings: list[str]
+
+    @property
+    def failed(self) -> list[Attempt]:
+        """What did not come."""
+        return [attempt for attempt in self.applied.attempts if attempt.outcome != "done"]
+
+
+def plan_evaluation(
+    study: Study, name: str, splits: tuple[str, ...] = (), profile: bool = True
+) -> tuple[Checkpoint, Plan, list[str]]:
+    """Return what an evaluation would run: the nodes of a checkpoint, each under the checkpoint's own digest.
+
+    :param name: a directory, or a hub id
+    :param splits: test otherwise, or validation where the data have no test split
+    :raises NodeError: when it is no checkpoint, or does not fit the study's base
+    """
+    spec = study.spec
+    lock, warnings = resolve(spec, read_lock(spec))
+    checkpoint = open_checkpoint(name)
+    configuration = _configuration(study, checkpoint)
+    base = spec.tables.model
+    if identity(base) not in lock.models:  # every configuration has another one
+        lock = Lock({**lock.models, identity(base): lock_model(base, spec.file.parent)}, lock.data)
+    warnings += check_fits(checkpoint, lock.models[identity(base)], base.path)
+    own = _own_model(checkpoint, lock.models[identity(base)], base)
+    section = {"kind": checkpoint.kind, "digest": checkpoint.digest}
+    if own is not None:
+        table, entry = own
+        configuration, section = configuration._replace(model=table), {}
+        lock = Lock({**lock.models, identity(table): entry}, lock.data)
+    graph = Graph(replace(spec, configurations=(configuration,)), lock, own=own_metrics(spec))
+    graph.checkpoints[checkpoint.digest] = {file: str(where) for file, where in checkpoint.files.items()}
+    scores = _scores(add_checkpoint(graph, configuration, section, profile))
+    wanted = splits or (("test",) if "test" in scores else ("validation",))
+    for split in wanted:
+        if split not in scores:
+            raise LoraError(f"--split: the data have no {split} split to evaluate; they have: {', '.join(scores)}.")
+    _keep(graph, [key for split in wanted for key in scores[split]] + list(graph.profiles.values()))
+    plan = make_plan(graph, State.read(study.state), warnings)
+    plan.changes = [change for change in plan.changes if change.action is not Action.UNDECLARED]
+    return checkpoint, plan, warnings
+
+
+def evaluate(
+    study: Study,
+    name: str,
+    *,
+    splits: tuple[str, ...] = (),
+    profile: bool = True,
+    workers: int | None = None,
+    lock_timeout: float = 0.0,
+    watchers: list[Progress] | None = None,
+) -> Evaluation:
+    """Evaluate a checkpoint; what state has already is taken from there."""
+    checkpoint, plan, warnings = plan_evaluation(study, name, splits, profile)
+    applied, results = Applied(), dict(plan.results)
+    if plan.work:
+        with State.write(study.state, lock_timeout) as state:
+            executor = local_executor(plan, study.state, workers, "auto")
+            with stop_on_signals(watchers or []) as stop:
+                applier = Applier(plan, state, executor, stop.watchers, declares=False, stop=stop)
+                applied = applier.run()
+            results = applier.results
+    graph = plan.graph
+    (replicate,) = graph.replicates[graph.spec.configurations[0].name]
+    return Evaluation(
+        checkpoint,
+        plan,
+        applied,
+        figures=_figures(replicate, {key: results[key] for key in results if key in graph.nodes}),
+        base=_base_figures(study, graph, {node.split for node in graph.nodes.values() if node.kind == "score"}),
+        profile=next((results[key].figures for key in graph.profiles.values() if key in results), {}),
+        warnings=warnings,
+    )
+
+
+def _configuration(study: Study, checkpoint: Checkpoint) -> Configuration:
+    """Return the study's base as a configuration: nothing varied, nothing trained."""
+    tables, first = study.spec.tables, study.spec.configurations[0]
+    return first._replace(
+        name=f"evaluate/{checkpoint.directory.resolve().name}-{checkpoint.digest[:8]}",
+        sweep="evaluate",
+        aliases=(),
+        varied={},
+        method="none",
+        model=tables.model,
+        data=tables.data,
+        quantization=quantization_settings(tables.quantization),
+        adapter=None,
+        train=None,
+        shots=0,
+        tuned=None,
+    )
+
+
+def _own_model(checkpoint: Checkpoint, base: ModelLock, table: ModelTable) -> tuple[ModelTable, ModelLock] | None:
+    """Return a whole model with its own tokenizer as a model of its own.
+
+    Without one it is the base's weights, tuned: then it has to be of the base's shape, and takes its tokenizer.
+    """
+    if checkpoint.kind == "adapter":
+        return None
+    own = table.model_copy(update={"path": str(checkpoint.directory.resolve()), "revision": None})
+    entry = lock_model(own, checkpoint.directory)
+    if any(checkpoint.directory.glob("tokenizer*")):
+        return own, entry
+    if entry.modules != base.modules:
+        raise NodeError(
+            f"{checkpoint.name} holds no tokenizer, and is not of the shape of {table.path}, so it cannot take that "
+            "one's. Save its tokenizer beside it."
+        )
+    return None
+
+
+def _keep(graph: Graph, wanted: list[str]) -> None:
+    """Leave in the graph what is wanted and what that reads."""
+    needed: set[str] = set()
+    while wanted:
+        key = wanted.pop()
+        needed.add(key)
+        wanted += [other for other in graph.nodes[key].inputs.values() if other not in needed]
+    graph.nodes = {key: node for key, node in graph.nodes.items() if key in needed}
+
+
+def _scores(replicate: Replicate) -> dict[str, list[str]]:
+    """Return split -> the keys of its scores: of the metrics that ship, and of metric files."""
+    found = {split: [key] for split, key in replicate.score.items()}
+    for (split, _), key in replicate.own.items():
+        found.setdefault(split, []).append(key)
+    return found
+
+
+def _figures(replicate: Replicate, results: dict[str, Attempt]) -> dict[str, dict[str, Any]]:
+    """Return split -> metric -> figure of what is scored."""
+    found = {split: dict(results[key].figures) for split, key in replicate.score.items() if key in results}
+    for (split, name), key in replicate.own.items():
+        if key in results:
+            found.setdefault(split, {})[name] = results[key].figures["figure"]
+    return found
+
+
+def _base_figures(study: Study, evaluated: Graph, splits: set[str]) -> dict[str, dict[str, Any]]:
+    """Return what state knows of the untuned base on the same splits; nothing is run for it."""
+    (configuration,) = evaluated.spec.configurations
+    bare = configuration._replace(name="base", model=study.spec.tables.model)
+    graph = Graph(replace(evaluated.spec, configurations=(bare,)), evaluated.lock, own=evaluated.own)
+    replicate = add_checkpoint(graph, bare, {}, False)
+    history = State.read(study.state).latest(key for keys in _scores(replicate).values() for key in keys)
+    done = {key: attempts[-1] for key, attempts in history.items() if attempts[-1].outcome == "done"}
+    return {split: figures for split, figures in _figures(replicate, done).items() if split in splits}

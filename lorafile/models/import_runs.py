@@ -1,0 +1,138 @@
+"""Finished runs of somebody else's, taken into state as the `train` nodes of a study's configurations."""
+
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from lorafile.errors import LoraError
+from lorafile.files.jsonl import write_lines
+from lorafile.graph.build import build
+from lorafile.graph.graph import Graph, GraphNode
+from lorafile.lock.lockfile import identity, read_lock, resolve
+from lorafile.lock.weights import headers
+from lorafile.models.run_matching import Match, choose, choose_seed
+from lorafile.models.trainer_output import ForeignRun, read_run
+from lorafile.state import Attempt, Node, State
+from lorafile.study.study import Study
+
+_LAST = 10  # logged losses whose mean is the final loss, as in a run of our own
+
+
+@dataclass(frozen=True)
+class Import:
+    """One directory and the node that it becomes.
+
+    :ivar there: it is in the state already, from the same files
+    """
+
+    source: str
+    node: GraphNode
+    run: ForeignRun
+    match: Match
+    there: bool
+
+
+def plan_imports(
+    study: Study, sources: list[str], configuration: str | None = None, seed: int | None = None, replace: bool = False
+) -> list[Import]:
+    """Return which node each directory becomes; writes nothing.
+
+    :raises LoraError: when one fits no configuration, two are the same, or a node has a result of other bytes
+    """
+    lock, _ = resolve(study.spec, read_lock(study.spec))
+    state = State.read(study.state)
+    graph = build(study.spec, lock, state.acceptances())
+    found: dict[str, Import] = {}
+    history = state.latest()
+    for source in sources:
+        run = read_run(source)
+        match = choose(run, graph, configuration)
+        number, differing = choose_seed(run, _seeds(graph, match), seed)
+        match.differs += [differing] if differing else []
+        node = _node(graph, match, number)
+        if node.key in found:
+            raise LoraError(
+                f"{found[node.key].source} and {source} are both {node.address}. Import them one by one, "
+                "and say which is which with --configuration and --seed."
+            )
+        finished = [attempt for attempt in history.get(node.key, []) if attempt.finished]
+        there = bool(finished) and finished[-1].figures.get("digest") == run.checkpoint.digest
+        if finished and not there and not replace:
+            how = "imported from other files" if finished[-1].figures.get("imported") else "trained here"
+            raise LoraError(
+                f"{node.address} is finished already: it was {how}. To put {source} in its place: --replace"
+            )
+        found[node.key] = Import(source, node, run, match, there)
+    return list(found.values())
+
+
+def record_imports(study: Study, imports: list[Import], lock_timeout: float = 0.0) -> list[Attempt]:
+    """Store what is not there yet as finished training, each marked as imported."""
+    if all(one.there for one in imports):
+        return []
+    with State.write(study.state, lock_timeout) as state:
+        found = []
+        for one in (one for one in imports if not one.there):
+            with tempfile.TemporaryDirectory(prefix="import-", dir=study.state) as directory:
+                files = dict(one.run.checkpoint.files)
+                if one.run.curve:
+                    files["curve.jsonl.gz"] = Path(directory) / "curve.jsonl.gz"
+                    write_lines(files["curve.jsonl.gz"], one.run.curve)
+                node = Node(one.node.key, "train", one.node.version, one.node.settings, one.node.inputs)
+                found.append(state.record(node, _attempt(study, one), files))
+    return found
+
+
+def _seeds(graph: Graph, match: Match) -> list[int]:
+    """Return the seeds that a configuration runs under, those of its stages among them."""
+    return [replicate.seed for replicate in graph.replicates[match.configuration.name] if replicate.seed is not None]
+
+
+def _node(graph: Graph, match: Match, seed: int) -> GraphNode:
+    replicates = graph.replicates[match.configuration.name]
+    key = next(replicate.train for replicate in replicates if replicate.seed == seed)
+    return graph.nodes[str(key)]
+
+
+def _attempt(study: Study, one: Import) -> Attempt:
+    run, peft = one.run, one.run.checkpoint.settings.get("peft_version")
+    told = f"imported from {run.checkpoint.directory}"
+    return Attempt(
+        key=one.node.key,
+        kind="train",
+        outcome="diverged" if run.diverged else "done",
+        message=f"{told}; its loss was no number in the end" if run.diverged else told,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=0.0,
+        device="imported",
+        environment={"imported": True, **({"peft": peft} if peft else {})},
+        figures=_figures(study, one),
+        study=study.spec.name,
+        address=one.node.address,
+    )
+
+
+def _figures(study: Study, one: Import) -> dict[str, Any]:
+    """Return what is known of the training; its time is that of another machine, so it is no figure of this study."""
+    run, base = one.run, one.match.configuration.model
+    lock = (read_lock(study.spec) or resolve(study.spec, None)[0]).models[identity(base)]
+    weights = [file for name, file in run.checkpoint.files.items() if name.endswith(".safetensors")]
+    size = sum(prod(header.shape) for file in weights for header in headers(file).values())
+    losses = [row["loss"] for row in run.curve[-_LAST:]]
+    adapter = run.checkpoint.kind == "adapter"
+    figures: dict[str, Any] = {
+        "imported": True,
+        "source": str(run.checkpoint.directory.resolve()),
+        "digest": run.checkpoint.digest,
+        "differs": one.match.differs,
+        "unverified": one.match.unverified,
+        "trainable_parameters": size,
+        "total_parameters": lock.parameters + size if adapter else lock.parameters,
+        "adapter_bytes": sum(file.stat().st_size for file in weights),
+    }
+    figures |= {"steps": run.steps} if run.steps else {}
+    figures |= {"final_loss": sum(losses) / len(losses)} if losses else {}
+    return figures | ({"train_runtime": run.seconds} if run.seconds else {})

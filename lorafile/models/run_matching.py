@@ -1,0 +1,223 @@
+"""A foreign run held against a study's configurations: which one it is, what differs, what nobody can verify."""
+
+import contextlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorafile.errors import LoraError, NodeError
+from lorafile.graph.graph import Graph
+from lorafile.graph.target_modules import adapted_modules
+from lorafile.lock.lockfile import ModelLock, identity, lock_model
+from lorafile.models.checkpoint import ABOUT, check_fits, lora_shapes
+from lorafile.models.trainer_output import ForeignRun, rate_fits
+from lorafile.specs import Configuration
+from lorafile.specs.error_messages import near
+from lorafile.specs.snapshot import snapshot
+from lorafile.specs.tables.settings import ModelTable
+from lorafile.specs.target_modules import target_names
+
+# Settings of an adapter that say how it was trained, and not what it computes: --configuration may overrule these.
+_OF_TRAINING = ("lora_dropout", "dropout", "module_dropout", "init_lora_weights", "init_weights", "loftq_config")
+_OF_RATE = ("learning_rate", "lr_scheduler_type", "warmup_steps")
+
+
+@dataclass
+class Match:
+    """A configuration as a candidate.
+
+    :ivar wrong: settings in which the adapter is another one; nothing overrules these
+    :ivar differs: settings of training that differ; `--configuration` overrules these
+    :ivar unverified: settings of which the run's files say nothing
+    """
+
+    configuration: Configuration
+    wrong: list[str] = field(default_factory=list)
+    differs: list[str] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
+
+
+def choose(run: ForeignRun, graph: Graph, named: str | None) -> Match:
+    """Return the configuration that a run is of: the one that is named, or the only one that nothing speaks against.
+
+    :raises LoraError: when there is none, more than one, or the named one has another adapter
+    """
+    trained = _trained(graph)
+    source = run.checkpoint.directory
+    if named is not None:
+        one = next((c for c in trained if named in (c.name, *c.aliases)), None)
+        if one is None:
+            names = [c.name for c in trained]
+            raise LoraError(
+                f'--configuration: the study trains no "{named}"{near(named, names) or "."} It has: {", ".join(names)}.'
+            )
+        found = compare(run, one, graph)
+        if found.wrong:
+            raise LoraError(f"{source} is not {one.name}: {_listed(found.wrong)}.")
+        return found
+    matches = [compare(run, one, graph) for one in trained]
+    good = [match for match in matches if not match.wrong and not match.differs]
+    if len(good) == 1:
+        return good[0]
+    if good:
+        several = ", ".join(match.configuration.name for match in good)
+        raise LoraError(
+            f"{source} fits several configurations ({several}), which its files do not tell apart. "
+            "Say which one with --configuration."
+        )
+    if not matches:
+        raise LoraError(f"{graph.spec.file} trains nothing, so there is nothing that {source} could be.")
+    nearest = min(matches, key=lambda match: (len(match.wrong), len(match.differs)))
+    hint = "" if nearest.wrong else f" If it is that one all the same: --configuration {nearest.configuration.name}"
+    told = _listed([*nearest.wrong, *nearest.differs])
+    raise LoraError(
+        f"{source} is no configuration of {graph.spec.file}; nearest is {nearest.configuration.name}: {told}.{hint}"
+    )
+
+
+def choose_seed(run: ForeignRun, seeds: list[int], given: int | None) -> tuple[int, str]:
+    """Return a run's seed, and what speaks against it, if anything.
+
+    :raises LoraError: when its files do not say it, or say one that the study has not
+    """
+    listed = ", ".join(map(str, seeds))
+    if given is not None:
+        if given not in seeds:
+            raise LoraError(f"--seed: the study has no seed {given}; it has: {listed}.")
+        known = run.settings.get("seed")
+        return given, "" if known in (given, None) else f"seed {known} there, {given} here"
+    seed = run.settings.get("seed")
+    if seed in seeds:
+        return int(seed), ""
+    why = "does not say its seed" if seed is None else f"has seed {seed}, which the study has not"
+    raise LoraError(f"{run.checkpoint.directory} {why}. Say under which one of {listed} it stands with --seed.")
+
+
+def _trained(graph: Graph) -> list[Configuration]:
+    """Return what a study trains: configurations, and candidates of tuned ones; of two of one key the first."""
+    names = [c.name for c in graph.spec.configurations if c.train is not None and not c.open]
+    found: dict[str | None, Configuration] = {}
+    for name in (*names, *graph.spec.owners):
+        found.setdefault(graph.replicates[name][0].train, graph.spec.named[name])
+    return list(found.values())
+
+
+def compare(run: ForeignRun, configuration: Configuration, graph: Graph) -> Match:
+    """Hold a run against one configuration."""
+    match = Match(configuration)
+    model = graph.lock.models[identity(configuration.model)]
+    sections = graph.sections[configuration.name]
+    if run.checkpoint.kind == "model":
+        _compare_model(match, run, model)
+    else:
+        _compare_adapter(match, run, sections["adapter"], model)
+    if match.wrong:
+        return match
+    _compare_training(match, run, sections["training"])
+    match.unverified.append("the data and their order")
+    return match
+
+
+def _compare_model(match: Match, run: ForeignRun, model: ModelLock) -> None:
+    if match.configuration.method != "full":
+        match.wrong.append(f"a whole model there, method {match.configuration.method} here")
+        return
+    table = ModelTable(path=str(run.checkpoint.directory.resolve()))
+    if lock_model(table, run.checkpoint.directory).modules != model.modules:
+        match.wrong.append(f"its layers are not those of {match.configuration.model.path}")
+
+
+def _compare_adapter(match: Match, run: ForeignRun, declared: dict[str, Any], model: ModelLock) -> None:
+    settings = run.checkpoint.settings
+    method = str(settings.get("peft_type", "")).lower()
+    if method != declared["method"]:
+        match.wrong.append(f"method {method} there, {declared['method']} here")
+        return
+    try:
+        check_fits(run.checkpoint, model, match.configuration.model.path)
+    except NodeError as error:
+        match.wrong.append(str(error).rstrip("."))
+        return
+    defaults = _defaults(method)
+    for name in sorted({*settings, *declared} - {*ABOUT, "peft_type", "method"}):
+        there, here = (
+            _meant(name, settings.get(name), defaults, model),
+            _meant(name, declared.get(name), defaults, model),
+        )
+        if there != here:
+            where = match.differs if name in _OF_TRAINING else match.wrong
+            where.append(f"{name} {_short(there)} there, {_short(here)} here")
+    if method == "lora" and not match.wrong and not settings.get("target_parameters"):
+        held, asked = set(lora_shapes(run.checkpoint)), set(adapted_modules(declared, model.modules))
+        held = {module for module in held if any(part.isdigit() for part in module.split("."))}
+        if len(held) != len(asked):
+            match.wrong.append(f"{len(held)} modules are adapted there, {len(asked)} here")
+
+
+def _meant(name: str, value: Any, defaults: dict[str, Any], model: ModelLock) -> Any:
+    """Return a setting in one way of writing; off, and PEFT's default, are None."""
+    if name == "target_modules" and all(
+        isinstance(one, str) for one in (value if isinstance(value, list) else [value])
+    ):
+        with contextlib.suppress(NodeError):  # it names what is not there, and stays as it is written
+            return target_names(value, model.modules)
+    if name == "lora_alpha" or isinstance(value, float):
+        return value
+    if value in (None, [], {}, False) or (name not in ("r", "lora_dropout") and value == defaults.get(name)):
+        return None
+    return sorted(value, key=str) if isinstance(value, list) else value
+
+
+def _defaults(method: str) -> dict[str, Any]:
+    """Return PEFT's defaults of a method's settings, from the shipped snapshot."""
+    wanted = f"{method.replace('_', '')}config"
+    table = next((rows for name, rows in snapshot().items() if name.lower() == wanted and isinstance(rows, dict)), {})
+    return {name: row["default"] for name, row in table.items()}
+
+
+def _compare_training(match: Match, run: ForeignRun, training: dict[str, Any]) -> None:
+    known = run.settings
+    fits = rate_fits(run, training)
+    for name, here in training.items():
+        if name in _OF_RATE and fits:
+            continue
+        if name == "num_train_epochs" and training.get("max_steps", -1) > 0:
+            continue
+        if name == "max_steps" and here <= 0:
+            continue
+        if name == "num_train_epochs" and name not in known and "epochs_up_to" in known:
+            there: Any = known["epochs_up_to"]
+            here = math.ceil(here)
+        elif name in known:
+            there = known[name]
+        else:
+            match.unverified.append(name)
+            continue
+        if not _same(there, here):
+            match.differs.append(f"{name} {_short(there)} there, {_short(here)} here")
+    if fits is False and not any(text.split()[0] in _OF_RATE for text in match.differs):
+        row = next(row for row in run.curve if row.get("learning_rate"))
+        match.differs.append(
+            f"learning_rate: {row['learning_rate']:g} was logged at step {row['step']}, not this schedule's"
+        )
+
+
+def _same(there: Any, here: Any) -> bool:
+    if isinstance(there, (int, float)) and isinstance(here, (int, float)):
+        return math.isclose(there, here, rel_tol=1e-6, abs_tol=1e-12)
+    return bool(there == here)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return (
+        "+".join(map(str, value)) if isinstance(value, list) else value if isinstance(value, str) else json.dumps(value)
+    )
+
+
+def _listed(parts: list[str]) -> str:
+    return "; ".join(parts[:6]) + (f"; and {len(parts) - 6} more" if len(parts) > 6 else "")

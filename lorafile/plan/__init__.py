@@ -1,0 +1,1 @@
+"""What would be done and why: the planner, plan files, drift, cost."""

@@ -1,0 +1,79 @@
+"""What a plan would cost in all: hours, disk, energy, and money where an hour has a price."""
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lorafile.environment import gpus, profiled
+from lorafile.errors import LoraError
+from lorafile.plan.plan import Plan
+
+_PRICE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*h(?:our)?)?", re.IGNORECASE)
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Bill:
+    """The sums over the nodes that would run.
+
+    :ivar seconds: of work; four of five plans fall between `seconds_low` and `seconds_high`
+    :ivar clock_seconds: until all is done, with this plan's workers
+    :ivar device_hours: what is paid for: of each GPU its own work, of a processor the clock
+    :ivar joules: of the nodes of which energy is known; None where none is
+    :ivar cost: in the currency of the price; None without one
+    :ivar source: where most of the time's forecast is from
+    """
+
+    seconds: float
+    seconds_low: float
+    seconds_high: float
+    clock_seconds: float
+    device_hours: float
+    disk_bytes: int
+    joules: float | None
+    cost: float | None
+    source: str
+
+
+def bill(plan: Plan) -> Bill:
+    """Return what a plan would cost."""
+    known = [(change.kind, change.forecast) for change in plan.work if change.forecast]
+    total, low, high, alone = 0.0, 0.0, 0.0, 0.0
+    by_source: dict[str, float] = {}
+    for kind, forecast in known:
+        total += forecast["seconds"]
+        low += forecast["seconds_low"]
+        high += forecast["seconds_high"]
+        alone += forecast["seconds"] if kind == "profile" else 0.0
+        if kind != "score":
+            by_source[forecast["source"]] = by_source.get(forecast["source"], 0.0) + forecast["seconds"]
+    clock = (total - alone) / plan.workers + alone / max(1, min(len(profiled(gpus())), plan.workers))
+    hours = (total if gpus() else clock) / _HOUR
+    joules = [forecast["joules"] for _, forecast in known if "joules" in forecast]
+    return Bill(
+        seconds=total,
+        seconds_low=low,
+        seconds_high=high,
+        clock_seconds=clock,
+        device_hours=hours,
+        disk_bytes=sum(forecast.get("disk_bytes", 0) for _, forecast in known),
+        joules=sum(joules) if joules else None,
+        cost=None if plan.hourly is None else hours * plan.hourly,
+        source=max(by_source, key=lambda name: by_source[name], default="analytic"),
+    )
+
+
+def bill_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan's bill as the documented JSON."""
+    return {**asdict(bill(plan)), "price_per_hour": plan.hourly}
+
+
+def price(text: str) -> float:
+    """Return what an hour of one device costs, from `2.50/h`.
+
+    :raises LoraError: when it is no price
+    """
+    found = _PRICE.fullmatch(text.strip())
+    if found is None:
+        raise LoraError(f'--price: "{text}" is no price of an hour; write for example --price 2.50/h')
+    return float(found[1])

@@ -1,0 +1,235 @@
+"""What a change of a spec adds, removes and renames, and what it would cost: two plans, put side by side."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from lorafile.lock.changes import moved
+from lorafile.plan.cost import bill
+from lorafile.plan.document import PlanDocument
+from lorafile.plan.drift import describe, flat_sections
+from lorafile.plan.plan import WORK, Plan
+
+_DONE = ("reuse", "drift")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One node of a side; `seconds` where it would run and that is known."""
+
+    key: str
+    kind: str
+    configuration: str
+    action: str
+    seconds: float | None = None
+
+
+@dataclass
+class Side:
+    """One of the two that are compared: a plan, or a plan file.
+
+    :ivar settings: configuration -> its resolved settings, where a spec is at hand; `tables`: the spec's own
+    :ivar hourly: what an hour of one device costs; `paid`: of a saved plan, the hours paid for each second of work
+    """
+
+    name: str
+    study: str
+    rows: dict[str, Row] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+    plan: Plan | None = None
+    hourly: float | None = None
+    paid: float = 0.0
+
+    @classmethod
+    def of_plan(cls, name: str, plan: Plan) -> "Side":
+        """Return the side of a plan that was made here."""
+        spec, nodes = plan.graph.spec, plan.graph.nodes
+        actions = {change.key: change for change in plan.changes}
+        rows = {}
+        for key, node in nodes.items():
+            change = actions.get(key)
+            seconds = (change.forecast or {}).get("seconds") if change else None
+            owner = spec.owners.get(node.configuration, node.configuration) if node.kind != "prepare" else ""
+            rows[key] = Row(key, node.kind, owner, change.action.value if change else "", seconds)
+        settings = {c.name: flat_sections(plan.graph.sections[c.name]) for c in spec.configurations}
+        return cls(name, plan.study, rows, settings, spec.tables.model_dump(), plan, plan.hourly)
+
+    @classmethod
+    def of_file(cls, name: str, saved: PlanDocument, hourly: float | None = None) -> "Side":
+        """Return the side of a saved plan, at the price that it was made with unless another is given."""
+        rows = {
+            c.key: Row(
+                c.key,
+                c.kind,
+                c.configuration if c.kind != "prepare" else "",
+                c.action,
+                c.forecast.seconds if c.forecast else None,
+            )
+            for c in saved.changes
+            if c.action != "undeclared"
+        }
+        whole = saved.bill
+        paid = whole.device_hours / whole.seconds if whole.seconds else 0.0
+        return cls(name, saved.study, rows, hourly=whole.price_per_hour if hourly is None else hourly, paid=paid)
+
+    @cached_property
+    def by_name(self) -> dict[str, list[Row]]:
+        """Configuration -> its nodes; those of the data under an empty name."""
+        return _by_name(self.rows.values())
+
+    @property
+    def configurations(self) -> dict[str, frozenset[str]]:
+        """Configuration -> the keys that tell whether it is the same: of its training, or of its predictions."""
+        found = {}
+        for name, rows in self.by_name.items():
+            trained = frozenset(row.key for row in rows if row.kind == "train")
+            if name:
+                found[name] = trained or frozenset(row.key for row in rows if row.kind == "predict")
+        return found
+
+
+@dataclass(frozen=True)
+class Item:
+    """A configuration, or the same change of several: its nodes by kind, how many would run, and for how long."""
+
+    names: tuple[str, ...]
+    kinds: dict[str, int]
+    work: int = 0
+    seconds: float = 0.0
+    finished: int = 0
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What the second side has that the first has not, and the other way round.
+
+    :ivar retrained: configurations of both whose training has other settings now
+    :ivar more, fewer: nodes that configurations of both (or the data) gain and lose; `cost`: of all that is new
+    :ivar before: what would have run already without the change
+    :ivar price: of `cost`, in the currency of `hourly`, the price of an hour of one device
+    :ivar moved: models and data that are others; `beside`: tables of the spec whose change runs nothing
+    """
+
+    old: str
+    new: str
+    added: tuple[Item, ...]
+    removed: tuple[Item, ...]
+    renamed: tuple[tuple[str, str], ...]
+    retrained: tuple[Item, ...]
+    more: tuple[Item, ...]
+    fewer: tuple[Item, ...]
+    cost: Item
+    before: Item
+    moved: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    price: float | None = None
+    hourly: float | None = None
+
+
+def diff(old: Side, new: Side) -> Diff:
+    """Return what differs between two sides, by the keys of their nodes."""
+    before, after = old.configurations, new.configurations
+    owners = {key: name for name, keys in before.items() for key in keys}
+    fresh = [row for key, row in new.rows.items() if key not in old.rows]
+    came, gone = _by_name(fresh), _by_name(row for key, row in old.rows.items() if key not in new.rows)
+    came_from = {name: _came_from(keys, owners) for name, keys in after.items() if name not in before}
+    renamed = {name: was for name, was in came_from.items() if was and was not in after}
+    added = [name for name in after if name not in before and name not in renamed]
+    retrained = [name for name in after if name in before and not after[name] & before[name] and _trains(new, name)]
+    left, apart, kept = set(renamed.values()), {*added, *retrained}, after.keys() - retrained
+    return Diff(
+        old=old.name,
+        new=new.name,
+        added=tuple(_item((name,), came[name]) for name in added),
+        removed=tuple(_item((name,), old.by_name[name]) for name in before if name not in after and name not in left),
+        renamed=tuple((was, name) for name, was in renamed.items()),
+        retrained=_alike((name, came.get(name, []), _why(old, new, name)) for name in retrained),
+        more=_alike((name, came.get(name, []), ()) for name in ["", *after] if name not in apart),
+        fewer=_alike(
+            (name, gone.get(name, []), ()) for name in ["", *before] if not name or name in kept or name in left
+        ),
+        cost=_item((), fresh),
+        before=_item((), [row for key, row in new.rows.items() if key in old.rows]),
+        moved=_moved(old, new),
+        beside=_beside(old, new),
+        price=_price(new, {row.key for row in fresh}),
+        hourly=new.hourly,
+    )
+
+
+def _came_from(keys: Iterable[str], owners: dict[str, str]) -> str:
+    return next((owners[key] for key in keys if key in owners), "")
+
+
+def _trains(side: Side, name: str) -> bool:
+    return any(row.kind == "train" for row in side.by_name[name])
+
+
+def _by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.configuration, []).append(row)
+    return found
+
+
+def _item(names: tuple[str, ...], rows: list[Row], why: tuple[str, ...] = ()) -> Item:
+    work = [row for row in rows if row.action in WORK]
+    return Item(
+        names,
+        dict(Counter(row.kind for row in rows)),
+        len(work),
+        sum(row.seconds or 0.0 for row in work),
+        sum(row.action in _DONE for row in rows),
+        why,
+    )
+
+
+def _alike(found: Iterable[tuple[str, list[Row], tuple[str, ...]]]) -> tuple[Item, ...]:
+    """Return one item for all configurations that change in the same way."""
+    groups: dict[tuple[Any, ...], list[tuple[str, list[Row]]]] = {}
+    for name, rows, why in found:
+        if rows:
+            kinds = tuple(sorted(Counter(row.kind for row in rows).items()))
+            groups.setdefault((kinds, why, bool(name)), []).append((name, rows))
+    return tuple(
+        _item(tuple(name for name, _ in members), [row for _, rows in members for row in rows], why)
+        for (_, why, _), members in groups.items()
+    )
+
+
+def _why(old: Side, new: Side, name: str) -> tuple[str, ...]:
+    """Return which settings of a configuration differ."""
+    one, other = old.settings.get(name, {}), new.settings.get(name, {})
+    method = str(other.get("adapter.method", "lora"))
+    differing = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+    return tuple(describe(key, one.get(key), other.get(key), method) for key in differing) or (
+        "other training examples",
+    )
+
+
+def _price(side: Side, keys: set[str]) -> float | None:
+    """Return what some nodes of a side would cost; None without a price."""
+    if side.hourly is None:
+        return None
+    if side.plan is None:
+        work = sum(row.seconds or 0.0 for key, row in side.rows.items() if key in keys and row.action in WORK)
+        return work * side.paid * side.hourly
+    return bill(replace(side.plan, changes=[change for change in side.plan.changes if change.key in keys])).cost
+
+
+def _moved(old: Side, new: Side) -> tuple[str, ...]:
+    return tuple(moved(old.plan.graph.lock, new.plan.graph.lock)) if old.plan and new.plan else ()
+
+
+def _beside(old: Side, new: Side) -> tuple[str, ...]:
+    """Return the tables of the spec that differ, and of which nothing is computed on a device."""
+    if not old.tables or not new.tables:
+        return ()
+    names = ("analysis", "claim", "verdict", "reference", "report")
+    found = [name for name in names if old.tables[name] != new.tables[name]]
+    words = [[tables["study"][name] for name in ("name", "question")] for tables in (old.tables, new.tables)]
+    return tuple(["study"] * (words[0] != words[1]) + found)

@@ -1,0 +1,214 @@
+"""The JSON of a plan: what `lora plan --json` prints and `--out` writes, and what an apply reads back.
+
+`python -m lorafile.plan.document docs/plan.schema.json` writes its JSON schema.
+"""
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from lorafile.cli.views.plan import FORMAT_VERSION
+from lorafile.cli.views.tuning import tuning_json
+from lorafile.plan.cost import bill_json
+from lorafile.plan.plan import WORK, Plan
+from lorafile.plan.targeting import Selection
+from lorafile.specs.values import ONE_LINE
+
+if TYPE_CHECKING:
+    from lorafile.analysis.seed_planning import Resolution
+
+Line = Annotated[str, Field(pattern=ONE_LINE, description="One line of text.")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256, 64 hex digits.")]
+ActionName = Literal["run", "reuse", "retry", "drift", "blocked", "undeclared"]
+
+
+class Row(BaseModel):
+    """An object of the format: of known fields, read strictly."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ForecastRow(Row):
+    """What a node would take; a minor version may say more."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+    seconds: Annotated[float, Field(ge=0)]
+    source: str = Field(description="Where the time comes from: analytic, or calibrated on what was measured.")
+    peak_memory_bytes: int | None = Field(default=None, description="Allocated; where a model is loaded.")
+    fits: bool | None = Field(default=None, description="On the device, or the one of `--gpu`.")
+    seconds_low: float | None = Field(default=None, description="Four of five runs take between this and seconds_high.")
+    seconds_high: float | None = None
+    reserved_bytes: int | None = Field(default=None, description="What the allocator would hold at the peak.")
+    memory_source: str | None = Field(default=None, description="measured, calibrated, walked, or analytic.")
+    would_fit: str | None = Field(default=None, description="The smallest change with which it would fit.")
+    disk_bytes: int | None = Field(default=None, description="What its result takes in the state.")
+    joules: float | None = Field(default=None, description="Where a profile measured energy.")
+
+
+class BillRow(Row):
+    """What all of it would cost."""
+
+    seconds: float = Field(description="Of work; four of five plans fall between the two that follow.")
+    seconds_low: float
+    seconds_high: float
+    clock_seconds: float = Field(description="Until all is done, with this machine's workers.")
+    device_hours: float = Field(description="What is paid for: each GPU's own work, or a processor's clock.")
+    disk_bytes: int
+    joules: float | None
+    cost: float | None = Field(description="In the currency of --price; null without one.")
+    source: str
+    price_per_hour: float | None
+
+
+class ChangeRow(Row):
+    """One node, in the order in which it would be done."""
+
+    address: Line
+    key: Digest
+    kind: Literal["prepare", "train", "predict", "score", "profile", "inspect", "truncate", "merge"]
+    action: ActionName
+    reason: str
+    configuration: Line = Field(description="The first that needs it; empty for what belongs to none any more.")
+    seed: int | None
+    forecast: ForecastRow | None = Field(description="Of what would run.")
+
+
+class DamageRow(Row):
+    """A file of a finished node that is not in the state as it was stored."""
+
+    address: Line
+    key: Digest
+    file: Line
+    digest: Digest
+    what: Literal["missing", "damaged"]
+
+
+class SelectionRow(Row):
+    """Which part of the study it is of, and what is done again: patterns of addresses and configurations."""
+
+    target: list[Line]
+    exclude: list[Line]
+    replace: list[Line]
+    rerun_drifted: bool
+    refresh: bool
+    left_out: int = Field(description="Nodes that would run, and are not selected.")
+
+
+class MadeFrom(Row):
+    """What the plan was made from: an apply of the file says which of these has changed."""
+
+    spec: Line = Field(description="The spec's path, as it was named.")
+    spec_digest: Digest = Field(description="Of its bytes.")
+    lock: dict[Line, Digest] = Field(description="Each model and data set, and the digest of its entry in the lock.")
+    device: Line = Field(description="The device class that profiles and drift were looked up for.")
+    reads: dict[Digest, Digest] = Field(
+        description="Key of each finished node that work reads, and the digest of its files' names and digests."
+    )
+    again: dict[Digest, Digest] = Field(
+        default_factory=dict,
+        description="Key of each finished node that is done again, and the digest of when it was done, and how long.",
+    )
+
+
+class PlanDocument(Row):
+    """A plan of Lorafile: `lora plan --json`, `lora plan --out FILE`."""
+
+    format_version: Literal["1.0"]
+    study: Line
+    summary: dict[ActionName, int]
+    warnings: list[str]
+    changes: list[ChangeRow]
+    tuning: list[dict[str, JsonValue]] = Field(description="How the choice of each tuned configuration stands.")
+    selection: SelectionRow
+    damaged: list[DamageRow]
+    made_from: MadeFrom
+    bill: BillRow
+    resolve: dict[str, JsonValue] | None = Field(default=None, description="The stage of seeds that --resolve plans.")
+
+    @property
+    def work(self) -> dict[str, ChangeRow]:
+        """Key -> what would be done."""
+        return {change.key: change for change in self.changes if change.action in WORK}
+
+
+def document(plan: Plan, stage: "Resolution | None" = None) -> dict[str, Any]:
+    """Return a plan as the documented JSON, with the stage that `--resolve` has planned."""
+    owners, selection = plan.graph.spec.owners, plan.selection
+    changes = [
+        {
+            "address": c.address,
+            "key": c.key,
+            "kind": c.kind,
+            "action": c.action.value,
+            "reason": c.reason,
+            "configuration": owners.get(c.configuration, c.configuration),
+            "seed": c.seed,
+            "forecast": c.forecast,
+        }
+        for c in plan.changes
+    ]
+    content = {
+        "format_version": FORMAT_VERSION,
+        "study": plan.study,
+        "summary": plan.summary(),
+        "warnings": plan.warnings,
+        "changes": changes,
+        "tuning": tuning_json(plan),
+        "selection": {**_lists(selection), "refresh": plan.refreshed, "left_out": plan.left_out},
+        "damaged": [asdict(one) for one in plan.damaged],
+        "made_from": _made_from(plan),
+        "bill": bill_json(plan),
+    }
+    if stage is not None:
+        from lorafile.cli.views.seed_stage import resolution_json
+
+        content["resolve"] = resolution_json(stage)
+    return content
+
+
+def text(content: dict[str, Any]) -> str:
+    """Return a document as JSON text; what is no finite number is no figure of a plan."""
+    return json.dumps(content, indent=2, allow_nan=False)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of the format."""
+    schema = PlanDocument.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _lists(selection: Selection) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(selection).items()}
+
+
+def _made_from(plan: Plan) -> dict[str, Any]:
+    lock = plan.graph.lock
+    entries = {f"model {name}": asdict(entry) for name, entry in lock.models.items()}
+    entries |= {f"data {name}": asdict(entry) for name, entry in lock.data.items()}
+    work = {change.key for change in plan.work}
+    read = {key for one in work for key in plan.graph.nodes[one].inputs.values()} - work
+    return {
+        "spec": str(plan.graph.spec.file),
+        "spec_digest": hashlib.sha256(plan.graph.spec.file.read_bytes()).hexdigest(),
+        "lock": {name: _digest(entry) for name, entry in entries.items()},
+        "device": plan.device,
+        "reads": {key: _digest(plan.results[key].outputs) for key in sorted(read) if key in plan.results},
+        "again": {
+            key: _digest([plan.results[key].started, plan.results[key].seconds])
+            for key in sorted(work)
+            if key in plan.results
+        },
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")

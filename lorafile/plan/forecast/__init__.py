@@ -1,0 +1,1 @@
+"""Time, memory, disk and energy of what a plan would run, without the device."""

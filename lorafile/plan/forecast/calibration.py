@@ -1,0 +1,117 @@
+"""What state has measured corrects the arithmetic: ratios of measured to computed, with how far they scatter."""
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorafile.graph.graph import Graph, GraphNode
+from lorafile.plan.forecast.devices import Device
+from lorafile.plan.forecast.memory import memory
+from lorafile.plan.forecast.shape import Shape
+from lorafile.plan.forecast.time import seconds
+from lorafile.state import Attempt
+
+ARITHMETIC = 3  # raised when memory or time are computed otherwise: what was held against the former corrects nothing
+_UNMEASURED = 3.0  # the arithmetic alone may be off by this factor, either way
+_ONE_RUN = 1.25  # so far a second run may be from a single one
+_NORMAL = 1.2816  # four of five runs fall within
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A factor on a figure of the arithmetic, the factors between which four of five fall, and from how many runs."""
+
+    factor: float = 1.0
+    low: float = 1 / _UNMEASURED
+    high: float = _UNMEASURED
+    runs: int = 0
+
+    @property
+    def source(self) -> str:
+        """Where the forecast is from."""
+        return f"calibrated on {self.runs} run{'s' if self.runs > 1 else ''}" if self.runs else "analytic"
+
+
+def correction(ratios: list[float]) -> Correction:
+    """Return the median ratio; its interval is of one further run, log-normal."""
+    if not ratios:
+        return Correction()
+    middle = statistics.median(ratios)
+    spread = math.log(_ONE_RUN)
+    if len(ratios) > 1:
+        spread = _NORMAL * statistics.stdev(math.log(one) for one in ratios) * math.sqrt(1 + 1 / len(ratios))
+    return Correction(middle, middle * math.exp(-spread), middle * math.exp(spread), len(ratios))
+
+
+def group_of(node: GraphNode, shape: Shape) -> str:
+    """Return what runs share that are off by a like factor: kind, what they make, method, model, quantization."""
+    made = f"{node.kind} {node.settings.get('task', {}).get('output', '')}".strip()
+    weights = str(node.settings.get("model", {}).get("weights", ""))[:12]
+    return "/".join([made, shape.method, weights, "quantized" if node.settings.get("quantization") else "plain"])
+
+
+def computed(graph: Graph, node: GraphNode, results: dict[str, Attempt], target: Device) -> dict[str, Any]:
+    """Return what a finished node keeps of the arithmetic, so that its measurement corrects later forecasts.
+
+    It is computed from the lengths that the examples have by now: what the plan said of them may have been a guess.
+    """
+    shape = Shape.of(graph, node, results)
+    if shape is None:
+        return {}
+    return {
+        "group": group_of(node, shape),
+        "analytic_seconds": seconds(node, shape, target),
+        "analytic_bytes": sum(memory(node, shape).values()),
+        "arithmetic": ARITHMETIC,
+    }
+
+
+@dataclass
+class Corrections:
+    """All that state knows of one device: time by group, by what is made, and by kind; memory by group alone."""
+
+    time: dict[str, list[float]] = field(default_factory=dict)
+    memory: dict[str, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, attempts: Iterable[Attempt], device: str) -> "Corrections":
+        """Return what the attempts of one device tell: each keeps what the arithmetic says of it."""
+        found = cls()
+        for attempt in attempts:
+            known = attempt.forecast.get("arithmetic") == ARITHMETIC
+            if known and attempt.outcome == "done" and attempt.device == device:
+                found._add(attempt, attempt.forecast)
+        return found
+
+    def _add(self, attempt: Attempt, told: dict[str, Any]) -> None:
+        took = attempt.seconds + attempt.figures.get("seconds_before", 0.0)
+        if told.get("analytic_seconds") and took > 0:
+            for name in dict.fromkeys(_names(told["group"])):
+                self.time.setdefault(name, []).append(took / told["analytic_seconds"])
+        peak = peak_of(attempt.figures)
+        if told.get("analytic_bytes") and peak:
+            name = told["group"].partition("/")[2]
+            self.memory.setdefault(name, []).append(peak / told["analytic_bytes"])
+
+    def of_time(self, group: str) -> Correction:
+        """Return the correction of a node's time: of its like, of what makes the same, of its kind, of training."""
+        return next(
+            (correction(self.time[name]) for name in (*_names(group), "train") if name in self.time), correction([])
+        )
+
+    def of_memory(self, group: str) -> Correction:
+        """Return the correction of a node's peak memory, from profiles of its like."""
+        return correction(self.memory.get(group.partition("/")[2], []))
+
+
+def _names(group: str) -> tuple[str, str, str]:
+    """Return what a group's times are kept under: itself, what it makes, its kind."""
+    made = group.partition("/")[0]
+    return group, made, made.partition(" ")[0]
+
+
+def peak_of(figures: dict[str, Any]) -> int:
+    """Return the most that a profile saw allocated while it trained; of an untuned model while it evaluated."""
+    return int(figures.get("train_allocated_bytes") or figures.get("evaluate_allocated_bytes") or 0)

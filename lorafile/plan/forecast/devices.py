@@ -1,0 +1,109 @@
+"""What a plan is held against: the device that is here, a size of memory, or a GPU by its name."""
+
+import os
+import re
+from dataclasses import dataclass
+
+from lorafile.environment import gpus
+from lorafile.errors import LoraError
+
+_SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(GB|GiB|MB|MiB)", re.IGNORECASE)
+_UNITS = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
+_GUESSED_FLOPS, _CPU_FLOPS = 1.7e14, 5e10  # of a GPU of which only the memory is known; of a processor
+
+# GPU -> MiB that its driver reports, and dense bfloat16 products (float16 where it has no bfloat16) in 10^12 a second,
+# accumulated in float32: from NVIDIA's data sheets.
+_KNOWN: dict[str, tuple[int, float]] = {
+    "T4": (15360, 65),
+    "V100 16GB": (16384, 125),
+    "V100 32GB": (32768, 125),
+    "A10": (23028, 125),
+    "A10G": (23028, 70),
+    "A30": (24576, 165),
+    "A40": (46068, 150),
+    "A100 40GB": (40960, 312),
+    "A100 80GB": (81920, 312),
+    "L4": (23034, 121),
+    "L40S": (46068, 362),
+    "H100": (81559, 989),
+    "H100 PCIe": (81559, 756),
+    "H200": (143771, 989),
+    "B200": (183359, 2250),
+    "RTX A6000": (49140, 155),
+    "RTX 6000 Ada": (49140, 364),
+    "RTX 3060": (12288, 25),
+    "RTX 3080": (10240, 60),
+    "RTX 3090": (24576, 71),
+    "RTX 4060": (8188, 30),
+    "RTX 4070": (12282, 58),
+    "RTX 4080": (16376, 97),
+    "RTX 4090": (24564, 165),
+    "RTX 5090": (32607, 210),
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a plan is held against.
+
+    :ivar memory: in bytes
+    :ivar flops: operations a second at its best, in the type that adapters are usually trained over
+    :ivar here: it is this machine's, so that what was measured on it counts
+    """
+
+    name: str
+    memory: int
+    flops: float
+    gpu: bool = True
+    here: bool = True
+
+
+def device(gpu: str | None = None, spread: bool = False) -> Device:
+    """Return the device that is asked for (`24GB`, `RTX 4090`), or the one that is here.
+
+    :param spread: a base lies on all GPUs at once
+    :raises LoraError: when the text is neither a size nor a known name
+    """
+    if gpu is not None:
+        return _asked(gpu.strip())
+    if gpus() and gpus()[0]["memory"]:
+        smallest = min((gpu for gpu in gpus() if gpu["memory"]), key=lambda gpu: gpu["memory"])  # any may get a run
+        name = str(smallest["name"])
+        known = _known(name)
+        flops = _KNOWN[known][1] * 1e12 if known else _GUESSED_FLOPS
+        if spread and len(gpus()) > 1:  # the layers of one model follow each other, whatever device they lie on
+            return Device(f"{len(gpus())} × {name}", sum(gpu["memory"] or 0 for gpu in gpus()), flops)
+        return Device(name, smallest["memory"], flops)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Device("this machine's memory", memory, _CPU_FLOPS, gpu=False)
+
+
+def _asked(text: str) -> Device:
+    size = _SIZE.fullmatch(text)
+    if size is not None:
+        return Device(f"a GPU of {text}", int(float(size[1]) * _UNITS[size[2].lower()]), _GUESSED_FLOPS, here=False)
+    known = _known(text)
+    if known is None:
+        raise LoraError(
+            f'--gpu: "{text}" is neither a size of memory (24GB) nor a GPU known by name: {", ".join(_KNOWN)}.'
+        )
+    memory, flops = _KNOWN[known]
+    return Device(f"one {known}", memory * 2**20, flops * 1e12, here=False)
+
+
+def _known(text: str) -> str | None:
+    """Return the known GPU that a name stands for: `4090`, `nvidia rtx 4090`, `NVIDIA A100-SXM4-80GB`.
+
+    Of several the one with the most words wins; where memory decides and is not said, the one that comes first.
+    """
+    words = set(re.findall(r"[a-z]+\d+[a-z]*|\d+gb|\d{4}|[a-z]+", text.lower()))
+    fitting = []
+    for name in _KNOWN:
+        wanted = set(name.lower().split())
+        needed = {word for word in wanted if not re.fullmatch(r"\d+gb|rtx", word)}
+        sizes = {word for word in wanted if word.endswith("gb")}
+        said = {word for word in words if re.fullmatch(r"\d+gb", word)}
+        if needed <= words and (not sizes or not said or sizes & said):
+            fitting.append((len(needed), name))
+    best = max((count for count, _ in fitting), default=0)
+    return next((name for count, name in fitting if count == best), None)

@@ -1,0 +1,166 @@
+"""Time, memory, disk and energy of what a plan would run, without the device; corrected by what state has measured."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorafile.environment import installed
+from lorafile.graph.graph import Graph, GraphNode
+from lorafile.graph.parameter_count import adapter_parameters
+from lorafile.graph.settings import largest_rank
+from lorafile.lock.lockfile import identity
+from lorafile.plan.forecast.calibration import Correction, Corrections, computed, group_of, peak_of
+from lorafile.plan.forecast.devices import Device, device
+from lorafile.plan.forecast.memory import BYTES, CONTEXT, SLACK, memory
+from lorafile.plan.forecast.meta_device import Walk, can_walk, walked
+from lorafile.plan.forecast.shape import Shape
+from lorafile.plan.forecast.suggestions import would_fit
+from lorafile.plan.forecast.time import seconds, small, steps
+from lorafile.plan.plan import Plan
+from lorafile.state import Attempt, State
+
+_WALKED_FROM = 10**8  # parameters: below it a walk takes longer than its answer is worth
+_ANSWER_BYTES = 200  # of an example's predictions
+_TOKEN_BYTES = 5  # of a prepared token: its id, and whether it is supervised
+
+Forecast = dict[str, Any]
+
+
+def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, Forecast]:
+    """Return key -> forecast for each node that would run.
+
+    Each has `seconds` with `seconds_low` and `seconds_high`, between which four of five runs fall, `disk_bytes`, and
+    `source`; where a model is loaded also `peak_memory_bytes` (allocated), `reserved_bytes`, `memory_source` and
+    `fits`, and `joules` where a profile measured energy.
+    """
+    target = target_of(plan.graph, gpu)  # first: a device that nobody knows is told, whatever there is to do
+    if not plan.work:
+        return {}
+    return _Forecaster(plan, state, target).all()
+
+
+def target_of(graph: Graph, gpu: str | None = None) -> Device:
+    """Return the device that a study is held against: the one that is asked for, or all that its bases lie on here."""
+    return device(gpu, any(configuration.model.device_map for configuration in graph.spec.configurations))
+
+
+@dataclass
+class _Forecaster:
+    plan: Plan
+    state: State
+    target: Device
+    corrections: Corrections = field(init=False)
+    walks: dict[str, float] = field(init=False)  # group of nodes -> walked over analytic memory
+
+    def __post_init__(self) -> None:
+        known = (attempt for attempts in self.state.latest().values() for attempt in attempts)
+        self.corrections = Corrections.of(known, self.plan.device if self.target.here else self.target.name)
+        self.shapes = {
+            change.key: Shape.of(self.plan.graph, self.plan.graph.nodes[change.key], self.plan.results)
+            for change in self.plan.work
+        }
+        self.walks = self._walks() if self.target.gpu else {}
+
+    def all(self) -> dict[str, Forecast]:
+        """Return key -> forecast."""
+        return {change.key: self._one(self.plan.graph.nodes[change.key]) for change in self.plan.work}
+
+    def _one(self, node: GraphNode) -> Forecast:
+        shape = self.shapes[node.key]
+        if shape is None:
+            took = small(*self._cut(node))
+            return {"seconds": took, "seconds_low": took, "seconds_high": took, "disk_bytes": 0, "source": "analytic"}
+        group = group_of(node, shape)
+        analytic, factor = seconds(node, shape, self.target), self.corrections.of_time(group)
+        left = self._left(node.key)
+        found = {
+            "seconds": analytic * factor.factor * left,
+            "seconds_low": analytic * factor.low * left,
+            "seconds_high": analytic * factor.high * left,
+            "source": factor.source,
+            "disk_bytes": _disk(node, shape),
+        }
+        return found | self._memory(node, shape, group) | self._energy(node, shape)
+
+    def _memory(self, node: GraphNode, shape: Shape, group: str) -> Forecast:
+        analytic = sum(memory(node, shape).values())
+        measured = self._measured(node)
+        factor = self.corrections.of_memory(group)
+        if measured:
+            peak, source = float(measured), "measured"
+        elif factor.runs:
+            peak, source = analytic * factor.factor, factor.source
+        elif group in self.walks:
+            peak, source = analytic * self.walks[group], "walked"
+        else:
+            peak, source = analytic, Correction().source
+        reserved = int(peak * SLACK)
+        fits = reserved + (CONTEXT if self.target.gpu else 0) <= self.target.memory
+        found: Forecast = {"peak_memory_bytes": int(peak), "reserved_bytes": reserved, "memory_source": source}
+        found["fits"] = fits
+        if not fits and node.kind in ("train", "profile"):
+            found["would_fit"] = would_fit(node, shape, peak / analytic, self.target)
+        return found
+
+    def _measured(self, node: GraphNode) -> int:
+        """Return what a profile of the very configuration measured on the device; 0 where none has."""
+        profile = self.plan.graph.profiles.get(node.configuration) if node.kind == "train" else None
+        done = self.plan.results.get(profile) if profile and self.target.here else None
+        return peak_of(done.figures) if done else 0
+
+    def _energy(self, node: GraphNode, shape: Shape) -> Forecast:
+        profile = self.plan.graph.profiles.get(node.configuration) if node.kind == "train" else None
+        done = self.plan.results.get(profile) if profile and self.target.here else None
+        joules = done.figures.get("train_step_joules") if done else None
+        return {"joules": joules * steps(node, shape) * self._left(node.key)} if joules else {}
+
+    def _walks(self) -> dict[str, float]:
+        """Return how far the arithmetic is off for groups of nodes that nobody has measured: one walk for each."""
+        chosen: dict[str, Walk] = {}
+        for key, shape in self.shapes.items():
+            node = self.plan.graph.nodes[key]
+            if shape is None or node.kind not in ("train", "profile") or "training" not in node.settings:
+                continue
+            group = group_of(node, shape)
+            if shape.model.parameters >= _WALKED_FROM and not self.corrections.of_memory(group).runs:
+                best = chosen.get(group)
+                if best is None or shape.reach.inputs > best.shape.reach.inputs:
+                    chosen[group] = Walk(node, shape)
+        if not chosen or not can_walk():
+            return {}
+        found = walked(list(chosen.values()), installed("bitsandbytes"))
+        return {
+            group: peak / sum(memory(walk.node, walk.shape).values())
+            for (group, walk), peak in zip(chosen.items(), found, strict=True)
+            if peak
+        }
+
+    def _left(self, key: str) -> float:
+        """Return the share of a run's steps that are still to be done."""
+        found = self.plan.unfinished.get(key)
+        return 1 - found.checkpoint / found.steps if found else 1.0
+
+    def _cut(self, node: GraphNode) -> tuple[int, int]:
+        """Return largest rank and parameters of an adapter that is to be cut; nothing for any other node."""
+        if node.kind != "truncate":
+            return 0, 0
+        graph = self.plan.graph
+        adapter = graph.sections[node.configuration]["adapter"]
+        lock = graph.lock.models[identity(graph.spec.named[node.configuration].model)]
+        return largest_rank(adapter), adapter_parameters(adapter, lock)
+
+
+def _disk(node: GraphNode, shape: Shape) -> int:
+    """Return the bytes that a node's result takes in the state."""
+    if node.kind == "train":
+        width = BYTES[shape.dtype] if node.settings["adapter"]["method"] == "full" else 4
+        return shape.adapter * width
+    return shape.examples * _ANSWER_BYTES if node.kind == "predict" else 0
+
+
+def told_of(
+    forecast: Forecast | None, graph: Graph, node: GraphNode, results: dict[str, Attempt], target: Device
+) -> Forecast:
+    """Return what an attempt keeps: what was foretold of it, to be held against what it took, and the arithmetic."""
+    kept = ("seconds", "peak_memory_bytes", "source", "memory_source")
+    foretold = {name: forecast[name] for name in kept if name in forecast} if forecast else {}
+    return foretold | computed(graph, node, results, target)

@@ -1,0 +1,71 @@
+"""Memory from a walk through the real model on the meta device, in a process of its own that may import torch."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from lorafile.graph.graph import GraphNode
+from lorafile.plan.forecast.memory import BYTES
+from lorafile.plan.forecast.shape import Shape
+from lorafile.specs.tables.quantizations import weight_bits
+
+_PATIENCE = 120.0  # seconds
+_FIXED = (0, 43, 2)  # bitsandbytes kept the inputs of its layers until then (its pull request 1270)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A training step to be walked."""
+
+    node: GraphNode
+    shape: Shape
+
+
+def can_walk() -> bool:
+    """Return whether the libraries are here that a walk takes."""
+    return all(find_spec(name) is not None for name in ("torch", "transformers", "peft"))
+
+
+def walked(walks: list[Walk], bitsandbytes: str | None) -> list[int | None]:
+    """Return for each step the bytes allocated at its peak; None where the model cannot be walked.
+
+    :param bitsandbytes: version that will train, which decides what quantized layers keep
+    """
+    steps = json.dumps([_step(walk, bitsandbytes) for walk in walks])
+    command = [sys.executable, "-P", "-m", "lorafile.engine.training.memory_walk"]
+    try:
+        done = subprocess.run(command, input=steps, capture_output=True, text=True, timeout=_PATIENCE, check=True)  # noqa: S603
+        found = json.loads(done.stdout)
+    except (subprocess.SubprocessError, OSError, ValueError):
+        return [None] * len(walks)  # the arithmetic stands, and says that it is what it is
+    return [sum(held.values()) if held else None for held in found]
+
+
+def _step(walk: Walk, bitsandbytes: str | None) -> dict[str, Any]:
+    node, shape = walk.node, walk.shape
+    examples = node.settings["training"]["per_device_train_batch_size"]
+    positions = examples * shape.longest
+    return {
+        "config": shape.model.settings,
+        "settings": {name: node.settings[name] for name in ("model", "quantization", "adapter", "training")},
+        "examples": examples,
+        "length": shape.longest,
+        "supervised": round(positions * shape.supervised),
+        "packed": packed(node.settings["quantization"], shape),
+        "saves_inputs": _version(bitsandbytes) < _FIXED,
+    }
+
+
+def packed(quantization: dict[str, Any] | None, shape: Shape) -> dict[str, int]:
+    """Return the bytes of each quantized layer: its weights at their bits, and its scales."""
+    if quantization is None:
+        return {}
+    bits, scales = weight_bits(quantization, 8 * BYTES[shape.dtype])
+    return {name: int(out * into * (bits + scales) / 8) for name, (out, into) in shape.model.modules.items()}
+
+
+def _version(text: str | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit()) if text else (99,)

@@ -1,0 +1,108 @@
+"""What the forecast has to know of a node's model and data."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lorafile.graph.graph import Graph, GraphNode
+from lorafile.graph.parameter_count import adapter_parameters
+from lorafile.lock.lockfile import SIZES, ModelLock, identity
+from lorafile.plan.forecast.adapter_reach import Reach, reach
+from lorafile.specs import Configuration
+from lorafile.state import Attempt
+
+KINDS = ("train", "predict", "profile", "inspect", "merge")  # those that load a model
+_CHARACTERS, _TEMPLATE = 3, 8  # of a token, and tokens that a template adds: rather too many than too few
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A node's model and data, as far as time and memory depend on them.
+
+    :ivar linear: weights of the linear layers inside blocks; `widest` is the largest of them
+    :ivar values: width of keys and values
+    :ivar adapter: trainable parameters
+    :ivar method: of the configuration
+    :ivar reach: what the adapter touches of the model
+    :ivar tokens: mean tokens of an example, `longest` of any; `supervised`: share of them in the loss
+    """
+
+    model: ModelLock
+    dtype: str
+    layers: int
+    hidden: int
+    intermediate: int
+    values: int
+    vocabulary: int
+    linear: int
+    widest: int
+    adapter: int
+    method: str
+    reach: Reach
+    tokens: float
+    longest: int
+    examples: int
+    supervised: float
+
+    @classmethod
+    def of(cls, graph: Graph, node: GraphNode, results: dict[str, Attempt]) -> "Shape | None":
+        """Return the shape of a node's work; None for what needs no model."""
+        if node.kind not in KINDS:
+            return None
+        configuration = graph.spec.named[node.configuration]
+        prepare = node.inputs.get("train") or node.inputs.get("data") or ""
+        figures = results[prepare].figures if prepare in results else {}
+        count, mean, longest = _guess(graph, configuration, graph.nodes.get(prepare), node)
+        # Packed text is trained block by block.
+        examples = int(figures.get("blocks") or figures.get("examples") or count)
+        return cls(
+            **_of_model(graph, node.configuration),
+            tokens=figures["tokens"] / examples if figures.get("tokens") else mean,
+            longest=int(figures.get("longest") or longest),
+            examples=examples,
+            supervised=figures.get("supervised_fraction") or 0.5,
+        )
+
+
+def _of_model(graph: Graph, name: str) -> dict[str, Any]:
+    """Return what a configuration's model and adapter decide."""
+    lock = graph.lock.models[identity(graph.spec.named[name].model)]
+    sections = graph.sections[name]
+    adapter, text = sections["adapter"], lock.settings.get("text_config") or lock.settings
+    text = {key: max(value) if isinstance(value, list) and key in SIZES else value for key, value in text.items()}
+    hidden = text.get("hidden_size") or text.get("n_embd") or 1
+    heads = text.get("num_attention_heads") or text.get("n_head") or 1
+    groups = text.get("num_key_value_heads") or heads
+    sizes = [rows * columns for rows, columns in lock.modules.values()]
+    layers = text.get("num_hidden_layers") or text.get("n_layer") or 1
+    return {
+        "model": lock,
+        "dtype": sections["model"]["dtype"],
+        "layers": layers,
+        "hidden": hidden,
+        "intermediate": text.get("intermediate_size") or 4 * hidden,
+        "values": (text.get("head_dim") or hidden // heads) * groups,
+        "vocabulary": text.get("vocab_size") or 1,
+        "linear": sum(sizes),
+        "widest": max(sizes, default=0),
+        "adapter": adapter_parameters(adapter, lock),
+        "method": adapter["method"],
+        "reach": reach(adapter, lock, layers),
+    }
+
+
+def _guess(
+    graph: Graph, configuration: Configuration, prepare: GraphNode | None, node: GraphNode
+) -> tuple[int, float, float]:
+    """Return how many examples there are, and mean and longest in tokens: a guess from their characters."""
+    if prepare is None:  # a harness task, of which nothing is known before it is loaded
+        return node.settings["task"].get("limit", 1000), 100.0, 512.0
+    settings = prepare.settings["data"]
+    if "prompts" in settings:
+        lengths = [len(str(prompt)) for prompt in settings["prompts"]]
+        count, characters = len(lengths), [round(sum(lengths) / len(lengths)), max(lengths)]
+    else:
+        data = graph.lock.data[identity(graph.spec.data(configuration, prepare.split))]
+        source = next(split for split, digest in data.digests.items() if digest == settings["digest"])
+        count, characters = settings["rows"]["stop"] - settings["rows"]["start"], data.characters[source]
+    mean, longest = (min(settings["max_length"], size / _CHARACTERS + _TEMPLATE) for size in characters)
+    return count, mean, longest

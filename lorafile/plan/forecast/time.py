@@ -1,0 +1,61 @@
+"""Time by arithmetic: operations over speed, and what each step costs whatever its size."""
+
+from lorafile.graph.graph import GraphNode
+from lorafile.plan.forecast.devices import Device
+from lorafile.plan.forecast.memory import BYTES, EVALUATED
+from lorafile.plan.forecast.shape import Shape
+
+_USED = 0.35  # share of a GPU's best that training usually reaches, until something is measured
+_STEP_SECONDS = 0.0005  # for each block and pass: launching, whatever the size
+_MODULE_SECONDS = 0.0002  # for each adapted layer and pass, beside
+_LOAD_SECONDS, _LOADED = 0.25, 1e9  # of a whole model that was trained: each time, and bytes a second
+_SMALL = 0.1  # seconds of what needs no model
+
+
+def seconds(node: GraphNode, shape: Shape, device: Device) -> float:
+    """Return the time of a node.
+
+    A token costs 2 N operations to predict, for N parameters, 6 N to train all weights, and up to 4 N to train an
+    adapter (Kaplan et al. 2020): frozen weights need no gradient of their own, and what lies below the first adapted
+    block needs none at all.
+    """
+    speed = device.flops * (_USED if device.gpu else 1.0)
+    size = shape.model.parameters
+    overhead = _STEP_SECONDS * shape.layers
+    if node.kind == "train":
+        training = node.settings["training"]
+        accumulated = training["gradient_accumulation_steps"]
+        batch = training["per_device_train_batch_size"] * accumulated
+        back = 2.0 if shape.method == "full" else shape.reach.blocks / shape.layers
+        overheads = overhead * (1 + 2 * min(1.0, back)) + 3 * _MODULE_SECONDS * shape.reach.modules
+        each = batch * shape.tokens * (2 + 2 * back) * size / speed + overheads * accumulated
+        return float(steps(node, shape) * each)
+    passes = shape.examples / EVALUATED
+    loading = _LOAD_SECONDS + size * BYTES[shape.dtype] / _LOADED if shape.method == "full" else 0.0
+    if node.kind == "predict":
+        new = node.settings["task"].get("max_new_tokens", 0)
+        each = (shape.tokens + new) * 2 * size / speed
+        return float(loading + shape.examples * each + passes * (1 + new) * overhead)
+    if node.kind in ("inspect", "merge"):  # tuned and bare, or attached and merged
+        examples = min(node.settings["inspection" if node.kind == "inspect" else "merging"]["examples"], shape.examples)
+        return float(loading + 2 * examples * (shape.tokens * 2 * size / speed + overhead / EVALUATED))
+    protocol = node.settings["profile"]
+    count = protocol["warmup_steps"] + protocol["steps"] + 8 * protocol["repeats"] * protocol["new_tokens"] / 4
+    return float(2 + count * (8 * shape.tokens * 4 * size / speed + 3 * overhead))
+
+
+def steps(node: GraphNode, shape: Shape) -> float:
+    """Return the optimizer steps of a `train` node."""
+    training = node.settings["training"]
+    if training["max_steps"] > 0:
+        return float(training["max_steps"])
+    batch = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
+    return float(training["num_train_epochs"] * shape.examples / batch)
+
+
+def small(rank: int, parameters: int) -> float:
+    """Return the seconds of what needs no model; cutting an adapter is two QR and an SVD of each pair of factors.
+
+    :param rank: the largest of the adapter that is cut, 0 where nothing is
+    """
+    return _SMALL + 8 * rank * parameters / 2e10

@@ -1,0 +1,74 @@
+"""Reports: a page that needs nothing but itself, RESULTS.md with pictures, and every figure as JSON and CSV."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorafile.files.atomic import replaced, told, write_text
+
+if TYPE_CHECKING:
+    from lorafile.analysis.common.base import Analysis, Table
+    from lorafile.results.results import Results
+
+__all__ = ["figures", "write_page", "write_report"]
+
+
+def write_report(results: "Results", analyses: "list[Analysis]", directory: Path) -> list[Path]:
+    """Write the page, RESULTS.md, results.json, a table and the papers for LaTeX, `tables/*.csv` and `charts/*`."""
+    import json
+
+    from lorafile.report.citations import references_bib
+    from lorafile.report.content import named_tables, split_summary
+    from lorafile.report.figures_json import as_json, specifications
+    from lorafile.report.html import page
+    from lorafile.report.images import write_pictures
+    from lorafile.report.latex import table_of_results
+    from lorafile.report.markdown import document
+
+    summary, others = split_summary(results, analyses)
+    specs = specifications([summary, *others])
+    texts = {
+        "report.html": page(results, analyses, specs),
+        "RESULTS.md": document(results, analyses),
+        "results.json": json.dumps(as_json(results, analyses, specs), indent=1, allow_nan=False) + "\n",
+        "results.tex": table_of_results(results),
+        "references.bib": references_bib(results),
+    }
+    with told(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_text(directory / name, text)
+    written = [directory / name for name in texts]
+    written += _write_tables(named_tables(results, [summary, *others]), directory / "tables")
+    return written + write_pictures(specs, directory / "charts")
+
+
+def write_page(results: "Results", analyses: "list[Analysis]", directory: Path, live: bool) -> Path:
+    """Write the page alone.
+
+    :param live: somebody writes it anew while the study runs, so that it reloads itself
+    """
+    from lorafile.report.html import page
+
+    with told(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / "report.html", page(results, analyses, live=live))
+    return directory / "report.html"
+
+
+def _write_tables(tables: "dict[str, Table]", directory: Path) -> list[Path]:
+    """Write each table's raw figures as `<name>.csv`, and return the paths."""
+    written = []
+    for name, table in tables.items():
+        with told(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        written.append(directory / f"{name}.csv")
+        with replaced(written[-1]) as new:
+            table.frame.to_csv(new, index=False, lineterminator="\r\n", encoding="utf-8")
+    return written
+
+
+def figures(results: "Results", analyses: "list[Analysis]") -> dict[str, Any]:
+    """Return every figure that the page shows, as JSON-able values: what is missing is null, never NaN."""
+    from lorafile.report.figures_json import as_json
+
+    return as_json(results, analyses)

@@ -1,0 +1,130 @@
+"""The data card: what a study's data are, how long their examples, and whether a held-out one is in train, too."""
+
+from typing import Any
+
+from lorafile.graph.graph import Graph
+from lorafile.lock.lockfile import identity
+from lorafile.specs import Configuration
+from lorafile.specs.catalogue import catalogue
+from lorafile.state import Attempt, State
+
+_HALF = 8  # bytes of each digest in digests.bin
+_SPLITS = ("train", "validation", "test")
+Digests = list[tuple[bytes, bytes]]
+
+
+def cards(graph: Graph, results: dict[str, Attempt], state: State) -> list[dict[str, Any]]:
+    """Return a card for each data set of a study, as far as its examples are prepared.
+
+    Each has `name`, `path`, `format`, `licence`, `source`, `revision`, `private`, `splits` (see `_split`) and `leaks`:
+    for each pair of splits how many `rows` of the one (`held`) are in the other (`among`), and how many `exactly`.
+    """
+    alike: dict[str, list[Configuration]] = {}
+    for configuration in graph.spec.configurations:
+        alike.setdefault(identity(configuration.data), []).append(configuration)
+    return [_card(graph, configurations, results, state) for configurations in alike.values()]
+
+
+def _card(
+    graph: Graph, configurations: list[Configuration], results: dict[str, Attempt], state: State
+) -> dict[str, Any]:
+    """Return the card of one data set; a split is shown as the first configuration that reads it reads it."""
+    plain = [one for one in configurations if not one.shots]
+    keys: dict[str, str] = {}
+    for configuration in plain or configurations:
+        keys = {**graph.splits[configuration.name], **keys}
+    form = graph.nodes[next(iter(keys.values()))].settings["data"]["format"]
+    prepared = {
+        split: results[keys[split]]
+        for split in _SPLITS
+        if split in keys and keys[split] in results and results[keys[split]].outcome == "done"
+    }
+    digests = {split: stored_digests(attempt, state) for split, attempt in prepared.items()}
+    return {
+        **about(graph, configurations[0]),
+        "format": form,
+        "splits": [_split(split, attempt.figures, digests[split]) for split, attempt in prepared.items()],
+        "leaks": leaks(digests) if plain else [],
+    }
+
+
+def about(graph: Graph, configuration: Configuration) -> dict[str, Any]:
+    """Return whose a configuration's data are: name, path, licence, source, revision, digests, privacy."""
+    table = configuration.data
+    lock = graph.lock.data[identity(table)]
+    known = catalogue()[table.like]["about"] if table.like else {}
+    return {
+        "name": identity(table),
+        "path": table.path,
+        "licence": known.get("licence"),
+        "source": known.get("source"),
+        "revision": lock.revision,
+        "digests": lock.digests,
+        "private": table.private,
+        "max_length": table.max_length,
+    }
+
+
+def _split(split: str, figures: dict[str, Any], digests: Digests) -> dict[str, Any]:
+    names = ("examples", "tokens", "supervised_fraction", "median_tokens", "p95_tokens", "longest", "too_long")
+    exact, normal = duplicates(digests)
+    return {
+        "split": split,
+        **{name: figures[name] for name in names if name in figures},
+        "duplicates": normal,
+        "exact_duplicates": exact,
+    }
+
+
+def stored_digests(attempt: Attempt, state: State) -> Digests:
+    """Return the two digests of every prepared example; none where their file has gone."""
+    digest = attempt.outputs.get("digests.bin")
+    if digest is None or not state.objects.has(digest):
+        return []
+    content = state.objects.read(digest)
+    return [
+        (content[at : at + _HALF], content[at + _HALF : at + 2 * _HALF]) for at in range(0, len(content), 2 * _HALF)
+    ]
+
+
+def duplicates(digests: Digests) -> tuple[int, int]:
+    """Return how many rows repeat an earlier one: exactly, and but for case, white space and punctuation."""
+    exact, normal = ({pair[place] for pair in digests} for place in (0, 1))
+    return len(digests) - len(exact), len(digests) - len(normal)
+
+
+def leaks(digests: dict[str, Digests]) -> list[dict[str, Any]]:
+    """Return for each two splits how many rows of the one that is held out are in the other, too."""
+    found = []
+    order = [split for split in _SPLITS if split in digests]
+    for number, among in enumerate(order):
+        for held in order[number + 1 :]:
+            exact, normal = ({pair[place] for pair in digests[among]} for place in (0, 1))
+            rows = sum(pair[1] in normal for pair in digests[held])
+            exactly = sum(pair[0] in exact for pair in digests[held])
+            total = len(digests[held])
+            found.append({"held": held, "among": among, "rows": rows, "exactly": exactly, "of": total})
+    return found
+
+
+def leak_sentences(card: dict[str, Any]) -> list[str]:
+    """Say which held-out examples are in another split."""
+    return [
+        f"{leak['rows']} of {leak['of']} {leak['held']} examples of {card['path']} are in {leak['among']}, too "
+        f"({_how_many(leak)}): figures on them flatter what has seen them."
+        for leak in card["leaks"]
+        if leak["rows"]
+    ]
+
+
+def _how_many(leak: dict[str, Any]) -> str:
+    if leak["exactly"] == leak["rows"]:
+        return "to the letter"
+    return f"{leak['exactly']} to the letter, the others but for case, spacing and punctuation"
+
+
+def leak_warnings(graph: Graph, state: State) -> list[str]:
+    """Return what there is to say of leaks between a study's splits, from what state holds of them now."""
+    history = state.latest(graph.nodes)
+    finished = {key: done[-1] for key, many in history.items() if (done := [a for a in many if a.outcome == "done"])}
+    return [line for card in cards(graph, finished, state) for line in leak_sentences(card)]

@@ -1,0 +1,179 @@
+"""What a study has found so far, as plain tables: the one input of every analysis and of the report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorafile.engine.metrics.registry import METRICS
+from lorafile.results.claims_file import Recorded
+from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, PublishedTable, VerdictTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lorafile.plan.tuning_status import Standing
+
+RunKey = tuple[str, int | None]  # configuration, seed
+OutcomeKey = tuple[str, int | None, str]  # configuration, seed, split
+
+
+class OwnName(str):
+    """The name of a metric that has a unit and a direction of its own: a user's file, or a head's log loss."""
+
+    unit: str
+    more_is_better: bool
+
+    def __new__(cls, name: str, unit: str, more_is_better: bool) -> "OwnName":
+        """Return the name as text, with what else is known of the metric."""
+        made = super().__new__(cls, name)
+        made.unit, made.more_is_better = unit, more_is_better
+        return made
+
+
+def unit_of(metric: str) -> str:
+    """Return a metric's unit: `nats per token`, `share of examples`, or nothing."""
+    return metric.unit if isinstance(metric, OwnName) else METRICS[metric].unit
+
+
+def more_is_better(metric: str) -> bool:
+    """Return whether more of a metric is better."""
+    return metric.more_is_better if isinstance(metric, OwnName) else METRICS[metric].more_is_better
+
+
+def _nothing() -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame()
+
+
+@dataclass(frozen=True)
+class RunDetail:
+    """What stands behind one run's figures.
+
+    :ivar keys: node (`train`, `predict/test/generation`, `score/test`, …) -> its full key
+    :ivar settings: section -> settings, resolved, as they were hashed
+    """
+
+    keys: dict[str, str]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one run made of the first held-out examples of a split.
+
+    :ivar rows: `row`, `prompt`, `reference`, `answer`, `log_likelihood` (nats), `tokens`, as far as there are any;
+        of private data no text
+    """
+
+    split: str
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """A study's results as pandas tables; what is not there yet is missing, never invented.
+
+    :ivar configurations: one row each, in the spec's order: `configuration` (its name), `sweep`, `aliases` (list of
+        text), `method`, `trained` (bool), `replicates` (how many the spec wants), `done` (how many have figures),
+        `outcomes` (text, for example `done 3` or `done 2, diverged 1`), `rank` and `alpha` (where a sweep
+        solves for them), `tuned` (list of the settings whose value here was chosen on validation, or is not chosen
+        yet), then each varied setting of the study by its dotted name (`lora.r`, `quantization`, …; None where it does
+        not apply)
+    :ivar runs: one row for each configuration and seed: `configuration`, `sweep`, `seed` (None for the untuned row),
+        `outcome` (done, diverged, out-of-memory, failed, interrupted, running, missing), `message`, `key`,
+        `environment` (where it was trained: an index into `environments`; None where it was not), `predicted_in`,
+        `validation.<metric>` and `test.<metric>`, `validation.examples`, `test.examples`, and of the training run
+        `seconds`, `steps`, `supervised_tokens`, `tokens`, `imported` (True where trained elsewhere),
+        `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`, `micro_batch_split` (into so many
+        parts each micro-batch was cut, where a whole one did not fit into memory)
+    :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `environment`, `load_seconds`,
+        `train_step_seconds`, `tokens_per_second`, `supervised_tokens_per_second`, peak bytes by phase
+        (`load_…`, `train_…`, `evaluate_…`, `generate_…`, each `…_allocated_bytes` and `…_reserved_bytes`; on a CPU
+        live tensor bytes and resident size), `first_token_seconds`, `token_seconds`, `merged_first_token_seconds`,
+        `merged_token_seconds` (missing where nothing can be merged), `generate_spread`, `merged_generate_spread`
+        (interquartile range over median of the times of one answer, repeated)
+    :ivar answers: one row for each prompt of the spec and each configuration: `configuration`, `number`, `prompt`,
+        `untuned`, `tuned` (the first seed's answer)
+    :ivar curves: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`, one row for each optimizer step;
+        of runs that still train, or were interrupted, as far as they came
+    :ivar inspections: one row for each adapter that was looked into: `configuration`, `seed`, `trainable_parameters`,
+        `total_parameters`, `trainable_share`, `adapted_modules`, `update_norm`, `cka_min`, `cka_last`, and the mean
+        (`…_max`: largest) over modules of `relative_norm`, `effective_rank`, `stable_rank`, `energy_rank`
+    :ivar inspected_modules: one row for each of its modules: `configuration`, `seed`, `module`, `type`, `layer`,
+        `parameters`, `rank`, `frobenius`, `spectral`, `relative_norm`, the three ranks, `singular_values` (list)
+    :ivar representations: `configuration`, `seed`, `layer` (0: the embeddings), `cka` with the base
+    :ivar truncations: one row for each adapter and smaller rank: `configuration`, `sweep`, `seed`, `rank`, `of_rank`
+        (its own), `kept_energy` (share of the update's squared norm), `trainable_parameters`, `adapter_bytes`,
+        `validation.<metric>`, `test.<metric>`
+    :ivar merges: one row for each adapter and type: `configuration`, `seed`, `dtype`, `tokens`, `finite`,
+        `max_logit_difference`, `mean_logit_difference`, `argmax_agreement`, `log_loss_attached`, `log_loss_merged`,
+        `log_loss_difference`, `passes`, `failures` (list of text)
+    :ivar outcomes: (configuration, seed, split) -> one row for each example: `row` (which one, the same for every run),
+        what it adds to each metric, and `tokens` or `bytes`, the weights of those that are weighted; read on demand
+    :ivar details: (configuration, seed) -> keys and settings of a run
+    :ivar samples: (configuration, seed) -> what a run made of the first held-out examples; read on demand
+    :ivar repeats: one row for each declared repeat, which is in no other table: `configuration`, `seed`, `repeat`
+        (from 2 on), `outcome`, `message`, `key`, `validation.<metric>`, `test.<metric>`, and whether its weights
+        (`same_weights`) and predictions (`same_predictions`) are the first time's byte for byte (missing: not known)
+    :ivar refusals: (server, configuration) -> why `vllm` or `tgi` would not take it as it is, beside the base; nothing
+        where it would; read on demand
+    :ivar candidates: one row for each candidate of a tuned configuration and seed: `configuration`, `candidate` (its
+        name), `values` (setting -> value) and each of these settings by its dotted name, `seed`, `outcome`, `message`,
+        `key`, `chosen` (bool; None before the choice), `added` (bool: beyond what the spec lists),
+        `validation.<metric>`
+    :ivar tuning: how the choice of each tuned configuration stands: lorafile/plan/tuning_status.py
+    :ivar looks: the seeds of each look at the study: of its first one, then of each stage that has ended
+    :ivar look_dates: when the last run of each look was begun (`2026-11-21`), empty where none was
+    :ivar declared: the `[[analysis]]` tables, which name the study's family of comparisons
+    :ivar claims: the `[[claim]]` tables; `recorded`: sentence -> what it rested on when it was last reported
+    :ivar published: the `[[reference]]` tables: figures from elsewhere, which are drawn and never tested
+    :ivar folder: where the spec stands, which the files that it names are relative to
+    :ivar topics: methods, ways to begin and quantizations that it uses and somebody has published: results/topics.py
+    """
+
+    study: str
+    question: str
+    title: str
+    primary: str
+    metrics: tuple[str, ...]
+    seeds: tuple[int, ...]
+    configurations: "pd.DataFrame"
+    runs: "pd.DataFrame"
+    profiles: "pd.DataFrame"
+    curves: "pd.DataFrame"
+    environments: list[dict[str, Any]] = field(default_factory=list)  # each once: device, torch, transformers, peft, …
+    data: dict[str, Any] = field(default_factory=dict)  # path, format, rows and supervised fraction of each split
+    model: dict[str, Any] = field(default_factory=dict)  # path, architecture, parameters, dtype
+    forecast_errors: dict[str, list[float]] = field(default_factory=dict)  # time, memory: foretold / measured - 1
+    answers: "pd.DataFrame" = field(default_factory=_nothing)
+    answers_private: bool = False  # there are prompts, and no report shows them
+    reference: str = ""  # the path of the reference text
+    warnings: list[str] = field(default_factory=list)  # sentences that the reader has to see first
+    inspections: "pd.DataFrame" = field(default_factory=_nothing)
+    inspected_modules: "pd.DataFrame" = field(default_factory=_nothing)
+    representations: "pd.DataFrame" = field(default_factory=_nothing)
+    card: list[dict[str, Any]] = field(default_factory=list)  # one for each data set: lorafile/results/datacard.py
+    truncations: "pd.DataFrame" = field(default_factory=_nothing)
+    merges: "pd.DataFrame" = field(default_factory=_nothing)
+    outcomes: "Mapping[OutcomeKey, pd.DataFrame]" = field(default_factory=dict)
+    details: "Mapping[RunKey, RunDetail]" = field(default_factory=dict)
+    samples: "Mapping[RunKey, Sample]" = field(default_factory=dict)
+    repeats: "pd.DataFrame" = field(default_factory=_nothing)
+    refusals: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    verdict: VerdictTable = field(default_factory=VerdictTable)
+    declared: tuple[AnalysisTable, ...] = ()
+    looks: tuple[tuple[int, ...], ...] = ()
+    look_dates: tuple[str, ...] = ()
+    claims: tuple[ClaimTable, ...] = ()
+    recorded: Mapping[str, Recorded] = field(default_factory=dict)
+    published: tuple[PublishedTable, ...] = ()
+    folder: Path = Path()
+    topics: tuple[str, ...] = ()
+    candidates: "pd.DataFrame" = field(default_factory=_nothing)
+    tuning: "tuple[Standing, ...]" = ()
+
+    def better_is_more(self, metric: str) -> bool:
+        """Return whether more of a metric is better."""
+        return more_is_better(metric)

@@ -1,0 +1,73 @@
+"""What a report is made from: one study, or several specs on one state, united on one page."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorafile.analysis.multi_study.union import Member, Union, unite
+from lorafile.errors import LoraError
+from lorafile.results.gather import gather
+from lorafile.state import State
+
+if TYPE_CHECKING:
+    from lorafile.analysis.common.base import Analysis
+    from lorafile.results.results import Results
+    from lorafile.study.study import Study
+
+
+def contents(studies: "list[Study]") -> "tuple[Results, list[Analysis]]":
+    """Return what a report is made from: of one study its own analyses, of several the page that unites them."""
+    if len(studies) == 1:
+        results = studies[0].gather()
+        return results, studies[0].analyses(results)
+    found, analyses = side_by_side(studies)
+    return found.results, analyses
+
+
+def directory_of(studies: "list[Study]") -> Path:
+    """Return where a report goes that nobody named a place for."""
+    spec = studies[0].spec
+    return spec.file.parent / spec.tables.report.path if len(studies) == 1 else Path("report")
+
+
+def side_by_side(studies: "list[Study]") -> "tuple[Union, list[Analysis]]":
+    """Return several studies as one set of tables, and the analyses of a page about them.
+
+    :raises LoraError: where a spec is named twice, or the studies have no metric in common
+    """
+    from lorafile.analysis.multi_study.across import across
+
+    files = [study.spec.file.resolve() for study in studies]
+    if twice := [file for file, count in Counter(files).items() if count > 1]:
+        raise LoraError(f"{twice[0]} is named twice; a study beside itself says nothing. Name each spec once.")
+    names = _names(studies)
+
+    def read(state: State) -> list[Member]:
+        plans = [study.plan() for study in studies]
+        return [Member(name, plan.graph, gather(plan, state)) for name, plan in zip(names, plans, strict=True)]
+
+    members = State.at_one_moment(studies[0].state, read)
+    found = unite(members)
+    return found, across(found, _waived(members))
+
+
+def _names(studies: "list[Study]") -> list[str]:
+    """Return each study's name, with its file's where two have the same."""
+    names = [study.spec.name for study in studies]
+    if len(set(names)) == len(names):
+        return names
+    files = [study.spec.file for study in studies]
+    stems = [f"{name} ({file.name})" for name, file in zip(names, files, strict=True)]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [f"{name} ({Path(file.parent.name) / file.name}, {at})" for at, (name, file) in _numbered(names, files)]
+
+
+def _numbered(names: list[str], files: list[Path]) -> list[tuple[int, tuple[str, Path]]]:
+    return list(enumerate(zip(names, files, strict=True), 1))
+
+
+def _waived(members: list[Member]) -> tuple[str, ...]:
+    """Return the settings that every study allows to differ beside a compared one."""
+    waived = [{setting for table in member.results.declared for setting in table.waive} for member in members]
+    return tuple(sorted(set.intersection(*waived)))

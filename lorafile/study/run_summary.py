@@ -1,0 +1,255 @@
+"""What state knows of a run and of a configuration: scores, predictions, seeds, what they cost. Needs no spec."""
+
+import json
+from dataclasses import dataclass, field
+from itertools import islice
+from math import isfinite, nan
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from lorafile.errors import LoraError
+from lorafile.results.environment_diff import differs
+from lorafile.state import Attempt, State
+from lorafile.state.names import MODEL_KINDS, PART, Named, Names, find_configuration, run_name
+from lorafile.state.node_history import History, history
+from lorafile.state.object_rows import stored_rows
+
+if TYPE_CHECKING:
+    from lorafile.study.study import Study
+
+_ORDER = ("train", "predict", "score", "profile")  # of what a run consists of, and what is measured beside
+_TEXTS = ("prompt", "reference", "answer", "choice", "log_likelihood", "tokens")
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """One run: how it ended, and its figures as `split.metric`.
+
+    :ivar address: its name, `rank/r=16/seed=42`; `outcome`: that of its training, or of what came after and failed
+    """
+
+    address: str
+    seed: int | None
+    outcome: str
+    message: str
+    seconds: float
+    figures: dict[str, float]
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShownConfiguration:
+    """A configuration of one study: its settings, its runs, the mean and spread of each figure, what it costs.
+
+    :ivar means: `split.metric` -> (mean, sample standard deviation or NaN, number of seeds)
+    :ivar environments: what differs between the environments of its runs and matters for quality
+    :ivar verdicts: sentences on the comparisons that it takes part in; only with a spec
+    """
+
+    name: str
+    study: str
+    settings: dict[str, Any]
+    runs: list[ShownRun]
+    means: dict[str, tuple[float, float, int]]
+    costs: dict[str, Any]
+    environments: list[str]
+    verdicts: list[str]
+
+
+@dataclass(frozen=True)
+class ShownNode:
+    """One node, and of a run its scores as `split.metric` and its first predictions."""
+
+    named: Named
+    history: History
+    scores: dict[str, float]
+    predictions: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Node:
+    name: str
+    seed: int | None
+    part: str  # train, score/test, predict/test/likelihood, …
+    key: str
+
+
+def configuration(state: State, names: Names, name: str, study: "Study | None" = None) -> ShownConfiguration | None:
+    """Return what state knows of a configuration; None where no study declares one of that name.
+
+    :param study: the study whose names these are; its verdicts are told as well
+    :raises LoraError: where several studies have different configurations of that name
+    """
+    rows = find_configuration(names, name)
+    if not rows:
+        return None
+    wanted = names.full(name)
+    nodes = [
+        _Node(wanted, int(part["seed"]) if part["seed"] else None, part["node"], row.key)
+        for row in rows
+        if row.study == rows[0].study and (part := PART.fullmatch(row.address))
+    ]
+    latest = state.latest([node.key for node in nodes])
+    runs = [_run(wanted, seed, nodes, latest) for seed in dict.fromkeys(node.seed for node in nodes if not _cost(node))]
+    first = state.node(min(nodes, key=lambda node: _ORDER.index(node.part.partition("/")[0])).key)
+    cost = [latest[node.key][-1] for node in nodes if _cost(node) and latest.get(node.key)]
+    verdicts = _verdicts(study, wanted) if study is not None else []
+    costs = cost[0].figures | {"device": cost[0].device} if cost and cost[0].outcome == "done" else {}
+    settings = first.settings if first else {}
+    settings = {section: value for section, value in settings.items() if section not in ("seed", "task")}
+    return ShownConfiguration(wanted, rows[0].study, settings, runs, _means(runs), costs, _apart(runs), verdicts)
+
+
+def _cost(node: _Node) -> bool:
+    return node.part == "profile"
+
+
+def _run(name: str, seed: int | None, nodes: list[_Node], latest: dict[str, list[Attempt]]) -> ShownRun:
+    """Return one run: where a later node of it failed, that is how it stands."""
+    mine = [node for node in nodes if node.seed == seed and not _cost(node)]
+    mine.sort(key=lambda node: _ORDER.index(node.part.partition("/")[0]))
+    ended = [latest[node.key][-1] for node in mine if latest.get(node.key)]
+    wrong = next((attempt for attempt in ended if attempt.outcome != "done"), None)
+    outcome = wrong.outcome if wrong else "done" if len(ended) == len(mine) else "missing"
+    figures: dict[str, float] = {}
+    for node in mine:
+        kind, _, place = node.part.partition("/")
+        tries = [attempt for attempt in latest.get(node.key, []) if attempt.outcome == "done"]
+        if kind == "score" and tries:
+            figures |= _figures(place, tries[-1])
+    trained = [latest[node.key][-1] for node in mine if node.part == "train" and latest.get(node.key)]
+    address = name if seed is None else f"{name}/seed={seed}"
+    seconds = trained[0].seconds if trained else 0.0
+    environment = (trained or ended)[0].environment if trained or ended else {}
+    return ShownRun(address, seed, outcome, wrong.message if wrong else "", seconds, figures, environment)
+
+
+def _figures(place: str, attempt: Attempt) -> dict[str, float]:
+    """Return the metrics of a score node; a metric file has a node to itself, `test/brevity`."""
+    split, _, own = place.partition("/")
+    rows = {own: attempt.figures["figure"]} if own else attempt.figures
+    known = {name: value for name, value in rows.items() if isinstance(value, (int, float)) and name != "examples"}
+    return {f"{split}.{name}": float(value) for name, value in known.items()}
+
+
+def _means(runs: list[ShownRun]) -> dict[str, tuple[float, float, int]]:
+    """Return mean, spread and number of each figure over the runs that are done."""
+    done = [run.figures for run in runs if run.outcome == "done"]
+    found = {}
+    for name in dict.fromkeys(name for figures in done for name in figures):
+        values = [figures[name] for figures in done if isfinite(figures.get(name, nan))]
+        if values:
+            found[name] = (fmean(values), stdev(values) if len(values) > 1 else nan, len(values))
+    return found
+
+
+def _apart(runs: list[ShownRun]) -> list[str]:
+    known = [run.environment for run in runs if run.environment]
+    return list(dict.fromkeys(text for one in known[1:] for text in differs(known[0], one, "quality")))
+
+
+def _verdicts(study: "Study", name: str) -> list[str]:
+    """Return the sentences of the study's family of comparisons that a configuration takes part in."""
+    from lorafile.analysis.compare.verdict_text import sentence
+    from lorafile.analysis.compare.verdicts import family
+
+    results = study.gather()
+    return [
+        sentence(results, verdict)
+        for verdict in family(results).verdicts
+        if name in (verdict.pair.one, verdict.pair.other)
+    ]
+
+
+def node(state: State, names: Names, named: Named, count: int) -> ShownNode:
+    """Return what state knows of a node.
+
+    :param count: of how many test examples the predictions are shown
+    :raises LoraError: where studies share a run, and scored it differently
+    """
+    figures = scores(state, names, named) if named.kind in MODEL_KINDS else {}
+    return ShownNode(named, history(state, named), figures, predictions(state, names, named, count) if count else [])
+
+
+def scores(state: State, names: Names, run: Named) -> dict[str, float]:
+    """Return the figures of a run as `split.metric`."""
+    figures: dict[str, tuple[float, Named]] = {}
+    for row, part, attempt in _measured(state, names, run, "score"):
+        for name, value in _figures(part.partition("/")[2], attempt).items():
+            first, other = figures.setdefault(name, (value, row))
+            if str(value) != str(first) and row.declared:
+                raise _differs(run, other, row)
+    return {name: value for name, (value, _) in figures.items()}
+
+
+def predictions(state: State, names: Names, run: Named, count: int) -> list[dict[str, Any]]:
+    """Return what a run made of the first test examples (validation, where there is no test), with their answers.
+
+    :return: one row each: `split`, `row`, and of `prompt`, `reference`, `answer`, `log_likelihood`, `tokens` what is
+        there
+    """
+    parts: dict[str, Named] = {}
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for named, part, attempt in _measured(state, names, run, "predict"):
+        first = parts.setdefault(part, named)
+        if first.key != named.key:
+            if named.declared:
+                raise _differs(run, first, named)
+            continue
+        split = part.split("/")[1]
+        stored = state.node(named.key)
+        prepared = state.latest([stored.inputs["data"]]) if stored else {}
+        examples = [attempt for tries in prepared.values() for attempt in tries[-1:]]
+        for one, file in (
+            (examples[0] if examples else attempt, "examples.jsonl.gz"),
+            (attempt, "predictions.jsonl.gz"),
+        ):
+            digest = one.outputs.get(file)
+            if digest is not None and state.objects.has(digest):
+                for row in islice(stored_rows(state.objects, digest), count):
+                    found.setdefault(split, {}).setdefault(row["row"], {}).update(row)
+    split = "test" if "test" in found else next(iter(found), "")
+    rows = list(found.get(split, {}).values())[:count]
+    return [{"split": split, "row": row["row"]} | {name: row[name] for name in _TEXTS if name in row} for row in rows]
+
+
+def _differs(run: Named, one: Named, other: Named) -> LoraError:
+    return LoraError(
+        f'{one.study} and {other.study} share the run "{run_name(run.address)}" and evaluate it differently. '
+        "Name the spec with --spec."
+    )
+
+
+def _measured(state: State, names: Names, run: Named, kind: str) -> list[tuple[Named, str, Attempt]]:
+    """Return the predictions or scores of a run, with their part of its address and their newest finished attempt.
+
+    They are told by what they read, never by their address: another run may have had the same one. What nobody
+    declares any more counts only where nothing else is there, the newest first.
+    """
+    keys = _keys(state, run)
+    rows = [row for row in names.nodes if row.key in keys and row.kind == kind]
+    rows = [row for row in rows if row.declared] or rows
+    rows = [row for row in rows if run_name(row.address) == run_name(run.address)] or rows
+    latest = state.latest([row.key for row in rows]) if rows else {}
+    done = {key: [attempt for attempt in tries if attempt.outcome == "done"] for key, tries in latest.items()}
+    parts = [(row, PART.fullmatch(row.address)) for row in rows]
+    return [(row, part["node"], done[row.key][-1]) for row, part in parts if part and done.get(row.key)]
+
+
+def _keys(state: State, run: Named) -> set[str]:
+    """Return the keys of the predictions that belong to a node, and of their scores."""
+    if run.kind == "score":
+        stored = state.node(run.key)
+        return {run.key, *(stored.inputs.values() if stored else ())}
+    made = _readers(state, {run.key}, "predict") if run.kind in MODEL_KINDS else {run.key}
+    return made | _readers(state, made, "score")
+
+
+def _readers(state: State, keys: set[str], kind: str) -> set[str]:
+    rows = state.rows(
+        "SELECT n.key FROM nodes n, json_each(n.inputs) i "
+        "WHERE n.kind = ? AND i.value IN (SELECT value FROM json_each(?))",
+        kind,
+        json.dumps(sorted(keys)),
+    )
+    return {key for (key,) in rows}

@@ -1,0 +1,289 @@
+"""A study from Python: load, plan, apply, results. Prints nothing."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorafile import specs
+from lorafile.apply.tracking.libraries import missing
+from lorafile.apply.workers import default_workers, local_executor, model_types, stop_on_signals
+from lorafile.environment import installed
+from lorafile.errors import LoraError, StalePlan
+from lorafile.lock.changes import moved
+from lorafile.lock.lockfile import Lock, read_lock, resolve, write_lock
+from lorafile.plan.forecast.forecasts import forecasts
+from lorafile.plan.invalidation import remade
+from lorafile.plan.missing_objects import with_damage
+from lorafile.plan.plan import Plan, with_forecasts
+from lorafile.plan.planner import make_plan
+from lorafile.plan.targeting import Selection
+from lorafile.plan.tuned_planner import following, staged_plan
+from lorafile.state import Attempt, State
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lorafile.analysis.common.base import Analysis
+    from lorafile.apply.applier import Applied, Progress
+    from lorafile.apply.budget import Budget
+    from lorafile.lock.fetch import Fetched
+    from lorafile.models.evaluate import Evaluation
+    from lorafile.results.results import Results
+
+
+def state_directory(named: str | Path | None = None) -> Path:
+    """Return the state's directory: what is named, or `LORA_STATE`, or `.lora` here."""
+    return Path(named or os.environ.get("LORA_STATE") or ".lora")
+
+
+def study_and_state(spec: Path | None, state: Path | None) -> "tuple[Study | None, Path]":
+    """Return the study of a spec that may have been named, and the state's directory."""
+    study = Study.load(spec, state) if spec is not None else None
+    return study, study.state if study is not None else state_directory(state)
+
+
+class Study:
+    """One spec and the state that it is compared with."""
+
+    def __init__(self, spec: specs.Spec, state: Path) -> None:
+        self.spec = spec
+        self.state = state
+
+    @classmethod
+    def load(cls, file: str | Path, state: str | Path | None = None) -> "Study":
+        """Read a spec.
+
+        :raises SpecError: with every mistake in it
+        """
+        return cls(specs.load(Path(file)), state_directory(state))
+
+    @classmethod
+    def approved(cls, file: str | Path, state: str | Path | None = None) -> "tuple[Study, Plan]":
+        """Return the study of a plan that was saved, and that plan.
+
+        :raises StalePlan: when what would be done is no longer that, with what has changed
+        """
+        from lorafile.plan.planfile import approved
+
+        return approved(Path(file), state)
+
+    def lock(self, fresh: bool = True) -> Lock:
+        """Write the lock beside the spec and return it; one that cannot be read any more is made anew."""
+        try:
+            known = read_lock(self.spec)
+        except LoraError:
+            known = None
+        lock, _ = resolve(self.spec, known, fresh)
+        write_lock(self.spec, lock)
+        return lock
+
+    def fetch(self, to: Path | None = None, tell: "Callable[[Fetched], None] | None" = None) -> "list[Fetched]":
+        """Bring every model and data set here at the lock's revisions, verify them, and write the lock."""
+        from lorafile.lock.fetch import fetch
+
+        return fetch(self.spec, to, tell)
+
+    def plan(
+        self,
+        gpu: str | None = None,
+        *,
+        target: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        replace: Sequence[str] = (),
+        rerun_drifted: bool = False,
+        refresh: bool = False,
+    ) -> Plan:
+        """Return what an apply would do; writes nothing.
+
+        :param gpu: a size of memory such as `24GB` to hold it against, instead of the device that is here
+        :param target: only nodes whose address fits such a pattern, or whose configuration's name does, and what they
+            read; `exclude`: without these, and what reads them; `replace`: these again although they are finished
+        :param rerun_drifted: what was done in another environment is done again
+        :param refresh: look at models and data afresh, on the hub too, instead of taking the lock's word
+        :raises LoraError: when a pattern fits nothing
+        """
+        known = read_lock(self.spec)
+        lock, changed = resolve(self.spec, known, refresh)
+        if refresh:
+            changed = moved(known, lock)
+        selection = Selection(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)
+
+        def made(state: State) -> Plan:
+            plan = staged_plan(self.spec, lock, state, changed, selection)
+            selection.check(plan.graph)
+            plan.refreshed = refresh and lock != known
+            plan.workers = default_workers(self.spec, lock)
+            plan.warnings += missing(self.spec)
+            return with_forecasts(with_damage(plan, state), forecasts(plan, state, gpu))
+
+        return State.at_one_moment(self.state, made)
+
+    def apply(
+        self,
+        plan: Plan | None = None,
+        *,
+        workers: int | None = None,
+        pack: str | int = "auto",
+        lock_timeout: float = 0.0,
+        watchers: "list[Progress] | None" = None,
+        budget: "Budget | None" = None,
+    ) -> "Applied":
+        """Do what is missing and return what was done.
+
+        :param plan: an approved plan; only its nodes are done, and what follows from the choices that it waits for;
+            what finished meanwhile is not done again. Trackers get what they do not have, also where nothing is missing
+        :param pack: how many adapters on one base are trained together: at most so many, `auto` as many as are measured
+            to be fastest, `off` none
+        :param budget: what it may take; what would not end in time is not begun
+        """
+        from lorafile.apply.applier import Applied, Applier
+        from lorafile.apply.score import check_libraries
+        from lorafile.apply.tracking.reporter import tracked
+
+        done = Applied()
+        with State.write(self.state, lock_timeout) as state:
+            approved = plan or self.plan()
+            check_libraries(approved)
+            self._check_unchanged(approved)
+            plan = self._still_missing(approved, state)
+            staging = self.state / "staging"
+            shutil.rmtree(staging, ignore_errors=True)  # what a killed apply left; we hold the lock
+            stages = [plan]
+            with tracked(plan, state, done) as trackers, stop_on_signals([*(watchers or []), *trackers]) as stop:
+                watching = stop.watchers
+                while not done.interrupted:
+                    executor = local_executor(stages[-1], self.state, workers, pack)
+                    applier = Applier(stages[-1], state, executor, watching, stop=stop, budget=budget)
+                    done.add(applier.run())
+                    ended = done.interrupted or (budget is not None and budget.refused)
+                    next_stage = None if ended else remade(stages, state) or following(self.spec, stages, state)
+                    if next_stage is None:
+                        break
+                    stages.append(with_forecasts(next_stage, forecasts(next_stage, state)))
+                    for watcher in watching:
+                        watcher.planned(stages[-1])
+            return done
+
+    def untracked(self, plan: Plan) -> int:
+        """Return how many finished runs of a plan some tracker of the study does not have, or not as they are."""
+        if not self.spec.tables.tracking.trackers:
+            return 0
+        from lorafile.apply.tracking.reporter import unsent
+
+        return unsent(plan, State.read(self.state))
+
+    def _check_unchanged(self, approved: Plan) -> None:
+        """Pin what is new in the lock, and refuse a plan whose model or data are no longer what they were."""
+        now, _ = resolve(self.spec, approved.graph.lock)
+        if now != approved.graph.lock:
+            raise StalePlan("The model or the data changed after the plan was made. Plan again.")
+        known = read_lock(self.spec)
+        names = {*now.models, *now.data}
+        if approved.refreshed or known is None or names - {*known.models, *known.data}:
+            write_lock(self.spec, now)
+
+    def warm_up(self, plan: Plan) -> None:
+        """Let what workers need be loaded while the plan is read; where nothing is to be done nothing is."""
+        from lorafile.apply.executors.forkserver import start_server
+
+        if installed("torch") is not None and any(change.kind != "score" for change in plan.work):
+            start_server(Path(os.devnull), model_types(plan))
+
+    def evaluate(
+        self,
+        adapter: str | Path,
+        *,
+        splits: tuple[str, ...] = (),
+        profile: bool = True,
+        workers: int | None = None,
+        lock_timeout: float = 0.0,
+        watchers: "list[Progress] | None" = None,
+    ) -> "Evaluation":
+        """Evaluate and profile a checkpoint that somebody else trained: a directory, or a hub id."""
+        from lorafile.models.evaluate import evaluate
+
+        options: dict[str, Any] = {"workers": workers, "lock_timeout": lock_timeout, "watchers": watchers}
+        return evaluate(self, str(adapter), splits=splits, profile=profile, **options)
+
+    def import_runs(
+        self,
+        directories: list[str | Path],
+        *,
+        configuration: str | None = None,
+        seed: int | None = None,
+        replace: bool = False,
+        lock_timeout: float = 0.0,
+    ) -> list[Attempt]:
+        """Take finished PEFT or Trainer output directories into state, as training of this study's configurations.
+
+        :raises LoraError: when one fits no configuration or seed
+        """
+        from lorafile.models.import_runs import plan_imports, record_imports
+
+        sources = [str(directory) for directory in directories]
+        return record_imports(self, plan_imports(self, sources, configuration, seed, replace), lock_timeout)
+
+    def results(self) -> "pd.DataFrame":
+        """Return one row for each run, with its configuration's settings."""
+        found = self.gather()
+        settings = found.configurations.drop(columns=["sweep", "aliases", "outcomes", "replicates", "done"])
+        return found.runs.merge(settings, on="configuration", how="left")
+
+    def gather(self) -> "Results":
+        """Return everything that the report is made from."""
+        from lorafile.results.gather import gather
+
+        return State.at_one_moment(self.state, lambda state: gather(self.plan(), state))
+
+    def analyses(self, results: "Results | None" = None) -> "list[Analysis]":
+        """Return the spec's analyses, or every one that has something to say: sentences, tables and Altair charts.
+
+        :param results: what `gather` returned; read again where it is left out
+        """
+        from lorafile.analysis.registry import analyses
+
+        return analyses(results or self.gather(), self.spec.tables.analysis)
+
+    def verdicts(self, results: "Results | None" = None) -> "pd.DataFrame":
+        """Return one row for each comparison that the study declares on its primary metric, judged as one family."""
+        import pandas as pd
+
+        from lorafile.analysis.compare.compare import verdict_table
+        from lorafile.analysis.compare.verdicts import family
+
+        found = list(family(results or self.gather()).verdicts)
+        return verdict_table(found).frame if found else pd.DataFrame()
+
+    def ask(
+        self, run: str, question: str, seed: int | None = None, max_new_tokens: int | None = None
+    ) -> dict[str, str]:
+        """Return the answers to a question: `base` and `tuned`, greedy, through the template of the study's data.
+
+        :param run: a configuration, an address, the beginning of a key, or a directory with a checkpoint
+        :raises LoraError: when there is no such run, or it has not finished well
+        """
+        from lorafile.models.chat import find_partner, talk_to
+
+        with talk_to(find_partner(self, run, seed), self, max_new_tokens, None) as talk:
+            return talk.ask(question, {}, list(talk.voices))
+
+    def report(self, directory: str | Path | None = None) -> list[Path]:
+        """Write the report and return its files.
+
+        :param directory: where to; `report.path` of the spec, beside it, where it is left out
+        """
+        from lorafile.report.writer import write_report
+
+        results = self.gather()
+        where = Path(directory) if directory is not None else self.spec.file.parent / self.spec.tables.report.path
+        return write_report(results, self.analyses(results), where)
+
+    def _still_missing(self, approved: Plan, state: State) -> Plan:
+        """Return the plan as it is under the lock, without what somebody else finished since it was approved."""
+        now = make_plan(approved.graph, state, approved.warnings, approved.selection)
+        now.tuning = approved.tuning
+        wanted = {change.key for change in approved.work}
+        now.changes = [change for change in now.changes if change.key in wanted or change not in now.work]
+        return with_forecasts(now, {change.key: change.forecast for change in approved.work if change.forecast})

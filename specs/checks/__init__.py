@@ -1,0 +1,1 @@
+"""Checks that go past types: settings that contradict each other, names that point at nothing."""

@@ -1,0 +1,118 @@
+"""The checks of what a spec asks: settings that their kind does not read, names that point at nothing, margins."""
+
+from typing import Any, get_args
+
+from lorafile.specs.checks.sweeps import OWN
+from lorafile.specs.configurations import flatten
+from lorafile.specs.error_messages import Problems, near, show
+from lorafile.specs.positions import Path
+from lorafile.specs.tables.analysis import MARGINED, PROFILED, QUALITIES, READS, AnalysisTable
+from lorafile.specs.tables.evaluate import MetricName, is_file
+from lorafile.specs.tables.settings import SpecTables
+
+WAIVED = ("environment", "imported")  # what may be waived beside settings
+_ALWAYS = ("kind", "ask", "name")
+
+
+def check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) -> None:
+    """Check the `[[analysis]]` tables as they stand in the document, and the margin of `[verdict]`."""
+    varied = varied_settings(raw)
+    metrics = tables.evaluate.metrics
+    blocks = raw.get("analysis")
+    for index, block in enumerate(blocks if isinstance(blocks, list) else []):
+        if isinstance(block, dict):
+            path: Path = ("analysis", index)
+            _check_kind(block, path, problems)
+            _check_names(block, varied, metrics, path, problems)
+            _check_measured(block, tables.profile.enabled, path, problems)
+            _check_waivers(block.get("waive"), varied, (*path, "waive"), problems)
+            primary = block.get("metric") or tables.evaluate.primary or metrics[0]
+            check_margin(block.get("margin"), primary, (*path, "margin"), problems)
+    primary = tables.evaluate.primary or metrics[0]
+    check_margin(tables.verdict.margin, primary, ("verdict", "margin"), problems)
+    _check_waivers(tables.verdict.waive, varied, ("verdict", "waive"), problems)
+
+
+def _check_kind(block: dict[str, Any], path: Path, problems: Problems) -> None:
+    kind, asked = block.get("kind"), block.get("ask")
+    if (kind is None) == (asked is None):
+        told = "names both; keep one" if kind else 'says nothing; write kind = "compare", or ask = "rank"'
+        problems.add((*path, "ask") if kind else path, told)
+        return
+    reads = READS.get(kind, ()) if isinstance(kind, str) else MARGINED
+    for setting in block:
+        if setting in AnalysisTable.model_fields and setting not in (*_ALWAYS, *reads):
+            readers = [other for other, settings in READS.items() if setting in settings]
+            told = f"is read by {', '.join(readers)}, and not by {kind or 'a question that is asked by its name'}"
+            problems.add((*path, setting), told)
+
+
+def _check_names(block: dict[str, Any], varied: list[str], metrics: list[str], path: Path, problems: Problems) -> None:
+    for setting in ("factor", "by"):
+        factor = block.get(setting)
+        if isinstance(factor, str) and factor not in (*varied, *(QUALITIES if setting == "factor" else ())):
+            close = near(factor, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
+            problems.add((*path, setting), f"{show(factor)} does not vary in this study{close}")
+    named: list[tuple[Path, Any]] = [(("metric",), block.get("metric"))]
+    measures = block.get("measures")
+    named += [(("measures", at), name) for at, name in enumerate(measures if isinstance(measures, list) else [])]
+    for where, metric in named:
+        if isinstance(metric, str) and _is_metric(metric) and metric not in metrics:
+            problems.add((*path, *where), f'"{metric}" is not among evaluate.metrics: {", ".join(metrics)}')
+    baseline = block.get("baseline")
+    for setting in flatten(baseline) if isinstance(baseline, dict) else ():
+        if setting not in varied:
+            close = near(setting, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
+            told = f"{show(setting)} does not vary in this study, so it chooses no baseline{close}"
+            problems.add((*path, "baseline"), told)
+
+
+def _check_waivers(waived: Any, varied: list[str], path: Path, problems: Problems) -> None:
+    for number, setting in enumerate(waived if isinstance(waived, list) else []):
+        if isinstance(setting, str) and setting not in (*varied, *WAIVED):
+            close = near(setting, (*varied, *WAIVED)) or f"; what could: {', '.join((*varied, *WAIVED))}"
+            problems.add((*path, number), f"{show(setting)} never differs in this study{close}")
+
+
+def _check_measured(block: dict[str, Any], profiled: bool, path: Path, problems: Problems) -> None:
+    """Refuse a measure that stands twice, and a limit on what only a profile measures where there are no profiles."""
+    listed = block.get("measures")
+    measures = listed if isinstance(listed, list) else []
+    for at, name in enumerate(measures):
+        if name in measures[:at]:
+            problems.add((*path, "measures", at), f"{show(name)} stands here twice")
+    budgets = block.get("budgets")
+    for name, budget in (budgets if isinstance(budgets, dict) and not profiled else {}).items():
+        limits = list(budget) if isinstance(budget, dict) else ["train_memory"]
+        where = (*path, "budgets", name)
+        for limit in limits:
+            if limit in PROFILED:
+                told = f"limits {limit}, which only a profile measures, and profile.enabled is false"
+                problems.add((*where, limit) if isinstance(budget, dict) else where, told)
+
+
+def check_margin(margin: Any, metric: str, path: Path, problems: Problems) -> None:
+    """Refuse percentage points of a metric that has none: a whole nat would make everything equivalent."""
+    if isinstance(margin, str) and margin.endswith("pt") and metric in _WITHOUT_POINTS:
+        told = f'{margin} are percentage points, and {metric} is no percentage; write a number in its unit, or "1%"'
+        problems.add(path, told)
+
+
+_WITHOUT_POINTS = ("log_loss", "perplexity", "bits_per_byte")
+
+
+def _is_metric(name: str) -> bool:
+    return name in get_args(MetricName) or is_file(name)
+
+
+def varied_settings(raw: dict[str, Any]) -> list[str]:
+    """Return every setting that some sweep of the raw document varies."""
+    found: set[str] = set()
+    blocks = raw.get("sweep")
+    for block in blocks if isinstance(blocks, list) else []:
+        if isinstance(block, dict):
+            found |= flatten({key: value for key, value in block.items() if key not in OWN}).keys()
+            rows = block.get("configurations")
+            for row in rows if isinstance(rows, list) else []:
+                found |= (flatten(row).keys() - {"name"}) if isinstance(row, dict) else set()
+    return sorted(found)

@@ -1,0 +1,164 @@
+"""The checks of what a report is to answer: claims, published figures, and analyses of one's own."""
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path as File
+from typing import Any
+
+from lorafile.specs.checks.analysis import check_margin
+from lorafile.specs.configurations import Configuration
+from lorafile.specs.error_messages import Problems, near, show
+from lorafile.specs.positions import Path
+from lorafile.specs.tables.amounts import Dimension, in_base_units
+from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, Limits, PublishedTable
+from lorafile.specs.tables.evaluate import label
+from lorafile.specs.tables.settings import SpecTables
+
+_BYTES = ("train_memory", "train_memory_reserved", "generate_memory", "adapter_size")
+_HELD_AGAINST = ("is", "at_most_below")  # what needs another configuration
+
+
+def dimension(cost: str) -> Dimension | None:
+    """Return what a measure of cost is measured in; None for a count."""
+    return "bytes" if cost in _BYTES else None if cost == "trainable_parameters" else "seconds"
+
+
+def check_answers(tables: SpecTables, configurations: Iterable[Configuration], file: File, problems: Problems) -> None:
+    """Check claims, published figures and files of analyses, now that the configurations have their names.
+
+    :param file: where the spec stands; files that it names are relative to its folder
+    """
+    names = [name for found in configurations for name in (found.name, *found.aliases)]
+    metrics = [label(metric) for metric in tables.evaluate.metrics]
+    for number, analysis in enumerate(tables.analysis):
+        _check_own(analysis, ("analysis", number), file.parent, problems)
+        if isinstance(analysis.baseline, str):
+            _check_name(analysis.baseline, ("analysis", number, "baseline"), names, problems)
+    for number, claim in enumerate(tables.claim):
+        where: Path = ("claim", number)
+        _check_claim(claim, where, problems)
+        _check_metric(claim.metric, where, metrics, problems)
+        _check_names(claim, where, names, problems)
+        _check_analysis(claim, where, tables.analysis, problems)
+        _check_margin(claim, where, tables, problems)
+        if claim.text in [other.text for other in tables.claim[:number]]:
+            problems.add((*where, "text"), "stands in two claims; each is recorded under its sentence")
+    for number, published in enumerate(tables.reference):
+        where = ("reference", number)
+        _check_metric(published.metric, where, metrics, problems)
+        _check_published(published, where, problems)
+
+
+def _check_claim(claim: ClaimTable, where: Path, problems: Problems) -> None:
+    """Check that a claim says what has to hold, and nothing that contradicts itself."""
+    held = [name for name in _HELD_AGAINST if getattr(claim, "is_" if name == "is" else name) is not None]
+    bounds = [name for name in ("at_least", "at_most", *Limits.model_fields) if getattr(claim, name) is not None]
+    if not held and not bounds:
+        ways = 'is = "better" with other, at_most_below = "3pt" with other, at_least, at_most, or a limit of cost'
+        problems.add(where, f"says nothing that could hold or not; write {ways}")
+    if len(held) == 2:
+        problems.add((*where, "at_most_below"), 'is set beside is; it means is = "non-inferior", so keep one')
+    if held and claim.other is None:
+        problems.add((*where, held[0]), "needs other: the configuration that `one` is held against")
+    if claim.other is not None and not held:
+        problems.add((*where, "other"), 'is held against nothing; write is = "equivalent", or at_most_below = "3pt"')
+    if claim.margin is not None and claim.is_ not in ("equivalent", "non-inferior"):
+        problems.add((*where, "margin"), 'is read by is = "equivalent" and is = "non-inferior" alone')
+    if claim.at_least is not None and claim.at_most is not None and claim.at_least > claim.at_most:
+        problems.add((*where, "at_least"), f"is more than at_most = {claim.at_most:g}; nothing could hold")
+
+
+def _check_amount(cost: str, amount: Any, where: Path, problems: Problems) -> None:
+    wanted = dimension(cost)
+    if isinstance(amount, str) and in_base_units(amount)[0] != wanted:
+        example = {"bytes": ' such as "8GB"', "seconds": ' such as "30ms"'}.get(str(wanted), "")
+        problems.add(where, f"should be {wanted or 'a number without a unit'}{example}, not {show(amount)}")
+
+
+def _check_metric(metric: str | None, where: Path, metrics: list[str], problems: Problems) -> None:
+    if metric is not None and label(metric) not in metrics:
+        hint = near(label(metric), metrics) or f": {', '.join(metrics)}"
+        problems.add((*where, "metric"), f'"{metric}" is not among evaluate.metrics{hint}')
+
+
+def _check_name(name: str, where: Path, names: list[str], problems: Problems) -> None:
+    if name not in names:
+        hint = near(name, names) or f"; there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
+        problems.add(where, f"{show(name)} is no configuration of this study{hint}")
+
+
+def _check_names(claim: ClaimTable, where: Path, names: list[str], problems: Problems) -> None:
+    for setting in ("one", "other"):
+        name = getattr(claim, setting)
+        if name is not None:
+            _check_name(name, (*where, setting), names, problems)
+    if claim.other is not None and claim.one == claim.other:
+        problems.add((*where, "other"), "is the configuration itself")
+
+
+def _check_analysis(claim: ClaimTable, where: Path, analyses: list[AnalysisTable], problems: Problems) -> None:
+    if claim.analysis is None:
+        return
+    found = [analysis for analysis in analyses if analysis.name == claim.analysis]
+    place = (*where, "analysis")
+    if not found:
+        known = [analysis.name for analysis in analyses if analysis.name]
+        hint = near(claim.analysis, known) or (f"; named are {', '.join(known)}" if known else "; none has a name")
+        problems.add(place, f"no [[analysis]] has the name {show(claim.analysis)}{hint}")
+    elif len(found) > 1:
+        problems.add(place, f"{len(found)} analyses have the name {show(claim.analysis)}; give each its own")
+    elif found[0].kind != "compare":
+        problems.add(place, f'{show(claim.analysis)} is no comparison; a claim rests on one with kind = "compare"')
+    if claim.is_ is None:
+        problems.add(place, 'is a comparison\'s name; say which verdict it has to have: is = "equivalent", and other')
+    for setting in ("metric", "margin"):
+        if getattr(claim, setting) is not None:
+            problems.add((*where, setting), "is that of the analysis; leave it out, or leave `analysis` out")
+
+
+def _check_margin(claim: ClaimTable, where: Path, tables: SpecTables, problems: Problems) -> None:
+    metric = claim.metric or tables.evaluate.primary or tables.evaluate.metrics[0]
+    for setting in ("margin", "at_most_below"):
+        check_margin(getattr(claim, setting), metric, (*where, setting), problems)
+    compared = [analysis for analysis in tables.analysis if analysis.kind in ("compare", None)]
+    margins = [claim.margin, tables.verdict.margin, *(analysis.margin for analysis in compared)]
+    if claim.is_ in ("equivalent", "non-inferior") and all(margin is None for margin in margins):
+        problems.add((*where, "is"), f'"{claim.is_}" needs a margin; write margin = "1pt" here, or in [verdict]')
+
+
+def _check_published(published: PublishedTable, where: Path, problems: Problems) -> None:
+    for cost, amount in published.costs.items():
+        _check_amount(cost, amount, (*where, "costs", cost), problems)
+        if not isinstance(amount, str) and dimension(cost) is not None:
+            problems.add((*where, "costs", cost), f'should have its unit, such as "8GB" or "30ms", not {show(amount)}')
+
+
+def _check_own(analysis: AnalysisTable, where: Path, folder: File, problems: Problems) -> None:
+    """Check that the file of one's own analysis is there, is Python, and defines `analyse`; it is not run."""
+    if analysis.kind != "own":
+        return
+    if analysis.file is None:
+        problems.add((*where, "kind"), '"own" needs file = "analyses/own.py", a Python file with analyse(results)')
+        return
+    place, path = (*where, "file"), folder / File(analysis.file).expanduser()
+    try:
+        tree = ast.parse(path.read_bytes())
+    except OSError as error:
+        problems.add(place, f"{show(analysis.file)} cannot be read: {error.strerror}; it is looked for beside the spec")
+    except (SyntaxError, ValueError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        problems.add(place, f"{show(analysis.file)}{line} is not Python: {getattr(error, 'msg', error)}")
+    else:
+        if "analyse" not in _defined(tree):
+            problems.add(place, f"{show(analysis.file)} defines no function analyse(results)")
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """Return the functions and imported names that a module has at its top."""
+    found: set[str] = set()
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef):
+            found.add(statement.name)
+        elif isinstance(statement, ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in statement.names}
+    return found

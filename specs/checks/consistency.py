@@ -1,0 +1,123 @@
+"""The checks of settings against each other: contradictions, and names that point at nothing."""
+
+from string import Formatter
+from typing import Any
+from urllib.parse import urlsplit
+
+from lorafile.specs.checks.analysis import check_analyses
+from lorafile.specs.checks.metrics import check_evaluate
+from lorafile.specs.checks.sweeps import check_bits
+from lorafile.specs.error_messages import Problems, near, show
+from lorafile.specs.positions import Path
+from lorafile.specs.tables.data import DataTable, TemplateTable
+from lorafile.specs.tables.settings import SpecTables
+from lorafile.specs.tables.tracking import TrackingTable
+
+# What each format reads; `data.columns` says which column of the data holds it.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "alpaca": ("instruction", "input", "output"),
+    "chat": ("messages",),
+    "classification": ("text", "sentence1", "sentence2", "label"),
+    "completion": ("prompt", "completion"),
+    "guanaco": ("text",),
+    "question": ("question", "answer"),
+    "squad": ("context", "question", "answers"),
+    "text": ("text",),
+}
+FIELDS["auto"] = tuple(dict.fromkeys(field for fields in FIELDS.values() for field in fields))
+_TEMPLATED = ("auto", "classification", "squad")  # formats whose words a template may replace
+
+
+def check_tables(tables: SpecTables, raw: dict[str, Any], problems: Problems) -> None:
+    """Check what types cannot say.
+
+    :param tables: the spec without what its types refuse, so that one mistake does not hide another
+    """
+    _check_lists(tables, problems)
+    _check_training(tables, problems)
+    _check_data(tables.data, problems)
+    check_evaluate(tables.evaluate, tables.data, problems)
+    check_bits(raw.get("quantization"), ("quantization",), problems)
+    check_analyses(tables, raw, problems)
+    _check_tracking(tables.tracking, problems)
+
+
+def _check_lists(tables: SpecTables, problems: Problems) -> None:
+    metrics, primary = tables.evaluate.metrics, tables.evaluate.primary
+    if primary and primary not in metrics:
+        problems.add(("evaluate", "primary"), f'"{primary}" is not among evaluate.metrics: {", ".join(metrics)}')
+    lists: tuple[tuple[Path, list[Any]], ...] = (
+        (("evaluate", "metrics"), list(metrics)),
+        (("study", "seeds"), list(tables.study.seeds)),
+    )
+    for path, values in lists:
+        seen = set()
+        for number, value in enumerate(values):
+            if value in seen:
+                problems.add((*path, number), f"{show(value)} stands here twice")
+            seen.add(value)
+
+
+def _check_training(tables: SpecTables, problems: Problems) -> None:
+    for name, table in (("train", tables.train), ("full", tables.full)):
+        if table.bf16 and table.fp16:
+            problems.add((name, "fp16"), f"cannot be true beside {name}.bf16")
+        if table.warmup_ratio is not None and "warmup_steps" in table.model_fields_set:
+            problems.add((name, "warmup_ratio"), "is the old name of a fractional warmup_steps; set one of the two")
+        if table.max_steps == 0:
+            problems.add((name, "max_steps"), "0 would train nothing; -1 leaves it to num_train_epochs")
+
+
+def _check_data(data: DataTable, problems: Problems) -> None:
+    if data.template:
+        _check_template(data.template, problems)
+        if data.format not in _TEMPLATED:
+            problems.add(("data", "format"), "is set beside data.template; keep one of the two")
+    _check_labels(data, problems)
+    if data.template and data.format == "auto":
+        return
+    fields = FIELDS[data.format]
+    for field in data.columns:
+        if field not in fields:
+            close = near(field, fields) or f"; it reads {', '.join(fields)}"
+            problems.add(("data", "columns", field), f'is no field of data.format = "{data.format}"{close}')
+
+
+def _check_labels(data: DataTable, problems: Problems) -> None:
+    if data.labels and data.format not in ("auto", "classification"):
+        problems.add(("data", "labels"), f'names classes, and data.format = "{data.format}" has none')
+    if data.labels and data.template and data.format == "auto":
+        problems.add(("data", "labels"), 'names classes; beside a template say format = "classification"')
+    for value, name in data.labels.items():
+        if list(data.labels.values()).count(name) > 1:
+            problems.add(("data", "labels", value), f"{show(name)} is the name of two classes")
+
+
+def _check_template(template: TemplateTable, problems: Problems) -> None:
+    for part in ("prompt", "completion"):
+        path = ("data", "template", part)
+        try:
+            names = [name for _, name, _, _ in Formatter().parse(getattr(template, part)) if name is not None]
+        except ValueError:
+            problems.add(path, "has a brace without its partner; a brace that is text is written twice: {{ or }}")
+            continue
+        if "" in names:
+            problems.add(path, "has {} without a name; write the column's name between the braces")
+        if part == "completion" and not names:
+            problems.add(path, "names no column, so every example would have the same answer; write {column}")
+
+
+def _check_tracking(tracking: TrackingTable, problems: Problems) -> None:
+    """Refuse a password in an address, without showing it."""
+    path: Path = ("tracking", "mlflow", "tracking_uri")
+    address = tracking.mlflow.tracking_uri if tracking.mlflow else None
+    if address is None:
+        return
+    try:
+        hidden = urlsplit(address).password is not None
+    except ValueError:
+        problems.add(path, "is no address; write for example sqlite:///mlflow.db or https://mlflow.example.org")
+        return
+    if hidden:
+        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI, instead"
+        problems.add(path, f"holds a password, and a spec goes into git; {remedy}")

@@ -1,0 +1,185 @@
+"""The checks of a spec that go past types: sweeps, and settings that contradict each other."""
+
+import re
+from math import prod
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from lorafile.specs.configurations import REQUIRED, flatten
+from lorafile.specs.error_messages import Problems, homes, near, show, unknown_setting
+from lorafile.specs.lookup import field_at
+from lorafile.specs.positions import Path
+from lorafile.specs.tables.methods import METHODS
+from lorafile.specs.tables.settings import SpecTables
+from lorafile.specs.tables.train import EXECUTION
+from lorafile.specs.values import NAME, PATTERNS
+
+FACTOR_SECTIONS = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train")
+MOST_POINTS = 10_000
+OWN = ("name", "match", "zip", "configurations", "exclude")
+_UNTOLD = 10**15
+_ALONE = ("method", "quantization")
+
+
+def check_blocks(raw: dict[str, Any], problems: Problems) -> None:
+    """Check every sweep of the raw document: known settings, lists of valid candidates, equal lengths when zipped."""
+    blocks = raw.get("sweep")
+    for index, block in enumerate(blocks if isinstance(blocks, list) else []):
+        if isinstance(block, dict):
+            _check_block(block, ("sweep", index), problems)
+
+
+def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None:
+    lists = flatten({key: value for key, value in block.items() if key not in OWN})
+    for setting, values in lists.items():
+        path = (*where, *setting.split("."))
+        wrong = not_a_factor(setting)
+        if wrong:
+            problems.add(path, wrong)
+        elif not isinstance(values, list):
+            single = "" if isinstance(values, dict) else f"; for a single one write [{show(values)}]"
+            problems.add(path, f"should be a list of candidates, not {show(values)}{single}")
+        elif not values:
+            problems.add(path, "has no candidates")
+        else:
+            check_values(setting, values, path, problems)
+    zipped = _check_zip(block, lists, where, problems)
+    _check_match(block, lists, where, problems)
+    _check_points(block, where, problems)
+    count = prod(len(values) for key, values in lists.items() if isinstance(values, list) and key not in zipped[1:])
+    rows = block.get("configurations")
+    count = max(count if lists else 0, len(rows) if isinstance(rows, list) else 0)
+    if count > MOST_POINTS:
+        told = f"{count} points" if count < _UNTOLD else "points without end"
+        problems.add(where, f"names {told}, more than {MOST_POINTS}; its lists multiply")
+    if not lists and not block.get("configurations"):
+        problems.add(where, "varies nothing; name a setting with a list of candidates, such as lora.r = [8, 16]")
+
+
+def _check_match(block: dict[str, Any], lists: dict[str, Any], where: Path, problems: Problems) -> None:
+    """Refuse a rank beside a sweep that solves for the rank."""
+    if block.get("match") != "parameters":
+        return
+    why = 'cannot vary in a sweep with match = "parameters", which solves for the rank of each placement'
+    if "lora.r" in lists:
+        problems.add((*where, "lora", "r"), why)
+    rows = block.get("configurations")
+    for number, row in enumerate(rows if isinstance(rows, list) else []):
+        if isinstance(row, dict) and "lora.r" in flatten(row):
+            problems.add((*where, "configurations", number, "lora", "r"), why)
+
+
+def _check_zip(block: dict[str, Any], lists: dict[str, Any], where: Path, problems: Problems) -> list[str]:
+    """Return what is zipped, where it can be."""
+    zipped = block.get("zip")
+    if not isinstance(zipped, list) or not all(isinstance(setting, str) for setting in zipped):
+        return []
+    for number, setting in enumerate(zipped):
+        if setting not in lists:
+            message = f'"{setting}" does not vary in this sweep{near(setting, lists)}'
+            problems.add((*where, "zip", number), message)
+        elif setting in zipped[:number]:
+            problems.add((*where, "zip", number), f'"{setting}" stands here twice')
+    if len(zipped) == 1:
+        problems.add((*where, "zip"), "needs at least two settings, which then vary together")
+    lengths = {setting: len(lists[setting]) for setting in zipped if isinstance(lists.get(setting), list)}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{setting} has {length}" for setting, length in lengths.items())
+        problems.add((*where, "zip"), f"zipped settings need equally many candidates: {told}")
+    return list(lengths)
+
+
+def _check_points(block: dict[str, Any], where: Path, problems: Problems) -> None:
+    for kind in ("configurations", "exclude"):
+        rows = block.get(kind)
+        for number, row in enumerate(rows if isinstance(rows, list) else []):
+            if isinstance(row, dict):
+                _check_point(row, kind, (*where, kind, number), problems)
+
+
+def _check_point(row: dict[str, Any], kind: str, path: Path, problems: Problems) -> None:
+    if kind == "exclude" and not row:
+        problems.add(path, "is empty, and would take every point out")
+    named = kind == "configurations" and "name" in row
+    if named and not (isinstance(row["name"], str) and re.fullmatch(NAME, row["name"])):
+        problems.add((*path, "name"), f"should be {PATTERNS[NAME]}, not {show(row['name'])}")
+    for setting, value in flatten({key: value for key, value in row.items() if not (named and key == "name")}).items():
+        inner = (*path, *setting.split("."))
+        wrong = not_a_factor(setting)
+        if wrong:
+            problems.add(inner, wrong)
+        else:
+            check_value(setting, value, inner, problems)
+
+
+def not_a_factor(setting: str) -> str:
+    """Return why a dotted setting cannot vary, or nothing."""
+    names = tuple(setting.split("."))
+    known = homes(("lora", "train", "model", "data", "full", *METHODS))
+    if setting == "model.device_map":
+        return "cannot be swept; how a base lies on this machine's GPUs changes no result"
+    if names[0] == "train" and names[-1] in EXECUTION:
+        return "cannot be swept; it says how a run is done, and changes no result"
+    if names[0] in FACTOR_SECTIONS:
+        if len(names) == 1 and names[0] not in _ALONE:
+            example = next(f"{table}.{name}" for name, table in known.items() if table == names[0])
+            return f"names a whole table; vary its settings, such as {example}"
+        beginnings = [names[:length] for length in range(2, len(names) + 1)]
+        return next((unknown_setting(part) for part in beginnings if not field_at(part)), "")
+    if names[0] == "study":
+        return "cannot be swept; every configuration runs under each of study.seeds"
+    if names[0] in known:
+        return f'cannot be swept; did you mean "{known[names[0]]}.{names[0]}"?'
+    home = homes().get(names[0])
+    if home or names[0] in SpecTables.model_fields:
+        belongs = f"; it belongs in [{home}]" if home else ""
+        return f"cannot be swept{belongs}; a sweep varies {', '.join(FACTOR_SECTIONS)}"
+    close = near(names[0], [*OWN, *FACTOR_SECTIONS]) or near(names[-1], known)
+    for name, table in known.items():
+        close = close.replace(f'"{name}"', f'"{table}.{name}"')
+    return f"cannot be swept{close or '; a sweep varies ' + ', '.join(FACTOR_SECTIONS)}"
+
+
+def check_values(setting: str, values: list[Any], path: Path, problems: Problems) -> None:
+    """Check every candidate of one setting; of more than a sweep may have, none is looked at."""
+    for number, value in enumerate(values if len(values) <= MOST_POINTS else []):
+        check_value(setting, value, (*path, number), problems)
+
+
+def check_value(setting: str, value: Any, path: Path, problems: Problems) -> None:
+    """Check one candidate of one setting against the table that the setting belongs to."""
+    section, *rest = setting.split(".")
+    table: Any = value
+    for part in reversed(rest):
+        table = {part: table}
+    if rest and _is_good(section, {**REQUIRED.get(section, {}), **table}):
+        return
+    filled: dict[str, Any] = {**REQUIRED, section: {**REQUIRED.get(section, {}), **table} if rest else table}
+    try:
+        SpecTables.model_validate(filled)
+    except ValidationError as error:
+        problems.add_validation(error, filled, path, (section, *rest))
+    else:
+        if section == "quantization":
+            check_bits(value, path, problems)
+
+
+def _is_good(section: str, table: dict[str, Any]) -> bool:
+    """Return whether a table is one, by itself: a hundredth of what a whole spec takes, and it says not why not."""
+    known = SpecTables.model_fields[section].annotation
+    if section == "quantization" or not (isinstance(known, type) and issubclass(known, BaseModel)):
+        return False
+    try:
+        known.model_validate(table)
+    except ValidationError:
+        return False
+    return True
+
+
+def check_bits(quantization: Any, path: Path, problems: Problems) -> None:
+    """Check that a base that is quantized by BitsAndBytesConfig's settings has one width."""
+    if isinstance(quantization, dict) and quantization.get("quant_method", "bitsandbytes") == "bitsandbytes":
+        widths = [key for key in ("load_in_4bit", "load_in_8bit") if quantization.get(key) is True]
+        if len(widths) != 1:
+            problems.add(path, "set exactly one of load_in_4bit and load_in_8bit to true")

@@ -1,0 +1,239 @@
+"""Turn what pydantic and the checks of a spec complain about into located sentences."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from itertools import islice
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from lorafile.errors import Problem
+from lorafile.specs.lookup import field_at, table_at
+from lorafile.specs.positions import Path, Position, locate
+from lorafile.specs.tables.methods import METHODS, refusal
+from lorafile.specs.tables.quantizations import TABLES
+from lorafile.specs.tables.tracking import secret
+from lorafile.specs.values import PATTERNS
+
+# Where a setting belongs that stands in the wrong table; [full] repeats names of [train], which come first.
+_HOMES = (
+    *("study", "model", "data", "lora", "train", "none", "evaluate", "profile", "inspect", "truncate", "merge"),
+    *("report", "quantization", *METHODS),
+)
+_TOP = ("method", "quantization")
+_KINDS = {
+    "bool_type": "true or false",
+    "dict_type": "a table",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_attributes_type": "a table",
+    "model_type": "a table",
+    "string_type": "a text",
+}
+
+
+MOST_MISTAKES = 1000  # of one spec; whoever mends a hundred has mended the others
+_LONGEST_NAME = 80
+
+
+@dataclass
+class Problems:
+    """Collects every mistake of one spec, each where it stands."""
+
+    file: str
+    known: dict[Path, Position] = field(default_factory=dict)
+    found: dict[tuple[Path, str], Problem] = field(default_factory=dict)
+
+    def add(self, path: Path, message: str) -> None:
+        """Note a mistake at a path of the document."""
+        if len(self.found) > MOST_MISTAKES:
+            return
+        line, column = locate(self.known, path)
+        self.found.setdefault((path, message), Problem(self.file, line, column, dotted(path), message))
+
+    def add_validation(self, error: ValidationError, raw: Any, prefix: Path = (), below: Path = ()) -> list[Path]:
+        """Note every error of a validation, one message for all branches of a union; return where they stand.
+
+        :param prefix: where the validated value stands in the document
+        :param below: where it stands among the tables of a spec; what is wrong elsewhere is left out
+        """
+        by_path: dict[Path, list[Any]] = {}
+        for row in error.errors():
+            path = _real_path(row, raw)
+            if path[: len(below)] == below:
+                by_path.setdefault(path, []).append(row)
+        by_path = dict(islice(by_path.items(), MOST_MISTAKES))
+        # Inside a list or a table that a union allows, the mistake is the inner one.
+        inner = [path for path in by_path if not any(other[: len(path)] == path != other for other in by_path)]
+        unknown = [path for path in inner if by_path[path][0]["type"] == "extra_forbidden"]
+        for path in inner:
+            missing = by_path[path][0]["type"] == "missing"
+            if missing and any(near(str(other[-1]), [str(path[-1])]) for other in unknown if other[:-1] == path[:-1]):
+                continue  # it is there, misspelled: one mistake, told once
+            self.add((*prefix, *path[len(below) :]), _sentence(by_path[path], path))
+        return inner
+
+    def list(self) -> list[Problem]:
+        """Return what was found."""
+        return list(self.found.values())
+
+
+def dotted(path: Path) -> str:
+    """Return a path as users write it: `sweep[0].lora.r[2]`."""
+    text = ""
+    for part in path:
+        part = part[:_LONGEST_NAME] + "…" if isinstance(part, str) and len(part) > _LONGEST_NAME else part
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def near(word: str, allowed: Iterable[str]) -> str:
+    """Return `; did you mean "…"?` for a near name, or nothing."""
+    if len(word) > _LONGEST_NAME:
+        return ""
+    close = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+# What other tools, and people, call a setting.
+_ALIASES = {
+    "rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "modules": "target_modules",
+    "layers": "layers_to_transform",
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "steps": "max_steps",
+    "batch_size": "per_device_train_batch_size",
+    "micro_batch_size": "per_device_train_batch_size",
+    "scheduler": "lr_scheduler_type",
+}
+
+
+@cache
+def homes(tables: tuple[str, ...] = _HOMES) -> dict[str, str]:
+    """Return setting -> the table that it belongs in."""
+    found: dict[str, str] = {}
+    for name in tables:
+        table = table_at((name,))
+        for setting in table.model_fields if table else ():
+            found.setdefault(setting, name)
+    return found
+
+
+def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
+    """Return what to say of a setting that does not exist: where it belongs, what is near, what is allowed.
+
+    :param branch: the table of a union that was meant
+    """
+    name, where = str(path[-1]), path[:-1]
+    refused = refusal(path) or secret(path)
+    if refused:
+        return refused
+    table, top = branch or table_at(where), table_at(())
+    allowed = list(table.model_fields) if table else []
+    if where and top and name in top.model_fields:
+        written = (
+            f"write it at the top of the file, before the first [{where[0]}]" if name in _TOP else f"write [{name}]"
+        )
+        return f"is no setting of {dotted(where)} but stands by itself; {written}"
+    if _ALIASES.get(name) in allowed:
+        return f'{_unknown(where)}; did you mean "{_ALIASES[name]}"?'
+    home = homes().get(name)
+    if home and (home,) != where[:1]:
+        return f"{_unknown(where)}; it belongs in [{home}]"
+    elsewhere = {setting: f"{home}.{setting}" for setting, home in homes().items()}
+    close = get_close_matches(name, elsewhere, n=1, cutoff=0.8)
+    hint = near(name, allowed) or (f'; did you mean "{elsewhere[close[0]]}"?' if close else "")
+    return f"{_unknown(where)}{hint or ('; allowed: ' + ', '.join(allowed) if allowed else '; none is allowed here')}"
+
+
+def _unknown(where: Path) -> str:
+    return "unknown setting" if where else "unknown setting or table"
+
+
+def _real_path(row: Any, raw: Any) -> Path:
+    """Return an error's path without the names that pydantic adds for the branches of a union."""
+    path: list[str | int] = []
+    here = raw
+    parts = row["loc"]
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        inside = (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        )
+        if inside:
+            here = here[part]
+            path.append(part)
+        elif last and row["type"] in ("missing", "extra_forbidden"):
+            path.append(part)
+    return tuple(path)
+
+
+def _sentence(rows: list[Any], path: Path) -> str:
+    kinds = {row["type"] for row in rows}
+    known = field_at(path)
+    told = (known.description or "").split(". ")[0].rstrip(".") if known else ""
+    if "extra_forbidden" in kinds:
+        return unknown_setting(path, next((TABLES[part] for part in rows[0]["loc"] if part in TABLES), None))
+    if kinds == {"missing"}:
+        needed = (
+            [name for name, info in table.model_fields.items() if info.is_required()]
+            if (table := table_at(path))
+            else []
+        )
+        return "is required" + (
+            f"; write [{dotted(path)}] with {', '.join(needed)}" if needed else f": {told}" if told else ""
+        )
+    if path in (("sweep",), ("analysis",), ("claim",), ("reference",), ("stage",)):
+        return (
+            f"should be written as blocks that begin with [[{path[0]}]], in two brackets, not {show(rows[0]['input'])}"
+        )
+    fitting = [row for row in rows if not row["type"].endswith(("_type", "literal_error", "pattern_mismatch"))] or rows
+    parts = list(dict.fromkeys(_expectation(row) for row in fitting))
+    if "a number" in parts and "a whole number" in parts:
+        parts.remove("a whole number")
+    words = [word for row in fitting if row["type"] == "literal_error" for word in _choices(row)]
+    got = rows[0]["input"]
+    close = near(got, words) if isinstance(got, str) else ""
+    hint = f" ({told})" if len(fitting) < len(rows) and told else ""
+    return f"should be {' or '.join(parts)}, not {show(got)}{close}{hint}"
+
+
+def _choices(row: Any) -> list[str]:
+    expected = str(row["ctx"]["expected"]).replace(" or ", ", ")
+    return [word.strip().strip("'") for word in expected.split(",")]
+
+
+def _expectation(row: Any) -> str:
+    kind, context = row["type"], row.get("ctx", {})
+    if kind == "literal_error":
+        return "one of " + ", ".join(f'"{word}"' for word in _choices(row))
+    if kind == "string_pattern_mismatch":
+        return PATTERNS[context["pattern"]]
+    if kind == "too_short":
+        return "a list of at least one"
+    if kind == "string_too_short":
+        return "a text that is not empty"
+    if kind == "string_too_long":
+        return f"a text of at most {context['max_length']} characters"
+    if kind == "less_than_equal":
+        return f"at most {context['le']:g}"
+    if kind == "greater_than_equal":
+        return f"at least {context['ge']:g}"
+    return _KINDS.get(kind) or str(row["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+
+
+def show(value: Any) -> str:
+    """Return a value as a message shows it: as TOML writes it, and not endlessly."""
+    if isinstance(value, dict):
+        return "a table"
+    text = repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "…"

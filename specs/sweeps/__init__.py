@@ -1,0 +1,1 @@
+"""Sweeps to configurations, tuned settings, stages of seeds."""

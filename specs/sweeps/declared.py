@@ -1,0 +1,186 @@
+"""The configurations that a spec declares: the points of its sweeps, resolved, matched, and united."""
+
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from pydantic import ValidationError
+
+from lorafile.specs.checks.combinations import contradiction, study_contradiction
+from lorafile.specs.checks.sweeps import FACTOR_SECTIONS, MOST_POINTS
+from lorafile.specs.configurations import Configuration, OwnTables, flatten, point_name, points, resolve, unite
+from lorafile.specs.error_messages import Problems
+from lorafile.specs.positions import Path as Place
+from lorafile.specs.sweeps.candidates import Tunes, axes_of
+from lorafile.specs.sweeps.tuned import Axis, combinations, tuned
+from lorafile.specs.tables.settings import SpecTables, SweepTable
+
+MOST_IN_ALL = 30_000
+Told = tuple[Problems, Place]
+
+
+def block_lists(block: SweepTable) -> dict[str, Any]:
+    """Return what a sweep varies: dotted setting -> its list of candidates."""
+    return flatten(block.model_extra or {})
+
+
+def block_name(block: SweepTable) -> str:
+    """Return a sweep's name; without one of its own it is called after what it varies."""
+    if block.name:
+        return block.name
+    return "-".join(setting.rsplit(".", 1)[-1] for setting in block_lists(block)) or "configurations"
+
+
+def declared(raw: dict[str, Any], tables: SpecTables, tunes: Tunes, problems: Problems) -> list[Configuration]:
+    """Return the configurations that the sweeps name, or the only one; every mistake in them is noted.
+
+    :param raw: the document, with a first candidate wherever a setting is tuned
+    """
+    raw = OwnTables(raw)
+    found: list[Configuration] = []
+    places: dict[str, Place] = {}
+    written = flatten(tables.model_dump(include=set(FACTOR_SECTIONS)))
+    count = 0
+    for index, block in enumerate(tables.sweep):
+        sweep = block_name(block)
+        exclusions = [flatten(exclusion) for exclusion in block.exclude]
+        members: list[Configuration] = []
+        for point, own_name, where in _block_points(block, index):
+            varied = {key: value for key, value in point.items() if key not in _tuned_by(tunes, where)}
+            axes = axes_of(tunes, where, varied, raw)
+            if exclusions and _excluded({**written, **varied}, axes, exclusions):
+                continue
+            count += prod(len(axis.values) for axis in axes)
+            if count > MOST_IN_ALL:
+                problems.add(("sweep",), f"names more than {MOST_IN_ALL} configurations and candidates in all")
+                return []
+            name = f"{sweep}/{own_name or point_name(varied) or tables.method}"
+            places.setdefault(name, where)
+            configuration = _configuration(name, sweep, raw, varied, axes, (problems, where))
+            members += [configuration] if configuration else []
+        if block.match == "parameters" and not problems.found:
+            members = _matched(members, ("sweep", index), problems)
+        found += members
+    if not tables.sweep:
+        found += _only(raw, tables, tunes, problems)
+    elif not found and not problems.found:
+        problems.add(("sweep",), "no configuration is left; `exclude` takes every point out")
+    united = unite(found)
+    _check_names(united, places, problems)
+    return united
+
+
+def _tuned_by(tunes: Tunes, where: Place) -> list[str]:
+    """Return the settings that a sweep or a point tunes, as it writes them."""
+    return [".".join(str(part) for part in axis.where[len(where) :]) for axis in tunes.get(where, [])]
+
+
+def _configuration(
+    name: str, sweep: str, raw: OwnTables, varied: dict[str, Any], axes: tuple[Axis, ...], told: Told
+) -> Configuration | None:
+    """Return the configuration of a point; with candidates where it is tuned, or note why it cannot be had."""
+    problems, where = told
+    axes = tuple(axis for axis in axes if _applies(axis, raw, varied, sweep))
+    if not axes:
+        return _resolved(name, sweep, raw, varied, told)
+    count = prod(len(axis.values) for axis in axes)
+    if count > MOST_POINTS:
+        problems.add(where, f"{name} has {count} candidates, more than {MOST_POINTS}; what is tuned multiplies")
+        return None
+    made = []
+    for values in combinations(axes):
+        candidate = f"{name},{point_name(values)}"
+        made.append(_resolved(candidate, sweep, raw, {**varied, **values}, (problems, axes[0].where)))
+    found = [candidate for candidate in made if candidate is not None]
+    return tuned(name, varied, axes, found, raw) if len(found) == len(made) else None
+
+
+def _applies(axis: Axis, raw: OwnTables, varied: dict[str, Any], sweep: str) -> bool:
+    """Return whether a setting changes anything here: LoRA+'s ratio does not where there are no B matrices."""
+    try:
+        alike = {resolve("", sweep, raw, {**varied, axis.setting: value}).identity() for value in axis.values}
+    except ValidationError:
+        return True  # which is told of the candidate
+    return len(alike) > 1
+
+
+def _resolved(name: str, sweep: str, raw: OwnTables, varied: dict[str, Any], told: Told) -> Configuration | None:
+    """Return one configuration, or note why the settings of this point do not go together."""
+    problems, where = told
+    try:
+        configuration = resolve(name, sweep, raw, varied)
+    except ValidationError as error:
+        row = error.errors()[0]
+        setting = ".".join(str(part) for part in row["loc"])
+        problems.add(where, f"{name}: {setting}: {'is required' if row['type'] == 'missing' else row['msg']}")
+        return None
+    found = contradiction(configuration)
+    if found is not None:
+        hint = 'leave the point out, as with exclude = [{ method = "full", quantization = "nf4" }]'
+        problems.add(where, f"{name}: {found[1]}; {hint}")
+    return configuration
+
+
+def _only(raw: OwnTables, tables: SpecTables, tunes: Tunes, problems: Problems) -> list[Configuration]:
+    """Return the configuration of a study without sweeps, or note where its settings contradict each other."""
+    configuration = resolve(tables.method, tables.method, raw, {})
+    contradicts = study_contradiction(configuration, tables.train.loraplus_lr_ratio)
+    if contradicts is not None:
+        problems.add(*contradicts)
+        return [configuration]
+    found = _configuration(tables.method, tables.method, raw, {}, axes_of(tunes, (), {}, raw), (problems, ()))
+    return [found] if found else []
+
+
+def _matched(found: list[Configuration], where: Place, problems: Problems) -> list[Configuration]:
+    """Return a sweep's configurations, every LoRA placement after the first tied to the first one's parameters."""
+    first = next((configuration for configuration in found if configuration.method == "lora"), None)
+    if first is None:
+        problems.add((*where, "match"), '"parameters" needs a LoRA configuration in this sweep')
+        return found
+    others = (configuration.method == "lora" and configuration is not first for configuration in found)
+    return [_tied(c, first) if other else c for c, other in zip(found, others, strict=True)]
+
+
+def _tied(configuration: Configuration, first: Configuration) -> Configuration:
+    """Return a configuration, and its candidates, with the rank that gives it the first one's parameters."""
+    about = configuration.tuned
+    if about is not None:
+        about = replace(about, candidates=tuple(one._replace(matched=first) for one in about.candidates))
+    return configuration._replace(matched=first, tuned=about)
+
+
+def _block_points(block: SweepTable, index: int) -> list[tuple[dict[str, Any], str | None, Place]]:
+    lists = block_lists(block)
+    rows: list[tuple[dict[str, Any], str | None, Place]] = []
+    if lists:
+        rows += [(point, None, ("sweep", index)) for point in points(lists, block.zip)]
+    for number, table in enumerate(block.configurations):
+        settings = {key: value for key, value in table.items() if key != "name"}
+        rows.append((flatten(settings), table.get("name"), ("sweep", index, "configurations", number)))
+    return rows
+
+
+def _excluded(settings: dict[str, Any], axes: tuple[Axis, ...], exclusions: list[dict[str, Any]]) -> bool:
+    """Return whether a point is left out; what is tuned has no value by which it could be."""
+    known = settings.keys() - {axis.setting for axis in axes}
+    return any(_matches({key: settings[key] for key in known}, exclusion) for exclusion in exclusions)
+
+
+def _matches(settings: dict[str, Any], exclusion: dict[str, Any]) -> bool:
+    """Return whether a point has every value of an exclusion, varied, written in the spec, or by default."""
+    return all(key in settings and settings[key] == value for key, value in exclusion.items())
+
+
+def _check_names(configurations: list[Configuration], places: dict[str, Place], problems: Problems) -> None:
+    seen: dict[str, Configuration] = {}
+    for configuration in sorted(configurations, key=lambda one: one.tuned is not None):
+        for name in (configuration.name, *configuration.aliases):
+            if seen.setdefault(name, configuration) is not configuration:
+                message = f'two different configurations are called "{name}"; give one of them another name'
+                problems.add(places.get(name, ("sweep",)), message)
+        for candidate in configuration.tuned.candidates if configuration.tuned else ():
+            other = seen.setdefault(candidate.name, candidate)
+            if other.identity() != candidate.identity():
+                message = f'is also the name of a candidate of "{configuration.name}"; give its sweep another name'
+                problems.add(places.get(candidate.name, ("sweep",)), message)

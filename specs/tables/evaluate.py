@@ -1,0 +1,134 @@
+"""The tables of measuring: metrics of held-out examples, and cost."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from lorafile.specs.tables.extra_evaluations import PromptsTable, ReferenceTable
+from lorafile.specs.values import METRIC_FILE, Natural, Positive, PositiveNumber, Settings, Text
+
+MetricName = Literal[
+    "log_loss",
+    "perplexity",
+    "bits_per_byte",
+    "token_accuracy",
+    "exact_match",
+    "accuracy",
+    "f1",
+    "matthews_correlation",
+    "squad_exact",
+    "squad_f1",
+    "bleu",
+    "chrf",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+]
+Metric = MetricName | Annotated[str, Field(pattern=METRIC_FILE)]
+# What a metric reads, where that is more than the loss of any text.
+OF_CLASSES = ("accuracy", "f1", "matthews_correlation")
+OF_PASSAGES = ("squad_exact", "squad_f1")
+OF_ANSWERS = ("exact_match", *OF_PASSAGES, "bleu", "chrf", "rouge1", "rouge2", "rougeL")
+OF_HEADS = ("accuracy", "log_loss")  # of a classification head, where the spec names no metrics
+OF_LIKELIHOODS = ("log_loss", "perplexity", "bits_per_byte", "token_accuracy")
+
+
+def is_file(metric: str) -> bool:
+    """Return whether a metric is a user's own file."""
+    return metric.endswith(".py")
+
+
+def label(metric: str) -> str:
+    """Return a metric's name in figures and reports: for a file, its name without folder and ending."""
+    return PurePosixPath(metric).stem if is_file(metric) else metric
+
+
+class EvaluateTable(Settings):
+    """What is measured on held-out examples."""
+
+    metrics: Annotated[list[Metric], Field(min_length=1)] = Field(
+        default=["log_loss", "perplexity", "token_accuracy"],
+        description="Computed from stored predictions; unset, a classification head has accuracy and log_loss. A "
+        "Python file, relative to the spec, is a metric of one's own.",
+    )
+    primary: Metric | None = Field(
+        default=None, description="The metric that the study decides by; the first one otherwise."
+    )
+    extract: Text | None = Field(
+        default=None,
+        description="What `exact_match` compares instead of whole texts: `last-number` (of GSM8K's reference, the one "
+        "after ####), or a regular expression with one group.",
+    )
+    average: Literal["binary", "macro", "micro", "weighted"] | None = Field(
+        default=None, description="How `f1` averages over classes; unset: binary for two, macro for more."
+    )
+    pos_label: Text | None = Field(
+        default=None, description="The class that a binary `f1` is about; unset: the last one, as 1 is of 0 and 1."
+    )
+    metric_timeout: PositiveNumber = Field(
+        default=600.0, description="Seconds that a metric file may take for one split; in no key."
+    )
+    max_new_tokens: Positive = Field(default=64, description="The most tokens of an answer (`exact_match`).")
+    do_sample: bool = Field(
+        default=False,
+        description="Draw answers instead of taking the likeliest token; seeded by study seed and example, so that an "
+        "answer never depends on its batch.",
+    )
+    temperature: PositiveNumber | None = Field(default=None, description="`do_sample`: divides the logits; 1 if unset.")
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="`do_sample`: from the likeliest tokens of this share; 1 if unset."
+    )
+    top_k: Natural | None = Field(
+        default=None, description="`do_sample`: from so many of the likeliest tokens; 50 if unset, 0 for all."
+    )
+    num_beams: Positive = Field(default=1, description="Beams of a beam search; 1 is greedy.")
+    repetition_penalty: PositiveNumber = Field(
+        default=1.0, description="Above 1, tokens that prompt or answer hold already are less likely."
+    )
+    stop_strings: list[Text] = Field(default=[], description="Texts that end an answer, and are no part of it.")
+    lm_eval_tasks: list[Text] = Field(
+        default=[], description="Tasks of lm-evaluation-harness, run on every model of the study (`lorafile[lm-eval]`)."
+    )
+    lm_eval_limit: Positive | None = Field(default=None, description="The most examples of each of these tasks.")
+    lm_eval_num_fewshot: Natural | None = Field(
+        default=None, description="Examples in their prompts; unset: each task's own number."
+    )
+    lm_eval_include_path: Text | None = Field(
+        default=None, description="A folder with tasks of one's own, relative to the spec; its files are in the key."
+    )
+    reference: ReferenceTable | None = Field(
+        default=None, description="A text that training should not make worse (forgetting)."
+    )
+    prompts: PromptsTable | None = Field(
+        default=None, description="Prompts whose answers the report shows, untuned beside tuned."
+    )
+    per_device_eval_batch_size: Positive | None = Field(
+        default=None,
+        description="The most examples at once; unset: 16, and for predictions as many more as fill the device. "
+        "Changes no result and no key.",
+    )
+
+
+def decoding(evaluate: EvaluateTable) -> dict[str, Any]:
+    """Return what decides an answer, as it stands in a key: what is not set is left out."""
+    task: dict[str, Any] = {"max_new_tokens": evaluate.max_new_tokens, "do_sample": evaluate.do_sample}
+    if evaluate.do_sample:  # GenerationConfig's own defaults
+        task |= {
+            "temperature": 1.0 if evaluate.temperature is None else evaluate.temperature,
+            "top_p": 1.0 if evaluate.top_p is None else evaluate.top_p,
+            "top_k": 50 if evaluate.top_k is None else evaluate.top_k,
+        }
+    for name in ("num_beams", "repetition_penalty"):
+        task |= {name: getattr(evaluate, name)} if getattr(evaluate, name) != 1 else {}
+    return task | ({"stop_strings": evaluate.stop_strings} if evaluate.stop_strings else {})
+
+
+class ProfileTable(Settings):
+    """How cost is measured: alone on the device, in a fresh process."""
+
+    enabled: bool = Field(default=True, description="Measure time, memory and latency of each configuration.")
+    warmup_steps: Natural = Field(default=3, description="Training steps before the timed ones.")
+    steps: Positive = Field(default=10, description="Timed training steps.")
+    new_tokens: Positive = Field(default=16, description="Tokens generated for each latency measurement.")
+    repeats: Positive = Field(default=5, description="Latency measurements, of which the median is kept.")

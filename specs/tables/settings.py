@@ -1,0 +1,141 @@
+"""The tables of a spec, typed. The JSON schema, the spec reference and every check of a name come from here."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lorafile.specs.tables.adapter import InspectTable, MergeTable, TruncateTable
+from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, PublishedTable, StageTable, VerdictTable
+from lorafile.specs.tables.data import DataTable
+from lorafile.specs.tables.evaluate import EvaluateTable, ProfileTable
+from lorafile.specs.tables.lora import LoraSettings
+from lorafile.specs.tables.methods import (
+    AdaLoraSettings,
+    Ia3Settings,
+    LnTuningSettings,
+    LoHaSettings,
+    LoKrSettings,
+    MethodName,
+    PromptTuningSettings,
+    VeraSettings,
+)
+from lorafile.specs.tables.quantizations import Quantization
+from lorafile.specs.tables.tracking import TrackingTable
+from lorafile.specs.tables.train import FullTable, NoneTable, TrainTable
+from lorafile.specs.values import BESIDE, ONE_LINE, Name, Natural, Settings, Text
+
+AttentionName = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+
+
+class StudyTable(Settings):
+    """What the study is called, what it asks, and under which seeds every configuration is repeated."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=ONE_LINE)] = Field(
+        description="The study's name in state and report."
+    )
+    question: str = Field(default="", description="The question that the report answers first.")
+    seeds: Annotated[list[Natural], Field(min_length=1)] = Field(
+        default=[42, 1337, 2024], description="One replicate of every trained configuration for each seed."
+    )
+    repeats: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=1,
+        description="How many times every trained configuration runs under its first seed: more than once shows what "
+        "the machine alone changes; no repeat counts as a seed.",
+    )
+
+
+class ModelTable(Settings):
+    """The base model that every adapter sits on."""
+
+    path: Text = Field(description="A hub id, a local directory, or `builtin:facts-llama`.")
+    revision: str | None = Field(
+        default=None, description="Branch, tag or commit of a hub id; the lock keeps the commit."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Type of the base weights; `auto` is the checkpoint's own."
+    )
+    trust_remote_code: bool = Field(default=False, description="Run Python code that the model's repository ships.")
+    task_type: Literal["CAUSAL_LM", "SEQ_CLS"] = Field(
+        default="CAUSAL_LM",
+        description="As PEFT calls it: a model that writes text, or one with a head that scores classes.",
+    )
+    attn_implementation: AttentionName = Field(
+        default="auto", description="How attention is computed, as transformers calls it; `auto` is its choice."
+    )
+    device_map: Literal["auto", "balanced", "sequential"] | None = Field(
+        default=None,
+        description="Spread a base that is larger than one GPU over all of them; changes no key, and cannot vary.",
+    )
+
+
+class SweepTable(BaseModel):
+    """Settings that vary: each value is a list of candidates, and the lists multiply."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: Name | None = Field(
+        default=None, description="First part of its configurations' names; the settings' names otherwise."
+    )
+    match: Literal["rank", "parameters"] = Field(
+        default="rank",
+        description="What its LoRA placements have in common: the rank, or the number of trainable parameters of its "
+        "first one, for which each other's rank is solved.",
+    )
+    zip: list[str] = Field(default=[], description="Settings that vary together, candidate by candidate.")
+    configurations: list[dict[str, Any]] = Field(
+        default=[], description="Points by hand: settings, and a `name` if wanted."
+    )
+    exclude: list[dict[str, Any]] = Field(
+        default=[], description="Points to leave out: settings and the value of each."
+    )
+
+
+class ReportTable(Settings):
+    """Where the report goes."""
+
+    title: Text | None = Field(default=None, description="Title of the page; the study's name otherwise.")
+    path: str = Field(
+        default="report",
+        pattern=BESIDE,
+        description="Directory of `report.html` and `RESULTS.md`, beside the spec.",
+    )
+
+
+class SpecTables(Settings):
+    """A study spec."""
+
+    study: StudyTable
+    model: ModelTable
+    data: DataTable
+    method: MethodName = Field(
+        default="lora", description="A method of PEFT's, `full` fine-tuning, or `none`: the untuned row."
+    )
+    lora: LoraSettings = Field(default=LoraSettings())
+    ia3: Ia3Settings = Field(default=Ia3Settings())
+    vera: VeraSettings = Field(default=VeraSettings())
+    adalora: AdaLoraSettings = Field(default=AdaLoraSettings())
+    loha: LoHaSettings = Field(default=LoHaSettings())
+    lokr: LoKrSettings = Field(default=LoKrSettings())
+    prompt_tuning: PromptTuningSettings = Field(default=PromptTuningSettings())
+    ln_tuning: LnTuningSettings = Field(default=LnTuningSettings())
+    full: FullTable = FullTable()
+    none: NoneTable = NoneTable()
+    quantization: Quantization = Field(
+        default="none",
+        description="A name, or the settings of a quantization config of transformers: `BitsAndBytesConfig`, or with "
+        "`quant_method` another one's. `none`: as the checkpoint is.",
+    )
+    train: TrainTable = TrainTable()
+    evaluate: EvaluateTable = EvaluateTable()
+    profile: ProfileTable = ProfileTable()
+    inspect: InspectTable | None = None
+    truncate: TruncateTable | None = None
+    merge: MergeTable | None = None
+    sweep: list[SweepTable] = Field(default=[], description="Which configurations there are.")
+    stage: list[StageTable] = Field(default=[], description="More seeds, to decide what a first look left open.")
+    verdict: VerdictTable = VerdictTable()
+    analysis: list[AnalysisTable] = Field(default=[], description="Which questions the report answers.")
+    claim: list[ClaimTable] = Field(default=[], description="Sentences that each report checks.")
+    reference: list[PublishedTable] = Field(default=[], description="Published figures, drawn beside the study's own.")
+    report: ReportTable = ReportTable()
+    tracking: TrackingTable = TrackingTable()

@@ -1,0 +1,102 @@
+"""`lora state gc`: what no study declares any more goes; what was done, and how well, stays on record."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorafile.files.run_directory import unfinished
+from lorafile.state import State, ledger
+from lorafile.state.integrity.leftovers import leftovers, lying, running, size_of, take_away
+
+if TYPE_CHECKING:
+    from lorafile.study.study import Study
+
+
+@dataclass(frozen=True)
+class Freed:
+    """Objects that go for one reason: what they are of, how many, how large."""
+
+    what: str
+    why: str
+    digests: tuple[str, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What would go, and what stays.
+
+    :ivar kept: number and bytes of the objects that stay; `paths`: unfinished runs, and what killed processes left
+    """
+
+    freed: list[Freed]
+    paths: list[Path]
+    paths_bytes: int
+    kept: tuple[int, int]
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """How much room there would be."""
+        return sum(one.bytes for one in self.freed) + self.paths_bytes
+
+
+def declared_keys(state: State, studies: "Iterable[Study] | None") -> set[str]:
+    """Return every key that studies declare, with all that they read.
+
+    :param studies: None for every study, as it was when it was last applied
+    """
+    if studies is None:
+        keys = {key for (key,) in state.rows("SELECT key FROM declarations")}
+    else:
+        keys = {key for study in studies for key in study.plan().graph.nodes}
+    waiting = list(keys)
+    inputs: dict[str, list[str]] = {}
+    for key, read in state.rows("SELECT n.key, i.value FROM nodes n, json_each(n.inputs) i"):
+        inputs.setdefault(key, []).append(read)
+    while waiting:
+        more = [key for key in inputs.get(waiting.pop(), ()) if key not in keys]
+        keys.update(more)
+        waiting += more
+    return keys
+
+
+def garbage(state: State, keep: set[str]) -> Garbage:
+    """Return what no node of `keep` needs; its newest results stay whole, whoever reads them."""
+    here = lying(state.objects)
+    standing = {number for (number,) in state.rows("SELECT id FROM standing")}
+    finished = {key for (key,) in state.rows("SELECT key FROM results")}
+    needed: set[str] = set()
+    owners: dict[str, tuple[str, str]] = {}
+    for digest, number, key, address, study, kind in state.rows(
+        "SELECT o.digest, a.id, a.key, a.address, a.study, a.kind FROM outputs o JOIN attempts a ON a.id = o.attempt"
+    ):
+        if key in keep and number in standing:
+            needed.add(digest)
+        why = "made again since, or removed" if key in keep else "declared by no study"
+        owners[digest] = (f"{study}: {address.partition(':')[0]} ({kind})", why)
+    groups: dict[tuple[str, str], list[str]] = {}
+    for digest in here.objects.keys() - needed:
+        groups.setdefault(owners.get(digest, ("objects", "named by nothing")), []).append(digest)
+    freed = [
+        Freed(what, why, tuple(sorted(digests)), sum(here.objects[digest] for digest in digests))
+        for (what, why), digests in groups.items()
+    ]
+    paths = [*here.temporary, *leftovers(state.directory)]
+    for key, path in running(state.directory).items():
+        run = unfinished(path)
+        if (key not in keep or key in finished) and not (run and run.live):
+            paths.append(path)
+    kept = [here.objects[digest] for digest in here.objects.keys() & needed]
+    freed.sort(key=lambda one: (-one.bytes, one.what))
+    return Garbage(freed, paths, size_of(paths), (len(kept), sum(kept)), here.objects)
+
+
+def sweep(directory: Path, studies: "list[Study] | None", lock_timeout: float) -> Garbage:
+    """Take away what no study declares, as it is under the state's lock; return what went."""
+    with State.write(directory, lock_timeout) as state:
+        found = garbage(state, declared_keys(state, studies))
+        ledger.collect(state, {digest: found.sizes[digest] for one in found.freed for digest in one.digests})
+        take_away(found.paths)
+        return found

@@ -1,0 +1,1 @@
+"""Is everything as it was stored: verify, repair, and what was left behind."""

@@ -1,0 +1,175 @@
+"""`lora state list`: what a state has, filtered by study, outcome, date, settings and figures. Needs no spec."""
+
+import json
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from lorafile.errors import LoraError
+from lorafile.specs.tables.methods import METHODS
+from lorafile.state import State
+
+RUNS, ALL = "run", "all"
+_CONDITION = re.compile(r"(?P<name>[\w./-]+?)\s*(?P<sign><=|>=|!=|=|<|>)\s*(?P<value>.*)", re.DOTALL)
+_SIGNS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_SECTIONS = {"adapter": "adapter", "train": "training", "training": "training"}
+_ABOUT = ("key", "study", "outcome", "message", "started", "seconds", "device")
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run, or any node, as a list shows it.
+
+    :ivar name: a run's, or a node's address; `metrics`: `split.metric` -> value
+    """
+
+    key: str
+    kind: str
+    study: str
+    name: str
+    outcome: str
+    message: str
+    started: str
+    seconds: float
+    device: str
+    settings: dict[str, Any]
+    figures: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a list is to show.
+
+    :ivar kind: `run`, `all`, or a kind of node; `since`, `until`: as the index has times; `where`: conditions
+    """
+
+    study: str = ""
+    kind: str = RUNS
+    outcome: str = ""
+    since: str = ""
+    until: str = ""
+    where: tuple[str, ...] = ()
+
+
+def listed(state: State, wanted: Wanted) -> list[Listed]:
+    """Return what a state has, newest last.
+
+    :raises LoraError: for a condition that cannot be read, or that names what nothing here has
+    """
+    conditions = [_condition(text) for text in wanted.where]
+    rows = _runs(state) if wanted.kind == RUNS else _nodes(state, wanted.kind)
+    if wanted.study:
+        declared = {key for (key,) in state.rows("SELECT key FROM declarations WHERE study = ?", wanted.study)}
+        rows = [row for row in rows if row.study == wanted.study or row.key in declared]
+    data = dict(state.rows("SELECT key, settings FROM nodes WHERE kind = 'prepare'")) if conditions else {}
+    inputs = dict(state.rows("SELECT key, inputs FROM nodes WHERE kind = 'train'")) if conditions else {}
+    for name, sign, value in conditions:
+        looked = [(row, _value(row, name, data, inputs)) for row in rows]
+        if rows and all(found is _MISSING for _, found in looked):
+            raise LoraError(_unknown(name, rows))
+        rows = [row for row, found in looked if _holds(found, sign, value)]
+    rows = [row for row in rows if not wanted.outcome or row.outcome == wanted.outcome]
+    rows = [row for row in rows if wanted.since <= row.started and (not wanted.until or row.started < wanted.until)]
+    return sorted(rows, key=lambda row: row.started)
+
+
+def _runs(state: State) -> list[Listed]:
+    figures: dict[Any, dict[str, float]] = {}  # by the key of the run's training, or where it had none by its name
+    for train, study, run, split, metric, value in state.rows(
+        "SELECT train, study, run, split, metric, value FROM metrics"
+    ):
+        figures.setdefault(train or (study, run), {})[f"{split}.{metric}"] = value
+    rows = state.rows(f"SELECT {', '.join(_ABOUT)}, settings, figures, run, method FROM runs")  # noqa: S608
+    found = []
+    for *about, name, method in rows:
+        known = _known(about) | {"name": name, "kind": "predict" if method == "none" else "train"}
+        known["settings"] = {"adapter": {"method": method}} | known["settings"]  # the untuned model has no adapter
+        metrics = figures.get(known["key"]) or figures.get((known["study"], name), {})
+        found.append(Listed(**known, metrics=metrics))
+    return found
+
+
+def _nodes(state: State, kind: str) -> list[Listed]:
+    columns = ", ".join(f"s.{name}" for name in _ABOUT)
+    rows = state.rows(
+        f"SELECT {columns}, n.settings, s.figures, s.address, s.kind FROM standing s "  # noqa: S608
+        "JOIN nodes n ON n.key = s.key WHERE ? IN (s.kind, 'all')",
+        kind,
+    )
+    return [Listed(**_known(about), name=address, kind=of_kind) for *about, address, of_kind in rows]
+
+
+def _known(values: list[Any]) -> dict[str, Any]:
+    *about, settings, figures = values
+    known: dict[str, Any] = dict(zip(_ABOUT, about, strict=True))
+    return known | {"settings": json.loads(settings), "figures": json.loads(figures)}
+
+
+def _condition(text: str) -> tuple[str, str, Any]:
+    found = _CONDITION.fullmatch(text.strip())
+    if found is None:
+        raise LoraError(f'--where "{text}": write a setting or a figure, one of = != < <= > >=, and a value: lora.r=16')
+    value: Any
+    try:
+        value = json.loads(found["value"])
+    except (ValueError, RecursionError):
+        value = found["value"].strip()
+    if found["sign"] in _SIGNS and not isinstance(value, (int, float)):
+        raise LoraError(f'--where "{text}": {found["sign"]} compares numbers, and {found["value"]} is none.')
+    return found["name"], found["sign"], value
+
+
+def _value(row: Listed, name: str, data: dict[str, str], inputs: dict[str, str]) -> Any:
+    """Return what a row has under a name: a setting as specs call it, a metric, or a figure; _MISSING where nothing."""
+    table, _, setting = name.partition(".")
+    settings = row.settings
+    if name == "method":
+        return (settings.get("adapter") or {}).get("method", _MISSING)
+    if name in ("seed", "quantization"):
+        return settings.get(name, _MISSING)
+    if table in ("data", "tokenizer") and row.kind == "train":
+        settings = json.loads(data.get(json.loads(inputs.get(row.key, "{}")).get("train", ""), "{}"))
+    if table in METHODS or table in ("lora", "full"):  # its table holds the adapter's settings, and how it is trained
+        adapter = settings.get("adapter") or {}
+        if adapter.get("method") != table:
+            return _MISSING
+        return adapter.get(setting, (settings.get("training") or {}).get(setting, _MISSING))
+    section = settings.get(_SECTIONS.get(table, table))
+    if setting and isinstance(section, dict):
+        return section.get(setting, _MISSING)
+    on_test = row.metrics.get(f"test.{name}", row.metrics.get(f"validation.{name}", _MISSING))
+    return row.metrics.get(name, row.figures.get(name, on_test))
+
+
+def _holds(found: Any, sign: str, value: Any) -> bool:
+    if found is _MISSING:
+        return False
+    if sign in _SIGNS:
+        return isinstance(found, (int, float)) and not isinstance(found, bool) and _SIGNS[sign](found, value)
+    if isinstance(found, list):
+        same = sorted(map(str, found)) == sorted(map(str, value)) if isinstance(value, list) else value in found
+    else:
+        same = found == value and isinstance(found, bool) == isinstance(value, bool)
+    return same is (sign == "=")
+
+
+def _unknown(name: str, rows: list[Listed]) -> str:
+    shown = {"training": "train", "adapter": "lora"}
+    names = {"method", "seed"}
+    for row in rows:
+        names |= {*row.metrics, *row.figures, *(metric.partition(".")[2] for metric in row.metrics)}
+        for section, values in row.settings.items():
+            names |= {f"{shown.get(section, section)}.{name}" for name in values} if isinstance(values, dict) else set()
+    close = get_close_matches(name, names, n=1)
+    hint = f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(sorted(names))}."
+    return f'--where: nothing here has "{name}"; {hint}'

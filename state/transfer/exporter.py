@@ -1,0 +1,146 @@
+"""`lora state export`: tables for other tools, or a bundle of rows and objects for another state."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorafile.errors import LoraError
+from lorafile.files.atomic import replaced, told, write_text
+from lorafile.state import State
+from lorafile.state.integrity.rows_check import AttemptRow, Rows, read_rows, unsound
+from lorafile.state.names import find_nodes, names_of
+from lorafile.state.tables import SCHEMA_VERSION
+from lorafile.state.transfer.bundle import Line, write_bundle
+
+if TYPE_CHECKING:
+    from lorafile.study.study import Study
+
+TABLES = ("runs", "metrics", "curves")
+FORMATS = ("csv", "json", "parquet")
+_JSON = ("settings", "figures")
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """What a bundle holds: `objects` and `bytes` of files, `absent` files that garbage collection took before."""
+
+    file: Path
+    nodes: int
+    attempts: int
+    objects: int
+    bytes: int
+    absent: int
+
+
+def table_text(state: State, table: str, form: str) -> str:
+    """Return a table as CSV or JSON; what is missing is empty, or null."""
+    columns, rows = _table(state, table)
+    if form == "json":
+        found = [dict(zip(columns, row, strict=True)) for row in rows]
+        for row in found:
+            row.update({name: json.loads(row[name], parse_constant=lambda _: None) for name in _JSON if name in row})
+        return json.dumps(found, indent=1, allow_nan=False) + "\n"
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def write_tables(state: State, tables: tuple[str, ...], form: str, directory: Path) -> list[Path]:
+    """Write tables into a directory, one file each, and return the files."""
+    state.settle()
+    with told(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    files = []
+    for table in tables:
+        file = directory / f"{table}.{form}"
+        if form == "parquet":
+            _write_parquet(state, table, file)
+        else:
+            write_text(file, table_text(state, table, form))
+        files.append(file)
+    return files
+
+
+def _write_parquet(state: State, table: str, file: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns, rows = _table(state, table)
+    found = {}
+    for name, values in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
+        column = list(values)
+        if any(isinstance(value, float) for value in column):  # the index has whole numbers where it can
+            column = [float(value) if isinstance(value, int) else value for value in column]
+        found[name] = pa.array(column)
+    with replaced(file) as new:
+        pq.write_table(pa.table(found), new)
+
+
+def _table(state: State, table: str) -> tuple[list[str], list[Any]]:
+    """Return the columns and the rows of a view."""
+    columns = [row[1] for row in state.rows(f"PRAGMA table_info({table})")]
+    return columns, state.rows(f"SELECT * FROM {table}")  # noqa: S608
+
+
+def export_bundle(state: State, names: tuple[str, ...], file: Path, study: "Study | None" = None) -> Bundled:
+    """Write what some names mean, with all that it was made from, as a bundle; everything where none is given.
+
+    :param study: whose names these are; those of every study in the state otherwise
+    :raises LoraError: when a name means nothing; StateError: when something of it is damaged
+    """
+    state.settle()
+    rows = read_rows(state)
+    wanted = {node.key for node in find_nodes(names_of(state, study), names)} if names else set()
+    keys = _closed(wanted, rows) if names else set(rows.nodes)
+    attempts = [row for number, row in sorted(rows.attempts.items()) if row.key in keys and number not in rows.removals]
+    if not attempts:
+        raise LoraError("There is nothing to export: nothing of that has been done.")
+    numbers = {row.id for row in attempts}
+    damaged = unsound(rows)[2].keys() & numbers
+    if damaged:
+        raise LoraError("Rows of this are damaged. `lora state verify --repair` mends what can be mended.")
+    digests = {digest: size for (number, _), (digest, size) in rows.outputs.items() if number in numbers}
+    here = {digest: state.objects.path(digest) for digest in sorted(digests) if state.objects.has(digest)}
+    about = {"schema": SCHEMA_VERSION, "nodes": len(keys), "attempts": len(attempts), "objects": len(here)}
+    with replaced(file) as new, new.open("wb") as out:
+        total = write_bundle(out, index_lines(state, rows, keys, attempts), here.items(), about)
+    return Bundled(file, len(keys), len(attempts), len(here), total, len(digests) - len(here))
+
+
+def _closed(keys: set[str], rows: Rows) -> set[str]:
+    """Return nodes with all that they were made from."""
+    found: set[str] = set()
+    waiting = list(keys)
+    while waiting:
+        key = waiting.pop()
+        if key in rows.nodes and key not in found:
+            found.add(key)
+            waiting += json.loads(rows.nodes[key][3]).values()
+    return found
+
+
+def index_lines(state: State, rows: Rows, keys: set[str], attempts: list[AttemptRow]) -> Iterator[Line]:
+    """Yield the rows of a bundle: what refers to something comes after it."""
+    for digest in sorted({row.environment for row in attempts}):
+        yield Line("environments", [digest, rows.environments[digest]])
+    for key in sorted(keys):
+        yield Line("nodes", [key, *rows.nodes[key]])
+    files: dict[int, list[list[Any]]] = {}
+    for (number, name), (digest, size) in sorted(rows.outputs.items()):
+        files.setdefault(number, []).append([name, digest, size])
+    foretold = dict(state.rows("SELECT attempt, forecast FROM forecasts"))
+    for row in attempts:
+        about = {"outputs": files.get(row.id, []), "seal": rows.seals.get(row.id), "forecast": foretold.get(row.id)}
+        yield Line("attempts", {**row.__dict__, **about})
+    for declared in sorted(state.rows("SELECT study, address, key, kind FROM declarations")):
+        if declared[2] in keys:
+            yield Line("declarations", list(declared))
+    for one in sorted(state.acceptances().values(), key=lambda one: one.new):
+        if one.old in keys:
+            yield Line("acceptances", [one.old, one.new, one.kind, one.reason, one.since])

@@ -1,0 +1,240 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from results_fixture import study
+from scipy import stats
+from test_error_messages import parse
+
+from lorafile.analysis.common.base import Analysis
+from lorafile.analysis.recommend.budgets import budget_of
+from lorafile.analysis.recommend.choice import Recommendation
+from lorafile.analysis.recommend.recommend import recommendations
+from lorafile.analysis.registry import analyses
+from lorafile.errors import SpecError
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable, BudgetTable
+
+EXAMPLES = 30
+# Memory in GB; every example is treated alike, so that only seeds bring variance: 0.01 between the runs of each.
+SMALL, MIDDLE, LARGE, UNTUNED = "a/r=1", "a/r=4", "a/r=16", "b/method=none"
+MEMORY = {SMALL: 2.0, MIDDLE: 3.0, LARGE: 9.0}
+FIGURES = {SMALL: (0.60, 0.61, 0.62), MIDDLE: (0.79, 0.80, 0.81), LARGE: (0.80, 0.81, 0.82), UNTUNED: (0.1,)}
+
+
+def made(figures: dict[str, tuple[float | str, ...]], **changes: Any) -> Results:
+    """Return results whose test figures are one point below validation; a word is how a run ended."""
+    runs, outcomes, configurations = [], {}, []
+    for name, values in figures.items():
+        untuned = name == UNTUNED
+        configurations.append(
+            {"configuration": name, "method": "none" if untuned else "lora", "replicates": len(values)}
+        )
+        for number, value in enumerate(values, 1):
+            seed = None if untuned else number
+            row: dict[str, Any] = {"configuration": name, "seed": seed, "outcome": "done"}
+            if isinstance(value, str):
+                runs.append(row | {"outcome": value})
+                continue
+            for split, figure in (("validation", value), ("test", value - 0.01)):
+                row[f"{split}.exact_match"] = figure
+                outcomes[name, seed, split] = pd.DataFrame({"row": range(EXAMPLES), "exact_match": [figure] * EXAMPLES})
+            size = 0 if untuned else int(1e6 * MEMORY.get(name, 1))
+            row |= {} if untuned else {"adapter_bytes": size, "trainable_parameters": size, "total_parameters": 10**9}
+            runs.append(row)
+    profiles = [
+        {"configuration": name, "device": "L4", "train_allocated_bytes": 1e9 * gb} for name, gb in MEMORY.items()
+    ]
+    seeds = tuple(range(1, 1 + max(len(values) for values in figures.values())))
+    found = Results(
+        "s", "q?", "t", "exact_match", ("exact_match",), seeds, pd.DataFrame(configurations), pd.DataFrame(runs),
+        pd.DataFrame(profiles), pd.DataFrame(), outcomes=outcomes,
+    )  # fmt: skip
+    return replace(found, **changes)
+
+
+def table(**settings: Any) -> AnalysisTable:
+    return AnalysisTable.model_validate({"kind": "recommend", "profiles": ["cheapest"]} | settings)
+
+
+def one(results: Results, **settings: Any) -> Recommendation:
+    (found,) = recommendations(results, table(**settings))
+    return found
+
+
+def analysis(results: Results, **settings: Any) -> Analysis:
+    (found,) = analyses(results, [table(**settings)])
+    return found
+
+
+def said(results: Results, **settings: Any) -> str:
+    return " ".join(analysis(results, **settings).sentences).replace("\u202f", " ")
+
+
+def test_the_cheapest_that_is_shown_to_be_good_enough_is_recommended_and_quoted_on_test() -> None:
+    found = one(made(FIGURES), margin="5pt")
+    assert (found.taken, found.firm, found.claimed) == (MIDDLE, True, (MIDDLE, LARGE))
+    text = said(made(FIGURES), margin="5pt")
+    assert f"take {MIDDLE}, the cheapest (3.00 GB peak training memory and 3.00 MB saved size) of the 2 of 4" in text
+    assert "less than 5.0 points worse than the best in exact match on validation" in text
+    half = 100 * stats.t.ppf(0.975, 6) * 0.01 / 3**0.5
+    quoted = f"79.0 % (95 % interval {79 - half:.1f} % to {79 + half:.1f} %)"
+    assert f"On test, which had no part in the choice: {quoted}." in text
+
+
+def test_best_quality_takes_the_best_mean_of_what_is_good_enough() -> None:
+    assert one(made(FIGURES), margin="5pt", profiles=["best-quality"]).taken == LARGE
+
+
+def test_a_limit_leaves_out_what_exceeds_it_and_the_best_of_the_rest_counts() -> None:
+    found = one(made(FIGURES), margin="5pt", profiles=[], budgets={"laptop": "2500MB"})
+    assert found.taken == SMALL
+    assert found.refused[LARGE][0].text == "its peak training memory is 9.00 GB"
+    assert found.looser == (("train_memory", 3e9, MIDDLE),)
+    assert "With 3.00 GB peak training memory it would be a/r=4." in said(
+        made(FIGURES), margin="5pt", profiles=[], budgets={"laptop": "2500MB"}
+    )
+
+
+def test_the_next_cheaper_one_says_by_how_much_it_misses() -> None:
+    text = said(made(FIGURES), margin="5pt")
+    assert "Of the cheaper ones a/r=1 (2.00 GB peak training memory and 2.00 MB saved size) comes nearest" in text
+    assert "−20.0 points against a/r=16" in text
+
+
+def test_without_a_margin_there_is_a_set_that_may_be_best_and_no_verdict() -> None:
+    found = one(made(FIGURES))
+    assert (found.taken, found.firm, found.word(SMALL)) == (MIDDLE, False, f"behind {LARGE}")
+    assert "no verdict. a/r=4 is a suggestion" in said(made(FIGURES))
+    assert "without a margin" in said(made(FIGURES))
+
+
+def test_with_one_seed_there_is_no_verdict() -> None:
+    text = said(made({name: values[:1] for name, values in FIGURES.items()}), margin="5pt")
+    assert "no verdict, since with one seed there is none on configurations. Of these runs a/r=16 has the best" in text
+    assert "take" not in text
+
+
+def test_what_is_undecided_says_what_would_decide_it() -> None:
+    noisy = FIGURES | {MIDDLE: (0.70, 0.80, 0.90), LARGE: (0.71, 0.81, 0.91)}
+    text = said(made(noisy), margin="5pt")
+    assert "undecided: none of 4 candidates is shown to be less than 5.0 points worse than the best" in text
+    assert "seeds would decide it (80 % power)" in text
+
+
+def test_below_three_seeds_it_says_so() -> None:
+    assert "is weak: fewer than 3 seeds have a figure" in said(
+        made({name: values[:2] for name, values in FIGURES.items()}), margin="5pt"
+    )
+
+
+def test_a_configuration_with_diverged_runs_is_named_first_and_taken_only_where_nothing_else_is_left() -> None:
+    results = made(FIGURES | {MIDDLE: (0.79, 0.80, "diverged")})
+    assert analysis(results, margin="5pt").sentences[0] == "Left out of the choice: a/r=4 (1 of 3 runs diverged)."
+    assert one(results, margin="5pt").taken == LARGE
+    alone = one(results, margin="5pt", profiles=[], budgets={"e": {"trainable_share": 0.0035, "adapter_size": "3MB"}})
+    assert alone.refused.keys() >= {MIDDLE} and alone.taken == SMALL
+    left = made({MIDDLE: (0.79, 0.80, "diverged"), LARGE: FIGURES[LARGE]})
+    assert one(left, profiles=[], budgets={"laptop": "4GB"}).taken == MIDDLE
+    assert "of a/r=4 1 of 3 runs diverged: it is named because nothing else is eligible" in said(
+        left, profiles=[], budgets={"laptop": "4GB"}
+    )
+
+
+def test_where_nothing_keeps_within_a_budget_the_limits_and_the_nearest_miss_are_named() -> None:
+    trained = made({name: values for name, values in FIGURES.items() if name != UNTUNED})
+    text = said(trained, profiles=[], budgets={"toy": {"train_memory": "1GB", "token_latency": "30ms"}})
+    assert "Of 3: 3 over the peak training memory and 3 without a measured time per token, attached." in text
+    near = said(trained, profiles=[], budgets={"toy": "1GB"})
+    assert "The nearest miss is a/r=1: its peak training memory is 2.00 GB." in near
+
+
+def test_a_single_eligible_configuration_is_no_choice() -> None:
+    trained = made({name: values for name, values in FIGURES.items() if name != UNTUNED})
+    text = said(trained, margin="5pt", profiles=[], budgets={"toy": "2GB"})
+    assert "a/r=1, the only configuration that keeps within these limits" in text
+
+
+def test_a_server_refuses_with_its_reason() -> None:
+    refusals = {("vllm", name): () for name in FIGURES} | {("vllm", MIDDLE): ("it does not support DoRA (use_dora)",)}
+    found = one(made(FIGURES, refusals=refusals), margin="5pt", profiles=[], budgets={"s": {"servable": "vllm"}})
+    assert [row.text for row in found.refused[MIDDLE]] == ["vLLM: it does not support DoRA (use_dora)"]
+    assert found.taken == LARGE
+
+
+def test_memory_of_a_cpu_and_of_another_device_is_named_as_such() -> None:
+    profiles = pd.DataFrame(
+        [{"configuration": name, "device": "cpu", "train_allocated_bytes": 1e6} for name in (SMALL, MIDDLE)]
+        + [{"configuration": LARGE, "device": "L4", "train_allocated_bytes": 1e9}]
+    )
+    results = made(FIGURES, profiles=profiles)
+    assert "measured on a CPU, as live tensors: it says little of a GPU" in said(results, margin="5pt")
+    found = one(results, profiles=[], budgets={"laptop": "8GB"})
+    assert found.refused[LARGE][0].text == "its peak training memory was only measured on L4"
+
+
+def test_what_a_first_look_shows_stands() -> None:
+    """The second look's seeds differ too much to show anything, and its share of alpha is smaller."""
+    figures = {
+        name: values if name == UNTUNED else (*values, values[0] - 0.3, values[0]) for name, values in FIGURES.items()
+    }
+    results = made(figures, looks=((1, 2, 3), (4, 5)))
+    assert one(results, margin="5pt").claimed == (MIDDLE, LARGE)
+    assert not one(made(figures), margin="5pt").firm
+
+
+def test_without_memory_profiles_size_decides_and_memory_budgets_are_not_asked() -> None:
+    results = made(FIGURES, profiles=pd.DataFrame())
+    found = recommendations(results, AnalysisTable(kind="recommend", margin="5pt"))
+    assert [budget.name for each in found for budget in each.budgets] == ["best-quality", "cheapest"]
+    assert found[1].prefer == "adapter_size"
+    assert "The peak training memory was not measured, so saved size decides what is cheaper." in said(
+        results, margin="5pt"
+    )
+
+
+def test_amounts_are_read_in_their_units() -> None:
+    budget = budget_of("e", BudgetTable(train_memory="7.5GiB", token_latency="30ms", train_time="2h", step_time="90s"))
+    assert budget.limits == {
+        "train_memory": 7.5 * 2**30,
+        "token_latency": 0.03,
+        "train_time": 7200.0,
+        "step_time": 90.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("budgets", "told"),
+    [
+        ('{ laptop = "30ms" }', 'analysis[0].budgets.laptop: should be a size such as "24GB" or "7.5GiB" or a table'),
+        ('{ e = { train_memory = "2h" } }', 'budgets.e.train_memory: should be a size such as "24GB"'),
+        ('{ e = { token_latency = "8GB" } }', 'budgets.e.token_latency: should be a time such as "30ms"'),
+        ('{ e = { adpter_size = "8GB" } }', 'budgets.e.adpter_size: unknown setting; did you mean "adapter_size"?'),
+    ],
+)
+def test_an_amount_in_the_wrong_unit_is_located(budgets: str, told: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(f'[[analysis]]\nkind = "recommend"\nbudgets = {budgets}')
+    assert told in str(caught.value)
+
+
+def test_a_limit_that_nothing_measures_is_located() -> None:
+    budgets = 'budgets = { laptop = "8GB", e = { adapter_size = "2MB" } }'
+    spec = f'[profile]\nenabled = false\n[[analysis]]\nkind = "recommend"\n{budgets}'
+    with pytest.raises(SpecError) as caught:
+        parse(spec)
+    assert "analysis[0].budgets.laptop: limits train_memory, which only a profile measures" in str(caught.value)
+    assert "budgets.e" not in str(caught.value)
+
+
+def test_every_candidate_is_drawn_with_the_margin_and_the_table_has_every_configuration() -> None:
+    found = analysis(study(), margin="6pt", profiles=["cheapest"])
+    (chart,) = found.charts.values()
+    rows = next(rows for rows in chart.to_dict()["datasets"].values() if "from" in rows[0])
+    assert rows == [{"from": -6.0, "to": 0.0}]
+    frame = found.table
+    assert frame is not None and len(frame) == len(study().configurations)
+    assert frame["verdict"].iloc[0] == "recommended"
+    assert np.isfinite(frame["low"].iloc[0])

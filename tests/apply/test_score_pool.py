@@ -1,0 +1,103 @@
+"""Scores from a pool of processes: the same as in this one, whatever becomes of a process."""
+
+import contextlib
+import math
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lorafile.apply.score import ScoreTask
+from lorafile.apply.score_pool import FEW, Scored, Scorers
+from lorafile.engine.metrics.custom import OwnMetric, read_own
+from lorafile.files.jsonl import read_lines, write_lines
+
+SLOW = "import time\ndef score(row):\n    time.sleep(30)\n    return 1.0\n"
+
+
+def task(tmp_path: Path, number: int, own: OwnMetric | None = None) -> ScoreTask:
+    """Return a task whose three examples cost `number` nats for each of two tokens."""
+    where = tmp_path / f"task{number}{'-own' if own else ''}"
+    where.mkdir()
+    rows = [{"row": row, "log_likelihood": -2.0 * number, "tokens": 2, "correct": 1, "bytes": 4} for row in range(3)]
+    write_lines(where / "predictions.jsonl.gz", [{**row, "reference": "oslo"} for row in rows])
+    inputs = {"likelihood": {"predictions.jsonl.gz": str(where / "predictions.jsonl.gz")}}
+    return ScoreTask(f"key{number}", {"metrics": ["log_loss", "perplexity"]}, inputs, where, own, 60.0)
+
+
+def all_of(scorers: Scorers, seconds: float = 120.0) -> dict[str, Scored]:
+    found: dict[str, Scored] = {}
+    deadline = time.monotonic() + seconds
+    while scorers.busy and time.monotonic() < deadline:
+        found |= {one.task.key: one for one in scorers.fetch(0.5)}
+    return found
+
+
+@pytest.mark.parametrize("expected", [FEW - 1, FEW])
+def test_scores_are_those_of_their_own_predictions(tmp_path: Path, expected: int) -> None:
+    scorers, found = Scorers(expected, tmp_path / "log", lambda: 0, light=True), {}
+    waiting = [task(tmp_path, number) for number in range(40)]
+    try:
+        while waiting or scorers.busy:
+            while waiting and scorers.room > 0:
+                scorers.submit(waiting.pop())
+            found |= {one.task.key: one for one in scorers.fetch(0.5)}
+        pids = {worker.process.pid for worker, _ in scorers._workers}
+    finally:
+        scorers.close()
+    assert bool(pids) == (expected == FEW)
+    assert len(found) == 40
+    for number in range(40):
+        one = found[f"key{number}"]
+        assert one.done.outcome == "done", one.done.message
+        assert one.done.figures == {"examples": 3, "log_loss": number, "perplexity": pytest.approx(math.exp(number))}
+        assert [row["log_loss"] for row in read_lines(one.task.out / "outcomes.jsonl.gz")] == [number] * 3
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()], "no process stays"
+
+
+def test_a_slow_metric_file_is_ended_with_its_pool(tmp_path: Path) -> None:
+    """An apply that is asked to stop has ten seconds in a container; a metric file has a minute."""
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+    scorers = Scorers(FEW, tmp_path / "log", lambda: 0, light=True)
+    scorers.submit(task(tmp_path, 0, read_own("slow.py", "slow", tmp_path)))
+    deadline = time.monotonic() + 60
+    while not (runs := processes_with(str(tmp_path / "slow.py"))):
+        assert time.monotonic() < deadline
+        assert scorers.fetch(0.1) == []
+    began = time.monotonic()
+    scorers.close()
+    assert time.monotonic() - began < 8
+    assert not [pid for pid in runs if Path(f"/proc/{pid}").exists()]
+
+
+def processes_with(argument: str) -> list[str]:
+    """Return the processes that were started with an argument."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [file.parent.name] if argument.encode() in file.read_bytes().split(b"\0") else []
+    return found
+
+
+def test_a_process_that_dies_costs_the_score_that_it_computed_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+    scorers = Scorers(FEW, tmp_path / "log", lambda: 0, light=True)
+    try:
+        scorers.submit(task(tmp_path, 0, read_own("slow.py", "slow", tmp_path)))
+        ((worker, tasks),) = scorers._workers
+        for number in range(1, 4):
+            one = task(tmp_path, number)
+            tasks.append(one)  # they wait behind it
+            worker.connection.send(one)
+        assert worker.process.pid is not None
+        os.kill(worker.process.pid, signal.SIGKILL)
+        found = all_of(scorers)
+    finally:
+        scorers.close()
+    assert (found["key0"].done.outcome, found["key0"].done.message) == (
+        "interrupted",
+        "The process that computed it ended with exit code -9.",
+    )
+    assert [found[f"key{number}"].done.figures["log_loss"] for number in range(1, 4)] == [1, 2, 3]

@@ -1,0 +1,147 @@
+"""Plans of many configurations: told by sweep and reason, with the nearest finished run, as readable as small ones."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from lorafile.apply.work_groups import read_digests
+from lorafile.cli.main import main
+from lorafile.cli.views.plan import show_plan
+from lorafile.environment import device_class, environment
+from lorafile.plan.drift import flat
+from lorafile.plan.nearest import Nearest
+from lorafile.state import Attempt, Node, State
+from lorafile.study.study import Study
+
+SPEC = """
+[study]
+name = "many"
+seeds = [1]
+[model]
+path = "builtin:facts-llama"
+[data]
+path = "builtin:facts"
+[evaluate]
+metrics = ["log_loss"]
+[profile]
+enabled = false
+[[sweep]]
+name = "rank"
+lora.r = {ranks}
+[[sweep]]
+name = "drop"
+lora.lora_dropout = {dropouts}
+"""
+
+
+def written(folder: Path, ranks: int, dropouts: int) -> Path:
+    file = folder / "study.toml"
+    values = {"ranks": list(range(1, ranks + 1)), "dropouts": [number / 100 for number in range(1, dropouts + 1)]}
+    file.write_text(SPEC.format(**values), encoding="utf-8")
+    return file
+
+
+def finish(file: Path, state: Path, but: str = "") -> None:
+    """Record every node as done; `but` diverged."""
+    graph, done = Study.load(file, state).plan().graph, dict[str, Attempt]()
+    with State.write(state) as store:
+        for node in graph.nodes.values():
+            outcome = "diverged" if but and node.address.startswith(but) and node.kind == "train" else "done"
+            about = (node.key, node.kind, outcome, "", "", 1.0, device_class(), environment())
+            attempt = Attempt(*about, {}, read_digests(node, done), "many", node.address)
+            made = Node(node.key, node.kind, node.version, node.settings, node.inputs)
+            done[node.key] = store.record(made, attempt, {})
+        store.declare("many", {node.address: (node.key, node.kind) for node in graph.nodes.values()})
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The finished study of ranks 1 to 8."""
+    folder = tmp_path_factory.mktemp("many")
+    finish(written(folder, 8, 1), folder / "state")
+    yield folder
+
+
+def plan(file: Path, state: Path, *options: str) -> list[str]:
+    done = CliRunner().invoke(main, ["plan", str(file), "--state", str(state), *options])
+    assert done.exit_code == 0, done.output
+    return done.output.splitlines()
+
+
+def test_a_big_plan_is_one_line_for_each_sweep_and_reason(small: Path, tmp_path: Path) -> None:
+    lines = plan(written(tmp_path, 48, 30), small / "state")
+    told = [line for line in lines if line.startswith("  + ")]
+    assert [line.split("  (")[0].strip() for line in told] == ["+ rank: 40 configurations", "+ drop: 29 configurations"]
+    assert "(40 train, 80 predict, 80 score)" in told[0]
+    assert "such as rank/r=9: new; nearest is rank/r=8/seed=1:train: lora.lora_alpha 16 → 18, lora.r 8 → 9" in told[0]
+    assert len(lines) < 40
+
+
+def test_a_small_plan_names_every_configuration(small: Path, tmp_path: Path) -> None:
+    lines = plan(written(tmp_path, 10, 2), small / "state")
+    names = [line.split("  (")[0].strip() for line in lines if line.startswith("  + ")]
+    assert names == ["+ rank/r=9", "+ rank/r=10", "+ drop/lora_dropout=0.02"]
+
+
+def test_full_names_every_node(small: Path, tmp_path: Path) -> None:
+    file = written(tmp_path, 48, 30)
+    lines = plan(file, small / "state", "--full")
+    shown = {line.split("  ")[1].split(maxsplit=1)[1] for line in lines if line.startswith(("  + ", "  = "))}
+    assert shown == {node.address for node in Study.load(file, small / "state").plan().graph.nodes.values()}
+
+
+def test_what_is_no_longer_declared_is_told_together(small: Path, tmp_path: Path) -> None:
+    lines = plan(written(tmp_path, 1, 1), small / "state")
+    told = [line for line in lines if line.startswith("  - ")]
+    assert told == [
+        "  - rank: 35 nodes  (7 train, 14 predict, 14 score)  "
+        "undeclared: this study declared it once, and no longer does; its result is kept"
+    ]
+
+
+def test_what_divergence_blocks_is_told_together(tmp_path: Path) -> None:
+    file = written(tmp_path, 8, 1)
+    finish(file, tmp_path / "state", but="rank/")
+    told = [line for line in plan(file, tmp_path / "state") if line.startswith("  x ")]
+    assert len(told) == 1
+    assert told[0].startswith("  x rank: 32 nodes  (16 predict, 16 score)  blocked: such as rank/r=1/seed=1:predict")
+
+
+def test_the_nearest_is_what_looking_at_every_pair_says(small: Path, tmp_path: Path) -> None:
+    """Fewest settings that differ; of several, the one whose numbers are nearest as ratios."""
+    state = State.read(small / "state")
+    done = Nearest.of(state, "train")
+    for node in Study.load(written(tmp_path, 30, 6), small / "state").plan().graph.nodes.values():
+        if node.kind == "train" and node.key not in done.keys:
+            wanted = flat(node)
+            counts = [sum(wanted.get(n) != one.get(n) for n in wanted.keys() | one.keys()) for one in done.flats]
+            address = done.reason(wanted).removeprefix("new; nearest is ").split(": ")[0]
+            assert counts[done.addresses.index(address)] == min(counts)
+
+
+def test_where_a_search_would_take_long_new_is_all_that_is_said(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorafile.plan.planner._MOST_COMPARED", 20)
+    changes = Study.load(written(tmp_path, 12, 1), small / "state").plan().changes
+    reasons = [change.reason for change in changes if change.kind == "train" and change.action == "run"]
+    assert [reason.startswith("new; nearest is rank/r=8") for reason in reasons] == [True, True, False, False]
+    assert reasons[2:] == ["new", "new"]
+
+
+def test_long_names_stay_readable_in_a_hundred_columns(tmp_path: Path) -> None:
+    file = written(tmp_path, 1, 1)
+    text = file.read_text(encoding="utf-8").replace(
+        'name = "drop"', 'name = "a-sweep-with-quite-a-long-name-of-its-own"'
+    )
+    file.write_text(text, encoding="utf-8")
+    out = Console(width=100, force_terminal=True, record=True, file=io.StringIO())
+    show_plan(Study.load(file, tmp_path / "none").plan(), out)
+    lines = out.export_text().splitlines()
+    table = lines[[line.strip() for line in lines].index("What they need") :]
+    assert max(map(len, table)) <= 100
+    assert any(line.startswith("a-sweep-with-quite-a-long-name") for line in table), "not in splinters"

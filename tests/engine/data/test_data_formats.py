@@ -1,0 +1,287 @@
+"""Every format of data, from its published layout to what is supervised and what its predictions carry."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from test_run import Engine  # noqa: E402
+
+from lorafile import Study  # noqa: E402
+from lorafile.engine.batching.tokens import Tokens  # noqa: E402
+from lorafile.engine.data.encode import load_tokenizer  # noqa: E402
+from lorafile.engine.data.readers import read_rows  # noqa: E402
+from lorafile.errors import SpecError  # noqa: E402
+from lorafile.files.jsonl import read_lines  # noqa: E402
+from lorafile.state import State  # noqa: E402
+
+SST2 = "sentence\tlabel\n" + "".join(
+    f'{"a happy paris" if n % 2 else "in rome it is"} "number {n} ,\t{n % 2}\n' for n in range(24)
+)
+SPEC = """
+[study]
+name = "s"
+seeds = [1]
+[model]
+path = "{model}"
+[data]
+path = "{data}"
+max_length = 64
+{more}
+[train]
+max_steps = 2
+[evaluate]
+metrics = ["log_loss"]
+[profile]
+enabled = false
+"""
+
+
+def study(tmp_path: Path, model: Path, data: Path, more: str = "", sweep: str = "") -> Study:
+    """A study of one model on some data."""
+    file = tmp_path / "study.toml"
+    file.write_text(SPEC.format(model=model, data=data, more=more) + sweep, encoding="utf-8")
+    return Study.load(file, tmp_path / ".lora")
+
+
+def sst2(root: Path) -> Path:
+    """A directory in the layout in which GLUE publishes SST-2: its test set has no labels."""
+    (root / "SST-2").mkdir()
+    for name in ("train", "dev"):
+        (root / "SST-2" / f"{name}.tsv").write_text(SST2, encoding="utf-8")
+    (root / "SST-2" / "test.tsv").write_text("index\tsentence\n0\tparis is\n", encoding="utf-8")
+    return root / "SST-2"
+
+
+SPLIT = 'split = { train = "train[4:]", validation = "train[:4]", test = "validation" }\n'
+NAMED = 'labels = { "0" = "rome", "1" = "paris" }\n'
+
+
+def engine(tiny_model: Path, rows: Path, root: Path) -> Engine:
+    return Engine(tiny_model, rows, root)
+
+
+def test_a_tsv_file_as_glue_publishes_it_quotes_nothing(tmp_path: Path) -> None:
+    rows = list(read_rows([sst2(tmp_path) / "train.tsv"]))
+    assert len(rows) == 24
+    assert rows[1] == {"sentence": 'a happy paris "number 1 ,', "label": "1"}
+
+
+def test_sst2_in_its_published_layout_is_classified_and_trained(tmp_path: Path, tiny_model: Path) -> None:
+    mine = study(tmp_path, tiny_model, sst2(tmp_path), SPLIT + NAMED, '[[sweep]]\nmethod = ["none", "lora"]\n')
+    assert {attempt.outcome for attempt in mine.apply().attempts} == {"done"}
+    state = State.read(tmp_path / ".lora")
+    done = next(
+        a for many in state.latest().values() for a in many if a.kind == "prepare" and a.address == "data/test:prepare"
+    )
+    assert done.figures["choices"] == ["rome", "paris"]
+    line = list(read_lines(state.objects.path(done.outputs["examples.jsonl.gz"])))[1]
+    assert line["prompt"] == 'Text: a happy paris "number 1 ,\nLabel (rome, paris):'
+    assert (line["reference"], line["choices"], line["completions"]) == (
+        "paris",
+        ["rome", "paris"],
+        [" rome", " paris"],
+    )
+    assert mine.results()["test.log_loss"].notna().all()
+
+
+def test_hidden_labels_are_refused_before_anything_is_paid_for(tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"idx": n, "sentence": "paris", "label": -1} for n in range(8)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"data.split: .*the label -1, which is how GLUE"):
+        study(tmp_path, tiny_model, file).plan()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('labels = { "0" = "rome" }', 'data.labels: names no class "1"'),
+        ('labels = { "0" = "rome", "1" = "rome" }', '"rome" is the name of two classes'),
+        ('format = "text"\nlabels = { "0" = "rome" }', 'data.format = "text" has none'),
+    ],
+)
+def test_labels_that_do_not_fit_the_data_say_why(tmp_path: Path, tiny_model: Path, more: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        study(tmp_path, tiny_model, sst2(tmp_path), SPLIT + more).plan()
+
+
+@pytest.mark.parametrize("labels", [["paris", "rome"], ["paris", "paris rome"]])
+def test_a_choice_is_the_label_of_the_highest_likelihood(tiny_model: Path, tmp_path: Path, labels: list[str]) -> None:
+    """Against transformers' own loss, one candidate at a time; a label that begins another is closed by the end."""
+    from transformers import AutoModelForCausalLM
+
+    file = tmp_path / "rows.jsonl"
+    rows = [{"text": f"where does anna number {n} live ?", "label": n % 2} for n in range(7)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    mine = Engine(tiny_model, file, tmp_path)
+    prepared = mine.prepare(7, format="classification", labels=[["0", labels[0]], ["1", labels[1]]], max_length=64)
+    found = mine.predict(prepared, None, "choice", size=3)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), load_tokenizer(str(tiny_model))
+    for row, line in zip(rows, found, strict=True):
+        scores = {}
+        for label in labels:
+            prompt = f"Text: {row['text']}\nLabel ({', '.join(labels)}):"
+            ids = tokenizer(f"{prompt} {label}")["input_ids"] + ([2] if "paris rome" in labels else [])
+            aims = torch.tensor(
+                [[-100] * len(tokenizer(prompt)["input_ids"]) + ids[len(tokenizer(prompt)["input_ids"]) :]]
+            )
+            loss = model(input_ids=torch.tensor([ids]), labels=aims).loss
+            scores[label] = -loss.item() * int((aims != -100).sum())
+        assert line["scores"] == pytest.approx(scores, abs=1e-4)
+        assert line["answer"] == max(scores, key=scores.__getitem__)
+        assert line["reference"] == labels[row["label"]]
+
+
+def test_mrpc_s_own_headers_and_a_template_with_the_label(tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "train.tsv"
+    rows = "".join(f"{n % 2}\t{n}\t{n}\tparis is\trome is\n" for n in range(9))
+    file.write_text("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + rows, encoding="utf-8")
+    mine = Engine(tiny_model, file, tmp_path)
+    labels = [["0", "no"], ["1", "yes"]]
+    prepared = mine.prepare(9, format="classification", labels=labels, max_length=64)
+    line = next(iter(read_lines(prepared["examples.jsonl.gz"])))
+    assert line["prompt"] == "Sentence 1: paris is\nSentence 2: rome is\nLabel (no, yes):"
+    template = {"prompt": "{sentence1} = {sentence2} ?", "completion": " {label} !"}
+    prepared = mine.prepare(9, format="classification", labels=labels, max_length=64, template=template)
+    line = next(iter(read_lines(prepared["examples.jsonl.gz"])))
+    assert line["prompt"] == "paris is = rome is ?"
+    assert line["completions"] == [" no !", " yes !"]
+
+
+SQUAD = {
+    "version": "v2.0",
+    "data": [
+        {
+            "title": "cities",
+            "paragraphs": [
+                {
+                    "context": "anna lives in paris .",
+                    "qas": [
+                        {
+                            "id": "1",
+                            "question": "where ?",
+                            "answers": [{"text": t, "answer_start": 14} for t in ("paris", "paris", "in paris")],
+                            "is_impossible": False,
+                        },
+                        {"id": "2", "question": "who in rome ?", "answers": [], "is_impossible": True},
+                    ],
+                }
+            ],
+        }
+    ],
+}
+
+
+def test_squad_in_its_published_layout_and_its_predictions(tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "dev-v2.0.json"
+    file.write_text(json.dumps(SQUAD), encoding="utf-8")
+    mine = Engine(tiny_model, file, tmp_path)
+    prepared = mine.prepare(2, format="squad", unanswerable="nobody knows", max_length=128)
+    one, two = read_lines(prepared["examples.jsonl.gz"])
+    asks = 'If the text below does not answer the question, write "nobody knows".\n\n'
+    assert one["prompt"] == f"{asks}anna lives in paris .\n\nQuestion: where ?\nAnswer:"
+    found = mine.predict(prepared, None, "generation")
+    assert [(row["reference"], row["references"]) for row in found] == [
+        ("paris", ["paris", "in paris"]),
+        ("nobody knows", []),
+    ]
+    assert {row["unanswerable"] for row in found} == {"nobody knows"}
+    assert two["bytes"] == len(" nobody knows")
+
+
+def test_squad_as_the_hub_has_it_gives_the_same_prompts(tmp_path: Path, tiny_model: Path) -> None:
+    import pandas as pd
+
+    pd.DataFrame(
+        [{"context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [0]}, "id": "1", "title": "t"}]
+    ).to_parquet(tmp_path / "rows.parquet")
+    mine = Engine(tiny_model, tmp_path / "rows.parquet", tmp_path)
+    (line,) = read_lines(mine.prepare(1, format="squad", unanswerable="")["examples.jsonl.gz"])
+    assert line["prompt"] == "c\n\nQuestion: q\nAnswer:"
+    assert line["references"] == ["a"]
+
+
+def test_bytes_of_the_supervised_text_travel_to_the_predictions(tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "where ?", "completion": " zürich"}, {"prompt": "where ?", "completion": " rome"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    mine = Engine(tiny_model, file, tmp_path)
+    assert [row["bytes"] for row in mine.predict(mine.prepare(2), None)] == [8, 5]
+
+
+CHATML = (
+    "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} ;\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}<|{{ m.role }}|> {% if m.role == 'assistant' %}{% generation %}{{ m.content }} ;\n"
+    "{% endgeneration %}{% else %}{{ m.content }} ;\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
+)
+LAST_ONLY = CHATML.replace("{{ m.content }}", "{{ m.content if loop.last or m.role != 'assistant' else '…' }}")
+TURNS = [
+    {"role": "system", "content": "be short"},
+    {"role": "user", "content": "where does anna live ?"},
+    {"role": "assistant", "content": "paris"},
+    {"role": "user", "content": "and tom ?"},
+    {"role": "assistant", "content": "in rome"},
+]
+
+
+def with_template(model: Path, root: Path, template: str) -> Path:
+    """A copy of the tokenizer with another chat template."""
+    tokenizer = load_tokenizer(str(model))
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(root / "model")
+    return root / "model"
+
+
+def supervised(prepared: dict[str, str], tokenizer: Any, index: int = 0) -> str:
+    ids, marks = Tokens.load(prepared["tokens.safetensors"]).example(index)
+    return str(tokenizer.decode(ids[marks.bool()]))
+
+
+@pytest.mark.parametrize("template", [CHATML, MARKED])
+@pytest.mark.parametrize("layout", ["messages", "conversations"])
+def test_every_turn_of_the_assistant_is_supervised_and_no_other(
+    tiny_model: Path, tmp_path: Path, template: str, layout: str
+) -> None:
+    model = with_template(tiny_model, tmp_path, template)
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    shared = [{"from": names[turn["role"]], "value": turn["content"]} for turn in TURNS]
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({layout: TURNS if layout == "messages" else shared}), encoding="utf-8")
+    mine = Engine(model, file, tmp_path)
+    prepared = mine.prepare(1, format="chat", max_length=128)
+    tokenizer = load_tokenizer(str(model))
+    (line,) = read_lines(prepared["examples.jsonl.gz"])
+    expected = tokenizer("paris ;\n", add_special_tokens=False)["input_ids"]
+    expected += tokenizer("in rome ;\n", add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    ids, marks = Tokens.load(prepared["tokens.safetensors"]).example(0)
+    assert ids[marks.bool()].tolist() == expected
+    assert line["reference"] == "in rome"
+    assert line["prompt"].endswith("and tom ? ;\n<|assistant|> ")
+    assert line["bytes"] == len("paris ;\nin rome ;\n")
+
+
+def test_a_template_that_rewrites_earlier_answers_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    model = with_template(tiny_model, tmp_path, LAST_ONLY)
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"messages": TURNS}), encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"otherwise once more turns follow, .*\(row 0\)"):
+        Engine(model, file, tmp_path).prepare(1, format="chat", max_length=128)
+
+
+def test_guanaco_s_layout_supervises_both_answers(tiny_model: Path, tmp_path: Path) -> None:
+    text = "### Human: where does anna live ?### Assistant: paris### Human: and tom ?### Assistant: rome### Human: so"
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": text}), encoding="utf-8")
+    mine = Engine(tiny_model, tmp_path / "rows.jsonl", tmp_path)
+    prepared = mine.prepare(1, format="guanaco", max_length=128)
+    (line,) = read_lines(prepared["examples.jsonl.gz"])
+    assert line["prompt"] == text[: text.index(" rome")]
+    assert (line["reference"], line["bytes"]) == ("rome", len(" paris rome"))
+    assert supervised(prepared, load_tokenizer(str(tiny_model))).replace("</s>", "").split() == ["paris", "rome"]

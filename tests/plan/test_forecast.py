@@ -1,0 +1,82 @@
+"""The forecast: what can be counted is exact, what cannot is of the right size and moves the right way."""
+
+from pathlib import Path
+
+import pytest
+
+from lorafile import specs
+from lorafile.errors import LoraError
+from lorafile.graph.build import build
+from lorafile.graph.parameter_count import adapter_parameters
+from lorafile.lock.lockfile import ModelLock, resolve
+from lorafile.plan.forecast.forecasts import device, forecasts
+from lorafile.plan.planner import make_plan
+from lorafile.state import State
+
+SPEC = """
+[study]
+name = "f"
+seeds = [1]
+[model]
+path = "builtin:facts-llama"
+[data]
+path = "builtin:facts"
+{more}
+"""
+
+
+def peaks(more: str, tmp_path: Path, gpu: str | None = None) -> dict[str, dict[str, float]]:
+    """Return configuration -> forecast of its training."""
+    spec = specs.parse(SPEC.format(more=more), Path("study.toml"))
+    state = State.read(tmp_path / "none")
+    plan = make_plan(build(spec, resolve(spec, None)[0]), state)
+    found = forecasts(plan, state, gpu)
+    return {change.configuration: found[change.key] for change in plan.work if change.kind == "train"}
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"use_dora": True}, {"layers_to_transform": [0, 3]}, {"rank_pattern": {"q_proj": 2}}, {"r": 3}]
+)
+def test_adapter_parameters_are_what_peft_counts(extra: dict[str, object]) -> None:
+    pytest.importorskip("torch")
+    from peft import LoraConfig, inject_adapter_in_model
+    from transformers import AutoModelForCausalLM
+
+    from lorafile.engine.data.sources import find_model
+
+    where = find_model("builtin:facts-llama", None, Path())
+    settings = {"r": 8, "target_modules": ["q_proj", "v_proj", "down_proj"], **extra}
+    model = inject_adapter_in_model(LoraConfig(**settings), AutoModelForCausalLM.from_pretrained(where))
+    theirs = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    spec = specs.parse(SPEC.format(more=""), Path("study.toml"))
+    lock: ModelLock = next(iter(resolve(spec, None)[0].models.values()))
+    assert adapter_parameters({"method": "lora", **settings}, lock) == theirs
+
+
+def test_memory_moves_the_right_way(tmp_path: Path) -> None:
+    sweep = '[[sweep]]\nname = "s"\n'
+    ranks = peaks(sweep + "lora.r = [4, 64]\n", tmp_path)
+    assert ranks["s/r=4"]["peak_memory_bytes"] < ranks["s/r=64"]["peak_memory_bytes"]
+    batches = peaks(sweep + "train.per_device_train_batch_size = [1, 8]\n", tmp_path)
+    assert (
+        batches["s/per_device_train_batch_size=1"]["peak_memory_bytes"]
+        < batches["s/per_device_train_batch_size=8"]["peak_memory_bytes"]
+    )
+    again = peaks(sweep + "train.gradient_checkpointing = [true, false]\n", tmp_path)
+    assert (
+        again["s/gradient_checkpointing=true"]["peak_memory_bytes"]
+        < again["s/gradient_checkpointing=false"]["peak_memory_bytes"]
+    )
+    bases = peaks(sweep + 'quantization = ["none", "int8", "nf4"]\n', tmp_path)
+    none, int8, nf4 = (bases[f"s/quantization={name}"]["peak_memory_bytes"] for name in ("none", "int8", "nf4"))
+    assert nf4 < int8 < none
+    methods = peaks(sweep + 'method = ["lora", "full"]\n', tmp_path)
+    assert methods["s/method=lora"]["peak_memory_bytes"] < methods["s/method=full"]["peak_memory_bytes"]
+
+
+def test_whether_it_fits_is_held_against_the_gpu_that_is_asked_for(tmp_path: Path) -> None:
+    assert peaks("", tmp_path, "24GB")["lora"]["fits"] is True
+    assert peaks("", tmp_path, "500 MB")["lora"]["fits"] is False
+    assert device("24GiB").memory == 24 * 2**30
+    with pytest.raises(LoraError, match="neither a size"):
+        device("a big one")

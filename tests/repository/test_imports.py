@@ -1,0 +1,80 @@
+"""What is imported where: planning needs no torch, and a command loads only what it uses."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("lorafile", "engine", "specs", "state")
+HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "safetensors", "tokenizers", "accelerate"}
+
+
+def imports(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file} has a relative import"
+            names = (
+                {f"lorafile.{alias.name}" for alias in node.names} if node.module == "lorafile" else {node.module or ""}
+            )
+            found |= names
+    return found
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_are_absolute_and_heavy_ones_in_the_engine_alone(folder: str) -> None:
+    for file in (ROOT / folder).rglob("*.py"):
+        for name in imports(file):
+            parts = name.split(".")
+            assert parts[0] not in {"engine", "specs", "state"}, f"{file} imports {name} as a top-level module"
+            assert folder == "engine" or parts[0] not in HEAVY, f"{file} imports {name}"
+
+
+def loaded(code: str) -> set[str]:
+    """Return the top-level modules that a fresh process has loaded after some code."""
+    script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    return {line.split(".")[0] for line in done.stdout.splitlines()}
+
+
+def test_planning_and_reporting_load_no_torch() -> None:
+    modules = loaded(
+        "import lorafile.study.study, lorafile.analysis.registry, lorafile.report.writer\n"
+        "import lorafile.apply.executors.local"
+    )
+    assert not modules & HEAVY
+
+
+def test_help_loads_click_and_little_else() -> None:
+    modules = loaded("import lorafile.cli.main")
+    assert not modules & {*HEAVY, "pandas", "altair", "networkx", "sqlite_utils", "pydantic", "rich", "numpy"}
+
+
+def test_validating_loads_no_store_and_no_tables() -> None:
+    modules = loaded("from lorafile.specs import parse")
+    assert not modules & {*HEAVY, "pandas", "altair", "sqlite_utils", "sqlite3", "numpy"}
+
+
+QUICKSTART = ROOT / "examples" / "quickstart" / "study.toml"
+TABLES = {"pandas", "altair", "numpy", "scipy", "networkx", "sqlite_utils"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (["--help"], TABLES | {"pydantic", "rich", "sqlite3"}),
+        (["validate", str(QUICKSTART)], TABLES | {"rich", "sqlite3"}),
+        (["plan", str(QUICKSTART), "--state", "none"], TABLES),
+    ],
+    ids=["help", "validate", "plan"],
+)
+def test_a_command_loads_only_what_it_uses(arguments: list[str], unused: set[str], tmp_path: Path) -> None:
+    arguments = [str(tmp_path / word) if word == "none" else word for word in arguments]
+    run = f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code"
+    code = f"from lorafile.cli.main import main\n{run}"
+    assert not loaded(code) & (HEAVY | unused)

@@ -1,0 +1,27 @@
+from pathlib import Path
+
+import pytest
+
+from lorafile.results.topics import topics
+from lorafile.specs.load import parse
+
+SPEC = 'study.name = "s"\nmodel.path = "m"\ndata.path = "d"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ("lora",)),
+        ("lora.use_dora = true\nlora.use_rslora = true", ("lora", "dora", "rslora")),
+        ('lora.init_lora_weights = "pissa_niter_4"', ("lora", "start:pissa")),
+        ("train.loraplus_lr_ratio = 16.0", ("lora", "loraplus")),
+        ('[[sweep]]\nmethod = ["none", "full"]', ()),
+        (
+            '[[sweep]]\nmethod = ["ia3", "lora"]\nquantization = ["nf4", "int8"]',
+            ("ia3", "base:nf4", "base:int8", "lora"),
+        ),
+        ('quantization = { quant_method = "hqq" }', ("lora", "base:hqq")),
+    ],
+)
+def test_what_a_study_uses_is_known_by_its_settings(text: str, expected: tuple[str, ...]) -> None:
+    assert topics(parse(SPEC + text, Path("s.toml")).configurations) == expected

@@ -1,0 +1,175 @@
+"""The tables of PEFT's methods in a spec: names, defaults, refusals with their reasons. Needs no torch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorafile import specs
+from lorafile.errors import LoraError, NodeError, SpecError
+from lorafile.graph.build import build
+from lorafile.graph.target_modules import placed
+from lorafile.lock.lockfile import ModelLock, resolve
+from lorafile.specs.snapshot import snapshot
+from lorafile.specs.tables.lora import INNER
+from lorafile.specs.tables.methods import METHODS
+
+BASE = 'study.name = "s"\nmodel.path = "m"\ndata.path = "d"\n'
+BUILTIN = 'study.name = "s"\nmodel.path = "builtin:facts-llama"\ndata.path = "builtin:facts"\n'
+TOY = ModelLock(
+    revision=None,
+    weights="",
+    config="",
+    tokenizer="",
+    dtype="float32",
+    parameters=0,
+    bytes=0,
+    settings={"vocab_size": 50},
+    modules={f"h.{n}.{part}": [8, 8] for n in range(3) for part in ("attn.c_attn", "attn.c_proj", "mlp.c_proj")},
+    tensors={"wte.weight": [50, 8], "h.0.ln_1.weight": [8], "h.0.ln_1.bias": [8], "ln_f.weight": [8]},
+)
+
+
+def message(text: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        specs.parse(BASE + text, Path("s.toml"))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('method = "ia33"', 's.toml:4:1: method: should be one of "lora", "ia3", '),
+        ('method = "ia33"', 'did you mean "ia3"?'),
+        ('[[sweep]]\nmethod = ["prompt-tuning"]', "s.toml:5:11: sweep[0].method[0]: should be one of"),
+        ('[[sweep]]\nmethod = ["prompt-tuning"]', 'did you mean "prompt_tuning"?'),
+        (
+            '[ia3]\ntarget_module = "mlp"',
+            's.toml:5:1: ia3.target_module: unknown setting; did you mean "target_modules"?',
+        ),
+        ("[vera]\nd_inital = 1", 's.toml:5:1: vera.d_inital: unknown setting; did you mean "d_initial"?'),
+        ("[adalora]\ntfinal = -1", "s.toml:5:1: adalora.tfinal: should be at least 0, not -1"),
+        ("[lokr]\nrank_dropout = 1.0", "s.toml:5:1: lokr.rank_dropout: should be less than 1, not 1.0"),
+        ("[lora]\nnum_virtual_tokens = 3", "unknown setting; it belongs in [prompt_tuning]"),
+        (
+            "[lora]\neva_config = { roh = 2.0 }",
+            's.toml:5:16: lora.eva_config.roh: unknown setting; did you mean "rho"?',
+        ),
+        ('[lora]\ninit_lora_weights = "pisa"', 'did you mean "pissa"?'),
+        ("[[sweep]]\nia3.feedforward_moduls = [['x']]", 'did you mean "feedforward_modules"?'),
+        ('method = "loha"\nquantization = "nf4"', "s.toml:5:1: quantization: PEFT has no LoHa for a quantized base"),
+        (
+            '[lora]\ninit_lora_weights = "loftq"',
+            '"loftq" begins from the error of a 4-bit base; set quantization = "nf4"',
+        ),
+        ('quantization = "nf4"\nlora.init_lora_weights = "pissa"', '"pissa" moves a part of the base\'s weights'),
+        ('lora.r = 3\nlora.init_lora_weights = "orthogonal"', '"orthogonal" needs an even rank, not 3'),
+        ('method = "ia3"\ntrain.loraplus_lr_ratio = 16', 'LoRA+ is a rate for B matrices, and method = "ia3" has none'),
+        ('[[sweep]]\nmethod = ["vera"]\ntrain.loraplus_lr_ratio = [4.0]', 'and method = "vera" has none'),
+        (
+            'method = "prompt_tuning"\nprompt_tuning.prompt_tuning_init = "TEXT"',
+            '"TEXT" needs a prompt_tuning_init_text',
+        ),
+        (
+            '[[sweep]]\nquantization = ["int8"]\nmethod = ["lokr", "lora"]',
+            "PEFT has no LoKr for a quantized base; leave",
+        ),
+    ],
+)
+def test_mistakes_are_told_where_they_stand_with_what_was_meant(text: str, told: str) -> None:
+    assert told in message(text)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_setting_of_pefts_is_taken_or_refused_with_a_reason(method: str) -> None:
+    known = METHODS[method]
+    table: Any = type(getattr(specs.parse(BASE, Path("s.toml")).tables, method))
+    for name, row in snapshot()[known.config].items():
+        if name in known.own.refused:
+            told = message(f"[{method}]\n{name} = 1")
+            assert f"s.toml:5:1: {method}.{name}: is a setting of peft.{known.config} that a spec cannot name: " in told
+            assert len(known.own.refused[name]) > 15
+        else:
+            assert table.model_fields[name].description, row
+
+
+@pytest.mark.parametrize("setting", INNER)
+def test_settings_of_an_initialisation_count_only_where_it_is_the_one(setting: str) -> None:
+    """Off or by default, they change no key; a sweep of initialisations may keep them in [lora]."""
+    word = setting.removesuffix("_config")
+    sweep = f'[[sweep]]\nlora.init_lora_weights = [true, "{word}"]\n'
+    plain, chosen = specs.parse(BASE + sweep, Path("s.toml")).configurations
+    assert plain.adapter is not None and chosen.adapter is not None
+    assert plain.adapter[setting] is None
+    assert chosen.adapter[setting]
+    named = next(iter(chosen.adapter[setting].items()))
+    written = specs.parse(BASE + sweep + f"[lora.{setting}]\n{named[0]} = {_toml(named[1])}\n", Path("s.toml"))
+    assert [c.identity() for c in written.configurations] == [plain.identity(), chosen.identity()]
+
+
+def _toml(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()
+
+
+def test_loraplus_is_left_out_where_a_method_has_no_second_matrix() -> None:
+    text = '[train]\nloraplus_lr_ratio = 8.0\n[[sweep]]\nmethod = ["lora", "adalora", "ia3", "full"]\n'
+    found = specs.parse(BASE + text, Path("s.toml")).configurations
+    assert [c.train and c.train.loraplus_lr_ratio for c in found] == [8.0, 8.0, None, None]
+
+
+def test_alpha_follows_the_rank_that_the_method_begins_with() -> None:
+    text = '[[sweep]]\nmethod = ["lora", "adalora", "loha", "lokr"]\n'
+    adapters = [c.adapter or {} for c in specs.parse(BASE + text, Path("s.toml")).configurations]
+    assert [(a.get("lora_alpha"), a.get("alpha")) for a in adapters] == [(32, None), (24, None), (None, 8), (None, 8)]
+
+
+def test_ia3_names_feed_forward_modules_among_its_targets() -> None:
+    """`c_proj` is the last part of both, so that one name could not tell them apart."""
+    found = placed("ia3", {"target_modules": "all-linear", "feedforward_modules": "mlp"}, TOY)
+    assert found["target_modules"] == ["attn.c_proj", "c_attn", "mlp.c_proj"]
+    assert found["feedforward_modules"] == ["mlp.c_proj"]
+    only = placed("ia3", {"target_modules": ["c_attn"], "feedforward_modules": "mlp"}, TOY)
+    assert only == {"target_modules": ["c_attn"], "feedforward_modules": []}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "told"),
+    [
+        ("vera", {"target_modules": ["c_atn"]}, 'vera.target_modules: no linear layer of the model is called "c_atn"'),
+        ("ln_tuning", {"target_modules": ["ln_2"]}, 'ln_tuning.target_modules: no norm of the model is called "ln_2"'),
+        ("lora", {"target_modules": "attention", "rank_pattern": {"c_atn": 2}}, 'did you mean "c_attn"?'),
+        ("lora", {"target_modules": "attention", "rank_pattern": {"mlp.c_proj": 2}}, "matches none of the adapted"),
+        ("loha", {"target_modules": "mlp", "alpha_pattern": {"q": 2}}, "loha.alpha_pattern:"),
+        (
+            "lora",
+            {"target_modules": "mlp", "modules_to_save": ["wtee"]},
+            'no module called "wtee"; did you mean "wte"?',
+        ),
+        (
+            "lora",
+            {"target_modules": "mlp", "trainable_token_indices": [49, 50]},
+            "50 is no token of a model that has 50",
+        ),
+    ],
+)
+def test_what_the_model_does_not_have_is_told_with_the_methods_table(
+    method: str, settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(NodeError) as caught:
+        placed(method, settings, TOY)
+    assert told in str(caught.value)
+
+
+def test_biases_of_a_half_precision_base_are_refused() -> None:
+    spec = specs.parse(BUILTIN + 'model.dtype = "bfloat16"\nlora.bias = "all"\n', Path("s.toml"))
+    with pytest.raises(LoraError, match="small steps are lost in bfloat16"):
+        build(spec, resolve(spec, None)[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_plan_on_the_built_in_model(method: str) -> None:
+    spec = specs.parse(BUILTIN + f'method = "{method}"\n', Path("s.toml"))
+    graph = build(spec, resolve(spec, None)[0])
+    adapter = graph.sections[method]["adapter"]
+    assert adapter["method"] == method
+    assert None not in adapter.values()

@@ -1,0 +1,273 @@
+"""`lora state export` and `import`: what is handed over arrives whole, and what is hostile does not arrive."""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import random
+import sqlite3
+import tarfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from state_fixture import STUDY, finish, write_study
+
+from lorafile.cli.main import main
+from lorafile.state import State
+from lorafile.state.integrity.rows_check import AttemptRow
+from lorafile.state.rows import seal
+from lorafile.study.study import Study
+
+RUN = "rank/r=4/seed=1"
+Members = list[tuple[tarfile.TarInfo, bytes]]
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = write_study(tmp_path_factory.mktemp("whole"))
+    finish(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def bundle(spec: Path) -> Path:
+    """One run, with all that it was made from."""
+    file = spec.parent / "run.tar"
+    done = lora(spec.parent / ".lora", "export", f"{RUN}:train", "--bundle", str(file))
+    assert done.exit_code == 0, done.output
+    return file
+
+
+def lora(state: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, ["state", *words, "--state", str(state)])
+
+
+def reused(spec: Path, state: Path) -> set[str]:
+    return {change.address for change in Study.load(spec, state).plan().changes if change.action == "reuse"}
+
+
+def test_a_bundle_of_everything_is_the_same_state_elsewhere(spec: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.tar", tmp_path / "b.tar"
+    for file in (first, second):
+        assert lora(spec.parent / ".lora", "export", "--bundle", str(file)).exit_code == 0
+    assert first.read_bytes() == second.read_bytes(), "equal states give equal bundles"
+    done = lora(tmp_path / "there", "import", str(first))
+    assert done.exit_code == 0, done.output
+    assert lora(tmp_path / "there", "verify").exit_code == 0
+    assert Study.load(spec, tmp_path / "there").plan().work == []
+    tables = [
+        lora(state, "export", "--table", "curves").stdout for state in (spec.parent / ".lora", tmp_path / "there")
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_a_run_brings_what_it_was_made_from_and_nothing_else(spec: Path, bundle: Path, tmp_path: Path) -> None:
+    assert lora(tmp_path / "there", "import", str(bundle)).exit_code == 0
+    assert reused(spec, tmp_path / "there") == {f"{RUN}:train", "data/train:prepare"}
+
+
+def test_another_state_s_directory_is_merged(spec: Path, tmp_path: Path) -> None:
+    other = write_study(tmp_path, STUDY.replace("lora.r = [4, 8]", "lora.r = [16]").replace('"small"', '"another"'))
+    finish(other)
+    done = lora(tmp_path / ".lora", "import", str(spec.parent / ".lora"))
+    assert (done.exit_code, "New studies: small" in done.output) == (0, True), done.output
+    assert Study.load(spec, tmp_path / ".lora").plan().work == []
+    assert Study.load(other, tmp_path / ".lora").plan().work == []
+    assert "Took 0 attempts" in lora(tmp_path / ".lora", "import", str(spec.parent / ".lora")).output
+
+
+def test_what_is_here_stays_and_what_was_lost_comes_back(spec: Path, bundle: Path, tmp_path: Path) -> None:
+    mine = write_study(tmp_path)
+    finish(mine)
+    with closing(sqlite3.connect(tmp_path / ".lora" / "state.db")) as index:
+        before = index.execute("SELECT * FROM attempts").fetchall()
+        ((digest,),) = index.execute(
+            "SELECT o.digest FROM outputs o JOIN attempts a ON a.id = o.attempt "
+            f"WHERE a.address = '{RUN}:train' AND o.name = 'adapter_model.safetensors'"
+        ).fetchall()
+    state = State(tmp_path / ".lora")
+    whole = state.objects.read(digest)
+    state.objects.path(digest).unlink()
+    assert lora(tmp_path / ".lora", "import", str(bundle)).exit_code == 0
+    assert state.objects.read(digest) == whole
+    with closing(sqlite3.connect(tmp_path / ".lora" / "state.db")) as index:
+        assert index.execute("SELECT * FROM attempts").fetchall() == before
+    assert lora(tmp_path / ".lora", "verify").exit_code == 0
+
+
+def test_what_was_collected_there_is_no_damage_here(spec: Path, tmp_path: Path) -> None:
+    mine = write_study(tmp_path)
+    finish(mine)
+    mine.write_text(STUDY.replace("lora.r = [4, 8]", "lora.r = [4]"), encoding="utf-8")
+    assert lora(tmp_path / ".lora", "gc", str(mine), "--yes").exit_code == 0
+    assert lora(tmp_path / ".lora", "export", "--bundle", str(tmp_path / "a.tar")).exit_code == 0
+    assert lora(tmp_path / "there", "import", str(tmp_path / "a.tar")).exit_code == 0
+    assert lora(tmp_path / "there", "verify").exit_code == 0
+
+
+def test_tables_are_read_by_other_tools(spec: Path, tmp_path: Path) -> None:
+    state = spec.parent / ".lora"
+    rows = list(csv.DictReader(io.StringIO(lora(state, "export", "--table", "runs").stdout)))
+    assert {row["run"] for row in rows if row["r"] == "8"} == {"rank/r=8/seed=1", "rank/r=8/seed=2"}
+    figures = json.loads(lora(state, "export", "--table", "metrics", "--format", "json").stdout)
+    assert {
+        row["value"] for row in figures if row["metric"] == "exact_match" and row["configuration"] == "rank/r=8"
+    } == {0.8}
+    assert lora(state, "export", "--format", "parquet", "--out", str(tmp_path)).exit_code == 0
+    found = pd.read_parquet(tmp_path / "metrics.parquet")
+    assert found[found["metric"] == "log_loss"]["value"].max() == pytest.approx(1.9)
+    assert len(pd.read_parquet(tmp_path / "curves.parquet")) == 4 * 2
+    with closing(sqlite3.connect(state / "state.db")) as index:
+        assert len(pd.read_sql("SELECT * FROM curves", index)) == 4 * 2
+
+
+def read(bundle: Path) -> Members:
+    with tarfile.open(bundle) as tar:
+        return [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+
+
+def written(members: Members, file: Path, form: int = tarfile.GNU_FORMAT) -> Path:
+    with tarfile.open(file, "w", format=form) as tar:
+        for member, content in members:
+            member.size = len(content) if member.isreg() else 0
+            tar.addfile(member, io.BytesIO(content) if member.isreg() else None)
+    return file
+
+
+def with_index(bundle: Path, file: Path, change: Callable[[list[Any]], None]) -> Path:
+    """Write a bundle whose rows were changed by somebody who knows how its digests and seals are made."""
+    (about, head), (index, content), *rest = read(bundle)
+    rows = [json.loads(line) for line in content.splitlines()]
+    change(rows)
+    for table, values in rows:
+        if table == "attempts" and isinstance(values, dict):
+            row = AttemptRow(**{name: value for name, value in values.items() if name in AttemptRow.__match_args__})
+            values["seal"] = seal(row.values, [tuple(output) for output in values["outputs"]])
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    told = json.loads(head) | {"index": hashlib.sha256(text).hexdigest()}
+    return written([(about, json.dumps(told).encode()), (index, text), *rest], file)
+
+
+def attempt_of(rows: list[Any]) -> dict[str, Any]:
+    """Return the row of the training."""
+    return next(values for table, values in rows if table == "attempts" and values["kind"] == "train")
+
+
+def node_of(rows: list[Any]) -> list[Any]:
+    return next(values for table, values in rows if table == "nodes" and values[1] == "train")
+
+
+def first_output(name: str) -> Callable[[list[Any]], None]:
+    def change(rows: list[Any]) -> None:
+        attempt_of(rows)["outputs"][0][0] = name
+
+    return change
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+HOSTILE_ROWS: dict[str, Callable[[list[Any]], None]] = {
+    "a path as a name": first_output("../../../evil"),
+    "an absolute path as a name": first_output("/tmp/evil"),
+    "a pickle as a name": first_output("pytorch_model.bin"),
+    "a name of two lines": first_output("a\nb"),
+    "settings of another key": lambda rows: node_of(rows).__setitem__(3, '{"seed": 7}'),
+    "a key that is a path": lambda rows: node_of(rows).__setitem__(0, "../../evil"),
+    "an attempt at nothing": lambda rows: attempt_of(rows).update(key="0" * 64),
+    "an outcome that is none": lambda rows: attempt_of(rows).update(outcome="perfect"),
+    "terminal codes": lambda rows: attempt_of(rows).update(message="\x1b[2J all is well"),
+    "a number as an address": lambda rows: attempt_of(rows).update(address=7),
+    "figures that are a list": lambda rows: attempt_of(rows).update(figures="[1]"),
+    "figures of great depth": lambda rows: attempt_of(rows).update(figures=DEEP),
+    "a size that is none": lambda rows: attempt_of(rows)["outputs"][0].__setitem__(2, -1),
+    "a row of nothing": lambda rows: rows.append(["nodes", []]),
+    "a row that is a number": lambda rows: rows.append(["attempts", 7]),
+    "a very long text": lambda rows: attempt_of(rows).update(message="x" * 10_000_000),
+    "endless seconds": lambda rows: attempt_of(rows).update(seconds=1e999),
+}
+
+
+def refused(file: Path, state: Path) -> str:
+    """Import something, prove that nothing of it was taken, and return why."""
+    around = {path for path in file.parent.rglob("*") if state not in (path, *path.parents)}
+    done = lora(state, "import", str(file))
+    assert done.exit_code in (1, 4), done.output
+    assert "mistake in lorafile" not in done.output, done.output
+    assert State.read(state).latest() == {}
+    assert not [path for path in (state / "objects").rglob("*") if path.is_file()]
+    assert {path for path in file.parent.rglob("*") if state not in (path, *path.parents)} == around
+    return done.output
+
+
+@pytest.mark.parametrize("what", list(HOSTILE_ROWS))
+def test_hostile_rows_are_refused_whole(bundle: Path, tmp_path: Path, what: str) -> None:
+    refused(with_index(bundle, tmp_path / "evil.tar", HOSTILE_ROWS[what]), tmp_path / "s")
+
+
+def changed_member(**about: Any) -> Callable[[Members], Members]:
+    def change(members: Members) -> Members:
+        for name, value in about.items():
+            setattr(members[-1][0], name, value)
+        return members
+
+    return change
+
+
+HOSTILE_FILES: dict[str, Callable[[Members], Members]] = {
+    "a path outside": changed_member(name="objects/../../evil"),
+    "an absolute path": changed_member(name="/tmp/evil"),
+    "a symbolic link": changed_member(type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+    "a hard link": changed_member(type=tarfile.LNKTYPE, linkname="index.jsonl"),
+    "a device": changed_member(type=tarfile.CHRTYPE, devmajor=1, devminor=5),
+    "a directory": changed_member(type=tarfile.DIRTYPE),
+    "other bytes": lambda members: [*members[:-1], (members[-1][0], members[-1][1][::-1])],
+    "an object that nothing names": lambda members: [*members[:-1], (tarfile.TarInfo("objects/" + "0" * 64), b"")],
+    "an object twice": lambda members: [*members[:-1], members[-2]],
+    "an object too few": lambda members: members[:-1],
+    "no index": lambda members: [members[0], *members[2:]],
+    "nothing": lambda members: [],
+}
+
+
+@pytest.mark.parametrize("what", list(HOSTILE_FILES))
+def test_a_hostile_archive_is_refused_whole(bundle: Path, tmp_path: Path, what: str) -> None:
+    refused(written(HOSTILE_FILES[what](read(bundle)), tmp_path / "evil.tar"), tmp_path / "s")
+
+
+def test_extensions_of_the_format_are_refused(bundle: Path, tmp_path: Path) -> None:
+    """They could name one file and mean another."""
+    members = read(bundle)
+    members[-1][0].pax_headers = {"path": "../evil"}
+    refused(written(members, tmp_path / "pax.tar", tarfile.PAX_FORMAT), tmp_path / "s")
+    (tmp_path / "packed.tar").write_bytes(gzip.compress(bundle.read_bytes()))
+    refused(tmp_path / "packed.tar", tmp_path / "s")
+
+
+def test_a_bundle_that_was_cut_or_changed_anywhere_is_refused(bundle: Path, tmp_path: Path) -> None:
+    whole, draw = bundle.read_bytes(), random.Random(0)
+    end = len(whole.rstrip(b"\0"))
+    told = set()
+    for number in range(30):
+        content, at = bytearray(whole), draw.randrange(end)
+        content[at] ^= 1 << draw.randrange(8)
+        changed = bytes(content) if number % 3 else whole[:at]
+        (tmp_path / "evil.tar").write_bytes(changed)
+        done = lora(tmp_path / str(number), "import", str(tmp_path / "evil.tar"))
+        if done.exit_code == 0:  # a bit that means nothing: who wrote it, the space between two files
+            assert lora(tmp_path / str(number), "verify").exit_code == 0
+            assert State.read(tmp_path / str(number)).latest() == State.read(read_back(bundle, tmp_path)).latest()
+        else:
+            assert refused(tmp_path / "evil.tar", tmp_path / str(number))
+        told.add(done.exit_code)
+    assert 1 in told
+
+
+def read_back(bundle: Path, directory: Path) -> Path:
+    if not (directory / "sound").exists():
+        lora(directory / "sound", "import", str(bundle))
+    return directory / "sound"

@@ -1,0 +1,169 @@
+"""`lora init`: a first spec for whatever model and data the user has."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorafile.errors import LoraError
+from lorafile.specs import Spec, parse, presets
+from lorafile.study.init import first_spec, toml_string
+
+
+def spec(text: str) -> Spec:
+    return parse(text, Path("study.toml"))
+
+
+def write(folder: Path, *rows: dict[str, Any], name: str = "rows.jsonl") -> str:
+    file = folder / name
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(file)
+
+
+def data_of(folder: Path, **row: Any) -> dict[str, Any]:
+    return spec(first_spec(data=write(folder, row))).tables.data.model_dump()
+
+
+def test_without_anything_it_is_a_study_of_the_built_in_task() -> None:
+    found = spec(first_spec())
+    assert [c.method for c in found.configurations] == ["lora", "lora", "lora", "none", "full"]
+    assert found.primary == "exact_match"
+
+
+def test_rates_are_ordinary_for_a_model_of_ones_own() -> None:
+    assert spec(first_spec(model="owner/name")).tables.train.learning_rate == 2e-4
+    assert spec(first_spec()).tables.train.learning_rate > 2e-4
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_a_preset_keeps_its_comments_and_takes_model_and_data(name: str) -> None:
+    text = first_spec(name, "owner/model", "owner/data")
+    found = spec(text)
+    assert (found.tables.model.path, found.tables.data.path) == ("owner/model", "owner/data")
+    assert "builtin:" not in text
+    assert text.splitlines()[0] == presets.text(name).splitlines()[0]
+    assert len(found.configurations) == len(spec(presets.text(name)).configurations)
+
+
+def test_a_preset_alone_is_the_preset() -> None:
+    assert first_spec("rank_sweep") == presets.text("rank_sweep")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "a", "output": "b"},
+        {"prompt": "a", "completion": "b"},
+        {"question": "a", "answer": "b"},
+        {"text": "a"},
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+    ],
+)
+def test_what_is_seen_by_the_columns_is_not_written(tmp_path: Path, row: dict[str, Any]) -> None:
+    found = data_of(tmp_path, **row)
+    assert (found["format"], found["columns"], found["template"]) == ("auto", {}, None)
+
+
+def test_other_names_of_an_instruction_are_renamed(tmp_path: Path) -> None:
+    found = data_of(tmp_path, instruction="i", context="c", response="r", category="x")
+    assert (found["format"], found["columns"]) == ("alpaca", {"input": "context", "output": "response"})
+
+
+def test_other_names_of_a_question_make_a_template(tmp_path: Path) -> None:
+    found = data_of(tmp_path, Query="q", Solution="s")
+    assert found["template"] == {"prompt": "Question: {Query}\nAnswer:", "completion": " {Solution}"}
+
+
+def test_a_passage_stands_before_its_question(tmp_path: Path) -> None:
+    found = data_of(tmp_path, context="c", query="q", answer="a")
+    assert found["template"]["prompt"] == "{context}\n\nQuestion: {query}\nAnswer:"
+
+
+def test_a_text_with_a_label_is_classified(tmp_path: Path) -> None:
+    found = spec(first_spec(data=write(tmp_path, {"sentence": "s", "label": 1})))
+    assert (found.tables.data.format, found.primary) == ("auto", "accuracy")
+    found = spec(first_spec(data=write(tmp_path, {"review": "s", "label": 1})))
+    assert found.tables.data.columns == {"text": "review"}
+    assert (found.tables.data.format, found.primary) == ("classification", "accuracy")
+
+
+def test_passages_with_accepted_answers_are_squad_s(tmp_path: Path) -> None:
+    row = {"context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [0]}}
+    found = spec(first_spec(data=write(tmp_path, row)))
+    assert (found.tables.data.format, found.primary) == ("auto", "squad_f1")
+
+
+def test_shared_conversations_and_guanaco_s_layout_are_known(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    assert data_of(tmp_path, conversations=turns)["format"] == "auto"
+    assert data_of(tmp_path, text="### Human: q### Assistant: a")["format"] == "guanaco"
+
+
+def test_a_column_that_no_template_can_name_is_renamed(tmp_path: Path) -> None:
+    path = write(tmp_path, {"input": "x", "label": "y"} | {"q:1": "z"})
+    assert spec(first_spec(data=path)).tables.data.template is not None
+    file = tmp_path / "odd.jsonl"
+    file.write_text('{"Task": "a", "label": "b"}\n', encoding="utf-8")
+    assert spec(first_spec(data=str(file))).tables.data.columns == {"instruction": "Task", "output": "label"}
+
+
+def test_a_single_column_of_text_is_a_text(tmp_path: Path) -> None:
+    found = data_of(tmp_path, lyrics="la la", id_list=[1])
+    assert (found["format"], found["columns"]) == ("text", {"text": "lyrics"})
+
+
+def test_messages_under_another_name_are_a_chat(tmp_path: Path) -> None:
+    found = data_of(tmp_path, conversation=[{"role": "user", "content": "a"}])
+    assert (found["format"], found["columns"]) == ("chat", {"messages": "conversation"})
+
+
+def test_exact_match_is_for_short_answers(tmp_path: Path) -> None:
+    short = write(tmp_path, {"question": "q", "answer": "42"})
+    long = write(tmp_path, {"question": "q", "answer": "because " * 40}, name="long.jsonl")
+    assert spec(first_spec(data=short)).primary == "exact_match"
+    assert spec(first_spec(data=long)).primary == "log_loss"
+    assert spec(first_spec("rank_sweep", data=short)).primary == "exact_match"
+
+
+def test_tables_and_directories_are_read(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("question,reply\nwho?,me\n", encoding="utf-8")
+    assert spec(first_spec(data=str(tmp_path / "train.csv"))).tables.data.template is not None
+    assert spec(first_spec(data=str(tmp_path))).tables.data.template is not None
+
+
+@pytest.mark.parametrize("name", ['we"ird', "back\\slash", "tab\there", "del\x7f", "ünï😀", "a'b", "line\nbreak"])
+def test_any_name_is_written_as_toml(name: str) -> None:
+    assert spec(f"study.name = 's'\nmodel.path = 'm'\ndata.path = {toml_string(name)}").tables.data.path == name
+    assert spec(first_spec(model=name)).tables.model.path == name
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "there is no such file or directory"),
+        ("", "is empty; it has no rows"),
+        ("{bad", "not valid JSON"),
+        ('{"ids": [1], "meta": {}}\n', r"its columns \(ids, meta\) do not tell what is a question"),
+        ("3\n", "should be an object with named fields"),
+    ],
+)
+def test_data_that_are_of_no_use_are_told_so(tmp_path: Path, text: str | None, told: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    with pytest.raises(LoraError, match=told):
+        first_spec(data=str(file))
+
+
+def test_a_file_of_an_unknown_kind(tmp_path: Path) -> None:
+    (tmp_path / "rows.xlsx").write_bytes(b"PK")
+    with pytest.raises(LoraError, match=r"should be one of \.jsonl, \.json"):
+        first_spec(data=str(tmp_path / "rows.xlsx"))
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(LoraError, match="there is no such directory"):
+        first_spec(model="./nowhere")
+    with pytest.raises(LoraError, match=r"there is no config\.json in it"):
+        first_spec(model=str(tmp_path))
