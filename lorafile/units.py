@@ -1,10 +1,15 @@
-"""Lengths of time and sizes as the terminal shows them."""
+"""Numbers, sizes, times, lists and hints as every message writes them; one place for each."""
 
 import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time for people."""
+    """Return a length of time for people.
+
+    :param seconds: may be infinite
+    """
     if seconds < 0.95:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 90:
@@ -15,9 +20,48 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes for people, in decimal units: 1 GB is 10^9 bytes."""
     for unit in ("B", "KB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 run`, `3 runs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listing(items: Iterable[str], most: int = 6) -> str:
+    """Return `a, b and c`; of more than `most` items, `a, b and 7 more`."""
+    names = list(items)
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part) if names else ""
+
+
+def and_more(total: int, shown: int, what: str = "") -> str:
+    """Return `… and 7 more` where a list of lines was cut, with what they are; nothing where it was not."""
+    return f"… and {total - shown} more{what and f' {what}'}" if total > shown else ""
+
+
+def closest(word: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the allowed word that a mistyped one is most like, if any is like it.
+
+    :param cutoff: from 0 (anything) to 1 (the same word), as in `difflib.get_close_matches`
+    """
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(word, list(allowed), n=1, cutoff=cutoff)), None)
+
+
+def did_you_mean(word: str, allowed: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:
+    """Return `did you mean "…"?` for the closest allowed word, or another hint."""
+    near = closest(word, allowed, cutoff)
+    return f'did you mean "{near}"?' if near is not None else otherwise
+
+
+def utc_now() -> str:
+    """Return this moment as every record writes it: ISO 8601, UTC, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,7 +1,6 @@
 """The store: finished work, addressed by what it was made of."""
 
 from lorafile.state.objects import Objects as Objects
-from lorafile.state.objects import sha256 as sha256
 from lorafile.state.records import Acceptance as Acceptance
 from lorafile.state.records import Attempt as Attempt
 from lorafile.state.records import Node as Node

@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorafile.errors import StateError
+from lorafile.files.digests import file_digest
 
 _CHUNK = 1 << 20
 _proven: set[tuple[str, int, int]] = set()  # objects that were read whole by this process, as they were then
-
-
-def sha256(file: Path) -> str:
-    """Return the hex digest of a file's bytes."""
-    found = hashlib.sha256()
-    with file.open("rb", buffering=0) as stream:
-        while content := stream.read(_CHUNK):
-            found.update(content)
-    return found.hexdigest()
 
 
 @contextlib.contextmanager
@@ -79,7 +71,7 @@ class Objects:
             with reading(path):
                 about = path.stat()
                 signature = (str(path.absolute()), about.st_mtime_ns, about.st_size)
-                if signature not in _proven and sha256(path) != digest:
+                if signature not in _proven and file_digest(path) != digest:
                     raise self._damaged(digest)
         except FileNotFoundError as error:
             raise self._missing(digest) from error
@@ -103,7 +95,7 @@ class Objects:
 
         The bytes are on the disk, under a temporary name in the same directory, before they get their own name.
         """
-        digest = sha256(file)
+        digest = file_digest(file)
         target = self.path(digest)
         size = file.stat().st_size
         if self.has(digest) and target.stat().st_size == size:

@@ -9,6 +9,7 @@ from lorafile.engine.data.columns import check_columns
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.metrics.registry import METRICS
 from lorafile.errors import NodeError
+from lorafile.files.digests import file_digest
 from lorafile.graph.graph import Graph
 from lorafile.graph.metrics import is_head
 from lorafile.graph.settings import bare_sections, data_format, data_section
@@ -16,7 +17,6 @@ from lorafile.graph.splits import draw
 from lorafile.lock.lockfile import identity
 from lorafile.specs import Configuration
 from lorafile.specs.tables.evaluate import decoding
-from lorafile.state import sha256
 
 Beside = dict[str, str]
 
@@ -148,7 +148,7 @@ def _harness_task(graph: Graph, name: str) -> dict[str, Any]:
     folder = harness_folder(graph)
     if folder is not None:
         files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-        rows = [(file.relative_to(folder).as_posix(), sha256(file)) for file in files]
+        rows = [(file.relative_to(folder).as_posix(), file_digest(file)) for file in files]
         task["include"] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     return task
 

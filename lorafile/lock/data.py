@@ -10,8 +10,8 @@ from lorafile.engine.data.labels import HIDDEN, label_key
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import data_files, find_data
 from lorafile.errors import NodeError
+from lorafile.files.digests import file_digest
 from lorafile.specs.tables.data import DataTable
-from lorafile.state import sha256
 
 MOST_CLASSES = 1000  # a column of more distinct values is no label, and its values stand in no lock
 
@@ -76,7 +76,7 @@ def data_digest(files: list[Path], sample_by: str = "auto") -> str:
     kinds = [
         file.suffix + (f" by {sample_by}" if file.suffix == ".txt" and sample_by != "auto" else "") for file in files
     ]
-    rows = [(kind, sha256(file)) for kind, file in zip(kinds, files, strict=True)]
+    rows = [(kind, file_digest(file)) for kind, file in zip(kinds, files, strict=True)]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

@@ -13,13 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from lorafile.engine.data.sources import find_model
 from lorafile.errors import LoraError, NodeError
 from lorafile.files.atomic import write_text
+from lorafile.files.digests import file_digest
 from lorafile.files.json import read_json
 from lorafile.lock.data import DataLock, commit_of, lock_data, same_reading
 from lorafile.lock.weights import Header, headers, inventory
 from lorafile.specs import Spec
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.settings import ModelTable
-from lorafile.state import sha256
 
 VERSION = 1
 _TOKENIZER = (
@@ -185,12 +185,12 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
     meaning = {key: value for key, value in settings.items() if key not in _CONFIG_NOISE}
     generation = directory / "generation_config.json"
     ends = _read_json(generation).get("eos_token_id") if generation.is_file() else None
-    code = [(file.name, sha256(file)) for file in directory.glob("*.py")]
+    code = [(file.name, file_digest(file)) for file in directory.glob("*.py")]
     return ModelLock(
         revision=commit_of(directory),
-        weights=_digest((file.name, sha256(file)) for file in weights),
+        weights=_digest((file.name, file_digest(file)) for file in weights),
         config=_digest([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code]),
-        tokenizer=_digest((file.name, sha256(file)) for file in tokenizer_files(directory)),
+        tokenizer=_digest((file.name, file_digest(file)) for file in tokenizer_files(directory)),
         dtype=_dtype(settings, tensors),
         parameters=found.parameters,
         bytes=sum(file.stat().st_size for file in weights),

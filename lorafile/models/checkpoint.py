@@ -10,10 +10,10 @@ from typing import Any
 from lorafile.engine.data.hub import snapshot
 from lorafile.engine.data.sources import BUILTIN
 from lorafile.errors import NodeError
+from lorafile.files.digests import file_digest
 from lorafile.files.json import read_json
 from lorafile.lock.lockfile import ModelLock, weight_files
 from lorafile.lock.weights import headers
-from lorafile.state import sha256
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # What an adapter's settings say of where it was made, and not of what it computes.
@@ -72,7 +72,7 @@ def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         kind = "model"
     _check_complete(directory, kind, weights)
     settings = _read(directory / ("adapter_config.json" if kind == "adapter" else "config.json"))
-    digests = [(file.name, sha256(file)) for file in weights]
+    digests = [(file.name, file_digest(file)) for file in weights]
     meaning = {key: _sorted(value) for key, value in settings.items() if kind == "model" or key not in ABOUT}
     content = json.dumps([kind, meaning, digests], sort_keys=True)
     return Checkpoint(name, directory, kind, hashlib.sha256(content.encode()).hexdigest(), files, settings)

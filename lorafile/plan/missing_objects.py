@@ -4,7 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorafile.state import Attempt, Objects, State, sha256
+from lorafile.files.digests import file_digest
+from lorafile.state import Attempt, Objects, State
 from lorafile.state.objects import reading
 
 if TYPE_CHECKING:
@@ -54,6 +55,6 @@ def _damaged(attempt: Attempt, objects: Objects) -> dict[str, str]:
     if not wrong and total != attempt.bytes:
         for name, digest in attempt.outputs.items():
             with reading(objects.path(digest)):
-                if sha256(objects.path(digest)) != digest:
+                if file_digest(objects.path(digest)) != digest:
                     wrong[name] = "damaged"
     return wrong

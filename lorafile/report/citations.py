@@ -7,8 +7,8 @@ from importlib.resources import files
 from math import isnan
 from typing import TYPE_CHECKING
 
-from lorafile.analysis.common.format import listing
 from lorafile.analysis.compare.verdicts import family
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import amount, kind_of, listing, metric_name, missing, number, plural, setting
+from lorafile.analysis.common.format import amount, kind_of, metric_name, missing, number, setting
 from lorafile.analysis.common.scores import cells
 from lorafile.analysis.common.wording import direction, on
 from lorafile.report import interim_looks
 from lorafile.results.results import unit_of
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lorafile.analysis.common.format import level, listing
+from lorafile.analysis.common.format import level
 from lorafile.analysis.common.scores import cells
 from lorafile.statistics.stages import shares
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lorafile.analysis.common.format import amount, plural
+from lorafile.analysis.common.format import amount
 from lorafile.analysis.tradeoffs.cost import SPREADS, STEADY
 from lorafile.apply.tracking.libraries import missing
 from lorafile.plan.plan import Action, Plan
@@ -11,6 +11,7 @@ from lorafile.results.environments import Environments
 from lorafile.results.interim_looks import under_way
 from lorafile.results.study_facts import data_of
 from lorafile.results.unfinished import cut_micro_batches
+from lorafile.units import plural
 
 _NAMED = 3
 

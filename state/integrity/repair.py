@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.errors import StateError
+from lorafile.files.digests import file_digest
 from lorafile.files.jsonl import write_lines
-from lorafile.state import Objects, State, ledger, sha256
+from lorafile.state import Objects, State, ledger
 from lorafile.state.checksum import is_surely_as_closed
 from lorafile.state.integrity.leftovers import leftovers, lying, take_away
 from lorafile.state.integrity.rows_check import Rows, rows_of, table, unsound
@@ -138,7 +139,7 @@ def _derived(state: State, damage: Damage, done: Repaired) -> bool:
         for epoch in (int, float) if rows and named else ():  # the index has no whole numbers of epochs
             target.parent.mkdir(parents=True, exist_ok=True)
             write_lines(made, [dict(zip(_STEP, row, strict=True)) | {"epoch": epoch(row[1] or 0)} for row in rows])
-            if sha256(made) == damage.digest:
+            if file_digest(made) == damage.digest:
                 made.replace(target)
                 done.derived += 1
                 return True

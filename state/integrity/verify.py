@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorafile.errors import StateError
+from lorafile.files.digests import file_digest
 from lorafile.files.run_directory import CHECKPOINT, Damaged, read_manifest
-from lorafile.state import State, sha256
+from lorafile.state import State
 from lorafile.state.checksum import SUM, is_as_closed, prove
 from lorafile.state.integrity.leftovers import leftovers, lying, running
 from lorafile.state.integrity.rows_check import Rows, damaged_rows, read_rows
@@ -151,7 +152,7 @@ def _hashed(state: State, sizes: dict[str, int]) -> Iterator[tuple[str, str]]:
 
     def wrong(digest: str) -> str:
         try:
-            return "" if sha256(state.objects.path(digest)) == digest else _CHANGED
+            return "" if file_digest(state.objects.path(digest)) == digest else _CHANGED
         except FileNotFoundError:  # whoever collects garbage took it a moment ago
             return ""
         except OSError as error:

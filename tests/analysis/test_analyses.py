@@ -8,10 +8,11 @@ import pytest
 from results_fixture import empty, study
 
 from lorafile.analysis.common.base import Analysis
-from lorafile.analysis.common.format import amount, listing, number, rate, setting, with_spread
+from lorafile.analysis.common.format import amount, number, rate, setting, with_spread
 from lorafile.analysis.registry import analyses, kinds
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
+from lorafile.units import listing
 
 Row = dict[str, Any]
 

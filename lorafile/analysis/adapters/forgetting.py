@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import kind_of, metric_name, number, plural
+from lorafile.analysis.common.format import kind_of, metric_name, number
 from lorafile.analysis.common.scores import Score, references, scores, split_of
 from lorafile.analysis.common.wording import on, without_figure
+from lorafile.units import plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import amount, listing, missing, number
+from lorafile.analysis.common.format import amount, missing, number
 from lorafile.analysis.common.scores import cells
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -7,7 +7,8 @@ import pandas as pd
 
 from lorafile.analysis.common.chart_parts import COLOURS, WIDTH, finish, padded, room, tooltip
 from lorafile.analysis.common.factors import sweeps
-from lorafile.analysis.common.format import listing, number
+from lorafile.analysis.common.format import number
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

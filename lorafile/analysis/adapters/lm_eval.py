@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import plural
 from lorafile.analysis.common.scores import names, scores
+from lorafile.units import plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import amount, listing, missing, number, plural
+from lorafile.analysis.common.format import amount, missing, number
 from lorafile.analysis.common.scores import profiled
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

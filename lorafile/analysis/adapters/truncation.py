@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import amount, difference, kind_of, listing, metric_name, missing, score, slug
+from lorafile.analysis.common.format import amount, difference, kind_of, metric_name, missing, score, slug
 from lorafile.analysis.common.scores import FIXED, Score, cells, names, scores, split_of
 from lorafile.analysis.common.wording import on
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -8,8 +8,8 @@ import pandas as pd
 from lorafile.analysis.claims.basis import rests_on
 from lorafile.analysis.claims.checks import Part, parts
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import listing, plural
 from lorafile.results.claims_file import Recorded
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lorafile.analysis.common.base import Column, ColumnKind
@@ -138,19 +138,6 @@ def _items(items: list[Any]) -> str:
     if len(text) > 30 and all(str(item).endswith("_proj") for item in items):
         return "+".join(str(item).removesuffix("_proj") for item in items) + " (_proj)"
     return text
-
-
-def listing(items: Iterable[str], most: int = 6) -> str:
-    """Return `a, b and c`; beyond the most, how many more there are."""
-    names = list(items)
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part) if names else ""
-
-
-def plural(count: int, noun: str) -> str:
-    """Return `1 run`, `3 runs`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def slug(*parts: str) -> str:

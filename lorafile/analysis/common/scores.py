@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lorafile.analysis.common.format import listing, missing, plural
+from lorafile.analysis.common.format import missing
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -3,8 +3,9 @@
 from math import isnan, nan
 from typing import TYPE_CHECKING
 
-from lorafile.analysis.common.format import difference, metric_name, plural, score
+from lorafile.analysis.common.format import difference, metric_name, score
 from lorafile.analysis.common.scores import Score
+from lorafile.units import plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

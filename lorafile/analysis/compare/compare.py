@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import level, metric_name, number, plural, slug
+from lorafile.analysis.common.format import level, metric_name, number, slug
 from lorafile.analysis.common.scores import split_of
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.outcomes import compared_as
@@ -22,6 +22,7 @@ from lorafile.analysis.compare.verdict_text import (
 )
 from lorafile.analysis.compare.verdicts import DECIDED, Verdict, family, judge
 from lorafile.results.results import more_is_better
+from lorafile.units import plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

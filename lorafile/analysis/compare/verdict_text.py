@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from math import ceil, floor, isnan, log10
 from typing import TYPE_CHECKING
 
-from lorafile.analysis.common.format import difference, is_share, level, listing, number, plural
+from lorafile.analysis.common.format import difference, is_share, level, number
 from lorafile.analysis.common.scores import lost, outcomes
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.margins import margin_text
 from lorafile.analysis.compare.outcomes import compared_as
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.analysis.compare.verdicts import Verdict

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import kind_of, listing, metric_name, slug
+from lorafile.analysis.common.format import kind_of, metric_name, slug
 from lorafile.analysis.common.wording import direction, on
 from lorafile.analysis.factors.decomposition import Decomposition, decompose
 from lorafile.analysis.factors.effects_text import effect, interval_text, level, sentences
 from lorafile.analysis.factors.grids import Grid, grids
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -3,11 +3,12 @@
 from math import isnan
 from typing import TYPE_CHECKING
 
-from lorafile.analysis.common.format import difference, listing, number, plural
+from lorafile.analysis.common.format import difference, number
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.verdict_text import FEW, signed, signed_difference
 from lorafile.analysis.factors.decomposition import RATE, Decomposition, Effect
 from lorafile.statistics.probabilities import interval
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.statistics.crossed import Estimate

@@ -5,7 +5,7 @@ from itertools import pairwise
 from math import isnan, log2
 from typing import TYPE_CHECKING
 
-from lorafile.analysis.common.format import difference, listing, plural
+from lorafile.analysis.common.format import difference
 from lorafile.analysis.common.scores import outcomes
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.margins import margin_of, margin_text
@@ -13,6 +13,7 @@ from lorafile.analysis.compare.outcomes import crossed
 from lorafile.analysis.compare.verdict_text import FEW, signed, signed_difference
 from lorafile.statistics.along import Step, saturated, steps
 from lorafile.statistics.crossed import Outcomes, RunVariance, pool
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.analysis.factors.eligible import Trend

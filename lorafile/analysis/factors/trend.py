@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import amount, kind_of, listing, metric_name, missing, plural, slug
+from lorafile.analysis.common.format import amount, kind_of, metric_name, missing, slug
 from lorafile.analysis.common.scores import Score, profiled, scores, split_of
 from lorafile.analysis.common.wording import above, measured, on, without_figure
 from lorafile.analysis.compare.verdict_text import signed, signed_difference
 from lorafile.analysis.factors.eligible import PARAMETERS, Trend, by_parameters, trends
 from lorafile.analysis.factors.steps import Along, along, step_sentences
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

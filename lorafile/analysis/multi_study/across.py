@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import listing, metric_name, plural
+from lorafile.analysis.common.format import metric_name
 from lorafile.analysis.common.scores import best, completeness, methods, scores, split_of
 from lorafile.analysis.common.wording import measured, on
 from lorafile.analysis.compare.compare import ordered, verdict_table
@@ -18,6 +18,7 @@ from lorafile.analysis.compare.pairs import Pair
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import Verdict, judge
 from lorafile.specs.tables.analysis import AnalysisTable
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.analysis.multi_study.union import Entry, Union

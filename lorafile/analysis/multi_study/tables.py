@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from lorafile.analysis.common.format import listing
 from lorafile.analysis.common.scores import FIXED
 from lorafile.analysis.multi_study.comparable import TUNED, settings_of
 from lorafile.analysis.multi_study.union import TABLES, Member, Renamed, first_known
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import VerdictTable
+from lorafile.units import listing
 
 Named = dict[str, list[tuple[int, str]]]
 

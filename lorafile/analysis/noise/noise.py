@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import difference, listing, metric_name, plural, slug
+from lorafile.analysis.common.format import difference, metric_name, slug
 from lorafile.analysis.common.scores import split_of
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.outcomes import compared_as, crossed
 from lorafile.analysis.compare.verdict_text import FEW, signed
 from lorafile.analysis.noise.floors import Floors, floors
 from lorafile.analysis.noise.repeats_table import repeats_table
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

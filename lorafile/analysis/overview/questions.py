@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.common.cost_measures import COSTS, cost_of
 from lorafile.analysis.common.factors import label, setting_labels, setting_values
-from lorafile.analysis.common.format import amount, listing, plural
+from lorafile.analysis.common.format import amount
 from lorafile.analysis.common.scores import methods, profiled
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.outcomes import compared_as
@@ -18,6 +18,7 @@ from lorafile.analysis.noise import noise
 from lorafile.analysis.recommend import recommend
 from lorafile.analysis.tradeoffs import cost
 from lorafile.specs.tables.analysis import AnalysisTable
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
 from lorafile.analysis.common.cost_measures import price_of
-from lorafile.analysis.common.format import DASH, is_share, listing
+from lorafile.analysis.common.format import DASH, is_share
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.margins import margin_text
 from lorafile.analysis.compare.outcomes import compared_as
@@ -17,6 +17,7 @@ from lorafile.analysis.recommend.budgets import TITLES, shown
 from lorafile.analysis.recommend.choice import SPLIT, Recommendation, against, own
 from lorafile.results.results import unit_of
 from lorafile.statistics.probabilities import interval
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -8,12 +8,13 @@ import pandas as pd
 from lorafile.analysis.claims.checks import figure_interval
 from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table
 from lorafile.analysis.common.cost_measures import COSTS, price_of
-from lorafile.analysis.common.format import kind_of, listing, metric_name, score, slug
+from lorafile.analysis.common.format import kind_of, metric_name, score, slug
 from lorafile.analysis.common.scores import names, scores
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.recommend.budgets import SHARE, TITLES, budgets, share_of
 from lorafile.analysis.recommend.choice import SPLIT, Recommendation, recommend
 from lorafile.analysis.recommend.text import heading, sentences
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from lorafile.analysis.claims.checks import figure_interval
 from lorafile.analysis.common.cost_measures import price_of
-from lorafile.analysis.common.format import listing, number, plural, score
+from lorafile.analysis.common.format import number, score
 from lorafile.analysis.common.scores import methods, profiles, scores
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.margins import margin_text
@@ -14,6 +14,7 @@ from lorafile.analysis.compare.verdict_text import FEW, round_up, signed, signed
 from lorafile.analysis.recommend.budgets import SHARE, TITLES, Refusal, share_of, shown, unfit_runs
 from lorafile.analysis.recommend.choice import SPLIT, Recommendation, against, all_seeds, deciding
 from lorafile.statistics.probabilities import interval
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table
-from lorafile.analysis.common.format import amount, listing, missing
+from lorafile.analysis.common.format import amount, missing
 from lorafile.analysis.common.scores import averages, methods, names, profiled, profiles, scores
 from lorafile.specs.tables.methods import METHODS
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

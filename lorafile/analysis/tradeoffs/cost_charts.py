@@ -7,8 +7,9 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
-from lorafile.analysis.common.format import amount, listing, missing, number, unit
+from lorafile.analysis.common.format import amount, missing, number, unit
 from lorafile.specs.tables.methods import METHODS
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

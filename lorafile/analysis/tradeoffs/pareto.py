@@ -6,11 +6,12 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.cost_measures import COSTS
-from lorafile.analysis.common.format import listing, slug
+from lorafile.analysis.common.format import slug
 from lorafile.analysis.common.scores import methods, names, profiles, scores
 from lorafile.analysis.common.wording import above
 from lorafile.analysis.tradeoffs.frontier import SAME_TIME, Place, places
 from lorafile.analysis.tradeoffs.measures import Measure, measure
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -10,13 +10,14 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, domain_of, finish, padded, tooltip
-from lorafile.analysis.common.format import listing, unit
+from lorafile.analysis.common.format import unit
 from lorafile.analysis.common.label_layout import Axes, place_labels, texts
 from lorafile.analysis.common.published import MARK
 from lorafile.analysis.common.published_marks import marks, with_cost
 from lorafile.analysis.common.wording import direction
 from lorafile.analysis.tradeoffs.frontier import Place
 from lorafile.analysis.tradeoffs.measures import Measure
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis
-from lorafile.analysis.common.format import listing, missing, number
+from lorafile.analysis.common.format import missing, number
 from lorafile.analysis.common.scores import cells, methods
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import plural
 from lorafile.results.datacard import leak_sentences
+from lorafile.units import plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

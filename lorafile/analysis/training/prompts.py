@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import missing, plural
+from lorafile.analysis.common.format import missing
+from lorafile.units import plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

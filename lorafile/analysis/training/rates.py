@@ -10,9 +10,10 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.factors import equal_settings, setting_values, tuned
-from lorafile.analysis.common.format import difference, kind_of, listing, missing, rate, score, slug
+from lorafile.analysis.common.format import difference, kind_of, missing, rate, score, slug
 from lorafile.analysis.common.scores import Score, cells, methods, names, outcomes, scores
 from lorafile.analysis.common.wording import direction, held_against, on, spread_of
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -9,20 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import (
-    difference,
-    kind_of,
-    listing,
-    metric_name,
-    missing,
-    plural,
-    score,
-    setting,
-    slug,
-)
+from lorafile.analysis.common.format import difference, kind_of, metric_name, missing, score, setting, slug
 from lorafile.analysis.common.scores import Score, cells, lost, methods
 from lorafile.analysis.common.wording import direction, on, spread_of
 from lorafile.plan.tuning_status import Standing, edge_lines
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

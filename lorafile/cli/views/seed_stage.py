@@ -6,11 +6,12 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from lorafile.analysis.common.format import level, listing, plural
+from lorafile.analysis.common.format import level
 from lorafile.analysis.compare.margins import margin_text
 from lorafile.analysis.compare.verdict_text import round_up
 from lorafile.analysis.seed_planning import Open, Resolution
 from lorafile.study.seed_stage import block
+from lorafile.units import listing, plural
 
 _MOST = 12  # comparisons that are shown one by one
 
