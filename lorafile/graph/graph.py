@@ -1,15 +1,13 @@
 """The graph of a study: nodes, each under its key, after what they read."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lorafile.engine.metrics.custom import OwnMetric
-from lorafile.graph.settings import section_digest
 from lorafile.lock.lockfile import Lock
 from lorafile.specs import Spec
-from lorafile.state.canonical_json import of_texts
+from lorafile.state.keys import canonical_texts, key_of, section_digest
 
 if TYPE_CHECKING:
     from lorafile.state import Acceptance
@@ -95,7 +93,7 @@ class Graph:
         Where state accepts another's result for it, it has that one's key, and so has what reads it.
         """
         known = self.known.get(id(sections))
-        key = _key(kind, VERSIONS[kind], known[1] if known else self._text(sections), inputs)
+        key = key_of(kind, VERSIONS[kind], known[1] if known else self._text(sections), inputs)
         accepted = self.accepted.get(key) if self.accepted else None
         if accepted is not None:
             accepted = accepted if accepted.kind == kind else None
@@ -138,17 +136,7 @@ class Graph:
             if known is None:  # kept with its digest, so that its id stays its own
                 known = self.digests[id(section)] = (section, section_digest(section))
             digests[name] = known[1]
-        return of_texts(digests)
-
-
-def key_of(kind: str, version: int, digests: dict[str, str], inputs: dict[str, str]) -> str:
-    """Return the key of a node: over its kind, its protocol version, the digests of its sections, its inputs' keys."""
-    return _key(kind, version, of_texts(digests), inputs)
-
-
-def _key(kind: str, version: int, sections: str, inputs: dict[str, str]) -> str:
-    told = f'{{"inputs":{of_texts(inputs)},"kind":"{kind}","sections":{sections},"version":{version}}}'
-    return hashlib.sha256(told.encode()).hexdigest()
+        return canonical_texts(digests)
 
 
 class Replicate(NamedTuple):

@@ -1,6 +1,5 @@
 """The sections of a node: a configuration's settings with everything filled in that its model and data decide."""
 
-import hashlib
 from functools import cache
 from typing import Any
 
@@ -19,7 +18,6 @@ from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.lora import REWRITING
 from lorafile.specs.tables.methods import METHODS
-from lorafile.state.canonical_json import canonical
 
 
 def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -167,11 +165,6 @@ def _on_by_default(config: str) -> frozenset[str]:
 def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
     """Return what decides the model that an adapter is put on."""
     return {part: sections[part] for part in ("model", "quantization", "checkpoint") if part in sections}
-
-
-def section_digest(section: Any) -> str:
-    """Return the sha256 of a section as canonical JSON (RFC 8785)."""
-    return hashlib.sha256(canonical(section).encode()).hexdigest()
 
 
 def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split: str) -> dict[str, Any]:

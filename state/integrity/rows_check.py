@@ -5,10 +5,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-import rfc8785
-
-from lorafile.graph.graph import key_of
 from lorafile.state import State
+from lorafile.state.keys import canonical_texts, key_of, section_digest
 from lorafile.state.rows import COLUMNS, seal
 
 _OUTCOMES = ("done", "diverged", "out-of-memory", "failed", "interrupted")
@@ -157,21 +155,15 @@ class _Digests:
     def _one(self, section: Any) -> str:
         text = json.dumps(section, sort_keys=True)
         if text not in self._known:
-            self._known[text] = hashlib.sha256(rfc8785.dumps(section)).hexdigest()
+            self._known[text] = section_digest(section)
         return self._known[text]
 
 
-def own_key(kind: str, version: int, settings: str, inputs: str, digests: _Digests | None = None) -> str:
-    """Return the key that a stored node should have.
-
-    :raises ValueError, TypeError, …: where its JSON is none
-    """
-    return key_of(kind, version, (digests or _Digests()).of(settings), json.loads(inputs))
-
-
 def _node(key: str, row: tuple[str, int, str, str], digests: _Digests) -> str:
+    kind, version, settings, inputs = row
     try:
-        return "" if own_key(*row, digests) == key else "its key is not that of its settings and inputs"
+        right = key_of(kind, version, canonical_texts(digests.of(settings)), json.loads(inputs))
+        return "" if right == key else "its key is not that of its settings and inputs"
     except _WRONG as error:
         return f"its settings cannot be read ({type(error).__name__})"
 

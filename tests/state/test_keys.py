@@ -7,7 +7,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorafile.state.canonical_json import canonical, of_texts
+from lorafile.state.keys import canonical, canonical_texts
 
 NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 SIMPLE = st.none() | st.booleans() | NUMBERS | st.text(max_size=5)
@@ -28,4 +28,4 @@ def test_values_that_compare_equal_are_not_taken_for_each_other(same: list[Any])
 
 @given(st.dictionaries(NAMES, st.text("0123456789abcdef", min_size=64, max_size=64), max_size=6))
 def test_digests_are_written_as_the_library_writes_them(texts: dict[str, str]) -> None:
-    assert of_texts(texts).encode() == rfc8785.dumps(texts)
+    assert canonical_texts(texts).encode() == rfc8785.dumps(texts)
