@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.apply.applier import Applier
-from lorafile.apply.executors.base import Desk, Group
-from lorafile.engine.request import Done, Request
+from lorafile.apply.executors.base import ExecutorCallbacks, Group
+from lorafile.engine.request import Request, Result
 from lorafile.engine.worker.events import Event
 from lorafile.environment import environment
 from lorafile.state import State
@@ -56,23 +56,23 @@ class Simulated:
     def __init__(self, workers: int, directory: Path) -> None:
         self.workers, self.directory, self.where, self.turn = workers, directory, environment(1), 0.0
 
-    def run(self, groups: list[Group], desk: Desk) -> None:
+    def run(self, groups: list[Group], callbacks: ExecutorCallbacks) -> None:
         """Do every group, as many at a time as there are workers; examples first."""
-        self._run([group for group in groups if not group.after], desk)
-        self._run([group for group in groups if group.after], desk)
+        self._run([group for group in groups if not group.after], callbacks)
+        self._run([group for group in groups if group.after], callbacks)
 
-    def _run(self, groups: list[Group], desk: Desk) -> None:
+    def _run(self, groups: list[Group], callbacks: ExecutorCallbacks) -> None:
         waiting = iter(groups)
         busy: list[Iterator[Event]] = []
         while True:
             free = islice(waiting, self.workers - len(busy))
-            busy += [self._events(desk.requests(group)) for group in free]
+            busy += [self._events(callbacks.requests(group)) for group in free]
             if not busy:
                 return
             said = [(worker, event) for worker in busy if (event := next(worker, None)) is not None]
             busy = [worker for worker, _ in said]
             began = time.perf_counter()
-            desk.take([event for _, event in said])
+            callbacks.take([event for _, event in said])
             self.turn = max(self.turn, time.perf_counter() - began)
 
     def _events(self, requests: list[Request]) -> Iterator[Event]:
@@ -81,7 +81,7 @@ class Simulated:
             out = self.directory / request.key
             out.mkdir()
             files = [self._write(out / name, request) for name in FILES[request.kind]]
-            done = Done(figures={"seconds": 1.0, "examples": 16}, files=files)
+            done = Result(figures={"seconds": 1.0, "examples": 16}, files=files)
             yield Event("ended", request.key, None, done, str(out), "2026-01-01T00:00:00+00:00", 1.0, self.where)
 
     def _write(self, file: Path, request: Request) -> str:

@@ -17,7 +17,7 @@ def ours(out: Path) -> dict[str, Any]:
     """Return what the engine computes; leave the start and the order for the peer."""
     from dataclasses import replace
 
-    from lorafile.apply.work_groups import Group, Places
+    from lorafile.apply.work_groups import Group, RequestBuilder
     from lorafile.engine.batching.batches import collate
     from lorafile.engine.batching.tokens import Tokens
     from lorafile.engine.model.adapters import new_adapter
@@ -31,7 +31,7 @@ def ours(out: Path) -> dict[str, Any]:
 
     study = Study.load(out / "study.toml", out / "losses-state")
     graph = study.plan().graph
-    places = Places(graph, State.read(study.state))
+    places = RequestBuilder(graph, State.read(study.state))
     files = {}
     for node in graph.nodes.values():
         if node.kind == "prepare":

@@ -30,7 +30,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Widths:
+class PackSizes:
     """How many adapters are trained, and predicted with, at a time, and why where that was measured."""
 
     train: int = 1
@@ -48,11 +48,11 @@ class Work:
     """What a worker is given: what is left to do of some replicates; without widths it measures them first."""
 
     replicates: list[list[Request]]
-    widths: Widths | None = field(default_factory=Widths)
+    widths: PackSizes | None = field(default_factory=PackSizes)
 
 
 @dataclass(frozen=True)
-class Done:
+class Result:
     """What came of a node: how it ended, its figures, and the files that it left in its directory."""
 
     outcome: str = "done"
@@ -61,7 +61,7 @@ class Done:
     files: list[str] = field(default_factory=list)
 
 
-STOPPED = Done("interrupted", "Stopped on request.")
+STOPPED = Result("interrupted", "Stopped on request.")
 
 
 class Stopped(Exception):

@@ -22,7 +22,7 @@ from lorafile.engine.nodes.train import train
 from lorafile.engine.nodes.truncate import truncate
 from lorafile.engine.packing.predict import predict_together
 from lorafile.engine.packing.train import train_together
-from lorafile.engine.request import STOPPED, Done, Report, Request, Stopped
+from lorafile.engine.request import STOPPED, Report, Request, Result, Stopped
 from lorafile.engine.stacking.compatible import Alone
 from lorafile.errors import NodeError
 
@@ -35,14 +35,14 @@ _WORK = {
     "merge": merge,
 }
 # Kinds of which several go together, where their requests say so: the same base, each with its own adapter.
-_TOGETHER: dict[str, Callable[[list[Request], list[Path], Bases, list[Report]], list[Done]]] = {
+_TOGETHER: dict[str, Callable[[list[Request], list[Path], Bases, list[Report]], list[Result]]] = {
     "train": train_together,
     "predict": predict_together,
 }
 _DISK = (errno.EIO, errno.EROFS, errno.EDQUOT, errno.EFBIG)  # what no setting of a node brings about
 
 
-class Apart(Exception):
+class SplitBatch(Exception):
     """Nodes could not be done together; so many at a time may go.
 
     :ivar crowded: since memory ran out, or the base refuses: others of their class would do no better
@@ -53,7 +53,7 @@ class Apart(Exception):
         self.size, self.crowded = size, crowded
 
 
-def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
+def run(request: Request, out: Path, bases: Bases, report: Report) -> Result:
     """Do one node in a directory of its own; every way in which it can end is an outcome, never an exception."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -63,29 +63,29 @@ def run(request: Request, out: Path, bases: Bases, report: Report) -> Done:
     except Stopped:
         return STOPPED
     except NodeError as error:
-        return Done("failed", str(error))
+        return Result("failed", str(error))
     except Exception as error:  # whatever it was, it is this node's outcome and not the study's end
         bases.drop()
         if is_out_of_memory(error):
             told = f"The device has not enough memory: {_first_line(error).rstrip('.')}. {_remedy(request)}"
-            return Done("out-of-memory", told, request.execution)
+            return Result("out-of-memory", told, request.execution)
         if "No space left on device" in str(error):
             told = f"No space left on the disk that holds {out}. Free some space and run the same command again."
-            return Done("failed", told)
+            return Result("failed", told)
         if number := _disk_error(error):
             why = os.strerror(number)
             told = f"The disk that holds {out} fails: {why}. Look after it and run the same command again."
-            return Done("failed", told)
+            return Result("failed", told)
         with contextlib.suppress(OSError):
             (out / "traceback.txt").write_text(hide_tokens(traceback.format_exc()), encoding="utf-8")
         files = ["traceback.txt"] if (out / "traceback.txt").is_file() else []
-        return Done("failed", hide_tokens(f"{type(error).__name__}: {_first_line(error)}"), files=files)
+        return Result("failed", hide_tokens(f"{type(error).__name__}: {_first_line(error)}"), files=files)
 
 
-def run_together(requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Done]:
+def run_together(requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Result]:
     """Do nodes of one kind and class at once, each in a directory of its own; a single one as `run` does it.
 
-    :raises Apart: when they have to be done in smaller parts, or one by one
+    :raises SplitBatch: when they have to be done in smaller parts, or one by one
     """
     if len(requests) == 1:
         return [run(requests[0], outs[0], bases, reports[0])]
@@ -102,19 +102,19 @@ def run_together(requests: list[Request], outs: list[Path], bases: Bases, report
     raise apart  # here, where nothing holds on to what filled the memory
 
 
-def _apart(error: Exception, count: int) -> Apart:
+def _apart(error: Exception, count: int) -> SplitBatch:
     """Return how to go on where nodes could not be done together."""
     if is_out_of_memory(error):
         size = count // 2
-        return Apart(size, f"{count} adapters at a time did not fit into memory; goes on with {size}.", True)
+        return SplitBatch(size, f"{count} adapters at a time did not fit into memory; goes on with {size}.", True)
     why = _first_line(error).rstrip(".")
     if not isinstance(error, Alone):
         traceback.print_exc()
         why = f"{type(error).__name__}: {why}"
-    return Apart(1, f"{count} adapters are done one by one: {hide_tokens(why)}.", isinstance(error, Alone))
+    return SplitBatch(1, f"{count} adapters are done one by one: {hide_tokens(why)}.", isinstance(error, Alone))
 
 
-def goes_together(request: Request) -> bool:
+def is_packable(request: Request) -> bool:
     """Return whether there is a way to do such nodes together."""
     return bool(request.pack) and request.kind in _TOGETHER
 

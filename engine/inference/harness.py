@@ -10,12 +10,12 @@ import torch
 
 from lorafile.engine.model.adapters import tuned
 from lorafile.engine.model.base import Bases
-from lorafile.engine.request import Done, Report, Request, examples_at_once
+from lorafile.engine.request import Report, Request, Result, examples_at_once
 from lorafile.errors import MissingExtra, NodeError
 from lorafile.files.jsonl import write_lines
 
 
-def evaluate_task(request: Request, out: Path, bases: Bases, report: Report) -> Done:
+def evaluate_task(request: Request, out: Path, bases: Bases, report: Report) -> Result:
     """Run one task or group through `lm_eval.simple_evaluate` and keep every figure that it gives.
 
     :raises NodeError: when the library is missing, the task is unknown, or its data cannot be had
@@ -51,7 +51,7 @@ def evaluate_task(request: Request, out: Path, bases: Bases, report: Report) -> 
     report({"step": 1, "steps": 1})
     kept = {key: found.get(key) for key in ("results", "versions", "n-shot", "n-samples")}
     write_lines(out / "lm_eval.jsonl.gz", [kept])
-    return Done(figures=_figures(found, name), files=["lm_eval.jsonl.gz"])
+    return Result(figures=_figures(found, name), files=["lm_eval.jsonl.gz"])
 
 
 def _figures(found: dict[str, Any], name: str) -> dict[str, float]:

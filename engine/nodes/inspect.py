@@ -15,7 +15,7 @@ from lorafile.engine.model.head import load_tokens
 from lorafile.engine.model.loading import takes
 from lorafile.engine.model.similarity import linear_cka
 from lorafile.engine.model.updates import Row, adapter_updates, full_updates, place
-from lorafile.engine.request import Done, Report, Request, examples_at_once
+from lorafile.engine.request import Report, Request, Result, examples_at_once
 from lorafile.files.jsonl import write_lines
 
 # VeRA saves its frozen projections, too; nothing of them is trained.
@@ -23,7 +23,7 @@ _NOT_TRAINED = (".vera_A", ".vera_B")
 _MOST_POSITIONS = 2048  # of all examples together, evenly spread: what is kept of every layer
 
 
-def inspect(request: Request, out: Path, bases: Bases, report: Report) -> Done:
+def inspect(request: Request, out: Path, bases: Bases, report: Report) -> Result:
     """Count parameters, measure every update, and compare hidden states with the base's on held-out text."""
     tokens = load_tokens(request, "data")
     with bases.proven(request.settings, request.paths) as base:
@@ -45,7 +45,7 @@ def inspect(request: Request, out: Path, bases: Bases, report: Report) -> Done:
     write_lines(out / "modules.jsonl.gz", modules)
     write_lines(out / "representations.jsonl.gz", drift)
     figures = summary(modules, drift, total) | {"positions": len(before[0])}
-    return Done(figures=figures, files=["modules.jsonl.gz", "representations.jsonl.gz"])
+    return Result(figures=figures, files=["modules.jsonl.gz", "representations.jsonl.gz"])
 
 
 def hidden_states(base: Base, model: Any, tokens: Tokens, request: Request, report: Report) -> list[torch.Tensor]:

@@ -16,13 +16,13 @@ from lorafile.engine.model.adapters import as_directory, peft_errors, tuned
 from lorafile.engine.model.base import Base, Bases, load_base
 from lorafile.engine.model.head import class_logits, load_tokens
 from lorafile.engine.model.loss import supervised_logits
-from lorafile.engine.request import Done, Report, Request, examples_at_once
+from lorafile.engine.request import Report, Request, Result, examples_at_once
 from lorafile.errors import NodeError
 
 _Compared = dict[str, torch.Tensor]
 
 
-def merge(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
+def merge(request: Request, _out: Path, bases: Bases, report: Report) -> Result:
     """Compare logits at the supervised tokens of held-out text: attached as studied, and merged as exported.
 
     The base that other nodes share is never merged into: the merged model is loaded anew, after the shared one went.
@@ -41,7 +41,7 @@ def merge(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
         for number, batch in enumerate(batches):
             found.add(load_file(Path(directory) / str(number)), _compared(copy.model, batch))
             report({"step": len(batches) + number + 1, "steps": 2 * len(batches)})
-    return Done(figures=found.figures())
+    return Result(figures=found.figures())
 
 
 def merged(settings: dict[str, Any], paths: dict[str, Any], files: dict[str, str], dtype: str) -> Base:

@@ -11,7 +11,7 @@ from lorafile.engine.inference.predictions import Split, load_split, predictions
 from lorafile.engine.model.adapters import stored_adapter, tuned
 from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.methods import virtual_tokens
-from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.request import Report, Request, Result
 from lorafile.engine.stacking.stack import Stack
 from lorafile.engine.stacking.stored import stored_factors
 from lorafile.files.jsonl import write_lines
@@ -24,7 +24,7 @@ _CARRIED = {
 }
 
 
-def predict(request: Request, out: Path, bases: Bases, report: Report) -> Done:
+def predict(request: Request, out: Path, bases: Bases, report: Report) -> Result:
     """Predict every example of one split and keep what came out, example by example."""
     if request.settings["task"]["output"] == "lm_eval":
         return evaluate_task(request, out, bases, report)
@@ -60,7 +60,7 @@ def decoder_figure(base: Base, model: Any, split: Split) -> dict[str, str]:
     return {"decoder": decoder(base.model if virtual_tokens(model) else model, split.task)}
 
 
-def kept(split: Split, found: list[dict[str, Any]], out: Path, figures: dict[str, Any]) -> Done:
+def kept(split: Split, found: list[dict[str, Any]], out: Path, figures: dict[str, Any]) -> Result:
     """Write what was predicted of each example, with what the metrics need of it.
 
     :param figures: of the result, next to the number of its examples
@@ -71,4 +71,4 @@ def kept(split: Split, found: list[dict[str, Any]], out: Path, figures: dict[str
         for line, one in zip(split.lines, found, strict=True)
     ]
     write_lines(out / "predictions.jsonl.gz", rows)
-    return Done(figures={"examples": len(rows), **figures}, files=["predictions.jsonl.gz"])
+    return Result(figures={"examples": len(rows), **figures}, files=["predictions.jsonl.gz"])

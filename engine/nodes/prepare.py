@@ -10,12 +10,12 @@ from lorafile.engine.data.documents import best_fit
 from lorafile.engine.data.encode import Encoded, load_tokenizer
 from lorafile.engine.data.examples import Numbered, Prepared, examples, shown_rows, split_rows
 from lorafile.engine.nodes.prompts import prepare_prompts
-from lorafile.engine.request import Done, Request
+from lorafile.engine.request import Request, Result
 from lorafile.errors import NodeError
 from lorafile.files.jsonl import write_lines
 
 
-def prepare(request: Request, out: Path) -> Done:
+def prepare(request: Request, out: Path) -> Result:
     """Tokenize one split.
 
     Leaves `tokens.safetensors`; `examples.jsonl.gz`, a line for each example: `row`, `prompt`, `reference`, `bytes`
@@ -55,7 +55,7 @@ def prepare(request: Request, out: Path) -> Done:
     pack(kept, blocks).save(out / "tokens.safetensors")
     write_lines(out / "examples.jsonl.gz", lines)
     (out / "digests.bin").write_bytes(digests)
-    return Done(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz", "digests.bin"])
+    return Result(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz", "digests.bin"])
 
 
 def _line(one: Prepared, supervised: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from lorafile.engine.model.loss import likelihoods
 from lorafile.engine.model.peak_memory import LiveTensors, peak, reset_peak
 from lorafile.engine.model.timing import synchronise, timed
 from lorafile.engine.nodes.train import Stepper, step_batches
-from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.request import Report, Request, Result
 from lorafile.engine.training.curve import Curve
 from lorafile.environment import gpus
 from lorafile.specs.tables.train import TrainTable
@@ -30,7 +30,7 @@ _EVALUATED, _EVALUATED_AT_ONCE = 4, 16  # batches, and examples in each
 Figures = dict[str, Any]
 
 
-def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
+def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Result:
     """Measure load, training steps, evaluation, and generation with the adapter attached and merged."""
     figures: Figures = {}
     tokens = load_tokens(request, "train")
@@ -48,12 +48,12 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Done:
                 figures |= _train(base, model, units(tokens, model)[0], request, report)
         figures |= _evaluate(base, model.eval(), tokens)
         if tokens.classes is not None:  # a head writes no text
-            return Done(figures=figures)
+            return Result(figures=figures)
         figures |= _generate(base, model, tokens, request, "")
         if hasattr(model, "merge_and_unload"):
             merged = model.merge_and_unload()
             figures |= _generate(base, merged, tokens, request, "merged_")
-    return Done(figures=figures)
+    return Result(figures=figures)
 
 
 def _loaded(request: Request) -> Base:

@@ -6,7 +6,7 @@ from typing import Any
 from lorafile.engine.batching.tokens import pack
 from lorafile.engine.data.encode import Encoded, chat_of, ids_of
 from lorafile.engine.data.templates import Example, renderer
-from lorafile.engine.request import Done
+from lorafile.engine.request import Result
 from lorafile.errors import NodeError
 from lorafile.files.jsonl import write_lines
 
@@ -20,7 +20,7 @@ _FIELDS = {
 _GUANACO = "### Human: {}\n### Assistant:"
 
 
-def prepare_prompts(data: dict[str, Any], tokenizer: Any, out: Path) -> Done:
+def prepare_prompts(data: dict[str, Any], tokenizer: Any, out: Path) -> Result:
     """Tokenize the prompts; `reference` holds each as the user wrote it, for whoever shows the answers.
 
     :raises NodeError: when one cannot be put into the format, or leaves no room
@@ -45,7 +45,7 @@ def prepare_prompts(data: dict[str, Any], tokenizer: Any, out: Path) -> Done:
     write_lines(out / "examples.jsonl.gz", lines)
     tokens = sum(len(one.input_ids) for one in kept)
     figures = {"examples": len(kept), "tokens": tokens, "longest": max(len(one.input_ids) for one in kept)}
-    return Done(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz"])
+    return Result(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz"])
 
 
 def _asked(row: str | dict[str, Any], data: dict[str, Any], tokenizer: Any) -> Example:

@@ -17,7 +17,7 @@ from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.methods import after_step, penalty
 from lorafile.engine.model.peak_memory import is_out_of_memory
 from lorafile.engine.randomness import drawn_from
-from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.request import Report, Request, Result
 from lorafile.engine.training.curve import Curve
 from lorafile.engine.training.journal import Journal, journal
 from lorafile.engine.training.optimizer import Descent
@@ -29,7 +29,7 @@ class _SmallerParts(Exception):
     """A step did not fit into memory, and smaller micro-batches may."""
 
 
-def train(request: Request, out: Path, bases: Bases, report: Report) -> Done:
+def train(request: Request, out: Path, bases: Bases, report: Report) -> Result:
     """Train one adapter, or the whole model, under one seed; with smaller micro-batches where these do not fit."""
     with journal(request, report) as kept:
         while True:
@@ -39,7 +39,7 @@ def train(request: Request, out: Path, bases: Bases, report: Report) -> Done:
             kept.parts *= 2
 
 
-def _attempt(request: Request, out: Path, bases: Bases, kept: Journal) -> Done:
+def _attempt(request: Request, out: Path, bases: Bases, kept: Journal) -> Result:
     documents = load_tokens(request, "train")
     if request.settings["adapter"]["method"] == "full":
         bases.drop()
@@ -53,7 +53,7 @@ def _attempt(request: Request, out: Path, bases: Bases, kept: Journal) -> Done:
             return _train(base, model, documents, request, out, kept)
 
 
-def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Path, kept: Journal) -> Done:
+def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Path, kept: Journal) -> Result:
     tokens, unpacked = units(documents, model)
     settings = request.settings["training"]
     curve = Curve()
@@ -64,7 +64,7 @@ def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Pat
 
 def finish(
     model: Any, request: Request, out: Path, curve: Curve, kept: Journal, trouble: str, more: dict[str, Any]
-) -> Done:
+) -> Result:
     """Write what came of a run, and return it.
 
     :param trouble: why it diverged, where it did
@@ -75,8 +75,8 @@ def finish(
     write_lines(out / "curve.jsonl.gz", curve.rows)
     figures = _figures(model, curve, seconds) | more | kept.figures()
     if trouble:
-        return Done("diverged", f"Training diverged: {trouble}.", figures, ["curve.jsonl.gz"])
-    return Done(figures=figures, files=["curve.jsonl.gz", *save(model, request, out, figures)])
+        return Result("diverged", f"Training diverged: {trouble}.", figures, ["curve.jsonl.gz"])
+    return Result(figures=figures, files=["curve.jsonl.gz", *save(model, request, out, figures)])
 
 
 def _fitted(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, kept: Journal) -> str:

@@ -11,14 +11,14 @@ from safetensors.torch import save_file
 from lorafile.engine.model.base import Bases
 from lorafile.engine.model.factors import StoredLora, read_lora, scaling
 from lorafile.engine.model.spectrum import decompose
-from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.request import Report, Request, Result
 from lorafile.errors import NodeError
 
 # Initialisations after which PEFT, unless the adapter was converted when saved, expects a rewritten base.
 _REWRITE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
 
-def truncate(request: Request, out: Path, _bases: Bases, _report: Report) -> Done:
+def truncate(request: Request, out: Path, _bases: Bases, _report: Report) -> Result:
     """Keep the k largest singular values of each BA: by Eckart and Young the nearest update of rank k.
 
     :raises NodeError: for an adapter whose update is not scaling · BA
@@ -45,7 +45,9 @@ def truncate(request: Request, out: Path, _bases: Bases, _report: Report) -> Don
     save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     (out / "adapter_config.json").write_text(text, encoding="utf-8")
-    return Done(figures=_figures(tensors, kept, whole, out), files=["adapter_config.json", "adapter_model.safetensors"])
+    return Result(
+        figures=_figures(tensors, kept, whole, out), files=["adapter_config.json", "adapter_model.safetensors"]
+    )
 
 
 def _refuse(config: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from lorafile.engine.model.head import guesses
 from lorafile.engine.nodes.train import finish, step_batches, total_steps
 from lorafile.engine.packing.moments import Moments
 from lorafile.engine.randomness import drawn_from
-from lorafile.engine.request import Done, Request
+from lorafile.engine.request import Request, Result
 from lorafile.engine.stacking.stack import Factors, Stack
 from lorafile.engine.training.curve import Curve
 from lorafile.engine.training.journal import Journal
@@ -85,7 +85,7 @@ class Member:
         dtype = self.request.settings["model"]["dtype"]
         self.trouble = self.curve.diverged(guesses(self.base.model), self.settings, dtype)
 
-    def finished(self, more: dict[str, Any]) -> Done:
+    def finished(self, more: dict[str, Any]) -> Result:
         """Write what came of the run, as a run alone does; the base has to be bare.
 
         :param more: figures beside those of every run

@@ -7,16 +7,16 @@ from lorafile.engine.inference.cache import can_reserve
 from lorafile.engine.inference.predictions import load_split, predictions
 from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.nodes.predict import decoder_figure, kept, predict
-from lorafile.engine.request import Done, Report, Request
+from lorafile.engine.request import Report, Request, Result
 from lorafile.engine.stacking.stack import Factors, Stack
 from lorafile.engine.stacking.stored import stored_factors
 from lorafile.errors import NodeError
 
 
-def predict_together(requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Done]:
+def predict_together(requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Result]:
     """Predict one split with several adapters, the bare base among them; what is no plain LoRA comes after, alone."""
     first, split = requests[0], load_split(requests[0])
-    done: dict[int, Done] = {}
+    done: dict[int, Result] = {}
     with bases.proven(first.settings, first.paths) as base:
         members = {number: one for number, one in enumerate(_members(base, requests)) if one is not None}
         if len(members) > 1:
@@ -46,11 +46,11 @@ def _members(base: Base, requests: list[Request]) -> list[Factors | None]:
     ]
 
 
-def _alone(request: Request, out: Path, bases: Bases, report: Report) -> Done:
+def _alone(request: Request, out: Path, bases: Bases, report: Report) -> Result:
     try:
         return predict(request, out, bases, report)
     except NodeError as error:
-        return Done("failed", str(error))
+        return Result("failed", str(error))
 
 
 def _tell(reports: list[Report], progress: dict[str, Any]) -> None:

@@ -19,14 +19,14 @@ from lorafile.engine.model.loss import supervised_logits
 from lorafile.engine.nodes.train import total_steps
 from lorafile.engine.packing.batch_independence import check_apart
 from lorafile.engine.packing.member import Member
-from lorafile.engine.request import STOPPED, Done, Report, Request, Stopped
+from lorafile.engine.request import STOPPED, Report, Request, Result, Stopped
 from lorafile.engine.stacking.compatible import Alone
 from lorafile.engine.stacking.stack import Stack, factors_of
 from lorafile.engine.training.journal import Journal, journal
 from lorafile.engine.training.run_state import frozen_sums
 
 
-def train_together(requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Done]:
+def train_together(requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Result]:
     """Train adapters of one training class together, each as it would be trained alone, up to rounding.
 
     A run that diverged or has no steps left leaves; the others go on. Where one is asked to stop, all are, and each can
@@ -74,9 +74,9 @@ class _Pack:
             factors = factors_of(model)
         return Member(self._base, request, out, kept, tokens, factors, frozen)
 
-    def train(self) -> list[Done]:
+    def train(self) -> list[Result]:
         """Train until nobody is left, or all are stopped."""
-        found: dict[str, Done] = {}
+        found: dict[str, Result] = {}
         left, stopped = self._members, False
         more: dict[str, Any] = {"packed": len(left)} | ({"unpacked": self._unpacked} if self._unpacked else {})
         self._stacked(left)

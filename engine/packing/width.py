@@ -6,13 +6,13 @@ from collections.abc import Callable
 from lorafile.engine.model.base import Bases
 from lorafile.engine.model.peak_memory import is_out_of_memory
 from lorafile.engine.packing.trials import TIMED, Answering, Made, Speed, Training
-from lorafile.engine.request import Report, Request, Stopped, Widths
+from lorafile.engine.request import PackSizes, Report, Request, Stopped
 
 _GAIN = 1.1  # what a doubling has to bring
 _SHARE = 0.05  # of the work that it decides, at most, may the measurement take
 
 
-def measured(replicates: list[list[Request]], bases: Bases, report: Report) -> Widths:
+def measured(replicates: list[list[Request]], bases: Bases, report: Report) -> PackSizes:
     """Return how many of some replicates go together best; one by one where it cannot be told, or is not worth it.
 
     Where there are answers to write, these decide how many predict at a time; else as many as train.
@@ -21,7 +21,7 @@ def measured(replicates: list[list[Request]], bases: Bases, report: Report) -> W
     """
     trains = [request for one in replicates for request in one if request.kind == "train"]
     if len(trains) < 2:
-        return Widths()
+        return PackSizes()
     try:
         with bases.proven(trains[0].settings, trains[0].paths) as base:
             made = Made(base, trains)
@@ -38,8 +38,8 @@ def measured(replicates: list[list[Request]], bases: Bases, report: Report) -> W
         raise
     except Exception as error:  # a run that fails says so itself, with an outcome of its own
         traceback.print_exc()
-        return Widths(why=f"Adapters are trained one by one: how a pack does was not found out ({error}).")
-    return Widths(train, predict, told.strip())
+        return PackSizes(why=f"Adapters are trained one by one: how a pack does was not found out ({error}).")
+    return PackSizes(train, predict, told.strip())
 
 
 def _writes(request: Request) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lorafile.engine.request import Done, Widths
+from lorafile.engine.request import PackSizes, Result
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Event:
     what: str
     key: str = ""
     progress: dict[str, Any] | None = None
-    done: Done | None = None
+    done: Result | None = None
     directory: str = ""
     started: str = ""
     seconds: float = 0.0
     environment: dict[str, Any] | None = None
-    widths: Widths | None = None
+    widths: PackSizes | None = None

@@ -9,8 +9,8 @@ from typing import Any
 
 from lorafile.engine.model.base import Bases
 from lorafile.engine.packing.width import measured
-from lorafile.engine.request import Done, Request, Stopped, Work
-from lorafile.engine.run import Apart, goes_together, run_together
+from lorafile.engine.request import Request, Result, Stopped, Work
+from lorafile.engine.run import SplitBatch, is_packable, run_together
 from lorafile.engine.worker.events import Event
 from lorafile.engine.worker.link import Link
 
@@ -25,7 +25,7 @@ def do(work: Work, directory: Path, bases: Bases, link: Link, where: dict[str, A
     """
     widths = work.widths
     if widths is None:
-        first, packed = work.replicates[0][0].key, [list(filter(goes_together, one)) for one in work.replicates]
+        first, packed = work.replicates[0][0].key, [list(filter(is_packable, one)) for one in work.replicates]
         try:
             widths = measured(packed, bases, link.report(first))
         except Stopped:
@@ -48,7 +48,7 @@ def rounds(requests: list[Request]) -> list[list[Request]]:
     while waiting:
         ready = [request for request in waiting if placed.issuperset(request.awaits.values())]
         alike = [request for request in ready if _class(request) == _class(ready[0])]
-        found.append(alike if goes_together(ready[0]) else ready[:1])
+        found.append(alike if is_packable(ready[0]) else ready[:1])
         placed |= {request.key for request in found[-1]}
         waiting = [request for request in waiting if request.key not in placed]
     return found
@@ -109,7 +109,7 @@ class _Session:
         clock = time.monotonic()
         try:
             found = run_together(requests, outs, self.bases, reports)
-        except Apart as apart:
+        except SplitBatch as apart:
             self._share(requests, time.monotonic() - clock, [])
             if apart.crowded:
                 self.widths[requests[0].kind] = apart.size
@@ -134,18 +134,18 @@ class _Session:
         for request, weight in zip(requests, weights, strict=True):
             self._spent[request.key] = self._spent.get(request.key, 0.0) + seconds * weight / sum(weights)
 
-    def _end(self, request: Request, done: Done, out: Path) -> None:
+    def _end(self, request: Request, done: Result, out: Path) -> None:
         if done.outcome == "done":
             self.made[request.key] = {name: str(out / name) for name in done.files}
         notes = [*done.figures.get("notes", []), *self._notes.get(request.key, [])]
-        if self.why and goes_together(request):
+        if self.why and is_packable(request):
             notes.append(self.why)
         done = replace(done, figures=done.figures | {"notes": notes}) if notes else done
         began, seconds = self._began[request.key], self._spent[request.key]
         self.link.send(Event("ended", request.key, None, done, str(out), began, seconds, self.where))
 
 
-def _own_seconds(done: Done) -> float:
+def _own_seconds(done: Result) -> float:
     """Return the time that a node says it took of what several took together."""
     return float(done.figures.get("seconds", 0.0) - done.figures.get("seconds_before", 0.0))
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lorafile.apply.budget import Budget
-from lorafile.apply.executors.base import Desk, Executor, Group
+from lorafile.apply.executors.base import Executor, ExecutorCallbacks, Group
 from lorafile.apply.score import ScoreTask
 from lorafile.apply.score_pool import FEW, Scored, Scorers
-from lorafile.apply.work_groups import Places, groups, read_digests
-from lorafile.engine.request import Done, Request
+from lorafile.apply.work_groups import RequestBuilder, groups, read_digests
+from lorafile.engine.request import Request, Result
 from lorafile.engine.worker.events import Event
 from lorafile.environment import environment
 from lorafile.errors import StateError
@@ -33,19 +33,19 @@ _POLL_SECONDS = 0.5
 class Progress(Protocol):
     """Somebody who watches an apply."""
 
-    def started(self, node: GraphNode) -> None:
+    def on_node_start(self, node: GraphNode) -> None:
         """A node has begun."""
 
-    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+    def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
         """A node has come further: `step`, `steps`, perhaps `loss` and `tokens_per_second`; or it has a `note`."""
 
-    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+    def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:
         """A node has ended, one way or another, and is recorded."""
 
-    def stopping(self, times: int) -> None:
+    def on_stop(self, times: int) -> None:
         """The user asked for an end: once, or more urgently."""
 
-    def planned(self, plan: Plan) -> None:
+    def on_next_stage(self, plan: Plan) -> None:
         """What is tuned was chosen, or needs more candidates: this is the work that follows."""
 
 
@@ -92,7 +92,7 @@ class Stop:
     def _ask(self, urgency: int) -> None:
         self.urgency = urgency
         for watcher in self.watchers:
-            watcher.stopping(urgency)
+            watcher.on_stop(urgency)
 
 
 class _Ended(NamedTuple):
@@ -100,7 +100,7 @@ class _Ended(NamedTuple):
 
     node: GraphNode
     event: Event
-    done: Done
+    done: Result
     files: dict[str, Path]
 
 
@@ -121,7 +121,7 @@ class Applier:
     applied: Applied = field(default_factory=Applied)
 
     def __post_init__(self) -> None:
-        self.places = Places(self.plan.graph, self.state)
+        self.places = RequestBuilder(self.plan.graph, self.state)
         to_do = {change.key for change in self.plan.work}
         self.results = {key: attempt for key, attempt in self.plan.results.items() if key not in to_do}
         self.own = {metric.digest: metric for metric in self.plan.graph.own.values()}
@@ -148,7 +148,7 @@ class Applier:
             with explained(self.state.directory):
                 (self.state.directory / "staging").mkdir(exist_ok=True)
             self._take([])
-            self.executor.run(groups(self.plan), Desk(self._requests, self._take, self._urgency))
+            self.executor.run(groups(self.plan), ExecutorCallbacks(self._requests, self._take, self._urgency))
             while (self._ready or self._scorers.busy) and self.stop.urgency < 2:
                 self._take([], wait=_POLL_SECONDS)
         finally:
@@ -178,13 +178,13 @@ class Applier:
         for event in events:
             node = self.plan.graph.nodes[event.key]
             if event.what == "ended":
-                done = event.done or Done("failed", "The worker sent no result.")
+                done = event.done or Result("failed", "The worker sent no result.")
                 ended.append(_Ended(node, event, done, {name: Path(event.directory) / name for name in done.files}))
             for watcher in self.watchers:
                 if event.what == "started":
-                    watcher.started(node)
+                    watcher.on_node_start(node)
                 elif event.what == "progress":
-                    watcher.went_on(node, event.progress or {})
+                    watcher.on_node_progress(node, event.progress or {})
         self._record(ended)
         while True:
             self._submit_scores()
@@ -253,7 +253,7 @@ class Applier:
             shutil.rmtree(one.event.directory, ignore_errors=True)
         self.applied.attempts.append(stored)
         for watcher in self.watchers:
-            watcher.ended(node, stored)
+            watcher.on_node_end(node, stored)
         if one.done.outcome == "failed" and "No space left" in one.done.message:
             raise StateError(one.done.message)  # the next node would be paid for, and lost in the same way
         for key in self._readers.pop(node.key, ()) if stored.outcome == "done" else ():

@@ -7,7 +7,7 @@ from typing import Any
 
 from lorafile.engine.metrics.custom import OwnMetric, run_own
 from lorafile.engine.metrics.registry import Rows, built_in, influence_of
-from lorafile.engine.request import Done
+from lorafile.engine.request import Result
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.files.jsonl import read_lines, write_lines
 from lorafile.plan.plan import Plan
@@ -33,7 +33,7 @@ class ScoreTask:
     timeout: float
 
 
-def score(task: ScoreTask) -> Done:
+def score(task: ScoreTask) -> Result:
     """Compute what a `score` node declares, and what each example adds to it; a metric that fails is an outcome."""
     inputs, out = task.inputs, task.out
     predictions = {role: list(read_lines(files["predictions.jsonl.gz"])) for role, files in inputs.items()}
@@ -45,14 +45,14 @@ def score(task: ScoreTask) -> Done:
         else:
             found = _built_in(task.settings, predictions, each)
     except LoraError as error:
-        return Done("failed", str(error))
+        return Result("failed", str(error))
     except Exception as error:  # one metric that cannot read its rows is one outcome, and not the end of the apply
-        return Done("failed", f"evaluate.metrics: {type(error).__name__}: {error}")
+        return Result("failed", f"evaluate.metrics: {type(error).__name__}: {error}")
     for name, (_, outcomes) in found.items():
         each = [{**row, name: value} for row, value in zip(each, outcomes, strict=True)]
     write_lines(out / "outcomes.jsonl.gz", each)
     figures = {"examples": len(first), **{name: figure for name, (figure, _) in found.items()}}
-    return Done(figures=figures, files=["outcomes.jsonl.gz"])
+    return Result(figures=figures, files=["outcomes.jsonl.gz"])
 
 
 def _built_in(

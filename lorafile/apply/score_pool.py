@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from lorafile.apply.executors.forkserver import start_server
 from lorafile.apply.executors.process import Worker
 from lorafile.apply.score import ScoreTask, score
-from lorafile.engine.request import Done
+from lorafile.engine.request import Result
 from lorafile.engine.worker.link import ALIVE, Line
 from lorafile.environment import cores
 
@@ -27,7 +27,7 @@ class Scored(NamedTuple):
     """What came of a task, when it began, and how many seconds it took."""
 
     task: ScoreTask
-    done: Done
+    done: Result
     started: str
     seconds: float
 
@@ -118,7 +118,7 @@ class Scorers:
         worker.connection.close()
         if tasks:
             how = f"The process that computed it ended with exit code {worker.process.exitcode}."
-            self._finished.append(Scored(tasks.popleft(), Done("interrupted", how), _now(), 0.0))
+            self._finished.append(Scored(tasks.popleft(), Result("interrupted", how), _now(), 0.0))
         for task in tasks:
             self.submit(task)
 

@@ -80,7 +80,7 @@ def can_pack(plan: Plan) -> bool:
 
 
 @dataclass
-class Places:
+class RequestBuilder:
     """Where models, data and the files of finished nodes are on this machine."""
 
     graph: Graph

@@ -28,15 +28,15 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def started(self, node: GraphNode) -> None:
+    def on_node_start(self, node: GraphNode) -> None:
         """Say nothing yet."""
 
-    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+    def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
         """Say what a node has to say in words; a log has no use for a bar."""
         if "note" in progress:
             self.out.print(escape(f"{node.address}: {progress['note']}"))
 
-    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+    def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:
         """Say what ended, and how."""
         self.ended_nodes.add(node.key)  # what is taken up again ends twice
         told = (
@@ -44,11 +44,11 @@ class Lines:
         )
         self.out.print(escape(told + _figure(attempt)))
 
-    def stopping(self, times: int) -> None:
+    def on_stop(self, times: int) -> None:
         """Say what will happen."""
         self.out.print(_STOPS.get(times, "Breaking off."))
 
-    def planned(self, plan: Plan) -> None:
+    def on_next_stage(self, plan: Plan) -> None:
         """Say what was chosen, and how much follows."""
         self.total += len(plan.work)
         for line in stage_lines(plan):
@@ -81,11 +81,11 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
-    def started(self, node: GraphNode) -> None:
+    def on_node_start(self, node: GraphNode) -> None:
         """Show a bar."""
         self.nodes[node.key] = self.bars.add_task(escape(node.address), total=None, told="")
 
-    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+    def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
         """Move the bar, and say what a node has to say in words."""
         if "note" in progress:
             self.bars.console.print(escape(f"{node.address}: {progress['note']}"))
@@ -96,7 +96,7 @@ class Bars:
         if node.key in self.nodes:
             self.bars.update(self.nodes[node.key], completed=progress["step"], total=progress["steps"], told=told)
 
-    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+    def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:
         """Take the bar away and move the plan's."""
         if node.key in self.nodes:
             self.bars.remove_task(self.nodes.pop(node.key))
@@ -111,11 +111,11 @@ class Bars:
                 f"{escape(node.address)}: {attempt.outcome} in {duration(attempt.seconds)}{escape(_figure(attempt))}"
             )
 
-    def stopping(self, times: int) -> None:
+    def on_stop(self, times: int) -> None:
         """Say what will happen."""
         self.bars.console.print(_STOPS.get(times, "Breaking off."))
 
-    def planned(self, plan: Plan) -> None:
+    def on_next_stage(self, plan: Plan) -> None:
         """Say what was chosen, and lengthen the plan's bar."""
         more = {change.key: (change.forecast or {}).get("seconds", 0.1) for change in plan.work}
         self.seconds |= more

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorafile.apply.work_groups import Places
+from lorafile.apply.work_groups import RequestBuilder
 from lorafile.environment import installed
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.graph.checkpoint import add_checkpoint
@@ -64,7 +64,7 @@ def _partner(study: Study, plan: Plan, state: State, run: StudyRun) -> Partner:
     if configuration.method == "none":
         return Partner(configuration.name, plan.graph, configuration, None)
     if attempt.outcome == "done":
-        return Partner(name, plan.graph, configuration, Places(plan.graph, state).files(attempt))
+        return Partner(name, plan.graph, configuration, RequestBuilder(plan.graph, state).files(attempt))
     attempts = state.latest([run.key]).get(run.key, [])
     if not attempts:
         raise LoraError(f"{name} is not trained yet. Train it with: lora apply {study.spec.file}")
@@ -89,7 +89,7 @@ def talk_to(partner: Partner, study: Study, max_new_tokens: int | None, temperat
     task |= {key: value for key, value in decoding(evaluate).items() if key == "stop_strings"}
     if temperature:
         task |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "seed": 0}
-    graph, places = partner.graph, Places(partner.graph, State.read(study.state))
+    graph, places = partner.graph, RequestBuilder(partner.graph, State.read(study.state))
     splits = graph.splits[partner.configuration.name].values()
     data = next(graph.nodes[key] for key in splits if key in graph.nodes).settings["data"]
 

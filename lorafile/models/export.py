@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorafile.apply.work_groups import Places
+from lorafile.apply.work_groups import RequestBuilder
 from lorafile.environment import installed
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.files.atomic import is_empty, replaced_directory
@@ -67,7 +67,7 @@ def export(
         raise LoraError("--dtype is the type of merged weights; pass --merged as well.")
     if merged and chosen.configuration.method in UNMERGEABLE:
         raise LoraError(f"{chosen.address} is no change beside the weights, so there is nothing to merge.")
-    places = Places(plan.graph, state)
+    places = RequestBuilder(plan.graph, state)
     files = _present(chosen, state)
     whole = merged or chosen.configuration.method == "full"
     served = plan.graph.lock.models[identity(chosen.configuration.model)]
@@ -86,7 +86,7 @@ def export(
     return Exported(out, chosen.address, tuple(names), command)
 
 
-def _base(configuration: Configuration, places: Places) -> str:
+def _base(configuration: Configuration, places: RequestBuilder) -> str:
     """Return what a server can load the base from: its hub id, or where it is on this machine."""
     path = configuration.model.path
     return path if is_hub_id(path, places.graph.spec.file.parent) else str(places.model(configuration))
@@ -127,7 +127,7 @@ def _present(chosen: StudyRun, state: State) -> dict[str, str]:
     return {name: str(state.objects.proven(digest)) for name, digest in kept.items()}
 
 
-def _copy(chosen: StudyRun, places: Places, files: dict[str, str], out: Path) -> None:
+def _copy(chosen: StudyRun, places: RequestBuilder, files: dict[str, str], out: Path) -> None:
     """Copy what training left: an adapter alone, a whole model with its tokenizer."""
     for name, path in files.items():
         shutil.copyfile(path, out / name)
@@ -143,7 +143,9 @@ def _copy_tokenizer(model: Path, out: Path) -> None:
         shutil.copyfile(file, out / file.name)
 
 
-def _merge(plan: Plan, chosen: StudyRun, found: tuple[Places, dict[str, str]], dtype: str | None, out: Path) -> None:
+def _merge(
+    plan: Plan, chosen: StudyRun, found: tuple[RequestBuilder, dict[str, str]], dtype: str | None, out: Path
+) -> None:
     """Write the base with the adapter merged into it.
 
     :raises MissingExtra: without torch

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorafile.plan.plan import Plan
 from lorafile.plan.tuning import candidate_replicates
-from lorafile.results.runs import held_up, run_row
+from lorafile.results.runs import blocked_by, run_row
 from lorafile.results.unfinished import standing, unfinished_runs
 from lorafile.specs import Configuration
 from lorafile.state import Attempt, State
@@ -29,7 +29,7 @@ def candidate_table(plan: Plan, history: dict[str, list[Attempt]], state: State)
             added = any(values[axis.setting] in axis.added for axis in about.axes) if about else False
             for replicate in candidate_replicates(graph, candidate):
                 run = run_row(candidate, replicate, plan.results, history)
-                run |= held_up(run, graph, history) | standing(run, open_runs.get(replicate.train or ""))
+                run |= blocked_by(run, graph, history) | standing(run, open_runs.get(replicate.train or ""))
                 known = {name: value for name, value in run.items() if name.startswith("validation.")}
                 row = {**{name: run[name] for name in ("seed", "outcome", "message", "key")}, **known}
                 row |= {"configuration": configuration.name, "candidate": candidate.name, "values": values}

@@ -16,7 +16,7 @@ from lorafile.results.interim_looks import dates, looks
 from lorafile.results.outcomes import StoredOutcomes
 from lorafile.results.repeats import repeat_rows
 from lorafile.results.results import Results
-from lorafile.results.runs import curve_rows, held_up, run_row
+from lorafile.results.runs import blocked_by, curve_rows, run_row
 from lorafile.results.serving import StoredRefusals
 from lorafile.results.study_facts import data_of, hides_answers, metrics_of, model_of
 from lorafile.results.topics import topics
@@ -109,7 +109,7 @@ def _runs(plan: Plan, state: State, history: dict[str, list[Attempt]], places: E
             run, here = run_row(c, replicate, plan.results, history), open_runs.get(replicate.train or "")
             run |= places.of_run(replicate)
             run |= beside_figures(graph, c.name, replicate, plan.results)
-            runs.append(run | held_up(run, graph, history) | standing(run, here))
+            runs.append(run | blocked_by(run, graph, history) | standing(run, here))
             curves += curve_rows(c, replicate, history, state) or unfinished_curve(c, replicate, here)
     return runs, curves
 

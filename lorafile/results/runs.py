@@ -79,7 +79,7 @@ def _unscored(replicate: Replicate, split: str, score: str, history: dict[str, l
     return {"outcome": "missing", "message": "not predicted and scored yet"}
 
 
-def held_up(run: dict[str, Any], graph: Graph, history: dict[str, list[Attempt]]) -> dict[str, Any]:
+def blocked_by(run: dict[str, Any], graph: Graph, history: dict[str, list[Attempt]]) -> dict[str, Any]:
     """Return why a run was never begun: what it reads failed; nothing for any other run."""
     if run["outcome"] != "missing" or history.get(run["key"]):
         return {}

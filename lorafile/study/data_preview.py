@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from lorafile.apply.work_groups import Places
+from lorafile.apply.work_groups import RequestBuilder
 from lorafile.errors import LoraError
 from lorafile.graph.build import build
 from lorafile.graph.graph import Graph, GraphNode
@@ -27,7 +27,7 @@ class Look:
 
     graph: Graph
     configuration: Configuration
-    places: Places
+    places: RequestBuilder
     tokenizer: Any
 
     def paths(self, node: GraphNode) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def look(study: Study, split: str = "train", rows: int = 3, configuration: str |
     state = State.read(study.state)
     graph = build(study.spec, lock, state.acceptances())
     chosen = _configuration(graph, configuration, split)
-    places = Places(graph, state)
+    places = RequestBuilder(graph, state)
     splits = {name: graph.nodes[key] for name, key in graph.splits[chosen.name].items()}
     if split not in splits:
         raise LoraError(f'--split: there is no "{split}" split; there are: {", ".join(splits)}.')

@@ -163,7 +163,7 @@ class Study:
                         break
                     stages.append(with_forecasts(next_stage, forecasts(next_stage, state)))
                     for watcher in watching:
-                        watcher.planned(stages[-1])
+                        watcher.on_next_stage(stages[-1])
             return done
 
     def untracked(self, plan: Plan) -> int:

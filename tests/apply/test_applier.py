@@ -14,8 +14,8 @@ pytest.importorskip("torch")
 
 from lorafile import Study
 from lorafile.apply.applier import Applier
-from lorafile.apply.executors.base import Desk, Group
-from lorafile.engine.request import Done
+from lorafile.apply.executors.base import ExecutorCallbacks, Group
+from lorafile.engine.request import Result
 from lorafile.engine.worker.events import Event
 from lorafile.errors import StalePlan, StateError
 from lorafile.graph.graph import GraphNode
@@ -34,21 +34,21 @@ class Watch:
         self.stages: list[Plan] = []
         self.kind, self.act = kind, act
 
-    def started(self, node: GraphNode) -> None:
+    def on_node_start(self, node: GraphNode) -> None:
         self.begun.append(node.address)
 
-    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+    def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
         if self.act and node.kind == self.kind:
             act, self.act = self.act, None
             act()
 
-    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+    def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:
         self.attempts.append(attempt)
 
-    def stopping(self, times: int) -> None:
+    def on_stop(self, times: int) -> None:
         self.stops = times
 
-    def planned(self, plan: Plan) -> None:
+    def on_next_stage(self, plan: Plan) -> None:
         self.stages.append(plan)
 
 
@@ -220,10 +220,10 @@ def test_what_is_said_in_one_turn_is_kept_although_a_part_of_it_cannot_be(spec_f
     file.write_bytes(b"tokens")
 
     class Two:
-        def run(self, groups: list[Group], desk: Desk) -> None:
-            whole, torn = (Done(files=[name]) for name in (file.name, "gone"))
+        def run(self, groups: list[Group], callbacks: ExecutorCallbacks) -> None:
+            whole, torn = (Result(files=[name]) for name in (file.name, "gone"))
             about = zip(prepares, (torn, whole, whole), strict=True)
-            desk.take([Event("ended", change.key, done=done, directory=str(tmp_path)) for change, done in about])
+            callbacks.take([Event("ended", change.key, done=done, directory=str(tmp_path)) for change, done in about])
 
     with State.write(tmp_path / "other") as state, pytest.raises(FileNotFoundError, match="gone"):
         Applier(plan, state, Two(), []).run()

@@ -58,7 +58,7 @@ class Killer(Watch):
         self.seen: set[str] = set()
         self.killed = False
 
-    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+    def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
         if node.kind == "train" and "step" in progress:
             self.seen.add(node.key)
         if len(self.seen) == 4 and not self.killed:

@@ -2,7 +2,7 @@
 
 from lorafile.apply.executors.base import Group
 from lorafile.apply.executors.queue import Queue
-from lorafile.engine.request import Widths
+from lorafile.engine.request import PackSizes
 
 
 def replicates(count: int, pack: str = "a", **about: frozenset[str]) -> list[Group]:
@@ -45,11 +45,11 @@ def test_an_unmeasured_class_goes_out_to_be_measured_and_the_measured_width_hold
     first = queue.take(set(), 1)
     assert first == groups[:16]
     assert queue.known(first[0]) is None
-    assert queue.learn(first[0], Widths(4, 2, "measured"))
-    assert not queue.learn(first[0], Widths(8, 8, "measured later, by another worker"))
+    assert queue.learn(first[0], PackSizes(4, 2, "measured"))
+    assert not queue.learn(first[0], PackSizes(8, 8, "measured later, by another worker"))
     queue.give_back(first[4:])
     assert queue.take(set(), 1) == groups[4:8]
-    assert queue.known(groups[9]) == Widths(4, 2, "measured")
+    assert queue.known(groups[9]) == PackSizes(4, 2, "measured")
 
 
 def test_what_a_worker_died_of_comes_back_once_and_never_in_a_pack() -> None:

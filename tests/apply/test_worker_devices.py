@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from test_applier import load
 
-from lorafile.apply.executors.base import Desk, Group
+from lorafile.apply.executors.base import ExecutorCallbacks, Group
 from lorafile.apply.executors.local import LocalExecutor, _Phase
 from lorafile.apply.executors.process import Worker
 from lorafile.apply.executors.queue import Queue
@@ -29,7 +29,7 @@ EIGHT = tuple({"visible": str(n), "uuid": f"GPU-{n}", "name": "A" if n else "B",
 
 def phase(tmp_path: Path, gpus: tuple[dict[str, Any], ...], workers: int, alone: bool = False) -> _Phase:
     executor = LocalExecutor(tmp_path, workers, 1, 1, gpus)
-    return _Phase(executor, Queue([]), Desk(lambda _: [], lambda _: None, lambda: 0), alone, False)
+    return _Phase(executor, Queue([]), ExecutorCallbacks(lambda _: [], lambda _: None, lambda: 0), alone, False)
 
 
 def test_twelve_workers_share_eight_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,5 +104,5 @@ def test_what_is_spread_runs_after_the_rest_and_alone(tmp_path: Path, monkeypatc
     monkeypatch.setattr(_Phase, "run", lambda self: ran.append((self.queue.waiting, self.limit, self.spread)))
     plain, spread, profile = Group(("a",)), Group(("b",), spread=True), Group(("c",), alone=True)
     executor = LocalExecutor(tmp_path, 12, 1, 1, EIGHT)
-    executor.run([profile, spread, plain], Desk(lambda _: [], lambda _: None, lambda: 0))
+    executor.run([profile, spread, plain], ExecutorCallbacks(lambda _: [], lambda _: None, lambda: 0))
     assert [(waiting, limit) for waiting, limit, _ in ran if waiting] == [([plain], 12), ([spread], 1), ([profile], 1)]

@@ -39,10 +39,10 @@ class Onlooker:
         self.results: Results | None = None
         self.reason = ""
 
-    def started(self, node: GraphNode) -> None:
+    def on_node_start(self, node: GraphNode) -> None:
         """Nothing to do."""
 
-    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+    def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
         state = self.spec_file.parent / ".lora"
         if node.kind == "train" and progress.get("step", 0) >= 15 and self.results is None:
             found = seen(State.read(state), RUN)
@@ -52,13 +52,13 @@ class Onlooker:
                 plan = Study.load(self.spec_file, state).plan()
                 self.reason = next(change.reason for change in plan.changes if change.kind == "train")
 
-    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+    def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:
         """Nothing to do."""
 
-    def stopping(self, times: int) -> None:
+    def on_stop(self, times: int) -> None:
         """Nothing to do."""
 
-    def planned(self, plan: Plan) -> None:
+    def on_next_stage(self, plan: Plan) -> None:
         """Nothing to do."""
 
 

@@ -18,7 +18,7 @@ from lorafile.engine.model.base import Bases, fingerprint  # noqa: E402
 from lorafile.engine.model.loss import summed_loss  # noqa: E402
 from lorafile.engine.nodes.train import total_steps  # noqa: E402
 from lorafile.engine.randomness import SeededDropout  # noqa: E402
-from lorafile.engine.request import Done, Request  # noqa: E402
+from lorafile.engine.request import Request, Result  # noqa: E402
 from lorafile.engine.run import run  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 from lorafile.specs.configurations import quantization_settings  # noqa: E402
@@ -36,7 +36,7 @@ class Engine:
 
     def run(
         self, kind: str, settings: dict[str, Any], inputs: dict[str, dict[str, str]] | None = None, **execution: Any
-    ) -> tuple[Done, dict[str, str]]:
+    ) -> tuple[Result, dict[str, str]]:
         self.count += 1
         out = self.root / str(self.count)
         out.mkdir()
@@ -74,7 +74,7 @@ class Engine:
         seed: int = 1,
         quantization: str = "none",
         **train: Any,
-    ) -> tuple[Done, dict[str, str]]:
+    ) -> tuple[Result, dict[str, str]]:
         training = TrainTable(
             **{"max_steps": 4, "learning_rate": 1e-2, "per_device_train_batch_size": 8, **train}
         ).model_dump()

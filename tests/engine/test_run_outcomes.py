@@ -20,7 +20,7 @@ from test_run import LORA, MODEL, Engine  # noqa: E402
 from lorafile import Study  # noqa: E402
 from lorafile.analysis.registry import analyses  # noqa: E402
 from lorafile.engine.model.base import Bases  # noqa: E402
-from lorafile.engine.request import Done, Request, Stopped  # noqa: E402
+from lorafile.engine.request import Request, Result, Stopped  # noqa: E402
 from lorafile.engine.run import run  # noqa: E402
 from lorafile.engine.training.curve import Curve  # noqa: E402
 from lorafile.errors import NodeError  # noqa: E402
@@ -115,7 +115,7 @@ def memory() -> Iterator[list[int]]:
     hook.remove()
 
 
-def train(engine: Engine, prepared: dict[str, str], name: str, report: Any = None, **more: Any) -> tuple[Done, Path]:
+def train(engine: Engine, prepared: dict[str, str], name: str, report: Any = None, **more: Any) -> tuple[Result, Path]:
     """Train as the worker does, with a directory for checkpoints."""
     execution = {key: more.pop(key) for key in EXECUTION if key in more}
     adapter, running = more.pop("adapter", LORA), more.pop("running", name)

@@ -31,12 +31,12 @@ class Group:
 class Executor(Protocol):
     """Has groups of nodes done."""
 
-    def run(self, groups: list[Group], desk: "Desk") -> None:
-        """Do every group; return when all are done, or when the desk wants to stop."""
+    def run(self, groups: list[Group], callbacks: "ExecutorCallbacks") -> None:
+        """Do every group; return when all are done, or when a stop is asked for."""
 
 
 @dataclass(frozen=True)
-class Desk:
+class ExecutorCallbacks:
     """The applying process, as an executor sees it.
 
     :ivar requests: what is left to do of a group, with its inputs as they are now

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.apply.executors import process as workers
-from lorafile.apply.executors.base import Desk, Group
+from lorafile.apply.executors.base import ExecutorCallbacks, Group
 from lorafile.apply.executors.forkserver import start_server
 from lorafile.apply.executors.process import Worker, run_engine
 from lorafile.apply.executors.queue import Queue
-from lorafile.engine.request import Done, Work
+from lorafile.engine.request import Result, Work
 from lorafile.engine.worker.events import Event
 from lorafile.environment import profiled
 from lorafile.errors import LoraError
@@ -38,13 +38,13 @@ class LocalExecutor:
     model_types: tuple[str, ...] = ()
     pack: int = 0
 
-    def run(self, groups: list[Group], desk: Desk) -> None:
+    def run(self, groups: list[Group], callbacks: ExecutorCallbacks) -> None:
         """Do every group; what has all GPUs for itself comes after the rest, and what is measured alone comes last."""
         self.staging.mkdir(parents=True, exist_ok=True)
         for alone in (False, True):
             for spread in (False, True):
                 chosen = [group for group in groups if (group.alone, group.spread) == (alone, spread)]
-                phase = _Phase(self, Queue(chosen, 1 if alone else self.pack), desk, alone, spread)
+                phase = _Phase(self, Queue(chosen, 1 if alone else self.pack), callbacks, alone, spread)
                 try:
                     phase.run()
                 finally:
@@ -61,7 +61,7 @@ class _Phase:
 
     executor: LocalExecutor
     queue: Queue
-    desk: Desk
+    callbacks: ExecutorCallbacks
     alone: bool
     spread: bool
     workers: list[Worker] = field(default_factory=list)
@@ -76,13 +76,13 @@ class _Phase:
     def run(self) -> None:
         """Do every group, or stop where that is wanted."""
         while True:
-            if not self.desk.stopping():
+            if not self.callbacks.stopping():
                 self._hand_out()
             busy = [worker for worker in self.workers if worker.groups]
             if not busy:
                 self._settle()
                 return
-            for worker in busy if (urgency := self.desk.stopping()) else []:
+            for worker in busy if (urgency := self.callbacks.stopping()) else []:
                 worker.ask("finish" if urgency == 1 else "stop")
             self._hear()
             self._settle()
@@ -108,7 +108,7 @@ class _Phase:
     def _settle(self) -> None:
         """Have what was said in this turn recorded, and tell those who wait for it."""
         events, self._events = self._events, []
-        self.desk.take(events)
+        self.callbacks.take(events)
         asking, self._asking = self._asking, []
         for worker in asking:
             try:
@@ -124,7 +124,7 @@ class _Phase:
             groups = self.queue.take({worker.base for worker in idle}, free) if free > 0 else []
             if not groups:
                 return
-            requests = {group: self.desk.requests(group) for group in groups}
+            requests = {group: self.callbacks.requests(group) for group in groups}
             self.queue.ended(*(key for group in groups for key in group.keys if not requests[group]))
             groups = [group for group in groups if requests[group]]
             if not groups:
@@ -149,7 +149,7 @@ class _Phase:
         gpu = min(self.gpus, key=lambda gpu: taken[gpu["visible"]]) if self.gpus and not self.spread else None
         threads = max(1, executor.threads_alone // self.limit) if self.alone else executor.threads
         arguments = (str(executor.staging), threads, gpu and gpu["visible"])
-        worker = Worker.start(run_engine, arguments, log, self.desk.stopping)
+        worker = Worker.start(run_engine, arguments, log, self.callbacks.stopping)
         if worker is not None:
             worker.gpu = gpu
             self.workers.append(worker)
@@ -215,6 +215,6 @@ class _Phase:
         self._asking = [other for other in self._asking if other is not worker]
         for key, (started, began) in sorted(worker.running.items()):
             seconds = time.monotonic() - began
-            done = Done("interrupted", f"The worker process {how}.")
+            done = Result("interrupted", f"The worker process {how}.")
             self._events.append(Event("ended", key, done=done, started=started, seconds=seconds))
         self.queue.bury(worker.groups, set(worker.running))

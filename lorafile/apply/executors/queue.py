@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from lorafile.apply.executors.base import Group
-from lorafile.engine.request import Widths
+from lorafile.engine.request import PackSizes
 
 _UNMEASURED = 16  # groups that a worker gets at most while nobody knows how many go together
 
@@ -19,7 +19,7 @@ class Queue:
 
     waiting: list[Group]
     pack: int = 1
-    widths: dict[str, Widths] = field(default_factory=dict)
+    widths: dict[str, PackSizes] = field(default_factory=dict)
     _coming: set[str] = field(default_factory=set)
     _died: set[Group] = field(default_factory=set)
 
@@ -47,13 +47,13 @@ class Queue:
         self.waiting = [group for group in self.waiting if id(group) not in gone]
         return taken
 
-    def known(self, group: Group) -> Widths | None:
+    def known(self, group: Group) -> PackSizes | None:
         """Return how many of a group's class go together; None where that is to be measured."""
         if not self._packs(group):
-            return Widths()
-        return Widths(self.pack, self.pack) if self.pack else self.widths.get(group.pack)
+            return PackSizes()
+        return PackSizes(self.pack, self.pack) if self.pack else self.widths.get(group.pack)
 
-    def learn(self, group: Group, widths: Widths) -> bool:
+    def learn(self, group: Group, widths: PackSizes) -> bool:
         """Take in what a worker has measured for a group's class; return whether it is the first to say so."""
         new = group.pack not in self.widths
         self.widths.setdefault(group.pack, widths)

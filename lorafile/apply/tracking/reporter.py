@@ -90,16 +90,16 @@ class Reporter:
         """Return the curve of a run, as state holds it."""
         return curve_of(self.results[key], self.state.objects)
 
-    def started(self, node: GraphNode) -> None:
+    def on_node_start(self, node: GraphNode) -> None:
         """Leave the machine to what is measured."""
         if node.kind == "profile":
             self.measured += 1
             self._pause()
 
-    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+    def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
         """Send nothing: what a tracker has is what state holds."""
 
-    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+    def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:
         """Send a run when its training has ended, and when all of it has but its profile, which comes last."""
         self.results[node.key] = attempt
         if node.kind == "profile":
@@ -113,10 +113,10 @@ class Reporter:
                 self._send(run)
             self.late.add(run.key)
 
-    def stopping(self, times: int) -> None:
+    def on_stop(self, times: int) -> None:
         """Go on: what has ended is told."""
 
-    def planned(self, plan: Plan) -> None:
+    def on_next_stage(self, plan: Plan) -> None:
         """Take in what was chosen: a candidate's run may be its configuration's now."""
         self.study = _Study.of(plan.graph)
         self._take(plan)

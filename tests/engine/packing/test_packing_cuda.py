@@ -15,7 +15,7 @@ from test_packing_train import MIX, Runs, Setting, assert_agree  # noqa: E402
 from test_run import Engine  # noqa: E402
 
 from lorafile.engine.model.peak_memory import peak, reset_peak  # noqa: E402
-from lorafile.engine.run import Apart, run_together  # noqa: E402
+from lorafile.engine.run import SplitBatch, run_together  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 
 DEVICE = torch.device("cuda")
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_said_with_the_width_that_may(wide: Runs) -> None:
     reset_peak(DEVICE)
     torch.cuda.set_per_process_memory_fraction((four + eight) / 2 / whole)
     try:
-        with pytest.raises(Apart) as told:
+        with pytest.raises(SplitBatch) as told:
             run_together(requests, [wide.out() for _ in requests], wide.bases, silent)
         assert (told.value.size, told.value.crowded) == (4, True)
         halves = [

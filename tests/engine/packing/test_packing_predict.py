@@ -15,7 +15,7 @@ from test_run import MODEL, Engine, engine  # noqa: E402, F401
 
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
 from lorafile.engine.packing.predict import predict_together  # noqa: E402
-from lorafile.engine.request import Done, Request  # noqa: E402
+from lorafile.engine.request import Request, Result  # noqa: E402
 from lorafile.engine.stacking.compatible import prediction_class  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 from lorafile.specs.configurations import quantization_settings  # noqa: E402
@@ -60,7 +60,7 @@ def together(
     task: dict[str, Any],
     dtype: str = "float32",
     quantization: str = "none",
-) -> tuple[list[Done], list[list[dict[str, Any]]]]:
+) -> tuple[list[Result], list[list[dict[str, Any]]]]:
     model = {**MODEL, "dtype": dtype}
     settings = {"model": model, "quantization": quantization_settings(quantization), "task": task}
     paths = {"model": str(engine.model), "model_name": "tiny"}

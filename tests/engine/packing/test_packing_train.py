@@ -14,7 +14,7 @@ from test_run import LORA, Engine  # noqa: E402
 
 from lorafile.engine.model.base import Bases  # noqa: E402
 from lorafile.engine.packing.train import _Pack, train_together  # noqa: E402
-from lorafile.engine.request import Done, Request, Stopped  # noqa: E402
+from lorafile.engine.request import Request, Result, Stopped  # noqa: E402
 from lorafile.engine.run import run  # noqa: E402
 from lorafile.engine.stacking.compatible import Alone, training_class  # noqa: E402
 from lorafile.engine.training.journal import Journal  # noqa: E402
@@ -68,13 +68,13 @@ class Runs:
         (self.root / f"out{self.count}").mkdir()
         return self.root / f"out{self.count}"
 
-    def alone(self, setting: Setting, running: str = "", report: Any = lambda _: None) -> tuple[Done, Path]:
+    def alone(self, setting: Setting, running: str = "", report: Any = lambda _: None) -> tuple[Result, Path]:
         out = self.out()
         return run(self.request(setting, running), out, self.bases, report), out
 
     def together(
         self, settings: list[Setting], running: str = "", reports: list[Any] | None = None
-    ) -> list[tuple[Done, Path]]:
+    ) -> list[tuple[Result, Path]]:
         requests = [self.request(one, f"{running}{n}" if running else "") for n, one in enumerate(settings)]
         classes = {training_class(request.settings, "train") for request in requests}
         assert len(classes) == 1
@@ -89,7 +89,7 @@ def engine(tiny_model: Path, rows_file: Path, tmp_path: Path) -> Engine:
     return Engine(tiny_model, rows_file, tmp_path)
 
 
-def assert_agree(one: tuple[Done, Path], other: tuple[Done, Path], tolerance: float = 1e-8) -> None:
+def assert_agree(one: tuple[Result, Path], other: tuple[Result, Path], tolerance: float = 1e-8) -> None:
     """Check that two runs have the same curve and weights up to a tolerance, and else the same files and figures."""
     (done, out), (expected, theirs) = one, other
     assert done.outcome == expected.outcome == "done", (done.message, expected.message)

@@ -12,7 +12,7 @@ from test_run import LORA, MODEL, Engine, engine  # noqa: E402, F401
 from lorafile.engine.model.fingerprint import fingerprint  # noqa: E402
 from lorafile.engine.packing.trials import Speed  # noqa: E402
 from lorafile.engine.packing.width import measured, widest  # noqa: E402
-from lorafile.engine.request import Request, Stopped, Widths  # noqa: E402
+from lorafile.engine.request import PackSizes, Request, Stopped  # noqa: E402
 from lorafile.specs.tables.train import TrainTable  # noqa: E402
 
 LONG = 100_000  # steps: any measurement is worth it
@@ -88,7 +88,7 @@ def test_real_steps_and_answers_are_measured_and_the_base_is_what_it_was(engine:
     assert fingerprint(base.model, "") == base.fingerprint
     assert not [name for name, _ in base.model.named_modules() if "lora" in name or "base_layer" in name]
     assert not base.model.training
-    assert measured(requests(engine, 3), engine.bases, lambda progress: None) == Widths(), "not worth it"
+    assert measured(requests(engine, 3), engine.bases, lambda progress: None) == PackSizes(), "not worth it"
 
 
 def test_a_measurement_that_fails_is_told_and_one_that_is_stopped_ends(engine: Engine) -> None:  # noqa: F811

@@ -68,22 +68,22 @@ class Killer:
         self.killed: set[str] = set()
         self.notes: list[str] = []
 
-    def started(self, node: GraphNode) -> None:
+    def on_node_start(self, node: GraphNode) -> None:
         self.points.setdefault(node.key, self.rng.randint(EVERY + 1, STEPS // 2))
 
-    def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+    def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
         self.notes += [progress["note"]] if "note" in progress else []
         if node.kind == "train" and node.key not in self.killed and progress.get("step", 0) >= self.points[node.key]:
             self.killed.add(node.key)
             os.kill(worker(), signal.SIGKILL)
 
-    def ended(self, node: GraphNode, attempt: Attempt) -> None:
+    def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:
         """Nothing to do."""
 
-    def stopping(self, times: int) -> None:
+    def on_stop(self, times: int) -> None:
         """Nothing to do."""
 
-    def planned(self, plan: Plan) -> None:
+    def on_next_stage(self, plan: Plan) -> None:
         """Nothing to do."""
 
 
@@ -213,7 +213,7 @@ def test_a_run_that_is_stopped_keeps_its_last_step(spec_file: Path) -> None:
     write(spec_file, LONG.replace(str(STEPS), "300"), ("seeds = [1, 2]", "seeds = [1]"))
 
     class Stopper(Killer):
-        def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+        def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
             if node.kind == "train" and node.key not in self.killed and progress["step"] >= 20:
                 self.killed.add(node.key)
                 os.kill(os.getpid(), signal.SIGINT)
@@ -239,7 +239,7 @@ def test_a_worker_that_the_system_ends_keeps_its_last_step(spec_file: Path) -> N
     write(spec_file, LONG.replace(str(STEPS), "200"), ("seeds = [1, 2]", "seeds = [1]"))
 
     class Ender(Killer):
-        def went_on(self, node: GraphNode, progress: dict[str, Any]) -> None:
+        def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
             if node.kind == "train" and node.key not in self.killed and progress.get("step", 0) >= 20:
                 self.killed.add(node.key)
                 os.kill(worker(), signal.SIGTERM)

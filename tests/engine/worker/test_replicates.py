@@ -16,7 +16,7 @@ from test_width import requests as two_trains  # noqa: E402
 from lorafile.engine import run as door  # noqa: E402
 from lorafile.engine.model.base import Bases  # noqa: E402
 from lorafile.engine.nodes.train import train  # noqa: E402
-from lorafile.engine.request import Done, Report, Request, Widths, Work  # noqa: E402
+from lorafile.engine.request import PackSizes, Report, Request, Result, Work  # noqa: E402
 from lorafile.engine.worker.events import Event  # noqa: E402
 from lorafile.engine.worker.link import Link  # noqa: E402
 from lorafile.engine.worker.replicates import do, rounds  # noqa: E402
@@ -61,7 +61,7 @@ class Together:
         self.sizes: list[int] = []
         self.fails = fails
 
-    def __call__(self, requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Done]:
+    def __call__(self, requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Result]:
         self.sizes.append(len(requests))
         if self.fails:
             self.fails(requests)
@@ -87,7 +87,7 @@ def test_runs_are_done_at_once_and_their_time_adds_up(
     together: Together,
     tmp_path: Path,
 ) -> None:
-    events = done(Work(replicates(engine, 3), Widths(2, 1, "measured")), tmp_path, engine.bases)
+    events = done(Work(replicates(engine, 3), PackSizes(2, 1, "measured")), tmp_path, engine.bases)
     assert together.sizes == [2]
     assert sorted(told(events, "ended")) == ["p0", "p1", "t0", "t1"]
     ended = {event.key: event for event in events if event.what == "ended"}
@@ -109,7 +109,7 @@ def test_what_does_not_fit_together_is_done_in_halves(
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     together.fails = crowded
-    events = done(Work(replicates(engine, 5), Widths(5, 1)), tmp_path, engine.bases)
+    events = done(Work(replicates(engine, 5), PackSizes(5, 1)), tmp_path, engine.bases)
     assert together.sizes == [5, 2, 2], "the fifth is alone"
     trained = [event.done for event in events if event.what == "ended" and event.key.startswith("t") and event.done]
     assert [one.outcome for one in trained] == ["done"] * 5
@@ -131,7 +131,7 @@ def test_what_fails_together_is_done_one_by_one_and_each_has_an_outcome_of_its_o
     runs = replicates(engine, 3)
     wrong = {**runs[1][0].settings, "adapter": {**runs[1][0].settings["adapter"], "target_modules": ["nothing"]}}
     runs[1][0] = replace(runs[1][0], settings=wrong)
-    events = done(Work(runs, Widths(3, 3)), tmp_path, engine.bases)
+    events = done(Work(runs, PackSizes(3, 3)), tmp_path, engine.bases)
     outcomes = {event.key: event.done.outcome for event in events if event.done}
     assert outcomes == {"t0": "done", "t1": "failed", "t2": "done", "p0": "done", "p2": "done"}
     assert told(events, "started") == ["t0", "t1", "t2", "p0", "p2"], "nothing reads what failed"
@@ -142,7 +142,7 @@ def test_a_stop_interrupts_all_of_a_pack_and_begins_nothing_more(
     together: Together,
     tmp_path: Path,
 ) -> None:
-    events = done(Work(replicates(engine, 4), Widths(2, 4)), tmp_path, engine.bases, ask_at="t1", what="stop")
+    events = done(Work(replicates(engine, 4), PackSizes(2, 4)), tmp_path, engine.bases, ask_at="t1", what="stop")
     outcomes = {event.key: event.done.outcome for event in events if event.done}
     assert outcomes == {"t0": "interrupted", "t1": "interrupted"}
     assert told(events, "started") == ["t0", "t1"]
@@ -151,7 +151,7 @@ def test_a_stop_interrupts_all_of_a_pack_and_begins_nothing_more(
 def test_asked_to_finish_it_ends_the_replicates_that_it_has_begun(
     engine: Engine, together: Together, tmp_path: Path
 ) -> None:
-    events = done(Work(replicates(engine, 4), Widths(2, 4)), tmp_path, engine.bases, ask_at="t1", what="finish")
+    events = done(Work(replicates(engine, 4), PackSizes(2, 4)), tmp_path, engine.bases, ask_at="t1", what="finish")
     assert {event.key: event.done.outcome for event in events if event.done} == dict.fromkeys(
         ("t0", "t1", "p0", "p1"), "done"
     )
