@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from lorafile.engine.data.templates import Chat, Example, Row
+from lorafile.engine.data.example import Chat, Example, Row
 from lorafile.errors import NodeError
 
 # ShareGPT's names for who speaks, and the others that its sets use.

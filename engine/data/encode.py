@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.data.templates import Chat, Example
+from lorafile.engine.data.example import Chat, Example
 from lorafile.engine.data.timeout import within
 from lorafile.errors import NodeError
 

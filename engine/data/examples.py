@@ -11,9 +11,10 @@ from typing import Any
 
 from lorafile.engine.data.documents import pieces
 from lorafile.engine.data.encode import Encoded, chat_of, encode
+from lorafile.engine.data.example import Chat, Example, Row
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.shots import draw, with_shots
-from lorafile.engine.data.templates import Chat, Example, Row, renderer
+from lorafile.engine.data.templates import renderer
 from lorafile.errors import NodeError
 
 _AT_ONCE = 256

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from lorafile.engine.data.templates import Example, Row, fill
+from lorafile.engine.data.example import Example, Row, fill
 from lorafile.errors import NodeError
 
 HIDDEN = "-1"  # what GLUE's test sets have in place of their labels

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
-from lorafile.engine.data.templates import Chat, Example, Row, renderer
+from lorafile.engine.data.example import Chat, Example, Row
+from lorafile.engine.data.templates import renderer
 from lorafile.errors import NodeError
 
 _CONVERSATIONS = ("chat", "guanaco")

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from lorafile.engine.data.conversations import chat_example, messages_of
-from lorafile.engine.data.templates import Chat, Example, Render, Row, named
+from lorafile.engine.data.example import Chat, Example, Render, Row
+from lorafile.engine.data.templates import named
 from lorafile.errors import NodeError
 
 _BETWEEN = "\n\n"

@@ -1,11 +1,11 @@
 """Rows to text: what a model reads, and what it should write, for each format of `[data]`. Imports no torch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from string import Formatter
 from typing import Any
 
 from lorafile.engine.data.columns import ALIASES
+from lorafile.engine.data.conversations import chat_example, guanaco_example
+from lorafile.engine.data.example import Chat, Example, Render, Row, fill
+from lorafile.engine.data.labels import label_example
 from lorafile.errors import NodeError
 
 ALPACA = (
@@ -17,6 +17,8 @@ ALPACA_INPUT = (
     "response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n"
     "### Response:\n"
 )
+PROMPT = "{context}\n\nQuestion: {question}\nAnswer:"
+PROMPT_OR_NONE = 'If the text below does not answer the question, write "{unanswerable}".\n\n' + PROMPT
 # Formats that are a template of two columns: name -> (prompt, completion).
 TEMPLATES = {
     "completion": ("{prompt}", "{completion}"),
@@ -25,55 +27,11 @@ TEMPLATES = {
 }
 
 
-@dataclass(frozen=True)
-class Example:
-    """One example as text: what the model reads, and what it should write.
-
-    :ivar reference: the answer that a greedy one is held against
-    :ivar special: whether the text already holds the tokenizer's special tokens, as a chat template's does
-    :ivar turns: (start, end) of each earlier answer inside the prompt, in characters; these are supervised, too
-    :ivar about: what its predictions carry for their metrics, by name: `choices`, `references`, …
-    """
-
-    prompt: str
-    completion: str
-    reference: str
-    special: bool = False
-    turns: tuple[tuple[int, int], ...] = ()
-    about: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def text(self) -> str:
-        """The example as one text."""
-        return self.prompt + self.completion
-
-
-Row = dict[str, Any]
-Render = Callable[[Row], Example]
-
-
-@dataclass(frozen=True)
-class Chat:
-    """A tokenizer's chat template.
-
-    :ivar text: messages -> their text; the flag opens the assistant's turn
-    :ivar marked: messages -> (start, end) in characters of what the template itself marks as the assistant's own
-        (`{% generation %}`), or None where it marks nothing
-    """
-
-    text: Callable[[list[Any], bool], str]
-    marked: Callable[[list[Any]], list[tuple[int, int]] | None] = lambda _: None
-
-
 def renderer(data: dict[str, Any], chat: Chat) -> Render:
     """Return the function from a row to its text.
 
     :param data: resolved data settings: `format` (not `auto`), `template`, `columns`, and what the format has
     """
-    from lorafile.engine.data.conversations import chat_example, guanaco_example
-    from lorafile.engine.data.labels import label_example
-    from lorafile.engine.data.passages import passage_example
-
     form, columns = data["format"], data["columns"]
     readers: dict[str, Render] = {
         "alpaca": _alpaca,
@@ -102,21 +60,6 @@ def named(row: Row, columns: dict[str, str], form: str) -> Row:
     return found | {name: found[column] for name, column in columns.items() if column in found}
 
 
-def fill(template: str, row: Row) -> str:
-    """Fill `{column}` places; doubled braces are braces, and a row's own text is never read as a template.
-
-    :raises NodeError: when the row has no such column
-    """
-    parts = []
-    for literal, name, _, _ in Formatter().parse(template):
-        parts.append(literal)
-        if name is not None:
-            if name not in row:
-                raise NodeError(f'data: a row has no column "{name}"; its columns are: {", ".join(map(str, row))}.')
-            parts.append(str(row[name]))
-    return "".join(parts)
-
-
 def _answered(prompt: str, completion: str) -> Example:
     return Example(prompt, completion, completion)
 
@@ -124,3 +67,34 @@ def _answered(prompt: str, completion: str) -> Example:
 def _alpaca(row: Row) -> Example:
     template = ALPACA_INPUT if str(row.get("input", "")).strip() else ALPACA
     return _answered(fill(template, row), str(row["output"]))
+
+
+def passage_example(row: Row, data: dict[str, Any]) -> Example:
+    """Return a row of SQuAD: every accepted answer stays beside it, none where the passage holds none.
+
+    :raises NodeError: when a row has no answer and `data.unanswerable` is empty
+    """
+    answers = accepted(row["answers"])
+    phrase = data.get("unanswerable", "")
+    if not answers and not phrase:
+        raise NodeError(
+            'data.unanswerable: a row has no answer; say what a model should write then: unanswerable = "unanswerable".'
+        )
+    answer = answers[0] if answers else phrase
+    default = {"prompt": PROMPT_OR_NONE if phrase else PROMPT, "completion": " {answer}"}
+    written = data["template"] or default
+    full = {**row, "answer": answer, "unanswerable": phrase}
+    about: dict[str, Any] = {"references": answers}
+    if phrase:
+        about["unanswerable"] = phrase
+    return Example(fill(written["prompt"], full), fill(written["completion"], full), answer, about=about)
+
+
+def accepted(answers: Any) -> list[str]:
+    """Return the accepted answers, each once: from `{text: [...]}`, as the hub has them, or a list of `{text}`."""
+    if isinstance(answers, dict):
+        answers = answers.get("text", [])
+    if isinstance(answers, str):
+        answers = [answers] if answers else []
+    found = [str(one["text"] if isinstance(one, dict) else one) for one in answers]
+    return list(dict.fromkeys(found))

@@ -4,7 +4,7 @@ from typing import Any
 
 from lorafile.engine.batching.tokens import Tokens, pack
 from lorafile.engine.data.encode import Encoded, encode
-from lorafile.engine.data.templates import Example
+from lorafile.engine.data.example import Example
 
 Line = dict[str, Any]
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from lorafile.engine.batching.tokens import pack
 from lorafile.engine.data.encode import Encoded, chat_of, ids_of
-from lorafile.engine.data.templates import Example, renderer
+from lorafile.engine.data.example import Example
+from lorafile.engine.data.templates import renderer
 from lorafile.engine.request import Result
 from lorafile.errors import NodeError
 from lorafile.files.jsonl import write_lines

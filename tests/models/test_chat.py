@@ -17,8 +17,8 @@ pytest.importorskip("torch")
 
 from lorafile import Study
 from lorafile.cli.main import main
+from lorafile.engine.data.example import Chat
 from lorafile.engine.data.question import Turn, asked_example
-from lorafile.engine.data.templates import Chat
 from lorafile.errors import NodeError
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft itself, used here

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from lorafile.engine.data.columns import detect
+from lorafile.engine.data.example import Chat, fill
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import data_files
-from lorafile.engine.data.templates import ALPACA, ALPACA_INPUT, Chat, fill, renderer
+from lorafile.engine.data.templates import ALPACA, ALPACA_INPUT, renderer
 from lorafile.errors import NodeError
 
 ROWS = [{"prompt": "a, b", "completion": 'say "x"'}, {"prompt": "ü", "completion": "y"}]
