@@ -90,10 +90,10 @@ def names_of(state: State, study: "Study | None" = None, takes_spec: bool = True
     if study is None:
         return Names(state, recorded(state), takes_spec=takes_spec)
     from lorafile.lock.lockfile import read_lock, resolve
-    from lorafile.plan.tuned_planner import staged_plan
+    from lorafile.plan.planner import plan_work
 
     lock, _ = resolve(study.spec, read_lock(study.spec))
-    return names_in(staged_plan(study.spec, lock, state), state)
+    return names_in(plan_work(study.spec, lock, state), state)
 
 
 def names_in(plan: "Plan", state: State) -> Names:

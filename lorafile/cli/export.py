@@ -41,10 +41,12 @@ def export(
     Example: lora export study.toml rank/r=16 adapters/r16 --for vllm
     """
     from lorafile.models.export import export as write
+    from lorafile.state import State
     from lorafile.study.study import Study
 
     study = Study.load(spec, state)
-    done = write(study, name, out, seed=seed, merged=merged, dtype=dtype, server=server, force=force)
+    stored = State.read(study.state)
+    done = write(study.plan(), stored, name, out, seed=seed, merged=merged, dtype=dtype, server=server, force=force)
     say(f"Wrote {done.directory}: {done.address}, {', '.join(done.files)}")
     if done.command:
         say(f"Serve it with: {done.command}")

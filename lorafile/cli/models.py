@@ -57,16 +57,15 @@ def evaluate(
     from lorafile.cli import progress
     from lorafile.cli.views import models
     from lorafile.cli.views import plan as views
-    from lorafile.models.evaluate import evaluate as run
     from lorafile.models.evaluate import plan_evaluation
     from lorafile.study.study import Study
 
     study = Study.load(spec, state)
     out, err = views.console(quiet), views.console(quiet or as_json, stderr=True)
-    _, plan, _ = plan_evaluation(study, adapter, splits, not no_profile)
+    _, plan, _ = plan_evaluation(study.spec, study.state, adapter, splits, not no_profile)
     watcher = (progress.Bars if err.is_terminal else progress.Lines)(plan, err)
     with watcher:
-        found = run(study, adapter, splits=splits, profile=not no_profile, watchers=[watcher])
+        found = study.evaluate(adapter, splits=splits, profile=not no_profile, watchers=[watcher])
     if as_json:
         say(json.dumps(models.evaluation_json(found), indent=2))
     else:
@@ -101,12 +100,13 @@ def import_runs(
     from lorafile.cli.views import models
     from lorafile.cli.views import plan as views
     from lorafile.models.import_runs import plan_imports, record_imports
+    from lorafile.state import State
     from lorafile.study.study import Study
 
     study = Study.load(spec, state)
-    planned = plan_imports(study, list(directories), configuration, seed, replace)
+    planned = plan_imports(study.spec, State.read(study.state), list(directories), configuration, seed, replace)
     if not dry_run:
-        record_imports(study, planned, lock_timeout)
+        record_imports(study.spec, study.state, planned, lock_timeout)
     models.show_imports(planned, dry_run, views.console())
     return 0
 
@@ -143,17 +143,19 @@ def chat(
     from lorafile.cli.views import models
     from lorafile.cli.views import plan as views
     from lorafile.models.chat import find_partner, talk_to
+    from lorafile.state import State
     from lorafile.study.study import Study
 
     filled = {name: text for name, _, text in (column.partition("=") for column in columns)}
     if as_json and prompt is None:
         raise click.UsageError("--json answers one prompt: pass --prompt, too.")
     study = Study.load(spec, state)
-    partner = find_partner(study, run, seed)
+    stored = State.read(study.state)
+    partner = find_partner(study.plan(), stored, run, seed)
     out, err = views.console(), views.console(stderr=True)
     if prompt is None and err.is_terminal:
         err.print(f"Loading {partner.name} …", style="dim", markup=False)
-    with talk_to(partner, study, max_new_tokens, temperature) as talk:
+    with talk_to(partner, stored, max_new_tokens, temperature) as talk:
         if prompt is None:
             if out.is_terminal:
                 out.print(f"{partner.name} beside its base. {HELP}", style="dim", markup=False)

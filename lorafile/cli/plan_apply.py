@@ -1,6 +1,7 @@
 """`lora plan` and `lora apply`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,15 +75,15 @@ def plan(
 
     def read(_: State) -> "tuple[Plan, Resolution | None]":
         study, stage = seed_stage.resolve(loaded, resolve)
-        return study.plan(gpu, **selected), stage
+        return study.plan(gpu, hourly=hourly, **selected), stage
 
     planned, stage = State.at_one_moment(loaded.state, read)
-    planned.hourly = hourly
     until_the_end(planned)
     if as_json:
-        from lorafile.plan import document
+        from lorafile.cli.views.seed_stage import resolution_json
+        from lorafile.plan.document import document, text
 
-        say(document.text(document.document(planned, stage)))
+        say(text(document(planned, resolution_json(stage) if stage else None)))
     elif markdown:
         from lorafile.cli.views import plan_markdown
 
@@ -90,7 +91,7 @@ def plan(
     else:
         views.show_plan(planned, views.console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)
     if out is not None:
-        planned.save(out)
+        loaded.save_plan(planned, out)
         said = views.console(quiet or as_json or markdown)
         said.print(f"Saved. Do exactly this with: lora apply {out}", markup=False)
     return 2 if detailed_exitcode and planned.work else 0
@@ -146,8 +147,7 @@ def apply(
     from lorafile.study import seed_stage
 
     out, width = views.console(quiet), pack_width(pack)
-    study, planned, stage = _planned(spec, state, selected, resolve)
-    planned.hourly = hourly
+    study, planned, stage = _planned(spec, state, selected, resolve, hourly)
     study.warm_up(planned)
     views.show_plan(planned, out, stage=stage, pack=width)
     if not planned.work and not (stage and stage.seeds):
@@ -193,7 +193,7 @@ def _settle(study: "Study", planned: "Plan", lock_timeout: float, out: "Console"
 
 
 def _planned(
-    spec: Path, state: Path | None, selected: dict[str, Any], resolve: int | None
+    spec: Path, state: Path | None, selected: dict[str, Any], resolve: int | None, hourly: float | None
 ) -> "tuple[Study, Plan, Resolution | None]":
     """Return the study and the plan that a saved plan is of, or what a spec needs now, with the stage that it adds."""
     from lorafile.plan import planfile
@@ -202,10 +202,11 @@ def _planned(
 
     if not planfile.is_plan(spec):
         study, stage = seed_stage.resolve(Study.load(spec, state), resolve)
-        return study, study.plan(**selected), stage
+        return study, study.plan(hourly=hourly, **selected), stage
     if selected or resolve:
         raise click.UsageError(f"{spec} is a plan, and says itself what it is of; leave the other options out.")
-    return *planfile.approved(spec, state), None
+    study, plan = Study.approved(spec, state)
+    return study, replace(plan, hourly=hourly), None
 
 
 def _agreed() -> bool:

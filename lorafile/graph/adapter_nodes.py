@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lorafile.graph.builder import GraphBuilder
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.graph.replicates import add_predictions
 from lorafile.graph.settings import bare_sections, largest_rank
@@ -10,22 +11,22 @@ from lorafile.specs import Configuration
 UNMERGEABLE = ("none", "full", "prompt_tuning")
 
 
-def add_adapter_nodes(graph: Graph, configuration: Configuration, replicate: Replicate) -> Replicate:
+def add_adapter_nodes(builder: GraphBuilder, configuration: Configuration, replicate: Replicate) -> Replicate:
     """Add what the spec declares for a trained replicate; return it with the keys of these nodes."""
     if replicate.train is None:
         return replicate
-    tables = graph.spec.tables
+    tables = builder.spec.tables
     added: dict[str, Any] = {}
     if tables.inspect is not None:
         section = {"inspection": tables.inspect.model_dump()}
-        added["inspect"] = _add(graph, configuration, replicate, "inspect", "inspect", section)
+        added["inspect"] = _add(builder, configuration, replicate, "inspect", "inspect", section)
     if tables.truncate is not None:
-        ranks = truncated_ranks(graph, configuration)
-        added["truncated"] = {rank: _truncated(graph, configuration, replicate, rank) for rank in ranks}
+        ranks = truncated_ranks(builder.graph, configuration)
+        added["truncated"] = {rank: _truncated(builder, configuration, replicate, rank) for rank in ranks}
     if tables.merge is not None and configuration.method not in UNMERGEABLE:
         added["merge"] = {
             dtype: _add(
-                graph,
+                builder,
                 configuration,
                 replicate,
                 "merge",
@@ -58,23 +59,28 @@ def check_truncation(graph: Graph) -> None:
     raise spec.error(("truncate", "ranks"), message)
 
 
-def _truncated(graph: Graph, configuration: Configuration, replicate: Replicate, rank: int) -> Replicate:
+def _truncated(builder: GraphBuilder, configuration: Configuration, replicate: Replicate, rank: int) -> Replicate:
     """Add an adapter cut to a rank, and what it predicts and scores; a replicate that nobody trained."""
     base = f"{configuration.name}/seed={replicate.seed}/truncate={rank}"
     about: dict[str, Any] = {"configuration": configuration.name, "seed": replicate.seed}
     inputs = {"adapter": replicate.train or ""}
-    key = graph.add("truncate", f"{base}:truncate", {"truncation": {"rank": rank}}, inputs, **about)
-    return add_predictions(graph, configuration, base, replicate.seed, key)
+    key = builder.add("truncate", f"{base}:truncate", {"truncation": {"rank": rank}}, inputs, **about)
+    return add_predictions(builder, configuration, base, replicate.seed, key)
 
 
 def _add(
-    graph: Graph, configuration: Configuration, replicate: Replicate, kind: str, name: str, section: dict[str, Any]
+    builder: GraphBuilder,
+    configuration: Configuration,
+    replicate: Replicate,
+    kind: str,
+    name: str,
+    section: dict[str, Any],
 ) -> str:
     """Add a node that reads an adapter, its base, and held-out examples."""
-    sections, splits = graph.sections[configuration.name], graph.splits[configuration.name]
+    sections, splits = builder.graph.sections[configuration.name], builder.graph.splits[configuration.name]
     split = "validation" if "validation" in splits else "test"
     settings = {**bare_sections(sections), **section}
     inputs = {"adapter": replicate.train or "", "data": splits[split]}
     address = f"{configuration.name}/seed={replicate.seed}:{name}"
     about: dict[str, Any] = {"configuration": configuration.name, "seed": replicate.seed, "split": split}
-    return graph.add(kind, address, settings, inputs, **about)
+    return builder.add(kind, address, settings, inputs, **about)

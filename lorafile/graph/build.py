@@ -1,10 +1,12 @@
 """The nodes of a study: every unit of work that it declares. One file for the nodes that belong together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from lorafile.graph.adapter_nodes import add_adapter_nodes, check_truncation
+from lorafile.graph.builder import GraphBuilder, extended
 from lorafile.graph.extra_evaluations import add_beside, add_texts
-from lorafile.graph.graph import Graph
+from lorafile.graph.graph import Graph, GraphNode, Replicate
 from lorafile.graph.metrics import own_metrics
 from lorafile.graph.prepare import add_splits
 from lorafile.graph.profile import add_profile
@@ -21,44 +23,114 @@ def build(spec: Spec, lock: Lock, accepted: dict[str, Acceptance] | None = None)
 
     :param accepted: what state accepts in the place of others: `State.acceptances`
     """
-    graph = Graph(spec, lock, own=own_metrics(spec), accepted=accepted or {})
-    for configuration in spec.configurations:
-        graph.sections[configuration.name] = resolved_sections(configuration, lock, graph.shared)
+    builder = GraphBuilder(Graph(spec, lock, own=own_metrics(spec), accepted=accepted or {}))
+    _add_data(builder, spec.configurations)
+    check_truncation(builder.graph)
+    _add_candidate_data(builder, spec.owners)
+    _add_nodes(builder, spec.configurations, spec.owners)
+    return builder.graph
+
+
+def build_candidates(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) -> Graph:
+    """Return the nodes of a study that decide which candidates are chosen, and nothing else."""
+    tuned = {c.name: c.tuned for c in spec.configurations if c.tuned}
+    owners = {candidate.name: name for name, about in tuned.items() for candidate in about.candidates}
+    builder = GraphBuilder(Graph(spec, lock, own=own_metrics(spec), accepted=accepted))
+    _add_data(builder, [c for c in spec.configurations if c.name in tuned])
+    _add_candidate_data(builder, owners)
+    for seed in spec.tables.study.seeds:
+        _add_candidates(builder, owners, seed)
+    return builder.graph
+
+
+def nodes_after_choice(graph: Graph, chosen: Sequence[Configuration]) -> list[GraphNode]:
+    """Return the nodes that a study gets when candidates are chosen.
+
+    :param chosen: the tuned configurations, each with the settings of a candidate
+    """
+    builder = extended(graph)
+    _add_data(builder, chosen)
+    _add_nodes(builder, chosen)
+    return [node for key, node in builder.graph.nodes.items() if key not in graph.nodes]
+
+
+def _add_data(builder: GraphBuilder, configurations: Iterable[Configuration]) -> None:
+    """Resolve the settings of configurations, and add the `prepare` nodes that they read."""
+    graph, spec = builder.graph, builder.spec
+    for configuration in configurations:
+        graph.sections[configuration.name] = resolved_sections(configuration, builder.lock, builder.shared)
         first = spec.tables.study.seeds[0] if configuration.shots else None
-        graph.splits[configuration.name] = add_splits(graph, configuration, first)
+        graph.splits[configuration.name] = add_splits(builder, configuration, first)
         _check_validation(graph, configuration)
-        graph.texts[configuration.name] = add_texts(graph, configuration)
-    check_truncation(graph)
-    for name, owner in spec.owners.items():
-        graph.sections[name] = resolved_sections(spec.named[name], lock, graph.shared)
-        graph.splits[name] = graph.splits[owner]
-    graph.replicates = {configuration.name: [] for configuration in spec.configurations}
-    for seed, configurations in _replicates(spec):
-        for configuration in configurations:
-            replicate = add_adapter_nodes(graph, configuration, add_replicate(graph, configuration, seed))
+        graph.texts[configuration.name] = add_texts(builder, configuration)
+
+
+def _add_candidate_data(builder: GraphBuilder, owners: dict[str, str]) -> None:
+    """Resolve the settings of candidates, which read what the configurations read that they are candidates of."""
+    for name, owner in owners.items():
+        builder.graph.sections[name] = resolved_sections(builder.spec.named[name], builder.lock, builder.shared)
+        builder.graph.splits[name] = builder.graph.splits[owner]
+
+
+def _add_nodes(builder: GraphBuilder, configurations: Sequence[Configuration], owners: Iterable[str] = ()) -> None:
+    """Add everything that is trained, predicted, scored and measured.
+
+    :param owners: names of candidates, which are trained and judged as well
+    """
+    graph, spec = builder.graph, builder.spec
+    graph.replicates.update((configuration.name, []) for configuration in configurations)
+    for seed, seeded in _replicates(spec, configurations):
+        for configuration in seeded:
+            replicate = add_adapter_nodes(builder, configuration, add_replicate(builder, configuration, seed))
             graph.replicates[configuration.name].append(replicate)
         # What a candidate shares with a configuration belongs to that one, which needs more of it.
         if seed is not None and seed in spec.tables.study.seeds:
-            for name in spec.owners:
-                graph.replicates.setdefault(name, []).append(add_candidate(graph, spec.named[name], seed))
-    _add_repeats(graph, spec)
-    for configuration in spec.configurations:  # untuned, on the same base: what else each is held against
+            _add_candidates(builder, owners, seed)
+    _add_repeats(builder, configurations)
+    for configuration in configurations:  # untuned, on the same base: what each is compared with
         place = f"untuned/{configuration.name}"
-        graph.before[configuration.name] = add_beside(graph, configuration, place, None, None)
+        graph.before[configuration.name] = add_beside(builder, configuration, place, None, None)
     if spec.tables.profile.enabled:
-        for configuration in spec.configurations:
+        for configuration in configurations:
             if not configuration.open:  # which of its candidates it is decides what there is to measure
-                graph.profiles[configuration.name] = add_profile(graph, configuration)
-    return graph
+                graph.profiles[configuration.name] = add_profile(builder, configuration)
 
 
-def _add_repeats(graph: Graph, spec: Spec) -> None:
+def _add_candidates(builder: GraphBuilder, names: Iterable[str], seed: int) -> None:
+    for name in names:
+        candidate = add_candidate(builder, builder.spec.named[name], seed)
+        builder.graph.replicates.setdefault(name, []).append(candidate)
+
+
+def _add_repeats(builder: GraphBuilder, configurations: Sequence[Configuration]) -> None:
     """Add the first seed of everything that is trained again, as often as the spec says, after all that is new."""
-    for repeat in range(2, spec.tables.study.repeats + 1):
-        for configuration in spec.configurations:
+    study, repeats = builder.spec.tables.study, builder.graph.repeats
+    for repeat in range(2, study.repeats + 1):
+        for configuration in configurations:
             if configuration.method != "none" and not configuration.open:
-                again = add_repeat(graph, configuration, spec.tables.study.seeds[0], repeat)
-                graph.repeats.setdefault(configuration.name, []).append(again)
+                again = add_repeat(builder, configuration, study.seeds[0], repeat)
+                repeats.setdefault(configuration.name, []).append(again)
+
+
+def add_checkpoint(
+    builder: GraphBuilder, configuration: Configuration, section: dict[str, Any], profile: bool
+) -> Replicate:
+    """Add what is predicted, scored and measured of a checkpoint; return their keys.
+
+    :param section: `kind` and `digest` of the checkpoint; empty for a model that stands for itself
+    """
+    name = configuration.name
+    builder.graph.sections[name] = resolved_sections(configuration, builder.lock) | (
+        {"checkpoint": section} if section else {}
+    )
+    builder.graph.splits[name] = add_splits(builder, configuration)
+    study = builder.spec.tables
+    drawn = study.study.seeds[0] if study.evaluate.do_sample else None  # no seed changes what is not drawn
+    replicate = add_replicate(builder, configuration, drawn)
+    builder.graph.replicates[name] = [replicate]
+    if profile and "train" in builder.graph.splits[name]:
+        builder.graph.profiles[name] = add_profile(builder, configuration)
+    return replicate
 
 
 def _check_validation(graph: Graph, configuration: Configuration) -> None:
@@ -71,10 +143,12 @@ def _check_validation(graph: Graph, configuration: Configuration) -> None:
         raise graph.spec.error(configuration.tuned.axes[0].where, message)
 
 
-def _replicates(spec: Spec) -> Iterator[tuple[int | None, list[Configuration]]]:
+def _replicates(
+    spec: Spec, configurations: Sequence[Configuration]
+) -> Iterator[tuple[int | None, list[Configuration]]]:
     """Yield whole seeds, so that a study that is cut short still compares; a row that is exact comes once."""
     tables = spec.tables
-    settled = [configuration for configuration in spec.configurations if not configuration.open]
+    settled = [configuration for configuration in configurations if not configuration.open]
     yield None, [configuration for configuration in settled if is_exact(configuration, tables)]
     for seed in tables.study.seeds:
         yield seed, [configuration for configuration in settled if not is_exact(configuration, tables)]

@@ -10,6 +10,7 @@ from lorafile.engine.data.readers import read_rows
 from lorafile.engine.metrics.registry import METRICS
 from lorafile.errors import NodeError
 from lorafile.files.digests import file_digest
+from lorafile.graph.builder import GraphBuilder
 from lorafile.graph.graph import Graph
 from lorafile.graph.metrics import is_head
 from lorafile.graph.settings import bare_sections, data_format, data_section
@@ -21,39 +22,41 @@ from lorafile.specs.tables.evaluate import decoding
 Beside = dict[str, str]
 
 
-def add_texts(graph: Graph, configuration: Configuration) -> dict[str, str]:
+def add_texts(builder: GraphBuilder, configuration: Configuration) -> dict[str, str]:
     """Add the `prepare` nodes of the reference text and of the prompts; return split -> key.
 
     :raises SpecError: when they cannot be read, or the model writes no text
     """
-    evaluate = graph.spec.tables.evaluate
+    evaluate = builder.spec.tables.evaluate
     asked = [name for name in ("reference", "prompts", "lm_eval_tasks") if getattr(evaluate, name)]
     if asked and is_head(configuration):
         message = 'needs a language model, and model.task_type = "SEQ_CLS" writes no text'
-        raise graph.spec.error(("evaluate", asked[0]), message)
+        raise builder.spec.error(("evaluate", asked[0]), message)
     name = ("texts", configuration.data.as_text, identity(configuration.model))
-    return graph.once(name, lambda: _texts(graph, configuration)) if asked else {}
+    return builder.once(name, lambda: _texts(builder, configuration)) if asked else {}
 
 
-def _texts(graph: Graph, configuration: Configuration) -> dict[str, str]:
-    evaluate, found = graph.spec.tables.evaluate, {}
+def _texts(builder: GraphBuilder, configuration: Configuration) -> dict[str, str]:
+    evaluate, found = builder.spec.tables.evaluate, {}
     if evaluate.reference is not None:
-        found["reference"] = _prepare(graph, configuration, "reference", _reference_section(graph, configuration))
+        found["reference"] = _prepare(builder, configuration, "reference", _reference_section(builder, configuration))
     if evaluate.prompts is not None:
-        found["prompts"] = _prepare(graph, configuration, "prompts", _prompts_section(graph, configuration))
+        found["prompts"] = _prepare(builder, configuration, "prompts", _prompts_section(builder, configuration))
     return found
 
 
-def add_beside(graph: Graph, configuration: Configuration, place: str, train: str | None, seed: int | None) -> Beside:
+def add_beside(
+    builder: GraphBuilder, configuration: Configuration, place: str, train: str | None, seed: int | None
+) -> Beside:
     """Add what one model is asked beside its splits; return `reference`, `prompts`, `lm-eval/<task>` -> key.
 
     :param place: where its addresses begin; `train`: the key of what was trained, None for the untuned base
     """
-    spec, name = graph.spec, configuration.name
-    evaluate, texts = spec.tables.evaluate, graph.texts.get(name, {})
+    spec, name = builder.spec, configuration.name
+    evaluate, texts = spec.tables.evaluate, builder.graph.texts.get(name, {})
     if not texts and not evaluate.lm_eval_tasks:
         return {}
-    bare = bare_sections(graph.sections[name])
+    bare = bare_sections(builder.graph.sections[name])
     reads = {"adapter": train} if train else {}
     about: dict[str, Any] = {"configuration": name, "seed": seed}
     first = spec.tables.study.seeds[0]
@@ -61,91 +64,91 @@ def add_beside(graph: Graph, configuration: Configuration, place: str, train: st
 
     def predict(of: str, task: dict[str, Any], inputs: dict[str, str], split: str) -> str:
         address = f"{place}:predict/{of}"
-        return graph.add("predict", address, {**bare, "task": task}, {**inputs, **reads}, split=split, **about)
+        return builder.add("predict", address, {**bare, "task": task}, {**inputs, **reads}, split=split, **about)
 
     if "reference" in texts:
         inputs = {"data": texts["reference"]}
         key = predict("reference/likelihood", {"output": "likelihood"}, inputs, "reference")
         section = {"metrics": {"log_loss": METRICS["log_loss"].version}}
         reference = {"likelihood": key}
-        found["reference"] = graph.add(
+        found["reference"] = builder.add(
             "score", f"{place}:score/reference", section, reference, split="reference", **about
         )
     if "prompts" in texts and seed in (None, first):
         task = {"output": "generation", **decoding(evaluate), **({"seed": first} if evaluate.do_sample else {})}
         found["prompts"] = predict("prompts/generation", task, {"data": texts["prompts"]}, "prompts")
     for harness in evaluate.lm_eval_tasks:
-        found[f"lm-eval/{harness}"] = predict(f"lm-eval/{harness}", _harness(graph, harness), {}, "")
+        found[f"lm-eval/{harness}"] = predict(f"lm-eval/{harness}", _harness(builder, harness), {}, "")
     return found
 
 
-def _prepare(graph: Graph, configuration: Configuration, split: str, data: dict[str, Any]) -> str:
-    sections = {"data": data, "tokenizer": graph.lock.models[identity(configuration.model)].tokenizer}
+def _prepare(builder: GraphBuilder, configuration: Configuration, split: str, data: dict[str, Any]) -> str:
+    sections = {"data": data, "tokenizer": builder.lock.models[identity(configuration.model)].tokenizer}
     address = f"data/{split}:prepare"
-    address = f"data/{split}/{configuration.name}:prepare" if address in graph.prepared else address
-    return graph.add("prepare", address, sections, {}, configuration=configuration.name, split=split)
+    address = f"data/{split}/{configuration.name}:prepare" if address in builder.prepared else address
+    return builder.add("prepare", address, sections, {}, configuration=configuration.name, split=split)
 
 
-def _reference_section(graph: Graph, configuration: Configuration) -> dict[str, Any]:
-    table = graph.spec.reference
+def _reference_section(builder: GraphBuilder, configuration: Configuration) -> dict[str, Any]:
+    table = builder.spec.reference
     assert table is not None  # noqa: S101  (asked for only where it is declared)
-    lock = graph.lock.data[identity(table)]
+    lock = builder.lock.data[identity(table)]
     try:
         rows = draw(table.split, table.split_seed, lock.rows)["test"]
     except ValueError as error:
-        raise graph.spec.error(("evaluate", "reference", "rows"), str(error).removeprefix("test ")) from error
+        raise builder.spec.error(("evaluate", "reference", "rows"), str(error).removeprefix("test ")) from error
     section = data_section(configuration._replace(data=table), lock, rows, "reference")
     try:
         check_columns(section, lock.columns, table.path)
     except NodeError as error:
-        raise graph.spec.error(("evaluate", "reference", "format"), str(error)) from error
+        raise builder.spec.error(("evaluate", "reference", "format"), str(error)) from error
     return section
 
 
-def _prompts_section(graph: Graph, configuration: Configuration) -> dict[str, Any]:
+def _prompts_section(builder: GraphBuilder, configuration: Configuration) -> dict[str, Any]:
     """Return the prompts, and the format that they go through."""
-    table, data = graph.spec.tables.evaluate.prompts, configuration.data
+    table, data = builder.spec.tables.evaluate.prompts, configuration.data
     assert table is not None  # noqa: S101  (asked for only where it is declared)
     rows: list[str | dict[str, Any]] = list(table.texts)
     if table.path is not None:
-        rows += _prompt_rows(graph, table.path)
+        rows += _prompt_rows(builder, table.path)
     section = {
         "prompts": rows,
-        "format": data_format(data, graph.lock.data[identity(data)]),
+        "format": data_format(data, builder.lock.data[identity(data)]),
         "template": data.template.model_dump() if data.template else None,
         "columns": data.columns,
         "max_length": data.max_length,
     }
-    of_format = graph.nodes[next(iter(graph.splits[configuration.name].values()))].settings["data"]
+    of_format = builder.graph.nodes[next(iter(builder.graph.splits[configuration.name].values()))].settings["data"]
     return section | {name: of_format[name] for name in ("labels", "unanswerable") if name in of_format}
 
 
-def _prompt_rows(graph: Graph, path: str) -> list[str | dict[str, Any]]:
-    file = graph.spec.file.parent / Path(path).expanduser()
+def _prompt_rows(builder: GraphBuilder, path: str) -> list[str | dict[str, Any]]:
+    file = builder.spec.file.parent / Path(path).expanduser()
     place = ("evaluate", "prompts", "path")
     if not file.is_file():
-        raise graph.spec.error(place, f"there is no file {file}")
+        raise builder.spec.error(place, f"there is no file {file}")
     try:
         found = list(read_rows([file], "line"))
     except NodeError as error:
-        raise graph.spec.error(place, str(error)) from error
+        raise builder.spec.error(place, str(error)) from error
     if not found:
-        raise graph.spec.error(place, f"{file} holds no prompt")
+        raise builder.spec.error(place, f"{file} holds no prompt")
     alone = {".txt": "text"}.get(file.suffix, "prompt")
     return [str(row[alone]) if [*row] == [alone] else json.loads(json.dumps(row, default=str)) for row in found]
 
 
-def _harness(graph: Graph, name: str) -> dict[str, Any]:
+def _harness(builder: GraphBuilder, name: str) -> dict[str, Any]:
     """Return what decides the figures of one task of lm-evaluation-harness."""
-    return graph.once(("harness", name), lambda: _harness_task(graph, name))
+    return builder.once(("harness", name), lambda: _harness_task(builder, name))
 
 
-def _harness_task(graph: Graph, name: str) -> dict[str, Any]:
-    evaluate = graph.spec.tables.evaluate
+def _harness_task(builder: GraphBuilder, name: str) -> dict[str, Any]:
+    evaluate = builder.spec.tables.evaluate
     task: dict[str, Any] = {"output": "lm_eval", "task": name}
     for setting, value in (("limit", evaluate.lm_eval_limit), ("num_fewshot", evaluate.lm_eval_num_fewshot)):
         task |= {setting: value} if value is not None else {}
-    folder = harness_folder(graph)
+    folder = harness_folder(builder.graph)
     if folder is not None:
         files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
         rows = [(file.relative_to(folder).as_posix(), file_digest(file)) for file in files]

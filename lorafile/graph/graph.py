@@ -1,13 +1,14 @@
-"""The graph of a study: nodes, each under its key, after what they read."""
+"""The graph of a study: nodes, each under its key, and what reads what."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lorafile.engine.metrics.custom import OwnMetric
 from lorafile.lock.lockfile import Lock
 from lorafile.specs import Spec
-from lorafile.state.keys import canonical_texts, key_of, section_digest
 
 if TYPE_CHECKING:
     from lorafile.state import Acceptance
@@ -24,14 +25,14 @@ VERSIONS = {
     "merge": 1,
 }
 
-Made = TypeVar("Made")
 _NONE: dict[Any, Any] = {}  # nobody changes what a replicate holds
 
 
 class GraphNode(NamedTuple):
     """One unit of work of a study; a tuple, because a study may have tens of thousands.
 
-    :ivar settings: section -> settings, as they are hashed; `inputs`: role -> key of the node that is read
+    :ivar settings: section -> settings, as they are hashed
+    :ivar inputs: role -> key of the node that is read
     :ivar configuration: the name of the first configuration that needs it (empty for `prepare`)
     :ivar repeat: above 1 of a run that is the same thing again, and of what is made of it
     :ivar accepted: that its key is another's, whose result state accepts in its place, and why
@@ -54,56 +55,71 @@ class GraphNode(NamedTuple):
         return VERSIONS[self.kind]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Graph:
-    """The nodes of a study by key; each stands after what it reads."""
+    """The nodes of a study by key, each after what it reads, and which of them belong to a configuration.
+
+    :ivar replicates: configuration -> its replicates
+    :ivar repeats: configuration -> its first seed's replicate, run again
+    :ivar profiles: configuration -> key of its profile
+    :ivar splits: configuration -> split -> key of its `prepare` node
+    :ivar sections: configuration -> its resolved sections
+    :ivar own: name -> the user's metric file
+    :ivar checkpoints: digest -> files of a model from outside
+    :ivar texts: like `splits`, of `reference` and `prompts`
+    :ivar before: configuration -> the extra evaluations of its untuned base
+    :ivar accepted: key -> the acceptance by which another result is used in its place
+    """
 
     spec: Spec
     lock: Lock
     nodes: dict[str, GraphNode] = field(default_factory=dict)
-    replicates: dict[str, list["Replicate"]] = field(default_factory=dict)  # by configuration
-    repeats: dict[str, list["Replicate"]] = field(default_factory=dict)  # by configuration: the first seed's, again
-    profiles: dict[str, str] = field(default_factory=dict)  # configuration -> key
-    splits: dict[str, dict[str, str]] = field(default_factory=dict)  # configuration -> split -> key of its prepare node
-    sections: dict[str, dict[str, Any]] = field(default_factory=dict)  # configuration -> its resolved sections
-    own: dict[str, OwnMetric] = field(default_factory=dict)  # name -> the user's metric file
-    checkpoints: dict[str, dict[str, str]] = field(default_factory=dict)  # digest -> files of a model from outside
-    texts: dict[str, dict[str, str]] = field(default_factory=dict)  # as `splits`, of `reference` and `prompts`
-    before: dict[str, dict[str, str]] = field(default_factory=dict)  # configuration -> `beside` of its untuned base
-    accepted: "dict[str, Acceptance]" = field(default_factory=dict)  # key -> the one whose result is used in its place
-    prepared: set[str] = field(default_factory=set, repr=False)  # addresses of the `prepare` nodes
-    shared: dict[str, Any] = field(default_factory=dict, repr=False)  # text -> section of a model
-    made: dict[Any, Any] = field(default_factory=dict, repr=False)  # what configurations share, made once: see `once`
-    known: dict[int, tuple[Any, str]] = field(default_factory=dict, repr=False)  # id of sections -> them, their text
-    digests: dict[int, tuple[Any, str]] = field(default_factory=dict, repr=False)  # id of a section -> it, its digest
+    replicates: dict[str, list["Replicate"]] = field(default_factory=dict)
+    repeats: dict[str, list["Replicate"]] = field(default_factory=dict)
+    profiles: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, dict[str, str]] = field(default_factory=dict)
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    own: dict[str, OwnMetric] = field(default_factory=dict)
+    checkpoints: dict[str, dict[str, str]] = field(default_factory=dict)
+    texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    before: dict[str, dict[str, str]] = field(default_factory=dict)
+    accepted: "dict[str, Acceptance]" = field(default_factory=dict)
 
-    def add(
-        self,
-        kind: str,
-        address: str,
-        sections: dict[str, Any],
-        inputs: dict[str, str],
-        configuration: str = "",
-        seed: int | None = None,
-        split: str = "",
-        repeat: int = 1,
-    ) -> str:
-        """Add a node, unless one of the same key is there already; return its key.
+    @cached_property
+    def edges(self) -> Any:
+        """The keys as a networkx graph; an edge leads from what is read to what reads it. Made when first asked for."""
+        import networkx as nx
 
-        Where state accepts another's result for it, it has that one's key, and so has what reads it.
+        graph = nx.DiGraph()
+        graph.add_nodes_from(self.nodes)
+        graph.add_edges_from((read, key) for key, node in self.nodes.items() for read in node.inputs.values())
+        return graph
+
+    def ancestors(self, keys: Iterable[str], within: set[str] | None = None) -> set[str]:
+        """Return everything that some nodes read, directly or not, and the nodes themselves.
+
+        :param within: only paths through these nodes count
         """
-        known = self.known.get(id(sections))
-        key = key_of(kind, VERSIONS[kind], known[1] if known else self._text(sections), inputs)
-        accepted = self.accepted.get(key) if self.accepted else None
-        if accepted is not None:
-            accepted = accepted if accepted.kind == kind else None
-            key = accepted.old if accepted is not None else key
-        if key not in self.nodes:
-            if kind == "prepare":
-                self.prepared.add(address)
-            about = (configuration, seed, split, repeat, accepted)
-            self.nodes[key] = GraphNode(key, kind, address, sections, inputs, *about)
-        return key
+        return self._reachable(keys, within, backwards=True)
+
+    def descendants(self, keys: Iterable[str], within: set[str] | None = None) -> set[str]:
+        """Return everything that reads some nodes, directly or not, and the nodes themselves.
+
+        :param within: only paths through these nodes count
+        """
+        return self._reachable(keys, within, backwards=False)
+
+    def _reachable(self, keys: Iterable[str], within: set[str] | None, backwards: bool) -> set[str]:
+        import networkx as nx
+
+        edges = self.edges if within is None else self.edges.subgraph(within)
+        edges = edges.reverse(copy=False) if backwards else edges
+        return set(chain.from_iterable(nx.bfs_layers(edges, [key for key in keys if key in edges])))
+
+    def restricted(self, keys: Iterable[str]) -> "Graph":
+        """Return the graph of some nodes, and of everything that they read."""
+        kept = self.ancestors(keys)
+        return replace(self, nodes={key: node for key, node in self.nodes.items() if key in kept})
 
     def accepted_lines(self) -> list[str]:
         """Say whose results are used in the place of others."""
@@ -113,30 +129,6 @@ class Graph:
             for node in self.nodes.values()
             if node.accepted is not None
         ]
-
-    def once(self, name: tuple[Any, ...], make: "Callable[[], Made]") -> "Made":
-        """Return what is the same for all who ask by this name; it is made for the first, and nobody changes it."""
-        if name not in self.made:
-            self.made[name] = make()
-        found: Made = self.made[name]
-        return found
-
-    def share(self, name: tuple[Any, ...], sections: dict[str, Any]) -> dict[str, Any]:
-        """Return sections that many nodes have; their text is made once."""
-        found = self.once(name, lambda: sections)
-        if found is sections:
-            self.known[id(found)] = (found, self._text(found))
-        return found
-
-    def _text(self, sections: dict[str, Any]) -> str:
-        """Return sections as they stand in a key; one that many nodes have is hashed once."""
-        digests = {}
-        for name, section in sections.items():
-            known = self.digests.get(id(section))
-            if known is None:  # kept with its digest, so that its id stays its own
-                known = self.digests[id(section)] = (section, section_digest(section))
-            digests[name] = known[1]
-        return canonical_texts(digests)
 
 
 class Replicate(NamedTuple):

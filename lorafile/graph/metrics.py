@@ -5,7 +5,7 @@ from typing import Any
 from lorafile.engine.metrics.custom import OwnMetric, read_own
 from lorafile.engine.metrics.registry import built_in
 from lorafile.errors import NodeError
-from lorafile.graph.graph import Graph
+from lorafile.graph.builder import GraphBuilder
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.tables.evaluate import OF_ANSWERS, OF_CLASSES, OF_LIKELIHOODS, OF_PASSAGES, is_file, label
 
@@ -35,72 +35,74 @@ def is_head(configuration: Configuration) -> bool:
     return configuration.model.task_type == "SEQ_CLS"
 
 
-def outputs(graph: Graph, configuration: Configuration) -> list[str]:
+def outputs(builder: GraphBuilder, configuration: Configuration) -> list[str]:
     """Return what has to be predicted for a configuration's metrics, each once."""
     head = is_head(configuration)
 
     def needs(metric: str) -> str:
-        own = graph.own.get(label(metric)) if is_file(metric) else None
+        own = builder.graph.own.get(label(metric)) if is_file(metric) else None
         return own.needs if own else built_in(metric, head).needs
 
-    return graph.once(("outputs", head), lambda: list(dict.fromkeys(map(needs, graph.spec.tables.evaluate.metrics))))
-
-
-def built_in_outputs(graph: Graph, configuration: Configuration) -> set[str]:
-    """Return which predictions the metrics that ship read."""
-    head = is_head(configuration)
-    return graph.once(
-        ("shipped", head), lambda: {built_in(metric, head).needs for metric in built_in_metrics(graph.spec)}
+    return builder.once(
+        ("outputs", head), lambda: list(dict.fromkeys(map(needs, builder.spec.tables.evaluate.metrics)))
     )
 
 
-def score_section(graph: Graph, configuration: Configuration, split: str) -> dict[str, Any]:
+def built_in_outputs(builder: GraphBuilder, configuration: Configuration) -> set[str]:
+    """Return which predictions the metrics that ship read."""
+    head = is_head(configuration)
+    return builder.once(
+        ("shipped", head), lambda: {built_in(metric, head).needs for metric in built_in_metrics(builder.spec)}
+    )
+
+
+def score_section(builder: GraphBuilder, configuration: Configuration, split: str) -> dict[str, Any]:
     """Return what decides the figures of one split: each metric's version, and what it is told where it is told."""
-    name = ("score", graph.splits[configuration.name][split], is_head(configuration))
-    return graph.share(name, graph.once(("of", *name), lambda: _score_section(graph, configuration, split)))
+    name = ("score", builder.graph.splits[configuration.name][split], is_head(configuration))
+    return builder.share(name, builder.once(("of", *name), lambda: _score_section(builder, configuration, split)))
 
 
-def _score_section(graph: Graph, configuration: Configuration, split: str) -> dict[str, Any]:
-    evaluate = graph.spec.tables.evaluate
-    names = sorted(built_in_metrics(graph.spec))
+def _score_section(builder: GraphBuilder, configuration: Configuration, split: str) -> dict[str, Any]:
+    evaluate = builder.spec.tables.evaluate
+    names = sorted(built_in_metrics(builder.spec))
     head = is_head(configuration)
     section: dict[str, Any] = {"metrics": {name: built_in(name, head).version for name in names}}
     options: dict[str, dict[str, Any]] = {}
     if evaluate.extract:
         options["exact_match"] = {"extract": evaluate.extract}
     if "f1" in names:
-        options["f1"] = _f1(graph, configuration, split)
+        options["f1"] = _f1(builder, configuration, split)
     return section | ({"options": options} if any(options.values()) else {})
 
 
-def _f1(graph: Graph, configuration: Configuration, split: str) -> dict[str, str]:
+def _f1(builder: GraphBuilder, configuration: Configuration, split: str) -> dict[str, str]:
     """Return how F1 averages, and of which class; of two, the last one is the positive, as 1 is of 0 and 1.
 
     :raises SpecError: when there is no such class, or one of many would have to be guessed
     """
-    evaluate = graph.spec.tables.evaluate
-    data = graph.nodes[graph.splits[configuration.name][split]].settings["data"]
+    evaluate = builder.spec.tables.evaluate
+    data = builder.graph.nodes[builder.graph.splits[configuration.name][split]].settings["data"]
     names = [name for _, name in data.get("labels", [])]
     if evaluate.pos_label and evaluate.pos_label not in names:
-        raise graph.spec.error(
+        raise builder.spec.error(
             ("evaluate", "pos_label"), f'"{evaluate.pos_label}" is no class of the data: {", ".join(names)}'
         )
     if evaluate.average == "binary" and len(names) > 2 and not evaluate.pos_label:
         message = f"binary needs evaluate.pos_label where there are {len(names)} classes"
-        raise graph.spec.error(("evaluate", "average"), message)
+        raise builder.spec.error(("evaluate", "average"), message)
     binary = evaluate.average == "binary" or (evaluate.average is None and len(names) == 2)
     found = {"average": evaluate.average} if evaluate.average else {}
     return found | ({"pos_label": evaluate.pos_label or names[-1]} if binary else {})
 
 
-def check_metrics(graph: Graph, configuration: Configuration, form: str) -> None:
+def check_metrics(builder: GraphBuilder, configuration: Configuration, form: str) -> None:
     """Check that the data's format, and the model's task, have what the metrics read.
 
     :raises SpecError: at the metric that cannot be
     """
     head = is_head(configuration)
-    for number, metric in enumerate(graph.spec.tables.evaluate.metrics):
-        own = graph.own.get(label(metric)) if is_file(metric) else None
+    for number, metric in enumerate(builder.spec.tables.evaluate.metrics):
+        own = builder.graph.own.get(label(metric)) if is_file(metric) else None
         wrong = ""
         if (metric in OF_CLASSES or (own and own.needs == "choice")) and form != "classification":
             wrong = f'needs classes: data.format = "classification", not "{form}"'
@@ -112,11 +114,11 @@ def check_metrics(graph: Graph, configuration: Configuration, form: str) -> None
             wrong = _OF_HEADS
         if wrong:
             name = f"{label(metric)} {wrong}"
-            raise graph.spec.error(("evaluate", "metrics", number), name)
-    others = graph.once(("heads",), lambda: {is_head(other) for other in graph.spec.configurations})
-    if len(others) > 1 and "log_loss" in graph.spec.tables.evaluate.metrics:
+            raise builder.spec.error(("evaluate", "metrics", number), name)
+    others = builder.once(("heads",), lambda: {is_head(other) for other in builder.spec.configurations})
+    if len(others) > 1 and "log_loss" in builder.spec.tables.evaluate.metrics:
         told = "log_loss is of tokens for a language model and of classes for a head; the two do not compare"
-        raise graph.spec.error(("evaluate", "metrics"), told)
+        raise builder.spec.error(("evaluate", "metrics"), told)
 
 
 _OF_HEADS = 'needs a language model, and model.task_type = "SEQ_CLS" writes no text; use accuracy, f1 or log_loss'

@@ -5,7 +5,7 @@ from typing import Any
 from lorafile.engine.data.columns import check_columns
 from lorafile.engine.data.labels import HIDDEN, classes, hidden_labels
 from lorafile.errors import NodeError
-from lorafile.graph.graph import Graph
+from lorafile.graph.builder import GraphBuilder
 from lorafile.graph.metrics import check_metrics, is_head
 from lorafile.graph.settings import data_format, data_section
 from lorafile.graph.splits import Rows, draw
@@ -15,36 +15,36 @@ from lorafile.specs import Configuration
 from lorafile.specs.tables.data import DataTable
 
 
-def add_splits(graph: Graph, configuration: Configuration, seed: int | None = None) -> dict[str, str]:
+def add_splits(builder: GraphBuilder, configuration: Configuration, seed: int | None = None) -> dict[str, str]:
     """Add the splits of a configuration's data; return split -> key.
 
     :param seed: draws the examples of a few-shot prompt
     :raises SpecError: when the data do not have what the spec asks of them
     """
     # `none` may need no train split, and says so itself where it needs one.
-    reading = (configuration.method == "none", configuration.model.task_type, _tokenizer(graph, configuration))
+    reading = (configuration.method == "none", configuration.model.task_type, _tokenizer(builder, configuration))
     name = ("splits", configuration.data.as_text, configuration.shots, seed, *reading)
-    return graph.once(name, lambda: _splits(graph, configuration, seed))
+    return builder.once(name, lambda: _splits(builder, configuration, seed))
 
 
-def _splits(graph: Graph, configuration: Configuration, seed: int | None) -> dict[str, str]:
+def _splits(builder: GraphBuilder, configuration: Configuration, seed: int | None) -> dict[str, str]:
     table = configuration.data
-    lock = graph.lock.data[identity(table)]
+    lock = builder.lock.data[identity(table)]
     try:
         drawn = draw(table.split, table.split_seed, lock.rows)
     except ValueError as error:
-        raise graph.spec.error(("data", "split"), str(error)) from error
-    _check(graph, configuration, lock, drawn)
+        raise builder.spec.error(("data", "split"), str(error)) from error
+    _check(builder, configuration, lock, drawn)
     keys = {}
     for split, rows in drawn.items():
-        if split == "train" and configuration.method == "none" and not graph.spec.tables.profile.enabled:
+        if split == "train" and configuration.method == "none" and not builder.spec.tables.profile.enabled:
             continue
         data = data_section(configuration, lock, rows, split)
         if configuration.shots:
             data["shots"] = _shots(configuration, seed, drawn["train"], lock)
-        sections = {"data": data, "tokenizer": _tokenizer(graph, configuration)}
+        sections = {"data": data, "tokenizer": _tokenizer(builder, configuration)}
         about: dict[str, Any] = {"configuration": configuration.name, "split": split}
-        keys[split] = graph.add("prepare", _address(graph, configuration, split, seed), sections, {}, **about)
+        keys[split] = builder.add("prepare", _address(builder, configuration, split, seed), sections, {}, **about)
     return keys
 
 
@@ -54,24 +54,24 @@ def _shots(configuration: Configuration, seed: int | None, train: Rows, lock: Da
     return {"count": configuration.shots, "seed": seed, "digest": lock.digests[train.source], "rows": rows}
 
 
-def _address(graph: Graph, configuration: Configuration, split: str, seed: int | None) -> str:
+def _address(builder: GraphBuilder, configuration: Configuration, split: str, seed: int | None) -> str:
     if seed is not None:
         return f"data/{split}/{configuration.name}/seed={seed}:prepare"
     address = f"data/{split}:prepare"
-    return f"data/{split}/{configuration.name}:prepare" if address in graph.prepared else address
+    return f"data/{split}/{configuration.name}:prepare" if address in builder.prepared else address
 
 
-def _check(graph: Graph, configuration: Configuration, lock: DataLock, drawn: dict[str, Rows]) -> None:
+def _check(builder: GraphBuilder, configuration: Configuration, lock: DataLock, drawn: dict[str, Rows]) -> None:
     """Check that the data have what the spec asks of them."""
-    table, error = configuration.data, graph.spec.error
-    _check_classes(graph, table, lock, drawn)
+    table, error = configuration.data, builder.spec.error
+    _check_classes(builder, table, lock, drawn)
     for split, rows in drawn.items():
         try:
             check_columns(data_section(configuration, lock, rows, split), lock.columns, table.path)
         except NodeError as wrong:
             raise error(("data", "template" if table.template else "format"), str(wrong)) from wrong
-    check_metrics(graph, configuration, data_format(table, lock))
-    needs_train = graph.spec.tables.profile.enabled or configuration.method != "none" or configuration.shots
+    check_metrics(builder, configuration, data_format(table, lock))
+    needs_train = builder.spec.tables.profile.enabled or configuration.method != "none" or configuration.shots
     if "train" not in drawn and needs_train:
         raise error(("data", "split"), "says nothing of train, and something is to be trained, measured or shown")
     if not {"validation", "test"} & drawn.keys():
@@ -86,22 +86,22 @@ def _check(graph: Graph, configuration: Configuration, lock: DataLock, drawn: di
         )
 
 
-def _check_classes(graph: Graph, table: DataTable, lock: DataLock, drawn: dict[str, Rows]) -> None:
+def _check_classes(builder: GraphBuilder, table: DataTable, lock: DataLock, drawn: dict[str, Rows]) -> None:
     """Check that a classification has classes, and that no split that is used hides them."""
     if data_format(table, lock) != "classification":
         return
     if lock.label and not lock.labels:
-        raise graph.spec.error(
+        raise builder.spec.error(
             ("data", "columns"), f'the label column "{lock.label}" has too many values to be classes'
         )
     for split, rows in drawn.items():
         if HIDDEN in lock.labels.get(rows.source, []):
-            raise graph.spec.error(("data", "split"), f"{split} draws from {rows.source}: {hidden_labels()}")
+            raise builder.spec.error(("data", "split"), f"{split} draws from {rows.source}: {hidden_labels()}")
     try:
         classes(lock.classes(), table.labels)
     except NodeError as error:
-        raise graph.spec.error(("data", "labels"), str(error)) from error
+        raise builder.spec.error(("data", "labels"), str(error)) from error
 
 
-def _tokenizer(graph: Graph, configuration: Configuration) -> str:
-    return graph.lock.models[identity(configuration.model)].tokenizer
+def _tokenizer(builder: GraphBuilder, configuration: Configuration) -> str:
+    return builder.lock.models[identity(configuration.model)].tokenizer

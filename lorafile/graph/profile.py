@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lorafile.graph.graph import Graph
+from lorafile.graph.builder import GraphBuilder
 from lorafile.specs import Configuration
 
 # What a profile measures does not depend on these: they stay out of its key.
@@ -20,13 +20,13 @@ _COST_OF_TRAINING = (
 )
 
 
-def add_profile(graph: Graph, configuration: Configuration) -> str:
+def add_profile(builder: GraphBuilder, configuration: Configuration) -> str:
     """Add the profile of a configuration; return its key."""
-    sections = graph.sections[configuration.name]
-    protocol = graph.once(("protocol",), lambda: graph.spec.tables.profile.model_dump(exclude={"enabled"}))
+    sections = builder.graph.sections[configuration.name]
+    protocol = builder.once(("protocol",), lambda: builder.spec.tables.profile.model_dump(exclude={"enabled"}))
     adapter = {key: value for key, value in sections["adapter"].items() if key not in _NO_COST_OF_ADAPTER}
     told = configuration.train.as_text if configuration.train else ""
-    training = graph.once(("costs", told), lambda: _costs(sections.get("training")))
+    training = builder.once(("costs", told), lambda: _costs(sections.get("training")))
     measured = {
         "model": sections["model"],
         "quantization": sections["quantization"],
@@ -36,8 +36,8 @@ def add_profile(graph: Graph, configuration: Configuration) -> str:
     }
     if "checkpoint" in sections:  # trained elsewhere: what it costs to use is measured on the very file
         measured["checkpoint"] = sections["checkpoint"]
-    inputs = {"train": graph.splits[configuration.name]["train"]}
-    return graph.add("profile", f"{configuration.name}:profile", measured, inputs, configuration=configuration.name)
+    inputs = {"train": builder.graph.splits[configuration.name]["train"]}
+    return builder.add("profile", f"{configuration.name}:profile", measured, inputs, configuration=configuration.name)
 
 
 def _costs(training: dict[str, Any] | None) -> dict[str, Any]:

@@ -6,14 +6,13 @@ from typing import Any
 from lorafile.engine.data.columns import detect
 from lorafile.engine.data.labels import classes
 from lorafile.errors import NodeError
-from lorafile.graph.heads import head
 from lorafile.graph.parameter_count import adapter_parameters
-from lorafile.graph.rank_matching import matched
 from lorafile.graph.splits import Rows
 from lorafile.graph.target_modules import placed
 from lorafile.lock.data import DataLock
 from lorafile.lock.lockfile import Lock, ModelLock, identity
 from lorafile.specs import Configuration
+from lorafile.specs.configurations import whole
 from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.lora import REWRITING
@@ -86,6 +85,37 @@ def _when_set(configuration: Configuration, model: ModelLock, lock: Lock) -> dic
             raise NodeError('model.task_type: "SEQ_CLS" needs data with classes: data.format = "classification".')
         found |= {"task_type": "SEQ_CLS", **head(configuration, model, data)}
     return found
+
+
+def head(configuration: Configuration, model: ModelLock, data: DataLock) -> dict[str, Any]:
+    """Return a head's `labels`, in the order of its scores, and `head`: `own` from the checkpoint, or `new`.
+
+    :raises NodeError: when the classes of the checkpoint are others than the data's, or a new head is not trained
+    """
+    names = [name for _, name in classes(data.classes(), configuration.data.labels)]
+    architecture = (model.settings.get("architectures") or [""])[0]
+    if not architecture.endswith("ForSequenceClassification"):
+        if configuration.method == "none":
+            raise NodeError(
+                f'method: "none" cannot classify with {configuration.model.path}: its head would be drawn at random. '
+                "Name a checkpoint that was trained to classify, or compare with a model without a head."
+            )
+        return {"labels": names, "head": "new"}
+    return {"labels": _ordered(names, model, configuration.model.path), "head": "own"}
+
+
+def _ordered(names: list[str], model: ModelLock, path: str) -> list[str]:
+    """Return the data's classes in the order of a checkpoint's own head; `LABEL_0` and so on are nobody's names."""
+    stored = model.settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers writes no default
+    own = [str(stored[key]) for key in sorted(stored, key=int)]
+    if set(own) == set(names):
+        return own
+    if len(own) == len(names) and all(name.startswith("LABEL_") for name in own):
+        return names
+    raise NodeError(
+        f"model.path: {path} classifies into {', '.join(own)}, and the data have {', '.join(names)}; name them alike "
+        "with data.labels."
+    )
 
 
 def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, Any] | None:
@@ -194,3 +224,23 @@ def data_format(table: DataTable, lock: DataLock) -> str:
     if table.format != "auto":
         return table.format
     return "template" if table.template else detect([*lock.columns, *table.columns], table.path)
+
+
+def solved_rank(adapter: dict[str, Any], model: ModelLock, wanted: int) -> int:
+    """Return the rank, at least 1, at which an adapter's parameters come nearest to a number; of two the smaller.
+
+    They grow with the rank in steps of one size, so two points tell the line.
+    """
+    start, step = (adapter_parameters(adapter | {"r": rank}, model) for rank in (1, 2))
+    step -= start
+    if step <= 0:  # every module has a rank of its own by `rank_pattern`
+        return int(adapter["r"])
+    low = max(1, 1 + (wanted - start) // step)
+    return min((low, low + 1), key=lambda rank: (abs(start + (rank - 1) * step - wanted), rank))
+
+
+def matched(adapter: dict[str, Any], model: ModelLock, wanted: int, alpha_of_rank: float | None) -> dict[str, Any]:
+    """Return an adapter's settings at its solved rank, with the alpha that follows it."""
+    rank = solved_rank(adapter, model, wanted)
+    alpha = adapter["lora_alpha"] if alpha_of_rank is None else whole(alpha_of_rank * rank)
+    return adapter | {"r": rank, "lora_alpha": alpha}

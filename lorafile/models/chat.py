@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from lorafile.apply.work_groups import RequestBuilder
 from lorafile.environment import installed
 from lorafile.errors import LoraError, MissingExtra
-from lorafile.graph.checkpoint import add_checkpoint
+from lorafile.graph.build import add_checkpoint
+from lorafile.graph.builder import extended
 from lorafile.graph.graph import Graph
 from lorafile.graph.metrics import is_head
 from lorafile.models.evaluate import plan_evaluation
 from lorafile.plan.plan import Plan
-from lorafile.specs import Configuration
+from lorafile.specs import Configuration, Spec
 from lorafile.specs.tables.evaluate import decoding
 from lorafile.state import State
 from lorafile.state.names import StudyRun, UnknownName, find_run, run_name
-from lorafile.study.study import Study
 
 if TYPE_CHECKING:
     from lorafile.engine.inference.chat import Talk
@@ -40,21 +40,20 @@ class Partner:
     whole: Configuration | None = None
 
 
-def find_partner(study: Study, run: str, seed: int | None) -> Partner:
+def find_partner(plan: Plan, state: State, run: str, seed: int | None) -> Partner:
     """Return the model of a run: an address, a key, a configuration's name, or a directory with a checkpoint.
 
     :raises LoraError: when there is no such run, or it has not finished well
     """
-    plan, state = study.plan(), State.read(study.state)
     try:
-        return _partner(study, plan, state, find_run(plan, state, run, seed))
+        return _partner(plan, state, find_run(plan, state, run, seed))
     except UnknownName:
         if Path(run).expanduser().is_dir():
-            return _of_directory(study, run)
+            return _of_directory(plan.graph.spec, state, run)
         raise
 
 
-def _partner(study: Study, plan: Plan, state: State, run: StudyRun) -> Partner:
+def _partner(plan: Plan, state: State, run: StudyRun) -> Partner:
     """Return the partner that a run's files make.
 
     :raises LoraError: when the run has not finished well
@@ -67,12 +66,12 @@ def _partner(study: Study, plan: Plan, state: State, run: StudyRun) -> Partner:
         return Partner(name, plan.graph, configuration, RequestBuilder(plan.graph, state).files(attempt))
     attempts = state.latest([run.key]).get(run.key, [])
     if not attempts:
-        raise LoraError(f"{name} is not trained yet. Train it with: lora apply {study.spec.file}")
+        raise LoraError(f"{name} is not trained yet. Train it with: lora apply {plan.graph.spec.file}")
     raise LoraError(f"{name} ended as {attempts[-1].outcome}, so there is no model to talk to: {attempts[-1].message}")
 
 
 @contextlib.contextmanager
-def talk_to(partner: Partner, study: Study, max_new_tokens: int | None, temperature: float | None) -> Iterator["Talk"]:
+def talk_to(partner: Partner, state: State, max_new_tokens: int | None, temperature: float | None) -> Iterator["Talk"]:
     """Load base and partner, and lend the talk between them.
 
     :param temperature: draws answers; they are greedy without it, whatever the spec's own decoding is
@@ -84,12 +83,12 @@ def talk_to(partner: Partner, study: Study, max_new_tokens: int | None, temperat
     from lorafile.engine.quiet import quiet_libraries
 
     quiet_libraries()
-    evaluate = study.spec.tables.evaluate
+    evaluate = partner.graph.spec.tables.evaluate
     task: dict[str, Any] = {"max_new_tokens": max_new_tokens or evaluate.max_new_tokens}
     task |= {key: value for key, value in decoding(evaluate).items() if key == "stop_strings"}
     if temperature:
         task |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "seed": 0}
-    graph, places = partner.graph, RequestBuilder(partner.graph, State.read(study.state))
+    graph, places = partner.graph, RequestBuilder(partner.graph, state)
     splits = graph.splits[partner.configuration.name].values()
     data = next(graph.nodes[key] for key in splits if key in graph.nodes).settings["data"]
 
@@ -101,17 +100,17 @@ def talk_to(partner: Partner, study: Study, max_new_tokens: int | None, temperat
         yield talk
 
 
-def _of_directory(study: Study, run: str) -> Partner:
-    checkpoint, plan, _ = plan_evaluation(study, run, profile=False)
+def _of_directory(spec: Spec, state: State, run: str) -> Partner:
+    checkpoint, plan, _ = plan_evaluation(spec, state.directory, run, profile=False)
     graph = plan.graph
     (configuration,) = graph.spec.configurations
     _refuse_head(configuration)
     if checkpoint.digest in graph.checkpoints and "checkpoint" in graph.sections[configuration.name]:
         return Partner(run, graph, configuration, graph.checkpoints[checkpoint.digest])
-    base = configuration._replace(name="base", model=study.spec.tables.model)
-    add_checkpoint(graph, base, {}, False)
-    graph.spec = replace(graph.spec, configurations=(base, configuration))
-    return Partner(run, graph, base, None, whole=configuration)
+    base = configuration._replace(name="base", model=spec.tables.model)
+    builder = extended(replace(graph, spec=replace(graph.spec, configurations=(base, configuration))))
+    add_checkpoint(builder, base, {}, False)
+    return Partner(run, builder.graph, base, None, whole=configuration)
 
 
 def _refuse_head(configuration: Configuration) -> None:

@@ -1,23 +1,24 @@
 """One checkpoint, evaluated with a study's model, data, metrics and protocol; nothing is paid for twice."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from lorafile.apply.applier import Applied, Applier, Progress
 from lorafile.apply.workers import local_executor, stop_on_signals
 from lorafile.errors import LoraError, NodeError
-from lorafile.graph.checkpoint import add_checkpoint
+from lorafile.graph.build import add_checkpoint
+from lorafile.graph.builder import GraphBuilder
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.graph.metrics import own_metrics
 from lorafile.lock.lockfile import Lock, ModelLock, identity, lock_model, read_lock, resolve
 from lorafile.models.checkpoint import Checkpoint, check_fits, open_checkpoint
+from lorafile.plan.decide import decide, new_plan
 from lorafile.plan.plan import Action, Plan
-from lorafile.plan.planner import make_plan
-from lorafile.specs import Configuration
+from lorafile.specs import Configuration, Spec
 from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.specs.tables.settings import ModelTable
 from lorafile.state import Attempt, State
-from lorafile.study.study import Study
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Evaluation:
 
 
 def plan_evaluation(
-    study: Study, name: str, splits: tuple[str, ...] = (), profile: bool = True
+    spec: Spec, state: Path, name: str, splits: tuple[str, ...] = (), profile: bool = True
 ) -> tuple[Checkpoint, Plan, list[str]]:
     """Return what an evaluation would run: the nodes of a checkpoint, each under the checkpoint's own digest.
 
@@ -52,10 +53,9 @@ def plan_evaluation(
     :param splits: test otherwise, or validation where the data have no test split
     :raises NodeError: when it is no checkpoint, or does not fit the study's base
     """
-    spec = study.spec
     lock, warnings = resolve(spec, read_lock(spec))
     checkpoint = open_checkpoint(name)
-    configuration = _configuration(study, checkpoint)
+    configuration = _configuration(spec, checkpoint)
     base = spec.tables.model
     if identity(base) not in lock.models:  # every configuration has another one
         lock = Lock({**lock.models, identity(base): lock_model(base, spec.file.parent)}, lock.data)
@@ -66,21 +66,24 @@ def plan_evaluation(
         table, entry = own
         configuration, section = configuration._replace(model=table), {}
         lock = Lock({**lock.models, identity(table): entry}, lock.data)
-    graph = Graph(replace(spec, configurations=(configuration,)), lock, own=own_metrics(spec))
-    graph.checkpoints[checkpoint.digest] = {file: str(where) for file, where in checkpoint.files.items()}
-    scores = _scores(add_checkpoint(graph, configuration, section, profile))
+    files = {checkpoint.digest: {file: str(path) for file, path in checkpoint.files.items()}}
+    one = replace(spec, configurations=(configuration,))
+    builder = GraphBuilder(Graph(one, lock, own=own_metrics(spec), checkpoints=files))
+    scores = _scores(add_checkpoint(builder, configuration, section, profile))
     wanted = splits or (("test",) if "test" in scores else ("validation",))
     for split in wanted:
         if split not in scores:
             raise LoraError(f"--split: the data have no {split} split to evaluate; they have: {', '.join(scores)}.")
-    _keep(graph, [key for split in wanted for key in scores[split]] + list(graph.profiles.values()))
-    plan = make_plan(graph, State.read(study.state), warnings)
-    plan.changes = [change for change in plan.changes if change.action is not Action.UNDECLARED]
-    return checkpoint, plan, warnings
+    kept = [key for split in wanted for key in scores[split]]
+    graph = builder.graph.restricted([*kept, *builder.graph.profiles.values()])
+    plan = decide(new_plan(graph, warnings), State.read(state))
+    declared = tuple(change for change in plan.changes if change.action is not Action.UNDECLARED)
+    return checkpoint, replace(plan, changes=declared), warnings
 
 
 def evaluate(
-    study: Study,
+    spec: Spec,
+    directory: Path,
     name: str,
     *,
     splits: tuple[str, ...] = (),
@@ -90,11 +93,11 @@ def evaluate(
     watchers: list[Progress] | None = None,
 ) -> Evaluation:
     """Evaluate a checkpoint; what state has already is taken from there."""
-    checkpoint, plan, warnings = plan_evaluation(study, name, splits, profile)
+    checkpoint, plan, warnings = plan_evaluation(spec, directory, name, splits, profile)
     applied, results = Applied(), dict(plan.results)
     if plan.work:
-        with State.write(study.state, lock_timeout) as state:
-            executor = local_executor(plan, study.state, workers, "auto")
+        with State.write(directory, lock_timeout) as state:
+            executor = local_executor(plan, directory, workers, "auto")
             with stop_on_signals(watchers or []) as stop:
                 applier = Applier(plan, state, executor, stop.watchers, declares=False, stop=stop)
                 applied = applier.run()
@@ -106,15 +109,15 @@ def evaluate(
         plan,
         applied,
         figures=_figures(replicate, {key: results[key] for key in results if key in graph.nodes}),
-        base=_base_figures(study, graph, {node.split for node in graph.nodes.values() if node.kind == "score"}),
+        base=_base_figures(spec, State.read(directory), graph),
         profile=next((results[key].figures for key in graph.profiles.values() if key in results), {}),
         warnings=warnings,
     )
 
 
-def _configuration(study: Study, checkpoint: Checkpoint) -> Configuration:
+def _configuration(spec: Spec, checkpoint: Checkpoint) -> Configuration:
     """Return the study's base as a configuration: nothing varied, nothing trained."""
-    tables, first = study.spec.tables, study.spec.configurations[0]
+    tables, first = spec.tables, spec.configurations[0]
     return first._replace(
         name=f"evaluate/{checkpoint.directory.resolve().name}-{checkpoint.digest[:8]}",
         sweep="evaluate",
@@ -150,16 +153,6 @@ def _own_model(checkpoint: Checkpoint, base: ModelLock, table: ModelTable) -> tu
     return None
 
 
-def _keep(graph: Graph, wanted: list[str]) -> None:
-    """Leave in the graph what is wanted and what that reads."""
-    needed: set[str] = set()
-    while wanted:
-        key = wanted.pop()
-        needed.add(key)
-        wanted += [other for other in graph.nodes[key].inputs.values() if other not in needed]
-    graph.nodes = {key: node for key, node in graph.nodes.items() if key in needed}
-
-
 def _scores(replicate: Replicate) -> dict[str, list[str]]:
     """Return split -> the keys of its scores: of the metrics that ship, and of metric files."""
     found = {split: [key] for split, key in replicate.score.items()}
@@ -177,12 +170,14 @@ def _figures(replicate: Replicate, results: dict[str, Attempt]) -> dict[str, dic
     return found
 
 
-def _base_figures(study: Study, evaluated: Graph, splits: set[str]) -> dict[str, dict[str, Any]]:
+def _base_figures(spec: Spec, state: State, evaluated: Graph) -> dict[str, dict[str, Any]]:
     """Return what state knows of the untuned base on the same splits; nothing is run for it."""
     (configuration,) = evaluated.spec.configurations
-    bare = configuration._replace(name="base", model=study.spec.tables.model)
-    graph = Graph(replace(evaluated.spec, configurations=(bare,)), evaluated.lock, own=evaluated.own)
-    replicate = add_checkpoint(graph, bare, {}, False)
-    history = State.read(study.state).latest(key for keys in _scores(replicate).values() for key in keys)
+    bare = configuration._replace(name="base", model=spec.tables.model)
+    one = replace(evaluated.spec, configurations=(bare,))
+    builder = GraphBuilder(Graph(one, evaluated.lock, own=evaluated.own))
+    replicate = add_checkpoint(builder, bare, {}, False)
+    history = state.latest(key for keys in _scores(replicate).values() for key in keys)
     done = {key: attempts[-1] for key, attempts in history.items() if attempts[-1].outcome == "done"}
+    splits = {node.split for node in evaluated.nodes.values() if node.kind == "score"}
     return {split: figures for split, figures in _figures(replicate, done).items() if split in splits}

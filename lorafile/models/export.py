@@ -21,7 +21,6 @@ from lorafile.results.serving_rules import vllm_command, vllm_problems
 from lorafile.specs import Configuration
 from lorafile.state import State
 from lorafile.state.names import StudyRun, find_run
-from lorafile.study.study import Study
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _LAST = ("adapter_config.json", "config.json")  # what a directory is loaded by
@@ -39,7 +38,8 @@ class Exported:
 
 
 def export(
-    study: Study,
+    plan: Plan,
+    state: State,
     name: str,
     out: Path,
     *,
@@ -61,7 +61,6 @@ def export(
         raise LoraError(f"{out} is no directory, and an export is one; name another place for it.")
     if out.is_dir() and not is_empty(out) and not force:
         raise LoraError(f"{out} is not empty; name another directory, or pass --force to write into it.")
-    plan, state = study.plan(), State.read(study.state)
     chosen = _finished(plan, state, name, seed)
     if dtype is not None and not merged:
         raise LoraError("--dtype is the type of merged weights; pass --merged as well.")

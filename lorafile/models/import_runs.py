@@ -2,7 +2,6 @@
 
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from lorafile.lock.lockfile import identity, read_lock, resolve
 from lorafile.lock.weights import headers
 from lorafile.models.run_matching import Match, choose, choose_seed
 from lorafile.models.trainer_output import ForeignRun, read_run
+from lorafile.specs import Spec
 from lorafile.state import Attempt, Node, State
-from lorafile.study.study import Study
+from lorafile.units import utc_now
 
 _LAST = 10  # logged losses whose mean is the final loss, as in a run of our own
 
@@ -36,15 +36,19 @@ class Import:
 
 
 def plan_imports(
-    study: Study, sources: list[str], configuration: str | None = None, seed: int | None = None, replace: bool = False
+    spec: Spec,
+    state: State,
+    sources: list[str],
+    configuration: str | None = None,
+    seed: int | None = None,
+    replace: bool = False,
 ) -> list[Import]:
     """Return which node each directory becomes; writes nothing.
 
     :raises LoraError: when one fits no configuration, two are the same, or a node has a result of other bytes
     """
-    lock, _ = resolve(study.spec, read_lock(study.spec))
-    state = State.read(study.state)
-    graph = build(study.spec, lock, state.acceptances())
+    lock, _ = resolve(spec, read_lock(spec))
+    graph = build(spec, lock, state.acceptances())
     found: dict[str, Import] = {}
     history = state.latest()
     for source in sources:
@@ -69,20 +73,20 @@ def plan_imports(
     return list(found.values())
 
 
-def record_imports(study: Study, imports: list[Import], lock_timeout: float = 0.0) -> list[Attempt]:
+def record_imports(spec: Spec, directory: Path, imports: list[Import], lock_timeout: float = 0.0) -> list[Attempt]:
     """Store what is not there yet as finished training, each marked as imported."""
     if all(one.there for one in imports):
         return []
-    with State.write(study.state, lock_timeout) as state:
+    with State.write(directory, lock_timeout) as state:
         found = []
         for one in (one for one in imports if not one.there):
-            with tempfile.TemporaryDirectory(prefix="import-", dir=study.state) as directory:
+            with tempfile.TemporaryDirectory(prefix="import-", dir=directory) as temporary:
                 files = dict(one.run.checkpoint.files)
                 if one.run.curve:
-                    files["curve.jsonl.gz"] = Path(directory) / "curve.jsonl.gz"
+                    files["curve.jsonl.gz"] = Path(temporary) / "curve.jsonl.gz"
                     write_lines(files["curve.jsonl.gz"], one.run.curve)
                 node = Node(one.node.key, "train", one.node.version, one.node.settings, one.node.inputs)
-                found.append(state.record(node, _attempt(study, one), files))
+                found.append(state.record(node, _attempt(spec, one), files))
     return found
 
 
@@ -97,7 +101,7 @@ def _node(graph: Graph, match: Match, seed: int) -> GraphNode:
     return graph.nodes[str(key)]
 
 
-def _attempt(study: Study, one: Import) -> Attempt:
+def _attempt(spec: Spec, one: Import) -> Attempt:
     run, peft = one.run, one.run.checkpoint.settings.get("peft_version")
     told = f"imported from {run.checkpoint.directory}"
     return Attempt(
@@ -105,20 +109,20 @@ def _attempt(study: Study, one: Import) -> Attempt:
         kind="train",
         outcome="diverged" if run.diverged else "done",
         message=f"{told}; its loss was no number in the end" if run.diverged else told,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        started=utc_now(),
         seconds=0.0,
         device="imported",
         environment={"imported": True, **({"peft": peft} if peft else {})},
-        figures=_figures(study, one),
-        study=study.spec.name,
+        figures=_figures(spec, one),
+        study=spec.name,
         address=one.node.address,
     )
 
 
-def _figures(study: Study, one: Import) -> dict[str, Any]:
+def _figures(spec: Spec, one: Import) -> dict[str, Any]:
     """Return what is known of the training; its time is that of another machine, so it is no figure of this study."""
     run, base = one.run, one.match.configuration.model
-    lock = (read_lock(study.spec) or resolve(study.spec, None)[0]).models[identity(base)]
+    lock = (read_lock(spec) or resolve(spec, None)[0]).models[identity(base)]
     weights = [file for name, file in run.checkpoint.files.items() if name.endswith(".safetensors")]
     size = sum(prod(header.shape) for file in weights for header in headers(file).values())
     losses = [row["loss"] for row in run.curve[-_LAST:]]

@@ -13,7 +13,7 @@ _HOUR = 3600.0
 
 
 @dataclass(frozen=True)
-class Bill:
+class CostEstimate:
     """The sums over the nodes that would run.
 
     :ivar seconds: of work; four of five plans fall between `seconds_low` and `seconds_high`
@@ -35,7 +35,7 @@ class Bill:
     source: str
 
 
-def bill(plan: Plan) -> Bill:
+def estimate_cost(plan: Plan) -> CostEstimate:
     """Return what a plan would cost."""
     known = [(change.kind, change.forecast) for change in plan.work if change.forecast]
     total, low, high, alone = 0.0, 0.0, 0.0, 0.0
@@ -50,7 +50,7 @@ def bill(plan: Plan) -> Bill:
     clock = (total - alone) / plan.workers + alone / max(1, min(len(profiled(gpus())), plan.workers))
     hours = (total if gpus() else clock) / _HOUR
     joules = [forecast["joules"] for _, forecast in known if "joules" in forecast]
-    return Bill(
+    return CostEstimate(
         seconds=total,
         seconds_low=low,
         seconds_high=high,
@@ -63,9 +63,9 @@ def bill(plan: Plan) -> Bill:
     )
 
 
-def bill_json(plan: Plan) -> dict[str, Any]:
-    """Return a plan's bill as the documented JSON."""
-    return {**asdict(bill(plan)), "price_per_hour": plan.hourly}
+def cost_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan's cost as the documented JSON."""
+    return {**asdict(estimate_cost(plan)), "price_per_hour": plan.hourly}
 
 
 def price(text: str) -> float:
@@ -73,7 +73,7 @@ def price(text: str) -> float:
 
     :raises LoraError: when it is no price
     """
-    found = _PRICE.fullmatch(text.strip())
-    if found is None:
+    match = _PRICE.fullmatch(text.strip())
+    if match is None:
         raise LoraError(f'--price: "{text}" is no price of an hour; write for example --price 2.50/h')
-    return float(found[1])
+    return float(match[1])

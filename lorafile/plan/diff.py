@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from lorafile.lock.changes import moved
-from lorafile.plan.cost import bill
+from lorafile.plan.cost import estimate_cost
 from lorafile.plan.document import PlanDocument
 from lorafile.plan.drift import describe, flat_sections
 from lorafile.plan.plan import WORK, Plan
@@ -218,7 +218,8 @@ def _price(side: Side, keys: set[str]) -> float | None:
     if side.plan is None:
         work = sum(row.seconds or 0.0 for key, row in side.rows.items() if key in keys and row.action in WORK)
         return work * side.paid * side.hourly
-    return bill(replace(side.plan, changes=[change for change in side.plan.changes if change.key in keys])).cost
+    changes = tuple(change for change in side.plan.changes if change.key in keys)
+    return estimate_cost(replace(side.plan, changes=changes)).cost
 
 
 def _moved(old: Side, new: Side) -> tuple[str, ...]:

@@ -3,25 +3,20 @@
 `python -m lorafile.plan.document docs/plan.schema.json` writes its JSON schema.
 """
 
-import hashlib
 import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from lorafile.cli.views.plan import FORMAT_VERSION
-from lorafile.cli.views.tuning import tuning_json
-from lorafile.plan.cost import bill_json
-from lorafile.plan.plan import WORK, Plan
-from lorafile.plan.targeting import Selection
+from lorafile.files.digests import file_digest, json_digest
+from lorafile.plan.cost import cost_json
+from lorafile.plan.plan import WORK, Plan, PlanOptions
 from lorafile.specs.values import ONE_LINE
 
-if TYPE_CHECKING:
-    from lorafile.analysis.seed_planning import Resolution
-
+FORMAT_VERSION = "1.0"
 Line = Annotated[str, Field(pattern=ONE_LINE, description="One line of text.")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256, 64 hex digits.")]
 ActionName = Literal["run", "reuse", "retry", "drift", "blocked", "undeclared"]
@@ -50,7 +45,7 @@ class ForecastRow(Row):
     joules: float | None = Field(default=None, description="Where a profile measured energy.")
 
 
-class BillRow(Row):
+class CostRow(Row):
     """What all of it would cost."""
 
     seconds: float = Field(description="Of work; four of five plans fall between the two that follow.")
@@ -127,7 +122,7 @@ class PlanDocument(Row):
     selection: SelectionRow
     damaged: list[DamageRow]
     made_from: MadeFrom
-    bill: BillRow
+    bill: CostRow
     resolve: dict[str, JsonValue] | None = Field(default=None, description="The stage of seeds that --resolve plans.")
 
     @property
@@ -136,9 +131,12 @@ class PlanDocument(Row):
         return {change.key: change for change in self.changes if change.action in WORK}
 
 
-def document(plan: Plan, stage: "Resolution | None" = None) -> dict[str, Any]:
-    """Return a plan as the documented JSON, with the stage that `--resolve` has planned."""
-    owners, selection = plan.graph.spec.owners, plan.selection
+def document(plan: Plan, stage: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return a plan as the documented JSON.
+
+    :param stage: the JSON of the stage that `--resolve` has planned
+    """
+    owners = plan.graph.spec.owners
     changes = [
         {
             "address": c.address,
@@ -156,19 +154,15 @@ def document(plan: Plan, stage: "Resolution | None" = None) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "study": plan.study,
         "summary": plan.summary(),
-        "warnings": plan.warnings,
+        "warnings": list(plan.warnings),
         "changes": changes,
-        "tuning": tuning_json(plan),
-        "selection": {**_lists(selection), "refresh": plan.refreshed, "left_out": plan.left_out},
-        "damaged": [asdict(one) for one in plan.damaged],
+        "tuning": _tuning(plan),
+        "selection": {**_lists(plan.options), "refresh": plan.refreshed, "left_out": plan.left_out},
+        "damaged": [asdict(damage) for damage in plan.damaged],
         "made_from": _made_from(plan),
-        "bill": bill_json(plan),
+        "bill": cost_json(plan),
     }
-    if stage is not None:
-        from lorafile.cli.views.seed_stage import resolution_json
-
-        content["resolve"] = resolution_json(stage)
-    return content
+    return content if stage is None else {**content, "resolve": stage}
 
 
 def text(content: dict[str, Any]) -> str:
@@ -182,8 +176,28 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _lists(selection: Selection) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(selection).items()}
+def _lists(options: PlanOptions) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
+
+
+def _tuning(plan: Plan) -> list[dict[str, Any]]:
+    """Return how the choice of each tuned configuration stands, as documented JSON."""
+    return [
+        {
+            "configuration": status.configuration,
+            "tried": {setting: list(values) for setting, values in status.tried.items()},
+            "candidates": status.candidates,
+            "chosen": status.values if status.chosen else None,
+            "reason": status.why_open or status.choice,
+            "not_bracketed": [
+                {"setting": edge.setting, "value": edge.value, "end": "highest" if edge.highest else "lowest"}
+                | {"next": edge.next}
+                for edge in status.edges
+            ],
+            "after_choice": status.later,
+        }
+        for status in plan.tuning
+    ]
 
 
 def _made_from(plan: Plan) -> dict[str, Any]:
@@ -194,20 +208,18 @@ def _made_from(plan: Plan) -> dict[str, Any]:
     read = {key for one in work for key in plan.graph.nodes[one].inputs.values()} - work
     return {
         "spec": str(plan.graph.spec.file),
-        "spec_digest": hashlib.sha256(plan.graph.spec.file.read_bytes()).hexdigest(),
-        "lock": {name: _digest(entry) for name, entry in entries.items()},
+        "spec_digest": file_digest(plan.graph.spec.file),
+        "lock": {name: json_digest(entry, sort_keys=True) for name, entry in entries.items()},
         "device": plan.device,
-        "reads": {key: _digest(plan.results[key].outputs) for key in sorted(read) if key in plan.results},
+        "reads": {
+            key: json_digest(plan.results[key].outputs, sort_keys=True) for key in sorted(read) if key in plan.results
+        },
         "again": {
-            key: _digest([plan.results[key].started, plan.results[key].seconds])
+            key: json_digest([plan.results[key].started, plan.results[key].seconds])
             for key in sorted(work)
             if key in plan.results
         },
     }
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""How two nodes differ in their settings, and two environments in what matters."""
+"""How two nodes differ in their settings (and which finished one is most like a new one), and two environments."""
 
 import math
+from dataclasses import dataclass, field
+from operator import ne
 from typing import Any
 
 from lorafile.graph.graph import GraphNode
-from lorafile.state import Node
+from lorafile.state import Node, State
 
 # Two results that differ in these meet in one comparison only with a mark: see docs/architecture.md.
 _COST_FIELDS = ("device", "driver", "torch")
 _QUALITY_FIELDS = ("device",)
 _QUALITY_MAJOR = ("torch", "transformers", "peft")
+_SHOWN = 3  # settings that are named
 
 
 def drift(kind: str, then: dict[str, Any], now: dict[str, Any]) -> str:
@@ -55,7 +58,7 @@ def describe(name: str, before: Any, after: Any, method: str = "lora") -> str:
     return f"{label} {_short(before)} → {_short(after)}"
 
 
-def apart(before: Any, after: Any) -> float:
+def log_ratio_distance(before: Any, after: Any) -> float:
     """Return how far apart two numbers are, as a ratio (8 and 16 as far as 16 and 32); 1 for what is no number."""
     if isinstance(before, (int, float)) and isinstance(after, (int, float)) and before > 0 and after > 0:
         return abs(math.log(after / before))
@@ -70,3 +73,49 @@ def _short(value: Any) -> str:
 
 def _major(text: str | None) -> str | None:
     return text.split(".")[0] if text else None
+
+
+@dataclass
+class Nearest:
+    """The finished nodes of one kind.
+
+    :ivar flats: the settings of each, as `section.setting` -> value
+    :ivar rows: of each node the values of the `varying` settings, in their order: the others are alike in all of them
+    """
+
+    addresses: list[str]
+    flats: list[dict[str, Any]]
+    keys: set[str]
+    varying: list[str] = field(init=False)
+    rows: list[tuple[Any, ...]] = field(init=False)
+
+    @classmethod
+    def of(cls, state: State, kind: str) -> "Nearest":
+        """Return what state has finished of a kind."""
+        finished = state.finished(kind)
+        nodes = [node for node, _ in finished]
+        return cls([address for _, address in finished], [flat(node) for node in nodes], {node.key for node in nodes})
+
+    def __post_init__(self) -> None:
+        first = self.flats[0] if self.flats else {}
+        names = dict.fromkeys(name for one in self.flats for name in one)
+        self.varying = [name for name in names if any(one.get(name) != first.get(name) for one in self.flats)]
+        self.rows = [tuple(map(one.get, self.varying)) for one in self.flats]
+
+    def reason(self, wanted: dict[str, Any]) -> str:
+        """Name the node in which the fewest settings differ, of several the one whose numbers are nearest."""
+        if not self.rows:
+            return "nothing like it is finished"
+        target = tuple(map(wanted.get, self.varying))
+        counts = [sum(map(ne, row, target)) for row in self.rows]
+        least = min(counts)
+        alike = [number for number, count in enumerate(counts) if count == least]
+        best = min(alike, key=lambda number: self._distance(self.rows[number], target))
+        settings, method = self.flats[best], str(wanted.get("adapter.method", "lora"))
+        differing = sorted(name for name in wanted.keys() | settings.keys() if wanted.get(name) != settings.get(name))
+        told = [describe(name, settings.get(name), wanted.get(name), method) for name in differing]
+        shown = ", ".join(told[:_SHOWN]) + (f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
+        return f"new; nearest is {self.addresses[best]}: {shown}"
+
+    def _distance(self, row: tuple[Any, ...], target: tuple[Any, ...]) -> float:
+        return sum(log_ratio_distance(value, other) for value, other in zip(row, target, strict=True) if value != other)

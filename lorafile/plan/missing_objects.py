@@ -1,42 +1,31 @@
 """Finished results whose bytes are not in the state as they were stored: a cheap look, by existence and size."""
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from lorafile.files.digests import file_digest
+from lorafile.plan.plan import Action, Damage, Plan
 from lorafile.state import Attempt, Objects, State
 from lorafile.state.objects import reading
 
-if TYPE_CHECKING:
-    from lorafile.plan.plan import Plan
 
+def check_objects(plan: Plan, state: State) -> Plan:
+    """Return the plan with what is missing or damaged of the results that it would leave as they are.
 
-@dataclass(frozen=True)
-class Damage:
-    """A file of a finished node that is missing from the state, or damaged in it."""
-
-    address: str
-    key: str
-    file: str
-    digest: str
-    what: str  # "missing" or "damaged"
-
-
-def with_damage(plan: "Plan", state: State) -> "Plan":
-    """Return the plan with what is missing or damaged of the results that it would leave as they are."""
-    found: list[Damage] = []
+    What was removed on purpose (`lora state gc`) is not named.
+    """
+    damaged: list[Damage] = []
     for change in plan.changes:
         attempt = plan.results.get(change.key)
-        if attempt is not None and change.action in ("reuse", "drift"):
+        if attempt is not None and change.action in (Action.REUSE, Action.DRIFT):
             wrong = _damaged(attempt, state.objects)
-            found += [Damage(change.address, change.key, name, attempt.outputs[name], wrong[name]) for name in wrong]
-    taken = state.collected() if found else set()
-    plan.damaged = [one for one in found if one.what != "missing" or one.digest not in taken]
-    return plan
+            damaged += [Damage(change.address, change.key, name, attempt.outputs[name], wrong[name]) for name in wrong]
+    collected = state.collected() if damaged else set()
+    named = tuple(damage for damage in damaged if damage.what != "missing" or damage.digest not in collected)
+    return replace(plan, damaged=named)
 
 
-def lost(attempt: Attempt, objects: Objects) -> list[str]:
+def missing_digests(attempt: Attempt, objects: Objects) -> list[str]:
     """Return the digests of an attempt's files that are missing or damaged."""
     return [attempt.outputs[name] for name in _damaged(attempt, objects)]
 

@@ -1,19 +1,14 @@
-"""A plan: for every node of a study what would be done with it, and why. Inert data."""
+"""A plan: for every node of a study what would be done with it, and why. Inert data; nobody assigns to it."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lorafile.files.run_directory import Unfinished
 from lorafile.graph.graph import Graph
-from lorafile.plan.missing_objects import Damage
-from lorafile.plan.targeting import WHOLE, Selection
+from lorafile.plan.tuning_status import TuningStatus
 from lorafile.state import Attempt
-
-if TYPE_CHECKING:
-    from lorafile.plan.tuning_status import Standing
 
 
 class Action(StrEnum):
@@ -43,24 +38,77 @@ class Change(NamedTuple):
     forecast: dict[str, Any] | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
+class PlanOptions:
+    """Which part of a study a plan is of, and which finished nodes it does again.
+
+    :ivar target: patterns of addresses, or of configurations' names; only these, and what they read
+    :ivar exclude: patterns of the same kind; without these, and what reads them
+    :ivar replace: patterns of addresses of finished nodes that are done again
+    :ivar rerun_drifted: whether what was done in another environment is done again in this one
+    """
+
+    target: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    replace: tuple[str, ...] = ()
+    rerun_drifted: bool = False
+
+    @property
+    def partial(self) -> bool:
+        """Whether a part of the study may be left out."""
+        return bool(self.target or self.exclude)
+
+    @property
+    def words(self) -> str:
+        """What leaves a part out, as the command line writes it."""
+        return " ".join(f"--{name} {pattern}" for name in ("target", "exclude") for pattern in getattr(self, name))
+
+    def without_reruns(self) -> "PlanOptions":
+        """Return the options of the plans that follow in the same apply: nothing is done again twice."""
+        return replace(self, replace=(), rerun_drifted=False)
+
+
+EVERYTHING = PlanOptions()
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file of a finished node that is missing from the state, or damaged in it."""
+
+    address: str
+    key: str
+    file: str
+    digest: str
+    what: str  # "missing" or "damaged"
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What an apply would do: inert data."""
+    """What an apply would do. A step of planning returns another plan: `dataclasses.replace`.
+
+    :ivar results: key -> the attempt that would be reused
+    :ivar hourly: what an hour of one device costs
+    :ivar unfinished: key -> how far a run came that is to go on
+    :ivar tuning: of every configuration that is tuned
+    :ivar left_out: how many nodes would run, and are not selected
+    :ivar damaged: files of what is kept as it is
+    :ivar refreshed: whether its lock is not the one next to the spec: an apply writes it
+    """
 
     study: str
-    changes: list[Change]
     graph: Graph
-    results: dict[str, Attempt] = field(default_factory=dict)  # key -> the attempt that would be reused
-    warnings: list[str] = field(default_factory=list)
+    changes: tuple[Change, ...] = ()
+    results: dict[str, Attempt] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     device: str = "cpu"
     workers: int = 1
-    hourly: float | None = None  # what an hour of one device costs
-    unfinished: dict[str, Unfinished] = field(default_factory=dict)  # key -> how far a run came that is to go on
-    tuning: "list[Standing]" = field(default_factory=list)  # of every configuration that is tuned
-    selection: Selection = WHOLE
-    left_out: int = 0  # how many nodes would run, and are not selected
-    damaged: list[Damage] = field(default_factory=list)  # of what is kept as it is
-    refreshed: bool = False  # its lock is not the one beside the spec: an apply writes it
+    hourly: float | None = None
+    unfinished: dict[str, Unfinished] = field(default_factory=dict)
+    tuning: tuple[TuningStatus, ...] = ()
+    options: PlanOptions = EVERYTHING
+    left_out: int = 0
+    damaged: tuple[Damage, ...] = ()
+    refreshed: bool = False
 
     def summary(self) -> dict[str, int]:
         """Return how many nodes each action has."""
@@ -72,20 +120,11 @@ class Plan:
         """What would be done, in order."""
         return [change for change in self.changes if change.action in WORK]
 
-    def save(self, file: str | Path) -> None:
-        """Write it as a file that `lora apply` takes, and `Study.approved`.
+    def with_work(self, keys: set[str]) -> "Plan":
+        """Return the plan that would do of its work only these nodes; everything else stays as it is."""
+        return replace(self, changes=tuple(c for c in self.changes if c.action not in WORK or c.key in keys))
 
-        :raises LoraError: when something else stands there
-        """
-        from lorafile.plan.planfile import save
-
-        save(self, Path(file))
-
-
-def with_forecasts(plan: Plan, forecasts: dict[str, dict[str, Any]]) -> Plan:
-    """Return the plan with a forecast on each line that has one."""
-    plan.changes = [
-        change._replace(forecast=forecasts[change.key]) if change.key in forecasts else change
-        for change in plan.changes
-    ]
-    return plan
+    def with_forecasts(self, forecasts: dict[str, dict[str, Any]]) -> "Plan":
+        """Return the plan with a forecast on each change that has one, by key."""
+        changes = (c._replace(forecast=forecasts[c.key]) if c.key in forecasts else c for c in self.changes)
+        return replace(self, changes=tuple(changes))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from lorafile.errors import LoraError, SpecError, StalePlan
+from lorafile.errors import LoraError, StalePlan
 from lorafile.files.atomic import write_text
 from lorafile.plan.document import ChangeRow, PlanDocument, document, text
 from lorafile.plan.plan import Plan
-from lorafile.study.study import Study
+from lorafile.units import listing
 
 _HEAD = 64  # bytes in which a plan shows that it is one
 _MOST = 3  # addresses that are named
@@ -52,51 +52,35 @@ def read(file: Path) -> PlanDocument:
         ) from error
 
 
-def approved(file: Path, state: str | Path | None = None) -> tuple[Study, Plan]:
-    """Return the study of a saved plan, and the plan made afresh: the very work that was approved.
+def check_unchanged(file: Path, saved: PlanDocument, now: Plan) -> None:
+    """Refuse a saved plan that is no longer what would be done.
 
-    :raises StalePlan: when it is no longer that, with what has changed
+    :param now: the plan made afresh
+    :raises StalePlan: with what has changed
     """
-    saved = read(file)
-    if saved.resolve is not None:
-        raise LoraError(f"{file} holds a stage that is not in its spec. Add it first with: lora apply --resolve")
-    spec = Path(saved.made_from.spec)
-    try:
-        study = Study.load(spec, state)
-        chosen = saved.selection
-        now = study.plan(
-            target=chosen.target,
-            exclude=chosen.exclude,
-            replace=chosen.replace,
-            rerun_drifted=chosen.rerun_drifted,
-            refresh=chosen.refresh,
-        )
-    except SpecError as error:
-        raise StalePlan(f"{file} no longer holds: its spec cannot be planned.\n{error}") from error
-    if found := _changed(saved, now):
-        told = "".join(f"\n  - {one}" for one in found)
+    if differences := _changed(saved, now):
+        lines = "".join(f"\n  - {difference}" for difference in differences)
         raise StalePlan(
-            f"{file} no longer holds; nothing was done. What would be done now is not what was approved:{told}\n"
-            f"Plan again with: lora plan {spec} --out {file}"
+            f"{file} no longer holds; nothing was done. What would be done now is not what was approved:{lines}\n"
+            f"Plan again with: lora plan {saved.made_from.spec} --out {file}"
         )
-    return study, now
 
 
 def _changed(saved: PlanDocument, now: Plan) -> list[str]:
     """Return what is different in the work of two plans, after what it may come from; nothing where none is."""
     fresh = PlanDocument.model_validate_json(text(document(now)))
-    found = _work(saved, fresh, now)
-    found += [
+    differences = _work(saved, fresh, now)
+    differences += [
         f"{_address(saved, key)} was made again with other bytes, which are read by what is to run"
         for key, digest in saved.made_from.reads.items()
         if fresh.made_from.reads.get(key, digest) != digest
     ]
-    found += [
+    differences += [
         f"{_address(saved, key)} has been done again since"
         for key, digest in saved.made_from.again.items()
         if fresh.made_from.again.get(key, digest) != digest
     ]
-    return [*_causes(saved, fresh), *found] if found else []
+    return [*_causes(saved, fresh), *differences] if differences else []
 
 
 def _work(saved: PlanDocument, fresh: PlanDocument, now: Plan) -> list[str]:
@@ -112,34 +96,33 @@ def _work(saved: PlanDocument, fresh: PlanDocument, now: Plan) -> list[str]:
     again = [c for c in come if c.key in was and was[c.key].action != "undeclared"]
     new = [c for c in come if c not in again]
     return [
-        *_told("finished by now", finished),
-        *_told("not to be done any more", blocked),
-        *_told("no longer declared, or with other settings", [c for c in missing if c.address not in addresses]),
-        *_told("of other settings now", [c for c in missing if c.address in addresses]),
-        *_told("to be done again", again),
-        *_told("new", [c for c in new if c.address not in {one.address for one in missing}]),
+        *_line("finished by now", finished),
+        *_line("not to be done any more", blocked),
+        *_line("no longer declared, or with other settings", [c for c in missing if c.address not in addresses]),
+        *_line("of other settings now", [c for c in missing if c.address in addresses]),
+        *_line("to be done again", again),
+        *_line("new", [c for c in new if c.address not in {m.address for m in missing}]),
     ]
 
 
 def _causes(saved: PlanDocument, fresh: PlanDocument) -> list[str]:
     before, after = saved.made_from, fresh.made_from
-    found = [f"the spec {after.spec} was changed"] if before.spec_digest != after.spec_digest else []
-    found += [
+    causes = [f"the spec {after.spec} was changed"] if before.spec_digest != after.spec_digest else []
+    causes += [
         f"the lock: the {name} is another one"
         for name in before.lock
         if name in after.lock and before.lock[name] != after.lock[name]
     ]
     if before.device != after.device:
-        found.append(f"it was made for {before.device}, and this is {after.device}")
-    return found
+        causes.append(f"it was made for {before.device}, and this is {after.device}")
+    return causes
 
 
-def _told(what: str, changes: Iterable[ChangeRow]) -> list[str]:
+def _line(what: str, changes: Iterable[ChangeRow]) -> list[str]:
     names = [change.address for change in changes]
     if not names:
         return []
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return [f"{what}: {', '.join(names[:_MOST])}{more}"]
+    return [f"{what}: {listing(names, _MOST)}"]
 
 
 def _address(saved: PlanDocument, key: str) -> str:

@@ -1,231 +1,100 @@
-"""Graph and state to a plan: node by node what is to be done, and the reason. Writes nothing."""
+"""A plan of a study, made by a list of steps, each of which takes a plan and returns another. Writes nothing."""
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from lorafile.engine.request import EVAL_BATCH, EXAMPLES
-from lorafile.environment import device_class, environments
-from lorafile.files.run_directory import Unfinished, unfinished
-from lorafile.graph.graph import Graph, GraphNode
-from lorafile.plan.drift import drift, flat
-from lorafile.plan.missing_objects import lost
-from lorafile.plan.nearest import Nearest
-from lorafile.plan.plan import WORK, Action, Change, Plan
-from lorafile.plan.targeting import WHOLE, Selection
-from lorafile.state import Attempt, State
-
-_FALLBACK = "auto_find_batch_size"
-_MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nearest; beyond it, new is all that is said
+from lorafile.graph.build import build
+from lorafile.lock.lockfile import Lock
+from lorafile.plan.decide import decide, new_plan
+from lorafile.plan.forecast.forecasts import forecasts
+from lorafile.plan.missing_objects import check_objects
+from lorafile.plan.plan import EVERYTHING, WORK, Plan, PlanOptions
+from lorafile.plan.targeting import all_matched, check_patterns, restrict_to_targets
+from lorafile.plan.tuning import settle_tuning
+from lorafile.specs import Spec
+from lorafile.state import State
 
 
-def make_plan(graph: Graph, state: State, warnings: list[str] | None = None, selection: Selection = WHOLE) -> Plan:
-    """Compare a study with what is finished.
+def make_plan(
+    spec: Spec,
+    lock: Lock,
+    state: State,
+    warnings: Iterable[str] = (),
+    options: PlanOptions = EVERYTHING,
+    gpu: str | None = None,
+) -> Plan:
+    """Return what an apply would do, with its forecasts.
 
-    :param selection: only what it wants done again is looked at here; `selection.narrowed` leaves out the rest
+    :param gpu: a size of memory such as `24GB`, or a GPU's name, to compare with instead of the device that is here
+    :raises LoraError: when a pattern of the options fits nothing
     """
-    maker = _Maker(graph, state, selection)
-    for node in graph.nodes.values():
-        maker.decide(node)
-    maker.fetch_missing_objects()
-    decided = maker.decided
-    changes = [
-        Change(node.address, key, node.kind, *decided[key], node.configuration, node.seed)
-        for key, node in graph.nodes.items()
-    ]
-    changes += _undeclared(graph, state)
-    told = list(dict.fromkeys([*(warnings or []), *graph.accepted_lines()]))
-    return Plan(
-        graph.spec.name,
-        changes,
-        graph,
-        maker.results,
-        told,
-        maker.device,
-        unfinished=maker.unfinished,
-        selection=selection,
-    )
+    plan = plan_work(spec, lock, state, warnings, options)
+    check_patterns(options, plan.graph)
+    plan = check_objects(plan, state)
+    return add_forecasts(plan, state, gpu)
 
 
-class _Maker:
-    """Decides node by node; a node's inputs are decided before it."""
-
-    def __init__(self, graph: Graph, state: State, selection: Selection) -> None:
-        self.graph, self.state, self.selection = graph, state, selection
-        self.history = state.latest(graph.nodes, forecasts=False)
-        self.again = bool(selection.replace or selection.rerun_drifted)
-        self.removed = state.removed()
-        self.device = device_class()
-        self.today = environments()
-        self.decided: dict[str, tuple[Action, str]] = {}
-        self.results: dict[str, Attempt] = {}
-        self._sound: set[str] = set()  # done and kept: nothing is blocked by these
-        self.unfinished: dict[str, Unfinished] = {}
-        self._train = graph.spec.tables.train
-        self._drifts: dict[tuple[str, int], str] = {}  # kind, id of an environment -> what differs
-        self._known: dict[str, Nearest] = {}  # by kind
-        self._compared = 0
-
-    def decide(self, node: GraphNode) -> None:
-        """Settle what to do with a node."""
-        attempts = self.history.get(node.key, [])
-        if node.kind == "profile":
-            attempts = [attempt for attempt in attempts if attempt.device == self.device]
-        finished = _newest_finished(attempts)
-        blocked = self._blocked(node)
-        if blocked:
-            self.decided[node.key] = (Action.BLOCKED, blocked)
-        elif finished is not None:
-            self.results[node.key] = finished
-            settled = self._finished(node, finished)
-            self.decided[node.key] = self._accepted(node, *settled) if node.accepted else settled
-            if finished.outcome == "done" and self.decided[node.key][0] in (Action.REUSE, Action.DRIFT):
-                self._sound.add(node.key)
-        elif running := self._now(node):
-            self.decided[node.key] = running
-        elif attempts:
-            self.decided[node.key] = self._unfinished(node, attempts[-1])
-        else:
-            self.decided[node.key] = self._untried(node)
-        if self.again and (again := self.selection.again(node, self.decided[node.key][0])):
-            self.decided[node.key] = self._accepted(node, Action.RETRY, again)
-
-    def _blocked(self, node: GraphNode) -> str:
-        for key in node.inputs.values():
-            if key in self._sound:
-                continue
-            action, reason = self.decided[key]
-            if action is Action.BLOCKED:
-                return reason
-            if action in WORK:
-                continue
-            result = self.results.get(key)
-            if result is not None and result.outcome == "diverged":
-                return f"{self.graph.nodes[key].address} diverged"
-            if action is Action.REUSE and result is None:
-                return f"{self.graph.nodes[key].address} ran out of memory"
-        return ""
-
-    def _finished(self, node: GraphNode, attempt: Attempt) -> tuple[Action, str]:
-        for role, key in node.inputs.items():
-            read, now = attempt.reads.get(role), self.results.get(key)
-            if read is not None and now is not None and read != now.outputs:
-                return Action.RETRY, f"{self.graph.nodes[key].address} was made again with other bytes"
-        moved = self._drift(node.kind, attempt.environment)
-        if moved:
-            return Action.DRIFT, f"done elsewhere: {moved}"
-        told = attempt.outcome == "diverged" or attempt.figures.get("imported")
-        return Action.REUSE, attempt.message if told else "done"
-
-    def _drift(self, kind: str, then: dict[str, Any]) -> str:
-        """Return what differs from today; state gives all attempts of one environment the same object."""
-        known = self._drifts.get((kind, id(then)))
-        if known is None:
-            now = next((one for one in self.today if one["device"] == then.get("device")), self.today[0])
-            known = self._drifts[kind, id(then)] = drift(kind, then, now)
-        return known
-
-    def _accepted(self, node: GraphNode, action: Action, reason: str) -> tuple[Action, str]:
-        """Say where a result is used in the place of another; nothing is ever made anew under an accepted key."""
-        one = node.accepted
-        if one is None:
-            return action, reason
-        if action in WORK:
-            remedy = f"lora state accept {one.old[:12]} {one.new[:12]} --withdraw"
-            return Action.BLOCKED, f"the result that is accepted for it cannot be used: {reason}; to run it: {remedy}"
-        return action, f"{reason}; {one.old[:12]}… accepted in place of {one.new[:12]}…: {one.reason}"
-
-    def _unfinished(self, node: GraphNode, last: Attempt) -> tuple[Action, str]:
-        if last.outcome == "out-of-memory":
-            had = last.environment.get("device_memory") or 0
-            has = [one["device_memory"] or 0 for one in self.today]
-            if min(has) > had:
-                return Action.RETRY, f"ran out of memory on {last.device}; {self.device} has more"
-            if node.kind == "train" and self._train.auto_find_batch_size and not last.figures.get(_FALLBACK):
-                return Action.RETRY, f"ran out of memory without train.{_FALLBACK}; it is on now{self._rest(node)}"
-            now = self.graph.spec.tables.evaluate.per_device_eval_batch_size or EXAMPLES
-            then = last.figures.get(EVAL_BATCH, EXAMPLES)
-            if node.kind in ("predict", "inspect", "merge") and now < then:
-                return Action.RETRY, f"ran out of memory at {EVAL_BATCH} = {then}; it is {now} now"
-            if max(has) > had:  # a worker takes what comes: it might get the smaller GPU again
-                remedy = "name the larger ones in CUDA_VISIBLE_DEVICES to try again"
-                return Action.REUSE, f"ran out of memory on {last.device}, and not every GPU here has more; {remedy}"
-            return Action.REUSE, f"ran out of memory on {last.device}, and this device has no more: that is the result"
-        rest = self._rest(node)
-        return Action.RETRY, f"{last.outcome}: {last.message.rstrip('.') if rest else last.message}{rest}"
-
-    def _untried(self, node: GraphNode) -> tuple[Action, str]:
-        """Settle what to do with a node of which no attempt is recorded: a killed apply may have left a checkpoint."""
-        rest = self._rest(node)
-        if rest:
-            return Action.RETRY, f"interrupted: the apply was killed{rest}"
-        removed = self.removed.get(node.key)
-        return (Action.RETRY, removed) if removed else (Action.RUN, self._why_new(node))
-
-    def _rest(self, node: GraphNode) -> str:
-        """Return from where a run would go on, and remember it; nothing where it would begin anew."""
-        found = unfinished(self.state.running(node.key)) if node.kind == "train" else None
-        if found is None or not found.checkpoint:
-            return ""
-        self.unfinished[node.key] = found
-        return f"; goes on from step {found.checkpoint} of {found.steps}"
-
-    def _now(self, node: GraphNode) -> tuple[Action, str] | None:
-        """Return what to say of a run that another apply trains now; None for any other node."""
-        found = unfinished(self.state.running(node.key)) if node.kind == "train" else None
-        if found is None or not found.live:
-            return None
-        return Action.RUN, f"another apply trains it now, at step {found.step} of {found.steps}"
-
-    def _why_new(self, node: GraphNode) -> str:
-        """Name the nearest finished node of the kind, and the settings that differ."""
-        for key in node.inputs.values():
-            if self.decided[key][0] is Action.RUN and node.kind not in ("train", "profile"):
-                return f"follows {self.graph.nodes[key].address}"
-        if "repeat" in node.settings:
-            return f"the same again, for the noise floor: study.repeats = {self.graph.spec.tables.study.repeats}"
-        known = self._known.get(node.kind)
-        if known is None:
-            known = self._known[node.kind] = Nearest.of(self.state, node.kind)
-        if node.kind == "profile" and node.key in known.keys:
-            return f"not measured on {self.device} yet"
-        self._compared += len(known.rows)
-        return known.reason(flat(node)) if self._compared <= _MOST_COMPARED else "new"
-
-    def fetch_missing_objects(self) -> None:
-        """Make again what a node that is to run reads, where its bytes are gone."""
-        waiting = [key for key, (action, _) in self.decided.items() if action in WORK]
-        if not waiting:
-            return
-        while waiting:
-            for key in self.graph.nodes[waiting.pop()].inputs.values():
-                action, _ = self.decided[key]
-                gone = lost(self.results[key], self.state.objects) if key in self.results else []
-                if action in (Action.REUSE, Action.DRIFT) and gone:
-                    reason = f"its object {gone[0][:12]}… is missing or damaged, and a node that is to run reads it"
-                    self.decided[key] = self._accepted(self.graph.nodes[key], Action.RETRY, reason)
-                    self._sound.discard(key)
-                    waiting.append(key)
-        for node in self.graph.nodes.values():
-            if self.decided[node.key][0] in WORK and (blocked := self._blocked(node)):
-                self.decided[node.key] = (Action.BLOCKED, blocked)
+def plan_work(
+    spec: Spec, lock: Lock, state: State, warnings: Iterable[str] = (), options: PlanOptions = EVERYTHING
+) -> Plan:
+    """Return what is to be done as far as it is known: a choice that state allows is made, and its nodes are there."""
+    plan = new_plan(build(spec, lock, state.acceptances()), warnings, options)
+    plan = decide(plan, state)
+    plan = settle_tuning(plan, state)
+    return restrict_to_targets(plan)
 
 
-def _newest_finished(attempts: list[Attempt]) -> Attempt | None:
-    for attempt in attempts[::-1]:
-        if attempt.finished:
-            return attempt
-    return None
+def add_forecasts(plan: Plan, state: State, gpu: str | None = None) -> Plan:
+    """Return the plan with time, memory, disk and energy of each node that would run."""
+    return plan.with_forecasts(forecasts(plan, state, gpu))
 
 
-def _undeclared(graph: Graph, state: State) -> list[Change]:
-    reason = "this study declared it once, and no longer does; its result is kept"
-    gone = state.declared(graph.spec.name, but=graph.nodes)
-    if not gone:
-        return []
-    addresses = {node.address for node in graph.nodes.values()}
-    # What follows a choice is declared, whichever candidate it will be of.
-    later = tuple(f"{c.name}{mark}" for c in graph.spec.configurations if c.open for mark in ("/seed=", ":"))
-    return [
-        Change(address, key, kind, Action.UNDECLARED, reason)
-        for address, (key, kind) in gone.items()
-        if address not in addresses and not address.startswith(later)  # neither renamed nor changed: gone
-    ]
+def still_missing(approved: Plan, state: State) -> Plan:
+    """Return an approved plan without what somebody else has finished since."""
+    now = decide(new_plan(approved.graph, approved.warnings, approved.options), state)
+    work = {change.key: change for change in approved.work}
+    now = replace(now, tuning=approved.tuning).with_work(set(work))
+    return now.with_forecasts({key: change.forecast for key, change in work.items() if change.forecast})
+
+
+def next_stage(spec: Spec, stages: Sequence[Plan], state: State) -> Plan | None:
+    """Return what an apply does when the stages before are done: reruns first, then what a choice has made known.
+
+    None where nothing follows.
+    """
+    plan = rerun_dependents(stages, state) or _after_choice(spec, stages, state)
+    return None if plan is None else add_forecasts(plan, state)
+
+
+def rerun_dependents(stages: Sequence[Plan], state: State) -> Plan | None:
+    """Return the plan of what was computed from nodes that were finished before the apply and have other bytes now.
+
+    Each node is tried once; one that the approved plan has left out stays as it is.
+    """
+    tried = {change.key for stage in stages for change in stage.work}
+    if not any(change.key in stage.results for stage in stages for change in stage.work):
+        return None
+    approved, options = stages[0], stages[0].options
+    plan = decide(new_plan(stages[-1].graph, approved.warnings, options.without_reruns()), state)
+    plan = replace(plan, tuning=stages[-1].tuning)
+    wanted = all_matched(plan.graph, options.target) if options.target else set(plan.graph.nodes)
+    wanted -= all_matched(plan.graph, options.exclude)
+    edges = plan.graph.edges
+    read_again = {reader for key in tried if key in edges for reader in edges.successors(key)}
+    follows = {change.key for change in plan.work if change.key in plan.results} & (wanted - tried) & read_again
+    return plan.with_work(follows) if follows else None
+
+
+def _after_choice(spec: Spec, stages: Sequence[Plan], state: State) -> Plan | None:
+    """Return the plan of what only the choices make known.
+
+    What failed, or was left out of the approved plan, is not in it.
+    """
+    if all(status.chosen for status in stages[-1].tuning):
+        return None
+    approved = stages[0]
+    plan = plan_work(spec, approved.graph.lock, state, approved.warnings, approved.options.without_reruns())
+    done = {change.key for stage in stages for change in stage.changes if change.action not in WORK}
+    known = {key for stage in stages for key in stage.graph.nodes} - done
+    plan = plan.with_work({change.key for change in plan.work} - known)
+    return plan if plan.work else None

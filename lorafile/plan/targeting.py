@@ -1,95 +1,62 @@
-"""Which part of a study a plan is of, and which finished nodes it does again: patterns of addresses and names."""
+"""The part of a study that `--target`, `--exclude` and `--replace` name: patterns of addresses and names."""
 
-import difflib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from lorafile.errors import LoraError
 from lorafile.graph.graph import Graph, GraphNode, Replicate
+from lorafile.plan.plan import Action, Plan, PlanOptions
 from lorafile.specs import Configuration
-
-if TYPE_CHECKING:
-    from lorafile.plan.plan import Plan
+from lorafile.units import closest
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What a plan leaves out, and what it does again although it is finished.
+def check_patterns(options: PlanOptions, graph: Graph) -> None:
+    """Refuse a pattern that fits nothing.
 
-    :ivar target, exclude: patterns of addresses, or of configurations' names
-    :ivar replace: patterns of addresses
-    :ivar rerun_drifted: whether what was done in another environment is done again in this one
+    :raises LoraError: naming what comes near
     """
-
-    target: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    replace: tuple[str, ...] = ()
-    rerun_drifted: bool = False
-
-    @property
-    def partial(self) -> bool:
-        """Whether a part of the study may be left out."""
-        return bool(self.target or self.exclude)
-
-    @property
-    def words(self) -> str:
-        """Return what leaves a part out, as the command line writes it."""
-        return " ".join(f"--{name} {one}" for name in ("target", "exclude") for one in getattr(self, name))
-
-    def again(self, node: GraphNode, action: str) -> str:
-        """Return why a finished node is to be done again; nothing where it is not."""
-        if action in ("reuse", "drift") and any(_fits(pattern, node.address) for pattern in self.replace):
-            return "to be done again, as --replace asks; what was computed from other bytes of it follows"
-        return "to be done again in this environment" if action == "drift" and self.rerun_drifted else ""
-
-    def followed(self) -> "Selection":
-        """Return the selection of what follows an apply: nothing is done again twice."""
-        return replace(self, replace=(), rerun_drifted=False)
-
-    def check(self, graph: Graph) -> None:
-        """Refuse a pattern that fits nothing.
-
-        :raises LoraError: naming what comes near
-        """
-        for option in ("target", "exclude", "replace"):
-            for pattern in getattr(self, option):
-                if not (matched(graph, pattern) if option != "replace" else _nodes(graph, pattern)):
-                    raise LoraError(f"--{option}: nothing in this study is called {pattern!r}.{_near(graph, pattern)}")
+    for option in ("target", "exclude", "replace"):
+        for pattern in getattr(options, option):
+            if not (matched(graph, pattern) if option != "replace" else _nodes(graph, pattern)):
+                raise LoraError(f"--{option}: nothing in this study is called {pattern!r}.{_near(graph, pattern)}")
 
 
-WHOLE = Selection()
+def why_again(options: PlanOptions, node: GraphNode, action: Action) -> str:
+    """Return why a finished node is to be done again; nothing where it is not."""
+    finished = action in (Action.REUSE, Action.DRIFT)
+    if finished and any(_fits(pattern, node.address) for pattern in options.replace):
+        return "to be done again, as --replace asks; what was computed from other bytes of it follows"
+    drifted = action is Action.DRIFT and options.rerun_drifted
+    return "to be done again in this environment" if drifted else ""
 
 
-def narrowed(plan: "Plan") -> "Plan":
-    """Return the plan of what is selected, with what that reads; a finished node brings nothing."""
-    selection = plan.selection
-    if not selection.partial:
+def restrict_to_targets(plan: Plan) -> Plan:
+    """Restrict a plan to the targeted nodes and their unfinished dependencies, without what is excluded."""
+    if not plan.options.partial:
         return plan
     graph, work = plan.graph, {change.key for change in plan.work}
-    open_keys = work | {change.key for change in plan.changes if change.action == "blocked"}
+    unfinished = work | {change.key for change in plan.changes if change.action is Action.BLOCKED}
     kept = set(graph.nodes)
-    if selection.target:
-        kept = set[str]().union(*(matched(graph, pattern) for pattern in selection.target))
-        waiting = [key for key in kept if key in open_keys]
-        while waiting:
-            for key in graph.nodes[waiting.pop()].inputs.values():
-                if key not in kept:
-                    kept.add(key)
-                    waiting += [key] * (key in open_keys)
-    out: set[str] = set[str]().union(*(_excluded(graph, pattern) for pattern in selection.exclude)) & open_keys
-    for key, node in graph.nodes.items():  # inputs stand before what reads them
-        if key in open_keys and out.intersection(node.inputs.values()):
-            out.add(key)
-    kept -= out
-    plan.left_out = len(work - kept)
-    plan.changes = [change for change in plan.changes if change.key in kept]
+    if plan.options.target:
+        kept = all_matched(graph, plan.options.target)
+        for key in graph.ancestors(kept, within=unfinished):
+            kept |= {key, *graph.nodes[key].inputs.values()}
+    excluded = set[str]().union(*(_excluded(graph, pattern) for pattern in plan.options.exclude))
+    kept -= graph.descendants(excluded, within=unfinished)
     names = {graph.nodes[key].configuration for key in kept}
-    owners = graph.spec.owners
-    names |= {owners[name] for name in names if name in owners}
-    plan.tuning = [one for one in plan.tuning if one.configuration in names]
-    return plan
+    names |= {graph.spec.owners[name] for name in names if name in graph.spec.owners}
+    return replace(
+        plan,
+        left_out=len(work - kept),
+        changes=tuple(change for change in plan.changes if change.key in kept),
+        tuning=tuple(status for status in plan.tuning if status.configuration in names),
+    )
+
+
+def all_matched(graph: Graph, patterns: Iterable[str]) -> set[str]:
+    """Return the keys of every node that any of some patterns names."""
+    return set[str]().union(*(matched(graph, pattern) for pattern in patterns))
 
 
 def matched(graph: Graph, pattern: str) -> set[str]:
@@ -159,5 +126,5 @@ def _fits(pattern: str, name: str) -> bool:
 
 def _near(graph: Graph, pattern: str) -> str:
     names = [c.name for c in graph.spec.configurations] + [node.address for node in graph.nodes.values()]
-    near = difflib.get_close_matches(pattern, names, 1, 0.5) or [name for name in names if pattern in name][:1]
-    return f" Did you mean {near[0]!r}?" if near else " Its configurations and nodes: lora plan --full"
+    near = closest(pattern, names, 0.5) or next((name for name in names if pattern in name), None)
+    return f" Did you mean {near!r}?" if near else " Its configurations and nodes: lora plan --full"

@@ -1,17 +1,25 @@
-"""Which candidate a tuned configuration is compared at: chosen on validation, from the mean over all seeds."""
+"""The step of a plan that settles what is tuned: candidates first, more where the best is at an edge, then a choice.
+
+A candidate is chosen on validation, by its mean over all seeds.
+"""
 
 import math
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
 from lorafile.engine.metrics.registry import METRICS
 from lorafile.errors import LoraError
+from lorafile.graph.build import build, build_candidates, nodes_after_choice
 from lorafile.graph.graph import Graph, Replicate
-from lorafile.plan.plan import WORK, Plan
-from lorafile.plan.tuning_status import Edge, Standing
-from lorafile.specs import Configuration
-from lorafile.specs.sweeps.tuned import Axis, beyond
+from lorafile.plan.decide import decide, new_plan
+from lorafile.plan.plan import WORK, Action, Plan
+from lorafile.plan.tuning_status import Edge, TuningStatus, shown_value
+from lorafile.specs import Configuration, Spec
+from lorafile.specs.positions import Path
+from lorafile.specs.sweeps.tuned import MOST_ADDED, Axis, beyond, extended, settled
+from lorafile.state import State
 
 
 @dataclass(frozen=True)
@@ -45,32 +53,77 @@ def check_chosen(plan: Plan, name: str) -> None:
         raise LoraError(f"{name} is no single run: {waiting.why_open}. Go on with: lora apply {file}")
 
 
-def standing(configuration: Configuration, plan: Plan) -> Standing:
+def settle_tuning(plan: Plan, state: State) -> Plan:
+    """Return the plan with every choice made that state allows, and with the nodes that follow from it.
+
+    The graph of the study is built once more where candidates were added or chosen, and otherwise never.
+    """
+    spec, options = plan.graph.spec, plan.options
+    if not any(configuration.tuned for configuration in spec.configurations):
+        return plan
+    widening = _Widening()
+    statuses = _statuses(plan)
+    while wider := _widened(spec, statuses, widening):
+        spec = wider
+        statuses = _statuses(_decide_candidates(spec, plan, state))
+    ready = _ready(spec, statuses)
+    if ready:
+        spec = spec.with_configurations(
+            tuple(settled(c, statuses[c.name].chosen) if c.name in ready else c for c in spec.configurations)
+        )
+    if spec is not plan.graph.spec:
+        graph = build(spec, plan.graph.lock, plan.graph.accepted)
+        plan = decide(new_plan(graph, plan.warnings, options), state)
+    later = _later(plan.graph) if len(ready) < len(statuses) else {}
+    tuning = (
+        status
+        if name in ready
+        else replace(status, chosen="", values={}, mean=None, edges=(), later=later.get(name, {}))
+        for name, status in statuses.items()
+    )
+    return _explain(replace(plan, tuning=tuple(tuning)), widening)
+
+
+def _decide_candidates(spec: Spec, plan: Plan, state: State) -> Plan:
+    """Return the plan of the candidates alone; what the whole plan has decided stays decided."""
+    trials = decide(new_plan(build_candidates(spec, plan.graph.lock, plan.graph.accepted), options=plan.options), state)
+    known = {change.key: change for change in plan.changes}
+    changes = tuple(known.get(change.key, change) for change in trials.changes)
+    return replace(trials, changes=changes, results={**trials.results, **plan.results})
+
+
+def _statuses(plan: Plan) -> dict[str, TuningStatus]:
+    """Return how the choice of each tuned configuration stands, from a plan in which nothing is chosen yet."""
+    pending = {change.key for change in plan.changes if change.action in WORK}
+    waiting = plan.graph.descendants(pending) if pending else pending
+    return {c.name: _status(c, plan, waiting) for c in plan.graph.spec.configurations if c.tuned}
+
+
+def _status(configuration: Configuration, plan: Plan, waiting: set[str]) -> TuningStatus:
     """Return how the choice of a tuned configuration stands.
 
     A candidate that lost a run for good loses to any that is whole. Where none is whole, the fewest lost runs win, then
     the mean of the rest; of equal means that of an inner value, whose neighbours were tried.
 
-    :param plan: of a graph in which nothing is chosen yet
+    :param waiting: keys of what is to be done, and of everything that reads it
     """
     about = configuration.tuned
     assert about is not None  # noqa: S101  (asked of tuned configurations only)
     graph = plan.graph
-    pending = {change.key for change in plan.changes if change.action in WORK}
-    trials = [_trial(one, plan, pending) for one in about.candidates]
-    found = Standing(
+    trials = [_trial(candidate, plan, waiting) for candidate in about.candidates]
+    status = TuningStatus(
         configuration.name,
         about.settings,
         {axis.setting: axis.tried for axis in about.axes},
         len(trials),
         sum(trial.waiting for trial in trials),
-        sum(len(candidate_replicates(graph, one)) for one in about.candidates),
+        sum(len(candidate_replicates(graph, candidate)) for candidate in about.candidates),
         lost={trial.candidate.name: trial.lost for trial in trials if trial.lost},
         whole=sum(trial.whole for trial in trials),
         places=tuple(axis.where for axis in about.axes),
     )
-    if found.waiting:
-        return found
+    if status.waiting:
+        return status
     sign = 1 if more_is_better(graph) else -1
 
     def rank(trial: Trial) -> tuple[int, float, bool]:
@@ -80,7 +133,7 @@ def standing(configuration: Configuration, plan: Plan) -> Standing:
     best = max(trials, key=rank)
     values = about.values(best.candidate)
     return replace(
-        found,
+        status,
         chosen=best.candidate.name,
         values=values,
         mean=fmean(best.figures) if best.figures else None,
@@ -109,13 +162,13 @@ def _edges(axes: tuple[Axis, ...], values: dict[str, Any]) -> tuple[Edge, ...]:
     return tuple(found)
 
 
-def _trial(candidate: Configuration, plan: Plan, pending: set[str]) -> Trial:
+def _trial(candidate: Configuration, plan: Plan, unfinished: set[str]) -> Trial:
     figures: list[float] = []
     lost: dict[str, int] = {}
     waiting = 0
     for replicate in candidate_replicates(plan.graph, candidate):
         figure = validation_figure(replicate, plan)
-        if _chain(plan.graph, _score(replicate, plan.graph.spec.primary)) & pending:
+        if _score(replicate, plan.graph.spec.primary) in unfinished:
             waiting += 1
         elif figure is not None and math.isfinite(figure):
             figures.append(figure)
@@ -147,9 +200,85 @@ def _score(replicate: Replicate, primary: str) -> str:
     return replicate.own.get(("validation", primary)) or replicate.score["validation"]
 
 
-def _chain(graph: Graph, key: str) -> set[str]:
-    """Return a node's key, and those of everything that it reads, directly or not."""
-    found = {key}
-    for other in graph.nodes[key].inputs.values():
-        found |= _chain(graph, other)
-    return found
+@dataclass
+class _Widening:
+    """What was added beyond the ends of candidates, and why: (place, value) -> sentence."""
+
+    added: dict[Path, tuple[Any, ...]] = field(default_factory=dict)
+    reasons: dict[tuple[Path, Any], str] = field(default_factory=dict)
+
+
+def _widened(spec: Spec, statuses: dict[str, TuningStatus], widening: _Widening) -> Spec | None:
+    """Return the spec with the next value at each end where it is asked for and some configuration is best there.
+
+    All configurations that share candidates get the same new ones, once every one of them has its figures.
+    """
+    wider = False
+    for axis, members in _sharing(spec):
+        if not axis.extend or any(statuses[c.name].waiting for c in members):
+            continue
+        for above in (False, True):
+            at = [
+                f"{c.name} is {edge.words}"
+                for c in members
+                for edge in statuses[c.name].edges
+                if edge.where == axis.where and edge.highest is above
+            ]
+            value = beyond(axis, above) if at and axis.added_beyond(above) < MOST_ADDED else None
+            if value is not None:
+                widening.added[axis.where] = (*widening.added.get(axis.where, ()), value)
+                widening.reasons[axis.where, value] = f"{axis.name} {shown_value(value)} was added, since {at[0]}"
+                wider = True
+    if not wider:
+        return None
+    configurations = spec.configurations
+    for where, added in widening.added.items():
+        configurations = tuple(extended(c, where, added) if c.tuned else c for c in configurations)
+    return spec.with_configurations(configurations)
+
+
+def _sharing(spec: Spec) -> list[tuple[Axis, list[Configuration]]]:
+    """Return each tuned setting, by its place in the spec, with the configurations that it is tuned in."""
+    axes: dict[Path, Axis] = {}
+    members: dict[Path, list[Configuration]] = {}
+    for configuration in spec.configurations:
+        for axis in configuration.tuned.axes if configuration.tuned else ():
+            axes.setdefault(axis.where, axis)
+            members.setdefault(axis.where, []).append(configuration)
+    return [(axis, members[where]) for where, axis in axes.items()]
+
+
+def _ready(spec: Spec, statuses: dict[str, TuningStatus]) -> set[str]:
+    """Return the configurations whose choice is final: no candidate of theirs is to come, and none will be added."""
+    ready = {name for name, status in statuses.items() if status.chosen}
+    shared = [{c.name for c in members} for axis, members in _sharing(spec) if axis.extend]
+    while late := [names & ready for names in shared if names & ready and not names <= ready]:
+        ready = ready.difference(*late)
+    return ready
+
+
+def _later(graph: Graph) -> dict[str, dict[str, int]]:
+    """Return configuration -> kind -> nodes that a choice will add, counted for its first candidate."""
+    guess = [settled(c, c.tuned.candidates[0].name) for c in graph.spec.configurations if c.tuned and c.open]
+    counts: dict[str, Counter[str]] = {}
+    for node in nodes_after_choice(graph, guess):
+        counts.setdefault(node.configuration, Counter())[node.kind] += 1
+    return {name: dict(kinds) for name, kinds in counts.items()}
+
+
+def _explain(plan: Plan, widening: _Widening) -> Plan:
+    """Say of each candidate that was added why it was."""
+    reasons: dict[str, str] = {}
+    for about in (c.tuned for c in plan.graph.spec.configurations if c.tuned):
+        for axis in about.axes:
+            for candidate in about.candidates:
+                value = candidate.varied[axis.setting]
+                if value in axis.added:
+                    reasons[candidate.name] = widening.reasons[axis.where, value]
+    changes = (
+        change._replace(reason=reasons[change.configuration])
+        if change.kind == "train" and change.action is Action.RUN and change.configuration in reasons
+        else change
+        for change in plan.changes
+    )
+    return replace(plan, changes=tuple(changes))

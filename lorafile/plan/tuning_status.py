@@ -1,4 +1,4 @@
-"""How the choice of a tuned configuration stands: inert data, and what is said of it."""
+"""How the choice of a tuned configuration stands, as inert data, and the sentences that state it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,15 +25,16 @@ class Edge:
     @property
     def words(self) -> str:
         """Return `best at 0.001, the highest that was tried`."""
-        return f"best at {shown(self.value)}, the {'highest' if self.highest else 'lowest'} that was tried"
+        return f"best at {shown_value(self.value)}, the {'highest' if self.highest else 'lowest'} that was tried"
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How the choice of one configuration stands.
+class TuningStatus:
+    """How the choice of one tuned configuration stands.
 
     :ivar tried: setting -> the values that its candidates have, ascending where they are numbers
-    :ivar waiting, runs: how many runs of candidates are still to come, and how many there are
+    :ivar waiting: how many runs of candidates are still to come
+    :ivar runs: how many runs of candidates there are
     :ivar chosen: the candidate's name; empty until every run of every candidate has ended
     :ivar values: setting -> the chosen value
     :ivar mean: the chosen candidate's mean of the metric that is chosen by, on validation
@@ -72,7 +73,7 @@ class Standing:
     @property
     def choice(self) -> str:
         """Say what was chosen, from how many, and what speaks against it."""
-        values = ", ".join(f"{name.rpartition('.')[2]} = {shown(value)}" for name, value in self.values.items())
+        values = ", ".join(f"{name.rpartition('.')[2]} = {shown_value(value)}" for name, value in self.values.items())
         told = f"{self.configuration}: {values}, of {self.candidates} candidates on validation"
         told += f" (mean {self.metric} {self.mean:.4g})" if self.mean is not None else ""
         if not self.whole:
@@ -80,22 +81,22 @@ class Standing:
         return told
 
 
-def shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """Return a value as a spec writes it."""
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def edge_lines(tuning: Sequence[Standing]) -> list[str]:
+def edge_lines(tuning: Sequence[TuningStatus]) -> list[str]:
     """Return a line for each tuned setting whose best value is not bracketed, with the next values for all."""
     lines = []
-    at: dict[tuple[Any, ...], list[tuple[Standing, Edge]]] = {}
-    for one in tuning:
-        for edge in one.edges:
-            at.setdefault((edge.where, edge.highest, edge.value), []).append((one, edge))
-    for (where, *_), found in at.items():
-        edge = found[0][1]
-        names = ", ".join(one.configuration for one, _ in found)
-        sharing = sum(edge.setting in one.tried and where in one.places for one in tuning)
+    by_edge: dict[tuple[Any, ...], list[tuple[TuningStatus, Edge]]] = {}
+    for status in tuning:
+        for edge in status.edges:
+            by_edge.setdefault((edge.where, edge.highest, edge.value), []).append((status, edge))
+    for (where, *_), members in by_edge.items():
+        edge = members[0][1]
+        names = ", ".join(status.configuration for status, _ in members)
+        sharing = sum(edge.setting in status.tried and where in status.places for status in tuning)
         line = f"Not bracketed: {edge.setting.rpartition('.')[2]} of {names} is {edge.words}"
         lines.append(f"{line}; {_remedy(edge, sharing)}")
     return lines
@@ -106,5 +107,6 @@ def _remedy(edge: Edge, sharing: int) -> str:
         return "no valid value follows."
     everyone = f" for all {sharing} configurations that share its candidates" if sharing > 1 else ""
     if edge.extended:
-        return f"the plan added {edge.extended} values there, and adds no more; the next would be {shown(edge.next)}."
-    return f"next would be {shown(edge.next)}{everyone}: add it to tune, or set extend = true."
+        following = f"the next would be {shown_value(edge.next)}"
+        return f"the plan added {edge.extended} values there, and adds no more; {following}."
+    return f"next would be {shown_value(edge.next)}{everyone}: add it to tune, or set extend = true."

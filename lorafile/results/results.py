@@ -12,7 +12,7 @@ from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, PublishedT
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lorafile.plan.tuning_status import Standing
+    from lorafile.plan.tuning_status import TuningStatus
 
 RunKey = tuple[str, int | None]  # configuration, seed
 OutcomeKey = tuple[str, int | None, str]  # configuration, seed, split
@@ -172,7 +172,7 @@ class Results:
     folder: Path = Path()
     topics: tuple[str, ...] = ()
     candidates: "pd.DataFrame" = field(default_factory=_nothing)
-    tuning: "tuple[Standing, ...]" = ()
+    tuning: "tuple[TuningStatus, ...]" = ()
 
     def better_is_more(self, metric: str) -> bool:
         """Return whether more of a metric is better."""

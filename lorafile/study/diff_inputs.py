@@ -5,7 +5,7 @@ from pathlib import Path
 from lorafile.errors import Problem, SpecError
 from lorafile.plan.diff import Diff, Side, diff
 from lorafile.plan.planfile import is_plan, read
-from lorafile.plan.tuned_planner import staged_plan
+from lorafile.plan.planner import plan_work
 from lorafile.state import State
 from lorafile.study.git_revision import at_revision
 from lorafile.study.study import Study, state_directory
@@ -30,14 +30,13 @@ def since(revision: str, file: Path, state: Path | None = None, hourly: float | 
 
 
 def _since(revision: str, file: Path, study: Study, state: State, hourly: float | None) -> Diff:
-    plan = study.plan()
-    plan.hourly = hourly
+    plan = study.plan(hourly=hourly)
     then = f"{file} at {revision}"
     try:
         with at_revision(file, revision, plan.graph.lock) as found:
             old = Side(f"no {then}", plan.study)
             if found is not None:
-                old = Side.of_plan(then, staged_plan(*found, state))
+                old = Side.of_plan(then, plan_work(*found, state))
     except SpecError as error:
         rows = [Problem(then, one.line, one.column, one.setting, one.message) for one in error.problems]
         raise SpecError(rows) from error
@@ -47,6 +46,4 @@ def _since(revision: str, file: Path, study: Study, state: State, hourly: float 
 def _side(file: Path, state: Path | None, hourly: float | None = None) -> Side:
     if is_plan(file):
         return Side.of_file(str(file), read(file), hourly)
-    plan = Study.load(file, state).plan()
-    plan.hourly = hourly
-    return Side.of_plan(str(file), plan)
+    return Side.of_plan(str(file), Study.load(file, state).plan(hourly=hourly))

@@ -1,5 +1,6 @@
 """A study from Python: load, plan, apply, results. Prints nothing."""
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,16 +11,11 @@ from lorafile import specs
 from lorafile.apply.tracking.libraries import missing
 from lorafile.apply.workers import default_workers, local_executor, model_types, stop_on_signals
 from lorafile.environment import installed
-from lorafile.errors import LoraError, StalePlan
+from lorafile.errors import LoraError, SpecError, StalePlan
 from lorafile.lock.changes import moved
 from lorafile.lock.lockfile import Lock, read_lock, resolve, write_lock
-from lorafile.plan.forecast.forecasts import forecasts
-from lorafile.plan.invalidation import remade
-from lorafile.plan.missing_objects import with_damage
-from lorafile.plan.plan import Plan, with_forecasts
-from lorafile.plan.planner import make_plan
-from lorafile.plan.targeting import Selection
-from lorafile.plan.tuned_planner import following, staged_plan
+from lorafile.plan.plan import Plan, PlanOptions
+from lorafile.plan.planner import make_plan, next_stage, still_missing
 from lorafile.state import Attempt, State
 
 if TYPE_CHECKING:
@@ -61,13 +57,30 @@ class Study:
 
     @classmethod
     def approved(cls, file: str | Path, state: str | Path | None = None) -> "tuple[Study, Plan]":
-        """Return the study of a plan that was saved, and that plan.
+        """Return the study of a plan that was saved, and that plan made afresh: the very work that was approved.
 
         :raises StalePlan: when what would be done is no longer that, with what has changed
         """
-        from lorafile.plan.planfile import approved
+        from lorafile.plan.planfile import check_unchanged, read
 
-        return approved(Path(file), state)
+        file = Path(file)
+        saved = read(file)
+        if saved.resolve is not None:
+            raise LoraError(f"{file} holds a stage that is not in its spec. Add it first with: lora apply --resolve")
+        options = saved.selection
+        try:
+            study = cls.load(saved.made_from.spec, state)
+            plan = study.plan(
+                target=options.target,
+                exclude=options.exclude,
+                replace=options.replace,
+                rerun_drifted=options.rerun_drifted,
+                refresh=options.refresh,
+            )
+        except SpecError as error:
+            raise StalePlan(f"{file} no longer holds: its spec cannot be planned.\n{error}") from error
+        check_unchanged(file, saved, plan)
+        return study, plan
 
     def lock(self, fresh: bool = True) -> Lock:
         """Write the lock beside the spec and return it; one that cannot be read any more is made anew."""
@@ -94,31 +107,46 @@ class Study:
         replace: Sequence[str] = (),
         rerun_drifted: bool = False,
         refresh: bool = False,
+        hourly: float | None = None,
     ) -> Plan:
         """Return what an apply would do; writes nothing.
 
-        :param gpu: a size of memory such as `24GB` to hold it against, instead of the device that is here
+        :param gpu: a size of memory such as `24GB`, or a GPU's name, to compare with instead of the device that is here
         :param target: only nodes whose address fits such a pattern, or whose configuration's name does, and what they
-            read; `exclude`: without these, and what reads them; `replace`: these again although they are finished
+            read
+        :param exclude: without nodes that fit such a pattern, and what reads them
+        :param replace: nodes that are done again although they are finished
         :param rerun_drifted: what was done in another environment is done again
         :param refresh: look at models and data afresh, on the hub too, instead of taking the lock's word
+        :param hourly: what an hour of one device costs
         :raises LoraError: when a pattern fits nothing
         """
         known = read_lock(self.spec)
         lock, changed = resolve(self.spec, known, refresh)
         if refresh:
             changed = moved(known, lock)
-        selection = Selection(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)
+        options = PlanOptions(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)
 
-        def made(state: State) -> Plan:
-            plan = staged_plan(self.spec, lock, state, changed, selection)
-            selection.check(plan.graph)
-            plan.refreshed = refresh and lock != known
-            plan.workers = default_workers(self.spec, lock)
-            plan.warnings += missing(self.spec)
-            return with_forecasts(with_damage(plan, state), forecasts(plan, state, gpu))
+        def planned(state: State) -> Plan:
+            return make_plan(self.spec, lock, state, changed, options, gpu)
 
-        return State.at_one_moment(self.state, made)
+        plan = State.at_one_moment(self.state, planned)
+        return dataclasses.replace(
+            plan,
+            warnings=(*plan.warnings, *missing(self.spec)),
+            workers=default_workers(self.spec, lock),
+            hourly=hourly,
+            refreshed=refresh and lock != known,
+        )
+
+    def save_plan(self, plan: Plan, file: str | Path) -> None:
+        """Write a plan as a file that `lora apply` takes, and `Study.approved`.
+
+        :raises LoraError: when something else stands there
+        """
+        from lorafile.plan.planfile import save
+
+        save(plan, Path(file))
 
     def apply(
         self,
@@ -147,7 +175,7 @@ class Study:
             approved = plan or self.plan()
             check_libraries(approved)
             self._check_unchanged(approved)
-            plan = self._still_missing(approved, state)
+            plan = still_missing(approved, state)
             staging = self.state / "staging"
             shutil.rmtree(staging, ignore_errors=True)  # what a killed apply left; we hold the lock
             stages = [plan]
@@ -158,10 +186,10 @@ class Study:
                     applier = Applier(stages[-1], state, executor, watching, stop=stop, budget=budget)
                     done.add(applier.run())
                     ended = done.interrupted or (budget is not None and budget.refused)
-                    next_stage = None if ended else remade(stages, state) or following(self.spec, stages, state)
-                    if next_stage is None:
+                    stage = None if ended else next_stage(self.spec, stages, state)
+                    if stage is None:
                         break
-                    stages.append(with_forecasts(next_stage, forecasts(next_stage, state)))
+                    stages.append(stage)
                     for watcher in watching:
                         watcher.on_next_stage(stages[-1])
             return done
@@ -205,7 +233,7 @@ class Study:
         from lorafile.models.evaluate import evaluate
 
         options: dict[str, Any] = {"workers": workers, "lock_timeout": lock_timeout, "watchers": watchers}
-        return evaluate(self, str(adapter), splits=splits, profile=profile, **options)
+        return evaluate(self.spec, self.state, str(adapter), splits=splits, profile=profile, **options)
 
     def import_runs(
         self,
@@ -223,7 +251,8 @@ class Study:
         from lorafile.models.import_runs import plan_imports, record_imports
 
         sources = [str(directory) for directory in directories]
-        return record_imports(self, plan_imports(self, sources, configuration, seed, replace), lock_timeout)
+        imports = plan_imports(self.spec, State.read(self.state), sources, configuration, seed, replace)
+        return record_imports(self.spec, self.state, imports, lock_timeout)
 
     def results(self) -> "pd.DataFrame":
         """Return one row for each run, with its configuration's settings."""
@@ -266,7 +295,8 @@ class Study:
         """
         from lorafile.models.chat import find_partner, talk_to
 
-        with talk_to(find_partner(self, run, seed), self, max_new_tokens, None) as talk:
+        state = State.read(self.state)
+        with talk_to(find_partner(self.plan(), state, run, seed), state, max_new_tokens, None) as talk:
             return talk.ask(question, {}, list(talk.voices))
 
     def report(self, directory: str | Path | None = None) -> list[Path]:
@@ -279,11 +309,3 @@ class Study:
         results = self.gather()
         where = Path(directory) if directory is not None else self.spec.file.parent / self.spec.tables.report.path
         return write_report(results, self.analyses(results), where)
-
-    def _still_missing(self, approved: Plan, state: State) -> Plan:
-        """Return the plan as it is under the lock, without what somebody else finished since it was approved."""
-        now = make_plan(approved.graph, state, approved.warnings, approved.selection)
-        now.tuning = approved.tuning
-        wanted = {change.key for change in approved.work}
-        now.changes = [change for change in now.changes if change.key in wanted or change not in now.work]
-        return with_forecasts(now, {change.key: change.forecast for change in approved.work if change.forecast})

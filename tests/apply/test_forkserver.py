@@ -18,7 +18,7 @@ from lorafile import Study
 
 study = Study.load(sys.argv[1], sys.argv[2])
 plan = study.plan()
-plan.changes = [change for change in plan.changes if sys.argv[3] == "work"]
+plan = plan if sys.argv[3] == "work" else plan.with_work(set())
 study.warm_up(plan)
 pid = forkserver._forkserver._forkserver_pid
 about = Path(f"/proc/{pid}")

@@ -12,8 +12,7 @@ from lorafile.apply.work_groups import read_digests
 from lorafile.cli.main import main
 from lorafile.cli.views.plan import show_plan
 from lorafile.environment import device_class, environment
-from lorafile.plan.drift import flat
-from lorafile.plan.nearest import Nearest
+from lorafile.plan.drift import Nearest, flat
 from lorafile.state import Attempt, Node, State
 from lorafile.study.study import Study
 
@@ -126,7 +125,7 @@ def test_the_nearest_is_what_looking_at_every_pair_says(small: Path, tmp_path: P
 def test_where_a_search_would_take_long_new_is_all_that_is_said(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorafile.plan.planner._MOST_COMPARED", 20)
+    monkeypatch.setattr("lorafile.plan.decide._MOST_COMPARED", 20)
     changes = Study.load(written(tmp_path, 12, 1), small / "state").plan().changes
     reasons = [change.reason for change in changes if change.kind == "train" and change.action == "run"]
     assert [reason.startswith("new; nearest is rank/r=8") for reason in reasons] == [True, True, False, False]

@@ -19,7 +19,8 @@ from lorafile import Study  # noqa: E402
 from lorafile.cli.main import main  # noqa: E402
 from lorafile.engine.model.adapters import peft_errors  # noqa: E402
 from lorafile.errors import LoraError  # noqa: E402
-from lorafile.models.export import export  # noqa: E402
+from lorafile.models import export as exporting  # noqa: E402
+from lorafile.state import State  # noqa: E402
 
 MORE = """
 [truncate]
@@ -35,6 +36,10 @@ name = "dora"
 lora.use_dora = [true]
 lora.r = [4]
 """
+
+
+def export(study: Study, name: str, out: Path, **options: Any) -> exporting.Exported:
+    return exporting.export(study.plan(), State.read(study.state), name, out, **options)
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +225,9 @@ for name in ("torch", "transformers", "peft", "safetensors"):
 from pathlib import Path
 from lorafile import Study
 from lorafile.models.export import export
+from lorafile.state import State
 study = Study.load({str(done.spec.file)!r}, {str(done.state)!r})
-print(export(study, "rank/r=4", Path({str(tmp_path / "out")!r}), server="vllm").files)
+print(export(study.plan(), State.read(study.state), "rank/r=4", Path({str(tmp_path / "out")!r}), server="vllm").files)
 """
     ran = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

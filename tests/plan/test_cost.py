@@ -1,12 +1,13 @@
 """What a plan would cost, and an apply that keeps to a budget."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lorafile.apply.budget import Budget
 from lorafile.errors import LoraError
-from lorafile.plan.cost import bill, price
+from lorafile.plan.cost import estimate_cost, price
 from lorafile.state import State
 from lorafile.study.study import Study
 
@@ -37,9 +38,9 @@ def study(tmp_path: Path) -> Study:
 
 def test_a_price_makes_money_of_the_hours(tmp_path: Path) -> None:
     plan = study(tmp_path).plan()
-    assert bill(plan).cost is None
-    plan.hourly = price("2.50/h")
-    sums = bill(plan)
+    assert estimate_cost(plan).cost is None
+    plan = replace(plan, hourly=price("2.50/h"))
+    sums = estimate_cost(plan)
     assert sums.cost == pytest.approx(2.5 * sums.device_hours)
     assert sums.seconds == pytest.approx(sum((change.forecast or {})["seconds"] for change in plan.work))
     assert sums.seconds_low < sums.seconds < sums.seconds_high

@@ -10,7 +10,7 @@ from lorafile.graph.build import build
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.lock.lockfile import ModelLock, resolve
 from lorafile.plan.forecast.forecasts import device, forecasts
-from lorafile.plan.planner import make_plan
+from lorafile.plan.planner import plan_work
 from lorafile.state import State
 
 SPEC = """
@@ -29,7 +29,7 @@ def peaks(more: str, tmp_path: Path, gpu: str | None = None) -> dict[str, dict[s
     """Return configuration -> forecast of its training."""
     spec = specs.parse(SPEC.format(more=more), Path("study.toml"))
     state = State.read(tmp_path / "none")
-    plan = make_plan(build(spec, resolve(spec, None)[0]), state)
+    plan = plan_work(spec, resolve(spec, None)[0], state)
     found = forecasts(plan, state, gpu)
     return {change.configuration: found[change.key] for change in plan.work if change.kind == "train"}
 

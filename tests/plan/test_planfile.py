@@ -100,7 +100,8 @@ def test_other_data_are_refused_by_name(spec_file: Path, rows_file: Path) -> Non
     rows = spec_file.parent / "own.jsonl"
     shutil.copy(rows_file, rows)
     spec_file.write_text(spec_file.read_text(encoding="utf-8").replace(str(rows_file), "own.jsonl"), encoding="utf-8")
-    load(spec_file).plan().save(spec_file.parent / "approved.json")
+    study = load(spec_file)
+    study.save_plan(study.plan(), spec_file.parent / "approved.json")
     rows.write_text(rows.read_text(encoding="utf-8").replace("anna", "anne"), encoding="utf-8")
     with pytest.raises(StalePlan, match=r"the lock: the data own.jsonl is another one"):
         Study.approved(spec_file.parent / "approved.json", spec_file.parent / ".lora")
@@ -110,7 +111,7 @@ def test_other_bytes_under_the_same_key_are_refused(spec_file: Path) -> None:
     loaded = load(spec_file)
     loaded.apply(loaded.plan(target=["data/*", "*:train"]))
     plan = loaded.plan(target=["lora/seed=1:score/test"])
-    plan.save(spec_file.parent / "approved.json")
+    load(spec_file).save_plan(plan, spec_file.parent / "approved.json")
     Study.approved(spec_file.parent / "approved.json", loaded.state)
     one, other = (plan.results[key] for key in plan.results if plan.graph.nodes[key].kind == "train")
     with State.write(loaded.state) as state:
@@ -124,7 +125,7 @@ def test_other_bytes_under_the_same_key_are_refused(spec_file: Path) -> None:
 def test_what_is_done_again_is_done_again_once(spec_file: Path) -> None:
     loaded = load(spec_file)
     loaded.apply()
-    loaded.plan(replace=["lora/seed=1:train"]).save(spec_file.parent / "approved.json")
+    loaded.save_plan(loaded.plan(replace=["lora/seed=1:train"]), spec_file.parent / "approved.json")
     study, plan = Study.approved(spec_file.parent / "approved.json", loaded.state)
     study.apply(plan)
     with pytest.raises(StalePlan, match="lora/seed=1:train has been done again since"):
@@ -132,7 +133,8 @@ def test_what_is_done_again_is_done_again_once(spec_file: Path) -> None:
 
 
 def test_comments_names_and_questions_change_no_approved_plan(spec_file: Path) -> None:
-    load(spec_file, RANKS).plan().save(spec_file.parent / "approved.json")
+    study = load(spec_file, RANKS)
+    study.save_plan(study.plan(), spec_file.parent / "approved.json")
     text = spec_file.read_text(encoding="utf-8").replace('name = "rank"', 'name = "size"  # renamed')
     spec_file.write_text(text.replace('name = "tiny"', 'name = "tiny"\nquestion = "why?"'), encoding="utf-8")
     _, plan = Study.approved(spec_file.parent / "approved.json", spec_file.parent / ".lora")
@@ -141,7 +143,8 @@ def test_comments_names_and_questions_change_no_approved_plan(spec_file: Path) -
 
 def test_nothing_but_a_plan_is_overwritten(spec_file: Path) -> None:
     with pytest.raises(LoraError, match="is no plan"):
-        load(spec_file).plan().save(spec_file)
+        study = load(spec_file)
+        study.save_plan(study.plan(), spec_file)
 
 
 def _broken(good: dict[str, Any]) -> dict[str, bytes]:
@@ -163,7 +166,8 @@ def _broken(good: dict[str, Any]) -> dict[str, bytes]:
 
 
 def test_a_hostile_plan_file_gives_a_sentence(spec_file: Path) -> None:
-    load(spec_file).plan().save(spec_file.parent / "good.json")
+    study = load(spec_file)
+    study.save_plan(study.plan(), spec_file.parent / "good.json")
     good = json.loads((spec_file.parent / "good.json").read_text(encoding="utf-8"))
     assert read(spec_file.parent / "good.json").study == "tiny"
     file = spec_file.parent / "bad.json"
@@ -180,7 +184,8 @@ def test_a_hostile_plan_file_gives_a_sentence(spec_file: Path) -> None:
 
 
 def test_a_plan_file_with_flipped_bytes_never_ends_in_a_traceback(spec_file: Path) -> None:
-    load(spec_file).plan().save(spec_file.parent / "good.json")
+    study = load(spec_file)
+    study.save_plan(study.plan(), spec_file.parent / "good.json")
     content = (spec_file.parent / "good.json").read_bytes()
     noise, refused = random.Random(0), 0
     for _ in range(300):

@@ -119,7 +119,7 @@ def test_what_is_missing_or_cut_short_is_named_and_mended(spec_file: Path) -> No
     loaded = study(spec_file)
     loaded.apply()
     plan = loaded.plan()
-    assert plan.damaged == []
+    assert plan.damaged == ()
     results = {change.address: plan.results[change.key] for change in plan.changes}
     objects = State.read(loaded.state).objects
     score = objects.path(next(iter(results["lora/seed=1:score/test"].outputs.values())))
@@ -133,4 +133,4 @@ def test_what_is_missing_or_cut_short_is_named_and_mended(spec_file: Path) -> No
         ("lora/seed=2:train", "damaged"),
     }
     loaded.apply(loaded.plan(replace=[one.address for one in plan.damaged]))
-    assert loaded.plan().damaged == []
+    assert loaded.plan().damaged == ()

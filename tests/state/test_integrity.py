@@ -151,7 +151,7 @@ def test_gc_takes_what_no_spec_declares_and_only_when_told(spec: Path) -> None:
     assert lora(spec, "verify").exit_code == 0, "what was collected is no damage"
     assert rows(spec, "SELECT count(*) FROM runs") == [(5,)], "what was done stays on record"
     spec.write_text(STUDY, encoding="utf-8")
-    assert Study.load(spec, spec.parent / ".lora").plan().damaged == [], "nor is it when it is declared again"
+    assert Study.load(spec, spec.parent / ".lora").plan().damaged == (), "nor is it when it is declared again"
 
 
 def test_gc_takes_what_killed_processes_left_and_keeps_what_goes_on(spec: Path) -> None:

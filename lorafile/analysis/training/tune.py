@@ -12,7 +12,7 @@ from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.format import difference, kind_of, metric_name, missing, score, setting, slug
 from lorafile.analysis.common.scores import Score, cells, lost, methods
 from lorafile.analysis.common.wording import direction, on, spread_of
-from lorafile.plan.tuning_status import Standing, edge_lines
+from lorafile.plan.tuning_status import TuningStatus, edge_lines
 from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ class Candidate:
 def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     """Return one analysis for all configurations that tune the same settings; nothing where none is tuned."""
     metric = table.metric or results.primary
-    alike: dict[tuple[str, ...], list[Standing]] = {}
+    alike: dict[tuple[str, ...], list[TuningStatus]] = {}
     for one in results.tuning:
         alike.setdefault(tuple(one.tried), []).append(one)
     return [_analysis(results, metric, list(settings), members) for settings, members in alike.items()]
 
 
-def _analysis(results: "Results", metric: str, settings: list[str], members: list[Standing]) -> Analysis:
+def _analysis(results: "Results", metric: str, settings: list[str], members: list[TuningStatus]) -> Analysis:
     found = candidates(results, metric, [one.configuration for one in members])
     short = " and ".join(name.rpartition(".")[2] for name in settings)
     name = slug("tune", *(part.rpartition(".")[2] for part in settings), "" if metric == results.primary else metric)
@@ -113,7 +113,7 @@ def _order(values: dict[str, Any]) -> list[tuple[bool, Any]]:
 
 
 def _sentences(
-    results: "Results", metric: str, short: str, members: list[Standing], found: list[Candidate]
+    results: "Results", metric: str, short: str, members: list[TuningStatus], found: list[Candidate]
 ) -> tuple[list[str], list[str]]:
     """Return what is said, and which of it limits what the study can say."""
     ready = [one for one in members if one.chosen]
@@ -142,7 +142,7 @@ def _sentences(
     return lines, limits
 
 
-def _numeric(ready: list[Standing]) -> bool:
+def _numeric(ready: list[TuningStatus]) -> bool:
     return all(
         isinstance(value, (int, float)) and not isinstance(value, bool)
         for one in ready
@@ -151,7 +151,7 @@ def _numeric(ready: list[Standing]) -> bool:
     )
 
 
-def _chosen(results: "Results", short: str, ready: list[Standing], found: list[Candidate]) -> str:
+def _chosen(results: "Results", short: str, ready: list[TuningStatus], found: list[Candidate]) -> str:
     """Return which value each configuration has, those of one value together."""
     alike: dict[str, list[str]] = {}
     for one in ready:
@@ -167,7 +167,7 @@ def _chosen(results: "Results", short: str, ready: list[Standing], found: list[C
     return f"The best {short} is {'; '.join(parts)}; {how}."
 
 
-def _close(results: "Results", metric: str, ready: list[Standing], found: list[Candidate]) -> list[str]:
+def _close(results: "Results", metric: str, ready: list[TuningStatus], found: list[Candidate]) -> list[str]:
     """Return whose choice another draw of seeds could have changed: the lead over the next is within their spread."""
     sign = 1 if results.better_is_more(metric) else -1
     parts = []
@@ -200,7 +200,7 @@ def _lost(found: list[Candidate]) -> list[str]:
     return [f"Without a figure at {'; '.join(parts)}. {rule}"] if parts else []
 
 
-def _counts(members: list[Standing]) -> str:
+def _counts(members: list[TuningStatus]) -> str:
     """Return how many candidates each had."""
     counts: dict[int, list[str]] = {}
     for one in members:

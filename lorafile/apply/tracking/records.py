@@ -13,7 +13,6 @@ from lorafile.lock.lockfile import identity
 from lorafile.specs import Configuration
 from lorafile.specs.configurations import flatten
 from lorafile.specs.tables.quantizations import quantization_name
-from lorafile.specs.values import Settings
 from lorafile.state import Attempt
 from lorafile.state.object_rows import stored_rows
 from lorafile.state.objects import Objects
@@ -130,14 +129,10 @@ def _config(graph: Graph, run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {"sweep": c.sweep, "configuration": c.name, "seed": run.replicate.seed, "method": c.method}
     found |= {"repeat": run.replicate.repeat, "quantization": quantization_name(c.quantization)}
     for name, table in (("model", c.model), ("data", c.data)):  # which configurations share
-        found |= _flat(graph, name, table)
+        found |= flatten({name: table.model_dump()})
     found |= flatten(tables)
     found |= {f"quantization.{name}": value for name, value in (c.quantization or {}).items()}
     return {name: value for name, value in found.items() if value is not None and value != [] and value != {}}
-
-
-def _flat(graph: Graph, name: str, table: Settings) -> dict[str, Any]:
-    return graph.once(("tracked", id(table)), lambda: flatten({name: table.model_dump()}))
 
 
 def _figures(run: Run, results: Held) -> Iterator[tuple[str, float]]:

@@ -1,13 +1,13 @@
 """What a plan would cost, and what of it would not fit, as text."""
 
-from lorafile.plan.cost import bill
+from lorafile.plan.cost import estimate_cost
 from lorafile.plan.plan import Plan
 from lorafile.units import duration, size
 
 
 def bill_line(plan: Plan, device: str = "") -> str:
     """Say what it would cost: work in all, on the clock with this machine's workers, disk, energy, money."""
-    sums = bill(plan)
+    sums = estimate_cost(plan)
     span = f" ({duration(sums.seconds_low)} to {duration(sums.seconds_high)})"
     with_workers = f", about {duration(sums.clock_seconds)} with {plan.workers} workers" if plan.workers > 1 else ""
     rest = f"; {size(sums.disk_bytes)} in the state" if sums.disk_bytes else ""

@@ -1,6 +1,6 @@
 """Every text that the command line shows of plans and applies: for people, as JSON, and as progress."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lorafile.analysis.seed_planning import Resolution
     from lorafile.apply.applier import Applied
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.0"  # of the JSON that commands print
 SYMBOLS = {
     Action.RUN: "+",
     Action.REUSE: "=",
@@ -100,18 +100,18 @@ def show_plan(
         if number
     )
     out.print(f"[bold]Plan:[/] {told or 'nothing'}.")
-    if plan.selection.partial:
+    if plan.options.partial:
         out.print(f"[yellow]{escape(partial_line(plan))}[/]")
     if plan.work:
         for line in too_large(plan):
             out.print(f"[yellow]{escape(line)}[/]")
         out.print(bill_line(plan, device) + _packing(plan, pack))
     else:
-        whose = "is selected" if plan.selection.partial else "the study declares"
+        whose = "is selected" if plan.options.partial else "the study declares"
         out.print(f"Nothing to do: everything that {whose} is finished.")
 
 
-def show_warnings(warnings: list[str], out: Console) -> None:
+def show_warnings(warnings: Iterable[str], out: Console) -> None:
     """Show what a reader has to know first, or last."""
     for warning in warnings:
         out.print(f"[yellow]Warning:[/] {escape(warning)}")
@@ -183,7 +183,7 @@ def _print_groups(lines: list[tuple[Action, str, str]], out: Console) -> None:
     out.print(f"  [dim]{more}--full shows every node[/]")
 
 
-def _print_each(changes: list[Change], out: Console) -> None:
+def _print_each(changes: Sequence[Change], out: Console) -> None:
     """Show every node; off a terminal as one text, because tens of thousands of lines take seconds to colour."""
     if out.is_terminal:
         for change in changes:

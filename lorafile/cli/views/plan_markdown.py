@@ -21,7 +21,7 @@ def plan_markdown(plan: Plan) -> str:
     text = [f"### Plan of {marked(plan.study)}", "", f"**{', '.join(told) or 'Nothing is declared'}.**"]
     text[-1] += f" {marked(bill_line(plan))}" if plan.work else " Nothing to do."
     notes = [*plan.warnings, *too_large(plan), *damage_lines(plan), *open_lines(plan)]
-    notes = [partial_line(plan), *notes] if plan.selection.partial else notes
+    notes = [partial_line(plan), *notes] if plan.options.partial else notes
     text += ["", *(f"- {marked(line)}" for line in notes)] if notes else []
     if plan.work:
         groups = _groups(plan)

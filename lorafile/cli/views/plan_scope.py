@@ -15,7 +15,7 @@ def partial_line(plan: "Plan") -> str:
     """Say that a plan is of a part of its study, and what that leaves out."""
     nodes = f"{plan.left_out} node{'' if plan.left_out == 1 else 's'}"
     left = f"{nodes} of work left out" if plan.left_out else "nothing that would run is left out"
-    return f"Partial, by {plan.selection.words}: {left}."
+    return f"Partial, by {plan.options.words}: {left}."
 
 
 def damage_lines(plan: "Plan") -> list[str]:

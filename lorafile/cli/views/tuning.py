@@ -1,6 +1,6 @@
 """What the command line says of settings that are tuned: what waits for a choice, and what was chosen."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorafile.cli.views.plan_scope import counted
 
@@ -24,23 +24,3 @@ def stage_lines(plan: "Plan") -> list[str]:
     reasons = dict.fromkeys(change.reason for change in plan.work if "was added, since" in change.reason)
     lines += [f"Not chosen yet: {reason}." for reason in reasons]
     return [*lines, f"{len(plan.work)} more nodes follow."]
-
-
-def tuning_json(plan: "Plan") -> list[dict[str, Any]]:
-    """Return how the choice of each tuned configuration stands, as documented JSON."""
-    return [
-        {
-            "configuration": one.configuration,
-            "tried": {setting: list(values) for setting, values in one.tried.items()},
-            "candidates": one.candidates,
-            "chosen": one.values if one.chosen else None,
-            "reason": one.why_open or one.choice,
-            "not_bracketed": [
-                {"setting": edge.setting, "value": edge.value, "end": "highest" if edge.highest else "lowest"}
-                | {"next": edge.next}
-                for edge in one.edges
-            ],
-            "after_choice": one.later,
-        }
-        for one in plan.tuning
-    ]

@@ -86,10 +86,10 @@ def test_a_refresh_says_what_moved_and_only_an_apply_writes_it(cache: Path, tmp_
     old = (rows / "snapshots" / COMMIT / "train.jsonl").read_text(encoding="utf-8")
     (moved / "train.jsonl").write_text(old + '{"prompt": "new", "completion": "row"}\n', encoding="utf-8")
     (rows / "refs" / "main").write_text(COMMIT[::-1], encoding="utf-8")
-    assert study.plan().warnings == [], "the lock is taken at its word"
+    assert study.plan().warnings == (), "the lock is taken at its word"
     plan = study.plan(refresh=True, target=["data/test:prepare"])
     what = "revision 0123456789ab → 76543210fedc, other digests, train 40 → 41 rows"
-    assert plan.warnings == [f"The data org/rows have moved since the lock: {what}."]
+    assert plan.warnings == (f"The data org/rows have moved since the lock: {what}.",)
     assert lock_file(study.spec).read_text(encoding="utf-8") == locked
     assert plan.work[0].key not in {change.key for change in study.plan().changes}
     study.apply(plan)

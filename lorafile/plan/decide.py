@@ -1,0 +1,226 @@
+"""The first step of a plan: graph and state compared, node by node, to what is to be done, and why."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from lorafile.engine.request import EVAL_BATCH, EXAMPLES
+from lorafile.environment import device_class, environments
+from lorafile.files.run_directory import Unfinished, unfinished
+from lorafile.graph.graph import Graph, GraphNode
+from lorafile.plan.drift import Nearest, drift, flat
+from lorafile.plan.missing_objects import missing_digests
+from lorafile.plan.plan import EVERYTHING, WORK, Action, Change, Plan, PlanOptions
+from lorafile.plan.targeting import why_again
+from lorafile.state import Attempt, State
+
+_FALLBACK = "auto_find_batch_size"
+_MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nearest; beyond it, new is all that is said
+
+
+def new_plan(graph: Graph, warnings: Iterable[str] = (), options: PlanOptions = EVERYTHING) -> Plan:
+    """Return a plan in which nothing is decided yet."""
+    told = tuple(dict.fromkeys([*warnings, *graph.accepted_lines()]))
+    return Plan(graph.spec.name, graph, warnings=told, options=options, device=device_class())
+
+
+def decide(plan: Plan, state: State) -> Plan:
+    """Return the plan with an action and its reason for every node: what is to be done of it, compared with state.
+
+    Of the options only what is to be done again is looked at; `restrict_to_targets` leaves out the rest.
+    """
+    planner = Planner(plan, state)
+    for node in plan.graph.nodes.values():
+        planner.decide(node)
+    planner.fetch_missing_objects()
+    changes = [
+        Change(node.address, key, node.kind, *planner.decided[key], node.configuration, node.seed)
+        for key, node in plan.graph.nodes.items()
+    ]
+    changes += _undeclared(plan.graph, state)
+    return replace(plan, changes=tuple(changes), results=planner.results, unfinished=planner.unfinished)
+
+
+class Planner:
+    """Decides node by node; a node's inputs are decided before it."""
+
+    def __init__(self, plan: Plan, state: State) -> None:
+        self.graph, self.state, self.options, self.device = plan.graph, state, plan.options, plan.device
+        self.history = state.latest(plan.graph.nodes, forecasts=False)
+        self.again = bool(plan.options.replace or plan.options.rerun_drifted)
+        self.removed = state.removed()
+        self.today = environments()
+        self.decided: dict[str, tuple[Action, str]] = {}
+        self.results: dict[str, Attempt] = {}
+        self._sound: set[str] = set()  # done and kept: nothing is blocked by these
+        self.unfinished: dict[str, Unfinished] = {}
+        self._train = plan.graph.spec.tables.train
+        self._drifts: dict[tuple[str, int], str] = {}  # kind, id of an environment -> what differs
+        self._known: dict[str, Nearest] = {}  # by kind
+        self._compared = 0
+
+    def decide(self, node: GraphNode) -> None:
+        """Settle what to do with a node."""
+        attempts = self.history.get(node.key, [])
+        if node.kind == "profile":
+            attempts = [attempt for attempt in attempts if attempt.device == self.device]
+        finished = _newest_finished(attempts)
+        blocked = self._blocked(node)
+        if blocked:
+            self.decided[node.key] = (Action.BLOCKED, blocked)
+        elif finished is not None:
+            self.results[node.key] = finished
+            settled = self._finished(node, finished)
+            self.decided[node.key] = self._accepted(node, *settled) if node.accepted else settled
+            if finished.outcome == "done" and self.decided[node.key][0] in (Action.REUSE, Action.DRIFT):
+                self._sound.add(node.key)
+        elif running := self._now(node):
+            self.decided[node.key] = running
+        elif attempts:
+            self.decided[node.key] = self._unfinished(node, attempts[-1])
+        else:
+            self.decided[node.key] = self._untried(node)
+        if self.again and (again := why_again(self.options, node, self.decided[node.key][0])):
+            self.decided[node.key] = self._accepted(node, Action.RETRY, again)
+
+    def _blocked(self, node: GraphNode) -> str:
+        for key in node.inputs.values():
+            if key in self._sound:
+                continue
+            action, reason = self.decided[key]
+            if action is Action.BLOCKED:
+                return reason
+            if action in WORK:
+                continue
+            result = self.results.get(key)
+            if result is not None and result.outcome == "diverged":
+                return f"{self.graph.nodes[key].address} diverged"
+            if action is Action.REUSE and result is None:
+                return f"{self.graph.nodes[key].address} ran out of memory"
+        return ""
+
+    def _finished(self, node: GraphNode, attempt: Attempt) -> tuple[Action, str]:
+        for role, key in node.inputs.items():
+            read, now = attempt.reads.get(role), self.results.get(key)
+            if read is not None and now is not None and read != now.outputs:
+                return Action.RETRY, f"{self.graph.nodes[key].address} was made again with other bytes"
+        moved = self._drift(node.kind, attempt.environment)
+        if moved:
+            return Action.DRIFT, f"done elsewhere: {moved}"
+        told = attempt.outcome == "diverged" or attempt.figures.get("imported")
+        return Action.REUSE, attempt.message if told else "done"
+
+    def _drift(self, kind: str, then: dict[str, Any]) -> str:
+        """Return what differs from today; state gives all attempts of one environment the same object."""
+        known = self._drifts.get((kind, id(then)))
+        if known is None:
+            now = next((one for one in self.today if one["device"] == then.get("device")), self.today[0])
+            known = self._drifts[kind, id(then)] = drift(kind, then, now)
+        return known
+
+    def _accepted(self, node: GraphNode, action: Action, reason: str) -> tuple[Action, str]:
+        """Say where a result is used in the place of another; nothing is ever made anew under an accepted key."""
+        one = node.accepted
+        if one is None:
+            return action, reason
+        if action in WORK:
+            remedy = f"lora state accept {one.old[:12]} {one.new[:12]} --withdraw"
+            return Action.BLOCKED, f"the result that is accepted for it cannot be used: {reason}; to run it: {remedy}"
+        return action, f"{reason}; {one.old[:12]}… accepted in place of {one.new[:12]}…: {one.reason}"
+
+    def _unfinished(self, node: GraphNode, last: Attempt) -> tuple[Action, str]:
+        if last.outcome == "out-of-memory":
+            had = last.environment.get("device_memory") or 0
+            has = [one["device_memory"] or 0 for one in self.today]
+            if min(has) > had:
+                return Action.RETRY, f"ran out of memory on {last.device}; {self.device} has more"
+            if node.kind == "train" and self._train.auto_find_batch_size and not last.figures.get(_FALLBACK):
+                return Action.RETRY, f"ran out of memory without train.{_FALLBACK}; it is on now{self._rest(node)}"
+            now = self.graph.spec.tables.evaluate.per_device_eval_batch_size or EXAMPLES
+            then = last.figures.get(EVAL_BATCH, EXAMPLES)
+            if node.kind in ("predict", "inspect", "merge") and now < then:
+                return Action.RETRY, f"ran out of memory at {EVAL_BATCH} = {then}; it is {now} now"
+            if max(has) > had:  # a worker takes what comes: it might get the smaller GPU again
+                remedy = "name the larger ones in CUDA_VISIBLE_DEVICES to try again"
+                return Action.REUSE, f"ran out of memory on {last.device}, and not every GPU here has more; {remedy}"
+            return Action.REUSE, f"ran out of memory on {last.device}, and this device has no more: that is the result"
+        rest = self._rest(node)
+        return Action.RETRY, f"{last.outcome}: {last.message.rstrip('.') if rest else last.message}{rest}"
+
+    def _untried(self, node: GraphNode) -> tuple[Action, str]:
+        """Settle what to do with a node of which no attempt is recorded: a killed apply may have left a checkpoint."""
+        rest = self._rest(node)
+        if rest:
+            return Action.RETRY, f"interrupted: the apply was killed{rest}"
+        removed = self.removed.get(node.key)
+        return (Action.RETRY, removed) if removed else (Action.RUN, self._why_new(node))
+
+    def _rest(self, node: GraphNode) -> str:
+        """Return from where a run would go on, and remember it; nothing where it would begin anew."""
+        found = unfinished(self.state.running(node.key)) if node.kind == "train" else None
+        if found is None or not found.checkpoint:
+            return ""
+        self.unfinished[node.key] = found
+        return f"; goes on from step {found.checkpoint} of {found.steps}"
+
+    def _now(self, node: GraphNode) -> tuple[Action, str] | None:
+        """Return what to say of a run that another apply trains now; None for any other node."""
+        found = unfinished(self.state.running(node.key)) if node.kind == "train" else None
+        if found is None or not found.live:
+            return None
+        return Action.RUN, f"another apply trains it now, at step {found.step} of {found.steps}"
+
+    def _why_new(self, node: GraphNode) -> str:
+        """Name the nearest finished node of the kind, and the settings that differ."""
+        for key in node.inputs.values():
+            if self.decided[key][0] is Action.RUN and node.kind not in ("train", "profile"):
+                return f"follows {self.graph.nodes[key].address}"
+        if "repeat" in node.settings:
+            return f"the same again, for the noise floor: study.repeats = {self.graph.spec.tables.study.repeats}"
+        known = self._known.get(node.kind)
+        if known is None:
+            known = self._known[node.kind] = Nearest.of(self.state, node.kind)
+        if node.kind == "profile" and node.key in known.keys:
+            return f"not measured on {self.device} yet"
+        self._compared += len(known.rows)
+        return known.reason(flat(node)) if self._compared <= _MOST_COMPARED else "new"
+
+    def fetch_missing_objects(self) -> None:
+        """Make again what a node that is to run reads, where its bytes are gone."""
+        waiting = [key for key, (action, _) in self.decided.items() if action in WORK]
+        if not waiting:
+            return
+        while waiting:
+            for key in self.graph.nodes[waiting.pop()].inputs.values():
+                action, _ = self.decided[key]
+                gone = missing_digests(self.results[key], self.state.objects) if key in self.results else []
+                if action in (Action.REUSE, Action.DRIFT) and gone:
+                    reason = f"its object {gone[0][:12]}… is missing or damaged, and a node that is to run reads it"
+                    self.decided[key] = self._accepted(self.graph.nodes[key], Action.RETRY, reason)
+                    self._sound.discard(key)
+                    waiting.append(key)
+        for node in self.graph.nodes.values():
+            if self.decided[node.key][0] in WORK and (blocked := self._blocked(node)):
+                self.decided[node.key] = (Action.BLOCKED, blocked)
+
+
+def _newest_finished(attempts: list[Attempt]) -> Attempt | None:
+    for attempt in attempts[::-1]:
+        if attempt.finished:
+            return attempt
+    return None
+
+
+def _undeclared(graph: Graph, state: State) -> list[Change]:
+    reason = "this study declared it once, and no longer does; its result is kept"
+    gone = state.declared(graph.spec.name, but=graph.nodes)
+    if not gone:
+        return []
+    addresses = {node.address for node in graph.nodes.values()}
+    # What follows a choice is declared, whichever candidate it will be of.
+    later = tuple(f"{c.name}{mark}" for c in graph.spec.configurations if c.open for mark in ("/seed=", ":"))
+    return [
+        Change(address, key, kind, Action.UNDECLARED, reason)
+        for address, (key, kind) in gone.items()
+        if address not in addresses and not address.startswith(later)  # neither renamed nor changed: gone
+    ]
