@@ -1,25 +1,23 @@
 """`lora state rm` and `accept`: results that count no more, and results that stand for others."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lorafile.errors import LoraError
 from lorafile.files.run_directory import unfinished
 from lorafile.state import Acceptance, State, ledger
-from lorafile.state.names import SHORTEST_KEY, Named, find_node, find_nodes, names_of
-
-if TYPE_CHECKING:
-    from lorafile.study.study import Study
+from lorafile.state.names import SHORTEST_KEY, Named, Names, find_node, find_nodes, recorded_nodes
+from lorafile.units import listing
 
 _KEY_LETTERS = 64
+GetNames = Callable[[State], Names]  # called under the state's lock: what a study declares may depend on its results
 
 
-def forgettable(state: State, names: tuple[str, ...], study: "Study | None" = None) -> list[Named]:
-    """Return the nodes that some names mean, in one study or in all, and that have anything to forget."""
+def forgettable(state: State, names: Names, wanted: tuple[str, ...]) -> list[Named]:
+    """Return the nodes that some names mean and that have anything to forget."""
     counting = {key for (key,) in state.rows("SELECT DISTINCT key FROM standing")}
-    nodes = find_nodes(names_of(state, study), names)
-    return [node for node in nodes if node.key in counting or state.running(node.key).exists()]
+    return [node for node in find_nodes(names, wanted) if node.key in counting or state.running(node.key).exists()]
 
 
 def forget(directory: Path, nodes: list[Named], reason: str, lock_timeout: float) -> None:
@@ -39,48 +37,54 @@ def forget(directory: Path, nodes: list[Named], reason: str, lock_timeout: float
 
 
 def accept(
-    directory: Path, old: str, new: str, reason: str, study: "Study | None" = None, lock_timeout: float = 0.0
+    directory: Path, old: str, new: str, reason: str, names: GetNames | None = None, lock_timeout: float = 0.0
 ) -> Acceptance:
     """Let the result of `old` be used wherever a study has `new`.
 
-    :param new: a key; or, with a study, the address of one of its nodes
+    :param new: a key; or the address of a node in `names`
+    :param names: those of a study; of every study that the state knows where there is none
     :raises LoraError: when `old` has no result, or the two cannot stand for each other
     """
     with State.write(directory, lock_timeout) as state:
-        one, (other, kind) = find_node(names_of(state, takes_spec=False), old), _new(state, new, study)
-        if not state.rows("SELECT 1 FROM results WHERE key = ?", one.key):
-            raise LoraError(f"{one.address} ({one.key[:12]}…) has no finished result that could stand for another.")
-        if other == one.key:
+        source = find_node(Names(state, recorded_nodes(state), takes_spec=False), old)
+        target, kind = _replaced(state, new, names)
+        if not state.rows("SELECT 1 FROM results WHERE key = ?", source.key):
+            raise LoraError(
+                f"{source.address} ({source.key[:12]}…) has no finished result that could stand for another."
+            )
+        if target == source.key:
             raise LoraError(f"{old} and {new} are the same node; there is nothing to accept.")
-        if kind and kind != one.kind:
-            raise LoraError(f"{one.address} is a {one.kind} node, and {new} a {kind} node; they cannot be equivalent.")
-        chained = state.acceptances().get(one.key)
+        if kind and kind != source.kind:
+            raise LoraError(
+                f"{source.address} is a {source.kind} node, and {new} a {kind} node; they cannot be equivalent."
+            )
+        chained = state.acceptances().get(source.key)
         if chained is not None:
             raise LoraError(f"{old} is itself replaced by {chained.old[:12]}…; accept that one in place of {new}.")
-        ledger.accept(state, one.key, other, one.kind, reason)
-        return state.acceptances()[other]
+        ledger.accept(state, source.key, target, source.kind, reason)
+        return state.acceptances()[target]
 
 
-def withdraw(directory: Path, new: str, study: "Study | None" = None, lock_timeout: float = 0.0) -> list[str]:
+def withdraw(directory: Path, new: str, names: GetNames | None = None, lock_timeout: float = 0.0) -> list[str]:
     """Let a key stand for itself again; return the keys that do.
 
     :raises LoraError: when nothing is accepted in its place
     """
     with State.write(directory, lock_timeout) as state:
         active = [key for (key,) in state.rows("SELECT DISTINCT new FROM acceptances WHERE withdrawn IS NULL")]
-        begins = [key for key in active if len(new) >= SHORTEST_KEY and key.startswith(new)]
-        found = begins if study is None else [_new(state, new, study)[0]]
-        done = [key for key in found if ledger.withdraw(state, key)]
-        if not done:
-            listed = ", ".join(f"{key[:12]}…" for key in active) or "none"
-            raise LoraError(f"Nothing is accepted in place of {new}; keys that have another's result: {listed}.")
-        return done
+        by_key = [key for key in active if len(new) >= SHORTEST_KEY and key.startswith(new)]
+        wanted = by_key if names is None else [_replaced(state, new, names)[0]]
+        withdrawn = [key for key in wanted if ledger.withdraw(state, key)]
+        if not withdrawn:
+            keys = listing((f"{key[:12]}…" for key in active), len(active)) or "none"
+            raise LoraError(f"Nothing is accepted in place of {new}; keys that have another's result: {keys}.")
+        return withdrawn
 
 
-def _new(state: State, name: str, study: "Study | None") -> tuple[str, str]:
+def _replaced(state: State, name: str, names: GetNames | None) -> tuple[str, str]:
     """Return key and kind of what is to be replaced; the kind is not known of a key that nobody tried."""
-    if study is None and len(name) == _KEY_LETTERS and set(name) <= set("0123456789abcdef"):
-        known = state.node(name)
-        return name, known.kind if known else ""
-    node = find_node(names_of(state, study), name)
-    return node.replaces or node.key, node.kind
+    if names is None and len(name) == _KEY_LETTERS and set(name) <= set("0123456789abcdef"):
+        node = state.node(name)
+        return name, node.kind if node else ""
+    named = find_node(Names(state, recorded_nodes(state)) if names is None else names(state), name)
+    return named.replaces or named.key, named.kind

@@ -1,16 +1,14 @@
 """`lora state gc`: what no study declares any more goes; what was done, and how well, stays on record."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lorafile.files.run_directory import unfinished
 from lorafile.state import State, ledger
 from lorafile.state.integrity.leftovers import leftovers, lying, running, size_of, take_away
 
-if TYPE_CHECKING:
-    from lorafile.study.study import Study
+GetKeys = Callable[[], set[str]]  # called under the state's lock: what a study declares may depend on its results
 
 
 @dataclass(frozen=True)
@@ -42,15 +40,13 @@ class Garbage:
         return sum(one.bytes for one in self.freed) + self.paths_bytes
 
 
-def declared_keys(state: State, studies: "Iterable[Study] | None") -> set[str]:
+def needed_keys(state: State, declared: GetKeys | None) -> set[str]:
     """Return every key that studies declare, with all that they read.
 
-    :param studies: None for every study, as it was when it was last applied
+    :param declared: gives the keys of some studies; without it, those of every study when it was last applied
     """
-    if studies is None:
-        keys = {key for (key,) in state.rows("SELECT key FROM declarations")}
-    else:
-        keys = {key for study in studies for key in study.plan().graph.nodes}
+    recorded = state.rows("SELECT key FROM declarations") if declared is None else []
+    keys = {key for (key,) in recorded} if declared is None else declared()
     waiting = list(keys)
     inputs: dict[str, list[str]] = {}
     for key, read in state.rows("SELECT n.key, i.value FROM nodes n, json_each(n.inputs) i"):
@@ -93,10 +89,10 @@ def garbage(state: State, keep: set[str]) -> Garbage:
     return Garbage(freed, paths, size_of(paths), (len(kept), sum(kept)), here.objects)
 
 
-def sweep(directory: Path, studies: "list[Study] | None", lock_timeout: float) -> Garbage:
+def sweep(directory: Path, declared: GetKeys | None, lock_timeout: float) -> Garbage:
     """Take away what no study declares, as it is under the state's lock; return what went."""
     with State.write(directory, lock_timeout) as state:
-        found = garbage(state, declared_keys(state, studies))
+        found = garbage(state, needed_keys(state, declared))
         ledger.collect(state, {digest: found.sizes[digest] for one in found.freed for digest in one.digests})
         take_away(found.paths)
         return found

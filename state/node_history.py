@@ -5,7 +5,7 @@ from typing import Any
 
 from lorafile.files.run_directory import Unfinished, unfinished
 from lorafile.state import Attempt, State
-from lorafile.state.names import Named, recorded
+from lorafile.state.names import Named, recorded_nodes
 from lorafile.state.object_rows import stored_rows
 
 
@@ -47,7 +47,7 @@ def history(state: State, named: Named) -> History:
     node, attempts = state.node(key), state.latest([key]).get(key, [])
     open_run = None if attempts and attempts[-1].finished else unfinished(state.running(key))
     about = open_run.about if open_run else {}
-    nodes = recorded(state)
+    nodes = recorded_nodes(state)
     addresses = {other.key: other.address for other in reversed(nodes)}
     declaring = {other.study for other in (named, *nodes) if other.key == key and other.declared}
     return History(

@@ -37,15 +37,17 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
     """
     from lorafile.cli.views import node, plan
     from lorafile.cli.views import run as views_runs
+    from lorafile.plan.names import names_of
     from lorafile.state import State
-    from lorafile.state.names import find_node, names_of
+    from lorafile.state.names import find_node
     from lorafile.study import run_summary
     from lorafile.study.study import study_and_state
 
     (study, directory), out = study_and_state(spec, state), plan.console()
+    study_spec = study.spec if study else None
 
     def look(stored: State) -> "ShownConfiguration | ShownNode":
-        names = names_of(stored, study)
+        names = names_of(stored, study_spec)
         shown = run_summary.configuration(stored, names, name, study)
         return shown or run_summary.node(stored, names, find_node(names, name), predictions)
 
@@ -59,7 +61,8 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
     if follow and not as_json and shown.history.standing == "running":
         named = _follow(shown, directory, out)
         shown = State.at_one_moment(
-            directory, lambda stored: run_summary.node(stored, names_of(stored, study), named, predictions)
+            directory,
+            lambda stored: run_summary.node(stored, names_of(stored, study_spec), named, predictions),
         )
     if as_json:
         say(node.history_json(shown.history, shown.scores, shown.predictions))

@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lorafile.cli.command import command, json_option, main, spec_option, state_option
 from lorafile.cli.terminal import say
 from lorafile.errors import LoraError
+
+if TYPE_CHECKING:
+    from lorafile.state.names import Names
 
 lock_option = click.option(
     "--lock-timeout", type=float, default=0.0, help="Seconds to wait while an apply holds the state."
@@ -74,13 +78,15 @@ def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> int
     """
     from lorafile.cli.views import plan
     from lorafile.cli.views import state as views_state
+    from lorafile.plan.names import names_of
     from lorafile.state import State
-    from lorafile.state.names import find_node, names_of
+    from lorafile.state.names import find_node
     from lorafile.state.show import stored
     from lorafile.study.study import study_and_state
 
     study, directory = study_and_state(spec, state)
-    found = State.at_one_moment(directory, lambda one: stored(one, find_node(names_of(one, study), name)))
+    study_spec = study.spec if study else None
+    found = State.at_one_moment(directory, lambda one: stored(one, find_node(names_of(one, study_spec), name)))
     if as_json:
         say(views_state.stored_json(found))
     else:
@@ -110,12 +116,14 @@ def rm(
     """
     from lorafile.cli.views import plan
     from lorafile.cli.views import state as views_state
+    from lorafile.plan.names import names_of
     from lorafile.state import State
     from lorafile.state.edit import forget, forgettable
     from lorafile.study.study import study_and_state
 
     study, directory = study_and_state(spec, state)
-    nodes = forgettable(State.read(directory), names, study)
+    stored = State.read(directory)
+    nodes = forgettable(stored, names_of(stored, study.spec if study else None), names)
     views_state.show_forgettable(nodes, plan.console())
     if not nodes:
         return 0
@@ -145,17 +153,23 @@ def accept(
     \b
     Example: lora state accept 3f2a9c rank/r=16/seed=42:train --spec study.toml --reason "only the path moved"
     """
-    from lorafile.state import edit
+    from lorafile.plan.names import names_of
+    from lorafile.state import State, edit
     from lorafile.study.study import study_and_state
 
     study, directory = study_and_state(spec, state)
+
+    def declared(stored: State) -> "Names":
+        return names_of(stored, study.spec if study else None)
+
+    names = declared if study else None
     if withdraw:
-        for key in edit.withdraw(directory, new, study, lock_timeout):
+        for key in edit.withdraw(directory, new, names, lock_timeout):
             say(f"{key[:12]}… stands for itself again.")
         return 0
     if not reason:
         raise click.UsageError("--reason is needed: it is shown wherever the result is used.")
-    made = edit.accept(directory, old, new, reason, study, lock_timeout)
+    made = edit.accept(directory, old, new, reason, names, lock_timeout)
     say(f"The result of {made.old[:12]}… is used in place of {made.new[:12]}…: {made.reason}")
     return 0
 

@@ -39,15 +39,21 @@ def export(
     Example: lora state export "rank/*" --bundle rank.tar
     """
     from lorafile.cli.views import plan, state_transfer
+    from lorafile.plan.names import names_of
     from lorafile.state import State
-    from lorafile.state.transfer.exporter import TABLES, export_bundle, table_text, write_tables
+    from lorafile.state.transfer.exporter import TABLES, Bundled, export_bundle, table_text, write_tables
     from lorafile.study.study import study_and_state
 
     study, directory = study_and_state(spec, state)
     if bundle is not None:
         if tables or out is not None:
             raise click.UsageError("--bundle writes one file with everything; leave out --table and --out.")
-        bundled = State.at_one_moment(directory, lambda stored: export_bundle(stored, names, bundle, study))
+        study_spec = study.spec if study else None
+
+        def write(stored: State) -> Bundled:
+            return export_bundle(stored, names, bundle, names_of(stored, study_spec) if names else None)
+
+        bundled = State.at_one_moment(directory, write)
         state_transfer.show_bundled(bundled, plan.console())
         return 0
     if names or spec is not None:

@@ -70,15 +70,20 @@ def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: flo
     from lorafile.cli.views import plan
     from lorafile.cli.views import state_verify as views_state_care
     from lorafile.state import State
-    from lorafile.state.gc import declared_keys, garbage, sweep
+    from lorafile.state.gc import garbage, needed_keys, sweep
     from lorafile.study.study import Study, state_directory
 
-    studies = [Study.load(spec, state) for spec in specs] or None
+    studies = [Study.load(spec, state) for spec in specs]
     directory = state_directory(state)
+
+    def declared() -> set[str]:
+        return {key for study in studies for key in study.plan().graph.nodes}
+
+    keys = declared if studies else None
     if yes:
-        found = sweep(directory, studies, lock_timeout)
+        found = sweep(directory, keys, lock_timeout)
     else:
-        found = State.at_one_moment(directory, lambda stored: garbage(stored, declared_keys(stored, studies)))
+        found = State.at_one_moment(directory, lambda stored: garbage(stored, needed_keys(stored, keys)))
     if as_json:
         say(views_state_care.garbage_json(found, yes))
     else:

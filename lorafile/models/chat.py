@@ -14,11 +14,12 @@ from lorafile.graph.builder import extended
 from lorafile.graph.graph import Graph
 from lorafile.graph.metrics import is_head
 from lorafile.models.evaluate import plan_evaluation
+from lorafile.plan.names import StudyRun, find_run
 from lorafile.plan.plan import Plan
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.tables.evaluate import decoding
 from lorafile.state import State
-from lorafile.state.names import StudyRun, UnknownName, find_run, run_name
+from lorafile.state.names import UnknownName, run_name
 
 if TYPE_CHECKING:
     from lorafile.engine.inference.chat import Talk

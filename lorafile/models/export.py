@@ -15,12 +15,12 @@ from lorafile.graph.adapter_nodes import UNMERGEABLE
 from lorafile.graph.settings import bare_sections
 from lorafile.lock.lockfile import identity, tokenizer_files
 from lorafile.models.model_card import card, is_hub_id
+from lorafile.plan.names import StudyRun, find_run
 from lorafile.plan.plan import Plan
 from lorafile.results.gather import gather
 from lorafile.results.serving_rules import vllm_command, vllm_problems
 from lorafile.specs import Configuration
 from lorafile.state import State
-from lorafile.state.names import StudyRun, find_run
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _LAST = ("adapter_config.json", "config.json")  # what a directory is loaded by

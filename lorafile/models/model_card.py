@@ -6,12 +6,12 @@ from typing import Any
 
 from lorafile.analysis.common.format import metric_name, missing, score
 from lorafile.lock.lockfile import identity
+from lorafile.plan.names import StudyRun
 from lorafile.plan.plan import Plan
 from lorafile.report.markdown import plain
 from lorafile.results.results import Results
 from lorafile.specs import Configuration
 from lorafile.specs.catalogue import licence
-from lorafile.state.names import StudyRun
 
 _ENVIRONMENT = ("device", "driver", "torch", "transformers", "peft", "lorafile")
 _ADAPTER_USE = """\

@@ -6,18 +6,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorafile.errors import LoraError
 from lorafile.files.atomic import replaced, told, write_text
 from lorafile.state import State
 from lorafile.state.integrity.rows_check import AttemptRow, Rows, read_rows, unsound
-from lorafile.state.names import find_nodes, names_of
+from lorafile.state.names import Names, find_nodes, recorded_nodes
 from lorafile.state.tables import SCHEMA_VERSION
 from lorafile.state.transfer.bundle import Line, write_bundle
-
-if TYPE_CHECKING:
-    from lorafile.study.study import Study
 
 TABLES = ("runs", "metrics", "curves")
 FORMATS = ("csv", "json", "parquet")
@@ -88,16 +85,16 @@ def _table(state: State, table: str) -> tuple[list[str], list[Any]]:
     return columns, state.rows(f"SELECT * FROM {table}")  # noqa: S608
 
 
-def export_bundle(state: State, names: tuple[str, ...], file: Path, study: "Study | None" = None) -> Bundled:
+def export_bundle(state: State, wanted: tuple[str, ...], file: Path, names: Names | None = None) -> Bundled:
     """Write what some names mean, with all that it was made from, as a bundle; everything where none is given.
 
-    :param study: whose names these are; those of every study in the state otherwise
+    :param names: what `wanted` is looked up in; without it, what every study of the state has
     :raises LoraError: when a name means nothing; StateError: when something of it is damaged
     """
     state.settle()
     rows = read_rows(state)
-    wanted = {node.key for node in find_nodes(names_of(state, study), names)} if names else set()
-    keys = _closed(wanted, rows) if names else set(rows.nodes)
+    names = names or Names(state, recorded_nodes(state))
+    keys = _closed({node.key for node in find_nodes(names, wanted)}, rows) if wanted else set(rows.nodes)
     attempts = [row for number, row in sorted(rows.attempts.items()) if row.key in keys and number not in rows.removals]
     if not attempts:
         raise LoraError("There is nothing to export: nothing of that has been done.")

@@ -16,10 +16,11 @@ from lorafile.cli.views.node import curve_line, show_history, sparkline
 from lorafile.cli.views.plan import console
 from lorafile.errors import LoraError
 from lorafile.graph.graph import GraphNode
+from lorafile.plan.names import names_of
 from lorafile.plan.plan import Plan
 from lorafile.results.results import Results
 from lorafile.state import Attempt, State
-from lorafile.state.names import find_node, names_of
+from lorafile.state.names import find_node
 from lorafile.state.node_history import History, history
 
 LONG = '[[sweep]]\nname = "rank"\nlora.r = [4]\ntrain.max_steps = [60]\n'

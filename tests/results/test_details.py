@@ -7,10 +7,11 @@ import pytest
 
 pytest.importorskip("torch")
 
+from lorafile.plan.names import names_of
 from lorafile.report.html import page
 from lorafile.results.details import SAMPLES
 from lorafile.state import State
-from lorafile.state.names import find_node, names_of
+from lorafile.state.names import find_node
 from lorafile.state.node_history import history
 from lorafile.study.study import Study
 
