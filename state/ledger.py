@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from lorafile.state.errors import translate_errors
 from lorafile.state.rows import COLUMNS, CURVE, curve_steps
-from lorafile.state.snapshot import explained
 from lorafile.state.store import WritableState
 
 
@@ -38,14 +38,14 @@ class Arrivals:
 
 def remove(state: WritableState, attempts: Iterable[int], reason: str) -> None:
     """Let attempts count no more, so that a plan does them again; the attempts themselves stay as they are."""
-    with explained(state.directory), state.db.atomic():
+    with translate_errors(state.directory), state.db.atomic():
         rows = [(attempt, now(), reason) for attempt in attempts]
         state.db.conn.executemany("INSERT OR IGNORE INTO removals VALUES (?, ?, ?)", rows)
 
 
 def accept(state: WritableState, old: str, new: str, kind: str, reason: str) -> None:
     """Let the result of a key be used in the place of another's; what was accepted for that one before is withdrawn."""
-    with explained(state.directory), state.db.atomic():
+    with translate_errors(state.directory), state.db.atomic():
         withdraw(state, new)
         row = {"old": old, "new": new, "kind": kind, "reason": reason, "since": now()}
         state.db.table("acceptances").insert(row)
@@ -53,7 +53,7 @@ def accept(state: WritableState, old: str, new: str, kind: str, reason: str) -> 
 
 def withdraw(state: WritableState, new: str) -> int:
     """Let a key stand for itself again; return how many acceptances that ended."""
-    with explained(state.directory), state.db.atomic():
+    with translate_errors(state.directory), state.db.atomic():
         done = state.db.execute(
             "UPDATE acceptances SET withdrawn = ? WHERE new = ? AND withdrawn IS NULL", (now(), new)
         )
@@ -62,7 +62,7 @@ def withdraw(state: WritableState, new: str) -> int:
 
 def collect(state: WritableState, objects: dict[str, int]) -> None:
     """Note which objects are taken away (digest -> bytes), then take them: that they are missing is no damage."""
-    with explained(state.directory):
+    with translate_errors(state.directory):
         with state.db.atomic():
             rows = [(digest, size, now()) for digest, size in objects.items()]
             state.db.conn.executemany("INSERT OR REPLACE INTO collected VALUES (?, ?, ?)", rows)
@@ -75,7 +75,7 @@ def merge(state: WritableState, arrivals: Arrivals) -> list[str]:
 
     What a study that is known here declares stays as it is, and so does what is accepted in the place of a key.
     """
-    with explained(state.directory), state.db.atomic():
+    with translate_errors(state.directory), state.db.atomic():
         run = state.db.conn.executemany
         run("INSERT OR IGNORE INTO environments VALUES (?, ?)", arrivals.environments)
         run("INSERT OR IGNORE INTO nodes VALUES (?, ?, ?, ?, ?)", arrivals.nodes)

@@ -6,7 +6,6 @@ from typing import Any
 from lorafile.files.run_directory import Unfinished, unfinished
 from lorafile.state import Attempt, State
 from lorafile.state.names import Named, recorded_nodes
-from lorafile.state.object_rows import stored_rows
 
 
 @dataclass(frozen=True)
@@ -68,4 +67,4 @@ def _stored_curve(state: State, attempts: list[Attempt]) -> list[dict[str, Any]]
     digest = attempts[-1].outputs.get("curve.jsonl.gz") if attempts else None
     if digest is None or not state.objects.has(digest):
         return []
-    return list(stored_rows(state.objects, digest))
+    return list(state.objects.rows(digest))

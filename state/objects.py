@@ -8,29 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lorafile.errors import StateError
 from lorafile.files.digests import file_digest
+from lorafile.files.jsonl import read_lines
+from lorafile.state.errors import reading_object
 
 _CHUNK = 1 << 20
 _proven: set[tuple[str, int, int]] = set()  # objects that were read whole by this process, as they were then
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Name the object that the disk does not give back; that there is none is for the caller to tell.
-
-    :raises StateError: it is no reason to make anything again, for the bytes may be there
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StateError(
-            f"The object {path} cannot be read: {error.strerror or error}. Nothing is made again for that; look after "
-            "the disk, then run `lora state verify` and the same command again."
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -53,7 +39,7 @@ class Objects:
         :raises StateError: when it is missing or cannot be read, or when its bytes are not the ones that were stored
         """
         try:
-            with reading(self.path(digest)):
+            with reading_object(self.path(digest)):
                 content = self.path(digest).read_bytes()
         except FileNotFoundError as error:
             raise self._missing(digest) from error
@@ -68,7 +54,7 @@ class Objects:
         """
         path = self.path(digest)
         try:
-            with reading(path):
+            with reading_object(path):
                 about = path.stat()
                 signature = (str(path.absolute()), about.st_mtime_ns, about.st_size)
                 if signature not in _proven and file_digest(path) != digest:
@@ -77,6 +63,15 @@ class Objects:
             raise self._missing(digest) from error
         _proven.add(signature)
         return path
+
+    def rows(self, digest: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows of an object of compressed JSON lines.
+
+        :raises StateError: when it was taken away since somebody looked, is damaged, or cannot be read
+        """
+        with reading_object(self.path(digest)):
+            rows = list(read_lines(self.proven(digest)))
+        yield from rows
 
     def _missing(self, digest: str) -> StateError:
         return StateError(

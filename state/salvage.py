@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from lorafile.state.checksum import drop_sum
 from lorafile.state.objects import sync_directory
-from lorafile.state.snapshot import BACKUP
+from lorafile.state.read_transaction import BACKUP
 from lorafile.state.tables import FIRST, SCHEMA_VERSION, SECOND, statements
 
 Table = list[tuple[Any, ...]]

@@ -1,7 +1,6 @@
 """The store of finished work: what was tried, what came of it, and the bytes that it left."""
 
 import contextlib
-import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -9,37 +8,36 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from lorafile.files.digests import text_digest
 from lorafile.state.checksum import drop_sum, is_surely_as_closed, write_sum
+from lorafile.state.errors import check_rows, translate_errors
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
-from lorafile.state.records import NOTHING, Acceptance, Attempt, Node
-from lorafile.state.rows import COLUMNS as _COLUMNS
-from lorafile.state.rows import CURVE, curve_steps, parsed, seal_of
-from lorafile.state.snapshot import (
+from lorafile.state.read_transaction import (
     BACKUP,
-    Moment,
     Read,
+    ReadTransaction,
     check_directory,
-    explained,
-    read_snapshot,
-    sound,
-    steady,
+    read_index,
+    retry_if_changed,
 )
+from lorafile.state.records import NOTHING, Acceptance, Attempt, Node
+from lorafile.state.rows import COLUMNS, CURVE, curve_steps, parsed, seal_of
 from lorafile.state.tables import SCHEMA_VERSION
 
-_moments: ContextVar[dict[Path, Moment]] = ContextVar("moments")  # that are open here, by index
+_transactions: ContextVar[dict[Path, ReadTransaction]] = ContextVar("transactions")  # that are open here, by index
 
 
 class State:
     """A state as its readers see it; `State.write` opens it for one writer.
 
-    :param proven: whether the index is held against its checksum before anything that was read of it counts
-    :param moment: what everything is read from; without one each query is of the moment when it is asked
+    :param proven: whether the index is compared with its checksum before anything that was read of it counts
+    :param transaction: what everything is read from; without one each query is of the moment when it is asked
     """
 
-    def __init__(self, directory: Path, proven: bool = True, moment: Moment | None = None) -> None:
+    def __init__(self, directory: Path, proven: bool = True, transaction: ReadTransaction | None = None) -> None:
         check_directory(directory)
-        self.directory, self._proven, self._moment = directory, proven, moment
+        self.directory, self._proven, self._transaction = directory, proven, transaction
         self.objects = Objects(directory / "objects")
 
     @classmethod
@@ -49,11 +47,11 @@ class State:
         :raises StateError: when it is damaged, or made by a newer version
         """
         state = cls(directory)
-        state._query("SELECT 1 FROM sqlite_master LIMIT 1")
+        state.rows("SELECT 1 FROM sqlite_master LIMIT 1")
         return state
 
     @classmethod
-    def at_one_moment(cls, directory: Path, read: "Callable[[State], Read]") -> Read:
+    def snapshot(cls, directory: Path, read: "Callable[[State], Read]") -> Read:
         """Return what is read of a state, all of it as it was at one moment, whatever an apply records meanwhile.
 
         Nothing is written, nothing is locked. What asks for the same state inside gets the same moment. Where a writer
@@ -63,27 +61,28 @@ class State:
         """
         check_directory(directory)
         database = directory.absolute() / "state.db"
-        open_ones = _moments.get({})
-        if database in open_ones:
-            return read(cls(directory, moment=open_ones[database]))
+        already_open = _transactions.get({})
+        if database in already_open:
+            return read(cls(directory, transaction=already_open[database]))
 
-        def whole() -> Read:
-            with explained(directory):
-                moment = steady(database, lambda: Moment(database))
-            token, state = _moments.set({**open_ones, database: moment}), cls(directory, moment=moment)
+        def read_once() -> Read:
+            with translate_errors(directory):
+                transaction = retry_if_changed(database, lambda: ReadTransaction(database))
+            token = _transactions.set({**already_open, database: transaction})
+            state = cls(directory, transaction=transaction)
             try:
-                found = read(state)
+                content = read(state)
             except Exception:
-                state.settle()  # says it in place of whatever a damaged index led to
+                state.settle()  # its error goes before whatever a damaged index led to
                 raise
             else:
                 state.settle()
-                return found
+                return content
             finally:
-                _moments.reset(token)
-                moment.close()
+                _transactions.reset(token)
+                transaction.close()
 
-        return steady(database, whole)
+        return retry_if_changed(database, read_once)
 
     @classmethod
     @contextlib.contextmanager
@@ -91,7 +90,7 @@ class State:
         """Open a state as its only writer; it is made, or brought to this version's schema, where needed."""
         check_directory(directory)
         with contextlib.ExitStack() as stack:
-            with explained(directory):
+            with translate_errors(directory):
                 directory.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(writer_lock(directory, lock_timeout))
                 state = stack.enter_context(contextlib.closing(WritableState(directory)))
@@ -102,9 +101,9 @@ class State:
 
         :raises StateError: when it is not
         """
-        if self._moment is not None:
-            with explained(self.directory):
-                self._moment.settle()
+        if self._transaction is not None:
+            with translate_errors(self.directory):
+                self._transaction.settle()
 
     def running(self, key: str) -> Path:
         """Return where a run that is not finished keeps what it has, for as long as it is not."""
@@ -112,82 +111,78 @@ class State:
 
     def collected(self) -> set[str]:
         """Return the digests of what garbage collection took: it is made again when somebody reads it."""
-        (rows,) = self._query("SELECT digest FROM collected")
-        return {digest for (digest,) in rows}
+        return {digest for (digest,) in self.rows("SELECT digest FROM collected")}
 
     def latest(self, keys: Iterable[str] | None = None, forecasts: bool = True) -> dict[str, list[Attempt]]:
         """Return key -> its attempts, oldest first, for some keys or for all; what was removed is left out.
 
-        :param forecasts: whether what was foretold of them is read, too
+        :param forecasts: whether the forecasts of the attempts are read, too
         """
-        wanted = None if keys is None else set(keys)
-        found: dict[str, list[Attempt]] = {}
-        where, files, foretold, attempts = self._query(
+        environment_rows, output_rows, forecast_rows, rows = self.query(
             "SELECT digest, settings FROM environments",
             "SELECT attempt, name, digest, bytes FROM outputs",
             f"SELECT attempt, forecast FROM forecasts{'' if forecasts else ' LIMIT 0'}",  # noqa: S608
-            f"SELECT id, environment, {', '.join(_COLUMNS)} FROM attempts "  # noqa: S608
+            f"SELECT id, environment, {', '.join(COLUMNS)} FROM attempts "  # noqa: S608
             "WHERE id NOT IN (SELECT attempt FROM removals) ORDER BY id",
         )
-        with sound(self.directory):
-            told = dict(zip([row[0] for row in foretold], parsed([row[1] for row in foretold]), strict=True))
-            environments = {digest: json.loads(settings) for digest, settings in where}
+        if keys is not None:
+            wanted = set(keys)
+            rows = [row for row in rows if row[2] in wanted]
+        attempts: dict[str, list[Attempt]] = {}
+        with check_rows(self.directory):
+            forecast_texts = parsed([row[1] for row in forecast_rows])
+            forecast_of = dict(zip([row[0] for row in forecast_rows], forecast_texts, strict=True))
+            environments = {digest: json.loads(settings) for digest, settings in environment_rows}
             outputs: dict[int, dict[str, str]] = {}
             sizes: dict[int, int] = {}
-            for number, name, digest, size in files:
+            for number, name, digest, size in output_rows:
                 if number in outputs:
                     outputs[number][name] = digest
                     sizes[number] += size
                 else:
                     outputs[number], sizes[number] = {name: digest}, size
-            rows = attempts if wanted is None else [row for row in attempts if row[2] in wanted]
-            figures, reads = (parsed([row[2 + _COLUMNS.index(name)] for row in rows]) for name in ("figures", "reads"))
+            figures, reads = (parsed([row[2 + COLUMNS.index(name)] for row in rows]) for name in ("figures", "reads"))
             for row, measured, read in zip(rows, figures, reads, strict=True):
                 number, place, key, kind, outcome, message, started, seconds, device, _, _, study, address = row
                 about = (key, kind, outcome, message, started, seconds, device, environments[place], measured, read)
-                stored = (outputs.get(number, NOTHING), sizes.get(number, 0), told.get(number, NOTHING))
-                found.setdefault(key, []).append(Attempt(*about, study, address, *stored))
-        return found
+                stored = (outputs.get(number, NOTHING), sizes.get(number, 0), forecast_of.get(number, NOTHING))
+                attempts.setdefault(key, []).append(Attempt(*about, study, address, *stored))
+        return attempts
 
     def finished(self, kind: str) -> list[tuple[Node, str]]:
         """Return every node of a kind that is finished, each with the address that it was done under last."""
-        rows, ended = self._query(
+        rows, ended = self.query(
             "SELECT key, kind, version, settings, inputs FROM nodes WHERE kind = ?1",
             "SELECT key, address FROM attempts WHERE kind = ?1 AND outcome IN ('done', 'diverged') "
             "AND id NOT IN (SELECT attempt FROM removals) ORDER BY id",
             values=(kind,),
         )
         addresses: dict[str, str] = dict(ended)
-        with sound(self.directory):
-            return [
-                (Node(key, kind, version, json.loads(settings), json.loads(inputs)), addresses[key])
-                for key, kind, version, settings, inputs in rows
-                if key in addresses
-            ]
+        with check_rows(self.directory):
+            return [(_node(row), addresses[row[0]]) for row in rows if row[0] in addresses]
 
     def node(self, key: str) -> Node | None:
         """Return what a key is made of; None where no attempt at it is recorded."""
-        (rows,) = self._query("SELECT kind, version, settings, inputs FROM nodes WHERE key = ?", values=(key,))
-        with sound(self.directory):
-            return next((Node(key, k, version, json.loads(s), json.loads(i)) for k, version, s, i in rows), None)
+        rows = self.rows("SELECT key, kind, version, settings, inputs FROM nodes WHERE key = ?", key)
+        with check_rows(self.directory):
+            return _node(rows[0]) if rows else None
 
     def declarations(self) -> list[tuple[str, str, str, str]]:
         """Return (study, address, key, kind) of what every study declared when it was last applied."""
-        (rows,) = self._query("SELECT study, address, key, kind FROM declarations")
-        return [(study, address, key, kind) for study, address, key, kind in rows]
+        return self.rows("SELECT study, address, key, kind FROM declarations")
 
     def declared(self, study: str, but: Container[str] = ()) -> dict[str, tuple[str, str]]:
         """Return address -> (key, kind) of what a study declared when it was last applied, without some keys."""
         if but:  # mostly there is nothing else; then addresses need not be read
-            (keys,) = self._query("SELECT key FROM declarations WHERE study = ?", values=(study,))
+            keys = self.rows("SELECT key FROM declarations WHERE study = ?", study)
             if all(key in but for (key,) in keys):
                 return {}
-        (rows,) = self._query("SELECT address, key, kind FROM declarations WHERE study = ?", values=(study,))
+        rows = self.rows("SELECT address, key, kind FROM declarations WHERE study = ?", study)
         return {address: (key, kind) for address, key, kind in rows if key not in but}
 
     def removed(self) -> dict[str, str]:
         """Return key -> when and why its newest attempt was removed, for all that have no other left."""
-        (rows,) = self._query(
+        rows = self.rows(
             "SELECT a.key, r.since, r.reason FROM removals r JOIN attempts a ON a.id = r.attempt WHERE NOT EXISTS "
             "(SELECT 1 FROM attempts b WHERE b.key = a.key AND b.id NOT IN (SELECT attempt FROM removals)) "
             "ORDER BY r.attempt"
@@ -196,26 +191,27 @@ class State:
 
     def acceptances(self) -> dict[str, Acceptance]:
         """Return key -> the result that is used in its place, as far as that result is there."""
-        (rows,) = self._query(
-            "SELECT new, old, kind, reason, since FROM acceptances "
+        rows = self.rows(
+            "SELECT old, new, kind, reason, since FROM acceptances "
             "WHERE withdrawn IS NULL AND old IN (SELECT key FROM results) ORDER BY id"
         )
-        return {new: Acceptance(old, new, kind, reason, since) for new, old, kind, reason, since in rows}
+        return {row[1]: Acceptance(*row) for row in rows}
 
-    def rows(self, statement: str, *values: Any) -> list[Any]:
-        """Return the rows of one statement on the tables and views of docs/state.md."""
-        return self._query(statement, values=values)[0]
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """Return the rows of one query on the tables and views of docs/state.md."""
+        return self.query(query, values=values)[0]
 
-    def snapshot(self, *statements: str) -> list[list[Any]]:
-        """Return the rows of each statement, all as they were at one moment."""
-        return self._query(*statements)
+    def query(self, *queries: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
+        """Return the rows of each query, all as they were at one moment."""
+        with translate_errors(self.directory):
+            if self._transaction is not None:
+                return self._transaction.query(queries, values)
+            return read_index(self.directory / "state.db", queries, values, self._proven)
 
-    def _query(self, *statements: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
-        """Return the rows of each statement, all from one snapshot of the index."""
-        with explained(self.directory):
-            if self._moment is not None:
-                return self._moment.rows(statements, values)
-            return read_snapshot(self.directory / "state.db", statements, values, self._proven)
+
+def _node(row: Any) -> Node:
+    key, kind, version, settings, inputs = row
+    return Node(key, kind, version, json.loads(settings), json.loads(inputs))
 
 
 class WritableState(State):
@@ -232,7 +228,7 @@ class WritableState(State):
         check_directory(directory)
         (directory / "objects").mkdir(exist_ok=True)
         database = directory / "state.db"
-        read_snapshot(database, (), ())  # refuses a newer schema before anything is touched
+        read_index(database, ())  # refuses a newer schema before anything is touched
         drop_sum(directory)
         connection = sqlite3.connect(database)
         connection.execute("PRAGMA journal_mode=WAL")
@@ -245,7 +241,7 @@ class WritableState(State):
 
     def record(self, node: Node, attempt: Attempt, files: dict[str, Path]) -> Attempt:
         """Store an attempt: its files first, its row last, so that a row never points at bytes that are not there."""
-        with explained(self.directory):
+        with translate_errors(self.directory):
             stored = {name: self.objects.put(file) for name, file in files.items()}
             steps = curve_steps(files[CURVE]) if CURVE in files else []
             with self.db.atomic():
@@ -258,12 +254,12 @@ class WritableState(State):
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Make what is recorded meanwhile one transaction: all of it is on the disk when this ends, or none of it."""
-        with explained(self.directory), self.db.atomic():
+        with translate_errors(self.directory), self.db.atomic():
             yield
 
     def declare(self, study: str, addresses: dict[str, tuple[str, str]]) -> None:
         """Note what a study declares now: address -> (key, kind)."""
-        with explained(self.directory), self.db.atomic():
+        with translate_errors(self.directory), self.db.atomic():
             self.db.table("declarations").delete_where("study = ?", [study])
             rows = [{"study": study, "address": a, "key": key, "kind": kind} for a, (key, kind) in addresses.items()]
             self.db.table("declarations").insert_all(rows)
@@ -273,7 +269,7 @@ class WritableState(State):
         with contextlib.suppress(sqlite3.DatabaseError):  # a reader is still looking; the next close folds it in
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         changed = self.db.conn.total_changes
-        with explained(self.directory):
+        with translate_errors(self.directory):
             self.db.close()
             if not (self.directory / "state.db-wal").exists():
                 write_sum(self.directory)
@@ -282,26 +278,27 @@ class WritableState(State):
 
                     back_up(self.directory)
 
-    def _query(self, *statements: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
-        return [self.db.execute(statement, values).fetchall() for statement in statements]
+    def query(self, *queries: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
+        """Return the rows of each query, with what this writer has written."""
+        return [self.db.execute(query, values).fetchall() for query in queries]
 
     def _write(self, node: Node, attempt: Attempt, stored: dict[str, tuple[str, int]]) -> int:
         """Write an attempt with its files, and return its number."""
         environment = json.dumps(attempt.environment, sort_keys=True)
-        where = hashlib.sha256(environment.encode()).hexdigest()
-        self.db.table("environments").insert({"digest": where, "settings": environment}, ignore=True)
+        environment_digest = text_digest(environment)
+        self.db.table("environments").insert({"digest": environment_digest, "settings": environment}, ignore=True)
         settings, inputs = json.dumps(node.settings, sort_keys=True), json.dumps(node.inputs, sort_keys=True)
         row = {"key": node.key, "kind": node.kind, "version": node.version, "settings": settings, "inputs": inputs}
         self.db.table("nodes").insert(row, ignore=True)
-        values = {name: getattr(attempt, name) for name in _COLUMNS}
+        values = {name: getattr(attempt, name) for name in COLUMNS}
         values |= {name: json.dumps(values[name], sort_keys=True) for name in ("figures", "reads")}
-        self.db.table("attempts").insert({**values, "environment": where})
+        self.db.table("attempts").insert({**values, "environment": environment_digest})
         (number,) = self.db.execute("SELECT max(id) FROM attempts").fetchone()
         rows = [(number, name, digest, size) for name, (digest, size) in stored.items()]
         self.db.conn.executemany("INSERT INTO outputs VALUES (?, ?, ?, ?)", rows)
         self.db.execute("INSERT INTO seals VALUES (?, ?)", (number, seal_of(self.db.conn, number)))
         if attempt.forecast:
-            told = json.dumps(attempt.forecast, sort_keys=True)
-            self.db.execute("INSERT INTO forecasts VALUES (?, ?)", (number, told))
+            forecast = json.dumps(attempt.forecast, sort_keys=True)
+            self.db.execute("INSERT INTO forecasts VALUES (?, ?)", (number, forecast))
         self.db.conn.executemany("DELETE FROM collected WHERE digest = ?", [(row[2],) for row in rows])
         return int(number)

@@ -22,7 +22,7 @@ from lorafile.graph.graph import GraphNode
 from lorafile.plan.forecast.forecasts import target_of, told_of
 from lorafile.plan.plan import Plan
 from lorafile.state import Attempt, Node, WritableState
-from lorafile.state.snapshot import explained
+from lorafile.state.errors import translate_errors
 
 if TYPE_CHECKING:
     from lorafile.apply.tracking.reporter import Tracked
@@ -145,7 +145,7 @@ class Applier:
         if self.declares:
             self.state.declare(graph.spec.name, {node.address: (node.key, node.kind) for node in graph.nodes.values()})
         try:
-            with explained(self.state.directory):
+            with translate_errors(self.state.directory):
                 (self.state.directory / "staging").mkdir(exist_ok=True)
             self._take([])
             self.executor.run(groups(self.plan), ExecutorCallbacks(self._requests, self._take, self._urgency))
@@ -274,7 +274,7 @@ class Applier:
         """Hand out scores whose predictions are all there, as many as are taken."""
         while self._ready and self._scorers.room > 0:
             node = self._ready.popleft()
-            with explained(self.state.directory):
+            with translate_errors(self.state.directory):
                 directory = Path(tempfile.mkdtemp(prefix="score-", dir=self.state.directory))
                 files = {role: self.places.files(self.results[key]) for role, key in node.inputs.items()}
                 own = self.own.get(node.settings.get("metric_file", ""))

@@ -77,7 +77,7 @@ def plan(
         study, stage = seed_stage.resolve(loaded, resolve)
         return study.plan(gpu, hourly=hourly, **selected), stage
 
-    planned, stage = State.at_one_moment(loaded.state, read)
+    planned, stage = State.snapshot(loaded.state, read)
     until_the_end(planned)
     if as_json:
         from lorafile.cli.views.seed_stage import resolution_json

@@ -51,7 +51,7 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
         shown = run_summary.configuration(stored, names, name, study)
         return shown or run_summary.node(stored, names, find_node(names, name), predictions)
 
-    shown = State.at_one_moment(directory, look)
+    shown = State.snapshot(directory, look)
     if isinstance(shown, run_summary.ShownConfiguration):
         if as_json:
             say(views_runs.configuration_json(shown))
@@ -60,7 +60,7 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
         return 0
     if follow and not as_json and shown.history.standing == "running":
         named = _follow(shown, directory, out)
-        shown = State.at_one_moment(
+        shown = State.snapshot(
             directory,
             lambda stored: run_summary.node(stored, names_of(stored, study_spec), named, predictions),
         )

@@ -54,7 +54,7 @@ def list_(state: Path | None, as_json: bool, **options: object) -> int:
 
     times = {name: f"{options[name]:%Y-%m-%dT%H:%M:%S}" if options[name] else "" for name in ("since", "until")}
     wanted = Wanted(**{**options, **times})  # type: ignore[arg-type]
-    rows = State.at_one_moment(state_directory(state), lambda stored: listed(stored, wanted))
+    rows = State.snapshot(state_directory(state), lambda stored: listed(stored, wanted))
     if as_json:
         say(views_state.list_json(rows))
     else:
@@ -86,7 +86,7 @@ def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> int
 
     study, directory = study_and_state(spec, state)
     study_spec = study.spec if study else None
-    found = State.at_one_moment(directory, lambda one: stored(one, find_node(names_of(one, study_spec), name)))
+    found = State.snapshot(directory, lambda one: stored(one, find_node(names_of(one, study_spec), name)))
     if as_json:
         say(views_state.stored_json(found))
     else:

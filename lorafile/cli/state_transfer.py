@@ -53,7 +53,7 @@ def export(
         def write(stored: State) -> Bundled:
             return export_bundle(stored, names, bundle, names_of(stored, study_spec) if names else None)
 
-        bundled = State.at_one_moment(directory, write)
+        bundled = State.snapshot(directory, write)
         state_transfer.show_bundled(bundled, plan.console())
         return 0
     if names or spec is not None:
@@ -61,9 +61,9 @@ def export(
     if out is None:
         if len(tables) != 1 or form == "parquet":
             raise click.UsageError("Name one --table to print as csv or json, or a directory with --out.")
-        click.echo(State.at_one_moment(directory, lambda stored: table_text(stored, tables[0], form)), nl=False)
+        click.echo(State.snapshot(directory, lambda stored: table_text(stored, tables[0], form)), nl=False)
         return 0
-    for file in State.at_one_moment(directory, lambda stored: write_tables(stored, tables or TABLES, form, out)):
+    for file in State.snapshot(directory, lambda stored: write_tables(stored, tables or TABLES, form, out)):
         say(f"Wrote {file}")
     return 0
 

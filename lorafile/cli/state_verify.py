@@ -83,7 +83,7 @@ def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: flo
     if yes:
         found = sweep(directory, keys, lock_timeout)
     else:
-        found = State.at_one_moment(directory, lambda stored: garbage(stored, needed_keys(stored, keys)))
+        found = State.snapshot(directory, lambda stored: garbage(stored, needed_keys(stored, keys)))
     if as_json:
         say(views_state_care.garbage_json(found, yes))
     else:

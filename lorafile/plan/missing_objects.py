@@ -6,7 +6,7 @@ from dataclasses import replace
 from lorafile.files.digests import file_digest
 from lorafile.plan.plan import Action, Damage, Plan
 from lorafile.state import Attempt, Objects, State
-from lorafile.state.objects import reading
+from lorafile.state.errors import reading_object
 
 
 def check_objects(plan: Plan, state: State) -> Plan:
@@ -39,11 +39,11 @@ def _damaged(attempt: Attempt, objects: Objects) -> dict[str, str]:
         except FileNotFoundError:
             wrong[name] = "missing"
         except OSError as error:  # it may be there: no reason to pay for it again
-            with reading(objects.path(digest)):
+            with reading_object(objects.path(digest)):
                 raise error
     if not wrong and total != attempt.bytes:
         for name, digest in attempt.outputs.items():
-            with reading(objects.path(digest)):
+            with reading_object(objects.path(digest)):
                 if file_digest(objects.path(digest)) != digest:
                     wrong[name] = "damaged"
     return wrong

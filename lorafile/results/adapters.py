@@ -8,7 +8,6 @@ from lorafile.results.runs import run_row
 from lorafile.specs import Configuration
 from lorafile.specs.tables.adapter import MergeTable
 from lorafile.state import Attempt, State
-from lorafile.state.object_rows import stored_rows
 
 Rows = list[dict[str, Any]]
 Held = dict[str, Attempt]
@@ -43,7 +42,7 @@ def _inspected(c: Configuration, replicate: Replicate, results: Held, state: Sta
     for name, file in files.items():
         digest = attempt.outputs[file]
         there = state.objects.has(digest)
-        found[name] = [{**about, **row} for row in stored_rows(state.objects, digest)] if there else []
+        found[name] = [{**about, **row} for row in state.objects.rows(digest)] if there else []
     return found
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.results.results import RunDetail, RunKey, Sample
 from lorafile.state import Attempt, State
-from lorafile.state.object_rows import stored_rows
 
 SAMPLES = 3
 _TEXTS = ("prompt", "reference", "answer")
@@ -63,7 +62,7 @@ class StoredSamples(Mapping[RunKey, Sample]):
             attempt = self._results.get(key)
             digest = attempt.outputs.get(name) if attempt is not None else None
             there = digest is not None and self._state.objects.has(digest)
-            rows = stored_rows(self._state.objects, digest) if digest is not None and there else iter(())
+            rows = self._state.objects.rows(digest) if digest is not None and there else iter(())
             self._examples[key] = list(islice(rows, SAMPLES))
         return self._examples[key]
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.state import Attempt, State
-from lorafile.state.object_rows import stored_rows
 
 Held = dict[str, Attempt]
 
@@ -52,5 +51,5 @@ def _answers(key: str | None, results: Held, state: State) -> dict[int, tuple[st
     digest = attempt.outputs.get("predictions.jsonl.gz") if attempt is not None else None
     if digest is None or not state.objects.has(digest):
         return {}
-    rows = stored_rows(state.objects, digest)
+    rows = state.objects.rows(digest)
     return {row["row"]: (row["reference"], row["answer"]) for row in rows}

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.results.results import OutcomeKey
 from lorafile.state import Attempt, State
-from lorafile.state.object_rows import stored_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +32,7 @@ class StoredOutcomes(Mapping[OutcomeKey, "pd.DataFrame"]):
         import pandas as pd
 
         if key not in self._read:
-            frames = [pd.DataFrame(list(stored_rows(self._state.objects, digest))) for digest in self._files[key]]
+            frames = [pd.DataFrame(list(self._state.objects.rows(digest))) for digest in self._files[key]]
             first, *others = frames
             for other in others:  # a metric file has a node of its own
                 first = first.merge(other, on="row", validate="one_to_one")

@@ -6,7 +6,6 @@ from typing import Any
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.specs import Configuration
 from lorafile.state import Attempt, State
-from lorafile.state.object_rows import stored_rows
 
 _TRAIN_FIGURES = (
     "seconds",
@@ -99,4 +98,4 @@ def curve_rows(
     if digest is None or not state.objects.has(digest):
         return []
     about = {"configuration": c.name, "seed": replicate.seed}
-    return [{**about, **row} for row in stored_rows(state.objects, digest)]
+    return [{**about, **row} for row in state.objects.rows(digest)]

@@ -17,7 +17,7 @@ def between(one: Path, other: Path, state: Path | None = None, hourly: float | N
     :param hourly: what an hour of one device costs
     """
     directory = state_directory(state)
-    return State.at_one_moment(directory, lambda _: diff(_side(one, state), _side(other, state, hourly)))
+    return State.snapshot(directory, lambda _: diff(_side(one, state), _side(other, state, hourly)))
 
 
 def since(revision: str, file: Path, state: Path | None = None, hourly: float | None = None) -> Diff:
@@ -26,7 +26,7 @@ def since(revision: str, file: Path, state: Path | None = None, hourly: float | 
     :raises SpecError: when it was wrong then, or is now
     """
     study = Study.load(file, state)
-    return State.at_one_moment(study.state, lambda stored: _since(revision, file, study, stored, hourly))
+    return State.snapshot(study.state, lambda stored: _since(revision, file, study, stored, hourly))
 
 
 def _since(revision: str, file: Path, study: Study, state: State, hourly: float | None) -> Diff:

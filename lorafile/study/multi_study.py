@@ -46,7 +46,7 @@ def side_by_side(studies: "list[Study]") -> "tuple[Union, list[Analysis]]":
         plans = [study.plan() for study in studies]
         return [Member(name, plan.graph, gather(plan, state)) for name, plan in zip(names, plans, strict=True)]
 
-    members = State.at_one_moment(studies[0].state, read)
+    members = State.snapshot(studies[0].state, read)
     found = unite(members)
     return found, across(found, _waived(members))
 

@@ -31,9 +31,7 @@ def watch(studies: "list[Study]", directory: Path, tell: Callable[[str], None]) 
             now = stamp(studies)
             if now != seen:
                 seen = now
-                left, (results, found) = State.at_one_moment(
-                    studies[0].state, lambda _: (_left(studies), contents(studies))
-                )
+                left, (results, found) = State.snapshot(studies[0].state, lambda _: (_left(studies), contents(studies)))
                 write_page(results, found, directory, live=left > 0)
                 tell(line(results, left))
                 if not left:

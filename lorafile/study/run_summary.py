@@ -12,7 +12,6 @@ from lorafile.results.environment_diff import differs
 from lorafile.state import Attempt, State
 from lorafile.state.names import MODEL_KINDS, PART, Named, Names, find_configuration, run_name
 from lorafile.state.node_history import History, history
-from lorafile.state.object_rows import stored_rows
 
 if TYPE_CHECKING:
     from lorafile.study.study import Study
@@ -206,7 +205,7 @@ def predictions(state: State, names: Names, run: Named, count: int) -> list[dict
         ):
             digest = one.outputs.get(file)
             if digest is not None and state.objects.has(digest):
-                for row in islice(stored_rows(state.objects, digest), count):
+                for row in islice(state.objects.rows(digest), count):
                     found.setdefault(split, {}).setdefault(row["row"], {}).update(row)
     split = "test" if "test" in found else next(iter(found), "")
     rows = list(found.get(split, {}).values())[:count]

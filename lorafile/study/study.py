@@ -130,7 +130,7 @@ class Study:
         def planned(state: State) -> Plan:
             return make_plan(self.spec, lock, state, changed, options, gpu)
 
-        plan = State.at_one_moment(self.state, planned)
+        plan = State.snapshot(self.state, planned)
         return dataclasses.replace(
             plan,
             warnings=(*plan.warnings, *missing(self.spec)),
@@ -264,7 +264,7 @@ class Study:
         """Return everything that the report is made from."""
         from lorafile.results.gather import gather
 
-        return State.at_one_moment(self.state, lambda state: gather(self.plan(), state))
+        return State.snapshot(self.state, lambda state: gather(self.plan(), state))
 
     def analyses(self, results: "Results | None" = None) -> "list[Analysis]":
         """Return the spec's analyses, or every one that has something to say: sentences, tables and Altair charts.

@@ -11,13 +11,14 @@ from lorafile.files.digests import file_digest
 from lorafile.files.jsonl import write_lines
 from lorafile.state import Objects, State, ledger
 from lorafile.state.checksum import is_surely_as_closed
+from lorafile.state.errors import translate_errors
 from lorafile.state.integrity.leftovers import leftovers, lying, take_away
 from lorafile.state.integrity.rows_check import Rows, rows_of, table, unsound
 from lorafile.state.integrity.verify import Damage, Verified, verify
 from lorafile.state.lock import writer_lock
+from lorafile.state.read_transaction import BACKUP
 from lorafile.state.rows import CURVE, curve_steps
 from lorafile.state.salvage import Table, names_of_rows, put_in_place, readable
-from lorafile.state.snapshot import BACKUP, explained
 
 _STEP = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 
@@ -49,7 +50,7 @@ def repair(directory: Path, lock_timeout: float = 0.0, tell: Callable[[int, int]
     found = verify(directory, tell)
     done = Repaired(found)
     if found.index:
-        with explained(directory), writer_lock(directory, lock_timeout):
+        with translate_errors(directory), writer_lock(directory, lock_timeout):
             _new_index(directory, done)
         found = verify(directory, tell)
     with State.write(directory, lock_timeout) as state:

@@ -66,7 +66,7 @@ def read_rows(state: State) -> Rows:
 
     :raises StateError: where SQLite cannot read them
     """
-    found = state.snapshot(
+    found = state.query(
         "SELECT key, kind, version, settings, inputs FROM nodes",
         "SELECT digest, settings FROM environments",
         "SELECT * FROM attempts",

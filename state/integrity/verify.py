@@ -12,10 +12,11 @@ from lorafile.files.digests import file_digest
 from lorafile.files.run_directory import CHECKPOINT, Damaged, read_manifest
 from lorafile.state import State
 from lorafile.state.checksum import SUM, is_as_closed, prove
+from lorafile.state.errors import disk_failure, translate_errors
 from lorafile.state.integrity.leftovers import leftovers, lying, running
 from lorafile.state.integrity.rows_check import Rows, damaged_rows, read_rows
+from lorafile.state.read_transaction import BACKUP
 from lorafile.state.salvage import is_database
-from lorafile.state.snapshot import BACKUP, explained, failing
 from lorafile.state.wal import left_out
 
 _THREADS = max(4, os.cpu_count() or 1)  # hashing leaves the interpreter free, and disks answer several at once
@@ -84,11 +85,13 @@ def verify(directory: Path, tell: Callable[[int, int], None] | None = None) -> V
 def _index(state: State, found: Verified) -> Rows | None:
     """Check the index; return its rows, or None where they cannot be read."""
     try:
-        with explained(state.directory, but=sqlite3.DatabaseError):
+        with translate_errors(state.directory):
             prove(state.directory / "state.db")
-    except sqlite3.DatabaseError as error:
+    except StateError as error:
+        if not isinstance(error.__cause__, sqlite3.DatabaseError):
+            raise
         if not (state.directory / "state.db-wal").exists():
-            found.index.append(Damage("index", f"state.db: {error}"))
+            found.index.append(Damage("index", f"state.db: {error.__cause__}"))
     try:
         wrong = [row[0] for row in state.rows("PRAGMA integrity_check(10)")]
         rows = read_rows(state)
@@ -98,8 +101,8 @@ def _index(state: State, found: Verified) -> Rows | None:
         found.index.append(Damage("index", f"state.db cannot be read: {error.__cause__}"))
         return None
     if unread := [told for told in wrong if "error code=" in told]:
-        raise failing(state.directory, f"{state.directory / 'state.db'}: {unread[0]}")
-    with explained(state.directory):
+        raise disk_failure(state.directory, f"{state.directory / 'state.db'}: {unread[0]}")
+    with translate_errors(state.directory):
         lost = left_out(state.directory / "state.db")
     if lost > 1:
         found.index.append(Damage("index", f"state.db-wal: the last {lost} of what was recorded cannot be read"))

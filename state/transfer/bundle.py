@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lorafile.errors import StateError
-from lorafile.state.objects import reading
+from lorafile.state.errors import reading_object
 
 ABOUT, INDEX, OBJECTS = "lorafile-bundle.json", "index.jsonl", "objects/"
 FORMAT_VERSION = "1.0"
@@ -45,7 +45,7 @@ def write_bundle(
         for name, content in ((ABOUT, json.dumps(head, sort_keys=True).encode()), (INDEX, text)):
             tar.addfile(_member(name, len(content)), io.BytesIO(content))
         for digest, file in objects:
-            with reading(file):
+            with reading_object(file):
                 size, stream = file.stat().st_size, file.open("rb")
             with stream:
                 proven = _Proven(stream, file)
@@ -69,7 +69,7 @@ class _Proven:
         self._stream, self._file, self._hash = stream, file, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        with reading(self._file):
+        with reading_object(self._file):
             content = self._stream.read(size)
         self._hash.update(content)
         return content

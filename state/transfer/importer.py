@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorafile.state import State, WritableState
+from lorafile.state.errors import translate_errors
 from lorafile.state.integrity.leftovers import is_digest
 from lorafile.state.integrity.rows_check import AttemptRow, read_rows
 from lorafile.state.ledger import Arrival, Arrivals, merge
-from lorafile.state.snapshot import explained
 from lorafile.state.transfer.incoming import Incoming, distrust, opened
 
 
@@ -40,7 +40,7 @@ def import_state(source: Path, directory: Path, lock_timeout: float = 0.0) -> Me
     with opened(source) as incoming, State.write(directory, lock_timeout) as state:
         merged = Merged(source)
         new, wanted = _choose(incoming, state, merged)
-        with explained(directory):
+        with translate_errors(directory):
             workshop = Path(tempfile.mkdtemp(prefix="importing-", dir=directory))
             try:
                 with distrust(source):

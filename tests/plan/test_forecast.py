@@ -6,7 +6,6 @@ import pytest
 
 from lorafile import specs
 from lorafile.errors import LoraError
-from lorafile.graph.build import build
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.lock.lockfile import ModelLock, resolve
 from lorafile.plan.forecast.forecasts import device, forecasts

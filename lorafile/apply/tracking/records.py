@@ -14,7 +14,6 @@ from lorafile.specs import Configuration
 from lorafile.specs.configurations import flatten
 from lorafile.specs.tables.quantizations import quantization_name
 from lorafile.state import Attempt
-from lorafile.state.object_rows import stored_rows
 from lorafile.state.objects import Objects
 
 CURVE = "curve.jsonl.gz"
@@ -98,7 +97,7 @@ def curve_of(leading: Attempt, objects: Objects) -> list[dict[str, Any]]:
         return []
     return [
         {"step": row["step"], **{f"train/{name}": value for name, value in row.items() if name != "step"}}
-        for row in stored_rows(objects, digest)
+        for row in objects.rows(digest)
     ]
 
 

@@ -10,7 +10,6 @@ from lorafile import Study
 from lorafile.errors import StateError
 from lorafile.plan.plan import Plan
 from lorafile.state import Attempt, Node, State, ledger
-from lorafile.state.object_rows import stored_rows
 
 NODE = Node("k" * 64, "train", 1, {"adapter": {"r": 8}}, {})
 ATTEMPT = Attempt(NODE.key, "train", "done")
@@ -34,9 +33,9 @@ def test_beside_a_writer(one: Path) -> None:
         def read(state: State) -> list[int]:
             first = attempts(state)
             writer.record(NODE, ATTEMPT, {})
-            return [first, attempts(state), State.at_one_moment(one, attempts)]
+            return [first, attempts(state), State.snapshot(one, attempts)]
 
-        assert State.at_one_moment(one, read) == [1, 1, 1]
+        assert State.snapshot(one, read) == [1, 1, 1]
         assert attempts(State.read(one)) == 2, "the writer was not held up"
 
 
@@ -48,7 +47,7 @@ def test_before_a_writer_who_begins_meanwhile(one: Path) -> None:
             later.enter_context(State.write(one)).record(NODE, ATTEMPT, {})
             return [first, attempts(state)]
 
-        assert State.at_one_moment(one, read) == [1, 1]
+        assert State.snapshot(one, read) == [1, 1]
         assert attempts(State.read(one)) == 2
 
 
@@ -62,7 +61,7 @@ def test_after_a_writer_who_came_and_went_all_is_read_again(one: Path) -> None:
                 writer.record(NODE, ATTEMPT, {})
         return [seen[-1], attempts(state)]
 
-    assert State.at_one_moment(one, read) == [2, 2]
+    assert State.snapshot(one, read) == [2, 2]
     assert seen == [1, 2]
 
 
@@ -73,7 +72,7 @@ def test_before_there_was_a_state(tmp_path: Path) -> None:
             writer.record(NODE, ATTEMPT, {})
         return [first, attempts(state)]
 
-    assert State.at_one_moment(tmp_path / "new", read) == [0, 0]
+    assert State.snapshot(tmp_path / "new", read) == [0, 0]
 
 
 def test_a_report_is_of_the_moment_of_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,4 +99,4 @@ def test_an_object_that_is_collected_under_a_reader_is_named(tmp_path: Path) -> 
         digest = state.record(NODE, ATTEMPT, {"curve.jsonl.gz": tmp_path / "file"}).outputs["curve.jsonl.gz"]
         ledger.collect(state, {digest: 8})
         with pytest.raises(StateError, match=f"{digest[:12]}… is missing .* makes it again"):
-            list(stored_rows(state.objects, digest))
+            list(state.objects.rows(digest))
