@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.errors import StateError
+from lorafile.files.atomic import sync
 from lorafile.files.digests import file_digest
 from lorafile.files.jsonl import read_lines
 from lorafile.state.errors import reading_object
@@ -106,7 +107,7 @@ class Objects:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 Path(name).unlink()
-        sync_directory(target.parent)
+        sync(target.parent)
         return digest, size
 
     def adopt(self, file: Path, digest: str) -> None:
@@ -114,13 +115,4 @@ class Objects:
         target = self.path(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         file.replace(target)
-        sync_directory(target.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make sure that a rename is on the disk."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(target.parent)

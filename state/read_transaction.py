@@ -7,14 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from lorafile.errors import StateError
-from lorafile.state.checksum import Proof
+from lorafile.state.index_file import BACKUP, ChecksumThread, check_log, connect_read_only, has_log
 from lorafile.state.tables import SCHEMA_VERSION, SECOND, VIEWS, statements
-from lorafile.state.wal import prove_log
 
-BACKUP = "state.db.backup"  # a copy of the index, from the last clean close
 _TRIES = 20
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")  # a path has lost one of its two slashes
 Read = TypeVar("Read")
@@ -37,7 +34,7 @@ class ReadTransaction:
     def __init__(self, database: Path, proven: bool = True) -> None:
         self._database, self._before = database, _signature(database)
         self._immutable = not self._before[-1]
-        self._proof = Proof(database) if self._immutable and proven else None
+        self._checksum = ChecksumThread(database) if self._immutable and proven else None
         self._connection: sqlite3.Connection | None = None
         try:
             self._connection = _connect(database, self._immutable)
@@ -46,7 +43,7 @@ class ReadTransaction:
             raise
         if self._connection is not None and not self._immutable and proven:
             try:
-                prove_log(database)
+                check_log(database)
             except sqlite3.DatabaseError:
                 self.close()
                 raise
@@ -73,8 +70,8 @@ class ReadTransaction:
         :raises IndexChanged: when the file is no longer as it was
         """
         try:
-            if self._proof is not None:
-                self._proof.settle()
+            if self._checksum is not None:
+                self._checksum.result()
         except sqlite3.DatabaseError:
             self._check_unchanged()
             raise
@@ -133,8 +130,7 @@ def _signature(database: Path) -> tuple[Any, ...]:
         about = database.stat()
     except FileNotFoundError:
         return (False,)
-    log = database.with_name(database.name + "-wal").exists()
-    return (about.st_mtime_ns, about.st_size, about.st_ino, log)
+    return (about.st_mtime_ns, about.st_size, about.st_ino, has_log(database))
 
 
 def _connect(database: Path, immutable: bool) -> sqlite3.Connection | None:
@@ -142,8 +138,7 @@ def _connect(database: Path, immutable: bool) -> sqlite3.Connection | None:
     if not database.exists():
         _check_not_lost(database)
         return None
-    mode = "mode=ro&immutable=1" if immutable else "mode=ro"
-    connection = sqlite3.connect(f"file:{quote(str(database))}?{mode}", uri=True, isolation_level=None)
+    connection = connect_read_only(database, immutable)
     try:
         connection.execute("BEGIN")
         (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.files.digests import text_digest
-from lorafile.state.checksum import drop_sum, is_surely_as_closed, write_sum
 from lorafile.state.errors import check_rows, translate_errors
+from lorafile.state.index_file import (
+    BACKUP,
+    back_up,
+    drop_checksum,
+    has_log,
+    is_surely_as_closed,
+    write_checksum,
+)
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
 from lorafile.state.read_transaction import (
-    BACKUP,
     Read,
     ReadTransaction,
     check_directory,
@@ -229,7 +235,7 @@ class WritableState(State):
         (directory / "objects").mkdir(exist_ok=True)
         database = directory / "state.db"
         read_index(database, ())  # refuses a newer schema before anything is touched
-        drop_sum(directory)
+        drop_checksum(directory)
         connection = sqlite3.connect(database)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -271,11 +277,9 @@ class WritableState(State):
         changed = self.db.conn.total_changes
         with translate_errors(self.directory):
             self.db.close()
-            if not (self.directory / "state.db-wal").exists():
-                write_sum(self.directory)
+            if not has_log(self.directory / "state.db"):
+                write_checksum(self.directory)
                 if changed or not is_surely_as_closed(self.directory / BACKUP):
-                    from lorafile.state.salvage import back_up
-
                     back_up(self.directory)
 
     def query(self, *queries: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from lorafile.engine.training.run_state import RunState
 from lorafile.environment import device_class, installed
-from lorafile.files.run_directory import Damaged, read_manifest, sync_directory, write_manifest
+from lorafile.files.atomic import sync
+from lorafile.files.run_directory import Damaged, read_manifest, write_manifest
 
 FORMAT = 1  # raised when an older checkpoint could no longer be understood
 _LIBRARIES = ("torch", "transformers", "peft")
@@ -56,7 +57,7 @@ def save(directory: Path, trained: Trained, about: dict[str, Any]) -> None:
         raise OSError(str(error)) from error
     finally:
         temporary.unlink(missing_ok=True)
-    sync_directory(directory)
+    sync(directory)
     about = {**about, "format": FORMAT, "file": file.name, "digest": digest, "made_with": made_with(), "state": plain}
     write_manifest(directory, about)
     for old in directory.glob("step-*"):

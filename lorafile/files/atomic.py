@@ -46,7 +46,7 @@ def replaced(file: Path) -> Iterator[Path]:
             yield new
             if target.exists():
                 new.chmod(target.stat().st_mode & 0o7777)
-            _on_disk(new)
+            sync(new)
             new.replace(target)
 
 
@@ -68,7 +68,7 @@ def replaced_directory(out: Path, last: tuple[str, ...]) -> Iterator[Path]:
         with _made(out if inside else out.parent, _prefix(out.name), directory=True) as new:
             yield new
             for file in [path for path in new.rglob("*") if path.is_file()]:
-                _on_disk(file)
+                sync(file)
             if inside:
                 _exchange(new, out, last)
             else:
@@ -178,6 +178,10 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _on_disk(file: Path) -> None:
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
+def sync(path: Path) -> None:
+    """Make sure that the bytes of a file, or the names in a directory, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from lorafile.files.atomic import sync
+
 CURVE, CHECKPOINT = "curve.jsonl", "checkpoint.json"
 _FLUSH_SECONDS = 1.0
 
@@ -159,7 +161,7 @@ def write_manifest(directory: Path, content: dict[str, Any]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(directory / CHECKPOINT)
-    sync_directory(directory)
+    sync(directory)
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -179,12 +181,3 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged("it cannot be read") from error
     return content
-
-
-def sync_directory(directory: Path) -> None:
-    """Make sure that a rename is on the disk."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

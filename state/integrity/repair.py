@@ -10,15 +10,14 @@ from lorafile.errors import StateError
 from lorafile.files.digests import file_digest
 from lorafile.files.jsonl import write_lines
 from lorafile.state import Objects, State, ledger
-from lorafile.state.checksum import is_surely_as_closed
 from lorafile.state.errors import translate_errors
+from lorafile.state.index_file import BACKUP, is_surely_as_closed
 from lorafile.state.integrity.leftovers import leftovers, lying, take_away
 from lorafile.state.integrity.rows_check import Rows, rows_of, table, unsound
+from lorafile.state.integrity.salvage import Table, readable_rows, replace_index, shapes
 from lorafile.state.integrity.verify import Damage, Verified, verify
 from lorafile.state.lock import writer_lock
-from lorafile.state.read_transaction import BACKUP
 from lorafile.state.rows import CURVE, curve_steps
-from lorafile.state.salvage import Table, names_of_rows, put_in_place, readable
 
 _STEP = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 
@@ -63,7 +62,7 @@ def repair(directory: Path, lock_timeout: float = 0.0, tell: Callable[[int, int]
 
 def _new_index(directory: Path, done: Repaired) -> None:
     """Put every sound row of the index, or else of its copy, into a new one."""
-    tables, copy = readable(directory / "state.db"), readable(directory / BACKUP)
+    tables, copy = readable_rows(directory / "state.db"), readable_rows(directory / BACKUP)
     if is_surely_as_closed(directory / BACKUP):
         tables = copy
     united = _united(tables, copy, set(), set(), set())
@@ -86,7 +85,7 @@ def _new_index(directory: Path, done: Repaired) -> None:
     kept = {name: list(filter(good.get(name, of_attempt), found)) for name, found in united.items()}
     kept["steps"] = _steps(kept, Objects(directory / "objects"))
     done.lost = [f"attempt {at} ({rows.attempts[at].address}): {why}" for at, why in sorted(attempts.items())]
-    done.index, done.saved = put_in_place(directory, kept), sum(map(len, kept.values()))
+    done.index, done.saved = replace_index(directory, kept), sum(map(len, kept.values()))
 
 
 def _steps(kept: dict[str, Table], objects: Objects) -> Table:
@@ -111,14 +110,14 @@ def _united(
     """Return the rows of an index, and where it has none, or has damaged ones that are named, those of its copy."""
     damaged: dict[str, Collection[Any]] = {"nodes": nodes, "environments": environments}
     found = {}
-    for name, count in names_of_rows().items():
+    for name, shape in shapes().items():
         if name == "declarations" and tables[name]:
             found[name] = tables[name]  # the copy may have what is declared no more
             continue
         bad = damaged.get(name, () if name in ("acceptances", "collected", "declarations") else attempts)
         known = {row[0] for row in copy[name if name in damaged else "attempts"]}
-        rows = {row[:count]: row for row in copy[name]}
-        rows |= {row[:count]: row for row in tables[name] if row[0] not in bad or row[0] not in known}
+        rows = {row[: shape.key_columns]: row for row in copy[name]}
+        rows |= {row[: shape.key_columns]: row for row in tables[name] if row[0] not in bad or row[0] not in known}
         found[name] = list(rows.values())
     return found
 

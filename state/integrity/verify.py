@@ -11,13 +11,18 @@ from lorafile.errors import StateError
 from lorafile.files.digests import file_digest
 from lorafile.files.run_directory import CHECKPOINT, Damaged, read_manifest
 from lorafile.state import State
-from lorafile.state.checksum import SUM, is_as_closed, prove
 from lorafile.state.errors import disk_failure, translate_errors
+from lorafile.state.index_file import (
+    BACKUP,
+    CHECKSUM,
+    check_checksum,
+    has_log,
+    ignored_transactions,
+    is_as_closed,
+    is_database,
+)
 from lorafile.state.integrity.leftovers import leftovers, lying, running
 from lorafile.state.integrity.rows_check import Rows, damaged_rows, read_rows
-from lorafile.state.read_transaction import BACKUP
-from lorafile.state.salvage import is_database
-from lorafile.state.wal import left_out
 
 _THREADS = max(4, os.cpu_count() or 1)  # hashing leaves the interpreter free, and disks answer several at once
 _UNREAD = ("disk I/O error", "unable to open")  # what SQLite says of a disk, not of a file
@@ -86,11 +91,11 @@ def _index(state: State, found: Verified) -> Rows | None:
     """Check the index; return its rows, or None where they cannot be read."""
     try:
         with translate_errors(state.directory):
-            prove(state.directory / "state.db")
+            check_checksum(state.directory / "state.db")
     except StateError as error:
         if not isinstance(error.__cause__, sqlite3.DatabaseError):
             raise
-        if not (state.directory / "state.db-wal").exists():
+        if not has_log(state.directory / "state.db"):
             found.index.append(Damage("index", f"state.db: {error.__cause__}"))
     try:
         wrong = [row[0] for row in state.rows("PRAGMA integrity_check(10)")]
@@ -103,7 +108,7 @@ def _index(state: State, found: Verified) -> Rows | None:
     if unread := [told for told in wrong if "error code=" in told]:
         raise disk_failure(state.directory, f"{state.directory / 'state.db'}: {unread[0]}")
     with translate_errors(state.directory):
-        lost = left_out(state.directory / "state.db")
+        lost = ignored_transactions(state.directory / "state.db")
     if lost > 1:
         found.index.append(Damage("index", f"state.db-wal: the last {lost} of what was recorded cannot be read"))
     elif lost:
@@ -201,11 +206,11 @@ def _notes(state: State, found: Verified) -> None:
 
 def _beside_index(directory: Path) -> Iterator[str]:
     """Yield what is wrong with the checksum and the copy of the index; neither holds anything that it has not."""
-    copy, closed = directory / BACKUP, not (directory / "state.db-wal").exists()
-    if closed and not (directory / SUM).exists():
-        yield f"{SUM}, the checksum of the index, is missing"
+    copy, closed = directory / BACKUP, not has_log(directory / "state.db")
+    if closed and not (directory / CHECKSUM).exists():
+        yield f"{CHECKSUM}, the checksum of the index, is missing"
     if not copy.exists():
         if closed:
             yield f"{BACKUP}, the copy of the index, is missing"
-    elif not (is_as_closed(copy) if (directory / SUM).exists() else is_database(copy)):
+    elif not (is_as_closed(copy) if (directory / CHECKSUM).exists() else is_database(copy)):
         yield f"{BACKUP}, the copy of the index, is damaged, or of an earlier time"

@@ -13,7 +13,7 @@ import pytest
 from lorafile.errors import StateError
 from lorafile.files.jsonl import write_lines
 from lorafile.state import Attempt, Node, State, ledger
-from lorafile.state.checksum import write_sum
+from lorafile.state.index_file import write_checksum
 from lorafile.state.transfer.exporter import TABLES, export_bundle, write_tables
 
 NODE = Node("k" * 64, "train", 1, {"adapter": {"r": 8}}, {"train": "p" * 64})
@@ -85,7 +85,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(database)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    write_sum(tmp_path / "s")
+    write_checksum(tmp_path / "s")
     before = database.read_bytes()
     for opened in (lambda: State.read(tmp_path / "s"), lambda: State.write(tmp_path / "s").__enter__()):
         with pytest.raises(StateError, match=r"newer lorafile .schema 99"):
