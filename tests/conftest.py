@@ -5,8 +5,12 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from engine_fixture import Engine
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: threads of their own get in the way
@@ -116,6 +120,14 @@ def spec_file(tmp_path: Path, tiny_model: Path, rows_file: Path) -> Path:
     file = tmp_path / "study.toml"
     file.write_text(BASIC.format(model=tiny_model, data=rows_file), encoding="utf-8")
     return file
+
+
+@pytest.fixture
+def engine(tiny_model: Path, rows_file: Path, tmp_path: Path) -> "Engine":
+    """The engine on the two-layer model and the forty questions."""
+    from engine_fixture import Engine
+
+    return Engine(tiny_model, rows_file, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -5,24 +5,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from analyses_fixture import run, text
 from results_fixture import empty, study
 
-from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.common.format import amount, number, rate, setting, with_spread
 from lorafile.analysis.registry import analyses, kinds
 from lorafile.results.results import Results
-from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
 Row = dict[str, Any]
-
-
-def run(results: Results, kind: str, **settings: str) -> list[Analysis]:
-    return analyses(results, [AnalysisTable.model_validate({"kind": kind} | settings)])
-
-
-def text(found: Sequence[Analysis]) -> str:
-    return " ".join(line for analysis in found for line in analysis.sentences).replace("\u202f", " ")
 
 
 def small(figures: dict[str, Sequence[float | str]], settings: dict[str, Row], **changes: Any) -> Results:

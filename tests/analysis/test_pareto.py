@@ -3,9 +3,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from recommend_fixture import FIGURES, LARGE, MIDDLE, SMALL, UNTUNED, made
 from results_fixture import study
-from test_error_messages import parse
-from test_recommend import FIGURES, LARGE, MIDDLE, SMALL, UNTUNED, made
+from spec_fixture import parse
 
 from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.registry import analyses

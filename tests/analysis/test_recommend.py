@@ -1,12 +1,12 @@
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from recommend_fixture import FIGURES, LARGE, MIDDLE, SMALL, UNTUNED, made
 from results_fixture import study
 from scipy import stats
-from test_error_messages import parse
+from spec_fixture import parse
 
 from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.recommend.budgets import budget_of
@@ -16,43 +16,6 @@ from lorafile.analysis.registry import analyses
 from lorafile.errors import SpecError
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable, BudgetTable
-
-EXAMPLES = 30
-# Memory in GB; every example is treated alike, so that only seeds bring variance: 0.01 between the runs of each.
-SMALL, MIDDLE, LARGE, UNTUNED = "a/r=1", "a/r=4", "a/r=16", "b/method=none"
-MEMORY = {SMALL: 2.0, MIDDLE: 3.0, LARGE: 9.0}
-FIGURES = {SMALL: (0.60, 0.61, 0.62), MIDDLE: (0.79, 0.80, 0.81), LARGE: (0.80, 0.81, 0.82), UNTUNED: (0.1,)}
-
-
-def made(figures: dict[str, tuple[float | str, ...]], **changes: Any) -> Results:
-    """Return results whose test figures are one point below validation; a word is how a run ended."""
-    runs, outcomes, configurations = [], {}, []
-    for name, values in figures.items():
-        untuned = name == UNTUNED
-        configurations.append(
-            {"configuration": name, "method": "none" if untuned else "lora", "replicates": len(values)}
-        )
-        for number, value in enumerate(values, 1):
-            seed = None if untuned else number
-            row: dict[str, Any] = {"configuration": name, "seed": seed, "outcome": "done"}
-            if isinstance(value, str):
-                runs.append(row | {"outcome": value})
-                continue
-            for split, figure in (("validation", value), ("test", value - 0.01)):
-                row[f"{split}.exact_match"] = figure
-                outcomes[name, seed, split] = pd.DataFrame({"row": range(EXAMPLES), "exact_match": [figure] * EXAMPLES})
-            size = 0 if untuned else int(1e6 * MEMORY.get(name, 1))
-            row |= {} if untuned else {"adapter_bytes": size, "trainable_parameters": size, "total_parameters": 10**9}
-            runs.append(row)
-    profiles = [
-        {"configuration": name, "device": "L4", "train_allocated_bytes": 1e9 * gb} for name, gb in MEMORY.items()
-    ]
-    seeds = tuple(range(1, 1 + max(len(values) for values in figures.values())))
-    found = Results(
-        "s", "q?", "t", "exact_match", ("exact_match",), seeds, pd.DataFrame(configurations), pd.DataFrame(runs),
-        pd.DataFrame(profiles), pd.DataFrame(), outcomes=outcomes,
-    )  # fmt: skip
-    return replace(found, **changes)
 
 
 def table(**settings: Any) -> AnalysisTable:

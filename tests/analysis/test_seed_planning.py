@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tomli
-from test_main import lora
+from command_fixture import lora
 
 from lorafile import Study, specs
 from lorafile.analysis.compare import compare

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+from analyses_fixture import run, text
 from results_fixture import study
-from test_analyses import run, text
 
 from lorafile.analysis.common.scores import same_runs
 from lorafile.plan.tuning_status import Edge, Standing

@@ -4,62 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
+from verdicts_fixture import EXAMPLES, compare, study
 
 from lorafile.analysis.compare.pairs import pairs
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import family, judge
 from lorafile.results.results import Results
-from lorafile.specs.tables.analysis import AnalysisTable, VerdictTable
-
-EXAMPLES = 200
-
-
-def study(
-    shares: dict[str, float],
-    settings: dict[str, dict[str, Any]],
-    seeds: tuple[int, ...] = (1, 2, 3),
-    metric: str = "exact_match",
-    **more: Any,
-) -> Results:
-    """Return a study whose configurations answer a share of the examples right, the same hard ones first."""
-    hard = np.random.default_rng(0).normal(size=EXAMPLES)
-    runs, outcomes = [], {}
-    for at, (name, share) in enumerate(shares.items()):
-        for seed in seeds:
-            noise = np.random.default_rng([at, seed])
-            score = 0.9 * hard + 0.3 * noise.normal(size=EXAMPLES)
-            right = (score < np.quantile(score, share + 0.01 * noise.normal())).astype(float)
-            runs.append(
-                {
-                    "configuration": name,
-                    "sweep": name.partition("/")[0],
-                    "seed": seed,
-                    "outcome": "done",
-                    f"test.{metric}": right.mean(),
-                    f"validation.{metric}": right.mean(),
-                }
-            )
-            for split in ("validation", "test"):
-                outcomes[name, seed, split] = pd.DataFrame({"row": range(EXAMPLES), metric: right, "tokens": 1})
-    rows = [
-        {
-            "configuration": name,
-            "sweep": name.partition("/")[0],
-            "aliases": [],
-            "method": "lora",
-            "trained": True,
-            "replicates": len(seeds),
-            **settings.get(name, {}),
-        }
-        for name in shares
-    ]
-    nothing = pd.DataFrame()
-    given: dict[str, Any] = {"seeds": seeds, "outcomes": outcomes, "verdict": VerdictTable(margin="2pt")} | more
-    tables = {"configurations": pd.DataFrame(rows), "runs": pd.DataFrame(runs), "profiles": nothing, "curves": nothing}
-    return Results("s", "", "S", metric, (metric,), **tables, **given)  # type: ignore[arg-type]
+from lorafile.specs.tables.analysis import VerdictTable
 
 
 def ranks(shares: list[float], **more: Any) -> Results:
@@ -67,11 +20,6 @@ def ranks(shares: list[float], **more: Any) -> Results:
     names = [f"rank/r={8 * 2**at}" for at in range(len(shares))]
     settings = {name: {"lora.r": 8 * 2**at} for at, name in enumerate(names)}
     return study(dict(zip(names, shares, strict=True)), settings, **more)
-
-
-def compare(**settings: Any) -> AnalysisTable:
-    """Return a `compare` table."""
-    return AnalysisTable.model_validate({"kind": "compare"} | settings)
 
 
 def test_a_large_difference_is_better_and_says_how_large_with_seeds_and_examples() -> None:

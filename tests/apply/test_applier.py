@@ -12,61 +12,16 @@ import pytest
 
 pytest.importorskip("torch")
 
+from apply_fixture import RANKS, Watch, children, load, study
+
 from lorafile import Study
 from lorafile.apply.applier import Applier
 from lorafile.apply.executors.base import ExecutorCallbacks, Group
 from lorafile.engine.request import Result
 from lorafile.engine.worker.events import Event
 from lorafile.errors import StalePlan, StateError
-from lorafile.graph.graph import GraphNode
 from lorafile.plan.plan import Action, Plan
 from lorafile.state import Attempt, State
-
-RANKS = '[[sweep]]\nname = "rank"\nlora.r = [2, 4]\n'
-
-
-class Watch:
-    """Notes what begins and ends, and does something when a node of a kind has gone on."""
-
-    def __init__(self, kind: str = "", act: Any = None) -> None:
-        self.begun: list[str] = []
-        self.attempts: list[Attempt] = []
-        self.stages: list[Plan] = []
-        self.kind, self.act = kind, act
-
-    def on_node_start(self, node: GraphNode) -> None:
-        self.begun.append(node.address)
-
-    def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
-        if self.act and node.kind == self.kind:
-            act, self.act = self.act, None
-            act()
-
-    def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:
-        self.attempts.append(attempt)
-
-    def on_stop(self, times: int) -> None:
-        self.stops = times
-
-    def on_next_stage(self, plan: Plan) -> None:
-        self.stages.append(plan)
-
-
-def study(spec_file: Path, more: str = RANKS) -> Study:
-    with spec_file.open("a", encoding="utf-8") as stream:
-        stream.write(more)
-    return load(spec_file)
-
-
-def load(spec_file: Path) -> Study:
-    return Study.load(spec_file, spec_file.parent / ".lora")
-
-
-def children(parent: int) -> list[int]:
-    return [
-        int(line)
-        for line in subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True).stdout.split()
-    ]
 
 
 def addresses(plan: Plan, kind: str) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from test_applier import RANKS, Watch, children, load, study
+from apply_fixture import RANKS, Watch, children, load, study
 
 from lorafile.apply.executors import process
 from lorafile.engine.training import journal

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from test_applier import RANKS, Watch, children
+from apply_fixture import RANKS, Watch, children
 
 from lorafile import Study
 from lorafile.errors import LoraError

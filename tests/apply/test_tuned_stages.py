@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from test_applier import Watch, load
-from test_main import lora
+from apply_fixture import Watch, load
+from command_fixture import lora
 
 from lorafile import Study
 from lorafile.state import Attempt

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from test_applier import load
+from apply_fixture import load
 
 from lorafile.apply.executors.base import ExecutorCallbacks, Group
 from lorafile.apply.executors.local import LocalExecutor, _Phase

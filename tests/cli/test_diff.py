@@ -2,14 +2,14 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 
-from test_main import lora
+from command_fixture import lora
+from git_fixture import RANKS, commit, edit, git
 
 from lorafile import Study
 from lorafile.cli.views.diff import conclusion, lines
@@ -17,14 +17,6 @@ from lorafile.errors import LoraError, SpecError
 from lorafile.plan.diff import Diff
 from lorafile.study import diff_inputs
 
-RANKS = """
-[[sweep]]
-name = "rank"
-lora.r = [2, 4]
-[[sweep]]
-name = "untuned"
-method = ["none"]
-"""
 METRIC = "def score(row):\n    return float(len(row['answer']))\n"
 
 
@@ -37,24 +29,6 @@ def repository(spec_file: Path) -> Path:
     git(spec_file, "init", "-q", "-b", "main")
     commit(spec_file)
     return spec_file
-
-
-def git(spec: Path, *arguments: str) -> None:
-    who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
-    subprocess.run(["git", *who, *arguments], cwd=spec.parent, check=True, capture_output=True)
-
-
-def commit(spec: Path) -> None:
-    git(spec, "add", "-A")
-    git(spec, "commit", "-q", "-m", "a study")
-
-
-def edit(spec: Path, *changes: tuple[str, str]) -> None:
-    text = spec.read_text(encoding="utf-8")
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    spec.write_text(text, encoding="utf-8")
 
 
 def since(spec: Path, revision: str = "HEAD") -> Diff:

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_fixture import lora
 
 from lorafile.state import State
 
@@ -27,12 +26,6 @@ metrics = ["exact_mach"]
 [[sweep]]
 lora.r = [4, "8"]
 """
-
-
-def lora(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from lorafile.cli.main import main; main()", *map(str, arguments)]
-    clean = {key: value for key, value in os.environ.items() if key != "LORA_STATE"}
-    return subprocess.run(command, cwd=cwd, env=clean | environment, capture_output=True, text=True)
 
 
 def test_six_mistakes_are_six_located_messages(tmp_path: Path) -> None:

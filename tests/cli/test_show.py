@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_main import lora
+from command_fixture import lora
 
 pytest.importorskip("torch")
 

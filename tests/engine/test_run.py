@@ -12,103 +12,15 @@ import scipy.stats
 
 torch = pytest.importorskip("torch")
 
+from engine_fixture import LORA, MODEL, Engine  # noqa: E402
+
 from lorafile.engine.batching.batches import by_length, collate, epoch_order, prompts  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
-from lorafile.engine.model.base import Bases, fingerprint  # noqa: E402
+from lorafile.engine.model.base import fingerprint  # noqa: E402
 from lorafile.engine.model.loss import summed_loss  # noqa: E402
 from lorafile.engine.nodes.train import total_steps  # noqa: E402
 from lorafile.engine.randomness import SeededDropout  # noqa: E402
-from lorafile.engine.request import Request, Result  # noqa: E402
-from lorafile.engine.run import run  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
-from lorafile.specs.configurations import quantization_settings  # noqa: E402
-from lorafile.specs.tables.train import TrainTable  # noqa: E402
-
-LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"]}
-MODEL = {"dtype": "float32", "trust_remote_code": False}
-
-
-class Engine:
-    """Runs single nodes in this process, each in a directory of its own."""
-
-    def __init__(self, model: Path, rows: Path, root: Path) -> None:
-        self.model, self.rows, self.root, self.bases, self.count = model, rows, root, Bases(), 0
-
-    def run(
-        self, kind: str, settings: dict[str, Any], inputs: dict[str, dict[str, str]] | None = None, **execution: Any
-    ) -> tuple[Result, dict[str, str]]:
-        self.count += 1
-        out = self.root / str(self.count)
-        out.mkdir()
-        paths = {
-            "model": str(self.model),
-            "model_name": "tiny",
-            "data": [str(self.rows)],
-            "shots": [str(self.rows)],
-            "split": "train",
-            "data_name": "rows",
-        }
-        request = Request("key", kind, "address", settings, paths, inputs or {}, {}, execution)
-        done = run(request, out, self.bases, lambda progress: None)
-        return done, {name: str(out / name) for name in done.files}
-
-    def prepare(self, stop: int = 16, **data: Any) -> dict[str, str]:
-        settings = {
-            "format": "completion",
-            "template": None,
-            "columns": {},
-            "max_length": 32,
-            "too_long": "error",
-            "completion_only_loss": True,
-            "rows": {"seed": None, "start": 0, "stop": stop},
-            **data,
-        }
-        done, files = self.run("prepare", {"data": settings})
-        assert done.outcome == "done", done.message
-        return files
-
-    def train(
-        self,
-        prepared: dict[str, str],
-        adapter: dict[str, Any] = LORA,
-        seed: int = 1,
-        quantization: str = "none",
-        **train: Any,
-    ) -> tuple[Result, dict[str, str]]:
-        training = TrainTable(
-            **{"max_steps": 4, "learning_rate": 1e-2, "per_device_train_batch_size": 8, **train}
-        ).model_dump()
-        settings = {
-            "model": MODEL,
-            "quantization": quantization_settings(quantization),
-            "adapter": adapter,
-            "training": training,
-            "seed": seed,
-        }
-        return self.run("train", settings, {"train": prepared})
-
-    def predict(
-        self,
-        prepared: dict[str, str],
-        adapter: dict[str, str] | None,
-        output: str = "likelihood",
-        size: int = 4,
-        quantization: str = "none",
-    ) -> list[dict[str, Any]]:
-        settings = {
-            "model": MODEL,
-            "quantization": quantization_settings(quantization),
-            "task": {"output": output, "max_new_tokens": 3},
-        }
-        inputs = {"data": prepared, **({"adapter": adapter} if adapter else {})}
-        done, files = self.run("predict", settings, inputs, per_device_eval_batch_size=size)
-        assert done.outcome == "done", done.message
-        return list(read_lines(files["predictions.jsonl.gz"]))
-
-
-@pytest.fixture
-def engine(tiny_model: Path, rows_file: Path, tmp_path: Path) -> Engine:
-    return Engine(tiny_model, rows_file, tmp_path)
 
 
 def test_loss_equals_transformers_own_on_the_same_tokens(engine: Engine) -> None:

@@ -14,19 +14,20 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from engine_fixture import (  # noqa: E402
+    Engine,
+    train,
+)
 from safetensors.torch import load_file  # noqa: E402
-from test_run import LORA, MODEL, Engine  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.analysis.registry import analyses  # noqa: E402
 from lorafile.engine.model.base import Bases  # noqa: E402
-from lorafile.engine.request import Request, Result, Stopped  # noqa: E402
-from lorafile.engine.run import run  # noqa: E402
+from lorafile.engine.request import Stopped  # noqa: E402
 from lorafile.engine.training.curve import Curve  # noqa: E402
 from lorafile.errors import NodeError  # noqa: E402
 from lorafile.plan.plan import Action  # noqa: E402
 from lorafile.report.writer import write_report  # noqa: E402
-from lorafile.specs.tables.train import EXECUTION, TrainTable  # noqa: E402
 from lorafile.state import Attempt, Node, State  # noqa: E402
 
 TOO_MUCH = 2**28  # a rank whose smallest factor is 64 GB
@@ -95,11 +96,6 @@ def test_nan_no_memory_and_no_answers_are_outcomes_and_the_healthy_run_is_report
 
 
 @pytest.fixture
-def engine(tiny_model: Path, rows_file: Path, tmp_path: Path) -> Engine:
-    return Engine(tiny_model, rows_file, tmp_path)
-
-
-@pytest.fixture
 def memory() -> Iterator[list[int]]:
     """A device that holds `memory[0]` examples at a time, from the forward pass `memory[1]` on: else torch's error."""
     room = [10**9, 0]
@@ -113,24 +109,6 @@ def memory() -> Iterator[list[int]]:
     hook = torch.nn.modules.module.register_module_forward_pre_hook(check)
     yield room
     hook.remove()
-
-
-def train(engine: Engine, prepared: dict[str, str], name: str, report: Any = None, **more: Any) -> tuple[Result, Path]:
-    """Train as the worker does, with a directory for checkpoints."""
-    execution = {key: more.pop(key) for key in EXECUTION if key in more}
-    adapter, running = more.pop("adapter", LORA), more.pop("running", name)
-    table = TrainTable(**{"max_steps": 6, "learning_rate": 1e-2, "per_device_train_batch_size": 8, **more})
-    settings = {
-        "model": MODEL,
-        "quantization": None,
-        "adapter": adapter,
-        "training": table.model_dump(exclude=set(EXECUTION)),
-        "seed": 1,
-    }
-    paths = {"model": str(engine.model), "model_name": "tiny", "checkpoint": str(engine.root / f"{running}-running")}
-    request = Request("key", "train", "run", settings, paths, {"train": prepared}, {}, execution)
-    out = engine.root / name
-    return run(request, out, engine.bases, report or (lambda progress: None)), out / "adapter_model.safetensors"
 
 
 def assert_close(one: Path, other: Path) -> None:

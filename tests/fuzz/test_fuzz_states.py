@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bundle_fixture import read, with_index, written
 from state_fixture import finish, write_study
-from test_transfer import read, with_index, written
 
 from fuzz.hostile import NAMES, VALUES, mutate, spoil
 from fuzz.oracle import Oracle

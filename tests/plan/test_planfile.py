@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 pytest.importorskip("torch")
 
-from test_main import lora
+from command_fixture import lora
 
 from lorafile import Study
 from lorafile.errors import LoraError, StalePlan

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_error_messages import message
-from test_main import lora
+from command_fixture import lora
+from spec_fixture import message
 
 from lorafile import Study, specs
 from lorafile.errors import SpecError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hostile_fixture import hostile
 from results_fixture import empty, study
-from test_writer import hostile
 
 from lorafile.report.citations import PAPERS, bibliography, cited, references_bib
 from lorafile.report.latex import best_by_verdict, escaped, table_of_results

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from test_verdicts import compare, study
+from verdicts_fixture import compare, study
 
 from lorafile.analysis.registry import analyses
 from lorafile.report.content import limits

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from browser_fixture import asked, needs_browser, opened, said, show, until
+from hostile_fixture import HOSTILE, hostile
 from page_fixture import key_of, thousand, told
 from results_fixture import study
-from test_writer import HOSTILE, hostile
 
 from lorafile.analysis.registry import analyses
 from lorafile.report.figures_json import as_json

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hostile_fixture import HOSTILE, hostile
 from markdown_it import MarkdownIt
 from results_fixture import empty, study
 
@@ -15,17 +16,7 @@ from lorafile.report.html import page
 from lorafile.report.markdown import document, plain
 from lorafile.report.theme import config
 from lorafile.report.writer import figures, write_report
-from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, PublishedTable
-
-HOSTILE = (
-    "rank/<script>alert(1)</script>",
-    "rank/\"quoted\" & 'quoted'</script><!--<script>",
-    "rank/\u202egnp.exe",
-    "rank/a|b`c`*d*_e_[f](https://evil.example/g)",
-    "rank/](x) ![i](http://evil.example/i.png) www.evil.example",
-    "rank/datum.x[0].y\\z #h",
-)
 
 
 class Page(HTMLParser):
@@ -58,20 +49,6 @@ class Page(HTMLParser):
     def data(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.texts["script"][0])
         return found
-
-
-def hostile() -> Results:
-    """Return the study with names, settings and messages that try to be markup."""
-    results = study()
-    swap = dict(zip(results.configurations["configuration"], HOSTILE, strict=False))
-    changed = {
-        table: getattr(results, table).assign(configuration=getattr(results, table)["configuration"].replace(swap))
-        for table in ("configurations", "runs", "profiles", "curves")
-    }
-    changed["runs"] = changed["runs"].assign(message="</td><img src=x onerror=alert(2)>")
-    changed["configurations"] = changed["configurations"].assign(sweep="<b>sweep</b>", quantization="<i>nf4</i>")
-    names = {"study": "<u>study</u>", "title": HOSTILE[0], "question": HOSTILE[1]}
-    return replace(results, **changed, **names, warnings=[HOSTILE[3]], model={"<s>path</s>": HOSTILE[4]})
 
 
 @pytest.fixture(scope="module")

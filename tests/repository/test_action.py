@@ -13,7 +13,7 @@ import yaml
 
 pytest.importorskip("torch")
 
-from test_diff import RANKS, commit, edit, git
+from git_fixture import RANKS, commit, edit, git
 
 from lorafile import Study
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from spec_fixture import BASE, message, parse
 
 from lorafile import specs
 from lorafile.errors import SpecError
 
-BASE = 'study.name = "s"\nmodel.path = "m"\ndata.path = "d"\n'
 SIX_MISTAKES = """\
 [study]
 name = "six"
@@ -31,16 +31,6 @@ learning_rate = nan
 lora.r = [4, "x"]
 learning_rate = [1e-4]
 """
-
-
-def parse(text: str, base: str = BASE) -> specs.Spec:
-    return specs.parse(base + text, Path("s.toml"))
-
-
-def message(text: str, base: str = BASE) -> str:
-    with pytest.raises(SpecError) as caught:
-        parse(text, base)
-    return str(caught.value)
 
 
 def test_six_mistakes_give_six_located_messages() -> None:

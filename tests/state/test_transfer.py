@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import hashlib
 import io
 import json
 import random
@@ -15,17 +14,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from bundle_fixture import Members, read, with_index, written
 from click.testing import CliRunner, Result
 from state_fixture import STUDY, finish, write_study
 
 from lorafile.cli.main import main
 from lorafile.state import State
-from lorafile.state.integrity.rows_check import AttemptRow
-from lorafile.state.rows import seal
 from lorafile.study.study import Study
 
 RUN = "rank/r=4/seed=1"
-Members = list[tuple[tarfile.TarInfo, bytes]]
 
 
 @pytest.fixture(scope="module")
@@ -125,33 +122,6 @@ def test_tables_are_read_by_other_tools(spec: Path, tmp_path: Path) -> None:
     assert len(pd.read_parquet(tmp_path / "curves.parquet")) == 4 * 2
     with closing(sqlite3.connect(state / "state.db")) as index:
         assert len(pd.read_sql("SELECT * FROM curves", index)) == 4 * 2
-
-
-def read(bundle: Path) -> Members:
-    with tarfile.open(bundle) as tar:
-        return [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
-
-
-def written(members: Members, file: Path, form: int = tarfile.GNU_FORMAT) -> Path:
-    with tarfile.open(file, "w", format=form) as tar:
-        for member, content in members:
-            member.size = len(content) if member.isreg() else 0
-            tar.addfile(member, io.BytesIO(content) if member.isreg() else None)
-    return file
-
-
-def with_index(bundle: Path, file: Path, change: Callable[[list[Any]], None]) -> Path:
-    """Write a bundle whose rows were changed by somebody who knows how its digests and seals are made."""
-    (about, head), (index, content), *rest = read(bundle)
-    rows = [json.loads(line) for line in content.splitlines()]
-    change(rows)
-    for table, values in rows:
-        if table == "attempts" and isinstance(values, dict):
-            row = AttemptRow(**{name: value for name, value in values.items() if name in AttemptRow.__match_args__})
-            values["seal"] = seal(row.values, [tuple(output) for output in values["outputs"]])
-    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    told = json.loads(head) | {"index": hashlib.sha256(text).hexdigest()}
-    return written([(about, json.dumps(told).encode()), (index, text), *rest], file)
 
 
 def attempt_of(rows: list[Any]) -> dict[str, Any]:

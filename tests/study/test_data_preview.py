@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 torch = pytest.importorskip("torch")
 
-from test_data_formats import NAMED, SPEC, SPLIT, sst2, study  # noqa: E402
+from data_fixture import NAMED, SPEC, SPLIT, sst2, study  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.analysis.registry import analyses  # noqa: E402

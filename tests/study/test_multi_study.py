@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from command_fixture import lora
 from conftest import BASIC
-from test_main import lora
 
 pytest.importorskip("torch")
 

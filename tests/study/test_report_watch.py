@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from command_fixture import lora
 from results_fixture import study
-from test_main import lora
 
 pytest.importorskip("torch")
 

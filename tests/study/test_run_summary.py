@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
+from command_fixture import lora
 from conftest import BASIC
-from test_main import lora
 
 pytest.importorskip("torch")
 

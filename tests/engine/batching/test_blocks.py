@@ -10,7 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_run import Engine  # noqa: E402
+from architectures_fixture import ARCHITECTURES  # noqa: E402
+from engine_fixture import Engine  # noqa: E402
 
 from lorafile.engine.batching.batches import collate  # noqa: E402
 from lorafile.engine.batching.blocks import Blocks, isolates, units  # noqa: E402
@@ -20,30 +21,6 @@ from lorafile.engine.data.encode import Encoded, load_tokenizer  # noqa: E402
 from lorafile.engine.data.readers import read_rows  # noqa: E402
 from lorafile.engine.model.loss import supervised_logits  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
-
-SMALL: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-GPT2: dict[str, Any] = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
-ARCHITECTURES = {
-    "llama": SMALL,
-    "mistral": {**SMALL, "sliding_window": 16},
-    "qwen2": SMALL,
-    "gemma": {**SMALL, "head_dim": 8},
-    "gemma2": {**SMALL, "head_dim": 8, "sliding_window": 16},
-    "phi": {**SMALL, "num_key_value_heads": 4},
-    "gpt2": {**GPT2, "bos_token_id": 1, "eos_token_id": 2},
-}
-
 
 NO_SDPA = ("gemma2", "sdpa")  # transformers has none for it
 

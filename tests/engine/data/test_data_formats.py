@@ -8,60 +8,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_run import Engine  # noqa: E402
+from data_fixture import CHATML, NAMED, SPLIT, TURNS, sst2, study, with_template  # noqa: E402
+from engine_fixture import Engine  # noqa: E402
 
-from lorafile import Study  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
 from lorafile.engine.data.encode import load_tokenizer  # noqa: E402
 from lorafile.engine.data.readers import read_rows  # noqa: E402
 from lorafile.errors import SpecError  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 from lorafile.state import State  # noqa: E402
-
-SST2 = "sentence\tlabel\n" + "".join(
-    f'{"a happy paris" if n % 2 else "in rome it is"} "number {n} ,\t{n % 2}\n' for n in range(24)
-)
-SPEC = """
-[study]
-name = "s"
-seeds = [1]
-[model]
-path = "{model}"
-[data]
-path = "{data}"
-max_length = 64
-{more}
-[train]
-max_steps = 2
-[evaluate]
-metrics = ["log_loss"]
-[profile]
-enabled = false
-"""
-
-
-def study(tmp_path: Path, model: Path, data: Path, more: str = "", sweep: str = "") -> Study:
-    """A study of one model on some data."""
-    file = tmp_path / "study.toml"
-    file.write_text(SPEC.format(model=model, data=data, more=more) + sweep, encoding="utf-8")
-    return Study.load(file, tmp_path / ".lora")
-
-
-def sst2(root: Path) -> Path:
-    """A directory in the layout in which GLUE publishes SST-2: its test set has no labels."""
-    (root / "SST-2").mkdir()
-    for name in ("train", "dev"):
-        (root / "SST-2" / f"{name}.tsv").write_text(SST2, encoding="utf-8")
-    (root / "SST-2" / "test.tsv").write_text("index\tsentence\n0\tparis is\n", encoding="utf-8")
-    return root / "SST-2"
-
-
-SPLIT = 'split = { train = "train[4:]", validation = "train[:4]", test = "validation" }\n'
-NAMED = 'labels = { "0" = "rome", "1" = "paris" }\n'
-
-
-def engine(tiny_model: Path, rows: Path, root: Path) -> Engine:
-    return Engine(tiny_model, rows, root)
 
 
 def test_a_tsv_file_as_glue_publishes_it_quotes_nothing(tmp_path: Path) -> None:
@@ -213,31 +168,12 @@ def test_bytes_of_the_supervised_text_travel_to_the_predictions(tmp_path: Path, 
     assert [row["bytes"] for row in mine.predict(mine.prepare(2), None)] == [8, 5]
 
 
-CHATML = (
-    "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} ;\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
-)
 MARKED = (
     "{% for m in messages %}<|{{ m.role }}|> {% if m.role == 'assistant' %}{% generation %}{{ m.content }} ;\n"
     "{% endgeneration %}{% else %}{{ m.content }} ;\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|> {% endif %}"
 )
 LAST_ONLY = CHATML.replace("{{ m.content }}", "{{ m.content if loop.last or m.role != 'assistant' else '…' }}")
-TURNS = [
-    {"role": "system", "content": "be short"},
-    {"role": "user", "content": "where does anna live ?"},
-    {"role": "assistant", "content": "paris"},
-    {"role": "user", "content": "and tom ?"},
-    {"role": "assistant", "content": "in rome"},
-]
-
-
-def with_template(model: Path, root: Path, template: str) -> Path:
-    """A copy of the tokenizer with another chat template."""
-    tokenizer = load_tokenizer(str(model))
-    tokenizer.chat_template = template
-    tokenizer.save_pretrained(root / "model")
-    return root / "model"
 
 
 def supervised(prepared: dict[str, str], tokenizer: Any, index: int = 0) -> str:

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_data_formats import CHATML, SPEC, TURNS, study, with_template  # noqa: E402
-from test_run import Engine  # noqa: E402
+from data_fixture import CHATML, SPEC, TURNS, study, with_template  # noqa: E402
+from engine_fixture import Engine  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402

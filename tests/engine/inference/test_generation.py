@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_run import MODEL, Engine  # noqa: E402
+from engine_fixture import MODEL, Engine  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402

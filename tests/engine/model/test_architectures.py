@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_methods import METHODS, STARTS, plain_logits  # noqa: E402
-from test_run import Engine  # noqa: E402
+from engine_fixture import Engine  # noqa: E402
+from methods_fixture import METHODS, STARTS, plain_logits  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from lorafile.engine.data.sources import find_model  # noqa: E402

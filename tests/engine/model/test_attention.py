@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_blocks import ARCHITECTURES, SMALL  # noqa: E402
-from test_run import Engine, engine  # noqa: E402, F401
+from architectures_fixture import ARCHITECTURES, SMALL  # noqa: E402
+from engine_fixture import Engine  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from lorafile.engine.model.attention import NAME, attend, use_blocks  # noqa: E402
@@ -56,7 +56,7 @@ def test_a_mask_that_looks_ahead_is_heeded() -> None:
     torch.testing.assert_close(ours.transpose(1, 2), theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_a_base_computes_in_blocks_unless_the_spec_names_its_attention(engine: Engine) -> None:  # noqa: F811
+def test_a_base_computes_in_blocks_unless_the_spec_names_its_attention(engine: Engine) -> None:
     settings: dict[str, Any] = {"model": {"dtype": "float32", "trust_remote_code": False}, "quantization": None}
     expected = NAME if not torch.cuda.is_available() else "sdpa"
     assert load_model(str(engine.model), settings).config._attn_implementation == expected

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_run import MODEL, Engine  # noqa: E402
+from engine_fixture import MODEL, Engine  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.apply.workers import local_executor  # noqa: E402

@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from architectures_fixture import ARCHITECTURES, SMALL  # noqa: E402
 from peft import LoraConfig, PromptTuningConfig, get_peft_model  # noqa: E402
-from test_blocks import ARCHITECTURES, SMALL  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from lorafile.engine.batching.batches import Batch, collate  # noqa: E402

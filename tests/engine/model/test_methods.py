@@ -8,11 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from engine_fixture import LORA, MODEL, Engine  # noqa: E402
+from methods_fixture import CASES, HERE, METHODS, STARTS, plain_logits  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from test_run import LORA, MODEL, Engine, engine  # noqa: E402, F401
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-from lorafile.engine.batching.batches import collate  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
 from lorafile.engine.model.base import fingerprint  # noqa: E402
 from lorafile.engine.model.initialization import given_back, started  # noqa: E402
@@ -25,67 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{start}")
     for start in ("`is_gradient_checkpointing` is deprecated:FutureWarning", ":UserWarning", ":RuntimeWarning")
 ]
-HERE = {"target_modules": ["q_proj", "down_proj"]}
-METHODS: dict[str, dict[str, Any]] = {
-    "lora": {**HERE, "r": 4, "lora_alpha": 8, "lora_dropout": 0.1},
-    "ia3": {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
-    "vera": {**HERE, "r": 8, "d_initial": 0.1, "vera_dropout": 0.1, "projection_prng_key": 0, "save_projection": True},
-    "adalora": {**HERE, "init_r": 4, "target_r": 2, "lora_alpha": 8, "tinit": 0.1, "tfinal": 0.3, "lora_dropout": 0.1},
-    "loha": {**HERE, "r": 4, "alpha": 4, "rank_dropout": 0.1, "module_dropout": 0.1},
-    "lokr": {**HERE, "r": 4, "alpha": 4, "rank_dropout": 0.1, "module_dropout": 0.1},
-    "prompt_tuning": {"num_virtual_tokens": 5, "prompt_tuning_init": "SAMPLE_VOCAB"},
-    "ln_tuning": {"target_modules": ["input_layernorm", "norm"]},
-}
-STARTS: dict[str, dict[str, Any]] = {
-    "true": {"init_lora_weights": True},
-    "false": {"init_lora_weights": False},
-    "gaussian": {"init_lora_weights": "gaussian"},
-    "orthogonal": {"init_lora_weights": "orthogonal"},
-    "pissa": {"init_lora_weights": "pissa"},
-    "pissa_niter_4": {"init_lora_weights": "pissa_niter_4"},
-    "olora": {"init_lora_weights": "olora"},
-    "mica": {"init_lora_weights": "mica"},
-    "eva": {"init_lora_weights": "eva", "eva_config": {"rho": 2.0, "tau": 0.9, "use_label_mask": False}},
-    "corda": {"init_lora_weights": "corda", "corda_config": {"corda_method": "ipm"}},
-    "lora_ga": {"init_lora_weights": "lora_ga", "lora_ga_config": {"direction": "ArB2r", "scale": "stable"}},
-}
-OTHERS: dict[str, dict[str, Any]] = {
-    "rslora": {"use_rslora": True},
-    "dora": {"use_dora": True},
-    "bias": {"bias": "all"},
-    "modules_to_save": {"modules_to_save": ["lm_head", "embed_tokens"]},
-    "tokens": {"trainable_token_indices": [5, 7]},
-    "patterns": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"down_proj": 3}},
-    "layers": {"layers_to_transform": [1]},
-    "pissa, rslora, patterns": {
-        **{"init_lora_weights": "pissa", "use_rslora": True},
-        **{"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"down_proj": 3}},
-    },
-    "olora, dora, modules_to_save": {"init_lora_weights": "olora", "use_dora": True, "modules_to_save": ["lm_head"]},
-}
-CASES = [
-    *(pytest.param({"method": name, **settings}, id=name) for name, settings in METHODS.items()),
-    *(pytest.param({**LORA, **settings}, id=f"init {name}") for name, settings in STARTS.items()),
-    *(pytest.param({**LORA, **settings}, id=name) for name, settings in OTHERS.items()),
-]
-
-
-def plain_logits(model_path: Path, adapter: Path | None, prepared: dict[str, str]) -> Any:
-    """Return what plain PEFT computes on the original base, example by example: the log likelihood of the answer."""
-    from peft import PeftModel
-
-    model = AutoModelForCausalLM.from_pretrained(model_path)
-    model = model if adapter is None else PeftModel.from_pretrained(model, str(adapter))
-    tokens = Tokens.load(prepared["tokens.safetensors"])
-    found = []
-    for index in range(len(tokens)):
-        batch = collate(tokens, [index], 3, torch.device("cpu"))
-        with torch.no_grad():
-            logits = model.eval()(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        wanted = batch.supervised[0, 1:].nonzero().flatten()
-        ends = logits[0, logits.shape[1] - batch.input_ids.shape[1] :].log_softmax(-1)  # virtual tokens stand before
-        found.append(float(ends[wanted, batch.input_ids[0, wanted + 1]].sum()))
-    return found
 
 
 @pytest.mark.filterwarnings(
@@ -93,7 +32,7 @@ def plain_logits(model_path: Path, adapter: Path | None, prepared: dict[str, str
 )
 @pytest.mark.parametrize("adapter", CASES)
 def test_it_trains_loads_in_plain_peft_repeats_and_leaves_the_base(
-    engine: Engine,  # noqa: F811
+    engine: Engine,
     adapter: dict[str, Any],
 ) -> None:
     prepared = engine.prepare()
@@ -116,14 +55,14 @@ def test_it_trains_loads_in_plain_peft_repeats_and_leaves_the_base(
     assert Path(other_seed).read_bytes() != (where / "adapter_model.safetensors").read_bytes()
 
 
-def _base(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: F811
+def _base(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"model": {"dtype": "float32", "trust_remote_code": False}, "quantization": None}, {
         "model": str(engine.model)
     }
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_virtual_tokens_answer_as_one_prompt_alone_does(engine: Engine, quantization: str) -> None:  # noqa: F811
+def test_virtual_tokens_answer_as_one_prompt_alone_does(engine: Engine, quantization: str) -> None:
     """PEFT's own generation puts them before the padding; an answer must not depend on what else is in a batch."""
     from peft import PeftModel
 
@@ -153,7 +92,7 @@ def test_virtual_tokens_answer_as_one_prompt_alone_does(engine: Engine, quantiza
 @pytest.mark.parametrize("adapter", [METHODS["ia3"] | {"method": "ia3"}, METHODS["vera"] | {"method": "vera"}], ids=str)
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
 def test_other_methods_train_on_quantized_bases(
-    engine: Engine,  # noqa: F811
+    engine: Engine,
     adapter: dict[str, Any],
     quantization: str,
 ) -> None:
@@ -164,11 +103,11 @@ def test_other_methods_train_on_quantized_bases(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore:The following rank_p:RuntimeWarning"
 )
 @pytest.mark.parametrize("name", ["adalora", "prompt_tuning", "ln_tuning"])
-def test_more_methods_train_on_a_4_bit_base(engine: Engine, name: str) -> None:  # noqa: F811
+def test_more_methods_train_on_a_4_bit_base(engine: Engine, name: str) -> None:
     _learns(engine, {"method": name, **METHODS[name]}, "nf4")
 
 
-def _learns(engine: Engine, adapter: dict[str, Any], quantization: str) -> dict[str, str]:  # noqa: F811
+def _learns(engine: Engine, adapter: dict[str, Any], quantization: str) -> dict[str, str]:
     prepared = engine.prepare()
     before = engine.predict(prepared, None, quantization=quantization)
     done, files = engine.train(prepared, adapter, max_steps=8, quantization=quantization)
@@ -179,7 +118,7 @@ def _learns(engine: Engine, adapter: dict[str, Any], quantization: str) -> dict[
     return files
 
 
-def test_loftq_takes_back_as_much_of_the_quantization_error_as_its_rank_can(engine: Engine) -> None:  # noqa: F811
+def test_loftq_takes_back_as_much_of_the_quantization_error_as_its_rank_can(engine: Engine) -> None:
     """What is left is the singular values past the rank, also with an alpha of 2r (Eckart and Young)."""
     import bitsandbytes
     from peft.tuners.lora import Linear4bit
@@ -204,7 +143,7 @@ def test_loftq_takes_back_as_much_of_the_quantization_error_as_its_rank_can(engi
             assert float(left.norm()) == pytest.approx(float(torch.linalg.svdvals(lost)[8:].norm()), rel=1e-4)
 
 
-def test_adalora_has_the_regularisation_of_pefts_own_forward(engine: Engine) -> None:  # noqa: F811
+def test_adalora_has_the_regularisation_of_pefts_own_forward(engine: Engine) -> None:
     from peft import AdaLoraConfig, get_peft_model
 
     torch.manual_seed(3)
@@ -220,7 +159,7 @@ def test_adalora_has_the_regularisation_of_pefts_own_forward(engine: Engine) -> 
 @pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore:The following rank_p:RuntimeWarning"
 )
-def test_adalora_ends_with_its_budget(engine: Engine) -> None:  # noqa: F811
+def test_adalora_ends_with_its_budget(engine: Engine) -> None:
     adapter = {"method": "adalora", **METHODS["adalora"]}
     done, files = engine.train(engine.prepare(), adapter, max_steps=20)
     assert done.outcome == "done", done.message
@@ -229,7 +168,7 @@ def test_adalora_ends_with_its_budget(engine: Engine) -> None:  # noqa: F811
     assert sum(sum(kept) for kept in config["rank_pattern"].values()) == 2 * 4, "a mean rank of 2 over four modules"
 
 
-def test_loraplus_gives_b_a_rate_of_its_own(engine: Engine) -> None:  # noqa: F811
+def test_loraplus_gives_b_a_rate_of_its_own(engine: Engine) -> None:
     """Adam's first step moves every element by its group's rate, whatever the gradient's size."""
     prepared = engine.prepare()
     plain, plus = (
@@ -247,14 +186,14 @@ def test_loraplus_gives_b_a_rate_of_its_own(engine: Engine) -> None:  # noqa: F8
             torch.testing.assert_close(plus[name], 16 * tensor, atol=1e-4, rtol=1e-3)
 
 
-def test_what_peft_refuses_is_a_sentence_with_the_methods_name(engine: Engine) -> None:  # noqa: F811
+def test_what_peft_refuses_is_a_sentence_with_the_methods_name(engine: Engine) -> None:
     done, _ = engine.train(engine.prepare(), {"method": "loha", "r": 4, "target_modules": ["input_layernorm"]})
     assert done.outcome == "failed"
     assert done.message.startswith("loha: PEFT refuses these settings on this model: ")
     assert not done.files, "no traceback"
 
 
-def test_eva_with_too_few_tokens_says_what_to_change(engine: Engine) -> None:  # noqa: F811
+def test_eva_with_too_few_tokens_says_what_to_change(engine: Engine) -> None:
     adapter = {**LORA, "r": 32, "init_lora_weights": "eva", "eva_config": {"rho": 2.0, "use_label_mask": True}}
     done, _ = engine.train(engine.prepare(2), adapter)
     assert done.outcome == "failed"
@@ -265,7 +204,7 @@ def test_eva_with_too_few_tokens_says_what_to_change(engine: Engine) -> None:  #
     "ignore::UserWarning", "ignore::FutureWarning", "ignore:The following rank_p:RuntimeWarning"
 )
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_is_profiled(engine: Engine, name: str) -> None:  # noqa: F811
+def test_every_method_is_profiled(engine: Engine, name: str) -> None:
     training = {
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 1,
@@ -291,7 +230,7 @@ def test_every_method_is_profiled(engine: Engine, name: str) -> None:  # noqa: F
     ],
 )
 def test_what_is_trained_is_float32_over_a_half_precision_base(
-    engine: Engine,  # noqa: F811
+    engine: Engine,
     adapter: dict[str, Any],
     dtype: str,
     monkeypatch: pytest.MonkeyPatch,

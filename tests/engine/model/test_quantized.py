@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_run import LORA, MODEL, Engine  # noqa: E402
+from engine_fixture import LORA, MODEL, Engine  # noqa: E402
 
 from lorafile.engine.model.base import Bases, load_base  # noqa: E402
 from lorafile.engine.model.fingerprint import fingerprint, held_tensors  # noqa: E402
@@ -28,11 +28,6 @@ TABLES = {"study": {"name": "s"}, "model": {"path": "m"}, "data": {"path": "d"}}
 
 def settings_of(quantization: str | dict[str, Any]) -> dict[str, Any] | None:
     return quantization_settings(SpecTables.model_validate({**TABLES, "quantization": quantization}).quantization)
-
-
-@pytest.fixture
-def engine(tiny_model: Path, rows_file: Path, tmp_path: Path) -> Engine:
-    return Engine(tiny_model, rows_file, tmp_path)
 
 
 class Quantized(Engine):

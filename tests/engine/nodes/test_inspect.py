@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_run import MODEL, Engine
-from test_truncate import stored
 
 torch = pytest.importorskip("torch")
+
+from engine_fixture import MODEL, Engine, train_of_known_rank  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.analysis.registry import analyses  # noqa: E402
@@ -17,11 +17,6 @@ from lorafile.engine.model.similarity import linear_cka  # noqa: E402
 from lorafile.engine.model.spectrum import decompose, effective_rank, energy_rank, stable_rank  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 from lorafile.report.writer import write_report  # noqa: E402
-
-
-@pytest.fixture
-def engine(tiny_model: Path, rows_file: Path, tmp_path: Path) -> Engine:
-    return Engine(tiny_model, rows_file, tmp_path)
 
 
 def look(engine: Engine, adapter: dict[str, str], quantization: Any = None) -> tuple[Any, list[Any], list[Any]]:
@@ -76,7 +71,7 @@ def test_cka_agrees_with_the_gram_matrices_of_its_definition() -> None:
 
 
 def test_an_adapter_of_known_rank_says_so(engine: Engine) -> None:
-    done, modules, drift = look(engine, stored(engine, rank=16, known=4))
+    done, modules, drift = look(engine, train_of_known_rank(engine, rank=16, known=4))
     assert done.figures["effective_rank"] == pytest.approx(4, abs=1e-3)
     assert {row["energy_rank"] for row in modules} == {4}
     assert {row["rank"] for row in modules} == {16}

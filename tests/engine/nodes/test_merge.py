@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_run import MODEL, Engine
-from test_truncate import stored
 
 torch = pytest.importorskip("torch")
+
+from engine_fixture import MODEL, Engine, train_of_known_rank  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.analysis.registry import analyses  # noqa: E402
@@ -18,11 +18,6 @@ from lorafile.specs.configurations import quantization_settings  # noqa: E402
 from lorafile.specs.tables.adapter import MergeTable  # noqa: E402
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"]}
-
-
-@pytest.fixture
-def engine(tiny_model: Path, rows_file: Path, tmp_path: Path) -> Engine:
-    return Engine(tiny_model, rows_file, tmp_path)
 
 
 def merge(engine: Engine, adapter: dict[str, str], dtype: str, quantization: str = "none") -> Any:
@@ -55,7 +50,7 @@ def test_the_figures_are_those_of_plain_transformers(engine: Engine) -> None:
     from lorafile.engine.batching.tokens import Tokens
     from lorafile.engine.model.adapters import peft_errors
 
-    files = stored(engine)
+    files = train_of_known_rank(engine)
     found = merge(engine, files, "bfloat16")
     tokens = Tokens.load(engine.prepare()["tokens.safetensors"])
     batch = collate(tokens, by_length(tokens.lengths()[:6], 16)[0], 3, torch.device("cpu"))

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_run import Engine
 
 torch = pytest.importorskip("torch")
 
-from safetensors.torch import load_file, save_file  # noqa: E402
+from engine_fixture import Engine, train_of_known_rank  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.analysis.registry import analyses  # noqa: E402
@@ -17,30 +17,6 @@ from lorafile.engine.model.adapters import peft_errors  # noqa: E402
 from lorafile.errors import SpecError  # noqa: E402
 
 STUDY = '[truncate]\nranks = [8, 4, 2]\n[[sweep]]\nname = "rank"\nlora.r = [2, 8]\n'
-
-
-@pytest.fixture
-def engine(tiny_model: Path, rows_file: Path, tmp_path: Path) -> Engine:
-    return Engine(tiny_model, rows_file, tmp_path)
-
-
-def stored(engine: Engine, rank: int = 16, known: int = 4, **settings: Any) -> dict[str, str]:
-    """Train an adapter of a rank for a step, then give every module an update of a smaller, known rank."""
-    adapter = {"method": "lora", "r": rank, "lora_alpha": 2 * rank, "target_modules": ["q_proj", "down_proj"]}
-    done, files = engine.train(engine.prepare(), {**adapter, **settings}, max_steps=1)
-    assert done.outcome == "done", done.message
-    tensors = load_file(files["adapter_model.safetensors"])
-    generator = torch.Generator().manual_seed(3)
-    for name in [name for name in tensors if name.endswith("lora_A.weight")]:
-        a, b = tensors[name], tensors[name.replace("lora_A", "lora_B")]
-        orthonormal = [
-            torch.linalg.qr(torch.randn(size, known, generator=generator))[0] for size in (len(b), a.shape[1])
-        ]
-        mixing = torch.linalg.qr(torch.randn(rank, rank, generator=generator))[0][:, :known]
-        tensors[name] = (mixing @ orthonormal[1].T).contiguous()
-        tensors[name.replace("lora_A", "lora_B")] = (0.3 * orthonormal[0] @ mixing.T).contiguous()
-    save_file(tensors, files["adapter_model.safetensors"])
-    return files
 
 
 def cut(engine: Engine, files: dict[str, str], rank: int) -> tuple[Any, dict[str, str]]:
@@ -63,7 +39,7 @@ def logits(engine: Engine, files: dict[str, str]) -> Any:
 def test_an_adapter_of_known_rank_loses_nothing_at_it_and_something_below(
     engine: Engine, settings: dict[str, Any]
 ) -> None:
-    whole = stored(engine, **settings)
+    whole = train_of_known_rank(engine, **settings)
     done, four = cut(engine, whole, 4)
     assert done.figures["kept_energy"] == pytest.approx(1, abs=1e-6)
     assert load_file(four["adapter_model.safetensors"])[

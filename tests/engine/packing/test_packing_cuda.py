@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no GPU", allow_module_level=True)
 
-from test_packing_train import MIX, Runs, Setting, assert_agree  # noqa: E402
-from test_run import Engine  # noqa: E402
+from engine_fixture import Engine  # noqa: E402
+from pack_runs_fixture import MIX, Runs, Setting, assert_agree  # noqa: E402
 
 from lorafile.engine.model.peak_memory import peak, reset_peak  # noqa: E402
 from lorafile.engine.run import SplitBatch, run_together  # noqa: E402
@@ -20,11 +20,6 @@ from lorafile.files.jsonl import read_lines  # noqa: E402
 
 DEVICE = torch.device("cuda")
 EIGHT: list[Setting] = [{"seed": seed, "per_device_train_batch_size": 32, "max_steps": 12} for seed in range(8)]
-
-
-@pytest.fixture
-def engine(tiny_model: Path, rows_file: Path, tmp_path: Path) -> Engine:
-    return Engine(tiny_model, rows_file, tmp_path)
 
 
 @pytest.fixture

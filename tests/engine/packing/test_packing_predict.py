@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from engine_fixture import MODEL, Engine  # noqa: E402
 from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
-from test_run import MODEL, Engine, engine  # noqa: E402, F401
 
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
 from lorafile.engine.packing.predict import predict_together  # noqa: E402
@@ -32,7 +32,7 @@ LIKELIHOOD = {"output": "likelihood"}
 ANSWERS = {"output": "generation", "max_new_tokens": 8, "do_sample": False}
 
 
-def stored(engine: Engine, settings: dict[str, Any], number: int) -> dict[str, str]:  # noqa: F811
+def train_of_known_rank(engine: Engine, settings: dict[str, Any], number: int) -> dict[str, str]:
     """Store an adapter of which both matrices are drawn at random, as PEFT stores it."""
     where = engine.root / f"adapter{number}"
     torch.manual_seed(number)
@@ -47,14 +47,14 @@ def stored(engine: Engine, settings: dict[str, Any], number: int) -> dict[str, s
     return {name: str(where / name) for name in ("adapter_config.json", "adapter_model.safetensors")}
 
 
-def bare(engine: Engine, dtype: str = "float32") -> Any:  # noqa: F811
+def bare(engine: Engine, dtype: str = "float32") -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(engine.model, dtype=dtype).eval()
 
 
 def together(
-    engine: Engine,  # noqa: F811
+    engine: Engine,
     prepared: dict[str, str],
     adapters: list[dict[str, str] | None],
     task: dict[str, Any],
@@ -77,7 +77,7 @@ def together(
     return done, [list(read_lines(str(out / "predictions.jsonl.gz"))) for out in outs]
 
 
-def loaded(engine: Engine, files: dict[str, str] | None, dtype: str) -> Any:  # noqa: F811
+def loaded(engine: Engine, files: dict[str, str] | None, dtype: str) -> Any:
     base = bare(engine, dtype)
     return base if files is None else PeftModel.from_pretrained(base, Path(files["adapter_config.json"]).parent).eval()
 
@@ -94,10 +94,10 @@ def by_peft(model: Any, prepared: dict[str, str]) -> list[float]:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
-def test_likelihoods_are_those_of_peft_alone(engine: Engine, dtype: str, tolerance: float) -> None:  # noqa: F811
+def test_likelihoods_are_those_of_peft_alone(engine: Engine, dtype: str, tolerance: float) -> None:
     """Ranks, alphas, targets, layers and patterns differ; the untuned base is among them."""
     prepared = engine.prepare(10)
-    adapters = [*(stored(engine, settings, number) for number, settings in enumerate(PLAIN)), None]
+    adapters = [*(train_of_known_rank(engine, settings, number) for number, settings in enumerate(PLAIN)), None]
     done, found = together(engine, prepared, adapters, LIKELIHOOD, dtype)
     assert [one.figures["packed"] for one in done] == [5] * 5
     sums = []
@@ -108,9 +108,9 @@ def test_likelihoods_are_those_of_peft_alone(engine: Engine, dtype: str, toleran
     assert len({*sums}) == 5
 
 
-def test_answers_are_those_of_transformers_and_what_is_no_plain_lora_is_done_alone(engine: Engine) -> None:  # noqa: F811
+def test_answers_are_those_of_transformers_and_what_is_no_plain_lora_is_done_alone(engine: Engine) -> None:
     prepared = engine.prepare(10)
-    adapters = [stored(engine, settings, number) for number, settings in enumerate([*PLAIN[:2], DORA])]
+    adapters = [train_of_known_rank(engine, settings, number) for number, settings in enumerate([*PLAIN[:2], DORA])]
     done, found = together(engine, prepared, [*adapters, None], ANSWERS)
     assert [one.figures.get("packed") for one in done] == [3, 3, None, 3]
     tokens = Tokens.load(prepared["tokens.safetensors"])
@@ -130,10 +130,10 @@ DRAWN = {"output": "generation", "max_new_tokens": 6, "do_sample": True, "temper
 @pytest.mark.parametrize(
     "task", [{**DRAWN, "seed": 7}, {**ANSWERS, "num_beams": 2}, {**ANSWERS, "repetition_penalty": 1.5}]
 )
-def test_drawn_and_searched_answers_are_those_of_each_alone(engine: Engine, task: dict[str, Any]) -> None:  # noqa: F811
+def test_drawn_and_searched_answers_are_those_of_each_alone(engine: Engine, task: dict[str, Any]) -> None:
     """The adapters alone go through PEFT: with a bias of nothing they are no plain LoRA to the stack."""
     prepared = engine.prepare(6)
-    adapters = [stored(engine, settings, number) for number, settings in enumerate(PLAIN[:2])]
+    adapters = [train_of_known_rank(engine, settings, number) for number, settings in enumerate(PLAIN[:2])]
     _, found = together(engine, prepared, adapters, task)
     for files, rows in zip(adapters, found, strict=True):
         config = Path(files["adapter_config.json"])
@@ -143,14 +143,14 @@ def test_drawn_and_searched_answers_are_those_of_each_alone(engine: Engine, task
         assert rows == alone[0]
 
 
-def test_adapters_go_together_over_a_base_of_four_bits(engine: Engine) -> None:  # noqa: F811
+def test_adapters_go_together_over_a_base_of_four_bits(engine: Engine) -> None:
     pytest.importorskip("bitsandbytes")
     from transformers import AutoModelForCausalLM
 
     from lorafile.engine.model.quantized import quantization_config
 
     prepared = engine.prepare(6)
-    adapters = [stored(engine, settings, number) for number, settings in enumerate(PLAIN[:2])]
+    adapters = [train_of_known_rank(engine, settings, number) for number, settings in enumerate(PLAIN[:2])]
     done, found = together(engine, prepared, [*adapters, None], LIKELIHOOD, quantization="nf4")
     assert done[0].figures["packed"] == 3
     base = engine.bases.get(
@@ -169,9 +169,9 @@ def test_adapters_go_together_over_a_base_of_four_bits(engine: Engine) -> None: 
         assert [row["log_likelihood"] for row in rows] == pytest.approx(by_peft(peft, prepared), rel=1e-5)
 
 
-def test_an_adapter_that_does_not_fit_says_so_and_the_others_are_done(engine: Engine) -> None:  # noqa: F811
+def test_an_adapter_that_does_not_fit_says_so_and_the_others_are_done(engine: Engine) -> None:
     prepared = engine.prepare(4)
-    adapters = [stored(engine, settings, number) for number, settings in enumerate(PLAIN[:3])]
+    adapters = [train_of_known_rank(engine, settings, number) for number, settings in enumerate(PLAIN[:3])]
     config = Path(adapters[2]["adapter_config.json"])
     config.write_text(config.read_text("utf-8").replace('"r": 2', '"r": 3'), encoding="utf-8")
     settings = {"model": MODEL, "quantization": None, "task": LIKELIHOOD}

@@ -1,6 +1,5 @@
 """Runs that are trained together against the same runs alone: curves, files, figures, and how they can end."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,101 +8,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from safetensors.torch import load_file  # noqa: E402
-from test_run import LORA, Engine  # noqa: E402
+from engine_fixture import Engine  # noqa: E402
+from pack_runs_fixture import MIX, Runs, Setting, assert_agree  # noqa: E402
 
-from lorafile.engine.model.base import Bases  # noqa: E402
-from lorafile.engine.packing.train import _Pack, train_together  # noqa: E402
-from lorafile.engine.request import Request, Result, Stopped  # noqa: E402
-from lorafile.engine.run import run  # noqa: E402
+from lorafile.engine.packing.train import _Pack  # noqa: E402
+from lorafile.engine.request import Stopped  # noqa: E402
 from lorafile.engine.stacking.compatible import Alone, training_class  # noqa: E402
 from lorafile.engine.training.journal import Journal  # noqa: E402
-from lorafile.files.jsonl import read_lines  # noqa: E402
 from lorafile.files.run_directory import CHECKPOINT  # noqa: E402
-from lorafile.specs.tables.quantizations import quantization_settings  # noqa: E402
-from lorafile.specs.tables.train import EXECUTION, TrainTable  # noqa: E402
-
-Setting = dict[str, Any]
-FILES = ["adapter_config.json", "adapter_model.safetensors", "curve.jsonl.gz"]
-MIX: list[Setting] = [
-    {"adapter": {"lora_dropout": 0.2}, "lr_scheduler_type": "cosine", "warmup_steps": 0.1},
-    {"adapter": {"r": 7, "lora_alpha": 3, "target_modules": ["v_proj"], "use_rslora": True}, "seed": 2},
-    {
-        "adapter": {"r": 2, "rank_pattern": {"q_proj": 5}, "lora_dropout": 0.4},
-        "learning_rate": 1e-3,
-        "weight_decay": 0.1,
-    },
-    {"adapter": {"layers_to_transform": [1], "init_lora_weights": "gaussian"}, "loraplus_lr_ratio": 4.0, "seed": 3},
-    {"adapter": {"r": 1}, "max_grad_norm": 0.0, "adam_beta2": 0.9, "adam_epsilon": 1e-4, "seed": 2},
-]
-
-
-class Runs:
-    """Runs of one base and one train split, alone or together, each in directories of its own."""
-
-    def __init__(self, engine: Engine, dtype: str = "float64", quantization: str = "none", **data: Any) -> None:
-        self.root, self.count, self.bases = engine.root, 0, Bases()
-        self.model, self.dtype, self.quantization = engine.model, dtype, quantization_settings(quantization)
-        self.prepared = engine.prepare(**data)
-
-    def request(self, setting: Setting, running: str = "") -> Request:
-        setting = {"max_steps": 8, "learning_rate": 5e-3, "per_device_train_batch_size": 3, **setting}
-        adapter, seed = {**LORA, **setting.pop("adapter", {})}, setting.pop("seed", 1)
-        execution = {name: setting.pop(name) for name in EXECUTION if name in setting}
-        settings = {
-            "model": {"dtype": self.dtype, "trust_remote_code": False},
-            "quantization": self.quantization,
-            "adapter": adapter,
-            "training": TrainTable(**setting).model_dump(exclude=set(EXECUTION)),
-            "seed": seed,
-        }
-        paths = {"model": str(self.model), "model_name": "tiny"}
-        key = json.dumps(settings)
-        if running:
-            paths["checkpoint"] = str(self.root / running)
-        return Request(key, "train", key[-9:], settings, paths, {"train": self.prepared}, {}, execution)
-
-    def out(self) -> Path:
-        self.count += 1
-        (self.root / f"out{self.count}").mkdir()
-        return self.root / f"out{self.count}"
-
-    def alone(self, setting: Setting, running: str = "", report: Any = lambda _: None) -> tuple[Result, Path]:
-        out = self.out()
-        return run(self.request(setting, running), out, self.bases, report), out
-
-    def together(
-        self, settings: list[Setting], running: str = "", reports: list[Any] | None = None
-    ) -> list[tuple[Result, Path]]:
-        requests = [self.request(one, f"{running}{n}" if running else "") for n, one in enumerate(settings)]
-        classes = {training_class(request.settings, "train") for request in requests}
-        assert len(classes) == 1
-        assert "" not in classes
-        outs = [self.out() for _ in settings]
-        done = train_together(requests, outs, self.bases, reports or [lambda _: None] * len(settings))
-        return list(zip(done, outs, strict=True))
-
-
-@pytest.fixture
-def engine(tiny_model: Path, rows_file: Path, tmp_path: Path) -> Engine:
-    return Engine(tiny_model, rows_file, tmp_path)
-
-
-def assert_agree(one: tuple[Result, Path], other: tuple[Result, Path], tolerance: float = 1e-8) -> None:
-    """Check that two runs have the same curve and weights up to a tolerance, and else the same files and figures."""
-    (done, out), (expected, theirs) = one, other
-    assert done.outcome == expected.outcome == "done", (done.message, expected.message)
-    assert sorted(done.files) == sorted(expected.files) == FILES
-    assert (out / FILES[0]).read_bytes() == (theirs / FILES[0]).read_bytes()
-    curves = [list(read_lines(where / FILES[2])) for where in (out, theirs)]
-    for ours, wanted in zip(*curves, strict=True):
-        assert ours == pytest.approx(wanted, rel=tolerance, abs=tolerance)
-    tensors, wanted = load_file(out / FILES[1]), load_file(theirs / FILES[1])
-    assert tensors.keys() == wanted.keys()
-    for name, tensor in wanted.items():
-        torch.testing.assert_close(tensors[name], tensor, rtol=tolerance, atol=tolerance)
-    same = ("steps", "tokens", "supervised_tokens", "trainable_parameters", "total_parameters", "adapter_bytes")
-    assert {name: done.figures[name] for name in same} == {name: expected.figures[name] for name in same}
 
 
 def stopping_at(step: int) -> Callable[[dict[str, Any]], None]:

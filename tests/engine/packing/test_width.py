@@ -7,13 +7,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_run import LORA, MODEL, Engine, engine  # noqa: E402, F401
+from engine_fixture import LORA, MODEL, Engine, two_trains  # noqa: E402
 
 from lorafile.engine.model.fingerprint import fingerprint  # noqa: E402
 from lorafile.engine.packing.trials import Speed  # noqa: E402
 from lorafile.engine.packing.width import measured, widest  # noqa: E402
 from lorafile.engine.request import PackSizes, Request, Stopped  # noqa: E402
-from lorafile.specs.tables.train import TrainTable  # noqa: E402
 
 LONG = 100_000  # steps: any measurement is worth it
 
@@ -60,18 +59,8 @@ def test_little_work_is_not_measured_and_more_is_measured_for_a_twentieth_of_it_
         assert len(found) >= 2
 
 
-def requests(engine: Engine, steps: int) -> list[list[Request]]:  # noqa: F811
-    prepared = engine.prepare()
-    training = TrainTable(max_steps=steps, learning_rate=1e-2, per_device_train_batch_size=4).model_dump()
-    settings = {"model": MODEL, "quantization": None, "adapter": LORA, "training": training}
-    paths = {"model": str(engine.model), "model_name": "tiny"}
-    first = Request("1", "train", "a", {**settings, "seed": 1}, paths, {"train": prepared}, pack="x")
-    other = {"adapter": {**LORA, "r": 2, "target_modules": ["v_proj"], "lora_dropout": 0.1}, "seed": 2}
-    return [[first], [replace(first, key="2", settings={**settings, **other})]]
-
-
-def test_real_steps_and_answers_are_measured_and_the_base_is_what_it_was(engine: Engine) -> None:  # noqa: F811
-    runs = requests(engine, 1000)
+def test_real_steps_and_answers_are_measured_and_the_base_is_what_it_was(engine: Engine) -> None:
+    runs = two_trains(engine, 1000)
     task = {"output": "generation", "max_new_tokens": 4000}
     for one in runs:
         settings = {"model": MODEL, "quantization": None, "task": task}
@@ -88,13 +77,13 @@ def test_real_steps_and_answers_are_measured_and_the_base_is_what_it_was(engine:
     assert fingerprint(base.model, "") == base.fingerprint
     assert not [name for name, _ in base.model.named_modules() if "lora" in name or "base_layer" in name]
     assert not base.model.training
-    assert measured(requests(engine, 3), engine.bases, lambda progress: None) == PackSizes(), "not worth it"
+    assert measured(two_trains(engine, 3), engine.bases, lambda progress: None) == PackSizes(), "not worth it"
 
 
-def test_a_measurement_that_fails_is_told_and_one_that_is_stopped_ends(engine: Engine) -> None:  # noqa: F811
+def test_a_measurement_that_fails_is_told_and_one_that_is_stopped_ends(engine: Engine) -> None:
     broken = [
         [replace(one[0], settings={**one[0].settings, "adapter": {**LORA, "target_modules": ["nothing"]}})]
-        for one in requests(engine, 1000)
+        for one in two_trains(engine, 1000)
     ]
     found = measured(broken, engine.bases, lambda progress: None)
     assert (found.train, found.predict) == (1, 1)
@@ -104,4 +93,4 @@ def test_a_measurement_that_fails_is_told_and_one_that_is_stopped_ends(engine: E
         raise Stopped
 
     with pytest.raises(Stopped):
-        measured(requests(engine, 1000), engine.bases, stop)
+        measured(two_trains(engine, 1000), engine.bases, stop)

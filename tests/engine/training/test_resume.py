@@ -14,9 +14,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from test_methods import CASES
-from test_run import LORA, Engine, engine  # noqa: F401
-from test_run_outcomes import train
+from engine_fixture import LORA, Engine, train
+from methods_fixture import CASES
 
 from lorafile import Study
 from lorafile.engine.request import Stopped
@@ -326,7 +325,7 @@ def test_a_checkpoint_that_the_disk_does_not_give_back_is_not_taken_for_none(spe
 @pytest.mark.parametrize("adapter", [*CASES, pytest.param({**LORA, "loraplus": 4.0}, id="LoRA+")])
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # PEFT's own
 def test_every_method_and_every_beginning_goes_on_to_the_bit(
-    engine: Engine,  # noqa: F811
+    engine: Engine,
     adapter: dict[str, Any],
 ) -> None:
     """Ranks that AdaLoRA took away, bases that an initialisation rewrites, rates of LoRA+."""

@@ -1,6 +1,5 @@
 """Replicates in a worker: what is done at once, how its time is divided, and what happens where it fails together."""
 
-# ruff: noqa: F811
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
@@ -10,8 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_run import Engine, engine  # noqa: E402, F401
-from test_width import requests as two_trains  # noqa: E402
+from engine_fixture import Engine, two_trains  # noqa: E402
 
 from lorafile.engine import run as door  # noqa: E402
 from lorafile.engine.model.base import Bases  # noqa: E402
