@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from lorafile.specs.positions import Path
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.lora import INNER, inner_settings
 from lorafile.specs.tables.methods import METHODS
@@ -17,9 +18,6 @@ from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.specs.tables.settings import ModelTable, SpecTables
 from lorafile.specs.tables.train import FullTable, TrainTable
 from lorafile.specs.values import Settings
-
-if TYPE_CHECKING:
-    from lorafile.specs.sweeps.tuned import Tuned
 
 # The least that a spec has to say: what stands beside a table that is typed alone.
 REQUIRED: dict[str, dict[str, Any]] = {"study": {"name": "-"}, "model": {"path": "-"}, "data": {"path": "-"}}
@@ -32,6 +30,45 @@ _UNORDERED = (
     *("layers_to_transform", "target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"),
     "trainable_token_indices",
 )
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting that is tuned, with the values to try.
+
+    :ivar setting: the setting that its candidates vary; `train.learning_rate` for `[full]`, too
+    :ivar section: the table that declares it
+    :ivar where: its position in the spec; the same for all configurations that share the candidates
+    :ivar added: values past the ends of the declared ones, added by the plan
+    """
+
+    setting: str
+    section: str
+    values: tuple[Any, ...]
+    extend: bool
+    where: Path
+    added: tuple[Any, ...] = ()
+
+    @property
+    def tried(self) -> tuple[Any, ...]:
+        """Every value: ascending where they are numbers, as listed otherwise."""
+        everything = (*self.values, *self.added)
+        return tuple(sorted(everything)) if self.numeric else everything
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its values are numbers, which have an order and can be continued."""
+        return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in self.values)
+
+    @property
+    def name(self) -> str:
+        """The setting without its table: `learning_rate`."""
+        return self.setting.rpartition(".")[2]
+
+    def added_beyond(self, above: bool) -> int:
+        """Return how many values the plan added at one end."""
+        listed = sorted(self.values)
+        return sum(value > listed[-1] if above else value < listed[0] for value in self.added)
 
 
 class Configuration(NamedTuple):
@@ -66,6 +103,35 @@ class Configuration(NamedTuple):
     def open(self) -> bool:
         """Whether it is tuned, and its candidate not chosen yet."""
         return self.tuned is not None and not self.tuned.chosen
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The candidates of a tuned configuration, and the one that was chosen.
+
+    :ivar varied: the settings that the configuration varies itself, without the tuned ones
+    :ivar raw: the spec's own tables, from which further candidates are resolved
+    :ivar chosen: the name of the candidate that was chosen; empty until then
+    """
+
+    axes: tuple[Axis, ...]
+    candidates: "tuple[Configuration, ...]"
+    varied: dict[str, Any]
+    raw: "OwnTables" = field(repr=False, compare=False)
+    chosen: str = ""
+
+    def values(self, candidate: "Configuration") -> dict[str, Any]:
+        """Return setting -> its value in a candidate."""
+        return {axis.setting: candidate.varied[axis.setting] for axis in self.axes}
+
+    def tried(self, setting: str) -> tuple[Any, ...]:
+        """Return the values of a setting that are tried; none where it is not tuned."""
+        return next((axis.tried for axis in self.axes if axis.setting == setting), ())
+
+    @property
+    def settings(self) -> str:
+        """What is tuned, in words: `learning_rate and lora_dropout`."""
+        return " and ".join(axis.name for axis in self.axes)
 
 
 class OwnTables(dict[str, Any]):

@@ -18,7 +18,8 @@ from lorafile.plan.plan import WORK, Action, Plan
 from lorafile.plan.tuning_status import Edge, TuningStatus, shown_value
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.positions import Path
-from lorafile.specs.sweeps.tuned import MOST_ADDED, Axis, beyond, extended, settled
+from lorafile.specs.configurations import Axis
+from lorafile.specs.sweeps.tuning import MOST_ADDED, next_value, with_candidates, with_choice
 from lorafile.state import State
 
 
@@ -69,7 +70,7 @@ def settle_tuning(plan: Plan, state: State) -> Plan:
     ready = _ready(spec, statuses)
     if ready:
         spec = spec.with_configurations(
-            tuple(settled(c, statuses[c.name].chosen) if c.name in ready else c for c in spec.configurations)
+            tuple(with_choice(c, statuses[c.name].chosen) if c.name in ready else c for c in spec.configurations)
         )
     if spec is not plan.graph.spec:
         graph = build(spec, plan.graph.lock, plan.graph.accepted)
@@ -157,7 +158,9 @@ def _edges(axes: tuple[Axis, ...], values: dict[str, Any]) -> tuple[Edge, ...]:
         for highest, end in ((False, axis.tried[0]), (True, axis.tried[-1])):
             if value == end:
                 found.append(
-                    Edge(axis.setting, highest, value, beyond(axis, highest), axis.where, axis.added_beyond(highest))
+                    Edge(
+                        axis.setting, highest, value, next_value(axis, highest), axis.where, axis.added_beyond(highest)
+                    )
                 )
     return tuple(found)
 
@@ -224,7 +227,7 @@ def _widened(spec: Spec, statuses: dict[str, TuningStatus], widening: _Widening)
                 for edge in statuses[c.name].edges
                 if edge.where == axis.where and edge.highest is above
             ]
-            value = beyond(axis, above) if at and axis.added_beyond(above) < MOST_ADDED else None
+            value = next_value(axis, above) if at and axis.added_beyond(above) < MOST_ADDED else None
             if value is not None:
                 widening.added[axis.where] = (*widening.added.get(axis.where, ()), value)
                 widening.reasons[axis.where, value] = f"{axis.name} {shown_value(value)} was added, since {at[0]}"
@@ -233,7 +236,7 @@ def _widened(spec: Spec, statuses: dict[str, TuningStatus], widening: _Widening)
         return None
     configurations = spec.configurations
     for where, added in widening.added.items():
-        configurations = tuple(extended(c, where, added) if c.tuned else c for c in configurations)
+        configurations = tuple(with_candidates(c, where, added) if c.tuned else c for c in configurations)
     return spec.with_configurations(configurations)
 
 
@@ -259,7 +262,7 @@ def _ready(spec: Spec, statuses: dict[str, TuningStatus]) -> set[str]:
 
 def _later(graph: Graph) -> dict[str, dict[str, int]]:
     """Return configuration -> kind -> nodes that a choice will add, counted for its first candidate."""
-    guess = [settled(c, c.tuned.candidates[0].name) for c in graph.spec.configurations if c.tuned and c.open]
+    guess = [with_choice(c, c.tuned.candidates[0].name) for c in graph.spec.configurations if c.tuned and c.open]
     counts: dict[str, Counter[str]] = {}
     for node in nodes_after_choice(graph, guess):
         counts.setdefault(node.configuration, Counter())[node.kind] += 1

@@ -3,9 +3,9 @@
 from typing import Any
 
 from lorafile.specs.checks.sweeps import MOST_POINTS, check_value, not_a_factor
+from lorafile.specs.configurations import Axis
 from lorafile.specs.error_messages import Problems, near, show
 from lorafile.specs.positions import Path
-from lorafile.specs.sweeps.tuned import Axis
 from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.train import FullTable
 

@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from lorafile.specs.checks.combinations import contradiction, study_contradiction
 from lorafile.specs.checks.sweeps import FACTOR_SECTIONS, MOST_POINTS
-from lorafile.specs.configurations import Configuration, OwnTables, flatten, point_name, points, resolve, unite
+from lorafile.specs.configurations import Axis, Configuration, OwnTables, flatten, point_name, points, resolve, unite
 from lorafile.specs.error_messages import Problems
 from lorafile.specs.positions import Path as Place
 from lorafile.specs.sweeps.candidates import Tunes, axes_of
-from lorafile.specs.sweeps.tuned import Axis, combinations, tuned
+from lorafile.specs.sweeps.tuning import combinations, with_tuning
 from lorafile.specs.tables.settings import SpecTables, SweepTable
 
 MOST_IN_ALL = 30_000
@@ -92,7 +92,7 @@ def _configuration(
         candidate = f"{name},{point_name(values)}"
         made.append(_resolved(candidate, sweep, raw, {**varied, **values}, (problems, axes[0].where)))
     found = [candidate for candidate in made if candidate is not None]
-    return tuned(name, varied, axes, found, raw) if len(found) == len(made) else None
+    return with_tuning(name, varied, axes, found, raw) if len(found) == len(made) else None
 
 
 def _applies(axis: Axis, raw: OwnTables, varied: dict[str, Any], sweep: str) -> bool:

@@ -12,7 +12,8 @@ from lorafile import Study, specs
 from lorafile.errors import SpecError
 from lorafile.plan.plan import Plan
 from lorafile.plan.tuning_status import Standing, edge_lines
-from lorafile.specs.sweeps.tuned import Axis, beyond, settled
+from lorafile.specs.configurations import Axis
+from lorafile.specs.sweeps.tuning import next_value, with_choice
 from lorafile.state import Attempt, Node, State
 
 SPEC = """
@@ -172,7 +173,7 @@ def test_a_mistake_in_what_is_tuned_is_told_where_it_stands(text: str, told: str
 def test_a_range_is_continued_by_its_last_ratio(
     setting: str, values: tuple[float, ...], above: bool, following: float | None
 ) -> None:
-    assert beyond(Axis(setting, "train", values, True, ()), above) == following
+    assert next_value(Axis(setting, "train", values, True, ()), above) == following
 
 
 # What is planned and chosen
@@ -308,7 +309,7 @@ def test_a_winner_has_the_identity_of_the_same_settings_written_out(study: Calla
     tuned = study(SPEC).spec
     written = parse("[train]" + SPEC.split("[train]")[1].replace("{ tune = [1e-4, 1e-3, 1e-2] }", "1e-3"))
     (first, _), (plain, _) = tuned.configurations, written.configurations
-    winner = settled(first, "rank/r=4,learning_rate=0.001")
+    winner = with_choice(first, "rank/r=4,learning_rate=0.001")
     assert (winner.train, winner.adapter, winner.name) == (plain.train, plain.adapter, plain.name)
 
 
