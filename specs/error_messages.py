@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lorafile.errors import Problem
-from lorafile.specs.lookup import field_at, table_at
 from lorafile.specs.positions import Path, Position, locate
 from lorafile.specs.tables.methods import METHODS, refusal
 from lorafile.specs.tables.quantizations import TABLES
+from lorafile.specs.tables.settings import field_at, table_at
 from lorafile.specs.tables.tracking import secret
 from lorafile.specs.values import PATTERNS
 

@@ -14,16 +14,15 @@ from pydantic import ValidationError
 
 from lorafile.errors import Problem, SpecError
 from lorafile.specs.checks.claims import check_answers
-from lorafile.specs.checks.consistency import check_tables
-from lorafile.specs.checks.metrics import with_default_metrics
+from lorafile.specs.checks.consistency import check_tables, with_default_metrics
 from lorafile.specs.checks.sweeps import check_blocks
 from lorafile.specs.configurations import REQUIRED, Configuration
 from lorafile.specs.error_messages import MOST_MISTAKES, Problems
 from lorafile.specs.positions import Path as Place
 from lorafile.specs.positions import Position, TooMany, positions
-from lorafile.specs.sweeps.candidates import take_tunes
 from lorafile.specs.sweeps.declared import declared
 from lorafile.specs.sweeps.stages import check_stages
+from lorafile.specs.sweeps.tuning import take_tunes
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.evaluate import label
 from lorafile.specs.tables.settings import SpecTables

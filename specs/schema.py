@@ -3,7 +3,7 @@
 from typing import Any
 
 from lorafile.specs.checks.sweeps import FACTOR_SECTIONS
-from lorafile.specs.sweeps.candidates import TUNABLE
+from lorafile.specs.sweeps.tuning import TUNABLE
 from lorafile.specs.tables.settings import SpecTables
 from lorafile.specs.tables.train import EXECUTION
 

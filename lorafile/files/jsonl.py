@@ -1,4 +1,4 @@
-"""Compressed JSON lines: what predictions, examples and curves are kept in. Imports no torch."""
+"""JSON files, read with distrust, and compressed JSON lines: predictions, examples, curves. Imports no torch."""
 
 import gzip
 import json
@@ -28,3 +28,17 @@ def read_lines(file: Path | str) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
     except (gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
         raise NodeError(f"{file} is damaged: it holds no compressed JSON lines ({error}).") from error
+
+
+def read_json(file: Path) -> Any:
+    """Return what a JSON file holds.
+
+    :raises OSError: when it cannot be read
+    :raises ValueError: when it is no file, such as a device without end, no JSON, or nested too deeply to be read
+    """
+    if file.exists() and not file.is_file():
+        raise ValueError("it is no file")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

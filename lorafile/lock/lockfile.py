@@ -14,7 +14,7 @@ from lorafile.engine.data.sources import find_model
 from lorafile.errors import LoraError, NodeError
 from lorafile.files.atomic import write_text
 from lorafile.files.digests import file_digest
-from lorafile.files.json import read_json
+from lorafile.files.jsonl import read_json
 from lorafile.lock.data import DataLock, commit_of, lock_data, same_reading
 from lorafile.lock.weights import Header, headers, inventory
 from lorafile.specs import Spec
@@ -37,6 +37,8 @@ SIZES = (
     *("n_layer", "intermediate_size", "head_dim", "vocab_size"),
 )
 _LARGEST = 2**31
+_QUIET = ("settings", "modules", "tensors", "characters", "bytes", "label", "labels")  # follow from the others
+_SHOWN = 12  # characters of a revision
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 
 
@@ -253,3 +255,30 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _digest(rows: Iterable[tuple[str, str]]) -> str:
     return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
+
+
+def describe_changes(old: Lock | None, new: Lock) -> list[str]:
+    """Return a sentence for each model and data set that both have and that differs: what of it."""
+    found = []
+    for kind, before, after in (("model", old.models, new.models), ("data", old.data, new.data)) if old else ():
+        for name in sorted(before.keys() & after.keys()):
+            if before[name] != after[name]:
+                verb = "has moved" if kind == "model" else "have moved"
+                found.append(f"The {kind} {name} {verb} since the lock: {_apart(before[name], after[name])}.")
+    return found
+
+
+def _apart(before: Any, after: Any) -> str:
+    rows = zip(asdict(before).items(), asdict(after).values(), strict=True)
+    differing = {name: (one, other) for (name, one), other in rows if one != other}
+    words = [_words(name, *pair) for name, pair in differing.items() if name not in _QUIET]
+    return ", ".join(words) or ", ".join(f"other {name}" for name in differing)
+
+
+def _words(name: str, one: Any, other: Any) -> str:
+    if name == "revision":
+        return f"revision {str(one)[:_SHOWN]} → {str(other)[:_SHOWN]}"
+    if name == "rows":
+        splits = [split for split in {**one, **other} if one.get(split) != other.get(split)]
+        return ", ".join(f"{split} {one.get(split, 0)} → {other.get(split, 0)} rows" for split in splits)
+    return f"other {name}"

@@ -11,7 +11,7 @@ from lorafile.engine.data.hub import snapshot
 from lorafile.engine.data.sources import BUILTIN
 from lorafile.errors import NodeError
 from lorafile.files.digests import file_digest
-from lorafile.files.json import read_json
+from lorafile.files.jsonl import read_json
 from lorafile.lock.lockfile import ModelLock, weight_files
 from lorafile.lock.weights import headers
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.errors import NodeError
-from lorafile.files.json import read_json
+from lorafile.files.jsonl import read_json
 from lorafile.models.checkpoint import Checkpoint, open_checkpoint
 
 _CARD = re.compile(r"^- (\w+): (.+)$", re.MULTILINE)

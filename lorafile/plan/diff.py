@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from lorafile.lock.changes import moved
+from lorafile.lock.lockfile import describe_changes
 from lorafile.plan.cost import estimate_cost
 from lorafile.plan.document import PlanDocument
 from lorafile.plan.drift import describe, flat_sections
@@ -223,7 +223,7 @@ def _price(side: Side, keys: set[str]) -> float | None:
 
 
 def _moved(old: Side, new: Side) -> tuple[str, ...]:
-    return tuple(moved(old.plan.graph.lock, new.plan.graph.lock)) if old.plan and new.plan else ()
+    return tuple(describe_changes(old.plan.graph.lock, new.plan.graph.lock)) if old.plan and new.plan else ()
 
 
 def _beside(old: Side, new: Side) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from lorafile.graph.graph import Graph, Replicate
 from lorafile.graph.settings import stored_rank
 from lorafile.results.runs import run_row
 from lorafile.specs import Configuration
-from lorafile.specs.tables.adapter import MergeTable
+from lorafile.specs.tables.settings import MergeTable
 from lorafile.state import Attempt, State
 
 Rows = list[dict[str, Any]]

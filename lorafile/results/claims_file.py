@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.errors import LoraError
-from lorafile.files.json import read_json
+from lorafile.files.jsonl import read_json
 
 VERSION = 1
 

@@ -12,8 +12,7 @@ from lorafile.apply.tracking.libraries import missing
 from lorafile.apply.workers import default_workers, local_executor, model_types, stop_on_signals
 from lorafile.environment import installed
 from lorafile.errors import LoraError, SpecError, StalePlan
-from lorafile.lock.changes import moved
-from lorafile.lock.lockfile import Lock, read_lock, resolve, write_lock
+from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, write_lock
 from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan, next_stage, still_missing
 from lorafile.state import Attempt, State
@@ -124,7 +123,7 @@ class Study:
         known = read_lock(self.spec)
         lock, changed = resolve(self.spec, known, refresh)
         if refresh:
-            changed = moved(known, lock)
+            changed = describe_changes(known, lock)
         options = PlanOptions(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)
 
         def planned(state: State) -> Plan:

@@ -9,10 +9,10 @@ from lorafile.specs.checks.analysis import check_margin
 from lorafile.specs.configurations import Configuration
 from lorafile.specs.error_messages import Problems, near, show
 from lorafile.specs.positions import Path
-from lorafile.specs.tables.amounts import Dimension, in_base_units
 from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, Limits, PublishedTable
 from lorafile.specs.tables.evaluate import label
 from lorafile.specs.tables.settings import SpecTables
+from lorafile.specs.values import Dimension, in_base_units
 
 _BYTES = ("train_memory", "train_memory_reserved", "generate_memory", "adapter_size")
 _HELD_AGAINST = ("is", "at_most_below")  # what needs another configuration

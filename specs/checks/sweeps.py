@@ -8,10 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 from lorafile.specs.configurations import REQUIRED, flatten
 from lorafile.specs.error_messages import Problems, homes, near, show, unknown_setting
-from lorafile.specs.lookup import field_at
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.methods import METHODS
-from lorafile.specs.tables.settings import SpecTables
+from lorafile.specs.tables.settings import SpecTables, field_at
 from lorafile.specs.tables.train import EXECUTION
 from lorafile.specs.values import NAME, PATTERNS
 

@@ -1,15 +1,179 @@
-"""Tuned settings: the candidates of a configuration, the next value past an end, and the configuration once chosen."""
+"""Tuned settings: `{ tune = [...] }` taken out of a document, the candidates of a configuration, and the chosen one."""
 
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from lorafile.specs.checks.sweeps import check_value
+from lorafile.specs.checks.sweeps import MOST_POINTS, check_value, not_a_factor
 from lorafile.specs.configurations import Axis, Configuration, OwnTables, Tuned, point_name, resolve
-from lorafile.specs.error_messages import Problems
+from lorafile.specs.error_messages import Problems, near, show
 from lorafile.specs.positions import Path
+from lorafile.specs.tables.methods import METHODS
+from lorafile.specs.tables.train import FullTable
 
 MOST_ADDED = 4  # values beyond each end of what a spec lists
+TUNABLE = ("train", "full", *METHODS)
+_WHOLE = "set it to the values that are tried: { tune = [1e-4, 3e-4, 1e-3] }"
+
+Raw = dict[str, Any]
+Tunes = dict[Path, list[Axis]]  # () for what holds for the study, else the place of a sweep or of one of its points
+
+
+def take_tunes(raw: Raw, problems: Problems) -> tuple[Raw, Tunes]:
+    """Return a document with its first candidate wherever a setting is tuned, and what is tuned where."""
+    tunes: Tunes = {}
+    taken = _taken(raw, (), (), tunes, problems)
+    blocks = raw.get("sweep")
+    if isinstance(blocks, list):
+        made = []
+        for number, block in enumerate(blocks):
+            place: Path = ("sweep", number)
+            if isinstance(block, dict):
+                rows = block.get("configurations")
+                block = _taken(block, place, place, tunes, problems)
+                _check_zip(block, tunes.get(place, []), problems)
+                if isinstance(rows, list):
+                    inner = [((*place, "configurations", index), row) for index, row in enumerate(rows)]
+                    points = [
+                        _taken(row, path, path, tunes, problems) if isinstance(row, dict) else row
+                        for path, row in inner
+                    ]
+                    block = {**block, "configurations": points}
+            made.append(block)
+        taken = {**taken, "sweep": made}
+    return _without_misplaced(taken, (), problems), tunes
+
+
+def axes_of(tunes: Tunes, where: Path, varied: Raw, raw: Raw) -> tuple[Axis, ...]:
+    """Return what is tuned in one configuration: what its point or sweep says, then the study, where it applies.
+
+    A number in a sweep wins over candidates in the study's tables, and `[full]` over `[train]` as numbers do.
+
+    :param varied: what the point varies, without what it tunes
+    """
+    method = varied.get("method", raw.get("method", "lora"))
+    own = tunes.get(where, []) if where else []
+    found = {axis.setting: axis for axis in own if _reads(method, axis)}
+    for axis in tunes.get((), []):
+        fixed = axis.setting in varied or f"{axis.section}.{axis.name}" in varied or axis.setting in found
+        if _reads(method, axis) and not fixed and not (method == "full" and _is_of_full(axis, raw)):
+            found[axis.setting] = axis
+    return tuple(found.values())
+
+
+def _reads(method: Any, axis: Axis) -> bool:
+    return method == axis.section or (axis.section == "train" and method != "none")
+
+
+def _is_of_full(axis: Axis, raw: Raw) -> bool:
+    """Return whether `[full]` has a value of its own for a setting of `[train]`."""
+    if axis.section != "train" or axis.name in raw.get("full", {}):
+        return axis.section == "train"
+    default = FullTable.model_fields[axis.name].default if axis.name in FullTable.model_fields else None
+    return default is not None and raw.get("method") != "full"  # a study that is all full has the rate of [train]
+
+
+def _taken(table: Raw, path: Path, scope: Path, tunes: Tunes, problems: Problems) -> Raw:
+    """Return a table of tables with the first candidate wherever a setting is tuned."""
+    block = len(scope) == 2  # a sweep's own settings are lists
+    found = dict(table)
+    for section in TUNABLE:
+        if isinstance(table.get(section), dict):
+            found[section] = _inner(table[section], (*path, section), (section, block, scope), tunes, problems)
+    return found
+
+
+def _inner(table: Raw, path: Path, about: tuple[str, bool, Path], tunes: Tunes, problems: Problems) -> Raw:
+    section, block, scope = about
+    found: Raw = {}
+    for key, value in table.items():
+        here = (*path, key)
+        if _is_tune(value):
+            axis = _axis(value, here, section, here[len(scope) :], problems)
+            if axis is not None:
+                tunes.setdefault(scope, []).append(axis)
+                found[key] = [axis.values[0]] if block else axis.values[0]
+        elif isinstance(value, dict):
+            found[key] = _inner(value, here, about, tunes, problems)
+        else:
+            found[key] = value
+    return found
+
+
+def _is_tune(value: Any) -> bool:
+    if not isinstance(value, dict) or "tune" not in value:
+        return False
+    return isinstance(value["tune"], list) or value.keys() <= {"tune", "extend"}
+
+
+def _axis(table: Raw, path: Path, section: str, names: Path, problems: Problems) -> Axis | None:
+    """Return one tuned setting, or note everything that is wrong with it."""
+    before = len(problems.found)
+    setting = ".".join(str(part) for part in names)
+    wrong = not_a_factor(setting)
+    if wrong:
+        problems.add(path, wrong.replace("cannot be swept", "cannot be tuned"))
+        return None
+    values, extend = table["tune"], table.get("extend", False)
+    for name in table.keys() - {"tune", "extend"}:
+        allowed = ("tune", "extend")
+        problems.add((*path, name), f"unknown setting{near(name, allowed) or '; allowed: tune, extend'}")
+    if not isinstance(values, list):
+        problems.add((*path, "tune"), f"should be a list of candidates, not {show(values)}")
+        return None
+    if len(values) > MOST_POINTS:
+        problems.add((*path, "tune"), f"has {len(values)} candidates, more than {MOST_POINTS}")
+        return None
+    for number, value in enumerate(values):
+        check_value(setting, value, (*path, "tune", number), problems)
+        if value in values[:number]:
+            problems.add((*path, "tune", number), f"{show(value)} stands here twice")
+    if len(values) < 2:
+        problems.add((*path, "tune"), "needs at least two candidates; a single value is written by itself")
+    if not isinstance(extend, bool):
+        problems.add((*path, "extend"), f"should be true or false, not {show(extend)}")
+    varied = setting.replace("full.", "train.", 1) if section == "full" else setting
+    axis = Axis(varied, section, tuple(values), extend is True, path)
+    if extend is True and not axis.numeric:
+        problems.add((*path, "extend"), "continues a range of numbers, and these are none; leave it out")
+    return axis if len(problems.found) == before else None
+
+
+def _check_zip(block: Raw, axes: list[Axis], problems: Problems) -> None:
+    zipped = block.get("zip")
+    for axis in axes:
+        name = f"{axis.section}.{axis.name}"
+        if isinstance(zipped, list) and name in zipped:
+            problems.add(axis.where, "is tuned, so it has no values to be zipped with others; take it out of zip")
+        if block.get("match") == "parameters" and axis.setting == "lora.r":
+            problems.add(axis.where, 'cannot be tuned in a sweep with match = "parameters", which solves for it')
+
+
+def _without_misplaced(value: Any, path: Path, problems: Problems) -> Any:
+    """Return a document without what is written as tuned where nothing can be, each place noted."""
+    if isinstance(value, list):
+        return [_without_misplaced(item, (*path, number), problems) for number, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict) and isinstance(inner.get("tune"), list):
+            problems.add((*path, key), _misplaced((*path, key)))
+        elif isinstance(inner, list) and any(map(_is_tune, inner)) and path[:1] == ("sweep",):
+            number = next(index for index, item in enumerate(inner) if _is_tune(item))
+            problems.add((*path, key, number), f"is one of several candidates; to tune, {_WHOLE}")
+            found[key] = [item for item in inner if not _is_tune(item)]
+        else:
+            found[key] = _without_misplaced(inner, (*path, key), problems)
+    return found
+
+
+def _misplaced(path: Path) -> str:
+    names = [part for part in path if isinstance(part, str)]
+    if "exclude" in names:
+        return "names no value; what is tuned has no value by which a point could be left out"
+    tables = "settings of [train], of [full] and of a method's own table are tuned"
+    return f"cannot be tuned: {tables}, in the study's tables or in a sweep; compare other settings in a sweep"
 
 
 def combinations(axes: tuple[Axis, ...]) -> list[dict[str, Any]]:

@@ -1,12 +1,12 @@
-"""The tables of measuring: metrics of held-out examples, and cost."""
+"""The tables of measuring: metrics of held-out examples, a reference text, prompts, and cost."""
 
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lorafile.specs.tables.extra_evaluations import PromptsTable, ReferenceTable
-from lorafile.specs.values import METRIC_FILE, Natural, Positive, PositiveNumber, Settings, Text
+from lorafile.specs.tables.data import DataTable, Format, SplitTable, TemplateTable
+from lorafile.specs.values import METRIC_FILE, Natural, Positive, PositiveNumber, Settings, SplitSize, Text
 
 MetricName = Literal[
     "log_loss",
@@ -42,6 +42,47 @@ def is_file(metric: str) -> bool:
 def label(metric: str) -> str:
     """Return a metric's name in figures and reports: for a file, its name without folder and ending."""
     return PurePosixPath(metric).stem if is_file(metric) else metric
+
+
+class ReferenceTable(Settings):
+    """A text that training should not make worse: its loss is measured before and after."""
+
+    path: Text = Field(description="As `data.path`.")
+    name: str | None = Field(default=None, description="As `data.name`.")
+    revision: str | None = Field(default=None, description="As `data.revision`.")
+    format: Format = Field(default="auto", description="As `data.format`.")
+    template: TemplateTable | None = Field(default=None, description="As `data.template`.")
+    columns: dict[str, str] = Field(default={}, description="As `data.columns`.")
+    rows: SplitSize = Field(
+        default=200,
+        description="How many rows: a count, a fraction, or a slice; a draw has the seed `data.split_seed`.",
+    )
+    sample_by: Literal["auto", "line", "paragraph", "document"] = Field(
+        default="auto", description="As `data.sample_by`."
+    )
+    max_length: Annotated[int, Field(ge=2, lt=2**31)] = Field(default=512, description="As `data.max_length`.")
+
+    def table(self, seed: int) -> DataTable:
+        """Return it as a table of data whose rows are a test split; what is too long is cut, and not left out."""
+        settings = self.model_dump(exclude={"rows", "template"})
+        split = SplitTable(test=self.rows)
+        return DataTable(**settings, template=self.template, split=split, split_seed=seed, too_long="truncate")
+
+
+class PromptsTable(Settings):
+    """Prompts whose answers the report shows: the untuned base's beside each configuration's."""
+
+    texts: list[Text] = Field(
+        default=[], description="What is asked, put through the data's own format (a chat template, for chat data)."
+    )
+    path: Text | None = Field(
+        default=None,
+        description="A .txt file with one prompt in each line, or rows (.jsonl, .json, .csv) with the fields of the "
+        "data's format, or with `prompt` alone.",
+    )
+    private: bool | None = Field(
+        default=None, description="Keep prompts and answers out of every report; unset: as `data.private`."
+    )
 
 
 class EvaluateTable(Settings):

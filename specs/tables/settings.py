@@ -1,10 +1,10 @@
 """The tables of a spec, typed. The JSON schema, the spec reference and every check of a name come from here."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
-from lorafile.specs.tables.adapter import InspectTable, MergeTable, TruncateTable
 from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, PublishedTable, StageTable, VerdictTable
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.evaluate import EvaluateTable, ProfileTable
@@ -22,8 +22,9 @@ from lorafile.specs.tables.methods import (
 from lorafile.specs.tables.quantizations import Quantization
 from lorafile.specs.tables.tracking import TrackingTable
 from lorafile.specs.tables.train import FullTable, NoneTable, TrainTable
-from lorafile.specs.values import BESIDE, ONE_LINE, Name, Natural, Settings, Text
+from lorafile.specs.values import BESIDE, ONE_LINE, Name, Natural, Number, Positive, PositiveNumber, Settings, Text
 
+Dtype = Literal["float32", "bfloat16", "float16"]
 AttentionName = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
@@ -65,6 +66,41 @@ class ModelTable(Settings):
     device_map: Literal["auto", "balanced", "sequential"] | None = Field(
         default=None,
         description="Spread a base that is larger than one GPU over all of them; changes no key, and cannot vary.",
+    )
+
+
+class InspectTable(Settings):
+    """Look inside every trained adapter: parameters, norms, ranks, and drift of the representations; absent: do not."""
+
+    examples: Positive = Field(
+        default=64, description="Held-out examples on whose hidden states tuned model and base are compared (CKA)."
+    )
+
+
+class TruncateTable(Settings):
+    """Cut every trained LoRA to smaller ranks by SVD, and evaluate it again, without training; absent: do not."""
+
+    ranks: Annotated[list[Positive], Field(min_length=1)] = Field(
+        description="Ranks to keep; one that is not smaller than an adapter's own is left out for it."
+    )
+
+
+class MergeTable(Settings):
+    """Merge every trained adapter into its base, and hold the merged model against the attached one; absent: do not."""
+
+    dtypes: Annotated[list[Dtype], Field(min_length=1)] = Field(
+        default=["float32", "bfloat16", "float16"], description="Types that the merged weights are stored in."
+    )
+    examples: Positive = Field(default=64, description="Held-out examples on which the two are compared.")
+    max_log_loss_difference: Number | None = Field(
+        default=0.01, description="Gate: the log loss may move by so many nats per token (0.01: perplexity by 1 %)."
+    )
+    min_argmax_agreement: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=0.99, description="Gate: the least share of held-out tokens at which both rank the same token first."
+    )
+    max_logit_difference: PositiveNumber | None = Field(
+        default=None,
+        description="Gate: the largest difference of any logit. Absent: not gated, one outlier decides it.",
     )
 
 
@@ -139,3 +175,33 @@ class SpecTables(Settings):
     reference: list[PublishedTable] = Field(default=[], description="Published figures, drawn beside the study's own.")
     report: ReportTable = ReportTable()
     tracking: TrackingTable = TrackingTable()
+
+
+def table_at(path: tuple[str | int, ...]) -> type[BaseModel] | None:
+    """Return the table at a path of a spec, `()` being the spec itself; None where none of fixed names stands."""
+    if not path:
+        return SpecTables
+    known = field_at(path)
+    return None if known is None else _table_of(known.annotation)
+
+
+def field_at(path: tuple[str | int, ...]) -> FieldInfo | None:
+    """Return what is known of a setting: `("data", "split", "train")`, `("analysis", 0, "kind")`."""
+    names = [part for part in path if isinstance(part, str)]
+    table: type[BaseModel] | None = SpecTables
+    known, named = None, False
+    for name in names:
+        if named:  # the user's own name of a table among tables, such as a budget's
+            named = False
+            continue
+        known = table.model_fields.get(name) if table else None
+        table = _table_of(known.annotation) if known else None
+        named = known is not None and get_origin(known.annotation) is dict and table is not None
+    return known
+
+
+def _table_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the table that a type is, holds in a list, or allows beside other kinds of value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((table for part in get_args(annotation) if (table := _table_of(part))), None)

@@ -6,7 +6,7 @@ import pytest
 from lorafile.errors import SpecError
 from lorafile.specs import Spec
 from lorafile.specs.load import parse
-from lorafile.specs.tables.amounts import in_base_units
+from lorafile.specs.values import in_base_units
 
 SPEC = """
 study.name = "s"

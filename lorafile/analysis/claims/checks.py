@@ -17,7 +17,7 @@ from lorafile.analysis.compare.outcomes import compared_as, crossed
 from lorafile.analysis.compare.pairs import Pair, pairs
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import Verdict, family, judge
-from lorafile.specs.tables.amounts import in_base_units
+from lorafile.specs.values import in_base_units
 from lorafile.statistics.crossed import combination
 from lorafile.statistics.probabilities import interval, t_quantile
 

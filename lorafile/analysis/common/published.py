@@ -10,8 +10,8 @@ from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.cost_measures import COSTS
 from lorafile.analysis.common.format import amount, difference, is_share, metric_name, missing, score, setting
 from lorafile.specs.configurations import flatten
-from lorafile.specs.tables.amounts import in_base_units
 from lorafile.specs.tables.evaluate import label
+from lorafile.specs.values import in_base_units
 from lorafile.units import listing
 
 if TYPE_CHECKING:

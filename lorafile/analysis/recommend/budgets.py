@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from lorafile.analysis.common.cost_measures import COSTS, price_of
 from lorafile.analysis.common.format import amount, number
 from lorafile.analysis.common.scores import averages, cells, methods, names, outcomes, profiles
-from lorafile.specs.tables.amounts import in_base_units
 from lorafile.specs.tables.analysis import BudgetTable
+from lorafile.specs.values import in_base_units
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results

@@ -15,7 +15,7 @@ from lorafile.analysis.registry import analyses  # noqa: E402
 from lorafile.engine.model.base import fingerprint  # noqa: E402
 from lorafile.results.adapters import gate_failures  # noqa: E402
 from lorafile.specs.configurations import quantization_settings  # noqa: E402
-from lorafile.specs.tables.adapter import MergeTable  # noqa: E402
+from lorafile.specs.tables.settings import MergeTable  # noqa: E402
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"]}
 
