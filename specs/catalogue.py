@@ -15,19 +15,19 @@ def catalogue() -> dict[str, dict[str, Any]]:
     return tomli.loads((files("lorafile.specs") / "catalogue.toml").read_text(encoding="utf-8"))
 
 
-def known(path: Any) -> str | None:
+def entry_name(path: Any) -> str | None:
     """Return the entry that a path names: `catalogue:gsm8k`, or `gsm8k`; a directory of that name is `./gsm8k`."""
     name = path.removeprefix(PREFIX) if isinstance(path, str) else None
     return name if name in catalogue() else None
 
 
-def filled(table: dict[str, Any]) -> dict[str, Any]:
+def with_catalogue_settings(table: dict[str, Any]) -> dict[str, Any]:
     """Return a table `[data]` with the settings of the entry that it names by path or by `like`, its own on top.
 
     A local copy has neither the hub's name of a configuration nor its path; a template takes the place of a format.
     """
-    named = known(table.get("path"))
-    entry = named or known(table.get("like"))
+    named = entry_name(table.get("path"))
+    entry = named or entry_name(table.get("like"))
     if entry is None:
         return table
     settings = {key: value for key, value in catalogue()[entry].items() if key != "about"}

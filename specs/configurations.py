@@ -23,7 +23,7 @@ from lorafile.specs.values import Settings
 REQUIRED: dict[str, dict[str, Any]] = {"study": {"name": "-"}, "model": {"path": "-"}, "data": {"path": "-"}}
 _CONFIGURED = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train")
 _TEXT = json.JSONEncoder(sort_keys=True)
-_KEPT = 4096  # tables that are typed once for all configurations that have them
+_CACHED = 4096  # tables that are typed once for all configurations that have them
 _PATTERNS = tuple(f"{method}.{name}" for method in METHODS for name in ("rank_pattern", "alpha_pattern"))
 _ONE_VALUE = ("quantization", *_PATTERNS, "lora.trainable_token_indices", "data.columns", "data.labels")
 _UNORDERED = (
@@ -117,7 +117,7 @@ class Tuned:
     axes: tuple[Axis, ...]
     candidates: "tuple[Configuration, ...]"
     varied: dict[str, Any]
-    raw: "OwnTables" = field(repr=False, compare=False)
+    raw: "RawTables" = field(repr=False, compare=False)
     chosen: str = ""
 
     def values(self, candidate: "Configuration") -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Tuned:
         return " and ".join(axis.name for axis in self.axes)
 
 
-class OwnTables(dict[str, Any]):
+class RawTables(dict[str, Any]):
     """A spec's own tables as it writes them; what no point of a sweep changes is typed once.
 
     :ivar configured: those that make up a configuration
@@ -142,19 +142,19 @@ class OwnTables(dict[str, Any]):
 
     def __init__(self, raw: dict[str, Any]) -> None:
         super().__init__(raw)
-        self.configured = _one_rate({key: raw[key] for key in _CONFIGURED if key in raw})
+        self.configured = _with_full_rate({key: raw[key] for key in _CONFIGURED if key in raw})
         self._known: dict[str, Any] = {}
 
     def typed(self, key: str, table: Any) -> Any:
         """Return a table as configurations have it."""
         if table is not self.configured.get(key):
-            return _typed(key, Written(repr(table), table))
+            return _typed(key, CacheKey(repr(table), table))
         if key not in self._known:
-            self._known[key] = _typed(key, Written(repr(table), table))
+            self._known[key] = _typed(key, CacheKey(repr(table), table))
         return self._known[key]
 
 
-def resolve(name: str, sweep: str, raw: OwnTables, varied: dict[str, Any]) -> Configuration:
+def resolve(name: str, sweep: str, raw: RawTables, varied: dict[str, Any]) -> Configuration:
     """Return the configuration of a spec's own tables with some settings replaced.
 
     :param varied: dotted setting -> value; these win over everything else
@@ -174,22 +174,22 @@ def resolve(name: str, sweep: str, raw: OwnTables, varied: dict[str, Any]) -> Co
         data=typed["data"],
         quantization=typed.get("quantization"),
         adapter=adapter_settings(method, own) if method in METHODS else None,
-        train=_train_of(method, tables, varied) if method != "none" else None,
+        train=_training_settings(method, tables, varied) if method != "none" else None,
         shots=own.shots if method == "none" else 0,
         alpha_of_rank=_alpha_of_rank(method, own) if method in METHODS else None,
     )
 
 
 @dataclass(frozen=True)
-class Written:
+class CacheKey:
     """A value as a spec writes it. Its text tells 1 from 1.0 and from true, as the tables do."""
 
     text: str
     value: Any = field(compare=False)
 
 
-@lru_cache(maxsize=_KEPT)
-def _typed(key: str, written: Written) -> Any:
+@lru_cache(maxsize=_CACHED)
+def _typed(key: str, written: CacheKey) -> Any:
     """Return one table of a spec as its configurations have it; those that share it get the same object.
 
     :raises ValidationError: as the whole spec would
@@ -202,15 +202,15 @@ def _typed(key: str, written: Written) -> Any:
     return quantization_settings(found) if key == "quantization" else found
 
 
-def _train_of(method: str, tables: dict[str, Any], varied: dict[str, Any]) -> TrainTable:
+def _training_settings(method: str, tables: dict[str, Any], varied: dict[str, Any]) -> TrainTable:
     """Return a configuration's training settings."""
     swept = {key.removeprefix("train."): value for key, value in varied.items() if key.startswith("train.")}
     layers = (tables.get("train", {}), tables.get("full", {}) if method == "full" else None, swept)
-    return _trained(Written(repr(layers), layers), method in METHODS and METHODS[method].second_matrix)
+    return _merged_training(CacheKey(repr(layers), layers), method in METHODS and METHODS[method].second_matrix)
 
 
-@lru_cache(maxsize=_KEPT)
-def _trained(layers: Written, second_matrix: bool) -> TrainTable:
+@lru_cache(maxsize=_CACHED)
+def _merged_training(layers: CacheKey, second_matrix: bool) -> TrainTable:
     """Return training settings that lie above each other as one; LoRA+ only where there are B matrices."""
     train, full, swept = layers.value
     settings = train_settings(
@@ -225,7 +225,7 @@ def _alpha_of_rank(method: str, table: Settings) -> float | None:
     return float(alpha.removesuffix("r") or 1) if isinstance(alpha, str) else None
 
 
-def _one_rate(tables: dict[str, Any]) -> dict[str, Any]:
+def _with_full_rate(tables: dict[str, Any]) -> dict[str, Any]:
     """Let `[train] learning_rate` speak for a study that is all full fine-tuning, before the default of `[full]`."""
     rate = tables.get("train", {}).get("learning_rate")
     if tables.get("method") != "full" or rate is None or "learning_rate" in tables.get("full", {}):
@@ -249,7 +249,7 @@ def adapter_settings(name: str, table: Settings) -> dict[str, Any]:
         alpha = settings[method.alpha]
         if isinstance(alpha, str):
             alpha = float(alpha.removesuffix("r") or 1) * settings[method.rank]
-        settings[method.alpha] = whole(alpha)
+        settings[method.alpha] = as_integer(alpha)
     for setting in INNER:  # what an initialisation has of its own, where it is the one
         if setting in settings:
             chosen = settings["init_lora_weights"] == setting.removesuffix("_config")
@@ -267,7 +267,7 @@ def adapter_settings(name: str, table: Settings) -> dict[str, Any]:
     return settings
 
 
-def whole(number: float) -> float:
+def as_integer(number: float) -> float:
     """Return a number as an integer where it is one that JSON can hold, so that 32 and 32.0 are one setting."""
     return int(number) if float(number).is_integer() and abs(number) < 2**53 else float(number)
 
@@ -283,7 +283,7 @@ def train_settings(train: TrainTable, full: FullTable | None, swept: dict[str, A
     return TrainTable.model_validate(settings)
 
 
-def points(lists: dict[str, list[Any]], zipped: list[str]) -> list[dict[str, Any]]:
+def expand_lists(lists: dict[str, list[Any]], zipped: list[str]) -> list[dict[str, Any]]:
     """Return every point of a block: the product of its lists, the zipped ones varying as one."""
     axes: list[list[dict[str, Any]]] = []
     for setting, values in lists.items():
@@ -313,7 +313,7 @@ def point_name(varied: dict[str, Any]) -> str:
     return ",".join([f"{label}={value_name(value)}" for label, value in zip(labels, varied.values(), strict=True)])
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHED)
 def _labels(settings: tuple[str, ...]) -> tuple[str, ...]:
     short = [setting.rsplit(".", 1)[-1] for setting in settings]
     return tuple(part if short.count(part) == 1 else whole for part, whole in zip(short, settings, strict=True))
@@ -335,15 +335,15 @@ def value_name(value: Any) -> str:
         return "+".join(value_name(item) for item in value) or "empty"
     if isinstance(value, dict):
         return "+".join(f"{key}={value_name(item)}" for key, item in value.items()) or "empty"
-    return _plain(str(value))
+    return _name_part(str(value))
 
 
-@lru_cache(maxsize=_KEPT)
-def _plain(text: str) -> str:
+@lru_cache(maxsize=_CACHED)
+def _name_part(text: str) -> str:
     return re.sub(r"[\s/,:\x00-\x1f]+", "-", text) or "empty"
 
 
-def unite(found: list[Configuration]) -> list[Configuration]:
+def deduplicate(found: list[Configuration]) -> list[Configuration]:
     """Return each configuration once; the first to name it gives its name, the others are aliases."""
     united: dict[str, Configuration] = {}
     for configuration in found:

@@ -15,7 +15,7 @@ from lorafile.specs.positions import Path, Position, locate
 from lorafile.specs.tables.methods import METHODS, refusal
 from lorafile.specs.tables.quantizations import TABLES
 from lorafile.specs.tables.settings import field_at, table_at
-from lorafile.specs.tables.tracking import secret
+from lorafile.specs.tables.tracking import secret_refusal
 from lorafile.specs.values import PATTERNS
 
 # Where a setting belongs that stands in the wrong table; [full] repeats names of [train], which come first.
@@ -37,7 +37,7 @@ _KINDS = {
 }
 
 
-MOST_MISTAKES = 1000  # of one spec; whoever mends a hundred has mended the others
+MAX_PROBLEMS = 1000  # of one spec; whoever mends a hundred has mended the others
 _LONGEST_NAME = 80
 
 
@@ -51,7 +51,7 @@ class Problems:
 
     def add(self, path: Path, message: str) -> None:
         """Note a mistake at a path of the document."""
-        if len(self.found) > MOST_MISTAKES:
+        if len(self.found) > MAX_PROBLEMS:
             return
         line, column = locate(self.known, path)
         self.found.setdefault((path, message), Problem(self.file, line, column, dotted(path), message))
@@ -67,13 +67,15 @@ class Problems:
             path = _real_path(row, raw)
             if path[: len(below)] == below:
                 by_path.setdefault(path, []).append(row)
-        by_path = dict(islice(by_path.items(), MOST_MISTAKES))
+        by_path = dict(islice(by_path.items(), MAX_PROBLEMS))
         # Inside a list or a table that a union allows, the mistake is the inner one.
         inner = [path for path in by_path if not any(other[: len(path)] == path != other for other in by_path)]
         unknown = [path for path in inner if by_path[path][0]["type"] == "extra_forbidden"]
         for path in inner:
             missing = by_path[path][0]["type"] == "missing"
-            if missing and any(near(str(other[-1]), [str(path[-1])]) for other in unknown if other[:-1] == path[:-1]):
+            if missing and any(
+                suggestion(str(other[-1]), [str(path[-1])]) for other in unknown if other[:-1] == path[:-1]
+            ):
                 continue  # it is there, misspelled: one mistake, told once
             self.add((*prefix, *path[len(below) :]), _sentence(by_path[path], path))
         return inner
@@ -92,7 +94,7 @@ def dotted(path: Path) -> str:
     return text
 
 
-def near(word: str, allowed: Iterable[str]) -> str:
+def suggestion(word: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean "…"?` for a near name, or nothing."""
     if len(word) > _LONGEST_NAME:
         return ""
@@ -118,7 +120,7 @@ _ALIASES = {
 
 
 @cache
-def homes(tables: tuple[str, ...] = _HOMES) -> dict[str, str]:
+def setting_tables(tables: tuple[str, ...] = _HOMES) -> dict[str, str]:
     """Return setting -> the table that it belongs in."""
     found: dict[str, str] = {}
     for name in tables:
@@ -134,7 +136,7 @@ def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
     :param branch: the table of a union that was meant
     """
     name, where = str(path[-1]), path[:-1]
-    refused = refusal(path) or secret(path)
+    refused = refusal(path) or secret_refusal(path)
     if refused:
         return refused
     table, top = branch or table_at(where), table_at(())
@@ -146,12 +148,12 @@ def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
         return f"is no setting of {dotted(where)} but stands by itself; {written}"
     if _ALIASES.get(name) in allowed:
         return f'{_unknown(where)}; did you mean "{_ALIASES[name]}"?'
-    home = homes().get(name)
+    home = setting_tables().get(name)
     if home and (home,) != where[:1]:
         return f"{_unknown(where)}; it belongs in [{home}]"
-    elsewhere = {setting: f"{home}.{setting}" for setting, home in homes().items()}
+    elsewhere = {setting: f"{home}.{setting}" for setting, home in setting_tables().items()}
     close = get_close_matches(name, elsewhere, n=1, cutoff=0.8)
-    hint = near(name, allowed) or (f'; did you mean "{elsewhere[close[0]]}"?' if close else "")
+    hint = suggestion(name, allowed) or (f'; did you mean "{elsewhere[close[0]]}"?' if close else "")
     return f"{_unknown(where)}{hint or ('; allowed: ' + ', '.join(allowed) if allowed else '; none is allowed here')}"
 
 
@@ -202,7 +204,7 @@ def _sentence(rows: list[Any], path: Path) -> str:
         parts.remove("a whole number")
     words = [word for row in fitting if row["type"] == "literal_error" for word in _choices(row)]
     got = rows[0]["input"]
-    close = near(got, words) if isinstance(got, str) else ""
+    close = suggestion(got, words) if isinstance(got, str) else ""
     hint = f" ({told})" if len(fitting) < len(rows) and told else ""
     return f"should be {' or '.join(parts)}, not {show(got)}{close}{hint}"
 

@@ -13,21 +13,21 @@ import tomli
 from pydantic import ValidationError
 
 from lorafile.errors import Problem, SpecError
-from lorafile.specs.checks.claims import check_answers
+from lorafile.specs.checks.claims import check_claims
 from lorafile.specs.checks.consistency import check_tables, with_default_metrics
 from lorafile.specs.checks.sweeps import check_blocks
 from lorafile.specs.configurations import REQUIRED, Configuration
-from lorafile.specs.error_messages import MOST_MISTAKES, Problems
+from lorafile.specs.error_messages import MAX_PROBLEMS, Problems
 from lorafile.specs.positions import Path as Place
-from lorafile.specs.positions import Position, TooMany, positions
-from lorafile.specs.sweeps.declared import declared
+from lorafile.specs.positions import Position, TooManyPlaces, positions
+from lorafile.specs.sweeps.expansion import expand_sweeps
 from lorafile.specs.sweeps.stages import check_stages
-from lorafile.specs.sweeps.tuning import take_tunes
+from lorafile.specs.sweeps.tuning import extract_axes
 from lorafile.specs.tables.data import DataTable
-from lorafile.specs.tables.evaluate import label
+from lorafile.specs.tables.evaluate import metric_label
 from lorafile.specs.tables.settings import SpecTables
 
-_MOST_BYTES = 4 << 20
+_MAX_BYTES = 4 << 20
 _SYNTAX = {
     "Cannot overwrite a value": "sets something here a second time; TOML allows each key once",
 }
@@ -83,7 +83,7 @@ class Spec:
     @property
     def primary(self) -> str:
         """The name of the metric that the study decides by."""
-        return label(self.tables.evaluate.primary or self.tables.evaluate.metrics[0])
+        return metric_label(self.tables.evaluate.primary or self.tables.evaluate.metrics[0])
 
 
 def load(file: Path) -> Spec:
@@ -98,12 +98,12 @@ def parse(text: str, file: Path) -> Spec:
     """Return the spec of a TOML text; `file` is where its messages and its relative paths point."""
     problems = Problems(str(file))
     try:
-        raw, tunes = take_tunes(_document(text.removeprefix("\ufeff"), problems), problems)
+        raw, tuned = extract_axes(_document(text.removeprefix("\ufeff"), problems), problems)
         tables = _tables(raw, problems)
-        configurations = declared(raw, tables, tunes, problems)
+        configurations = expand_sweeps(raw, tables, tuned, problems)
         if not problems.found:
             check_stages(tables, configurations, problems)
-            check_answers(tables, configurations, file, problems)
+            check_claims(tables, configurations, file, problems)
     except RecursionError as error:
         raise SpecError([Problem(str(file), 1, 1, "", "is nested too deeply to be a spec")]) from error
     if problems.found:
@@ -125,7 +125,7 @@ def _document(text: str, problems: Problems) -> dict[str, Any]:
         raise SpecError([Problem(problems.file, line, column, "", "is a number of too many digits")]) from error
     try:
         problems.known = positions(text)
-    except TooMany as error:
+    except TooManyPlaces as error:
         raise SpecError([Problem(problems.file, error.line, error.column, "", str(error))]) from error
     for path in _too_large(raw):
         problems.add(path, "is a number that TOML's 64 bits do not hold")
@@ -149,9 +149,9 @@ def _tables(raw: dict[str, Any], problems: Problems) -> SpecTables:
         tables = SpecTables.model_validate(raw)
     except ValidationError as error:
         bad = problems.add_validation(error, raw)
-        if len(bad) >= MOST_MISTAKES:
+        if len(bad) >= MAX_PROBLEMS:
             raise SpecError(problems.list()) from error
-        tables = _sound(raw, bad)
+        tables = _valid_tables(raw, bad)
     tables = with_default_metrics(tables)
     check_blocks(raw, problems)
     check_tables(tables, raw, problems)
@@ -160,7 +160,7 @@ def _tables(raw: dict[str, Any], problems: Problems) -> SpecTables:
     return tables
 
 
-def _sound(raw: dict[str, Any], bad: list[Place]) -> SpecTables:
+def _valid_tables(raw: dict[str, Any], bad: list[Place]) -> SpecTables:
     """Return the tables without what is wrong, so that the rest can be checked; sweeps and analyses are checked raw."""
     tables = {key: value for key, value in raw.items() if key not in ("sweep", "analysis")}
     for path in bad:
@@ -184,10 +184,10 @@ def _without(tables: dict[str, Any], names: list[Any]) -> dict[str, Any]:
 def _read(file: Path) -> str:
     try:
         with file.open("rb") as stream:  # a device or a pipe may never end
-            content = stream.read(_MOST_BYTES + 1)
-        if len(content) <= _MOST_BYTES:
+            content = stream.read(_MAX_BYTES + 1)
+        if len(content) <= _MAX_BYTES:
             return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
-        message = f"is larger than {_MOST_BYTES >> 20} MiB, too large to be a spec"
+        message = f"is larger than {_MAX_BYTES >> 20} MiB, too large to be a spec"
     except FileNotFoundError:
         message = "there is no such file. Write a first spec with: lora init"
     except IsADirectoryError:

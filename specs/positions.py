@@ -12,7 +12,7 @@ import tomli
 
 Path = tuple[str | int, ...]
 Position = tuple[int, int]
-MOST_PLACES = 100_000  # a Python loop over more of them would look like a program that hangs
+MAX_PLACES = 100_000  # a Python loop over more of them would look like a program that hangs
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SCALAR = re.compile(r"[^,\]}\n#]+")
@@ -24,12 +24,12 @@ _STRINGS = (
 )
 
 
-class TooMany(ValueError):
+class TooManyPlaces(ValueError):
     """A document has more settings and values than a person means to be read; `line` says where that many are."""
 
     def __init__(self, line: int, column: int) -> None:
         self.line, self.column = line, column
-        super().__init__(f"holds more than {MOST_PLACES} settings and values, too many for a spec")
+        super().__init__(f"holds more than {MAX_PLACES} settings and values, too many for a spec")
 
 
 @dataclass
@@ -109,9 +109,9 @@ class _Scanner:
         self.value(path)
 
     def value(self, path: Path) -> None:
-        if len(self.found) > MOST_PLACES:
+        if len(self.found) > MAX_PLACES:
             before = self.text[: self.at]
-            raise TooMany(before.count("\n") + 1, self.at - before.rfind("\n"))
+            raise TooManyPlaces(before.count("\n") + 1, self.at - before.rfind("\n"))
         self.blank()
         opening = self.text[self.at]
         if opening in "\"'":

@@ -3,7 +3,7 @@
 from importlib.resources import files
 
 from lorafile.errors import LoraError
-from lorafile.specs.error_messages import near
+from lorafile.specs.error_messages import suggestion
 
 _PRESETS = files("lorafile.specs") / "presets"
 
@@ -30,5 +30,5 @@ class PresetError(LoraError):
     exit_code = 64
 
     def __init__(self, name: str, known: list[str]) -> None:
-        close = near(name.replace("-", "_"), known)
+        close = suggestion(name.replace("-", "_"), known)
         super().__init__(f'There is no preset "{name}"{close or "."} Presets: {", ".join(known)}.')

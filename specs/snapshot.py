@@ -38,7 +38,7 @@ def snapshot() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Own:
+class Overrides:
     """What this tool says of a library's settings.
 
     :ivar types: narrower types than the library's own
@@ -53,7 +53,7 @@ class Own:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-def table(name: str, doc: str, source: str, own: Own) -> type[Settings]:
+def settings_table(name: str, doc: str, source: str, own: Overrides) -> type[Settings]:
     """Make a table of a snapshot's class."""
     fields: dict[str, Any] = {}
     for setting, row in snapshot()[source].items():
@@ -76,9 +76,9 @@ if TYPE_CHECKING:
         """Made below."""
 
 else:
-    BnbSettings = table(
+    BnbSettings = settings_table(
         "BnbSettings",
         "A bitsandbytes base: settings of transformers' `BitsAndBytesConfig`, by their own names.",
         "BitsAndBytesConfig",
-        Own(types=_BNB_TYPES, help=_BNB_HELP),
+        Overrides(types=_BNB_TYPES, help=_BNB_HELP),
     )

@@ -9,7 +9,7 @@ from typing import get_args
 
 from lorafile.errors import NodeError
 from lorafile.specs.bounded_regex import matches
-from lorafile.specs.error_messages import near, show
+from lorafile.specs.error_messages import show, suggestion
 from lorafile.specs.values import LayerWord
 
 Inventory = dict[str, list[int]]
@@ -101,7 +101,7 @@ def _group(word: str, inventory: Inventory) -> set[str]:
 def _named(name: str, inventory: Inventory, kind: str) -> set[str]:
     modules = {module for module in inventory if module == name or module.endswith(f".{name}")}
     if not modules:
-        close = near(name, [*leaves(inventory), *_GROUPS])
+        close = suggestion(name, [*leaves(inventory), *_GROUPS])
         raise LookupError(f"no {kind} of the model is called {show(name)}{close}")
     return modules
 
@@ -116,7 +116,7 @@ def _matching(pattern: str, inventory: Inventory) -> set[str]:
     if any(module.endswith(f".{pattern}") for module in inventory):
         hint = f'; write ["{pattern}"] for the modules of that name'
     else:
-        hint = near(pattern, [*_GROUPS, *leaves(inventory)])
+        hint = suggestion(pattern, [*_GROUPS, *leaves(inventory)])
     words = ", ".join(_GROUPS)
     raise LookupError(f"{show(pattern)} is none of {words}, and as a regular expression it matches no whole path{hint}")
 

@@ -18,7 +18,7 @@ AMOUNT = f"{_NUMBER}({_OF_SIZE}|{_OF_TIME})$"
 SIZE, DURATION = f"{_NUMBER}({_OF_SIZE})$", f"{_NUMBER}({_OF_TIME})$"
 TRACKED_PROJECT = r"^[^/\\#?%:\x00-\x1f]+$"  # what wandb takes
 _SEGMENT = r"\.?[^./\\~:\x00-\x1f][^/\\:\x00-\x1f]*"
-BESIDE = rf"^(\./)?{_SEGMENT}(/{_SEGMENT})*/?$"
+RELATIVE_DIRECTORY = rf"^(\./)?{_SEGMENT}(/{_SEGMENT})*/?$"
 NITER = r"^pissa_niter_[0-9]{1,3}$"
 # What a message says instead of a pattern.
 PATTERNS = {
@@ -33,7 +33,7 @@ PATTERNS = {
     DURATION: 'a time such as "30ms", "90s" or "2h"',
     r"^[^\x00-\x1f]*\.py$": 'a Python file such as "analyses/own.py"',
     TRACKED_PROJECT: 'a name without "/", "\\", "#", "?", "%", ":" or line breaks',
-    BESIDE: 'a directory beside the spec such as "report" or "out/report" (elsewhere: lora report --out)',
+    RELATIVE_DIRECTORY: 'a directory beside the spec such as "report" or "out/report" (elsewhere: lora report --out)',
     NITER: '"pissa_niter_" with a number such as "pissa_niter_16"',
 }
 

@@ -133,7 +133,7 @@ class Stepper:
     def put_back(self, state: RunState) -> None:
         """Go on from there.
 
-        :raises Damaged: when that is another run's state
+        :raises DamagedCheckpoint: when that is another run's state
         """
         put_back(state, self.model, self.descent)
 

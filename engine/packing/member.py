@@ -124,7 +124,7 @@ class Member:
     def put_back(self, state: RunState) -> None:
         """Go on from there, whether it was alone or not.
 
-        :raises Damaged: when that is another run's state
+        :raises DamagedCheckpoint: when that is another run's state
         """
         own = self._own()
         state.check(own, self._frozen)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from lorafile.engine.training.run_state import RunState
 from lorafile.environment import device_class, installed
 from lorafile.files.atomic import sync
-from lorafile.files.run_directory import Damaged, read_manifest, write_manifest
+from lorafile.files.run_directory import DamagedCheckpoint, read_manifest, write_manifest
 
 FORMAT = 1  # raised when an older checkpoint could no longer be understood
 _LIBRARIES = ("torch", "transformers", "peft")
@@ -31,7 +31,7 @@ class Trained(Protocol):
     def put_back(self, state: RunState) -> None:
         """Go on from there.
 
-        :raises Damaged: when that is another run's state; it is then as it was
+        :raises DamagedCheckpoint: when that is another run's state; it is then as it was
         """
 
 
@@ -69,20 +69,20 @@ def load(directory: Path, trained: Trained, key: str, reads: str) -> dict[str, A
     """Put a run where its checkpoint left it and return what the run had written beside it.
 
     :param reads: digest of the examples that are trained on
-    :raises Damaged: when it is not this run's, not whole, or made elsewhere; the run is then as it was
+    :raises DamagedCheckpoint: when it is not this run's, not whole, or made elsewhere; the run is then as it was
     """
     about = read_manifest(directory)
     if about.get("format") != FORMAT:
-        raise Damaged("another version of lorafile wrote it")
+        raise DamagedCheckpoint("another version of lorafile wrote it")
     if about.get("key") != key or about.get("reads") != reads:
-        raise Damaged("it belongs to another run, or to other examples")
+        raise DamagedCheckpoint("it belongs to another run, or to other examples")
     then, now = about.get("made_with", {}), made_with()
     moved = [f"{name} {then.get(name)} is now {now[name]}" for name in now if then.get(name) != now[name]]
     if moved:
-        raise Damaged(f"it was made elsewhere: {', '.join(moved)}")
+        raise DamagedCheckpoint(f"it was made elsewhere: {', '.join(moved)}")
     file = directory / Path(about["file"]).name
     if not file.is_file() or _digest(file) != about["digest"]:
-        raise Damaged(f"{file.name} is missing or damaged")
+        raise DamagedCheckpoint(f"{file.name} is missing or damaged")
     trained.put_back(_unpacked(load_file(file), about["state"]))
     return about
 

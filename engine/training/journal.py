@@ -12,7 +12,7 @@ from lorafile.engine.request import Report, Request, Stopped
 from lorafile.engine.training import checkpoint
 from lorafile.engine.training.curve import Curve
 from lorafile.errors import NodeError
-from lorafile.files.run_directory import CHECKPOINT, CurveFile, Damaged
+from lorafile.files.run_directory import CHECKPOINT, CurveFile, DamagedCheckpoint
 
 _SHARE = 20  # by time a checkpoint is written at most after so many times what the last one took: 5 % of a run
 _POLL_SECONDS = 0.2
@@ -71,7 +71,7 @@ class Journal:
             return 0
         try:
             kept = checkpoint.load(self.directory, trained, self.request.key, self._reads)
-        except Damaged as damage:
+        except DamagedCheckpoint as damage:
             self.note(f"The checkpoint in {self.directory} is not used: {damage}. Training begins at step 1.")
             return 0
         curve.rows[:], curve.tokens, curve.supervised = kept["rows"], kept["tokens"], kept["supervised"]

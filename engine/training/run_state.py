@@ -11,7 +11,7 @@ from lorafile.engine.model.fingerprint import parts, tensor_sums
 from lorafile.engine.model.methods import allocation, restore_allocation
 from lorafile.engine.randomness import dropout_generators
 from lorafile.engine.training.optimizer import Descent
-from lorafile.files.run_directory import Damaged
+from lorafile.files.run_directory import DamagedCheckpoint
 
 _ADAPTER = ".default"  # what PEFT puts into the name of each tensor of an adapter
 
@@ -41,13 +41,13 @@ class RunState:
     def check(self, own: dict[str, torch.Tensor], frozen: list[int]) -> None:
         """Check that it is the state of a run that trains these tensors beside these frozen weights.
 
-        :raises Damaged: when it is another's
+        :raises DamagedCheckpoint: when it is another's
         """
         if {name: tensor.shape for name, tensor in own.items()} != {n: t.shape for n, t in self.own.items()}:
-            raise Damaged("it holds other tensors than this run trains")
+            raise DamagedCheckpoint("it holds other tensors than this run trains")
         # Some initialisations rewrite the base: what is not restored has to be what it was.
         if frozen != self.frozen:
-            raise Damaged("the frozen weights came out otherwise this time")
+            raise DamagedCheckpoint("the frozen weights came out otherwise this time")
 
 
 def state_of(model: Any, descent: Descent) -> RunState:
@@ -69,7 +69,7 @@ def state_of(model: Any, descent: Descent) -> RunState:
 def put_back(state: RunState, model: Any, descent: Descent) -> None:
     """Put a run where a state says.
 
-    :raises Damaged: when the state is another run's; this one is then as it was
+    :raises DamagedCheckpoint: when the state is another run's; this one is then as it was
     """
     own = dict(_own(model))
     state.check(own, frozen_sums(model))

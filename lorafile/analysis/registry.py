@@ -48,7 +48,7 @@ def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysi
     from lorafile.analysis.claims import claims
     from lorafile.analysis.common import published
     from lorafile.specs.tables.analysis import AnalysisTable, Question
-    from lorafile.specs.tables.evaluate import label
+    from lorafile.specs.tables.evaluate import metric_label
 
     every = [AnalysisTable.model_validate({"kind": kind}) for kind in kinds()]
     declared = tables or [*every, *(AnalysisTable.model_validate({"ask": name}) for name in get_args(Question))]
@@ -56,7 +56,7 @@ def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysi
     known = {str(name): name for name in (*results.metrics, results.primary)}  # a metric file, as results call it
     for table in declared:
         if table.metric is not None:
-            table = table.model_copy(update={"metric": known.get(label(table.metric), table.metric)})
+            table = table.model_copy(update={"metric": known.get(metric_label(table.metric), table.metric)})
         for analysis in _one(results, table, asked=bool(tables)):
             same = [other for other in found.values() if other.title == analysis.title and other.kind == analysis.kind]
             if analysis.name not in found:

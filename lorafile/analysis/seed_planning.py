@@ -5,7 +5,7 @@ from itertools import count, islice
 from typing import TYPE_CHECKING
 
 from lorafile.specs import Spec
-from lorafile.specs.sweeps.stages import is_exact
+from lorafile.specs.sweeps.stages import is_deterministic
 from lorafile.statistics.stages import shares
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _no_margin(results: "Results", found: "Family") -> str:
 
 def _planned(made: Resolution, opened: "list[Verdict]", spec: Spec) -> Resolution:
     """Return the stage: the largest need among what it can decide, for every configuration that this is about."""
-    seeded = [one.name for one in spec.configurations if not is_exact(one, spec.tables)]
+    seeded = [one.name for one in spec.configurations if not is_deterministic(one, spec.tables)]
     needs: list[int | None] = [None] * len(opened)
     part, before = list(range(len(opened))), [-1]
     names: list[str] = []

@@ -26,21 +26,21 @@ def write_text(file: Path, text: str) -> None:
 
     :raises LoraError: when it cannot be written; what stood there is as it was
     """
-    with replaced(file) as new:
+    with replace_file(file) as new:
         new.write_text(text, encoding="utf-8", newline="")
 
 
 @contextlib.contextmanager
-def replaced(file: Path) -> Iterator[Path]:
+def replace_file(file: Path) -> Iterator[Path]:
     """Let a file be written under another name beside it; on the disk, it gets its own. A link stays one.
 
     :raises LoraError: when it cannot be written; what stood there is as it was
     """
-    with told(file):
+    with explain_write_errors(file):
         if file.exists() and not file.is_file():
             raise LoraError(f"{file} is no file. Name another.")
         target = file.resolve()
-        with _made(target.parent, _prefix(target.name)) as new:
+        with _temporary(target.parent, _prefix(target.name)) as new:
             if target.exists() and not os.access(target, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             yield new
@@ -51,7 +51,7 @@ def replaced(file: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replaced_directory(out: Path, last: tuple[str, ...]) -> Iterator[Path]:
+def replace_directory(out: Path, last: tuple[str, ...]) -> Iterator[Path]:
     """Let a directory be filled beside another one, or in it where that is there, and then take its place.
 
     Files of other names stay. Whoever is killed while some are replaced leaves none of `last`, without which nobody
@@ -60,12 +60,12 @@ def replaced_directory(out: Path, last: tuple[str, ...]) -> Iterator[Path]:
     :param last: names of files that get their place after all others
     :raises LoraError: when it cannot be written; what stood there is as it was, or it says where that is
     """
-    with told(out):
+    with explain_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         inside = out.is_dir()
         if out.exists() and not inside:
             raise LoraError(f"{out} is no directory. Name another.")
-        with _made(out if inside else out.parent, _prefix(out.name), directory=True) as new:
+        with _temporary(out if inside else out.parent, _prefix(out.name), directory=True) as new:
             yield new
             for file in [path for path in new.rglob("*") if path.is_file()]:
                 sync(file)
@@ -81,7 +81,7 @@ def is_empty(directory: Path) -> bool:
 
 
 @contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Turn what the system says of a file or directory that is to be written into a sentence."""
     try:
         yield
@@ -106,13 +106,13 @@ def _exchange(new: Path, out: Path, last: tuple[str, ...]) -> None:
         for name in names:
             (new / name).replace(out / name)
     except OSError:
-        _put_back(kept, out, names)
+        _restore(kept, out, names)
         raise
     for left in out.glob(f"{_before(out)}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _put_back(kept: Path, out: Path, names: list[str]) -> None:
+def _restore(kept: Path, out: Path, names: list[str]) -> None:
     try:
         for name in names:
             if (kept / name).exists():
@@ -134,12 +134,12 @@ def _before(directory: Path) -> str:
 
 
 @contextlib.contextmanager
-def _made(parent: Path, prefix: str, directory: bool = False) -> Iterator[Path]:
+def _temporary(parent: Path, prefix: str, directory: bool = False) -> Iterator[Path]:
     """Make a file or directory that is gone at the end, under whatever name; those of killed processes go first.
 
     Who makes one holds a lock on it, which ends with its process: what is not held is nobody's.
     """
-    _take_away_left(parent, prefix)
+    _remove_abandoned(parent, prefix)
     while True:
         new = parent / f"{prefix}{secrets.token_hex(4)}"
         if directory:
@@ -158,7 +158,7 @@ def _made(parent: Path, prefix: str, directory: bool = False) -> Iterator[Path]:
             _remove(new)
 
 
-def _take_away_left(parent: Path, prefix: str) -> None:
+def _remove_abandoned(parent: Path, prefix: str) -> None:
     """Remove what killed processes left under such names; that it cannot be removed is no matter."""
     for left in [path for path in parent.iterdir() if path.name.startswith(prefix)]:
         with contextlib.suppress(OSError):

@@ -26,7 +26,7 @@ CURVE, CHECKPOINT = "curve.jsonl", "checkpoint.json"
 _FLUSH_SECONDS = 1.0
 
 
-class Damaged(Exception):
+class DamagedCheckpoint(Exception):
     """A checkpoint cannot be used, and why."""
 
 
@@ -135,7 +135,7 @@ def unfinished(directory: Path) -> Unfinished | None:
         return None
     try:
         step = int(read_manifest(directory)["step"])
-    except (Damaged, OSError):  # whoever goes on from it will say what is wrong
+    except (DamagedCheckpoint, OSError):  # whoever goes on from it will say what is wrong
         step = 0
     return Unfinished(found[0], found[1:], step, live)
 
@@ -167,17 +167,17 @@ def write_manifest(directory: Path, content: dict[str, Any]) -> None:
 def read_manifest(directory: Path) -> dict[str, Any]:
     """Return what a checkpoint is.
 
-    :raises Damaged: when there is none, or when it is not what was written
+    :raises DamagedCheckpoint: when there is none, or when it is not what was written
     :raises OSError: when the disk does not give it back; it may be whole
     """
     try:
         whole = json.loads((directory / CHECKPOINT).read_text(encoding="utf-8"))
         text, digest = whole["content"], whole["digest"]
         if hashlib.sha256(text.encode()).hexdigest() != digest:
-            raise Damaged("its bytes are not the ones that were written")
+            raise DamagedCheckpoint("its bytes are not the ones that were written")
         content: dict[str, Any] = json.loads(text)
     except FileNotFoundError as error:
-        raise Damaged("there is none") from error
+        raise DamagedCheckpoint("there is none") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged("it cannot be read") from error
+        raise DamagedCheckpoint("it cannot be read") from error
     return content

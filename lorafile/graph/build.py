@@ -14,7 +14,7 @@ from lorafile.graph.replicates import add_candidate, add_repeat, add_replicate
 from lorafile.graph.settings import resolved_sections
 from lorafile.lock.lockfile import Lock
 from lorafile.specs import Configuration, Spec
-from lorafile.specs.sweeps.stages import is_exact, staged
+from lorafile.specs.sweeps.stages import is_deterministic, stage_configurations
 from lorafile.state import Acceptance
 
 
@@ -149,9 +149,9 @@ def _replicates(
     """Yield whole seeds, so that a study that is cut short still compares; a row that is exact comes once."""
     tables = spec.tables
     settled = [configuration for configuration in configurations if not configuration.open]
-    yield None, [configuration for configuration in settled if is_exact(configuration, tables)]
+    yield None, [configuration for configuration in settled if is_deterministic(configuration, tables)]
     for seed in tables.study.seeds:
-        yield seed, [configuration for configuration in settled if not is_exact(configuration, tables)]
+        yield seed, [configuration for configuration in settled if not is_deterministic(configuration, tables)]
     for number, stage in enumerate(tables.stage):
         for seed in stage.seeds:
-            yield seed, staged(number, tables, settled)
+            yield seed, stage_configurations(number, tables, settled)

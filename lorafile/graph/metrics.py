@@ -7,7 +7,14 @@ from lorafile.engine.metrics.registry import built_in
 from lorafile.errors import NodeError
 from lorafile.graph.builder import GraphBuilder
 from lorafile.specs import Configuration, Spec
-from lorafile.specs.tables.evaluate import OF_ANSWERS, OF_CLASSES, OF_LIKELIHOODS, OF_PASSAGES, is_file, label
+from lorafile.specs.tables.evaluate import (
+    OF_ANSWERS,
+    OF_CLASSES,
+    OF_LIKELIHOODS,
+    OF_PASSAGES,
+    is_metric_file,
+    metric_label,
+)
 
 
 def own_metrics(spec: Spec) -> dict[str, OwnMetric]:
@@ -17,9 +24,9 @@ def own_metrics(spec: Spec) -> dict[str, OwnMetric]:
     """
     found = {}
     for number, metric in enumerate(spec.tables.evaluate.metrics):
-        if is_file(metric):
+        if is_metric_file(metric):
             try:
-                found[label(metric)] = read_own(metric, label(metric), spec.file.parent)
+                found[metric_label(metric)] = read_own(metric, metric_label(metric), spec.file.parent)
             except NodeError as error:
                 raise spec.error(("evaluate", "metrics", number), str(error)) from error
     return found
@@ -27,7 +34,7 @@ def own_metrics(spec: Spec) -> dict[str, OwnMetric]:
 
 def built_in_metrics(spec: Spec) -> list[str]:
     """Return the metrics that ship, in the spec's order."""
-    return [metric for metric in spec.tables.evaluate.metrics if not is_file(metric)]
+    return [metric for metric in spec.tables.evaluate.metrics if not is_metric_file(metric)]
 
 
 def is_head(configuration: Configuration) -> bool:
@@ -40,7 +47,7 @@ def outputs(builder: GraphBuilder, configuration: Configuration) -> list[str]:
     head = is_head(configuration)
 
     def needs(metric: str) -> str:
-        own = builder.graph.own.get(label(metric)) if is_file(metric) else None
+        own = builder.graph.own.get(metric_label(metric)) if is_metric_file(metric) else None
         return own.needs if own else built_in(metric, head).needs
 
     return builder.once(
@@ -102,7 +109,7 @@ def check_metrics(builder: GraphBuilder, configuration: Configuration, form: str
     """
     head = is_head(configuration)
     for number, metric in enumerate(builder.spec.tables.evaluate.metrics):
-        own = builder.graph.own.get(label(metric)) if is_file(metric) else None
+        own = builder.graph.own.get(metric_label(metric)) if is_metric_file(metric) else None
         wrong = ""
         if (metric in OF_CLASSES or (own and own.needs == "choice")) and form != "classification":
             wrong = f'needs classes: data.format = "classification", not "{form}"'
@@ -113,7 +120,7 @@ def check_metrics(builder: GraphBuilder, configuration: Configuration, form: str
         elif (metric in OF_LIKELIHOODS[1:] or (own and own.needs == "likelihood")) and head:
             wrong = _OF_HEADS
         if wrong:
-            name = f"{label(metric)} {wrong}"
+            name = f"{metric_label(metric)} {wrong}"
             raise builder.spec.error(("evaluate", "metrics", number), name)
     others = builder.once(("heads",), lambda: {is_head(other) for other in builder.spec.configurations})
     if len(others) > 1 and "log_loss" in builder.spec.tables.evaluate.metrics:

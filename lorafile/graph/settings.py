@@ -12,7 +12,7 @@ from lorafile.graph.target_modules import placed
 from lorafile.lock.data import DataLock
 from lorafile.lock.lockfile import Lock, ModelLock, identity
 from lorafile.specs import Configuration
-from lorafile.specs.configurations import whole
+from lorafile.specs.configurations import as_integer
 from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.lora import REWRITING
@@ -242,5 +242,5 @@ def solved_rank(adapter: dict[str, Any], model: ModelLock, wanted: int) -> int:
 def matched(adapter: dict[str, Any], model: ModelLock, wanted: int, alpha_of_rank: float | None) -> dict[str, Any]:
     """Return an adapter's settings at its solved rank, with the alpha that follows it."""
     rank = solved_rank(adapter, model, wanted)
-    alpha = adapter["lora_alpha"] if alpha_of_rank is None else whole(alpha_of_rank * rank)
+    alpha = adapter["lora_alpha"] if alpha_of_rank is None else as_integer(alpha_of_rank * rank)
     return adapter | {"r": rank, "lora_alpha": alpha}

@@ -13,7 +13,7 @@ from lorafile.errors import NodeError
 from lorafile.files.digests import file_digest
 from lorafile.specs.tables.data import DataTable
 
-MOST_CLASSES = 1000  # a column of more distinct values is no label, and its values stand in no lock
+MAX_CLASSES = 1000  # a column of more distinct values is no label, and its values stand in no lock
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> Da
     where = find_data(table.path, table.revision, base)
     files = data_files(where, table.name)
     digests = {split: data_digest(parts, table.sample_by) for split, parts in files.items()}
-    if known is not None and known.digests == digests and same_reading(table, known):
+    if known is not None and known.digests == digests and same_label_column(table, known):
         return known
     rows: dict[str, int] = {}
     characters: dict[str, list[int]] = {}
@@ -56,17 +56,17 @@ def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> Da
             if not columns:
                 columns = [str(column) for column in row]
                 label = label_column(table.columns, columns)
-            if label in row and len(values) <= MOST_CLASSES:
+            if label in row and len(values) <= MAX_CLASSES:
                 values.add(label_key(row[label]))
         rows[split] = len(lengths)
         characters[split] = [sum(lengths) // max(len(lengths), 1), max(lengths, default=0)]
-        labels |= {split: sorted(values)} if label and len(values) <= MOST_CLASSES else {}
+        labels |= {split: sorted(values)} if label and len(values) <= MAX_CLASSES else {}
     if not any(rows.values()):
         raise NodeError(f"data.path: {where} is empty: it has no rows.")
     return DataLock(commit_of(where), digests, rows, characters, columns, label, labels)
 
 
-def same_reading(table: DataTable, known: DataLock) -> bool:
+def same_label_column(table: DataTable, known: DataLock) -> bool:
     """Return whether a lock entry knows the classes of the column that a spec now calls the label."""
     return known.label == label_column(table.columns, known.columns)
 

@@ -10,7 +10,7 @@ from lorafile.engine.data.hub import bytes_to_download, check_room
 from lorafile.engine.data.sources import BUILTIN, find_data, find_model
 from lorafile.errors import LoraError
 from lorafile.lock.data import DataLock, lock_data
-from lorafile.lock.lockfile import Lock, ModelLock, identity, lock_model, on_hub, read_lock, write_lock
+from lorafile.lock.lockfile import Lock, ModelLock, identity, is_on_hub, lock_model, read_lock, write_lock
 from lorafile.specs import Spec
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.settings import ModelTable
@@ -67,32 +67,32 @@ def fetch(spec: Spec, to: Path | None = None, tell: Callable[[Fetched], None] | 
 
 def _fetch_model(table: ModelTable, spec: Spec, known: ModelLock | None, to: Path | None) -> tuple[ModelLock, Fetched]:
     base = spec.file.parent
-    remote = on_hub(table.path, base)
+    remote = is_on_hub(table.path, base)
     pinned = table.model_copy(update={"revision": known.revision}) if known and remote else table
-    how = _bring(pinned, remote)
+    how = _download(pinned, remote)
     where = find_model(pinned.path, pinned.revision, base)
     entry = lock_model(pinned, base)
     if known is not None and remote and entry != known:
-        _refuse(
+        _raise_mismatch(
             identity(table), where, [name for name in ("weights", "config", "tokenizer") if _differ(known, entry, name)]
         )
     if to is not None and remote:
         where = _copy(where, to / "models" / table.path.replace("/", "--"))
         copied = lock_model(ModelTable(path=str(where)), base)
         if (copied.weights, copied.config, copied.tokenizer) != (entry.weights, entry.config, entry.tokenizer):
-            _refuse(identity(table), where, ["files"])
+            _raise_mismatch(identity(table), where, ["files"])
     return entry, Fetched("model", identity(table), entry.revision, how, _size(where), where)
 
 
 def _fetch_data(table: DataTable, spec: Spec, known: DataLock | None, to: Path | None) -> tuple[DataLock, Fetched]:
     base = spec.file.parent
-    remote = on_hub(table.path, base)
+    remote = is_on_hub(table.path, base)
     pinned = table.model_copy(update={"revision": known.revision}) if known and remote else table
-    how = _bring(pinned, remote)
+    how = _download(pinned, remote)
     where = find_data(pinned.path, pinned.revision, base)
     entry = lock_data(pinned, base, known)
     if known is not None and remote and entry.digests != known.digests:
-        _refuse(
+        _raise_mismatch(
             identity(table),
             where,
             sorted(split for split in entry.digests if entry.digests[split] != known.digests.get(split)),
@@ -103,11 +103,11 @@ def _fetch_data(table: DataTable, spec: Spec, known: DataLock | None, to: Path |
             lock_data(table.model_copy(update={"path": str(where), "revision": None}), base, entry).digests
             != entry.digests
         ):
-            _refuse(identity(table), where, ["files"])
+            _raise_mismatch(identity(table), where, ["files"])
     return entry, Fetched("data", identity(table), entry.revision, how, _size(where), where)
 
 
-def _bring(table: ModelTable | DataTable, remote: bool) -> str:
+def _download(table: ModelTable | DataTable, remote: bool) -> str:
     """Make room for a download, and say where a model or data set comes from."""
     if not remote:
         return "builtin" if table.path.startswith(BUILTIN) else "local"
@@ -121,7 +121,7 @@ def _differ(known: ModelLock, entry: ModelLock, name: str) -> bool:
     return bool(getattr(known, name) != getattr(entry, name))
 
 
-def _refuse(name: str, where: Path, differing: list[str]) -> None:
+def _raise_mismatch(name: str, where: Path, differing: list[str]) -> None:
     what = ", ".join(differing) or "revision"
     raise LoraError(
         f"{name}: the files in {where} are not what the lock says ({what} differ). "

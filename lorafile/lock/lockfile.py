@@ -15,7 +15,7 @@ from lorafile.errors import LoraError, NodeError
 from lorafile.files.atomic import write_text
 from lorafile.files.digests import file_digest
 from lorafile.files.jsonl import read_json
-from lorafile.lock.data import DataLock, commit_of, lock_data, same_reading
+from lorafile.lock.data import DataLock, commit_of, lock_data, same_label_column
 from lorafile.lock.weights import Header, headers, inventory
 from lorafile.specs import Spec
 from lorafile.specs.tables.data import DataTable
@@ -37,7 +37,7 @@ SIZES = (
     *("n_layer", "intermediate_size", "head_dim", "vocab_size"),
 )
 _LARGEST = 2**31
-_QUIET = ("settings", "modules", "tensors", "characters", "bytes", "label", "labels")  # follow from the others
+_DERIVED = ("settings", "modules", "tensors", "characters", "bytes", "label", "labels")  # follow from the others
 _SHOWN = 12  # characters of a revision
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 
@@ -143,7 +143,7 @@ def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, 
             old = known.models.get(name) if known else None
             models[name] = (
                 old
-                if old and on_hub(configuration.model.path, base) and not fresh
+                if old and is_on_hub(configuration.model.path, base) and not fresh
                 else lock_model(configuration.model, base)
             )
             changed += [f"The model {name} is not what the lock says."] if old and old != models[name] else []
@@ -152,8 +152,8 @@ def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, 
         name = identity(table)
         if name not in data:
             was = known.data.get(name) if known else None
-            kept = on_hub(table.path, base) and not fresh
-            data[name] = was if was and kept and same_reading(table, was) else lock_data(table, base, was)
+            kept = is_on_hub(table.path, base) and not fresh
+            data[name] = was if was and kept and same_label_column(table, was) else lock_data(table, base, was)
             moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
             changed += [f"The data {name} are not what the lock says."] if moved else []
     advice = f" Its results will be new ones; accept with: lora lock {spec.file}"
@@ -238,7 +238,7 @@ def _dtype(settings: dict[str, Any], tensors: dict[str, Header]) -> str:
     return str(named) if named in stored.values() else stored.get(next(iter(tensors.values())).dtype, "float32")
 
 
-def on_hub(path: str, base: Path) -> bool:
+def is_on_hub(path: str, base: Path) -> bool:
     """Return whether a name is neither built in nor a path here."""
     return not path.startswith("builtin:") and not (base / Path(path).expanduser()).exists()
 
@@ -264,18 +264,20 @@ def describe_changes(old: Lock | None, new: Lock) -> list[str]:
         for name in sorted(before.keys() & after.keys()):
             if before[name] != after[name]:
                 verb = "has moved" if kind == "model" else "have moved"
-                found.append(f"The {kind} {name} {verb} since the lock: {_apart(before[name], after[name])}.")
+                found.append(
+                    f"The {kind} {name} {verb} since the lock: {_describe_difference(before[name], after[name])}."
+                )
     return found
 
 
-def _apart(before: Any, after: Any) -> str:
+def _describe_difference(before: Any, after: Any) -> str:
     rows = zip(asdict(before).items(), asdict(after).values(), strict=True)
     differing = {name: (one, other) for (name, one), other in rows if one != other}
-    words = [_words(name, *pair) for name, pair in differing.items() if name not in _QUIET]
+    words = [_describe_field(name, *pair) for name, pair in differing.items() if name not in _DERIVED]
     return ", ".join(words) or ", ".join(f"other {name}" for name in differing)
 
 
-def _words(name: str, one: Any, other: Any) -> str:
+def _describe_field(name: str, one: Any, other: Any) -> str:
     if name == "revision":
         return f"revision {str(one)[:_SHOWN]} → {str(other)[:_SHOWN]}"
     if name == "rows":

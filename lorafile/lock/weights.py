@@ -15,7 +15,7 @@ from lorafile.errors import NodeError
 _LARGEST = 2**62
 _WORD = 32  # bits of the integers that GPTQ, AWQ and compressed-tensors pack into
 # Names of what stands beside a packed weight and is no weight itself, by what they end with.
-_BESIDE = (
+_COMPANIONS = (
     ".absmax",
     ".quant_map",
     ".nested_absmax",
@@ -77,15 +77,15 @@ def inventory(tensors: dict[str, Header], quantization: dict[str, Any] | None) -
         module = _packed_module(name) if quantization else None
         if module is not None:
             shapes[f"{module}.weight"] = _shape(module, name, tensors, quantization or {})
-        elif not quantization or not (name.endswith(_BESIDE) or ".quant_state." in name):
+        elif not quantization or not (name.endswith(_COMPANIONS) or ".quant_state." in name):
             shapes.setdefault(name, tensors[name].shape)
     linear = {name.removesuffix(".weight") for name, shape in shapes.items() if _is_linear(name, shape)}
-    modules = {module: _turned(module, shapes) for module in sorted(linear)}
+    modules = {module: _true_shape(module, shapes) for module in sorted(linear)}
     others = {name: shape for name, shape in sorted(shapes.items()) if name.removesuffix(".weight") not in linear}
     return Inventory(modules, others, sum(prod(shape) for shape in shapes.values()))
 
 
-def _turned(module: str, shapes: dict[str, list[int]]) -> list[int]:
+def _true_shape(module: str, shapes: dict[str, list[int]]) -> list[int]:
     """Return [out, in]: GPT-2's Conv1D stores (in, out), and the length of its bias tells."""
     out, into = shapes[f"{module}.weight"]
     return [into, out] if shapes.get(f"{module}.bias") == [into] != [out] else [out, into]

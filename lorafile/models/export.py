@@ -10,7 +10,7 @@ from typing import Any
 from lorafile.apply.work_groups import RequestBuilder
 from lorafile.environment import installed
 from lorafile.errors import LoraError, MissingExtra
-from lorafile.files.atomic import is_empty, replaced_directory
+from lorafile.files.atomic import is_empty, replace_directory
 from lorafile.graph.adapter_nodes import UNMERGEABLE
 from lorafile.graph.settings import bare_sections
 from lorafile.lock.lockfile import identity, tokenizer_files
@@ -73,7 +73,7 @@ def export(
     if server == "vllm" and not whole and (problems := vllm_problems(files, served)):
         told = "; ".join(problems)
         raise LoraError(f"vLLM would not load {chosen.address}: {told}. Export it with --merged instead.")
-    with replaced_directory(out, _LAST) as made:
+    with replace_directory(out, _LAST) as made:
         if merged:
             _merge(plan, chosen, (places, files), dtype, made)
         else:

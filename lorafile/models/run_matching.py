@@ -13,7 +13,7 @@ from lorafile.lock.lockfile import ModelLock, identity, lock_model
 from lorafile.models.checkpoint import ABOUT, check_fits, lora_shapes
 from lorafile.models.trainer_output import ForeignRun, rate_fits
 from lorafile.specs import Configuration
-from lorafile.specs.error_messages import near
+from lorafile.specs.error_messages import suggestion
 from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.settings import ModelTable
 from lorafile.specs.target_modules import target_names
@@ -49,9 +49,8 @@ def choose(run: ForeignRun, graph: Graph, named: str | None) -> Match:
         one = next((c for c in trained if named in (c.name, *c.aliases)), None)
         if one is None:
             names = [c.name for c in trained]
-            raise LoraError(
-                f'--configuration: the study trains no "{named}"{near(named, names) or "."} It has: {", ".join(names)}.'
-            )
+            hint = suggestion(named, names) or "."
+            raise LoraError(f'--configuration: the study trains no "{named}"{hint} It has: {", ".join(names)}.')
         found = compare(run, one, graph)
         if found.wrong:
             raise LoraError(f"{source} is not {one.name}: {_listed(found.wrong)}.")

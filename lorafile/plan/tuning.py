@@ -17,9 +17,9 @@ from lorafile.plan.decide import decide, new_plan
 from lorafile.plan.plan import WORK, Action, Plan
 from lorafile.plan.tuning_status import Edge, TuningStatus, shown_value
 from lorafile.specs import Configuration, Spec
-from lorafile.specs.positions import Path
 from lorafile.specs.configurations import Axis
-from lorafile.specs.sweeps.tuning import MOST_ADDED, next_value, with_candidates, with_choice
+from lorafile.specs.positions import Path
+from lorafile.specs.sweeps.tuning import MAX_ADDED, next_value, with_candidates, with_choice
 from lorafile.state import State
 
 
@@ -227,7 +227,7 @@ def _widened(spec: Spec, statuses: dict[str, TuningStatus], widening: _Widening)
                 for edge in statuses[c.name].edges
                 if edge.where == axis.where and edge.highest is above
             ]
-            value = next_value(axis, above) if at and axis.added_beyond(above) < MOST_ADDED else None
+            value = next_value(axis, above) if at and axis.added_beyond(above) < MAX_ADDED else None
             if value is not None:
                 widening.added[axis.where] = (*widening.added.get(axis.where, ()), value)
                 widening.reasons[axis.where, value] = f"{axis.name} {shown_value(value)} was added, since {at[0]}"

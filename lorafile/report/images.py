@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lorafile.files.atomic import replaced, told
+from lorafile.files.atomic import explain_write_errors, replace_file
 from lorafile.report.figures_json import Spec
 from lorafile.report.theme import config
 
@@ -19,7 +19,7 @@ def write_pictures(specs: dict[str, Spec], directory: Path) -> list[Path]:
         return []
     import vl_convert
 
-    with told(directory):
+    with explain_write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     written = []
     for name, spec in specs.items():
@@ -33,6 +33,6 @@ def write_pictures(specs: dict[str, Spec], directory: Path) -> list[Path]:
         }
         for ending, content in files.items():
             written.append(directory / f"{name}.{ending}")
-            with replaced(written[-1]) as new:
+            with replace_file(written[-1]) as new:
                 new.write_bytes(content)
     return written

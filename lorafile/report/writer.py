@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorafile.files.atomic import replaced, told, write_text
+from lorafile.files.atomic import explain_write_errors, replace_file, write_text
 
 if TYPE_CHECKING:
     from lorafile.analysis.common.base import Analysis, Table
@@ -33,7 +33,7 @@ def write_report(results: "Results", analyses: "list[Analysis]", directory: Path
         "results.tex": table_of_results(results),
         "references.bib": references_bib(results),
     }
-    with told(directory):
+    with explain_write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_text(directory / name, text)
@@ -49,7 +49,7 @@ def write_page(results: "Results", analyses: "list[Analysis]", directory: Path, 
     """
     from lorafile.report.html import page
 
-    with told(directory):
+    with explain_write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / "report.html", page(results, analyses, live=live))
     return directory / "report.html"
@@ -59,10 +59,10 @@ def _write_tables(tables: "dict[str, Table]", directory: Path) -> list[Path]:
     """Write each table's raw figures as `<name>.csv`, and return the paths."""
     written = []
     for name, table in tables.items():
-        with told(directory):
+        with explain_write_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
         written.append(directory / f"{name}.csv")
-        with replaced(written[-1]) as new:
+        with replace_file(written[-1]) as new:
             table.frame.to_csv(new, index=False, lineterminator="\r\n", encoding="utf-8")
     return written
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lorafile.specs import Spec
-from lorafile.specs.sweeps.stages import staged
+from lorafile.specs.sweeps.stages import stage_configurations
 from lorafile.state import Attempt
 
 _ENDED = ("done", "diverged", "out-of-memory")  # a result; a run that failed is to be tried again
@@ -47,6 +47,6 @@ def under_way(spec: Spec, runs: list[dict[str, Any]]) -> list[str]:
 def _progress(spec: Spec, number: int, runs: list[dict[str, Any]]) -> tuple[int, int]:
     """Return how many of a stage's runs have ended, and how many there are."""
     seeds = set(spec.tables.stage[number].seeds)
-    names = {configuration.name for configuration in staged(number, spec.tables, spec.configurations)}
+    names = {configuration.name for configuration in stage_configurations(number, spec.tables, spec.configurations)}
     outcomes = [run["outcome"] for run in runs if run["configuration"] in names and run["seed"] in seeds]
     return sum(outcome in _ENDED for outcome in outcomes), len(names) * len(seeds)

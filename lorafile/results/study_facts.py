@@ -8,7 +8,7 @@ from lorafile.graph.metrics import is_head
 from lorafile.lock.lockfile import identity
 from lorafile.plan.plan import Plan
 from lorafile.results.results import OwnName
-from lorafile.specs.tables.evaluate import label
+from lorafile.specs.tables.evaluate import metric_label
 
 
 def data_of(plan: Plan) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def metrics_of(graph: Graph) -> dict[str, str]:
     """Return every metric by name; that of a metric file, and of a head's loss, knows its own unit and direction."""
     found = {}
     heads = all(map(is_head, graph.spec.configurations))
-    for name in map(label, graph.spec.tables.evaluate.metrics):
+    for name in map(metric_label, graph.spec.tables.evaluate.metrics):
         own = graph.own.get(name) or (OF_HEADS.get(name) if heads else None)
         found[name] = OwnName(name, own.unit, own.more_is_better) if own else name
     return found

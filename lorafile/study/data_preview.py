@@ -12,7 +12,7 @@ from lorafile.graph.graph import Graph, GraphNode
 from lorafile.lock.lockfile import read_lock, resolve
 from lorafile.results.datacard import Digests, about, duplicates, leaks
 from lorafile.specs import Configuration
-from lorafile.specs.error_messages import near
+from lorafile.specs.error_messages import suggestion
 from lorafile.state import State
 from lorafile.study.study import Study
 
@@ -74,7 +74,7 @@ def _configuration(graph: Graph, name: str | None, split: str) -> Configuration:
         reading = [one for one in graph.spec.configurations if split in graph.splits[one.name]]
         return (reading or graph.spec.configurations)[0]
     if name not in known:
-        raise LoraError(f'--configuration: there is no "{name}"{near(name, known) or "; see: lora plan"}')
+        raise LoraError(f'--configuration: there is no "{name}"{suggestion(name, known) or "; see: lora plan"}')
     return known[name]
 
 

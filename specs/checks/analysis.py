@@ -2,12 +2,12 @@
 
 from typing import Any, get_args
 
-from lorafile.specs.checks.sweeps import OWN
+from lorafile.specs.checks.sweeps import SWEEP_SETTINGS
 from lorafile.specs.configurations import flatten
-from lorafile.specs.error_messages import Problems, near, show
+from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.analysis import MARGINED, PROFILED, QUALITIES, READS, AnalysisTable
-from lorafile.specs.tables.evaluate import MetricName, is_file
+from lorafile.specs.tables.evaluate import MetricName, is_metric_file
 from lorafile.specs.tables.settings import SpecTables
 
 WAIVED = ("environment", "imported")  # what may be waived beside settings
@@ -51,7 +51,7 @@ def _check_names(block: dict[str, Any], varied: list[str], metrics: list[str], p
     for setting in ("factor", "by"):
         factor = block.get(setting)
         if isinstance(factor, str) and factor not in (*varied, *(QUALITIES if setting == "factor" else ())):
-            close = near(factor, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
+            close = suggestion(factor, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
             problems.add((*path, setting), f"{show(factor)} does not vary in this study{close}")
     named: list[tuple[Path, Any]] = [(("metric",), block.get("metric"))]
     measures = block.get("measures")
@@ -62,7 +62,7 @@ def _check_names(block: dict[str, Any], varied: list[str], metrics: list[str], p
     baseline = block.get("baseline")
     for setting in flatten(baseline) if isinstance(baseline, dict) else ():
         if setting not in varied:
-            close = near(setting, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
+            close = suggestion(setting, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
             told = f"{show(setting)} does not vary in this study, so it chooses no baseline{close}"
             problems.add((*path, "baseline"), told)
 
@@ -70,7 +70,7 @@ def _check_names(block: dict[str, Any], varied: list[str], metrics: list[str], p
 def _check_waivers(waived: Any, varied: list[str], path: Path, problems: Problems) -> None:
     for number, setting in enumerate(waived if isinstance(waived, list) else []):
         if isinstance(setting, str) and setting not in (*varied, *WAIVED):
-            close = near(setting, (*varied, *WAIVED)) or f"; what could: {', '.join((*varied, *WAIVED))}"
+            close = suggestion(setting, (*varied, *WAIVED)) or f"; what could: {', '.join((*varied, *WAIVED))}"
             problems.add((*path, number), f"{show(setting)} never differs in this study{close}")
 
 
@@ -102,7 +102,7 @@ _WITHOUT_POINTS = ("log_loss", "perplexity", "bits_per_byte")
 
 
 def _is_metric(name: str) -> bool:
-    return name in get_args(MetricName) or is_file(name)
+    return name in get_args(MetricName) or is_metric_file(name)
 
 
 def varied_settings(raw: dict[str, Any]) -> list[str]:
@@ -111,7 +111,7 @@ def varied_settings(raw: dict[str, Any]) -> list[str]:
     blocks = raw.get("sweep")
     for block in blocks if isinstance(blocks, list) else []:
         if isinstance(block, dict):
-            found |= flatten({key: value for key, value in block.items() if key not in OWN}).keys()
+            found |= flatten({key: value for key, value in block.items() if key not in SWEEP_SETTINGS}).keys()
             rows = block.get("configurations")
             for row in rows if isinstance(rows, list) else []:
                 found |= (flatten(row).keys() - {"name"}) if isinstance(row, dict) else set()

@@ -7,15 +7,15 @@ from typing import Any
 
 from lorafile.specs.checks.analysis import check_margin
 from lorafile.specs.configurations import Configuration
-from lorafile.specs.error_messages import Problems, near, show
+from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, Limits, PublishedTable
-from lorafile.specs.tables.evaluate import label
+from lorafile.specs.tables.evaluate import metric_label
 from lorafile.specs.tables.settings import SpecTables
 from lorafile.specs.values import Dimension, in_base_units
 
 _BYTES = ("train_memory", "train_memory_reserved", "generate_memory", "adapter_size")
-_HELD_AGAINST = ("is", "at_most_below")  # what needs another configuration
+_COMPARISONS = ("is", "at_most_below")  # what needs another configuration
 
 
 def dimension(cost: str) -> Dimension | None:
@@ -23,15 +23,15 @@ def dimension(cost: str) -> Dimension | None:
     return "bytes" if cost in _BYTES else None if cost == "trainable_parameters" else "seconds"
 
 
-def check_answers(tables: SpecTables, configurations: Iterable[Configuration], file: File, problems: Problems) -> None:
+def check_claims(tables: SpecTables, configurations: Iterable[Configuration], file: File, problems: Problems) -> None:
     """Check claims, published figures and files of analyses, now that the configurations have their names.
 
     :param file: where the spec stands; files that it names are relative to its folder
     """
     names = [name for found in configurations for name in (found.name, *found.aliases)]
-    metrics = [label(metric) for metric in tables.evaluate.metrics]
+    metrics = [metric_label(metric) for metric in tables.evaluate.metrics]
     for number, analysis in enumerate(tables.analysis):
-        _check_own(analysis, ("analysis", number), file.parent, problems)
+        _check_custom_analysis(analysis, ("analysis", number), file.parent, problems)
         if isinstance(analysis.baseline, str):
             _check_name(analysis.baseline, ("analysis", number, "baseline"), names, problems)
     for number, claim in enumerate(tables.claim):
@@ -51,7 +51,7 @@ def check_answers(tables: SpecTables, configurations: Iterable[Configuration], f
 
 def _check_claim(claim: ClaimTable, where: Path, problems: Problems) -> None:
     """Check that a claim says what has to hold, and nothing that contradicts itself."""
-    held = [name for name in _HELD_AGAINST if getattr(claim, "is_" if name == "is" else name) is not None]
+    held = [name for name in _COMPARISONS if getattr(claim, "is_" if name == "is" else name) is not None]
     bounds = [name for name in ("at_least", "at_most", *Limits.model_fields) if getattr(claim, name) is not None]
     if not held and not bounds:
         ways = 'is = "better" with other, at_most_below = "3pt" with other, at_least, at_most, or a limit of cost'
@@ -76,14 +76,14 @@ def _check_amount(cost: str, amount: Any, where: Path, problems: Problems) -> No
 
 
 def _check_metric(metric: str | None, where: Path, metrics: list[str], problems: Problems) -> None:
-    if metric is not None and label(metric) not in metrics:
-        hint = near(label(metric), metrics) or f": {', '.join(metrics)}"
+    if metric is not None and metric_label(metric) not in metrics:
+        hint = suggestion(metric_label(metric), metrics) or f": {', '.join(metrics)}"
         problems.add((*where, "metric"), f'"{metric}" is not among evaluate.metrics{hint}')
 
 
 def _check_name(name: str, where: Path, names: list[str], problems: Problems) -> None:
     if name not in names:
-        hint = near(name, names) or f"; there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
+        hint = suggestion(name, names) or f"; there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
         problems.add(where, f"{show(name)} is no configuration of this study{hint}")
 
 
@@ -103,7 +103,9 @@ def _check_analysis(claim: ClaimTable, where: Path, analyses: list[AnalysisTable
     place = (*where, "analysis")
     if not found:
         known = [analysis.name for analysis in analyses if analysis.name]
-        hint = near(claim.analysis, known) or (f"; named are {', '.join(known)}" if known else "; none has a name")
+        hint = suggestion(claim.analysis, known) or (
+            f"; named are {', '.join(known)}" if known else "; none has a name"
+        )
         problems.add(place, f"no [[analysis]] has the name {show(claim.analysis)}{hint}")
     elif len(found) > 1:
         problems.add(place, f"{len(found)} analyses have the name {show(claim.analysis)}; give each its own")
@@ -133,7 +135,7 @@ def _check_published(published: PublishedTable, where: Path, problems: Problems)
             problems.add((*where, "costs", cost), f'should have its unit, such as "8GB" or "30ms", not {show(amount)}')
 
 
-def _check_own(analysis: AnalysisTable, where: Path, folder: File, problems: Problems) -> None:
+def _check_custom_analysis(analysis: AnalysisTable, where: Path, folder: File, problems: Problems) -> None:
     """Check that the file of one's own analysis is there, is Python, and defines `analyse`; it is not run."""
     if analysis.kind != "own":
         return

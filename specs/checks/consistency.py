@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from lorafile.specs.checks.analysis import check_analyses
 from lorafile.specs.checks.sweeps import check_bits
-from lorafile.specs.error_messages import Problems, near, show
+from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.data import DataTable, TemplateTable
 from lorafile.specs.tables.evaluate import (
@@ -17,8 +17,8 @@ from lorafile.specs.tables.evaluate import (
     OF_PASSAGES,
     EvaluateTable,
     MetricName,
-    is_file,
-    label,
+    is_metric_file,
+    metric_label,
 )
 from lorafile.specs.tables.settings import SpecTables
 from lorafile.specs.tables.tracking import TrackingTable
@@ -89,7 +89,7 @@ def _check_data(data: DataTable, problems: Problems) -> None:
     fields = FIELDS[data.format]
     for field in data.columns:
         if field not in fields:
-            close = near(field, fields) or f"; it reads {', '.join(fields)}"
+            close = suggestion(field, fields) or f"; it reads {', '.join(fields)}"
             problems.add(("data", "columns", field), f'is no field of data.format = "{data.format}"{close}')
 
 
@@ -176,10 +176,10 @@ def _check_evaluate(evaluate: EvaluateTable, data: DataTable, problems: Problems
 def _check_metric_names(evaluate: EvaluateTable, problems: Problems) -> None:
     seen: dict[str, str] = {}
     for number, metric in enumerate(evaluate.metrics):
-        name, path = label(metric), ("evaluate", "metrics", number)
-        if is_file(metric) and not re.fullmatch(r"[\w-]+", name):
+        name, path = metric_label(metric), ("evaluate", "metrics", number)
+        if is_metric_file(metric) and not re.fullmatch(r"[\w-]+", name):
             problems.add(path, f'{show(name)} becomes the metric\'s name: use letters, digits, "_" and "-"')
-        elif is_file(metric) and name in (*get_args(MetricName), "examples"):
+        elif is_metric_file(metric) and name in (*get_args(MetricName), "examples"):
             problems.add(path, f"{name} is the name of a figure that ships; call the file something else")
         elif seen.get(name, metric) != metric:
             problems.add(path, f"{show(seen[name])} would have the same name, {name}; call one of them something else")

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lorafile.specs.configurations import REQUIRED, flatten
-from lorafile.specs.error_messages import Problems, homes, near, show, unknown_setting
+from lorafile.specs.error_messages import Problems, setting_tables, show, suggestion, unknown_setting
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.settings import SpecTables, field_at
@@ -15,9 +15,9 @@ from lorafile.specs.tables.train import EXECUTION
 from lorafile.specs.values import NAME, PATTERNS
 
 FACTOR_SECTIONS = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train")
-MOST_POINTS = 10_000
-OWN = ("name", "match", "zip", "configurations", "exclude")
-_UNTOLD = 10**15
+MAX_POINTS = 10_000
+SWEEP_SETTINGS = ("name", "match", "zip", "configurations", "exclude")
+_MAX_SHOWN = 10**15
 _ALONE = ("method", "quantization")
 
 
@@ -30,10 +30,10 @@ def check_blocks(raw: dict[str, Any], problems: Problems) -> None:
 
 
 def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None:
-    lists = flatten({key: value for key, value in block.items() if key not in OWN})
+    lists = flatten({key: value for key, value in block.items() if key not in SWEEP_SETTINGS})
     for setting, values in lists.items():
         path = (*where, *setting.split("."))
-        wrong = not_a_factor(setting)
+        wrong = factor_error(setting)
         if wrong:
             problems.add(path, wrong)
         elif not isinstance(values, list):
@@ -49,9 +49,9 @@ def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None
     count = prod(len(values) for key, values in lists.items() if isinstance(values, list) and key not in zipped[1:])
     rows = block.get("configurations")
     count = max(count if lists else 0, len(rows) if isinstance(rows, list) else 0)
-    if count > MOST_POINTS:
-        told = f"{count} points" if count < _UNTOLD else "points without end"
-        problems.add(where, f"names {told}, more than {MOST_POINTS}; its lists multiply")
+    if count > MAX_POINTS:
+        told = f"{count} points" if count < _MAX_SHOWN else "points without end"
+        problems.add(where, f"names {told}, more than {MAX_POINTS}; its lists multiply")
     if not lists and not block.get("configurations"):
         problems.add(where, "varies nothing; name a setting with a list of candidates, such as lora.r = [8, 16]")
 
@@ -76,7 +76,7 @@ def _check_zip(block: dict[str, Any], lists: dict[str, Any], where: Path, proble
         return []
     for number, setting in enumerate(zipped):
         if setting not in lists:
-            message = f'"{setting}" does not vary in this sweep{near(setting, lists)}'
+            message = f'"{setting}" does not vary in this sweep{suggestion(setting, lists)}'
             problems.add((*where, "zip", number), message)
         elif setting in zipped[:number]:
             problems.add((*where, "zip", number), f'"{setting}" stands here twice')
@@ -105,17 +105,17 @@ def _check_point(row: dict[str, Any], kind: str, path: Path, problems: Problems)
         problems.add((*path, "name"), f"should be {PATTERNS[NAME]}, not {show(row['name'])}")
     for setting, value in flatten({key: value for key, value in row.items() if not (named and key == "name")}).items():
         inner = (*path, *setting.split("."))
-        wrong = not_a_factor(setting)
+        wrong = factor_error(setting)
         if wrong:
             problems.add(inner, wrong)
         else:
             check_value(setting, value, inner, problems)
 
 
-def not_a_factor(setting: str) -> str:
+def factor_error(setting: str) -> str:
     """Return why a dotted setting cannot vary, or nothing."""
     names = tuple(setting.split("."))
-    known = homes(("lora", "train", "model", "data", "full", *METHODS))
+    known = setting_tables(("lora", "train", "model", "data", "full", *METHODS))
     if setting == "model.device_map":
         return "cannot be swept; how a base lies on this machine's GPUs changes no result"
     if names[0] == "train" and names[-1] in EXECUTION:
@@ -130,11 +130,11 @@ def not_a_factor(setting: str) -> str:
         return "cannot be swept; every configuration runs under each of study.seeds"
     if names[0] in known:
         return f'cannot be swept; did you mean "{known[names[0]]}.{names[0]}"?'
-    home = homes().get(names[0])
+    home = setting_tables().get(names[0])
     if home or names[0] in SpecTables.model_fields:
         belongs = f"; it belongs in [{home}]" if home else ""
         return f"cannot be swept{belongs}; a sweep varies {', '.join(FACTOR_SECTIONS)}"
-    close = near(names[0], [*OWN, *FACTOR_SECTIONS]) or near(names[-1], known)
+    close = suggestion(names[0], [*SWEEP_SETTINGS, *FACTOR_SECTIONS]) or suggestion(names[-1], known)
     for name, table in known.items():
         close = close.replace(f'"{name}"', f'"{table}.{name}"')
     return f"cannot be swept{close or '; a sweep varies ' + ', '.join(FACTOR_SECTIONS)}"
@@ -142,7 +142,7 @@ def not_a_factor(setting: str) -> str:
 
 def check_values(setting: str, values: list[Any], path: Path, problems: Problems) -> None:
     """Check every candidate of one setting; of more than a sweep may have, none is looked at."""
-    for number, value in enumerate(values if len(values) <= MOST_POINTS else []):
+    for number, value in enumerate(values if len(values) <= MAX_POINTS else []):
         check_value(setting, value, (*path, number), problems)
 
 
@@ -152,7 +152,7 @@ def check_value(setting: str, value: Any, path: Path, problems: Problems) -> Non
     table: Any = value
     for part in reversed(rest):
         table = {part: table}
-    if rest and _is_good(section, {**REQUIRED.get(section, {}), **table}):
+    if rest and _is_valid(section, {**REQUIRED.get(section, {}), **table}):
         return
     filled: dict[str, Any] = {**REQUIRED, section: {**REQUIRED.get(section, {}), **table} if rest else table}
     try:
@@ -164,7 +164,7 @@ def check_value(setting: str, value: Any, path: Path, problems: Problems) -> Non
             check_bits(value, path, problems)
 
 
-def _is_good(section: str, table: dict[str, Any]) -> bool:
+def _is_valid(section: str, table: dict[str, Any]) -> bool:
     """Return whether a table is one, by itself: a hundredth of what a whole spec takes, and it says not why not."""
     known = SpecTables.model_fields[section].annotation
     if section == "quantization" or not (isinstance(known, type) and issubclass(known, BaseModel)):

@@ -3,22 +3,24 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lorafile.specs.error_messages import Problems, near
+from lorafile.specs.error_messages import Problems, suggestion
 from lorafile.specs.tables.settings import SpecTables
 
 if TYPE_CHECKING:
     from lorafile.specs.configurations import Configuration
 
 
-def is_exact(configuration: "Configuration", tables: SpecTables) -> bool:
+def is_deterministic(configuration: "Configuration", tables: SpecTables) -> bool:
     """Return whether no seed changes a row: it is untuned, and neither its answers nor its prompts are drawn."""
     return configuration.method == "none" and not configuration.shots and not tables.evaluate.do_sample
 
 
-def staged(number: int, tables: SpecTables, configurations: "Sequence[Configuration]") -> "list[Configuration]":
+def stage_configurations(
+    number: int, tables: SpecTables, configurations: "Sequence[Configuration]"
+) -> "list[Configuration]":
     """Return the configurations that run under the seeds of a stage, 0 being the first one, in the spec's order."""
     named = tables.stage[number].configurations
-    seeded = [one for one in configurations if not is_exact(one, tables)]
+    seeded = [one for one in configurations if not is_deterministic(one, tables)]
     return [one for one in seeded if named is None or {one.name, *one.aliases} & set(named)]
 
 
@@ -38,7 +40,7 @@ def check_stages(tables: SpecTables, configurations: "Sequence[Configuration]", 
                     ("stage", number, "seeds", at), f"{seed} is in {used[seed]} already; a stage needs new seeds"
                 )
             used.setdefault(seed, f"stage[{number}]")
-        if all(is_exact(one, tables) for one in configurations):
+        if all(is_deterministic(one, tables) for one in configurations):
             problems.add(("stage", number), "has nothing to run: no seed changes a configuration of this study")
         elif stage.configurations is not None:
             _check_names(number, stage.configurations, (tables, configurations), problems)
@@ -52,9 +54,11 @@ def _check_names(
     for at, name in enumerate(names):
         path = ("stage", number, "configurations", at)
         if name not in known:
-            close = near(name, known) or f"; there are {', '.join(list(known)[:8])}{', …' if len(known) > 8 else ''}"
+            close = (
+                suggestion(name, known) or f"; there are {', '.join(list(known)[:8])}{', …' if len(known) > 8 else ''}"
+            )
             problems.add(path, f'"{name}" is no configuration of this study{close}')
-        elif is_exact(known[name], tables):
+        elif is_deterministic(known[name], tables):
             problems.add(path, f'"{name}" is not trained, and no seed changes it; leave it out')
         elif known[name].name in [known[other].name for other in names[:at] if other in known]:
             problems.add(path, f'"{name}" stands here twice')

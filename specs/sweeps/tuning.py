@@ -4,25 +4,27 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from lorafile.specs.checks.sweeps import MOST_POINTS, check_value, not_a_factor
-from lorafile.specs.configurations import Axis, Configuration, OwnTables, Tuned, point_name, resolve
-from lorafile.specs.error_messages import Problems, near, show
+from lorafile.specs.checks.sweeps import MAX_POINTS, check_value, factor_error
+from lorafile.specs.configurations import Axis, Configuration, RawTables, Tuned, point_name, resolve
+from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.train import FullTable
 
-MOST_ADDED = 4  # values beyond each end of what a spec lists
+MAX_ADDED = 4  # values beyond each end of what a spec lists
 TUNABLE = ("train", "full", *METHODS)
 _WHOLE = "set it to the values that are tried: { tune = [1e-4, 3e-4, 1e-3] }"
 
 Raw = dict[str, Any]
-Tunes = dict[Path, list[Axis]]  # () for what holds for the study, else the place of a sweep or of one of its points
+AxesByPlace = dict[
+    Path, list[Axis]
+]  # () for what holds for the study, else the place of a sweep or of one of its points
 
 
-def take_tunes(raw: Raw, problems: Problems) -> tuple[Raw, Tunes]:
+def extract_axes(raw: Raw, problems: Problems) -> tuple[Raw, AxesByPlace]:
     """Return a document with its first candidate wherever a setting is tuned, and what is tuned where."""
-    tunes: Tunes = {}
-    taken = _taken(raw, (), (), tunes, problems)
+    tuned: AxesByPlace = {}
+    taken = _with_first_candidates(raw, (), (), tuned, problems)
     blocks = raw.get("sweep")
     if isinstance(blocks, list):
         made = []
@@ -30,21 +32,21 @@ def take_tunes(raw: Raw, problems: Problems) -> tuple[Raw, Tunes]:
             place: Path = ("sweep", number)
             if isinstance(block, dict):
                 rows = block.get("configurations")
-                block = _taken(block, place, place, tunes, problems)
-                _check_zip(block, tunes.get(place, []), problems)
+                block = _with_first_candidates(block, place, place, tuned, problems)
+                _check_zip(block, tuned.get(place, []), problems)
                 if isinstance(rows, list):
                     inner = [((*place, "configurations", index), row) for index, row in enumerate(rows)]
                     points = [
-                        _taken(row, path, path, tunes, problems) if isinstance(row, dict) else row
+                        _with_first_candidates(row, path, path, tuned, problems) if isinstance(row, dict) else row
                         for path, row in inner
                     ]
                     block = {**block, "configurations": points}
             made.append(block)
         taken = {**taken, "sweep": made}
-    return _without_misplaced(taken, (), problems), tunes
+    return _drop_misplaced(taken, (), problems), tuned
 
 
-def axes_of(tunes: Tunes, where: Path, varied: Raw, raw: Raw) -> tuple[Axis, ...]:
+def axes_of(tuned: AxesByPlace, where: Path, varied: Raw, raw: Raw) -> tuple[Axis, ...]:
     """Return what is tuned in one configuration: what its point or sweep says, then the study, where it applies.
 
     A number in a sweep wins over candidates in the study's tables, and `[full]` over `[train]` as numbers do.
@@ -52,20 +54,20 @@ def axes_of(tunes: Tunes, where: Path, varied: Raw, raw: Raw) -> tuple[Axis, ...
     :param varied: what the point varies, without what it tunes
     """
     method = varied.get("method", raw.get("method", "lora"))
-    own = tunes.get(where, []) if where else []
-    found = {axis.setting: axis for axis in own if _reads(method, axis)}
-    for axis in tunes.get((), []):
+    own = tuned.get(where, []) if where else []
+    found = {axis.setting: axis for axis in own if _applies_to_method(method, axis)}
+    for axis in tuned.get((), []):
         fixed = axis.setting in varied or f"{axis.section}.{axis.name}" in varied or axis.setting in found
-        if _reads(method, axis) and not fixed and not (method == "full" and _is_of_full(axis, raw)):
+        if _applies_to_method(method, axis) and not fixed and not (method == "full" and _overridden_by_full(axis, raw)):
             found[axis.setting] = axis
     return tuple(found.values())
 
 
-def _reads(method: Any, axis: Axis) -> bool:
+def _applies_to_method(method: Any, axis: Axis) -> bool:
     return method == axis.section or (axis.section == "train" and method != "none")
 
 
-def _is_of_full(axis: Axis, raw: Raw) -> bool:
+def _overridden_by_full(axis: Axis, raw: Raw) -> bool:
     """Return whether `[full]` has a value of its own for a setting of `[train]`."""
     if axis.section != "train" or axis.name in raw.get("full", {}):
         return axis.section == "train"
@@ -73,28 +75,32 @@ def _is_of_full(axis: Axis, raw: Raw) -> bool:
     return default is not None and raw.get("method") != "full"  # a study that is all full has the rate of [train]
 
 
-def _taken(table: Raw, path: Path, scope: Path, tunes: Tunes, problems: Problems) -> Raw:
+def _with_first_candidates(table: Raw, path: Path, scope: Path, tuned: AxesByPlace, problems: Problems) -> Raw:
     """Return a table of tables with the first candidate wherever a setting is tuned."""
     block = len(scope) == 2  # a sweep's own settings are lists
     found = dict(table)
     for section in TUNABLE:
         if isinstance(table.get(section), dict):
-            found[section] = _inner(table[section], (*path, section), (section, block, scope), tunes, problems)
+            found[section] = _extract_section(
+                table[section], (*path, section), (section, block, scope), tuned, problems
+            )
     return found
 
 
-def _inner(table: Raw, path: Path, about: tuple[str, bool, Path], tunes: Tunes, problems: Problems) -> Raw:
+def _extract_section(
+    table: Raw, path: Path, about: tuple[str, bool, Path], tuned: AxesByPlace, problems: Problems
+) -> Raw:
     section, block, scope = about
     found: Raw = {}
     for key, value in table.items():
         here = (*path, key)
         if _is_tune(value):
-            axis = _axis(value, here, section, here[len(scope) :], problems)
+            axis = _parse_axis(value, here, section, here[len(scope) :], problems)
             if axis is not None:
-                tunes.setdefault(scope, []).append(axis)
+                tuned.setdefault(scope, []).append(axis)
                 found[key] = [axis.values[0]] if block else axis.values[0]
         elif isinstance(value, dict):
-            found[key] = _inner(value, here, about, tunes, problems)
+            found[key] = _extract_section(value, here, about, tuned, problems)
         else:
             found[key] = value
     return found
@@ -106,23 +112,23 @@ def _is_tune(value: Any) -> bool:
     return isinstance(value["tune"], list) or value.keys() <= {"tune", "extend"}
 
 
-def _axis(table: Raw, path: Path, section: str, names: Path, problems: Problems) -> Axis | None:
+def _parse_axis(table: Raw, path: Path, section: str, names: Path, problems: Problems) -> Axis | None:
     """Return one tuned setting, or note everything that is wrong with it."""
     before = len(problems.found)
     setting = ".".join(str(part) for part in names)
-    wrong = not_a_factor(setting)
+    wrong = factor_error(setting)
     if wrong:
         problems.add(path, wrong.replace("cannot be swept", "cannot be tuned"))
         return None
     values, extend = table["tune"], table.get("extend", False)
     for name in table.keys() - {"tune", "extend"}:
         allowed = ("tune", "extend")
-        problems.add((*path, name), f"unknown setting{near(name, allowed) or '; allowed: tune, extend'}")
+        problems.add((*path, name), f"unknown setting{suggestion(name, allowed) or '; allowed: tune, extend'}")
     if not isinstance(values, list):
         problems.add((*path, "tune"), f"should be a list of candidates, not {show(values)}")
         return None
-    if len(values) > MOST_POINTS:
-        problems.add((*path, "tune"), f"has {len(values)} candidates, more than {MOST_POINTS}")
+    if len(values) > MAX_POINTS:
+        problems.add((*path, "tune"), f"has {len(values)} candidates, more than {MAX_POINTS}")
         return None
     for number, value in enumerate(values):
         check_value(setting, value, (*path, "tune", number), problems)
@@ -149,26 +155,26 @@ def _check_zip(block: Raw, axes: list[Axis], problems: Problems) -> None:
             problems.add(axis.where, 'cannot be tuned in a sweep with match = "parameters", which solves for it')
 
 
-def _without_misplaced(value: Any, path: Path, problems: Problems) -> Any:
+def _drop_misplaced(value: Any, path: Path, problems: Problems) -> Any:
     """Return a document without what is written as tuned where nothing can be, each place noted."""
     if isinstance(value, list):
-        return [_without_misplaced(item, (*path, number), problems) for number, item in enumerate(value)]
+        return [_drop_misplaced(item, (*path, number), problems) for number, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     found = {}
     for key, inner in value.items():
         if isinstance(inner, dict) and isinstance(inner.get("tune"), list):
-            problems.add((*path, key), _misplaced((*path, key)))
+            problems.add((*path, key), _misplaced_message((*path, key)))
         elif isinstance(inner, list) and any(map(_is_tune, inner)) and path[:1] == ("sweep",):
             number = next(index for index, item in enumerate(inner) if _is_tune(item))
             problems.add((*path, key, number), f"is one of several candidates; to tune, {_WHOLE}")
             found[key] = [item for item in inner if not _is_tune(item)]
         else:
-            found[key] = _without_misplaced(inner, (*path, key), problems)
+            found[key] = _drop_misplaced(inner, (*path, key), problems)
     return found
 
 
-def _misplaced(path: Path) -> str:
+def _misplaced_message(path: Path) -> str:
     names = [part for part in path if isinstance(part, str)]
     if "exclude" in names:
         return "names no value; what is tuned has no value by which a point could be left out"
@@ -184,7 +190,7 @@ def combinations(axes: tuple[Axis, ...]) -> list[dict[str, Any]]:
 
 
 def with_tuning(
-    name: str, varied: dict[str, Any], axes: tuple[Axis, ...], candidates: list[Configuration], raw: OwnTables
+    name: str, varied: dict[str, Any], axes: tuple[Axis, ...], candidates: list[Configuration], raw: RawTables
 ) -> Configuration:
     """Return the configuration that stands for its candidates; until one is chosen it has the first one's settings."""
     alike = {candidate.identity(): candidate for candidate in reversed(candidates)}  # "2r" and 16 may be one
@@ -227,14 +233,14 @@ def next_value(axis: Axis, above: bool) -> Any | None:
     steps: list[Any] = [float(f"{exact:.{digits}g}") for digits in (2, 3, 6)]
     if all(isinstance(value, int) for value in axis.values):
         steps = [round(exact), end + 1 if above else end - 1]
-    return next((value for value in steps if _past(value, end, above) and _valid(axis, value)), None)
+    return next((value for value in steps if _is_past(value, end, above) and _is_valid(axis, value)), None)
 
 
-def _valid(axis: Axis, value: Any) -> bool:
+def _is_valid(axis: Axis, value: Any) -> bool:
     problems = Problems("")
     check_value(axis.setting, value, axis.where, problems)
     return not problems.found
 
 
-def _past(value: float, end: float, above: bool) -> bool:
+def _is_past(value: float, end: float, above: bool) -> bool:
     return value > end if above else value < end

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lorafile.specs.catalogue import PREFIX, catalogue, filled
+from lorafile.specs.catalogue import PREFIX, catalogue, with_catalogue_settings
 from lorafile.specs.values import Natural, Settings, SplitSize, Text
 
 Format = Literal["auto", "alpaca", "chat", "classification", "completion", "guanaco", "question", "squad", "text"]
@@ -112,4 +112,4 @@ class DataTable(Settings):
     @classmethod
     def _from_catalogue(cls, table: Any) -> Any:
         """Fill in what the catalogue says of a set that is named."""
-        return filled(table) if isinstance(table, dict) else table
+        return with_catalogue_settings(table) if isinstance(table, dict) else table

@@ -34,14 +34,14 @@ OF_HEADS = ("accuracy", "log_loss")  # of a classification head, where the spec 
 OF_LIKELIHOODS = ("log_loss", "perplexity", "bits_per_byte", "token_accuracy")
 
 
-def is_file(metric: str) -> bool:
+def is_metric_file(metric: str) -> bool:
     """Return whether a metric is a user's own file."""
     return metric.endswith(".py")
 
 
-def label(metric: str) -> str:
+def metric_label(metric: str) -> str:
     """Return a metric's name in figures and reports: for a file, its name without folder and ending."""
-    return PurePosixPath(metric).stem if is_file(metric) else metric
+    return PurePosixPath(metric).stem if is_metric_file(metric) else metric
 
 
 class ReferenceTable(Settings):

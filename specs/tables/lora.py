@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from lorafile.specs.snapshot import Own, snapshot, table
+from lorafile.specs.snapshot import Overrides, settings_table, snapshot
 from lorafile.specs.values import (
     NITER,
     Alpha,
@@ -28,7 +28,7 @@ FROM_DATA = ("eva", "corda", "lora_ga")
 # Matrices of which PEFT holds the second fixed: no rate of its own could be given to it.
 FIXED_B = "mica"
 
-EVA = Own(
+EVA = Overrides(
     types={"rho": Annotated[float, Field(ge=1)], "tau": Unit},
     help={
         "rho": "A layer's rank may grow to rho times `r`; 1 leaves every rank as it is.",
@@ -39,7 +39,7 @@ EVA = Own(
     },
     refused={"label_mask_value": "the mask of the supervised tokens is made by this tool"},
 )
-CORDA = Own(
+CORDA = Overrides(
     help={
         "corda_method": "`ipm` adapts the directions that the data use most, `kpm` those that they use least.",
         "use_float16_for_covariance": "Half the memory for the covariance, less exact.",
@@ -51,7 +51,7 @@ CORDA = Own(
         "prune_temporary_fields": "the base is left as it was in any case",
     },
 )
-LORA_GA = Own(
+LORA_GA = Overrides(
     types={"stable_gamma": Positive},
     help={
         "direction": "Which singular directions of the gradient become A, and which B.",
@@ -88,7 +88,7 @@ _HELP = {
 }
 _NO_PARTS = "it names parameters that a checkpoint does not hold under these names, so nothing of it could be planned"
 _OTHER_BASE = "the adapter would belong to another base than the study's: it is not what it was on the original one"
-LORA = Own(
+LORA = Overrides(
     types={
         "r": Positive,
         "lora_alpha": Alpha,
@@ -105,9 +105,9 @@ LORA = Own(
         "trainable_token_indices": Annotated[list[Natural], Field(min_length=1)]
         | dict[Text, Annotated[list[Natural], Field(min_length=1)]]
         | None,
-        "eva_config": table("EvaSettings", "EVA's own settings.", "EvaConfig", EVA) | None,
-        "corda_config": table("CordaSettings", "CorDA's own settings.", "CordaConfig", CORDA) | None,
-        "lora_ga_config": table("LoraGaSettings", "LoRA-GA's own settings.", "LoraGAConfig", LORA_GA) | None,
+        "eva_config": settings_table("EvaSettings", "EVA's own settings.", "EvaConfig", EVA) | None,
+        "corda_config": settings_table("CordaSettings", "CorDA's own settings.", "CordaConfig", CORDA) | None,
+        "lora_ga_config": settings_table("LoraGaSettings", "LoRA-GA's own settings.", "LoraGAConfig", LORA_GA) | None,
     },
     defaults={
         "r": 16,  # peft's 8 is below what most published comparisons settle on
@@ -132,7 +132,7 @@ LORA = Own(
     },
 )
 # The table of each setting that has settings of its own.
-INNER: dict[str, tuple[str, Own]] = {
+INNER: dict[str, tuple[str, Overrides]] = {
     "eva_config": ("EvaConfig", EVA),
     "corda_config": ("CordaConfig", CORDA),
     "lora_ga_config": ("LoraGAConfig", LORA_GA),
@@ -151,6 +151,6 @@ if TYPE_CHECKING:
         """Made below."""
 
 else:
-    LoraSettings: Any = table(
+    LoraSettings: Any = settings_table(
         "LoraSettings", "The adapter: settings of `peft.LoraConfig`, by their own names.", "LoraConfig", LORA
     )

@@ -6,7 +6,7 @@ A method is called as PEFT calls it, in lower case; its table has the settings o
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from lorafile.specs.snapshot import Own, table
+from lorafile.specs.snapshot import Overrides, settings_table
 from lorafile.specs.tables.lora import INNER, LORA
 from lorafile.specs.values import (
     Alpha,
@@ -48,7 +48,7 @@ _OF_MODEL = "PEFT reads it from the model"
 _OF_LORA = "AdaLoRA takes no notice of it"
 _FRACTION = "below 1 a fraction of all steps"
 
-IA3 = Own(
+IA3 = Overrides(
     types={**_PLACED, "feedforward_modules": Targets},
     # The published placement is keys, values and the second feed-forward layer, which has its inputs scaled.
     defaults={**_EVERYWHERE, "feedforward_modules": "mlp"},
@@ -58,7 +58,7 @@ IA3 = Own(
         "init_ia3_weights": "Begin with factors of 1.",
     },
 )
-VERA = Own(
+VERA = Overrides(
     types={
         **_PLACED,
         "r": Positive,
@@ -78,7 +78,7 @@ VERA = Own(
     },
     refused={"bias": "PEFT trains these biases but does not save them"},
 )
-ADALORA = Own(
+ADALORA = Overrides(
     types={
         **_PLACED,
         "init_r": Positive,
@@ -123,7 +123,7 @@ ADALORA = Own(
         "bias": "PEFT trains these biases but does not save them",
     },
 )
-LOHA = Own(
+LOHA = Overrides(
     types={**_PLACED, "r": Positive, "alpha": Alpha, "rank_dropout": Share, "module_dropout": Share},
     defaults={**_EVERYWHERE, "alpha": "1r"},  # peft's own ratio, kept when the rank is swept
     help={
@@ -136,7 +136,7 @@ LOHA = Own(
     },
     refused={"use_effective_conv2d": _NO_CONVOLUTION},
 )
-LOKR = Own(
+LOKR = Overrides(
     types={**LOHA.types, "decompose_factor": Literal[-1] | Positive},
     defaults=LOHA.defaults,
     help={
@@ -149,7 +149,7 @@ LOKR = Own(
     },
     refused={"use_effective_conv2d": _NO_CONVOLUTION},
 )
-PROMPT_TUNING = Own(
+PROMPT_TUNING = Overrides(
     types={
         "num_virtual_tokens": Positive,
         "prompt_tuning_init": Literal["SAMPLE_VOCAB", "TEXT", "RANDOM"],
@@ -171,7 +171,7 @@ PROMPT_TUNING = Own(
         "tokenizer_kwargs": "it is the model's own tokenizer",
     },
 )
-LN_TUNING = Own(
+LN_TUNING = Overrides(
     types={"target_modules": Targets, "modules_to_save": Texts | None},
     defaults={"target_modules": "all-norms"},
     help={
@@ -194,7 +194,7 @@ class Method:
 
     config: str
     title: str
-    own: Own
+    own: Overrides
     rank: str = ""
     alpha: str = ""
     on_quantized: bool = True
@@ -221,7 +221,7 @@ def refusal(path: tuple[str | int, ...]) -> str:
         return ""
     config, own = method.config, method.own
     if len(path) > 2:
-        config, own = INNER.get(str(path[1]), ("", Own()))
+        config, own = INNER.get(str(path[1]), ("", Overrides()))
     reason = own.refused.get(str(path[-1]))
     return f"is a setting of peft.{config} that a spec cannot name: {reason}" if reason else ""
 
@@ -229,7 +229,7 @@ def refusal(path: tuple[str | int, ...]) -> str:
 def _made(name: str, method: str) -> type[Settings]:
     known = METHODS[method]
     doc = f"{known.title[0].upper()}{known.title[1:]}: settings of `peft.{known.config}`, by their own names."
-    return table(name, doc, known.config, known.own)
+    return settings_table(name, doc, known.config, known.own)
 
 
 if TYPE_CHECKING:

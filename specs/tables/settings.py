@@ -22,7 +22,17 @@ from lorafile.specs.tables.methods import (
 from lorafile.specs.tables.quantizations import Quantization
 from lorafile.specs.tables.tracking import TrackingTable
 from lorafile.specs.tables.train import FullTable, NoneTable, TrainTable
-from lorafile.specs.values import BESIDE, ONE_LINE, Name, Natural, Number, Positive, PositiveNumber, Settings, Text
+from lorafile.specs.values import (
+    ONE_LINE,
+    RELATIVE_DIRECTORY,
+    Name,
+    Natural,
+    Number,
+    Positive,
+    PositiveNumber,
+    Settings,
+    Text,
+)
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 AttentionName = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
@@ -132,7 +142,7 @@ class ReportTable(Settings):
     title: Text | None = Field(default=None, description="Title of the page; the study's name otherwise.")
     path: str = Field(
         default="report",
-        pattern=BESIDE,
+        pattern=RELATIVE_DIRECTORY,
         description="Directory of `report.html` and `RESULTS.md`, beside the spec.",
     )
 

@@ -62,7 +62,7 @@ class TrackingTable(Settings):
         return tuple(dict.fromkeys(named))
 
 
-def secret(path: tuple[str | int, ...]) -> str:
+def secret_refusal(path: tuple[str | int, ...]) -> str:
     """Return why a spec cannot hold what somebody wrote under `[tracking]`, or nothing."""
     if path[0] != "tracking" or path[-1] not in _SECRETS:
         return ""

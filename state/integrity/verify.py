@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lorafile.errors import StateError
 from lorafile.files.digests import file_digest
-from lorafile.files.run_directory import CHECKPOINT, Damaged, read_manifest
+from lorafile.files.run_directory import CHECKPOINT, DamagedCheckpoint, read_manifest
 from lorafile.state import State
 from lorafile.state.errors import disk_failure, translate_errors
 from lorafile.state.index_file import (
@@ -198,7 +198,7 @@ def _notes(state: State, found: Verified) -> None:
         if (path / CHECKPOINT).exists():
             try:
                 read_manifest(path)
-            except Damaged as damage:
+            except DamagedCheckpoint as damage:
                 found.notes.append(f"the checkpoint in {path} will not be used: {damage}")
             except OSError as error:
                 found.notes.append(f"the disk does not give back the checkpoint in {path}: {error.strerror}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.errors import LoraError
-from lorafile.files.atomic import replaced, told, write_text
+from lorafile.files.atomic import explain_write_errors, replace_file, write_text
 from lorafile.state import State
 from lorafile.state.integrity.rows_check import AttemptRow, Rows, read_rows, unsound
 from lorafile.state.names import Names, find_nodes, recorded_nodes
@@ -51,7 +51,7 @@ def table_text(state: State, table: str, form: str) -> str:
 def write_tables(state: State, tables: tuple[str, ...], form: str, directory: Path) -> list[Path]:
     """Write tables into a directory, one file each, and return the files."""
     state.settle()
-    with told(directory):
+    with explain_write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     files = []
     for table in tables:
@@ -75,7 +75,7 @@ def _write_parquet(state: State, table: str, file: Path) -> None:
         if any(isinstance(value, float) for value in column):  # the index has whole numbers where it can
             column = [float(value) if isinstance(value, int) else value for value in column]
         found[name] = pa.array(column)
-    with replaced(file) as new:
+    with replace_file(file) as new:
         pq.write_table(pa.table(found), new)
 
 
@@ -105,7 +105,7 @@ def export_bundle(state: State, wanted: tuple[str, ...], file: Path, names: Name
     digests = {digest: size for (number, _), (digest, size) in rows.outputs.items() if number in numbers}
     here = {digest: state.objects.path(digest) for digest in sorted(digests) if state.objects.has(digest)}
     about = {"schema": SCHEMA_VERSION, "nodes": len(keys), "attempts": len(attempts), "objects": len(here)}
-    with replaced(file) as new, new.open("wb") as out:
+    with replace_file(file) as new, new.open("wb") as out:
         total = write_bundle(out, index_lines(state, rows, keys, attempts), here.items(), about)
     return Bundled(file, len(keys), len(attempts), len(here), total, len(digests) - len(here))
 

@@ -8,7 +8,7 @@ from lorafile.analysis.common.cost_measures import COSTS
 from lorafile.analysis.common.scores import cells, profiles, split_of
 from lorafile.analysis.compare.pairs import named_configuration
 from lorafile.specs.tables.analysis import Limits
-from lorafile.specs.tables.evaluate import label
+from lorafile.specs.tables.evaluate import metric_label
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results
@@ -20,7 +20,7 @@ _LETTERS = 16  # of a digest: enough that none changes unseen, and short enough 
 def metric_of(results: "Results", claim: "ClaimTable") -> str:
     """Return the metric that a claim is about, as results call it."""
     named = next((table.metric for table in results.declared if claim.analysis and table.name == claim.analysis), None)
-    wanted = label(named or claim.metric or results.primary)
+    wanted = metric_label(named or claim.metric or results.primary)
     return next((metric for metric in results.metrics if metric == wanted), wanted)
 
 

@@ -10,7 +10,7 @@ from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.cost_measures import COSTS
 from lorafile.analysis.common.format import amount, difference, is_share, metric_name, missing, score, setting
 from lorafile.specs.configurations import flatten
-from lorafile.specs.tables.evaluate import label
+from lorafile.specs.tables.evaluate import metric_label
 from lorafile.specs.values import in_base_units
 from lorafile.units import listing
 
@@ -61,7 +61,7 @@ def figures(results: "Results", metric: str | None = None) -> list[Figure]:
     known = {str(name): name for name in results.metrics}
     found = []
     for table in results.published:
-        name = label(table.metric) if table.metric else str(results.primary)
+        name = metric_label(table.metric) if table.metric else str(results.primary)
         if metric is None or name == metric:
             found.append(_figure(table, known.get(name, name)))
     return found

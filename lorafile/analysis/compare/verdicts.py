@@ -15,7 +15,7 @@ from lorafile.analysis.compare.outcomes import Crossed, compared_as, crossed
 from lorafile.analysis.compare.pairs import Pair, pairs
 from lorafile.results.results import more_is_better
 from lorafile.specs.tables.analysis import AnalysisTable
-from lorafile.specs.tables.evaluate import label
+from lorafile.specs.tables.evaluate import metric_label
 from lorafile.statistics.crossed import Estimate, contrast
 from lorafile.statistics.deciding import Decision, decide
 from lorafile.statistics.planning import Needed, needed
@@ -90,7 +90,7 @@ def family(results: "Results") -> Family:
     """Return the study's comparisons on its primary metric, judged together."""
     metric, found = results.primary, list[Pair]()
     for table in tables(results):
-        if table.metric is None or compared_as(label(table.metric)) == compared_as(metric):
+        if table.metric is None or compared_as(metric_label(table.metric)) == compared_as(metric):
             known = {frozenset((pair.one, pair.other)) for pair in found}
             found += [pair for pair in pairs(results, table) if frozenset((pair.one, pair.other)) not in known]
     split = split_of(results, metric)

@@ -9,7 +9,7 @@ from lorafile.analysis.common.cost_measures import COSTS, cost_of
 from lorafile.analysis.common.format import amount, kind_of, metric_name
 from lorafile.analysis.common.scores import names, scores, split_of
 from lorafile.analysis.common.wording import on
-from lorafile.specs.tables.evaluate import label
+from lorafile.specs.tables.evaluate import metric_label
 
 if TYPE_CHECKING:
     from lorafile.results.results import Results
@@ -54,7 +54,7 @@ def measure(results: "Results", name: str) -> Measure:
     if name in COSTS:
         cost = COSTS[name]
         return Measure(name, cost.title, cost.title, cost.kind, "", False, cost_of(results, name), {})
-    metric = next((known for known in (*results.metrics, results.primary) if known == label(name)), name)
+    metric = next((known for known in (*results.metrics, results.primary) if known == metric_label(name)), name)
     split = split_of(results, metric)
     found = {config: one.mean for config, one in scores(results, f"{split}.{metric}").items() if one.known}
     ends = {config: figure_interval(results, config, metric, split) for config in names(results) if config in found}

@@ -6,16 +6,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lorafile.specs.checks.sweeps import FACTOR_SECTIONS, MOST_POINTS
-from lorafile.specs.configurations import Axis, Configuration, OwnTables, flatten, point_name, points, resolve, unite
+from lorafile.specs.checks.sweeps import FACTOR_SECTIONS, MAX_POINTS
+from lorafile.specs.configurations import (
+    Axis,
+    Configuration,
+    RawTables,
+    deduplicate,
+    expand_lists,
+    flatten,
+    point_name,
+    resolve,
+)
 from lorafile.specs.error_messages import Problems
 from lorafile.specs.positions import Path as Place
-from lorafile.specs.sweeps.tuning import Tunes, axes_of, combinations, with_tuning
+from lorafile.specs.sweeps.tuning import AxesByPlace, axes_of, combinations, with_tuning
 from lorafile.specs.tables.lora import REWRITING
 from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.settings import SpecTables, SweepTable
 
-MOST_IN_ALL = 30_000
+MAX_CONFIGURATIONS = 30_000
 Told = tuple[Problems, Place]
 Contradiction = tuple[Place, str] | None
 
@@ -32,12 +41,14 @@ def block_name(block: SweepTable) -> str:
     return "-".join(setting.rsplit(".", 1)[-1] for setting in block_lists(block)) or "configurations"
 
 
-def declared(raw: dict[str, Any], tables: SpecTables, tunes: Tunes, problems: Problems) -> list[Configuration]:
+def expand_sweeps(
+    raw: dict[str, Any], tables: SpecTables, tuned: AxesByPlace, problems: Problems
+) -> list[Configuration]:
     """Return the configurations that the sweeps name, or the only one; every mistake in them is noted.
 
     :param raw: the document, with a first candidate wherever a setting is tuned
     """
-    raw = OwnTables(raw)
+    raw = RawTables(raw)
     found: list[Configuration] = []
     places: dict[str, Place] = {}
     written = flatten(tables.model_dump(include=set(FACTOR_SECTIONS)))
@@ -47,46 +58,46 @@ def declared(raw: dict[str, Any], tables: SpecTables, tunes: Tunes, problems: Pr
         exclusions = [flatten(exclusion) for exclusion in block.exclude]
         members: list[Configuration] = []
         for point, own_name, where in _block_points(block, index):
-            varied = {key: value for key, value in point.items() if key not in _tuned_by(tunes, where)}
-            axes = axes_of(tunes, where, varied, raw)
+            varied = {key: value for key, value in point.items() if key not in _tuned_settings(tuned, where)}
+            axes = axes_of(tuned, where, varied, raw)
             if exclusions and _excluded({**written, **varied}, axes, exclusions):
                 continue
             count += prod(len(axis.values) for axis in axes)
-            if count > MOST_IN_ALL:
-                problems.add(("sweep",), f"names more than {MOST_IN_ALL} configurations and candidates in all")
+            if count > MAX_CONFIGURATIONS:
+                problems.add(("sweep",), f"names more than {MAX_CONFIGURATIONS} configurations and candidates in all")
                 return []
             name = f"{sweep}/{own_name or point_name(varied) or tables.method}"
             places.setdefault(name, where)
             configuration = _configuration(name, sweep, raw, varied, axes, (problems, where))
             members += [configuration] if configuration else []
         if block.match == "parameters" and not problems.found:
-            members = _matched(members, ("sweep", index), problems)
+            members = _with_matched_ranks(members, ("sweep", index), problems)
         found += members
     if not tables.sweep:
-        found += _only(raw, tables, tunes, problems)
+        found += _single_configuration(raw, tables, tuned, problems)
     elif not found and not problems.found:
         problems.add(("sweep",), "no configuration is left; `exclude` takes every point out")
-    united = unite(found)
+    united = deduplicate(found)
     _check_names(united, places, problems)
     return united
 
 
-def _tuned_by(tunes: Tunes, where: Place) -> list[str]:
+def _tuned_settings(tuned: AxesByPlace, where: Place) -> list[str]:
     """Return the settings that a sweep or a point tunes, as it writes them."""
-    return [".".join(str(part) for part in axis.where[len(where) :]) for axis in tunes.get(where, [])]
+    return [".".join(str(part) for part in axis.where[len(where) :]) for axis in tuned.get(where, [])]
 
 
 def _configuration(
-    name: str, sweep: str, raw: OwnTables, varied: dict[str, Any], axes: tuple[Axis, ...], told: Told
+    name: str, sweep: str, raw: RawTables, varied: dict[str, Any], axes: tuple[Axis, ...], told: Told
 ) -> Configuration | None:
     """Return the configuration of a point; with candidates where it is tuned, or note why it cannot be had."""
     problems, where = told
-    axes = tuple(axis for axis in axes if _applies(axis, raw, varied, sweep))
+    axes = tuple(axis for axis in axes if _changes_something(axis, raw, varied, sweep))
     if not axes:
         return _resolved(name, sweep, raw, varied, told)
     count = prod(len(axis.values) for axis in axes)
-    if count > MOST_POINTS:
-        problems.add(where, f"{name} has {count} candidates, more than {MOST_POINTS}; what is tuned multiplies")
+    if count > MAX_POINTS:
+        problems.add(where, f"{name} has {count} candidates, more than {MAX_POINTS}; what is tuned multiplies")
         return None
     made = []
     for values in combinations(axes):
@@ -96,7 +107,7 @@ def _configuration(
     return with_tuning(name, varied, axes, found, raw) if len(found) == len(made) else None
 
 
-def _applies(axis: Axis, raw: OwnTables, varied: dict[str, Any], sweep: str) -> bool:
+def _changes_something(axis: Axis, raw: RawTables, varied: dict[str, Any], sweep: str) -> bool:
     """Return whether a setting changes anything here: LoRA+'s ratio does not where there are no B matrices."""
     try:
         alike = {resolve("", sweep, raw, {**varied, axis.setting: value}).identity() for value in axis.values}
@@ -105,7 +116,7 @@ def _applies(axis: Axis, raw: OwnTables, varied: dict[str, Any], sweep: str) -> 
     return len(alike) > 1
 
 
-def _resolved(name: str, sweep: str, raw: OwnTables, varied: dict[str, Any], told: Told) -> Configuration | None:
+def _resolved(name: str, sweep: str, raw: RawTables, varied: dict[str, Any], told: Told) -> Configuration | None:
     """Return one configuration, or note why the settings of this point do not go together."""
     problems, where = told
     try:
@@ -122,28 +133,30 @@ def _resolved(name: str, sweep: str, raw: OwnTables, varied: dict[str, Any], tol
     return configuration
 
 
-def _only(raw: OwnTables, tables: SpecTables, tunes: Tunes, problems: Problems) -> list[Configuration]:
+def _single_configuration(
+    raw: RawTables, tables: SpecTables, tuned: AxesByPlace, problems: Problems
+) -> list[Configuration]:
     """Return the configuration of a study without sweeps, or note where its settings contradict each other."""
     configuration = resolve(tables.method, tables.method, raw, {})
     contradicts = study_contradiction(configuration, tables.train.loraplus_lr_ratio)
     if contradicts is not None:
         problems.add(*contradicts)
         return [configuration]
-    found = _configuration(tables.method, tables.method, raw, {}, axes_of(tunes, (), {}, raw), (problems, ()))
+    found = _configuration(tables.method, tables.method, raw, {}, axes_of(tuned, (), {}, raw), (problems, ()))
     return [found] if found else []
 
 
-def _matched(found: list[Configuration], where: Place, problems: Problems) -> list[Configuration]:
+def _with_matched_ranks(found: list[Configuration], where: Place, problems: Problems) -> list[Configuration]:
     """Return a sweep's configurations, every LoRA placement after the first tied to the first one's parameters."""
     first = next((configuration for configuration in found if configuration.method == "lora"), None)
     if first is None:
         problems.add((*where, "match"), '"parameters" needs a LoRA configuration in this sweep')
         return found
     others = (configuration.method == "lora" and configuration is not first for configuration in found)
-    return [_tied(c, first) if other else c for c, other in zip(found, others, strict=True)]
+    return [_match_to(c, first) if other else c for c, other in zip(found, others, strict=True)]
 
 
-def _tied(configuration: Configuration, first: Configuration) -> Configuration:
+def _match_to(configuration: Configuration, first: Configuration) -> Configuration:
     """Return a configuration, and its candidates, with the rank that gives it the first one's parameters."""
     about = configuration.tuned
     if about is not None:
@@ -155,7 +168,7 @@ def _block_points(block: SweepTable, index: int) -> list[tuple[dict[str, Any], s
     lists = block_lists(block)
     rows: list[tuple[dict[str, Any], str | None, Place]] = []
     if lists:
-        rows += [(point, None, ("sweep", index)) for point in points(lists, block.zip)]
+        rows += [(point, None, ("sweep", index)) for point in expand_lists(lists, block.zip)]
     for number, table in enumerate(block.configurations):
         settings = {key: value for key, value in table.items() if key != "name"}
         rows.append((flatten(settings), table.get("name"), ("sweep", index, "configurations", number)))
@@ -194,35 +207,35 @@ def contradiction(c: Configuration) -> Contradiction:
     method = METHODS.get(c.method)
     if method is not None and not method.on_quantized and c.quantization is not None:
         return ("quantization",), f"PEFT has no {method.title} for a quantized base"
-    if c.varied.get("train.loraplus_lr_ratio") and not _has_b(c):
-        return ("train", "loraplus_lr_ratio"), _no_b(c)
+    if c.varied.get("train.loraplus_lr_ratio") and not _trains_b(c):
+        return ("train", "loraplus_lr_ratio"), _no_b_message(c)
     if c.method == "prompt_tuning" and c.model.task_type == "SEQ_CLS":
         return ("method",), "PEFT's virtual tokens hide from a classification head where a padded text ends"
     settings = c.adapter or {}
     if settings.get("prompt_tuning_init") == "TEXT" and not settings["prompt_tuning_init_text"]:
         return ("prompt_tuning", "prompt_tuning_init"), '"TEXT" needs a prompt_tuning_init_text'
-    return _initialisation(c) if c.method == "lora" else None
+    return _initialization_contradiction(c) if c.method == "lora" else None
 
 
 def study_contradiction(c: Configuration, loraplus: float | None) -> Contradiction:
     """Return the same for a study of one configuration, where every setting of `[train]` is meant for that one."""
-    if loraplus and c.train and not _has_b(c):
-        return ("train", "loraplus_lr_ratio"), _no_b(c)
+    if loraplus and c.train and not _trains_b(c):
+        return ("train", "loraplus_lr_ratio"), _no_b_message(c)
     return contradiction(c)
 
 
-def _has_b(c: Configuration) -> bool:
+def _trains_b(c: Configuration) -> bool:
     method = METHODS.get(c.method)
     return method is not None and method.second_matrix and (c.adapter or {}).get("init_lora_weights") != "mica"
 
 
-def _no_b(c: Configuration) -> str:
+def _no_b_message(c: Configuration) -> str:
     if c.method == "lora":
         return 'LoRA+ is a rate for the B matrices, and init_lora_weights = "mica" does not train them'
     return f'LoRA+ is a rate for B matrices, and method = "{c.method}" has none'
 
 
-def _initialisation(c: Configuration) -> Contradiction:
+def _initialization_contradiction(c: Configuration) -> Contradiction:
     settings = c.adapter or {}
     word, where = settings["init_lora_weights"], ("lora", "init_lora_weights")
     if not isinstance(word, str):
