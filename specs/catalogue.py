@@ -1,4 +1,4 @@
-"""Well-known data sets by name: what `[data]` has to say of each, whose they are, and under which licence."""
+"""What ships by name: settings of well-known data sets, with their licences, and presets, which are whole studies."""
 
 from functools import cache
 from importlib.resources import files
@@ -6,7 +6,11 @@ from typing import Any
 
 import tomli
 
+from lorafile.errors import LoraError
+from lorafile.units import did_you_mean
+
 PREFIX = "catalogue:"
+_PRESETS = files("lorafile.specs") / "presets"
 
 
 @cache
@@ -44,3 +48,26 @@ def with_catalogue_settings(table: dict[str, Any]) -> dict[str, Any]:
 def licence(entry: str | None) -> str | None:
     """Return the licence of an entry, or None for data that are none."""
     return str(catalogue()[entry]["about"]["licence"]) if entry else None
+
+
+class PresetError(LoraError):
+    """A command line names a preset that does not exist."""
+
+    exit_code = 64
+
+
+def preset_names() -> list[str]:
+    """Return the names of all presets."""
+    return sorted(file.name.removesuffix(".toml") for file in _PRESETS.iterdir() if file.name.endswith(".toml"))
+
+
+def preset(name: str) -> str:
+    """Return a preset as TOML text.
+
+    :raises PresetError: when there is none of that name
+    """
+    names = preset_names()
+    if name not in names:
+        hint = did_you_mean(name.replace("-", "_"), names)
+        raise PresetError(f'There is no preset "{name}"{f"; {hint}" if hint else "."} Presets: {", ".join(names)}.')
+    return (_PRESETS / f"{name}.toml").read_text(encoding="utf-8")

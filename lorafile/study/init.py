@@ -10,7 +10,8 @@ from lorafile.engine.data.hub import DATA_SUFFIXES
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import data_files
 from lorafile.errors import LoraError
-from lorafile.specs import parse, presets
+from lorafile.specs import parse
+from lorafile.specs.catalogue import preset as preset_text
 from lorafile.study.guess_format import DataGuess, guess
 
 BUILTIN_MODEL, BUILTIN_DATA = "builtin:facts-llama", "builtin:facts"
@@ -66,7 +67,7 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
     :param model: a hub id or a directory, `data`: a hub id, a file or a directory; absent: the built-in ones
     :raises LoraError: for an unknown preset, and for data that are missing, empty, or of no usable column
     """
-    text = presets.text(preset) if preset else FIRST
+    text = preset_text(preset) if preset else FIRST
     found = _look(data) if data else DataGuess()
     if preset is None and (model or BUILTIN_MODEL) == BUILTIN_MODEL:
         for ordinary, small in _BUILTIN_TRAINING:

@@ -146,11 +146,8 @@ def inner_settings(name: str, given: dict[str, Any] | None) -> dict[str, Any]:
 
 
 if TYPE_CHECKING:
-
-    class LoraSettings(Settings):
-        """Made below."""
-
+    LoraSettings = Settings
 else:
-    LoraSettings: Any = settings_table(
+    LoraSettings = settings_table(
         "LoraSettings", "The adapter: settings of `peft.LoraConfig`, by their own names.", "LoraConfig", LORA
     )

@@ -233,28 +233,13 @@ def _made(name: str, method: str) -> type[Settings]:
 
 
 if TYPE_CHECKING:
-
-    class Ia3Settings(Settings):
-        """Made below."""
-
-    class VeraSettings(Settings):
-        """Made below."""
-
-    class AdaLoraSettings(Settings):
-        """Made below."""
-
-    class LoHaSettings(Settings):
-        """Made below."""
-
-    class LoKrSettings(Settings):
-        """Made below."""
-
-    class PromptTuningSettings(Settings):
-        """Made below."""
-
-    class LnTuningSettings(Settings):
-        """Made below."""
-
+    Ia3Settings = Settings
+    VeraSettings = Settings
+    AdaLoraSettings = Settings
+    LoHaSettings = Settings
+    LoKrSettings = Settings
+    PromptTuningSettings = Settings
+    LnTuningSettings = Settings
 else:
     Ia3Settings = _made("Ia3Settings", "ia3")
     VeraSettings = _made("VeraSettings", "vera")

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from fuzz.conftest import SEED
 from fuzz.hostile import NAMES, document, mutate, spoil, text
 from fuzz.oracle import Oracle
-from lorafile.specs.presets import names as preset_names
-from lorafile.specs.presets import text as preset
+from lorafile.specs.catalogue import preset, preset_names
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 BASE = 'study.name = "s"\nmodel.path = "builtin:facts-llama"\ndata.path = "builtin:facts"\n'

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lorafile import Study, specs  # noqa: E402
-from lorafile.specs.presets import text as preset  # noqa: E402
+from lorafile.specs.catalogue import preset  # noqa: E402
 
 
 def changed(name: str, shared: Path, data: str, steps: int) -> str:
@@ -91,9 +91,9 @@ def test_every_quantization_of_a_real_model_trains(tmp_path: Path, shared: Path)
 
 
 def test_all_presets_plan_on_a_real_model(tmp_path: Path, shared: Path) -> None:
-    from lorafile.specs.presets import names
+    from lorafile.specs.catalogue import preset_names
 
-    for name in names():
+    for name in preset_names():
         file = tmp_path / f"{name}.toml"
         file.write_text(changed(name, shared, "gsm8k", 5), encoding="utf-8")
         study = Study(specs.load(file), tmp_path / ".lora")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lorafile.specs import Spec, parse, presets
-from lorafile.specs.presets import PresetError
+from lorafile.specs import Spec, parse
+from lorafile.specs.catalogue import PresetError, preset, preset_names
 
 SIZES = {
     "hyperparameters": 10,
@@ -18,11 +18,11 @@ SIZES = {
 
 
 def load(name: str) -> Spec:
-    return parse(presets.text(name), Path(f"{name}.toml"))
+    return parse(preset(name), Path(f"{name}.toml"))
 
 
 def test_the_presets_are_these() -> None:
-    assert presets.names() == sorted(SIZES)
+    assert preset_names() == sorted(SIZES)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -35,7 +35,7 @@ def test_a_preset_is_a_study_with_an_untuned_row(name: str) -> None:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_model_and_data_stand_once_each(name: str) -> None:
-    text = presets.text(name)
+    text = preset(name)
     assert text.count('path = "builtin:facts-llama"\n') == 1
     assert text.count('path = "builtin:facts"\n') == 1
 
@@ -55,5 +55,5 @@ def test_each_method_has_rates_of_its_own() -> None:
 
 def test_an_unknown_preset_is_told_with_a_near_name() -> None:
     with pytest.raises(PresetError, match='There is no preset "rank-swep"; did you mean "rank_sweep"') as caught:
-        presets.text("rank-swep")
+        preset("rank-swep")
     assert caught.value.exit_code == 64

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import tomli
 
-from lorafile.specs import presets
+from lorafile.specs.catalogue import preset, preset_names
 from lorafile.specs.reference import reference
 from lorafile.specs.schema import json_schema
 
@@ -22,9 +22,9 @@ def test_the_schema_is_one() -> None:
     pytest.importorskip("jsonschema").Draft7Validator.check_schema(json_schema())
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", preset_names())
 def test_presets_are_valid(name: str) -> None:
-    assert valid(tomli.loads(presets.text(name)))
+    assert valid(tomli.loads(preset(name)))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lorafile.errors import LoraError
-from lorafile.specs import Spec, parse, presets
+from lorafile.specs import Spec, parse
+from lorafile.specs.catalogue import preset, preset_names
 from lorafile.study.init import first_spec, toml_string
 
 
@@ -36,18 +37,18 @@ def test_rates_are_ordinary_for_a_model_of_ones_own() -> None:
     assert spec(first_spec()).tables.train.learning_rate > 2e-4
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", preset_names())
 def test_a_preset_keeps_its_comments_and_takes_model_and_data(name: str) -> None:
     text = first_spec(name, "owner/model", "owner/data")
     found = spec(text)
     assert (found.tables.model.path, found.tables.data.path) == ("owner/model", "owner/data")
     assert "builtin:" not in text
-    assert text.splitlines()[0] == presets.text(name).splitlines()[0]
-    assert len(found.configurations) == len(spec(presets.text(name)).configurations)
+    assert text.splitlines()[0] == preset(name).splitlines()[0]
+    assert len(found.configurations) == len(spec(preset(name)).configurations)
 
 
 def test_a_preset_alone_is_the_preset() -> None:
-    assert first_spec("rank_sweep") == presets.text("rank_sweep")
+    assert first_spec("rank_sweep") == preset("rank_sweep")
 
 
 @pytest.mark.parametrize(
