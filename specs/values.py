@@ -46,6 +46,8 @@ Texts = Annotated[list[Text], Field(min_length=1)]
 Targets = Text | Texts
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
+Steps = Annotated[int, Field(ge=-1, lt=2**31)]
+Length = Annotated[int, Field(ge=2, lt=2**31)]
 PositiveNumber = Annotated[float, Field(gt=0)]
 Number = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]

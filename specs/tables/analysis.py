@@ -106,9 +106,7 @@ class VerdictTable(Settings):
 class StageTable(Settings):
     """More seeds for some configurations, planned after a first look from the variances alone."""
 
-    seeds: Annotated[list[Natural], Field(min_length=1)] = Field(
-        description="Seeds that neither the study nor an earlier stage has."
-    )
+    seeds: Annotated[list[Natural], Field(min_length=1)] = Field(description="Seeds that are new to the study.")
     configurations: Annotated[list[Text], Field(min_length=1)] | None = Field(
         default=None, description="Names of those that run under them; otherwise all that a seed changes."
     )
@@ -118,7 +116,7 @@ class Limits(Settings):
     """What a configuration may cost; what is unset may be anything."""
 
     train_memory: Size | None = Field(
-        default=None, description="Peak memory of training, for example `24GB` (10^9 bytes) or `7.5GiB` (2^30)."
+        default=None, description="Peak memory of training: `24GB` (10^9), `7.5GiB` (2^30 bytes)."
     )
     train_memory_reserved: Size | None = Field(
         default=None, description="The same as the allocator holds it; on a CPU the process's resident size."
@@ -142,9 +140,7 @@ class BudgetTable(Limits):
     servable: Literal["vllm", "tgi"] | None = Field(
         default=None, description="A server that has to take the adapter as it is, beside the base."
     )
-    prefer: Cost | None = Field(
-        default=None, description="What makes one configuration cheaper than another; `train_memory` if unset."
-    )
+    prefer: Cost | None = Field(default=None, description="The cost to keep low; `train_memory` if unset.")
 
 
 class AnalysisTable(Settings):
@@ -154,9 +150,7 @@ class AnalysisTable(Settings):
     ask: Question | None = Field(default=None, description="One of the seven questions that every study can ask.")
     name: Name | None = Field(default=None, description="What a `[[claim]]` calls it.")
     metric: Metric | None = Field(default=None, description="The primary one otherwise.")
-    factor: str | None = Field(
-        default=None, description="`compare`, `trend`, `effects`: the setting along which is compared."
-    )
+    factor: str | None = Field(default=None, description="`compare`, `trend`, `effects`: the setting to compare along.")
     by: str | None = Field(default=None, description="`effects`: the second setting.")
     baseline: dict[str, Any] | Text | None = Field(
         default=None,
@@ -164,12 +158,10 @@ class AnalysisTable(Settings):
         "`{ lora.r = 16 }`; unset: the one with the spec's own settings, else the first.",
     )
     pairs: Literal["baseline", "all"] = Field(
-        default="baseline", description="`compare`: each with the baseline, or each with each."
+        default="baseline", description="`compare`: with the baseline, or all pairs."
     )
     margin: Margin | None = Field(default=None, description="`compare`, `recommend`: as `verdict.margin`.")
-    waive: list[str] = Field(
-        default=[], description="`compare`: settings that differ beside the factor, and are allowed to, with a mark."
-    )
+    waive: list[str] = Field(default=[], description="`compare`: settings that may differ as well; the pair is marked.")
     measures: Annotated[list[Measure], Field(min_length=2, max_length=3)] | None = Field(
         default=None,
         description="`pareto`: two or three metrics or costs; unset: the primary metric and `train_memory`.",
@@ -194,7 +186,7 @@ class ClaimTable(Limits):
     one: Text = Field(description="The configuration that it is about, by its name; cost limits are its, too.")
     other: Text | None = Field(default=None, description="The configuration that it is held against.")
     analysis: Name | None = Field(
-        default=None, description="The `name` of a `compare` that it rests on, with that one's metric and margin."
+        default=None, description="The `name` of a `compare` that decides it (metric, margin)."
     )
     is_: Literal["better", "worse", "equivalent", "non-inferior"] | None = Field(
         default=None, alias="is", description="What the verdict on `one` against `other` has to be."
@@ -206,10 +198,8 @@ class ClaimTable(Limits):
     )
     metric: Metric | None = Field(default=None, description="The primary one otherwise.")
     margin: Margin | None = Field(default=None, description="As `verdict.margin`.")
-    at_least: float | None = Field(
-        default=None, description="The metric of `one` is no less, in its base unit: shares as fractions of one."
-    )
-    at_most: float | None = Field(default=None, description="The metric of `one` is no more, in its base unit.")
+    at_least: float | None = Field(default=None, description="Lower limit on the metric of `one`; shares as fractions.")
+    at_most: float | None = Field(default=None, description="Upper limit on the metric of `one`; shares as fractions.")
 
 
 class PublishedTable(Settings):
@@ -228,5 +218,5 @@ class PublishedTable(Settings):
         description='What it cost, where that was published: `{ train_memory = "22GB" }`; `pareto` draws it there.',
     )
     settings: dict[str, Any] = Field(
-        default={}, description="Settings of it, such as `{ lora.r = 32 }`: `trend` draws it at that place."
+        default={}, description="Its settings, such as `{ lora.r = 32 }`, at which `trend` draws it."
     )

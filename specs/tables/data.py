@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from lorafile.specs.catalogue import PREFIX, catalogue, with_catalogue_settings
-from lorafile.specs.values import Natural, Settings, SplitSize, Text
+from lorafile.specs.values import Length, Natural, Settings, SplitSize, Text
 
 Format = Literal["auto", "alpaca", "chat", "classification", "completion", "guanaco", "question", "squad", "text"]
+SampleBy = Literal["auto", "line", "paragraph", "document"]
 
 
 class TemplateTable(Settings):
@@ -23,12 +24,8 @@ class SplitTable(Settings):
     train: SplitSize | None = Field(
         default=None, description="A count, a fraction, or a slice such as `train[:80%]` of the data's own split."
     )
-    validation: SplitSize | None = Field(
-        default=None, description="As `train`: a count, a fraction, or a slice. Drawn before the train split."
-    )
-    test: SplitSize | None = Field(
-        default=None, description="As `train`: a count, a fraction, or a slice. Drawn first of all."
-    )
+    validation: SplitSize | None = Field(default=None, description="As `train`; drawn before the train split.")
+    test: SplitSize | None = Field(default=None, description="As `train`; drawn first of all.")
 
 
 def _entry(name: str) -> str:
@@ -57,7 +54,7 @@ class DataTable(Settings):
     )
     name: str | None = Field(default=None, description="The configuration of a hub data set that has several.")
     revision: str | None = Field(
-        default=None, description="Branch, tag or commit of a hub id; the lock keeps the commit."
+        default=None, description="Branch, tag or commit on the hub; the lock keeps the commit."
     )
     format: Format = Field(
         default="auto",
@@ -80,7 +77,7 @@ class DataTable(Settings):
         description="`text`: several documents in a block of `max_length` tokens while training, none of which sees "
         "another; a model that cannot keep them apart is trained on one document in a row.",
     )
-    sample_by: Literal["auto", "line", "paragraph", "document"] = Field(
+    sample_by: SampleBy = Field(
         default="auto",
         description="What a document of a .txt file is; `auto` is a paragraph where blank lines separate any, else a "
         "line.",
@@ -92,12 +89,10 @@ class DataTable(Settings):
     )
     columns: dict[str, str] = Field(default={}, description="Renames: the format's field = the column that holds it.")
     split: SplitTable = Field(
-        default=SplitTable(), description="Sizes of the splits; absent: the data's own, or 80/10/10 %."
+        default=SplitTable(), description="Sizes of the splits; unset: the data's own, or 80/10/10 %."
     )
     split_seed: Natural = Field(default=0, description="Seed of the draw of splits; study seeds never move it.")
-    max_length: Annotated[int, Field(ge=2, lt=2**31)] = Field(
-        default=512, description="The most tokens of one example."
-    )
+    max_length: Length = Field(default=512, description="The most tokens of one example.")
     too_long: Literal["error", "drop", "truncate"] = Field(
         default="error",
         description="What happens to an example of more tokens; what is dropped or cut is counted in the report.",

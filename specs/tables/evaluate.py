@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lorafile.specs.tables.data import DataTable, Format, SplitTable, TemplateTable
-from lorafile.specs.values import METRIC_FILE, Natural, Positive, PositiveNumber, Settings, SplitSize, Text
+from lorafile.specs.tables.data import DataTable, Format, SampleBy, SplitTable, TemplateTable
+from lorafile.specs.values import METRIC_FILE, Length, Natural, Positive, PositiveNumber, Settings, SplitSize, Text
 
 MetricName = Literal[
     "log_loss",
@@ -55,12 +55,10 @@ class ReferenceTable(Settings):
     columns: dict[str, str] = Field(default={}, description="As `data.columns`.")
     rows: SplitSize = Field(
         default=200,
-        description="How many rows: a count, a fraction, or a slice; a draw has the seed `data.split_seed`.",
+        description="Rows: a count, a fraction, or a slice; drawn by `data.split_seed`.",
     )
-    sample_by: Literal["auto", "line", "paragraph", "document"] = Field(
-        default="auto", description="As `data.sample_by`."
-    )
-    max_length: Annotated[int, Field(ge=2, lt=2**31)] = Field(default=512, description="As `data.max_length`.")
+    sample_by: SampleBy = Field(default="auto", description="As `data.sample_by`.")
+    max_length: Length = Field(default=512, description="As `data.max_length`.")
 
     def table(self, seed: int) -> DataTable:
         """Return it as a table of data whose rows are a test split; what is too long is cut, and not left out."""
@@ -73,16 +71,14 @@ class PromptsTable(Settings):
     """Prompts whose answers the report shows: the untuned base's beside each configuration's."""
 
     texts: list[Text] = Field(
-        default=[], description="What is asked, put through the data's own format (a chat template, for chat data)."
+        default=[], description="Prompts, put through the data's format (chat data: the template)."
     )
     path: Text | None = Field(
         default=None,
         description="A .txt file with one prompt in each line, or rows (.jsonl, .json, .csv) with the fields of the "
         "data's format, or with `prompt` alone.",
     )
-    private: bool | None = Field(
-        default=None, description="Keep prompts and answers out of every report; unset: as `data.private`."
-    )
+    private: bool | None = Field(default=None, description="Keep them out of every report; unset: as `data.private`.")
 
 
 class EvaluateTable(Settings):
@@ -94,7 +90,7 @@ class EvaluateTable(Settings):
         "Python file, relative to the spec, is a metric of one's own.",
     )
     primary: Metric | None = Field(
-        default=None, description="The metric that the study decides by; the first one otherwise."
+        default=None, description="The metric that the study decides by; unset: the first one."
     )
     extract: Text | None = Field(
         default=None,
@@ -105,11 +101,9 @@ class EvaluateTable(Settings):
         default=None, description="How `f1` averages over classes; unset: binary for two, macro for more."
     )
     pos_label: Text | None = Field(
-        default=None, description="The class that a binary `f1` is about; unset: the last one, as 1 is of 0 and 1."
+        default=None, description="The positive class of a binary `f1`; unset: the last one."
     )
-    metric_timeout: PositiveNumber = Field(
-        default=600.0, description="Seconds that a metric file may take for one split; in no key."
-    )
+    metric_timeout: PositiveNumber = Field(default=600.0, description="Seconds for a metric file and split; in no key.")
     max_new_tokens: Positive = Field(default=64, description="The most tokens of an answer (`exact_match`).")
     do_sample: bool = Field(
         default=False,
@@ -121,29 +115,23 @@ class EvaluateTable(Settings):
         default=None, description="`do_sample`: from the likeliest tokens of this share; 1 if unset."
     )
     top_k: Natural | None = Field(
-        default=None, description="`do_sample`: from so many of the likeliest tokens; 50 if unset, 0 for all."
+        default=None, description="`do_sample`: from the k likeliest tokens; 50 if unset, 0: all."
     )
     num_beams: Positive = Field(default=1, description="Beams of a beam search; 1 is greedy.")
-    repetition_penalty: PositiveNumber = Field(
-        default=1.0, description="Above 1, tokens that prompt or answer hold already are less likely."
-    )
+    repetition_penalty: PositiveNumber = Field(default=1.0, description="Above 1, tokens seen before are less likely.")
     stop_strings: list[Text] = Field(default=[], description="Texts that end an answer, and are no part of it.")
     lm_eval_tasks: list[Text] = Field(
         default=[], description="Tasks of lm-evaluation-harness, run on every model of the study (`lorafile[lm-eval]`)."
     )
     lm_eval_limit: Positive | None = Field(default=None, description="The most examples of each of these tasks.")
     lm_eval_num_fewshot: Natural | None = Field(
-        default=None, description="Examples in their prompts; unset: each task's own number."
+        default=None, description="Examples in their prompts; unset: the task's own."
     )
     lm_eval_include_path: Text | None = Field(
         default=None, description="A folder with tasks of one's own, relative to the spec; its files are in the key."
     )
-    reference: ReferenceTable | None = Field(
-        default=None, description="A text that training should not make worse (forgetting)."
-    )
-    prompts: PromptsTable | None = Field(
-        default=None, description="Prompts whose answers the report shows, untuned beside tuned."
-    )
+    reference: ReferenceTable | None = Field(default=None, description="A text to measure forgetting on.")
+    prompts: PromptsTable | None = Field(default=None, description="Prompts whose answers the report shows.")
     per_device_eval_batch_size: Positive | None = Field(
         default=None,
         description="The most examples at once; unset: 16, and for predictions as many more as fill the device. "

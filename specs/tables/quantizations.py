@@ -62,7 +62,7 @@ class TorchAoTable(Settings):
     quant_method: Literal["torchao"] = Field(description="`torchao`")
     quant_type: TorchAoType = Field(description="torchao's config class, or the name it had as a text before.")
     group_size: Positive | None = Field(
-        default=None, description="Int8WeightOnlyConfig: weights that share a scale; absent: a row."
+        default=None, description="Int8WeightOnlyConfig: weights per scale; unset: a row."
     )
     modules_to_not_convert: list[str] | None = Field(default=None, description="Modules that are not quantized.")
 

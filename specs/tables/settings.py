@@ -60,7 +60,7 @@ class ModelTable(Settings):
 
     path: Text = Field(description="A hub id, a local directory, or `builtin:facts-llama`.")
     revision: str | None = Field(
-        default=None, description="Branch, tag or commit of a hub id; the lock keeps the commit."
+        default=None, description="Branch, tag or commit on the hub; the lock keeps the commit."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Type of the base weights; `auto` is the checkpoint's own."
@@ -83,7 +83,7 @@ class InspectTable(Settings):
     """Look inside every trained adapter: parameters, norms, ranks, and drift of the representations; absent: do not."""
 
     examples: Positive = Field(
-        default=64, description="Held-out examples on whose hidden states tuned model and base are compared (CKA)."
+        default=64, description="Held-out examples whose hidden states are compared with the base's (CKA)."
     )
 
 
@@ -119,21 +119,15 @@ class SweepTable(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    name: Name | None = Field(
-        default=None, description="First part of its configurations' names; the settings' names otherwise."
-    )
+    name: Name | None = Field(default=None, description="First part of its configurations' names; unset: its settings.")
     match: Literal["rank", "parameters"] = Field(
         default="rank",
         description="What its LoRA placements have in common: the rank, or the number of trainable parameters of its "
         "first one, for which each other's rank is solved.",
     )
     zip: list[str] = Field(default=[], description="Settings that vary together, candidate by candidate.")
-    configurations: list[dict[str, Any]] = Field(
-        default=[], description="Points by hand: settings, and a `name` if wanted."
-    )
-    exclude: list[dict[str, Any]] = Field(
-        default=[], description="Points to leave out: settings and the value of each."
-    )
+    configurations: list[dict[str, Any]] = Field(default=[], description="Points by hand: settings, perhaps a `name`.")
+    exclude: list[dict[str, Any]] = Field(default=[], description="Points to leave out: settings with values.")
 
 
 class ReportTable(Settings):
@@ -153,9 +147,7 @@ class SpecTables(Settings):
     study: StudyTable
     model: ModelTable
     data: DataTable
-    method: MethodName = Field(
-        default="lora", description="A method of PEFT's, `full` fine-tuning, or `none`: the untuned row."
-    )
+    method: MethodName = Field(default="lora", description="A method of PEFT, `full` fine-tuning, or `none` (untuned).")
     lora: LoraSettings = Field(default=LoraSettings())
     ia3: Ia3Settings = Field(default=Ia3Settings())
     vera: VeraSettings = Field(default=VeraSettings())

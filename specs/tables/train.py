@@ -6,26 +6,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lorafile.specs.values import Number, Positive, PositiveNumber, Settings, Share
+from lorafile.specs.values import Number, Positive, PositiveNumber, Settings, Share, Steps
+
+Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
 
 class TrainTable(Settings):
     """How an adapter is trained: names and meaning of transformers' `TrainingArguments`; no others are accepted."""
 
     num_train_epochs: PositiveNumber = Field(default=3.0, description="Passes over the train split.")
-    max_steps: Annotated[int, Field(ge=-1, lt=2**31)] = Field(
-        default=-1, description="Optimizer steps; above 0 it overrides the epochs."
-    )
+    max_steps: Steps = Field(default=-1, description="Optimizer steps; above 0 it overrides the epochs.")
     per_device_train_batch_size: Positive = Field(default=8, description="Examples in one forward pass.")
     gradient_accumulation_steps: Positive = Field(default=1, description="Forward passes for each optimizer step.")
     learning_rate: PositiveNumber = Field(default=2e-4, description="Peak learning rate.")
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
-        default="linear", description="Shape of the rate after warm-up."
-    )
+    lr_scheduler_type: Schedule = Field(default="linear", description="Shape of the rate after warm-up.")
     warmup_steps: Number = Field(default=0.0, description="Steps of warm-up; below 1 a fraction of all.")
-    warmup_ratio: Share | None = Field(
-        default=None, description="The old name of a fractional `warmup_steps`, which replaced it."
-    )
+    warmup_ratio: Share | None = Field(default=None, description="The old name of a fractional `warmup_steps`.")
     weight_decay: Number = Field(default=0.0, description="AdamW's decoupled decay (no bias, no norm).")
     adam_beta1: Share = Field(default=0.9, description="AdamW's first decay rate.")
     adam_beta2: Share = Field(default=0.999, description="AdamW's second decay rate.")
@@ -39,7 +35,7 @@ class TrainTable(Settings):
     fp16: bool = Field(default=False, description="Autocast to float16, with loss scaling.")
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations: less memory, more time.")
     save_steps: Positive | None = Field(
-        default=None, description="Write a checkpoint to go on from each so many optimizer steps. Changes no result."
+        default=None, description="Optimizer steps between two checkpoints. Changes no result."
     )
     save_minutes: Number = Field(
         default=10.0,
@@ -75,10 +71,10 @@ class FullTable(Settings):
         default=2e-5, description="A tenth of LoRA's: its best rate is about ten times that of full fine-tuning."
     )
     num_train_epochs: PositiveNumber | None = None
-    max_steps: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    max_steps: Steps | None = None
     per_device_train_batch_size: Positive | None = None
     gradient_accumulation_steps: Positive | None = None
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] | None = None
+    lr_scheduler_type: Schedule | None = None
     warmup_steps: Number | None = None
     warmup_ratio: Share | None = None
     weight_decay: Number | None = None
