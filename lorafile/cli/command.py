@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from lorafile import __version__
-from lorafile.cli.terminal import complain
+from lorafile.cli.terminal import echo_error
 from lorafile.errors import LoraError, StateError
 
 spec_argument = click.argument("spec", type=click.Path(path_type=Path), default="study.toml")
@@ -32,7 +32,7 @@ atexit.register(gc.freeze)  # what is left goes with the process: nobody need lo
 _kept: list[Any] = []
 
 
-def until_the_end(made: Any) -> None:
+def keep_until_exit(made: Any) -> None:
     """Keep what a command made until its process ends: to free a plan piece by piece takes 6 % of a large one's time.
 
     It is kept in a cycle, which `gc.freeze` keeps from being taken apart when the interpreter ends.
@@ -136,7 +136,7 @@ class _Group(click.Group):
             error.show()
             sys.exit(1)
         except (click.Abort, KeyboardInterrupt):
-            complain("Interrupted.")
+            echo_error("Interrupted.")
             sys.exit(130)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read us has seen enough
@@ -167,7 +167,7 @@ def _tell_who_is_waited_for(quiet: bool) -> None:
         """Lines as the command's other ones are."""
 
         def emit(self, record: logging.LogRecord) -> None:
-            complain(record.getMessage())
+            echo_error(record.getMessage())
 
     logger = logging.getLogger("lorafile")
     logger.setLevel(logging.ERROR if quiet else logging.INFO)
@@ -203,25 +203,27 @@ def command(name: str, group: click.Group | None = None) -> Callable[[Callable[.
             except LoraError as error:
                 if context.obj:
                     raise
-                complain(str(error))
+                echo_error(str(error))
                 return error.exit_code
             except (BrokenPipeError, click.ClickException):
                 raise
             except OSError as error:
                 if context.obj:
                     raise
-                complain(f"{error.filename or 'The system'}: {error.strerror or error}")
+                echo_error(f"{error.filename or 'The system'}: {error.strerror or error}")
                 return 1
             except Exception as error:
                 if context.obj:
                     raise
                 if damage := _damage(kwargs.get("state")):
-                    complain(damage)
+                    echo_error(damage)
                     return StateError.exit_code
                 from lorafile.engine.data.hub import hide_tokens
 
                 told = hide_tokens(f"{type(error).__name__}: {error}")
-                complain(f"This is a mistake in lorafile, not in your spec: {told}. See it with: lora --debug {name} …")
+                echo_error(
+                    f"This is a mistake in lorafile, not in your spec: {told}. See it with: lora --debug {name} …"
+                )
                 return 1
 
         return (group or main).command(name)(run)

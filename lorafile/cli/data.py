@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from lorafile.cli.command import command, json_option, main, spec_argument
-from lorafile.cli.terminal import say
+from lorafile.cli.terminal import echo
 
 
 @main.group("data")
@@ -32,16 +32,16 @@ def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: 
     \b
     Example: lora data show study.toml --split test --rows 5
     """
-    from lorafile.cli.views import data as views_data
-    from lorafile.cli.views import plan
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.data import show_data
     from lorafile.study.data_preview import look
     from lorafile.study.study import Study
 
     found = look(Study.load(spec), split, rows, configuration)
     if as_json:
-        say(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+        echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        views_data.show_data(found, plan.console())
+        show_data(found, console())
     return 0
 
 
@@ -53,12 +53,12 @@ def list_(as_json: bool) -> int:
     \b
     Example: lora data list
     """
-    from lorafile.cli.views import data as views_data
-    from lorafile.cli.views import plan
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.data import show_catalogue
     from lorafile.specs.catalogue import catalogue
 
     if as_json:
-        say(json.dumps({"format_version": "1.0", "sets": catalogue()}, indent=2, ensure_ascii=False))
+        echo(json.dumps({"format_version": "1.0", "sets": catalogue()}, indent=2, ensure_ascii=False))
     else:
-        views_data.show_catalogue(catalogue(), plan.console())
+        show_catalogue(catalogue(), console())
     return 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lorafile.cli.command import command, json_option, markdown_option, price_option, spec_argument, state_option
-from lorafile.cli.terminal import say
+from lorafile.cli.terminal import echo
 
 
 @command("diff")
@@ -30,8 +30,8 @@ def diff(
     \b
     Example: lora diff --git main study.toml
     """
-    from lorafile.cli.views import diff as views_diff
-    from lorafile.cli.views import plan
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.diff import diff_json, diff_markdown, show_diff
     from lorafile.study import diff_inputs
 
     if len(files) > 1 if revision is not None else len(files) != 2:
@@ -41,9 +41,9 @@ def diff(
     else:
         found = diff_inputs.between(files[0], files[1], state, hourly)
     if as_json or markdown:
-        say(views_diff.diff_json(found) if as_json else views_diff.diff_markdown(found), nl=as_json)
+        echo(diff_json(found) if as_json else diff_markdown(found), nl=as_json)
     else:
-        views_diff.show_diff(found, plan.console())
+        show_diff(found, console())
     return 0
 
 
@@ -62,5 +62,5 @@ def graph(spec: Path, state: Path | None, kind: str, full: bool) -> int:
     from lorafile.study.study import Study
 
     found = drawing.drawing(Study.load(spec, state).plan(), full)
-    say(drawing.mermaid(found) if kind == "mermaid" else drawing.dot(found))
+    echo(drawing.mermaid(found) if kind == "mermaid" else drawing.dot(found))
     return 0

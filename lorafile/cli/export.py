@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lorafile.cli.command import command, spec_argument, state_option
-from lorafile.cli.terminal import say
+from lorafile.cli.terminal import echo
 
 
 @command("export")
@@ -47,7 +47,7 @@ def export(
     study = Study.load(spec, state)
     stored = State.read(study.state)
     done = write(study.plan(), stored, name, out, seed=seed, merged=merged, dtype=dtype, server=server, force=force)
-    say(f"Wrote {done.directory}: {done.address}, {', '.join(done.files)}")
+    echo(f"Wrote {done.directory}: {done.address}, {', '.join(done.files)}")
     if done.command:
-        say(f"Serve it with: {done.command}")
+        echo(f"Serve it with: {done.command}")
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from lorafile.cli.command import command, json_option, main, spec_argument, state_option
-from lorafile.cli.terminal import complain, say
+from lorafile.cli.terminal import echo, echo_error
 from lorafile.errors import LoraError
 
 __all__ = ["main"]
@@ -33,7 +33,7 @@ def init(spec: Path, preset: str | None, model: str | None, data: str | None, fo
     if spec.exists() and not force:
         raise LoraError(f"{spec} is there already; name another file, or pass --force to write over it.")
     write_text(spec, first_spec(preset, model, data))
-    say(f"Wrote {spec}. Next: lora plan {spec}")
+    echo(f"Wrote {spec}. Next: lora plan {spec}")
     return 0
 
 
@@ -53,12 +53,12 @@ def validate(specs: tuple[Path, ...]) -> int:
     for file in specs or (Path("study.toml"),):
         try:
             spec = load(file)
-            say(f"{file}: good, {len(spec.configurations)} configurations")
+            echo(f"{file}: good, {len(spec.configurations)} configurations")
             for warning in missing(spec):
-                complain(f"{file}: warning: {warning}")
+                echo_error(f"{file}: warning: {warning}")
         except SpecError as error:
             wrong = error.exit_code
-            complain(str(error))
+            echo_error(str(error))
     return wrong
 
 
@@ -71,7 +71,7 @@ def schema() -> int:
     """
     from lorafile.specs.schema import json_schema
 
-    say(json.dumps(json_schema(), indent=2))
+    echo(json.dumps(json_schema(), indent=2))
     return 0
 
 
@@ -88,7 +88,7 @@ def lock(spec: Path) -> int:
 
     study = Study.load(spec)
     written = study.lock()
-    say(f"Wrote {lock_file(study.spec)}: {len(written.models)} models, {len(written.data)} data sets.")
+    echo(f"Wrote {lock_file(study.spec)}: {len(written.models)} models, {len(written.data)} data sets.")
     return 0
 
 
@@ -128,6 +128,6 @@ def report(
     return reporting.print_figures(studies) if as_json else reporting.write(studies, out)
 
 
+from lorafile.cli import apply, diff, export, models, plan, show  # noqa: E402, F401  (commands)
 from lorafile.cli import data as cli_data  # noqa: E402, F401  (commands)
-from lorafile.cli import diff, export, models, plan_apply, show  # noqa: E402, F401  (commands)
 from lorafile.cli import state as cli_state  # noqa: E402, F401  (commands)

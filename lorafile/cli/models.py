@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from lorafile.cli.command import command, json_option, quiet_option, spec_argument, state_option
-from lorafile.cli.terminal import say
+from lorafile.cli.terminal import echo
 
 
 @command("fetch")
@@ -23,18 +23,18 @@ def fetch(spec: Path, to: Path | None, as_json: bool) -> int:
     \b
     Example: lora fetch study.toml
     """
-    from lorafile.cli.views import models
+    from lorafile.cli.views.models import fetched_json, fetched_line, offline_advice
     from lorafile.lock.lockfile import lock_file
     from lorafile.study.study import Study
 
     study = Study.load(spec)
-    found = study.fetch(to, None if as_json else lambda fetched: say(models.fetched_line(fetched)))
+    found = study.fetch(to, None if as_json else lambda fetched: echo(fetched_line(fetched)))
     if as_json:
-        say(json.dumps(models.fetched_json(found), indent=2))
+        echo(json.dumps(fetched_json(found), indent=2))
         return 0
-    say(f"Verified; the lock is {lock_file(study.spec)}.")
-    for line in models.offline_advice(found, to):
-        say(line)
+    echo(f"Verified; the lock is {lock_file(study.spec)}.")
+    for line in offline_advice(found, to):
+        echo(line)
     return 0
 
 
@@ -54,22 +54,22 @@ def evaluate(
     \b
     Example: lora evaluate outputs/checkpoint-500 --spec study.toml
     """
-    from lorafile.cli import progress
-    from lorafile.cli.views import models
-    from lorafile.cli.views import plan as views
+    from lorafile.cli.progress import Bars, Lines
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.models import evaluation_json, show_evaluation
     from lorafile.models.evaluate import plan_evaluation
     from lorafile.study.study import Study
 
     study = Study.load(spec, state)
-    out, err = views.console(quiet), views.console(quiet or as_json, stderr=True)
+    out, err = console(quiet), console(quiet or as_json, stderr=True)
     _, plan, _ = plan_evaluation(study.spec, study.state, adapter, splits, not no_profile)
-    watcher = (progress.Bars if err.is_terminal else progress.Lines)(plan, err)
+    watcher = (Bars if err.is_terminal else Lines)(plan, err)
     with watcher:
         found = study.evaluate(adapter, splits=splits, profile=not no_profile, watchers=[watcher])
     if as_json:
-        say(json.dumps(models.evaluation_json(found), indent=2))
+        echo(json.dumps(evaluation_json(found), indent=2))
     else:
-        models.show_evaluation(found, out)
+        show_evaluation(found, out)
     return 130 if found.applied.interrupted else 1 if found.failed else 0
 
 
@@ -97,8 +97,8 @@ def import_runs(
     \b
     Example: lora import outputs/r8 outputs/r16 --spec study.toml --dry-run
     """
-    from lorafile.cli.views import models
-    from lorafile.cli.views import plan as views
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.models import show_imports
     from lorafile.models.import_runs import plan_imports, record_imports
     from lorafile.state import State
     from lorafile.study.study import Study
@@ -107,7 +107,7 @@ def import_runs(
     planned = plan_imports(study.spec, State.read(study.state), list(directories), configuration, seed, replace)
     if not dry_run:
         record_imports(study.spec, study.state, planned, lock_timeout)
-    models.show_imports(planned, dry_run, views.console())
+    show_imports(planned, dry_run, console())
     return 0
 
 
@@ -140,8 +140,8 @@ def chat(
     Example: lora chat study.toml rank/r=16 --seed 42
     """
     from lorafile.cli.chat_loop import HELP, converse, show_answers
-    from lorafile.cli.views import models
-    from lorafile.cli.views import plan as views
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.models import answers_json
     from lorafile.models.chat import find_partner, talk_to
     from lorafile.state import State
     from lorafile.study.study import Study
@@ -152,7 +152,7 @@ def chat(
     study = Study.load(spec, state)
     stored = State.read(study.state)
     partner = find_partner(study.plan(), stored, run, seed)
-    out, err = views.console(), views.console(stderr=True)
+    out, err = console(), console(stderr=True)
     if prompt is None and err.is_terminal:
         err.print(f"Loading {partner.name} …", style="dim", markup=False)
     with talk_to(partner, stored, max_new_tokens, temperature) as talk:
@@ -163,7 +163,7 @@ def chat(
         elif as_json:
             text = talk.text(prompt, filled)
             answers = talk.ask(prompt, filled, list(talk.voices))
-            say(json.dumps(models.answers_json(partner.name, prompt, text, answers), indent=2))
+            echo(json.dumps(answers_json(partner.name, prompt, text, answers), indent=2))
         else:
             show_answers(talk.ask(prompt, filled, list(talk.voices)), out)
     return 0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from lorafile.cli.views.tuning import stage_lines
+from lorafile.cli.views.apply import stage_lines
 from lorafile.graph.graph import GraphNode
 from lorafile.plan.plan import Plan
 from lorafile.state import Attempt

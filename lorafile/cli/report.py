@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lorafile.analysis.claims.claims import as_json as claims_as_json
 from lorafile.analysis.claims.claims import check, record
-from lorafile.cli.terminal import say
+from lorafile.cli.terminal import echo
 from lorafile.errors import ClaimError
 from lorafile.files.atomic import write_text
 from lorafile.report.writer import figures, write_report
@@ -32,10 +32,10 @@ def write(studies: "list[Study]", out: Path | None = None) -> int:
         write_text(file, claims_text(record(checks)))
         written.append(file)
     for path in written:
-        say(f"Wrote {path}")
+        echo(f"Wrote {path}")
     for one in checks:
         if one.verdict != "supported" or one.changed:
-            say(one.line, err=True)
+            echo(one.line, err=True)
     return _failures(found)
 
 
@@ -46,17 +46,17 @@ def follow(studies: "list[Study]", out: Path | None = None) -> int:
     that of any report. A second one breaks off.
     """
     directory = out or directory_of(studies)
-    say(f"Watching; open {directory / 'report.html'}. Ctrl-C ends it.")
-    done = watch(studies, directory, say)
+    echo(f"Watching; open {directory / 'report.html'}. Ctrl-C ends it.")
+    done = watch(studies, directory, echo)
     if not done:
-        say("Stopped watching; the report is written as things stand.")
+        echo("Stopped watching; the report is written as things stand.")
     return write(studies, out)
 
 
 def print_figures(studies: "list[Study]") -> int:
     """Print every figure of the report as JSON; 1 where an analysis of one's own failed."""
     results, found = contents(studies)
-    say(json.dumps(figures(results, found), indent=2, allow_nan=False))
+    echo(json.dumps(figures(results, found), indent=2, allow_nan=False))
     return _failures(found)
 
 
@@ -67,12 +67,12 @@ def check_claims(study: "Study", as_json: bool = False) -> int:
     """
     checks = check(study.gather())
     if as_json:
-        say(json.dumps({"format_version": "1.0", "claims": claims_as_json(checks)}, indent=2))
+        echo(json.dumps({"format_version": "1.0", "claims": claims_as_json(checks)}, indent=2))
     else:
         for one in checks:
-            say(one.line)
+            echo(one.line)
     if not checks:
-        say(f"{study.spec.file} states no claim; a claim is a [[claim]] block.", err=True)
+        echo(f"{study.spec.file} states no claim; a claim is a [[claim]] block.", err=True)
     broken = [one for one in checks if one.status != "supported"]
     if broken:
         verb = "does" if len(broken) == 1 else "do"
@@ -83,5 +83,5 @@ def check_claims(study: "Study", as_json: bool = False) -> int:
 def _failures(found: "list[Analysis]") -> int:
     failed = [analysis for analysis in found if analysis.failed]
     for analysis in failed:
-        say(f"{analysis.title}: {analysis.sentences[0]}", err=True)
+        echo(f"{analysis.title}: {analysis.sentences[0]}", err=True)
     return 1 if failed else 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lorafile.cli.command import command, json_option, spec_option, state_option
-from lorafile.cli.terminal import say
+from lorafile.cli.terminal import echo
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,15 +35,15 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
     \b
     Example: lora show rank/r=16/seed=42 --predictions 3
     """
-    from lorafile.cli.views import node, plan
-    from lorafile.cli.views import run as views_runs
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.show import configuration_json, history_json, show_configuration, show_history, show_results
     from lorafile.plan.names import names_of
     from lorafile.state import State
     from lorafile.state.names import find_node
     from lorafile.study import run_summary
     from lorafile.study.study import study_and_state
 
-    (study, directory), out = study_and_state(spec, state), plan.console()
+    (study, directory), out = study_and_state(spec, state), console()
     study_spec = study.spec if study else None
 
     def look(stored: State) -> "ShownConfiguration | ShownNode":
@@ -54,9 +54,9 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
     shown = State.snapshot(directory, look)
     if isinstance(shown, run_summary.ShownConfiguration):
         if as_json:
-            say(views_runs.configuration_json(shown))
+            echo(configuration_json(shown))
         else:
-            views_runs.show_configuration(shown, out)
+            show_configuration(shown, out)
         return 0
     if follow and not as_json and shown.history.standing == "running":
         named = _follow(shown, directory, out)
@@ -65,16 +65,16 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
             lambda stored: run_summary.node(stored, names_of(stored, study_spec), named, predictions),
         )
     if as_json:
-        say(node.history_json(shown.history, shown.scores, shown.predictions))
+        echo(history_json(shown.history, shown.scores, shown.predictions))
     else:
-        node.show_history(shown.history, out)
-        views_runs.show_results(shown.scores, shown.predictions, out)
+        show_history(shown.history, out)
+        show_results(shown.scores, shown.predictions, out)
     return 0
 
 
 def _follow(shown: "ShownNode", directory: Path, out: "Console") -> "Named":
     """Show the curve while the run trains: one line that changes on a terminal, a line each second elsewhere."""
-    from lorafile.cli.views.node import curve_line
+    from lorafile.cli.views.show import curve_line
     from lorafile.state import State
     from lorafile.state.node_history import history
 

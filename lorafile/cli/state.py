@@ -1,17 +1,20 @@
 """`lora state`: look into the store of finished work, and keep it sound and small."""
 
-import sys
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lorafile.cli.command import command, json_option, main, spec_option, state_option
-from lorafile.cli.terminal import say
-from lorafile.errors import LoraError
+from lorafile.cli.command import command, json_option, main, quiet_option, spec_option, state_option
+from lorafile.cli.terminal import agreed, echo
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lorafile.state.names import Names
+
 
 lock_option = click.option(
     "--lock-timeout", type=float, default=0.0, help="Seconds to wait while an apply holds the state."
@@ -46,8 +49,8 @@ def list_(state: Path | None, as_json: bool, **options: object) -> int:
     \b
     Example: lora state list --study rank-ablation --where lora.r=16 --where "log_loss<1.2"
     """
-    from lorafile.cli.views import plan
-    from lorafile.cli.views import state as views_state
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.state import list_json, show_list
     from lorafile.state import State
     from lorafile.state.listing import Wanted, listed
     from lorafile.study.study import state_directory
@@ -56,9 +59,9 @@ def list_(state: Path | None, as_json: bool, **options: object) -> int:
     wanted = Wanted(**{**options, **times})  # type: ignore[arg-type]
     rows = State.snapshot(state_directory(state), lambda stored: listed(stored, wanted))
     if as_json:
-        say(views_state.list_json(rows))
+        echo(list_json(rows))
     else:
-        views_state.show_list(rows, plan.console())
+        show_list(rows, console())
     return 0
 
 
@@ -76,8 +79,8 @@ def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> int
     \b
     Example: lora state show rank/r=16/seed=42
     """
-    from lorafile.cli.views import plan
-    from lorafile.cli.views import state as views_state
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.state import show_stored, stored_json
     from lorafile.plan.names import names_of
     from lorafile.state import State
     from lorafile.state.names import find_node
@@ -88,9 +91,9 @@ def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> int
     study_spec = study.spec if study else None
     found = State.snapshot(directory, lambda one: stored(one, find_node(names_of(one, study_spec), name)))
     if as_json:
-        say(views_state.stored_json(found))
+        echo(stored_json(found))
     else:
-        views_state.show_stored(found, plan.console())
+        show_stored(found, console())
     return 0
 
 
@@ -114,8 +117,8 @@ def rm(
     \b
     Example: lora state rm rank/r=16/seed=42:train --reason "the GPU was faulty"
     """
-    from lorafile.cli.views import plan
-    from lorafile.cli.views import state as views_state
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.state import show_forgettable
     from lorafile.plan.names import names_of
     from lorafile.state import State
     from lorafile.state.edit import forget, forgettable
@@ -124,13 +127,13 @@ def rm(
     study, directory = study_and_state(spec, state)
     stored = State.read(directory)
     nodes = forgettable(stored, names_of(stored, study.spec if study else None), names)
-    views_state.show_forgettable(nodes, plan.console())
+    show_forgettable(nodes, console())
     if not nodes:
         return 0
     if not agreed(yes, "Forget these?"):
         return 1
     forget(directory, nodes, reason, lock_timeout)
-    say("Forgotten. The next apply of a study that declares them makes them again.")
+    echo("Forgotten. The next apply of a study that declares them makes them again.")
     return 0
 
 
@@ -165,28 +168,182 @@ def accept(
     names = declared if study else None
     if withdraw:
         for key in edit.withdraw(directory, new, names, lock_timeout):
-            say(f"{key[:12]}… stands for itself again.")
+            echo(f"{key[:12]}… stands for itself again.")
         return 0
     if not reason:
         raise click.UsageError("--reason is needed: it is shown wherever the result is used.")
     made = edit.accept(directory, old, new, reason, names, lock_timeout)
-    say(f"The result of {made.old[:12]}… is used in place of {made.new[:12]}…: {made.reason}")
+    echo(f"The result of {made.old[:12]}… is used in place of {made.new[:12]}…: {made.reason}")
     return 0
 
 
-def agreed(yes: bool, question: str) -> bool:
-    """Ask, unless the answer is given already.
+@command("verify", state_group)
+@click.option("--repair", is_flag=True, help="Mend what can be mended, and let the next apply make the rest again.")
+@state_option
+@lock_option
+@json_option
+@quiet_option
+def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool, quiet: bool) -> int:
+    """Check every object against its digest and every row of the index; ends with 4 where something is damaged.
 
-    :raises LoraError: when nobody is there to answer
+    With --repair damaged files are taken away, and what they belonged to is made again by the next apply: a score from
+    its predictions, without a GPU. Of a damaged index every sound row is saved into a new one; the old one is kept.
+
+    \b
+    Example: lora state verify --repair
     """
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.state import show_repaired, show_verified, verified_json
+    from lorafile.state.integrity import verify as state_verify
+    from lorafile.state.integrity.repair import repair as mend
+    from lorafile.study.study import state_directory
+
+    out = console(quiet or as_json)
+    with _bar(out) as tell:
+        if not repair:
+            found = state_verify.verify(state_directory(state), tell)
+            done = None
+        else:
+            done = mend(state_directory(state), lock_timeout, tell)
+            found = done.found
+    if as_json:
+        echo(verified_json(found, done))
+    else:
+        show_verified(found, out)
+        if done is not None:
+            show_repaired(done, out)
+    return 0 if found.sound or (done is not None and not found.unreadable) else 4
+
+
+@command("gc", state_group)
+@click.argument("specs", nargs=-1, type=click.Path(path_type=Path))
+@state_option
+@yes_option
+@lock_option
+@json_option
+def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: float, as_json: bool) -> int:
+    """Show which files no study in SPECS declares, and what they take; with --yes they go.
+
+    Without SPECS: what no study declared when it was last applied. What was done, and its figures, stay on record.
+
+    \b
+    Example: lora state gc study.toml other/study.toml --yes
+    """
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.state import garbage_json, show_garbage
+    from lorafile.state import State
+    from lorafile.state.gc import garbage, needed_keys, sweep
+    from lorafile.study.study import Study, state_directory
+
+    studies = [Study.load(spec, state) for spec in specs]
+    directory = state_directory(state)
+
+    def declared() -> set[str]:
+        return {key for study in studies for key in study.plan().graph.nodes}
+
+    keys = declared if studies else None
     if yes:
-        return True
-    if not sys.stdin.isatty():
-        raise LoraError("Nobody is there to answer: pass --yes.")
-    if input(f"{question} Only 'yes' is taken for yes: ").strip() == "yes":
-        return True
-    say("Nothing was done.")
-    return False
+        found = sweep(directory, keys, lock_timeout)
+    else:
+        found = State.snapshot(directory, lambda stored: garbage(stored, needed_keys(stored, keys)))
+    if as_json:
+        echo(garbage_json(found, yes))
+    else:
+        show_garbage(found, yes, console())
+    return 0
 
 
-from lorafile.cli import state_transfer, state_verify  # noqa: E402, F401  (registers its commands)
+@contextlib.contextmanager
+def _bar(out: "Console") -> Iterator[Callable[[int, int], None] | None]:
+    """Show how far a long look has come, on a terminal."""
+    if not out.is_terminal or out.quiet:
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(TextColumn("checking"), *columns, console=out, transient=True) as progress:
+        task = progress.add_task("checking", total=None)
+        yield lambda done, whole: progress.update(task, completed=done, total=whole)
+
+
+@command("export", state_group)
+@click.argument("names", nargs=-1)
+@click.option("--bundle", type=click.Path(path_type=Path), help="Write rows and files of NAMES as one tar file.")
+@click.option("--format", "form", type=click.Choice(["csv", "json", "parquet"]), default="csv", show_default=True)
+@click.option(
+    "--table", "tables", type=click.Choice(["runs", "metrics", "curves"]), multiple=True, help="Which tables."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Directory for the tables. [default: print one]")
+@spec_option
+@state_option
+def export(
+    names: tuple[str, ...],
+    bundle: Path | None,
+    form: str,
+    tables: tuple[str, ...],
+    out: Path | None,
+    spec: Path | None,
+    state: Path | None,
+) -> int:
+    """Write tables as CSV, JSON or Parquet, or a bundle with adapters to hand to somebody else.
+
+    A bundle holds what NAMES mean (runs, configurations, patterns; everything where none is given), all that it was
+    made from, the prepared examples among it, and the files. A name that means different runs in several studies needs
+    --spec, or the key; a pattern takes what fits in all of them.
+
+    \b
+    Example: lora state export --format parquet --out tables
+    Example: lora state export "rank/*" --bundle rank.tar
+    """
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.state import show_bundled
+    from lorafile.plan.names import names_of
+    from lorafile.state import State
+    from lorafile.state.transfer.exporter import TABLES, Bundled, export_bundle, table_text, write_tables
+    from lorafile.study.study import study_and_state
+
+    study, directory = study_and_state(spec, state)
+    if bundle is not None:
+        if tables or out is not None:
+            raise click.UsageError("--bundle writes one file with everything; leave out --table and --out.")
+        study_spec = study.spec if study else None
+
+        def write(stored: State) -> Bundled:
+            return export_bundle(stored, names, bundle, names_of(stored, study_spec) if names else None)
+
+        bundled = State.snapshot(directory, write)
+        show_bundled(bundled, console())
+        return 0
+    if names or spec is not None:
+        raise click.UsageError("Tables hold every run; NAMES and --spec are for --bundle.")
+    if out is None:
+        if len(tables) != 1 or form == "parquet":
+            raise click.UsageError("Name one --table to print as csv or json, or a directory with --out.")
+        click.echo(State.snapshot(directory, lambda stored: table_text(stored, tables[0], form)), nl=False)
+        return 0
+    for file in State.snapshot(directory, lambda stored: write_tables(stored, tables or TABLES, form, out)):
+        echo(f"Wrote {file}")
+    return 0
+
+
+@command("import", state_group)
+@click.argument("source", type=click.Path(path_type=Path))
+@state_option
+@lock_option
+def import_(source: Path, state: Path | None, lock_timeout: float) -> int:
+    """Merge a bundle, or another state's directory, into this state.
+
+    What is here already stays; files that were lost or collected come back. Every file and every row is proven first:
+    of a damaged or hostile bundle nothing is taken.
+
+    \b
+    Example: lora state import rank.tar
+    """
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.state import show_merged
+    from lorafile.state.transfer.importer import import_state
+    from lorafile.study.study import state_directory
+
+    show_merged(import_state(source, state_directory(state), lock_timeout), console())
+    return 0

@@ -1,8 +1,11 @@
 """What a terminal is shown: whatever stands in a spec, in data or in a state is told there, and never obeyed."""
 
 import re
+import sys
 
 import click
+
+from lorafile.errors import LoraError
 
 # Control characters, those that turn the direction of text, and halves of characters, which no terminal takes.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -15,11 +18,26 @@ def printable(text: str) -> str:
     return text if text.isprintable() else _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def say(text: str = "", err: bool = False, nl: bool = True) -> None:
+def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
     """Print a text."""
     click.echo(printable(text), err=err, nl=nl)
 
 
-def complain(text: str) -> None:
+def echo_error(text: str) -> None:
     """Print what went wrong; of a word without end, a path of a megabyte among them, only the beginning."""
-    say(_ENDLESS.sub(lambda found: found[0][:_BEGINNING] + "…", text), err=True)
+    echo(_ENDLESS.sub(lambda found: found[0][:_BEGINNING] + "…", text), err=True)
+
+
+def agreed(yes: bool, question: str) -> bool:
+    """Ask, unless the answer is given already.
+
+    :raises LoraError: when nobody is there to answer
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise LoraError("Nobody is there to answer: pass --yes.")
+    if input(f"{question} Only 'yes' is taken for yes: ").strip() == "yes":
+        return True
+    echo("Nothing was done.")
+    return False

@@ -12,8 +12,8 @@ pytest.importorskip("torch")
 
 from lorafile import Study
 from lorafile.analysis.registry import analyses
-from lorafile.cli.views.node import curve_line, show_history, sparkline
-from lorafile.cli.views.plan import console
+from lorafile.cli.views.console import console
+from lorafile.cli.views.show import curve_line, show_history, sparkline
 from lorafile.errors import LoraError
 from lorafile.graph.graph import GraphNode
 from lorafile.plan.names import names_of

@@ -4,7 +4,7 @@ import io
 import json
 
 from lorafile.cli.terminal import printable
-from lorafile.cli.views.plan import console
+from lorafile.cli.views.console import console
 
 OBEYED = "a\x1b[2J\x9b31m\x07\u202egnp\ud800"
 

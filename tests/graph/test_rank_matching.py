@@ -80,7 +80,8 @@ def test_the_plan_and_the_report_show_the_solved_rank(
 ) -> None:
     pytest.importorskip("torch")
     from lorafile.analysis.overview.summary import configuration_rows
-    from lorafile.cli.views.plan import console, show_plan
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.plan import show_plan
     from lorafile.results.gather import gather
     from lorafile.state import State
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.markup import escape
 
-from lorafile.cli.views.plan import COLOURS, FORMAT_VERSION, SYMBOLS
-from lorafile.cli.views.plan_scope import counted, listed, marked
+from lorafile.cli.views.console import COLOURS, FORMAT_VERSION, SYMBOLS
+from lorafile.cli.views.plan import counted, listed, marked
 from lorafile.plan.diff import Diff, Item
 from lorafile.plan.plan import Action
 from lorafile.units import duration

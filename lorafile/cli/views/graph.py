@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lorafile.cli.views.plan_scope import KINDS
+from lorafile.cli.views.plan import KINDS
 from lorafile.plan.plan import Action, Plan
 
 MOST = 12  # configurations; of more, a sweep is one group

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lorafile.cli.views.plan import FORMAT_VERSION
+from lorafile.cli.views.console import FORMAT_VERSION
 from lorafile.lock.fetch import Fetched
 from lorafile.models.evaluate import Evaluation
 from lorafile.models.import_runs import Import

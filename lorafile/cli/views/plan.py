@@ -1,64 +1,21 @@
 """Every text that the command line shows of plans and applies: for people, as JSON, and as progress."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console
 from rich.markup import escape
-from rich.segment import Segment
 
-from lorafile.cli.terminal import printable
-from lorafile.cli.views.cost import bill_line, too_large
-from lorafile.cli.views.plan_groups import node_lines, work_lines
-from lorafile.cli.views.plan_scope import KINDS, damage_lines, partial_line
-from lorafile.cli.views.requirements import MOST, fitted, needs, words
-from lorafile.cli.views.tuning import open_lines
+from lorafile.cli.views.console import COLOURS, SYMBOLS, show_warnings
+from lorafile.cli.views.requirements import MOST, bill_line, fitted, needs, too_large, words
 from lorafile.plan.plan import Action, Change, Plan
 from lorafile.plan.tuning_status import edge_lines
-from lorafile.units import duration
 
 if TYPE_CHECKING:
     from lorafile.analysis.seed_planning import Resolution
-    from lorafile.apply.applier import Applied
-
-FORMAT_VERSION = "1.0"  # of the JSON that commands print
-SYMBOLS = {
-    Action.RUN: "+",
-    Action.REUSE: "=",
-    Action.RETRY: "~",
-    Action.DRIFT: "!",
-    Action.BLOCKED: "x",
-    Action.UNDECLARED: "-",
-}
-COLOURS = {
-    Action.RUN: "green",
-    Action.RETRY: "yellow",
-    Action.DRIFT: "magenta",
-    Action.BLOCKED: "red",
-    Action.UNDECLARED: "dim",
-}
-
-
-class _Terminal(Console):
-    """Rich's console, which obeys no control character that stands in what it shows."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the pieces of what is shown; the console's own control codes are pieces by themselves."""
-        for piece in super().render(renderable, options):
-            ours = piece.control or piece.text == "\r" or piece.text.isprintable()
-            yield piece if ours else Segment(printable(piece.text), piece.style)
-
-
-def console(quiet: bool = False, stderr: bool = False) -> Console:
-    """Return the terminal; off a terminal lines are never broken and nothing is coloured."""
-    out = _Terminal(quiet=quiet, stderr=stderr, highlight=False, emoji=False, soft_wrap=True)
-    return (
-        out
-        if out.is_terminal
-        else _Terminal(
-            quiet=quiet, stderr=stderr, highlight=False, emoji=False, no_color=True, width=200, soft_wrap=True
-        )
-    )
+    from lorafile.plan.plan import Plan
 
 
 def show_plan(
@@ -109,12 +66,6 @@ def show_plan(
     else:
         whose = "is selected" if plan.options.partial else "the study declares"
         out.print(f"Nothing to do: everything that {whose} is finished.")
-
-
-def show_warnings(warnings: Iterable[str], out: Console) -> None:
-    """Show what a reader has to know first, or last."""
-    for warning in warnings:
-        out.print(f"[yellow]Warning:[/] {escape(warning)}")
 
 
 def _packing(plan: Plan, pack: int) -> str:
@@ -197,16 +148,113 @@ def _line(change: Change) -> str:
     return f"  {mark} {escape(change.address)}  [dim]{change.action.value}: {escape(change.reason)}[/]"
 
 
-def show_applied(applied: "Applied", out: Console) -> None:
-    """Say what an apply has done, and what went wrong."""
-    counts = {kind: sum(a.kind == kind and a.finished for a in applied.attempts) for kind in KINDS}
-    told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
-    out.print(f"[bold]Done:[/] {told} in {duration(applied.seconds)}.")
-    for outcome, colour in (("diverged", "yellow"), ("out-of-memory", "yellow"), ("failed", "red")):
-        attempts = applied.with_outcome(outcome)
-        for attempt in attempts[:MOST]:
-            out.print(f"[{colour}]{outcome}:[/] {escape(attempt.address)}: {escape(attempt.message)}")
-        if len(attempts) > MOST:
-            out.print(f"… and {len(attempts) - MOST} more {outcome}")
-    if applied.interrupted:
-        out.print("[yellow]Interrupted.[/] What had finished is kept; the next apply goes on from there.")
+_MOST_DAMAGED = 5  # damaged files that are named one by one
+_NAMES = 4  # configurations of one line
+KINDS = ("prepare", "train", "predict", "score", "profile", "inspect", "truncate", "merge")
+
+
+def partial_line(plan: "Plan") -> str:
+    """Say that a plan is of a part of its study, and what that leaves out."""
+    nodes = f"{plan.left_out} node{'' if plan.left_out == 1 else 's'}"
+    left = f"{nodes} of work left out" if plan.left_out else "nothing that would run is left out"
+    return f"Partial, by {plan.options.words}: {left}."
+
+
+def damage_lines(plan: "Plan") -> list[str]:
+    """Name what is missing or damaged of finished results, and what mends it."""
+    lines = [
+        f"{one.what.capitalize()} in the state: {one.file} of {one.address}" for one in plan.damaged[:_MOST_DAMAGED]
+    ]
+    if len(plan.damaged) > _MOST_DAMAGED:
+        lines.append(f"… and {len(plan.damaged) - _MOST_DAMAGED} more files of finished results")
+    if lines:
+        first = plan.damaged[0].address
+        lines.append(
+            "They are made again when a node that is to run reads them; at once with: "
+            f"lora apply --replace '{first}'. Every digest is looked at by: lora state verify"
+        )
+    return lines
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+    """Return `3 train, 6 predict`."""
+    return ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds.get(kind))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names in a line, the first of many."""
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES + 1 else ""
+    return ", ".join(names[: _NAMES if more else None]) + more
+
+
+def marked(text: str) -> str:
+    """Return text that Markdown shows as it is, in a table's cell, too."""
+    from lorafile.report.markdown import plain
+
+    return plain(text)
+
+
+def open_lines(plan: "Plan") -> list[str]:
+    """Return a line for each configuration of which a part is known only after a choice."""
+    found = []
+    for one in plan.tuning:
+        if not one.chosen:
+            what = f"{counted(one.later)} known after the choice" if one.later else "no more to run"
+            found.append(f"{one.configuration}  ({what})  {one.why_open}")
+    return found
+
+
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+
+def work_lines(plan: Plan, by_name: dict[str, list[Change]]) -> Iterator[tuple[Action, str, str]]:
+    """Yield (action, what, reason) of the configurations with work, those of one sweep and one reason together.
+
+    :param by_name: configuration, or the address of prepared data -> its work
+    """
+    groups: dict[tuple[str, Action, str], list[tuple[str, Change, list[Change]]]] = {}
+    for name, changes in by_name.items():
+        lead = next((change for change in changes if change.kind == "train"), changes[0])
+        group = (_sweep(plan, lead), lead.action, _kind_of(lead))
+        groups.setdefault(group, []).append((name, lead, changes))
+    for (sweep, action, _), members in groups.items():
+        work = counted(Counter(change.kind for *_, changes in members for change in changes))
+        name, lead, _ = members[0]
+        what = name if len(members) == 1 else f"{sweep}: {len(members):,} {_noun(lead)}"
+        yield action, f"{what}  ({work})", _reason([lead for _, lead, _ in members], name)
+
+
+def node_lines(plan: Plan, changes: Iterable[Change]) -> Iterator[tuple[Action, str, str]]:
+    """Yield (action, what, reason) of single nodes, those of one sweep and one reason together."""
+    groups: dict[tuple[str, Action, str], list[Change]] = {}
+    for change in changes:
+        groups.setdefault((_sweep(plan, change), change.action, _kind_of(change)), []).append(change)
+    for (sweep, action, _), members in groups.items():
+        work = counted(Counter(change.kind for change in members))
+        what = members[0].address if len(members) == 1 else f"{sweep}: {len(members):,} nodes  ({work})"
+        yield action, what, f"{action.value}: {_reason(members, members[0].address)}"
+
+
+def _reason(members: list[Change], first: str) -> str:
+    same = all(change.reason == members[0].reason for change in members)
+    return members[0].reason if same else f"such as {first}: {members[0].reason}"
+
+
+def _noun(lead: Change) -> str:
+    return "prepared splits" if lead.kind == "prepare" else "configurations"
+
+
+def _sweep(plan: Plan, change: Change) -> str:
+    """Return the sweep that a node belongs to; of one that is no longer declared the first part of its address."""
+    configuration = plan.graph.spec.named.get(change.configuration)
+    return change.address.split("/")[0] if configuration is None or change.kind == "prepare" else configuration.sweep
+
+
+def _kind_of(change: Change) -> str:
+    """Return what the reasons of alike changes have in common: neither names nor numbers."""
+    reason = change.reason
+    if reason.startswith(("new", "follows ")):
+        return "new"
+    if change.action is Action.BLOCKED:
+        return next((why for why in ("diverged", "ran out of memory") if reason.endswith(why)), reason)
+    return _NUMBER.sub("…", reason)

@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from lorafile.cli.views.cost import bill_line, too_large
-from lorafile.cli.views.plan import SYMBOLS
-from lorafile.cli.views.plan_scope import counted, damage_lines, marked, partial_line
-from lorafile.cli.views.tuning import open_lines
+from lorafile.cli.views.console import SYMBOLS
+from lorafile.cli.views.plan import counted, damage_lines, marked, open_lines, partial_line
+from lorafile.cli.views.requirements import bill_line, too_large
 from lorafile.plan.plan import Action, Change, Plan
 from lorafile.units import duration, size
 

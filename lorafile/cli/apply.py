@@ -1,6 +1,5 @@
-"""`lora plan` and `lora apply`."""
+"""`lora apply`: do what is missing."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,18 +9,14 @@ import click
 from lorafile.cli.command import (
     budget_options,
     command,
-    json_option,
-    markdown_option,
-    price_option,
     quiet_option,
     resolve_option,
     selection_options,
     spec_argument,
     state_option,
-    until_the_end,
 )
-from lorafile.cli.terminal import say
-from lorafile.errors import LoraError, StateError
+from lorafile.cli.terminal import agreed
+from lorafile.errors import StateError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,71 +25,6 @@ if TYPE_CHECKING:
     from lorafile.apply.budget import Budget
     from lorafile.plan.plan import Plan
     from lorafile.study.study import Study
-
-
-@command("plan")
-@spec_argument
-@state_option
-@click.option("--gpu", help="Say whether it fits this GPU: 24GB, or a name such as 'RTX 4090' or H100.")
-@click.option("--full", is_flag=True, help="Show every node.")
-@click.option("--detailed-exitcode", is_flag=True, help="End with 2 when there is something to do.")
-@click.option("--out", type=click.Path(path_type=Path), help="Save the plan, for `lora apply FILE`.")
-@price_option
-@selection_options
-@resolve_option
-@json_option
-@markdown_option
-@quiet_option
-def plan(
-    spec: Path,
-    state: Path | None,
-    gpu: str | None,
-    full: bool,
-    detailed_exitcode: bool,
-    out: Path | None,
-    hourly: float | None,
-    selected: dict[str, Any],
-    resolve: int | None,
-    as_json: bool,
-    markdown: bool,
-    quiet: bool,
-) -> int:
-    """Show what an apply would do, why, for how long, and whether it fits. Writes nothing.
-
-    \b
-    Example: lora plan study.toml --gpu 24GB
-    """
-    from lorafile.cli.views import plan as views
-    from lorafile.state import State
-    from lorafile.study import seed_stage
-    from lorafile.study.study import Study
-
-    if out is not None and resolve:
-        raise click.UsageError("--out keeps what an apply can do; add the seeds first with: lora apply --resolve")
-    loaded = Study.load(spec, state)
-
-    def read(_: State) -> "tuple[Plan, Resolution | None]":
-        study, stage = seed_stage.resolve(loaded, resolve)
-        return study.plan(gpu, hourly=hourly, **selected), stage
-
-    planned, stage = State.snapshot(loaded.state, read)
-    until_the_end(planned)
-    if as_json:
-        from lorafile.cli.views.seed_stage import resolution_json
-        from lorafile.plan.document import document, text
-
-        say(text(document(planned, resolution_json(stage) if stage else None)))
-    elif markdown:
-        from lorafile.cli.views import plan_markdown
-
-        say(plan_markdown.plan_markdown(planned), nl=False)
-    else:
-        views.show_plan(planned, views.console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)
-    if out is not None:
-        loaded.save_plan(planned, out)
-        said = views.console(quiet or as_json or markdown)
-        said.print(f"Saved. Do exactly this with: lora apply {out}", markup=False)
-    return 2 if detailed_exitcode and planned.work else 0
 
 
 @command("apply")
@@ -138,35 +68,36 @@ def apply(
     Example: lora apply study.toml --yes
     """
     from lorafile.apply.workers import pack_width, unused_workers
-    from lorafile.cli import progress
-    from lorafile.cli.views import plan as views
-    from lorafile.cli.views import tracking
+    from lorafile.cli.progress import Bars, Lines
+    from lorafile.cli.views.apply import show_applied, show_tracking
+    from lorafile.cli.views.console import console, show_warnings
+    from lorafile.cli.views.plan import show_plan
     from lorafile.plan.planfile import is_plan
     from lorafile.results.datacard import leak_warnings
     from lorafile.state import State
     from lorafile.study import seed_stage
 
-    out, width = views.console(quiet), pack_width(pack)
+    out, width = console(quiet), pack_width(pack)
     study, planned, stage = _planned(spec, state, selected, resolve, hourly)
     study.warm_up(planned)
-    views.show_plan(planned, out, stage=stage, pack=width)
+    show_plan(planned, out, stage=stage, pack=width)
     if not planned.work and not (stage and stage.seeds):
         _settle(study, planned, lock_timeout, out)
         return 0
-    if not (yes or is_plan(spec) or _agreed()):
+    if not agreed(yes or is_plan(spec), "Do this?"):
         return 1
     if stage and stage.seeds:
         seed_stage.append(study, stage)
     if unused := unused_workers(planned, workers):
-        views.show_warnings([unused], out)
-    watcher = (progress.Bars if out.is_terminal else progress.Lines)(planned, out)
+        show_warnings([unused], out)
+    watcher = (Bars if out.is_terminal else Lines)(planned, out)
     options: dict[str, Any] = {"workers": workers, "pack": pack, "lock_timeout": lock_timeout, "budget": budget}
     with watcher:
         applied = study.apply(planned, watchers=[watcher], **options)
-    views.show_applied(applied, out)
-    tracking.show_tracking(applied.tracking, study.state, out)
+    show_applied(applied, out)
+    show_tracking(applied.tracking, study.state, out)
     ended = [] if budget is None or not budget.refused else [budget.told()]
-    views.show_warnings([*ended, *leak_warnings(planned.graph, State.read(study.state))], out)
+    show_warnings([*ended, *leak_warnings(planned.graph, State.read(study.state))], out)
     if applied.interrupted:
         return 130
     return 1 if applied.with_outcome("failed") or (applied.with_outcome("interrupted") and not ended) else 0
@@ -174,12 +105,12 @@ def apply(
 
 def _settle(study: "Study", planned: "Plan", lock_timeout: float, out: "Console") -> None:
     """Where there is no work, note what the study declares now, and send trackers what they do not have."""
-    from lorafile.cli.views import plan as views
-    from lorafile.cli.views import tracking
+    from lorafile.cli.views.apply import show_sending, show_tracking
+    from lorafile.cli.views.console import show_warnings
 
     wanting = study.untracked(planned)
     if wanting:
-        tracking.show_sending(wanting, out)
+        show_sending(wanting, out)
     if not (wanting or planned.summary()["undeclared"]):
         return
     try:
@@ -187,9 +118,9 @@ def _settle(study: "Study", planned: "Plan", lock_timeout: float, out: "Console"
     except StateError as error:
         if planned.summary()["undeclared"]:
             raise
-        views.show_warnings([f"tracking: nothing was sent. {error}"], out)
+        show_warnings([f"tracking: nothing was sent. {error}"], out)
     else:
-        tracking.show_tracking(applied.tracking, study.state, out)
+        show_tracking(applied.tracking, study.state, out)
 
 
 def _planned(
@@ -207,13 +138,3 @@ def _planned(
         raise click.UsageError(f"{spec} is a plan, and says itself what it is of; leave the other options out.")
     study, plan = Study.approved(spec, state)
     return study, replace(plan, hourly=hourly), None
-
-
-def _agreed() -> bool:
-    """Ask whether the plan that was shown shall be done."""
-    if not sys.stdin.isatty():
-        raise LoraError("Nobody is there to approve the plan: pass --yes.")
-    if input("Do this? Only 'yes' is taken for yes: ").strip() == "yes":
-        return True
-    say("Nothing was done.")
-    return False

@@ -1,0 +1,90 @@
+"""`lora plan`: what an apply would do, why, for how long, and whether it fits."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lorafile.cli.command import (
+    command,
+    json_option,
+    keep_until_exit,
+    markdown_option,
+    price_option,
+    quiet_option,
+    resolve_option,
+    selection_options,
+    spec_argument,
+    state_option,
+)
+from lorafile.cli.terminal import echo
+
+if TYPE_CHECKING:
+    from lorafile.analysis.seed_planning import Resolution
+    from lorafile.plan.plan import Plan
+
+
+@command("plan")
+@spec_argument
+@state_option
+@click.option("--gpu", help="Say whether it fits this GPU: 24GB, or a name such as 'RTX 4090' or H100.")
+@click.option("--full", is_flag=True, help="Show every node.")
+@click.option("--detailed-exitcode", is_flag=True, help="End with 2 when there is something to do.")
+@click.option("--out", type=click.Path(path_type=Path), help="Save the plan, for `lora apply FILE`.")
+@price_option
+@selection_options
+@resolve_option
+@json_option
+@markdown_option
+@quiet_option
+def plan(
+    spec: Path,
+    state: Path | None,
+    gpu: str | None,
+    full: bool,
+    detailed_exitcode: bool,
+    out: Path | None,
+    hourly: float | None,
+    selected: dict[str, Any],
+    resolve: int | None,
+    as_json: bool,
+    markdown: bool,
+    quiet: bool,
+) -> int:
+    """Show what an apply would do, why, for how long, and whether it fits. Writes nothing.
+
+    \b
+    Example: lora plan study.toml --gpu 24GB
+    """
+    from lorafile.cli.views.console import console
+    from lorafile.cli.views.plan import show_plan
+    from lorafile.state import State
+    from lorafile.study import seed_stage
+    from lorafile.study.study import Study
+
+    if out is not None and resolve:
+        raise click.UsageError("--out keeps what an apply can do; add the seeds first with: lora apply --resolve")
+    loaded = Study.load(spec, state)
+
+    def read(_: State) -> "tuple[Plan, Resolution | None]":
+        study, stage = seed_stage.resolve(loaded, resolve)
+        return study.plan(gpu, hourly=hourly, **selected), stage
+
+    planned, stage = State.snapshot(loaded.state, read)
+    keep_until_exit(planned)
+    if as_json:
+        from lorafile.cli.views.seed_stage import resolution_json
+        from lorafile.plan.document import document, text
+
+        echo(text(document(planned, resolution_json(stage) if stage else None)))
+    elif markdown:
+        from lorafile.cli.views.plan_markdown import plan_markdown
+
+        echo(plan_markdown(planned), nl=False)
+    else:
+        show_plan(planned, console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)
+    if out is not None:
+        loaded.save_plan(planned, out)
+        said = console(quiet or as_json or markdown)
+        said.print(f"Saved. Do exactly this with: lora apply {out}", markup=False)
+    return 2 if detailed_exitcode and planned.work else 0

@@ -1,0 +1,61 @@
+"""What is printed of an apply: between its stages, at its end, and of what trackers got."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from lorafile.cli.views.plan import KINDS
+from lorafile.cli.views.requirements import MOST
+from lorafile.plan.plan import Plan
+from lorafile.units import duration
+
+if TYPE_CHECKING:
+    from lorafile.apply.applier import Applied
+    from lorafile.apply.tracking.reporter import Tracked
+
+
+def stage_lines(plan: Plan) -> list[str]:
+    """Return what an apply says between its stages."""
+    lines = [f"Chosen: {status.choice}." for status in plan.tuning if status.chosen]
+    reasons = dict.fromkeys(change.reason for change in plan.work if "was added, since" in change.reason)
+    lines += [f"Not chosen yet: {reason}." for reason in reasons]
+    return [*lines, f"{len(plan.work)} more nodes follow."]
+
+
+def show_applied(applied: "Applied", out: Console) -> None:
+    """Say what an apply has done, and what went wrong."""
+    counts = {kind: sum(a.kind == kind and a.finished for a in applied.attempts) for kind in KINDS}
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
+    out.print(f"[bold]Done:[/] {told} in {duration(applied.seconds)}.")
+    for outcome, colour in (("diverged", "yellow"), ("out-of-memory", "yellow"), ("failed", "red")):
+        attempts = applied.with_outcome(outcome)
+        for attempt in attempts[:MOST]:
+            out.print(f"[{colour}]{outcome}:[/] {escape(attempt.address)}: {escape(attempt.message)}")
+        if len(attempts) > MOST:
+            out.print(f"… and {len(attempts) - MOST} more {outcome}")
+    if applied.interrupted:
+        out.print("[yellow]Interrupted.[/] What had finished is kept; the next apply goes on from there.")
+
+
+def show_sending(runs: int, out: Console) -> None:
+    """Say that something is sent although nothing is to be done."""
+    out.print(f"Sending {_runs(runs)} that a tracker does not have; Ctrl-C leaves the rest to the next apply.")
+
+
+def show_tracking(tracked: "Sequence[Tracked]", state: Path, out: Console) -> None:
+    """Say what each tracker got, and why it did not get the rest."""
+    for one in tracked:
+        if one.sent:
+            out.print(escape(f"Sent to {one.tracker} ({one.where}): {_runs(one.sent)}."))
+        if one.left:
+            why = f"tracking: {one.tracker} did not get {_runs(one.left)}: {one.problem.rstrip('.')}"
+            log = state / "tracking" / f"{one.tracker}.log"
+            remedy = f"The results are in the state, and the next apply sends them. What {one.tracker} said: {log}"
+            out.print(f"[yellow]Warning:[/] {escape(f'{why}. {remedy}')}")
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"
