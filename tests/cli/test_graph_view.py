@@ -87,3 +87,13 @@ def test_what_is_done_is_told_apart(spec_file: Path) -> None:
     assert boxes["n0"].action == "reuse"
     assert boxes["n3"].words == "train ×2, 1 to do"
     assert boxes["n3"].action == "run"
+
+
+def test_what_is_read_by_way_of_another_box_is_not_drawn_again(spec_file: Path) -> None:
+    """A truncated adapter is cut from a trained one and predicts: the trained one's arrow leads to it by two ways."""
+    plan = study(spec_file, '[truncate]\nranks = [2]\n[[sweep]]\nname = "rank"\nlora.r = [4]\n').plan()
+    drawn = drawing(plan)
+    names = {box.name: box.label for box in drawn.boxes}
+    edges = {(names[read], names[reader]) for read, reader in drawn.edges}
+    assert {("train", "truncate"), ("truncate", "predict")} <= edges
+    assert ("train", "predict") not in edges

@@ -1,7 +1,7 @@
 """The graph of a study as Mermaid or DOT text, grouped so that a page can hold it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lorafile.cli.views.plan import KINDS
@@ -51,6 +51,8 @@ class Drawing:
 def drawing(plan: Plan, full: bool = False) -> Drawing:
     """Return the drawing of a plan: a box for each kind of a configuration, of a sweep where there are many.
 
+    What a box reads by way of another box is not drawn again.
+
     :param full: a box for each node
     """
     spec, nodes = plan.graph.spec, plan.graph.nodes
@@ -61,7 +63,7 @@ def drawing(plan: Plan, full: bool = False) -> Drawing:
         for c in spec.configurations
     }
     actions = {change.key: change.action for change in plan.changes}
-    found, boxes, of_key = Drawing(), dict[tuple[str, str], Box](), dict[str, str]()
+    drawn, boxes, of_key = Drawing(), dict[tuple[str, str], Box](), dict[str, str]()
     order = sorted(nodes.values(), key=lambda node: KINDS.index(node.kind))
     for node in order:
         if node.key not in actions:
@@ -71,43 +73,50 @@ def drawing(plan: Plan, full: bool = False) -> Drawing:
         label = node.address if full else f"{node.split}" if node.kind == "prepare" else node.kind
         if (group, label) not in boxes:
             boxes[group, label] = Box(f"n{len(boxes)}", label)
-            found.groups.setdefault(group, []).append(boxes[group, label])
+            drawn.groups.setdefault(group, []).append(boxes[group, label])
         boxes[group, label].actions[actions[node.key]] += 1
         of_key[node.key] = boxes[group, label].name
-    pairs = ((key, node.key) for node in order for key in node.inputs.values())
-    found.edges = list(
-        dict.fromkeys((of_key[one], of_key[other]) for one, other in pairs if one in of_key and other in of_key)
-    )
-    return found
+    reads = ((key, node.key) for node in order for key in node.inputs.values())
+    drawn.edges = _reduced((of_key[read], of_key[reader]) for read, reader in reads if {read, reader} <= of_key.keys())
+    return drawn
 
 
-def mermaid(found: Drawing) -> str:
+def _reduced(edges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the edges of the transitive reduction, each once, in their order."""
+    import networkx as nx
+
+    drawn = list(dict.fromkeys(edges))
+    kept = nx.transitive_reduction(nx.DiGraph(drawn))
+    return [edge for edge in drawn if kept.has_edge(*edge)]
+
+
+def mermaid(drawn: Drawing) -> str:
     """Return a drawing as a Mermaid flowchart."""
     lines = ["flowchart LR"]
-    for number, (group, boxes) in enumerate(found.groups.items()):
+    for number, (group, boxes) in enumerate(drawn.groups.items()):
         lines.append(f'  subgraph g{number}["{_for_mermaid(group)}"]')
         lines += [f'    {box.name}["{_for_mermaid(box.words)}"]:::{box.action.value}' for box in boxes]
         lines.append("  end")
-    lines += [f"  {one} --> {other}" for one, other in found.edges]
-    lines += [f"  classDef {action.value} fill:{fill}" for action, fill in _FILL.items() if _has(found, action)]
+    lines += [f"  {read} --> {reader}" for read, reader in drawn.edges]
+    lines += [f"  classDef {action.value} fill:{fill}" for action, fill in _FILL.items() if _has(drawn, action)]
     return "\n".join(lines)
 
 
-def dot(found: Drawing) -> str:
+def dot(drawn: Drawing) -> str:
     """Return a drawing as a DOT digraph."""
     lines = ["digraph study {", "  rankdir=LR;", '  node [shape=box, style=filled, fillcolor="#ffffff"];']
-    for number, (group, boxes) in enumerate(found.groups.items()):
+    for number, (group, boxes) in enumerate(drawn.groups.items()):
         lines += [f"  subgraph cluster_{number} {{", f'    label="{_for_dot(group)}";']
         for box in boxes:
             fill = f', fillcolor="{_FILL[box.action]}"' if box.action in _FILL else ""
             lines.append(f'    {box.name} [label="{_for_dot(box.words)}"{fill}];')
         lines.append("  }")
-    lines += [f"  {one} -> {other};" for one, other in found.edges]
+    lines += [f"  {read} -> {reader};" for read, reader in drawn.edges]
     return "\n".join([*lines, "}"])
 
 
-def _has(found: Drawing, action: Action) -> bool:
-    return any(box.action is action for box in found.boxes)
+def _has(drawn: Drawing, action: Action) -> bool:
+    return any(box.action is action for box in drawn.boxes)
 
 
 def _for_mermaid(text: str) -> str:
