@@ -1,4 +1,8 @@
-"""The store: finished work, addressed by what it was made of."""
+"""The store of finished work: an index (SQLite) and objects under their sha256, addressed by what they were made of.
+
+Here is what reads and writes them, and what `lora state` does with them. The store knows keys, names and rows; it
+knows no study, plan or graph: their keys and names are passed in.
+"""
 
 from lorafile.state.objects import Objects as Objects
 from lorafile.state.records import Acceptance as Acceptance

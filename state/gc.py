@@ -6,13 +6,13 @@ from pathlib import Path
 
 from lorafile.files.run_directory import unfinished
 from lorafile.state import State, ledger
-from lorafile.state.integrity.leftovers import leftovers, lying, running, size_of, take_away
+from lorafile.state.integrity.leftovers import leftovers, list_objects, remove_paths, size_of, unfinished_runs
 
 GetKeys = Callable[[], set[str]]  # called under the state's lock: what a study declares may depend on its results
 
 
 @dataclass(frozen=True)
-class Freed:
+class FreedObjects:
     """Objects that go for one reason: what they are of, how many, how large."""
 
     what: str
@@ -28,7 +28,7 @@ class Garbage:
     :ivar kept: number and bytes of the objects that stay; `paths`: unfinished runs, and what killed processes left
     """
 
-    freed: list[Freed]
+    freed: list[FreedObjects]
     paths: list[Path]
     paths_bytes: int
     kept: tuple[int, int]
@@ -37,7 +37,7 @@ class Garbage:
     @property
     def bytes(self) -> int:
         """How much room there would be."""
-        return sum(one.bytes for one in self.freed) + self.paths_bytes
+        return sum(group.bytes for group in self.freed) + self.paths_bytes
 
 
 def needed_keys(state: State, declared: GetKeys | None) -> set[str]:
@@ -45,22 +45,14 @@ def needed_keys(state: State, declared: GetKeys | None) -> set[str]:
 
     :param declared: gives the keys of some studies; without it, those of every study when it was last applied
     """
-    recorded = state.rows("SELECT key FROM declarations") if declared is None else []
-    keys = {key for (key,) in recorded} if declared is None else declared()
-    waiting = list(keys)
-    inputs: dict[str, list[str]] = {}
-    for key, read in state.rows("SELECT n.key, i.value FROM nodes n, json_each(n.inputs) i"):
-        inputs.setdefault(key, []).append(read)
-    while waiting:
-        more = [key for key in inputs.get(waiting.pop(), ()) if key not in keys]
-        keys.update(more)
-        waiting += more
-    return keys
+    keys = {key for (key,) in state.rows("SELECT key FROM declarations")} if declared is None else declared()
+    return state.with_inputs(keys)
 
 
 def garbage(state: State, keep: set[str]) -> Garbage:
     """Return what no node of `keep` needs; its newest results stay whole, whoever reads them."""
-    here = lying(state.objects)
+    listing = list_objects(state.objects)
+    sizes = listing.objects
     standing = {number for (number,) in state.rows("SELECT id FROM standing")}
     finished = {key for (key,) in state.rows("SELECT key FROM results")}
     needed: set[str] = set()
@@ -73,20 +65,20 @@ def garbage(state: State, keep: set[str]) -> Garbage:
         why = "made again since, or removed" if key in keep else "declared by no study"
         owners[digest] = (f"{study}: {address.partition(':')[0]} ({kind})", why)
     groups: dict[tuple[str, str], list[str]] = {}
-    for digest in here.objects.keys() - needed:
+    for digest in sizes.keys() - needed:
         groups.setdefault(owners.get(digest, ("objects", "named by nothing")), []).append(digest)
     freed = [
-        Freed(what, why, tuple(sorted(digests)), sum(here.objects[digest] for digest in digests))
+        FreedObjects(what, why, tuple(sorted(digests)), sum(sizes[digest] for digest in digests))
         for (what, why), digests in groups.items()
     ]
-    paths = [*here.temporary, *leftovers(state.directory)]
-    for key, path in running(state.directory).items():
+    paths = [*listing.temporary, *leftovers(state.directory)]
+    for key, path in unfinished_runs(state.directory).items():
         run = unfinished(path)
         if (key not in keep or key in finished) and not (run and run.live):
             paths.append(path)
-    kept = [here.objects[digest] for digest in here.objects.keys() & needed]
-    freed.sort(key=lambda one: (-one.bytes, one.what))
-    return Garbage(freed, paths, size_of(paths), (len(kept), sum(kept)), here.objects)
+    kept = [sizes[digest] for digest in sizes.keys() & needed]
+    freed.sort(key=lambda group: (-group.bytes, group.what))
+    return Garbage(freed, paths, size_of(paths), (len(kept), sum(kept)), sizes)
 
 
 def sweep(directory: Path, declared: GetKeys | None, lock_timeout: float) -> Garbage:
@@ -94,5 +86,5 @@ def sweep(directory: Path, declared: GetKeys | None, lock_timeout: float) -> Gar
     with State.write(directory, lock_timeout) as state:
         found = garbage(state, needed_keys(state, declared))
         ledger.collect(state, {digest: found.sizes[digest] for one in found.freed for digest in one.digests})
-        take_away(found.paths)
+        remove_paths(found.paths)
         return found

@@ -5,12 +5,12 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from lorafile.errors import LoraError
 from lorafile.specs.tables.methods import METHODS
 from lorafile.state import State
+from lorafile.units import did_you_mean
 
 RUNS, ALL = "run", "all"
 _CONDITION = re.compile(r"(?P<name>[\w./-]+?)\s*(?P<sign><=|>=|!=|=|<|>)\s*(?P<value>.*)", re.DOTALL)
@@ -26,7 +26,7 @@ _MISSING = object()
 
 
 @dataclass(frozen=True)
-class Listed:
+class NodeRow:
     """A run, or any node, as a list shows it.
 
     :ivar name: a run's, or a node's address; `metrics`: `split.metric` -> value
@@ -47,8 +47,8 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a list is to show.
+class NodeFilter:
+    """Which nodes a list shows.
 
     :ivar kind: `run`, `all`, or a kind of node; `since`, `until`: as the index has times; `where`: conditions
     """
@@ -61,7 +61,7 @@ class Wanted:
     where: tuple[str, ...] = ()
 
 
-def listed(state: State, wanted: Wanted) -> list[Listed]:
+def list_nodes(state: State, wanted: NodeFilter) -> list[NodeRow]:
     """Return what a state has, newest last.
 
     :raises LoraError: for a condition that cannot be read, or that names what nothing here has
@@ -74,62 +74,62 @@ def listed(state: State, wanted: Wanted) -> list[Listed]:
     data = dict(state.rows("SELECT key, settings FROM nodes WHERE kind = 'prepare'")) if conditions else {}
     inputs = dict(state.rows("SELECT key, inputs FROM nodes WHERE kind = 'train'")) if conditions else {}
     for name, sign, value in conditions:
-        looked = [(row, _value(row, name, data, inputs)) for row in rows]
-        if rows and all(found is _MISSING for _, found in looked):
+        values = [_value(row, name, data, inputs) for row in rows]
+        if rows and all(actual is _MISSING for actual in values):
             raise LoraError(_unknown(name, rows))
-        rows = [row for row, found in looked if _holds(found, sign, value)]
+        rows = [row for row, actual in zip(rows, values, strict=True) if _holds(actual, sign, value)]
     rows = [row for row in rows if not wanted.outcome or row.outcome == wanted.outcome]
     rows = [row for row in rows if wanted.since <= row.started and (not wanted.until or row.started < wanted.until)]
     return sorted(rows, key=lambda row: row.started)
 
 
-def _runs(state: State) -> list[Listed]:
+def _runs(state: State) -> list[NodeRow]:
     figures: dict[Any, dict[str, float]] = {}  # by the key of the run's training, or where it had none by its name
     for train, study, run, split, metric, value in state.rows(
         "SELECT train, study, run, split, metric, value FROM metrics"
     ):
         figures.setdefault(train or (study, run), {})[f"{split}.{metric}"] = value
     rows = state.rows(f"SELECT {', '.join(_ABOUT)}, settings, figures, run, method FROM runs")  # noqa: S608
-    found = []
-    for *about, name, method in rows:
-        known = _known(about) | {"name": name, "kind": "predict" if method == "none" else "train"}
-        known["settings"] = {"adapter": {"method": method}} | known["settings"]  # the untuned model has no adapter
-        metrics = figures.get(known["key"]) or figures.get((known["study"], name), {})
-        found.append(Listed(**known, metrics=metrics))
-    return found
+    runs = []
+    for *values, name, method in rows:
+        about = _about(values) | {"name": name, "kind": "predict" if method == "none" else "train"}
+        about["settings"] = {"adapter": {"method": method}} | about["settings"]  # the untuned model has no adapter
+        metrics = figures.get(about["key"]) or figures.get((about["study"], name), {})
+        runs.append(NodeRow(**about, metrics=metrics))
+    return runs
 
 
-def _nodes(state: State, kind: str) -> list[Listed]:
+def _nodes(state: State, kind: str) -> list[NodeRow]:
     columns = ", ".join(f"s.{name}" for name in _ABOUT)
     rows = state.rows(
         f"SELECT {columns}, n.settings, s.figures, s.address, s.kind FROM standing s "  # noqa: S608
         "JOIN nodes n ON n.key = s.key WHERE ? IN (s.kind, 'all')",
         kind,
     )
-    return [Listed(**_known(about), name=address, kind=of_kind) for *about, address, of_kind in rows]
+    return [NodeRow(**_about(values), name=address, kind=node_kind) for *values, address, node_kind in rows]
 
 
-def _known(values: list[Any]) -> dict[str, Any]:
-    *about, settings, figures = values
-    known: dict[str, Any] = dict(zip(_ABOUT, about, strict=True))
-    return known | {"settings": json.loads(settings), "figures": json.loads(figures)}
+def _about(values: list[Any]) -> dict[str, Any]:
+    *columns, settings, figures = values
+    about: dict[str, Any] = dict(zip(_ABOUT, columns, strict=True))
+    return about | {"settings": json.loads(settings), "figures": json.loads(figures)}
 
 
 def _condition(text: str) -> tuple[str, str, Any]:
-    found = _CONDITION.fullmatch(text.strip())
-    if found is None:
+    condition = _CONDITION.fullmatch(text.strip())
+    if condition is None:
         raise LoraError(f'--where "{text}": write a setting or a figure, one of = != < <= > >=, and a value: lora.r=16')
     value: Any
     try:
-        value = json.loads(found["value"])
+        value = json.loads(condition["value"])
     except (ValueError, RecursionError):
-        value = found["value"].strip()
-    if found["sign"] in _SIGNS and not isinstance(value, (int, float)):
-        raise LoraError(f'--where "{text}": {found["sign"]} compares numbers, and {found["value"]} is none.')
-    return found["name"], found["sign"], value
+        value = condition["value"].strip()
+    if condition["sign"] in _SIGNS and not isinstance(value, (int, float)):
+        raise LoraError(f'--where "{text}": {condition["sign"]} compares numbers, and {condition["value"]} is none.')
+    return condition["name"], condition["sign"], value
 
 
-def _value(row: Listed, name: str, data: dict[str, str], inputs: dict[str, str]) -> Any:
+def _value(row: NodeRow, name: str, data: dict[str, str], inputs: dict[str, str]) -> Any:
     """Return what a row has under a name: a setting as specs call it, a metric, or a figure; _MISSING where nothing."""
     table, _, setting = name.partition(".")
     settings = row.settings
@@ -151,25 +151,24 @@ def _value(row: Listed, name: str, data: dict[str, str], inputs: dict[str, str])
     return row.metrics.get(name, row.figures.get(name, on_test))
 
 
-def _holds(found: Any, sign: str, value: Any) -> bool:
-    if found is _MISSING:
+def _holds(actual: Any, sign: str, value: Any) -> bool:
+    if actual is _MISSING:
         return False
     if sign in _SIGNS:
-        return isinstance(found, (int, float)) and not isinstance(found, bool) and _SIGNS[sign](found, value)
-    if isinstance(found, list):
-        same = sorted(map(str, found)) == sorted(map(str, value)) if isinstance(value, list) else value in found
+        return isinstance(actual, (int, float)) and not isinstance(actual, bool) and _SIGNS[sign](actual, value)
+    if isinstance(actual, list):
+        same = sorted(map(str, actual)) == sorted(map(str, value)) if isinstance(value, list) else value in actual
     else:
-        same = found == value and isinstance(found, bool) == isinstance(value, bool)
+        same = actual == value and isinstance(actual, bool) == isinstance(value, bool)
     return same is (sign == "=")
 
 
-def _unknown(name: str, rows: list[Listed]) -> str:
+def _unknown(name: str, rows: list[NodeRow]) -> str:
     shown = {"training": "train", "adapter": "lora"}
     names = {"method", "seed"}
     for row in rows:
         names |= {*row.metrics, *row.figures, *(metric.partition(".")[2] for metric in row.metrics)}
         for section, values in row.settings.items():
             names |= {f"{shown.get(section, section)}.{name}" for name in values} if isinstance(values, dict) else set()
-    close = get_close_matches(name, names, n=1)
-    hint = f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(sorted(names))}."
+    hint = did_you_mean(name, names, f"there are: {', '.join(sorted(names))}.")
     return f'--where: nothing here has "{name}"; {hint}'

@@ -11,11 +11,11 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 from lorafile.errors import StateError
+from lorafile.units import utc_now
 
 _POLL_SECONDS = 0.2
 _TRIES_TO_READ = 20
@@ -40,15 +40,17 @@ def writer_lock(directory: Path, timeout: float = 0.0) -> Iterator[None]:
 
 
 def _wait(handle: int, directory: Path, timeout: float) -> None:
-    deadline, told = time.monotonic() + timeout, False
+    deadline, waiting = time.monotonic() + timeout, False
     while not _try(handle):
         if time.monotonic() >= deadline:
-            still = f" It still was after {timeout:g} s." if told else ""
-            remedy = "Wait for it, or pass a longer --lock-timeout." if told else "Wait for it, or pass --lock-timeout."
-            raise StateError(f"The state {directory} is in use by {_holder(directory)}.{still} {remedy}")
-        if not told:
+            still, longer = (f" It still was after {timeout:g} s.", " a longer") if waiting else ("", "")
+            raise StateError(
+                f"The state {directory} is in use by {_holder(directory)}.{still} "
+                f"Wait for it, or pass{longer} --lock-timeout."
+            )
+        if not waiting:
             _log.info("The state %s is in use by %s. Waiting, %g s at most.", directory, _holder(directory), timeout)
-            told = True
+            waiting = True
         time.sleep(_POLL_SECONDS)
 
 
@@ -74,7 +76,7 @@ def _sign(handle: TextIO) -> None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "since": utc_now(),
     }
     handle.truncate(0)
     handle.write(json.dumps(holder))
@@ -92,7 +94,7 @@ def _holder(directory: Path) -> str:
     for _ in range(_TRIES_TO_READ):  # who has just taken the lock has not signed yet
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             holder = json.loads((directory / "lock").read_text(encoding="utf-8"))
-            command = "".join(one if one.isprintable() else " " for one in holder["command"])
+            command = "".join(letter if letter.isprintable() else " " for letter in holder["command"])
             shown = command if len(command) <= _LONGEST_COMMAND else command[:_LONGEST_COMMAND] + "…"
             who = f"{holder['user']} on {holder['host']}"
             return f"{who} since {holder['since']} (process {holder['pid']}: {shown})"

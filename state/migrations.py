@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlite_utils.migrations import Migrations
 
-from lorafile.state.rows import curve_steps, seal_of
+from lorafile.state.records import curve_steps, seal_of
 from lorafile.state.tables import FIRST, SECOND, VIEWS, statements
 
 if TYPE_CHECKING:

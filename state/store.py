@@ -27,8 +27,17 @@ from lorafile.state.read_transaction import (
     read_index,
     retry_if_changed,
 )
-from lorafile.state.records import NOTHING, Acceptance, Attempt, Node
-from lorafile.state.rows import COLUMNS, CURVE, curve_steps, parsed, seal_of
+from lorafile.state.records import (
+    COLUMNS,
+    CURVE,
+    NOTHING,
+    Acceptance,
+    Attempt,
+    Node,
+    curve_steps,
+    parse_objects,
+    seal_of,
+)
 from lorafile.state.tables import SCHEMA_VERSION
 
 _transactions: ContextVar[dict[Path, ReadTransaction]] = ContextVar("transactions")  # that are open here, by index
@@ -136,7 +145,7 @@ class State:
             rows = [row for row in rows if row[2] in wanted]
         attempts: dict[str, list[Attempt]] = {}
         with check_rows(self.directory):
-            forecast_texts = parsed([row[1] for row in forecast_rows])
+            forecast_texts = parse_objects([row[1] for row in forecast_rows])
             forecast_of = dict(zip([row[0] for row in forecast_rows], forecast_texts, strict=True))
             environments = {digest: json.loads(settings) for digest, settings in environment_rows}
             outputs: dict[int, dict[str, str]] = {}
@@ -147,7 +156,9 @@ class State:
                     sizes[number] += size
                 else:
                     outputs[number], sizes[number] = {name: digest}, size
-            figures, reads = (parsed([row[2 + COLUMNS.index(name)] for row in rows]) for name in ("figures", "reads"))
+            figures, reads = (
+                parse_objects([row[2 + COLUMNS.index(name)] for row in rows]) for name in ("figures", "reads")
+            )
             for row, measured, read in zip(rows, figures, reads, strict=True):
                 number, place, key, kind, outcome, message, started, seconds, device, _, _, study, address = row
                 about = (key, kind, outcome, message, started, seconds, device, environments[place], measured, read)
@@ -172,10 +183,6 @@ class State:
         rows = self.rows("SELECT key, kind, version, settings, inputs FROM nodes WHERE key = ?", key)
         with check_rows(self.directory):
             return _node(rows[0]) if rows else None
-
-    def declarations(self) -> list[tuple[str, str, str, str]]:
-        """Return (study, address, key, kind) of what every study declared when it was last applied."""
-        return self.rows("SELECT study, address, key, kind FROM declarations")
 
     def declared(self, study: str, but: Container[str] = ()) -> dict[str, tuple[str, str]]:
         """Return address -> (key, kind) of what a study declared when it was last applied, without some keys."""
@@ -202,6 +209,16 @@ class State:
             "WHERE withdrawn IS NULL AND old IN (SELECT key FROM results) ORDER BY id"
         )
         return {row[1]: Acceptance(*row) for row in rows}
+
+    def with_inputs(self, keys: Iterable[str]) -> set[str]:
+        """Return keys with those of all that their nodes were made from."""
+        query = """
+            WITH RECURSIVE needed(key) AS (
+                SELECT value FROM json_each(?)
+                UNION SELECT i.value FROM needed JOIN nodes n ON n.key = needed.key, json_each(n.inputs) i
+            ) SELECT key FROM needed
+        """
+        return {key for (key,) in self.rows(query, json.dumps(list(keys)))}
 
     def rows(self, query: str, *values: Any) -> list[Any]:
         """Return the rows of one query on the tables and views of docs/state.md."""

@@ -178,12 +178,12 @@ def _tell_who_is_waited_for(quiet: bool) -> None:
 def _damage(named: Path | None) -> str:
     """Return what is wrong with the state, where rows that are not as they were written explain a failure."""
     from lorafile.state import State
-    from lorafile.state.integrity.rows_check import damaged_rows, read_rows
+    from lorafile.state.integrity.rows_check import describe_damage, read_rows
     from lorafile.study.study import state_directory
 
     directory = state_directory(named)
     try:
-        found = damaged_rows(read_rows(State.read(directory)))
+        found = describe_damage(read_rows(State.read(directory)))
     except Exception as error:
         found = [str(error)]
     return f"The state {directory} is damaged: {found[0]}. `lora state verify` names all that is." if found else ""

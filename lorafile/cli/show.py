@@ -76,7 +76,7 @@ def _follow(shown: "ShownNode", directory: Path, out: "Console") -> "Named":
     """Show the curve while the run trains: one line that changes on a terminal, a line each second elsewhere."""
     from lorafile.cli.views.show import curve_line
     from lorafile.state import State
-    from lorafile.state.node_history import history
+    from lorafile.state.node_details import history
 
     run = shown.history
     while run.standing == "running":

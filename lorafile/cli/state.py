@@ -52,12 +52,12 @@ def list_(state: Path | None, as_json: bool, **options: object) -> int:
     from lorafile.cli.views.console import console
     from lorafile.cli.views.state import list_json, show_list
     from lorafile.state import State
-    from lorafile.state.listing import Wanted, listed
+    from lorafile.state.listing import NodeFilter, list_nodes
     from lorafile.study.study import state_directory
 
     times = {name: f"{options[name]:%Y-%m-%dT%H:%M:%S}" if options[name] else "" for name in ("since", "until")}
-    wanted = Wanted(**{**options, **times})  # type: ignore[arg-type]
-    rows = State.snapshot(state_directory(state), lambda stored: listed(stored, wanted))
+    wanted = NodeFilter(**{**options, **times})  # type: ignore[arg-type]
+    rows = State.snapshot(state_directory(state), lambda stored: list_nodes(stored, wanted))
     if as_json:
         echo(list_json(rows))
     else:
@@ -84,12 +84,12 @@ def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> int
     from lorafile.plan.names import names_of
     from lorafile.state import State
     from lorafile.state.names import find_node
-    from lorafile.state.show import stored
+    from lorafile.state.node_details import node_details
     from lorafile.study.study import study_and_state
 
     study, directory = study_and_state(spec, state)
     study_spec = study.spec if study else None
-    found = State.snapshot(directory, lambda one: stored(one, find_node(names_of(one, study_spec), name)))
+    found = State.snapshot(directory, lambda one: node_details(one, find_node(names_of(one, study_spec), name)))
     if as_json:
         echo(stored_json(found))
     else:
@@ -121,7 +121,7 @@ def rm(
     from lorafile.cli.views.state import show_forgettable
     from lorafile.plan.names import names_of
     from lorafile.state import State
-    from lorafile.state.edit import forget, forgettable
+    from lorafile.state.ledger import forget, forgettable
     from lorafile.study.study import study_and_state
 
     study, directory = study_and_state(spec, state)
@@ -157,7 +157,7 @@ def accept(
     Example: lora state accept 3f2a9c rank/r=16/seed=42:train --spec study.toml --reason "only the path moved"
     """
     from lorafile.plan.names import names_of
-    from lorafile.state import State, edit
+    from lorafile.state import State, ledger
     from lorafile.study.study import study_and_state
 
     study, directory = study_and_state(spec, state)
@@ -167,12 +167,12 @@ def accept(
 
     names = declared if study else None
     if withdraw:
-        for key in edit.withdraw(directory, new, names, lock_timeout):
+        for key in ledger.withdraw_by_name(directory, new, names, lock_timeout):
             echo(f"{key[:12]}… stands for itself again.")
         return 0
     if not reason:
         raise click.UsageError("--reason is needed: it is shown wherever the result is used.")
-    made = edit.accept(directory, old, new, reason, names, lock_timeout)
+    made = ledger.accept_by_name(directory, old, new, reason, names, lock_timeout)
     echo(f"The result of {made.old[:12]}… is used in place of {made.new[:12]}…: {made.reason}")
     return 0
 
@@ -300,7 +300,7 @@ def export(
     from lorafile.cli.views.state import show_bundled
     from lorafile.plan.names import names_of
     from lorafile.state import State
-    from lorafile.state.transfer.exporter import TABLES, Bundled, export_bundle, table_text, write_tables
+    from lorafile.state.transfer.exporter import TABLES, BundleSummary, export_bundle, table_text, write_tables
     from lorafile.study.study import study_and_state
 
     study, directory = study_and_state(spec, state)
@@ -309,7 +309,7 @@ def export(
             raise click.UsageError("--bundle writes one file with everything; leave out --table and --out.")
         study_spec = study.spec if study else None
 
-        def write(stored: State) -> Bundled:
+        def write(stored: State) -> BundleSummary:
             return export_bundle(stored, names, bundle, names_of(stored, study_spec) if names else None)
 
         bundled = State.snapshot(directory, write)

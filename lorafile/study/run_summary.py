@@ -11,7 +11,7 @@ from lorafile.errors import LoraError
 from lorafile.results.environment_diff import differs
 from lorafile.state import Attempt, State
 from lorafile.state.names import MODEL_KINDS, PART, Named, Names, find_configuration, run_name
-from lorafile.state.node_history import History, history
+from lorafile.state.node_details import History, history
 
 if TYPE_CHECKING:
     from lorafile.study.study import Study

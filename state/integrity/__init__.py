@@ -1,1 +1,4 @@
-"""Is everything as it was stored: verify, repair, and what was left behind."""
+"""`lora state verify` and its repair: objects, rows and files compared with what they should be.
+
+What every reader checks (the index's checksum and log, an object's digest) stands above, where it is read.
+"""

@@ -1,4 +1,4 @@
-"""What else lies in a state's directory: files that a killed process left, and runs that are not finished."""
+"""The files of a state's directory: objects as they lie there, unfinished runs, and what killed processes left."""
 
 import contextlib
 import os
@@ -11,15 +11,15 @@ from pathlib import Path
 from lorafile.state.objects import Objects
 
 _DIGEST = re.compile("[0-9a-f]{64}")
-_NAMES = ("score-*", "importing-*", "state.db.new-*", "exporting-*")  # what is made beside, and gone when it is done
+_NAMES = ("score-*", "importing-*", "state.db.new-*", "exporting-*")  # temporary, and gone when their maker has ended
 
 
 @dataclass(frozen=True)
-class Lying:
+class ObjectListing:
     """The files of an object directory.
 
     :ivar objects: digest -> bytes of what stands under its own name; `temporary`: what was never finished
-    :ivar strange: what nobody of ours puts there
+    :ivar strange: what lorafile never puts there
     """
 
     objects: dict[str, int]
@@ -27,9 +27,9 @@ class Lying:
     strange: list[Path]
 
 
-def lying(objects: Objects) -> Lying:
+def list_objects(objects: Objects) -> ObjectListing:
     """Look at every file of an object directory."""
-    found, temporary, strange = dict[str, int](), list[Path](), list[Path]()
+    sizes, temporary, strange = dict[str, int](), list[Path](), list[Path]()
     root = os.fspath(objects.root)
     for file in _files(root) if objects.root.is_dir() else ():
         name = file.name
@@ -37,10 +37,10 @@ def lying(objects: Objects) -> Lying:
             temporary.append(Path(file))
         elif is_digest(name) and file.path == f"{root}/{name[:2]}/{name}" and not file.is_symlink():
             with contextlib.suppress(FileNotFoundError):  # whoever collects garbage took it a moment ago
-                found[name] = file.stat(follow_symlinks=False).st_size
+                sizes[name] = file.stat(follow_symlinks=False).st_size
         else:
             strange.append(Path(file))
-    return Lying(found, sorted(temporary), sorted(strange))
+    return ObjectListing(sizes, sorted(temporary), sorted(strange))
 
 
 def _files(directory: str) -> "Iterator[os.DirEntry[str]]":
@@ -52,24 +52,23 @@ def _files(directory: str) -> "Iterator[os.DirEntry[str]]":
                 yield entry
 
 
-def leftovers(directory: Path) -> list[Path]:
-    """Return what a killed process left beside the objects; nobody may hold the state's lock but the one who asks."""
-    found = [path for name in _NAMES for path in directory.glob(name)]
-    staging = directory / "staging"
-    return sorted([*found, *(path for path in staging.glob("*") if path.is_dir())])
-
-
-def running(directory: Path) -> dict[str, Path]:
-    """Return key -> the directory of a run that is not finished, or was not when its process was killed."""
-    return {path.name: path for path in (directory / "running").glob("*") if path.is_dir()}
-
-
 def is_digest(name: str) -> bool:
     """Return whether a text is a sha256 in small hexadecimal digits, and so safe as a name."""
     return len(name) == 64 and _DIGEST.fullmatch(name) is not None
 
 
-def take_away(paths: list[Path]) -> None:
+def leftovers(directory: Path) -> list[Path]:
+    """Return what a killed process left beside the objects; nobody may hold the state's lock but the caller."""
+    temporary = [path for name in _NAMES for path in directory.glob(name)]
+    return sorted([*temporary, *(path for path in directory.glob("staging/*") if path.is_dir())])
+
+
+def unfinished_runs(directory: Path) -> dict[str, Path]:
+    """Return key -> the directory of a run that is not finished, or was not when its process was killed."""
+    return {path.name: path for path in directory.glob("running/*") if path.is_dir()}
+
+
+def remove_paths(paths: list[Path]) -> None:
     """Remove files and directories; what is gone already is no matter."""
     for path in paths:
         if path.is_dir() and not path.is_symlink():

@@ -7,10 +7,21 @@ from typing import Any
 
 from lorafile.state import State
 from lorafile.state.keys import canonical_texts, key_of, section_digest
-from lorafile.state.rows import COLUMNS, seal
+from lorafile.state.records import COLUMNS, seal
 
+File = tuple[str, str, int]  # name, digest and bytes of a file of an attempt
 _OUTCOMES = ("done", "diverged", "out-of-memory", "failed", "interrupted")
 _WRONG = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_READ = {
+    "nodes": "key, kind, version, settings, inputs",
+    "environments": "digest, settings",
+    "attempts": "*",
+    "outputs": "attempt, name, digest, bytes",
+    "seals": "attempt, digest",
+    "removals": "attempt",
+    "collected": "digest",
+    "forecasts": "attempt, forecast",
+}
 
 
 @dataclass(frozen=True)
@@ -38,8 +49,8 @@ class AttemptRow:
 
 
 @dataclass
-class Rows:
-    """The rows of an index.
+class IndexRows:
+    """The rows of an index that make up results.
 
     :ivar nodes: key -> (kind, version, settings, inputs), the last two as JSON texts
     :ivar environments: digest -> JSON; `outputs`: (attempt, name) -> (digest, bytes); `seals`: attempt -> digest
@@ -55,126 +66,101 @@ class Rows:
     collected: set[str] = field(default_factory=set)
     forecasts: dict[int, str] = field(default_factory=dict)
 
+    @classmethod
+    def of_tables(cls, tables: dict[str, list[Any]]) -> "IndexRows":
+        """Return rows as SQLite gives them by what identifies them.
+
+        :param tables: name of a table -> its rows
+        """
+        return cls(
+            {key: (kind, version, settings, inputs) for key, kind, version, settings, inputs in tables["nodes"]},
+            dict(tables["environments"]),
+            {row[0]: AttemptRow(*row) for row in tables["attempts"]},
+            {(attempt, name): (digest, size) for attempt, name, digest, size in tables["outputs"]},
+            dict(tables["seals"]),
+            {row[0] for row in tables["removals"]},
+            {row[0] for row in tables["collected"]},
+            dict(tables["forecasts"]),
+        )
+
+    def files(self) -> dict[int, list[File]]:
+        """Return attempt -> its files."""
+        files: dict[int, list[File]] = {}
+        for (attempt, name), (digest, size) in self.outputs.items():
+            files.setdefault(attempt, []).append((name, digest, size))
+        return files
+
     @property
     def count(self) -> int:
         """How many rows there are."""
         return len(self.nodes) + len(self.environments) + len(self.attempts) + len(self.outputs)
 
 
-def read_rows(state: State) -> Rows:
+def read_rows(state: State) -> IndexRows:
     """Return the rows that make up results.
 
     :raises StateError: where SQLite cannot read them
     """
-    found = state.query(
-        "SELECT key, kind, version, settings, inputs FROM nodes",
-        "SELECT digest, settings FROM environments",
-        "SELECT * FROM attempts",
-        "SELECT attempt, name, digest, bytes FROM outputs",
-        "SELECT attempt, digest FROM seals",
-        "SELECT attempt, since, reason FROM removals",
-        "SELECT digest FROM collected",
-        "SELECT attempt, forecast FROM forecasts",
-    )
-    return rows_of(*found)
+    tables = state.query(*(f"SELECT {columns} FROM {table}" for table, columns in _READ.items()))  # noqa: S608
+    return IndexRows.of_tables(dict(zip(_READ, tables, strict=True)))
 
 
-def rows_of(
-    nodes: list[Any],
-    environments: list[Any],
-    attempts: list[Any],
-    outputs: list[Any],
-    seals: list[Any],
-    removals: list[Any],
-    collected: list[Any],
-    forecasts: list[Any],
-) -> Rows:
-    """Return rows as SQLite gives them by what they are called."""
-    return Rows(
-        {key: (kind, version, settings, inputs) for key, kind, version, settings, inputs in nodes},
-        dict(environments),
-        {row[0]: AttemptRow(*row) for row in attempts},
-        {(attempt, name): (digest, size) for attempt, name, digest, size in outputs},
-        dict(seals),
-        {row[0] for row in removals},
-        {row[0] for row in collected},
-        dict(forecasts),
-    )
-
-
-def damaged_rows(rows: Rows) -> list[str]:
+def describe_damage(rows: IndexRows) -> list[str]:
     """Return a sentence for each row that is not what it should be."""
-    nodes, environments, attempts = unsound(rows)
-    told = [f"the row of the node {key[:12]}… is damaged: {why}" for key, why in nodes.items()]
-    told += [f"the row of the environment {str(digest)[:12]}… is damaged" for digest in environments]
-    told += [f"the row of attempt {number} is damaged: {why}" for number, why in attempts.items()]
-    told += [
-        f"the forecast of attempt {number} is damaged" for number, text in rows.forecasts.items() if not table(text)
+    nodes, environments, attempts = damaged_rows(rows)
+    sentences = [f"the row of the node {key[:12]}… is damaged: {why}" for key, why in nodes.items()]
+    sentences += [f"the row of the environment {str(digest)[:12]}… is damaged" for digest in environments]
+    sentences += [f"the row of attempt {number} is damaged: {why}" for number, why in attempts.items()]
+    sentences += [
+        f"the forecast of attempt {number} is damaged"
+        for number, text in rows.forecasts.items()
+        if not is_json_object(text)
     ]
-    lost = {attempt for attempt, _ in rows.outputs} - rows.attempts.keys()
-    return [*told, *(f"files of attempt {number} are named, which is not there" for number in sorted(lost))]
+    missing = {attempt for attempt, _ in rows.outputs} - rows.attempts.keys()
+    sentences += [f"files of attempt {number} are named, which is not there" for number in sorted(missing)]
+    return sentences
 
 
-def table(text: Any) -> bool:
-    """Return whether a text is a table of JSON."""
+def is_json_object(text: Any) -> bool:
+    """Return whether a value is the text of a JSON object."""
     try:
         return isinstance(json.loads(text), dict)
     except _WRONG:
         return False
 
 
-def unsound(rows: Rows) -> tuple[dict[str, str], set[str], dict[int, str]]:
+def damaged_rows(rows: IndexRows) -> tuple[dict[str, str], set[str], dict[int, str]]:
     """Return damaged nodes with the reason, damaged environments, and damaged attempts with the reason."""
-    digests = _Digests()
-    nodes = {key: why for key, row in rows.nodes.items() if (why := _node(key, row, digests))}
-    environments = {digest for digest, text in rows.environments.items() if _sha(text) != digest}
-    files: dict[int, list[tuple[str, str, int]]] = {}
-    for (attempt, name), (digest, size) in rows.outputs.items():
-        files.setdefault(attempt, []).append((name, digest, size))
-    attempts = {}
+    sections: dict[str, str] = {}
+    nodes = {key: why for key, row in rows.nodes.items() if (why := _node_damage(key, row, sections))}
+    environments = {digest for digest, text in rows.environments.items() if _sha256(text) != digest}
+    files, attempts = rows.files(), {}
     for number, row in rows.attempts.items():
-        why = _attempt(row, files.get(number, []), rows, nodes, environments)
-        if why:
+        if why := _attempt_damage(row, files.get(number, []), rows, nodes, environments):
             attempts[number] = why
     return nodes, environments, attempts
 
 
-class _Digests:
-    """Digests of sections, each computed once: all seeds of a configuration share them."""
+def _node_damage(key: str, row: tuple[str, int, str, str], sections: dict[str, str]) -> str:
+    """Return what is wrong with a node.
 
-    def __init__(self) -> None:
-        self._known: dict[str, str] = {}
-        self._settings: dict[str, dict[str, str]] = {}  # whole texts, which many predictions share
-
-    def of(self, settings: str) -> dict[str, str]:
-        """Return section -> digest of a node's settings as they are stored."""
-        if settings not in self._settings:
-            self._settings[settings] = {name: self._one(value) for name, value in json.loads(settings).items()}
-        return self._settings[settings]
-
-    def _one(self, section: Any) -> str:
-        text = json.dumps(section, sort_keys=True)
-        if text not in self._known:
-            self._known[text] = section_digest(section)
-        return self._known[text]
-
-
-def _node(key: str, row: tuple[str, int, str, str], digests: _Digests) -> str:
+    :param sections: settings as they are stored -> their digests, as they stand in a key: many nodes share them
+    """
     kind, version, settings, inputs = row
     try:
-        right = key_of(kind, version, canonical_texts(digests.of(settings)), json.loads(inputs))
-        return "" if right == key else "its key is not that of its settings and inputs"
+        if settings not in sections:
+            digests = {name: section_digest(section) for name, section in json.loads(settings).items()}
+            sections[settings] = canonical_texts(digests)
+        is_right = key_of(kind, version, sections[settings], json.loads(inputs)) == key
+        return "" if is_right else "its key is not that of its settings and inputs"
     except _WRONG as error:
         return f"its settings cannot be read ({type(error).__name__})"
 
 
-def _attempt(
-    row: AttemptRow,
-    files: list[tuple[str, str, int]],
-    rows: Rows,
-    nodes: dict[str, str],
-    environments: set[str],
+def _attempt_damage(
+    row: AttemptRow, files: list[File], rows: IndexRows, nodes: dict[str, str], environments: set[str]
 ) -> str:
+    """Return what is wrong with an attempt, given damaged nodes and environments."""
     if row.key not in rows.nodes or row.key in nodes:
         return "what it is an attempt at is not there, or damaged"
     if row.environment not in rows.environments or row.environment in environments:
@@ -182,15 +168,15 @@ def _attempt(
     if row.kind != rows.nodes[row.key][0] or row.outcome not in _OUTCOMES:
         return "its kind or its outcome is none"
     try:
-        if not table(row.figures) or not table(row.reads):
+        if not is_json_object(row.figures) or not is_json_object(row.reads):
             return "its figures are none"
-        known = rows.seals.get(row.id)
         if not rows.seals:  # an index of version 1, which had none
             return ""
-        return "" if known == seal(row.values, files) else "its seal is not that of its values and files"
+        is_right = rows.seals.get(row.id) == seal(row.values, files)
+        return "" if is_right else "its seal is not that of its values and files"
     except _WRONG as error:
         return f"it cannot be read ({type(error).__name__})"
 
 
-def _sha(text: Any) -> str:
+def _sha256(text: Any) -> str:
     return hashlib.sha256(str(text).encode("utf-8", "surrogatepass")).hexdigest()

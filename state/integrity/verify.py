@@ -10,7 +10,7 @@ from pathlib import Path
 from lorafile.errors import StateError
 from lorafile.files.digests import file_digest
 from lorafile.files.run_directory import CHECKPOINT, DamagedCheckpoint, read_manifest
-from lorafile.state import State
+from lorafile.state import Objects, State
 from lorafile.state.errors import disk_failure, translate_errors
 from lorafile.state.index_file import (
     BACKUP,
@@ -21,8 +21,8 @@ from lorafile.state.index_file import (
     is_as_closed,
     is_database,
 )
-from lorafile.state.integrity.leftovers import leftovers, lying, running
-from lorafile.state.integrity.rows_check import Rows, damaged_rows, read_rows
+from lorafile.state.integrity.leftovers import leftovers, list_objects, unfinished_runs
+from lorafile.state.integrity.rows_check import IndexRows, describe_damage, read_rows
 
 _THREADS = max(4, os.cpu_count() or 1)  # hashing leaves the interpreter free, and disks answer several at once
 _UNREAD = ("disk I/O error", "unable to open")  # what SQLite says of a disk, not of a file
@@ -31,10 +31,11 @@ _PORTION, _PORTION_BYTES = 256, 16 << 20
 
 
 @dataclass(frozen=True)
-class Damage:
+class Problem:
     """One thing that is not as it was stored.
 
-    :ivar where: `index`, or the file; `attempts`: those whose results it takes away
+    :ivar where: `index`, or the file; `told`: what is wrong, in words
+    :ivar attempts: those whose results it takes away
     """
 
     where: str
@@ -44,8 +45,8 @@ class Damage:
 
 
 @dataclass
-class Verified:
-    """What came of a look at everything.
+class Verification:
+    """What a look at everything has shown.
 
     :ivar index: what is wrong with the index as a file, or with its rows; `objects`: damaged and missing ones
     :ivar unreadable: what the disk does not give back; its bytes may be there, so that no repair touches objects here
@@ -56,9 +57,9 @@ class Verified:
     bytes: int = 0
     rows: int = 0
     collected: int = 0
-    index: list[Damage] = field(default_factory=list)
-    objects: list[Damage] = field(default_factory=list)
-    unreadable: list[Damage] = field(default_factory=list)
+    index: list[Problem] = field(default_factory=list)
+    objects: list[Problem] = field(default_factory=list)
+    unreadable: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -67,12 +68,12 @@ class Verified:
         return not self.damages
 
     @property
-    def damages(self) -> list[Damage]:
+    def damages(self) -> list[Problem]:
         """All that is not as it was stored, or cannot be looked at."""
         return [*self.index, *self.objects, *self.unreadable]
 
 
-def verify(directory: Path, tell: Callable[[int, int], None] | None = None) -> Verified:
+def verify(directory: Path, tell: Callable[[int, int], None] | None = None) -> Verification:
     """Look at every object and every row; writes nothing.
 
     :param tell: called with the bytes that are checked, and those that there are
@@ -80,98 +81,100 @@ def verify(directory: Path, tell: Callable[[int, int], None] | None = None) -> V
     """
     if not (directory / "state.db").exists() and not (directory / "objects").is_dir():
         raise StateError(f"There is no state in {directory}. Name another with --state.")
-    state, found = State(directory, proven=False), Verified()
-    rows = _index(state, found)
-    _objects(state, rows, found, tell)
-    _notes(state, found)
-    return found
+    state, result = State(directory, proven=False), Verification()
+    _check_objects(state.objects, _check_index(state, result), result, tell)
+    _check_other_files(directory, result)
+    return result
 
 
-def _index(state: State, found: Verified) -> Rows | None:
+def _check_index(state: State, result: Verification) -> IndexRows | None:
     """Check the index; return its rows, or None where they cannot be read."""
+    database = state.directory / "state.db"
     try:
         with translate_errors(state.directory):
-            check_checksum(state.directory / "state.db")
+            check_checksum(database)
     except StateError as error:
         if not isinstance(error.__cause__, sqlite3.DatabaseError):
             raise
-        if not has_log(state.directory / "state.db"):
-            found.index.append(Damage("index", f"state.db: {error.__cause__}"))
+        if not has_log(database):
+            result.index.append(Problem("index", f"state.db: {error.__cause__}"))
     try:
-        wrong = [row[0] for row in state.rows("PRAGMA integrity_check(10)")]
+        answers = [row[0] for row in state.rows("PRAGMA integrity_check(10)")]
         rows = read_rows(state)
     except StateError as error:
         if not isinstance(error.__cause__, sqlite3.DatabaseError) or any(s in str(error.__cause__) for s in _UNREAD):
             raise  # what cannot be read now is no damage yet, and no reason to make a new index
-        found.index.append(Damage("index", f"state.db cannot be read: {error.__cause__}"))
+        result.index.append(Problem("index", f"state.db cannot be read: {error.__cause__}"))
         return None
-    if unread := [told for told in wrong if "error code=" in told]:
-        raise disk_failure(state.directory, f"{state.directory / 'state.db'}: {unread[0]}")
+    if unread := [answer for answer in answers if "error code=" in answer]:
+        raise disk_failure(state.directory, f"{database}: {unread[0]}")
     with translate_errors(state.directory):
-        lost = ignored_transactions(state.directory / "state.db")
-    if lost > 1:
-        found.index.append(Damage("index", f"state.db-wal: the last {lost} of what was recorded cannot be read"))
-    elif lost:
-        found.notes.append("the last entry of state.db-wal is not whole: a process was killed while it recorded it")
-    found.rows = rows.count
-    found.index += [Damage("index", f"SQLite says: {told}") for told in wrong if told != "ok"]
-    found.index += [Damage("index", told) for told in damaged_rows(rows)]
+        ignored = ignored_transactions(database)
+    if ignored > 1:
+        result.index.append(Problem("index", f"state.db-wal: the last {ignored} of what was recorded cannot be read"))
+    elif ignored:
+        result.notes.append("the last entry of state.db-wal is not whole: a process was killed while it recorded it")
+    result.rows = rows.count
+    result.index += [Problem("index", f"SQLite says: {answer}") for answer in answers if answer != "ok"]
+    result.index += [Problem("index", sentence) for sentence in describe_damage(rows)]
     return rows
 
 
-def _objects(state: State, rows: Rows | None, found: Verified, tell: Callable[[int, int], None] | None) -> None:
+def _check_objects(
+    objects: Objects, rows: IndexRows | None, result: Verification, tell: Callable[[int, int], None] | None
+) -> None:
     """Check every object's bytes, and that every object that counts is here."""
-    here = lying(state.objects)
-    owners: dict[str, list[tuple[int, str]]] = {}
-    for (attempt, name), (digest, _) in rows.outputs.items() if rows else ():
-        if attempt in rows.attempts and attempt not in rows.removals:  # type: ignore[union-attr]
-            owners.setdefault(digest, []).append((attempt, f"{name} of {rows.attempts[attempt].address}"))  # type: ignore[union-attr]
-    whole, done = sum(here.objects.values()), 0
-    for digest, what in _hashed(state, here.objects):
-        done += here.objects[digest]
+    listing, owners = list_objects(objects), _owners(rows or IndexRows())
+    sizes = listing.objects
+    result.checked, result.bytes, done = len(sizes), sum(sizes.values()), 0
+    for digest, wrong in _hash_all(objects, sizes):
+        done += sizes[digest]
         if tell:
-            tell(done, whole)
-        if what:
-            wrong = found.objects if what == _CHANGED else found.unreadable
-            wrong.append(_damage(state, digest, owners, what))
-    taken = rows.collected if rows else set()
-    for digest in sorted(owners.keys() - here.objects.keys()):
-        if digest in taken:
-            found.collected += 1
+            tell(done, result.bytes)
+        if wrong:
+            problems = result.objects if wrong == _CHANGED else result.unreadable
+            problems.append(_object_problem(objects, digest, owners, wrong))
+    for digest in sorted(owners.keys() - sizes.keys()):
+        if rows is not None and digest in rows.collected:
+            result.collected += 1
         else:
-            found.objects.append(_damage(state, digest, owners, "is missing"))
-    found.checked, found.bytes = len(here.objects), whole
-    unnamed = len(here.objects.keys() - {digest for digest, _ in rows.outputs.values()}) if rows else 0
-    found.notes += [f"{unnamed} objects are named by nothing"] if unnamed else []
-    found.notes += [f"{path} was never finished" for path in here.temporary]
-    found.notes += [f"{path} is no object, and not from here" for path in here.strange]
+            result.objects.append(_object_problem(objects, digest, owners, "is missing"))
+    unnamed = len(sizes.keys() - {digest for digest, _ in rows.outputs.values()}) if rows else 0
+    result.notes += [f"{unnamed} objects are named by nothing"] if unnamed else []
+    result.notes += [f"{path} was never finished" for path in listing.temporary]
+    result.notes += [f"{path} is no object, and not from here" for path in listing.strange]
 
 
-def _damage(state: State, digest: str, owners: dict[str, list[tuple[int, str]]], told: str) -> Damage:
+def _owners(rows: IndexRows) -> dict[str, list[tuple[int, str]]]:
+    """Return digest -> the attempts that count and have it among their files, and what it is of each."""
+    owners: dict[str, list[tuple[int, str]]] = {}
+    for (attempt, name), (digest, _) in rows.outputs.items():
+        if attempt in rows.attempts and attempt not in rows.removals:
+            owners.setdefault(digest, []).append((attempt, f"{name} of {rows.attempts[attempt].address}"))
+    return owners
+
+
+def _object_problem(objects: Objects, digest: str, owners: dict[str, list[tuple[int, str]]], wrong: str) -> Problem:
     mine = owners.get(digest, [])
     of = ", ".join(name for _, name in mine[:3]) or "an object that no result needs"
     more = f" and {len(mine) - 3} more" if len(mine) > 3 else ""
-    attempts = tuple(attempt for attempt, _ in mine)
-    return Damage(str(state.objects.path(digest)), f"{of}{more} {told}", attempts, digest)
+    return Problem(str(objects.path(digest)), f"{of}{more} {wrong}", tuple(attempt for attempt, _ in mine), digest)
 
 
-def _hashed(state: State, sizes: dict[str, int]) -> Iterator[tuple[str, str]]:
+def _hash_all(objects: Objects, sizes: dict[str, int]) -> Iterator[tuple[str, str]]:
     """Yield for each object what is wrong with its bytes: nothing where they are those that were stored."""
 
-    def wrong(digest: str) -> str:
+    def check(digest: str) -> str:
         try:
-            return "" if file_digest(state.objects.path(digest)) == digest else _CHANGED
+            return "" if file_digest(objects.path(digest)) == digest else _CHANGED
         except FileNotFoundError:  # whoever collects garbage took it a moment ago
             return ""
         except OSError as error:
             return f"cannot be read: {error.strerror or error}"
 
-    def told(digests: list[str]) -> list[tuple[str, str]]:
-        return [(digest, wrong(digest)) for digest in digests]
-
     with ThreadPoolExecutor(_THREADS) as pool:
-        for some in pool.map(told, _portions(sizes)):
-            yield from some
+        for portion in pool.map(lambda digests: [(digest, check(digest)) for digest in digests], _portions(sizes)):
+            yield from portion
 
 
 def _portions(sizes: dict[str, int]) -> Iterator[list[str]]:
@@ -186,25 +189,25 @@ def _portions(sizes: dict[str, int]) -> Iterator[list[str]]:
     yield portion
 
 
-def _notes(state: State, found: Verified) -> None:
+def _check_other_files(directory: Path, result: Verification) -> None:
     try:
-        for told in _beside_index(state.directory):
-            found.notes.append(f"{told}: `lora state verify --repair` makes it anew")
+        for wrong in _checksum_and_copy(directory):
+            result.notes.append(f"{wrong}: `lora state verify --repair` makes it anew")
     except OSError as error:
-        told = f"{BACKUP}, the copy of the index, cannot be held against it: {error.strerror or error}"
-        found.unreadable.append(Damage(str(error.filename), told))
-    found.notes += [f"{path} was left by a process that was killed" for path in leftovers(state.directory)]
-    for path in running(state.directory).values():
+        wrong = f"{BACKUP}, the copy of the index, cannot be held against it: {error.strerror or error}"
+        result.unreadable.append(Problem(str(error.filename), wrong))
+    result.notes += [f"{path} was left by a process that was killed" for path in leftovers(directory)]
+    for path in unfinished_runs(directory).values():
         if (path / CHECKPOINT).exists():
             try:
                 read_manifest(path)
             except DamagedCheckpoint as damage:
-                found.notes.append(f"the checkpoint in {path} will not be used: {damage}")
+                result.notes.append(f"the checkpoint in {path} will not be used: {damage}")
             except OSError as error:
-                found.notes.append(f"the disk does not give back the checkpoint in {path}: {error.strerror}")
+                result.notes.append(f"the disk does not give back the checkpoint in {path}: {error.strerror}")
 
 
-def _beside_index(directory: Path) -> Iterator[str]:
+def _checksum_and_copy(directory: Path) -> Iterator[str]:
     """Yield what is wrong with the checksum and the copy of the index; neither holds anything that it has not."""
     copy, closed = directory / BACKUP, not has_log(directory / "state.db")
     if closed and not (directory / CHECKSUM).exists():

@@ -4,25 +4,24 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from lorafile.errors import LoraError
 from lorafile.files.atomic import explain_write_errors, replace_file, write_text
 from lorafile.state import State
-from lorafile.state.integrity.rows_check import AttemptRow, Rows, read_rows, unsound
+from lorafile.state.integrity.rows_check import AttemptRow, IndexRows, damaged_rows, read_rows
 from lorafile.state.names import Names, find_nodes, recorded_nodes
 from lorafile.state.tables import SCHEMA_VERSION
 from lorafile.state.transfer.bundle import Line, write_bundle
 
 TABLES = ("runs", "metrics", "curves")
-FORMATS = ("csv", "json", "parquet")
 _JSON = ("settings", "figures")
 
 
 @dataclass(frozen=True)
-class Bundled:
+class BundleSummary:
     """What a bundle holds: `objects` and `bytes` of files, `absent` files that garbage collection took before."""
 
     file: Path
@@ -37,10 +36,10 @@ def table_text(state: State, table: str, form: str) -> str:
     """Return a table as CSV or JSON; what is missing is empty, or null."""
     columns, rows = _table(state, table)
     if form == "json":
-        found = [dict(zip(columns, row, strict=True)) for row in rows]
-        for row in found:
+        objects = [dict(zip(columns, row, strict=True)) for row in rows]
+        for row in objects:
             row.update({name: json.loads(row[name], parse_constant=lambda _: None) for name in _JSON if name in row})
-        return json.dumps(found, indent=1, allow_nan=False) + "\n"
+        return json.dumps(objects, indent=1, allow_nan=False) + "\n"
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -69,14 +68,14 @@ def _write_parquet(state: State, table: str, file: Path) -> None:
     import pyarrow.parquet as pq
 
     columns, rows = _table(state, table)
-    found = {}
+    arrays = {}
     for name, values in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
         column = list(values)
         if any(isinstance(value, float) for value in column):  # the index has whole numbers where it can
             column = [float(value) if isinstance(value, int) else value for value in column]
-        found[name] = pa.array(column)
+        arrays[name] = pa.array(column)
     with replace_file(file) as new:
-        pq.write_table(pa.table(found), new)
+        pq.write_table(pa.table(arrays), new)
 
 
 def _table(state: State, table: str) -> tuple[list[str], list[Any]]:
@@ -85,7 +84,7 @@ def _table(state: State, table: str) -> tuple[list[str], list[Any]]:
     return columns, state.rows(f"SELECT * FROM {table}")  # noqa: S608
 
 
-def export_bundle(state: State, wanted: tuple[str, ...], file: Path, names: Names | None = None) -> Bundled:
+def export_bundle(state: State, wanted: tuple[str, ...], file: Path, names: Names | None = None) -> BundleSummary:
     """Write what some names mean, with all that it was made from, as a bundle; everything where none is given.
 
     :param names: what `wanted` is looked up in; without it, what every study of the state has
@@ -93,51 +92,37 @@ def export_bundle(state: State, wanted: tuple[str, ...], file: Path, names: Name
     """
     state.settle()
     rows = read_rows(state)
-    names = names or Names(state, recorded_nodes(state))
-    keys = _closed({node.key for node in find_nodes(names, wanted)}, rows) if wanted else set(rows.nodes)
+    keys = set(rows.nodes)
+    if wanted:
+        nodes = find_nodes(names or Names(state, recorded_nodes(state)), wanted)
+        keys &= state.with_inputs(node.key for node in nodes)
     attempts = [row for number, row in sorted(rows.attempts.items()) if row.key in keys and number not in rows.removals]
     if not attempts:
         raise LoraError("There is nothing to export: nothing of that has been done.")
     numbers = {row.id for row in attempts}
-    damaged = unsound(rows)[2].keys() & numbers
-    if damaged:
+    if damaged_rows(rows)[2].keys() & numbers:
         raise LoraError("Rows of this are damaged. `lora state verify --repair` mends what can be mended.")
     digests = {digest: size for (number, _), (digest, size) in rows.outputs.items() if number in numbers}
     here = {digest: state.objects.path(digest) for digest in sorted(digests) if state.objects.has(digest)}
     about = {"schema": SCHEMA_VERSION, "nodes": len(keys), "attempts": len(attempts), "objects": len(here)}
     with replace_file(file) as new, new.open("wb") as out:
         total = write_bundle(out, index_lines(state, rows, keys, attempts), here.items(), about)
-    return Bundled(file, len(keys), len(attempts), len(here), total, len(digests) - len(here))
+    return BundleSummary(file, len(keys), len(attempts), len(here), total, len(digests) - len(here))
 
 
-def _closed(keys: set[str], rows: Rows) -> set[str]:
-    """Return nodes with all that they were made from."""
-    found: set[str] = set()
-    waiting = list(keys)
-    while waiting:
-        key = waiting.pop()
-        if key in rows.nodes and key not in found:
-            found.add(key)
-            waiting += json.loads(rows.nodes[key][3]).values()
-    return found
-
-
-def index_lines(state: State, rows: Rows, keys: set[str], attempts: list[AttemptRow]) -> Iterator[Line]:
+def index_lines(state: State, rows: IndexRows, keys: set[str], attempts: list[AttemptRow]) -> Iterator[Line]:
     """Yield the rows of a bundle: what refers to something comes after it."""
     for digest in sorted({row.environment for row in attempts}):
         yield Line("environments", [digest, rows.environments[digest]])
     for key in sorted(keys):
         yield Line("nodes", [key, *rows.nodes[key]])
-    files: dict[int, list[list[Any]]] = {}
-    for (number, name), (digest, size) in sorted(rows.outputs.items()):
-        files.setdefault(number, []).append([name, digest, size])
-    foretold = dict(state.rows("SELECT attempt, forecast FROM forecasts"))
+    files = rows.files()
     for row in attempts:
-        about = {"outputs": files.get(row.id, []), "seal": rows.seals.get(row.id), "forecast": foretold.get(row.id)}
-        yield Line("attempts", {**row.__dict__, **about})
+        outputs, seal, forecast = sorted(files.get(row.id, [])), rows.seals.get(row.id), rows.forecasts.get(row.id)
+        yield Line("attempts", {**row.__dict__, "outputs": outputs, "seal": seal, "forecast": forecast})
     for declared in sorted(state.rows("SELECT study, address, key, kind FROM declarations")):
         if declared[2] in keys:
             yield Line("declarations", list(declared))
-    for one in sorted(state.acceptances().values(), key=lambda one: one.new):
-        if one.old in keys:
-            yield Line("acceptances", [one.old, one.new, one.kind, one.reason, one.since])
+    for _, accepted in sorted(state.acceptances().items()):
+        if accepted.old in keys:
+            yield Line("acceptances", list(astuple(accepted)))

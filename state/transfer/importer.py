@@ -11,12 +11,13 @@ from lorafile.state import State, WritableState
 from lorafile.state.errors import translate_errors
 from lorafile.state.integrity.leftovers import is_digest
 from lorafile.state.integrity.rows_check import AttemptRow, read_rows
-from lorafile.state.ledger import Arrival, Arrivals, merge
-from lorafile.state.transfer.incoming import Incoming, distrust, opened
+from lorafile.state.records import COLUMNS, CURVE, curve_steps
+from lorafile.state.transfer.incoming import Incoming, open_source, refuse_malformed
+from lorafile.units import utc_now
 
 
 @dataclass
-class Merged:
+class ImportSummary:
     """What an import has brought.
 
     :ivar attempts: that are new here; `known`: that were here already; `kept`: left out, since this state has a result
@@ -32,53 +33,82 @@ class Merged:
     studies: list[str] = field(default_factory=list)
 
 
-def import_state(source: Path, directory: Path, lock_timeout: float = 0.0) -> Merged:
+def import_state(source: Path, directory: Path, lock_timeout: float = 0.0) -> ImportSummary:
     """Merge a bundle, or another state's directory, into a state.
 
     :raises LoraError: when it is damaged or hostile; nothing was taken of it then
     """
-    with opened(source) as incoming, State.write(directory, lock_timeout) as state:
-        merged = Merged(source)
+    with open_source(source) as incoming, State.write(directory, lock_timeout) as state:
+        merged = ImportSummary(source)
         new, wanted = _choose(incoming, state, merged)
         with translate_errors(directory):
             workshop = Path(tempfile.mkdtemp(prefix="importing-", dir=directory))
             try:
-                with distrust(source):
+                with refuse_malformed(source):
                     brought = _prove(incoming, wanted, workshop, merged)
                 for digest in brought:
                     state.objects.adopt(workshop / digest, digest)
             finally:
                 shutil.rmtree(workshop, ignore_errors=True)
-        merged.studies = merge(state, _arrivals(incoming, new, brought))
+        merged.studies = _record_all(state, incoming, new, brought)
         return merged
 
 
-def _arrivals(incoming: Incoming, new: list[AttemptRow], brought: list[str]) -> Arrivals:
+def _record_all(state: WritableState, incoming: Incoming, new: list[AttemptRow], brought: list[str]) -> list[str]:
+    """Record attempts that are new here, with what they refer to, all or nothing; return the studies that are new.
+
+    What a study that is known here declares stays as it is, and so does what is accepted in the place of a key.
+
+    :param brought: digests of the objects that came
+    """
     rows = incoming.rows
-    files: dict[int, list[tuple[str, str, int]]] = {}
-    for (number, name), (digest, size) in rows.outputs.items():
-        files.setdefault(number, []).append((name, digest, size))
     keys, environments = {row.key for row in new}, {row.environment for row in new}
-    return Arrivals(
-        nodes=[(key, *row) for key, row in rows.nodes.items() if key in keys],
-        environments=[(digest, text) for digest, text in rows.environments.items() if digest in environments],
-        attempts=[
-            Arrival(
-                tuple(row.values[:-1]),
-                row.environment,
-                files.get(row.id, []),
-                rows.seals[row.id],
-                incoming.forecasts.get(row.id),
-            )
-            for row in new
-        ],
-        declarations=incoming.declarations,
-        acceptances=incoming.acceptances,
-        restored=brought,
-    )
+    files = rows.files()
+    with translate_errors(state.directory), state.db.atomic():
+        run = state.db.conn.executemany
+        run(
+            "INSERT OR IGNORE INTO environments VALUES (?, ?)",
+            [(digest, text) for digest, text in rows.environments.items() if digest in environments],
+        )
+        run(
+            "INSERT OR IGNORE INTO nodes VALUES (?, ?, ?, ?, ?)",
+            [(key, *row) for key, row in rows.nodes.items() if key in keys],
+        )
+        for row in new:
+            _record(state, row, files.get(row.id, []), rows.seals[row.id], rows.forecasts.get(row.id))
+        run("DELETE FROM collected WHERE digest = ?", [(digest,) for digest in brought])
+        known = {study for (study,) in state.rows("SELECT DISTINCT study FROM declarations")}
+        declarations = [row for row in incoming.declarations if row[0] not in known]
+        run("INSERT OR IGNORE INTO declarations VALUES (?, ?, ?, ?)", declarations)
+        run(
+            "INSERT INTO acceptances (old, new, kind, reason, since) SELECT ?, ?, ?, ?, ? WHERE ? IN "
+            "(SELECT key FROM results) AND ? NOT IN (SELECT new FROM acceptances WHERE withdrawn IS NULL)",
+            [(*row, row[0], row[1]) for row in incoming.acceptances],
+        )
+    return sorted({row[0] for row in declarations})
 
 
-def _choose(incoming: Incoming, state: WritableState, merged: Merged) -> tuple[list[AttemptRow], set[str]]:
+def _record(
+    state: WritableState, row: AttemptRow, files: list[tuple[str, str, int]], seal: str, forecast: str | None
+) -> None:
+    marks = ", ".join("?" * (len(COLUMNS) + 1))
+    run, many = state.db.conn.execute, state.db.conn.executemany
+    query = f"INSERT INTO attempts ({', '.join(COLUMNS)}, environment) VALUES ({marks})"  # noqa: S608
+    number = run(query, row.values).lastrowid
+    many("INSERT INTO outputs VALUES (?, ?, ?, ?)", [(number, *file) for file in files])
+    run("INSERT INTO seals VALUES (?, ?)", (number, seal))
+    if forecast is not None:
+        run("INSERT INTO forecasts VALUES (?, ?)", (number, forecast))
+    for name, digest, size in files:
+        if state.objects.has(digest):
+            run("DELETE FROM collected WHERE digest = ?", (digest,))
+            steps = curve_steps(state.objects.path(digest)) if name == CURVE else []
+            many("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?)", [(number, *step) for step in steps])
+        else:  # it was never brought here
+            run("INSERT OR IGNORE INTO collected VALUES (?, ?, ?)", (digest, size, utc_now()))
+
+
+def _choose(incoming: Incoming, state: WritableState, merged: ImportSummary) -> tuple[list[AttemptRow], set[str]]:
     """Return the attempts that are new here, and the digests of the objects that are needed."""
     here, rows = read_rows(state), incoming.rows
     counting = {seal for number, seal in here.seals.items() if number not in here.removals}
@@ -104,7 +134,7 @@ def _slot(key: str, kind: str, device: str) -> tuple[str, str]:
     return key, device if kind == "profile" else ""
 
 
-def _prove(incoming: Incoming, wanted: set[str], workshop: Path, merged: Merged) -> list[str]:
+def _prove(incoming: Incoming, wanted: set[str], workshop: Path, merged: ImportSummary) -> list[str]:
     """Copy every object that is wanted, prove all of them, and return what was copied.
 
     :raises ValueError: when one is not what its digest says, or nothing names it

@@ -12,8 +12,8 @@ from typing import Any
 from lorafile.errors import LoraError
 from lorafile.state import State
 from lorafile.state.integrity.leftovers import is_digest
-from lorafile.state.integrity.rows_check import AttemptRow, Rows, read_rows, unsound
-from lorafile.state.rows import seal
+from lorafile.state.integrity.rows_check import AttemptRow, IndexRows, damaged_rows, read_rows
+from lorafile.state.records import seal
 from lorafile.state.transfer.bundle import OBJECTS, WRONG, Line, Member, members, read_index
 from lorafile.state.transfer.exporter import index_lines
 
@@ -30,20 +30,19 @@ _ATTEMPT = tuple(column.name for column in fields(AttemptRow))
 class Incoming:
     """Rows from elsewhere.
 
-    :ivar rows: as an index has them; `declarations`, `acceptances`, `forecasts` (attempt -> JSON) beside them
+    :ivar rows: as an index has them; `declarations` and `acceptances` in the order of their columns
     :ivar objects: each digest, and a function that copies its bytes and returns their digest
     """
 
     source: Path
-    rows: Rows = field(default_factory=Rows)
+    rows: IndexRows = field(default_factory=IndexRows)
     declarations: list[tuple[str, str, str, str]] = field(default_factory=list)
     acceptances: list[tuple[str, str, str, str, str]] = field(default_factory=list)
-    forecasts: dict[int, str] = field(default_factory=dict)
     objects: Iterable[tuple[str, Callable[[Callable[[bytes], object]], str]]] = ()
 
 
 @contextlib.contextmanager
-def opened(source: Path) -> Iterator[Incoming]:
+def open_source(source: Path) -> Iterator[Incoming]:
     """Open a bundle, or a state's directory, with its rows checked; its objects are still to be proven.
 
     :raises LoraError: when it is neither, damaged, or not to be trusted; nothing was taken of it then
@@ -55,7 +54,7 @@ def opened(source: Path) -> Iterator[Incoming]:
         raise LoraError(f"There is no file {source}; name a bundle of `lora state export`, or a state's directory.")
     with source.open("rb") as stream:
         found = members(stream)
-        with distrust(source):
+        with refuse_malformed(source):
             about, lines = read_index(found)
             incoming = Incoming(source)
             for line in lines:
@@ -66,7 +65,7 @@ def opened(source: Path) -> Iterator[Incoming]:
 
 
 @contextlib.contextmanager
-def distrust(source: Path) -> Iterator[None]:
+def refuse_malformed(source: Path) -> Iterator[None]:
     """Turn whatever is wrong with what is read into a sentence."""
     try:
         yield
@@ -81,7 +80,7 @@ def _from_state(directory: Path) -> Incoming:
     state, incoming = State.read(directory), Incoming(directory)
     rows = read_rows(state)
     attempts = [row for number, row in sorted(rows.attempts.items()) if number not in rows.removals]
-    with distrust(directory):
+    with refuse_malformed(directory):
         for line in index_lines(state, rows, set(rows.nodes), attempts):
             _take(incoming, Line(line.table, line.values))
         check(incoming)
@@ -130,7 +129,7 @@ def _take(incoming: Incoming, line: Line) -> None:
         rows.seals[attempt.id] = values["seal"] or seal(attempt.values, files)  # version 1 had none
         if values.get("forecast") is not None:
             json.loads(values["forecast"])
-            incoming.forecasts[attempt.id] = values["forecast"]
+            rows.forecasts[attempt.id] = values["forecast"]
     elif line.table == "declarations":
         study, address, key, kind = values
         incoming.declarations.append((study, address, key, kind))
@@ -168,7 +167,7 @@ def check(incoming: Incoming) -> None:
             raise ValueError(f'"{name[:80]}" is no name that a file of a result has')
         if not is_digest(digest) or type(size) is not int or not 0 <= size < _LARGEST_SIZE:
             raise ValueError(f"the file {name} is malformed")
-    nodes, environments, attempts = unsound(rows)
+    nodes, environments, attempts = damaged_rows(rows)
     wrong = [f"the node {key[:12]}…: {why}" for key, why in nodes.items()]
     wrong += [f"the environment {digest[:12]}…" for digest in environments]
     wrong += [f"attempt {number}: {why}" for number, why in attempts.items()]

@@ -21,7 +21,7 @@ from lorafile.plan.plan import Plan
 from lorafile.results.results import Results
 from lorafile.state import Attempt, State
 from lorafile.state.names import find_node
-from lorafile.state.node_history import History, history
+from lorafile.state.node_details import History, history
 
 LONG = '[[sweep]]\nname = "rank"\nlora.r = [4]\ntrain.max_steps = [60]\n'
 RUN = "rank/r=4,max_steps=60/seed=1"

@@ -12,7 +12,7 @@ from lorafile.report.html import page
 from lorafile.results.details import SAMPLES
 from lorafile.state import State
 from lorafile.state.names import find_node
-from lorafile.state.node_history import history
+from lorafile.state.node_details import history
 from lorafile.study.study import Study
 
 

@@ -13,7 +13,7 @@ from lorafile.analysis.common.format import kind_of, number, score, with_spread
 from lorafile.cli.views.console import FORMAT_VERSION
 from lorafile.engine.metrics.registry import METRICS
 from lorafile.state import Attempt
-from lorafile.state.node_history import History
+from lorafile.state.node_details import History
 from lorafile.study.run_summary import ShownConfiguration
 from lorafile.units import duration, size
 

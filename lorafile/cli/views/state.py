@@ -14,19 +14,19 @@ from lorafile.cli.views.console import FORMAT_VERSION
 from lorafile.cli.views.show import COLOURS, attempt_lines, finite, settings_lines
 from lorafile.engine.metrics.registry import METRICS
 from lorafile.state.gc import Garbage
-from lorafile.state.integrity.repair import Repaired
-from lorafile.state.integrity.verify import Verified
-from lorafile.state.listing import Listed
+from lorafile.state.integrity.repair import RepairReport
+from lorafile.state.integrity.verify import Verification
+from lorafile.state.listing import NodeRow
 from lorafile.state.names import Named
-from lorafile.state.show import Stored, StoredAttempt
-from lorafile.state.transfer.exporter import Bundled
-from lorafile.state.transfer.importer import Merged
+from lorafile.state.node_details import AttemptDetails, NodeDetails
+from lorafile.state.transfer.exporter import BundleSummary
+from lorafile.state.transfer.importer import ImportSummary
 from lorafile.units import duration, size
 
 _MOST = 12
 
 
-def show_list(rows: list[Listed], out: Console) -> None:
+def show_list(rows: list[NodeRow], out: Console) -> None:
     """Show a line for each row, and how many there are; figures that no row has take no room."""
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     names = [name for name in names if name.startswith("test.")] or names
@@ -45,7 +45,7 @@ def show_list(rows: list[Listed], out: Console) -> None:
     out.print(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}{told}." if rows else "Nothing here is so.")
 
 
-def _cells(row: Listed, names: list[str]) -> list[str]:
+def _cells(row: NodeRow, names: list[str]) -> list[str]:
     about = [row.name, row.study, row.outcome, row.started[:16].replace("T", " "), duration(row.seconds)]
     return [*map(printable, about), *(_metric(name, row.metrics.get(name)) for name in names), row.key[:12]]
 
@@ -59,13 +59,13 @@ def _line(cells: list[str], widths: list[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
 
 
-def list_json(rows: list[Listed]) -> str:
+def list_json(rows: list[NodeRow]) -> str:
     """Return a list as documented JSON."""
     content = {"format_version": FORMAT_VERSION, "rows": [row.__dict__ for row in rows]}
     return json.dumps(finite(content), indent=2, allow_nan=False)
 
 
-def show_stored(found: Stored, out: Console) -> None:
+def show_stored(found: NodeDetails, out: Console) -> None:
     """Show all of a node, its attempts oldest first."""
     out.print(f"[bold]{escape(found.address)}[/]")
     version = "" if found.node is None else f", protocol {found.node.version}"
@@ -93,7 +93,7 @@ def show_stored(found: Stored, out: Console) -> None:
         _show_attempt(attempt, out)
 
 
-def _show_attempt(one: StoredAttempt, out: Console) -> None:
+def _show_attempt(one: AttemptDetails, out: Console) -> None:
     out.print(f"[bold]Attempt {one.number}[/]{escape(f'  ({one.attempt.study}, {one.attempt.address})')}")
     if one.removed:
         out.print(f"  [yellow]counts no more since {escape(one.removed)}[/]")
@@ -114,7 +114,7 @@ def _told(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def stored_json(found: Stored) -> str:
+def stored_json(found: NodeDetails) -> str:
     """Return all of a node as documented JSON."""
     attempts = [
         {
@@ -153,7 +153,7 @@ def show_forgettable(nodes: list[Named], out: Console) -> None:
         out.print("Nothing of that has a result; there is nothing to forget.")
 
 
-def show_bundled(found: Bundled, out: Console) -> None:
+def show_bundled(found: BundleSummary, out: Console) -> None:
     """Say what a bundle holds."""
     about = f"{found.attempts} attempts at {found.nodes} nodes, {found.objects} files ({size(found.bytes)})"
     out.print(escape(f"Wrote {found.file}: {about}. Take it in with: lora state import {found.file.name}"))
@@ -161,7 +161,7 @@ def show_bundled(found: Bundled, out: Console) -> None:
         out.print(f"[yellow]{found.absent} files are not in it: they are not here any more.[/]")
 
 
-def show_merged(merged: Merged, out: Console) -> None:
+def show_merged(merged: ImportSummary, out: Console) -> None:
     """Say what an import has brought, and what stayed as it was."""
     out.print(
         escape(
@@ -176,7 +176,7 @@ def show_merged(merged: Merged, out: Console) -> None:
         out.print(escape(f"New studies: {', '.join(merged.studies)}."))
 
 
-def show_verified(found: Verified, out: Console) -> None:
+def show_verified(found: Verification, out: Console) -> None:
     """Say what was looked at, what is damaged, and what merely lies about."""
     out.print(f"Checked {found.checked} objects ({size(found.bytes)}) and {found.rows} rows.")
     for damage in found.damages[:_MOST]:
@@ -195,7 +195,7 @@ def show_verified(found: Verified, out: Console) -> None:
     out.print("[green]Everything is as it was stored.[/]" if found.sound else f"[red]Damaged: {damaged}.[/]")
 
 
-def show_repaired(done: Repaired, out: Console) -> None:
+def show_repaired(done: RepairReport, out: Console) -> None:
     """Say what was mended, and what the next apply makes again."""
     if done.index is not None:
         kept = f"; the old one is kept: {done.index}" if done.index.exists() else ""
@@ -220,7 +220,7 @@ def show_repaired(done: Repaired, out: Console) -> None:
         out.print("[green]Repaired.[/] `lora plan` shows what is to be made again.")
 
 
-def verified_json(found: Verified, done: Repaired | None) -> str:
+def verified_json(found: Verification, done: RepairReport | None) -> str:
     """Return what came of a look, and of a repair, as documented JSON."""
     content = {
         "format_version": FORMAT_VERSION,
