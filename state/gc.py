@@ -84,7 +84,7 @@ def garbage(state: State, keep: set[str]) -> Garbage:
 def sweep(directory: Path, declared: GetKeys | None, lock_timeout: float) -> Garbage:
     """Take away what no study declares, as it is under the state's lock; return what went."""
     with State.write(directory, lock_timeout) as state:
-        found = garbage(state, needed_keys(state, declared))
-        ledger.collect(state, {digest: found.sizes[digest] for one in found.freed for digest in one.digests})
-        remove_paths(found.paths)
-        return found
+        waste = garbage(state, needed_keys(state, declared))
+        ledger.collect(state, {digest: waste.sizes[digest] for group in waste.freed for digest in group.digests})
+        remove_paths(waste.paths)
+        return waste

@@ -134,8 +134,8 @@ def statements(script: str, temporary: bool = False) -> list[str]:
 
     :param temporary: as what lasts as long as a connection, over the tables that are there
     """
-    found = [statement.strip() for statement in script.split(";\n") if statement.strip()]
+    texts = [statement.strip() for statement in script.split(";\n") if statement.strip()]
     if not temporary:
-        return found
-    found = [statement for statement in found if not statement.startswith("DROP")]
-    return [statement.replace("CREATE ", "CREATE TEMP ", 1) for statement in found]
+        return texts
+    texts = [statement for statement in texts if not statement.startswith("DROP")]
+    return [statement.replace("CREATE ", "CREATE TEMP ", 1) for statement in texts]

@@ -38,12 +38,12 @@ def shapes() -> dict[str, Shape]:
         for statement in statements(FIRST + SECOND):
             connection.execute(statement)
         tables = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY rowid")
-        found = {}
+        by_name = {}
         for name, sql in tables.fetchall():
             columns = connection.execute(f"PRAGMA table_info({name})").fetchall()
             key_columns = sum(column[5] > 0 for column in columns)
-            found[name] = Shape([column[1] for column in columns], key_columns, not sql.endswith("WITHOUT ROWID"))
-    return found
+            by_name[name] = Shape([column[1] for column in columns], key_columns, not sql.endswith("WITHOUT ROWID"))
+    return by_name
 
 
 def readable_rows(database: Path) -> dict[str, Table]:

@@ -102,15 +102,15 @@ class Member:
 
         :raises ValueError: when there are fewer than it says
         """
-        left, found = self.size, hashlib.sha256()
+        left, digest = self.size, hashlib.sha256()
         while left:
             content = self.stream.read(min(left, _CHUNK))
             if not content:
                 raise ValueError(f"{self.name} is cut short")
-            found.update(content)
+            digest.update(content)
             write(content)
             left -= len(content)
-        return found.hexdigest()
+        return digest.hexdigest()
 
 
 def members(stream: BinaryIO) -> Iterator[Member]:
@@ -138,18 +138,18 @@ def members(stream: BinaryIO) -> Iterator[Member]:
         stream.read(-member.size % _BLOCK)
 
 
-def read_index(found: Iterator[Member]) -> tuple[dict[str, Any], Iterator[Line]]:
+def read_bundle_index(files: Iterator[Member]) -> tuple[dict[str, Any], Iterator[Line]]:
     """Return what a bundle says of itself, and the rows of its index.
 
     :raises ValueError, …: see WRONG: when it is no bundle, or its index is not the one that was written
     """
-    about = next(found, None)
+    about = next(files, None)
     if about is None or about.name != ABOUT:
         raise ValueError("it is no bundle of lora state export")
     head = json.loads(about.read(_LARGEST_ABOUT))
     if head["format"] != "lorafile-bundle" or str(head["format_version"]).partition(".")[0] != "1":
         raise ValueError(f"its format {head['format_version']} is not known here; update lorafile")
-    index = next(found, None)
+    index = next(files, None)
     if index is None or index.name != INDEX or index.size > _LARGEST_INDEX:
         raise ValueError("it has no index")
     content = io.BytesIO()

@@ -148,8 +148,8 @@ def _prove(incoming: Incoming, wanted: set[str], workshop: Path, merged: ImportS
         if digest in seen:
             raise ValueError(f"the object {digest[:12]}… is in it twice")
         seen.add(digest)
-        found, size = _copied(copy, workshop / digest if digest in wanted else None)
-        if found != digest or size != named[digest]:
+        copied_digest, size = _copied(copy, workshop / digest if digest in wanted else None)
+        if copied_digest != digest or size != named[digest]:
             raise ValueError(f"the object {digest[:12]}… is damaged: its bytes are not the ones that were stored")
         if digest in wanted:
             brought.append(digest)
@@ -173,7 +173,7 @@ def _copied(copy: Callable[[Callable[[bytes], object]], str], to: Path | None) -
             count(content)
             stream.write(content)
 
-        found = copy(write)
+        digest = copy(write)
         stream.flush()
         os.fsync(stream.fileno())
-    return found, size
+    return digest, size

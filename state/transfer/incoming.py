@@ -14,7 +14,7 @@ from lorafile.state import State
 from lorafile.state.integrity.leftovers import is_digest
 from lorafile.state.integrity.rows_check import AttemptRow, IndexRows, damaged_rows, read_rows
 from lorafile.state.records import seal
-from lorafile.state.transfer.bundle import OBJECTS, WRONG, Line, Member, members, read_index
+from lorafile.state.transfer.bundle import OBJECTS, WRONG, Line, Member, members, read_bundle_index
 from lorafile.state.transfer.exporter import index_lines
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
@@ -53,25 +53,25 @@ def open_source(source: Path) -> Iterator[Incoming]:
     if not source.is_file():
         raise LoraError(f"There is no file {source}; name a bundle of `lora state export`, or a state's directory.")
     with source.open("rb") as stream:
-        found = members(stream)
+        files = members(stream)
         with refuse_malformed(source):
-            about, lines = read_index(found)
+            about, lines = read_bundle_index(files)
             incoming = Incoming(source)
             for line in lines:
                 _take(incoming, line)
             check(incoming)
-            incoming.objects = _objects(found, about)
+            incoming.objects = _objects(files, about)
         yield incoming
 
 
 @contextlib.contextmanager
 def refuse_malformed(source: Path) -> Iterator[None]:
-    """Turn whatever is wrong with what is read into a sentence."""
+    """Turn whatever is wrong with what is read into a LoraError that names its source."""
     try:
         yield
     except WRONG as error:
-        told = str(error) if type(error) is ValueError else f"a row of its index is malformed ({type(error).__name__})"
-        raise LoraError(f"{source} cannot be imported: {told}. Nothing was taken of it.") from error
+        why = str(error) if type(error) is ValueError else f"a row of its index is malformed ({type(error).__name__})"
+        raise LoraError(f"{source} cannot be imported: {why}. Nothing was taken of it.") from error
 
 
 def _from_state(directory: Path) -> Incoming:
@@ -99,10 +99,10 @@ def _copier(file: Path) -> Callable[[Callable[[bytes], object]], str]:
 
 
 def _objects(
-    found: Iterator[Member], about: dict[str, Any]
+    files: Iterator[Member], about: dict[str, Any]
 ) -> Iterator[tuple[str, Callable[[Callable[[bytes], object]], str]]]:
     count = 0
-    for member in found:
+    for member in files:
         digest = member.name.removeprefix(OBJECTS)
         if member.name != OBJECTS + digest or not is_digest(digest):
             raise ValueError(f'"{member.name[:80]}" is no object')
