@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from lorafile.engine.model.cross_entropy import _CrossEntropies, cross_entropies
+from lorafile.engine.model.loss import _CrossEntropies, cross_entropies
 
 
 class _AtOnce(_CrossEntropies):

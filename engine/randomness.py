@@ -4,10 +4,11 @@ import contextlib
 import hashlib
 import random
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
+
+Context = contextlib.AbstractContextManager[None]
 
 
 def derive(seed: int, purpose: str) -> int:
@@ -16,7 +17,7 @@ def derive(seed: int, purpose: str) -> int:
 
 
 @contextlib.contextmanager
-def drawn_from(seed: int, purpose: str) -> Iterator[None]:
+def seeded(seed: int, purpose: str) -> Iterator[None]:
     """Run code that draws from torch's or Python's global generator under a seed of its own; both are put back."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     before = random.getstate()
@@ -45,7 +46,7 @@ class SeededDropout(nn.Module):
         return x * keep / (1 - self.p)
 
 
-def drawn_again(generators: list[torch.Generator]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def replayed_draws(generators: list[torch.Generator]) -> tuple[Context, Context]:
     """Return the contexts of a checkpointed forward pass and of its recomputation: both see the same draws."""
     states = [generator.get_state() for generator in generators]
 

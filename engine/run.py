@@ -15,15 +15,14 @@ from lorafile.engine.model.base import Bases
 from lorafile.engine.model.peak_memory import is_out_of_memory
 from lorafile.engine.nodes.inspect import inspect
 from lorafile.engine.nodes.merge import merge
-from lorafile.engine.nodes.predict import predict
+from lorafile.engine.nodes.predict import predict, predict_together
 from lorafile.engine.nodes.prepare import prepare
 from lorafile.engine.nodes.profile import profile
 from lorafile.engine.nodes.train import train
 from lorafile.engine.nodes.truncate import truncate
-from lorafile.engine.packing.predict import predict_together
 from lorafile.engine.packing.train import train_together
 from lorafile.engine.request import STOPPED, Report, Request, Result, Stopped
-from lorafile.engine.stacking.compatible import Alone
+from lorafile.engine.stacking.compatible import NotPackable
 from lorafile.errors import NodeError
 
 _WORK = {
@@ -96,7 +95,7 @@ def run_together(requests: list[Request], outs: list[Path], bases: Bases, report
     except Stopped:
         return [STOPPED for _ in requests]
     except Exception as error:  # it may be one member's fault: alone, each has an outcome of its own
-        if not isinstance(error, Alone):  # which left the base as it was
+        if not isinstance(error, NotPackable):  # which left the base as it was
             bases.drop()
         apart = _apart(error, len(requests))
     raise apart  # here, where nothing holds on to what filled the memory
@@ -108,10 +107,10 @@ def _apart(error: Exception, count: int) -> SplitBatch:
         size = count // 2
         return SplitBatch(size, f"{count} adapters at a time did not fit into memory; goes on with {size}.", True)
     why = _first_line(error).rstrip(".")
-    if not isinstance(error, Alone):
+    if not isinstance(error, NotPackable):
         traceback.print_exc()
         why = f"{type(error).__name__}: {why}"
-    return SplitBatch(1, f"{count} adapters are done one by one: {hide_tokens(why)}.", isinstance(error, Alone))
+    return SplitBatch(1, f"{count} adapters are done one by one: {hide_tokens(why)}.", isinstance(error, NotPackable))
 
 
 def is_packable(request: Request) -> bool:

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.batching.blocks import Blocks
-from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.batching.tokens import Blocks, Tokens
 from lorafile.engine.randomness import derive
 from lorafile.engine.request import EXAMPLES
 
@@ -43,6 +42,13 @@ class Batch:
         return replace(self, **moved)
 
     @property
+    def inputs(self) -> dict[str, Any]:
+        """What a model is given: position ids separate the documents of a block only where there is no mask."""
+        packed = self.position_ids is not None
+        where = {"position_ids": self.position_ids} if packed else {"attention_mask": self.attention_mask}
+        return {"input_ids": self.input_ids, **where, "use_cache": False}
+
+    @property
     def targets(self) -> int:
         """Number of what is predicted: supervised tokens, or examples for a classification head."""
         return int(self.supervised[:, 1:].sum()) if self.classes is None else len(self.classes)
@@ -66,7 +72,7 @@ def epoch_order(lengths: list[int], size: int, seed: int, epoch: int) -> list[li
     return batches
 
 
-def smaller(group: list[list[int]], size: int, parts: int) -> list[list[int]]:
+def split_micro_batches(group: list[list[int]], size: int, parts: int) -> list[list[int]]:
     """Return the micro-batches of a step in so many parts each as memory asks for; the step's loss is the same."""
     most = math.ceil(size / parts)
     return [indexes[at : at + most] for indexes in group for at in range(0, len(indexes), most)]
@@ -78,20 +84,20 @@ def by_length(lengths: list[int], size: int) -> list[list[int]]:
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
-def filled(lengths: list[int], slices: int, device: torch.device) -> list[list[int]]:
+def fill_device(lengths: list[int], slices: int, device: torch.device) -> list[list[int]]:
     """Return batches for evaluation, longest first, of as many examples as fill the device.
 
     :param slices: how often a batch goes through the model at once: for so many adapters
     """
     most = _FILLED[device.type == "cuda"]
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    found = []
+    order = [index for (index,) in by_length(lengths, 1)]
+    batches = []
     while order:
         rows = max(EXAMPLES, most // max(lengths[order[0]], 1))
         size = max(rows // slices, 1)
-        found.append(order[:size])
+        batches.append(order[:size])
         order = order[size:]
-    return found
+    return batches
 
 
 def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: torch.device) -> Batch:
@@ -105,20 +111,23 @@ def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: t
         input_ids[row, : len(ids)] = ids
         attention_mask[row, : len(ids)] = 1
         supervised[row, : len(ids)] = marks.bool()
-    positions = _positions(tokens, indexes, longest).to(device) if isinstance(tokens, Blocks) else None
+    positions = None
+    if isinstance(tokens, Blocks):  # padding is a document of its own after the others, which nothing sees
+        places = [tokens.positions(index) for index in indexes]
+        positions = torch.stack([torch.cat([p, torch.arange(longest - len(p))]) for p in places]).to(device)
     classes = tokens.classes[indexes].to(device) if isinstance(tokens, Tokens) and tokens.classes is not None else None
     return Batch(indexes, input_ids.to(device), attention_mask.to(device), supervised.to(device), positions, classes)
 
 
-def joined(batches: Sequence[Batch | None], padding: int) -> Batch:
+def join_batches(batches: Sequence[Batch | None], padding: int) -> Batch:
     """Return some batches as one: each takes as many rows and columns as the largest has.
 
     Rows that fill it up attend to themselves, so that nothing of them is no number, and are not supervised.
     """
-    filled = [batch for batch in batches if batch is not None]
-    b, t = max(len(one.input_ids) for one in filled), max(one.input_ids.shape[1] for one in filled)
-    packed = filled[0].position_ids is not None
-    shape, device = (len(batches), b, t), filled[0].input_ids.device
+    present = [batch for batch in batches if batch is not None]
+    b, t = (max(sizes) for sizes in zip(*(batch.input_ids.shape for batch in present), strict=True))
+    packed = present[0].position_ids is not None
+    shape, device = (len(batches), b, t), present[0].input_ids.device
     input_ids = torch.full(shape, padding, device=device)
     attention_mask = torch.ones(shape, dtype=torch.int64, device=device)
     supervised = torch.zeros(shape, dtype=torch.bool, device=device)
@@ -138,13 +147,7 @@ def joined(batches: Sequence[Batch | None], padding: int) -> Batch:
     return Batch(list(range(len(batches) * b)), flat[0], flat[1], flat[2], flat[3] if packed else None)
 
 
-def _positions(blocks: Blocks, indexes: list[int], longest: int) -> torch.Tensor:
-    """Return positions [b, t]; padding is a document of its own after the others, which nothing sees."""
-    found = [blocks.positions(index) for index in indexes]
-    return torch.stack([torch.cat([one, torch.arange(longest - len(one))]) for one in found])
-
-
-def prompts(tokens: Tokens, indexes: list[int], padding: int, device: torch.device) -> Batch:
+def collate_prompts(tokens: Tokens, indexes: list[int], padding: int, device: torch.device) -> Batch:
     """Return the prompts of some examples, padded on the left."""
     cut = [tokens.example(index)[0][: int(tokens.prompts[index])] for index in indexes]
     longest = max(len(ids) for ids in cut)
@@ -155,3 +158,8 @@ def prompts(tokens: Tokens, indexes: list[int], padding: int, device: torch.devi
         attention_mask[row, longest - len(ids) :] = 1
     nothing = torch.zeros_like(attention_mask, dtype=torch.bool)
     return Batch(indexes, input_ids.to(device), attention_mask.to(device), nothing.to(device))
+
+
+def prompt_batch(ids: torch.Tensor) -> Batch:
+    """Return one prompt [t] as a batch, where it lies."""
+    return Batch([0], ids[None], torch.ones_like(ids[None]), torch.zeros_like(ids[None], dtype=torch.bool))

@@ -7,15 +7,8 @@ from lorafile.engine.data.example import Chat, Example, Row
 from lorafile.errors import NodeError
 
 # ShareGPT's names for who speaks, and the others that its sets use.
-_SPEAKERS = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "system": "system",
-}
+_SPEAKERS = dict.fromkeys(("human", "user"), "user")
+_SPEAKERS |= dict.fromkeys(("gpt", "chatgpt", "assistant", "model"), "assistant") | {"system": "system"}
 _GUANACO = re.compile(r"### (Human|Assistant):")
 Message = dict[str, Any]
 

@@ -3,18 +3,22 @@
 import contextlib
 import os
 import re
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from lorafile.engine.data.example import Chat, Example
-from lorafile.engine.data.timeout import within
 from lorafile.errors import NodeError
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_PATIENCE = 10.0  # seconds for one row
+_TEMPLATE_SECONDS = 10.0  # seconds for one row
 Ids = list[int]
 
 
@@ -69,7 +73,7 @@ def chat_of(tokenizer: Any) -> Chat:
             raise NodeError(
                 "data.format: the model's tokenizer has no chat template; use another format or a data.template."
             )
-        with _refusing():
+        with _template_errors():
             return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens))
 
     def marked(messages: list[Any]) -> list[tuple[int, int]] | None:
@@ -81,7 +85,7 @@ def chat_of(tokenizer: Any) -> Chat:
         named: dict[str, Any] = {
             name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
         }
-        with _refusing():
+        with _template_errors():
             found: Any = render_jinja_template(
                 [messages], chat_template=template, return_assistant_tokens_mask=True, **named
             )
@@ -91,10 +95,10 @@ def chat_of(tokenizer: Any) -> Chat:
 
 
 @contextlib.contextmanager
-def _refusing() -> Iterator[None]:
-    """Tell whatever a template does wrong with a row: it is a program that somebody else wrote."""
+def _template_errors() -> Iterator[None]:
+    """Turn whatever a template does wrong with a row into a NodeError: it is a program that somebody else wrote."""
     try:
-        with within(_PATIENCE):
+        with time_limit(_TEMPLATE_SECONDS):
             yield
     except Exception as error:
         told = "it needs more memory than there is" if isinstance(error, MemoryError) else str(error).strip()
@@ -107,40 +111,36 @@ def encode(tokenizer: Any, examples: list[Example], completion_only: bool) -> li
     An example is tokenized as one text where that leaves the tokens of what stands before an answer as they are;
     otherwise part by part, because at inference the prompt stands alone.
     """
-    cuts = [_cuts(example) for example in examples]
+    # Where the parts of each end, in characters: before each answer and after it; the last is the end of the text.
+    cuts = [[*(at for turn in e.turns for at in turn), len(e.prompt), len(e.text)] for e in examples]
     texts = [[example.text[:cut] for cut in at] for example, at in zip(examples, cuts, strict=True)]
     ids = iter(
         ids_of(tokenizer, ((text, e.special) for e, parts in zip(examples, texts, strict=True) for text in parts))
     )
-    found = []
-    for example, at in zip(examples, cuts, strict=True):
-        found.append(_encoded(tokenizer, example, at, [next(ids) for _ in at], completion_only))
-    return found
+    return [
+        _encoded(tokenizer, example, at, [next(ids) for _ in at], completion_only)
+        for example, at in zip(examples, cuts, strict=True)
+    ]
 
 
-def ids_of(tokenizer: Any, texts: Iterable[tuple[str, bool]]) -> list[Ids]:
+def ids_of(tokenizer: Any, items: Iterable[tuple[str, bool]]) -> list[Ids]:
     """Return the token ids of (text, whether it holds its special tokens already), many at once."""
-    listed = list(texts)
+    listed = list(items)
     found: list[Ids] = [[] for _ in listed]
     for special in (False, True):
         numbers = [number for number, (text, holds) in enumerate(listed) if text and holds is special]
         if numbers:
-            ids = tokenizer([listed[number][0] for number in numbers], add_special_tokens=not special, verbose=False)[
-                "input_ids"
-            ]
-            for number, one in zip(numbers, ids, strict=True):
-                found[number] = list(one)
+            texts = [listed[number][0] for number in numbers]
+            encoded = tokenizer(texts, add_special_tokens=not special, verbose=False)
+            for number, ids in zip(numbers, encoded["input_ids"], strict=True):
+                found[number] = list(ids)
     return found
-
-
-def _cuts(example: Example) -> list[int]:
-    """Return where its parts end, in characters: before each answer and after it; the last is the end of the text."""
-    return [*(place for turn in example.turns for place in turn), len(example.prompt), len(example.text)]
 
 
 def _encoded(tokenizer: Any, example: Example, cuts: list[int], ids: list[Ids], completion_only: bool) -> Encoded:
     end, whole = tokenizer.eos_token_id, ids[-1]
-    before = [_open(part, end) if not example.special else part for part in ids[:-1]]
+    # Some tokenizers close every text with the end token.
+    before = [part[:-1] if part and part[-1] == end and not example.special else part for part in ids[:-1]]
     if any(whole[: len(part)] != part for part in before):
         whole, before = _in_parts(tokenizer, example, cuts, before)
     places = [len(part) for part in before]
@@ -157,17 +157,30 @@ def _encoded(tokenizer: Any, example: Example, cuts: list[int], ids: list[Ids], 
     return Encoded(whole, marks, prompt)
 
 
-def _open(ids: Ids, end: int | None) -> Ids:
-    """Return ids without the end token with which some tokenizers close every text."""
-    return ids[:-1] if ids and ids[-1] == end else ids
-
-
 def _in_parts(tokenizer: Any, example: Example, cuts: list[int], before: list[Ids]) -> tuple[Ids, list[Ids]]:
     """Return the tokens of the whole and of what stands before each cut, the parts tokenized each for itself."""
-    starts = [*cuts[:-1]]
-    parts = ids_of(tokenizer, ((example.text[a:b], True) for a, b in zip(starts, cuts[1:], strict=True)))
-    whole, found = before[0], [before[0]]
-    for part in parts:
-        whole = [*whole, *part]
-        found.append(whole)
-    return whole, found[:-1]
+    parts = ids_of(tokenizer, ((example.text[a:b], True) for a, b in pairwise(cuts)))
+    whole = list(accumulate([before[0], *parts]))
+    return whole[-1], whole[:-1]
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what takes longer, where this is the main thread of a system that has timers.
+
+    For rendering untrusted chat templates: Jinja's sandbox prevents side effects, not endless loops.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def late(_number: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"takes longer than {seconds:g} s")
+
+    before, began = signal.signal(signal.SIGALRM, late), time.monotonic()
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:  # a timer that somebody else had set goes on
+        signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 0.001) if left else 0.0, interval)
+        signal.signal(signal.SIGALRM, before)

@@ -4,23 +4,23 @@ import hashlib
 import random
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.data.documents import pieces
+from lorafile.engine.data.conversations import Message, chat_example, messages_of
 from lorafile.engine.data.encode import Encoded, chat_of, encode
-from lorafile.engine.data.example import Chat, Example, Row
+from lorafile.engine.data.example import Chat, Example, Render, Row
 from lorafile.engine.data.readers import read_rows
-from lorafile.engine.data.shots import draw, with_shots
-from lorafile.engine.data.templates import renderer
+from lorafile.engine.data.templates import named, renderer
 from lorafile.errors import NodeError
 
 _AT_ONCE = 256
 _NO_CHAT = Chat(lambda _messages, _opens: "")
-_NEITHER = re.compile(r"[\W_]+")
+_NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 Numbered = tuple[int, Row]
+Piece = tuple[str, Encoded]
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,80 @@ def supervised_bytes(example: Example) -> int:
 
 def digests(text: str) -> tuple[bytes, bytes]:
     """Return eight bytes that tell a text, and eight that tell it but for case, white space and punctuation."""
-    return _digest(text), _digest(_NEITHER.sub(" ", text.casefold()).strip())
+
+    def digest(text: str) -> bytes:
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+    return digest(text), digest(_NOT_ALPHANUMERIC.sub(" ", text.casefold()).strip())
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def draw(rows: list[Numbered], count: int, seed: int) -> list[Row]:
+    """Return the examples that a seed shows: of fewer and more of them, the fewer are the first.
+
+    :raises NodeError: when the train split has not as many
+    """
+    if len(rows) < count:
+        raise NodeError(f"none.shots: {count} examples are to be shown, and the train split has {len(rows)}.")
+    order = list(rows)
+    random.Random(f"shots:{seed}").shuffle(order)
+    return [row for _, row in order[:count]]
+
+
+def with_shots(render: Render, shown: list[Row], data: dict[str, Any], chat: Chat) -> Render:
+    """Return the function from a row to its text with solved examples before it: as earlier turns, or as text.
+
+    What is shown is never supervised.
+    """
+    if data["format"] == "chat":
+        turns = [message for row in shown for message in _messages(row, data) if message["role"] != "system"]
+        return lambda row: _after_turns(row, turns, data, chat)
+    before = "".join(f"{render(row).text}\n\n" for row in shown)
+
+    def after_text(row: Row) -> Example:
+        example = render(row)
+        turns = tuple((start + len(before), end + len(before)) for start, end in example.turns)
+        return replace(example, prompt=before + example.prompt, turns=turns)
+
+    return after_text
+
+
+def _messages(row: Row, data: dict[str, Any]) -> list[Message]:
+    return messages_of(named(row, data["columns"], "chat")["messages"])
+
+
+def _after_turns(row: Row, turns: list[Any], data: dict[str, Any], chat: Chat) -> Example:
+    messages = _messages(row, data)
+    opening = next(number for number, message in enumerate(messages) if message["role"] != "system")
+    example = chat_example({"messages": [*messages[:opening], *turns, *messages[opening:]]}, chat)
+    answers = sum(message["role"] == "assistant" for message in turns)
+    return replace(example, turns=example.turns[answers:])
+
+
+def pieces(tokenizer: Any, texts: list[str], limit: int) -> Iterator[list[Piece]]:
+    """Yield for each document its pieces: (text whose tokens are supervised, tokens of at most the limit).
+
+    A piece begins with the last token of the one before it, which is only read there, so that every token but a
+    document's very first is predicted exactly once, however it is cut.
+    """
+    fast = getattr(tokenizer, "is_fast", False)
+    found = tokenizer(texts, return_offsets_mapping=fast, verbose=False)
+    end = tokenizer.eos_token_id
+    for number, text in enumerate(texts):
+        ids = list(found["input_ids"][number])
+        stops = [stop for _, stop in found["offset_mapping"][number]] if fast else None
+        if end is not None and (not ids or ids[-1] != end):
+            ids.append(end)
+            stops = [*stops, len(text)] if stops is not None else None
+        starts = range(0, max(len(ids) - 1, 1), limit - 1)
+        yield [_piece(tokenizer, text, ids, stops, start, limit) for start in starts]
+
+
+def _piece(tokenizer: Any, text: str, ids: list[int], stops: list[int] | None, start: int, limit: int) -> Piece:
+    part = ids[start : start + limit]
+    marks = [0] + [1] * (len(part) - 1)
+    if stops is None:
+        shown = str(tokenizer.decode(part[1:], skip_special_tokens=True))
+    else:
+        last = len(text) if start + limit >= len(ids) else stops[start + len(part) - 1]
+        shown = text[stops[start] : last]
+    return shown, Encoded(part, marks, 0)

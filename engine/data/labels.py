@@ -62,7 +62,7 @@ def label_example(row: Row, data: dict[str, Any]) -> Example:
     written = data["template"] or {"prompt": _prompt(row, names), "completion": " {label}"}
     bare = data.get("task_type") == "SEQ_CLS" and not data["template"]
     prompt = plain_text(row) if bare else fill(written["prompt"], row)
-    completions = [fill(written["completion"], {**row, "label": one}) for one in names]
+    completions = [fill(written["completion"], {**row, "label": choice}) for choice in names]
     about = {"choices": names, "completions": completions}
     return Example(prompt, completions[names.index(name)], name, about=about)
 
@@ -81,10 +81,6 @@ def hidden_labels() -> str:
 
 
 def _prompt(row: Row, names: list[str]) -> str:
-    listed = ", ".join(_braced(name) for name in names)
+    listed = ", ".join(names).replace("{", "{{").replace("}", "}}")
     asked = f"Label ({listed}):" if len(names) <= _MOST_LISTED else "Label:"
     return (_SINGLE if "text" in row else _PAIR) + asked
-
-
-def _braced(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")

@@ -11,16 +11,8 @@ from lorafile.errors import NodeError
 BUILTIN = "builtin:"
 _MOST_ENTRIES = 100_000  # of a directory with data, and of all that are in it
 _ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "config.json")
-_SPLIT_WORDS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "eval": "test",
-    "evaluation": "test",
-}
+_SPLIT_WORDS = {"train": "train", **dict.fromkeys(("validation", "valid", "val", "dev"), "validation")}
+_SPLIT_WORDS |= dict.fromkeys(("test", "eval", "evaluation"), "test")
 
 
 def find_model(path: str, revision: str | None, base: Path, download: bool = True) -> Path:

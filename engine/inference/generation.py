@@ -21,7 +21,7 @@ from lorafile.engine.model.methods import virtual_tokens, with_virtual_tokens
 from lorafile.engine.randomness import derive
 
 Task = dict[str, Any]
-OWN_DECODER = "lorafile"
+LORAFILE_DECODER = "lorafile"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int], sl
     stops = task.get("stop_strings", [])
     processors = _processors(asked.batch, task, rows)
     stopping = [_Ended(base.tokenizer, asked.batch.input_ids.shape[1], stops)] if stops else []
-    if decoder(asked.reader, task) == OWN_DECODER:
+    if decoder(asked.reader, task) == LORAFILE_DECODER:
         ends: Any = base.model.generation_config
         rules = Rules(task["max_new_tokens"], ends.eos_token_id, processors, stopping, slices)
         texts = _texts(base, decode(asked.reader, asked.batch, rules, asked.embeddings))
@@ -73,7 +73,7 @@ def decoder(reader: Any, task: Task) -> str:
 
     :param reader: the model that reads the prompts
     """
-    return OWN_DECODER if task.get("num_beams", 1) == 1 and can_decode(reader) else "transformers"
+    return LORAFILE_DECODER if task.get("num_beams", 1) == 1 and can_decode(reader) else "transformers"
 
 
 def _prompts(base: Base, model: Any, batch: Batch) -> _Prompts:

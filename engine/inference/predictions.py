@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.batching.batches import Batch, by_length, collate, filled, prompts
-from lorafile.engine.batching.tokens import Tokens
-from lorafile.engine.inference.choices import candidates, chosen
+from lorafile.engine.batching.batches import Batch, by_length, collate_prompts, fill_device
+from lorafile.engine.batching.tokens import Tokens, pack
+from lorafile.engine.data.encode import Encoded, encode
+from lorafile.engine.data.example import Example
 from lorafile.engine.inference.generation import answer
 from lorafile.engine.model.base import Base
 from lorafile.engine.model.head import class_choices, load_tokens
@@ -59,7 +60,7 @@ def predictions(base: Base, model: Any, split: Split, report: Report, slices: in
         return reader.answers()
     if split.task["output"] == "choice" and split.tokens.classes is None:
         asked, owners = candidates(base.tokenizer, split.tokens, split.lines)
-        return [chosen(found, owners, split.lines) for found in reader.read(asked, likelihoods)]
+        return [choose_labels(found, owners, split.lines) for found in reader.read(asked, likelihoods)]
     if split.tokens.classes is not None:
         return reader.read(split.tokens, lambda model, batch: class_choices(model, batch, split.labels))
     return reader.read(split.tokens, likelihoods)
@@ -75,30 +76,30 @@ class _Reader:
 
     def read(self, tokens: Tokens, work: Callable[[Any, Batch], list[Line]]) -> list[list[Line]]:
         """Return what some work on whole texts finds."""
-        padding = self.base.tokenizer.pad_token_id or 0
 
-        def one(indexes: list[int]) -> list[Line]:
-            return work(self.model, _repeated(collate(tokens, indexes, padding, self.base.device), self.slices))
+        def predict(indexes: list[int]) -> list[Line]:
+            return work(self.model, _repeated(self.base.collate(tokens, indexes), self.slices))
 
-        return self._each(tokens.lengths(), one)
+        return self._each(tokens.lengths(), predict)
 
     def answers(self) -> list[list[Line]]:
         """Return the answer to each prompt."""
-        split, padding = self.split, self.base.tokenizer.pad_token_id or 0
+        split = self.split
 
-        def one(indexes: list[int]) -> list[Line]:
-            batch = _repeated(prompts(split.tokens, indexes, padding, self.base.device), self.slices)
+        def predict(indexes: list[int]) -> list[Line]:
+            prompts = collate_prompts(split.tokens, indexes, self.base.padding, self.base.device)
+            batch = _repeated(prompts, self.slices)
             rows = [split.lines[index]["row"] for index in indexes] * self.slices
             texts = answer(self.base, self.model, batch, split.task, rows, self.slices)
             return [{"answer": text} for text in texts]
 
         new = split.task["max_new_tokens"]
-        return self._each([length + new for length in split.tokens.prompts.tolist()], one)
+        return self._each([length + new for length in split.tokens.prompts.tolist()], predict)
 
     def _each(self, lengths: list[int], work: _Work) -> list[list[Line]]:
         """Do some work on every example, of like lengths together, each `slices` times in a batch."""
         size = self.split.size
-        batches = by_length(lengths, size) if size else filled(lengths, self.slices, self.base.device)
+        batches = by_length(lengths, size) if size else fill_device(lengths, self.slices, self.base.device)
         found: list[list[Line]] = [[{}] * len(lengths) for _ in range(self.slices)]
         done = 0
         for indexes, lines in _smaller_where_needed(batches, work):
@@ -135,3 +136,44 @@ def _repeated(batch: Batch, slices: int) -> Batch:
     tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
     many = {name: torch.cat([value] * slices) for name, value in tensors.items()}
     return batch if slices == 1 else replace(batch, indexes=batch.indexes * slices, **many)
+
+
+def candidates(tokenizer: Any, tokens: Tokens, lines: list[Line]) -> tuple[Tokens, list[tuple[int, str]]]:
+    """Return each example's prompt with each of its labels after it, and which example and label that is.
+
+    A label's score is that of all its tokens after the prompt, the likelihood of a whole answer; where one label begins
+    another, the end token closes both, because the shorter one could never lose otherwise.
+    """
+    found, owners = [], []
+    for number, line in enumerate(lines):
+        prompt = tokens.prompt(number)
+        labels = label_tokens(tokenizer, line)
+        found += [Encoded(prompt + ids, [0] * len(prompt) + [1] * len(ids), len(prompt)) for ids in labels]
+        owners += [(number, name) for name in line["choices"]]
+    return pack(found), owners
+
+
+def choose_labels(found: list[Line], owners: list[tuple[int, str]], lines: list[Line]) -> list[Line]:
+    """Return for each example the likeliest label (`answer`), and the log likelihood of each (`scores`, in nats).
+
+    :param found: the likelihood of each candidate
+    """
+    scores: list[dict[str, float]] = [{} for _ in lines]
+    for (number, name), one in zip(owners, found, strict=True):
+        scores[number][name] = one["log_likelihood"]
+    return [{"answer": likeliest(one, line["choices"]), "scores": one} for one, line in zip(scores, lines, strict=True)]
+
+
+def likeliest(scores: dict[str, float], choices: list[str]) -> str:
+    """Return the label of the highest score; of equals the first, so that the answer never depends on a batch."""
+    return max(choices, key=lambda name: scores[name])
+
+
+def label_tokens(tokenizer: Any, line: Line) -> list[list[int]]:
+    """Return the tokens of each label after an example's prompt, as training would tokenize them."""
+    examples = [Example(line["prompt"], completion, "") for completion in line["completions"]]
+    whole = [one.input_ids[one.prompt :] for one in encode(tokenizer, examples, completion_only=True)]
+    end = tokenizer.eos_token_id
+    bare = [ids[:-1] if ids[-1] == end and len(ids) > 1 else ids for ids in whole]
+    begins = any(a is not b and b[: len(a)] == a for a in bare for b in bare)
+    return whole if begins else bare

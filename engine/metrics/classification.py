@@ -2,22 +2,33 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from lorafile.engine.metrics.jackknife import pseudo_values
-
 Rows = list[dict[str, Any]]
+Scored = tuple[float, list[float]]  # the figure, and what each example adds to it
 Pairs = Counter[tuple[str, str]]  # (true class, chosen class) -> examples
 
 
-def accuracy(rows: Rows) -> tuple[float, list[float]]:
+def pseudo_values(figure: float, without: Iterable[float]) -> list[float]:
+    """Return each example's jackknife pseudo-value, n · figure − (n − 1) · figure without it (Tukey, 1958).
+
+    Their mean is the figure, up to its bias in 1/n, and the variance of that mean is the figure's: so that examples can
+    be paired and compared as those of a plain mean are.
+
+    :param without: the figure over all examples but one, for each of them; nothing where there is one example alone
+    """
+    rest = list(without)
+    return [len(rest) * figure - (len(rest) - 1) * one for one in rest] or [figure]
+
+
+def accuracy(rows: Rows) -> Scored:
     """Return the share of examples whose class is chosen; for each example 0 or 1."""
     each = _hits(rows)
     return sum(each) / len(each), each
 
 
-def f1(rows: Rows, average: str = "", pos_label: str = "") -> tuple[float, list[float]]:
+def f1(rows: Rows, average: str = "", pos_label: str = "") -> Scored:
     """Return the F1 score as `sklearn.metrics.f1_score` does; for each example whether its class is chosen.
 
     A class without true and without chosen examples counts nothing; one that is never both counts 0.
@@ -53,7 +64,7 @@ def _f1(pairs: Pairs, average: str, pos_label: str) -> float:
     return sum(by_class.values()) / len(by_class)
 
 
-def matthews_correlation(rows: Rows) -> tuple[float, list[float]]:
+def matthews_correlation(rows: Rows) -> Scored:
     """Return Matthews' correlation of chosen and true classes; for each example whether its class is chosen.
 
     For any number of classes, and 0 where it is not defined (one class alone), as `sklearn.metrics.matthews_corrcoef`;
@@ -76,7 +87,7 @@ def _matthews(pairs: Pairs) -> float:
     return covariance / math.sqrt(spread) if spread else 0.0
 
 
-def choice_log_loss(rows: Rows) -> tuple[float, list[float]]:
+def choice_log_loss(rows: Rows) -> Scored:
     """Return the mean negative log probability of the true class, in nats; for each example its own.
 
     The probabilities are the softmax of the scores, as `sklearn.metrics.log_loss` reads a head's.

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from lorafile.engine.metrics.registry import Needs, Rows
+from lorafile.engine.metrics.classification import Rows
+from lorafile.engine.metrics.registry import Needs
 from lorafile.errors import NodeError
 
 _SETTINGS: dict[str, tuple[type, Any]] = {
@@ -29,7 +30,7 @@ _RUNNER = Path(__file__).with_name("runner.py")
 
 
 @dataclass(frozen=True)
-class OwnMetric:
+class CustomMetric:
     """What a metric file says of itself.
 
     :ivar written: the file's name as the spec has it; `label`: the metric's name in figures and reports
@@ -45,7 +46,7 @@ class OwnMetric:
     more_is_better: bool
 
 
-def read_own(written: str, label: str, base: Path) -> OwnMetric:
+def read_custom_metric(written: str, label: str, base: Path) -> CustomMetric:
     """Read a metric file without running it.
 
     :raises NodeError: when there is none, it is no Python, or it defines nothing to run
@@ -67,7 +68,7 @@ def read_own(written: str, label: str, base: Path) -> OwnMetric:
     if settings["NEEDS"] not in get_args(Needs):
         raise NodeError(f"{file}: NEEDS should be one of {', '.join(get_args(Needs))}, not {settings['NEEDS']!r}")
     digest = hashlib.sha256(content).hexdigest()
-    return OwnMetric(written, label, file, digest, settings["NEEDS"], settings["UNIT"], settings["MORE_IS_BETTER"])
+    return CustomMetric(written, label, file, digest, settings["NEEDS"], settings["UNIT"], settings["MORE_IS_BETTER"])
 
 
 def _defined(tree: ast.Module) -> dict[str, ast.expr | None]:
@@ -95,7 +96,7 @@ def _setting(name: str, value: ast.expr | None, file: Path) -> Any:
     return value.value
 
 
-def run_own(metric: OwnMetric, rows: Rows, seconds: float) -> tuple[float, list[float]]:
+def run_custom_metric(metric: CustomMetric, rows: Rows, seconds: float) -> tuple[float, list[float]]:
     """Run a metric file on predictions, in a process of its own; return its figure and each example's.
 
     :raises NodeError: naming file, line and exception when it raises, takes too long, or gives something else

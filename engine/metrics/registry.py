@@ -1,14 +1,20 @@
-"""Metrics: pure functions of stored predictions, one file for each family. No torch.
+"""The list of metrics: pure functions of stored predictions. No torch.
 
-A metric is added by a function and one line here. Its version is raised when its figures can change. A user's own
-metric is a Python file that the spec names (`own.py`).
+A metric is added by a function and one line here; its version is raised when its figures can change. Those of
+likelihoods are here, where all weight every supervised token, or byte, alike. A user's own metric is a Python file that
+the spec names (`custom.py`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
+from lorafile.engine.metrics.answers import corpus_influence, corpus_score, exact_match, rouge, squad_exact, squad_f1
+from lorafile.engine.metrics.classification import Rows as Rows
 from lorafile.engine.metrics.classification import (
+    Scored,
     accuracy,
     choice_log_loss,
     f1,
@@ -16,13 +22,7 @@ from lorafile.engine.metrics.classification import (
     matthews_correlation,
     matthews_influence,
 )
-from lorafile.engine.metrics.exact_match import exact_match
-from lorafile.engine.metrics.likelihood import bits_per_byte, log_loss, perplexity, token_accuracy
-from lorafile.engine.metrics.rouge import rouge1, rouge2, rouge_l
-from lorafile.engine.metrics.squad import squad_exact, squad_f1
-from lorafile.engine.metrics.translation import bleu, bleu_influence, chrf, chrf_influence
 
-Rows = list[dict[str, Any]]
 Needs = Literal["likelihood", "generation", "choice"]
 
 
@@ -35,14 +35,14 @@ class Metric:
     :ivar pooled: how the figure comes from the examples' outcomes: their `mean`; their `weighted` mean, by the field of
         the rows that `weight` names; or over the `corpus`, so that no mean of outcomes gives it
     :ivar influence: of a `corpus` figure, whose examples nothing else weighs: predictions and the metric's settings ->
-        each example's jackknife pseudo-value (`jackknife.py`), whose mean is about the figure
+        each example's jackknife pseudo-value (`pseudo_values`), whose mean is about the figure
     :ivar library: the module that computes it, where that is not in the core
     """
 
     needs: Needs
     unit: str
     more_is_better: bool
-    compute: Callable[..., tuple[float, list[float]]]
+    compute: Callable[..., Scored]
     pooled: Literal["mean", "weighted", "corpus"] = "mean"
     weight: str = ""
     influence: Callable[..., list[float]] | None = None
@@ -50,19 +50,47 @@ class Metric:
     version: int = 1
 
 
+def log_loss(rows: Rows) -> Scored:
+    """Return the mean negative log likelihood of a supervised token, in nats; for each example its own mean."""
+    total = -sum(row["log_likelihood"] for row in rows) / sum(row["tokens"] for row in rows)
+    return total, [-row["log_likelihood"] / max(row["tokens"], 1) for row in rows]
+
+
+def perplexity(rows: Rows) -> Scored:
+    """Return exp of the log loss (infinite where that is past a float); for each example its log loss."""
+    loss, each = log_loss(rows)
+    return (math.exp(loss) if loss < 700 else math.inf), each
+
+
+def bits_per_byte(rows: Rows) -> Scored:
+    """Return the bits that the model needs for a byte of the supervised text (UTF-8); for each example its own.
+
+    Total nats over ln 2 and total bytes: it compares models whose tokenizers differ (The Pile, Gao et al. 2020, 3.1).
+    The end token's nats count, although it has no byte.
+    """
+    total = -sum(row["log_likelihood"] for row in rows) / (math.log(2) * sum(row["bytes"] for row in rows))
+    return total, [-row["log_likelihood"] / (math.log(2) * max(row["bytes"], 1)) for row in rows]
+
+
+def token_accuracy(rows: Rows) -> Scored:
+    """Return the share of supervised tokens that the model ranks first; for each example its own share."""
+    total = sum(row["correct"] for row in rows) / sum(row["tokens"] for row in rows)
+    return total, [row["correct"] / max(row["tokens"], 1) for row in rows]
+
+
 _F1_UNIT = "share, the harmonic mean of precision and recall"
-_ROUGE: dict[str, Any] = {
-    "unit": "share, F-measure of n-gram overlap",
-    "more_is_better": True,
-    "library": "rouge_score",
-}
-_OF_CORPORA: dict[str, Any] = {
-    "unit": "points of 100",
-    "more_is_better": True,
-    "pooled": "corpus",
-    "library": "sacrebleu",
-    "version": 2,
-}
+
+
+def _rouge(name: str) -> Metric:
+    unit = "share, F-measure of n-gram overlap"
+    return Metric("generation", unit, True, partial(rouge, name=name), library="rouge_score")
+
+
+def _corpus(name: str) -> Metric:
+    functions: Any = {"compute": partial(corpus_score, name=name), "influence": partial(corpus_influence, name=name)}
+    return Metric("generation", "points of 100", True, pooled="corpus", library="sacrebleu", version=2, **functions)
+
+
 METRICS = {
     "log_loss": Metric("likelihood", "nats per token", False, log_loss, "weighted", "tokens"),
     "perplexity": Metric("likelihood", "", False, perplexity, "corpus", "tokens"),
@@ -76,11 +104,9 @@ METRICS = {
     ),
     "squad_exact": Metric("generation", "share of examples", True, squad_exact),
     "squad_f1": Metric("generation", "share, the mean F1 of answers' words", True, squad_f1),
-    "bleu": Metric("generation", compute=bleu, influence=bleu_influence, **_OF_CORPORA),
-    "chrf": Metric("generation", compute=chrf, influence=chrf_influence, **_OF_CORPORA),
-    "rouge1": Metric("generation", compute=rouge1, **_ROUGE),
-    "rouge2": Metric("generation", compute=rouge2, **_ROUGE),
-    "rougeL": Metric("generation", compute=rouge_l, **_ROUGE),
+    "bleu": _corpus("bleu"),
+    "chrf": _corpus("chrf"),
+    **{name: _rouge(name) for name in ("rouge1", "rouge2", "rougeL")},
 }
 # What a metric is on a classification head, which has no tokens to predict.
 OF_HEADS = {"log_loss": Metric("choice", "nats per example", False, choice_log_loss)}

@@ -13,10 +13,10 @@ import torch
 from lorafile.engine.batching.tokens import Tokens
 from lorafile.engine.model.base import Base, Bases, load_base
 from lorafile.engine.model.head import draw_head
-from lorafile.engine.model.initialization import as_plain_lora, given_back, started, stored_settings
+from lorafile.engine.model.initialization import as_plain_lora, initialize_adapter, restored_afterwards, stored_settings
 from lorafile.engine.model.methods import peft_config
 from lorafile.engine.model.quantized import unseen_parameters
-from lorafile.engine.randomness import drawn_again, drawn_from, dropout_generators, seed_dropout
+from lorafile.engine.randomness import dropout_generators, replayed_draws, seed_dropout, seeded
 from lorafile.engine.request import Request
 from lorafile.errors import NodeError
 
@@ -31,9 +31,9 @@ def new_adapter(base: Base, request: Request, tokens: Tokens, steps: int) -> Ite
     settings = request.settings["adapter"]
     seed = request.settings.get("seed", 0)  # a profile has none
     draw_head(base.model, request.settings, seed)
-    with given_back(base.model, settings):
-        with peft_errors(settings["method"]), drawn_from(seed, "initialisation"):
-            model = started(base, request, tokens, steps)
+    with restored_afterwards(base.model, settings):
+        with peft_errors(settings["method"]), seeded(seed, "initialisation"):
+            model = initialize_adapter(base, request, tokens, steps)
         seed_dropout(model, seed, base.device)
         yield model
 
@@ -49,7 +49,7 @@ def trained_adapter(base: Base, request: Request, steps: int, matrices: dict[str
     adapter = request.settings["adapter"]
     config = peft_config(request, steps)
     began, config.init_lora_weights = config.init_lora_weights, False  # nothing is drawn, and nothing looked at
-    with given_back(base.model, adapter):
+    with restored_afterwards(base.model, adapter):
         with peft_errors(adapter["method"]):
             model = get_peft_model(base.model, config, low_cpu_mem_usage=True)
         config.init_lora_weights = began
@@ -103,7 +103,7 @@ def stored_adapter(base: Base, files: dict[str, str]) -> Iterator[Any]:
     from peft import PeftModel
 
     stored = stored_settings(files)
-    with as_directory(files) as directory, given_back(base.model, stored):
+    with as_directory(files) as directory, restored_afterwards(base.model, stored):
         with peft_errors(str(stored.get("peft_type", "adapter")).lower()):
             model = PeftModel.from_pretrained(base.model, directory)
         _check_complete(model, Path(directory) / "adapter_model.safetensors")
@@ -125,7 +125,7 @@ def _check_complete(model: Any, file: Path) -> None:
 
 
 @contextlib.contextmanager
-def tuned(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
+def tuned_model(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
     """Yield the base and the model of a request: bare, with its stored adapter, or fine-tuned in full."""
     files = request.inputs.get("adapter")
     if files is None:
@@ -187,7 +187,7 @@ def checkpointed(model: Any, enabled: bool, generators: list[torch.Generator] | 
     generators = dropout_generators(model) if generators is None else generators
     options: dict[str, Any] = {"use_reentrant": False}
     if generators:
-        options["context_fn"] = lambda: drawn_again(generators)
+        options["context_fn"] = lambda: replayed_draws(generators)
     word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if enabled:
         getattr(model, f"{word}_checkpointing_enable")(**{f"{word}_checkpointing_kwargs": options})

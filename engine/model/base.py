@@ -2,13 +2,16 @@
 
 import contextlib
 import gc
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from lorafile.engine.batching.batches import Batch, collate
+from lorafile.engine.batching.tokens import Blocks, Tokens
 from lorafile.engine.data.encode import load_tokenizer
 from lorafile.engine.model.fingerprint import fingerprint
 from lorafile.engine.model.head import NAME, is_head, is_new
@@ -28,6 +31,29 @@ class Base:
     device: torch.device
     fingerprint: tuple[int, ...]
     trained: str = ""  # the module that belongs to each run and not to the base: a new head
+
+    def collate(self, tokens: Tokens | Blocks, indexes: list[int]) -> Batch:
+        """Return some examples as a batch where the model lies, padded on the right."""
+        return collate(tokens, indexes, self.padding, self.device)
+
+    @property
+    def padding(self) -> int:
+        """The token that pads."""
+        return self.tokenizer.pad_token_id or 0
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was given."""
+        if self.device.type == "cuda":
+            for number in range(torch.cuda.device_count()):
+                torch.cuda.synchronize(number)
+
+    def timed(self, work: Callable[[], Any]) -> float:
+        """Return the seconds that some work takes, the device synchronized before and after."""
+        self.synchronize()
+        began = time.perf_counter()
+        work()
+        self.synchronize()
+        return time.perf_counter() - began
 
     def check(self) -> None:
         """Prove that the weights are what was loaded: same bytes, no gradient.

@@ -7,7 +7,7 @@ from torch import nn
 
 from lorafile.engine.batching.batches import Batch
 from lorafile.engine.batching.tokens import Tokens
-from lorafile.engine.randomness import drawn_from
+from lorafile.engine.randomness import seeded
 from lorafile.engine.request import Request
 from lorafile.errors import NodeError
 from lorafile.files.jsonl import read_lines
@@ -51,12 +51,12 @@ def draw_head(model: Any, settings: dict[str, Any], seed: int) -> None:
     if not is_new(settings):
         return
     spread = getattr(model.config.get_text_config(), "initializer_range", 0.02)
-    with torch.no_grad(), drawn_from(seed, "head"):
+    with torch.no_grad(), seeded(seed, "head"):
         drawn = torch.empty(getattr(model, NAME).weight.shape).normal_(0.0, spread)
         getattr(model, NAME).weight.copy_(drawn)
 
 
-def guesses(model: Any) -> int:
+def num_choices(model: Any) -> int:
     """Return among how many tokens, or classes, a model chooses: what a blind guess is of."""
     head = getattr(model, NAME, None)
     return int(model.get_input_embeddings().weight.shape[0] if head is None else model.config.num_labels)

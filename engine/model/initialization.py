@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lorafile.engine.batching.batches import collate, epoch_order
+from lorafile.engine.batching.batches import epoch_order
 from lorafile.engine.batching.tokens import Tokens
 from lorafile.engine.model.base import Base
 from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.methods import peft_config
-from lorafile.engine.model.original import original_weights
 from lorafile.engine.request import Request
 from lorafile.errors import NodeError
 from lorafile.specs.tables.lora import REWRITING
@@ -30,7 +30,7 @@ _AT_ONCE = 16  # examples of one of EVA's batches
 _PASSES = 20  # over the examples, until EVA gives up
 
 
-def started(base: Base, request: Request, tokens: Tokens, steps: int) -> Any:
+def initialize_adapter(base: Base, request: Request, tokens: Tokens, steps: int) -> Any:
     """Put a new adapter on a base and let it begin as its settings say; draws from the global generator."""
     from peft import get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -88,7 +88,7 @@ def _matrices(model: Any) -> list[tuple[str, nn.Parameter]]:
 
 
 @contextlib.contextmanager
-def given_back(model: nn.Module, adapter: dict[str, Any]) -> Iterator[None]:
+def restored_afterwards(model: nn.Module, adapter: dict[str, Any]) -> Iterator[None]:
     """Give a base back as it was: its modules, and the weights that a method writes.
 
     :param adapter: settings of the method: as in a request, or as stored beside an adapter
@@ -157,7 +157,7 @@ def _look_for_corda(base: Base, config: Any, tokens: Tokens) -> None:
 
     def look() -> None:
         for (index,) in _order(tokens, 1, _EXAMPLES):
-            batch = collate(tokens, [index], base.tokenizer.pad_token_id or 0, base.device)
+            batch = base.collate(tokens, [index])
             base.model(input_ids=batch.input_ids, use_cache=False)
 
     if config.corda_config is None:
@@ -172,7 +172,7 @@ def _look_for_lora_ga(base: Base, config: Any, tokens: Tokens, request: Request)
     def look() -> None:
         size = request.settings["training"]["per_device_train_batch_size"]
         for indexes in _order(tokens, size, _GRADIENTS):
-            batch = collate(tokens, indexes, base.tokenizer.pad_token_id or 0, base.device)
+            batch = base.collate(tokens, indexes)
             (summed_loss(base.model, batch) / max(int(batch.supervised.sum()), 1)).backward()
 
     preprocess_loraga(base.model, config, look)
@@ -184,7 +184,7 @@ def _look_for_eva(base: Base, model: Any, tokens: Tokens) -> None:
 
     batches = []
     for indexes in _order(tokens, _AT_ONCE, _EXAMPLES):
-        batch = collate(tokens, indexes, base.tokenizer.pad_token_id or 0, base.device)
+        batch = base.collate(tokens, indexes)
         labels = batch.input_ids.masked_fill(~batch.supervised, -100)
         batches.append({"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels})
     left = iter(range(_PASSES * len(batches)))
@@ -227,3 +227,23 @@ def stored_settings(files: dict[str, str]) -> dict[str, Any]:
     """Return the config that is stored beside an adapter."""
     config: dict[str, Any] = json.loads(Path(files["adapter_config.json"]).read_text(encoding="utf-8"))
     return config
+
+
+def original_weights(path: str, modules: list[str]) -> dict[str, torch.Tensor]:
+    """Return module -> the weight of its checkpoint; files may leave the first part of a name out, as GPT-2's does.
+
+    :raises NodeError: when the files hold no weight of that name
+    """
+    places: dict[str, Path] = {}
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            places |= dict.fromkeys(opened.keys(), file)
+    found = {}
+    for module in modules:
+        name = f"{module}.weight"
+        name = name if name in places else name.partition(".")[2]
+        if name not in places:
+            raise NodeError(f"lora.init_lora_weights: {path} holds no weight of {module}, which LoftQ begins from.")
+        with safe_open(places[name], framework="pt") as opened:
+            found[module] = opened.get_tensor(name)
+    return found

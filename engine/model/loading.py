@@ -7,7 +7,13 @@ import torch
 
 from lorafile.engine.model.attention import use_blocks
 from lorafile.engine.model.head import head_options, in_float32
-from lorafile.engine.model.quantized import check_libraries, check_quantized, make_hqq, own_method, quantization_config
+from lorafile.engine.model.quantized import (
+    check_libraries,
+    check_quantized,
+    make_hqq,
+    quantization_config,
+    stored_quantization,
+)
 from lorafile.errors import NodeError
 
 _ATTENTION = {"flash_attention_2": "flash-attn", "flash_attention_3": "flash-attn-3"}
@@ -27,7 +33,7 @@ def load_model(path: str, settings: dict[str, Any], device_map: str | None = Non
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options = _options(settings["model"], dtype)
     chosen = settings["quantization"]
-    own = own_method(path)
+    own = stored_quantization(path)
     if own is not None:
         check_libraries(own, "model.path")
     config = quantization_config(chosen, dtype) if chosen is not None else None

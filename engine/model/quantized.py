@@ -1,6 +1,8 @@
 """Quantized bases: the configs that transformers takes, and HQQ layers, which its version 5 does not make by itself."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ LIBRARIES: dict[str, dict[str, str]] = {
 }
 
 
-def own_method(path: str) -> str | None:
+def stored_quantization(path: str) -> str | None:
     """Return the method by which a checkpoint was quantized before, as its config.json calls it."""
     config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
     stored = config.get("quantization_config")
@@ -66,16 +68,14 @@ def quantization_config(settings: dict[str, Any], dtype: torch.dtype) -> Any:
         raise NodeError(f"quantization: transformers refuses these settings: {error}") from error
 
 
+def _transformers_config(name: str, given: dict[str, Any], _dtype: torch.dtype) -> Any:
+    import transformers
+
+    return getattr(transformers, name)(**given)
+
+
 def _bitsandbytes(given: dict[str, Any], dtype: torch.dtype) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(**{"bnb_4bit_compute_dtype": dtype, **given})
-
-
-def _hqq(given: dict[str, Any], _dtype: torch.dtype) -> Any:
-    from transformers import HqqConfig
-
-    return HqqConfig(**given)
+    return _transformers_config("BitsAndBytesConfig", {"bnb_4bit_compute_dtype": dtype, **given}, dtype)
 
 
 def _torchao(given: dict[str, Any], _dtype: torch.dtype) -> Any:
@@ -87,19 +87,13 @@ def _torchao(given: dict[str, Any], _dtype: torch.dtype) -> Any:
     return TorchAoConfig(kind, modules_to_not_convert=given.get("modules_to_not_convert"))
 
 
-def _gptq(given: dict[str, Any], _dtype: torch.dtype) -> Any:
-    from transformers import GPTQConfig
-
-    return GPTQConfig(**given)
-
-
-def _awq(given: dict[str, Any], _dtype: torch.dtype) -> Any:
-    from transformers import AwqConfig
-
-    return AwqConfig(**given)
-
-
-CONFIGS = {"bitsandbytes": _bitsandbytes, "hqq": _hqq, "torchao": _torchao, "gptq": _gptq, "awq": _awq}
+CONFIGS: dict[str, Callable[[dict[str, Any], torch.dtype], Any]] = {
+    "bitsandbytes": _bitsandbytes,
+    "torchao": _torchao,
+    "hqq": partial(_transformers_config, "HqqConfig"),
+    "gptq": partial(_transformers_config, "GPTQConfig"),
+    "awq": partial(_transformers_config, "AwqConfig"),
+}
 
 
 def make_hqq(model: Any, config: Any, dtype: torch.dtype, device: torch.device) -> Any:

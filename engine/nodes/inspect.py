@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.batching.batches import by_length, collate
+from lorafile.engine.batching.batches import by_length
 from lorafile.engine.batching.tokens import Tokens
-from lorafile.engine.model.adapters import parameter_counts, tuned
+from lorafile.engine.model.adapters import parameter_counts, tuned_model
 from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.head import load_tokens
 from lorafile.engine.model.loading import takes
-from lorafile.engine.model.similarity import linear_cka
 from lorafile.engine.model.updates import Row, adapter_updates, full_updates, place
 from lorafile.engine.request import Report, Request, Result, examples_at_once
 from lorafile.files.jsonl import write_lines
@@ -29,7 +28,7 @@ def inspect(request: Request, out: Path, bases: Bases, report: Report) -> Result
     with bases.proven(request.settings, request.paths) as base:
         names = {name for name, _ in base.model.named_modules()}
         before = hidden_states(base, base.model.eval(), tokens, request, report)
-    with tuned(bases, request) as (base, model):
+    with tuned_model(bases, request) as (base, model):
         after = hidden_states(base, model, tokens, request, report)
         if "adapter_config.json" in request.inputs["adapter"]:
             updates = {row["module"]: row for row in adapter_updates(model)}
@@ -57,19 +56,12 @@ def hidden_states(base: Base, model: Any, tokens: Tokens, request: Request, repo
     count = min(request.settings["inspection"]["examples"], len(tokens))
     batches = by_length(tokens.lengths()[:count], examples_at_once(request))
     every = max(1, -(-sum(length - 1 for length in tokens.lengths()[:count]) // _MOST_POSITIONS))
+    options = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
     found: list[list[torch.Tensor]] = []
     with torch.inference_mode():
         for number, indexes in enumerate(batches, 1):
-            batch = collate(tokens, indexes, base.tokenizer.pad_token_id or 0, base.device)
-            packed = batch.position_ids is not None  # then no mask is given: see engine/model/loss.py
-            where = {"position_ids": batch.position_ids} if packed else {"attention_mask": batch.attention_mask}
-            output = model(
-                input_ids=batch.input_ids,
-                **where,
-                use_cache=False,
-                output_hidden_states=True,
-                **({"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}),
-            )
+            batch = base.collate(tokens, indexes)
+            output = model(**batch.inputs, **options, output_hidden_states=True)
             real = batch.attention_mask.bool()
             real[:, 0] = False
             if batch.position_ids is not None:
@@ -92,17 +84,13 @@ def trained_sizes(files: dict[str, str], names: set[str]) -> dict[str, int]:
         with safe_open(file, framework="pt") as stream:
             for name in stream.keys():  # noqa: SIM118 (a file, not a dictionary)
                 if not name.endswith(_NOT_TRAINED):
-                    module = _module(name.removeprefix("base_model.model."), names)
+                    parts = name.removeprefix("base_model.model.").split(".")
+                    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+                    # The innermost module of the base that the tensor belongs to, or what it is called.
+                    module = next((prefix for prefix in prefixes if prefix in names), parts[0])
                     shape = stream.get_slice(name).get_shape()
                     sizes[module] = sizes.get(module, 0) + int(torch.Size(shape).numel())
     return sizes
-
-
-def _module(name: str, names: set[str]) -> str:
-    """Return the innermost module of the base that a stored tensor belongs to, or what it is called."""
-    parts = name.split(".")
-    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((prefix for prefix in prefixes if prefix in names), parts[0])
 
 
 def _order(module: str) -> list[tuple[int, str]]:
@@ -129,3 +117,19 @@ def summary(modules: list[Row], drift: list[Row], total: int) -> dict[str, Any]:
 
 def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and value == value]  # a NaN is not itself
+
+
+def linear_cka(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Return the linear centred kernel alignment of x [n, p] and y [n, q]: 1 for equal, 0 for unrelated.
+
+    ‖YᵀX‖_F² / (‖XᵀX‖_F ‖YᵀY‖_F) with centred columns (Kornblith et al. 2019, "Similarity of Neural Network
+    Representations Revisited", eq. 5). Computed in float64 with whichever Gram matrices are smaller. NaN where one
+    side does not vary at all.
+    """
+    x, y = (side.double() - side.double().mean(dim=0) for side in (x, y))
+    if len(x) < max(x.shape[1], y.shape[1]):
+        k, m = x @ x.T, y @ y.T
+        cross, own = float((k * m).sum()), float(k.norm() * m.norm())
+    else:
+        cross, own = float((y.T @ x).square().sum()), float((x.T @ x).norm() * (y.T @ y).norm())
+    return min(cross / own, 1.0) if own > 0 else float("nan")

@@ -2,7 +2,6 @@
 
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lorafile.engine.batching.batches import Batch, by_length, collate
-from lorafile.engine.batching.tokens import Tokens
-from lorafile.engine.model.adapters import as_directory, peft_errors, tuned
+from lorafile.engine.batching.batches import Batch, by_length
+from lorafile.engine.model.adapters import as_directory, peft_errors, tuned_model
 from lorafile.engine.model.base import Base, Bases, load_base
 from lorafile.engine.model.head import class_logits, load_tokens
 from lorafile.engine.model.loss import supervised_logits
@@ -30,8 +28,9 @@ def merge(request: Request, _out: Path, bases: Bases, report: Report) -> Result:
     tokens = load_tokens(request, "data")
     settings = request.settings["merging"]
     with tempfile.TemporaryDirectory(prefix="lorafile-") as directory:
-        with tuned(bases, request) as (base, model):
-            batches = list(_batches(base, tokens, request))
+        with tuned_model(bases, request) as (base, model):
+            lengths = tokens.lengths()[: settings["examples"]]
+            batches = [base.collate(tokens, indexes) for indexes in by_length(lengths, examples_at_once(request))]
             for number, batch in enumerate(batches):
                 save_file(_compared(model, batch), Path(directory) / str(number))
                 report({"step": number + 1, "steps": 2 * len(batches)})
@@ -113,13 +112,6 @@ def _quantized(module: nn.Module) -> bool:
     return weight is not None and any(kind.startswith(("bitsandbytes.", "torchao.")) for kind in kinds)
 
 
-def _batches(base: Base, tokens: Tokens, request: Request) -> Iterator[Batch]:
-    count = min(request.settings["merging"]["examples"], len(tokens))
-    size = examples_at_once(request)
-    for indexes in by_length(tokens.lengths()[:count], size):
-        yield collate(tokens, indexes, base.tokenizer.pad_token_id or 0, base.device)
-
-
 @torch.inference_mode()
 def _compared(model: Any, batch: Batch) -> _Compared:
     """Return logits [s, v] and targets [s]: of the supervised tokens, or of the examples where a head classifies."""
@@ -143,10 +135,10 @@ class Differences:
         """Add the logits [s, v] of some tokens."""
         first, second = attached["logits"].double(), other["logits"].double()
         self.finite = self.finite and bool(second.isfinite().all())
-        apart = (first - second).abs()
-        self.largest = max(self.largest, float(apart.max()))
-        self.total += float(apart.sum())
-        self.count += apart.numel()
+        difference = (first - second).abs()
+        self.largest = max(self.largest, float(difference.max()))
+        self.total += float(difference.sum())
+        self.count += difference.numel()
         self.tokens += len(first)
         self.agreed += int((first.argmax(-1) == second.argmax(-1)).sum())
         for side, logits in enumerate((first, second)):

@@ -1,19 +1,25 @@
 """`predict`: what a model makes of each held-out example: likelihoods, chosen labels, or answers."""
 
 import contextlib
+import importlib.util
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from lorafile.engine.inference.decoding import can_reserve
 from lorafile.engine.inference.generation import decoder
-from lorafile.engine.inference.harness import evaluate_task
 from lorafile.engine.inference.predictions import Split, load_split, predictions
-from lorafile.engine.model.adapters import stored_adapter, tuned
+from lorafile.engine.model.adapters import stored_adapter, tuned_model
 from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.methods import virtual_tokens
-from lorafile.engine.request import Report, Request, Result
-from lorafile.engine.stacking.stack import Stack
+from lorafile.engine.request import Report, Request, Result, examples_at_once
+from lorafile.engine.stacking.stack import Factors, Stack
 from lorafile.engine.stacking.stored import stored_factors
+from lorafile.errors import MissingExtra, NodeError
 from lorafile.files.jsonl import write_lines
 
 # What the metrics of an output need of an example beside what the model made of it.
@@ -32,7 +38,7 @@ def predict(request: Request, out: Path, bases: Bases, report: Report) -> Result
     with _plain(bases, request) as (base, model):
         (found,) = predictions(base, model, split, report)
         figures = decoder_figure(base, model, split)
-    return kept(split, found, out, figures)
+    return write_predictions(split, found, out, figures)
 
 
 @contextlib.contextmanager
@@ -40,7 +46,7 @@ def _plain(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
     """Yield the base and the model of a request; a plain LoRA goes without PEFT, whose layers take longer to make."""
     files = request.inputs.get("adapter", {})
     if "adapter_config.json" not in files:
-        with tuned(bases, request) as (base, model):
+        with tuned_model(bases, request) as (base, model):
             yield base, model
         return
     with bases.proven(request.settings, request.paths) as base:
@@ -60,7 +66,7 @@ def decoder_figure(base: Base, model: Any, split: Split) -> dict[str, str]:
     return {"decoder": decoder(base.model if virtual_tokens(model) else model, split.task)}
 
 
-def kept(split: Split, found: list[dict[str, Any]], out: Path, figures: dict[str, Any]) -> Result:
+def write_predictions(split: Split, found: list[dict[str, Any]], out: Path, figures: dict[str, Any]) -> Result:
     """Write what was predicted of each example, with what the metrics need of it.
 
     :param figures: of the result, next to the number of its examples
@@ -72,3 +78,94 @@ def kept(split: Split, found: list[dict[str, Any]], out: Path, figures: dict[str
     ]
     write_lines(out / "predictions.jsonl.gz", rows)
     return Result(figures={"examples": len(rows), **figures}, files=["predictions.jsonl.gz"])
+
+
+def evaluate_task(request: Request, out: Path, bases: Bases, report: Report) -> Result:
+    """Run one task or group through `lm_eval.simple_evaluate` and keep every figure that it gives.
+
+    :raises NodeError: when the library is missing, the task is unknown, or its data cannot be had
+    """
+    if importlib.util.find_spec("lm_eval") is None:
+        raise NodeError(str(MissingExtra("evaluate.lm_eval_tasks", "lm-eval", "lm-eval")))
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    task = request.settings["task"]
+    name = task["task"]
+    with tuned_model(bases, request) as (base, model), torch.inference_mode():
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+
+        manager = TaskManager(include_path=request.paths.get("lm_eval"))
+        if name not in manager.all_tasks:
+            raise NodeError(f'evaluate.lm_eval_tasks: lm-eval knows no task "{name}".')
+        size = examples_at_once(request)
+        wrapped = HFLM(pretrained=model, tokenizer=base.tokenizer, backend="causal", batch_size=size)
+        try:
+            found = simple_evaluate(
+                model=wrapped,
+                tasks=[name],
+                num_fewshot=task.get("num_fewshot"),
+                limit=task.get("limit"),
+                task_manager=manager,
+                bootstrap_iters=0,
+                log_samples=False,
+            )
+        except (OSError, ValueError, KeyError, ConnectionError) as error:
+            told = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise NodeError(f"evaluate.lm_eval_tasks: {name} cannot be evaluated: {told}") from error
+    report({"step": 1, "steps": 1})
+    kept = {key: found.get(key) for key in ("results", "versions", "n-shot", "n-samples")}
+    write_lines(out / "lm_eval.jsonl.gz", [kept])
+    return Result(figures=_figures(found, name), files=["lm_eval.jsonl.gz"])
+
+
+def _figures(found: dict[str, Any], name: str) -> dict[str, float]:
+    """Return metric -> value of the task itself; `acc,none` is `acc`, another filter stays in the name."""
+    row = found["results"].get(name) or found.get("groups", {}).get(name) or {}
+    figures = {}
+    for key, value in row.items():
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            figures[key.removesuffix(",none")] = float(value)
+    samples = found.get("n-samples", {}).get(name)
+    return figures | ({"examples": samples["effective"]} if samples else {})
+
+
+def predict_together(requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Result]:
+    """Predict one split with several adapters, the bare base among them; what is no plain LoRA comes after, alone."""
+    first, split = requests[0], load_split(requests[0])
+    done: dict[int, Result] = {}
+    with bases.proven(first.settings, first.paths) as base:
+        members = {number: one for number, one in enumerate(_members(base, requests)) if one is not None}
+        if len(members) > 1:
+            told = [reports[number] for number in members]
+            stack = Stack(base.model, list(members.values()))
+            with stack.attached():
+                found = predictions(
+                    base, base.model.eval(), split, lambda progress: _tell(told, progress), len(members)
+                )
+            figures = decoder_figure(base, base.model, split) | {"packed": len(members)}
+            for number, lines in zip(members, found, strict=True):
+                done[number] = write_predictions(split, lines, outs[number], figures)
+    for number, request in enumerate(requests):
+        if number not in done:
+            try:
+                done[number] = predict(request, outs[number], bases, reports[number])
+            except NodeError as error:
+                done[number] = Result("failed", str(error))
+    return [done[number] for number in range(len(requests))]
+
+
+def _members(base: Base, requests: list[Request]) -> list[Factors | None]:
+    """Return what each request puts on the base, and None for what cannot be stacked."""
+    if not can_reserve(base.model):  # of others it is not known whether rows stay in the order of the batch
+        return [None] * len(requests)
+    adapters = [request.inputs.get("adapter") for request in requests]
+    return [
+        Factors() if files is None else stored_factors(base.model, files) if "adapter_config.json" in files else None
+        for files in adapters
+    ]
+
+
+def _tell(reports: list[Report], progress: dict[str, Any]) -> None:
+    for report in reports:
+        report(progress)

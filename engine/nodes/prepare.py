@@ -1,15 +1,15 @@
 """`prepare`: the rows of one split to token ids, with what is supervised."""
 
+from bisect import bisect_left, insort
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from lorafile.engine.batching.tokens import pack
 from lorafile.engine.data.columns import check_columns
-from lorafile.engine.data.documents import best_fit
-from lorafile.engine.data.encode import Encoded, load_tokenizer
+from lorafile.engine.data.encode import Encoded, chat_of, ids_of, load_tokenizer
 from lorafile.engine.data.examples import Numbered, Prepared, examples, shown_rows, split_rows
-from lorafile.engine.nodes.prompts import prepare_prompts
+from lorafile.engine.data.prompts import prompt_example
 from lorafile.engine.request import Request, Result
 from lorafile.errors import NodeError
 from lorafile.files.jsonl import write_lines
@@ -27,7 +27,7 @@ def prepare(request: Request, out: Path) -> Result:
     data = request.settings["data"]
     tokenizer = load_tokenizer(request.paths["model"], request.paths.get("trust_remote_code", False))
     if "prompts" in data:
-        return prepare_prompts(data, tokenizer, out)
+        return _prepare_prompts(data, tokenizer, out)
     files = [Path(file) for file in request.paths["data"]]
     rows = split_rows(data["rows"], files, data.get("sample_by", "auto"))
     _check_columns(rows, data, request)
@@ -126,3 +126,58 @@ def _check_supervised(figures: dict[str, Any], rows: list[Numbered], text: bool,
         )
     if not figures["supervised_tokens"] or not text:
         raise NodeError(f"data: no token of the {split} split ({name}) is supervised; are the completions empty?")
+
+
+def _prepare_prompts(data: dict[str, Any], tokenizer: Any, out: Path) -> Result:
+    """Tokenize prompts that the spec holds; `reference` holds each as the user wrote it, to be shown with its answer.
+
+    :raises NodeError: when one cannot be put into the format, or leaves no room
+    """
+    kept, lines = [], []
+    chat = chat_of(tokenizer)
+    for number, row in enumerate(data["prompts"]):
+        try:
+            example = prompt_example(row, data, chat)
+        except NodeError as error:
+            raise NodeError(f"evaluate.prompts: prompt {number + 1}: {error}") from error
+        (ids,) = ids_of(tokenizer, [(example.prompt, example.special)])
+        if ids and not example.special and ids[-1] == tokenizer.eos_token_id:
+            ids = ids[:-1]  # a tokenizer that closes every text by itself
+        if not 0 < len(ids) <= data["max_length"]:
+            raise NodeError(
+                f"evaluate.prompts: prompt {number + 1} has {len(ids)} tokens; data.max_length = {data['max_length']}."
+            )
+        kept.append(Encoded(ids, [0] * len(ids), len(ids)))
+        shown = row if isinstance(row, str) else example.prompt
+        lines.append({"row": number, "prompt": example.prompt, "reference": shown})
+    pack(kept).save(out / "tokens.safetensors")
+    write_lines(out / "examples.jsonl.gz", lines)
+    tokens = sum(len(one.input_ids) for one in kept)
+    figures = {"examples": len(kept), "tokens": tokens, "longest": max(len(one.input_ids) for one in kept)}
+    return Result(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz"])
+
+
+def best_fit(lengths: list[int], limit: int) -> list[int]:
+    """Return for each document the number of its block: longest first, each into the fullest block with room for it.
+
+    Best fit decreasing needs at most 11/9 of the fewest possible blocks, and one more (Johnson, 1973).
+    """
+    rooms: list[int] = []  # the distinct rooms that are left, ascending
+    blocks: dict[int, list[int]] = {}  # room -> its blocks
+    found, count = [0] * len(lengths), 0
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        length = lengths[index]
+        at = bisect_left(rooms, length)
+        if at == len(rooms):
+            block, room, count = count, limit, count + 1
+        else:
+            room = rooms[at]
+            block = blocks[room].pop()
+            if not blocks[room]:
+                del blocks[room], rooms[at]
+        found[index] = block
+        if room - length not in blocks:
+            blocks[room - length] = []
+            insort(rooms, room - length)
+        blocks[room - length].append(block)
+    return found

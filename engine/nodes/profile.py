@@ -10,16 +10,14 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.batching.batches import Batch, by_length, collate, prompts
-from lorafile.engine.batching.blocks import Blocks, units
-from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.batching.batches import by_length, collate_prompts, prompt_batch
+from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
 from lorafile.engine.inference.generation import generate
 from lorafile.engine.model.adapters import as_directory, checkpointed, new_adapter, stored_adapter
 from lorafile.engine.model.base import Base, Bases, load_base
 from lorafile.engine.model.head import class_logits, load_tokens
 from lorafile.engine.model.loss import likelihoods
 from lorafile.engine.model.peak_memory import LiveTensors, peak, reset_peak
-from lorafile.engine.model.timing import synchronise, timed
 from lorafile.engine.nodes.train import Stepper, step_batches
 from lorafile.engine.request import Report, Request, Result
 from lorafile.engine.training.curve import Curve
@@ -39,13 +37,13 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Resul
     reset_peak(device)
     started = time.perf_counter()
     base = _loaded(request)
-    synchronise(base)
+    base.synchronize()
     figures["load_seconds"] = time.perf_counter() - started
     _note(figures, "load", base, LiveTensors(base.model) if device.type == "cpu" else None)
     with _adapted(base, request, tokens) as model:
         if request.settings["adapter"]["method"] != "none":
             with checkpointed(model, request.settings["training"].get("gradient_checkpointing", False)):
-                figures |= _train(base, model, units(tokens, model)[0], request, report)
+                figures |= _train(base, model, training_units(tokens, model)[0], request, report)
         figures |= _evaluate(base, model.eval(), tokens)
         if tokens.classes is not None:  # a head writes no text
             return Result(figures=figures)
@@ -95,7 +93,7 @@ def _train(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, re
     for number, (_, group) in enumerate(islice(step_batches(tokens, settings, 0), count)):
         if number == protocol["warmup_steps"]:
             curve, energy = Curve(), _energy()
-        took = timed(base, lambda group=group, curve=curve: stepper.step(tokens, group, curve))  # type: ignore[misc]
+        took = base.timed(lambda group=group, curve=curve: stepper.step(tokens, group, curve))  # type: ignore[misc]
         seconds += [took] if number >= protocol["warmup_steps"] else []
         report({"step": number + 1, "steps": count})
     figures["train_step_seconds"] = statistics.median(seconds)
@@ -107,11 +105,8 @@ def _train(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, re
 
 
 def _evaluate(base: Base, model: Any, tokens: Tokens) -> Figures:
-    padding = base.tokenizer.pad_token_id or 0
-    batches = [
-        collate(tokens, indexes, padding, base.device)
-        for indexes in by_length(tokens.lengths(), _EVALUATED_AT_ONCE)[:_EVALUATED]
-    ]
+    order = by_length(tokens.lengths(), _EVALUATED_AT_ONCE)[:_EVALUATED]
+    batches = [base.collate(tokens, indexes) for indexes in order]
     figures: Figures = {}
 
     def evaluate() -> None:
@@ -121,7 +116,7 @@ def _evaluate(base: Base, model: Any, tokens: Tokens) -> Figures:
     with torch.inference_mode():
         with _phase(figures, "evaluate", base, model):
             evaluate()
-        figures["evaluate_tokens_per_second"] = sum(batch.tokens for batch in batches) / timed(base, evaluate)
+        figures["evaluate_tokens_per_second"] = sum(batch.tokens for batch in batches) / base.timed(evaluate)
     return figures
 
 
@@ -131,16 +126,18 @@ def _generate(base: Base, model: Any, tokens: Tokens, request: Request, prefix: 
     `generate_spread` tells a machine that does other work meanwhile: every repeat is the same work.
     """
     protocol = request.settings["profile"]
-    batch = prompts(tokens, [_median_example(tokens)], base.tokenizer.pad_token_id or 0, base.device)
+    lengths = tokens.lengths()
+    median = sorted(range(len(lengths)), key=lambda index: lengths[index])[len(lengths) // 2]
+    batch = collate_prompts(tokens, [median], base.padding, base.device)
     if batch.input_ids.shape[1] == 0:  # plain text has no prompt: begin with its first token
-        batch = _first_token(tokens, base)
+        batch = prompt_batch(tokens.example(0)[0][:1].to(base.device))
     figures: Figures = {}
     new = protocol["new_tokens"]
     with torch.inference_mode():
         with _phase(figures, f"{prefix}generate", base, model):
             generate(base, model, batch, new, new)
-        first = [timed(base, lambda: generate(base, model, batch, 1, 1)) for _ in range(protocol["repeats"])]
-        whole = [timed(base, lambda: generate(base, model, batch, new, new)) for _ in range(protocol["repeats"])]
+        first = [base.timed(lambda: generate(base, model, batch, 1, 1)) for _ in range(protocol["repeats"])]
+        whole = [base.timed(lambda: generate(base, model, batch, new, new)) for _ in range(protocol["repeats"])]
     figures[f"{prefix}first_token_seconds"] = statistics.median(first)
     if protocol["repeats"] > 1:
         figures[f"{prefix}generate_spread"] = max(_spread(first), _spread(whole))
@@ -155,16 +152,6 @@ def _spread(seconds: list[float]) -> float:
     """Return the interquartile range of times over their median."""
     low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
     return (high - low) / middle
-
-
-def _median_example(tokens: Tokens) -> int:
-    lengths = tokens.lengths()
-    return sorted(range(len(lengths)), key=lambda index: lengths[index])[len(lengths) // 2]
-
-
-def _first_token(tokens: Tokens, base: Base) -> Batch:
-    ids = tokens.example(0)[0][:1][None].to(base.device)
-    return Batch([0], ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool))
 
 
 @contextlib.contextmanager

@@ -7,21 +7,20 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.batching.batches import collate, epoch_order, smaller
-from lorafile.engine.batching.blocks import Blocks, units
-from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.batching.batches import epoch_order, split_micro_batches
+from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
 from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
 from lorafile.engine.model.base import Base, Bases, load_base
-from lorafile.engine.model.head import draw_head, guesses, load_tokens
+from lorafile.engine.model.head import draw_head, load_tokens, num_choices
 from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.methods import after_step, penalty
 from lorafile.engine.model.peak_memory import is_out_of_memory
-from lorafile.engine.randomness import drawn_from
+from lorafile.engine.randomness import seeded
 from lorafile.engine.request import Report, Request, Result
+from lorafile.engine.training.checkpoint import RunState, capture, restore
 from lorafile.engine.training.curve import Curve
-from lorafile.engine.training.journal import Journal, journal
-from lorafile.engine.training.optimizer import Descent
-from lorafile.engine.training.run_state import RunState, put_back, state_of
+from lorafile.engine.training.optimizer import OptimizerStep
+from lorafile.engine.training.recorder import RunRecorder, record_run
 from lorafile.files.jsonl import write_lines
 
 
@@ -31,70 +30,70 @@ class _SmallerParts(Exception):
 
 def train(request: Request, out: Path, bases: Bases, report: Report) -> Result:
     """Train one adapter, or the whole model, under one seed; with smaller micro-batches where these do not fit."""
-    with journal(request, report) as kept:
+    with record_run(request, report) as recorder:
         while True:
             with contextlib.suppress(_SmallerParts):  # and what it holds in memory
-                return _attempt(request, out, bases, kept)
+                return _attempt(request, out, bases, recorder)
             bases.drop()
-            kept.parts *= 2
+            recorder.parts *= 2
 
 
-def _attempt(request: Request, out: Path, bases: Bases, kept: Journal) -> Result:
+def _attempt(request: Request, out: Path, bases: Bases, recorder: RunRecorder) -> Result:
     documents = load_tokens(request, "train")
     if request.settings["adapter"]["method"] == "full":
         bases.drop()
         base = load_base(request.settings, request.paths)
         base.model.requires_grad_(True)
         draw_head(base.model, request.settings, request.settings["seed"])
-        return _train(base, base.model, documents, request, out, kept)
+        return _train(base, base.model, documents, request, out, recorder)
     with bases.proven(request.settings, request.paths) as base:
-        steps = total_steps(len(units(documents, base.model)[0]), request.settings["training"])
+        steps = total_steps(len(training_units(documents, base.model)[0]), request.settings["training"])
         with new_adapter(base, request, documents, steps) as model:
-            return _train(base, model, documents, request, out, kept)
+            return _train(base, model, documents, request, out, recorder)
 
 
-def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Path, kept: Journal) -> Result:
-    tokens, unpacked = units(documents, model)
+def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Path, recorder: RunRecorder) -> Result:
+    tokens, unpacked = training_units(documents, model)
     settings = request.settings["training"]
     curve = Curve()
-    with drawn_from(request.settings["seed"], "training"), checkpointed(model, settings["gradient_checkpointing"]):
-        trouble = _fitted(base, model.train(), tokens, request, curve, kept)
-    return finish(model, request, out, curve, kept, trouble, {"unpacked": unpacked} if unpacked else {})
+    with seeded(request.settings["seed"], "training"), checkpointed(model, settings["gradient_checkpointing"]):
+        trouble = _fit(base, model.train(), tokens, request, curve, recorder)
+    return finish(model, request, out, curve, recorder, trouble, {"unpacked": unpacked} if unpacked else {})
 
 
 def finish(
-    model: Any, request: Request, out: Path, curve: Curve, kept: Journal, trouble: str, more: dict[str, Any]
+    model: Any, request: Request, out: Path, curve: Curve, recorder: RunRecorder, trouble: str, more: dict[str, Any]
 ) -> Result:
     """Write what came of a run, and return it.
 
     :param trouble: why it diverged, where it did
     :param more: figures beside those of every run
     """
-    seconds = kept.seconds()
+    seconds = recorder.seconds()
     model.eval()
     write_lines(out / "curve.jsonl.gz", curve.rows)
-    figures = _figures(model, curve, seconds) | more | kept.figures()
+    figures = _figures(model, curve, seconds) | more | recorder.figures()
     if trouble:
         return Result("diverged", f"Training diverged: {trouble}.", figures, ["curve.jsonl.gz"])
     return Result(figures=figures, files=["curve.jsonl.gz", *save(model, request, out, figures)])
 
 
-def _fitted(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, kept: Journal) -> str:
+def _fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, recorder: RunRecorder) -> str:
     """Fit; say where smaller micro-batches may help.
 
     :raises _SmallerParts: when a step did not fit into memory, and the spec allows smaller parts of it
     """
     try:
-        return fit(base, model, tokens, request, curve, kept)
+        return fit(base, model, tokens, request, curve, recorder)
     except Exception as error:
-        size = math.ceil(request.settings["training"]["per_device_train_batch_size"] / kept.parts)
+        size = math.ceil(request.settings["training"]["per_device_train_batch_size"] / recorder.parts)
         if not (is_out_of_memory(error) and request.execution.get("auto_find_batch_size") and size > 1):
             raise
-    kept.note(f"{size} examples at a time did not fit into memory; training goes on with {math.ceil(size / 2)}.")
+    recorder.note(f"{size} examples at a time did not fit into memory; training goes on with {math.ceil(size / 2)}.")
     raise _SmallerParts
 
 
-def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, kept: Journal) -> str:
+def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, recorder: RunRecorder) -> str:
     """Run the optimizer steps; return why training diverged, or nothing.
 
     The loss of a step is the sum over its supervised tokens divided by their number, however they were spread over the
@@ -103,16 +102,16 @@ def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve
     settings = request.settings["training"]
     steps = total_steps(len(tokens), settings)
     stepper = Stepper(base, model, settings, steps)
-    done = kept.begin(stepper, curve, steps)
-    stepper.parts, stepper.count = kept.parts, done
+    done = recorder.begin(stepper, curve, steps)
+    stepper.parts, stepper.count = recorder.parts, done
     for epoch, group in islice(step_batches(tokens, settings, request.settings["seed"]), done, steps):
-        rate = stepper.descent.rate
+        rate = stepper.optimizer_step.rate
         loss, norm = stepper.step(tokens, group, curve)
         curve.add(epoch, loss, rate, norm)
         trouble = curve.diverged(stepper.vocabulary, settings, request.settings["model"]["dtype"])
         if trouble:
             return trouble
-        kept.went_on(stepper, curve)
+        recorder.record_step(stepper, curve)
     return ""
 
 
@@ -121,41 +120,40 @@ class Stepper:
 
     def __init__(self, base: Base, model: Any, settings: dict[str, Any], steps: int) -> None:
         self.base, self.model, self.settings = base, model, settings
-        self.descent = Descent(model, settings, steps, base.device)
-        self.vocabulary = guesses(model)
+        self.optimizer_step = OptimizerStep(model, settings, steps, base.device)
+        self.vocabulary = num_choices(model)
         self.parts = 1
         self.count = 0
 
     def state(self) -> RunState:
         """Return where the run is."""
-        return state_of(self.model, self.descent)
+        return capture(self.model, self.optimizer_step)
 
-    def put_back(self, state: RunState) -> None:
+    def restore(self, state: RunState) -> None:
         """Go on from there.
 
         :raises DamagedCheckpoint: when that is another run's state
         """
-        put_back(state, self.model, self.descent)
+        restore(state, self.model, self.optimizer_step)
 
     def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:
         """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
-        cut = smaller(group, self.settings["per_device_train_batch_size"], self.parts)
-        padding, device = self.base.tokenizer.pad_token_id or 0, self.base.device
-        batches = [collate(tokens, indexes, padding, device) for indexes in cut]
+        cut = split_micro_batches(group, self.settings["per_device_train_batch_size"], self.parts)
+        batches = [self.base.collate(tokens, indexes) for indexes in cut]
         supervised = curve.seen(batches)
         loss = 0.0
         for batch in batches:
-            with autocast(device, self.settings):
+            with autocast(self.base.device, self.settings):
                 part = summed_loss(self.model, batch) / max(supervised, 1)
-            self.descent.scaler.scale(part).backward()
+            self.optimizer_step.scaler.scale(part).backward()
             loss += float(part.detach())
         extra = penalty(self.model)
         if extra is not None:
-            self.descent.scaler.scale(extra).backward()
-        norm = float(self.descent.step())
+            self.optimizer_step.scaler.scale(extra).backward()
+        norm = float(self.optimizer_step.step())
         self.count += 1
         after_step(self.model, self.count)
-        self.descent.optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step.optimizer.zero_grad(set_to_none=True)
         return loss, norm
 
 

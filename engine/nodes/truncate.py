@@ -2,20 +2,85 @@
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lorafile.engine.model.base import Bases
-from lorafile.engine.model.factors import StoredLora, read_lora, scaling
-from lorafile.engine.model.spectrum import decompose
+from lorafile.engine.model.initialization import stored_settings
+from lorafile.engine.model.updates import decompose
 from lorafile.engine.request import Report, Request, Result
+from lorafile.engine.stacking.stored import lora_scaling, pattern_value
 from lorafile.errors import NodeError
 
 # Initialisations after which PEFT, unless the adapter was converted when saved, expects a rewritten base.
 _REWRITE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
+_PREFIX = "base_model.model."
+_SIDES = {"lora_A.weight": "a", "lora_B.weight": "b", "lora_embedding_A": "a", "lora_embedding_B": "b"}
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One adapted module: its update is scaling · b a.
+
+    :ivar a: [r, in]; `b`: [out, r]
+    :ivar names: the names of the two tensors in the file
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    names: tuple[str, str]
+    scaling: float
+
+    @property
+    def rank(self) -> int:
+        """The rank that it is stored at."""
+        return self.a.shape[0]
+
+
+@dataclass(frozen=True)
+class StoredLora:
+    """A LoRA as PEFT saves it: its configuration, the factors by module, and whatever else it holds."""
+
+    config: dict[str, Any]
+    modules: dict[str, Factors]
+    others: dict[str, torch.Tensor]
+
+
+def read_lora(files: dict[str, str]) -> StoredLora:
+    """Read a stored LoRA.
+
+    :param files: file name -> path
+    :raises NodeError: when it holds no pairs of matrices
+    """
+    config = stored_settings(files)
+    tensors = load_file(files["adapter_model.safetensors"])
+    sides: dict[str, dict[str, str]] = {}
+    others: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        ending = next((ending for ending in _SIDES if name.endswith(f".{ending}")), None)
+        if ending is None:
+            others[name] = tensor
+        else:
+            module = name.removeprefix(_PREFIX).removesuffix(f".{ending}")
+            sides.setdefault(module, {})[_SIDES[ending]] = name
+    modules = {module: _factors(module, names, tensors, config) for module, names in sides.items()}
+    if not modules:
+        raise NodeError("The adapter holds no pairs of LoRA matrices.")
+    return StoredLora(config, modules, others)
+
+
+def _factors(module: str, names: dict[str, str], tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> Factors:
+    if names.keys() != {"a", "b"}:
+        raise NodeError(f"The adapter holds one LoRA matrix of {module} without the other.")
+    a, b = tensors[names["a"]], tensors[names["b"]]
+    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+        raise NodeError(f"The LoRA matrices of {module} are {list(b.shape)} and {list(a.shape)}: no product of rank r.")
+    alpha = pattern_value(config.get("alpha_pattern"), module, config["lora_alpha"])
+    return Factors(a, b, (names["a"], names["b"]), lora_scaling(alpha, a.shape[0], config.get("use_rslora")))
 
 
 def truncate(request: Request, out: Path, _bases: Bases, _report: Report) -> Result:
@@ -65,7 +130,7 @@ def _refuse(config: dict[str, Any]) -> None:
 def truncated_config(stored: StoredLora, ranks: dict[str, int], rank: int) -> dict[str, Any]:
     """Return a configuration under which PEFT gives each module its new rank and the scaling that it had."""
     config = dict(stored.config)
-    usual = scaling(config["lora_alpha"], config["r"], config)
+    usual = lora_scaling(config["lora_alpha"], config["r"], config.get("use_rslora"))
     alpha = _alpha(usual, rank, config)
     alphas = {module: _alpha(stored.modules[module].scaling, own, config) for module, own in ranks.items()}
     return config | {

@@ -7,21 +7,21 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.batching.batches import Batch, collate, smaller
-from lorafile.engine.batching.blocks import Blocks
-from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.batching.batches import Batch, collate, split_micro_batches
+from lorafile.engine.batching.tokens import Blocks, Tokens
 from lorafile.engine.model.adapters import trained_adapter
 from lorafile.engine.model.base import Base
-from lorafile.engine.model.head import guesses
+from lorafile.engine.model.head import num_choices
 from lorafile.engine.nodes.train import finish, step_batches, total_steps
-from lorafile.engine.packing.moments import Moments
-from lorafile.engine.randomness import drawn_from
+from lorafile.engine.randomness import seeded
 from lorafile.engine.request import Request, Result
-from lorafile.engine.stacking.stack import Factors, Stack
+from lorafile.engine.stacking.stack import Factors, Matrices, Row, Stack
+from lorafile.engine.training.checkpoint import RunState, random_states
 from lorafile.engine.training.curve import Curve
-from lorafile.engine.training.journal import Journal
-from lorafile.engine.training.optimizer import Descent
-from lorafile.engine.training.run_state import RunState, random_states
+from lorafile.engine.training.optimizer import OptimizerStep
+from lorafile.engine.training.recorder import RunRecorder
+
+Place = tuple[str, int]  # a module's path, and 0 for A or 1 for B
 
 
 class Member:
@@ -36,29 +36,29 @@ class Member:
         base: Base,
         request: Request,
         out: Path,
-        kept: Journal,
+        recorder: RunRecorder,
         tokens: Tokens | Blocks,
         factors: Factors,
         frozen: list[int],
     ) -> None:
-        self.base, self.request, self.out, self.kept, self.tokens = base, request, out, kept, tokens
+        self.base, self.request, self.out, self.recorder, self.tokens = base, request, out, recorder, tokens
         self.factors, self._frozen, self.settings = factors, frozen, request.settings["training"]
         self.curve, self.share, self.trouble, self._began = Curve(), 0.0, "", time.monotonic()
         self.steps = total_steps(len(tokens), self.settings)
-        with drawn_from(request.settings["seed"], "training"):
+        with seeded(request.settings["seed"], "training"):
             self._random, self._python = random_states()
-        kept.clock = lambda: self.share
+        recorder.clock = lambda: self.share
 
     def join(self, stack: Stack, number: int) -> None:
         """Take a place in a stack that was made with this run's matrices."""
         self._stack, self._number = stack, number
         row = stack.row(number)
-        self.descent = Descent(row, self.settings, self.steps, self.base.device)
-        self._moments = Moments(stack, number, row, self.descent.optimizer)
+        self.optimizer_step = OptimizerStep(row, self.settings, self.steps, self.base.device)
+        self._moments = Moments(stack, number, row, self.optimizer_step.optimizer)
 
     def begin(self) -> None:
         """Begin, or go on from a checkpoint."""
-        done = self.kept.begin(self, self.curve, self.steps)
+        done = self.recorder.begin(self, self.curve, self.steps)
         seed = self.request.settings["seed"]
         self._batches = islice(step_batches(self.tokens, self.settings, seed), done, self.steps)
 
@@ -70,20 +70,20 @@ class Member:
     def batches(self) -> list[Batch]:
         """Return the micro-batches of the next step, not yet on the device."""
         self._epoch, group = next(self._batches)
-        cut = smaller(group, self.settings["per_device_train_batch_size"], self.kept.parts)
-        padding = self.base.tokenizer.pad_token_id or 0
+        cut = split_micro_batches(group, self.settings["per_device_train_batch_size"], self.recorder.parts)
+        padding = self.base.padding
         return [collate(self.tokens, indexes, padding, torch.device("cpu")) for indexes in cut]
 
     def step(self) -> torch.Tensor:
         """Take an optimizer step with the gradients at hand; return their norm."""
-        self._rate = self.descent.rate
-        return self.descent.step()
+        self._rate = self.optimizer_step.rate
+        return self.optimizer_step.step()
 
     def note(self, loss: float, norm: float) -> None:
         """Note a step, and whether training diverged."""
         self.curve.add(self._epoch, loss, self._rate, norm)
         dtype = self.request.settings["model"]["dtype"]
-        self.trouble = self.curve.diverged(guesses(self.base.model), self.settings, dtype)
+        self.trouble = self.curve.diverged(num_choices(self.base.model), self.settings, dtype)
 
     def finished(self, more: dict[str, Any]) -> Result:
         """Write what came of the run, as a run alone does; the base has to be bare.
@@ -92,7 +92,7 @@ class Member:
         """
         more = more | {"pack_seconds": time.monotonic() - self._began}
         with trained_adapter(self.base, self.request, self.steps, self._own()) as model:
-            return finish(model, self.request, self.out, self.curve, self.kept, self.trouble, more)
+            return finish(model, self.request, self.out, self.curve, self.recorder, self.trouble, more)
 
     def _own(self) -> dict[str, torch.Tensor]:
         """Return this run's matrices as they are now, under the names that they have in PEFT's model."""
@@ -112,16 +112,16 @@ class Member:
         states = {f"own{number}": one.get_state() for number, one in enumerate(self.generators())}
         return RunState(
             own=self._own(),
-            optimizer=self._moments.told(),
-            schedule=self.descent.schedule.state_dict(),
-            scaler=self.descent.scaler.state_dict(),
+            optimizer=self._moments.state_dict(),
+            schedule=self.optimizer_step.schedule.state_dict(),
+            scaler=self.optimizer_step.scaler.state_dict(),
             allocation={},
             random=self._random | states,
             python=self._python,
             frozen=self._frozen,
         )
 
-    def put_back(self, state: RunState) -> None:
+    def restore(self, state: RunState) -> None:
         """Go on from there, whether it was alone or not.
 
         :raises DamagedCheckpoint: when that is another run's state
@@ -131,10 +131,81 @@ class Member:
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state.own[name])
-        self._moments.put_back(state.optimizer)
-        self.descent.schedule.load_state_dict(state.schedule)
-        self.descent.scaler.load_state_dict(state.scaler)
+        self._moments.restore(state.optimizer)
+        self.optimizer_step.schedule.load_state_dict(state.schedule)
+        self.optimizer_step.scaler.load_state_dict(state.scaler)
         self._python = state.python
         self._random = {name: tensor for name, tensor in state.random.items() if not name.startswith("own")}
         for number, generator in enumerate(self.generators()):
             generator.set_state(state.random[f"own{number}"])
+
+
+class Moments:
+    """The optimizer of one adapter of a stack; the moments of its row, and those of its matrices."""
+
+    def __init__(self, stack: Stack, number: int, row: Row, optimizer: torch.optim.Optimizer) -> None:
+        self._stack, self._number, self._optimizer = stack, number, optimizer
+        rows = [*row.lora_A, *row.lora_B]  # in the order of the stack's flat tensors
+        given = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._index = [next(i for i, one in enumerate(given) if one is parameter) for parameter in rows]
+        self._sides = {id(parameter): side for side, part in enumerate((row.lora_A, row.lora_B)) for parameter in part}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state with a parameter for each matrix, in the order of PEFT's model."""
+        held = self._optimizer.state_dict()
+        numbers = self._numbers()
+        state: dict[int, dict[str, Any]] = {index: {} for index in numbers.values()} if held["state"] else {}
+        rows = [held["state"].get(index, {}) for index in self._index]
+        for word, first in rows[0].items():
+            if first.ndim:
+                for place, matrix in _flat(self._stack.cut(self._number, [row[word][0] for row in rows])).items():
+                    state[numbers[place]][word] = matrix
+            else:
+                for values in state.values():
+                    values[word] = first.clone()  # safetensors stores no tensor under two names
+        return {"state": state, "param_groups": self._groups(held["param_groups"])}
+
+    def restore(self, told: dict[str, Any]) -> None:
+        """Take over the state of an optimizer that had a parameter for each matrix."""
+        held, numbers = self._optimizer.state_dict(), self._numbers()
+        state: dict[int, dict[str, Any]] = {index: {} for index in self._index} if told["state"] else {}
+        for word, first in next(iter(told["state"].values()), {}).items():
+            if not first.ndim:
+                for values in state.values():
+                    values[word] = first.clone()
+                continue
+            flat = [torch.zeros_like(all_of.values[self._number]) for all_of in self._stack.flats]
+            matrices = _paired({place: told["state"][number][word] for place, number in numbers.items()})
+            self._stack.fill(self._number, flat, matrices)
+            for index, whole in zip(self._index, flat, strict=True):
+                state[index][word] = whole[None]
+        groups = [
+            {**theirs, "params": ours["params"]}
+            for theirs, ours in zip(told["param_groups"], held["param_groups"], strict=True)
+        ]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def _members(self) -> list[list[Place]]:
+        """Return the matrices of each of the optimizer's groups."""
+        order = [(path, side) for path in self._stack.paths(self._number) for side in (0, 1)]
+        sides = [{self._sides[id(one)] for one in group["params"]} for group in self._optimizer.param_groups]
+        return [[place for place in order if place[1] in own] for own in sides]
+
+    def _numbers(self) -> dict[Place, int]:
+        """Return the number of each matrix among all of an optimizer's parameters."""
+        return {place: number for number, place in enumerate(place for group in self._members() for place in group)}
+
+    def _groups(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        numbers = self._numbers()
+        return [
+            {**group, "params": [numbers[place] for place in places]}
+            for group, places in zip(groups, self._members(), strict=True)
+        ]
+
+
+def _flat(matrices: Matrices) -> dict[Place, torch.Tensor]:
+    return {(path, side): matrix for path, pair in matrices.items() for side, matrix in enumerate(pair)}
+
+
+def _paired(places: dict[Place, torch.Tensor]) -> Matrices:
+    return {path: (places[path, 0], places[path, 1]) for path, side in places if side == 0}

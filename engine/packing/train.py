@@ -8,22 +8,20 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.batching.batches import Batch, joined
-from lorafile.engine.batching.blocks import Blocks, units
-from lorafile.engine.batching.tokens import Tokens
+from lorafile.engine.batching.batches import Batch, join_batches
+from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
 from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter
 from lorafile.engine.model.base import Base, Bases
-from lorafile.engine.model.cross_entropy import cross_entropies
 from lorafile.engine.model.head import load_tokens
-from lorafile.engine.model.loss import supervised_logits
+from lorafile.engine.model.loss import cross_entropies, supervised_logits
 from lorafile.engine.nodes.train import total_steps
-from lorafile.engine.packing.batch_independence import check_apart
 from lorafile.engine.packing.member import Member
+from lorafile.engine.randomness import seeded
 from lorafile.engine.request import STOPPED, Report, Request, Result, Stopped
-from lorafile.engine.stacking.compatible import Alone
+from lorafile.engine.stacking.compatible import NotPackable
 from lorafile.engine.stacking.stack import Stack, factors_of
-from lorafile.engine.training.journal import Journal, journal
-from lorafile.engine.training.run_state import frozen_sums
+from lorafile.engine.training.checkpoint import frozen_sums
+from lorafile.engine.training.recorder import RunRecorder, record_run
 
 
 def train_together(requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Result]:
@@ -32,14 +30,14 @@ def train_together(requests: list[Request], outs: list[Path], bases: Bases, repo
     A run that diverged or has no steps left leaves; the others go on. Where one is asked to stop, all are, and each can
     go on from there, together or alone.
 
-    :raises Alone: when it turns out that they have to be trained one by one; nothing was trained then
+    :raises NotPackable: when it turns out that they have to be trained one by one; nothing was trained then
     """
     with ExitStack() as stack:
-        journals = [stack.enter_context(journal(*pair)) for pair in zip(requests, reports, strict=True)]
+        recorders = [stack.enter_context(record_run(*pair)) for pair in zip(requests, reports, strict=True)]
         with bases.proven(requests[0].settings, requests[0].paths) as base:
             try:
-                return _Pack(base, requests, outs, journals).train()
-            except Alone as found:
+                return _Pack(base, requests, outs, recorders).train()
+            except NotPackable as found:
                 refusal = found
         raise refusal  # out here, so that the base need not be loaded again
 
@@ -47,32 +45,19 @@ def train_together(requests: list[Request], outs: list[Path], bases: Bases, repo
 class _Pack:
     """Runs that share a base."""
 
-    def __init__(self, base: Base, requests: list[Request], outs: list[Path], journals: list[Journal]) -> None:
+    def __init__(self, base: Base, requests: list[Request], outs: list[Path], recorders: list[RunRecorder]) -> None:
         documents = load_tokens(requests[0], "train")
-        tokens, self._unpacked = units(documents, base.model)
-        check_apart(base.model, tokens)
+        tokens, self._unpacked = training_units(documents, base.model)
+        check_batch_independence(base.model, tokens)
         self._base, self._settings, self._requests = base, requests[0].settings["training"], requests
-        kept = any(one.file is not None for one in journals)
-        frozen = frozen_sums(base.model) if kept else []
-        self._members = [
-            self._member(request, out, one, documents, tokens, frozen)
-            for request, out, one in zip(requests, outs, journals, strict=True)
-        ]
-
-    def _member(
-        self,
-        request: Request,
-        out: Path,
-        kept: Journal,
-        documents: Tokens,
-        tokens: Tokens | Blocks,
-        frozen: list[int],
-    ) -> Member:
-        """Begin an adapter as it begins alone, and take it off again."""
-        steps = total_steps(len(tokens), request.settings["training"])
-        with new_adapter(self._base, request, documents, steps) as model:
-            factors = factors_of(model)
-        return Member(self._base, request, out, kept, tokens, factors, frozen)
+        keeps = any(one.file is not None for one in recorders)
+        frozen = frozen_sums(base.model) if keeps else []
+        self._members = []
+        for request, out, recorder in zip(requests, outs, recorders, strict=True):
+            steps = total_steps(len(tokens), request.settings["training"])
+            with new_adapter(base, request, documents, steps) as model:  # as it begins alone; taken off again
+                factors = factors_of(model)
+            self._members.append(Member(base, request, out, recorder, tokens, factors, frozen))
 
     def train(self) -> list[Result]:
         """Train until nobody is left, or all are stopped."""
@@ -92,7 +77,7 @@ class _Pack:
                 states = [member.state() for member in left]
                 self._stacked(left)
                 for member, state in zip(left, states, strict=True):
-                    member.put_back(state)
+                    member.restore(state)
         return [found.get(request.key, STOPPED) for request in self._requests]
 
     def _stacked(self, members: list[Member]) -> None:
@@ -125,7 +110,7 @@ class _Pack:
         losses = torch.zeros(len(members), dtype=torch.float64, device=device)
         for batches in zip_longest(*groups):
             self._stack.rows = [(0, 0) if one is None else tuple(one.input_ids.shape) for one in batches]
-            batch = joined(list(batches), self._base.tokenizer.pad_token_id or 0).to(device)
+            batch = join_batches(list(batches), self._base.padding).to(device)
             with autocast(device, self._settings):
                 sums = slice_losses(model, batch, len(members))
                 parts = sums * shares.to(sums)
@@ -154,11 +139,58 @@ def _asked_to_stop(members: list[Member]) -> bool:
         if member.trouble:
             continue
         try:
-            member.kept.went_on(member, member.curve)
+            member.recorder.record_step(member, member.curve)
         except Stopped:
             stopped = True
     if stopped:
         for member in members:
             if not member.trouble:
-                member.kept.keep(member, member.curve)
+                member.recorder.save_checkpoint(member, member.curve)
     return stopped
+
+
+def check_batch_independence(model: Any, tokens: Tokens | Blocks) -> None:
+    """Check that rows of other adapters would change nothing of a row.
+
+    :raises NotPackable: when the base draws at random while it trains, or looks at the longest row of a batch
+    """
+    if _draws(model):
+        raise NotPackable("the base has a dropout of its own, which would be drawn for all adapters at once")
+    limit = _scaled_beyond(model)
+    if limit is not None and max(tokens.lengths()) > limit:
+        raise NotPackable(f"above {limit} tokens the base computes its positions by the longest row of a batch")
+
+
+def _draws(model: Any) -> bool:
+    """Return whether a forward pass in training draws from the global generators."""
+    device = model.get_input_embeddings().weight.device
+    ids = torch.zeros(1, 2, dtype=torch.int64, device=device)
+    with seeded(0, "probe"), torch.no_grad():
+        before = _states(device)
+        try:
+            model.train()
+            model(input_ids=ids, use_cache=False)
+        finally:
+            model.eval()
+        return any(not torch.equal(*pair) for pair in zip(before, _states(device), strict=True))
+
+
+def _states(device: torch.device) -> list[torch.Tensor]:
+    on_device = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_device]
+
+
+def _scaled_beyond(model: Any) -> int | None:
+    """Return up to how many tokens positions are computed alike, where they depend on the batch's longest row."""
+    found: list[int] = []
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        kinds = list(kinds.values()) if isinstance(kinds, dict) else [kinds]
+        if any(isinstance(kind, str) and ("dynamic" in kind or kind == "longrope") for kind in kinds):
+            scaling = getattr(module.config, "rope_parameters", None) or {}
+            tables = [scaling, *(table for table in scaling.values() if isinstance(table, dict))]
+            found.append(int(module.original_max_seq_len))
+            found += [
+                int(t["original_max_position_embeddings"]) for t in tables if "original_max_position_embeddings" in t
+            ]
+    return min(found, default=None)

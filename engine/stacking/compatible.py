@@ -11,7 +11,7 @@ _PLAIN = ("r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora", "in
 _PLACED = ("layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "exclude_modules", "method")
 
 
-class Alone(Exception):
+class NotPackable(Exception):
     """Adapters cannot be done together, which only the loaded base or the adapter itself could tell, and why."""
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lorafile.engine.randomness import SeededDropout
-from lorafile.engine.stacking.compatible import Alone
+from lorafile.engine.stacking.compatible import NotPackable
 from lorafile.engine.stacking.layer import StackedLinear
 
 Matrices = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -39,7 +39,7 @@ class Factors:
 def factors_of(model: Any) -> Factors:
     """Read the adapter of a PEFT model; its tensors are shared and not copied.
 
-    :raises Alone: when it is more than two matrices for each of some layers
+    :raises NotPackable: when it is more than two matrices for each of some layers
     """
     from peft.tuners.lora import LoraLayer
 
@@ -62,18 +62,18 @@ def factors_of(model: Any) -> Factors:
     own = f".{adapter}"
     others = [n for n, p in model.named_parameters() if (p.requires_grad or own in n) and id(p) not in seen]
     if others or len(dropouts) != 1:
-        raise Alone(f"the adapter has parts of another kind: {', '.join(others[:3]) or 'its dropout differs'}")
+        raise NotPackable(f"the adapter has parts of another kind: {', '.join(others[:3]) or 'its dropout differs'}")
     return Factors(found.matrices, found.scaling, dropouts.pop(), found.generators)
 
 
 def _check_plain(path: str, layer: Any, adapter: str, head: Any) -> None:
     """Refuse a layer that computes anything but two products, or that sees other rows than its batch has."""
     if adapter not in layer.lora_A or layer.lora_variant or layer.lora_B[adapter].bias is not None:
-        raise Alone(f"the adapter of {path} is no pair of matrices")
+        raise NotPackable(f"the adapter of {path} is no pair of matrices")
     if "experts" in path.split("."):  # what one of them reads is no longer in the order of the batch
-        raise Alone(f"{path} is an expert")
+        raise NotPackable(f"{path} is an expert")
     if layer is head:  # it is given the supervised positions alone
-        raise Alone(f"{path} is the head")
+        raise NotPackable(f"{path} is the head")
 
 
 class Stack:

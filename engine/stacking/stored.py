@@ -1,5 +1,6 @@
 """Stored adapters as matrices, without PEFT's layers around the base: what a stack needs to predict with them."""
 
+import math
 import re
 from typing import Any
 
@@ -32,6 +33,7 @@ def stored_factors(model: nn.Module, files: dict[str, str]) -> Factors | None:
     None, too, where it does not fit the base: PEFT says what is wrong.
     """
     from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
     from safetensors.torch import load_file
     from transformers.pytorch_utils import Conv1D
 
@@ -46,20 +48,25 @@ def stored_factors(model: nn.Module, files: dict[str, str]) -> Factors | None:
             return None
         sides[name[2]][name[1]] = tensor
     found = Factors()
-    for path in _targets(model, config):
-        module, pair = model.get_submodule(path), (sides["A"].pop(path, None), sides["B"].pop(path, None))
-        rank, scaling = _scaling(config, path)
+    for path, module in model.named_modules():
+        if not path or not check_target_module_exists(config, path):
+            continue
+        pair = sides["A"].pop(path, None), sides["B"].pop(path, None)
+        rank = pattern_value(config.rank_pattern, path, config.r)
+        alpha = pattern_value(config.alpha_pattern, path, config.lora_alpha)
         if not isinstance(module, (nn.Linear, Conv1D)) or pair[0] is None or pair[1] is None:
             return None
         if "experts" in path.split("."):  # what one of them reads is no longer in the order of the batch
             return None
-        inside, outside = _sizes(module)
+        plain = isinstance(module, nn.Linear)
+        inside, outside = (module.in_features, module.out_features) if plain else (module.nx, module.nf)
         if pair[0].shape != (rank, inside) or pair[1].shape != (outside, rank):
             return None
         # PEFT holds adapters in float32 over whatever the base is, but for a base that is more precise.
-        place, dtype = module.weight.device, torch.promote_types(torch.float32, _floating(module.weight.dtype))
+        held = module.weight.dtype if module.weight.dtype.is_floating_point else torch.float32
+        place, dtype = module.weight.device, torch.promote_types(torch.float32, held)
         found.matrices[path] = pair[0].to(place, dtype), pair[1].to(place, dtype)
-        found.scaling[path] = scaling
+        found.scaling[path] = lora_scaling(alpha, rank, config.use_rslora)
     return None if sides["A"] or sides["B"] else found
 
 
@@ -72,25 +79,14 @@ def _is_plain(stored: dict[str, Any], default: dict[str, Any]) -> bool:
     )
 
 
-def _targets(model: nn.Module, config: Any) -> list[str]:
-    """Return the modules that PEFT would put an adapter on."""
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    return [path for path, _ in model.named_modules() if path and check_target_module_exists(config, path)]
+def lora_scaling(alpha: float, rank: int, use_rslora: Any) -> float:
+    """Return what PEFT multiplies an update by: alpha / r, or alpha / √r with rsLoRA."""
+    return alpha / (math.sqrt(rank) if use_rslora else rank)
 
 
-def _scaling(config: Any, path: str) -> tuple[int, float]:
-    """Return a module's rank, and what its update is multiplied by."""
+def pattern_value(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
+    """Return a module's own value among patterns, as PEFT finds it, or the default."""
     from peft.utils.other import get_pattern_key
 
-    rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern.keys(), path), config.r)
-    alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern.keys(), path), config.lora_alpha)
-    return rank, alpha / (rank**0.5 if config.use_rslora else rank)
-
-
-def _sizes(module: Any) -> tuple[int, int]:
-    return (module.in_features, module.out_features) if isinstance(module, nn.Linear) else (module.nx, module.nf)
-
-
-def _floating(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype.is_floating_point else torch.float32
+    patterns = patterns or {}
+    return patterns.get(get_pattern_key(list(patterns), module), default)

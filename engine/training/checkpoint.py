@@ -4,8 +4,10 @@ Written under names of its own, flushed, then named by `checkpoint.json`; read o
 libraries that made it were compared.
 """
 
-import hashlib
 import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,13 +15,130 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lorafile.engine.training.run_state import RunState
+from lorafile.engine.model.fingerprint import parts, tensor_sums
+from lorafile.engine.model.methods import allocation, restore_allocation
+from lorafile.engine.randomness import dropout_generators
+from lorafile.engine.training.optimizer import OptimizerStep
 from lorafile.environment import device_class, installed
 from lorafile.files.atomic import sync
+from lorafile.files.digests import file_digest
 from lorafile.files.run_directory import DamagedCheckpoint, read_manifest, write_manifest
 
 FORMAT = 1  # raised when an older checkpoint could no longer be understood
 _LIBRARIES = ("torch", "transformers", "peft")
+_ADAPTER = ".default"  # what PEFT puts into the name of each tensor of an adapter
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run is.
+
+    :ivar own: what it changes, by name
+    :ivar optimizer: as torch's optimizers tell it: `state` and `param_groups`, over those of `own` that train
+    :ivar schedule: as the schedule tells it; `scaler` likewise
+    :ivar allocation: what AdaLoRA knows of its ranks
+    :ivar random: states of torch's generators: the processor's, each GPU's, and the run's own
+    :ivar python: state of Python's generator
+    :ivar frozen: sums over all weights that it leaves alone
+    """
+
+    own: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    scaler: dict[str, Any]
+    allocation: dict[str, torch.Tensor]
+    random: dict[str, torch.Tensor]
+    python: Any
+    frozen: list[int]
+
+    def check(self, own: dict[str, torch.Tensor], frozen: list[int]) -> None:
+        """Check that it is the state of a run that trains these tensors beside these frozen weights.
+
+        :raises DamagedCheckpoint: when it is another's
+        """
+        if {name: tensor.shape for name, tensor in own.items()} != {n: t.shape for n, t in self.own.items()}:
+            raise DamagedCheckpoint("it holds other tensors than this run trains")
+        # Some initialisations rewrite the base: what is not restored has to be what it was.
+        if frozen != self.frozen:
+            raise DamagedCheckpoint("the frozen weights came out otherwise this time")
+
+
+def capture(model: Any, descent: OptimizerStep) -> RunState:
+    """Return where a run is; its tensors are shared and not copied."""
+    states, python = random_states()
+    states |= {f"own{number}": one.get_state() for number, one in enumerate(dropout_generators(model))}
+    return RunState(
+        own={name: tensor.detach() for name, tensor in _own(model)},
+        optimizer=descent.optimizer.state_dict(),
+        schedule=descent.schedule.state_dict(),
+        scaler=descent.scaler.state_dict(),
+        allocation=allocation(model),
+        random=states,
+        python=python,
+        frozen=frozen_sums(model),
+    )
+
+
+def restore(state: RunState, model: Any, descent: OptimizerStep) -> None:
+    """Put a run where a state says.
+
+    :raises DamagedCheckpoint: when the state is another run's; this one is then as it was
+    """
+    own = dict(_own(model))
+    state.check(own, frozen_sums(model))
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state.own[name])
+    descent.optimizer.load_state_dict(_laid_out(descent.optimizer, state.optimizer))
+    restore_allocation(model, state.allocation)
+    descent.schedule.load_state_dict(state.schedule)
+    descent.scaler.load_state_dict(state.scaler)
+    random.setstate(state.python)
+    torch.set_rng_state(state.random["cpu"])
+    for number in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
+        torch.cuda.set_rng_state(state.random[f"cuda{number}"], number)
+    for number, generator in enumerate(dropout_generators(model)):
+        generator.set_state(state.random[f"own{number}"])
+
+
+def _laid_out(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's state with each tensor laid out as its parameter is, which fused steps rely on."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {
+        index: {
+            word: torch.empty_like(parameters[index], dtype=value.dtype, device="cpu").copy_(value)
+            if isinstance(value, torch.Tensor) and value.shape == parameters[index].shape
+            else value
+            for word, value in values.items()
+        }
+        for index, values in saved["state"].items()
+    }
+    return {**saved, "state": state}
+
+
+def random_states() -> tuple[dict[str, torch.Tensor], Any]:
+    """Return the states of torch's global generators, and that of Python's."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        states |= {f"cuda{number}": state for number, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states, random.getstate()
+
+
+def frozen_sums(model: Any) -> list[int]:
+    """Return two sums over each weight that a run leaves alone."""
+    own = {name for name, _ in _own(model)}
+    frozen = (parameter for name, parameter in model.named_parameters() if name not in own)
+    return list(tensor_sums(part for parameter in frozen for part in parts(parameter)))
+
+
+def _own(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield what a run changes: the trainable parameters, and whatever else belongs to its adapter."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad or _ADAPTER in name:
+            yield name, parameter
+    for name, buffer in model.named_buffers():
+        if _ADAPTER in name:
+            yield name, buffer
 
 
 class Trained(Protocol):
@@ -28,7 +147,7 @@ class Trained(Protocol):
     def state(self) -> RunState:
         """Return where it is."""
 
-    def put_back(self, state: RunState) -> None:
+    def restore(self, state: RunState) -> None:
         """Go on from there.
 
         :raises DamagedCheckpoint: when that is another run's state; it is then as it was
@@ -51,7 +170,9 @@ def save(directory: Path, trained: Trained, about: dict[str, Any]) -> None:
     temporary = file.with_suffix(".new")
     try:
         save_file(tensors, temporary)
-        digest = _flushed_digest(temporary)
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        digest = file_digest(temporary)
         temporary.replace(file)
     except SafetensorError as error:
         raise OSError(str(error)) from error
@@ -81,9 +202,9 @@ def load(directory: Path, trained: Trained, key: str, reads: str) -> dict[str, A
     if moved:
         raise DamagedCheckpoint(f"it was made elsewhere: {', '.join(moved)}")
     file = directory / Path(about["file"]).name
-    if not file.is_file() or _digest(file) != about["digest"]:
+    if not file.is_file() or file_digest(file) != about["digest"]:
         raise DamagedCheckpoint(f"{file.name} is missing or damaged")
-    trained.put_back(_unpacked(load_file(file), about["state"]))
+    trained.restore(_unpacked(load_file(file), about["state"]))
     return about
 
 
@@ -133,15 +254,3 @@ def _unpacked(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> RunSta
         python=(version, tuple(words), gauss),
         frozen=plain["frozen"],
     )
-
-
-def _flushed_digest(file: Path) -> str:
-    """Return the digest of a file whose bytes are on the disk."""
-    with file.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    return _digest(file)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -52,7 +52,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Held:
+class StepMemory:
     """Bytes alive at the peak of a step, by what they are for."""
 
     weights: int
@@ -163,7 +163,7 @@ class _Quantized(nn.Linear):
         return found if self.bias is None else found + self.bias
 
 
-def walk(step: Step) -> Held:
+def walk(step: Step) -> StepMemory:
     """Walk one training step, forward and backward, in a state in which the optimizer has its moments."""
     model = _model(step)
     mode = _Alive(model.get_input_embeddings().weight.shape[0])
@@ -177,7 +177,7 @@ def walk(step: Step) -> Held:
         mode.count(moment, "optimizer")
     with mode, _autocast(step):
         _once(tuned.train(), step)
-    return Held(**{name: mode.peak.get(name, 0) for name in Held.__annotations__})
+    return StepMemory(**{name: mode.peak.get(name, 0) for name in StepMemory.__annotations__})
 
 
 def _once(model: Any, step: Step) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 
-class Descent:
+class OptimizerStep:
     """Optimizer, schedule and loss scaler of one run."""
 
     def __init__(self, model: Any, settings: dict[str, Any], steps: int, device: torch.device) -> None:

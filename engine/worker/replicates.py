@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.model.base import Bases
-from lorafile.engine.packing.width import measured
+from lorafile.engine.packing.pack_sizes import measure_pack_sizes
 from lorafile.engine.request import Request, Result, Stopped, Work
 from lorafile.engine.run import SplitBatch, is_packable, run_together
 from lorafile.engine.worker.events import Event
@@ -27,7 +27,7 @@ def do(work: Work, directory: Path, bases: Bases, link: Link, where: dict[str, A
     if widths is None:
         first, packed = work.replicates[0][0].key, [list(filter(is_packable, one)) for one in work.replicates]
         try:
-            widths = measured(packed, bases, link.report(first))
+            widths = measure_pack_sizes(packed, bases, link.report(first))
         except Stopped:
             return
         link.send(Event("width", first, widths=widths))

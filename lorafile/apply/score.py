@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.metrics.custom import OwnMetric, run_own
+from lorafile.engine.metrics.custom import CustomMetric, run_custom_metric
 from lorafile.engine.metrics.registry import Rows, built_in, influence_of
 from lorafile.engine.request import Result
 from lorafile.errors import LoraError, MissingExtra
@@ -29,7 +29,7 @@ class ScoreTask:
     settings: dict[str, Any]
     inputs: dict[str, dict[str, str]]
     out: Path
-    own: OwnMetric | None
+    own: CustomMetric | None
     timeout: float
 
 
@@ -41,7 +41,7 @@ def score(task: ScoreTask) -> Result:
     each = [{"row": row["row"]} for row in first]
     try:
         if task.own is not None:
-            found = {"figure": run_own(task.own, first, task.timeout)}
+            found = {"figure": run_custom_metric(task.own, first, task.timeout)}
         else:
             found = _built_in(task.settings, predictions, each)
     except LoraError as error:

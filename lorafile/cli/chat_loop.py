@@ -9,17 +9,17 @@ from rich.table import Table
 from lorafile.errors import NodeError
 
 if TYPE_CHECKING:
-    from lorafile.engine.inference.chat import Talk
+    from lorafile.engine.inference.chat import ChatSession
 
 HELP = "/base on|off shows or hides the base, /reset forgets what was said, /quit ends (as Ctrl-D does)."
 
 
-def converse(talk: "Talk", columns: dict[str, Any], out: Console, ask: Any = input) -> None:
+def converse(talk: "ChatSession", columns: dict[str, Any], out: Console, ask: Any = input) -> None:
     """Ask and answer until `/quit` or the end of the input.
 
     :param ask: returns the next line that is typed; raises EOFError at the end
     """
-    names = list(talk.voices)
+    names = list(talk.responders)
     while True:
         try:
             line = ask("> " if out.is_terminal else "").strip()
@@ -38,18 +38,18 @@ def converse(talk: "Talk", columns: dict[str, Any], out: Console, ask: Any = inp
                 out.print(f"[red]{escape(str(error))}[/]")
 
 
-def _command(talk: "Talk", line: str, names: list[str], out: Console) -> list[str]:
+def _command(talk: "ChatSession", line: str, names: list[str], out: Console) -> list[str]:
     """Do what a word with a slash says; return who is asked from now on."""
     word, _, rest = line.partition(" ")
     if word == "/reset":
         talk.reset()
         out.print("[dim]Forgotten.[/]")
     elif word == "/base" and rest in ("on", "off"):
-        if len(talk.voices) == 1:
+        if len(talk.responders) == 1:
             out.print("[dim]There is nothing but the base here.[/]")
             return names
         out.print(f"[dim]The base is {rest}.[/]")
-        return [name for name in talk.voices if rest == "on" or name != "base"]
+        return [name for name in talk.responders if rest == "on" or name != "base"]
     else:
         out.print(f"[dim]{escape(HELP)}[/]")
     return names

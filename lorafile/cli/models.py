@@ -132,7 +132,7 @@ def chat(
     temperature: float | None,
     as_json: bool,
 ) -> int:
-    """Talk to a trained run, base and tuned side by side.
+    """ChatSession to a trained run, base and tuned side by side.
 
     RUN is a configuration, an address, the beginning of a key, or a directory with a checkpoint.
 
@@ -162,8 +162,8 @@ def chat(
             converse(talk, filled, out)
         elif as_json:
             text = talk.text(prompt, filled)
-            answers = talk.ask(prompt, filled, list(talk.voices))
+            answers = talk.ask(prompt, filled, list(talk.responders))
             echo(json.dumps(answers_json(partner.name, prompt, text, answers), indent=2))
         else:
-            show_answers(talk.ask(prompt, filled, list(talk.voices)), out)
+            show_answers(talk.ask(prompt, filled, list(talk.responders)), out)
     return 0

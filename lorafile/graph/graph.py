@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lorafile.engine.metrics.custom import OwnMetric
+from lorafile.engine.metrics.custom import CustomMetric
 from lorafile.lock.lockfile import Lock
 from lorafile.specs import Spec
 
@@ -79,7 +79,7 @@ class Graph:
     profiles: dict[str, str] = field(default_factory=dict)
     splits: dict[str, dict[str, str]] = field(default_factory=dict)
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
-    own: dict[str, OwnMetric] = field(default_factory=dict)
+    own: dict[str, CustomMetric] = field(default_factory=dict)
     checkpoints: dict[str, dict[str, str]] = field(default_factory=dict)
     texts: dict[str, dict[str, str]] = field(default_factory=dict)
     before: dict[str, dict[str, str]] = field(default_factory=dict)

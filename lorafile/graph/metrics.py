@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lorafile.engine.metrics.custom import OwnMetric, read_own
+from lorafile.engine.metrics.custom import CustomMetric, read_custom_metric
 from lorafile.engine.metrics.registry import built_in
 from lorafile.errors import NodeError
 from lorafile.graph.builder import GraphBuilder
@@ -17,7 +17,7 @@ from lorafile.specs.tables.evaluate import (
 )
 
 
-def own_metrics(spec: Spec) -> dict[str, OwnMetric]:
+def own_metrics(spec: Spec) -> dict[str, CustomMetric]:
     """Return name -> the metric file of that name.
 
     :raises SpecError: when a file is missing, or is no metric
@@ -26,7 +26,7 @@ def own_metrics(spec: Spec) -> dict[str, OwnMetric]:
     for number, metric in enumerate(spec.tables.evaluate.metrics):
         if is_metric_file(metric):
             try:
-                found[metric_label(metric)] = read_own(metric, metric_label(metric), spec.file.parent)
+                found[metric_label(metric)] = read_custom_metric(metric, metric_label(metric), spec.file.parent)
             except NodeError as error:
                 raise spec.error(("evaluate", "metrics", number), str(error)) from error
     return found

@@ -22,7 +22,7 @@ from lorafile.state import State
 from lorafile.state.names import UnknownName, run_name
 
 if TYPE_CHECKING:
-    from lorafile.engine.inference.chat import Talk
+    from lorafile.engine.inference.chat import ChatSession
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def _partner(plan: Plan, state: State, run: StudyRun) -> Partner:
 
 
 @contextlib.contextmanager
-def talk_to(partner: Partner, state: State, max_new_tokens: int | None, temperature: float | None) -> Iterator["Talk"]:
+def talk_to(
+    partner: Partner, state: State, max_new_tokens: int | None, temperature: float | None
+) -> Iterator["ChatSession"]:
     """Load base and partner, and lend the talk between them.
 
     :param temperature: draws answers; they are greedy without it, whatever the spec's own decoding is
@@ -80,7 +82,7 @@ def talk_to(partner: Partner, state: State, max_new_tokens: int | None, temperat
     """
     if installed("torch") is None:
         raise MissingExtra("lora chat", "torch")
-    from lorafile.engine.inference.chat import Source, opened
+    from lorafile.engine.inference.chat import Source, open_session
     from lorafile.engine.quiet import quiet_libraries
 
     quiet_libraries()
@@ -97,7 +99,7 @@ def talk_to(partner: Partner, state: State, max_new_tokens: int | None, temperat
         return Source(graph.sections[configuration.name], places.model_paths(configuration), files)
 
     tuned = source(partner.whole or partner.configuration, partner.files) if partner.whole or partner.files else None
-    with opened(source(partner.configuration, None), tuned, data, task) as talk:
+    with open_session(source(partner.configuration, None), tuned, data, task) as talk:
         yield talk
 
 

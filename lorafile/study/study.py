@@ -296,7 +296,7 @@ class Study:
 
         state = State.read(self.state)
         with talk_to(find_partner(self.plan(), state, run, seed), state, max_new_tokens, None) as talk:
-            return talk.ask(question, {}, list(talk.voices))
+            return talk.ask(question, {}, list(talk.responders))
 
     def report(self, directory: str | Path | None = None) -> list[Path]:
         """Write the report and return its files.

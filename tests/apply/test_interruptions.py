@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 from apply_fixture import RANKS, Watch, children, load, study
 
 from lorafile.apply.executors import process
-from lorafile.engine.training import journal
+from lorafile.engine.training import recorder
 from lorafile.files.run_directory import CurveFile, unfinished
 from lorafile.plan.plan import Action
 from lorafile.state import State
@@ -162,7 +162,7 @@ def test_a_run_that_a_frozen_process_holds_is_given_up_with_its_name(
     from lorafile.engine.request import Request
     from lorafile.errors import NodeError
 
-    monkeypatch.setattr(journal, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(recorder, "WAIT_SECONDS", 0.5)
     holder = subprocess.Popen([sys.executable, "-P", "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
@@ -170,12 +170,12 @@ def test_a_run_that_a_frozen_process_holds_is_given_up_with_its_name(
         holder.send_signal(signal.SIGSTOP)
         request = Request("key", "train", "address", {}, {"checkpoint": str(tmp_path)})
         expected = rf"For 0.5 s process {holder.pid}, which is stopped, has held this run.*End it \(kill -9\)"
-        with pytest.raises(NodeError, match=expected), journal.journal(request, lambda progress: None):
+        with pytest.raises(NodeError, match=expected), recorder.record_run(request, lambda progress: None):
             pass
     finally:
         holder.kill()
         holder.communicate()
-    with journal.journal(request, lambda progress: None) as kept:
+    with recorder.record_run(request, lambda progress: None) as kept:
         assert kept.file is not None, "the system frees the lock of a process that has ended"
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from lorafile.apply.score import ScoreTask
 from lorafile.apply.score_pool import FEW, Scored, Scorers
-from lorafile.engine.metrics.custom import OwnMetric, read_own
+from lorafile.engine.metrics.custom import CustomMetric, read_custom_metric
 from lorafile.files.jsonl import read_lines, write_lines
 
 SLOW = "import time\ndef score(row):\n    time.sleep(30)\n    return 1.0\n"
 
 
-def task(tmp_path: Path, number: int, own: OwnMetric | None = None) -> ScoreTask:
+def task(tmp_path: Path, number: int, own: CustomMetric | None = None) -> ScoreTask:
     """Return a task whose three examples cost `number` nats for each of two tokens."""
     where = tmp_path / f"task{number}{'-own' if own else ''}"
     where.mkdir()
@@ -61,7 +61,7 @@ def test_a_slow_metric_file_is_ended_with_its_pool(tmp_path: Path) -> None:
     """An apply that is asked to stop has ten seconds in a container; a metric file has a minute."""
     (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     scorers = Scorers(FEW, tmp_path / "log", lambda: 0, light=True)
-    scorers.submit(task(tmp_path, 0, read_own("slow.py", "slow", tmp_path)))
+    scorers.submit(task(tmp_path, 0, read_custom_metric("slow.py", "slow", tmp_path)))
     deadline = time.monotonic() + 60
     while not (runs := processes_with(str(tmp_path / "slow.py"))):
         assert time.monotonic() < deadline
@@ -85,7 +85,7 @@ def test_a_process_that_dies_costs_the_score_that_it_computed_and_no_other(tmp_p
     (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     scorers = Scorers(FEW, tmp_path / "log", lambda: 0, light=True)
     try:
-        scorers.submit(task(tmp_path, 0, read_own("slow.py", "slow", tmp_path)))
+        scorers.submit(task(tmp_path, 0, read_custom_metric("slow.py", "slow", tmp_path)))
         ((worker, tasks),) = scorers._workers
         for number in range(1, 4):
             one = task(tmp_path, number)

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from engine_fixture import LORA, MODEL, Engine  # noqa: E402
 
-from lorafile.engine.batching.batches import by_length, collate, epoch_order, prompts  # noqa: E402
+from lorafile.engine.batching.batches import by_length, collate, collate_prompts, epoch_order  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
 from lorafile.engine.model.base import fingerprint  # noqa: E402
 from lorafile.engine.model.loss import summed_loss  # noqa: E402
@@ -210,7 +210,7 @@ def test_steps_count_a_partial_group_as_transformers_does() -> None:
 
 def test_prompts_are_padded_on_the_left(engine: Engine) -> None:
     tokens = Tokens.load(engine.prepare(8)["tokens.safetensors"])
-    batch = prompts(tokens, [0, 1], 3, torch.device("cpu"))
+    batch = collate_prompts(tokens, [0, 1], 3, torch.device("cpu"))
     assert batch.attention_mask[:, -1].all()
 
 
@@ -288,7 +288,7 @@ def test_a_profile_tells_how_far_times_of_the_same_work_lie_apart(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = itertools.cycle([1.0, 2.0, 3.0, 4.0, 10.0])
-    monkeypatch.setattr("lorafile.engine.nodes.profile.timed", lambda _, work: (work(), next(clock))[1])
+    monkeypatch.setattr("lorafile.engine.model.base.Base.timed", lambda _, work: (work(), next(clock))[1])
     _, figures = profiled(engine, 5)
     wanted = scipy.stats.iqr([1, 2, 3, 4, 10]) / 3
     assert figures["generate_spread"] == figures["merged_generate_spread"] == pytest.approx(wanted)

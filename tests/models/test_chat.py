@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 from lorafile import Study
 from lorafile.cli.main import main
 from lorafile.engine.data.example import Chat
-from lorafile.engine.data.question import Turn, asked_example
+from lorafile.engine.data.prompts import Turn, question_example
 from lorafile.errors import NodeError
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft itself, used here
@@ -146,7 +146,7 @@ def plain(messages: list[Any], opens: bool) -> str:
 
 
 def asked(data: dict[str, Any], question: str, columns: dict[str, Any], before: list[Turn] | None = None) -> str:
-    return asked_example({**TEMPLATE, **data}, question, columns, before or [], Chat(plain)).prompt
+    return question_example({**TEMPLATE, **data}, question, columns, before or [], Chat(plain)).prompt
 
 
 def test_a_question_goes_through_the_formats_own_template() -> None:

@@ -14,12 +14,11 @@ from architectures_fixture import ARCHITECTURES  # noqa: E402
 from engine_fixture import Engine  # noqa: E402
 
 from lorafile.engine.batching.batches import collate  # noqa: E402
-from lorafile.engine.batching.blocks import Blocks, isolates, units  # noqa: E402
-from lorafile.engine.batching.tokens import Tokens, pack  # noqa: E402
-from lorafile.engine.data.documents import best_fit  # noqa: E402
+from lorafile.engine.batching.tokens import Blocks, Tokens, pack, separates_documents, training_units  # noqa: E402  # noqa: E402
 from lorafile.engine.data.encode import Encoded, load_tokenizer  # noqa: E402
 from lorafile.engine.data.readers import read_rows  # noqa: E402
 from lorafile.engine.model.loss import supervised_logits  # noqa: E402
+from lorafile.engine.nodes.prepare import best_fit  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 
 NO_SDPA = ("gemma2", "sdpa")  # transformers has none for it
@@ -48,7 +47,7 @@ def packed() -> Blocks:
 def test_a_document_in_a_block_has_the_logits_that_it_has_alone(kind: str, attention: str) -> None:
     """What training computes, against the model on each document alone, in a row and by itself."""
     model, blocks = random_model(kind, attention), packed()
-    assert isolates(model)
+    assert separates_documents(model)
     batch = collate(blocks, list(range(len(blocks))), 0, torch.device("cpu"))
     logits, targets, rows = supervised_logits(model, batch)
     checked = 0
@@ -82,9 +81,9 @@ class Leaky(torch.nn.Module):
 
 def test_a_model_that_leaks_is_found_out_and_its_text_unpacked() -> None:
     model = Leaky()
-    assert not isolates(model)
+    assert not separates_documents(model)
     assert model.training
-    tokens, told = units(packed().tokens, model)
+    tokens, told = training_units(packed().tokens, model)
     assert isinstance(tokens, Tokens)
     assert len(tokens) == 7
     assert told.startswith("leaky lets a document of a block see the one before it")
@@ -95,7 +94,7 @@ def test_a_model_with_virtual_tokens_is_not_packed_for() -> None:
     from peft import PromptTuningConfig, get_peft_model
 
     model = get_peft_model(random_model("llama", "sdpa"), PromptTuningConfig("CAUSAL_LM", num_virtual_tokens=4))
-    assert not isolates(model)
+    assert not separates_documents(model)
 
 
 def test_blocks_hold_every_document_once_and_are_few() -> None:

@@ -60,7 +60,7 @@ def test_shots_come_from_train_by_the_study_s_seed(tmp_path: Path, tiny_model: P
 
 
 def test_more_shots_begin_with_the_fewer() -> None:
-    from lorafile.engine.data.shots import draw
+    from lorafile.engine.data.examples import draw
 
     rows = [(n, {"n": n}) for n in range(30)]
     assert draw(rows, 5, 1)[:2] == draw(rows, 2, 1)

@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin  # noqa: E402
 
-from lorafile.engine.batching.batches import Batch, filled  # noqa: E402
-from lorafile.engine.inference.decoding import Rules, can_decode, decode, staying  # noqa: E402
+from lorafile.engine.batching.batches import Batch, fill_device  # noqa: E402
+from lorafile.engine.inference.decoding import Rules, can_decode, decode, rows_to_keep  # noqa: E402
 from lorafile.engine.inference.predictions import _smaller_where_needed  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft itself, used here
@@ -96,9 +96,14 @@ def test_a_model_that_keeps_more_than_keys_and_values_is_left_to_transformers(na
 
 def test_each_slice_keeps_the_same_number_of_rows() -> None:
     ended = torch.tensor([True, False, True, False, False, True, True, True])
-    assert staying(ended, 1).tolist() == [1, 3, 4]
-    assert staying(ended, 2).tolist() == [1, 3, 4, 5]  # the second slice has one left, and an ended one fills it up
-    assert staying(torch.ones(4, dtype=torch.bool), 2) is None
+    assert rows_to_keep(ended, 1).tolist() == [1, 3, 4]
+    assert rows_to_keep(ended, 2).tolist() == [
+        1,
+        3,
+        4,
+        5,
+    ]  # the second slice has one left, and an ended one fills up
+    assert rows_to_keep(torch.ones(4, dtype=torch.bool), 2) is None
 
 
 def test_a_batch_that_does_not_fit_is_done_in_smaller_ones() -> None:
@@ -124,13 +129,13 @@ def test_a_batch_that_does_not_fit_is_done_in_smaller_ones() -> None:
 def test_a_batch_holds_as_many_tokens_for_one_adapter_as_for_eight() -> None:
     cpu = torch.device("cpu")
     lengths = [3, 500, 20, 20, *[8] * 300]
-    batches = filled(lengths, 1, cpu)
+    batches = fill_device(lengths, 1, cpu)
     assert sorted(index for batch in batches for index in batch) == list(range(304))
     assert [len(batch) for batch in batches] == [16, 256, 32]
     assert batches[0][0] == 1
-    eight = filled(lengths, 8, cpu)
+    eight = fill_device(lengths, 8, cpu)
     assert [len(batch) for batch in eight][:3] == [2, 12, 32]
-    assert len(filled([5000] * 32, 1, cpu)[0]) == 16
+    assert len(fill_device([5000] * 32, 1, cpu)[0]) == 16
 
 
 def test_answers_of_an_adapter_that_waits_for_a_word_are_left_to_transformers() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from lorafile import Study
 from lorafile.analysis.registry import analyses
-from lorafile.engine.metrics.custom import OwnMetric, read_own, run_own
+from lorafile.engine.metrics.custom import CustomMetric, read_custom_metric, run_custom_metric
 from lorafile.errors import NodeError, SpecError
 from lorafile.report.markdown import document
 from lorafile.specs import load
@@ -15,9 +15,9 @@ ROWS = [{"row": n, "answer": "x" * n, "reference": "y"} for n in range(4)]
 BREVITY = 'UNIT = "characters"\nMORE_IS_BETTER = False\n\n\ndef score(row):\n    return len(row["answer"])\n'
 
 
-def metric(folder: Path, text: str, name: str = "brevity.py") -> OwnMetric:
+def metric(folder: Path, text: str, name: str = "brevity.py") -> CustomMetric:
     (folder / name).write_text(text, encoding="utf-8")
-    return read_own(name, name.removesuffix(".py"), folder)
+    return read_custom_metric(name, name.removesuffix(".py"), folder)
 
 
 def test_a_file_is_read_without_being_run(tmp_path: Path) -> None:
@@ -44,9 +44,9 @@ def test_a_file_that_is_no_metric_says_why(tmp_path: Path, text: str, told: str)
 
 
 def test_figures_come_from_a_mean_or_from_the_file_itself(tmp_path: Path) -> None:
-    assert run_own(metric(tmp_path, BREVITY), ROWS, 60) == (1.5, [0, 1, 2, 3])
+    assert run_custom_metric(metric(tmp_path, BREVITY), ROWS, 60) == (1.5, [0, 1, 2, 3])
     whole = "def compute(rows):\n    each = [len(row['answer']) for row in rows]\n    return max(each), each\n"
-    assert run_own(metric(tmp_path, whole), ROWS, 60) == (3, [0, 1, 2, 3])
+    assert run_custom_metric(metric(tmp_path, whole), ROWS, 60) == (3, [0, 1, 2, 3])
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_figures_come_from_a_mean_or_from_the_file_itself(tmp_path: Path) -> Non
 def test_whatever_a_file_does_is_one_sentence(tmp_path: Path, body: str, told: str) -> None:
     (tmp_path / "helper.py").write_text("", encoding="utf-8")
     with pytest.raises(NodeError) as error:
-        run_own(metric(tmp_path, f"def score(row):\n    {body}\n", "own.py"), ROWS, 2)
+        run_custom_metric(metric(tmp_path, f"def score(row):\n    {body}\n", "own.py"), ROWS, 2)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -76,19 +76,19 @@ def test_the_line_is_told_when_the_spec_is_named_from_its_own_folder(
     monkeypatch.chdir(tmp_path)
     metric(tmp_path, "def score(row):\n    return row['none']\n")
     with pytest.raises(NodeError, match=r"brevity\.py, line 2: KeyError: 'none'"):
-        run_own(read_own("brevity.py", "brevity", Path()), ROWS, 60)
+        run_custom_metric(read_custom_metric("brevity.py", "brevity", Path()), ROWS, 60)
 
 
 def test_a_file_s_name_shadows_no_module(tmp_path: Path) -> None:
     text = "import statistics\n\n\ndef score(row):\n    return statistics.fmean([len(row['answer'])])\n"
-    assert run_own(metric(tmp_path, text, "statistics.py"), ROWS, 60)[0] == 1.5
+    assert run_custom_metric(metric(tmp_path, text, "statistics.py"), ROWS, 60)[0] == 1.5
 
 
 def test_a_file_that_changes_after_the_plan_is_not_run(tmp_path: Path) -> None:
     found = metric(tmp_path, BREVITY)
     metric(tmp_path, BREVITY + "# changed\n")
     with pytest.raises(NodeError, match="changed after the plan"):
-        run_own(found, ROWS, 60)
+        run_custom_metric(found, ROWS, 60)
 
 
 def with_metrics(spec_file: Path, metrics: str) -> Path:

@@ -10,8 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional  # noqa: E402
 
-from lorafile.engine.model import cross_entropy  # noqa: E402
-from lorafile.engine.model.cross_entropy import cross_entropies  # noqa: E402
+from lorafile.engine.model.loss import cross_entropies  # noqa: E402
 from lorafile.engine.model.peak_memory import LiveTensors  # noqa: E402
 
 ROWS, WORDS = 37, 101
@@ -33,7 +32,7 @@ def test_losses_and_gradients_are_those_of_torch(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, loss: float, gradient: float, piece: int
 ) -> None:
     """Of the logits as they are, computed in float64; a gradient in bfloat16 is rounded twice."""
-    monkeypatch.setattr(cross_entropy, "_CPU_PIECE", piece)
+    monkeypatch.setattr("lorafile.engine.model.loss._CPU_PIECE", piece)
     logits, targets, weights = drawn(dtype)
     exact = logits.detach().double().requires_grad_()
     wanted = functional.cross_entropy(exact, targets, reduction="none")
@@ -78,7 +77,7 @@ def peak(ours: bool) -> int:
 
 
 def test_it_takes_half_of_the_memory_that_torchs_own_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_entropy, "_CPU_PIECE", 8 * 20_000)
+    monkeypatch.setattr("lorafile.engine.model.loss._CPU_PIECE", 8 * 20_000)
     assert peak(ours=True) < peak(ours=False) / 2
 
 
@@ -99,7 +98,7 @@ def test_a_second_backward_pass_is_refused() -> None:
 def test_the_gradient_is_weighed_to_the_same_bits_whatever_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for piece in (1, 10 * WORDS, 2**21):
-        monkeypatch.setattr(cross_entropy, "_CPU_PIECE", piece)
+        monkeypatch.setattr("lorafile.engine.model.loss._CPU_PIECE", piece)
         logits, targets, weights = drawn(torch.bfloat16)
         (cross_entropies(logits, targets) * weights.float()).sum().backward()
         found.append(logits.grad)

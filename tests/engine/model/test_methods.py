@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
 from lorafile.engine.model.base import fingerprint  # noqa: E402
-from lorafile.engine.model.initialization import given_back, started  # noqa: E402
+from lorafile.engine.model.initialization import initialize_adapter, restored_afterwards  # noqa: E402
 from lorafile.engine.model.methods import penalty  # noqa: E402
 from lorafile.engine.request import Request  # noqa: E402
 from lorafile.specs.configurations import quantization_settings  # noqa: E402
@@ -130,8 +130,8 @@ def test_loftq_takes_back_as_much_of_the_quantization_error_as_its_rank_can(engi
     base = engine.bases.get(settings, {"model": str(engine.model)})
     request = Request("key", "train", "address", settings, {"model": str(engine.model)})
     original = AutoModelForCausalLM.from_pretrained(engine.model)
-    with given_back(base.model, adapter), torch.no_grad():
-        model = started(base, request, Tokens.load(engine.prepare()["tokens.safetensors"]), 1)
+    with restored_afterwards(base.model, adapter), torch.no_grad():
+        model = initialize_adapter(base, request, Tokens.load(engine.prepare()["tokens.safetensors"]), 1)
         layers = [(n, x) for n, x in model.get_base_model().named_modules() if isinstance(x, Linear4bit)]
         assert len(layers) == 4
         for name, layer in layers:

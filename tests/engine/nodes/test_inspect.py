@@ -13,8 +13,8 @@ from engine_fixture import MODEL, Engine, train_of_known_rank  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.analysis.registry import analyses  # noqa: E402
-from lorafile.engine.model.similarity import linear_cka  # noqa: E402
-from lorafile.engine.model.spectrum import decompose, effective_rank, energy_rank, stable_rank  # noqa: E402
+from lorafile.engine.model.updates import decompose, effective_rank, energy_rank, stable_rank  # noqa: E402
+from lorafile.engine.nodes.inspect import linear_cka  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 from lorafile.report.writer import write_report  # noqa: E402
 

@@ -14,7 +14,7 @@ from engine_fixture import MODEL, Engine  # noqa: E402
 from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
 
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
-from lorafile.engine.packing.predict import predict_together  # noqa: E402
+from lorafile.engine.nodes.predict import predict_together  # noqa: E402
 from lorafile.engine.request import Request, Result  # noqa: E402
 from lorafile.engine.stacking.compatible import prediction_class  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402

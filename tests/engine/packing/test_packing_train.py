@@ -13,8 +13,8 @@ from pack_runs_fixture import MIX, Runs, Setting, assert_agree  # noqa: E402
 
 from lorafile.engine.packing.train import _Pack  # noqa: E402
 from lorafile.engine.request import Stopped  # noqa: E402
-from lorafile.engine.stacking.compatible import Alone, training_class  # noqa: E402
-from lorafile.engine.training.journal import Journal  # noqa: E402
+from lorafile.engine.stacking.compatible import NotPackable, training_class  # noqa: E402
+from lorafile.engine.training.recorder import RunRecorder  # noqa: E402
 from lorafile.files.run_directory import CHECKPOINT  # noqa: E402
 
 
@@ -115,10 +115,10 @@ def test_a_run_whose_micro_batches_did_not_fit_is_cut_among_others(engine: Engin
     """Its parts are passes in which the others have no rows; its loss and theirs stay what they were."""
     runs = Runs(engine)
     requests, outs = [runs.request(setting) for setting in MIX[:2]], [runs.out(), runs.out()]
-    journals = [Journal(request, lambda _: None) for request in requests]
-    journals[1].parts = 3  # the one without dropout, which is drawn for each part
+    recorders = [RunRecorder(request, lambda _: None) for request in requests]
+    recorders[1].parts = 3  # the one without dropout, which is drawn for each part
     with runs.bases.proven(requests[0].settings, requests[0].paths) as base:
-        done = _Pack(base, requests, outs, journals).train()
+        done = _Pack(base, requests, outs, recorders).train()
     for one, setting in zip(zip(done, outs, strict=True), MIX, strict=False):
         assert_agree(one, runs.alone(setting))
     assert done[1].figures["micro_batch_split"] == 3
@@ -148,10 +148,10 @@ def test_the_base_is_there_once(engine: Engine) -> None:
     """Whatever their number, adapters bring their own matrices alone."""
     runs = Runs(engine)
     requests = [runs.request(one) for one in MIX]
-    journals = [Journal(request, lambda _: None) for request in requests]
+    recorders = [RunRecorder(request, lambda _: None) for request in requests]
     with runs.bases.proven(requests[0].settings, requests[0].paths) as base:
         weights = {parameter.data_ptr() for parameter in base.model.parameters()}
-        pack = _Pack(base, requests, [runs.out() for _ in MIX], journals)
+        pack = _Pack(base, requests, [runs.out() for _ in MIX], recorders)
         pack._stacked(pack._members)
         with pack._stack.attached():
             stacked = {id(matrix) for layer in pack._stack.layers.values() for matrix in (layer.a, layer.b)}
@@ -170,5 +170,5 @@ def test_a_base_that_draws_has_its_runs_alone(tmp_path: Path, engine: Engine, ti
     tokenizer.save_pretrained(where)
     engine.model = where
     runs = Runs(engine)
-    with pytest.raises(Alone, match="dropout"):
+    with pytest.raises(NotPackable, match="dropout"):
         runs.together([{"adapter": {"target_modules": ["c_attn"]}}] * 2)

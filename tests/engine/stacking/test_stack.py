@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel  # no
 
 from lorafile.engine.model.base import load_base  # noqa: E402
 from lorafile.engine.model.fingerprint import fingerprint  # noqa: E402
-from lorafile.engine.stacking.compatible import Alone  # noqa: E402
+from lorafile.engine.stacking.compatible import NotPackable  # noqa: E402
 from lorafile.engine.stacking.stack import Factors, Stack, factors_of  # noqa: E402
 from lorafile.specs.tables.quantizations import quantization_settings  # noqa: E402
 
@@ -150,5 +150,5 @@ def test_what_is_more_than_two_matrices_is_refused(tiny_model: Path, other: dict
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT's, of merging what has a bias
         model = get_peft_model(base, config(**other))
-    with pytest.raises(Alone):
+    with pytest.raises(NotPackable):
         factors_of(model)

@@ -271,7 +271,7 @@ def test_a_checkpoint_is_never_trusted_blindly(spec_file: Path, damage: str) -> 
         if found and found.checkpoint and not kept:
             kept.update({file.name: file.read_bytes() for file in running.iterdir()})
 
-    killer.went_on = keep  # type: ignore[method-assign]
+    killer.on_node_progress = keep  # type: ignore[method-assign]
     applied = Study.load(spec_file, state).apply(workers=1, watchers=[killer])
     trained = next(attempt for attempt in applied.attempts if attempt.kind == "train")
     running = State.read(here / "again").running(trained.key)
@@ -384,7 +384,7 @@ def test_a_checkpoint_is_json_and_safetensors(spec_file: Path) -> None:
                 seen.append(sorted({name.split(".")[0] for name in tensors.keys()}))  # noqa: SIM118
 
     watch = Killer(0)
-    watch.went_on = look  # type: ignore[method-assign]
+    watch.on_node_progress = look  # type: ignore[method-assign]
     Study.load(spec_file, spec_file.parent / ".lora").apply(workers=1, watchers=[watch])
     assert seen
     assert seen[-1] == ["model", "optimizer", "random"]

@@ -1,4 +1,4 @@
-"""A typed question as a row of the study's data: through the template that training and evaluation use. No torch."""
+"""Prompts without an answer, in the format of the study's data: typed to `lora chat`, or held by the spec. No torch."""
 
 from dataclasses import dataclass
 from string import Formatter
@@ -9,8 +9,8 @@ from lorafile.engine.data.templates import renderer
 from lorafile.errors import NodeError
 
 _CONVERSATIONS = ("chat", "guanaco")
-# The field that a question goes to, by format; the fields of an answer, and what may be left empty, are filled here.
-_ASKED = {
+# The field of each format that a bare question stands for; what may be left empty, answers among it, is filled here.
+_FIELDS = {
     "alpaca": "instruction",
     "builtin:facts": "question",
     "classification": "text",
@@ -18,13 +18,7 @@ _ASKED = {
     "question": "question",
     "squad": "question",
 }
-_FILLED: dict[str, Row] = {
-    "alpaca": {"input": "", "output": ""},
-    "builtin:facts": {"answer": ""},
-    "completion": {"completion": ""},
-    "question": {"answer": ""},
-    "squad": {"answers": ["-"]},
-}
+_UNANSWERED: Row = {"input": "", "output": "", "answer": "", "completion": "", "answers": ["-"]}
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ def keeps_history(data: dict[str, Any]) -> bool:
     return not data["template"] and data["format"] in _CONVERSATIONS
 
 
-def asked_example(data: dict[str, Any], question: str, columns: Row, before: list[Turn], chat: Chat) -> Example:
+def question_example(data: dict[str, Any], question: str, columns: Row, before: list[Turn], chat: Chat) -> Example:
     """Return what a model reads of a question.
 
     :param data: resolved data settings, as they stand in a key
@@ -49,27 +43,42 @@ def asked_example(data: dict[str, Any], question: str, columns: Row, before: lis
     """
     form = data["format"]
     if keeps_history(data) and form == "chat":
-        messages = [
-            message
-            for turn in before
-            for message in (
-                {"role": "user", "content": turn.question},
-                {"role": "assistant", "content": turn.answer},
-            )
-        ]
-        system = [{"role": "system", "content": columns["system"]}] if "system" in columns else []
-        messages = [*system, *messages, {"role": "user", "content": question}]
+        said = [("system", columns["system"])] if "system" in columns else []
+        for turn in before:
+            said += [("user", turn.question), ("assistant", turn.answer)]
+        messages = [{"role": role, "content": content} for role, content in [*said, ("user", question)]]
         return Example(chat.text(messages, True), "", "", special=True)
     if keeps_history(data):
-        said = "".join(f"### Human: {turn.question}### Assistant: {turn.answer}" for turn in before)
-        return renderer(data, chat)({"text": f"{said}### Human: {question}### Assistant: -"})
+        history = "".join(f"### Human: {turn.question}### Assistant: {turn.answer}" for turn in before)
+        return renderer(data, chat)({"text": f"{history}### Human: {question}### Assistant: -"})
     if form == "text" and not data["template"]:
         return Example(question, "", "")
     field = _field(data, columns)
-    filled = dict.fromkeys(_placed(data, "completion"), "") | _FILLED.get(form, {})
+    filled = dict.fromkeys(_placed(data, "completion"), "") | _UNANSWERED
     if form == "classification":
         filled["label"] = data["labels"][0][0]
     return renderer({**data, "columns": {}}, chat)({**filled, **columns, field: question})
+
+
+def prompt_example(row: str | Row, data: dict[str, Any], chat: Chat) -> Example:
+    """Return what a model reads of a prompt that the spec holds: a bare text, or a row without its answer.
+
+    :raises NodeError: when it cannot be put into the format
+    """
+    form = data["format"]
+    if form == "chat":
+        given = [{"role": "user", "content": row}] if isinstance(row, str) else row.get("messages")
+        if not isinstance(given, list) or not given:
+            raise NodeError("a row should hold `messages`, a list of {role, content}.")
+        return Example(chat.text(given, True), "", "", special=True)
+    if isinstance(row, str):
+        if form == "guanaco":
+            return Example(f"### Human: {row}\n### Assistant:", "", "")
+        if data["template"] or form not in _FIELDS or form in ("classification", "squad"):
+            return Example(row, "", "")
+        row = {_FIELDS[form]: row}
+    label = str(data["labels"][0][0]) if data.get("labels") else ""  # any: the prompt does not depend on its answer
+    return renderer(data, chat)({**_UNANSWERED, "answers": [], "label": label, **row})
 
 
 def _field(data: dict[str, Any], columns: Row) -> str:
@@ -78,14 +87,14 @@ def _field(data: dict[str, Any], columns: Row) -> str:
     ours = ("label", "unanswerable")
     if placed:
         left = [name for name in placed if name not in columns and name not in ours]
-        preferred = _ASKED.get(data["format"])
+        preferred = _FIELDS.get(data["format"])
         field = preferred if preferred in left else left[0] if left else placed[-1]
         missing = [name for name in left if name != field]
     elif data["format"] == "classification" and {"sentence1", "sentence2"} & columns.keys():
         field = "sentence2" if "sentence1" in columns else "sentence1"
         missing = []
     else:
-        field = _ASKED[data["format"]]
+        field = _FIELDS[data["format"]]
         missing = ["context"] if data["format"] == "squad" and "context" not in columns else []
     if missing:
         raise NodeError(

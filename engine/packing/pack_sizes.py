@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -10,18 +11,17 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.batching.batches import by_length, collate, filled, prompts
-from lorafile.engine.batching.blocks import units
+from lorafile.engine.batching.batches import by_length, collate_prompts, fill_device
+from lorafile.engine.batching.tokens import training_units
 from lorafile.engine.inference.generation import answer
 from lorafile.engine.inference.predictions import load_split
 from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter
-from lorafile.engine.model.base import Base
+from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.head import load_tokens
 from lorafile.engine.model.loss import summed_loss
-from lorafile.engine.model.peak_memory import reset_peak
-from lorafile.engine.model.timing import timed
+from lorafile.engine.model.peak_memory import is_out_of_memory, reset_peak
 from lorafile.engine.nodes.train import Stepper, step_batches, total_steps
-from lorafile.engine.request import Report, Request
+from lorafile.engine.request import PackSizes, Report, Request, Stopped
 from lorafile.engine.stacking.stack import Factors, Stack, factors_of
 from lorafile.engine.training.curve import Curve
 from lorafile.engine.training.optimizer import make_optimizer
@@ -31,6 +31,8 @@ _LONG = 0.25  # seconds of one step on a CPU: its cores are busy then, and a pac
 _FREE = 0.9  # of a GPU's memory
 _NEW = 8  # tokens of an answer
 _Parts = list[list[int]]  # each adapter's examples in a step
+_GAIN = 1.1  # what a doubling has to bring
+_SHARE = 0.05  # of the work that it decides, at most, may the measurement take
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Speed:
     rate: float
 
 
-class Made:
+class TrialAdapters:
     """Adapters of the sizes of some runs; runs that differ in nothing that takes time share one."""
 
     def __init__(self, base: Base, requests: list[Request]) -> None:
@@ -65,15 +67,15 @@ class Made:
         return self._factors[kind]
 
 
-class Training:
+class TrainingTrial:
     """Steps on real examples, by adapters that are thrown away.
 
     :ivar steps: of all runs, one by one
     """
 
-    def __init__(self, made: Made, report: Report) -> None:
+    def __init__(self, made: TrialAdapters, report: Report) -> None:
         self._made, self._base, self._requests, self._report = made, made.base, made.requests, report
-        self._tokens = units(made.documents, made.base.model)[0]
+        self._tokens = training_units(made.documents, made.base.model)[0]
         self.steps = sum(total_steps(len(self._tokens), request.settings["training"]) for request in made.requests)
         self._peaks: dict[int, int] = {}
         self._first = 0.0
@@ -99,11 +101,13 @@ class Training:
         orders = [self._order(request) for request in self._requests[:width]]
         with self._steps(self._requests[:width]) as step:
             reset_peak(self._base.device)
-            step(self._longest(orders))
+            # On a CPU memory is not what limits: any step will do in place of the longest.
+            size, cuda = len(orders[0][0]), self._base.device.type == "cuda"
+            step([by_length(lengths, size)[0]] * width if cuda else [order[0] for order in orders])
             if self._base.device.type == "cuda":
                 self._peaks[width] = torch.cuda.max_memory_allocated()
             for parts in zip(*orders, strict=True):
-                seconds += timed(self._base, lambda parts=parts: step(list(parts)))  # type: ignore[misc]
+                seconds += self._base.timed(lambda parts=parts: step(list(parts)))  # type: ignore[misc]
                 tokens += sum(lengths[index] for part in parts for index in part)
         self._first = self._first or seconds / TIMED
         return Speed(seconds / TIMED, tokens / seconds)
@@ -116,12 +120,6 @@ class Training:
             part for _, group in step_batches(self._tokens, training, request.settings["seed"]) for part in group
         )
         return list(islice((part for part in batches if len(part) == whole), TIMED))
-
-    def _longest(self, orders: list[_Parts]) -> _Parts:
-        """Return the step that needs most memory; where memory is not what limits, any."""
-        if self._base.device.type != "cuda":
-            return [order[0] for order in orders]
-        return [by_length(self._tokens.lengths(), len(orders[0][0]))[0]] * len(orders)
 
     @contextlib.contextmanager
     def _steps(self, requests: list[Request]) -> Iterator[Callable[[_Parts], Any]]:
@@ -149,7 +147,7 @@ class Training:
         lengths = self._tokens.lengths()
         stack.rows = [(len(part), max(lengths[index] for index in part)) for part in parts]
         every = [index for part in parts for index in part]
-        batch = collate(self._tokens, every, self._base.tokenizer.pad_token_id or 0, self._base.device)
+        batch = self._base.collate(self._tokens, every)
         with autocast(self._base.device, settings):
             loss = summed_loss(self._base.model, batch) / max(batch.targets, 1)
         loss.backward()
@@ -158,20 +156,20 @@ class Training:
         stack.zero_grad()
 
 
-class Answering:
+class AnswerTrial:
     """Beginnings of answers to the first batch of prompts that one adapter alone would get.
 
     :ivar steps: so many of them are all answers of all runs
     """
 
-    def __init__(self, made: Made, requests: list[Request], report: Report) -> None:
+    def __init__(self, made: TrialAdapters, requests: list[Request], report: Report) -> None:
         self._made, self._base, self._report = made, made.base, report
         longest = max(requests, key=lambda request: request.settings["task"]["max_new_tokens"])
         self._split = load_split(longest)
         new = self._split.task["max_new_tokens"]
         self._task = self._split.task | {"max_new_tokens": min(new, _NEW)}
         lengths, size = self._split.tokens.prompts.tolist(), self._split.size
-        batches = by_length(lengths, size) if size else filled([n + new for n in lengths], 1, self._base.device)
+        batches = by_length(lengths, size) if size else fill_device([n + new for n in lengths], 1, self._base.device)
         self._indexes = batches[0]
         self.steps = len(requests) * len(batches) * math.ceil(new / _NEW)
 
@@ -183,8 +181,8 @@ class Answering:
         """
         self._report({})
         rows = [self._split.lines[index]["row"] for index in self._indexes]
-        padding = self._base.tokenizer.pad_token_id or 0
-        batch = prompts(self._split.tokens, self._indexes * width, padding, self._base.device)
+        padding = self._base.padding
+        batch = collate_prompts(self._split.tokens, self._indexes * width, padding, self._base.device)
         model: Any = self._base.model
         with self._made.stack(width, trained=False).attached():
             model.eval()
@@ -193,5 +191,76 @@ class Answering:
                 answer(self._base, model, batch, self._task, rows * width, width)
 
             write()
-            seconds = sum(timed(self._base, write) for _ in range(TIMED))
+            seconds = sum(self._base.timed(write) for _ in range(TIMED))
         return Speed(seconds / TIMED, TIMED * len(rows) * width / seconds)
+
+
+def measure_pack_sizes(replicates: list[list[Request]], bases: Bases, report: Report) -> PackSizes:
+    """Return how many of some replicates go together best; one by one where it cannot be told, or is not worth it.
+
+    Where there are answers to write, these decide how many predict at a time; else as many as train.
+
+    :raises Stopped: when the work is to end
+    """
+    trains = [request for one in replicates for request in one if request.kind == "train"]
+    if len(trains) < 2:
+        return PackSizes()
+    try:
+        with bases.proven(trains[0].settings, trains[0].paths) as base:
+            made = TrialAdapters(base, trains)
+            training = TrainingTrial(made, report)
+            train, found = widest(training.speed, training.most, training.steps)
+            told, predict = _sentence("trained", train, found, "tokens/s"), train
+            predicts = [request for one in replicates for request in one if request.kind == "predict"]
+            writers = [request for request in predicts if request.settings["task"]["output"] == "generation"]
+            if writers:
+                answering = AnswerTrial(made, writers, report)
+                width, found = widest(answering.speed, lambda: len(trains), answering.steps)
+                predict = width if found else predict
+                told += _sentence("asked", width, found, "answers/s")
+    except Stopped:
+        raise
+    except Exception as error:  # a run that fails says so itself, with an outcome of its own
+        traceback.print_exc()
+        return PackSizes(why=f"Adapters are trained one by one: how a pack does was not found out ({error}).")
+    return PackSizes(train, predict, told.strip())
+
+
+def widest(speed: Callable[[int], Speed], most: Callable[[], int], steps: int) -> tuple[int, dict[int, Speed]]:
+    """Return the width beyond which a doubling gains too little, and what was measured at 1, 2, 4, … until then.
+
+    :param most: so many there are, or memory holds; asked again after each measurement
+    :param steps: how many steps of one adapter the work has that this decides: little is not worth to be measured
+    """
+    each = 1 + TIMED
+    if 3 * each > _SHARE * steps:  # of one, and of two
+        return 1, {}
+    width, found, spent = 1, {1: speed(1)}, 0.0
+    while (wider := min(2 * width, most())) > width:
+        spent += each * found[width].seconds
+        if spent + 2 * each * found[width].seconds > _SHARE * steps * found[1].seconds:
+            break
+        try:
+            found[wider] = speed(wider)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            break
+        if found[wider].rate < _GAIN * found[width].rate:
+            break
+        width = wider
+    return width, found
+
+
+def _sentence(what: str, width: int, found: dict[int, Speed], unit: str) -> str:
+    if not found:
+        return ""
+    if len(found) == 1:
+        seconds = found[1].seconds
+        return (
+            f" Adapters are {what} one by one: {seconds:.2g} s with one, and two were not worth a trial or did not fit."
+        )
+    rates = (f"{speed.rate:,.0f}" if speed.rate >= 100 else f"{speed.rate:.2g}" for speed in found.values())
+    told = ", ".join(f"{rate} {unit} with {number}" for number, rate in zip(found, rates, strict=True))
+    lead = f"{width} adapters are {what} at a time" if width > 1 else f"Adapters are {what} one by one"
+    return f" {lead}, as measured: {told}."

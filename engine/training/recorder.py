@@ -1,7 +1,6 @@
 """A run keeps a journal: its curve while it trains, checkpoints now and then, and where it went on from."""
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from lorafile.engine.request import Report, Request, Stopped
 from lorafile.engine.training import checkpoint
 from lorafile.engine.training.curve import Curve
 from lorafile.errors import NodeError
+from lorafile.files.digests import file_digest, text_digest
 from lorafile.files.run_directory import CHECKPOINT, CurveFile, DamagedCheckpoint
 
 _SHARE = 20  # by time a checkpoint is written at most after so many times what the last one took: 5 % of a run
@@ -20,7 +20,7 @@ WAIT_SECONDS = 300.0  # for a worker of a killed apply, which ends at its next s
 
 
 @dataclass
-class Journal:
+class RunRecorder:
     """What one run notes of itself; without a directory it notes nothing and keeps nothing.
 
     :ivar parts: into so many each micro-batch is cut, because a whole one did not fit into memory
@@ -66,7 +66,9 @@ class Journal:
         return done
 
     def _restore(self, trained: checkpoint.Trained, curve: Curve) -> int:
-        self._reads = self._reads or _digest(self.request.inputs["train"])
+        if not self._reads:  # the digest of the names and bytes of the files that are trained on
+            files = sorted(self.request.inputs["train"].items())
+            self._reads = text_digest("".join(f"{name} {file_digest(Path(path))}\n" for name, path in files))
         if not (self.directory / CHECKPOINT).exists():
             return 0
         try:
@@ -80,7 +82,7 @@ class Journal:
         self.note(f"Goes on from step {kept['step']} of {self.steps}.")
         return int(kept["step"])
 
-    def went_on(self, trained: checkpoint.Trained, curve: Curve) -> None:
+    def record_step(self, trained: checkpoint.Trained, curve: Curve) -> None:
         """Note a step; write a checkpoint where one is due, or where the run is asked to stop.
 
         :raises Stopped: when it is
@@ -93,10 +95,10 @@ class Journal:
         try:
             self.report(progress)
         except Stopped:
-            self.keep(trained, curve)
+            self.save_checkpoint(trained, curve)
             raise
         if step < self.steps and self._due(step):
-            self.keep(trained, curve)
+            self.save_checkpoint(trained, curve)
 
     def _due(self, step: int) -> bool:
         every = self.request.execution.get("save_steps")
@@ -105,7 +107,7 @@ class Journal:
         wait = 60 * float(self.request.execution.get("save_minutes") or 0)
         return wait > 0 and time.monotonic() - self._saved >= max(wait, _SHARE * self._took)
 
-    def keep(self, trained: checkpoint.Trained, curve: Curve) -> None:
+    def save_checkpoint(self, trained: checkpoint.Trained, curve: Curve) -> None:
         """Write a checkpoint, where there is not one of this step."""
         if self.file is None or self._kept == len(curve.rows):
             return
@@ -134,13 +136,13 @@ class Journal:
 
 
 @contextlib.contextmanager
-def journal(request: Request, report: Report) -> Iterator[Journal]:
+def record_run(request: Request, report: Report) -> Iterator[RunRecorder]:
     """Keep the journal of a run; wait where the worker of a killed apply has not noticed yet that it is alone."""
     if "checkpoint" not in request.paths:
-        yield Journal(request, report)
+        yield RunRecorder(request, report)
         return
     with CurveFile(Path(request.paths["checkpoint"])) as file:
-        kept = Journal(request, report, file)
+        kept = RunRecorder(request, report, file)
         deadline = time.monotonic() + WAIT_SECONDS
         while not file.locked():
             if time.monotonic() > deadline:
@@ -152,12 +154,3 @@ def journal(request: Request, report: Report) -> Iterator[Journal]:
             time.sleep(_POLL_SECONDS)
             report({})
         yield kept
-
-
-def _digest(files: dict[str, str]) -> str:
-    """Return the digest of some files' names and bytes."""
-    whole = hashlib.sha256()
-    for name in sorted(files):
-        with Path(files[name]).open("rb") as stream:
-            whole.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()

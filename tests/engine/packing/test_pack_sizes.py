@@ -10,8 +10,11 @@ torch = pytest.importorskip("torch")
 from engine_fixture import LORA, MODEL, Engine, two_trains  # noqa: E402
 
 from lorafile.engine.model.fingerprint import fingerprint  # noqa: E402
-from lorafile.engine.packing.trials import Speed  # noqa: E402
-from lorafile.engine.packing.width import measured, widest  # noqa: E402
+from lorafile.engine.packing.pack_sizes import (  # noqa: E402
+    Speed,
+    measure_pack_sizes,
+    widest,
+)
 from lorafile.engine.request import PackSizes, Request, Stopped  # noqa: E402
 
 LONG = 100_000  # steps: any measurement is worth it
@@ -66,7 +69,7 @@ def test_real_steps_and_answers_are_measured_and_the_base_is_what_it_was(engine:
         settings = {"model": MODEL, "quantization": None, "task": task}
         reads = {"data": one[0].inputs["train"]}
         one.append(Request(f"p{one[0].key}", "predict", "a", settings, one[0].paths, reads, {"adapter": one[0].key}))
-    found = measured(runs, engine.bases, lambda progress: None)
+    found = measure_pack_sizes(runs, engine.bases, lambda progress: None)
     assert found.train in (1, 2)
     assert found.predict in (1, 2)
     assert "answers/s with 1, " in found.why
@@ -77,7 +80,7 @@ def test_real_steps_and_answers_are_measured_and_the_base_is_what_it_was(engine:
     assert fingerprint(base.model, "") == base.fingerprint
     assert not [name for name, _ in base.model.named_modules() if "lora" in name or "base_layer" in name]
     assert not base.model.training
-    assert measured(two_trains(engine, 3), engine.bases, lambda progress: None) == PackSizes(), "not worth it"
+    assert measure_pack_sizes(two_trains(engine, 3), engine.bases, lambda progress: None) == PackSizes(), "not worth it"
 
 
 def test_a_measurement_that_fails_is_told_and_one_that_is_stopped_ends(engine: Engine) -> None:
@@ -85,7 +88,7 @@ def test_a_measurement_that_fails_is_told_and_one_that_is_stopped_ends(engine: E
         [replace(one[0], settings={**one[0].settings, "adapter": {**LORA, "target_modules": ["nothing"]}})]
         for one in two_trains(engine, 1000)
     ]
-    found = measured(broken, engine.bases, lambda progress: None)
+    found = measure_pack_sizes(broken, engine.bases, lambda progress: None)
     assert (found.train, found.predict) == (1, 1)
     assert "one by one" in found.why
 
@@ -93,4 +96,4 @@ def test_a_measurement_that_fails_is_told_and_one_that_is_stopped_ends(engine: E
         raise Stopped
 
     with pytest.raises(Stopped):
-        measured(two_trains(engine, 1000), engine.bases, stop)
+        measure_pack_sizes(two_trains(engine, 1000), engine.bases, stop)

@@ -1,0 +1,147 @@
+"""Figures of written answers: exact match, SQuAD's exact match and F1, ROUGE, BLEU and chrF.
+
+Each takes stored predictions and returns its figure, with what each example adds to it.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from lorafile.engine.metrics.classification import Rows, Scored, pseudo_values
+from lorafile.errors import NodeError
+from lorafile.specs.bounded_regex import matches
+
+LAST_NUMBER = "last-number"
+_MARK = "####"  # what stands before the result in GSM8K's answers
+# A minus after a word or a bracket is a difference, not a sign.
+_NUMBER = re.compile(r"((?<![\w)])-)?[$€£]?(\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(\.\d+)?")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def exact_match(rows: Rows, extract: str = "") -> Scored:
+    """Return the share of answers that equal the reference, surrounding white space aside; for each example 0 or 1.
+
+    :param extract: `last-number`, or a regular expression whose group is compared instead of the whole text. An answer
+        that holds no such thing is wrong; a reference that holds none is taken whole.
+    """
+    if not extract:
+        each = [float(row["answer"].strip() == row["reference"].strip()) for row in rows]
+    else:
+        texts = [row[part] for row in rows for part in ("answer", "reference")]
+        taken = [last_number(text) for text in texts] if extract == LAST_NUMBER else _groups(extract, texts)
+        answers, references = taken[::2], taken[1::2]
+        each = [float(_same(*triple)) for triple in zip(answers, references, rows, strict=True)]
+    return sum(each) / len(each), each
+
+
+def last_number(text: str) -> Decimal | None:
+    """Return the last number of a text, after the last `####` where there is one: $1,000.00 is 1000, 1.0 is 1."""
+    numbers = [match for match in _NUMBER.finditer(text.rpartition(_MARK)[2]) if match[2] or match[3]]
+    if not numbers:
+        return None
+    sign, whole, rest = numbers[-1].groups(default="")
+    return Decimal(f"{sign}{whole.replace(',', '') or '0'}{rest}")
+
+
+def _same(answer: Decimal | str | None, reference: Decimal | str | None, row: dict[str, Any]) -> bool:
+    return answer is not None and answer == (row["reference"].strip() if reference is None else reference)
+
+
+def _groups(pattern: str, texts: list[str]) -> list[Decimal | str | None]:
+    """Return the group of the first match in each text, without white space around.
+
+    :raises NodeError: when the pattern takes too long
+    """
+    try:
+        return [None if group is None else group.strip() for group in matches(pattern, tuple(texts), "search")]
+    except ValueError as error:
+        raise NodeError(f"evaluate.extract {error}.") from error
+
+
+# As the official evaluation script of SQuAD v2 defines them (evaluate-v2.0.py), with shares of one instead of percent:
+# https://worksheets.codalab.org/rest/bundles/0x6b567e1cf2e041ec80d7098f031c5c9e/contents/blob/
+def squad_exact(rows: Rows) -> Scored:
+    """Return the share of answers that equal an accepted one once both are normalised; for each example 0 or 1."""
+    return _best(rows, lambda gold, answer: float(normalised(gold) == normalised(answer)))
+
+
+def squad_f1(rows: Rows) -> Scored:
+    """Return the mean F1 of each answer's words and those of the accepted answer that is nearest; for each its own."""
+    return _best(rows, _words_f1)
+
+
+def normalised(text: str) -> str:
+    """Return a text in lower case without punctuation, articles and superfluous white space."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+
+
+def _best(rows: Rows, compare: Callable[[str, str], float]) -> Scored:
+    """Return the mean over examples of the best comparison with an accepted answer, and each of them.
+
+    A question without an answer accepts the empty text, and the phrase that the prompt asks for then is read as it.
+    """
+    each = []
+    for row in rows:
+        golds = [gold for gold in row["references"] if normalised(gold)] or [""]
+        says_none = normalised(row["answer"]) == normalised(row.get("unanswerable", ""))
+        each.append(max(compare(gold, "" if says_none else row["answer"]) for gold in golds))
+    return sum(each) / len(each), each
+
+
+def _words_f1(gold: str, answer: str) -> float:
+    wanted, given = normalised(gold).split(), normalised(answer).split()
+    if not wanted or not given:
+        return float(wanted == given)
+    return 2 * (Counter(wanted) & Counter(given)).total() / (len(wanted) + len(given))
+
+
+def rouge(rows: Rows, name: str) -> Scored:
+    """Return the mean F-measure of what answer and reference share; for each example its own.
+
+    By rouge-score without stemming, as Hugging Face's `evaluate` has it. Its tokenizer keeps the letters a to z and
+    digits alone: texts in other scripts have no words for it.
+
+    :param name: `rouge1` (words), `rouge2` (pairs of words) or `rougeL` (the longest common subsequence of words)
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer([name], use_stemmer=False)
+    each = [float(scorer.score(row["reference"], row["answer"])[name].fmeasure) for row in rows]
+    return sum(each) / len(each), each
+
+
+def corpus_score(rows: Rows, name: str) -> Scored:
+    """Return sacrebleu's figure of the corpus (0 to 100) with its own defaults; for each example its sentence's.
+
+    The corpus figure pools n-gram counts over all examples: it is no mean of the sentences' figures.
+
+    :param name: `bleu` (tokenizer 13a; of sentences with effective order) or `chrf` (chrF2)
+    """
+    import sacrebleu
+
+    corpus, sentence = getattr(sacrebleu, f"corpus_{name}"), getattr(sacrebleu, f"sentence_{name}")
+    answers, references = _texts(rows)
+    each = [sentence(answer, [gold]).score for answer, gold in zip(answers, references, strict=True)]
+    return float(corpus(answers, [references]).score), each
+
+
+def corpus_influence(rows: Rows, name: str) -> list[float]:
+    """Return each example's pseudo-value; a corpus is the sum of its segments' counts, as in sacrebleu's bootstrap."""
+    import numpy as np
+    import sacrebleu
+
+    metric, (answers, references) = getattr(sacrebleu, name.upper())(), _texts(rows)
+    counts = np.array(metric._extract_corpus_statistics(answers, [references]))
+    whole = counts.sum(axis=0)
+    figure, *without = (
+        float(metric._compute_score_from_stats(left.tolist()).score) for left in (whole, *whole - counts)
+    )
+    return pseudo_values(figure, without)
+
+
+def _texts(rows: Rows) -> tuple[list[str], list[str]]:
+    return [row["answer"] for row in rows], [row["reference"] for row in rows]
