@@ -5,7 +5,7 @@ from typing import Any
 
 from lorafile.graph.adapter_nodes import add_adapter_nodes, check_truncation
 from lorafile.graph.builder import GraphBuilder, extended
-from lorafile.graph.extra_evaluations import add_beside, add_texts
+from lorafile.graph.extra_evaluations import add_extra_evaluations, add_texts
 from lorafile.graph.graph import Graph, GraphNode, Replicate
 from lorafile.graph.metrics import own_metrics
 from lorafile.graph.prepare import add_splits
@@ -89,7 +89,7 @@ def _add_nodes(builder: GraphBuilder, configurations: Sequence[Configuration], o
     _add_repeats(builder, configurations)
     for configuration in configurations:  # untuned, on the same base: what each is compared with
         place = f"untuned/{configuration.name}"
-        graph.before[configuration.name] = add_beside(builder, configuration, place, None, None)
+        graph.before[configuration.name] = add_extra_evaluations(builder, configuration, place, None, None)
     if spec.tables.profile.enabled:
         for configuration in configurations:
             if not configuration.open:  # which of its candidates it is decides what there is to measure

@@ -19,8 +19,6 @@ from lorafile.lock.lockfile import identity
 from lorafile.specs import Configuration
 from lorafile.specs.tables.evaluate import decoding
 
-Beside = dict[str, str]
-
 
 def add_texts(builder: GraphBuilder, configuration: Configuration) -> dict[str, str]:
     """Add the `prepare` nodes of the reference text and of the prompts; return split -> key.
@@ -45,9 +43,9 @@ def _texts(builder: GraphBuilder, configuration: Configuration) -> dict[str, str
     return found
 
 
-def add_beside(
+def add_extra_evaluations(
     builder: GraphBuilder, configuration: Configuration, place: str, train: str | None, seed: int | None
-) -> Beside:
+) -> dict[str, str]:
     """Add what one model is asked beside its splits; return `reference`, `prompts`, `lm-eval/<task>` -> key.
 
     :param place: where its addresses begin; `train`: the key of what was trained, None for the untuned base
@@ -60,7 +58,7 @@ def add_beside(
     reads = {"adapter": train} if train else {}
     about: dict[str, Any] = {"configuration": name, "seed": seed}
     first = spec.tables.study.seeds[0]
-    found: Beside = {}
+    found: dict[str, str] = {}
 
     def predict(of: str, task: dict[str, Any], inputs: dict[str, str], split: str) -> str:
         address = f"{place}:predict/{of}"

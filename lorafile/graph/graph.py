@@ -134,11 +134,14 @@ class Graph:
 class Replicate(NamedTuple):
     """A configuration under one seed: the keys of its nodes.
 
-    :ivar predict: (split, output) -> key; `score`: split -> key; `own`: (split, name of a metric file) -> key
-    :ivar inspect: of the node that looks inside its adapter; `truncated`: rank -> the same adapter cut to that rank,
-        its `train` being the node that cut it; `merge`: type -> the node that merged it
+    :ivar predict: (split, output) -> key
+    :ivar score: split -> key
+    :ivar own: (split, name of a metric file) -> key
+    :ivar inspect: of the node that looks inside its adapter
+    :ivar truncated: rank -> the same adapter cut to that rank, its `train` being the node that cut it
+    :ivar merge: type -> the node that merged it
     :ivar repeat: above 1 where it is the same thing again
-    :ivar beside: `reference`, `prompts`, `lm-eval/<task>` -> key
+    :ivar extra: `reference`, `prompts`, `lm-eval/<task>` -> key
     """
 
     seed: int | None
@@ -150,16 +153,16 @@ class Replicate(NamedTuple):
     truncated: "dict[int, Replicate]" = _NONE
     merge: dict[str, str] = _NONE
     repeat: int = 1
-    beside: dict[str, str] = _NONE
+    extra: dict[str, str] = _NONE
 
     @property
     def named(self) -> dict[str, str]:
         """Return node -> key of everything that one run consists of, in the order in which it is done."""
-        found = {"train": self.train, "inspect": self.inspect}
-        found |= {f"predict/{split}/{output}": key for (split, output), key in self.predict.items()}
-        found |= {f"score/{split}": key for split, key in self.score.items()}
-        found |= {f"score/{split}/{name}": key for (split, name), key in self.own.items()}
-        found |= {f"merge/{dtype}": key for dtype, key in self.merge.items()} | dict(self.beside)
+        keys = {"train": self.train, "inspect": self.inspect}
+        keys |= {f"predict/{split}/{output}": key for (split, output), key in self.predict.items()}
+        keys |= {f"score/{split}": key for split, key in self.score.items()}
+        keys |= {f"score/{split}/{name}": key for (split, name), key in self.own.items()}
+        keys |= {f"merge/{dtype}": key for dtype, key in self.merge.items()} | dict(self.extra)
         for rank, smaller in self.truncated.items():
-            found |= {f"truncated to {rank}: {name}": key for name, key in smaller.named.items()}
-        return {name: key for name, key in found.items() if key is not None}
+            keys |= {f"truncated to {rank}: {name}": key for name, key in smaller.named.items()}
+        return {name: key for name, key in keys.items() if key is not None}

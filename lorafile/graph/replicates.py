@@ -3,7 +3,7 @@
 from typing import Any
 
 from lorafile.graph.builder import GraphBuilder
-from lorafile.graph.extra_evaluations import add_beside
+from lorafile.graph.extra_evaluations import add_extra_evaluations
 from lorafile.graph.graph import Replicate
 from lorafile.graph.metrics import built_in_outputs, is_head, outputs, score_section
 from lorafile.graph.prepare import add_splits
@@ -20,8 +20,8 @@ def add_replicate(builder: GraphBuilder, configuration: Configuration, seed: int
     base = configuration.name if seed is None else f"{configuration.name}/seed={seed}"
     train = _add_train(builder, configuration, base, seed, 1) if configuration.method != "none" else None
     replicate = add_predictions(builder, configuration, base, seed, train)
-    beside = add_beside(builder, configuration, base, train, seed)
-    return replicate._replace(beside=beside) if beside else replicate
+    extra = add_extra_evaluations(builder, configuration, base, train, seed)
+    return replicate._replace(extra=extra) if extra else replicate
 
 
 def add_repeat(builder: GraphBuilder, configuration: Configuration, seed: int, repeat: int) -> Replicate:

@@ -108,7 +108,7 @@ def replicate_keys(replicate: Replicate) -> Iterator[str]:
     """Yield the key of every node of a replicate, what it trains first."""
     if replicate.train:
         yield replicate.train
-    for table in (replicate.predict, replicate.score, replicate.own, replicate.merge, replicate.beside):
+    for table in (replicate.predict, replicate.score, replicate.own, replicate.merge, replicate.extra):
         yield from table.values()
     if replicate.inspect:
         yield replicate.inspect

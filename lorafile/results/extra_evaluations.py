@@ -11,7 +11,7 @@ Held = dict[str, Attempt]
 def beside_figures(graph: Graph, name: str, replicate: Replicate, results: Held) -> dict[str, Any]:
     """Return `reference.log_loss`, `.before` and their difference `.change`; `lm_eval.<task>.<metric>` of each task."""
     found: dict[str, Any] = {}
-    for what, key in replicate.beside.items():
+    for what, key in replicate.extra.items():
         if key not in results or results[key].outcome != "done":
             continue
         figures = results[key].figures
@@ -36,7 +36,7 @@ def answer_rows(graph: Graph, results: Held, state: State) -> list[dict[str, Any
     for configuration in graph.spec.configurations:
         replicates = graph.replicates[configuration.name]
         before = _answers(graph.before.get(configuration.name, {}).get("prompts"), results, state)
-        key = replicates[0].beside.get("prompts") if replicates and replicates[0].train else None
+        key = replicates[0].extra.get("prompts") if replicates and replicates[0].train else None
         tuned = _answers(key, results, state)
         for row in before or tuned:
             answers = {"untuned": before.get(row, (None, None))[1], "tuned": tuned.get(row, (None, None))[1]}

@@ -200,3 +200,27 @@ def test_layers_are_counted_and_experts_are_not() -> None:
 
     modules = {f"model.layers.{layer}.mlp.experts.{expert}.w1": [1, 1] for layer in range(2) for expert in range(64)}
     assert layer_count(modules) == 2
+
+
+def test_what_a_node_reads_and_what_reads_it_is_found_through_the_graph() -> None:
+    whole = graph()
+    by_address = {node.address: key for key, node in whole.nodes.items()}
+    score = by_address["rank/r=4/seed=1:score/test"]
+    reads = {"data/train", "data/test", "rank/r=4/seed=1"}
+    read = {whole.nodes[key].address.split(":")[0] for key in whole.ancestors([score]) - {score}}
+    assert read == reads
+    train = by_address["rank/r=4/seed=1:train"]
+    readers = {whole.nodes[key].configuration for key in whole.descendants([train])}
+    assert readers == {"rank/r=4"}
+    predicted = by_address["rank/r=4/seed=1:predict/test/likelihood"]
+    assert whole.ancestors([score], within={score, predicted}) == {score, predicted}, (
+        "paths through others do not count"
+    )
+    assert set(whole.restricted([score]).nodes) == whole.ancestors([score])
+
+
+def test_a_graph_is_not_asked_before_somebody_asks_it() -> None:
+    whole = graph()
+    assert "edges" not in vars(whole)
+    whole.ancestors(list(whole.nodes)[:1])
+    assert set(whole.edges) == set(whole.nodes)
