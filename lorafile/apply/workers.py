@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorafile import specs
+from lorafile.apply.progress import Progress, Stop
 from lorafile.apply.work_groups import groups, is_spread
 from lorafile.environment import cores, gpus, installed, most_threads
 from lorafile.errors import LoraError, MissingExtra
@@ -15,7 +16,6 @@ from lorafile.lock.lockfile import Lock
 from lorafile.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from lorafile.apply.applier import Progress, Stop
     from lorafile.apply.executors.local import LocalExecutor
 
 _SMALL_MODEL = 50_000_000  # parameters; below it a core does more alone than together with the others (benchmarks/)
@@ -75,13 +75,11 @@ def default_workers(spec: specs.Spec, lock: Lock) -> int:
 
 
 @contextlib.contextmanager
-def stop_on_signals(watchers: "list[Progress]") -> Iterator["Stop"]:
+def stop_on_signals(watchers: list[Progress]) -> Iterator[Stop]:
     """Turn Ctrl-C into a request: once, to begin nothing new; twice, to stop what is running; then to break off.
 
     SIGTERM stops what is running: who sends it (Docker, Kubernetes, systemd, Slurm) kills after some seconds.
     """
-    from lorafile.apply.applier import Stop
-
     stop = Stop(watchers)
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may take signals

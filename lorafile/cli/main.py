@@ -45,7 +45,7 @@ def validate(specs: tuple[Path, ...]) -> int:
     \b
     Example: lora validate study.toml
     """
-    from lorafile.apply.tracking.libraries import missing
+    from lorafile.apply.tracking.destinations import missing_libraries
     from lorafile.errors import SpecError
     from lorafile.specs import load
 
@@ -54,7 +54,7 @@ def validate(specs: tuple[Path, ...]) -> int:
         try:
             spec = load(file)
             echo(f"{file}: good, {len(spec.configurations)} configurations")
-            for warning in missing(spec):
+            for warning in missing_libraries(spec):
                 echo_error(f"{file}: warning: {warning}")
         except SpecError as error:
             wrong = error.exit_code

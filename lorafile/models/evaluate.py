@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lorafile.apply.applier import Applied, Applier, Progress
+from lorafile.apply.applier import Applier
+from lorafile.apply.progress import Applied, Progress
 from lorafile.apply.workers import local_executor, stop_on_signals
 from lorafile.errors import LoraError, NodeError
 from lorafile.graph.build import add_checkpoint

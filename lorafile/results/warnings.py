@@ -4,7 +4,7 @@ from typing import Any
 
 from lorafile.analysis.common.format import amount
 from lorafile.analysis.tradeoffs.cost import SPREADS, STEADY
-from lorafile.apply.tracking.libraries import missing
+from lorafile.apply.tracking.destinations import missing_libraries
 from lorafile.plan.plan import Action, Plan
 from lorafile.results.datacard import leak_sentences
 from lorafile.results.environments import Environments
@@ -21,7 +21,7 @@ def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]],
 
     What is not installed here to send runs elsewhere is nothing that a reader of results has to know.
     """
-    untracked = missing(plan.graph.spec)
+    untracked = missing_libraries(plan.graph.spec)
     return [
         *(line for line in plan.warnings if line not in untracked),
         *(line for one in card for line in leak_sentences(one)),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorafile import specs
-from lorafile.apply.tracking.libraries import missing
+from lorafile.apply.tracking.destinations import missing_libraries
 from lorafile.apply.workers import default_workers, local_executor, model_types, stop_on_signals
 from lorafile.environment import installed
 from lorafile.errors import LoraError, SpecError, StalePlan
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lorafile.analysis.common.base import Analysis
-    from lorafile.apply.applier import Applied, Progress
     from lorafile.apply.budget import Budget
+    from lorafile.apply.progress import Applied, Progress
     from lorafile.lock.fetch import Fetched
     from lorafile.models.evaluate import Evaluation
     from lorafile.results.results import Results
@@ -132,7 +132,7 @@ class Study:
         plan = State.snapshot(self.state, planned)
         return dataclasses.replace(
             plan,
-            warnings=(*plan.warnings, *missing(self.spec)),
+            warnings=(*plan.warnings, *missing_libraries(self.spec)),
             workers=default_workers(self.spec, lock),
             hourly=hourly,
             refreshed=refresh and lock != known,
@@ -165,7 +165,8 @@ class Study:
             to be fastest, `off` none
         :param budget: what it may take; what would not end in time is not begun
         """
-        from lorafile.apply.applier import Applied, Applier
+        from lorafile.apply.applier import Applier
+        from lorafile.apply.progress import Applied
         from lorafile.apply.score import check_libraries
         from lorafile.apply.tracking.reporter import tracked
 

@@ -24,7 +24,7 @@ from conftest import BASIC
 
 from lorafile import Study
 from lorafile.apply.tracking import destinations, reporter, sender
-from lorafile.apply.tracking.destinations import safe
+from lorafile.apply.tracking.destinations import safe_name
 from lorafile.cli.main import main
 from lorafile.errors import SpecError
 from lorafile.specs import parse
@@ -353,10 +353,9 @@ def test_while_a_study_is_done_one_tracker_dies_and_another_follows(
 def test_what_is_not_installed_is_told_before_and_changes_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    follow(folder, TRACKING)
+    follow(folder, '[tracking]\nreport_to = "wandb"\n')
     absent: Any = lambda name: None if name == "wandb" else True  # noqa: E731
-    monkeypatch.setattr("lorafile.apply.tracking.libraries.find_spec", absent)
-    monkeypatch.setattr("lorafile.apply.tracking.destinations.find_spec", lambda name: None)
+    monkeypatch.setattr("lorafile.apply.tracking.destinations.find_spec", absent)
     words = "wandb is not installed here, so nothing is sent to it. Install it with: pip install 'lorafile[wandb]'"
     checked = CliRunner().invoke(main, ["validate", str(folder / "study.toml")])
     assert checked.exit_code == 0
@@ -399,9 +398,9 @@ def test_what_a_spec_cannot_say_of_trackers_is_told_where_it_stands(written: str
 
 def test_names_never_lead_out_of_the_directory(tmp_path: Path) -> None:
     for name in ("..", "/etc", "a/b", "a\\b", "~root", ".hidden", "", "nul\0", "x" * 999):
-        inside = tmp_path / safe(name)
+        inside = tmp_path / safe_name(name)
         assert inside.resolve().parent == tmp_path.resolve()
-        assert len(safe(name)) <= 120
+        assert len(safe_name(name)) <= 120
     text = (
         'study.name = "../../up"\nmodel.path = "m"\ndata.path = "d"\n[tracking]\ntensorboard = { log_dir = "logs" }\n'
     )

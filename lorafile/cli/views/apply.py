@@ -13,8 +13,8 @@ from lorafile.plan.plan import Plan
 from lorafile.units import duration
 
 if TYPE_CHECKING:
-    from lorafile.apply.applier import Applied
-    from lorafile.apply.tracking.reporter import Tracked
+    from lorafile.apply.progress import Applied
+    from lorafile.apply.progress import Tracked
 
 
 def stage_lines(plan: Plan) -> list[str]:
