@@ -23,7 +23,7 @@ from typing import Any
 from lorafile.apply.applier import Applier
 from lorafile.apply.executors.base import ExecutorCallbacks, Group
 from lorafile.engine.request import Request, Result
-from lorafile.engine.worker.events import Event
+from lorafile.engine.worker.channel import Event, NodeEnd, NodeStart
 from lorafile.environment import environment
 from lorafile.state import State
 from lorafile.study.study import Study
@@ -72,17 +72,17 @@ class Simulated:
             said = [(worker, event) for worker in busy if (event := next(worker, None)) is not None]
             busy = [worker for worker, _ in said]
             began = time.perf_counter()
-            callbacks.take([event for _, event in said])
+            callbacks.record([event for _, event in said])
             self.turn = max(self.turn, time.perf_counter() - began)
 
     def _events(self, requests: list[Request]) -> Iterator[Event]:
         for request in requests:
-            yield Event("started", request.key)
+            yield NodeStart(request.key)
             out = self.directory / request.key
             out.mkdir()
             files = [self._write(out / name, request) for name in FILES[request.kind]]
-            done = Result(figures={"seconds": 1.0, "examples": 16}, files=files)
-            yield Event("ended", request.key, None, done, str(out), "2026-01-01T00:00:00+00:00", 1.0, self.where)
+            result = Result(figures={"seconds": 1.0, "examples": 16}, files=files)
+            yield NodeEnd(request.key, result, str(out), "2026-01-01T00:00:00+00:00", 1.0, self.where)
 
     def _write(self, file: Path, request: Request) -> str:
         if file.name.endswith("jsonl.gz"):

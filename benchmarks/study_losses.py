@@ -39,7 +39,7 @@ def ours(out: Path) -> dict[str, Any]:
             run(request, out / node.split, None, lambda _: None)  # type: ignore[arg-type]
             files[node.split] = Tokens.load(out / node.split / "tokens.safetensors")
     node = next(node for node in graph.nodes.values() if node.address == f"eight/{NAME}/seed=1:train")
-    request = replace(places._request(node, {}, set(node.inputs.values())), inputs={}, awaits={})
+    request = replace(places.request(node, {}, set(node.inputs.values())), inputs={}, awaits={})
     settings = request.settings["training"]
     base = load_base(request.settings, request.paths)
     test, train = files["test"], files["train"]

@@ -44,14 +44,6 @@ class PackSizes:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a worker is given: what is left to do of some replicates; without widths it measures them first."""
-
-    replicates: list[list[Request]]
-    widths: PackSizes | None = field(default_factory=PackSizes)
-
-
-@dataclass(frozen=True)
 class Result:
     """What came of a node: how it ended, its figures, and the files that it left in its directory."""
 

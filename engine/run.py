@@ -1,43 +1,26 @@
-"""One door to the engine: a request and an empty directory in, an outcome out. It knows neither state nor CLI."""
+"""One door to the engine: a request and an empty directory in, a result out. It knows neither state nor CLI.
+
+What needs torch is imported when a node needs it, so that a process that only scores never loads it.
+"""
 
 import contextlib
 import errno
 import os
 import re
+import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING
 
 from lorafile.engine.data.hub import hide_tokens
-from lorafile.engine.model.base import Bases
-from lorafile.engine.model.peak_memory import is_out_of_memory
-from lorafile.engine.nodes.inspect import inspect
-from lorafile.engine.nodes.merge import merge
-from lorafile.engine.nodes.predict import predict, predict_together
-from lorafile.engine.nodes.prepare import prepare
-from lorafile.engine.nodes.profile import profile
-from lorafile.engine.nodes.train import train
-from lorafile.engine.nodes.truncate import truncate
-from lorafile.engine.packing.train import train_together
+from lorafile.engine.nodes.score import score
 from lorafile.engine.request import STOPPED, Report, Request, Result, Stopped
 from lorafile.engine.stacking.compatible import NotPackable
 from lorafile.errors import NodeError
 
-_WORK = {
-    "train": train,
-    "predict": predict,
-    "profile": profile,
-    "truncate": truncate,
-    "inspect": inspect,
-    "merge": merge,
-}
-# Kinds of which several go together, where their requests say so: the same base, each with its own adapter.
-_TOGETHER: dict[str, Callable[[list[Request], list[Path], Bases, list[Report]], list[Result]]] = {
-    "train": train_together,
-    "predict": predict_together,
-}
+if TYPE_CHECKING:
+    from lorafile.engine.model.base import Bases
+
 _DISK = (errno.EIO, errno.EROFS, errno.EDQUOT, errno.EFBIG)  # what no setting of a node brings about
 
 
@@ -52,58 +35,79 @@ class SplitBatch(Exception):
         self.size, self.crowded = size, crowded
 
 
-def run(request: Request, out: Path, bases: Bases, report: Report) -> Result:
-    """Do one node in a directory of its own; every way in which it can end is an outcome, never an exception."""
+def run(request: Request, out: Path, bases: "Bases | None" = None, report: Report = lambda _: None) -> Result:
+    """Do one node in a directory of its own; every way in which it can end is a result, never an exception.
+
+    :param bases: what the process has loaded; a score needs none
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if request.kind == "prepare":
-            return prepare(request, out)
-        return _WORK[request.kind](request, out, bases, report)
+        return score(request, out) if request.kind == "score" else _run_with_torch(request, out, bases, report)
     except Stopped:
         return STOPPED
     except NodeError as error:
         return Result("failed", str(error))
     except Exception as error:  # whatever it was, it is this node's outcome and not the study's end
-        bases.drop()
-        if is_out_of_memory(error):
-            told = f"The device has not enough memory: {_first_line(error).rstrip('.')}. {_remedy(request)}"
-            return Result("out-of-memory", told, request.execution)
-        if "No space left on device" in str(error):
-            told = f"No space left on the disk that holds {out}. Free some space and run the same command again."
-            return Result("failed", told)
-        if number := _disk_error(error):
-            why = os.strerror(number)
-            told = f"The disk that holds {out} fails: {why}. Look after it and run the same command again."
-            return Result("failed", told)
-        with contextlib.suppress(OSError):
-            (out / "traceback.txt").write_text(hide_tokens(traceback.format_exc()), encoding="utf-8")
-        files = ["traceback.txt"] if (out / "traceback.txt").is_file() else []
-        return Result("failed", hide_tokens(f"{type(error).__name__}: {_first_line(error)}"), files=files)
+        if bases is not None:
+            bases.drop()
+        return _failure(request, out, error)
 
 
-def run_together(requests: list[Request], outs: list[Path], bases: Bases, reports: list[Report]) -> list[Result]:
+def _run_with_torch(request: Request, out: Path, bases: "Bases | None", report: Report) -> Result:
+    from lorafile.engine.model.base import Bases
+    from lorafile.engine.nodes.inspect import inspect
+    from lorafile.engine.nodes.merge import merge
+    from lorafile.engine.nodes.predict import predict
+    from lorafile.engine.nodes.prepare import prepare
+    from lorafile.engine.nodes.profile import profile
+    from lorafile.engine.nodes.train import train
+    from lorafile.engine.nodes.truncate import truncate
+
+    if request.kind == "prepare":
+        return prepare(request, out)
+    nodes = {
+        "train": train,
+        "predict": predict,
+        "profile": profile,
+        "truncate": truncate,
+        "inspect": inspect,
+        "merge": merge,
+    }
+    return nodes[request.kind](request, out, bases or Bases(), report)
+
+
+def run_together(requests: list[Request], outs: list[Path], bases: "Bases", reports: list[Report]) -> list[Result]:
     """Do nodes of one kind and class at once, each in a directory of its own; a single one as `run` does it.
 
     :raises SplitBatch: when they have to be done in smaller parts, or one by one
     """
     if len(requests) == 1:
         return [run(requests[0], outs[0], bases, reports[0])]
+    from lorafile.engine.nodes.predict import predict_together
+    from lorafile.engine.packing.train import train_together
+
+    together = {"train": train_together, "predict": predict_together}[requests[0].kind]
     try:
         for out in outs:
             out.mkdir(parents=True, exist_ok=True)
-        return _TOGETHER[requests[0].kind](requests, outs, bases, reports)
+        return together(requests, outs, bases, reports)
     except Stopped:
         return [STOPPED for _ in requests]
     except Exception as error:  # it may be one member's fault: alone, each has an outcome of its own
         if not isinstance(error, NotPackable):  # which left the base as it was
             bases.drop()
-        apart = _apart(error, len(requests))
-    raise apart  # here, where nothing holds on to what filled the memory
+        split = _split(error, len(requests))
+    raise split  # here, where nothing holds on to what filled the memory
 
 
-def _apart(error: Exception, count: int) -> SplitBatch:
+def is_packable(request: Request) -> bool:
+    """Return whether there is a way to do such nodes together."""
+    return bool(request.pack) and request.kind in ("train", "predict")
+
+
+def _split(error: Exception, count: int) -> SplitBatch:
     """Return how to go on where nodes could not be done together."""
-    if is_out_of_memory(error):
+    if _is_out_of_memory(error):
         size = count // 2
         return SplitBatch(size, f"{count} adapters at a time did not fit into memory; goes on with {size}.", True)
     why = _first_line(error).rstrip(".")
@@ -113,9 +117,29 @@ def _apart(error: Exception, count: int) -> SplitBatch:
     return SplitBatch(1, f"{count} adapters are done one by one: {hide_tokens(why)}.", isinstance(error, NotPackable))
 
 
-def is_packable(request: Request) -> bool:
-    """Return whether there is a way to do such nodes together."""
-    return bool(request.pack) and request.kind in _TOGETHER
+def _failure(request: Request, out: Path, error: Exception) -> Result:
+    """Return what an exception means to the user, with its traceback where that is all that can be said."""
+    if _is_out_of_memory(error):
+        why = f"The device has not enough memory: {_first_line(error).rstrip('.')}. {_remedy(request)}"
+        return Result("out-of-memory", why, request.execution)
+    if "No space left on device" in str(error):
+        why = f"No space left on the disk that holds {out}. Free some space and run the same command again."
+        return Result("failed", why)
+    if number := _disk_error(error):
+        why = f"The disk that holds {out} fails: {os.strerror(number)}. Look after it and run the same command again."
+        return Result("failed", why)
+    with contextlib.suppress(OSError):
+        (out / "traceback.txt").write_text(hide_tokens("".join(traceback.format_exception(error))), encoding="utf-8")
+    files = ["traceback.txt"] if (out / "traceback.txt").is_file() else []
+    return Result("failed", hide_tokens(f"{type(error).__name__}: {_first_line(error)}"), files=files)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from lorafile.engine.model.peak_memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _remedy(request: Request) -> str:
@@ -142,7 +166,7 @@ def _first_line(error: BaseException) -> str:
 
 def _disk_error(error: Exception) -> int | None:
     """Return the number of an error that a failing disk brings about; safetensors has it in its text alone."""
-    if isinstance(error, SafetensorError):
-        found = re.search(r"\(os error (\d+)\)", str(error))
-        return int(found.group(1)) if found else None
+    if type(error).__name__ == "SafetensorError":
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        return int(number.group(1)) if number else None
     return error.errno if isinstance(error, OSError) and error.errno in _DISK else None

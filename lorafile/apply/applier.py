@@ -5,18 +5,15 @@ import tempfile
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from lorafile.apply.budget import Budget
 from lorafile.apply.executors.base import Executor, ExecutorCallbacks, Group
 from lorafile.apply.progress import Applied, Progress, Stop
-from lorafile.apply.score import ScoreTask
-from lorafile.apply.score_pool import FEW, Scored, Scorers
+from lorafile.apply.score_pool import FEW, ScorePool, ScoreTask
 from lorafile.apply.work_groups import RequestBuilder, groups, read_digests
-from lorafile.engine.request import Request, Result
-from lorafile.engine.worker.events import Event
+from lorafile.engine.request import Request
+from lorafile.engine.worker.channel import Event, NodeEnd, NodeProgress, NodeStart
 from lorafile.environment import environment
 from lorafile.errors import StateError
 from lorafile.graph.graph import GraphNode
@@ -24,17 +21,9 @@ from lorafile.plan.forecast.forecasts import target_of, told_of
 from lorafile.plan.plan import Plan
 from lorafile.state import Attempt, Node, WritableState
 from lorafile.state.errors import translate_errors
+from lorafile.units import utc_now
 
 _POLL_SECONDS = 0.5
-
-
-class _Ended(NamedTuple):
-    """A node that has ended, and the files that it left."""
-
-    node: GraphNode
-    event: Event
-    done: Result
-    files: dict[str, Path]
 
 
 @dataclass
@@ -54,10 +43,9 @@ class Applier:
     applied: Applied = field(default_factory=Applied)
 
     def __post_init__(self) -> None:
-        self.places = RequestBuilder(self.plan.graph, self.state)
+        self.builder = RequestBuilder(self.plan.graph, self.state)
         to_do = {change.key for change in self.plan.work}
         self.results = {key: attempt for key, attempt in self.plan.results.items() if key not in to_do}
-        self.own = {metric.digest: metric for metric in self.plan.graph.own.values()}
         self.target = target_of(self.plan.graph)
         self.forecasts = {change.key: change.forecast for change in self.plan.work}
         self._lacking: dict[str, int] = {}  # score -> how many of its predictions are not there yet
@@ -68,8 +56,8 @@ class Applier:
             self._await(self.plan.graph.nodes[key])
         log = self.state.directory / "staging" / "worker.log"
         # A metric file may take a minute, in which the applying process would hear neither its workers nor its user.
-        expected = FEW if scores and self.own else len(scores)
-        self._scorers = Scorers(expected, log, lambda: self.stop.urgency, light=len(scores) == len(to_do))
+        expected = FEW if scores and self.plan.graph.own else len(scores)
+        self._pool = ScorePool(expected, log, lambda: self.stop.urgency, light=len(scores) == len(to_do))
 
     def run(self) -> Applied:
         """Do what the plan says; what had ended before a stop or a failure is recorded."""
@@ -82,10 +70,10 @@ class Applier:
                 (self.state.directory / "staging").mkdir(exist_ok=True)
             self._take([])
             self.executor.run(groups(self.plan), ExecutorCallbacks(self._requests, self._take, self._urgency))
-            while (self._ready or self._scorers.busy) and self.stop.urgency < 2:
+            while (self._ready or self._pool.busy) and self.stop.urgency < 2:
                 self._take([], wait=_POLL_SECONDS)
         finally:
-            self._scorers.close()
+            self._pool.close()
             for directory in self.state.directory.glob("score-*"):
                 shutil.rmtree(directory, ignore_errors=True)
         self.applied.interrupted = self.stop.urgency > 0
@@ -98,97 +86,93 @@ class Applier:
 
     def _requests(self, group: Group) -> list[Request]:
         """Return what is left to do of a group; nothing where it would not end within the budget."""
-        found = self.places.requests(group, self.results)
-        forecast = sum((self.forecasts.get(request.key) or {}).get("seconds", 0.0) for request in found)
-        return found if not found or self.budget is None or self.budget.allows(forecast) else []
+        requests = self.builder.requests(group, self.results)
+        forecast = sum((self.forecasts.get(request.key) or {}).get("seconds", 0.0) for request in requests)
+        return requests if not requests or self.budget is None or self.budget.allows(forecast) else []
 
     def _take(self, events: list[Event], wait: float = 0.0) -> None:
         """Take in the events of one turn, and the scores that are ready by now; hand out the scores that can be made.
 
         :param wait: the most seconds to wait for a score
         """
-        ended = []
         for event in events:
             node = self.plan.graph.nodes[event.key]
-            if event.what == "ended":
-                done = event.done or Result("failed", "The worker sent no result.")
-                ended.append(_Ended(node, event, done, {name: Path(event.directory) / name for name in done.files}))
             for watcher in self.watchers:
-                if event.what == "started":
+                if isinstance(event, NodeStart):
                     watcher.on_node_start(node)
-                elif event.what == "progress":
-                    watcher.on_node_progress(node, event.progress or {})
-        self._record(ended)
+                elif isinstance(event, NodeProgress):
+                    watcher.on_node_progress(node, event.progress)
+        self._record([event for event in events if isinstance(event, NodeEnd)])
         while True:
             self._submit_scores()
-            scored = self._scorers.fetch(wait)
-            self._record([self._ended(one) for one in scored])
+            scored = self._pool.fetch(wait)
+            self._record(scored)
             if not scored or not self._ready:
                 return
 
-    def _record(self, ended: list[_Ended]) -> None:
+    def _record(self, ends: list[NodeEnd]) -> None:
         """Record what has ended, in one transaction; where that fails, one by one as far as it goes."""
-        if not ended:
+        if not ends:
             return
         try:
             with self.state.together():
-                stored = [self._store(one) for one in ended]
+                stored = [self._store(end) for end in ends]
         except (StateError, OSError):
-            if len(ended) == 1:
+            if len(ends) == 1:
                 raise
-            for one in ended:
-                self.results.pop(one.node.key, None)
-            self._record_one_by_one(ended)
+            for end in ends:
+                self.results.pop(end.key, None)
+            self._record_one_by_one(ends)
             return
-        for one, attempt in zip(ended, stored, strict=True):
-            self._note(one, attempt)
+        for end, attempt in zip(ends, stored, strict=True):
+            self._go_on(end, attempt)
 
-    def _record_one_by_one(self, ended: list[_Ended]) -> None:
+    def _record_one_by_one(self, ends: list[NodeEnd]) -> None:
         """Record what can be recorded; then say why the rest cannot."""
         failures = []
-        for one in ended:
+        for end in ends:
             try:
-                self._record([one])
+                self._record([end])
             except (StateError, OSError) as error:
                 failures.append(error)
         if failures:
             raise failures[0]
 
-    def _store(self, one: _Ended) -> Attempt:
-        node, done, where = one.node, one.done, one.event.environment or environment()
+    def _store(self, end: NodeEnd) -> Attempt:
+        node, result, where = self.plan.graph.nodes[end.key], end.result, end.environment or environment()
         attempt = Attempt(
             key=node.key,
             kind=node.kind,
-            outcome=done.outcome,
-            message=done.message,
-            started=one.event.started or datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=one.event.seconds,
+            outcome=result.outcome,
+            message=result.message,
+            started=end.started or utc_now(),
+            seconds=end.seconds,
             device=where["device"],
             environment=where,
-            figures=done.figures,
+            figures=result.figures,
             forecast=told_of(self.forecasts.get(node.key), self.plan.graph, node, self.results, self.target),
             reads=read_digests(node, self.results),
             study=self.plan.study,
             address=node.address,
         )
         about = Node(node.key, node.kind, node.version, node.settings, node.inputs)
-        stored = self.state.record(about, attempt, one.files)
+        stored = self.state.record(about, attempt, {name: Path(end.directory) / name for name in result.files})
         if stored.finished:
             self.results[node.key] = stored
         return stored
 
-    def _note(self, one: _Ended, stored: Attempt) -> None:
+    def _go_on(self, end: NodeEnd, stored: Attempt) -> None:
         """Go on from what is recorded."""
-        node = one.node
+        node, result = self.plan.graph.nodes[end.key], end.result
         if stored.finished:
             shutil.rmtree(self.state.running(node.key), ignore_errors=True)
         if node.kind == "score":
-            shutil.rmtree(one.event.directory, ignore_errors=True)
+            shutil.rmtree(end.directory, ignore_errors=True)
         self.applied.attempts.append(stored)
         for watcher in self.watchers:
             watcher.on_node_end(node, stored)
-        if one.done.outcome == "failed" and "No space left" in one.done.message:
-            raise StateError(one.done.message)  # the next node would be paid for, and lost in the same way
+        if result.outcome == "failed" and "No space left" in result.message:
+            raise StateError(result.message)  # the next node would be paid for, and lost in the same way
         for key in self._readers.pop(node.key, ()) if stored.outcome == "done" else ():
             self._lacking[key] -= 1
             if not self._lacking[key]:
@@ -205,20 +189,11 @@ class Applier:
 
     def _submit_scores(self) -> None:
         """Hand out scores whose predictions are all there, as many as are taken."""
-        while self._ready and self._scorers.room > 0:
+        while self._ready and self._pool.room > 0:
             node = self._ready.popleft()
             with translate_errors(self.state.directory):
                 directory = Path(tempfile.mkdtemp(prefix="score-", dir=self.state.directory))
-                files = {role: self.places.files(self.results[key]) for role, key in node.inputs.items()}
-                own = self.own.get(node.settings.get("metric_file", ""))
-                timeout = self.plan.graph.spec.tables.evaluate.metric_timeout
-                self._scorers.submit(ScoreTask(node.key, node.settings, files, directory, own, timeout))
-
-    def _ended(self, one: Scored) -> _Ended:
-        out = str(one.task.out)
-        event = Event("ended", one.task.key, done=one.done, directory=out, started=one.started, seconds=one.seconds)
-        files = {name: one.task.out / name for name in one.done.files}
-        return _Ended(self.plan.graph.nodes[one.task.key], event, one.done, files)
+                self._pool.submit(ScoreTask(self.builder.request(node, self.results), directory))
 
     def _has(self, key: str) -> bool:
         return key in self.results and self.results[key].outcome == "done"

@@ -1,5 +1,9 @@
 """What an apply tells its watchers, what it has done in the end, and whether the user wants it to stop."""
 
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -90,3 +94,31 @@ class Stop:
         self.urgency = urgency
         for watcher in self.watchers:
             watcher.on_stop(urgency)
+
+
+@contextlib.contextmanager
+def stop_on_signals(watchers: list[Progress]) -> Iterator[Stop]:
+    """Turn Ctrl-C into a request: once, to begin nothing new; twice, to stop what is running; then to break off.
+
+    SIGTERM stops what is running: who sends it (Docker, Kubernetes, systemd, Slurm) kills after some seconds.
+    """
+    stop = Stop(watchers)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may take signals
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        stop.ask()
+        if stop.urgency > 2:
+            raise KeyboardInterrupt
+
+    def terminate(_number: int, _frame: object) -> None:
+        stop.ask_at_once()
+
+    handlers = ((signal.SIGINT, interrupt), (signal.SIGTERM, terminate))
+    before = {number: signal.signal(number, handler) for number, handler in handlers}
+    try:
+        yield stop
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

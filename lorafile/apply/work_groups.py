@@ -1,5 +1,6 @@
 """A plan's work as groups for an executor, and a group as requests for the engine."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,14 @@ def can_pack(plan: Plan) -> bool:
 
 @dataclass
 class RequestBuilder:
-    """Where models, data and the files of finished nodes are on this machine."""
+    """Makes requests: it knows where models, data and the files of finished nodes are on this machine."""
 
     graph: Graph
     state: State
 
     def __post_init__(self) -> None:
         self._models: dict[tuple[str, str | None], Path] = {}
+        self._custom_metrics = {metric.digest: metric for metric in self.graph.own.values()}
 
     def _model(self, path: str, revision: str | None) -> Path:
         """Return a model's directory; a hub is asked once, not for every node."""
@@ -97,22 +99,25 @@ class RequestBuilder:
 
     def requests(self, group: Group, results: dict[str, Attempt]) -> list[Request]:
         """Return what is left to do of a group; a node whose input did not come is left out."""
-        found: list[Request] = []
-        here: set[str] = set()
+        requests: list[Request] = []
+        coming: set[str] = set()
         for key in group.keys:
             node = self.graph.nodes[key]
             ready = all(
-                other in here or (other in results and results[other].outcome == "done")
-                for other in node.inputs.values()
+                read in coming or (read in results and results[read].outcome == "done") for read in node.inputs.values()
             )
             if key not in results and ready:
-                found.append(self._request(node, results, here))
-                here.add(key)
-        return found
+                requests.append(self.request(node, results, coming))
+                coming.add(key)
+        return requests
 
-    def _request(self, node: GraphNode, results: dict[str, Attempt], here: set[str]) -> Request:
-        configuration = self.graph.spec.named[node.configuration]
-        inputs = {role: self.files(results[key]) for role, key in node.inputs.items() if key not in here}
+    def request(self, node: GraphNode, results: dict[str, Attempt], coming: Set[str] = frozenset()) -> Request:
+        """Return what the engine is asked to do for a node.
+
+        :param coming: nodes of the same group whose files will be read
+        :raises StateError: when an object that it reads has gone, or is damaged
+        """
+        inputs = {role: self.files(results[key]) for role, key in node.inputs.items() if key not in coming}
         if "checkpoint" in node.settings:
             inputs["adapter"] = self.graph.checkpoints[node.settings["checkpoint"]["digest"]]
         return Request(
@@ -120,9 +125,9 @@ class RequestBuilder:
             kind=node.kind,
             address=node.address,
             settings=node.settings,
-            paths=self.paths(node, configuration),
+            paths=self.paths(node, self.graph.spec.named[node.configuration]),
             inputs=inputs,
-            awaits={role: key for role, key in node.inputs.items() if key in here},
+            awaits={role: key for role, key in node.inputs.items() if key in coming},
             execution=execution(self.graph, node),
             pack=pack_of(self.graph, node),
         )
@@ -155,7 +160,10 @@ class RequestBuilder:
         }
 
     def paths(self, node: GraphNode, configuration: Configuration) -> dict[str, Any]:
-        """Return where a node's model and data are."""
+        """Return where a node's model and data are, or its metric file."""
+        if node.kind == "score":
+            metric = self._custom_metrics.get(node.settings.get("metric_file", ""))
+            return {} if metric is None else {"metric": metric}
         data, lock = self.graph.spec.data(configuration, node.split), self.graph.lock
         paths = self.model_paths(configuration)
         if node.kind == "train":
@@ -166,12 +174,12 @@ class RequestBuilder:
             rows = node.settings["data"]
             entry = lock.data[identity(data)]
             source = next(split for split, digest in entry.digests.items() if digest == rows["digest"])
-            where = find_data(data.path, entry.revision or data.revision, self.graph.spec.file.parent)
-            files = data_files(where, data.name)[source]
+            directory = find_data(data.path, entry.revision or data.revision, self.graph.spec.file.parent)
+            files = data_files(directory, data.name)[source]
             paths |= {"data": [str(file) for file in files], "split": node.split, "data_name": data.path}
             if "shots" in rows:
                 source = next(split for split, digest in entry.digests.items() if digest == rows["shots"]["digest"])
-                paths["shots"] = [str(file) for file in data_files(where, data.name)[source]]
+                paths["shots"] = [str(file) for file in data_files(directory, data.name)[source]]
         return paths
 
 
@@ -179,6 +187,8 @@ def execution(graph: Graph, node: GraphNode) -> dict[str, Any]:
     """Return how a node is to be done, as far as that changes no result."""
     if node.kind == "train":
         return graph.spec.tables.train.model_dump(include=set(EXECUTION))
+    if node.kind == "score":
+        return {"metric_timeout": graph.spec.tables.evaluate.metric_timeout}
     return graph.spec.tables.evaluate.model_dump(include={EVAL_BATCH}, exclude_none=True)
 
 

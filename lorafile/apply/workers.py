@@ -1,15 +1,12 @@
-"""Who does the work of a plan on this machine: how many workers, and how they are asked to stop."""
+"""Who does the work of a plan on this machine: how many workers, what they need, and how many adapters in a pack."""
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorafile import specs
-from lorafile.apply.progress import Progress, Stop
 from lorafile.apply.work_groups import groups, is_spread
+from lorafile.engine.metrics.registry import built_in
 from lorafile.environment import cores, gpus, installed, most_threads
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.lock.lockfile import Lock
@@ -74,29 +71,16 @@ def default_workers(spec: specs.Spec, lock: Lock) -> int:
     return len(gpus()) or (cores() if small else 1)
 
 
-@contextlib.contextmanager
-def stop_on_signals(watchers: list[Progress]) -> Iterator[Stop]:
-    """Turn Ctrl-C into a request: once, to begin nothing new; twice, to stop what is running; then to break off.
+def check_libraries(plan: Plan) -> None:
+    """Check, before anything is paid for, that what scores the plan's predictions is installed.
 
-    SIGTERM stops what is running: who sends it (Docker, Kubernetes, systemd, Slurm) kills after some seconds.
+    :raises MissingExtra: naming the first metric whose library is not
     """
-    stop = Stop(watchers)
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may take signals
-        return
-
-    def interrupt(_number: int, _frame: object) -> None:
-        stop.ask()
-        if stop.urgency > 2:
-            raise KeyboardInterrupt
-
-    def terminate(_number: int, _frame: object) -> None:
-        stop.ask_at_once()
-
-    handlers = ((signal.SIGINT, interrupt), (signal.SIGTERM, terminate))
-    before = {number: signal.signal(number, handler) for number, handler in handlers}
-    try:
-        yield stop
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
+    for change in plan.work:
+        task = plan.graph.nodes[change.key].settings.get("task", {})
+        if task.get("output") == "lm_eval" and find_spec("lm_eval") is None:
+            raise MissingExtra("evaluate.lm_eval_tasks", "lm-eval", "lm-eval")
+        for name in plan.graph.nodes[change.key].settings.get("metrics", ()) if change.kind == "score" else ():
+            library = built_in(name).library
+            if library and find_spec(library) is None:
+                raise MissingExtra(f"The metric {name}", library.replace("_", "-"), "metrics")

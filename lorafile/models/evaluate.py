@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.apply.applier import Applier
-from lorafile.apply.progress import Applied, Progress
-from lorafile.apply.workers import local_executor, stop_on_signals
+from lorafile.apply.progress import Applied, Progress, stop_on_signals
+from lorafile.apply.workers import local_executor
 from lorafile.errors import LoraError, NodeError
 from lorafile.graph.build import add_checkpoint
 from lorafile.graph.builder import GraphBuilder

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorafile import specs
+from lorafile.apply.progress import Applied, stop_on_signals
 from lorafile.apply.tracking.destinations import missing_libraries
-from lorafile.apply.workers import default_workers, local_executor, model_types, stop_on_signals
+from lorafile.apply.workers import check_libraries, default_workers, local_executor, model_types
 from lorafile.environment import installed
 from lorafile.errors import LoraError, SpecError, StalePlan
 from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, write_lock
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from lorafile.analysis.common.base import Analysis
     from lorafile.apply.budget import Budget
-    from lorafile.apply.progress import Applied, Progress
+    from lorafile.apply.progress import Progress
     from lorafile.lock.fetch import Fetched
     from lorafile.models.evaluate import Evaluation
     from lorafile.results.results import Results
@@ -156,7 +157,7 @@ class Study:
         lock_timeout: float = 0.0,
         watchers: "list[Progress] | None" = None,
         budget: "Budget | None" = None,
-    ) -> "Applied":
+    ) -> Applied:
         """Do what is missing and return what was done.
 
         :param plan: an approved plan; only its nodes are done, and what follows from the choices that it waits for;
@@ -166,8 +167,6 @@ class Study:
         :param budget: what it may take; what would not end in time is not begun
         """
         from lorafile.apply.applier import Applier
-        from lorafile.apply.progress import Applied
-        from lorafile.apply.score import check_libraries
         from lorafile.apply.tracking.reporter import tracked
 
         done = Applied()

@@ -18,7 +18,7 @@ from lorafile import Study
 from lorafile.apply.applier import Applier
 from lorafile.apply.executors.base import ExecutorCallbacks, Group
 from lorafile.engine.request import Result
-from lorafile.engine.worker.events import Event
+from lorafile.engine.worker.channel import NodeEnd
 from lorafile.errors import StalePlan, StateError
 from lorafile.plan.plan import Action, Plan
 from lorafile.state import Attempt, State
@@ -178,7 +178,7 @@ def test_what_is_said_in_one_turn_is_kept_although_a_part_of_it_cannot_be(spec_f
         def run(self, groups: list[Group], callbacks: ExecutorCallbacks) -> None:
             whole, torn = (Result(files=[name]) for name in (file.name, "gone"))
             about = zip(prepares, (torn, whole, whole), strict=True)
-            callbacks.take([Event("ended", change.key, done=done, directory=str(tmp_path)) for change, done in about])
+            callbacks.record([NodeEnd(change.key, result, str(tmp_path)) for change, result in about])
 
     with State.write(tmp_path / "other") as state, pytest.raises(FileNotFoundError, match="gone"):
         Applier(plan, state, Two(), []).run()

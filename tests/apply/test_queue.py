@@ -1,7 +1,7 @@
 """What waits for a worker: order, readiness, packs, and what comes back from a worker that died."""
 
 from lorafile.apply.executors.base import Group
-from lorafile.apply.executors.queue import Queue
+from lorafile.apply.executors.local import Queue
 from lorafile.engine.request import PackSizes
 
 
@@ -13,10 +13,10 @@ def test_a_replicate_waits_for_the_examples_that_it_reads_and_for_no_others() ->
     reads_one, reads_two = Group(("a",), "base", frozenset({"one"})), Group(("b",), "base", frozenset({"two"}))
     queue = Queue([Group(("one",)), Group(("two",)), reads_one, reads_two])
     assert [queue.take(set(), 1) for _ in range(3)] == [[Group(("one",))], [Group(("two",))], []]
-    queue.ended("two")
+    queue.mark_ended("two")
     assert queue.take(set(), 1) == [reads_two]
     assert queue.take(set(), 1) == []
-    queue.ended("one")
+    queue.mark_ended("one")
     assert queue.take(set(), 1) == [reads_one]
 
 
@@ -44,20 +44,20 @@ def test_an_unmeasured_class_goes_out_to_be_measured_and_the_measured_width_hold
     queue = Queue(groups, pack=0)
     first = queue.take(set(), 1)
     assert first == groups[:16]
-    assert queue.known(first[0]) is None
-    assert queue.learn(first[0], PackSizes(4, 2, "measured"))
-    assert not queue.learn(first[0], PackSizes(8, 8, "measured later, by another worker"))
+    assert queue.pack_sizes(first[0]) is None
+    assert queue.set_pack_sizes(first[0], PackSizes(4, 2, "measured"))
+    assert not queue.set_pack_sizes(first[0], PackSizes(8, 8, "measured later, by another worker"))
     queue.give_back(first[4:])
     assert queue.take(set(), 1) == groups[4:8]
-    assert queue.known(groups[9]) == PackSizes(4, 2, "measured")
+    assert queue.pack_sizes(groups[9]) == PackSizes(4, 2, "measured")
 
 
 def test_what_a_worker_died_of_comes_back_once_and_never_in_a_pack() -> None:
     groups = replicates(4)
     queue = Queue(groups, pack=4)
-    queue.bury(queue.take(set(), 1), {"a0:train", "a1:train"})
+    queue.handle_dead_worker(queue.take(set(), 1), {"a0:train", "a1:train"})
     assert [queue.take(set(), 1) for _ in range(3)] == [groups[:1], groups[1:2], groups[2:]]
-    queue.bury(groups[:1], {"a0:train"})
+    queue.handle_dead_worker(groups[:1], {"a0:train"})
     assert queue.take(set(), 1) == []
 
 
@@ -65,5 +65,5 @@ def test_nobody_waits_for_a_group_that_is_given_up() -> None:
     examples, reader = Group(("one",)), Group(("a",), "base", frozenset({"one"}))
     queue = Queue([examples, reader])
     for _ in range(2):
-        queue.bury(queue.take(set(), 1), {"one"})
+        queue.handle_dead_worker(queue.take(set(), 1), {"one"})
     assert queue.take(set(), 1) == [reader]

@@ -15,9 +15,8 @@ pytest.importorskip("torch")
 from apply_fixture import load
 
 from lorafile.apply.executors.base import ExecutorCallbacks, Group
-from lorafile.apply.executors.local import LocalExecutor, _Phase
+from lorafile.apply.executors.local import LocalExecutor, Queue, _Phase
 from lorafile.apply.executors.process import Worker
-from lorafile.apply.executors.queue import Queue
 from lorafile.apply.work_groups import groups
 from lorafile.apply.workers import default_workers, unused_workers
 from lorafile.state import State

@@ -62,7 +62,7 @@ def test_a_failing_node_leaves_a_traceback_without_the_token(tmp_path: Path, mon
         raise RuntimeError(f"Illegal header value b'Bearer {TOKEN}'")
 
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setitem(door._WORK, "train", broken)
+    monkeypatch.setattr("lorafile.engine.nodes.train.train", broken)
     done = door.run(Request("k", "train", "a", {}, {}), tmp_path / "out", Bases(), lambda _: None)
     assert done.outcome == "failed"
     told = json.dumps([done.message, (tmp_path / "out" / "traceback.txt").read_text(encoding="utf-8")])

@@ -257,6 +257,6 @@ def test_a_missing_harness_is_told_before_anything_is_paid_for(spec_file: Path, 
     from lorafile.errors import MissingExtra
 
     wanted = study(spec_file, 'lm_eval_tasks = ["arc_easy"]', "")
-    monkeypatch.setattr("lorafile.apply.score.find_spec", lambda name: None)
+    monkeypatch.setattr("lorafile.apply.workers.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"evaluate\.lm_eval_tasks needs lm-eval.*lorafile\[lm-eval\]"):
         wanted.apply()

@@ -1,11 +1,11 @@
-"""Executors: they take groups of nodes, have them done somewhere, and tell of each node what came of it."""
+"""What an executor is: it takes groups of nodes, has them done somewhere, and reports what came of each node."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from lorafile.engine.request import Request
-from lorafile.engine.worker.events import Event
+from lorafile.engine.worker.channel import Event
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class ExecutorCallbacks:
-    """The applying process, as an executor sees it.
+    """What an executor asks of the applying process, and tells it.
 
-    :ivar requests: what is left to do of a group, with its inputs as they are now
-    :ivar take: takes in all events of one turn; the files of `ended` events are stored when it returns. Called at least
-        every half second, with no events where there are none
-    :ivar stopping: 0 go on; 1 begin nothing new; 2 stop what is running
+    :ivar requests: returns what is left to do of a group, with its inputs as they are now
+    :ivar record: takes in all events of one turn; the files of nodes that ended are stored when it returns. Called at
+        least every half second, with no events where there are none
+    :ivar urgency: returns whether to stop: 0 go on; 1 begin nothing new; 2 stop what is running
     """
 
     requests: Callable[[Group], list[Request]]
-    take: Callable[[list[Event]], None]
-    stopping: Callable[[], int]
+    record: Callable[[list[Event]], None]
+    urgency: Callable[[], int]

@@ -36,7 +36,7 @@ def start_server(log: Path, model_types: tuple[str, ...] = (), light: bool = Fal
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
-        with _speaks_to(log):
+        with _redirect_output(log):
             resource_tracker.ensure_running()  # the server's own call would unblock the signals again
             with _signals_blocked():
                 forkserver.ensure_running()
@@ -59,7 +59,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _speaks_to(log: Path) -> Iterator[None]:
+def _redirect_output(log: Path) -> Iterator[None]:
     """Let a process that is started meanwhile print to a file."""
     kept = [os.dup(number) for number in (1, 2)]
     sys.stdout.flush()

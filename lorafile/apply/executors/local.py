@@ -1,5 +1,6 @@
 """The local executor: worker processes on this machine, forked from a server that has the heavy modules loaded."""
 
+import math
 import signal
 import time
 from collections import Counter
@@ -12,13 +13,23 @@ from lorafile.apply.executors import process as workers
 from lorafile.apply.executors.base import ExecutorCallbacks, Group
 from lorafile.apply.executors.forkserver import start_server
 from lorafile.apply.executors.process import Worker, run_engine
-from lorafile.apply.executors.queue import Queue
-from lorafile.engine.request import Result, Work
-from lorafile.engine.worker.events import Event
+from lorafile.engine.request import PackSizes, Result
+from lorafile.engine.worker.channel import (
+    Command,
+    Event,
+    Message,
+    NodeEnd,
+    NodeProgress,
+    NodeStart,
+    PackMeasured,
+    Status,
+    Work,
+)
 from lorafile.environment import profiled
 from lorafile.errors import LoraError
 
 _POLL_SECONDS = 0.5
+_UNMEASURED = 16  # groups that a worker gets at most while nobody knows how many go together
 
 
 @dataclass
@@ -52,6 +63,84 @@ class LocalExecutor:
 
 
 @dataclass
+class Queue:
+    """What waits for a worker: whole seeds first, each group as soon as what it reads is there, together or alone.
+
+    :ivar pack: how many replicates go together at most; 0 where that is measured for each class
+    :ivar sizes: class -> what was measured
+    """
+
+    waiting: list[Group]
+    pack: int = 1
+    sizes: dict[str, PackSizes] = field(default_factory=dict)
+    _coming: set[str] = field(default_factory=set)
+    _died: set[Group] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._coming |= {key for group in self.waiting for key in group.keys}
+
+    def take(self, bases: set[str], free: int) -> list[Group]:
+        """Take out the next groups for one worker: rather such as share a base that is loaded; one, or a pack of them.
+
+        :param free: workers that could take something; a pack leaves the others their share
+        """
+        ready = (group for group in self.waiting if self._is_ready(group))
+        first = next(ready, None)
+        if first is None:
+            return []
+        if first.base and first.base not in bases:
+            first = next((group for group in ready if group.base in bases), first)
+        taken = [first]
+        if self._can_pack(first):
+            alike = [g for g in self.waiting if g.pack == first.pack and self._can_pack(g) and self._is_ready(g)]
+            sizes = self.pack_sizes(first)
+            limit = sizes.most if sizes else _UNMEASURED
+            taken = alike[: max(1, min(limit, math.ceil(len(alike) / free)))]
+        gone = {id(group) for group in taken}
+        self.waiting = [group for group in self.waiting if id(group) not in gone]
+        return taken
+
+    def pack_sizes(self, group: Group) -> PackSizes | None:
+        """Return how many of a group's class go together; None where that is to be measured."""
+        if not self._can_pack(group):
+            return PackSizes()
+        return PackSizes(self.pack, self.pack) if self.pack else self.sizes.get(group.pack)
+
+    def set_pack_sizes(self, group: Group, sizes: PackSizes) -> bool:
+        """Take in what a worker has measured for a group's class; return whether it is the first to say so."""
+        new = group.pack not in self.sizes
+        self.sizes.setdefault(group.pack, sizes)
+        return new
+
+    def mark_ended(self, *keys: str) -> None:
+        """Note nodes that are done, or will not be done any more: nobody waits for them."""
+        self._coming -= set(keys)
+
+    def give_back(self, groups: list[Group]) -> None:
+        """Put groups back where they were: they go out next."""
+        self.waiting[:0] = groups
+
+    def handle_dead_worker(self, groups: list[Group], running: set[str]) -> None:
+        """Give back the groups of a worker that died, once; what it was doing is not packed from then on."""
+        suspects = [group for group in groups if running & set(group.keys)] or groups
+        given_up = [group for group in suspects if group in self._died]
+        for group in given_up:
+            self.mark_ended(*group.keys)
+        self._died |= set(suspects)
+        self.give_back([group for group in groups if group not in given_up])
+
+    def has_died(self, group: Group) -> bool:
+        """Return whether a worker died of a group, or at least while it did it."""
+        return group in self._died
+
+    def _can_pack(self, group: Group) -> bool:
+        return bool(group.pack) and self.pack != 1 and group not in self._died
+
+    def _is_ready(self, group: Group) -> bool:
+        return not group.after & self._coming
+
+
+@dataclass
 class _Phase:
     """Groups that may run at the same time, and the workers that do them.
 
@@ -66,7 +155,7 @@ class _Phase:
     spread: bool
     workers: list[Worker] = field(default_factory=list)
     _events: list[Event] = field(default_factory=list)  # of this turn
-    _asking: list[Worker] = field(default_factory=list)  # whether what they sent is stored
+    _releasable: list[Worker] = field(default_factory=list)  # when what they sent is stored
 
     def __post_init__(self) -> None:
         gpus = self.executor.gpus
@@ -76,16 +165,16 @@ class _Phase:
     def run(self) -> None:
         """Do every group, or stop where that is wanted."""
         while True:
-            if not self.callbacks.stopping():
-                self._hand_out()
+            if not self.callbacks.urgency():
+                self._assign()
             busy = [worker for worker in self.workers if worker.groups]
             if not busy:
-                self._settle()
+                self._flush()
                 return
-            for worker in busy if (urgency := self.callbacks.stopping()) else []:
-                worker.ask("finish" if urgency == 1 else "stop")
-            self._hear()
-            self._settle()
+            for worker in busy if (urgency := self.callbacks.urgency()) else []:
+                worker.ask(Command.FINISH if urgency == 1 else Command.STOP)
+            self._listen()
+            self._flush()
             if self.alone:
                 self.close([worker for worker in self.workers if not worker.groups])
 
@@ -95,28 +184,28 @@ class _Phase:
             worker.close()
             self.workers.remove(worker)
 
-    def _hear(self) -> None:
+    def _listen(self) -> None:
         """Wait until a worker says something or ends, and take in what all of them said."""
         handles: dict[Any, Worker] = {worker.connection: worker for worker in self.workers}
         handles |= {worker.process.sentinel: worker for worker in self.workers}
         ready = wait(list(handles), timeout=_POLL_SECONDS)
         for worker in {id(handles[handle]): handles[handle] for handle in ready}.values():
-            self._listen(worker)
+            self._receive(worker)
         for worker in [worker for worker in self.workers if worker.groups and worker.is_lost()]:
             self._handle_lost(worker)
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
         """Have what was said in this turn recorded, and tell those who wait for it."""
         events, self._events = self._events, []
-        self.callbacks.take(events)
-        asking, self._asking = self._asking, []
-        for worker in asking:
+        self.callbacks.record(events)
+        releasable, self._releasable = self._releasable, []
+        for worker in releasable:
             try:
-                worker.connection.send("stored")
+                worker.connection.send(Command.RELEASE)
             except OSError:
                 self._handle_dead(worker)
 
-    def _hand_out(self) -> None:
+    def _assign(self) -> None:
         """Give each free worker what it does next."""
         while True:
             idle = [worker for worker in self.workers if not worker.groups]
@@ -125,7 +214,7 @@ class _Phase:
             if not groups:
                 return
             requests = {group: self.callbacks.requests(group) for group in groups}
-            self.queue.ended(*(key for group in groups for key in group.keys if not requests[group]))
+            self.queue.mark_ended(*(key for group in groups for key in group.keys if not requests[group]))
             groups = [group for group in groups if requests[group]]
             if not groups:
                 continue
@@ -137,7 +226,7 @@ class _Phase:
                 return
             worker.groups, worker.base = groups, base or worker.base
             try:
-                worker.connection.send(Work([requests[group] for group in groups], self.queue.known(groups[0])))
+                worker.connection.send(Work([requests[group] for group in groups], self.queue.pack_sizes(groups[0])))
             except OSError:  # it died while it was idle
                 self._handle_dead(worker)
 
@@ -149,13 +238,13 @@ class _Phase:
         gpu = min(self.gpus, key=lambda gpu: taken[gpu["visible"]]) if self.gpus and not self.spread else None
         threads = max(1, executor.threads_alone // self.limit) if self.alone else executor.threads
         arguments = (str(executor.staging), threads, gpu and gpu["visible"])
-        worker = Worker.start(run_engine, arguments, log, self.callbacks.stopping)
+        worker = Worker.start(run_engine, arguments, log, self.callbacks.urgency)
         if worker is not None:
             worker.gpu = gpu
             self.workers.append(worker)
         return worker
 
-    def _listen(self, worker: Worker) -> None:
+    def _receive(self, worker: Worker) -> None:
         """Take in what a worker said, and notice when it has died."""
         try:
             while worker.connection.poll():
@@ -166,32 +255,31 @@ class _Phase:
         if not worker.process.is_alive() and not worker.connection.poll():
             self._handle_dead(worker)
 
-    def _take(self, worker: Worker, event: Event) -> None:
+    def _take(self, worker: Worker, message: Message) -> None:
         worker.note_alive()
-        if event.what == "alive":
-            return
-        if event.what == "stored?":
-            self._asking.append(worker)
-        elif event.what == "idle":
-            self.queue.ended(*(key for group in worker.groups for key in group.keys))
-            worker.groups, worker.running = [], {}
-        elif event.widths is not None:
-            if self.queue.learn(worker.groups[0], event.widths) and event.widths.why:
-                self._events.append(Event("progress", event.key, {"note": event.widths.why}))
-            self.queue.give_back(worker.groups[event.widths.most :])
-            worker.groups = worker.groups[: event.widths.most]
-        else:
-            self._events.append(event)
-            if event.what == "ended":
-                worker.running.pop(event.key, None)
-                self.queue.ended(event.key)
-            else:
-                worker.note_started(event.key)
+        match message:
+            case Status.WORK_DONE:
+                self._releasable.append(worker)
+            case Status.IDLE:
+                self.queue.mark_ended(*(key for group in worker.groups for key in group.keys))
+                worker.groups, worker.running = [], {}
+            case PackMeasured(key, sizes):
+                if self.queue.set_pack_sizes(worker.groups[0], sizes) and sizes.why:
+                    self._events.append(NodeProgress(key, {"note": sizes.why}))
+                self.queue.give_back(worker.groups[sizes.most :])
+                worker.groups = worker.groups[: sizes.most]
+            case NodeStart() | NodeProgress() | NodeEnd():
+                self._events.append(message)
+                if isinstance(message, NodeEnd):
+                    worker.running.pop(message.key, None)
+                    self.queue.mark_ended(message.key)
+                else:
+                    worker.note_started(message.key)
 
     def _handle_lost(self, worker: Worker) -> None:
         """End a worker that gives no sign of life, so that it cannot come back, and go on as if it had died."""
         worker.kill()
-        after = workers.SILENT_SECONDS if worker.begun else workers.START_SECONDS
+        after = workers.SILENT_SECONDS if worker.heard else workers.START_SECONDS
         self._give_back(worker, f"gave no sign of life for {after:g} s and was ended")
 
     def _handle_dead(self, worker: Worker) -> None:
@@ -212,9 +300,8 @@ class _Phase:
         """Record what a worker was doing as interrupted, and give its groups to another one, each once."""
         self.workers.remove(worker)
         worker.connection.close()
-        self._asking = [other for other in self._asking if other is not worker]
+        self._releasable = [other for other in self._releasable if other is not worker]
         for key, (started, began) in sorted(worker.running.items()):
-            seconds = time.monotonic() - began
-            done = Result("interrupted", f"The worker process {how}.")
-            self._events.append(Event("ended", key, done=done, started=started, seconds=seconds))
-        self.queue.bury(worker.groups, set(worker.running))
+            result = Result("interrupted", f"The worker process {how}.")
+            self._events.append(NodeEnd(key, result, started=started, seconds=time.monotonic() - began))
+        self.queue.handle_dead_worker(worker.groups, set(worker.running))

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import Any
 
 from lorafile.apply.executors.base import Group
 from lorafile.apply.executors.forkserver import no_main
+from lorafile.engine.worker.channel import Command
 from lorafile.errors import LoraError
+from lorafile.units import utc_now
 
 SILENT_SECONDS = 30.0  # without a sign of life a worker is lost
 START_SECONDS = 300.0  # until a worker's first: a server may load torch from a slow disk
@@ -30,10 +31,12 @@ class Worker:
 
     :ivar gpu: the one that it has for itself or shares with others, as `environment.gpus` describes it
     :ivar groups: what it has in hand; none while it is idle
-    :ivar running: key -> when the node began: in words, and on the monotonic clock
+    :ivar running: key -> when the node began: as a record writes it, and on the monotonic clock
     :ivar base: what it has loaded
-    :ivar heard: when it gave its last sign of life, on the monotonic clock; when it was started, before the first
-    :ivar used: its processor time when it had been silent for half of that time, in seconds
+    :ivar commands: what it was asked for
+    :ivar heard_at: when it gave its last sign of life, on the monotonic clock; when it was started, before the first
+    :ivar heard: whether it gave any
+    :ivar used_seconds: its processor time when it had been silent for half of the time that is allowed
     """
 
     process: ForkServerProcess
@@ -42,19 +45,20 @@ class Worker:
     groups: list[Group] = field(default_factory=list)
     running: dict[str, tuple[str, float]] = field(default_factory=dict)
     base: str = ""
-    asked: set[str] = field(default_factory=set)
-    heard: float = field(default_factory=time.monotonic)
-    begun: bool = False
-    used: float | None = None
+    commands: set[Command] = field(default_factory=set)
+    heard_at: float = field(default_factory=time.monotonic)
+    heard: bool = False
+    used_seconds: float | None = None
 
     @classmethod
     def start(
-        cls, serve: Callable[..., None], arguments: tuple[Any, ...], log: Path, stopping: Callable[[], int]
+        cls, serve: Callable[..., None], arguments: tuple[Any, ...], log: Path, urgency: Callable[[], int]
     ) -> "Worker | None":
         """Fork one from the server, once that has loaded what it loads; None when a stop is asked for meanwhile.
 
         :param serve: what it runs, with its connection and the arguments
         :param log: where the server's libraries write
+        :param urgency: returns whether a stop is asked for
         :raises LoraError: when the server does not answer, or is gone
         """
         context = multiprocessing.get_context("forkserver")
@@ -73,7 +77,7 @@ class Worker:
         thread.start()
         while thread.is_alive() and time.monotonic() < deadline:
             thread.join(_POLL_SECONDS)
-            if stopping() and thread.is_alive():
+            if urgency() and thread.is_alive():
                 return None  # it ends by itself when its connection is closed with this process
         if thread.is_alive() or failures:
             why = f"within {START_SECONDS:g} s" if thread.is_alive() else f"({type(failures[0]).__name__})"
@@ -83,11 +87,11 @@ class Worker:
 
     def note_started(self, key: str) -> None:
         """Remember when a node began, for the case that the worker never says how it ended."""
-        self.running.setdefault(key, (datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()))
+        self.running.setdefault(key, (utc_now(), time.monotonic()))
 
     def note_alive(self) -> None:
         """Remember a sign of life."""
-        self.heard, self.begun, self.used = time.monotonic(), True, None
+        self.heard_at, self.heard, self.used_seconds = time.monotonic(), True, None
 
     def is_lost(self) -> bool:
         """Return whether it has given no sign of life for too long; asked at every turn of a loop.
@@ -95,29 +99,29 @@ class Worker:
         Python's lock may keep a heartbeat back: a worker that used its processor in the second half of that time is not
         lost, and one that waits for a disk gets more time.
         """
-        silent = time.monotonic() - self.heard
+        silent = time.monotonic() - self.heard_at
         if silent <= SILENT_SECONDS / 2 or self.connection.poll():
             return False
         state, used = _process_state(self.process.pid)
-        self.used = used if self.used is None else self.used
+        self.used_seconds = used if self.used_seconds is None else self.used_seconds
         if silent <= SILENT_SECONDS:
             return False
-        if used > self.used + _WORKING_SECONDS:
-            self.heard, self.used = time.monotonic(), None
+        if used > self.used_seconds + _WORKING_SECONDS:
+            self.heard_at, self.used_seconds = time.monotonic(), None
             return False
-        return silent > (SILENT_SECONDS if self.begun and state != "D" else START_SECONDS)
+        return silent > (SILENT_SECONDS if self.heard and state != "D" else START_SECONDS)
 
-    def ask(self, what: str) -> None:
-        """Ask it, once, to `finish` the replicates that it has begun, or to `stop` at its next step."""
-        if what not in self.asked:
-            self.asked.add(what)
+    def ask(self, command: Command) -> None:
+        """Ask it, once, to finish the replicates that it has begun, or to stop at its next step."""
+        if command not in self.commands:
+            self.commands.add(command)
             with contextlib.suppress(OSError):
-                self.connection.send(what)
+                self.connection.send(command)
 
     def close(self) -> None:
         """End it."""
         with contextlib.suppress(OSError):
-            self.connection.send(None)
+            self.connection.send(Command.EXIT)
         self.process.join(timeout=0.1 if self.groups else 5)
         self.kill()
         self.connection.close()

@@ -11,13 +11,19 @@ torch = pytest.importorskip("torch")
 
 from engine_fixture import Engine, two_trains  # noqa: E402
 
-from lorafile.engine import run as door  # noqa: E402
 from lorafile.engine.model.base import Bases  # noqa: E402
 from lorafile.engine.nodes.train import train  # noqa: E402
-from lorafile.engine.request import PackSizes, Report, Request, Result, Work  # noqa: E402
-from lorafile.engine.worker.events import Event  # noqa: E402
-from lorafile.engine.worker.link import Link  # noqa: E402
-from lorafile.engine.worker.replicates import do, rounds  # noqa: E402
+from lorafile.engine.request import PackSizes, Report, Request, Result  # noqa: E402
+from lorafile.engine.worker.channel import (  # noqa: E402
+    Command,
+    Message,
+    NodeEnd,
+    NodeProgress,
+    NodeStart,
+    Work,
+    WorkerChannel,
+)
+from lorafile.engine.worker.replicates import batches, run_work  # noqa: E402
 
 
 def replicates(engine: Engine, count: int) -> list[list[Request]]:
@@ -33,23 +39,27 @@ def replicates(engine: Engine, count: int) -> list[list[Request]]:
     return found
 
 
-def done(work: Work, root: Path, bases: Bases, ask_at: str = "", what: str = "") -> list[Event]:
+def done(work: Work, root: Path, bases: Bases, ask_at: str = "", command: Command = Command.STOP) -> list[Message]:
     """Do some work in this process and return what was said; ask for something when a node has begun."""
     ours, theirs = Pipe()
 
-    class Said(Link):
-        def send(self, event: Event) -> None:
-            events.append(event)
-            if event.what == "started" and event.key == ask_at:
-                ours.send(what)
+    class Recorder(WorkerChannel):
+        def send(self, message: Any) -> None:
+            messages.append(message)
+            if message == NodeStart(ask_at):
+                ours.send(command)
 
-    events: list[Event] = []
-    do(work, root / "out", bases, Said(theirs, lambda: False), {})
-    return events
+    messages: list[Message] = []
+    run_work(work, root / "out", bases, Recorder(theirs), {})
+    return messages
 
 
-def told(events: list[Event], what: str) -> list[str]:
-    return [event.key for event in events if event.what == what]
+def begun(messages: list[Message]) -> list[str]:
+    return [message.key for message in messages if isinstance(message, NodeStart)]
+
+
+def ends(messages: list[Message]) -> dict[str, NodeEnd]:
+    return {message.key: message for message in messages if isinstance(message, NodeEnd)}
 
 
 class Together:
@@ -69,14 +79,14 @@ class Together:
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> Together:
     found = Together()
-    monkeypatch.setitem(door._TOGETHER, "train", found)
+    monkeypatch.setattr("lorafile.engine.packing.train.train_together", found)
     return found
 
 
 def test_what_goes_together_comes_before_what_reads_it(engine: Engine, together: Together) -> None:
     runs = replicates(engine, 3)
     alone = [replace(runs[2][0], pack=""), runs[2][1]]
-    found = [[request.key for request in some] for some in rounds([*runs[0], *runs[1], *alone])]
+    found = [[request.key for request in some] for some in batches([*runs[0], *runs[1], *alone])]
     assert found == [["t0", "t1"], ["p0"], ["p1"], ["t2"], ["p2"]]
 
 
@@ -87,13 +97,12 @@ def test_runs_are_done_at_once_and_their_time_adds_up(
 ) -> None:
     events = done(Work(replicates(engine, 3), PackSizes(2, 1, "measured")), tmp_path, engine.bases)
     assert together.sizes == [2]
-    assert sorted(told(events, "ended")) == ["p0", "p1", "t0", "t1"]
-    ended = {event.key: event for event in events if event.what == "ended"}
-    assert all(event.done and event.done.outcome == "done" for event in ended.values())
-    assert ended["t0"].done is not None
-    assert ended["t0"].done.figures["notes"] == ["measured"]
+    ended = ends(events)
+    assert sorted(ended) == ["p0", "p1", "t0", "t1"]
+    assert all(event.result.outcome == "done" for event in ended.values())
+    assert ended["t0"].result.figures["notes"] == ["measured"]
     assert (Path(ended["t1"].directory) / "adapter_model.safetensors").is_file()
-    own = [event.done.figures["seconds"] for key, event in ended.items() if key in ("t0", "t1") and event.done]
+    own = [event.result.figures["seconds"] for key, event in ended.items() if key in ("t0", "t1")]
     assert ended["t0"].seconds / ended["t1"].seconds == pytest.approx(own[0] / own[1])
 
 
@@ -109,12 +118,13 @@ def test_what_does_not_fit_together_is_done_in_halves(
     together.fails = crowded
     events = done(Work(replicates(engine, 5), PackSizes(5, 1)), tmp_path, engine.bases)
     assert together.sizes == [5, 2, 2], "the fifth is alone"
-    trained = [event.done for event in events if event.what == "ended" and event.key.startswith("t") and event.done]
+    trained = [event.result for key, event in ends(events).items() if key.startswith("t")]
     assert [one.outcome for one in trained] == ["done"] * 5
     sentence = "5 adapters at a time did not fit into memory; goes on with 2."
     assert all(one.figures["notes"] == [sentence] for one in trained)
-    assert [event.progress for event in events if event.progress and "note" in event.progress] == [{"note": sentence}]
-    assert len(told(events, "started")) == 10, "each once"
+    progress = [event.progress for event in events if isinstance(event, NodeProgress) and "note" in event.progress]
+    assert progress == [{"note": sentence}]
+    assert len(begun(events)) == 10, "each once"
 
 
 def test_what_fails_together_is_done_one_by_one_and_each_has_an_outcome_of_its_own(
@@ -130,9 +140,9 @@ def test_what_fails_together_is_done_one_by_one_and_each_has_an_outcome_of_its_o
     wrong = {**runs[1][0].settings, "adapter": {**runs[1][0].settings["adapter"], "target_modules": ["nothing"]}}
     runs[1][0] = replace(runs[1][0], settings=wrong)
     events = done(Work(runs, PackSizes(3, 3)), tmp_path, engine.bases)
-    outcomes = {event.key: event.done.outcome for event in events if event.done}
+    outcomes = {key: event.result.outcome for key, event in ends(events).items()}
     assert outcomes == {"t0": "done", "t1": "failed", "t2": "done", "p0": "done", "p2": "done"}
-    assert told(events, "started") == ["t0", "t1", "t2", "p0", "p2"], "nothing reads what failed"
+    assert begun(events) == ["t0", "t1", "t2", "p0", "p2"], "nothing reads what failed"
 
 
 def test_a_stop_interrupts_all_of_a_pack_and_begins_nothing_more(
@@ -140,16 +150,18 @@ def test_a_stop_interrupts_all_of_a_pack_and_begins_nothing_more(
     together: Together,
     tmp_path: Path,
 ) -> None:
-    events = done(Work(replicates(engine, 4), PackSizes(2, 4)), tmp_path, engine.bases, ask_at="t1", what="stop")
-    outcomes = {event.key: event.done.outcome for event in events if event.done}
+    events = done(Work(replicates(engine, 4), PackSizes(2, 4)), tmp_path, engine.bases, ask_at="t1")
+    outcomes = {key: event.result.outcome for key, event in ends(events).items()}
     assert outcomes == {"t0": "interrupted", "t1": "interrupted"}
-    assert told(events, "started") == ["t0", "t1"]
+    assert begun(events) == ["t0", "t1"]
 
 
 def test_asked_to_finish_it_ends_the_replicates_that_it_has_begun(
     engine: Engine, together: Together, tmp_path: Path
 ) -> None:
-    events = done(Work(replicates(engine, 4), PackSizes(2, 4)), tmp_path, engine.bases, ask_at="t1", what="finish")
-    assert {event.key: event.done.outcome for event in events if event.done} == dict.fromkeys(
+    events = done(
+        Work(replicates(engine, 4), PackSizes(2, 4)), tmp_path, engine.bases, ask_at="t1", command=Command.FINISH
+    )
+    assert {key: event.result.outcome for key, event in ends(events).items()} == dict.fromkeys(
         ("t0", "t1", "p0", "p1"), "done"
     )
