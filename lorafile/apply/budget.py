@@ -9,7 +9,7 @@ from lorafile.errors import LoraError
 _HOUR = 3600.0
 
 
-def devices() -> int:
+def _devices() -> int:
     """Return for how many devices an hour is paid: the GPUs that are used, or one machine."""
     return max(1, len(gpus()))
 
@@ -34,12 +34,12 @@ class Budget:
         :param cost: in the currency of `hourly`, the price of an hour of one device
         :raises LoraError: when there is a bound on money and no price
         """
-        found = [] if hours is None else [cls(hours * _HOUR, f"--max-hours {hours:g}")]
+        bounds = [] if hours is None else [cls(hours * _HOUR, f"--max-hours {hours:g}")]
         if cost is not None:
             if not hourly:
                 raise LoraError("--max-cost: an hour's price is not known; add for example --price 2.50/h")
-            found.append(cls(cost / (hourly * devices()) * _HOUR, f"--max-cost {cost:g}"))
-        return min(found, key=lambda one: one.seconds, default=None)
+            bounds.append(cls(cost / (hourly * _devices()) * _HOUR, f"--max-cost {cost:g}"))
+        return min(bounds, key=lambda budget: budget.seconds, default=None)
 
     @property
     def left(self) -> float:
@@ -60,6 +60,6 @@ class Budget:
         self.refused = max(1, self.refused)
         return True
 
-    def told(self) -> str:
+    def message(self) -> str:
         """Return what the user has to know of an apply that it ended."""
         return f"{self.words}: what would not have ended in time was not begun, or stopped. The same command goes on."

@@ -11,8 +11,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from lorafile.apply.executors.forkserver import start_server
-from lorafile.apply.executors.process import Worker
+from lorafile.apply.executors.process import Worker, start_server
 from lorafile.engine.request import Request, Result
 from lorafile.engine.run import run
 from lorafile.engine.worker.channel import NodeEnd, WorkerChannel

@@ -96,7 +96,7 @@ def apply(
         applied = study.apply(planned, watchers=[watcher], **options)
     show_applied(applied, out)
     show_tracking(applied.tracking, study.state, out)
-    ended = [] if budget is None or not budget.refused else [budget.told()]
+    ended = [] if budget is None or not budget.refused else [budget.message()]
     show_warnings([*ended, *leak_warnings(planned.graph, State.read(study.state))], out)
     if applied.interrupted:
         return 130

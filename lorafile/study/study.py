@@ -213,7 +213,7 @@ class Study:
 
     def warm_up(self, plan: Plan) -> None:
         """Let what workers need be loaded while the plan is read; where nothing is to be done nothing is."""
-        from lorafile.apply.executors.forkserver import start_server
+        from lorafile.apply.executors.process import start_server
 
         if installed("torch") is not None and any(change.kind != "score" for change in plan.work):
             start_server(Path(os.devnull), model_types(plan))

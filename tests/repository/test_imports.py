@@ -25,6 +25,10 @@ def test_planning_and_reporting_load_no_torch() -> None:
     assert not modules & HEAVY
 
 
+def test_scoring_through_the_door_of_the_engine_loads_no_torch() -> None:
+    assert not loaded("import lorafile.engine.run, lorafile.apply.score_pool") & HEAVY
+
+
 def test_help_loads_click_and_little_else() -> None:
     modules = loaded("import lorafile.cli.main")
     assert not modules & {*HEAVY, "pandas", "altair", "networkx", "sqlite_utils", "pydantic", "rich", "numpy"}

@@ -1,1 +1,4 @@
-"""Executors: the protocol in base.py, and one implementation a file."""
+"""Where work is done: the protocol of an executor in base.py, and a file for each way to have groups of nodes done.
+
+What a worker process itself does is `engine.worker`; which groups there are is `apply.work_groups`.
+"""

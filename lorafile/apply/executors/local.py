@@ -9,10 +9,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from lorafile.apply.executors import process as workers
 from lorafile.apply.executors.base import ExecutorCallbacks, Group
-from lorafile.apply.executors.forkserver import start_server
-from lorafile.apply.executors.process import Worker, run_engine
+from lorafile.apply.executors.process import Worker, run_engine, start_server
 from lorafile.engine.request import PackSizes, Result
 from lorafile.engine.worker.channel import (
     Command,
@@ -192,7 +190,7 @@ class _Phase:
         for worker in {id(handles[handle]): handles[handle] for handle in ready}.values():
             self._receive(worker)
         for worker in [worker for worker in self.workers if worker.groups and worker.is_lost()]:
-            self._handle_lost(worker)
+            self._handle_silent_worker(worker)
 
     def _flush(self) -> None:
         """Have what was said in this turn recorded, and tell those who wait for it."""
@@ -203,7 +201,7 @@ class _Phase:
             try:
                 worker.connection.send(Command.RELEASE)
             except OSError:
-                self._handle_dead(worker)
+                self._handle_dead_worker(worker)
 
     def _assign(self) -> None:
         """Give each free worker what it does next."""
@@ -228,7 +226,7 @@ class _Phase:
             try:
                 worker.connection.send(Work([requests[group] for group in groups], self.queue.pack_sizes(groups[0])))
             except OSError:  # it died while it was idle
-                self._handle_dead(worker)
+                self._handle_dead_worker(worker)
 
     def _start(self) -> Worker | None:
         executor = self.executor
@@ -250,10 +248,10 @@ class _Phase:
             while worker.connection.poll():
                 self._take(worker, worker.connection.recv())
         except (EOFError, OSError):  # its end of the pipe is closed
-            self._handle_dead(worker)
+            self._handle_dead_worker(worker)
             return
         if not worker.process.is_alive() and not worker.connection.poll():
-            self._handle_dead(worker)
+            self._handle_dead_worker(worker)
 
     def _take(self, worker: Worker, message: Message) -> None:
         worker.note_alive()
@@ -276,13 +274,12 @@ class _Phase:
                 else:
                     worker.note_started(message.key)
 
-    def _handle_lost(self, worker: Worker) -> None:
+    def _handle_silent_worker(self, worker: Worker) -> None:
         """End a worker that gives no sign of life, so that it cannot come back, and go on as if it had died."""
         worker.kill()
-        after = workers.SILENT_SECONDS if worker.heard else workers.START_SECONDS
-        self._give_back(worker, f"gave no sign of life for {after:g} s and was ended")
+        self._give_back(worker, f"gave no sign of life for {worker.allowed_silence:g} s and was ended")
 
-    def _handle_dead(self, worker: Worker) -> None:
+    def _handle_dead_worker(self, worker: Worker) -> None:
         """Go on without a worker that has ended."""
         worker.process.join(timeout=1)
         worker.kill()  # where it has closed its connection, and goes on

@@ -1,19 +1,22 @@
-"""A worker process, as the applying process holds it."""
+"""A worker process, as the applying process holds it, and the fork server that workers come from."""
 
 import contextlib
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 from lorafile.apply.executors.base import Group
-from lorafile.apply.executors.forkserver import no_main
 from lorafile.engine.worker.channel import Command
 from lorafile.errors import LoraError
 from lorafile.units import utc_now
@@ -23,6 +26,13 @@ START_SECONDS = 300.0  # until a worker's first: a server may load torch from a 
 _END_SECONDS = 10.0  # what a killed process may take to be gone: one that waits for a dead disk never is
 _POLL_SECONDS = 0.1
 _WORKING_SECONDS = 0.1  # of processor time in SILENT_SECONDS: less does a process that is frozen, or waits
+
+# In a checkout that is installed elsewhere workers would load the folder `lorafile` that lies in the current directory.
+_SAFE = {"PYTHONSAFEPATH": "1"}
+# Read by glibc when a process begins. Below these sizes freed memory is kept for the next step instead of being given
+# back and asked for again, page by page; torch frees and allocates megabytes in each.
+_KEPT = str(2**30)
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": _KEPT, "MALLOC_TRIM_THRESHOLD_": _KEPT}
 
 
 @dataclass
@@ -68,7 +78,7 @@ class Worker:
 
         def start() -> None:
             try:
-                with no_main():
+                with _no_main():
                     process.start()
             except Exception as error:  # told below, in the thread that waits
                 failures.append(error)
@@ -93,6 +103,11 @@ class Worker:
         """Remember a sign of life."""
         self.heard_at, self.heard, self.used_seconds = time.monotonic(), True, None
 
+    @property
+    def allowed_silence(self) -> float:
+        """How many seconds may pass without a sign of life."""
+        return SILENT_SECONDS if self.heard else START_SECONDS
+
     def is_lost(self) -> bool:
         """Return whether it has given no sign of life for too long; asked at every turn of a loop.
 
@@ -109,7 +124,7 @@ class Worker:
         if used > self.used_seconds + _WORKING_SECONDS:
             self.heard_at, self.used_seconds = time.monotonic(), None
             return False
-        return silent > (SILENT_SECONDS if self.heard and state != "D" else START_SECONDS)
+        return silent > (START_SECONDS if state == "D" else self.allowed_silence)
 
     def ask(self, command: Command) -> None:
         """Ask it, once, to finish the replicates that it has begun, or to stop at its next step."""
@@ -147,3 +162,64 @@ def run_engine(connection: Connection, staging: str, threads: int, gpu: str | No
     from lorafile.engine.worker.main import serve
 
     serve(connection, staging, threads, gpu)
+
+
+def start_server(log: Path, model_types: tuple[str, ...] = (), light: bool = False) -> None:
+    """Start the fork server, where it does not run yet; it loads what workers need, and nobody waits for it.
+
+    It has SIGINT and SIGTERM blocked, and so have the processes that it forks until they unblock them: a signal to the
+    whole process group reaches the applying process alone, which tells its workers what to do.
+
+    What its libraries say while they load goes to a log: the terminal belongs to the applying process.
+
+    :param light: it loads nothing that computes
+    """
+    context = multiprocessing.get_context("forkserver")
+    models = [f"transformers.models.{kind}.modeling_{kind}" for kind in model_types]
+    heavy = [] if light else ["lorafile.engine.worker.preload", *models]
+    context.set_forkserver_preload(["lorafile.apply.executors.session", *heavy])
+    wanted = _SAFE | {name: value for name, value in _MALLOC.items() if name not in os.environ}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        with _redirect_output(log):
+            resource_tracker.ensure_running()  # the server's own call would unblock the signals again
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+            try:
+                forkserver.ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # ours come now
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _redirect_output(log: Path) -> Iterator[None]:
+    """Let a process that is started meanwhile print to a file."""
+    kept = [os.dup(number) for number in (1, 2)]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        with log.open("ab") as stream:
+            for number in (1, 2):
+                os.dup2(stream.fileno(), number)
+        yield
+    finally:
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the user's script from new processes: multiprocessing would run it again in each of them."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

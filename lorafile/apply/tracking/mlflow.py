@@ -7,14 +7,14 @@ import time
 from datetime import datetime
 from typing import Any
 
-from lorafile.apply.tracking.tracker import RunRecord
+from lorafile.apply.tracking.tracker import RunRecord, Tracker
 
 _METRICS, _PARAMS = 1000, 100  # that MLflow takes at once
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 5000  # characters
 _ID = "lorafile.run"
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """An experiment of MLflow. A run that it has already gets what is new, and no step a second time."""
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -69,9 +69,6 @@ class MlflowTracker:
         older = self._find(record.replaces) if record.replaces else None
         if older is not None:
             self.client.set_tag(older.info.run_id, "lorafile.replaced_by", record.id)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _find(self, name: str) -> Any:
         runs = self.client.search_runs([self.experiment], f"tags.`{_ID}` = '{name}'", max_results=1)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.apply.tracking.destinations import safe_name
-from lorafile.apply.tracking.tracker import RunRecord
+from lorafile.apply.tracking.tracker import RunRecord, Tracker
 
 
-class TensorboardTracker:
+class TensorboardTracker(Tracker):
     """A directory of event files; a run that is sent again is written anew, and its older file goes."""
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -63,9 +63,6 @@ class TensorboardTracker:
         lines = [f"| {name} | {' '.join(str(value).replace('|', ' ').split())} |" for name, value in rows.items()]
         self.writer.add_text("lorafile", "\n".join(["| | |", "|---|---|", *lines]), self.last, self.when)
         self.writer.close()
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _drop(self, run: str) -> None:
         for file in self.files.pop(run, []):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lorafile.apply.tracking.tracker import RunRecord
+from lorafile.apply.tracking.tracker import RunRecord, Tracker
 
 _LONGEST_TAG = 64
 _SETTINGS = {
@@ -23,7 +23,7 @@ _SETTINGS = {
 }
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """A project of Weights & Biases. A run that it has already goes on: it takes no step a second time."""
 
     def __init__(self, options: dict[str, Any]) -> None:
