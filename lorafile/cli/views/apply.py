@@ -13,8 +13,7 @@ from lorafile.plan.plan import Plan
 from lorafile.units import duration
 
 if TYPE_CHECKING:
-    from lorafile.apply.progress import Applied
-    from lorafile.apply.progress import Tracked
+    from lorafile.apply.progress import Applied, Tracked
 
 
 def stage_lines(plan: Plan) -> list[str]:
