@@ -10,7 +10,7 @@ from rich.markup import escape
 from lorafile.cli.views.plan import KINDS
 from lorafile.cli.views.requirements import MOST
 from lorafile.plan.plan import Plan
-from lorafile.units import duration
+from lorafile.units import duration, plural
 
 if TYPE_CHECKING:
     from lorafile.apply.progress import Applied, Tracked
@@ -41,20 +41,16 @@ def show_applied(applied: "Applied", out: Console) -> None:
 
 def show_sending(runs: int, out: Console) -> None:
     """Say that something is sent although nothing is to be done."""
-    out.print(f"Sending {_runs(runs)} that a tracker does not have; Ctrl-C leaves the rest to the next apply.")
+    out.print(f"Sending {plural(runs, 'run')} that a tracker does not have; Ctrl-C leaves the rest to the next apply.")
 
 
 def show_tracking(tracked: "Sequence[Tracked]", state: Path, out: Console) -> None:
     """Say what each tracker got, and why it did not get the rest."""
-    for one in tracked:
-        if one.sent:
-            out.print(escape(f"Sent to {one.tracker} ({one.where}): {_runs(one.sent)}."))
-        if one.left:
-            why = f"tracking: {one.tracker} did not get {_runs(one.left)}: {one.problem.rstrip('.')}"
-            log = state / "tracking" / f"{one.tracker}.log"
-            remedy = f"The results are in the state, and the next apply sends them. What {one.tracker} said: {log}"
+    for got in tracked:
+        if got.sent:
+            out.print(escape(f"Sent to {got.tracker} ({got.where}): {plural(got.sent, 'run')}."))
+        if got.left:
+            why = f"tracking: {got.tracker} did not get {plural(got.left, 'run')}: {got.problem.rstrip('.')}"
+            log = state / "tracking" / f"{got.tracker}.log"
+            remedy = f"The results are in the state, and the next apply sends them. What {got.tracker} said: {log}"
             out.print(f"[yellow]Warning:[/] {escape(f'{why}. {remedy}')}")
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'' if count == 1 else 's'}"
