@@ -1,1 +1,4 @@
-"""Rows to token ids, without torch."""
+"""Rows to token ids: files and the hub, formats, templates, tokenizers.
+
+A plan asks these, too, so nothing here imports torch.
+"""

@@ -89,8 +89,12 @@ def refusal(name: str, kind: str, revision: str | None, error: Exception) -> str
     response = getattr(error, "response", None)
     if getattr(response, "status_code", None) == 401:
         return f'The hub refused the token when asked for the {kind} "{name}". {_token_advice()}'
-    told = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f'The hub did not give the {kind} "{name}"{where}: {hide_tokens(told)}'
+    return f'The hub did not give the {kind} "{name}"{where}: {hide_tokens(first_line(error))}'
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says; where it says nothing, its name."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def hide_tokens(text: str) -> str:

@@ -65,7 +65,7 @@ def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int], sl
         texts = _texts(base, decode(asked.reader, asked.batch, rules, asked.embeddings))
     else:
         texts = _texts(base, _by_transformers(asked, task, processors, stopping))
-    return [_until(text, stops) for text in texts]
+    return [text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))] for text in texts]
 
 
 def decoder(reader: Any, task: Task) -> str:
@@ -168,8 +168,3 @@ class _Ended(StoppingCriteria):
         texts = self._tokenizer.batch_decode(input_ids[:, self._start :], skip_special_tokens=True)
         ended = [any(stop in text for stop in self._stops) for text in texts]
         return torch.tensor(ended, device=input_ids.device)
-
-
-def _until(text: str, stops: list[str]) -> str:
-    """Return a text up to the first of some strings."""
-    return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]

@@ -120,13 +120,11 @@ def run_custom_metric(metric: CustomMetric, rows: Rows, seconds: float) -> tuple
                 f"evaluate.metrics: {metric.written} took more than {seconds:g} s; raise evaluate.metric_timeout."
             ) from None
         if not told.is_file():
-            raise NodeError(f"evaluate.metrics: {metric.written} {_ended(done.returncode)} before it gave a figure.")
+            code = done.returncode
+            end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended its process with code {code}"
+            raise NodeError(f"evaluate.metrics: {metric.written} {end} before it gave a figure.")
         answer = json.loads(told.read_text(encoding="utf-8"))
     if "error" in answer:
         where = f", line {answer['line']}" if answer["line"] else ""
         raise NodeError(f"evaluate.metrics: {metric.written}{where}: {answer['error']}")
     return answer["figure"], answer["each"]
-
-
-def _ended(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended its process with code {code}"

@@ -88,19 +88,14 @@ def _sums(tensor: torch.Tensor) -> tuple[int, int]:
         words = words.clone()
     plain = weighted = torch.zeros((), dtype=torch.int64, device=flat.device)
     # Words differ by less than 2^32, weights by less than 2^17: the modulus hides no single change or exchange.
-    for start, piece in _pieces(words.view(torch.int32)):
-        wide = piece.to(torch.int64)
+    size = _piece(flat.device)
+    for number, piece in enumerate(words.view(torch.int32).split(size)):
+        wide, start = piece.to(torch.int64), number * size
         sum_ = wide.sum()
         plain = plain + sum_
         weighted = weighted + (wide * _weights(flat.device)[: len(wide)]).sum() + sum_ * (start % _PERIOD)
     rest = flat[whole:].tolist()
     return int(plain) + sum(rest), int(weighted) + sum(place * byte for place, byte in enumerate(rest, 1))
-
-
-def _pieces(words: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    size = _piece(words.device)
-    for start in range(0, len(words), size):
-        yield start, words[start : start + size]
 
 
 def _piece(device: torch.device) -> int:

@@ -18,6 +18,7 @@ from torch import nn
 from lorafile.engine.batching.batches import epoch_order
 from lorafile.engine.batching.tokens import Tokens
 from lorafile.engine.model.base import Base
+from lorafile.engine.model.loading import tensor_files
 from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.methods import peft_config
 from lorafile.engine.request import Request
@@ -234,10 +235,7 @@ def original_weights(path: str, modules: list[str]) -> dict[str, torch.Tensor]:
 
     :raises NodeError: when the files hold no weight of that name
     """
-    places: dict[str, Path] = {}
-    for file in sorted(Path(path).glob("*.safetensors")):
-        with safe_open(file, framework="pt") as opened:
-            places |= dict.fromkeys(opened.keys(), file)
+    places = tensor_files(Path(path))
     found = {}
     for module in modules:
         name = f"{module}.weight"

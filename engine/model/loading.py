@@ -1,10 +1,13 @@
 """From a checkpoint to a model in memory: type, quantization, attention, and the devices that it lies on."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
+from lorafile.engine.data.hub import first_line
 from lorafile.engine.model.attention import use_blocks
 from lorafile.engine.model.head import head_options, in_float32
 from lorafile.engine.model.quantized import (
@@ -80,21 +83,22 @@ def _from_pretrained(path: str, options: dict[str, Any], settings: dict[str, Any
         raise  # an outcome of its own
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError, AttributeError) as error:
         named = options.get("attn_implementation", "")
-        if _about_attention(error, named):
+        words = (named, "attn_implementation", "attention implementation", "flash")
+        if named and any(word in str(error).lower() for word in words):
             package = f" Install with: pip install {_ATTENTION[named]}" if named in _ATTENTION else ""
             raise NodeError(
-                f'model.attn_implementation: "{named}" cannot be used here: {_first_line(error)}{package}'
+                f'model.attn_implementation: "{named}" cannot be used here: {first_line(error)}{package}'
             ) from error
-        raise NodeError(f"model.path: {path} cannot be loaded: {_first_line(error)}") from error
+        raise NodeError(f"model.path: {path} cannot be loaded: {first_line(error)}") from error
 
 
-def _about_attention(error: Exception, named: str) -> bool:
-    words = (named, "attn_implementation", "attention implementation", "flash")
-    return bool(named) and any(word in str(error).lower() for word in words)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def tensor_files(directory: Path) -> dict[str, Path]:
+    """Return tensor -> the safetensors file of a checkpoint that holds it."""
+    found: dict[str, Path] = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as stream:
+            found |= dict.fromkeys(stream.keys(), file)
+    return found
 
 
 def _check_places(model: Any) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from lorafile.engine.model.loading import tensor_files
+
 Row = dict[str, Any]
 _PREFIX = "base_model.model."
 LARGEST_DENSE = 2048  # rows or columns, whichever are fewer: past it a dense decomposition costs minutes a matrix
@@ -126,13 +128,10 @@ def full_updates(model: Any, base: Path) -> Iterator[Row]:
     """
     from safetensors import safe_open
 
-    where: dict[str, Path] = {}
-    for file in sorted(base.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as stream:
-            where |= dict.fromkeys(stream.keys(), file)
+    files = tensor_files(base)
     for name, tensor in model.named_parameters():
-        if name in where and tensor.ndim == 2:
-            with safe_open(where[name], framework="pt") as stream:
+        if name in files and tensor.ndim == 2:
+            with safe_open(files[name], framework="pt") as stream:
                 weight = stream.get_tensor(name).to(tensor.device).float()
             row = _from_delta(tensor.detach().float() - weight)
             yield place(name.removesuffix(".weight")) | row | _relative(row, weight)

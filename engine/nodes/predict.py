@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lorafile.engine.data.hub import first_line
 from lorafile.engine.inference.decoding import can_reserve
 from lorafile.engine.inference.generation import decoder
 from lorafile.engine.inference.predictions import Split, load_split, predictions
@@ -111,8 +112,7 @@ def evaluate_task(request: Request, out: Path, bases: Bases, report: Report) -> 
                 log_samples=False,
             )
         except (OSError, ValueError, KeyError, ConnectionError) as error:
-            told = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise NodeError(f"evaluate.lm_eval_tasks: {name} cannot be evaluated: {told}") from error
+            raise NodeError(f"evaluate.lm_eval_tasks: {name} cannot be evaluated: {first_line(error)}") from error
     report({"step": 1, "steps": 1})
     kept = {key: found.get(key) for key in ("results", "versions", "n-shot", "n-samples")}
     write_lines(out / "lm_eval.jsonl.gz", [kept])

@@ -1,1 +1,1 @@
-"""Several runs trained or predicted together on one base."""
+"""Several runs trained together on one base, each as it would be alone, and how many at a time pay."""

@@ -15,7 +15,7 @@ from lorafile.engine.model.head import num_choices
 from lorafile.engine.nodes.train import finish, step_batches, total_steps
 from lorafile.engine.randomness import seeded
 from lorafile.engine.request import Request, Result
-from lorafile.engine.stacking.stack import Factors, Matrices, Row, Stack
+from lorafile.engine.stacking.stack import Factors, Row, Stack
 from lorafile.engine.training.checkpoint import RunState, random_states
 from lorafile.engine.training.curve import Curve
 from lorafile.engine.training.optimizer import OptimizerStep
@@ -108,7 +108,7 @@ class Member:
         return list({id(one): one for one in self.factors.generators.values()}.values())
 
     def state(self) -> RunState:
-        """Return where the run is, as it would be told if it were alone."""
+        """Return where the run is, as it would be saved if it were alone."""
         states = {f"own{number}": one.get_state() for number, one in enumerate(self.generators())}
         return RunState(
             own=self._own(),
@@ -158,30 +158,32 @@ class Moments:
         rows = [held["state"].get(index, {}) for index in self._index]
         for word, first in rows[0].items():
             if first.ndim:
-                for place, matrix in _flat(self._stack.cut(self._number, [row[word][0] for row in rows])).items():
-                    state[numbers[place]][word] = matrix
+                cut = self._stack.cut(self._number, [row[word][0] for row in rows])
+                for path, side in numbers:
+                    state[numbers[path, side]][word] = cut[path][side]
             else:
                 for values in state.values():
                     values[word] = first.clone()  # safetensors stores no tensor under two names
         return {"state": state, "param_groups": self._groups(held["param_groups"])}
 
-    def restore(self, told: dict[str, Any]) -> None:
+    def restore(self, saved: dict[str, Any]) -> None:
         """Take over the state of an optimizer that had a parameter for each matrix."""
         held, numbers = self._optimizer.state_dict(), self._numbers()
-        state: dict[int, dict[str, Any]] = {index: {} for index in self._index} if told["state"] else {}
-        for word, first in next(iter(told["state"].values()), {}).items():
+        state: dict[int, dict[str, Any]] = {index: {} for index in self._index} if saved["state"] else {}
+        for word, first in next(iter(saved["state"].values()), {}).items():
             if not first.ndim:
                 for values in state.values():
                     values[word] = first.clone()
                 continue
             flat = [torch.zeros_like(all_of.values[self._number]) for all_of in self._stack.flats]
-            matrices = _paired({place: told["state"][number][word] for place, number in numbers.items()})
+            given = {place: saved["state"][number][word] for place, number in numbers.items()}
+            matrices = {path: (given[path, 0], given[path, 1]) for path, side in numbers if side == 0}
             self._stack.fill(self._number, flat, matrices)
             for index, whole in zip(self._index, flat, strict=True):
                 state[index][word] = whole[None]
         groups = [
             {**theirs, "params": ours["params"]}
-            for theirs, ours in zip(told["param_groups"], held["param_groups"], strict=True)
+            for theirs, ours in zip(saved["param_groups"], held["param_groups"], strict=True)
         ]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -201,11 +203,3 @@ class Moments:
             {**group, "params": [numbers[place] for place in places]}
             for group, places in zip(groups, self._members(), strict=True)
         ]
-
-
-def _flat(matrices: Matrices) -> dict[Place, torch.Tensor]:
-    return {(path, side): matrix for path, pair in matrices.items() for side, matrix in enumerate(pair)}
-
-
-def _paired(places: dict[Place, torch.Tensor]) -> Matrices:
-    return {path: (places[path, 0], places[path, 1]) for path, side in places if side == 0}

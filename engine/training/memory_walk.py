@@ -79,11 +79,9 @@ class _Alive(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for value in tree_iter(result):
             if isinstance(value, torch.Tensor):
-                self.count(value, "logits" if self._is_logits(value) else "activations")
+                is_logits = value.ndim > 1 and value.shape[-1] == self._vocabulary
+                self.count(value, "logits" if is_logits else "activations")
         return result
-
-    def _is_logits(self, tensor: torch.Tensor) -> bool:
-        return tensor.ndim > 1 and tensor.shape[-1] == self._vocabulary
 
     def count(self, tensor: torch.Tensor, kind: str) -> None:
         """Count a tensor's storage, once, for as long as it lives."""
@@ -175,7 +173,9 @@ def walk(step: Step) -> StepMemory:
     moments = [torch.empty_like(parameter) for parameter in trained for _ in range(_ADAM)]
     for moment in moments:
         mode.count(moment, "optimizer")
-    with mode, _autocast(step):
+    training = step.settings["training"]
+    dtype = torch.bfloat16 if training["bf16"] else torch.float16
+    with mode, torch.autocast("cuda", dtype=dtype, enabled=training["bf16"] or training["fp16"]):
         _once(tuned.train(), step)
     return StepMemory(**{name: mode.peak.get(name, 0) for name in StepMemory.__annotations__})
 
@@ -229,12 +229,6 @@ def _tuned(model: Any, step: Step) -> Any:
     if training["gradient_checkpointing"]:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
-
-
-def _autocast(step: Step) -> Any:
-    training = step.settings["training"]
-    dtype = torch.bfloat16 if training["bf16"] else torch.float16
-    return torch.autocast("cuda", dtype=dtype, enabled=training["bf16"] or training["fp16"])
 
 
 def main() -> None:

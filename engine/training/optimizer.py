@@ -33,8 +33,19 @@ class OptimizerStep:
 
 def make_optimizer(model: Any, settings: dict[str, Any]) -> torch.optim.Optimizer:
     """Return AdamW over what is trainable; biases, norms and IA³'s factors do not decay."""
-    if settings.get("loraplus_lr_ratio"):
-        return _loraplus(model, settings)
+    options: dict[str, Any] = {
+        "lr": settings["learning_rate"],
+        "betas": (settings["adam_beta1"], settings["adam_beta2"]),
+        "eps": settings["adam_epsilon"],
+        "fused": True,
+    }
+    if settings.get("loraplus_lr_ratio"):  # the groups of LoRA+ (arXiv 2402.12354): B learns at a rate of its own
+        from peft.optimizers import create_loraplus_optimizer
+
+        ratio, decay = settings["loraplus_lr_ratio"], settings["weight_decay"]
+        return create_loraplus_optimizer(
+            model, torch.optim.AdamW, loraplus_lr_ratio=ratio, loraplus_weight_decay=decay, **options
+        )
     decaying: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -42,29 +53,7 @@ def make_optimizer(model: Any, settings: dict[str, Any]) -> torch.optim.Optimize
             flat = name.endswith("bias") or parameter.ndim < 2 or ".ia3_l." in name
             (others if flat else decaying).append(parameter)
     groups = [{"params": decaying, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings["learning_rate"],
-        betas=(settings["adam_beta1"], settings["adam_beta2"]),
-        eps=settings["adam_epsilon"],
-        fused=True,
-    )
-
-
-def _loraplus(model: Any, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """Return AdamW with the groups of LoRA+ (arXiv 2402.12354), as PEFT makes them: B learns at a rate of its own."""
-    from peft.optimizers import create_loraplus_optimizer
-
-    return create_loraplus_optimizer(
-        model,
-        torch.optim.AdamW,
-        lr=settings["learning_rate"],
-        loraplus_lr_ratio=settings["loraplus_lr_ratio"],
-        loraplus_weight_decay=settings["weight_decay"],
-        betas=(settings["adam_beta1"], settings["adam_beta2"]),
-        eps=settings["adam_epsilon"],
-        fused=True,
-    )
+    return torch.optim.AdamW([group for group in groups if group["params"]], **options)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, settings: dict[str, Any], steps: int) -> Any:
