@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -307,6 +308,14 @@ def flatten(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def inner_tables(table: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the index and table of each entry of a raw array of tables; what is not a table is an error of its type."""
+    rows = table.get(key)
+    for index, row in enumerate(rows if isinstance(rows, list) else []):
+        if isinstance(row, dict):
+            yield index, row
+
+
 def point_name(varied: dict[str, Any]) -> str:
     """Return `r=16,learning_rate=0.0001`: the settings' short names where they are unique."""
     labels = _labels(tuple(varied))
@@ -326,11 +335,8 @@ def value_name(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.12g}"
     if isinstance(value, list):
-        if (
-            len(value) > 2
-            and all(isinstance(item, int) for item in value)
-            and value == list(range(value[0], value[-1] + 1))
-        ):
+        whole_numbers = len(value) > 2 and all(isinstance(item, int) for item in value)
+        if whole_numbers and value == list(range(value[0], value[-1] + 1)):
             return f"{value[0]}-{value[-1]}"
         return "+".join(value_name(item) for item in value) or "empty"
     if isinstance(value, dict):

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -17,6 +16,7 @@ from lorafile.specs.tables.quantizations import TABLES
 from lorafile.specs.tables.settings import field_at, table_at
 from lorafile.specs.tables.tracking import secret_refusal
 from lorafile.specs.values import PATTERNS
+from lorafile.units import closest, did_you_mean
 
 # Where a setting belongs that stands in the wrong table; [full] repeats names of [train], which come first.
 _HOMES = (
@@ -24,7 +24,8 @@ _HOMES = (
     *("report", "quantization", *METHODS),
 )
 _TOP = ("method", "quantization")
-_KINDS = {
+# pydantic's type of an error -> what it expected.
+_EXPECTED = {
     "bool_type": "true or false",
     "dict_type": "a table",
     "finite_number": "a finite number",
@@ -34,6 +35,11 @@ _KINDS = {
     "model_attributes_type": "a table",
     "model_type": "a table",
     "string_type": "a text",
+    "too_short": "a list of at least one",
+    "string_too_short": "a text that is not empty",
+    "string_too_long": "a text of at most {max_length} characters",
+    "less_than_equal": "at most {le:g}",
+    "greater_than_equal": "at least {ge:g}",
 }
 
 
@@ -96,10 +102,8 @@ def dotted(path: Path) -> str:
 
 def suggestion(word: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean "…"?` for a near name, or nothing."""
-    if len(word) > _LONGEST_NAME:
-        return ""
-    close = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
-    return f'; did you mean "{close[0]}"?' if close else ""
+    hint = did_you_mean(word, allowed) if len(word) <= _LONGEST_NAME else ""
+    return hint and f"; {hint}"
 
 
 # What other tools, and people, call a setting.
@@ -142,18 +146,16 @@ def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
     table, top = branch or table_at(where), table_at(())
     allowed = list(table.model_fields) if table else []
     if where and top and name in top.model_fields:
-        written = (
-            f"write it at the top of the file, before the first [{where[0]}]" if name in _TOP else f"write [{name}]"
-        )
-        return f"is no setting of {dotted(where)} but stands by itself; {written}"
+        at_top = f"write it at the top of the file, before the first [{where[0]}]"
+        return f"is no setting of {dotted(where)} but stands by itself; {at_top if name in _TOP else f'write [{name}]'}"
     if _ALIASES.get(name) in allowed:
         return f'{_unknown(where)}; did you mean "{_ALIASES[name]}"?'
     home = setting_tables().get(name)
     if home and (home,) != where[:1]:
         return f"{_unknown(where)}; it belongs in [{home}]"
     elsewhere = {setting: f"{home}.{setting}" for setting, home in setting_tables().items()}
-    close = get_close_matches(name, elsewhere, n=1, cutoff=0.8)
-    hint = suggestion(name, allowed) or (f'; did you mean "{elsewhere[close[0]]}"?' if close else "")
+    close = closest(name, elsewhere, cutoff=0.8)
+    hint = suggestion(name, allowed) or (f'; did you mean "{elsewhere[close]}"?' if close else "")
     return f"{_unknown(where)}{hint or ('; allowed: ' + ', '.join(allowed) if allowed else '; none is allowed here')}"
 
 
@@ -165,16 +167,12 @@ def _real_path(row: Any, raw: Any) -> Path:
     """Return an error's path without the names that pydantic adds for the branches of a union."""
     path: list[str | int] = []
     here = raw
-    parts = row["loc"]
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        inside = (isinstance(here, dict) and part in here) or (
-            isinstance(here, list) and isinstance(part, int) and part < len(here)
-        )
-        if inside:
+    for number, part in enumerate(row["loc"], 1):
+        in_list = isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if in_list or (isinstance(here, dict) and part in here):
             here = here[part]
             path.append(part)
-        elif last and row["type"] in ("missing", "extra_forbidden"):
+        elif number == len(row["loc"]) and row["type"] in ("missing", "extra_forbidden"):
             path.append(part)
     return tuple(path)
 
@@ -186,18 +184,13 @@ def _sentence(rows: list[Any], path: Path) -> str:
     if "extra_forbidden" in kinds:
         return unknown_setting(path, next((TABLES[part] for part in rows[0]["loc"] if part in TABLES), None))
     if kinds == {"missing"}:
-        needed = (
-            [name for name, info in table.model_fields.items() if info.is_required()]
-            if (table := table_at(path))
-            else []
-        )
-        return "is required" + (
-            f"; write [{dotted(path)}] with {', '.join(needed)}" if needed else f": {told}" if told else ""
-        )
+        table = table_at(path)
+        needed = [name for name, info in table.model_fields.items() if info.is_required()] if table else []
+        how = f"; write [{dotted(path)}] with {', '.join(needed)}" if needed else f": {told}" if told else ""
+        return f"is required{how}"
     if path in (("sweep",), ("analysis",), ("claim",), ("reference",), ("stage",)):
-        return (
-            f"should be written as blocks that begin with [[{path[0]}]], in two brackets, not {show(rows[0]['input'])}"
-        )
+        blocks = f"blocks that begin with [[{path[0]}]], in two brackets"
+        return f"should be written as {blocks}, not {show(rows[0]['input'])}"
     fitting = [row for row in rows if not row["type"].endswith(("_type", "literal_error", "pattern_mismatch"))] or rows
     parts = list(dict.fromkeys(_expectation(row) for row in fitting))
     if "a number" in parts and "a whole number" in parts:
@@ -220,17 +213,9 @@ def _expectation(row: Any) -> str:
         return "one of " + ", ".join(f'"{word}"' for word in _choices(row))
     if kind == "string_pattern_mismatch":
         return PATTERNS[context["pattern"]]
-    if kind == "too_short":
-        return "a list of at least one"
-    if kind == "string_too_short":
-        return "a text that is not empty"
-    if kind == "string_too_long":
-        return f"a text of at most {context['max_length']} characters"
-    if kind == "less_than_equal":
-        return f"at most {context['le']:g}"
-    if kind == "greater_than_equal":
-        return f"at least {context['ge']:g}"
-    return _KINDS.get(kind) or str(row["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    if kind in _EXPECTED:
+        return _EXPECTED[kind].format(**context)
+    return str(row["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
 
 
 def show(value: Any) -> str:

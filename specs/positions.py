@@ -155,12 +155,8 @@ def positions(text: str) -> dict[Path, Position]:
     scanner = _Scanner(text.replace("\r\n", "\n"))
     scanner.document()
     starts = [0, *(match.end() for match in re.finditer("\n", scanner.text))]
-    return {path: _line_and_column(starts, offset) for path, offset in scanner.found.items()}
-
-
-def _line_and_column(starts: list[int], offset: int) -> Position:
-    line = bisect_right(starts, offset)
-    return line, offset - starts[line - 1] + 1
+    lines = {path: bisect_right(starts, offset) for path, offset in scanner.found.items()}
+    return {path: (line, scanner.found[path] - starts[line - 1] + 1) for path, line in lines.items()}
 
 
 def locate(known: dict[Path, Position], path: Path) -> Position:

@@ -23,10 +23,9 @@ def json_schema(tuned: bool = True) -> Schema:
     sweep = definitions["SweepTable"]
     sweep["properties"] |= _settings(made, definitions, swept=True)
     sweep["additionalProperties"] = False
-    point = _settings(made, definitions, swept=False)
-    sweep["properties"]["exclude"]["items"] = _object(point)
-    point = _settings(made, definitions, swept=False)
-    sweep["properties"]["configurations"]["items"] = _object({"name": {"type": "string"}, **point})
+    sweep["properties"]["exclude"]["items"] = _object(_settings(made, definitions, swept=False))
+    point = {"name": {"type": "string"}, **_settings(made, definitions, swept=False)}
+    sweep["properties"]["configurations"]["items"] = _object(point)
     for name in TUNABLE if tuned else ():
         table = definitions[made["properties"][name]["$ref"].rsplit("/", 1)[-1]]
         table["properties"] = {
@@ -38,12 +37,8 @@ def json_schema(tuned: bool = True) -> Schema:
             varying["properties"] = {
                 key: _or_tuned(setting, _alone(singles[key])) for key, setting in varying["properties"].items()
             }
-    return {
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        **made,
-        "title": "Lorafile study spec",
-        "definitions": definitions,
-    }
+    draft = "http://json-schema.org/draft-07/schema#"
+    return {"$schema": draft, **made, "title": "Lorafile study spec", "definitions": definitions}
 
 
 def _alone(setting: Schema) -> Schema:
@@ -75,14 +70,8 @@ def _settings(made: Schema, definitions: dict[str, Schema], swept: bool) -> dict
 def _varying(setting: Schema, definitions: dict[str, Schema], swept: bool) -> Schema:
     table = definitions[setting["$ref"].rsplit("/", 1)[-1]] if "$ref" in setting else None
     if table is not None:
-        return _object(
-            {
-                name: _varying(inner, definitions, swept)
-                for name, inner in table["properties"].items()
-                if name not in EXECUTION
-            },
-            table,
-        )
+        inner = {name: one for name, one in table["properties"].items() if name not in EXECUTION}
+        return _object({name: _varying(one, definitions, swept) for name, one in inner.items()}, table)
     single = _alone(setting)
     told = {"description": setting["description"]} if "description" in setting else {}
     return {"type": "array", "items": single, "minItems": 1, **told} if swept else {**single, **told}

@@ -71,10 +71,7 @@ def _field(default: Any, described: str | None) -> Any:
 
 
 if TYPE_CHECKING:
-
-    class BnbSettings(Settings):
-        """Made below."""
-
+    BnbSettings = Settings
 else:
     BnbSettings = settings_table(
         "BnbSettings",

@@ -1,7 +1,5 @@
 """What a data set is, by its content: a part of the lock."""
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +8,7 @@ from lorafile.engine.data.labels import HIDDEN, label_key
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import data_files, find_data
 from lorafile.errors import NodeError
-from lorafile.files.digests import file_digest
+from lorafile.files.digests import file_digest, json_digest
 from lorafile.specs.tables.data import DataTable
 
 MAX_CLASSES = 1000  # a column of more distinct values is no label, and its values stand in no lock
@@ -77,7 +75,7 @@ def data_digest(files: list[Path], sample_by: str = "auto") -> str:
         file.suffix + (f" by {sample_by}" if file.suffix == ".txt" and sample_by != "auto" else "") for file in files
     ]
     rows = [(kind, file_digest(file)) for kind, file in zip(kinds, files, strict=True)]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return json_digest(rows)
 
 
 def commit_of(where: Path) -> str | None:

@@ -42,7 +42,7 @@ def fetch(spec: Spec, to: Path | None = None, tell: Callable[[Fetched], None] | 
     :raises NodeError: when the hub refuses, or the disk has no room
     :raises LoraError: when what came is not what the lock says
     """
-    known = read_lock(spec)
+    known = read_lock(spec) or Lock({}, {})
     models: dict[str, ModelLock] = {}
     data: dict[str, DataLock] = {}
     found: list[Fetched] = []
@@ -53,9 +53,9 @@ def fetch(spec: Spec, to: Path | None = None, tell: Callable[[Fetched], None] | 
             if name in (models if isinstance(table, ModelTable) else data):
                 continue
             if isinstance(table, ModelTable):
-                models[name], fetched = _fetch_model(table, spec, known.models.get(name) if known else None, to)
+                models[name], fetched = _fetch_model(table, spec.file.parent, known.models.get(name), to)
             else:
-                data[name], fetched = _fetch_data(table, spec, known.data.get(name) if known else None, to)
+                data[name], fetched = _fetch_data(table, spec.file.parent, known.data.get(name), to)
             found.append(fetched)
             if tell is not None:
                 tell(fetched)
@@ -65,45 +65,36 @@ def fetch(spec: Spec, to: Path | None = None, tell: Callable[[Fetched], None] | 
     return found
 
 
-def _fetch_model(table: ModelTable, spec: Spec, known: ModelLock | None, to: Path | None) -> tuple[ModelLock, Fetched]:
-    base = spec.file.parent
+def _fetch_model(table: ModelTable, base: Path, known: ModelLock | None, to: Path | None) -> tuple[ModelLock, Fetched]:
     remote = is_on_hub(table.path, base)
     pinned = table.model_copy(update={"revision": known.revision}) if known and remote else table
     how = _download(pinned, remote)
     where = find_model(pinned.path, pinned.revision, base)
-    entry = lock_model(pinned, base)
+    entry, parts = lock_model(pinned, base), ("weights", "config", "tokenizer")
     if known is not None and remote and entry != known:
-        _raise_mismatch(
-            identity(table), where, [name for name in ("weights", "config", "tokenizer") if _differ(known, entry, name)]
-        )
+        _raise_mismatch(table, where, [name for name in parts if getattr(known, name) != getattr(entry, name)])
     if to is not None and remote:
         where = _copy(where, to / "models" / table.path.replace("/", "--"))
         copied = lock_model(ModelTable(path=str(where)), base)
-        if (copied.weights, copied.config, copied.tokenizer) != (entry.weights, entry.config, entry.tokenizer):
-            _raise_mismatch(identity(table), where, ["files"])
+        if any(getattr(copied, name) != getattr(entry, name) for name in parts):
+            _raise_mismatch(table, where, ["files"])
     return entry, Fetched("model", identity(table), entry.revision, how, _size(where), where)
 
 
-def _fetch_data(table: DataTable, spec: Spec, known: DataLock | None, to: Path | None) -> tuple[DataLock, Fetched]:
-    base = spec.file.parent
+def _fetch_data(table: DataTable, base: Path, known: DataLock | None, to: Path | None) -> tuple[DataLock, Fetched]:
     remote = is_on_hub(table.path, base)
     pinned = table.model_copy(update={"revision": known.revision}) if known and remote else table
     how = _download(pinned, remote)
     where = find_data(pinned.path, pinned.revision, base)
     entry = lock_data(pinned, base, known)
     if known is not None and remote and entry.digests != known.digests:
-        _raise_mismatch(
-            identity(table),
-            where,
-            sorted(split for split in entry.digests if entry.digests[split] != known.digests.get(split)),
-        )
+        splits = sorted(split for split, digest in entry.digests.items() if digest != known.digests.get(split))
+        _raise_mismatch(table, where, splits)
     if to is not None and remote:
         where = _copy(where, to / "data" / table.path.replace("/", "--"))
-        if (
-            lock_data(table.model_copy(update={"path": str(where), "revision": None}), base, entry).digests
-            != entry.digests
-        ):
-            _raise_mismatch(identity(table), where, ["files"])
+        copied = lock_data(table.model_copy(update={"path": str(where), "revision": None}), base, entry)
+        if copied.digests != entry.digests:
+            _raise_mismatch(table, where, ["files"])
     return entry, Fetched("data", identity(table), entry.revision, how, _size(where), where)
 
 
@@ -117,14 +108,10 @@ def _download(table: ModelTable | DataTable, remote: bool) -> str:
     return "downloaded" if needed else "cached"
 
 
-def _differ(known: ModelLock, entry: ModelLock, name: str) -> bool:
-    return bool(getattr(known, name) != getattr(entry, name))
-
-
-def _raise_mismatch(name: str, where: Path, differing: list[str]) -> None:
+def _raise_mismatch(table: ModelTable | DataTable, where: Path, differing: list[str]) -> None:
     what = ", ".join(differing) or "revision"
     raise LoraError(
-        f"{name}: the files in {where} are not what the lock says ({what} differ). "
+        f"{identity(table)}: the files in {where} are not what the lock says ({what} differ). "
         "Delete that directory and fetch again; if they are right, accept them with: lora lock"
     )
 

@@ -1,19 +1,18 @@
 """The lock: what a study's models and data are, by content; committed beside the spec."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from lorafile.engine.data.sources import find_model
 from lorafile.errors import LoraError, NodeError
 from lorafile.files.atomic import write_text
-from lorafile.files.digests import file_digest
+from lorafile.files.digests import file_digest, json_digest
 from lorafile.files.jsonl import read_json
 from lorafile.lock.data import DataLock, commit_of, lock_data, same_label_column
 from lorafile.lock.weights import Header, headers, inventory
@@ -21,15 +20,10 @@ from lorafile.specs import Spec
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.settings import ModelTable
 
+_Table = TypeVar("_Table", ModelTable, DataTable)
 VERSION = 1
 _TOKENIZER = (
-    "tokenizer",
-    "vocab",
-    "merges",
-    "special_tokens_map",
-    "added_tokens",
-    "chat_template",
-    "spiece",
+    *("tokenizer", "vocab", "merges", "special_tokens_map", "added_tokens", "chat_template", "spiece"),
     "sentencepiece",
 )
 SIZES = (
@@ -136,28 +130,29 @@ def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, 
     models: dict[str, ModelLock] = {}
     data: dict[str, DataLock] = {}
     changed: list[str] = []
-    base = spec.file.parent
-    for configuration in spec.configurations:
-        name = identity(configuration.model)
-        if name not in models:
-            old = known.models.get(name) if known else None
-            models[name] = (
-                old
-                if old and is_on_hub(configuration.model.path, base) and not fresh
-                else lock_model(configuration.model, base)
-            )
-            changed += [f"The model {name} is not what the lock says."] if old and old != models[name] else []
-    tables = [configuration.data for configuration in spec.configurations]
-    for table in [*tables, *([spec.reference] if spec.reference else [])]:
-        name = identity(table)
-        if name not in data:
-            was = known.data.get(name) if known else None
-            kept = is_on_hub(table.path, base) and not fresh
-            data[name] = was if was and kept and same_label_column(table, was) else lock_data(table, base, was)
-            moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
-            changed += [f"The data {name} are not what the lock says."] if moved else []
+    base, old = spec.file.parent, known or Lock({}, {})
+    for name, model in _by_identity(c.model for c in spec.configurations).items():
+        locked = old.models.get(name)
+        keep = locked is not None and not fresh and is_on_hub(model.path, base)
+        models[name] = locked if locked and keep else lock_model(model, base)
+        changed += [f"The model {name} is not what the lock says."] if locked and locked != models[name] else []
+    references = [spec.reference] if spec.reference else []
+    for name, table in _by_identity([*(c.data for c in spec.configurations), *references]).items():
+        was = old.data.get(name)
+        keep = was is not None and not fresh and is_on_hub(table.path, base) and same_label_column(table, was)
+        data[name] = was if was and keep else lock_data(table, base, was)
+        moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
+        changed += [f"The data {name} are not what the lock says."] if moved else []
     advice = f" Its results will be new ones; accept with: lora lock {spec.file}"
     return Lock(models, data), [sentence + advice for sentence in changed]
+
+
+def _by_identity(tables: Iterable[_Table]) -> dict[str, _Table]:
+    """Return the first table of each name in the lock."""
+    first: dict[str, _Table] = {}
+    for table in tables:
+        first.setdefault(identity(table), table)
+    return first
 
 
 def identity(table: ModelTable | DataTable) -> str:
@@ -190,9 +185,9 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
     code = [(file.name, file_digest(file)) for file in directory.glob("*.py")]
     return ModelLock(
         revision=commit_of(directory),
-        weights=_digest((file.name, file_digest(file)) for file in weights),
-        config=_digest([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code]),
-        tokenizer=_digest((file.name, file_digest(file)) for file in tokenizer_files(directory)),
+        weights=json_digest(sorted((file.name, file_digest(file)) for file in weights)),
+        config=json_digest(sorted([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code])),
+        tokenizer=json_digest(sorted((file.name, file_digest(file)) for file in tokenizer_files(directory))),
         dtype=_dtype(settings, tensors),
         parameters=found.parameters,
         bytes=sum(file.stat().st_size for file in weights),
@@ -251,10 +246,6 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise NodeError(f"{file} holds no JSON object.")
     return content
-
-
-def _digest(rows: Iterable[tuple[str, str]]) -> str:
-    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
 
 
 def describe_changes(old: Lock | None, new: Lock) -> list[str]:

@@ -16,23 +16,10 @@ _LARGEST = 2**62
 _WORD = 32  # bits of the integers that GPTQ, AWQ and compressed-tensors pack into
 # Names of what stands beside a packed weight and is no weight itself, by what they end with.
 _COMPANIONS = (
-    ".absmax",
-    ".quant_map",
-    ".nested_absmax",
-    ".nested_quant_map",
-    ".SCB",
-    ".weight_format",
-    ".qzeros",
-    ".scales",
-    ".g_idx",
-    ".weight_scale",
-    ".weight_zero_point",
-    ".weight_shape",
-    ".weight_g_idx",
-    ".weight_global_scale",
-    ".input_scale",
-    "_weight_scale",
-    "_weight_zero_point",
+    *(".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".SCB", ".weight_format"),  # bitsandbytes
+    *(".qzeros", ".scales", ".g_idx"),  # GPTQ, AWQ
+    *(".weight_scale", ".weight_zero_point", ".weight_shape", ".weight_g_idx", ".weight_global_scale", ".input_scale"),
+    *("_weight_scale", "_weight_zero_point"),  # torchao
 )
 
 

@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 from lorafile.specs.checks.sweeps import SWEEP_SETTINGS
-from lorafile.specs.configurations import flatten
+from lorafile.specs.configurations import flatten, inner_tables
 from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.analysis import MARGINED, PROFILED, QUALITIES, READS, AnalysisTable
@@ -12,23 +12,21 @@ from lorafile.specs.tables.settings import SpecTables
 
 WAIVED = ("environment", "imported")  # what may be waived beside settings
 _ALWAYS = ("kind", "ask", "name")
+_WITHOUT_POINTS = ("log_loss", "perplexity", "bits_per_byte")
 
 
 def check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) -> None:
     """Check the `[[analysis]]` tables as they stand in the document, and the margin of `[verdict]`."""
     varied = varied_settings(raw)
     metrics = tables.evaluate.metrics
-    blocks = raw.get("analysis")
-    for index, block in enumerate(blocks if isinstance(blocks, list) else []):
-        if isinstance(block, dict):
-            path: Path = ("analysis", index)
-            _check_kind(block, path, problems)
-            _check_names(block, varied, metrics, path, problems)
-            _check_measured(block, tables.profile.enabled, path, problems)
-            _check_waivers(block.get("waive"), varied, (*path, "waive"), problems)
-            primary = block.get("metric") or tables.evaluate.primary or metrics[0]
-            check_margin(block.get("margin"), primary, (*path, "margin"), problems)
     primary = tables.evaluate.primary or metrics[0]
+    for index, block in inner_tables(raw, "analysis"):
+        path: Path = ("analysis", index)
+        _check_kind(block, path, problems)
+        _check_names(block, varied, metrics, path, problems)
+        _check_measured(block, tables.profile.enabled, path, problems)
+        _check_waivers(block.get("waive"), varied, (*path, "waive"), problems)
+        check_margin(block.get("margin"), block.get("metric") or primary, (*path, "margin"), problems)
     check_margin(tables.verdict.margin, primary, ("verdict", "margin"), problems)
     _check_waivers(tables.verdict.waive, varied, ("verdict", "waive"), problems)
 
@@ -57,7 +55,8 @@ def _check_names(block: dict[str, Any], varied: list[str], metrics: list[str], p
     measures = block.get("measures")
     named += [(("measures", at), name) for at, name in enumerate(measures if isinstance(measures, list) else [])]
     for where, metric in named:
-        if isinstance(metric, str) and _is_metric(metric) and metric not in metrics:
+        is_metric = isinstance(metric, str) and (metric in get_args(MetricName) or is_metric_file(metric))
+        if is_metric and metric not in metrics:
             problems.add((*path, *where), f'"{metric}" is not among evaluate.metrics: {", ".join(metrics)}')
     baseline = block.get("baseline")
     for setting in flatten(baseline) if isinstance(baseline, dict) else ():
@@ -98,21 +97,11 @@ def check_margin(margin: Any, metric: str, path: Path, problems: Problems) -> No
         problems.add(path, told)
 
 
-_WITHOUT_POINTS = ("log_loss", "perplexity", "bits_per_byte")
-
-
-def _is_metric(name: str) -> bool:
-    return name in get_args(MetricName) or is_metric_file(name)
-
-
 def varied_settings(raw: dict[str, Any]) -> list[str]:
     """Return every setting that some sweep of the raw document varies."""
     found: set[str] = set()
-    blocks = raw.get("sweep")
-    for block in blocks if isinstance(blocks, list) else []:
-        if isinstance(block, dict):
-            found |= flatten({key: value for key, value in block.items() if key not in SWEEP_SETTINGS}).keys()
-            rows = block.get("configurations")
-            for row in rows if isinstance(rows, list) else []:
-                found |= (flatten(row).keys() - {"name"}) if isinstance(row, dict) else set()
+    for _, block in inner_tables(raw, "sweep"):
+        found |= flatten({key: value for key, value in block.items() if key not in SWEEP_SETTINGS}).keys()
+        for _, row in inner_tables(block, "configurations"):
+            found |= flatten(row).keys() - {"name"}
     return sorted(found)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from lorafile.specs.configurations import REQUIRED, flatten
+from lorafile.specs.configurations import REQUIRED, flatten, inner_tables
 from lorafile.specs.error_messages import Problems, setting_tables, show, suggestion, unknown_setting
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.methods import METHODS
@@ -23,10 +23,8 @@ _ALONE = ("method", "quantization")
 
 def check_blocks(raw: dict[str, Any], problems: Problems) -> None:
     """Check every sweep of the raw document: known settings, lists of valid candidates, equal lengths when zipped."""
-    blocks = raw.get("sweep")
-    for index, block in enumerate(blocks if isinstance(blocks, list) else []):
-        if isinstance(block, dict):
-            _check_block(block, ("sweep", index), problems)
+    for index, block in inner_tables(raw, "sweep"):
+        _check_block(block, ("sweep", index), problems)
 
 
 def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None:
@@ -42,10 +40,13 @@ def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None
         elif not values:
             problems.add(path, "has no candidates")
         else:
-            check_values(setting, values, path, problems)
+            for number, value in enumerate(values if len(values) <= MAX_POINTS else []):
+                check_value(setting, value, (*path, number), problems)
     zipped = _check_zip(block, lists, where, problems)
     _check_match(block, lists, where, problems)
-    _check_points(block, where, problems)
+    for kind in ("configurations", "exclude"):
+        for number, row in inner_tables(block, kind):
+            _check_point(row, kind, (*where, kind, number), problems)
     count = prod(len(values) for key, values in lists.items() if isinstance(values, list) and key not in zipped[1:])
     rows = block.get("configurations")
     count = max(count if lists else 0, len(rows) if isinstance(rows, list) else 0)
@@ -63,9 +64,8 @@ def _check_match(block: dict[str, Any], lists: dict[str, Any], where: Path, prob
     why = 'cannot vary in a sweep with match = "parameters", which solves for the rank of each placement'
     if "lora.r" in lists:
         problems.add((*where, "lora", "r"), why)
-    rows = block.get("configurations")
-    for number, row in enumerate(rows if isinstance(rows, list) else []):
-        if isinstance(row, dict) and "lora.r" in flatten(row):
+    for number, row in inner_tables(block, "configurations"):
+        if "lora.r" in flatten(row):
             problems.add((*where, "configurations", number, "lora", "r"), why)
 
 
@@ -87,14 +87,6 @@ def _check_zip(block: dict[str, Any], lists: dict[str, Any], where: Path, proble
         told = ", ".join(f"{setting} has {length}" for setting, length in lengths.items())
         problems.add((*where, "zip"), f"zipped settings need equally many candidates: {told}")
     return list(lengths)
-
-
-def _check_points(block: dict[str, Any], where: Path, problems: Problems) -> None:
-    for kind in ("configurations", "exclude"):
-        rows = block.get(kind)
-        for number, row in enumerate(rows if isinstance(rows, list) else []):
-            if isinstance(row, dict):
-                _check_point(row, kind, (*where, kind, number), problems)
 
 
 def _check_point(row: dict[str, Any], kind: str, path: Path, problems: Problems) -> None:
@@ -138,12 +130,6 @@ def factor_error(setting: str) -> str:
     for name, table in known.items():
         close = close.replace(f'"{name}"', f'"{table}.{name}"')
     return f"cannot be swept{close or '; a sweep varies ' + ', '.join(FACTOR_SECTIONS)}"
-
-
-def check_values(setting: str, values: list[Any], path: Path, problems: Problems) -> None:
-    """Check every candidate of one setting; of more than a sweep may have, none is looked at."""
-    for number, value in enumerate(values if len(values) <= MAX_POINTS else []):
-        check_value(setting, value, (*path, number), problems)
 
 
 def check_value(setting: str, value: Any, path: Path, problems: Problems) -> None:

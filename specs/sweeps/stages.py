@@ -1,30 +1,28 @@
-"""Stages: further seeds for some configurations, and everything that speaks against one."""
+"""Stages: more seeds for some configurations, and the checks of what a spec says of them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from lorafile.specs.configurations import Configuration
 from lorafile.specs.error_messages import Problems, suggestion
+from lorafile.specs.positions import Path
 from lorafile.specs.tables.settings import SpecTables
 
-if TYPE_CHECKING:
-    from lorafile.specs.configurations import Configuration
 
-
-def is_deterministic(configuration: "Configuration", tables: SpecTables) -> bool:
+def is_deterministic(configuration: Configuration, tables: SpecTables) -> bool:
     """Return whether no seed changes a row: it is untuned, and neither its answers nor its prompts are drawn."""
     return configuration.method == "none" and not configuration.shots and not tables.evaluate.do_sample
 
 
 def stage_configurations(
-    number: int, tables: SpecTables, configurations: "Sequence[Configuration]"
-) -> "list[Configuration]":
+    number: int, tables: SpecTables, configurations: Sequence[Configuration]
+) -> list[Configuration]:
     """Return the configurations that run under the seeds of a stage, 0 being the first one, in the spec's order."""
     named = tables.stage[number].configurations
     seeded = [one for one in configurations if not is_deterministic(one, tables)]
     return [one for one in seeded if named is None or {one.name, *one.aliases} & set(named)]
 
 
-def check_stages(tables: SpecTables, configurations: "Sequence[Configuration]", problems: Problems) -> None:
+def check_stages(tables: SpecTables, configurations: Sequence[Configuration], problems: Problems) -> None:
     """Check that stages have alpha left, bring new seeds, and name configurations that a seed changes."""
     if tables.stage and not tables.verdict.keep:
         problems.add(
@@ -36,28 +34,24 @@ def check_stages(tables: SpecTables, configurations: "Sequence[Configuration]", 
     for number, stage in enumerate(tables.stage):
         for at, seed in enumerate(stage.seeds):
             if seed in used:
-                problems.add(
-                    ("stage", number, "seeds", at), f"{seed} is in {used[seed]} already; a stage needs new seeds"
-                )
+                path = ("stage", number, "seeds", at)
+                problems.add(path, f"{seed} is in {used[seed]} already; a stage needs new seeds")
             used.setdefault(seed, f"stage[{number}]")
         if all(is_deterministic(one, tables) for one in configurations):
             problems.add(("stage", number), "has nothing to run: no seed changes a configuration of this study")
         elif stage.configurations is not None:
-            _check_names(number, stage.configurations, (tables, configurations), problems)
+            known = {name: one for one in configurations for name in (one.name, *one.aliases)}
+            _check_names(("stage", number, "configurations"), stage.configurations, known, tables, problems)
 
 
 def _check_names(
-    number: int, names: list[str], study: "tuple[SpecTables, Sequence[Configuration]]", problems: Problems
+    where: Path, names: list[str], known: dict[str, Configuration], tables: SpecTables, problems: Problems
 ) -> None:
-    tables, configurations = study
-    known = {name: one for one in configurations for name in (one.name, *one.aliases)}
     for at, name in enumerate(names):
-        path = ("stage", number, "configurations", at)
+        path = (*where, at)
         if name not in known:
-            close = (
-                suggestion(name, known) or f"; there are {', '.join(list(known)[:8])}{', …' if len(known) > 8 else ''}"
-            )
-            problems.add(path, f'"{name}" is no configuration of this study{close}')
+            others = f"; there are {', '.join(list(known)[:8])}{', …' if len(known) > 8 else ''}"
+            problems.add(path, f'"{name}" is no configuration of this study{suggestion(name, known) or others}')
         elif is_deterministic(known[name], tables):
             problems.add(path, f'"{name}" is not trained, and no seed changes it; leave it out')
         elif known[name].name in [known[other].name for other in names[:at] if other in known]:

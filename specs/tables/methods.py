@@ -29,19 +29,6 @@ _PLACED: dict[str, Any] = {
     "rank_pattern": dict[Pattern, Positive],
     "alpha_pattern": dict[Pattern, PositiveNumber],
 }
-_MEANT = {
-    name: LORA.help[name]
-    for name in (
-        "target_modules",
-        "exclude_modules",
-        "layers_to_transform",
-        "layers_pattern",
-        "modules_to_save",
-        "fan_in_fan_out",
-        "rank_pattern",
-        "alpha_pattern",
-    )
-}
 _EVERYWHERE = {"target_modules": "all-linear"}  # as for LoRA, so that methods are compared at one placement
 _NO_CONVOLUTION = "a language model's layers are no convolutions"
 _OF_MODEL = "PEFT reads it from the model"
@@ -53,7 +40,7 @@ IA3 = Overrides(
     # The published placement is keys, values and the second feed-forward layer, which has its inputs scaled.
     defaults={**_EVERYWHERE, "feedforward_modules": "mlp"},
     help={
-        **_MEANT,
+        **LORA.help,
         "feedforward_modules": "Which of the target modules have their inputs scaled instead of their outputs.",
         "init_ia3_weights": "Begin with factors of 1.",
     },
@@ -68,7 +55,7 @@ VERA = Overrides(
     },
     defaults=_EVERYWHERE,
     help={
-        **_MEANT,
+        **LORA.help,
         "r": "Rows of the shared random matrices; only two vectors for each module are trained.",
         "vera_dropout": LORA.help["lora_dropout"],
         "d_initial": "Where one of the two vectors begins; the other begins at 0.",
@@ -100,7 +87,7 @@ ADALORA = Overrides(
         "tfinal": 0.3,  # with PEFT's 0 the ranks that are left are never trained as they stay
     },
     help={
-        **_MEANT,
+        **LORA.help,
         "init_r": "Rank that every module begins with.",
         "target_r": "Mean rank that is left at the end.",
         "lora_alpha": 'The update is scaled by alpha / init_r; a multiple such as "2r" follows it.',
@@ -127,7 +114,7 @@ LOHA = Overrides(
     types={**_PLACED, "r": Positive, "alpha": Alpha, "rank_dropout": Share, "module_dropout": Share},
     defaults={**_EVERYWHERE, "alpha": "1r"},  # peft's own ratio, kept when the rank is swept
     help={
-        **_MEANT,
+        **LORA.help,
         "r": "Rank of each of the two factors, whose element-wise product is the update.",
         "alpha": 'The update is scaled by alpha / r; a multiple of the rank such as "1r" follows it.',
         "rank_dropout": "Share of the update's rows that are left out of a forward pass.",
@@ -175,7 +162,7 @@ LN_TUNING = Overrides(
     types={"target_modules": Targets, "modules_to_save": Texts | None},
     defaults={"target_modules": "all-norms"},
     help={
-        **_MEANT,
+        **LORA.help,
         "target_modules": "Which norms are trained: `all-norms`, a list of their names, or a regular expression.",
     },
 )
