@@ -1,4 +1,4 @@
-"""Regular expressions of a spec, matched in bounded time: one such as (a+)+b can take longer than the world stands."""
+"""Regular expressions of a spec, matched under a time limit: one such as (a+)+b may backtrack practically for ever."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Turn what pydantic and the checks of a spec complain about into located sentences."""
+"""Located messages for the errors that pydantic and the checks of a spec find."""
 
 import json
 from collections.abc import Iterable
@@ -49,21 +49,21 @@ _LONGEST_NAME = 80
 
 @dataclass
 class Problems:
-    """Collects every mistake of one spec, each where it stands."""
+    """Collects every problem of one spec with its position."""
 
     file: str
     known: dict[Path, Position] = field(default_factory=dict)
     found: dict[tuple[Path, str], Problem] = field(default_factory=dict)
 
     def add(self, path: Path, message: str) -> None:
-        """Note a mistake at a path of the document."""
+        """Add a problem at a path of the document."""
         if len(self.found) > MAX_PROBLEMS:
             return
         line, column = locate(self.known, path)
         self.found.setdefault((path, message), Problem(self.file, line, column, dotted(path), message))
 
     def add_validation(self, error: ValidationError, raw: Any, prefix: Path = (), below: Path = ()) -> list[Path]:
-        """Note every error of a validation, one message for all branches of a union; return where they stand.
+        """Add every error of a validation, one message for all branches of a union; return their paths.
 
         :param prefix: where the validated value stands in the document
         :param below: where it stands among the tables of a spec; what is wrong elsewhere is left out
@@ -87,7 +87,7 @@ class Problems:
         return inner
 
     def list(self) -> list[Problem]:
-        """Return what was found."""
+        """Return the problems in the order in which they were added."""
         return list(self.found.values())
 
 
@@ -135,7 +135,7 @@ def setting_tables(tables: tuple[str, ...] = _HOMES) -> dict[str, str]:
 
 
 def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
-    """Return what to say of a setting that does not exist: where it belongs, what is near, what is allowed.
+    """Return the message for an unknown setting: the table it belongs in, a similar name, or the allowed ones.
 
     :param branch: the table of a union that was meant
     """

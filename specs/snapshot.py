@@ -39,7 +39,7 @@ def snapshot() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What this tool says of a library's settings.
+    """Our own types, defaults and descriptions of a library's settings, and the settings that a spec cannot name.
 
     :ivar types: narrower types than the library's own
     :ivar defaults: defaults that are not the library's; each has to be worth defending

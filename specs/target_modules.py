@@ -1,4 +1,4 @@
-"""Words for parts of a model, made into the layers and module names that PEFT takes.
+"""Target words such as `attention` resolved to the layers and module names that PEFT takes.
 
 A preset cannot know how many layers a model has, nor what they are called; these pure functions tell, from the model's
 inventory: dotted module name -> weight shape of each linear layer, without embeddings and output head.

@@ -1,4 +1,4 @@
-"""What is written beside a spec: there whole, or as it was; what a killed process left goes with the next writer."""
+"""Atomic writing of files and directories; the next writer removes what a killed process left."""
 
 import contextlib
 import errno
@@ -32,7 +32,7 @@ def write_text(file: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replace_file(file: Path) -> Iterator[Path]:
-    """Let a file be written under another name beside it; on the disk, it gets its own. A link stays one.
+    """Yield a temporary file that replaces `file` once it is on disk. A symbolic link stays one.
 
     :raises LoraError: when it cannot be written; what stood there is as it was
     """
@@ -52,7 +52,7 @@ def replace_file(file: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replace_directory(out: Path, last: tuple[str, ...]) -> Iterator[Path]:
-    """Let a directory be filled beside another one, or in it where that is there, and then take its place.
+    """Yield a temporary directory whose files replace those of `out`, or which becomes `out` where that is absent.
 
     Files of other names stay. Whoever is killed while some are replaced leaves none of `last`, without which nobody
     reads the others.
@@ -76,13 +76,13 @@ def replace_directory(out: Path, last: tuple[str, ...]) -> Iterator[Path]:
 
 
 def is_empty(directory: Path) -> bool:
-    """Return whether a directory holds nothing but what a killed process may have left."""
+    """Return whether a directory is empty, apart from what a killed process may have left."""
     return all(path.name.startswith(_prefix(directory.name)) for path in directory.iterdir())
 
 
 @contextlib.contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says of a file or directory that is to be written into a sentence."""
+    """Turn an OSError while writing a file or directory into a LoraError with a remedy."""
     try:
         yield
     except OSError as error:
@@ -96,7 +96,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 
 def _exchange(new: Path, out: Path, last: tuple[str, ...]) -> None:
-    """Put files in the place of those that stand in a directory; where one cannot be put there, all go back."""
+    """Move new files into a directory in place of the old ones; undo all of it when one cannot be moved."""
     names = sorted((path.name for path in new.iterdir()), key=lambda name: (name in last, name))
     kept = Path(tempfile.mkdtemp(dir=out, prefix=_before(out)))
     try:
@@ -135,9 +135,9 @@ def _before(directory: Path) -> str:
 
 @contextlib.contextmanager
 def _temporary(parent: Path, prefix: str, directory: bool = False) -> Iterator[Path]:
-    """Make a file or directory that is gone at the end, under whatever name; those of killed processes go first.
+    """Make a temporary file or directory that is removed at the end; those of killed processes are removed first.
 
-    Who makes one holds a lock on it, which ends with its process: what is not held is nobody's.
+    Its maker holds a lock on it, which ends with the process: what nobody locks is abandoned.
     """
     _remove_abandoned(parent, prefix)
     while True:
@@ -159,7 +159,7 @@ def _temporary(parent: Path, prefix: str, directory: bool = False) -> Iterator[P
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
-    """Remove what killed processes left under such names; that it cannot be removed is no matter."""
+    """Remove what killed processes left under this prefix, as far as that is possible."""
     for left in [path for path in parent.iterdir() if path.name.startswith(prefix)]:
         with contextlib.suppress(OSError):
             handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)

@@ -1,4 +1,4 @@
-"""What a run leaves on the disk while it is not finished: its curve so far, and its last checkpoint. Imports no torch.
+"""The directory of an unfinished run: its curve so far and its last checkpoint. Imports no torch.
 
 One directory for each key, which survives a killed apply:
 
@@ -27,12 +27,12 @@ _FLUSH_SECONDS = 1.0
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint cannot be used, and why."""
+    """A checkpoint cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """How far a run has come that is not finished.
+    """The progress of an unfinished run.
 
     :ivar about: its key, address, settings, and number of steps
     :ivar rows: its curve so far, a row for each optimizer step
@@ -47,7 +47,7 @@ class Unfinished:
 
     @property
     def step(self) -> int:
-        """How far it came, as far as that is known: the curve is about a second behind."""
+        """The last step that is known; the curve is about a second behind."""
         return max(len(self.rows), self.checkpoint)
 
     @property
@@ -57,7 +57,7 @@ class Unfinished:
 
 
 class CurveFile:
-    """The live curve: written while a run trains, and locked so that two processes never train one run at once."""
+    """The live curve of a run, locked while it trains so that two processes never train one run at once."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ class CurveFile:
         self._next = 0.0
 
     def locked(self) -> bool:
-        """Try to become the one who trains; the system frees a dead process's lock.
+        """Try to take the lock of the run; the system frees the lock of a dead process.
 
         Where the file system has no locks, the state's own lock has to do.
         """
@@ -79,7 +79,7 @@ class CurveFile:
         return True
 
     def holder(self) -> str:
-        """Return who trains, as far as that is known: the process that wrote the curve."""
+        """Return a description of the process that trains the run, as far as it is known."""
         self._stream.seek(0)
         try:
             about = json.loads(self._stream.readline())
@@ -95,7 +95,7 @@ class CurveFile:
         return f"process {pid}{', which is stopped,' if state in ('T', 't') else ''}"
 
     def begin(self, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-        """Write the curve anew: what the run is and who trains it, and what is known of it."""
+        """Start the curve file: a line about the run and its process, then the steps that are known."""
         about = about | {"host": socket.gethostname(), "pid": os.getpid()}
         self._stream.truncate(0)
         self._stream.write("".join(json.dumps(row) + "\n" for row in (about, *rows)))
@@ -152,7 +152,7 @@ def _is_locked(stream: TextIO) -> bool:
 
 
 def write_manifest(directory: Path, content: dict[str, Any]) -> None:
-    """Write what a checkpoint is; a reader sees the old one or the new one, never a part."""
+    """Write the manifest of a checkpoint atomically."""
     text = json.dumps(content)
     whole = json.dumps({"digest": hashlib.sha256(text.encode()).hexdigest(), "content": text})
     temporary = directory / f".{CHECKPOINT}"
@@ -165,7 +165,7 @@ def write_manifest(directory: Path, content: dict[str, Any]) -> None:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Return what a checkpoint is.
+    """Return the manifest of a checkpoint.
 
     :raises DamagedCheckpoint: when there is none, or when it is not what was written
     :raises OSError: when the disk does not give it back; it may be whole

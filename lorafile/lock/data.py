@@ -1,4 +1,4 @@
-"""What a data set is, by its content: a part of the lock."""
+"""The lock entry of a data set: digests, rows, columns and classes."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

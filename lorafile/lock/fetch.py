@@ -1,4 +1,4 @@
-"""Models and data of a study, brought to this machine at the lock's revisions and held against its digests."""
+"""Download the models and data of a study at the revisions of the lock, and verify them against its digests."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ class Fetched:
 
 
 def fetch(spec: Spec, to: Path | None = None, tell: Callable[[Fetched], None] | None = None) -> list[Fetched]:
-    """Bring every model and data set of a study here, verify them, and write the lock.
+    """Download every model and data set of a study, verify them, and write the lock.
 
     :param to: a directory that also gets each repository as a plain directory, usable as a local path
     :param tell: is called as soon as each has come
@@ -99,7 +99,7 @@ def _fetch_data(table: DataTable, base: Path, known: DataLock | None, to: Path |
 
 
 def _download(table: ModelTable | DataTable, remote: bool) -> str:
-    """Make room for a download, and say where a model or data set comes from."""
+    """Check the disk for room before a download; return where a model or data set comes from."""
     if not remote:
         return "builtin" if table.path.startswith(BUILTIN) else "local"
     kind = "model" if isinstance(table, ModelTable) else "dataset"

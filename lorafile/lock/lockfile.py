@@ -1,4 +1,4 @@
-"""The lock: what a study's models and data are, by content; committed beside the spec."""
+"""The lock file: the models and data of a study by content, committed next to the spec."""
 
 import json
 from collections.abc import Iterable
@@ -249,7 +249,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def describe_changes(old: Lock | None, new: Lock) -> list[str]:
-    """Return a sentence for each model and data set that both have and that differs: what of it."""
+    """Return a sentence for each model and data set that differs between two locks, with what differs."""
     found = []
     for kind, before, after in (("model", old.models, new.models), ("data", old.data, new.data)) if old else ():
         for name in sorted(before.keys() & after.keys()):

@@ -1,4 +1,4 @@
-"""What a checkpoint's weights are, read from the headers of its files: linear layers with their true shapes.
+"""The inventory of a checkpoint from the headers of its weight files: linear layers with their true shapes.
 
 A checkpoint that was quantized before holds packed tensors; their shapes are told by what stands beside them.
 """

@@ -44,7 +44,7 @@ def block_name(block: SweepTable) -> str:
 def expand_sweeps(
     raw: dict[str, Any], tables: SpecTables, tuned: AxesByPlace, problems: Problems
 ) -> list[Configuration]:
-    """Return the configurations that the sweeps name, or the only one; every mistake in them is noted.
+    """Return the configurations that the sweeps declare, or the only one; add every problem in them.
 
     :param raw: the document, with a first candidate wherever a setting is tuned
     """
@@ -90,7 +90,7 @@ def _tuned_settings(tuned: AxesByPlace, where: Place) -> list[str]:
 def _configuration(
     name: str, sweep: str, raw: RawTables, varied: dict[str, Any], axes: tuple[Axis, ...], told: Told
 ) -> Configuration | None:
-    """Return the configuration of a point; with candidates where it is tuned, or note why it cannot be had."""
+    """Return the configuration of a point, with candidates where it is tuned; None if it has a problem."""
     problems, where = told
     axes = tuple(axis for axis in axes if _changes_something(axis, raw, varied, sweep))
     if not axes:
@@ -117,7 +117,7 @@ def _changes_something(axis: Axis, raw: RawTables, varied: dict[str, Any], sweep
 
 
 def _resolved(name: str, sweep: str, raw: RawTables, varied: dict[str, Any], told: Told) -> Configuration | None:
-    """Return one configuration, or note why the settings of this point do not go together."""
+    """Return one configuration; add a problem where the settings of this point contradict each other."""
     problems, where = told
     try:
         configuration = resolve(name, sweep, raw, varied)
@@ -136,7 +136,7 @@ def _resolved(name: str, sweep: str, raw: RawTables, varied: dict[str, Any], tol
 def _single_configuration(
     raw: RawTables, tables: SpecTables, tuned: AxesByPlace, problems: Problems
 ) -> list[Configuration]:
-    """Return the configuration of a study without sweeps, or note where its settings contradict each other."""
+    """Return the configuration of a study without sweeps; add a problem where its settings contradict each other."""
     configuration = resolve(tables.method, tables.method, raw, {})
     contradicts = study_contradiction(configuration, tables.train.loraplus_lr_ratio)
     if contradicts is not None:
@@ -147,7 +147,7 @@ def _single_configuration(
 
 
 def _with_matched_ranks(found: list[Configuration], where: Place, problems: Problems) -> list[Configuration]:
-    """Return a sweep's configurations, every LoRA placement after the first tied to the first one's parameters."""
+    """Return a sweep's configurations, with every LoRA placement matched to the parameters of the first one."""
     first = next((configuration for configuration in found if configuration.method == "lora"), None)
     if first is None:
         problems.add((*where, "match"), '"parameters" needs a LoRA configuration in this sweep')
