@@ -11,12 +11,11 @@ from lorafile.apply.budget import Budget
 from lorafile.apply.executors.base import Executor, ExecutorCallbacks, Group
 from lorafile.apply.progress import Applied, Progress, Stop
 from lorafile.apply.score_pool import FEW, ScorePool, ScoreTask
-from lorafile.apply.work_groups import RequestBuilder, groups, read_digests
+from lorafile.apply.work_groups import RequestBuilder, groups, pending_inputs, read_digests
 from lorafile.engine.request import Request
 from lorafile.engine.worker.channel import Event, NodeEnd, NodeProgress, NodeStart
 from lorafile.environment import environment
 from lorafile.errors import StateError
-from lorafile.graph.graph import GraphNode
 from lorafile.plan.forecast.forecasts import target_of, told_of
 from lorafile.plan.plan import Plan
 from lorafile.state import Attempt, Node, WritableState
@@ -48,12 +47,9 @@ class Applier:
         self.results = {key: attempt for key, attempt in self.plan.results.items() if key not in to_do}
         self.target = target_of(self.plan.graph)
         self.forecasts = {change.key: change.forecast for change in self.plan.work}
-        self._lacking: dict[str, int] = {}  # score -> how many of its predictions are not there yet
-        self._readers: dict[str, list[str]] = {}  # prediction -> the scores that wait for it
-        self._ready: deque[GraphNode] = deque()  # scores to be computed
         scores = [change.key for change in self.plan.work if change.kind == "score"]
-        for key in scores:
-            self._await(self.plan.graph.nodes[key])
+        self._waiting = pending_inputs(self.plan, scores)  # what is read -> the scores that wait for it
+        self._ready = deque(key for key in scores if key not in self._waiting)  # scores to be computed
         log = self.state.directory / "staging" / "worker.log"
         # A metric file may take a minute, in which the applying process would hear neither its workers nor its user.
         expected = FEW if scores and self.plan.graph.own else len(scores)
@@ -173,27 +169,15 @@ class Applier:
             watcher.on_node_end(node, stored)
         if result.outcome == "failed" and "No space left" in result.message:
             raise StateError(result.message)  # the next node would be paid for, and lost in the same way
-        for key in self._readers.pop(node.key, ()) if stored.outcome == "done" else ():
-            self._lacking[key] -= 1
-            if not self._lacking[key]:
-                self._ready.append(self.plan.graph.nodes[key])
-
-    def _await(self, node: GraphNode) -> None:
-        """Note what a score waits for."""
-        missing = {key for key in node.inputs.values() if not self._has(key)}
-        for key in missing:
-            self._readers.setdefault(key, []).append(node.key)
-        self._lacking[node.key] = len(missing)
-        if not missing:
-            self._ready.append(node)
+        if stored.outcome == "done" and node.key in self._waiting:
+            readers = list(self._waiting.successors(node.key))
+            self._waiting.remove_node(node.key)
+            self._ready += [key for key in readers if not self._waiting.in_degree(key)]
 
     def _submit_scores(self) -> None:
         """Hand out scores whose predictions are all there, as many as are taken."""
         while self._ready and self._pool.room > 0:
-            node = self._ready.popleft()
+            node = self.plan.graph.nodes[self._ready.popleft()]
             with translate_errors(self.state.directory):
                 directory = Path(tempfile.mkdtemp(prefix="score-", dir=self.state.directory))
                 self._pool.submit(ScoreTask(self.builder.request(node, self.results), directory))
-
-    def _has(self, key: str) -> bool:
-        return key in self.results and self.results[key].outcome == "done"

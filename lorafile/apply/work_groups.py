@@ -1,6 +1,6 @@
 """A plan's work as groups for an executor, and a group as requests for the engine."""
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,30 @@ def groups(plan: Plan) -> list[Group]:
         elif node.kind == "profile":
             spread = is_spread(plan.graph.spec.named[node.configuration])
             profiles.append(Group((node.key,), base_identity(node.settings), alone=True, spread=spread))
-    coming = {change.key for change in plan.work}
-    return [*prepares, *(_replicate(plan.graph, nodes, coming) for nodes in replicates.values()), *profiles]
+    if not replicates:
+        return [*prepares, *profiles]
+    work = plan.graph.edges.subgraph({change.key for change in plan.work})
+    return [*prepares, *(_replicate(plan.graph, nodes, work) for nodes in replicates.values()), *profiles]
 
 
-def _replicate(graph: Graph, nodes: list[GraphNode], coming: set[str]) -> Group:
+def pending_inputs(plan: Plan, keys: Iterable[str]) -> Any:
+    """Return which of a plan's work some nodes wait for: a networkx graph from what is read to what reads it."""
+    import networkx as nx
+
+    work = {change.key for change in plan.work}
+    nodes = plan.graph.nodes
+    return nx.DiGraph((read, key) for key in keys for read in nodes[key].inputs.values() if read in work)
+
+
+def _replicate(graph: Graph, nodes: list[GraphNode], work: Any) -> Group:
+    """Return the group of one replicate, after whatever else of the work it reads.
+
+    :param work: the networkx graph of everything that is to be done
+    """
     base = next((base_identity(node.settings) for node in nodes if "model" in node.settings), "")
     nodes.sort(key=lambda node: node.kind == "merge")  # it drops the base that the others share
     keys = tuple(node.key for node in nodes)
-    after = {key for node in nodes for key in node.inputs.values()} & coming - set(keys)
+    after = {read for key in keys for read in work.predecessors(key)}.difference(keys)
     trains = (node for node in nodes if node.kind == "train")
     pack = next((pack_of(graph, node) for node in trains), "")
     spread = is_spread(graph.spec.named[nodes[0].configuration])
