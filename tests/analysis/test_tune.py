@@ -9,7 +9,7 @@ from analyses_fixture import run, text
 from results_fixture import study
 
 from lorafile.analysis.common.scores import same_runs
-from lorafile.plan.tuning_status import Edge, Standing
+from lorafile.plan.tuning_status import Edge, TuningStatus
 from lorafile.results.results import Results
 
 RATE = "train.learning_rate"
@@ -29,7 +29,7 @@ def tuned(figures: dict[str, tuple[float | None, ...]] = FIGURES, **changes: Any
                 row |= {"seed": seed, "outcome": "diverged" if wild else "done", "chosen": rate == 1e-3, "added": False}
                 rows.append(row | {RATE: rate, "validation.exact_match": None if wild else (mean or 0.9) + off})
     standings = [
-        Standing(
+        TuningStatus(
             name,
             "learning_rate",
             {RATE: RATES[: len(means)]},

@@ -11,7 +11,7 @@ from spec_fixture import message
 from lorafile import Study, specs
 from lorafile.errors import SpecError
 from lorafile.plan.plan import Plan
-from lorafile.plan.tuning_status import Standing, edge_lines
+from lorafile.plan.tuning_status import TuningStatus, edge_lines
 from lorafile.specs.configurations import Axis
 from lorafile.specs.sweeps.tuning import next_value, with_choice
 from lorafile.state import Attempt, Node, State
@@ -82,7 +82,7 @@ def bowl(best: float) -> Losses:
     return lambda address, seed: abs(rate_of(address) - best) + seed / 1e6
 
 
-def by_name(plan: Plan) -> dict[str, Standing]:
+def by_name(plan: Plan) -> dict[str, TuningStatus]:
     return {one.configuration: one for one in plan.tuning}
 
 
