@@ -5,12 +5,11 @@ name in `_MODULES`; the name stands among the kinds of an `[[analysis]]` table.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
-if TYPE_CHECKING:
-    from lorafile.analysis.common.base import Analysis
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
+from lorafile.analysis.common.base import Analysis
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 
 _MODULES = {  # imported on first use
     "summary": "overview.summary",
@@ -43,7 +42,7 @@ def kinds() -> tuple[str, ...]:
     return get_args(Kind)
 
 
-def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysis]":
+def analyses(results: Results, tables: list[AnalysisTable]) -> list[Analysis]:
     """Return the declared analyses, or every one that has something to say; then claims and published figures."""
     from lorafile.analysis.claims import claims
     from lorafile.analysis.common import published
@@ -67,7 +66,7 @@ def analyses(results: "Results", tables: "list[AnalysisTable]") -> "list[Analysi
     return [*found.values(), *claims.section(results), *published.section(results)]
 
 
-def _one(results: "Results", table: "AnalysisTable", asked: bool) -> "list[Analysis]":
+def _one(results: Results, table: AnalysisTable, asked: bool) -> list[Analysis]:
     """Return what one table asks for; a question that nobody asked is answered where the study has an answer."""
     if table.ask is None:
         made: list[Analysis] = import_module(f"lorafile.analysis.{_MODULES[str(table.kind)]}").analyse(results, table)

@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import TYPE_CHECKING
 
+from lorafile.analysis.compare.verdicts import Family, Verdict
+from lorafile.results.results import Results
 from lorafile.specs import Spec
 from lorafile.specs.sweeps.stages import is_deterministic
 from lorafile.statistics.stages import shares
-
-if TYPE_CHECKING:
-    from lorafile.analysis.compare.verdicts import Family, Verdict
-    from lorafile.results.results import Results
 
 _LARGEST = 2**31  # seeds are below it
 _UNFINISHED = ("missing", "running", "interrupted")
@@ -57,7 +54,7 @@ class Resolution:
     why: str = ""
 
 
-def resolution(results: "Results", spec: Spec, most: int) -> Resolution:
+def resolution(results: Results, spec: Spec, most: int) -> Resolution:
     """Return the stage that decides what is open and can be decided with at most so many further seeds.
 
     :raises SpecError: when the spec has no margin, or keeps no alpha for a further look
@@ -78,7 +75,7 @@ def resolution(results: "Results", spec: Spec, most: int) -> Resolution:
     return _planned(made, [one for one in found.verdicts if one.open], spec)
 
 
-def _unfinished(results: "Results", spec: Spec) -> str:
+def _unfinished(results: Results, spec: Spec) -> str:
     """Return why it is too early to plan: the last look is not complete."""
     outcomes = list(results.runs["outcome"]) if len(results.runs) else []
     missing = sum(outcome in _UNFINISHED for outcome in outcomes)
@@ -90,7 +87,7 @@ def _unfinished(results: "Results", spec: Spec) -> str:
     return ""
 
 
-def _nothing_open(found: "Family") -> str:
+def _nothing_open(found: Family) -> str:
     """Return why there is nothing to decide, or nothing where there is."""
     if any(one.open for one in found.verdicts):
         return ""
@@ -102,7 +99,7 @@ def _nothing_open(found: "Family") -> str:
     return "the study compares nothing."
 
 
-def _no_margin(results: "Results", found: "Family") -> str:
+def _no_margin(results: Results, found: Family) -> str:
     """Say that a margin is needed, and what can be told apart as it is."""
     from lorafile.analysis.common.format import difference
     from lorafile.analysis.compare.outcomes import compared_as
@@ -124,7 +121,7 @@ def _no_margin(results: "Results", found: "Family") -> str:
     )
 
 
-def _planned(made: Resolution, opened: "list[Verdict]", spec: Spec) -> Resolution:
+def _planned(made: Resolution, opened: list[Verdict], spec: Spec) -> Resolution:
     """Return the stage: the largest need among what it can decide, for every configuration that this is about."""
     seeded = [one.name for one in spec.configurations if not is_deterministic(one, spec.tables)]
     needs: list[int | None] = [None] * len(opened)
@@ -144,11 +141,11 @@ def _planned(made: Resolution, opened: "list[Verdict]", spec: Spec) -> Resolutio
     )
 
 
-def _pair(verdict: "Verdict") -> tuple[str, str]:
+def _pair(verdict: Verdict) -> tuple[str, str]:
     return verdict.pair.one, verdict.pair.other
 
 
-def _need(verdict: "Verdict", made: Resolution, names: list[str]) -> int | None:
+def _need(verdict: Verdict, made: Resolution, names: list[str]) -> int | None:
     """Return how many further seeds decide a comparison, everybody named running under them."""
     from lorafile.statistics.planning import more_seeds
 
@@ -158,7 +155,7 @@ def _need(verdict: "Verdict", made: Resolution, names: list[str]) -> int | None:
     return more_seeds(verdict.estimate, verdict.margin, made.alpha / made.comparisons, others)
 
 
-def _told(verdict: "Verdict", seeds: int | None, planned: bool) -> Open:
+def _told(verdict: Verdict, seeds: int | None, planned: bool) -> Open:
     examples = verdict.needed.examples if verdict.needed is not None else None
     have = verdict.estimate.n if verdict.estimate is not None else 0
     return Open(*_pair(verdict), verdict.margin, seeds, examples, have, planned)

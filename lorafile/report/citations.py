@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from math import isnan
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.compare.verdicts import family
+from lorafile.results.results import Results
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 # What a study may use (lorafile/results/topics.py, names of metrics, ways to judge) -> the keys of its papers.
 PAPERS: dict[str, tuple[str, ...]] = {
@@ -100,7 +97,7 @@ def _plain(value: str) -> str:
     return value.replace("{", "").replace("}", "").replace("\\_", "_").replace("--", "–")
 
 
-def cited(results: "Results") -> list[Paper]:
+def cited(results: Results) -> list[Paper]:
     """Return the papers behind a study's methods, metrics and verdicts, each once."""
     used = [*(["peft"] if results.topics else []), "transformers", *results.topics, *map(str, results.metrics)]
     used += _statistics(results)
@@ -108,7 +105,7 @@ def cited(results: "Results") -> list[Paper]:
     return [bibliography()[key] for key in keys]
 
 
-def _statistics(results: "Results") -> list[str]:
+def _statistics(results: Results) -> list[str]:
     """Return the ways to judge that the study's family of comparisons and its claims made use of."""
     verdicts = family(results).verdicts
     judged = [verdict for verdict in verdicts if verdict.decision is not None]
@@ -120,6 +117,6 @@ def _statistics(results: "Results") -> list[str]:
     return [*found, "bounds"] if bounded else found
 
 
-def references_bib(results: "Results") -> str:
+def references_bib(results: Results) -> str:
     """Return `references.bib`: the entries of the papers that are cited, and no others."""
     return "\n".join(paper.bibtex for paper in cited(results))

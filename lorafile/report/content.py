@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -11,11 +11,8 @@ from lorafile.analysis.common.format import amount, kind_of, metric_name, missin
 from lorafile.analysis.common.scores import cells
 from lorafile.analysis.common.wording import direction, on
 from lorafile.report import interim_looks
-from lorafile.results.results import unit_of
+from lorafile.results.results import Results, unit_of
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 LIMITS = (
     "A verdict holds over other seeds and other examples like these: both are random factors, the run variance is "
@@ -46,7 +43,7 @@ class Fact:
     value: str
 
 
-def split_summary(results: "Results", analyses: list[Analysis]) -> tuple[Analysis, list[Analysis]]:
+def split_summary(results: Results, analyses: list[Analysis]) -> tuple[Analysis, list[Analysis]]:
     """Return the summary that answers the study's question, made here where none was declared, and all others."""
     found = next((analysis for analysis in analyses if analysis.kind == "summary"), None)
     if found is not None:
@@ -58,7 +55,7 @@ def split_summary(results: "Results", analyses: list[Analysis]) -> tuple[Analysi
     return Analysis("summary", "summary", "Summary", results.question, lines), analyses
 
 
-def warnings(results: "Results", analyses: list[Analysis]) -> list[str]:
+def warnings(results: Results, analyses: list[Analysis]) -> list[str]:
     """Return what a reader has to know first: of the study, and of analyses that could not be made."""
     failed = [f"{analysis.title}: {analysis.sentences[0]}" for analysis in analyses if analysis.failed]
     return [*results.warnings, *failed]
@@ -82,7 +79,7 @@ def ordered(analyses: list[Analysis]) -> list[Analysis]:
     return sorted(analyses, key=lambda one: FIRST.index(one.kind) if one.kind in FIRST else len(FIRST))
 
 
-def limits(results: "Results", analyses: list[Analysis]) -> list[str]:
+def limits(results: Results, analyses: list[Analysis]) -> list[str]:
     """Return what the study cannot carry: of this one first, then of every one."""
     found = [line for analysis in analyses for line in analysis.limits]
     if 0 < len(results.seeds) < FEW_SEEDS:
@@ -97,7 +94,7 @@ def limits(results: "Results", analyses: list[Analysis]) -> list[str]:
     return list(dict.fromkeys([*warnings(results, analyses), *found, *LIMITS]))
 
 
-def named_tables(results: "Results", analyses: list[Analysis]) -> dict[str, Table]:
+def named_tables(results: Results, analyses: list[Analysis]) -> dict[str, Table]:
     """Return every table of the report by a name that a file can have: its analysis's, numbered where it has more."""
     found: dict[str, Table] = {}
     for analysis in analyses:
@@ -108,7 +105,7 @@ def named_tables(results: "Results", analyses: list[Analysis]) -> dict[str, Tabl
     return found
 
 
-def facts(results: "Results") -> list[Fact]:
+def facts(results: Results) -> list[Fact]:
     """Return model, data, seeds and metrics as lines."""
     found = [Fact(f"model {key}", value(key, item)) for key, item in results.model.items() if not missing(item)]
     found += [Fact(f"data {key}", value(key, item)) for key, item in results.data.items() if not missing(item)]
@@ -122,7 +119,7 @@ def facts(results: "Results") -> list[Fact]:
     return found
 
 
-def forecasts(results: "Results") -> list[Fact]:
+def forecasts(results: Results) -> list[Fact]:
     """Return how far the plans' forecasts were off, where anything was foretold."""
     known = {what: sorted(map(abs, off)) for what, off in results.forecast_errors.items() if off}
     lines = [
@@ -143,7 +140,7 @@ def value(key: str, item: Any) -> str:
     return amount("count", float(item)) if float(item).is_integer() else number(float(item))
 
 
-def environments(results: "Results") -> Table | None:
+def environments(results: Results) -> Table | None:
     """Return the environments that the figures come from, or None where none is recorded."""
     if not results.environments:
         return None
@@ -152,7 +149,7 @@ def environments(results: "Results") -> Table | None:
     return Table("Environments", pd.DataFrame(rows, columns=keys), tuple(Column(key, key) for key in keys))
 
 
-def every_run(results: "Results") -> Table | None:
+def every_run(results: Results) -> Table | None:
     """Return one row for each run, with its outcome and what it said, or None where there is none."""
     runs = results.runs
     if runs.empty:

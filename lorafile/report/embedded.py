@@ -2,8 +2,9 @@
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lorafile.analysis.common.base import Analysis, Table
 from lorafile.analysis.common.format import missing
 from lorafile.analysis.common.scores import cells, names
 from lorafile.analysis.training.curves import thinned
@@ -11,11 +12,7 @@ from lorafile.report.brush import with_brush
 from lorafile.report.columnar import packed, packed_chart
 from lorafile.report.figures_json import Spec, as_json, plain, records
 from lorafile.report.theme import config
-from lorafile.results.results import RunKey
-
-if TYPE_CHECKING:
-    from lorafile.analysis.common.base import Analysis, Table
-    from lorafile.results.results import Results
+from lorafile.results.results import Results, RunKey
 
 TOLD = 200  # runs whose settings and sample predictions are on the page; state has those of all
 LETTERS = 600  # of one text of a sample
@@ -33,7 +30,7 @@ class Run:
 
 
 def embedded(
-    results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec], tables: "dict[str, Table]"
+    results: Results, analyses: list[Analysis], specs: dict[str, Spec], tables: dict[str, Table]
 ) -> dict[str, Any]:
     """Return everything that the page's scripts read.
 
@@ -57,7 +54,7 @@ def _on_page(spec: Spec, kind: str) -> Spec:
     return packed_chart(with_brush(bare) if kind == "pareto" else bare)
 
 
-def runs_by_configuration(results: "Results") -> dict[str, list[Run]]:
+def runs_by_configuration(results: Results) -> dict[str, list[Run]]:
     """Return configuration -> its runs, in the order of the table of every run."""
     columns = (cells(results.runs, key) for key in ("configuration", "seed", "outcome", "key"))
     found: dict[str, list[Run]] = {name: [] for name in names(results)}
@@ -67,7 +64,7 @@ def runs_by_configuration(results: "Results") -> dict[str, list[Run]]:
     return found
 
 
-def _table(table: "Table") -> dict[str, Any]:
+def _table(table: Table) -> dict[str, Any]:
     columns = [
         {"key": one.key, "title": one.title, "kind": one.kind, "spread": one.spread or None, "n": one.n or None}
         for one in table.columns
@@ -75,9 +72,7 @@ def _table(table: "Table") -> dict[str, Any]:
     return {"title": table.title, "shown": columns, **packed(records(table.frame))}
 
 
-def _figures(
-    results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec], tables: "list[Table]"
-) -> dict[str, Any]:
+def _figures(results: Results, analyses: list[Analysis], specs: dict[str, Spec], tables: list[Table]) -> dict[str, Any]:
     """Return the report's JSON without what the page holds already: rows of tables, data of charts."""
     numbers = {id(table): at for at, table in enumerate(tables)}
     found = as_json(results, analyses, specs)
@@ -88,7 +83,7 @@ def _figures(
     return found | {name: packed(found[name]) for name in _FRAMES}
 
 
-def _stories(results: "Results") -> dict[str, Any]:
+def _stories(results: Results) -> dict[str, Any]:
     """Return of each run its keys and curve and, of the first ones, settings and a sample of predictions."""
     curves = _curves(results)
     settings: dict[str, int] = {}
@@ -110,7 +105,7 @@ def _stories(results: "Results") -> dict[str, Any]:
     return {"runs": runs, "settings": sections, "steps": list(steps), **about}
 
 
-def _run_keys(results: "Results") -> list[RunKey]:
+def _run_keys(results: Results) -> list[RunKey]:
     rows = zip(cells(results.runs, "configuration"), cells(results.runs, "seed"), strict=True)
     return [(str(name), None if seed is None else int(seed)) for name, seed in rows]
 
@@ -127,7 +122,7 @@ def _cut(sample: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _curves(results: "Results") -> dict[RunKey, list[list[float]]]:
+def _curves(results: Results) -> dict[RunKey, list[list[float]]]:
     """Return run -> [steps, losses], thinned: enough for a line of a finger's width."""
     found: dict[RunKey, list[list[float]]] = {}
     thin = thinned(results)

@@ -4,21 +4,20 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lorafile.analysis.common.base import Analysis, Table
 from lorafile.analysis.common.format import missing
 from lorafile.report.interim_looks import looks
+from lorafile.results.results import Results
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lorafile.analysis.common.base import Analysis, Table
-    from lorafile.results.results import Results
 
 FORMAT_VERSION = "1.0"
 
 Spec = dict[str, Any]  # a chart in Vega-Lite
 
 
-def as_json(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec] | None = None) -> dict[str, Any]:
+def as_json(results: Results, analyses: list[Analysis], specs: dict[str, Spec] | None = None) -> dict[str, Any]:
     """Return the report's figures; bytes, seconds and shares of one, as in `Results`.
 
     :param specs: the charts' specifications, where they are made already
@@ -49,7 +48,7 @@ def as_json(results: "Results", analyses: "list[Analysis]", specs: dict[str, Spe
     }
 
 
-def _analysis(analysis: "Analysis", specs: dict[str, Spec]) -> dict[str, Any]:
+def _analysis(analysis: Analysis, specs: dict[str, Spec]) -> dict[str, Any]:
     return {
         "kind": analysis.kind,
         "name": analysis.name,
@@ -61,7 +60,7 @@ def _analysis(analysis: "Analysis", specs: dict[str, Spec]) -> dict[str, Any]:
     }
 
 
-def _table(table: "Table") -> dict[str, Any]:
+def _table(table: Table) -> dict[str, Any]:
     columns = [
         {
             "key": column.key,
@@ -83,7 +82,7 @@ def _chart(spec: Spec, caption: str) -> dict[str, Any]:
     }
 
 
-def specifications(analyses: "list[Analysis]") -> dict[str, Spec]:
+def specifications(analyses: list[Analysis]) -> dict[str, Spec]:
     """Return name of a chart -> its specification; making one takes longer than most of what is done with it."""
     return {name: specification(chart) for analysis in analyses for name, chart in analysis.charts.items()}
 

@@ -4,11 +4,12 @@ import json
 import re
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.factors import factors, setting_labels, sweeps
 from lorafile.analysis.common.format import cell
 from lorafile.analysis.common.scores import LOST_WORDS
@@ -18,18 +19,13 @@ from lorafile.report.embedded import TOLD, embedded, runs_by_configuration
 from lorafile.report.figures_json import Spec, specifications
 from lorafile.report.name_escaping import anchors, boxed, isolation
 from lorafile.report.theme import INK
-
-if TYPE_CHECKING:
-    from lorafile.analysis.common.base import Analysis, Column, Table
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 RELOAD_SECONDS = 5
 SCRIPTS = ("page.js", "tables.js", "brush.js", "runs.js", "downloads.js")
 
 
-def page(
-    results: "Results", analyses: "list[Analysis]", specs: dict[str, Spec] | None = None, live: bool = False
-) -> str:
+def page(results: Results, analyses: list[Analysis], specs: dict[str, Spec] | None = None, live: bool = False) -> str:
     """Return the report as one HTML document; whatever a spec or a run says appears in it as plain text.
 
     :param specs: the charts' specifications, where they are made already
@@ -65,7 +61,7 @@ def page(
     return rendered
 
 
-def _template(results: "Results", tables: "list[Table]") -> Any:
+def _template(results: Results, tables: list[Table]) -> Any:
     """Return the page's template with what it calls: names linked to their runs in text, isolated in headings."""
     linked, places = isolation(results, linked=True), anchors(results)
     numbers = {id(table): at for at, table in enumerate(tables)}
@@ -112,7 +108,7 @@ def _json(value: Any) -> Markup:
     return Markup(text)  # noqa: S704 (every character that HTML reads is escaped above)
 
 
-def _blocks(results: "Results") -> list[dict[str, Any]]:
+def _blocks(results: Results) -> list[dict[str, Any]]:
     """Return a block for each configuration: its name, what it is also called, what varies in it, and its runs."""
     runs, places = runs_by_configuration(results), anchors(results)
     labels = {str(name): setting_labels(results, str(name)) for name in factors(results)}
@@ -134,11 +130,11 @@ def _blocks(results: "Results") -> list[dict[str, Any]]:
     ]
 
 
-def _is_number(column: "Column") -> bool:
+def _is_number(column: Column) -> bool:
     return column.kind != "text"
 
 
-def _is_lost(column: "Column", row: dict[str, Any]) -> bool:
+def _is_lost(column: Column, row: dict[str, Any]) -> bool:
     """Return whether a cell tells of runs without figures."""
     text = str(row.get(column.key))
     return (column.key == "runs" and any(word in text for word in LOST_WORDS)) or (

@@ -1,19 +1,17 @@
 """The looks at a study, as the methods tell them: seeds, configurations, dates, and each one's share of alpha."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorafile.analysis.common.format import level
 from lorafile.analysis.common.scores import cells
+from lorafile.results.results import Results
 from lorafile.statistics.stages import shares
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 _NOTHING = 1e-12  # of alpha
 
 
-def lines(results: "Results") -> list[tuple[str, str]]:
+def lines(results: Results) -> list[tuple[str, str]]:
     """Return (name, value) for the first look and for each stage that is one, and what is kept for later ones."""
     rows = looks(results)
     if not rows:
@@ -30,7 +28,7 @@ def lines(results: "Results") -> list[tuple[str, str]]:
     return [*found, ("alpha", f"{level(total)} over all comparisons and looks, of which {left}")]
 
 
-def looks(results: "Results") -> list[dict[str, Any]]:
+def looks(results: Results) -> list[dict[str, Any]]:
     """Return `seeds`, `configurations`, `alpha` (a share of one) and `until` (a date, or empty) of each look."""
     spent = shares(results.verdict.alpha, results.verdict.keep, len(results.looks))
     dates = results.look_dates or ("",) * len(results.looks)

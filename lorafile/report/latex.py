@@ -1,16 +1,14 @@
 """results.tex: the configurations as a table for a paper (booktabs), with bold only where verdicts carry it."""
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorafile.analysis.common.format import is_share, missing, number, unit
 from lorafile.analysis.common.scores import methods, scores, split_of
 from lorafile.analysis.common.wording import direction, on
 from lorafile.analysis.compare.verdicts import Family, family
 from lorafile.analysis.overview.summary import configuration_rows
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -50,7 +48,7 @@ def escaped(text: object) -> str:
     return "".join(_SPECIAL.get(letter, letter) for letter in shown)
 
 
-def table_of_results(results: "Results") -> str:
+def table_of_results(results: Results) -> str:
     r"""Return one `table` environment, to be read with `\input`; a document needs `\usepackage{booktabs}`.
 
     Figures are mean ± sample standard deviation over seeds. A figure is bold only where the study's verdicts say that
@@ -86,7 +84,7 @@ def table_of_results(results: "Results") -> str:
     )
 
 
-def best_by_verdict(results: "Results") -> str | None:
+def best_by_verdict(results: Results) -> str | None:
     """Return the trained configuration that verdicts call better than each other one with a figure; None if none is.
 
     A configuration that nobody compared with it leaves it open.
@@ -106,11 +104,11 @@ def _beats(judged: Family, one: str, other: str) -> bool:
     return found is not None and (found.word, found.pair.one == one) in (("better", True), ("worse", False))
 
 
-def _key(results: "Results", metric: str) -> str:
+def _key(results: Results, metric: str) -> str:
     return f"{split_of(results, metric)}.{metric}"
 
 
-def _columns(results: "Results", rows: list[Row]) -> list[tuple[str, Any]]:
+def _columns(results: Results, rows: list[Row]) -> list[tuple[str, Any]]:
     """Return (heading, row -> cell) of each column, the primary metric first; what nobody measured is left out."""
     metrics = sorted(results.metrics, key=lambda metric: metric != results.primary)
     columns = [_metric_column(results, metric) for metric in metrics]
@@ -126,7 +124,7 @@ def _columns(results: "Results", rows: list[Row]) -> list[tuple[str, Any]]:
     return columns
 
 
-def _metric_column(results: "Results", metric: str) -> tuple[str, Any]:
+def _metric_column(results: Results, metric: str) -> tuple[str, Any]:
     key, share = _key(results, metric), is_share(metric)
     arrow = r"$\uparrow$" if results.better_is_more(metric) else r"$\downarrow$"
     heading = f"{escaped(on(metric, key.partition('.')[0]))}{', ' + escaped('%') if share else ''} {arrow}"
@@ -158,7 +156,7 @@ def _cost_column(title: str, key: str, kind: str, largest: float) -> tuple[str, 
     return title + (f", {name}" if name else ""), show
 
 
-def _caption(results: "Results", winner: str | None) -> str:
+def _caption(results: Results, winner: str | None) -> str:
     found = scores(results, _key(results, str(results.primary)))
     counts = sorted({one.n for one in found.values() if one.n > 1})
     seeds = (
@@ -176,6 +174,6 @@ def _caption(results: "Results", winner: str | None) -> str:
     return escaped(" ".join(told))
 
 
-def _direction(results: "Results") -> str:
+def _direction(results: Results) -> str:
     named = [f"{on(metric, split_of(results, metric))}: {direction(results, metric)}" for metric in results.metrics]
     return ", ".join(named)

@@ -1,15 +1,12 @@
 """RESULTS.md: the report for a repository, with pictures beside it and every name as plain text."""
 
 import re
-from typing import TYPE_CHECKING
 
+from lorafile.analysis.common.base import Analysis, Table
 from lorafile.analysis.common.format import cell
 from lorafile.report import content
 from lorafile.report.citations import cited
-
-if TYPE_CHECKING:
-    from lorafile.analysis.common.base import Analysis, Table
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 # What Markdown or a right-to-left mark would act on. An underscore inside a word is plain text already.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]+")
@@ -17,7 +14,7 @@ _MARKS = re.compile(r"([\\`*\[\]|~#$!^])|(?<!\w)_|_(?!\w)")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
 
 
-def document(results: "Results", analyses: "list[Analysis]") -> str:
+def document(results: Results, analyses: list[Analysis]) -> str:
     """Return the report as Markdown (GitHub's tables), pictures referred to as `charts/<name>.png`."""
     summary, others = content.split_summary(results, analyses)
     lines = [f"# {plain(results.title or results.study)}", ""]
@@ -66,11 +63,11 @@ def _first(match: re.Match[str]) -> str:
     return f"{space}{mark[:-1]}\\{mark[-1]}"
 
 
-def _list(lines: "list[str] | tuple[str, ...]") -> list[str]:
+def _list(lines: list[str] | tuple[str, ...]) -> list[str]:
     return [*(f"- {plain(line)}" for line in lines), ""] if lines else []
 
 
-def _charts(analysis: "Analysis") -> list[str]:
+def _charts(analysis: Analysis) -> list[str]:
     lines = []
     for name in analysis.charts:
         lines += [f"![{plain(analysis.title)}](charts/{name}.png)", ""]
@@ -79,7 +76,7 @@ def _charts(analysis: "Analysis") -> list[str]:
     return lines
 
 
-def _table(table: "Table") -> list[str]:
+def _table(table: Table) -> list[str]:
     heads = [plain(column.title) for column in table.columns]
     rules = ["---" if column.kind == "text" else "---:" for column in table.columns]
     rows = [[plain(cell(column, row)) for column in table.columns] for row in table.frame.to_dict("records")]  # type: ignore[arg-type]

@@ -3,16 +3,13 @@
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
 from lorafile.analysis.common.factors import setting_labels, sweeps
 from lorafile.analysis.common.format import missing
 from lorafile.analysis.common.scores import cells, names
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 LONG = 160  # letters; a longer name is shown in a box that scrolls
 MOST = 2000  # letters of a text without one
@@ -20,7 +17,7 @@ MOST = 2000  # letters of a text without one
 Show = Callable[[object], Markup]
 
 
-def anchors(results: "Results") -> dict[str, str]:
+def anchors(results: Results) -> dict[str, str]:
     """Return configuration, by each name that a sweep gives it -> the anchor of its runs: made of a number alone."""
     found = {name: f"c{at}" for at, name in enumerate(names(results))}
     for sweep, members in sweeps(results).items():
@@ -34,7 +31,7 @@ def boxed(text: object) -> Markup:
     return Markup("<bdi{}>{}</bdi>").format(_box(str(text)), text)
 
 
-def isolation(results: "Results", linked: bool = False) -> Show:
+def isolation(results: Results, linked: bool = False) -> Show:
     """Return what escapes text and isolates the names in it: a right-to-left one turns nothing else.
 
     :param linked: names of configurations lead to their runs
@@ -72,7 +69,7 @@ def _box(text: str) -> Markup:
     return Markup(' class="long" tabindex="0"') if len(text) > LONG else Markup("")
 
 
-def _known(results: "Results") -> set[str]:
+def _known(results: Results) -> set[str]:
     """Return every name, and whatever else holds letters that could turn a line around."""
     known = {*names(results), str(results.study), *anchors(results), *sweeps(results)}
     foreign = {

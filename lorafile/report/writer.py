@@ -1,18 +1,16 @@
 """Reports: a page that needs nothing but itself, RESULTS.md with pictures, and every figure as JSON and CSV."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lorafile.analysis.common.base import Analysis, Table
 from lorafile.files.atomic import explain_write_errors, replace_file, write_text
-
-if TYPE_CHECKING:
-    from lorafile.analysis.common.base import Analysis, Table
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 __all__ = ["figures", "write_page", "write_report"]
 
 
-def write_report(results: "Results", analyses: "list[Analysis]", directory: Path) -> list[Path]:
+def write_report(results: Results, analyses: list[Analysis], directory: Path) -> list[Path]:
     """Write the page, RESULTS.md, results.json, a table and the papers for LaTeX, `tables/*.csv` and `charts/*`."""
     import json
 
@@ -42,7 +40,7 @@ def write_report(results: "Results", analyses: "list[Analysis]", directory: Path
     return written + write_pictures(specs, directory / "charts")
 
 
-def write_page(results: "Results", analyses: "list[Analysis]", directory: Path, live: bool) -> Path:
+def write_page(results: Results, analyses: list[Analysis], directory: Path, live: bool) -> Path:
     """Write the page alone.
 
     :param live: somebody writes it anew while the study runs, so that it reloads itself
@@ -55,7 +53,7 @@ def write_page(results: "Results", analyses: "list[Analysis]", directory: Path, 
     return directory / "report.html"
 
 
-def _write_tables(tables: "dict[str, Table]", directory: Path) -> list[Path]:
+def _write_tables(tables: dict[str, Table], directory: Path) -> list[Path]:
     """Write each table's raw figures as `<name>.csv`, and return the paths."""
     written = []
     for name, table in tables.items():
@@ -67,7 +65,7 @@ def _write_tables(tables: "dict[str, Table]", directory: Path) -> list[Path]:
     return written
 
 
-def figures(results: "Results", analyses: "list[Analysis]") -> dict[str, Any]:
+def figures(results: Results, analyses: list[Analysis]) -> dict[str, Any]:
     """Return every figure that the page shows, as JSON-able values: what is missing is null, never NaN."""
     from lorafile.report.figures_json import as_json
 

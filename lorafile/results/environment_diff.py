@@ -6,12 +6,10 @@ transformers and peft; for cost the device, its driver and the exact torch.
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lorafile.plan.drift import what_matters
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 Of = Literal["quality", "cost"]
 
@@ -27,7 +25,7 @@ def differs(one: dict[str, Any], other: dict[str, Any], kind: Of) -> list[str]:
     return [f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]
 
 
-def between(results: "Results", one: str, other: str, kind: Of) -> list[str]:
+def between(results: Results, one: str, other: str, kind: Of) -> list[str]:
     """Return what differs between the environments of two configurations' figures; of one and the same: within it.
 
     :param kind: `quality` looks at the runs, `cost` at the profiles
@@ -42,13 +40,13 @@ def among(environments: list[dict[str, Any]], pairs: Iterable[tuple[int, int]], 
     return list(dict.fromkeys(text for a, b in ordered for text in differs(environments[a], environments[b], kind)))
 
 
-def indexes(results: "Results", configuration: str, kind: Of) -> list[int]:
+def indexes(results: Results, configuration: str, kind: Of) -> list[int]:
     """Return the environments that a configuration's figures come from, as indexes into `results.environments`."""
     return _indexes(results, kind).get(configuration, [])
 
 
 @lru_cache(maxsize=16)
-def _indexes(results: "Results", kind: Of) -> dict[str, list[int]]:
+def _indexes(results: Results, kind: Of) -> dict[str, list[int]]:
     from lorafile.analysis.common.scores import cells
 
     table = results.runs if kind == "quality" else results.profiles
@@ -60,7 +58,7 @@ def _indexes(results: "Results", kind: Of) -> dict[str, list[int]]:
     return {name: sorted(found) for name, found in used.items()}
 
 
-def places(results: "Results", kind: Of) -> dict[str, str]:
+def places(results: Results, kind: Of) -> dict[str, str]:
     """Return configuration -> where its figures were computed, in the words that tell environments apart.
 
     More than one has a †. Nothing at all where no two environments of the study differ in what matters.

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorafile.engine.metrics.registry import METRICS
+from lorafile.plan.tuning_status import TuningStatus
 from lorafile.results.claims_file import Recorded
 from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, PublishedTable, VerdictTable
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lorafile.plan.tuning_status import TuningStatus
 
 RunKey = tuple[str, int | None]  # configuration, seed
 OutcomeKey = tuple[str, int | None, str]  # configuration, seed, split
@@ -158,8 +157,8 @@ class Results:
     truncations: "pd.DataFrame" = field(default_factory=_nothing)
     merges: "pd.DataFrame" = field(default_factory=_nothing)
     outcomes: "Mapping[OutcomeKey, pd.DataFrame]" = field(default_factory=dict)
-    details: "Mapping[RunKey, RunDetail]" = field(default_factory=dict)
-    samples: "Mapping[RunKey, Sample]" = field(default_factory=dict)
+    details: Mapping[RunKey, RunDetail] = field(default_factory=dict)
+    samples: Mapping[RunKey, Sample] = field(default_factory=dict)
     repeats: "pd.DataFrame" = field(default_factory=_nothing)
     refusals: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     verdict: VerdictTable = field(default_factory=VerdictTable)
@@ -172,7 +171,7 @@ class Results:
     folder: Path = Path()
     topics: tuple[str, ...] = ()
     candidates: "pd.DataFrame" = field(default_factory=_nothing)
-    tuning: "tuple[TuningStatus, ...]" = ()
+    tuning: tuple[TuningStatus, ...] = ()
 
     def better_is_more(self, metric: str) -> bool:
         """Return whether more of a metric is better."""

@@ -1,7 +1,7 @@
 """What did training cost elsewhere? The loss on a reference text before and after, held against the gain."""
 
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -9,16 +9,14 @@ from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.format import kind_of, metric_name, number
 from lorafile.analysis.common.scores import Score, references, scores, split_of
 from lorafile.analysis.common.wording import on, without_figure
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 UNIT = "nats per token"
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return the change of the reference text's loss beside each configuration's quality; nothing without a text."""
     if "reference.change" not in results.runs.columns:
         return []
@@ -45,7 +43,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     ]
 
 
-def _sentences(results: "Results", changes: dict[str, Score], known: dict[str, Score]) -> list[str]:
+def _sentences(results: Results, changes: dict[str, Score], known: dict[str, Score]) -> list[str]:
     before = scores(results, "reference.before")
     worst = max(known, key=lambda name: known[name].mean)
     least = min(known, key=lambda name: known[name].mean)
@@ -69,7 +67,7 @@ def _moved(name: str, one: Score, before: Score) -> str:
     return f"{name} {verb} the loss on the reference text{by}{spread}, from {number(before.mean)}"
 
 
-def _table(results: "Results", metric: str, known: dict[str, Score]) -> Table:
+def _table(results: Results, metric: str, known: dict[str, Score]) -> Table:
     split = split_of(results, metric)
     quality, before = scores(results, f"{split}.{metric}"), scores(results, "reference.before")
     untuned = [quality[name].mean for name, role in references(results).items() if role == "untuned"]

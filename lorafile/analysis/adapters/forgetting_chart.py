@@ -1,16 +1,14 @@
 """Forgetting drawn: the change of the reference text's loss against quality, a point for each configuration."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 
 from lorafile.analysis.common.chart_parts import WIDTH, domain_of, finish, mean_rows, padded, quality, tooltip
 from lorafile.analysis.common.format import number
 from lorafile.analysis.common.label_layout import Axes, place_labels, texts
-
-if TYPE_CHECKING:
-    from lorafile.analysis.common.scores import Score
-    from lorafile.results.results import Results
+from lorafile.analysis.common.scores import Score
+from lorafile.results.results import Results
 
 HEIGHT = 320
 CAPTION = (
@@ -19,7 +17,7 @@ CAPTION = (
 )
 
 
-def chart(results: "Results", metric: str, known: "dict[str, Score]") -> Any:
+def chart(results: Results, metric: str, known: dict[str, Score]) -> Any:
     """Return the change of the reference loss (up: forgotten) against the metric."""
     found = quality(results, metric)
     rows = mean_rows(found, {name: name for name in known if found.scores[name].known})

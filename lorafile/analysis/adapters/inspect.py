@@ -2,25 +2,23 @@
 
 from math import nan
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.format import amount, missing, number
 from lorafile.analysis.common.scores import cells
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 Row = dict[str, Any]
 _MOST = 4  # configurations with sentences of their own
 MEASURES = ("relative_norm", "effective_rank", "stable_rank", "energy_rank")
 
 
-def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return what is inside the adapters; nothing where none was looked into."""
     rows = configuration_rows(results)
     if not rows:
@@ -41,7 +39,7 @@ def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
     ]
 
 
-def configuration_rows(results: "Results") -> list[Row]:
+def configuration_rows(results: Results) -> list[Row]:
     """Return one row for each configuration: figures of its adapters, mean and spread over seeds."""
     rows = []
     for name, mine in _groups(results.inspections, ["configuration"]).items():
@@ -55,7 +53,7 @@ def configuration_rows(results: "Results") -> list[Row]:
     return rows
 
 
-def _trained(results: "Results", name: str, stored: int) -> Row:
+def _trained(results: Results, name: str, stored: int) -> Row:
     """Return what was trained, where more is stored: PEFT converts a start that writes the base to twice its rank."""
     keys = ("configuration", "trainable_parameters", "total_parameters")
     runs = zip(*(cells(results.runs, key) for key in keys), strict=True)
@@ -81,7 +79,7 @@ def _over_seeds(key: str, rows: list[Row]) -> Row:
     return {key: fmean(known), f"{key}.spread": spread, f"{key}.n": len(known)}
 
 
-def _sentences(results: "Results", rows: list[Row]) -> list[str]:
+def _sentences(results: Results, rows: list[Row]) -> list[str]:
     told = _telling(rows)
     lines = [_rank_sentence(row, _stored_rank(results, row["configuration"])) for row in told]
     lines = [line for line in lines if line]
@@ -126,7 +124,7 @@ def _rank_sentence(row: Row, stored: int | None) -> str:
     )
 
 
-def _stored_rank(results: "Results", name: str) -> int | None:
+def _stored_rank(results: Results, name: str) -> int | None:
     """Return the rank that every module of a configuration has; None where they differ or have none."""
     frame = results.inspected_modules
     if "rank" not in frame.columns:
@@ -157,7 +155,7 @@ def _known(columns: list[Column], rows: list[Row]) -> tuple[Column, ...]:
     return tuple(column for column in columns if any(not missing(row.get(column.key)) for row in rows))
 
 
-def _by_type(results: "Results") -> Table:
+def _by_type(results: Results) -> Table:
     """Return one row for each configuration and type of module: parameters, norms and ranks."""
     rows = []
     for (name, kind), mine in _groups(results.inspected_modules, ["configuration", "type"]).items():

@@ -1,6 +1,6 @@
 """Charts of what is inside adapters: norms and ranks by layer and module type; similarity to the base by layer."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
@@ -8,10 +8,8 @@ import pandas as pd
 from lorafile.analysis.common.chart_parts import COLOURS, WIDTH, finish, padded, room, tooltip
 from lorafile.analysis.common.factors import sweeps
 from lorafile.analysis.common.format import number
+from lorafile.results.results import Results
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 _MOST = 8  # configurations that have a panel of their own; the tables have all
 _PANEL = 250
@@ -21,14 +19,14 @@ _MAPS = {
 }
 
 
-def charts(results: "Results") -> dict[str, Any]:
+def charts(results: Results) -> dict[str, Any]:
     """Return a heatmap of the relative norm, one of the effective rank, and CKA by layer, as far as they are known."""
     found = {name: _heatmap(results, key, title) for name, (key, title) in _MAPS.items()}
     found["inspect-cka"] = _similarity(results)
     return {name: chart for name, chart in found.items() if chart is not None}
 
 
-def captions(results: "Results") -> dict[str, str]:
+def captions(results: Results) -> dict[str, str]:
     """Return what the colours and lines mean, and who has no panel."""
     _, left = _shown(results)
     more = f" Without a panel, being more than {_MOST}: {listing(left)}." if left else ""
@@ -41,14 +39,14 @@ def captions(results: "Results") -> dict[str, str]:
     }
 
 
-def _shown(results: "Results") -> tuple[list[str], list[str]]:
+def _shown(results: Results) -> tuple[list[str], list[str]]:
     frame = results.inspected_modules
     known = frame.dropna(subset=["layer", "relative_norm"]) if "relative_norm" in frame.columns else frame.iloc[:0]
     everyone = list(dict.fromkeys(known["configuration"])) if len(known) else []
     return everyone[:_MOST], everyone[_MOST:]
 
 
-def _heatmap(results: "Results", key: str, title: str) -> Any:
+def _heatmap(results: Results, key: str, title: str) -> Any:
     """Return panels of layer × module type, one for each configuration, all on one scale of colour."""
     shown, _ = _shown(results)
     frame = results.inspected_modules
@@ -87,7 +85,7 @@ def _panel(cells: pd.DataFrame, name: str, types: list[str], scale: tuple[str, l
     return drawn.properties(title=alt.Title(name, anchor="start", fontSize=12), width=_PANEL, height=alt.Step(20))
 
 
-def _similarity(results: "Results") -> Any:
+def _similarity(results: Results) -> Any:
     """Return CKA along the layers, a line for each configuration."""
     frame = results.representations
     if not len(frame) or frame["cka"].isna().all():

@@ -1,21 +1,19 @@
 """What lm-evaluation-harness's tasks say of each configuration."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.scores import names, scores
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 _PREFIX = "lm_eval."
 
 
-def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return one table for each task, with every figure that the harness gave; nothing where no task has run."""
     columns = [str(name) for name in results.runs.columns if str(name).startswith(_PREFIX)]
     tasks = list(dict.fromkeys(name.removeprefix(_PREFIX).rpartition(".")[0] for name in columns))
@@ -29,7 +27,7 @@ def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
     return [Analysis("lm_eval", "lm-eval", "Harness tasks", "What do the harness's tasks say?", told, tables)]
 
 
-def _task(results: "Results", task: str, columns: list[str]) -> Table:
+def _task(results: Results, task: str, columns: list[str]) -> Table:
     mine = [name for name in columns if name.removeprefix(_PREFIX).rpartition(".")[0] == task]
     rows: dict[str, dict[str, Any]] = {name: {"configuration": name} for name in names(results)}
     shown = [Column("configuration", "configuration")]

@@ -1,24 +1,22 @@
 """Does merging change the model: attached against merged for each type, with the declared gate, and what it saves."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.format import amount, missing, number
 from lorafile.analysis.common.scores import profiled
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 Row = dict[str, Any]
 LATENCY = ("token_seconds", "merged_token_seconds")
 _FIGURES = ("max_logit_difference", "mean_logit_difference", "argmax_agreement", "log_loss_difference")
 
 
-def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return what merging did; nothing where nothing was merged."""
     rows = merge_rows(results)
     if not rows:
@@ -39,7 +37,7 @@ def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
     ]
 
 
-def merge_rows(results: "Results") -> list[Row]:
+def merge_rows(results: Results) -> list[Row]:
     """Return one row for each configuration and type: of every figure the worst seed's, and who failed the gate."""
     found: dict[tuple[str, str], list[Row]] = {}
     for one in results.merges.to_dict("records"):

@@ -2,7 +2,7 @@
 
 from math import isnan, nan
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -10,17 +10,15 @@ from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.format import amount, difference, kind_of, metric_name, missing, score, slug
 from lorafile.analysis.common.scores import FIXED, Score, cells, names, scores, split_of
 from lorafile.analysis.common.wording import on
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 RANK = "lora.r"
 Row = dict[str, Any]
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return quality against the rank that is kept; nothing where nothing was truncated."""
     metric = table.metric or results.primary
     rows = truncation_rows(results, metric)
@@ -43,7 +41,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     ]
 
 
-def truncation_rows(results: "Results", metric: str) -> list[Row]:
+def truncation_rows(results: Results, metric: str) -> list[Row]:
     """Return one row for each truncated configuration and rank, its own rank first.
 
     Each has `configuration`, `rank`, `kept` (false: as trained), `score` over seeds, `loss` (mean over seeds of how
@@ -71,7 +69,7 @@ def truncation_rows(results: "Results", metric: str) -> list[Row]:
     return rows
 
 
-def _cut(results: "Results", column: str) -> dict[tuple[str, int], Row]:
+def _cut(results: Results, column: str) -> dict[tuple[str, int], Row]:
     """Return (configuration, rank) -> its own rank, seed -> figure, energies and sizes."""
     table = results.truncations
     keys = ("configuration", "rank", "of_rank", "seed", column, "kept_energy", "adapter_bytes")
@@ -86,7 +84,7 @@ def _cut(results: "Results", column: str) -> dict[tuple[str, int], Row]:
     return {key: row for key, row in found.items() if row["values"]}
 
 
-def _by_seed(results: "Results", column: str) -> dict[tuple[str, Any], float]:
+def _by_seed(results: Results, column: str) -> dict[tuple[str, Any], float]:
     rows = zip(*(cells(results.runs, key) for key in ("configuration", "seed", column)), strict=True)
     return {(name, seed): float(value) for name, seed, value in rows if value is not None}
 
@@ -101,11 +99,11 @@ def _mean(found: list[Any]) -> float:
     return fmean(known) if known else nan
 
 
-def _of(results: "Results", name: str) -> pd.DataFrame:
+def _of(results: Results, name: str) -> pd.DataFrame:
     return results.runs[[other == name for other in cells(results.runs, "configuration")]]
 
 
-def _trained_at(results: "Results", name: str, rank: int) -> str | None:
+def _trained_at(results: Results, name: str, rank: int) -> str | None:
     """Return the configuration that was trained at a rank with every other setting equal, where there is one."""
     table = results.configurations
     others = [str(column) for column in table.columns if column not in (*FIXED, RANK, "lora.lora_alpha")]
@@ -115,7 +113,7 @@ def _trained_at(results: "Results", name: str, rank: int) -> str | None:
     return next(alike, None)
 
 
-def sentences(results: "Results", metric: str, rows: list[Row]) -> list[str]:
+def sentences(results: Results, metric: str, rows: list[Row]) -> list[str]:
     """Return for each configuration the smallest rank that would have been enough, held against the seeds' spread."""
     lines = []
     for name in dict.fromkeys(row["configuration"] for row in rows):
@@ -129,7 +127,7 @@ def sentences(results: "Results", metric: str, rows: list[Row]) -> list[str]:
     return lines
 
 
-def _answer(results: "Results", metric: str, whole: Row, cut: list[Row]) -> str:
+def _answer(results: Results, metric: str, whole: Row, cut: list[Row]) -> str:
     """Say which rank was enough, going down until one is worse by more than the spread over seeds."""
     name, spread = whole["configuration"], whole["score"].spread
     place = on(metric, split_of(results, metric))
@@ -169,7 +167,7 @@ def _beside(metric: str, row: Row) -> str:
     return f"{row['configuration']} at rank {row['rank']} {cut}, trained {trained}"
 
 
-def _table(results: "Results", metric: str, rows: list[Row]) -> Table:
+def _table(results: Results, metric: str, rows: list[Row]) -> Table:
     lines = []
     for row in rows:
         one, twin = row["score"], row["trained"]

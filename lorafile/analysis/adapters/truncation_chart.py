@@ -1,22 +1,20 @@
 """The chart of truncation: quality against the rank that is kept, one line for each configuration."""
 
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, domain_of, finish, quality, tooltip
 from lorafile.analysis.common.format import score
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 Rows = list[dict[str, Any]]
 _TIPS = (("configuration:N", "configuration"), ("rank:Q", "rank"), ("kind:N", "how"), ("shown:N", "mean"))
 
 
-def chart(results: "Results", metric: str, rows: Rows) -> Any:
+def chart(results: Results, metric: str, rows: Rows) -> Any:
     """Return one line for each configuration, its own rank included; hollow squares: trained at that rank."""
     found = quality(results, metric)
     frame = _frame(metric, rows)

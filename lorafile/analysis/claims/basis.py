@@ -2,44 +2,41 @@
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorafile.analysis.common.cost_measures import COSTS
 from lorafile.analysis.common.scores import cells, profiles, split_of
 from lorafile.analysis.compare.pairs import named_configuration
-from lorafile.specs.tables.analysis import Limits
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import ClaimTable, Limits
 from lorafile.specs.tables.evaluate import metric_label
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import ClaimTable
 
 _LETTERS = 16  # of a digest: enough that none changes unseen, and short enough to be read in a diff
 
 
-def metric_of(results: "Results", claim: "ClaimTable") -> str:
+def metric_of(results: Results, claim: ClaimTable) -> str:
     """Return the metric that a claim is about, as results call it."""
     named = next((table.metric for table in results.declared if claim.analysis and table.name == claim.analysis), None)
     wanted = metric_label(named or claim.metric or results.primary)
     return next((metric for metric in results.metrics if metric == wanted), wanted)
 
 
-def configurations(results: "Results", claim: "ClaimTable") -> list[str]:
+def configurations(results: Results, claim: ClaimTable) -> list[str]:
     """Return the one or two configurations of a claim; a name may be an alias."""
     return [named_configuration(results, name) or name for name in (claim.one, claim.other) if name is not None]
 
 
-def limits(claim: "ClaimTable") -> dict[str, Any]:
+def limits(claim: ClaimTable) -> dict[str, Any]:
     """Return the limits of cost that a claim sets."""
     return {name: getattr(claim, name) for name in Limits.model_fields if getattr(claim, name) is not None}
 
 
-def of_quality(claim: "ClaimTable") -> bool:
+def of_quality(claim: ClaimTable) -> bool:
     """Return whether a claim says anything of a metric, and not only of cost."""
     return any(value is not None for value in (claim.is_, claim.at_most_below, claim.at_least, claim.at_most))
 
 
-def rests_on(results: "Results", claim: "ClaimTable") -> dict[str, str]:
+def rests_on(results: Results, claim: ClaimTable) -> dict[str, str]:
     """Return the runs and measurements of a claim -> digest of the figures that it is checked against."""
     metric, bounds = metric_of(results, claim), limits(claim)
     split, about = split_of(results, metric), configurations(results, claim)
@@ -62,7 +59,7 @@ def rests_on(results: "Results", claim: "ClaimTable") -> dict[str, str]:
     return found
 
 
-def _each(results: "Results", run: tuple[str, int | None, str], metric: str) -> list[float] | None:
+def _each(results: Results, run: tuple[str, int | None, str], metric: str) -> list[float] | None:
     frame = results.outcomes.get(run)
     return None if frame is None or metric not in frame else [float(value) for value in frame[metric]]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import exp, isnan
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from scipy import special
 
@@ -17,13 +17,11 @@ from lorafile.analysis.compare.outcomes import compared_as, crossed
 from lorafile.analysis.compare.pairs import Pair, pairs
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import Verdict, family, judge
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import ClaimTable, Margin
 from lorafile.specs.values import in_base_units
 from lorafile.statistics.crossed import combination
 from lorafile.statistics.probabilities import interval, t_quantile
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import ClaimTable, Margin
 
 Word = Literal["supported", "refuted", "undecided"]
 _LEVEL = 0.05  # a bound holds where the nearer end of the 95 % interval keeps it
@@ -38,7 +36,7 @@ class Part:
     text: str
 
 
-def parts(results: "Results", claim: "ClaimTable") -> list[Part]:
+def parts(results: Results, claim: ClaimTable) -> list[Part]:
     """Return everything that has to hold for a claim, checked."""
     found = []
     if claim.is_ is not None or claim.at_most_below is not None:
@@ -49,7 +47,7 @@ def parts(results: "Results", claim: "ClaimTable") -> list[Part]:
     return found + [_limited(results, claim, name) for name in limits(claim)]
 
 
-def _compared(results: "Results", claim: "ClaimTable") -> Part:
+def _compared(results: Results, claim: ClaimTable) -> Part:
     """Return whether a comparison has the verdict that a claim needs."""
     one, other = configurations(results, claim)
     metric, wanted = metric_of(results, claim), claim.is_ or "non-inferior"
@@ -71,7 +69,7 @@ def _compared(results: "Results", claim: "ClaimTable") -> Part:
     return Part(found, text)
 
 
-def _verdict(results: "Results", claim: "ClaimTable", one: str, other: str, metric: str) -> tuple[Verdict | None, bool]:
+def _verdict(results: Results, claim: ClaimTable, one: str, other: str, metric: str) -> tuple[Verdict | None, bool]:
     """Return the verdict that a claim rests on, and whether it is a test of its own, outside every family.
 
     The study's family is preferred: its verdicts hold together. A pair that it does not have is judged alone.
@@ -86,11 +84,11 @@ def _verdict(results: "Results", claim: "ClaimTable", one: str, other: str, metr
     return judge(results, metric, split_of(results, metric), [Pair(one, other, "", margin)])[0], True
 
 
-def _margin(results: "Results", margin: "Margin", metric: str, verdict: Verdict, other: str) -> float | None:
+def _margin(results: Results, margin: Margin, metric: str, verdict: Verdict, other: str) -> float | None:
     return margin_of(margin, metric, crossed(results, metric, verdict.split).outcomes[other].mean)
 
 
-def _judged(results: "Results", verdict: Verdict, one: str, wanted: str, margin: float) -> Word:
+def _judged(results: Results, verdict: Verdict, one: str, wanted: str, margin: float) -> Word:
     """Return whether a verdict is, implies or excludes the one that a claim needs.
 
     Its word decides where that was said of the same margin or a smaller one. For another margin the interval that holds
@@ -113,7 +111,7 @@ def _judged(results: "Results", verdict: Verdict, one: str, wanted: str, margin:
     return "supported" if holds else "refuted" if fails else "undecided"
 
 
-def _bounded(results: "Results", claim: "ClaimTable", bound: float, at_least: bool) -> Part:
+def _bounded(results: Results, claim: ClaimTable, bound: float, at_least: bool) -> Part:
     """Return whether a configuration's figure keeps a bound, other seeds and other examples considered."""
     name, metric = configurations(results, claim)[0], metric_of(results, claim)
     split = split_of(results, metric)
@@ -129,7 +127,7 @@ def _bounded(results: "Results", claim: "ClaimTable", bound: float, at_least: bo
     return Part("supported" if holds else "refuted" if fails else "undecided", text)
 
 
-def figure_interval(results: "Results", name: str, metric: str, split: str) -> tuple[float, float] | str:
+def figure_interval(results: Results, name: str, metric: str, split: str) -> tuple[float, float] | str:
     """Return the 95 % interval of a configuration's figure over other seeds and other examples, or why there is none.
 
     Where every outcome is right or wrong it is never narrower than Clopper and Pearson's (1934) for the examples alone:
@@ -160,7 +158,7 @@ def _exact(right: float, n: int) -> tuple[float, float]:
     return low, high
 
 
-def _limited(results: "Results", claim: "ClaimTable", limit: str) -> Part:
+def _limited(results: Results, claim: ClaimTable, limit: str) -> Part:
     """Return whether a configuration keeps a limit of cost."""
     name, wanted = configurations(results, claim)[0], getattr(claim, limit)
     if limit == "trainable_share":
@@ -181,7 +179,7 @@ def _limited(results: "Results", claim: "ClaimTable", limit: str) -> Part:
     return Part("supported" if high <= most else "refuted" if low > most else "undecided", text + told)
 
 
-def _share(results: "Results", name: str, most: float) -> Part:
+def _share(results: Results, name: str, most: float) -> Part:
     trained, total = (averages(results, f"{which}_parameters").get(name) for which in ("trainable", "total"))
     untuned = methods(results)[name] == "none"
     if not untuned and (trained is None or not total):

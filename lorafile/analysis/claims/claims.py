@@ -1,7 +1,7 @@
 """Does what somebody stated elsewhere still hold: each `[[claim]]` against today's figures, and those of its record."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -9,11 +9,9 @@ from lorafile.analysis.claims.basis import rests_on
 from lorafile.analysis.claims.checks import Part, parts
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.results.claims_file import Recorded
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import ClaimTable
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import ClaimTable
 
 Status = Literal["supported", "refuted", "undecided", "stale"]
 ORDER: tuple[Status, ...] = ("refuted", "undecided", "stale", "supported")
@@ -34,7 +32,7 @@ class Check:
     :ivar recorded: whether there is a record of this claim with these terms
     """
 
-    claim: "ClaimTable"
+    claim: ClaimTable
     parts: tuple[Part, ...]
     rests_on: dict[str, str]
     changed: tuple[str, ...] = ()
@@ -67,7 +65,7 @@ class Check:
         return " ".join(f"{self.status}: “{self.claim.text}”: {self.reasons}{renew}".split())
 
 
-def check(results: "Results") -> list[Check]:
+def check(results: Results) -> list[Check]:
     """Return every claim of the study, checked against today's figures and against its record."""
     found = []
     for claim in results.claims:
@@ -79,7 +77,7 @@ def check(results: "Results") -> list[Check]:
     return found
 
 
-def terms(claim: "ClaimTable") -> dict[str, Any]:
+def terms(claim: ClaimTable) -> dict[str, Any]:
     """Return what has to hold for a claim, as it is recorded."""
     found: dict[str, Any] = claim.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"text"})
     return found
@@ -103,7 +101,7 @@ def _was(names: list[str]) -> str:
     return "was" if len(names) == 1 else "were"
 
 
-def section(results: "Results") -> list[Analysis]:
+def section(results: Results) -> list[Analysis]:
     """Return the report's section on claims; nothing where the study states none.
 
     A report renews the record of its claims, so none is stale in it: it says what changed since the last one.

@@ -6,7 +6,7 @@ column names only: a setting's own name could hold dots or brackets, which Vega 
 
 from dataclasses import dataclass
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -15,9 +15,7 @@ from lorafile.analysis.common.format import is_share, score
 from lorafile.analysis.common.published import figures
 from lorafile.analysis.common.scores import Score, references, scores, split_of, values
 from lorafile.analysis.common.wording import direction, on
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 WIDTH = 640
 COLOURS = 7  # that the theme tells apart
@@ -47,7 +45,7 @@ class Quality:
         return (min(seen), max(seen)) if seen else (0.0, 1.0)
 
 
-def quality(results: "Results", metric: str | None, split: str | None = None) -> Quality:
+def quality(results: Results, metric: str | None, split: str | None = None) -> Quality:
     """Return a metric (default: the primary one) on a split (default: test, else validation), ready to draw."""
     metric = metric or results.primary
     split = split or split_of(results, metric)
@@ -73,7 +71,7 @@ def domain_of(metric: str, low: float, high: float) -> list[float]:
 
 
 def near_references(
-    results: "Results", found: Quality, among: list[str], own: bool = False
+    results: Results, found: Quality, among: list[str], own: bool = False
 ) -> tuple[list[float], pd.DataFrame, list[str]]:
     """Return (axis, the references and published figures that fit on it, sentences on those that lie outside).
 

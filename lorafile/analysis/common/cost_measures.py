@@ -1,13 +1,10 @@
 """The measures of cost that a study can be judged by, each with its source and its unit."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.common.base import ColumnKind
 from lorafile.analysis.common.scores import averages, methods, profiled
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 
 @dataclass(frozen=True)
@@ -37,13 +34,13 @@ COSTS: dict[str, Cost] = {  # the names that specs.analysis_settings.Cost allows
 TRAINING = ("train_memory", "train_memory_reserved", "adapter_size", "trainable_parameters", "train_time", "step_time")
 
 
-def price_of(results: "Results", name: str) -> dict[str, float]:
+def price_of(results: Results, name: str) -> dict[str, float]:
     """Return configuration -> a measure of cost, with nothing for training what is not trained."""
     free = [label for label, method in methods(results).items() if method == "none"] if name in TRAINING else []
     return cost_of(results, name) | dict.fromkeys(free, 0.0)
 
 
-def cost_of(results: "Results", name: str) -> dict[str, float]:
+def cost_of(results: Results, name: str) -> dict[str, float]:
     """Return configuration -> a measure of cost, for those that have one."""
     cost = COSTS[name]
     return averages(results, cost.column) if cost.source == "runs" else profiled(results, cost.column)

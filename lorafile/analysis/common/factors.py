@@ -1,17 +1,15 @@
 """What varies in a study: the members of its sweeps, the settings in which they differ, and what these are called."""
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorafile.analysis.common.format import missing, setting
 from lorafile.analysis.common.scores import FIXED, cells, methods, names
+from lorafile.results.results import Results
 from lorafile.specs.tables.methods import METHODS
 
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
-
-def sweeps(results: "Results") -> dict[str, dict[str, str]]:
+def sweeps(results: Results) -> dict[str, dict[str, str]]:
     """Return sweep -> {configuration: its name within the sweep}, aliases included, in the spec's order.
 
     A configuration that two sweeps name stands in the first one's rows; the second sweep needs it just as much.
@@ -31,7 +29,7 @@ def _short(name: str, sweep: str) -> str:
     return name.removeprefix(f"{sweep}/") if sweep else name
 
 
-def factors(results: "Results", among: list[str] | None = None) -> list[str]:
+def factors(results: Results, among: list[str] | None = None) -> list[str]:
     """Return the settings that vary among configurations (default: all of the study's), `method` included.
 
     What is tuned in each that has it follows from the others: it is a result, and no factor.
@@ -47,37 +45,37 @@ def factors(results: "Results", among: list[str] | None = None) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def tuned(results: "Results") -> dict[str, list[str]]:
+def tuned(results: Results) -> dict[str, list[str]]:
     """Return configuration -> the settings whose value was chosen on validation, or is not yet; not to be changed."""
     pairs = zip(names(results), cells(results.configurations, "tuned"), strict=True)
     return {name: list(settings or []) for name, settings in pairs}
 
 
-def setting_values(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, Any]:
+def setting_values(results: Results, factor: str, among: list[str] | None = None) -> dict[str, Any]:
     """Return configuration -> its value of a setting, for those that the setting applies to."""
     every = _setting_values(results, factor)
     return dict(every) if among is None else {name: every[name] for name in among if name in every}
 
 
 @lru_cache(maxsize=256)
-def _setting_values(results: "Results", factor: str) -> dict[str, Any]:
+def _setting_values(results: Results, factor: str) -> dict[str, Any]:
     known = methods(results)
     found = dict(zip(known, cells(results.configurations, factor), strict=True))
     return {name: value for name, value in found.items() if _applies(factor, known[name])}
 
 
-def setting_labels(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, str]:
+def setting_labels(results: Results, factor: str, among: list[str] | None = None) -> dict[str, str]:
     """Return configuration -> its value of a setting as a label."""
     every = _setting_labels(results, factor)
     return dict(every) if among is None else {name: every[name] for name in among if name in every}
 
 
 @lru_cache(maxsize=256)
-def _setting_labels(results: "Results", factor: str) -> dict[str, str]:
+def _setting_labels(results: Results, factor: str) -> dict[str, str]:
     return {name: label(factor, value) for name, value in _setting_values(results, factor).items()}
 
 
-def equal_settings(results: "Results", factor: str, among: list[str] | None = None) -> dict[str, dict[str, str]]:
+def equal_settings(results: Results, factor: str, among: list[str] | None = None) -> dict[str, dict[str, str]]:
     """Return what makes two configurations equal beside a factor: setting -> configuration -> its value as a label.
 
     A rank that was solved for equal parameters, and the alpha that follows from it, are settings as if written.

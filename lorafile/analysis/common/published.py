@@ -2,21 +2,19 @@
 
 from dataclasses import dataclass
 from math import nan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.cost_measures import COSTS
 from lorafile.analysis.common.format import amount, difference, is_share, metric_name, missing, score, setting
+from lorafile.results.results import Results
 from lorafile.specs.configurations import flatten
+from lorafile.specs.tables.analysis import PublishedTable
 from lorafile.specs.tables.evaluate import metric_label
 from lorafile.specs.values import in_base_units
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import PublishedTable
 
 ELSEWHERE = (
     "These figures come from other setups: model, data, protocol and library versions may all differ. They are drawn "
@@ -41,7 +39,7 @@ class Figure:
     from_n: bool
     costs: dict[str, float]
     settings: dict[str, Any]
-    table: "PublishedTable"
+    table: PublishedTable
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -56,7 +54,7 @@ class Figure:
         return f"published: {name} {score(self.metric, self.value)}"
 
 
-def figures(results: "Results", metric: str | None = None) -> list[Figure]:
+def figures(results: Results, metric: str | None = None) -> list[Figure]:
     """Return what was published, in the spec's order; only that of one metric where it is given."""
     known = {str(name): name for name in results.metrics}
     found = []
@@ -67,7 +65,7 @@ def figures(results: "Results", metric: str | None = None) -> list[Figure]:
     return found
 
 
-def _figure(table: "PublishedTable", metric: str) -> Figure:
+def _figure(table: PublishedTable, metric: str) -> Figure:
     from_n = table.error is None and table.n is not None and is_share(metric) and 0 <= table.value <= 1
     error = nan if table.error is None else table.error
     if from_n and table.n:
@@ -77,7 +75,7 @@ def _figure(table: "PublishedTable", metric: str) -> Figure:
     return Figure(table.name, metric, table.value, error, from_n, costs, flatten(table.settings), table)
 
 
-def section(results: "Results") -> list[Analysis]:
+def section(results: Results) -> list[Analysis]:
     """Return the report's section on published figures; nothing where the spec gives none."""
     found = figures(results)
     if not found:

@@ -1,21 +1,19 @@
 """Marks of published figures on the charts of one factor and of the frontier: hollow, ± standard error, labelled."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import tooltip
 from lorafile.analysis.common.published import Figure, figures
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 _SHORT = 24  # characters beside a mark; its whole name is in its tooltip and in the table
 _FAR = 4.0  # times beyond the study's own costs: what is further would press them all together
 
 
-def along(results: "Results", metric: str, factor: str, values: "dict[str, float]") -> dict[str, float]:
+def along(results: Results, metric: str, factor: str, values: dict[str, float]) -> dict[str, float]:
     """Return published figure -> its value of a factor, for those whose value lies among the study's own."""
     low, high = min(values.values()), max(values.values())
     found = {one.name: one.settings.get(factor) for one in figures(results, metric)}
@@ -68,7 +66,7 @@ def _short(name: str) -> str:
     return name if len(name) <= _SHORT else f"{name[: _SHORT - 1].rstrip()}…"
 
 
-def with_cost(results: "Results", metric: str, cost: str, low: float, high: float) -> list[Figure]:
+def with_cost(results: Results, metric: str, cost: str, low: float, high: float) -> list[Figure]:
     """Return the published figures that have this cost, near enough to the study's own to be drawn beside them."""
     priced = [one for one in figures(results, metric) if cost in one.costs]
     return [one for one in priced if low / _FAR <= one.costs[cost] <= high * _FAR]

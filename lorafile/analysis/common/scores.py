@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import nan
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lorafile.analysis.common.format import missing
+from lorafile.results.results import Results
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 # The columns of `configurations` that are not settings; `method` is both.
 FIXED = (
@@ -54,19 +52,19 @@ def cells(frame: pd.DataFrame, name: str) -> list[Any]:
     return [None if missing(value) else value for value in frame[name].tolist()]
 
 
-def split_of(results: "Results", metric: str) -> str:
+def split_of(results: Results, metric: str) -> str:
     """Return the split that figures are shown on: test, unless fewer runs have it than have validation."""
     have = {split: len(values(results, f"{split}.{metric}")) for split in ("test", "validation")}
     return "test" if have["test"] and have["test"] >= have["validation"] else "validation"
 
 
-def values(results: "Results", name: str) -> dict[tuple[str, Any], float]:
+def values(results: Results, name: str) -> dict[tuple[str, Any], float]:
     """Return (configuration, seed) -> a column's figure, for each finished run that has one."""
     return dict(_values(results, name))
 
 
 @lru_cache(maxsize=64)
-def _values(results: "Results", name: str) -> dict[tuple[str, Any], float]:
+def _values(results: Results, name: str) -> dict[tuple[str, Any], float]:
     runs = results.runs
     rows = zip(*(cells(runs, key) for key in ("configuration", "seed", "outcome", name)), strict=True)
     return {
@@ -74,13 +72,13 @@ def _values(results: "Results", name: str) -> dict[tuple[str, Any], float]:
     }
 
 
-def scores(results: "Results", name: str) -> dict[str, Score]:
+def scores(results: Results, name: str) -> dict[str, Score]:
     """Return each configuration's score on a column of `runs`, in the spec's order."""
     return dict(_scores(results, name))
 
 
 @lru_cache(maxsize=64)
-def _scores(results: "Results", name: str) -> dict[str, Score]:
+def _scores(results: Results, name: str) -> dict[str, Score]:
     figures: dict[str, list[float]] = {}
     for (configuration, _), value in values(results, name).items():
         figures.setdefault(configuration, []).append(value)
@@ -96,7 +94,7 @@ def _scores(results: "Results", name: str) -> dict[str, Score]:
 
 
 @lru_cache(maxsize=8)
-def outcomes(results: "Results") -> dict[str, Counter[str]]:
+def outcomes(results: Results) -> dict[str, Counter[str]]:
     """Return configuration -> how many of its runs ended in which way; not to be changed by who asks."""
     found: dict[str, Counter[str]] = {}
     for label, outcome in zip(cells(results.runs, "configuration"), cells(results.runs, "outcome"), strict=True):
@@ -113,12 +111,12 @@ def lost(counts: Counter[str]) -> str:
 
 
 @lru_cache(maxsize=8)
-def names(results: "Results") -> list[str]:
+def names(results: Results) -> list[str]:
     """Return the configurations' names, in the spec's order; not to be changed by who asks."""
     return [str(name) for name in cells(results.configurations, "configuration")]
 
 
-def same_runs(results: "Results", name: str) -> set[str]:
+def same_runs(results: Results, name: str) -> set[str]:
     """Return the configurations that consist of a configuration's own runs: a tuned one, and what was chosen for it."""
     keys: dict[str, set[Any]] = {}
     for label, key in zip(cells(results.runs, "configuration"), cells(results.runs, "key"), strict=True):
@@ -128,13 +126,13 @@ def same_runs(results: "Results", name: str) -> set[str]:
 
 
 @lru_cache(maxsize=8)
-def methods(results: "Results") -> dict[str, str]:
+def methods(results: Results) -> dict[str, str]:
     """Return configuration -> method, `lora` where it is missing; not to be changed by who asks."""
     rows = zip(names(results), cells(results.configurations, "method"), strict=True)
     return {name: str(method or "lora") for name, method in rows}
 
 
-def references(results: "Results") -> dict[str, str]:
+def references(results: Results) -> dict[str, str]:
     """Return configuration -> `untuned` or `full fine-tuning`: what every sweep is held against.
 
     Of several full fine-tunings the best on validation stands for all of them.
@@ -151,7 +149,7 @@ def references(results: "Results") -> dict[str, str]:
     return found | ({chosen: "full fine-tuning"} if chosen else {})
 
 
-def best(results: "Results", among: list[str], metric: str | None = None) -> str | None:
+def best(results: Results, among: list[str], metric: str | None = None) -> str | None:
     """Return the configuration with the best mean: on validation, elsewhere on test where that is all there is."""
     metric = metric or results.primary
     for split in ("validation", "test"):
@@ -163,7 +161,7 @@ def best(results: "Results", among: list[str], metric: str | None = None) -> str
     return None
 
 
-def profiles(results: "Results") -> tuple[pd.DataFrame, list[str]]:
+def profiles(results: Results) -> tuple[pd.DataFrame, list[str]]:
     """Return one profile for each configuration, of the device that most of them have, and the other devices."""
     table = results.profiles
     devices = Counter(str(device) for device in cells(table, "device"))
@@ -180,19 +178,19 @@ def _first(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop_duplicates("configuration").reset_index(drop=True)
 
 
-def profiled(results: "Results", name: str) -> dict[str, float]:
+def profiled(results: Results, name: str) -> dict[str, float]:
     """Return configuration -> a column of its profile, where there is one."""
     table, _ = profiles(results)
     rows = zip(cells(table, "configuration"), cells(table, name), strict=True)
     return {str(label): float(value) for label, value in rows if label is not None and value is not None}
 
 
-def averages(results: "Results", name: str) -> dict[str, float]:
+def averages(results: Results, name: str) -> dict[str, float]:
     """Return configuration -> mean over finished seeds of a column of `runs`, where there is one."""
     return {label: score.mean for label, score in scores(results, name).items() if score.known}
 
 
-def completeness(results: "Results") -> list[str]:
+def completeness(results: Results) -> list[str]:
     """Return what did not finish, failures first; nothing where every run is done."""
     rows = list(zip(*(cells(results.runs, key) for key in ("configuration", "seed", "outcome")), strict=True))
     if not rows:

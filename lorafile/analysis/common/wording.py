@@ -1,14 +1,11 @@
 """Sentences about scores that claim no more than the figures carry: a difference beside the spread over seeds."""
 
 from math import isnan, nan
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.common.format import difference, metric_name, score
 from lorafile.analysis.common.scores import Score
+from lorafile.results.results import Results
 from lorafile.units import plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 
 def spread_of(*found: Score) -> float:
@@ -58,7 +55,7 @@ def measured(metric: str, found: Score) -> str:
     return f"{text} ({found.lost})" if found.lost else text
 
 
-def direction(results: "Results", metric: str) -> str:
+def direction(results: Results, metric: str) -> str:
     """Return `higher is better` or `lower is better`."""
     return "higher is better" if results.better_is_more(metric) else "lower is better"
 

@@ -1,6 +1,6 @@
 """Comparisons drawn: each difference with its interval, beside zero and the margin."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -11,15 +11,13 @@ from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.margins import margin_text
 from lorafile.analysis.compare.outcomes import compared_as
 from lorafile.analysis.compare.verdict_text import figures
+from lorafile.analysis.compare.verdicts import Verdict
 from lorafile.results.results import unit_of
-
-if TYPE_CHECKING:
-    from lorafile.analysis.compare.verdicts import Verdict
 
 TIPS = (("pair:N", "comparison"), ("verdict:N", "verdict"), ("shown:N", "difference"))
 
 
-def chart(found: "list[Verdict]", about: str, more: bool) -> Any:
+def chart(found: list[Verdict], about: str, more: bool) -> Any:
     """Return one row for each comparison that was tested: difference, 95 % interval, and the simultaneous one."""
     rows = pd.DataFrame([_row(verdict) for verdict in found if verdict.decision is not None])
     metric = compared_as(found[0].metric)
@@ -52,7 +50,7 @@ def chart(found: "list[Verdict]", about: str, more: bool) -> Any:
     return finish(whole, f"Compared along {about}", f"{title}. {text}", margin=room(order))
 
 
-def caption(found: "list[Verdict]") -> str:
+def caption(found: list[Verdict]) -> str:
     """Return what the marks mean."""
     margins = dict.fromkeys(margin_text(v.metric, v.margin) for v in found if v.margin is not None)
     band = f" Band: the margin, {' or '.join(margins)}." if margins else ""
@@ -60,7 +58,7 @@ def caption(found: "list[Verdict]") -> str:
     return f"Diamond: first less second. {bars}{band}"
 
 
-def _row(verdict: "Verdict") -> dict[str, Any]:
+def _row(verdict: Verdict) -> dict[str, Any]:
     estimate, decision = verdict.estimate, verdict.decision
     assert estimate is not None  # noqa: S101  (what was decided was estimated)
     assert decision is not None  # noqa: S101

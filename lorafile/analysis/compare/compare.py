@@ -1,7 +1,7 @@
 """Is a configuration better than another: every declared comparison with its interval, judged as one family."""
 
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -21,18 +21,15 @@ from lorafile.analysis.compare.verdict_text import (
     size,
 )
 from lorafile.analysis.compare.verdicts import DECIDED, Verdict, family, judge
-from lorafile.results.results import more_is_better
+from lorafile.results.results import Results, more_is_better
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 WORDS = {"none": "without a verdict", "refused": "not compared"}
 ORDER = (*DECIDED, "inconclusive", "none", "refused")
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return one analysis for each factor that is compared along; nothing where nothing is comparable."""
     metric, wanted = table.metric or results.primary, pairs(results, table)
     found = judged(results, metric, wanted)
@@ -42,7 +39,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     return [_analysis(results, table, metric, factor, mine) for factor, mine in along.items()]
 
 
-def judged(results: "Results", metric: str, wanted: list[Pair]) -> list[Verdict]:
+def judged(results: Results, metric: str, wanted: list[Pair]) -> list[Verdict]:
     """Return the verdicts on some pairs: the study's family for its primary metric, else a family of their own."""
     if compared_as(metric) != compared_as(results.primary):
         return list(judge(results, metric, split_of(results, metric), wanted))
@@ -50,7 +47,7 @@ def judged(results: "Results", metric: str, wanted: list[Pair]) -> list[Verdict]
     return [verdict for _, verdict in known if verdict is not None]
 
 
-def _analysis(results: "Results", table: "AnalysisTable", metric: str, factor: str, found: list[Verdict]) -> Analysis:
+def _analysis(results: Results, table: AnalysisTable, metric: str, factor: str, found: list[Verdict]) -> Analysis:
     exploratory = compared_as(metric) != compared_as(results.primary)
     about = factor or "all configurations"
     name = slug("compare", table.name or "", factor or "all", metric if exploratory else "")
@@ -77,7 +74,7 @@ def ordered(found: list[Verdict]) -> list[Verdict]:
     return sorted(found, key=lambda verdict: (verdict.word in DECIDED, verdict.word != "refused"))
 
 
-def _head(results: "Results", found: list[Verdict], exploratory: bool) -> list[str]:
+def _head(results: Results, found: list[Verdict], exploratory: bool) -> list[str]:
     """Return what holds for all of the verdicts."""
     counts = {word: sum(verdict.word == word for verdict in found) for word in ORDER}
     told = ", ".join(f"{count} {WORDS.get(word, word)}" for word, count in counts.items() if count)

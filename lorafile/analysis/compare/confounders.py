@@ -7,16 +7,13 @@ of full fine-tuning from the method) is named as its consequence.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.common.factors import factors, label, setting_values, tuned
 from lorafile.analysis.common.format import amount
 from lorafile.analysis.common.scores import averages, cells, methods
 from lorafile.results.environment_diff import between
+from lorafile.results.results import Results
 from lorafile.specs.tables.methods import METHODS
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 # Settings that say which examples there are: figures on different ones cannot be paired, waiver or not.
 UNPAIRED = ("data.path", "data.name", "data.revision", "data.split_seed", "data.split.test", "data.split.validation")
@@ -41,7 +38,7 @@ class Differing:
         return f"{self.setting} {self.one} against {self.other}" if self.one or self.other else self.setting
 
 
-def differing(results: "Results", one: str, other: str, factor: str, waive: tuple[str, ...] = ()) -> list[Differing]:
+def differing(results: Results, one: str, other: str, factor: str, waive: tuple[str, ...] = ()) -> list[Differing]:
     """Return what differs between two configurations beside a factor, confounds first.
 
     :param factor: the setting of the comparison; empty: every setting of the study is what is compared
@@ -65,12 +62,12 @@ def _kind(setting: str, waive: tuple[str, ...]) -> str:
     return "waived" if setting in waive else "confound"
 
 
-def _value(results: "Results", name: str, setting: str) -> str:
+def _value(results: Results, name: str, setting: str) -> str:
     known = setting_values(results, setting, [name])
     return label(setting, known[name]) if name in known else "none"
 
 
-def _follows(results: "Results", setting: str, factor: str, one: str, other: str) -> bool:
+def _follows(results: Results, setting: str, factor: str, one: str, other: str) -> bool:
     """Return whether a setting's difference follows from the factor's, and is no choice of its own."""
     section = setting.partition(".")[0]
     by_method = methods(results)
@@ -82,7 +79,7 @@ def _follows(results: "Results", setting: str, factor: str, one: str, other: str
     return matched and setting in ("lora.r", "lora.lora_alpha")  # solved for equal parameters
 
 
-def _tuned(results: "Results", one: str, other: str) -> list[Differing]:
+def _tuned(results: Results, one: str, other: str) -> list[Differing]:
     """Return the settings that were chosen for each by itself, among the same candidates, and are not the same."""
     chosen = tuned(results)
     both = [setting for setting in chosen[one] if setting in chosen[other]]
@@ -90,14 +87,14 @@ def _tuned(results: "Results", one: str, other: str) -> list[Differing]:
     return [Differing(setting, mine, theirs, "consequence") for setting, mine, theirs in values if mine != theirs]
 
 
-def _environments(results: "Results", one: str, other: str, waive: tuple[str, ...]) -> list[Differing]:
+def _environments(results: Results, one: str, other: str, waive: tuple[str, ...]) -> list[Differing]:
     """Return what differs between the machines and libraries that the runs of both come from."""
     told = [text for pair in ((one, other), (one, one), (other, other)) for text in between(results, *pair, "quality")]
     kind = _kind("environment", waive)
     return [Differing(f"environment ({text})", "", "", kind) for text in dict.fromkeys(told)]
 
 
-def _imported(results: "Results", one: str, other: str, waive: tuple[str, ...]) -> list[Differing]:
+def _imported(results: Results, one: str, other: str, waive: tuple[str, ...]) -> list[Differing]:
     """Return that one was trained here, under this protocol, and the other elsewhere."""
     imported = _trained_elsewhere(results)
     if (one in imported) == (other in imported):
@@ -107,12 +104,12 @@ def _imported(results: "Results", one: str, other: str, waive: tuple[str, ...]) 
 
 
 @lru_cache(maxsize=8)
-def _trained_elsewhere(results: "Results") -> frozenset[str]:
+def _trained_elsewhere(results: Results) -> frozenset[str]:
     runs = zip(cells(results.runs, "configuration"), cells(results.runs, "imported"), strict=True)
     return frozenset(str(name) for name, flag in runs if flag)
 
 
-def _consequences(results: "Results", one: str, other: str) -> list[Differing]:
+def _consequences(results: Results, one: str, other: str) -> list[Differing]:
     """Return what the study measured to follow: the number of trainable parameters."""
     parameters = averages(results, "trainable_parameters")
     mine, theirs = parameters.get(one), parameters.get(other)

@@ -1,16 +1,12 @@
 """What else differs: for each comparison, what was set beside its factor, and what follows from it."""
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.compare.verdicts import Verdict, family
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 _KINDS = {
     "confound": "set beside the factor: not compared",
@@ -19,7 +15,7 @@ _KINDS = {
 }
 
 
-def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return what differs in each comparison of the study's family; nothing where there are no comparisons."""
     found = family(results).verdicts
     if not found:

@@ -10,13 +10,11 @@ import numpy as np
 from lorafile.analysis.common.format import metric_name
 from lorafile.analysis.common.scores import cells, values
 from lorafile.engine.metrics.registry import METRICS
-from lorafile.results.results import OwnName
+from lorafile.results.results import OwnName, Results
 from lorafile.statistics.crossed import Outcomes, RunVariance, linear, pool
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lorafile.results.results import Results
 
 _AGREES = 1e-6  # relative: a figure is the mean of its examples' outcomes, or it is none
 
@@ -43,7 +41,7 @@ def compared_as(metric: str) -> str:
 
 
 @lru_cache(maxsize=32)
-def crossed(results: "Results", metric: str, split: str, seeds: tuple[int, ...] | None = None) -> Crossed:
+def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | None = None) -> Crossed:
     """Return the outcomes of a metric on a split.
 
     :param seeds: those to look at; all of them otherwise

@@ -4,16 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorafile.analysis.common.factors import factors, label, setting_labels, sweeps
 from lorafile.analysis.common.scores import best, cells, methods, names
 from lorafile.analysis.compare.margins import Margin
+from lorafile.results.results import Results
 from lorafile.specs.configurations import flatten
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
+from lorafile.specs.tables.analysis import AnalysisTable
 
 RATE = "train.learning_rate"
 
@@ -33,7 +31,7 @@ class Pair:
     waive: tuple[str, ...] = ()
 
 
-def pairs(results: "Results", table: "AnalysisTable") -> list[Pair]:
+def pairs(results: Results, table: AnalysisTable) -> list[Pair]:
     """Return the comparisons of one `compare` table; without a factor, those of every sweep."""
     found: dict[frozenset[str], Pair] = {}
     if table.factor is None and (table.baseline is not None or table.pairs == "all"):
@@ -47,7 +45,7 @@ def pairs(results: "Results", table: "AnalysisTable") -> list[Pair]:
     return list(found.values())
 
 
-def _along(results: "Results", declared: str | None) -> list[tuple[str, list[str]]]:
+def _along(results: Results, declared: str | None) -> list[tuple[str, list[str]]]:
     """Return (factor, configurations) for each factor of each sweep, or for the declared one.
 
     Undeclared, a sweep over learning rates compares nothing: each configuration has a best rate of its own, which is
@@ -69,7 +67,7 @@ def _along(results: "Results", declared: str | None) -> list[tuple[str, list[str
     return found
 
 
-def _first_look(results: "Results") -> "Results":
+def _first_look(results: Results) -> Results:
     """Return what the first look saw: which comparisons there are must not change with the seeds of a later stage."""
     if len(results.looks) < 2:
         return results
@@ -77,7 +75,7 @@ def _first_look(results: "Results") -> "Results":
     return replace(results, runs=results.runs[seeds.isna() | seeds.isin(results.looks[0])])
 
 
-def _usual_neighbour(results: "Results", factor: str, members: list[str]) -> list[str]:
+def _usual_neighbour(results: Results, factor: str, members: list[str]) -> list[str]:
     """Return the configuration of another sweep with the factor's usual value that differs in nothing else, if any."""
     usual = _usual(results).get(factor)
     if usual in setting_labels(results, factor, members).values():
@@ -91,7 +89,7 @@ def _usual_neighbour(results: "Results", factor: str, members: list[str]) -> lis
 
 
 def _matched(
-    results: "Results", factor: str, members: list[str], baseline: dict[str, Any] | str | None, everyone: bool
+    results: Results, factor: str, members: list[str], baseline: dict[str, Any] | str | None, everyone: bool
 ) -> Iterable[tuple[str, str]]:
     """Yield (configuration, what it is held against); in a grid the one that is equal in all other settings."""
     if everyone:
@@ -112,7 +110,7 @@ def _with(values: dict[str, str], value: str | None) -> list[str]:
     return [name for name, found in values.items() if found == value]
 
 
-def _baselines(results: "Results", factor: str, members: list[str], baseline: dict[str, Any] | str | None) -> list[str]:
+def _baselines(results: Results, factor: str, members: list[str], baseline: dict[str, Any] | str | None) -> list[str]:
     """Return the configurations that the others are held against."""
     if isinstance(baseline, str):
         named = named_configuration(results, baseline)
@@ -132,7 +130,7 @@ def _baselines(results: "Results", factor: str, members: list[str], baseline: di
     return _with(values, next(iter(values.values()), None))
 
 
-def named_configuration(results: "Results", name: str) -> str | None:
+def named_configuration(results: Results, name: str) -> str | None:
     """Return the configuration that has a name or an alias."""
     for own, others in zip(names(results), cells(results.configurations, "aliases"), strict=True):
         if name == own or name in (others or ()):
@@ -141,7 +139,7 @@ def named_configuration(results: "Results", name: str) -> str | None:
 
 
 @lru_cache(maxsize=8)
-def _usual(results: "Results") -> dict[str, str]:
+def _usual(results: Results) -> dict[str, str]:
     """Return factor -> the value that most configurations have: what a spec sets for all of them."""
     found: dict[str, str] = {}
     for factor in factors(results):
@@ -150,12 +148,12 @@ def _usual(results: "Results") -> dict[str, str]:
     return found
 
 
-def _agreement(results: "Results", name: str, usual: dict[str, str]) -> int:
+def _agreement(results: Results, name: str, usual: dict[str, str]) -> int:
     trained = methods(results)[name] != "none"
     return trained + sum(setting_labels(results, factor, [name]).get(name) == value for factor, value in usual.items())
 
 
-def _nearest(results: "Results", factor: str, one: str, chosen: list[str]) -> str:
+def _nearest(results: Results, factor: str, one: str, chosen: list[str]) -> str:
     """Return the candidate that differs from a configuration in the fewest settings beside the factor."""
     others = [setting for setting in factors(results, [one, *chosen]) if setting != factor]
     labels = [setting_labels(results, setting, [one, *chosen]) for setting in others]

@@ -3,23 +3,20 @@
 from collections import Counter
 from collections.abc import Sequence
 from math import ceil, floor, isnan, log10
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.common.format import difference, is_share, level, number
 from lorafile.analysis.common.scores import lost, outcomes
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.margins import margin_text
 from lorafile.analysis.compare.outcomes import compared_as
+from lorafile.analysis.compare.verdicts import Verdict
+from lorafile.results.results import Results
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.analysis.compare.verdicts import Verdict
-    from lorafile.results.results import Results
 
 FEW = 3  # seeds below which a verdict says that they are few
 
 
-def sentence(results: "Results", verdict: "Verdict") -> str:
+def sentence(results: Results, verdict: Verdict) -> str:
     """Return a verdict as one sentence, with everything that a reader needs to weigh it."""
     if verdict.word == "refused":
         return f"{_names(verdict)} are not compared: {verdict.why}."
@@ -28,7 +25,7 @@ def sentence(results: "Results", verdict: "Verdict") -> str:
     return f"{_claim(verdict)}: {figures(verdict)}{_cautions(results, verdict)}."
 
 
-def own_variances(found: "Sequence[Verdict]") -> list[str]:
+def own_variances(found: Sequence[Verdict]) -> list[str]:
     """Say, once for all verdicts, where the run variance is not the whole study's."""
     alone = [verdict for verdict in found if verdict.estimate is not None and not verdict.estimate.pooled]
     if not alone:
@@ -39,11 +36,11 @@ def own_variances(found: "Sequence[Verdict]") -> list[str]:
     ]
 
 
-def _names(verdict: "Verdict") -> str:
+def _names(verdict: Verdict) -> str:
     return f"{verdict.pair.one} and {verdict.pair.other}"
 
 
-def _claim(verdict: "Verdict") -> str:
+def _claim(verdict: Verdict) -> str:
     one, other, metric = verdict.pair.one, verdict.pair.other, compared_as(verdict.metric)
     within = "" if verdict.margin is None else f" within {margin_text(metric, verdict.margin)}"
     where = on(metric, verdict.split)
@@ -58,7 +55,7 @@ def _claim(verdict: "Verdict") -> str:
     return told.get(verdict.word, f"Whether {one} differs from {other} in {where} is not decided")
 
 
-def figures(verdict: "Verdict") -> str:
+def figures(verdict: Verdict) -> str:
     """Return `+1.2 points, 95 % interval 0.3 to 2.1, 3 seeds × 200 examples`."""
     estimate, decision = verdict.estimate, verdict.decision
     if estimate is None or decision is None:
@@ -68,7 +65,7 @@ def figures(verdict: "Verdict") -> str:
     return f"{signed_difference(metric, estimate.difference)}, 95 % interval {low} to {high}, {size(verdict)}"
 
 
-def size(verdict: "Verdict") -> str:
+def size(verdict: Verdict) -> str:
     """Return `3 seeds × 200 examples`; an exact row has one run, and needs no other."""
     estimate = verdict.estimate
     if estimate is None:
@@ -80,7 +77,7 @@ def size(verdict: "Verdict") -> str:
     return f"{word} × {plural(estimate.n, 'example')}"
 
 
-def levels(tested: "list[Verdict]") -> str:
+def levels(tested: list[Verdict]) -> str:
     """Return the share of alpha that each look tested at: what one look decides stands, the rest is looked at again."""
     found = {verdict.look: level(verdict.alpha) for verdict in sorted(tested, key=lambda verdict: verdict.look)}
     if set(found) == {0}:
@@ -106,7 +103,7 @@ def signed_difference(metric: str, value: float) -> str:
     return f"{'+' if value > 0 else '−' if value < 0 else ''}{difference(metric, value)}"
 
 
-def _cautions(results: "Results", verdict: "Verdict") -> str:
+def _cautions(results: Results, verdict: Verdict) -> str:
     """Return what weakens a verdict, or explains it, as clauses."""
     estimate, decision = verdict.estimate, verdict.decision
     if estimate is None or decision is None:
@@ -128,11 +125,11 @@ def _cautions(results: "Results", verdict: "Verdict") -> str:
     return "".join(f"; {part}" for part in parts)
 
 
-def _lost(results: "Results", name: str) -> str:
+def _lost(results: Results, name: str) -> str:
     return lost(outcomes(results).get(name, Counter()))
 
 
-def _open(verdict: "Verdict") -> str:
+def _open(verdict: Verdict) -> str:
     """Return what would decide an open comparison."""
     if verdict.margin is None:
         return "a margin would say how small a difference does not matter, and how many seeds decide it"
@@ -152,7 +149,7 @@ def round_up(count: int) -> str:
     return f"{ceil(count / step) * step:,}".replace(",", "\u2009")
 
 
-def _without(verdict: "Verdict") -> str:
+def _without(verdict: Verdict) -> str:
     start = f"There is no verdict on {_names(verdict)}: {verdict.why}"
     if verdict.estimate is None:
         return f"{start}."
@@ -161,6 +158,6 @@ def _without(verdict: "Verdict") -> str:
     return f"{start}. The difference of these runs is {gap} on {examples}{_mcnemar(verdict)}."
 
 
-def _mcnemar(verdict: "Verdict") -> str:
+def _mcnemar(verdict: Verdict) -> str:
     told = f" (McNemar's p = {number(verdict.mcnemar, 2)}, which describes these runs)"
     return "" if isnan(verdict.mcnemar) else told

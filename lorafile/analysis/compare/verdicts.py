@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import isnan, nan
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from lorafile.analysis.compare.confounders import UNPAIRED, Differing, differing
 from lorafile.analysis.compare.margins import margin_of
 from lorafile.analysis.compare.outcomes import Crossed, compared_as, crossed
 from lorafile.analysis.compare.pairs import Pair, pairs
-from lorafile.results.results import more_is_better
+from lorafile.results.results import Results, more_is_better
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.evaluate import metric_label
 from lorafile.statistics.crossed import Estimate, contrast
@@ -21,9 +20,6 @@ from lorafile.statistics.deciding import Decision, decide
 from lorafile.statistics.planning import Needed, needed
 from lorafile.statistics.probabilities import mcnemar
 from lorafile.statistics.stages import shares
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 DECIDED = ("better", "worse", "equivalent", "non-inferior")
 
@@ -86,7 +82,7 @@ class Family:
 
 
 @lru_cache(maxsize=8)
-def family(results: "Results") -> Family:
+def family(results: Results) -> Family:
     """Return the study's comparisons on its primary metric, judged together."""
     metric, found = results.primary, list[Pair]()
     for table in tables(results):
@@ -97,13 +93,13 @@ def family(results: "Results") -> Family:
     return Family(metric, split, judge(results, metric, split, found))
 
 
-def tables(results: "Results") -> list[AnalysisTable]:
+def tables(results: Results) -> list[AnalysisTable]:
     """Return the declared `compare` tables; one that compares along every sweep where the spec declares no analysis."""
     declared = [table for table in results.declared if table.kind == "compare"]
     return declared or ([] if results.declared else [AnalysisTable(kind="compare")])
 
 
-def judge(results: "Results", metric: str, split: str, found: Sequence[Pair]) -> tuple[Verdict, ...]:
+def judge(results: Results, metric: str, split: str, found: Sequence[Pair]) -> tuple[Verdict, ...]:
     """Return a verdict on each pair, all of them one family.
 
     Each look at the study (its first seeds, then those of each stage) spends its share of alpha; what a look decides
@@ -125,7 +121,7 @@ def judge(results: "Results", metric: str, split: str, found: Sequence[Pair]) ->
 
 
 def _look(
-    results: "Results", metric: str, split: str, found: Sequence[Pair], seeds: tuple[int, ...], look: int, alpha: float
+    results: Results, metric: str, split: str, found: Sequence[Pair], seeds: tuple[int, ...], look: int, alpha: float
 ) -> list[Verdict]:
     """Return the verdicts of one look."""
     data = crossed(results, metric, split, seeds)
@@ -139,7 +135,7 @@ def _look(
     return made
 
 
-def _begun(results: "Results", metric: str, split: str, pair: Pair, data: Crossed) -> Verdict:
+def _begun(results: Results, metric: str, split: str, pair: Pair, data: Crossed) -> Verdict:
     """Return a verdict with its estimate; with its word and why where nothing can be tested."""
     what = tuple(differing(results, pair.one, pair.other, pair.factor, (*pair.waive, *results.verdict.waive)))
     verdict = Verdict(pair, metric, split, "", differing=what)

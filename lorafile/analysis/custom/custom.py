@@ -16,12 +16,11 @@ from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.format import slug
 from lorafile.analysis.custom.tables import study_tables
 from lorafile.engine.data.hub import hide_tokens
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 GIVES = ("title", "question", "sentences", "tables", "charts")
 _MOST_ROWS = 10_000  # of one table on the page
@@ -31,7 +30,7 @@ class WrongAnswer(Exception):
     """What `analyse` returned is not what it should be."""
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return what the user's file makes of the results; where it fails, an analysis that says how, and is `failed`."""
     if table.file is None:
         return []  # without a spec that names a file there is none
@@ -47,7 +46,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
         return [Analysis("own", name, _title(table), question, [f"{told}. This analysis has no result."], failed=True)]
 
 
-def _run(file: Path, results: "Results") -> Any:
+def _run(file: Path, results: Results) -> Any:
     function = getattr(_module(file), "analyse", None)
     if not callable(function):
         raise WrongAnswer("it defines no function analyse(results)")
@@ -84,11 +83,11 @@ def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def _title(table: "AnalysisTable") -> str:
+def _title(table: AnalysisTable) -> str:
     return table.name or Path(str(table.file)).stem.replace("_", " ").capitalize()
 
 
-def _analysis(name: str, table: "AnalysisTable", given: Any) -> Analysis:
+def _analysis(name: str, table: AnalysisTable, given: Any) -> Analysis:
     """Return what `analyse` gave as an analysis of the report.
 
     :raises WrongAnswer: when it is something else, in words that say what it should be

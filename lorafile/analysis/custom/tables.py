@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lorafile.results.results import Results
+
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lorafile.results.results import Results
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class StudyTables:
     profiles: "pd.DataFrame"
     curves: "pd.DataFrame"
     verdicts: "pd.DataFrame"
-    _results: "Results"
+    _results: Results
 
     def better_is_more(self, metric: str) -> bool:
         """Return whether more of a metric is better."""
@@ -54,7 +54,7 @@ class StudyTables:
         return self._results.outcomes[configuration, seed, split or self.split].copy()
 
 
-def study_tables(results: "Results") -> StudyTables:
+def study_tables(results: Results) -> StudyTables:
     """Return a study's results as its own analyses see them."""
     from lorafile.analysis.common.scores import FIXED, split_of
 
@@ -77,7 +77,7 @@ def study_tables(results: "Results") -> StudyTables:
     )
 
 
-def _verdicts(results: "Results") -> "pd.DataFrame":
+def _verdicts(results: Results) -> "pd.DataFrame":
     import pandas as pd
 
     from lorafile.analysis.compare.verdicts import family

@@ -6,17 +6,14 @@ those that survived, and an average over it would flatter the setting that broke
 
 from dataclasses import dataclass, field, replace
 from math import isnan
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.common.scores import Score, outcomes, scores, split_of
 from lorafile.analysis.compare.outcomes import Crossed, crossed
+from lorafile.analysis.factors.grids import Grid
+from lorafile.results.results import Results
 from lorafile.statistics.crossed import Estimate, pool
 from lorafile.statistics.factorial import Cells, FTest, Interaction, f_test, interaction
 from lorafile.statistics.probabilities import interval
-
-if TYPE_CHECKING:
-    from lorafile.analysis.factors.grids import Grid
-    from lorafile.results.results import Results
 
 RATE = "train.learning_rate"
 LEVEL = 0.05
@@ -56,7 +53,7 @@ class Decomposition:
     :ivar f: on the runs' figures; None where their variances clearly differ between cells
     """
 
-    grid: "Grid"
+    grid: Grid
     metric: str
     scale: str
     split: str
@@ -81,7 +78,7 @@ class Decomposition:
         return self.interaction is not None and not isnan(self.interaction.estimate.error)
 
 
-def decompose(results: "Results", grid: "Grid", metric: str) -> Decomposition:
+def decompose(results: Results, grid: Grid, metric: str) -> Decomposition:
     """Return a grid taken apart: on validation where one of the two is a learning rate, which is chosen there."""
     split = "validation" if RATE in (grid.factor, grid.by) else split_of(results, metric)
     found, data = scores(results, f"{split}.{metric}"), crossed(results, metric, split)
@@ -111,7 +108,7 @@ def complete(known: set[tuple[int, int]], rows: int, columns: int) -> tuple[tupl
         kept[side].remove(line)
 
 
-def _why(grid: "Grid", data: Crossed, rows: tuple[int, ...], columns: tuple[int, ...]) -> str:
+def _why(grid: Grid, data: Crossed, rows: tuple[int, ...], columns: tuple[int, ...]) -> str:
     """Return why nothing can be compared; empty where it can."""
     if min(len(rows), len(columns)) < 2:
         return "fewer than two values of each are left whose every run has a figure"

@@ -1,6 +1,6 @@
 """Two settings that were crossed: what each does at every value of the other, on average, and whether they interact."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -10,14 +10,12 @@ from lorafile.analysis.common.wording import direction, on
 from lorafile.analysis.factors.decomposition import Decomposition, decompose
 from lorafile.analysis.factors.effects_text import effect, interval_text, level, sentences
 from lorafile.analysis.factors.grids import Grid, grids
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
-
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return one analysis for each grid of two settings; a declared pair alone where there is one."""
     metric = table.metric or results.primary
     factor, by = (table.factor, table.by) if table.factor else (table.by, None)
@@ -27,7 +25,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     return [_analysis(results, grid, metric) for grid in found]
 
 
-def _analysis(results: "Results", grid: Grid, metric: str) -> Analysis:
+def _analysis(results: Results, grid: Grid, metric: str) -> Analysis:
     found = decompose(results, grid, metric)
     extra = "" if metric == results.primary else metric
     name = slug("effects", grid.sweep, grid.factor, grid.by, grid.rest, extra)
@@ -50,7 +48,7 @@ def _analysis(results: "Results", grid: Grid, metric: str) -> Analysis:
     )
 
 
-def _nothing(results: "Results", factor: str, by: str | None) -> Analysis:
+def _nothing(results: Results, factor: str, by: str | None) -> Analysis:
     there = listing([f"{grid.factor} × {grid.by} (sweep {grid.sweep})" for grid in grids(results)]) or "none"
     what = f"{factor} and {by} were" if by else f"{factor} was"
     line = f"{what} not crossed in a sweep with a configuration for every pair of values; pairs that were: {there}."
@@ -59,7 +57,7 @@ def _nothing(results: "Results", factor: str, by: str | None) -> Analysis:
     )
 
 
-def _tables(results: "Results", found: Decomposition) -> list[Table]:
+def _tables(results: Results, found: Decomposition) -> list[Table]:
     tables = [_cells(results, found)]
     return [_simple(found), *tables] if found.simple else tables
 
@@ -89,7 +87,7 @@ def _simple(found: Decomposition) -> Table:
     return Table(title, pd.DataFrame(rows), columns)
 
 
-def _cells(results: "Results", found: Decomposition) -> Table:
+def _cells(results: Results, found: Decomposition) -> Table:
     grid, rows = found.grid, []
     for (i, j), name in sorted(grid.cells.items()):
         one = found.scores[name]

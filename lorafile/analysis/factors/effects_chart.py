@@ -1,6 +1,6 @@
 """A grid of two settings drawn: every cell's mean as a heat map, and below it the effect of one along the other."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -8,17 +8,14 @@ import pandas as pd
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
 from lorafile.analysis.common.format import is_share, score
 from lorafile.analysis.common.wording import direction, on
+from lorafile.analysis.factors.decomposition import Decomposition
 from lorafile.analysis.factors.effects_text import effect, interval_text, level
-from lorafile.results.results import unit_of
-
-if TYPE_CHECKING:
-    from lorafile.analysis.factors.decomposition import Decomposition
-    from lorafile.results.results import Results
+from lorafile.results.results import Results, unit_of
 
 TURNS = 0.4  # where along the colours black on a cell reads better than white
 
 
-def chart(results: "Results", found: "Decomposition") -> Any:
+def chart(results: Results, found: Decomposition) -> Any:
     """Return the heat map; with the effect of the rows at each column below it, where there is one."""
     grid = found.grid
     title = f"{grid.factor} × {grid.by}: {on(found.metric, found.split)} ({direction(results, found.metric)})"
@@ -33,7 +30,7 @@ def chart(results: "Results", found: "Decomposition") -> Any:
     return finish(whole, title, f"{title}. {text}", margin=room(grid.rows) + 30)
 
 
-def caption(found: "Decomposition") -> str:
+def caption(found: Decomposition) -> str:
     """Return what the marks mean."""
     parts = [f"Cells: mean {on(found.metric, found.split)} over seeds; brighter is better."]
     if any(one.lost for one in found.scores.values()):
@@ -47,7 +44,7 @@ def caption(found: "Decomposition") -> str:
     return " ".join(parts)
 
 
-def _rows(results: "Results", found: "Decomposition") -> pd.DataFrame:
+def _rows(results: Results, found: Decomposition) -> pd.DataFrame:
     """Return one row for each cell: its place, its mean, what it says, and on which ground."""
     grid = found.grid
     known = [one.mean for one in found.scores.values() if one.known]
@@ -67,7 +64,7 @@ def _rows(results: "Results", found: "Decomposition") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _across(found: "Decomposition", title: str | None) -> Any:
+def _across(found: Decomposition, title: str | None) -> Any:
     axis = alt.Axis(
         labelAngle=0, domain=False, ticks=False, grid=False, labels=title is not None, labelOverlap="greedy"
     )
@@ -75,7 +72,7 @@ def _across(found: "Decomposition", title: str | None) -> Any:
     return alt.X("column:N", title=title, sort=list(found.grid.columns), axis=axis, scale=scale)
 
 
-def _map(results: "Results", found: "Decomposition") -> Any:
+def _map(results: Results, found: Decomposition) -> Any:
     frame, grid = _rows(results, found), found.grid
     order = list(reversed(grid.rows)) if grid.ordered[0] else list(grid.rows)  # large numbers stand above small ones
     axis = alt.Axis(labelLimit=260, domain=False, ticks=False, grid=False)
@@ -101,7 +98,7 @@ def _map(results: "Results", found: "Decomposition") -> Any:
     return alt.layer(*layers).properties(width=WIDTH, height=alt.Step(44))
 
 
-def _line(found: "Decomposition") -> Any:
+def _line(found: Decomposition) -> Any:
     """Return the difference between two rows at every column, with its interval, beside zero."""
     grid, (high, low) = found.grid, found.pair
     factor = 100 if is_share(found.scale) else 1

@@ -1,17 +1,14 @@
 """What a grid of two settings shows, in sentences: what was lost first, then whether one depends on the other."""
 
 from math import isnan
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.common.format import difference, number
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.verdict_text import FEW, signed, signed_difference
 from lorafile.analysis.factors.decomposition import RATE, Decomposition, Effect
+from lorafile.statistics.crossed import Estimate
 from lorafile.statistics.probabilities import interval
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.statistics.crossed import Estimate
 
 LEVEL = 0.05
 _MOST = 5  # columns whose effects are all told
@@ -36,7 +33,7 @@ def level(factor: str, value: str) -> str:
     return f"{factor} = {value}"
 
 
-def effect(found: Decomposition, estimate: "Estimate") -> str:
+def effect(found: Decomposition, estimate: Estimate) -> str:
     """Return a difference with its sign and unit."""
     return signed_difference(found.scale, estimate.difference)
 

@@ -4,14 +4,12 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorafile.analysis.common.factors import equal_settings, factors, setting_labels, setting_values, sweeps
 from lorafile.analysis.common.format import amount
 from lorafile.analysis.common.scores import averages, best, methods
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Trend:
 PARAMETERS = "trainable_parameters"
 
 
-def by_parameters(results: "Results") -> list[Trend]:
+def by_parameters(results: Results) -> list[Trend]:
     """Return every sweep along the trainable parameters of its configurations, where these differ."""
     counts = averages(results, PARAMETERS)
     found = []
@@ -58,7 +56,7 @@ def by_parameters(results: "Results") -> list[Trend]:
     return found
 
 
-def trends(results: "Results") -> list[Trend]:
+def trends(results: Results) -> list[Trend]:
     """Return every factor that varies within a sweep while the sweep's other factors can be held fixed."""
     found = []
     for sweep, members in sweeps(results).items():
@@ -70,7 +68,7 @@ def trends(results: "Results") -> list[Trend]:
     return found
 
 
-def _trend(results: "Results", sweep: str, factor: str, varied: list[str], members: dict[str, str]) -> Trend | None:
+def _trend(results: Results, sweep: str, factor: str, varied: list[str], members: dict[str, str]) -> Trend | None:
     values = _labels(results, factor, members)
     if factor == "method":
         added = _chosen_lora(results, values)
@@ -95,7 +93,7 @@ def _trend(results: "Results", sweep: str, factor: str, varied: list[str], membe
     return Trend(sweep, factor, {name: values[name] for name in kept}, numbers, series, tied, added)
 
 
-def _neighbours(results: "Results", factor: str, values: dict[str, str]) -> dict[str, str]:
+def _neighbours(results: Results, factor: str, values: dict[str, str]) -> dict[str, str]:
     """Return configurations of other sweeps that differ from this sweep's in the factor only, at values it lacks."""
     everyone = methods(results)
     alike = list(equal_settings(results, factor).values())
@@ -111,7 +109,7 @@ def _neighbours(results: "Results", factor: str, values: dict[str, str]) -> dict
     return found
 
 
-def _labels(results: "Results", factor: str, members: dict[str, str]) -> dict[str, str]:
+def _labels(results: Results, factor: str, members: dict[str, str]) -> dict[str, str]:
     """Return configuration -> its value of the factor, in the spec's own word (`attention`) where its name has one."""
     labels = setting_labels(results, factor, list(members))
     start = f"{factor.rpartition('.')[2]}="
@@ -121,7 +119,7 @@ def _labels(results: "Results", factor: str, members: dict[str, str]) -> dict[st
     return labels if len(set(labels.values())) == len(labels) else setting_labels(results, factor, list(members))
 
 
-def _chosen_lora(results: "Results", values: dict[str, str]) -> dict[str, str]:
+def _chosen_lora(results: Results, values: dict[str, str]) -> dict[str, str]:
     """Return the LoRA configuration that is best on validation, where it is not in the sweep already."""
     chosen = best(results, [name for name, method in methods(results).items() if method == "lora"])
     if chosen is None or chosen in values:

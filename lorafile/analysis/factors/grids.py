@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.common.factors import factors, setting_labels, setting_values, sweeps
 from lorafile.analysis.factors.eligible import follows, plain_numbers
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 RATE, RANK = "train.learning_rate", "lora.r"
 _NEARLY = 0.75  # the share of a grid's pairs that are declared, from which on it is a grid with gaps
@@ -35,7 +32,7 @@ class Grid:
     tied: tuple[str, ...]
 
 
-def grids(results: "Results", factor: str | None = None, by: str | None = None) -> list[Grid]:
+def grids(results: Results, factor: str | None = None, by: str | None = None) -> list[Grid]:
     """Return the grids of every sweep; with none declared, those of sweeps over exactly two free settings."""
     found = []
     for sweep, members in sweeps(results).items():
@@ -52,7 +49,7 @@ def _pairs(varied: list[str], factor: str | None, by: str | None) -> list[tuple[
     return pairs if factor else [(one, other) for at, one in enumerate(order) for other in order[at + 1 :]]
 
 
-def _grids(results: "Results", sweep: str, members: list[str], factor: str, by: str) -> list[Grid]:
+def _grids(results: Results, sweep: str, members: list[str], factor: str, by: str) -> list[Grid]:
     """Return a grid for each combination of the sweep's other settings."""
     varied = factors(results, members)
     labels = {name: setting_labels(results, name, members) for name in varied}
@@ -75,7 +72,7 @@ def _tied(other: dict[str, str], one: dict[str, str], two: dict[str, str]) -> bo
 
 
 def _grid(
-    results: "Results", sweep: str, pair: tuple[str, str], members: list[str], rest: str, tied: tuple[str, ...]
+    results: Results, sweep: str, pair: tuple[str, str], members: list[str], rest: str, tied: tuple[str, ...]
 ) -> Grid | None:
     """Return the grid of some configurations, None where they are none."""
     (rows, places), (columns, across) = (_values(results, factor, members) for factor in pair)
@@ -89,7 +86,7 @@ def _grid(
     return Grid(sweep, *pair, tuple(rows), tuple(columns), (ordered[0], ordered[1]), cells, rest, tied)
 
 
-def _values(results: "Results", factor: str, members: list[str]) -> tuple[list[str], dict[str, str]]:
+def _values(results: Results, factor: str, members: list[str]) -> tuple[list[str], dict[str, str]]:
     """Return (the values as labels, numbers ascending; configuration -> its value)."""
     labels = setting_labels(results, factor, members)
     numbers = plain_numbers(setting_values(results, factor, members))

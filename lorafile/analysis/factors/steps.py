@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan, log2
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.common.format import difference
 from lorafile.analysis.common.scores import outcomes
@@ -11,13 +10,11 @@ from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.margins import margin_of, margin_text
 from lorafile.analysis.compare.outcomes import crossed
 from lorafile.analysis.compare.verdict_text import FEW, signed, signed_difference
+from lorafile.analysis.factors.eligible import Trend
+from lorafile.results.results import Results
 from lorafile.statistics.along import Step, saturated, steps
 from lorafile.statistics.crossed import Outcomes, RunVariance, pool
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.analysis.factors.eligible import Trend
-    from lorafile.results.results import Results
 
 LEVEL = 0.05
 CENSORED = ("diverged", "out-of-memory")
@@ -34,7 +31,7 @@ class Along:
         all larger values are equivalent within it, None where nothing was shown
     """
 
-    trend: "Trend"
+    trend: Trend
     metric: str
     scale: str
     split: str
@@ -63,7 +60,7 @@ class Along:
         return (step.estimate.difference > 0) == self.more
 
 
-def along(results: "Results", trend: "Trend", metric: str, split: str, series: str) -> Along | None:
+def along(results: Results, trend: Trend, metric: str, split: str, series: str) -> Along | None:
     """Return a series compared step by step; None where seeds and examples tell nothing of it, or it is not ordered."""
     data, ended = crossed(results, metric, split), outcomes(results)
     mine = [name for name in trend.numbers if trend.series.get(name) == series]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import isnan, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -11,16 +11,13 @@ import pandas as pd
 from lorafile.analysis.common.chart_parts import WIDTH, tooltip
 from lorafile.analysis.common.format import is_share
 from lorafile.analysis.compare.verdict_text import signed, signed_difference
-from lorafile.analysis.factors.steps import LEVEL
+from lorafile.analysis.factors.steps import LEVEL, Along
 from lorafile.results.results import unit_of
 from lorafile.statistics.crossed import combination
 from lorafile.statistics.probabilities import half_width
 
-if TYPE_CHECKING:
-    from lorafile.analysis.factors.steps import Along
 
-
-def band_rows(compared: "Sequence[Along]") -> list[dict[str, Any]]:
+def band_rows(compared: Sequence[Along]) -> list[dict[str, Any]]:
     """Return one row for each configuration: its place, series, and the 95 % interval of its figure alone."""
     rows = []
     for one in compared:
@@ -36,7 +33,7 @@ def band_rows(compared: "Sequence[Along]") -> list[dict[str, Any]]:
     return rows
 
 
-def gain_rows(compared: "Sequence[Along]") -> list[dict[str, Any]]:
+def gain_rows(compared: Sequence[Along]) -> list[dict[str, Any]]:
     """Return one row for each step in which the factor doubles: where it is, and what a doubling changes."""
     rows = []
     for one in compared:

@@ -1,7 +1,7 @@
 """What does a setting do: quality and peak training memory along one factor of one sweep, the others held fixed."""
 
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -12,16 +12,14 @@ from lorafile.analysis.common.wording import above, measured, on, without_figure
 from lorafile.analysis.compare.verdict_text import signed, signed_difference
 from lorafile.analysis.factors.eligible import PARAMETERS, Trend, by_parameters, trends
 from lorafile.analysis.factors.steps import Along, along, step_sentences
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 RANK, RATE = "lora.r", "train.learning_rate"
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return one analysis for each sweep and factor, the rank first; a declared factor alone where there is one."""
     found = by_parameters(results) if table.factor == PARAMETERS else trends(results)
     if table.factor is not None:
@@ -33,7 +31,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     return [_analysis(results, trend, table.metric) for trend in found]
 
 
-def _analysis(results: "Results", trend: Trend, metric: str | None) -> Analysis:
+def _analysis(results: Results, trend: Trend, metric: str | None) -> Analysis:
     metric = metric or results.primary
     split = split_of(results, metric)
     found = scores(results, f"{split}.{metric}")
@@ -64,14 +62,14 @@ def _analysis(results: "Results", trend: Trend, metric: str | None) -> Analysis:
     )
 
 
-def _nothing(results: "Results", factor: str) -> Analysis:
+def _nothing(results: Results, factor: str) -> Analysis:
     there = listing([f"{trend.factor} (sweep {trend.sweep})" for trend in trends(results)]) or "none"
     line = f"{factor} takes no two values within one sweep with the other settings fixed; factors that do: {there}."
     return Analysis("trend", slug("trend", factor), factor, f"What does {factor} do?", [line])
 
 
 def _sentences(
-    results: "Results",
+    results: Results,
     trend: Trend,
     metric: str,
     found: dict[str, Score],
@@ -98,7 +96,7 @@ def _sentences(
 
 
 def _series_sentences(
-    results: "Results", trend: Trend, metric: str, members: list[str], found: dict[str, Score], beside: bool
+    results: Results, trend: Trend, metric: str, members: list[str], found: dict[str, Score], beside: bool
 ) -> list[str]:
     """Return the best value of the factor and, held against it, the ends of an ordered one or every other value.
 

@@ -1,6 +1,7 @@
 """Charts of one factor: lines over bars for numbers, dots beside bars for names; the two halves share the factor."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -9,6 +10,7 @@ from lorafile.analysis.common.chart_parts import (
     MEAN_TIPS,
     SEED_TIPS,
     WIDTH,
+    Quality,
     finish,
     mean_rows,
     near_references,
@@ -20,16 +22,11 @@ from lorafile.analysis.common.chart_parts import (
 from lorafile.analysis.common.format import number, score, unit
 from lorafile.analysis.common.published import MARK, figures
 from lorafile.analysis.common.published_marks import across, along
+from lorafile.analysis.factors.eligible import Trend
+from lorafile.analysis.factors.steps import Along
 from lorafile.analysis.factors.steps_chart import band_rows, gain_rows, gains_panel
 from lorafile.analysis.overview.chart import MARKS, dots
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lorafile.analysis.common.chart_parts import Quality
-    from lorafile.analysis.factors.eligible import Trend
-    from lorafile.analysis.factors.steps import Along
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 LINE = "Dots: one seed each. Line and bar: mean ± sample standard deviation over seeds. ×: runs without a figure."
 
@@ -37,9 +34,7 @@ BAND = "Band: 95 % interval of each figure alone, from seeds and examples; diffe
 STEPS = " Below it: what a doubling changes in each step, with 95 % intervals that hold for all steps at once."
 
 
-def chart(
-    results: "Results", trend: "Trend", metric: str, memory: dict[str, float], compared: "Sequence[Along]" = ()
-) -> Any:
+def chart(results: Results, trend: Trend, metric: str, memory: dict[str, float], compared: Sequence[Along] = ()) -> Any:
     """Return quality along the factor, what a doubling adds, and peak training memory from zero where it was measured.
 
     :param compared: the series whose steps can be tested
@@ -66,7 +61,7 @@ def chart(
 
 
 def caption(
-    results: "Results", trend: "Trend", metric: str, memory: dict[str, float], compared: "Sequence[Along]" = ()
+    results: Results, trend: Trend, metric: str, memory: dict[str, float], compared: Sequence[Along] = ()
 ) -> str:
     """Return what the marks mean, and which references lie outside of the axis."""
     _, _, outside = near_references(results, quality(results, metric), list(trend.values))
@@ -83,17 +78,17 @@ def varies(memory: dict[str, float]) -> bool:
     return len(set(memory.values())) > 1
 
 
-def _grouped(trend: "Trend") -> bool:
+def _grouped(trend: Trend) -> bool:
     return len(set(trend.series.values())) > 1
 
 
-def _colour(trend: "Trend") -> dict[str, Any]:
+def _colour(trend: Trend) -> dict[str, Any]:
     legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=300)
     order = list(dict.fromkeys(trend.series.values()))
     return {"color": alt.Color("series:N", legend=legend, sort=order)} if _grouped(trend) else {}
 
 
-def _along(trend: "Trend", title: str | None) -> Any:
+def _along(trend: Trend, title: str | None) -> Any:
     """Return the factor's axis: logarithmic where its values span a factor of four, ticks at the values themselves."""
     numbers = sorted(set(trend.numbers.values()))
     low, high = numbers[0], numbers[-1]
@@ -107,12 +102,12 @@ def _along(trend: "Trend", title: str | None) -> Any:
     return alt.X("x:Q", scale=scale, axis=axis, title=title)
 
 
-def _frame(frame: pd.DataFrame, trend: "Trend") -> pd.DataFrame:
+def _frame(frame: pd.DataFrame, trend: Trend) -> pd.DataFrame:
     names = frame["configuration"]
     return frame.assign(x=names.map(trend.numbers), series=names.map(trend.series))
 
 
-def _lines(results: "Results", found: "Quality", trend: "Trend", lowest: bool, compared: "Sequence[Along]") -> Any:
+def _lines(results: Results, found: Quality, trend: Trend, lowest: bool, compared: Sequence[Along]) -> Any:
     domain, rules, _ = near_references(results, found, list(trend.values))
     band = pd.DataFrame(band_rows(compared), columns=["x", "series", "least", "most"])
     if len(band):
@@ -147,7 +142,7 @@ def _lost(means: pd.DataFrame, x: Any, more: bool) -> Any:
     return text.encode(x=x, y=alt.value("height") if more else alt.value(0), text="note:N", tooltip=tips)
 
 
-def _memory_rows(trend: "Trend", memory: dict[str, float]) -> tuple[pd.DataFrame, str]:
+def _memory_rows(trend: Trend, memory: dict[str, float]) -> tuple[pd.DataFrame, str]:
     size, name = unit("bytes", max(memory.values()))
     rows = [
         {"configuration": label, "label": trend.values[label], "memory": value / size, "shown": number(value / size)}
@@ -156,7 +151,7 @@ def _memory_rows(trend: "Trend", memory: dict[str, float]) -> tuple[pd.DataFrame
     return pd.DataFrame(rows), f"peak training memory, {name}"
 
 
-def _memory(trend: "Trend", memory: dict[str, float]) -> Any:
+def _memory(trend: Trend, memory: dict[str, float]) -> Any:
     """Return memory along a numeric factor from zero: bars, or lines where it differs between the series."""
     rows, title = _memory_rows(trend, memory)
     rows, x, colour = _frame(rows, trend), _along(trend, trend.factor), _colour(trend)
@@ -171,7 +166,7 @@ def _memory(trend: "Trend", memory: dict[str, float]) -> Any:
     return (base.mark_bar(style="cost", size=22) + text).properties(width=WIDTH, height=120)
 
 
-def _rows(results: "Results", found: "Quality", trend: "Trend", memory: dict[str, float]) -> Any:
+def _rows(results: Results, found: Quality, trend: Trend, memory: dict[str, float]) -> Any:
     labels = {
         name: f"{value} ({trend.series[name]})" if _grouped(trend) else value for name, value in trend.values.items()
     }

@@ -1,6 +1,6 @@
 """The noise floor drawn: bars from zero, and below them the study's differences on the same axis."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -9,16 +9,14 @@ from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
 from lorafile.analysis.common.format import difference, is_share
 from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.outcomes import compared_as
+from lorafile.analysis.noise.floors import Floors
 from lorafile.results.results import unit_of
-
-if TYPE_CHECKING:
-    from lorafile.analysis.noise.floors import Floors
 
 _FAR = 4  # times the largest floor: where the axis ends at the latest
 _MOST = 20  # differences that are drawn, the largest first
 
 
-def chart(found: "Floors", rows: list[dict[str, Any]]) -> Any:
+def chart(found: Floors, rows: list[dict[str, Any]]) -> Any:
     """Return the floors as bars, the thresholds as lines through them, and the differences below."""
     metric = compared_as(found.metric)
     factor = 100 if is_share(metric) else 1
@@ -39,7 +37,7 @@ def chart(found: "Floors", rows: list[dict[str, Any]]) -> Any:
     return finish(whole, "The noise floor, and the differences beside it", f"{title}. {text}", margin=room(labels) + 20)
 
 
-def caption(found: "Floors") -> str:
+def caption(found: Floors) -> str:
     """Return what the marks mean."""
     parts = ["Bars: standard deviations; thick line: the 95 % interval of that between seeds."]
     if found.effects:
@@ -54,7 +52,7 @@ def _scaled(row: dict[str, Any], factor: float) -> dict[str, Any]:
     return row | ends | {"size": factor * row["size"]}
 
 
-def _effects(found: "Floors", factor: float) -> list[dict[str, Any]]:
+def _effects(found: Floors, factor: float) -> list[dict[str, Any]]:
     """Return the differences by size, the largest first."""
     metric, rows = compared_as(found.metric), list[dict[str, Any]]()
     for verdict in found.effects:

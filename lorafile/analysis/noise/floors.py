@@ -3,21 +3,16 @@
 from dataclasses import dataclass
 from math import isnan, log, nan, sqrt
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.common.scores import cells, values
 from lorafile.analysis.compare.outcomes import compared_as, crossed
 from lorafile.analysis.compare.pairs import pairs
-from lorafile.analysis.compare.verdicts import family, judge
+from lorafile.analysis.compare.verdicts import Verdict, family, judge
+from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
-from lorafile.statistics.crossed import contrast
+from lorafile.statistics.crossed import Outcomes, RunVariance, contrast
 from lorafile.statistics.planning import detectable
 from lorafile.statistics.probabilities import deviation_interval, half_width
-
-if TYPE_CHECKING:
-    from lorafile.analysis.compare.verdicts import Verdict
-    from lorafile.results.results import Results
-    from lorafile.statistics.crossed import Outcomes, RunVariance
 
 LEVEL = 0.05
 
@@ -54,7 +49,7 @@ class Floors:
 
     metric: str
     split: str
-    variance: "RunVariance"
+    variance: RunVariance
     of_examples: float
     one: float
     paired: float
@@ -64,7 +59,7 @@ class Floors:
     seeds: tuple[int, ...]
     examples: int
     repeats: Repeats
-    effects: "list[Verdict]"
+    effects: list[Verdict]
 
     @property
     def spread(self) -> float:
@@ -77,7 +72,7 @@ class Floors:
         return deviation_interval(self.variance.value, self.variance.df, LEVEL)
 
 
-def floors(results: "Results", metric: str, split: str) -> Floors:
+def floors(results: Results, metric: str, split: str) -> Floors:
     """Return the noise floor of a metric on a split."""
     data = crossed(results, metric, split)
     drawn = [one for one in data.outcomes.values() if not one.exact]
@@ -112,14 +107,14 @@ def _root(variances: list[float]) -> float:
     return sqrt(fmean(variances)) if variances else nan
 
 
-def _of_examples(drawn: "list[Outcomes]") -> float:
+def _of_examples(drawn: list[Outcomes]) -> float:
     """Return what the seed-by-example residual puts into one run's variance, pooled as the run variance is."""
     known = [one for one in drawn if one.df > 0]
     total = sum(one.df for one in known)
     return sum(one.df * one.residual / one.examples for one in known) / total if total else nan
 
 
-def _effects(results: "Results", metric: str, split: str) -> "list[Verdict]":
+def _effects(results: Results, metric: str, split: str) -> list[Verdict]:
     """Return the comparisons of the family; where a study declares none, those that it would make by default."""
     if compared_as(metric) == compared_as(results.primary) and family(results).judged:
         return family(results).judged
@@ -127,7 +122,7 @@ def _effects(results: "Results", metric: str, split: str) -> "list[Verdict]":
     return [one for one in judge(results, metric, split, wanted) if one.decision is not None]
 
 
-def _repeats(results: "Results", metric: str, split: str) -> Repeats:
+def _repeats(results: Results, metric: str, split: str) -> Repeats:
     """Return how far the same thing, done again, came out elsewhere."""
     table, name = results.repeats, f"{split}.{metric}"
     first = values(results, name)

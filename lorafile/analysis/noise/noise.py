@@ -1,7 +1,7 @@
 """How large is the noise: what other seeds, other examples, and the machine alone would change; beside the effects."""
 
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -13,17 +13,14 @@ from lorafile.analysis.compare.outcomes import compared_as, crossed
 from lorafile.analysis.compare.verdict_text import FEW, signed
 from lorafile.analysis.noise.floors import Floors, floors
 from lorafile.analysis.noise.repeats_table import repeats_table
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
-
 
 SEEDS = "another seed"
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return the noise floor of one metric; nothing where no run has outcomes of single examples."""
     metric = table.metric or results.primary
     split = split_of(results, metric)

@@ -1,6 +1,6 @@
 """Every declared repeat beside the first time: its figure, how it ended, and whether its bytes are the same."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -8,14 +8,12 @@ from lorafile.analysis.common.base import Column, Table
 from lorafile.analysis.common.format import kind_of
 from lorafile.analysis.common.scores import cells, values
 from lorafile.analysis.common.wording import on
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 _KEY = 12  # characters of a key that name it
 
 
-def repeats_table(results: "Results", metric: str, split: str) -> Table:
+def repeats_table(results: Results, metric: str, split: str) -> Table:
     """Return one row for each repeat, those without a figure among them."""
     name = f"{split}.{metric}"
     first = values(results, name)

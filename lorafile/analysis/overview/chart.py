@@ -8,6 +8,7 @@ from lorafile.analysis.common.chart_parts import (
     MEAN_TIPS,
     SEED_TIPS,
     WIDTH,
+    Quality,
     finish,
     mean_rows,
     near_references,
@@ -20,17 +21,15 @@ from lorafile.analysis.common.format import score
 from lorafile.analysis.common.published import MARK, figures
 from lorafile.analysis.common.scores import names
 from lorafile.analysis.common.wording import on
+from lorafile.results.results import Results
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lorafile.analysis.common.chart_parts import Quality
-    from lorafile.results.results import Results
-
 MARKS = "Dots: one seed each. Diamond and bar: mean ± sample standard deviation over seeds. ×: runs without a figure."
 
 
-def overview(results: "Results", metric: str) -> Any:
+def overview(results: Results, metric: str) -> Any:
     """Return every configuration's score as seeds, mean and spread, in the spec's order."""
     found = quality(results, metric)
     labels = {name: name for name in names(results)}
@@ -39,14 +38,14 @@ def overview(results: "Results", metric: str) -> Any:
     return finish(dots(results, found, labels, own=True), title, description, margin=room(labels))
 
 
-def caption(results: "Results", metric: str) -> str:
+def caption(results: Results, metric: str) -> str:
     """Return what the overview's marks mean, and which references lie outside of it."""
     _, _, outside = near_references(results, quality(results, metric), names(results))
     marks = [MARKS, MARK] if figures(results, metric) else [MARKS]
     return " ".join([*marks, *(f"{text[0].upper()}{text[1:]}." for text in outside)])
 
 
-def dots(results: "Results", found: "Quality", labels: dict[str, Any], width: int = WIDTH, own: bool = False) -> Any:
+def dots(results: Results, found: Quality, labels: dict[str, Any], width: int = WIDTH, own: bool = False) -> Any:
     """Return a dot plot: one row for each label, seeds as dots, mean ± spread, references as dashed lines."""
     domain, rules, _ = near_references(results, found, list(labels), own)
     order = list(dict.fromkeys(labels.values()))

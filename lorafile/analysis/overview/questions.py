@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from statistics import median
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.common.cost_measures import COSTS, cost_of
@@ -17,11 +16,9 @@ from lorafile.analysis.compare.verdicts import Verdict, family
 from lorafile.analysis.noise import noise
 from lorafile.analysis.recommend import recommend
 from lorafile.analysis.tradeoffs import cost
+from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 QUESTIONS = {
     "rank": "How does rank trade quality for memory?",
@@ -35,7 +32,7 @@ QUESTIONS = {
 PLACEMENT = ("lora.target_modules", "lora.layers_to_transform", "lora.exclude_modules", "lora.layers_pattern")
 
 
-def answer(results: "Results", table: AnalysisTable, asked: bool) -> list[Analysis]:
+def answer(results: Results, table: AnalysisTable, asked: bool) -> list[Analysis]:
     """Return the answer to one question; where the study says nothing of it, that, if somebody asked."""
     name = table.ask or ""
     lines = _ANSWERS[name](results) if len(results.runs) else []
@@ -45,26 +42,26 @@ def answer(results: "Results", table: AnalysisTable, asked: bool) -> list[Analys
     return [Analysis("question", f"question-{name}", QUESTIONS[name], QUESTIONS[name], said)]
 
 
-def _rank(results: "Results") -> list[str]:
+def _rank(results: Results) -> list[str]:
     return [*_along(results, ("lora.r",)), *_costs(results, "lora.r", ("train_memory", "adapter_size"))]
 
 
-def _placement(results: "Results") -> list[str]:
+def _placement(results: Results) -> list[str]:
     return [line for factor in PLACEMENT for line in _along(results, (factor,))]
 
 
-def _quantization(results: "Results") -> list[str]:
+def _quantization(results: Results) -> list[str]:
     costs = ("train_memory", "generate_memory", "train_time", "token_latency")
     return [*_along(results, ("quantization",)), *_costs(results, "quantization", costs)]
 
 
-def _gpu(results: "Results") -> list[str]:
+def _gpu(results: Results) -> list[str]:
     declared = [table for table in results.declared if table.kind == "recommend"]
     made = [recommend.analyse(results, table) for table in declared or [AnalysisTable(kind="recommend")]]
     return [line for found in made for analysis in found for line in analysis.sentences]
 
 
-def _speed(results: "Results") -> list[str]:
+def _speed(results: Results) -> list[str]:
     """Return what an attached adapter costs, what merging gives back, and what a quantized base does."""
     seconds, by_method = profiled(results, "token_seconds"), methods(results)
     bases = setting_labels(results, "quantization")
@@ -86,7 +83,7 @@ def _speed(results: "Results") -> list[str]:
     return [*lines, *_costs(results, "quantization", ("token_latency",)), *cost.untrusted(results)] if lines else []
 
 
-def _full(results: "Results") -> list[str]:
+def _full(results: Results) -> list[str]:
     """Return the verdicts along the method, and what each side trains and takes."""
     found = [verdict for verdict in family(results).verdicts if verdict.pair.factor == "method"]
     lines = [sentence(results, verdict) for verdict in found]
@@ -108,7 +105,7 @@ _COUNTED = {
 }
 
 
-def _noise(results: "Results") -> list[str]:
+def _noise(results: Results) -> list[str]:
     judged = family(results).judged
     words = Counter(verdict.word for verdict in judged)
     lines = []
@@ -120,7 +117,7 @@ def _noise(results: "Results") -> list[str]:
     return lines + (measured[0].sentences if measured else [])
 
 
-def _along(results: "Results", factors: tuple[str, ...]) -> list[str]:
+def _along(results: Results, factors: tuple[str, ...]) -> list[str]:
     """Return the verdicts along a factor, one sentence for each configuration that the others are held against."""
     mine = [verdict for verdict in family(results).verdicts if verdict.pair.factor in factors]
     against: dict[str, list[Verdict]] = {}
@@ -159,7 +156,7 @@ def _short(verdict: Verdict) -> str:
     return f"{name} ({signed_difference(compared_as(verdict.metric), verdict.estimate.difference)})"
 
 
-def _costs(results: "Results", factor: str, measures: tuple[str, ...]) -> list[str]:
+def _costs(results: Results, factor: str, measures: tuple[str, ...]) -> list[str]:
     """Return what each measure of cost does along a factor, over the configurations that the verdicts compare."""
     names = [name for v in family(results).verdicts if v.pair.factor == factor for name in (v.pair.other, v.pair.one)]
     values = setting_values(results, factor, list(dict.fromkeys(names)))
@@ -176,7 +173,7 @@ def _costs(results: "Results", factor: str, measures: tuple[str, ...]) -> list[s
     return lines
 
 
-_ANSWERS: dict[str, Callable[["Results"], list[str]]] = {
+_ANSWERS: dict[str, Callable[[Results], list[str]]] = {
     "rank": _rank,
     "placement": _placement,
     "quantization": _quantization,

@@ -1,6 +1,6 @@
 """What did the study find: every configuration's figures, and how the best stands to its references."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -25,13 +25,11 @@ from lorafile.analysis.common.wording import above, direction, measured, on
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import family
 from lorafile.results.environment_diff import places
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return one table for each sweep, the best configuration, and its distance to untuned and full fine-tuning."""
     if not names(results):
         return [Analysis("summary", "summary", "Summary", results.question, ["No run has been recorded yet."])]
@@ -49,7 +47,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     return [Analysis("summary", name, title, results.question, sentences, tables, charts, captions)]
 
 
-def answer(results: "Results", metric: str) -> list[str]:
+def answer(results: Results, metric: str) -> list[str]:
     """Return the study's answer in sentences: failures first, then the best one and what it is held against."""
     split = split_of(results, metric)
     found = scores(results, f"{split}.{metric}")
@@ -75,7 +73,7 @@ def answer(results: "Results", metric: str) -> list[str]:
     return lines
 
 
-def _relation(results: "Results", metric: str, found: dict[str, Score], chosen: str, name: str, role: str) -> str:
+def _relation(results: Results, metric: str, found: dict[str, Score], chosen: str, name: str, role: str) -> str:
     """Return the verdict on two configurations, or where the study compares them not, their distance."""
     verdict = family(results).of(chosen, name) if metric == results.primary else None
     if verdict is not None and verdict.decision is not None:
@@ -83,7 +81,7 @@ def _relation(results: "Results", metric: str, found: dict[str, Score], chosen: 
     return above(metric, chosen, found[chosen], f"{name} ({role})", found[name])
 
 
-def _best(results: "Results", metric: str, split: str, chosen: str) -> str:
+def _best(results: Results, metric: str, split: str, chosen: str) -> str:
     on_validation = scores(results, f"validation.{metric}")[chosen]
     here = scores(results, f"{split}.{metric}")[chosen]
     extreme = "highest" if results.better_is_more(metric) else "lowest"
@@ -98,7 +96,7 @@ def _best(results: "Results", metric: str, split: str, chosen: str) -> str:
     return f"{start}. On test, which had no part in choosing it, it scores {measured(metric, here)}."
 
 
-def sweep_tables(results: "Results") -> list[Table]:
+def sweep_tables(results: Results) -> list[Table]:
     """Return a table for each sweep, with the untuned row and full fine-tuning below what it varies."""
     rows = configuration_rows(results)
     roles = references(results)
@@ -118,7 +116,7 @@ def _shown(name: str, sweep: str, short: str) -> str:
     return name if name in (own, short) else f"{own} (= {name})"
 
 
-def configuration_rows(results: "Results") -> dict[str, dict[str, Any]]:
+def configuration_rows(results: Results) -> dict[str, dict[str, Any]]:
     """Return configuration -> its raw figures: outcomes, metrics over seeds, size, memory and time."""
     rows: dict[str, dict[str, Any]] = {name: {"configuration": name} for name in names(results)}
     for metric in results.metrics:
@@ -151,7 +149,7 @@ def _runs(one: Score) -> str:
     return f"{one.n} of {one.wanted}{f': {one.lost}' if one.lost else ''}"
 
 
-def columns_of(results: "Results", frame: pd.DataFrame) -> tuple[Column, ...]:
+def columns_of(results: Results, frame: pd.DataFrame) -> tuple[Column, ...]:
     """Return how the columns of `configuration_rows` read, without those that nothing has."""
     columns = [Column("shown", "configuration"), Column("runs", "runs")]
     keys = [f"{split_of(results, metric)}.{metric}" for metric in results.metrics]

@@ -2,17 +2,14 @@
 
 from dataclasses import dataclass, field
 from math import inf, nan
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lorafile.analysis.common.cost_measures import COSTS, price_of
 from lorafile.analysis.common.format import amount, number
 from lorafile.analysis.common.scores import averages, cells, methods, names, outcomes, profiles
-from lorafile.specs.tables.analysis import BudgetTable
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable, BudgetTable
 from lorafile.specs.values import in_base_units
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 SERVERS = {"vllm": "vLLM", "tgi": "TGI"}
 SHARE = "trainable_share"
@@ -68,7 +65,7 @@ PROFILES = {  # the budgets that ship; a GPU of so much memory has to hold train
 }
 
 
-def budgets(results: "Results", table: "AnalysisTable") -> list[Budget]:
+def budgets(results: Results, table: AnalysisTable) -> list[Budget]:
     """Return what a table declares; with nothing declared, the shipped budgets that the study has measured for."""
     declared = [budget_of(name, value) for name, value in table.budgets.items()]
     declared += [PROFILES[name] for name in table.profiles]
@@ -90,14 +87,14 @@ def budget_of(name: str, value: str | BudgetTable) -> Budget:
     return Budget(name, limits, table.servable, table.prefer or "train_memory")
 
 
-def share_of(results: "Results") -> dict[str, float]:
+def share_of(results: Results) -> dict[str, float]:
     """Return configuration -> its trainable share of all parameters; nothing of what is not trained."""
     trainable, total = averages(results, "trainable_parameters"), averages(results, "total_parameters")
     free = dict.fromkeys((name for name, method in methods(results).items() if method == "none"), 0.0)
     return {name: count / total[name] for name, count in trainable.items() if total.get(name)} | free
 
 
-def refusals(results: "Results", budget: Budget) -> dict[str, list[Refusal]]:
+def refusals(results: Results, budget: Budget) -> dict[str, list[Refusal]]:
     """Return configuration -> why it does not keep within a budget; those that do are not in it.
 
     A limit on what was not measured is not kept. Configurations with runs that diverged, or ran out of memory, are
@@ -126,13 +123,13 @@ def refusals(results: "Results", budget: Budget) -> dict[str, list[Refusal]]:
     return {name: why for name, why in found.items() if why}
 
 
-def _not_servable(results: "Results", name: str, server: str) -> list[Refusal]:
+def _not_servable(results: Results, name: str, server: str) -> list[Refusal]:
     if (server, name) not in results.refusals:
         return [Refusal("servable", f"no adapter of it is there that {SERVERS[server]} could be asked about")]
     return [Refusal("servable", f"{SERVERS[server]}: {text}") for text in results.refusals[server, name]]
 
 
-def unfit_runs(results: "Results", name: str) -> str:
+def unfit_runs(results: Results, name: str) -> str:
     """Return `1 of 3 runs diverged`, or nothing."""
     ended = outcomes(results).get(name)
     parts = [f"{ended[how]} of {ended.total()} runs {word}" for how, word in _ENDED.items() if ended and ended[how]]
@@ -142,7 +139,7 @@ def unfit_runs(results: "Results", name: str) -> str:
 _ENDED = dict(zip(UNFIT, ("diverged", "ran out of memory"), strict=True))
 
 
-def _profiled_elsewhere(results: "Results") -> dict[str, str]:
+def _profiled_elsewhere(results: Results) -> dict[str, str]:
     """Return configuration -> the device of its profile, where that is not the one whose profiles are compared."""
     kept = set(cells(profiles(results)[0], "configuration"))
     table = results.profiles

@@ -1,7 +1,7 @@
 """A recommendation drawn: each candidate's distance to the best on validation, beside the margin, cheapest first."""
 
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -15,19 +15,16 @@ from lorafile.analysis.compare.outcomes import compared_as
 from lorafile.analysis.compare.verdict_text import signed
 from lorafile.analysis.recommend.budgets import TITLES, shown
 from lorafile.analysis.recommend.choice import SPLIT, Recommendation, against, own
-from lorafile.results.results import unit_of
+from lorafile.results.results import Results, unit_of
 from lorafile.statistics.probabilities import interval
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 MOST = 40  # rows; the table has the others
 TIPS = (("configuration:N", "configuration"), ("verdict:N", "verdict"), ("shown:N", "difference"), ("cost:N", "cost"))
 _STYLES = {"taken": "frontier", "good": "mean", "other": "behind"}
 
 
-def chart(results: "Results", found: Recommendation) -> Any:
+def chart(results: Results, found: Recommendation) -> Any:
     """Return one row for each candidate: its difference to the best mean with a 95 % interval, and its cost."""
     metric = compared_as(found.metric)
     more = metric != "log_loss" and results.better_is_more(found.metric)
@@ -76,14 +73,14 @@ def caption(found: Recommendation) -> str:
     )
 
 
-def best_mean(results: "Results", found: Recommendation, more: bool) -> str:
+def best_mean(results: Results, found: Recommendation, more: bool) -> str:
     """Return the candidate with the best mean on validation."""
     sign = -1 if more else 1
     means = {name: own(results, found.metric, SPLIT, name) for name in found.order}
     return min(means, key=lambda name: sign * means[name].difference)  # type: ignore[union-attr]
 
 
-def _row(results: "Results", found: Recommendation, name: str, leader: str) -> dict[str, Any]:
+def _row(results: Results, found: Recommendation, name: str, leader: str) -> dict[str, Any]:
     metric = compared_as(found.metric)
     factor = 100 if is_share(metric) else 1
     estimate = against(results, found.metric, name, leader) if name != leader else None

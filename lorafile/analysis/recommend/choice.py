@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf, isnan
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.common.cost_measures import price_of
 from lorafile.analysis.common.scores import best, cells, names, scores
@@ -11,14 +10,12 @@ from lorafile.analysis.compare.confounders import UNPAIRED
 from lorafile.analysis.compare.margins import Margin, margin_of
 from lorafile.analysis.compare.outcomes import Crossed, crossed
 from lorafile.analysis.recommend.budgets import Budget, Refusal, refusals
+from lorafile.results.results import Results
 from lorafile.statistics.choosing import Choice, choose_among
 from lorafile.statistics.crossed import Estimate, combination, contrast
 from lorafile.statistics.pairwise import Differences, differences
 from lorafile.statistics.planning import Needed, needed
 from lorafile.statistics.stages import shares
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 SPLIT = "validation"  # where configurations are selected
 _THRESHOLDS = 8  # looser limits that are tried
@@ -75,7 +72,7 @@ class Recommendation:
         return f"behind {self.choice.ahead[name]}" if name in self.choice.ahead else "may be best"
 
 
-def recommend(results: "Results", metric: str, margin: Margin, budget: Budget) -> Recommendation:
+def recommend(results: Results, metric: str, margin: Margin, budget: Budget) -> Recommendation:
     """Return the recommendation under a budget, with the looser limits at which it would be another one."""
     refused = refusals(results, budget)
     found = _choose(results, metric, margin, budget, refused)
@@ -83,7 +80,7 @@ def recommend(results: "Results", metric: str, margin: Margin, budget: Budget) -
 
 
 def _choose(
-    results: "Results", metric: str, margin: Margin, budget: Budget, refused: dict[str, list[Refusal]]
+    results: Results, metric: str, margin: Margin, budget: Budget, refused: dict[str, list[Refusal]]
 ) -> Recommendation:
     eligible = [name for name in names(results) if name not in refused]
     looks = results.looks or (tuple(results.seeds),)
@@ -130,7 +127,7 @@ def _choose(
 
 
 def _suggested(
-    results: "Results", metric: str, choice: Choice, order: list[str], eligible: list[str], one_seed: bool
+    results: Results, metric: str, choice: Choice, order: list[str], eligible: list[str], one_seed: bool
 ) -> str | None:
     """Return the one to look at where nothing is shown: the first that may be the best, or the best mean."""
     if order and not one_seed:
@@ -139,7 +136,7 @@ def _suggested(
     return best(results, [name for name in eligible if known[name].known], metric)
 
 
-def _judged(results: "Results", eligible: list[str], data: Crossed) -> tuple[list[str], dict[str, str]]:
+def _judged(results: Results, eligible: list[str], data: Crossed) -> tuple[list[str], dict[str, str]]:
     """Return the configurations that can be compared with each other, and why the others cannot."""
     why = {name: data.why.get(name, "has no figure") for name in eligible if name not in data.outcomes}
     judged = [name for name in eligible if name not in why]
@@ -153,7 +150,7 @@ def _judged(results: "Results", eligible: list[str], data: Crossed) -> tuple[lis
     return judged, why
 
 
-def costs_of(results: "Results", budget: Budget, judged: list[str]) -> tuple[str, dict[str, float]]:
+def costs_of(results: Results, budget: Budget, judged: list[str]) -> tuple[str, dict[str, float]]:
     """Return (the cost that decides first, configuration -> its place from the cheapest on).
 
     Of equal costs the smaller adapter comes first, then fewer trainable parameters; equal places are left to the means.
@@ -170,18 +167,18 @@ def costs_of(results: "Results", budget: Budget, judged: list[str]) -> tuple[str
 
 
 @lru_cache(maxsize=16)
-def between(results: "Results", metric: str, seeds: tuple[int, ...]) -> Differences:
+def between(results: Results, metric: str, seeds: tuple[int, ...]) -> Differences:
     """Return the difference between every two configurations on validation."""
     data = crossed(results, metric, SPLIT, seeds)
     return differences(data.outcomes, data.variance)
 
 
-def all_seeds(results: "Results") -> tuple[int, ...]:
+def all_seeds(results: Results) -> tuple[int, ...]:
     """Return the seeds of every look so far."""
     return tuple(seed for group in results.looks or (results.seeds,) for seed in group)
 
 
-def against(results: "Results", metric: str, one: str, other: str) -> Estimate | None:
+def against(results: Results, metric: str, one: str, other: str) -> Estimate | None:
     """Return the difference between two configurations on validation, the first less the second."""
     data = crossed(results, metric, SPLIT, all_seeds(results))
     if one == other or not {one, other} <= data.outcomes.keys():
@@ -189,14 +186,14 @@ def against(results: "Results", metric: str, one: str, other: str) -> Estimate |
     return contrast(data.outcomes[one], data.outcomes[other], data.variance)
 
 
-def own(results: "Results", metric: str, split: str, name: str) -> Estimate | None:
+def own(results: Results, metric: str, split: str, name: str) -> Estimate | None:
     """Return a configuration's own figure with its variance, other seeds and other examples in it."""
     data = crossed(results, metric, split, all_seeds(results))
     one = data.outcomes.get(name)
     return None if one is None else combination([one], [1.0], data.variance)
 
 
-def deciding(results: "Results", found: Recommendation) -> Needed | None:
+def deciding(results: Results, found: Recommendation) -> Needed | None:
     """Return how many seeds or examples would decide between the suggested one and its rivals, variances alone."""
     if found.choice is None or found.taken is None or found.margin is None or found.one_seed:
         return None
@@ -219,7 +216,7 @@ def _most(counts: list[int | None]) -> int | None:
     return max(known) if len(known) == len(counts) else None
 
 
-def _looser(results: "Results", metric: str, margin: Margin, found: Recommendation) -> list[tuple[str, float, str]]:
+def _looser(results: Results, metric: str, margin: Margin, found: Recommendation) -> list[tuple[str, float, str]]:
     """Return each limit with the least value above it at which another configuration is taken."""
     changes = []
     for limit, most in found.budget.limits.items():

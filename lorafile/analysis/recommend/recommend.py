@@ -1,7 +1,7 @@
 """Which configuration to take under a budget: the cheapest that is as good as the best, within the margin."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -14,14 +14,12 @@ from lorafile.analysis.common.wording import on
 from lorafile.analysis.recommend.budgets import SHARE, TITLES, budgets, share_of
 from lorafile.analysis.recommend.choice import SPLIT, Recommendation, recommend
 from lorafile.analysis.recommend.text import heading, sentences
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
-
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return a recommendation for each budget; nothing where fewer than two configurations have a figure."""
     found = recommendations(results, table)
     if not found:
@@ -47,7 +45,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     ]
 
 
-def recommendations(results: "Results", table: "AnalysisTable") -> list[Recommendation]:
+def recommendations(results: Results, table: AnalysisTable) -> list[Recommendation]:
     """Return the recommendation for each budget; budgets that come to the same share one."""
     metric = table.metric or results.primary
     known = scores(results, f"{SPLIT}.{metric}")
@@ -65,7 +63,7 @@ def recommendations(results: "Results", table: "AnalysisTable") -> list[Recommen
     return found
 
 
-def _table(results: "Results", found: Recommendation) -> Table:
+def _table(results: Results, found: Recommendation) -> Table:
     """Return every configuration: candidates in the order in which they would be taken, then what was refused."""
     metric = found.metric
     costs = [found.prefer, *(name for budget in found.budgets for name in budget.limits), "adapter_size"]
@@ -93,7 +91,7 @@ def _kind(cost: str) -> ColumnKind:
     return "share" if cost == SHARE else COSTS[cost].kind
 
 
-def _row(results: "Results", found: Recommendation, name: str, prices: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _row(results: Results, found: Recommendation, name: str, prices: dict[str, dict[str, float]]) -> dict[str, Any]:
     metric = found.metric
     row: dict[str, Any] = {"configuration": name, "verdict": found.word(name), "p": found.p.get(name), "interval": ""}
     for split in (SPLIT, "test"):

@@ -1,7 +1,6 @@
 """Recommendations in words: what to take, what shows it, and what would change the answer."""
 
 from math import inf, isnan
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.claims.checks import figure_interval
 from lorafile.analysis.common.cost_measures import price_of
@@ -13,14 +12,12 @@ from lorafile.analysis.compare.outcomes import compared_as, crossed
 from lorafile.analysis.compare.verdict_text import FEW, round_up, signed, signed_difference
 from lorafile.analysis.recommend.budgets import SHARE, TITLES, Refusal, share_of, shown, unfit_runs
 from lorafile.analysis.recommend.choice import SPLIT, Recommendation, against, all_seeds, deciding
+from lorafile.results.results import Results
 from lorafile.statistics.probabilities import interval
 from lorafile.units import listing, plural
 
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
-
-def sentences(results: "Results", found: list[Recommendation]) -> list[str]:
+def sentences(results: Results, found: list[Recommendation]) -> list[str]:
     """Return what is said of all recommendations: failures first, an answer for each budget, then the cautions."""
     lines = [line for one in found for line in _unfit(results, one)]
     for one in found:
@@ -42,7 +39,7 @@ def heading(found: Recommendation) -> str:
     return f"{named} ({listing(terms, 8)})" if terms else named
 
 
-def _answer(results: "Results", found: Recommendation) -> str:
+def _answer(results: Results, found: Recommendation) -> str:
     taken, metric, count = str(found.taken), compared_as(found.metric), len(found.order)
     where = f"{on(metric, SPLIT)}"
     if found.one_seed:
@@ -61,7 +58,7 @@ def _answer(results: "Results", found: Recommendation) -> str:
     return _open(results, found, taken, where)
 
 
-def _open(results: "Results", found: Recommendation, taken: str, where: str) -> str:
+def _open(results: Results, found: Recommendation, taken: str, where: str) -> str:
     """Return what may be said where nothing is shown to be good enough: which may be the best, and a suggestion."""
     assert found.choice is not None  # noqa: S101  (something was tested)
     may, count = found.choice.may_be_best, len(found.order)
@@ -85,7 +82,7 @@ def _open(results: "Results", found: Recommendation, taken: str, where: str) -> 
     return f"{undecided}. {text}.{_decides(results, found)}"
 
 
-def _firm(results: "Results", found: Recommendation, taken: str, where: str) -> str:
+def _firm(results: Results, found: Recommendation, taken: str, where: str) -> str:
     assert found.margin is not None  # noqa: S101  (nothing is claimed without one)
     margin = margin_text(compared_as(found.metric), found.margin)
     good = f"shown to be less than {margin} worse than the best in {where}"
@@ -100,7 +97,7 @@ def _firm(results: "Results", found: Recommendation, taken: str, where: str) -> 
     )
 
 
-def _price(results: "Results", found: Recommendation, name: str) -> str:
+def _price(results: Results, found: Recommendation, name: str) -> str:
     """Return `4.37 GB peak training memory, 12.0 MB saved size`, as far as it is known; nothing for what is free."""
     if methods(results)[name] == "none":
         return "nothing is trained: the base model as it is"
@@ -116,12 +113,12 @@ def probability(p: float) -> str:
     return "no p" if isnan(p) else "p < 0.001" if p < 0.001 else f"p = {number(p, 2)}"
 
 
-def _size(results: "Results", found: Recommendation, name: str) -> str:
+def _size(results: Results, found: Recommendation, name: str) -> str:
     one = crossed(results, found.metric, SPLIT, all_seeds(results)).outcomes[name]
     return f"{'' if one.exact else plural(one.runs, 'seed') + ' × '}{plural(one.examples, 'example')}"
 
 
-def _quoted(results: "Results", found: Recommendation) -> str:
+def _quoted(results: Results, found: Recommendation) -> str:
     """Return the figure on test, which had no part in the choice."""
     name, metric = str(found.taken), found.metric
     known = scores(results, f"test.{metric}")[name]
@@ -132,7 +129,7 @@ def _quoted(results: "Results", found: Recommendation) -> str:
     return f"On test, which had no part in the choice: {score(metric, known.mean)}{between}."
 
 
-def _cautions(results: "Results", found: Recommendation) -> list[str]:
+def _cautions(results: Results, found: Recommendation) -> list[str]:
     lines = []
     outcomes = crossed(results, found.metric, SPLIT, all_seeds(results)).outcomes
     seeds = [outcomes[name].runs for name in found.order if not outcomes[name].exact]
@@ -156,7 +153,7 @@ def _cautions(results: "Results", found: Recommendation) -> list[str]:
     return lines
 
 
-def _unfit(results: "Results", found: Recommendation) -> list[str]:
+def _unfit(results: Results, found: Recommendation) -> list[str]:
     """Return what failed, which stands first: left out of the choice, or taken because nothing else is left."""
     failed = [f"{name} ({row.text})" for name, why in found.refused.items() for row in why if row.limit == "ended"]
     lines = [f"Left out of the choice: {listing(failed, 6)}."] if failed else []
@@ -166,7 +163,7 @@ def _unfit(results: "Results", found: Recommendation) -> list[str]:
     return lines
 
 
-def _decides(results: "Results", found: Recommendation) -> str:
+def _decides(results: Results, found: Recommendation) -> str:
     wanted = deciding(results, found)
     if wanted is None:
         return ""
@@ -205,7 +202,7 @@ def _reason(row: Refusal) -> str:
     return f"without a measured {TITLES[row.limit]}" if row.over == inf else f"over the {TITLES[row.limit]}"
 
 
-def _changes(results: "Results", found: Recommendation) -> list[str]:
+def _changes(results: Results, found: Recommendation) -> list[str]:
     """Return what would change the answer: the next cheaper candidate, the limits, more seeds."""
     if found.choice is None or found.one_seed or found.taken is None:
         return []
@@ -221,7 +218,7 @@ def _changes(results: "Results", found: Recommendation) -> list[str]:
     return lines
 
 
-def _next_cheaper(results: "Results", found: Recommendation) -> list[str]:
+def _next_cheaper(results: Results, found: Recommendation) -> list[str]:
     """Return the cheaper candidate that comes nearest to being good enough, and by how much it misses."""
     assert found.choice is not None  # noqa: S101
     cheaper = found.order[: found.order.index(str(found.taken))] if found.budget.by == "cost" else ()

@@ -1,18 +1,16 @@
 """What does each configuration cost: training time, inference latency attached and merged, and saved size."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table
 from lorafile.analysis.common.format import amount, missing
 from lorafile.analysis.common.scores import averages, methods, names, profiled, profiles, scores
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.methods import METHODS
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 PROFILED: tuple[tuple[str, str, ColumnKind], ...] = (
     ("train_step_seconds", "time of a training step", "seconds"),
@@ -26,7 +24,7 @@ SPREADS = ("generate_spread", "merged_generate_spread")
 STEADY = 0.5  # of 16 profiles on two idle cores the largest was 0.31; of 8 beside two busy processes the smallest 0.76
 
 
-def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return the costs of every configuration; nothing where none was measured."""
     rows = cost_rows(results)
     columns = _columns(rows)
@@ -48,7 +46,7 @@ def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
     ]
 
 
-def cost_rows(results: "Results") -> list[dict[str, Any]]:
+def cost_rows(results: Results) -> list[dict[str, Any]]:
     """Return one row for each configuration: seconds, bytes and tokens per second, None where not measured."""
     seconds, size = scores(results, "seconds"), averages(results, "adapter_bytes")
     measured = {key: profiled(results, key) for key, _, _ in PROFILED}
@@ -71,7 +69,7 @@ def _columns(rows: list[dict[str, Any]]) -> tuple[Column, ...]:
     return tuple(column for column in columns if any(not missing(row.get(column.key)) for row in rows))
 
 
-def _sentences(results: "Results", rows: list[dict[str, Any]]) -> list[str]:
+def _sentences(results: Results, rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for key, what in (("seconds", "Training time"), ("token_seconds", "Time per token, nothing merged,")):
         known = [row for row in rows if not missing(row[key])]
@@ -93,7 +91,7 @@ def _sentences(results: "Results", rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def untrusted(results: "Results") -> list[str]:
+def untrusted(results: Results) -> list[str]:
     """Return what was timed while its machine did other work: the same answer took times that lie far apart."""
     spreads = [profiled(results, key) for key in SPREADS]
     found = [name for name in names(results) if max(spread.get(name, 0) for spread in spreads) > STEADY]

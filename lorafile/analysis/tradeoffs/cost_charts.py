@@ -1,7 +1,8 @@
 """Bars of cost, all from zero: training time, latency attached and merged, saved size."""
 
+from collections.abc import Iterable
 from math import inf, isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -10,9 +11,6 @@ from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
 from lorafile.analysis.common.format import amount, missing, number, unit
 from lorafile.specs.tables.methods import METHODS
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 Rows = list[dict[str, Any]]
 LATENCY = {
@@ -58,7 +56,7 @@ def _sizes(rows: Rows) -> tuple[Rows, dict[str, str]]:
     return [row for row in rows if row["configuration"] not in shown], shown
 
 
-def _known(rows: Rows, keys: "Iterable[str]") -> Rows:
+def _known(rows: Rows, keys: Iterable[str]) -> Rows:
     return [row for row in rows if any(not missing(row.get(key)) for key in keys)]
 
 

@@ -1,16 +1,14 @@
 """The efficiency frontier over any measures: which configurations none beats, and how surely one beats another."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lorafile.analysis.compare.margins import margin_of
 from lorafile.analysis.compare.outcomes import crossed
 from lorafile.analysis.tradeoffs.measures import Measure
+from lorafile.results.results import Results
 from lorafile.statistics.crossed import contrast
 from lorafile.statistics.probabilities import non_inferiority
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 SAME_TIME = 0.02  # times that differ by less than this share of the smaller are not told apart
 
@@ -28,7 +26,7 @@ class Place:
     by: str = ""
 
 
-def places(results: "Results", measures: list[Measure], among: list[str]) -> dict[str, Place]:
+def places(results: Results, measures: list[Measure], among: list[str]) -> dict[str, Place]:
     """Return configuration -> where it stands among those that have every measure."""
     front = [name for name in among if not any(dominates(measures, other, name) for other in among)]
     bar = results.verdict.alpha / max(len(among) - 1, 1)
@@ -52,7 +50,7 @@ def dominates(measures: list[Measure], one: str, other: str) -> bool:
     return min(gains) >= 0 and max(gains) > 0
 
 
-def _clearly(results: "Results", measures: list[Measure], one: str, other: str, bar: float) -> bool | None:
+def _clearly(results: Results, measures: list[Measure], one: str, other: str, bar: float) -> bool | None:
     """Return whether the first is better beyond the noise; None where that cannot be told.
 
     In every metric it is significantly better, or, with a margin, shown to be no worse by the margin; in some metric
@@ -71,7 +69,7 @@ def _clearly(results: "Results", measures: list[Measure], one: str, other: str, 
     return better
 
 
-def _metric(results: "Results", measure: Measure, one: str, other: str, bar: float) -> str | None:
+def _metric(results: Results, measure: Measure, one: str, other: str, bar: float) -> str | None:
     """Return `better`, `no worse`, or `worse` where neither is shown; None where nothing can be tested."""
     data = crossed(results, measure.name, measure.split)
     if one in data.why or other in data.why:

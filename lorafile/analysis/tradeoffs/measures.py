@@ -1,7 +1,6 @@
 """What a configuration can be judged by, quality and cost alike: a value, a direction, a unit, and its uncertainty."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lorafile.analysis.claims.checks import figure_interval
 from lorafile.analysis.common.base import ColumnKind
@@ -9,10 +8,8 @@ from lorafile.analysis.common.cost_measures import COSTS, cost_of
 from lorafile.analysis.common.format import amount, kind_of, metric_name
 from lorafile.analysis.common.scores import names, scores, split_of
 from lorafile.analysis.common.wording import on
+from lorafile.results.results import Results
 from lorafile.specs.tables.evaluate import metric_label
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Measure:
         return amount(self.kind, self.values[name])
 
 
-def measure(results: "Results", name: str) -> Measure:
+def measure(results: Results, name: str) -> Measure:
     """Return a metric, on the split that figures are shown on, or a cost."""
     if name in COSTS:
         cost = COSTS[name]

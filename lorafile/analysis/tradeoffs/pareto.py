@@ -1,6 +1,6 @@
 """What is the most quality for each cost: the efficiency frontier over two or three measures, and what is behind it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -11,16 +11,14 @@ from lorafile.analysis.common.scores import methods, names, profiles, scores
 from lorafile.analysis.common.wording import above
 from lorafile.analysis.tradeoffs.frontier import SAME_TIME, Place, places
 from lorafile.analysis.tradeoffs.measures import Measure, measure
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 DEFAULT = "train_memory"
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return the frontier over the declared measures; nothing where fewer than two configurations have all of them."""
     declared = [str(name) for name in table.measures or (table.metric or results.primary, DEFAULT)]
     # Quality is read upwards, and cost to the right, in whatever order they were declared.
@@ -65,7 +63,7 @@ def on_front(measures: list[Measure], found: dict[str, Place]) -> list[str]:
     return sorted(front, key=lambda name: (-second.values[name] if second.more else second.values[name], name))
 
 
-def _sentences(results: "Results", measures: list[Measure], found: dict[str, Place]) -> list[str]:
+def _sentences(results: Results, measures: list[Measure], found: dict[str, Place]) -> list[str]:
     front = on_front(measures, found)
     first, second = measures[0], measures[1]
     order = "cheapest first" if not second.split and len(measures) == 2 else f"by {second.short}"
@@ -99,7 +97,7 @@ def _behind(found: dict[str, Place]) -> list[str]:
     return lines
 
 
-def _without(results: "Results", one: Measure, measures: list[Measure]) -> list[str]:
+def _without(results: Results, one: Measure, measures: list[Measure]) -> list[str]:
     """Return which configurations are not shown for want of this measure."""
     table = {name: score for metric in measures if metric.split for name, score in _scores(results, metric).items()}
     without = [name for name in names(results) if name not in one.values]
@@ -114,11 +112,11 @@ def _without(results: "Results", one: Measure, measures: list[Measure]) -> list[
     return [f"Without {one.title}, hence not shown: {listing(without, 20)} ({why})."]
 
 
-def _scores(results: "Results", metric: Measure) -> dict[str, Any]:
+def _scores(results: Results, metric: Measure) -> dict[str, Any]:
     return scores(results, f"{metric.split}.{metric.name}")
 
 
-def _table(results: "Results", measures: list[Measure], found: dict[str, Place]) -> Table:
+def _table(results: Results, measures: list[Measure], found: dict[str, Place]) -> Table:
     words = {"clear": "clearly behind {}", "noise": "behind {}, within the noise", "means": "behind {}"}
     last = measures[1]
     order = sorted(found, key=lambda name: (-last.values[name] if last.more else last.values[name], name))

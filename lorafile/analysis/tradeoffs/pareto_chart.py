@@ -4,7 +4,7 @@ Two measures are one plot; with three, the first is drawn against each of the ot
 """
 
 from math import isnan, nan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -17,16 +17,14 @@ from lorafile.analysis.common.published_marks import marks, with_cost
 from lorafile.analysis.common.wording import direction
 from lorafile.analysis.tradeoffs.frontier import Place
 from lorafile.analysis.tradeoffs.measures import Measure
+from lorafile.results.results import Results
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
 
 HEIGHT = 400
 LOG_FROM = 2.5  # the ratio of the largest to the smallest cost from which on a logarithmic axis pays
 
 
-def chart(results: "Results", measures: list[Measure], found: dict[str, Place]) -> Any:
+def chart(results: Results, measures: list[Measure], found: dict[str, Place]) -> Any:
     """Return the first measure against the others; the frontier is labelled first, others where there is room."""
     first, *others = measures
     width = WIDTH if len(others) == 1 else WIDTH // 2 - 10
@@ -38,7 +36,7 @@ def chart(results: "Results", measures: list[Measure], found: dict[str, Place]) 
     return finish(whole, told, f"{told}. {text}", margin=90 * len(panels), least=430 if len(panels) == 1 else 220)
 
 
-def caption(results: "Results", measures: list[Measure], found: dict[str, Place]) -> str:
+def caption(results: Results, measures: list[Measure], found: dict[str, Place]) -> str:
     """Return what the marks mean."""
     from lorafile.analysis.tradeoffs.pareto import exactness
 
@@ -54,7 +52,7 @@ def caption(results: "Results", measures: list[Measure], found: dict[str, Place]
     return f"{lines}{exactness(measures, found)} Point at a mark for its name and figures."
 
 
-def _panel(results: "Results", first: Measure, other: Measure, found: dict[str, Place], width: int, line: bool) -> Any:
+def _panel(results: Results, first: Measure, other: Measure, found: dict[str, Place], width: int, line: bool) -> Any:
     rows, units = _rows(first, other, found)
     beside = published(results, first, other, found)
     beside = beside.assign(x=beside["x"] / units["x"][0]) if len(beside) else beside
@@ -93,7 +91,7 @@ def _unit(one: Measure, found: dict[str, Place]) -> tuple[float, str]:
     return unit(one.kind, values[len(values) // 2] if wide else values[-1])
 
 
-def published(results: "Results", first: Measure, other: Measure, found: dict[str, Place]) -> pd.DataFrame:
+def published(results: Results, first: Measure, other: Measure, found: dict[str, Place]) -> pd.DataFrame:
     """Return the published figures of the first measure that have the other, a cost, and lie near; x in base units."""
     if not first.split or other.split:
         return pd.DataFrame()
@@ -121,7 +119,7 @@ def _domain(one: Measure, rows: pd.DataFrame, channel: str, others: list[float])
     return padded(low, high, 0.1), False
 
 
-def _axis(results: "Results", one: Measure, channel: str, domain: list[float], log: bool, unit_name: str) -> Any:
+def _axis(results: Results, one: Measure, channel: str, domain: list[float], log: bool, unit_name: str) -> Any:
     share = one.kind == "share"
     about = f" ({direction(results, one.name)})" if one.split else ""
     name = "%" if share else unit_name

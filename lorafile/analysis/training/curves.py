@@ -1,23 +1,21 @@
 """How did training go: the loss of every configuration, diverged runs among them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.common.format import missing, number
 from lorafile.analysis.common.scores import cells, methods
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 POINTS = 60  # the most points of one line: more cannot be told apart at this width
 FEWEST, ALTOGETHER = 15, 6000  # of hundreds of lines none can be followed closely, and a page has to be drawn
 
 
-def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return the loss curves; nothing where no step was recorded."""
     thin = thinned(results)
     if thin.empty:
@@ -37,7 +35,7 @@ def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
     ]
 
 
-def thinned(results: "Results") -> pd.DataFrame:
+def thinned(results: Results) -> pd.DataFrame:
     """Return configuration, seed, outcome, step, loss: the mean loss of equal stretches of each run, at most 60.
 
     A stretch with no finite loss is left out; the outcome says that the run diverged there.
@@ -59,7 +57,7 @@ def thinned(results: "Results") -> pd.DataFrame:
     return thin
 
 
-def _outcomes(results: "Results") -> dict[tuple[str, int | None], str]:
+def _outcomes(results: Results) -> dict[tuple[str, int | None], str]:
     runs = results.runs
     rows = zip(*(cells(runs, key) for key in ("configuration", "seed", "outcome")), strict=True)
     trained = {name for name, method in methods(results).items() if method != "none"}
@@ -71,7 +69,7 @@ def _seed(value: Any) -> int | None:
     return None if missing(value) else int(value)
 
 
-def last_steps(results: "Results") -> dict[tuple[str, int | None], float]:
+def last_steps(results: Results) -> dict[tuple[str, int | None], float]:
     """Return (configuration, seed) -> the last step with a finite loss."""
     rows = zip(*(cells(results.curves, key) for key in ("configuration", "seed", "step", "loss")), strict=True)
     found: dict[tuple[str, int | None], float] = {}
@@ -82,7 +80,7 @@ def last_steps(results: "Results") -> dict[tuple[str, int | None], float]:
     return found
 
 
-def _sentences(results: "Results", thin: pd.DataFrame) -> list[str]:
+def _sentences(results: Results, thin: pd.DataFrame) -> list[str]:
     lines = []
     ended, last = _outcomes(results), last_steps(results)
     for name, seed in (key for key, outcome in ended.items() if outcome == "diverged" and key in last):

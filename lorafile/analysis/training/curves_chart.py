@@ -1,7 +1,7 @@
 """Loss curves as small multiples, one for each sweep; diverged runs are drawn to their end."""
 
 from math import ceil, floor, log10
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -9,16 +9,14 @@ import pandas as pd
 from lorafile.analysis.common.chart_parts import finish, tooltip
 from lorafile.analysis.common.factors import sweeps
 from lorafile.analysis.factors.eligible import trends
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
+from lorafile.results.results import Results
 
 PANEL = (300, 190)
 MOST = 12  # lines of one panel that a legend names
 HUES = 7  # hues that the theme has
 
 
-def chart(results: "Results", thin: pd.DataFrame) -> Any:
+def chart(results: Results, thin: pd.DataFrame) -> Any:
     """Return a panel for each sweep with a curve, each configuration a line: mean over seeds and their range."""
     drawn = set(thin["configuration"])
     done = thin[thin["outcome"] == "done"]
@@ -33,7 +31,7 @@ def chart(results: "Results", thin: pd.DataFrame) -> Any:
     return finish(whole, "Training loss", "Training loss by step, one panel for each sweep.", margin=60, least=200)
 
 
-def caption(results: "Results") -> str:
+def caption(results: Results) -> str:
     """Return what the lines mean, and that they are smoothed."""
     text = (
         "Lines: mean over seeds; band: lowest to highest seed. Each run is cut into at most 60 equal stretches, and a "
@@ -44,7 +42,7 @@ def caption(results: "Results") -> str:
     return text + (" A panel's legend names its first twelve configurations." if large else "")
 
 
-def _ordered(results: "Results", sweep: str, members: dict[str, str]) -> tuple[dict[str, str], bool]:
+def _ordered(results: Results, sweep: str, members: dict[str, str]) -> tuple[dict[str, str], bool]:
     """Return a sweep's members, and whether one numeric factor orders all of them, ascending."""
     numeric = [trend for trend in trends(results) if trend.sweep == sweep and set(trend.numbers) >= set(members)]
     if not numeric:

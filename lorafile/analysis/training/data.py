@@ -1,14 +1,12 @@
 """The data card of a report: whose the data are, how many and how long, and whether their splits keep apart."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.results.datacard import leak_sentences
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 QUESTION = "What were the models trained and measured on, and do its splits keep apart?"
 _COLUMNS = (
@@ -24,7 +22,7 @@ _COLUMNS = (
 )
 
 
-def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return one card for each data set whose examples are prepared."""
     known = [card for card in results.card if card["splits"]]
     return [_analysis(number, card, len(known)) for number, card in enumerate(known)]

@@ -1,19 +1,15 @@
 """What do the models say? Answers to the spec's own prompts, the untuned base's beside those of the tuned."""
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.format import missing
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import plural
 
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
-
-def analyse(results: "Results", _table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return one table for each prompt, a row for each answer; nothing where nothing was asked."""
     if results.answers.empty:
         return [_hidden()] if results.answers_private else []

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -13,11 +13,9 @@ from lorafile.analysis.common.factors import equal_settings, setting_values, tun
 from lorafile.analysis.common.format import difference, kind_of, missing, rate, score, slug
 from lorafile.analysis.common.scores import Score, cells, methods, names, outcomes, scores
 from lorafile.analysis.common.wording import direction, held_against, on, spread_of
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 RATE, RANK = "train.learning_rate", "lora.r"
 NOT_BRACKETED = "so the best rate is not bracketed."
@@ -35,7 +33,7 @@ class Group:
     rates: dict[str, float]
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return what validation says about learning rates; nothing where nothing was trained."""
     found_groups = groups(results)
     if not found_groups:
@@ -69,7 +67,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     ]
 
 
-def groups(results: "Results") -> list[Group]:
+def groups(results: Results) -> list[Group]:
     """Return the trained configurations, grouped by every setting that varies except the learning rate.
 
     Those whose rate was tuned are told of with their candidates, by `tune`.
@@ -98,7 +96,7 @@ def _label(key: tuple[tuple[str, str], ...], labels: dict[str, dict[str, str]]) 
     return ", ".join(parts) or "all other settings equal"
 
 
-def peak_rates(results: "Results", among: list[str]) -> dict[str, float]:
+def peak_rates(results: Results, among: list[str]) -> dict[str, float]:
     """Return configuration -> learning rate: the setting where it varies, else the curves' highest, else NaN."""
     found: dict[str, float] = {}
     pairs = zip(cells(results.curves, "configuration"), cells(results.curves, "learning_rate"), strict=True)
@@ -111,7 +109,7 @@ def peak_rates(results: "Results", among: list[str]) -> dict[str, float]:
     return {name: found.get(name, float("nan")) for name in among}
 
 
-def _diverged(results: "Results") -> list[str]:
+def _diverged(results: Results) -> list[str]:
     ended = defaultdict(Counter, outcomes(results))
     wild = [
         f"{name} ({ended[name]['diverged']} of {ended[name].total()} runs)"
@@ -121,7 +119,7 @@ def _diverged(results: "Results") -> list[str]:
     return [f"Diverged, a sign of too high a rate: {listing(wild)}."] if wild else []
 
 
-def _tried(results: "Results", metric: str, group: Group, found: dict[str, Score]) -> list[str]:
+def _tried(results: Results, metric: str, group: Group, found: dict[str, Score]) -> list[str]:
     """Return the best rate of a group on validation, and whether rates on both sides of it were tried."""
     known = [name for name in group.rates if found[name].known]
     tried = listing([rate(value) for value in dict.fromkeys(group.rates.values())], 12)
@@ -159,7 +157,7 @@ def _untried(found: list[Group]) -> list[str]:
     ]
 
 
-def _ranks(results: "Results", metric: str, found: dict[str, Score]) -> list[str]:
+def _ranks(results: Results, metric: str, found: dict[str, Score]) -> list[str]:
     """Return each larger rank that scores worse than the next smaller one by more than the spread over seeds."""
     chosen = tuned(results)
     ranks = {
@@ -187,7 +185,7 @@ def _ranks(results: "Results", metric: str, found: dict[str, Score]) -> list[str
     return lines
 
 
-def _table(results: "Results", metric: str, several: list[Group], found: dict[str, Score]) -> Table:
+def _table(results: Results, metric: str, several: list[Group], found: dict[str, Score]) -> Table:
     sign = 1 if results.better_is_more(metric) else -1
     rows = []
     for group in several:

@@ -1,7 +1,7 @@
 """Quality on validation against the learning rate, one line for each group that differs in nothing else."""
 
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -18,10 +18,8 @@ from lorafile.analysis.common.chart_parts import (
     tooltip,
 )
 from lorafile.analysis.common.format import rate, score
-
-if TYPE_CHECKING:
-    from lorafile.analysis.training.rates import Group
-    from lorafile.results.results import Results
+from lorafile.analysis.training.rates import Group
+from lorafile.results.results import Results
 
 CAPTION = (
     "Dots: one seed each. Lines and bars: mean ± sample standard deviation over seeds, on validation. "
@@ -29,7 +27,7 @@ CAPTION = (
 )
 
 
-def chart(results: "Results", metric: str, drawn: "list[Group]") -> Any:
+def chart(results: Results, metric: str, drawn: list[Group]) -> Any:
     """Return quality against rate on a logarithmic axis."""
     found = quality(results, metric, "validation")
     rates = {name: value for group in drawn for name, value in group.rates.items() if not isnan(value)}

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from math import isfinite, nan
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -13,11 +13,9 @@ from lorafile.analysis.common.format import difference, kind_of, metric_name, mi
 from lorafile.analysis.common.scores import Score, cells, lost, methods
 from lorafile.analysis.common.wording import direction, on, spread_of
 from lorafile.plan.tuning_status import TuningStatus, edge_lines
+from lorafile.results.results import Results
+from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
-
-if TYPE_CHECKING:
-    from lorafile.results.results import Results
-    from lorafile.specs.tables.analysis import AnalysisTable
 
 _MOST = 12  # configurations that a sentence names
 
@@ -52,7 +50,7 @@ class Candidate:
         return ", ".join(f"{name.rpartition('.')[2]}={setting(value)}" for name, value in self.values.items())
 
 
-def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
+def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return one analysis for all configurations that tune the same settings; nothing where none is tuned."""
     metric = table.metric or results.primary
     alike: dict[tuple[str, ...], list[TuningStatus]] = {}
@@ -61,7 +59,7 @@ def analyse(results: "Results", table: "AnalysisTable") -> list[Analysis]:
     return [_analysis(results, metric, list(settings), members) for settings, members in alike.items()]
 
 
-def _analysis(results: "Results", metric: str, settings: list[str], members: list[TuningStatus]) -> Analysis:
+def _analysis(results: Results, metric: str, settings: list[str], members: list[TuningStatus]) -> Analysis:
     found = candidates(results, metric, [one.configuration for one in members])
     short = " and ".join(name.rpartition(".")[2] for name in settings)
     name = slug("tune", *(part.rpartition(".")[2] for part in settings), "" if metric == results.primary else metric)
@@ -86,7 +84,7 @@ def _analysis(results: "Results", metric: str, settings: list[str], members: lis
     )
 
 
-def candidates(results: "Results", metric: str, among: list[str]) -> list[Candidate]:
+def candidates(results: Results, metric: str, among: list[str]) -> list[Candidate]:
     """Return the candidates of some configurations, each configuration's in the order of its values."""
     frame = results.candidates
     names = ("configuration", "candidate", "values", "seed", "outcome", "chosen", "added", f"validation.{metric}")
@@ -113,7 +111,7 @@ def _order(values: dict[str, Any]) -> list[tuple[bool, Any]]:
 
 
 def _sentences(
-    results: "Results", metric: str, short: str, members: list[TuningStatus], found: list[Candidate]
+    results: Results, metric: str, short: str, members: list[TuningStatus], found: list[Candidate]
 ) -> tuple[list[str], list[str]]:
     """Return what is said, and which of it limits what the study can say."""
     ready = [one for one in members if one.chosen]
@@ -151,7 +149,7 @@ def _numeric(ready: list[TuningStatus]) -> bool:
     )
 
 
-def _chosen(results: "Results", short: str, ready: list[TuningStatus], found: list[Candidate]) -> str:
+def _chosen(results: Results, short: str, ready: list[TuningStatus], found: list[Candidate]) -> str:
     """Return which value each configuration has, those of one value together."""
     alike: dict[str, list[str]] = {}
     for one in ready:
@@ -167,7 +165,7 @@ def _chosen(results: "Results", short: str, ready: list[TuningStatus], found: li
     return f"The best {short} is {'; '.join(parts)}; {how}."
 
 
-def _close(results: "Results", metric: str, ready: list[TuningStatus], found: list[Candidate]) -> list[str]:
+def _close(results: Results, metric: str, ready: list[TuningStatus], found: list[Candidate]) -> list[str]:
     """Return whose choice another draw of seeds could have changed: the lead over the next is within their spread."""
     sign = 1 if results.better_is_more(metric) else -1
     parts = []
@@ -211,14 +209,14 @@ def _counts(members: list[TuningStatus]) -> str:
     return f"They had unequally many: {'; '.join(parts)}. Who has more has more chances to look good."
 
 
-def _untuned(results: "Results") -> list[str]:
+def _untuned(results: Results) -> list[str]:
     """Return which trained configurations have no candidates, so that a tuned one has had more chances than they."""
     tuned = {one.configuration for one in results.tuning}
     others = [name for name, method in methods(results).items() if method != "none" and name not in tuned]
     return [f"Not tuned, but run at one value each: {listing(others)}."] if others else []
 
 
-def _table(results: "Results", metric: str, found: list[Candidate]) -> Table:
+def _table(results: Results, metric: str, found: list[Candidate]) -> Table:
     sign = 1 if results.better_is_more(metric) else -1
     best: dict[str, float] = {}
     for one in found:

@@ -1,7 +1,7 @@
 """Quality on validation along the candidates of a setting, one line for each configuration, and what was lost below."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -21,10 +21,8 @@ from lorafile.analysis.common.chart_parts import (
     tooltip,
 )
 from lorafile.analysis.common.format import score, setting, slug
-
-if TYPE_CHECKING:
-    from lorafile.analysis.training.tune import Candidate
-    from lorafile.results.results import Results
+from lorafile.analysis.training.tune import Candidate
+from lorafile.results.results import Results
 
 CAPTION = (
     "Dots: one seed each. Lines and bars: mean ± sample standard deviation over seeds, on validation. Ring: the chosen "
@@ -34,9 +32,7 @@ _WIDE = 10.0  # from this ratio of largest to smallest value on an axis is logar
 _STEEP = 30.0
 
 
-def charts_of(
-    results: "Results", metric: str, settings: list[str], found: "list[Candidate]", name: str
-) -> dict[str, Any]:
+def charts_of(results: Results, metric: str, settings: list[str], found: list[Candidate], name: str) -> dict[str, Any]:
     """Return a chart for each tuned setting, the others at their chosen values, of as many configurations as colours.
 
     :param name: of the analysis; that of its charts begin with it
@@ -54,18 +50,18 @@ def charts_of(
     return made
 
 
-def _slice(found: "list[Candidate]", factor: str) -> "list[Candidate]":
+def _slice(found: list[Candidate], factor: str) -> list[Candidate]:
     """Return the candidates that have the chosen values of every other setting; all, where nothing else is tuned."""
     winners = {one.configuration: one.values for one in found if one.chosen}
 
-    def beside(one: "Candidate") -> bool:
+    def beside(one: Candidate) -> bool:
         chosen = winners.get(one.configuration, one.values)
         return all(one.values[name] == value for name, value in chosen.items() if name != factor)
 
     return [one for one in found if beside(one)]
 
 
-def _chart(results: "Results", metric: str, factor: str, shown: "list[Candidate]") -> Any:
+def _chart(results: Results, metric: str, factor: str, shown: list[Candidate]) -> Any:
     base = quality(results, metric, "validation")
     figures = {(one.name, seed): value for one in shown for seed, value in one.figures.items()}
     found = replace(base, scores={one.name: one.score for one in shown}, values=figures)
