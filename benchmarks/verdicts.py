@@ -23,14 +23,13 @@ from worlds import EXAMPLES, HARD, OWN, REST, World, against_first, truth
 from lorafile.analysis.compare.verdicts import DECIDED
 from lorafile.statistics.choosing import choose
 from lorafile.statistics.crossed import contrast, pool
-from lorafile.statistics.deciding import decide
+from lorafile.statistics.deciding import decide, shares
 from lorafile.statistics.planning import (
     more_seeds,
     power_of_difference,
     power_of_equivalence,
     power_of_non_inferiority,
 )
-from lorafile.statistics.stages import shares
 
 HERE = Path(__file__).resolve().parent
 ALPHA, KEEP = 0.05, 0.2  # the defaults of [verdict]

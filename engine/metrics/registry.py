@@ -123,3 +123,26 @@ def built_in(name: str, head: bool = False) -> Metric:
 def influence_of(metric: str) -> str:
     """Return the name under which stored outcomes hold each example's influence on a `corpus` figure."""
     return f"{metric}.influence"
+
+
+class CustomMetricName(str):
+    """The name of a metric that has a unit and a direction of its own: a user's file, or a head's log loss."""
+
+    unit: str
+    more_is_better: bool
+
+    def __new__(cls, name: str, unit: str, more_is_better: bool) -> "CustomMetricName":
+        """Return the name as text, with what else is known of the metric."""
+        made = super().__new__(cls, name)
+        made.unit, made.more_is_better = unit, more_is_better
+        return made
+
+
+def unit_of(metric: str) -> str:
+    """Return a metric's unit: `nats per token`, `share of examples`, or nothing."""
+    return metric.unit if isinstance(metric, CustomMetricName) else METRICS[metric].unit
+
+
+def more_is_better(metric: str) -> bool:
+    """Return whether more of a metric is better."""
+    return metric.more_is_better if isinstance(metric, CustomMetricName) else METRICS[metric].more_is_better

@@ -1,7 +1,7 @@
 """Analyses: pure functions of a study's results.
 
-A kind of analysis is a module with a function `analyse(results, table) -> list[Analysis]`. It is registered by its
-name in `_MODULES`; the name stands among the kinds of an `[[analysis]]` table.
+A kind of analysis is a function `(results, table) -> list[Analysis]`. It is registered by its name in `_ANALYSES`; the
+name stands among the kinds of an `[[analysis]]` table.
 """
 
 from importlib import import_module
@@ -9,36 +9,35 @@ from typing import get_args
 
 from lorafile.analysis.common.base import Analysis
 from lorafile.results.results import Results
-from lorafile.specs.tables.analysis import AnalysisTable
+from lorafile.specs.tables.analysis import AnalysisTable, Kind, Question
+from lorafile.specs.tables.evaluate import metric_label
 
-_MODULES = {  # imported on first use
-    "summary": "overview.summary",
-    "compare": "compare.compare",
-    "recommend": "recommend.recommend",
-    "tune": "training.tune",
-    "trend": "factors.trend",
-    "effects": "factors.effects",
-    "pareto": "tradeoffs.pareto",
-    "noise": "noise.noise",
-    "confounds": "compare.confounds",
-    "cost": "tradeoffs.cost",
-    "curves": "training.curves",
-    "rates": "training.rates",
-    "truncation": "adapters.truncation",
-    "inspect": "adapters.inspect",
-    "merge": "adapters.merge",
-    "forgetting": "adapters.forgetting",
-    "lm_eval": "adapters.lm_eval",
-    "prompts": "training.prompts",
-    "data": "training.data",
-    "own": "custom.custom",
+_ANALYSES = {  # kind -> module:function, imported on first use
+    "summary": "overview.summary:analyse",
+    "compare": "compare.compare:analyse",
+    "recommend": "recommend.recommend:analyse",
+    "tune": "training.tune:analyse",
+    "trend": "factors.trend:analyse",
+    "effects": "factors.effects:analyse",
+    "pareto": "tradeoffs.pareto:analyse",
+    "noise": "noise.noise:analyse",
+    "confounds": "compare.compare:confounds",
+    "cost": "tradeoffs.cost:analyse",
+    "curves": "training.curves:analyse",
+    "rates": "training.rates:analyse",
+    "truncation": "adapters.truncation:analyse",
+    "inspect": "adapters.inspect:analyse",
+    "merge": "adapters.merge:analyse",
+    "forgetting": "adapters.extra_evaluations:forgetting",
+    "lm_eval": "adapters.extra_evaluations:lm_eval",
+    "prompts": "adapters.extra_evaluations:prompts",
+    "data": "training.data:analyse",
+    "own": "custom.custom:analyse",
 }
 
 
 def kinds() -> tuple[str, ...]:
     """Return the name of every analysis, in the order of a report."""
-    from lorafile.specs.tables.analysis import Kind
-
     return get_args(Kind)
 
 
@@ -46,8 +45,6 @@ def analyses(results: Results, tables: list[AnalysisTable]) -> list[Analysis]:
     """Return the declared analyses, or every one that has something to say; then claims and published figures."""
     from lorafile.analysis.claims import claims
     from lorafile.analysis.common import published
-    from lorafile.specs.tables.analysis import AnalysisTable, Question
-    from lorafile.specs.tables.evaluate import metric_label
 
     every = [AnalysisTable.model_validate({"kind": kind}) for kind in kinds()]
     declared = tables or [*every, *(AnalysisTable.model_validate({"ask": name}) for name in get_args(Question))]
@@ -69,7 +66,8 @@ def analyses(results: Results, tables: list[AnalysisTable]) -> list[Analysis]:
 def _one(results: Results, table: AnalysisTable, asked: bool) -> list[Analysis]:
     """Return what one table asks for; a question that nobody asked is answered where the study has an answer."""
     if table.ask is None:
-        made: list[Analysis] = import_module(f"lorafile.analysis.{_MODULES[str(table.kind)]}").analyse(results, table)
+        module, _, function = _ANALYSES[str(table.kind)].partition(":")
+        made: list[Analysis] = getattr(import_module(f"lorafile.analysis.{module}"), function)(results, table)
         return made
     from lorafile.analysis.overview.questions import answer
 

@@ -7,7 +7,7 @@ from lorafile.analysis.compare.verdicts import Family, Verdict
 from lorafile.results.results import Results
 from lorafile.specs import Spec
 from lorafile.specs.sweeps.stages import is_deterministic
-from lorafile.statistics.stages import shares
+from lorafile.statistics.deciding import shares
 
 _LARGEST = 2**31  # seeds are below it
 _UNFINISHED = ("missing", "running", "interrupted")

@@ -3,9 +3,10 @@
 from typing import Any
 
 from lorafile.engine.metrics.custom import CustomMetric, read_custom_metric
-from lorafile.engine.metrics.registry import built_in
+from lorafile.engine.metrics.registry import OF_HEADS, CustomMetricName, built_in
 from lorafile.errors import NodeError
 from lorafile.graph.builder import GraphBuilder
+from lorafile.graph.graph import Graph
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.tables.evaluate import (
     OF_ANSWERS,
@@ -129,3 +130,13 @@ def check_metrics(builder: GraphBuilder, configuration: Configuration, form: str
 
 
 _OF_HEADS = 'needs a language model, and model.task_type = "SEQ_CLS" writes no text; use accuracy, f1 or log_loss'
+
+
+def metric_names(graph: Graph) -> dict[str, str]:
+    """Return every metric by name; that of a metric file, and of a head's loss, knows its own unit and direction."""
+    found = {}
+    heads = all(map(is_head, graph.spec.configurations))
+    for name in map(metric_label, graph.spec.tables.evaluate.metrics):
+        own = graph.own.get(name) or (OF_HEADS.get(name) if heads else None)
+        found[name] = CustomMetricName(name, own.unit, own.more_is_better) if own else name
+    return found

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lorafile.analysis.common.format import metric_name, missing, score
+from lorafile.analysis.common.format import metric_name, score
 from lorafile.lock.lockfile import identity
 from lorafile.plan.names import StudyRun
 from lorafile.plan.plan import Plan
 from lorafile.report.markdown import plain
-from lorafile.results.results import Results
+from lorafile.results.results import Results, missing
 from lorafile.specs import Configuration
 from lorafile.specs.catalogue import licence
 

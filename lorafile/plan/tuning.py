@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from lorafile.engine.metrics.registry import METRICS
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.errors import LoraError
 from lorafile.graph.build import build, build_candidates, nodes_after_choice
 from lorafile.graph.graph import Graph, Replicate
+from lorafile.graph.metrics import metric_names
 from lorafile.plan.decide import decide, new_plan
 from lorafile.plan.plan import WORK, Action, Plan
 from lorafile.plan.tuning_status import Edge, TuningStatus, shown_value
@@ -125,7 +126,7 @@ def _status(configuration: Configuration, plan: Plan, waiting: set[str]) -> Tuni
     )
     if status.waiting:
         return status
-    sign = 1 if more_is_better(graph) else -1
+    sign = 1 if more_is_better(metric_names(graph)[graph.spec.primary]) else -1
 
     def rank(trial: Trial) -> tuple[int, float, bool]:
         mean = sign * fmean(trial.figures) if trial.figures else -math.inf
@@ -141,13 +142,6 @@ def _status(configuration: Configuration, plan: Plan, waiting: set[str]) -> Tuni
         metric=graph.spec.primary,
         edges=_edges(about.axes, values) if best.whole else (),
     )
-
-
-def more_is_better(graph: Graph) -> bool:
-    """Return whether more of the metric that a study chooses by is better."""
-    name = graph.spec.primary
-    own = graph.own.get(name)
-    return own.more_is_better if own is not None else METRICS[name].more_is_better
 
 
 def _edges(axes: tuple[Axis, ...], values: dict[str, Any]) -> tuple[Edge, ...]:

@@ -7,11 +7,10 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import amount, kind_of, metric_name, missing, number, setting
-from lorafile.analysis.common.scores import cells
-from lorafile.analysis.common.wording import direction, on
-from lorafile.report import interim_looks
-from lorafile.results.results import Results, unit_of
+from lorafile.analysis.common.format import amount, direction, kind_of, metric_name, number, on, setting
+from lorafile.engine.metrics.registry import unit_of
+from lorafile.report.figures_json import look_lines
+from lorafile.results.results import Results, cells, missing
 from lorafile.units import listing, plural
 
 LIMITS = (
@@ -110,12 +109,12 @@ def facts(results: Results) -> list[Fact]:
     found = [Fact(f"model {key}", value(key, item)) for key, item in results.model.items() if not missing(item)]
     found += [Fact(f"data {key}", value(key, item)) for key, item in results.data.items() if not missing(item)]
     found.append(Fact("seeds", listing([str(seed) for seed in results.seeds], 20) or "none"))
-    found += [Fact(name, told) for name, told in interim_looks.lines(results)]
+    found += [Fact(name, told) for name, told in look_lines(results)]
     found += forecasts(results)
     for metric in results.metrics:
         primary = "primary; " if metric == results.primary else ""
         unit = unit_of(metric)
-        found.append(Fact(metric_name(metric), f"{primary}{direction(results, metric)}{f'; {unit}' if unit else ''}"))
+        found.append(Fact(metric_name(metric), f"{primary}{direction(metric)}{f'; {unit}' if unit else ''}"))
     return found
 
 

@@ -1,22 +1,21 @@
 """What the page carries beside its text, once each: charts, the figures behind every table, and every run's story."""
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from lorafile.analysis.common.base import Analysis, Table
-from lorafile.analysis.common.format import missing
-from lorafile.analysis.common.scores import cells, names
+from lorafile.analysis.common.base import Analysis, Table, plain
 from lorafile.analysis.training.curves import thinned
-from lorafile.report.brush import with_brush
-from lorafile.report.columnar import packed, packed_chart
-from lorafile.report.figures_json import Spec, as_json, plain, records
+from lorafile.report.figures_json import Spec, as_json, records
 from lorafile.report.theme import config
-from lorafile.results.results import Results, RunKey
+from lorafile.results.results import Results, RunKey, cells, missing, rows_of
 
 TOLD = 200  # runs whose settings and sample predictions are on the page; state has those of all
 LETTERS = 600  # of one text of a sample
 _FRAMES = ("configurations", "runs", "profiles")
+Packed = dict[str, Any]
+BRUSH, PICKED = "brush", "picked"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def embedded(
         "charts": {name: _on_page(specs[name], analysis.kind) for analysis in analyses for name in analysis.charts},
         "light": config("light"),
         "dark": config("dark"),
-        "names": names(results),
+        "names": results.names,
         "tables": [{"name": name} | _table(table) for name, table in tables.items()],
         "figures": _figures(results, analyses, specs, list(tables.values())),
         **_stories(results),
@@ -57,7 +56,7 @@ def _on_page(spec: Spec, kind: str) -> Spec:
 def runs_by_configuration(results: Results) -> dict[str, list[Run]]:
     """Return configuration -> its runs, in the order of the table of every run."""
     columns = (cells(results.runs, key) for key in ("configuration", "seed", "outcome", "key"))
-    found: dict[str, list[Run]] = {name: [] for name in names(results)}
+    found: dict[str, list[Run]] = {name: [] for name in results.names}
     for at, (name, seed, outcome, key) in enumerate(zip(*columns, strict=True)):
         run = Run(at, None if seed is None else int(seed), str(outcome or "missing"), str(key or ""))
         found.setdefault(str(name), []).append(run)
@@ -106,7 +105,7 @@ def _stories(results: Results) -> dict[str, Any]:
 
 
 def _run_keys(results: Results) -> list[RunKey]:
-    rows = zip(cells(results.runs, "configuration"), cells(results.runs, "seed"), strict=True)
+    rows = rows_of(results.runs, "configuration", "seed")
     return [(str(name), None if seed is None else int(seed)) for name, seed in rows]
 
 
@@ -132,3 +131,82 @@ def _curves(results: Results) -> dict[RunKey, list[list[float]]]:
         steps.append(round(float(step)))
         losses.append(float(f"{loss:.4g}"))
     return found
+
+
+def packed(rows: list[dict[str, Any]]) -> Packed:
+    """Return rows that have the same keys as `{keys, columns}`.
+
+    A column is a list, or `{of, at}`: its different texts, and for each row which one.
+    """
+    keys = list(rows[0]) if rows else []
+    return {"keys": keys, "columns": [_packed_column([row[key] for row in rows]) for key in keys]}
+
+
+def packed_chart(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a chart with its data packed; a data set whose rows have different keys stays as it is."""
+    datasets = {
+        name: packed(rows) if len({tuple(row) for row in rows}) == 1 else rows
+        for name, rows in spec.get("datasets", {}).items()
+    }
+    return spec | ({"datasets": datasets} if datasets else {})
+
+
+def _packed_column(values: list[Any]) -> list[Any] | dict[str, Any]:
+    if not all(isinstance(value, str) for value in values):
+        return values
+    places = {value: at for at, value in enumerate(dict.fromkeys(values))}
+    if 2 * len(places) > len(values):
+        return values
+    return {"of": list(places), "at": [places[value] for value in values]}
+
+
+def with_brush(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a chart whose points can be brushed, and one of them ringed by the signal `picked`.
+
+    The chart may declare an interval of its own called `brush`. Without points that name their configuration it stays
+    what it is.
+    """
+    spec = deepcopy(spec)
+    places = [(layers, at) for layers in _layers(spec) for at, unit in enumerate(layers) if _is_point(unit)]
+    if not places:
+        return spec
+    if not any(param.get("name") == BRUSH for param in _params(spec)):
+        layers, at = places[0]
+        brush = {"name": BRUSH, "select": {"type": "interval", "encodings": ["x", "y"]}}
+        layers[at]["params"] = [*layers[at].get("params", []), brush]
+    for layers, at in places:
+        layers.append(_ring(layers[at]))
+    spec["params"] = [*spec.get("params", []), {"name": PICKED, "value": ""}]
+    spec["usermeta"] = {**spec.get("usermeta", {}), "brush": True}
+    return spec
+
+
+def _layers(spec: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    found = [spec["layer"]] if "layer" in spec else []
+    for key in ("layer", "concat", "hconcat", "vconcat"):
+        for inner in spec.get(key, []):
+            found += _layers(inner)
+    return found
+
+
+def _params(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    found = list(spec.get("params", []))
+    for key in ("layer", "concat", "hconcat", "vconcat"):
+        for inner in spec.get(key, []):
+            found += _params(inner)
+    return found
+
+
+def _is_point(unit: dict[str, Any]) -> bool:
+    mark = unit.get("mark")
+    kind = mark.get("type") if isinstance(mark, dict) else mark
+    encoding = unit.get("encoding", {})
+    return kind in ("point", "circle") and all("field" in encoding.get(channel, {}) for channel in ("x", "y"))
+
+
+def _ring(unit: dict[str, Any]) -> dict[str, Any]:
+    """Return the same points as rings, of which only the picked one is drawn."""
+    encoding = {channel: unit["encoding"][channel] for channel in ("x", "y")}
+    ring: dict[str, Any] = {"mark": {"type": "point", "style": "picked"}, "encoding": encoding}
+    ring["transform"] = [*unit.get("transform", []), {"filter": f"datum.configuration === {PICKED}"}]
+    return ring | ({"data": unit["data"]} if "data" in unit else {})

@@ -1,20 +1,21 @@
 """Results and analyses as JSON: every figure of the page, in base units, under a format version."""
 
-import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lorafile.analysis.common.base import Analysis, Table
-from lorafile.analysis.common.format import missing
-from lorafile.report.interim_looks import looks
-from lorafile.results.results import Results
+from lorafile.analysis.common.base import Analysis, Table, plain, specification
+from lorafile.analysis.common.format import level
+from lorafile.results.results import Results, rows_of
+from lorafile.statistics.deciding import shares
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     import pandas as pd
 
+
 FORMAT_VERSION = "1.0"
 
 Spec = dict[str, Any]  # a chart in Vega-Lite
+_NOTHING = 1e-12  # of alpha
 
 
 def as_json(results: Results, analyses: list[Analysis], specs: dict[str, Spec] | None = None) -> dict[str, Any]:
@@ -87,32 +88,39 @@ def specifications(analyses: list[Analysis]) -> dict[str, Spec]:
     return {name: specification(chart) for analysis in analyses for name, chart in analysis.charts.items()}
 
 
-def specification(chart: Any) -> Spec:
-    """Return a chart's Vega-Lite specification with all of its data inside, and no NaN."""
-    import altair as alt
-
-    with alt.data_transformers.disable_max_rows():
-        found: Spec = plain(chart.to_dict())
-    return found
-
-
 def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """Return a table's rows as JSON-able values."""
     return [{str(key): plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def plain(value: Any) -> Any:
-    """Return a value as JSON has it: numpy's numbers as Python's, NaN and infinity as null, paths as text."""
-    if missing(value):
-        return None
-    if isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy's scalars and arrays
-        return plain(value.tolist())
-    return str(value)
+def look_lines(results: Results) -> list[tuple[str, str]]:
+    """Return (name, value) for the first look and for each stage that is one, and what is kept for later ones."""
+    rows = looks(results)
+    if not rows:
+        return []
+    total, kept = results.verdict.alpha, results.verdict.alpha - sum(row["alpha"] for row in rows)
+    found = []
+    for number, row in enumerate(rows):
+        who = f"seeds {listing(map(str, row['seeds']), 20)} of {listing(row['configurations'])}; " if number else ""
+        tested = " for what was still open" if number else ""
+        dated = f"; last run begun on {row['until']}" if row["until"] else ""
+        name = f"stage {number}" if number else "first look"
+        found.append((name, f"{who}tested at {level(row['alpha'])}{tested}{dated}"))
+    left = f"{level(kept)} is kept for stages" if kept > _NOTHING else "none is kept for stages"
+    return [*found, ("alpha", f"{level(total)} over all comparisons and looks, of which {left}")]
+
+
+def looks(results: Results) -> list[dict[str, Any]]:
+    """Return `seeds`, `configurations`, `alpha` (a share of one) and `until` (a date, or empty) of each look."""
+    spent = shares(results.verdict.alpha, results.verdict.keep, len(results.looks))
+    dates = results.look_dates or ("",) * len(results.looks)
+    pairs = list(rows_of(results.runs, "configuration", "seed"))
+    return [
+        {
+            "seeds": [int(seed) for seed in seeds],
+            "configurations": list(dict.fromkeys(str(name) for name, seed in pairs if seed in seeds)),
+            "alpha": alpha,
+            "until": until,
+        }
+        for seeds, alpha, until in zip(results.looks, spent, dates, strict=True)
+    ]

@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
-from lorafile.analysis.common.format import is_share, missing, number, unit
-from lorafile.analysis.common.scores import methods, scores, split_of
-from lorafile.analysis.common.wording import direction, on
+from lorafile.analysis.common.format import direction, is_share, number, on, unit
+from lorafile.analysis.common.scores import scores, split_of
 from lorafile.analysis.compare.verdicts import Family, family
 from lorafile.analysis.overview.summary import configuration_rows
-from lorafile.results.results import Results
+from lorafile.engine.metrics.registry import more_is_better
+from lorafile.results.results import Results, missing
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -91,7 +91,7 @@ def best_by_verdict(results: Results) -> str | None:
     """
     judged = family(results)
     figures = scores(results, f"{judged.split}.{judged.metric}")
-    trained = [name for name, method in methods(results).items() if method != "none" and figures[name].known]
+    trained = [name for name, method in results.methods.items() if method != "none" and figures[name].known]
     for one in trained:
         others = [other for other in trained if other != one]
         if others and all(_beats(judged, one, other) for other in others):
@@ -126,7 +126,7 @@ def _columns(results: Results, rows: list[Row]) -> list[tuple[str, Any]]:
 
 def _metric_column(results: Results, metric: str) -> tuple[str, Any]:
     key, share = _key(results, metric), is_share(metric)
-    arrow = r"$\uparrow$" if results.better_is_more(metric) else r"$\downarrow$"
+    arrow = r"$\uparrow$" if more_is_better(metric) else r"$\downarrow$"
     heading = f"{escaped(on(metric, key.partition('.')[0]))}{', ' + escaped('%') if share else ''} {arrow}"
     scale = 100 if share else 1
 
@@ -175,5 +175,5 @@ def _caption(results: Results, winner: str | None) -> str:
 
 
 def _direction(results: Results) -> str:
-    named = [f"{on(metric, split_of(results, metric))}: {direction(results, metric)}" for metric in results.metrics]
+    named = [f"{on(metric, split_of(results, metric))}: {direction(metric)}" for metric in results.metrics]
     return ", ".join(named)

@@ -1,13 +1,17 @@
 """Reports: a page that needs nothing but itself, RESULTS.md with pictures, and every figure as JSON and CSV."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from lorafile.analysis.common.base import Analysis, Table
 from lorafile.files.atomic import explain_write_errors, replace_file, write_text
+from lorafile.report.figures_json import Spec
+from lorafile.report.theme import config
 from lorafile.results.results import Results
 
 __all__ = ["figures", "write_page", "write_report"]
+SCALE = 2  # pixels for each pixel of the chart: sharp on dense screens and on paper
 
 
 def write_report(results: Results, analyses: list[Analysis], directory: Path) -> list[Path]:
@@ -18,7 +22,6 @@ def write_report(results: Results, analyses: list[Analysis], directory: Path) ->
     from lorafile.report.content import named_tables, split_summary
     from lorafile.report.figures_json import as_json, specifications
     from lorafile.report.html import page
-    from lorafile.report.images import write_pictures
     from lorafile.report.latex import table_of_results
     from lorafile.report.markdown import document
 
@@ -70,3 +73,31 @@ def figures(results: Results, analyses: list[Analysis]) -> dict[str, Any]:
     from lorafile.report.figures_json import as_json
 
     return as_json(results, analyses)
+
+
+def write_pictures(specs: dict[str, Spec], directory: Path) -> list[Path]:
+    """Write each chart as `<name>.png`, `.svg` and `.vl.json`, in the light theme, and return the paths.
+
+    :param specs: name of a chart -> its specification
+    """
+    if not specs:
+        return []
+    import vl_convert
+
+    with explain_write_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, spec in specs.items():
+        text = json.dumps(spec | {"config": config("light")}, allow_nan=False, indent=1)
+        # An empty list of allowed addresses: a picture is made from its own data alone.
+        drawn = vl_convert.vegalite_to_svg(text, allowed_base_urls=[])
+        files = {
+            "png": vl_convert.svg_to_png(drawn, scale=SCALE),
+            "svg": drawn.encode(),
+            "vl.json": f"{text}\n".encode(),
+        }
+        for ending, content in files.items():
+            written.append(directory / f"{name}.{ending}")
+            with replace_file(written[-1]) as new:
+                new.write_bytes(content)
+    return written

@@ -2,31 +2,36 @@
 
 from typing import Any
 
+from lorafile.graph.graph import Graph, Replicate
+from lorafile.graph.metrics import metric_names
 from lorafile.plan.forecast.error import errors
 from lorafile.plan.plan import Plan
 from lorafile.results.adapters import adapter_tables
-from lorafile.results.candidates import candidate_table, unchosen_run
 from lorafile.results.claims_file import claims_file, read_claims
-from lorafile.results.configurations import configuration_row
 from lorafile.results.datacard import cards
-from lorafile.results.details import StoredSamples, run_details
 from lorafile.results.environments import Environments
-from lorafile.results.extra_evaluations import answer_rows, beside_figures
 from lorafile.results.interim_looks import dates, looks
-from lorafile.results.outcomes import StoredOutcomes
-from lorafile.results.repeats import repeat_rows
+from lorafile.results.outcomes import StoredOutcomes, StoredRefusals, StoredSamples, run_details
 from lorafile.results.results import Results
-from lorafile.results.runs import blocked_by, curve_rows, run_row
-from lorafile.results.serving import StoredRefusals
-from lorafile.results.study_facts import data_of, hides_answers, metrics_of, model_of
-from lorafile.results.topics import topics
-from lorafile.results.unfinished import standing, unfinished_curve, unfinished_runs
+from lorafile.results.runs import (
+    blocked_by,
+    candidate_table,
+    curve_rows,
+    repeat_rows,
+    run_row,
+    standing,
+    unchosen_run,
+    unfinished_curve,
+    unfinished_runs,
+)
+from lorafile.results.study_facts import configuration_row, data_of, hides_answers, model_of, topics
 from lorafile.results.warnings import warnings
 from lorafile.specs import Spec
 from lorafile.state import Attempt, State
 
 Rows = list[dict[str, Any]]
 _RUN = ("configuration", "sweep", "seed", "outcome", "message", "key")
+Held = dict[str, Attempt]
 
 
 def gather(plan: Plan, state: State) -> Results:
@@ -38,7 +43,7 @@ def gather(plan: Plan, state: State) -> Results:
     places = Environments(plan)
     runs, curves = _runs(plan, state, history, places)
     looked, card = looks(spec, runs), cards(graph, plan.results, state)
-    named, hidden = metrics_of(graph), hides_answers(graph)
+    named, hidden = metric_names(graph), hides_answers(graph)
     tables = adapter_tables(graph, plan.results, history, state)
     adapters: dict[str, Any] = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
@@ -122,3 +127,50 @@ def _profiles(plan: Plan, places: Environments) -> list[dict[str, Any]]:
             where = {"device": attempt.device, "environment": places.of(key)}
             rows.append({"configuration": configuration, **where, **attempt.figures})
     return rows
+
+
+def beside_figures(graph: Graph, name: str, replicate: Replicate, results: Held) -> dict[str, Any]:
+    """Return `reference.log_loss`, `.before` and their difference `.change`; `lm_eval.<task>.<metric>` of each task."""
+    found: dict[str, Any] = {}
+    for what, key in replicate.extra.items():
+        if key not in results or results[key].outcome != "done":
+            continue
+        figures = results[key].figures
+        if what == "reference":
+            before = results.get(graph.before[name]["reference"])
+            found["reference.log_loss"] = figures["log_loss"]
+            if before is not None:
+                found["reference.before"] = before.figures["log_loss"]
+                found["reference.change"] = figures["log_loss"] - before.figures["log_loss"]
+        elif what.startswith("lm-eval/"):
+            task = what.removeprefix("lm-eval/")
+            found |= {f"lm_eval.{task}.{metric}": value for metric, value in figures.items()}
+    return found
+
+
+def answer_rows(graph: Graph, results: Held, state: State) -> list[dict[str, Any]]:
+    """Return a row for each prompt and configuration: `configuration`, `prompt`, `untuned`, `tuned`.
+
+    Tuned is the first seed's answer, and nothing for a configuration that is not trained.
+    """
+    found = []
+    for configuration in graph.spec.configurations:
+        replicates = graph.replicates[configuration.name]
+        before = _answers(graph.before.get(configuration.name, {}).get("prompts"), results, state)
+        key = replicates[0].extra.get("prompts") if replicates and replicates[0].train else None
+        tuned = _answers(key, results, state)
+        for row in before or tuned:
+            answers = {"untuned": before.get(row, (None, None))[1], "tuned": tuned.get(row, (None, None))[1]}
+            prompt = (before.get(row) or tuned[row])[0]
+            found.append({"configuration": configuration.name, "number": row + 1, "prompt": prompt, **answers})
+    return found
+
+
+def _answers(key: str | None, results: Held, state: State) -> dict[int, tuple[str, str]]:
+    """Return number of a prompt -> (prompt, answer)."""
+    attempt = results.get(key or "")
+    digest = attempt.outputs.get("predictions.jsonl.gz") if attempt is not None else None
+    if digest is None or not state.objects.has(digest):
+        return {}
+    rows = state.objects.rows(digest)
+    return {row["row"]: (row["reference"], row["answer"]) for row in rows}

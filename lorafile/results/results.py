@@ -1,11 +1,13 @@
 """What a study has found so far, as plain tables: the one input of every analysis and of the report."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorafile.engine.metrics.registry import METRICS
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.plan.tuning_status import TuningStatus
 from lorafile.results.claims_file import Recorded
 from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, PublishedTable, VerdictTable
@@ -17,27 +19,23 @@ RunKey = tuple[str, int | None]  # configuration, seed
 OutcomeKey = tuple[str, int | None, str]  # configuration, seed, split
 
 
-class OwnName(str):
-    """The name of a metric that has a unit and a direction of its own: a user's file, or a head's log loss."""
-
-    unit: str
-    more_is_better: bool
-
-    def __new__(cls, name: str, unit: str, more_is_better: bool) -> "OwnName":
-        """Return the name as text, with what else is known of the metric."""
-        made = super().__new__(cls, name)
-        made.unit, made.more_is_better = unit, more_is_better
-        return made
+def missing(value: Any) -> bool:
+    """Return whether a cell holds nothing: None, NaN, pandas' NA, or an infinity that no axis can show."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and not math.isfinite(value)
 
 
-def unit_of(metric: str) -> str:
-    """Return a metric's unit: `nats per token`, `share of examples`, or nothing."""
-    return metric.unit if isinstance(metric, OwnName) else METRICS[metric].unit
+def cells(frame: "pd.DataFrame", name: str) -> list[Any]:
+    """Return a column's cells, None for each that is missing; a column that is not there is all missing."""
+    if name not in frame.columns:
+        return [None] * len(frame)
+    return [None if missing(value) else value for value in frame[name].tolist()]
 
 
-def more_is_better(metric: str) -> bool:
-    """Return whether more of a metric is better."""
-    return metric.more_is_better if isinstance(metric, OwnName) else METRICS[metric].more_is_better
+def rows_of(frame: "pd.DataFrame", *names: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the cells of some columns, row by row; see `cells`."""
+    return zip(*(cells(frame, name) for name in names), strict=True)
 
 
 def _nothing() -> "pd.DataFrame":
@@ -176,3 +174,17 @@ class Results:
     def better_is_more(self, metric: str) -> bool:
         """Return whether more of a metric is better."""
         return more_is_better(metric)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The configurations' names, in the spec's order; not to be changed by who asks."""
+        return [str(name) for name in cells(self.configurations, "configuration")]
+
+    @cached_property
+    def methods(self) -> dict[str, str]:
+        """Configuration -> method, `lora` where it is missing; not to be changed by who asks."""
+        return {name: str(method or "lora") for name, method in self.setting("method").items()}
+
+    def setting(self, name: str) -> dict[str, Any]:
+        """Return configuration -> its cell in a column of `configurations`, None where it is missing."""
+        return dict(zip(self.names, cells(self.configurations, name), strict=True))

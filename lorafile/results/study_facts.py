@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from lorafile.engine.metrics.registry import OF_HEADS
 from lorafile.graph.graph import Graph
-from lorafile.graph.metrics import is_head
 from lorafile.lock.lockfile import identity
 from lorafile.plan.plan import Plan
-from lorafile.results.results import OwnName
-from lorafile.specs.tables.evaluate import metric_label
+from lorafile.specs import Configuration
+from lorafile.specs.tables.quantizations import quantization_name
+
+_SWITCHES = {"use_dora": "dora", "use_rslora": "rslora"}
 
 
 def data_of(plan: Plan) -> dict[str, Any]:
@@ -52,11 +52,81 @@ def hides_answers(graph: Graph) -> bool:
     return bool(graph.spec.tables.data.private)
 
 
-def metrics_of(graph: Graph) -> dict[str, str]:
-    """Return every metric by name; that of a metric file, and of a head's loss, knows its own unit and direction."""
-    found = {}
-    heads = all(map(is_head, graph.spec.configurations))
-    for name in map(metric_label, graph.spec.tables.evaluate.metrics):
-        own = graph.own.get(name) or (OF_HEADS.get(name) if heads else None)
-        found[name] = OwnName(name, own.unit, own.more_is_better) if own else name
-    return found
+def topics(configurations: tuple[Configuration, ...]) -> tuple[str, ...]:
+    """Return what the configurations use, in their order, each once: `lora`, `dora`, `start:pissa`, `base:nf4`."""
+    found: dict[str, None] = {}
+    for configuration in configurations:
+        if configuration.method not in ("none", "full"):
+            found |= dict.fromkeys([configuration.method, *_adapter(configuration.adapter or {})])
+        if configuration.train is not None and configuration.train.loraplus_lr_ratio is not None:
+            found["loraplus"] = None
+        if configuration.quantization:
+            found[f"base:{_base(configuration.quantization)}"] = None
+    return tuple(found)
+
+
+def _adapter(settings: dict[str, Any]) -> list[str]:
+    found = [topic for switch, topic in _SWITCHES.items() if settings.get(switch)]
+    start = settings.get("init_lora_weights")
+    return [*found, f"start:{start.partition('_niter')[0]}"] if isinstance(start, str) else found
+
+
+def _base(quantization: dict[str, Any]) -> str:
+    library = quantization.get("quant_method", "bitsandbytes")
+    if library != "bitsandbytes":
+        return str(library)
+    return "int8" if quantization.get("load_in_8bit") else str(quantization.get("bnb_4bit_quant_type", "fp4"))
+
+
+def configuration_row(
+    c: Configuration, everyone: tuple[Configuration, ...], runs: list[dict[str, Any]], adapter: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what varies in a configuration, and how many of its runs have figures.
+
+    :param adapter: its method's settings as they are resolved; of a matched placement the rank is the solved one
+    """
+    mine = [run for run in runs if run["configuration"] == c.name]
+    outcomes = [run["outcome"] for run in mine]
+    row: dict[str, Any] = {
+        "configuration": c.name,
+        "sweep": c.sweep,
+        "aliases": list(c.aliases),
+        "method": c.method,
+        "trained": c.method != "none",
+    }
+    solved = any(other.matched for other in everyone)
+    row |= {"rank": adapter.get("r") if solved else None, "alpha": adapter.get("lora_alpha") if solved else None}
+    row |= {"replicates": len(mine), "done": outcomes.count("done")}
+    row["outcomes"] = ", ".join(f"{outcome} {outcomes.count(outcome)}" for outcome in dict.fromkeys(outcomes))
+    if c.method == "none":
+        row["shots"] = c.shots
+    tuned = [[axis.setting for axis in other.tuned.axes] if other.tuned else [] for other in everyone]
+    row["tuned"] = [axis.setting for axis in c.tuned.axes] if c.tuned else []
+    varied = [name for other in everyone for name in other.varied] + [name for names in tuned for name in names]
+    return row | {
+        setting: None if c.open and setting in row["tuned"] else setting_value(c, setting, adapter)
+        for setting in dict.fromkeys(varied)
+    }
+
+
+def setting_value(c: Configuration, setting: str, adapter: dict[str, Any]) -> Any:
+    """Return a setting as the spec wrote it for this configuration, or its default; None where it does not apply."""
+    if c.matched and setting in ("lora.r", "lora.lora_alpha"):
+        return adapter[setting.removeprefix("lora.")]  # solved for the model
+    if setting in c.varied:
+        return c.varied[setting]
+    section, _, name = setting.partition(".")
+    if section == "method":
+        return c.method
+    if section == "quantization":
+        return quantization_name(c.quantization)
+    table: Any = {
+        c.method: c.adapter,
+        "train": c.train and c.train.model_dump(),
+        "model": c.model.model_dump(),
+        "data": c.data.model_dump(),
+        "none": {"shots": c.shots} if c.method == "none" else None,
+    }.get(section)
+    for part in name.split("."):
+        table = table.get(part) if isinstance(table, dict) else None
+    return table

@@ -66,3 +66,12 @@ def _word(one: Estimate, p: float, p_same: float, p_not_worse: float, alpha: flo
     if p <= alpha:
         return "better" if (one.difference > 0) == more else "worse"
     return "non-inferior" if p_not_worse <= alpha else "inconclusive"
+
+
+def shares(alpha: float, keep: float, looks: int) -> tuple[float, ...]:
+    """Return each look's share of alpha, the first look's first.
+
+    :param alpha: of the whole study; `keep`: the share of what is left that each look leaves to those after it
+    :return: [looks]; alpha times (1 - keep), then of the rest the same again: their sum stays below alpha
+    """
+    return tuple(alpha * keep**look * (1 - keep) for look in range(looks))

@@ -5,8 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorafile.statistics.crossed import ROUNDING, Outcomes, RunVariance, unseen
-from lorafile.statistics.worth import Part, Worth, worth
+from lorafile.statistics.crossed import (
+    ROUNDING,
+    LinearCombinationVariance,
+    Outcomes,
+    Part,
+    RunVariance,
+    combination_variance,
+    unseen,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +69,11 @@ def differences(outcomes: Mapping[str, Outcomes], pooled: RunVariance) -> Differ
     return Differences({name: at for at, name in enumerate(outcomes)}, difference, error, df)
 
 
-def _held_against(one: _Side, others: _Side, pooled: RunVariance) -> Worth:
+def _held_against(one: _Side, others: _Side, pooled: RunVariance) -> LinearCombinationVariance:
     """Return what the difference between a configuration and each of several others is worth."""
     n = one.by_example.shape[-1]
     left = [(side.residual / side.runs / n, np.maximum((side.runs - 1.0) * (n - 1), 1.0)) for side in (one, others)]
-    return worth(
+    return combination_variance(
         one.by_example - others.by_example,
         ROUNDING * np.maximum(abs(one.mean), abs(others.mean)),
         _run_parts(one, others, pooled),

@@ -10,9 +10,8 @@ from math import inf, isinf, isnan, nan
 import numpy as np
 from scipy import special
 
-from lorafile.statistics.crossed import Estimate
+from lorafile.statistics.crossed import Estimate, degrees
 from lorafile.statistics.probabilities import t_cdf, t_quantile
-from lorafile.statistics.worth import degrees
 
 POWER = 0.8
 MOST_SEEDS, MOST_EXAMPLES = 10_000, 1_000_000

@@ -4,7 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorafile.analysis.multi_study.union import Member, Union, unite
+from lorafile.analysis.multi_study.tables import Member
+from lorafile.analysis.multi_study.union import Union, unite
 from lorafile.errors import LoraError
 from lorafile.results.gather import gather
 from lorafile.state import State

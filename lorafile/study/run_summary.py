@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from lorafile.errors import LoraError
-from lorafile.results.environment_diff import differs
+from lorafile.results.environments import differs
 from lorafile.state import Attempt, State
 from lorafile.state.names import MODEL_KINDS, PART, Named, Names, find_configuration, run_name
 from lorafile.state.node_details import History, history

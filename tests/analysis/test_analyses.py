@@ -316,7 +316,7 @@ def test_importing_analyses_costs_nothing() -> None:
 def test_every_cost_that_a_spec_may_name_is_known() -> None:
     from typing import get_args
 
-    from lorafile.analysis.common.cost_measures import COSTS
+    from lorafile.analysis.common.scores import COSTS
     from lorafile.specs.tables.analysis import Cost
 
     assert set(get_args(Cost)) == set(COSTS)

@@ -8,8 +8,8 @@ import pytest
 from results_fixture import study
 from scipy import stats
 
-from lorafile.analysis.claims.checks import figure_interval
 from lorafile.analysis.claims.claims import Check, check, record
+from lorafile.analysis.compare.outcomes import figure_interval
 from lorafile.analysis.registry import analyses
 from lorafile.errors import LoraError
 from lorafile.report.writer import figures

@@ -11,8 +11,8 @@ from lorafile.analysis.registry import analyses
 from lorafile.errors import SpecError
 from lorafile.report.figures_json import specifications
 from lorafile.report.html import page
-from lorafile.report.images import write_pictures
 from lorafile.report.markdown import document
+from lorafile.report.writer import write_pictures
 from lorafile.specs.load import parse
 from lorafile.specs.tables.analysis import AnalysisTable
 

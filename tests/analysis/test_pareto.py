@@ -7,11 +7,10 @@ from recommend_fixture import FIGURES, LARGE, MIDDLE, SMALL, UNTUNED, made
 from results_fixture import study
 from spec_fixture import parse
 
-from lorafile.analysis.common.base import Analysis
+from lorafile.analysis.common.base import Analysis, specification
 from lorafile.analysis.registry import analyses
 from lorafile.errors import SpecError
-from lorafile.report.brush import with_brush
-from lorafile.report.figures_json import specification
+from lorafile.report.embedded import with_brush
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable, VerdictTable
 

@@ -14,8 +14,8 @@ from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.registry import analyses
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable, VerdictTable
-from lorafile.statistics.along import saturated, steps
 from lorafile.statistics.crossed import Outcomes, pool
+from lorafile.statistics.factorial import saturated, steps
 
 ONE = 1e-3
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from lorafile import Study
+from lorafile.engine.metrics.registry import unit_of
 from lorafile.errors import MissingExtra, SpecError
 from lorafile.plan.plan import Plan
-from lorafile.results.results import unit_of
 
 
 def study(spec_file: Path, *changes: tuple[str, str]) -> Study:

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from results_fixture import study
 
+from lorafile.analysis.common.base import specification
 from lorafile.analysis.common.chart_parts import domain_of, quality
 from lorafile.analysis.factors.eligible import trends
 from lorafile.analysis.overview.chart import overview
 from lorafile.analysis.training.curves import _sentences, thinned
 from lorafile.analysis.training.rates import groups
-from lorafile.report.figures_json import specification
 from lorafile.results.results import Results
 
 

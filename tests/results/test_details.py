@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 
 from lorafile.plan.names import names_of
 from lorafile.report.html import page
-from lorafile.results.details import SAMPLES
+from lorafile.results.outcomes import SAMPLES
 from lorafile.state import State
 from lorafile.state.names import find_node
 from lorafile.state.node_details import history

@@ -9,7 +9,7 @@ import pytest
 from results_fixture import study
 
 from lorafile import Study
-from lorafile.results.environment_diff import between, differs
+from lorafile.results.environments import between, differs
 from lorafile.results.gather import gather
 from lorafile.state import State
 

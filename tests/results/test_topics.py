@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lorafile.results.topics import topics
+from lorafile.results.study_facts import topics
 from lorafile.specs.load import parse
 
 SPEC = 'study.name = "s"\nmodel.path = "m"\ndata.path = "d"\n'

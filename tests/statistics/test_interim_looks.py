@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorafile.statistics.stages import shares
+from lorafile.statistics.deciding import shares
 
 
 def test_the_first_look_has_most_and_all_together_never_more_than_alpha() -> None:

@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import amount, missing, number
-from lorafile.analysis.common.scores import cells
-from lorafile.results.results import Results
+from lorafile.analysis.common.format import amount, number
+from lorafile.results.results import Results, missing, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
@@ -56,7 +55,7 @@ def configuration_rows(results: Results) -> list[Row]:
 def _trained(results: Results, name: str, stored: int) -> Row:
     """Return what was trained, where more is stored: PEFT converts a start that writes the base to twice its rank."""
     keys = ("configuration", "trainable_parameters", "total_parameters")
-    runs = zip(*(cells(results.runs, key) for key in keys), strict=True)
+    runs = rows_of(results.runs, *keys)
     trained, total = next(((own, every) for of, own, every in runs if of == name and own and every), (None, None))
     if trained is None or trained >= stored:
         return {}

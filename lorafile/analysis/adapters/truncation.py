@@ -7,15 +7,17 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import amount, difference, kind_of, metric_name, missing, score, slug
-from lorafile.analysis.common.scores import FIXED, Score, cells, names, scores, split_of
-from lorafile.analysis.common.wording import on
-from lorafile.results.results import Results
+from lorafile.analysis.common.format import amount, difference, kind_of, metric_name, on, score, slug
+from lorafile.analysis.common.scores import FIXED, Score, scores, split_of
+from lorafile.engine.metrics.registry import more_is_better
+from lorafile.results.results import Results, cells, missing, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
 RANK = "lora.r"
 Row = dict[str, Any]
+Rows = list[dict[str, Any]]
+_TIPS = (("configuration:N", "configuration"), ("rank:Q", "rank"), ("kind:N", "how"), ("shown:N", "mean"))
 
 
 def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
@@ -24,8 +26,6 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     rows = truncation_rows(results, metric)
     if not any(row["kept"] for row in rows):
         return []
-    from lorafile.analysis.adapters.truncation_chart import caption, chart
-
     name = slug("truncation", "" if metric == results.primary else metric)
     return [
         Analysis(
@@ -35,8 +35,8 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
             question="Would a smaller rank have been enough?",
             sentences=sentences(results, metric, rows),
             tables=(_table(results, metric, rows),),
-            charts={name: chart(results, metric, rows)},
-            captions={name: caption(rows)},
+            charts={name: _chart(results, metric, rows)},
+            captions={name: _caption(rows)},
         )
     ]
 
@@ -52,7 +52,7 @@ def truncation_rows(results: Results, metric: str) -> list[Row]:
     whole = scores(results, column)
     cut = _cut(results, column)
     seeds = _by_seed(results, column)
-    sign = -1 if results.better_is_more(metric) else 1
+    sign = -1 if more_is_better(metric) else 1
     rows: list[Row] = []
     for name in dict.fromkeys(name for name, _ in cut):
         own = next(found["own"] for (other, _), found in cut.items() if other == name)
@@ -75,7 +75,7 @@ def _cut(results: Results, column: str) -> dict[tuple[str, int], Row]:
     keys = ("configuration", "rank", "of_rank", "seed", column, "kept_energy", "adapter_bytes")
     known = _by_seed(results, column)
     found: dict[tuple[str, int], Row] = {}
-    for name, rank, own, seed, value, energy, size in zip(*(cells(table, key) for key in keys), strict=True):
+    for name, rank, own, seed, value, energy, size in rows_of(table, *keys):
         row = found.setdefault((name, int(rank)), {"own": int(own), "values": {}, "energy": [], "bytes": []})
         if value is not None and (name, seed) in known:
             row["values"][seed] = float(value)
@@ -85,7 +85,7 @@ def _cut(results: Results, column: str) -> dict[tuple[str, int], Row]:
 
 
 def _by_seed(results: Results, column: str) -> dict[tuple[str, Any], float]:
-    rows = zip(*(cells(results.runs, key) for key in ("configuration", "seed", column)), strict=True)
+    rows = rows_of(results.runs, "configuration", "seed", column)
     return {(name, seed): float(value) for name, seed, value in rows if value is not None}
 
 
@@ -107,9 +107,9 @@ def _trained_at(results: Results, name: str, rank: int) -> str | None:
     """Return the configuration that was trained at a rank with every other setting equal, where there is one."""
     table = results.configurations
     others = [str(column) for column in table.columns if column not in (*FIXED, RANK, "lora.lora_alpha")]
-    settings = {row: [str(cells(table, key)[at]) for key in others] for at, row in enumerate(names(results))}
-    ranks = dict(zip(names(results), cells(table, RANK), strict=True))
-    alike = (other for other in names(results) if settings[other] == settings[name] and ranks[other] == rank)
+    settings = {row: [str(cells(table, key)[at]) for key in others] for at, row in enumerate(results.names)}
+    ranks = dict(zip(results.names, cells(table, RANK), strict=True))
+    alike = (other for other in results.names if settings[other] == settings[name] and ranks[other] == rank)
     return next(alike, None)
 
 
@@ -189,3 +189,57 @@ def _table(results: Results, metric: str, rows: list[Row]) -> Table:
     known = [column for column in columns if any(not missing(line[column.key]) for line in lines)]
     smallest = amount("count", min(row["rank"] for row in rows))
     return Table(f"Cut to smaller ranks, down to {smallest}", pd.DataFrame(lines), tuple(known))
+
+
+def _chart(results: Results, metric: str, rows: Rows) -> Any:
+    """Return one line for each configuration, its own rank included; hollow squares: trained at that rank."""
+    import altair as alt
+
+    from lorafile.analysis.common.chart_parts import WIDTH, domain_of, finish, quality, tooltip
+
+    found = quality(results, metric)
+    frame = _frame(metric, rows)
+    ranks = sorted({int(rank) for rank in frame["rank"]})
+    scale = alt.Scale(type="log", domain=[ranks[0] / 1.1, ranks[-1] * 1.1], nice=False)
+    axis = alt.Axis(values=ranks, format="~g", grid=False, labelOverlap="greedy")
+    x = alt.X("rank:Q", scale=scale, axis=axis, title="rank kept")
+    domain = domain_of(metric, float(frame["low"].min()), float(frame["high"].max()))
+    y = alt.Y("mean:Q", title=found.title, scale=found.scale(domain), axis=found.axis())
+    order = list(dict.fromkeys(row["configuration"] for row in rows))
+    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=300)
+    colour: dict[str, Any] = {}
+    if len(order) > 1:
+        colour["color"] = alt.Color("configuration:N", sort=order, legend=legend)
+    cut, trained = frame[frame["kind"] != "trained"], frame[frame["kind"] == "trained"]
+    base = alt.Chart(cut).encode(x=x, y=y, tooltip=tooltip(*_TIPS), **colour)
+    layers = [
+        base.mark_line(style="mean-line"),
+        base.mark_rule(style="spread").encode(y=alt.Y("low:Q", title=found.title), y2="high:Q"),
+        base.mark_point(style="mean"),
+    ]
+    if len(trained):
+        square = alt.Chart(trained.drop_duplicates(["configuration", "rank"])).mark_point(style="trained-point")
+        layers.append(square.encode(x=x, y=y, tooltip=tooltip(*_TIPS)))
+    text = "; ".join(f"{row['configuration']} at {row['rank']}: {row['shown']}" for row in cut.to_dict("records"))
+    whole = alt.layer(*layers).properties(width=WIDTH, height=280)
+    return finish(whole, "Quality against the rank kept", f"{found.title} by rank kept. {text}", margin=110)
+
+
+def _caption(rows: Rows) -> str:
+    """Return what the marks mean."""
+    text = "Line and bar: mean ± sample standard deviation over seeds; the rightmost point is the adapter as trained."
+    trained = any(row["trained"] is not None for row in rows)
+    return f"{text} Squares: adapters that were trained at that rank." if trained else text
+
+
+def _frame(metric: str, rows: Rows) -> pd.DataFrame:
+    found = []
+    for row in rows:
+        for kind, one in (("cut" if row["kept"] else "as trained", row["score"]), ("trained", row["trained"])):
+            if one is not None and one.known:
+                spread = 0.0 if isnan(one.spread) else one.spread
+                name = row["configuration"] if kind != "trained" else row["twin"]
+                place = {"configuration": name, "rank": row["rank"], "kind": kind, "mean": one.mean}
+                place |= {"low": one.mean - spread, "high": one.mean + spread}
+                found.append(place | {"shown": score(metric, one.mean)})
+    return pd.DataFrame(found)

@@ -1,31 +1,28 @@
 """What has to hold for a claim, piece by piece: a verdict on two configurations, bounds on a figure, limits of cost."""
 
+import hashlib
+import json
 from dataclasses import dataclass
-from math import exp, isnan
-from typing import Literal
+from typing import Any, Literal
 
-from scipy import special
-
-from lorafile.analysis.claims.basis import configurations, limits, metric_of
-from lorafile.analysis.common.cost_measures import COSTS, cost_of
-from lorafile.analysis.common.format import amount, is_share, number, score
-from lorafile.analysis.common.scores import averages, methods, scores, split_of
-from lorafile.analysis.common.wording import on
+from lorafile.analysis.common.format import amount, number, on, score
+from lorafile.analysis.common.scores import COSTS, averages, cost_of, profiles, scores, split_of
 from lorafile.analysis.compare.compare import judged
-from lorafile.analysis.compare.margins import margin_of, margin_text
-from lorafile.analysis.compare.outcomes import compared_as, crossed
-from lorafile.analysis.compare.pairs import Pair, pairs
+from lorafile.analysis.compare.outcomes import compared_as, crossed, figure_interval, margin_of, margin_text
+from lorafile.analysis.compare.pairs import Pair, named_configuration, pairs
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import Verdict, family, judge
-from lorafile.results.results import Results
-from lorafile.specs.tables.analysis import ClaimTable, Margin
+from lorafile.engine.metrics.registry import more_is_better
+from lorafile.results.results import Results, cells, rows_of
+from lorafile.specs.tables.analysis import ClaimTable, Limits, Margin
+from lorafile.specs.tables.evaluate import metric_label
 from lorafile.specs.values import in_base_units
-from lorafile.statistics.crossed import combination
-from lorafile.statistics.probabilities import interval, t_quantile
+from lorafile.statistics.probabilities import t_quantile
 
 Word = Literal["supported", "refuted", "undecided"]
 _LEVEL = 0.05  # a bound holds where the nearer end of the 95 % interval keeps it
 _OPPOSITE = {"better": "worse", "worse": "better"}
+_LETTERS = 16  # of a digest: enough that none changes unseen, and short enough to be read in a diff
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def _compared(results: Results, claim: ClaimTable) -> Part:
     margin = verdict.margin if own is None else _margin(results, own, metric, verdict, other)
     if margin is None and wanted in ("equivalent", "non-inferior"):
         return Part("undecided", f"{text}; there is no margin for it")
-    found = _judged(results, verdict, one, wanted, margin or 0.0)
+    found = _judged(verdict, one, wanted, margin or 0.0)
     if own is not None and margin is not None and margin != verdict.margin:
         text += f"; held against a margin of {margin_text(metric, margin)}"
     return Part(found, text)
@@ -88,7 +85,7 @@ def _margin(results: Results, margin: Margin, metric: str, verdict: Verdict, oth
     return margin_of(margin, metric, crossed(results, metric, verdict.split).outcomes[other].mean)
 
 
-def _judged(results: Results, verdict: Verdict, one: str, wanted: str, margin: float) -> Word:
+def _judged(verdict: Verdict, one: str, wanted: str, margin: float) -> Word:
     """Return whether a verdict is, implies or excludes the one that a claim needs.
 
     Its word decides where that was said of the same margin or a smaller one. For another margin the interval that holds
@@ -98,7 +95,7 @@ def _judged(results: Results, verdict: Verdict, one: str, wanted: str, margin: f
     turned = verdict.pair.one != one
     word = _OPPOSITE.get(verdict.word, verdict.word) if turned else verdict.word
     low, high = verdict.decision.simultaneous
-    if turned != (not results.better_is_more(compared_as(verdict.metric))):
+    if turned != (not more_is_better(compared_as(verdict.metric))):
         low, high = -high, -low  # now the gain of `one`, whichever way the metric goes
     same = word == "equivalent" and verdict.margin is not None and verdict.margin <= margin
     if wanted == "equivalent":
@@ -127,37 +124,6 @@ def _bounded(results: Results, claim: ClaimTable, bound: float, at_least: bool) 
     return Part("supported" if holds else "refuted" if fails else "undecided", text)
 
 
-def figure_interval(results: Results, name: str, metric: str, split: str) -> tuple[float, float] | str:
-    """Return the 95 % interval of a configuration's figure over other seeds and other examples, or why there is none.
-
-    Where every outcome is right or wrong it is never narrower than Clopper and Pearson's (1934) for the examples alone:
-    answers that are all right have no variance, and still say little of the next hundred.
-    """
-    data = crossed(results, metric, split)
-    if name in data.why:
-        return f"it {data.why[name]}"
-    outcomes = data.outcomes[name]
-    estimate = combination([outcomes], [1.0], data.variance)
-    if estimate.on_runs_only or isnan(estimate.error):
-        return "with one seed nothing tells how far another one would move it"
-    low, high = interval(estimate, _LEVEL)
-    if outcomes.binary:
-        least, most = _exact(outcomes.mean * outcomes.examples, outcomes.examples)
-        low, high = min(low, least), max(high, most)
-    elif estimate.error == 0:
-        return "its examples do not differ, so nothing tells how far others would move it"
-    if is_share(data.scale):
-        low, high = max(low, 0.0), min(high, 1.0)
-    return (exp(low), exp(high)) if metric == "perplexity" else (low, high)
-
-
-def _exact(right: float, n: int) -> tuple[float, float]:
-    """Return the interval of Clopper and Pearson for a share."""
-    low = float(special.betaincinv(right, n - right + 1, _LEVEL / 2)) if right > 0 else 0.0
-    high = float(special.betaincinv(right + 1, n - right, 1 - _LEVEL / 2)) if right < n else 1.0
-    return low, high
-
-
 def _limited(results: Results, claim: ClaimTable, limit: str) -> Part:
     """Return whether a configuration keeps a limit of cost."""
     name, wanted = configurations(results, claim)[0], getattr(claim, limit)
@@ -181,7 +147,7 @@ def _limited(results: Results, claim: ClaimTable, limit: str) -> Part:
 
 def _share(results: Results, name: str, most: float) -> Part:
     trained, total = (averages(results, f"{which}_parameters").get(name) for which in ("trainable", "total"))
-    untuned = methods(results)[name] == "none"
+    untuned = results.methods[name] == "none"
     if not untuned and (trained is None or not total):
         return Part("undecided", f"{name}: its trainable parameters are not known yet")
     share = 0.0 if untuned else float(trained or 0) / float(total or 1)
@@ -189,3 +155,57 @@ def _share(results: Results, name: str, most: float) -> Part:
     shown, claimed = f"{number(100 * share)}{percent}", f"{number(100 * most)}{percent}"
     text = f"{name}: {shown} of the parameters are trainable, claimed at most {claimed}"
     return Part("supported" if share <= most else "refuted", text)
+
+
+def metric_of(results: Results, claim: ClaimTable) -> str:
+    """Return the metric that a claim is about, as results call it."""
+    named = next((table.metric for table in results.declared if claim.analysis and table.name == claim.analysis), None)
+    wanted = metric_label(named or claim.metric or results.primary)
+    return next((metric for metric in results.metrics if metric == wanted), wanted)
+
+
+def configurations(results: Results, claim: ClaimTable) -> list[str]:
+    """Return the one or two configurations of a claim; a name may be an alias."""
+    return [named_configuration(results, name) or name for name in (claim.one, claim.other) if name is not None]
+
+
+def limits(claim: ClaimTable) -> dict[str, Any]:
+    """Return the limits of cost that a claim sets."""
+    return {name: getattr(claim, name) for name in Limits.model_fields if getattr(claim, name) is not None}
+
+
+def of_quality(claim: ClaimTable) -> bool:
+    """Return whether a claim says anything of a metric, and not only of cost."""
+    return any(value is not None for value in (claim.is_, claim.at_most_below, claim.at_least, claim.at_most))
+
+
+def rests_on(results: Results, claim: ClaimTable) -> dict[str, str]:
+    """Return the runs and measurements of a claim -> digest of the figures that it is checked against."""
+    metric, bounds = metric_of(results, claim), limits(claim)
+    split, about = split_of(results, metric), configurations(results, claim)
+    of_runs = [COSTS[name].column for name in bounds if name in COSTS and COSTS[name].source == "runs"]
+    of_runs += ["trainable_parameters", "total_parameters"] if "trainable_share" in bounds else []
+    columns = [*([f"{split}.{metric}"] if of_quality(claim) else []), *of_runs]
+    found: dict[str, str] = {}
+    rows = rows_of(results.runs, "configuration", "seed", "outcome", "key")
+    figures = list(rows_of(results.runs, *columns)) if columns else []
+    for at, (name, seed, outcome, key) in enumerate(rows):
+        if columns and name in about and outcome != "missing":
+            seed = None if seed is None else int(seed)
+            each = _each(results, (name, seed, split), metric) if of_quality(claim) else None
+            found[name if seed is None else f"{name}/seed={seed}"] = _digest([key, outcome, figures[at], each])
+    measured = [COSTS[name].column for name in bounds if name in COSTS and COSTS[name].source == "profiles"]
+    table, _ = profiles(results)
+    if measured and about[0] in cells(table, "configuration"):
+        row = table[table["configuration"] == about[0]].iloc[:1]
+        found[f"{about[0]}:profile"] = _digest([cells(row, name)[0] for name in ("device", *measured)])
+    return found
+
+
+def _each(results: Results, run: tuple[str, int | None, str], metric: str) -> list[float] | None:
+    frame = results.outcomes.get(run)
+    return None if frame is None or metric not in frame else [float(value) for value in frame[metric]]
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:_LETTERS]

@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from lorafile.analysis.claims.basis import rests_on
-from lorafile.analysis.claims.checks import Part, parts
+from lorafile.analysis.claims.checks import Part, parts, rests_on
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.results.claims_file import Recorded
 from lorafile.results.results import Results

@@ -1,7 +1,11 @@
 """What an analysis gives: a question, its answer in sentences, and the tables and charts that show it."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from lorafile.results.results import missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,3 +72,29 @@ class Analysis:
     def table(self) -> "pd.DataFrame | None":
         """Return the first table's raw figures, or None where the analysis has no table."""
         return self.tables[0].frame if self.tables else None
+
+
+def specification(chart: Any) -> dict[str, Any]:
+    """Return a chart's Vega-Lite specification with all of its data inside, and no NaN."""
+    import altair as alt
+
+    with alt.data_transformers.disable_max_rows():
+        found: dict[str, Any] = plain(chart.to_dict())
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: numpy's numbers as Python's, NaN and infinity as null, paths as text."""
+    if missing(value):
+        return None
+    if isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return plain(value.tolist())
+    return str(value)

@@ -11,14 +11,18 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from lorafile.analysis.common.format import is_share, score
-from lorafile.analysis.common.published import figures
+from lorafile.analysis.common.format import direction, is_share, on, score
+from lorafile.analysis.common.published import Figure, figures
 from lorafile.analysis.common.scores import Score, references, scores, split_of, values
-from lorafile.analysis.common.wording import direction, on
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 
 WIDTH = 640
 COLOURS = 7  # that the theme tells apart
+MEAN_TIPS = (("configuration:N", "configuration"), ("shown:N", "mean"), ("low:Q", "mean − sd"), ("high:Q", "mean + sd"))
+SEED_TIPS = (("configuration:N", "configuration"), ("seed:N", "seed"), ("value:Q", "value"))
+_SHORT = 24  # characters beside a mark; its whole name is in its tooltip and in the table
+_FAR = 4.0  # times beyond the study's own costs: what is further would press them all together
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,14 @@ class Quality:
         """Return the axis's scale; the bar of a share's spread ends at 0 and at 1 with the axis."""
         return alt.Scale(domain=domain, zero=False, nice=False, clamp=is_share(self.metric))
 
+    def axis(self) -> alt.Axis:
+        """Return the axis's ticks and numbers."""
+        return alt.Axis(format=self.format, tickCount=6)
+
+    def upright(self, scale: alt.Scale) -> alt.Y:
+        """Return the vertical axis of a chart whose figures are its `value`s; which way is better stands elsewhere."""
+        return alt.Y("value:Q", title=self.title.rsplit(" (", 1)[0], scale=scale, axis=self.axis())
+
     def span(self, among: list[str]) -> tuple[float, float]:
         """Return the lowest and highest thing to draw of some configurations: seeds, and mean ± spread."""
         seen = [value for (name, _), value in self.values.items() if name in among]
@@ -51,11 +63,9 @@ def quality(results: Results, metric: str | None, split: str | None = None) -> Q
     split = split or split_of(results, metric)
     name = f"{split}.{metric}"
     unit = "%" if is_share(metric) else ""
-    title = f"{on(metric, split)}{', ' + unit if unit else ''} ({direction(results, metric)})"
+    title = f"{on(metric, split)}{', ' + unit if unit else ''} ({direction(metric)})"
     form = ".3~p" if is_share(metric) else ".3~g"
-    return Quality(
-        metric, split, title, form, results.better_is_more(metric), scores(results, name), values(results, name)
-    )
+    return Quality(metric, split, title, form, more_is_better(metric), scores(results, name), values(results, name))
 
 
 def padded(low: float, high: float, share: float = 0.08) -> list[float]:
@@ -133,8 +143,21 @@ def tooltip(*pairs: tuple[str, str]) -> list[alt.Tooltip]:
     ]
 
 
-MEAN_TIPS = (("configuration:N", "configuration"), ("shown:N", "mean"), ("low:Q", "mean − sd"), ("high:Q", "mean + sd"))
-SEED_TIPS = (("configuration:N", "configuration"), ("seed:N", "seed"), ("value:Q", "value"))
+def series_colour(order: list[str]) -> dict[str, Any]:
+    """Return the encoding that tells series apart, with a legend; nothing where there is but one."""
+    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=300)
+    return {"color": alt.Color("series:N", sort=order, legend=legend)} if len(order) > 1 else {}
+
+
+def seeds_and_means(seeds: pd.DataFrame, means: pd.DataFrame, x: Any, y: Any, colour: dict[str, Any]) -> list[Any]:
+    """Return the layers of figures along `x`: seeds as dots, means as a line with diamonds, and their spread."""
+    base = alt.Chart(means[means["n"] > 0]).encode(x=x, **colour)
+    return [
+        alt.Chart(seeds).mark_point(style="seed").encode(x=x, y=y, tooltip=tooltip(*SEED_TIPS), **colour),
+        base.mark_line(style="mean-line").encode(y="mean:Q"),
+        base.mark_rule(style="spread").encode(y="low:Q", y2="high:Q"),
+        base.mark_point(style="mean").encode(y="mean:Q", tooltip=tooltip(*MEAN_TIPS)),
+    ]
 
 
 def room(labels: Any, panels: int = 1) -> int:
@@ -150,3 +173,62 @@ def finish(chart: Any, title: str, description: str, margin: int = 130, least: i
     """
     heading = alt.Title(title, anchor="start", frame="group")
     return chart.properties(title=heading, description=description, usermeta={"margin": margin, "least": least})
+
+
+def along(results: Results, metric: str, factor: str, values: dict[str, float]) -> dict[str, float]:
+    """Return published figure -> its value of a factor, for those whose value lies among the study's own."""
+    low, high = min(values.values()), max(values.values())
+    found = {one.name: one.settings.get(factor) for one in figures(results, metric)}
+    return {
+        name: float(value)
+        for name, value in found.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    }
+
+
+def across(rules: pd.DataFrame, places: dict[str, float], x: Any) -> list[Any]:
+    """Return references and published figures as lines across the chart; as marks where their place is known.
+
+    :param places: published figure -> its place along the chart
+    """
+    layers: list[Any] = []
+    for at in range(len(rules)):
+        row = rules.iloc[[at]].copy()
+        place = places.get(str(row["name"].item())) if "name" in row else None
+        if place is not None:
+            layers += marks(row.assign(x=place), x, alt.Y("mean:Q"))
+            continue
+        line = alt.Chart(row).encode(y="mean:Q")
+        if row["low"].item() < row["high"].item():
+            layers.append(alt.Chart(row).mark_rect(style="published-error").encode(y="low:Q", y2="high:Q"))
+        layers.append(line.mark_rule(style=str(row["style"].item())))
+        text = line.mark_text(style="reference-label", align="left", baseline="bottom", dy=-3)
+        layers.append(text.encode(x=alt.value(4), text="label:N"))
+    return layers
+
+
+def marks(rows: pd.DataFrame, x: Any, y: Any) -> list[Any]:
+    """Return hollow marks with their standard errors, and a short name above each.
+
+    :param rows: `x`, `mean`, `low`, `high`, `label`, `name`
+    """
+    rows = rows.assign(short=[_short(name) for name in rows["name"]])
+    base = alt.Chart(rows).encode(x=x)
+    known = alt.Chart(rows[rows["low"] < rows["high"]]).encode(x=x)
+    tips = tooltip(("label:N", "published"), ("low:Q", "− standard error"), ("high:Q", "+ standard error"))
+    text = base.mark_text(style="reference-label", baseline="bottom", dy=-7)
+    return [
+        known.mark_rule(style="published-spread").encode(y="low:Q", y2="high:Q"),
+        base.mark_point(style="published-point").encode(y=y, tooltip=tips),
+        text.encode(y="high:Q", text="short:N"),
+    ]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHORT else f"{name[: _SHORT - 1].rstrip()}…"
+
+
+def with_cost(results: Results, metric: str, cost: str, low: float, high: float) -> list[Figure]:
+    """Return the published figures that have this cost, near enough to the study's own to be drawn beside them."""
+    priced = [one for one in figures(results, metric) if cost in one.costs]
+    return [one for one in priced if low / _FAR <= one.costs[cost] <= high * _FAR]

@@ -3,9 +3,9 @@
 from functools import lru_cache
 from typing import Any
 
-from lorafile.analysis.common.format import missing, setting
-from lorafile.analysis.common.scores import FIXED, cells, methods, names
-from lorafile.results.results import Results
+from lorafile.analysis.common.format import setting
+from lorafile.analysis.common.scores import FIXED
+from lorafile.results.results import Results, cells, missing
 from lorafile.specs.tables.methods import METHODS
 
 
@@ -15,7 +15,7 @@ def sweeps(results: Results) -> dict[str, dict[str, str]]:
     A configuration that two sweeps name stands in the first one's rows; the second sweep needs it just as much.
     """
     table = results.configurations
-    rows = list(zip(names(results), cells(table, "sweep"), cells(table, "aliases"), strict=True))
+    rows = list(zip(results.names, cells(table, "sweep"), cells(table, "aliases"), strict=True))
     found: dict[str, dict[str, str]] = {str(sweep or ""): {} for _, sweep, _ in rows}
     for name, sweep, aliases in rows:
         found[str(sweep or "")][name] = _short(name, str(sweep or ""))
@@ -47,7 +47,7 @@ def factors(results: Results, among: list[str] | None = None) -> list[str]:
 @lru_cache(maxsize=8)
 def tuned(results: Results) -> dict[str, list[str]]:
     """Return configuration -> the settings whose value was chosen on validation, or is not yet; not to be changed."""
-    pairs = zip(names(results), cells(results.configurations, "tuned"), strict=True)
+    pairs = results.setting("tuned").items()
     return {name: list(settings or []) for name, settings in pairs}
 
 
@@ -59,7 +59,7 @@ def setting_values(results: Results, factor: str, among: list[str] | None = None
 
 @lru_cache(maxsize=256)
 def _setting_values(results: Results, factor: str) -> dict[str, Any]:
-    known = methods(results)
+    known = results.methods
     found = dict(zip(known, cells(results.configurations, factor), strict=True))
     return {name: value for name, value in found.items() if _applies(factor, known[name])}
 
@@ -84,7 +84,7 @@ def equal_settings(results: Results, factor: str, among: list[str] | None = None
     if factor == "lora.r":
         return found  # what was solved is the factor itself
     for solved, written in (("rank", "lora.r"), ("alpha", "lora.lora_alpha")):
-        values = dict(zip(names(results), cells(results.configurations, solved), strict=True))
+        values = results.setting(solved)
         if written not in (factor, *found) and any(value is not None for value in values.values()):
             found[written] = {name: label(written, values[name]) for name in among or values}
     return found

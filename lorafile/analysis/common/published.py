@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.cost_measures import COSTS
-from lorafile.analysis.common.format import amount, difference, is_share, metric_name, missing, score, setting
-from lorafile.results.results import Results
+from lorafile.analysis.common.format import amount, difference, is_share, metric_name, score, setting
+from lorafile.analysis.common.scores import COSTS
+from lorafile.results.results import Results, missing
 from lorafile.specs.configurations import flatten
 from lorafile.specs.tables.analysis import PublishedTable
 from lorafile.specs.tables.evaluate import metric_label

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from lorafile.analysis.common.format import missing
-from lorafile.results.results import Results
+from lorafile.analysis.common.base import ColumnKind
+from lorafile.engine.metrics.registry import more_is_better
+from lorafile.results.results import Results, cells, rows_of
 from lorafile.units import listing, plural
 
 # The columns of `configurations` that are not settings; `method` is both.
@@ -21,6 +22,7 @@ FIXED = (
 LOST = ("diverged", "out-of-memory", "failed", "interrupted", "missing")
 _WORDS = {"missing": "not run yet", "out-of-memory": "out of memory"}
 LOST_WORDS = tuple(_WORDS.get(outcome, outcome) for outcome in LOST)
+TRAINING = ("train_memory", "train_memory_reserved", "adapter_size", "trainable_parameters", "train_time", "step_time")
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,6 @@ class Score:
         return self.n > 0
 
 
-def cells(frame: pd.DataFrame, name: str) -> list[Any]:
-    """Return a column's cells, None for each that is missing; a column that is not there is all missing."""
-    if name not in frame.columns:
-        return [None] * len(frame)
-    return [None if missing(value) else value for value in frame[name].tolist()]
-
-
 def split_of(results: Results, metric: str) -> str:
     """Return the split that figures are shown on: test, unless fewer runs have it than have validation."""
     have = {split: len(values(results, f"{split}.{metric}")) for split in ("test", "validation")}
@@ -66,7 +61,7 @@ def values(results: Results, name: str) -> dict[tuple[str, Any], float]:
 @lru_cache(maxsize=64)
 def _values(results: Results, name: str) -> dict[tuple[str, Any], float]:
     runs = results.runs
-    rows = zip(*(cells(runs, key) for key in ("configuration", "seed", "outcome", name)), strict=True)
+    rows = rows_of(runs, "configuration", "seed", "outcome", name)
     return {
         (label, seed): float(value) for label, seed, outcome, value in rows if outcome == "done" and value is not None
     }
@@ -84,7 +79,7 @@ def _scores(results: Results, name: str) -> dict[str, Score]:
         figures.setdefault(configuration, []).append(value)
     ended = outcomes(results)
     table = {}
-    for configuration, wanted in zip(names(results), cells(results.configurations, "replicates"), strict=True):
+    for configuration, wanted in results.setting("replicates").items():
         found, counts = figures.get(configuration, []), ended.get(configuration, Counter())
         mean = fmean(found) if found else nan
         spread = stdev(found) if len(found) > 1 else nan
@@ -97,7 +92,7 @@ def _scores(results: Results, name: str) -> dict[str, Score]:
 def outcomes(results: Results) -> dict[str, Counter[str]]:
     """Return configuration -> how many of its runs ended in which way; not to be changed by who asks."""
     found: dict[str, Counter[str]] = {}
-    for label, outcome in zip(cells(results.runs, "configuration"), cells(results.runs, "outcome"), strict=True):
+    for label, outcome in rows_of(results.runs, "configuration", "outcome"):
         found.setdefault(str(label), Counter())[str(outcome or "missing")] += 1
     return found
 
@@ -110,26 +105,13 @@ def lost(counts: Counter[str]) -> str:
     )
 
 
-@lru_cache(maxsize=8)
-def names(results: Results) -> list[str]:
-    """Return the configurations' names, in the spec's order; not to be changed by who asks."""
-    return [str(name) for name in cells(results.configurations, "configuration")]
-
-
 def same_runs(results: Results, name: str) -> set[str]:
     """Return the configurations that consist of a configuration's own runs: a tuned one, and what was chosen for it."""
     keys: dict[str, set[Any]] = {}
-    for label, key in zip(cells(results.runs, "configuration"), cells(results.runs, "key"), strict=True):
+    for label, key in rows_of(results.runs, "configuration", "key"):
         keys.setdefault(str(label), set()).add(key)
     mine = keys.get(name, set()) - {None, ""}
     return {other for other, found in keys.items() if mine and found == mine}
-
-
-@lru_cache(maxsize=8)
-def methods(results: Results) -> dict[str, str]:
-    """Return configuration -> method, `lora` where it is missing; not to be changed by who asks."""
-    rows = zip(names(results), cells(results.configurations, "method"), strict=True)
-    return {name: str(method or "lora") for name, method in rows}
 
 
 def references(results: Results) -> dict[str, str]:
@@ -137,10 +119,10 @@ def references(results: Results) -> dict[str, str]:
 
     Of several full fine-tunings the best on validation stands for all of them.
     """
-    by_method = methods(results)
+    by_method = results.methods
     full = [name for name, method in by_method.items() if method == "full"]
     chosen = best(results, full) or (full[0] if full else None)
-    shots = dict(zip(names(results), cells(results.configurations, "shots"), strict=True))
+    shots = results.setting("shots")
     found = {
         name: f"untuned, {shots[name]:.0f} shots" if shots[name] else "untuned"
         for name, method in by_method.items()
@@ -156,7 +138,7 @@ def best(results: Results, among: list[str], metric: str | None = None) -> str |
         table = scores(results, f"{split}.{metric}")
         known = [name for name in among if name in table and table[name].known]
         if known:
-            sign = 1 if results.better_is_more(metric) else -1
+            sign = 1 if more_is_better(metric) else -1
             return max(known, key=lambda name: sign * table[name].mean)
     return None
 
@@ -181,7 +163,7 @@ def _first(table: pd.DataFrame) -> pd.DataFrame:
 def profiled(results: Results, name: str) -> dict[str, float]:
     """Return configuration -> a column of its profile, where there is one."""
     table, _ = profiles(results)
-    rows = zip(cells(table, "configuration"), cells(table, name), strict=True)
+    rows = rows_of(table, "configuration", name)
     return {str(label): float(value) for label, value in rows if label is not None and value is not None}
 
 
@@ -192,7 +174,7 @@ def averages(results: Results, name: str) -> dict[str, float]:
 
 def completeness(results: Results) -> list[str]:
     """Return what did not finish, failures first; nothing where every run is done."""
-    rows = list(zip(*(cells(results.runs, key) for key in ("configuration", "seed", "outcome")), strict=True))
+    rows = list(rows_of(results.runs, "configuration", "seed", "outcome"))
     if not rows:
         return ["No run has been recorded yet."]
     ended: dict[str, list[str]] = {}
@@ -207,3 +189,39 @@ def completeness(results: Results) -> list[str]:
 
 def _where(configuration: Any, seed: Any) -> str:
     return f"{configuration}" if seed is None else f"{configuration} under seed {int(seed)}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One measure: where it is stored, what it is called, and its unit."""
+
+    source: str  # runs (mean over seeds) or profiles
+    column: str
+    title: str
+    kind: ColumnKind
+
+
+COSTS: dict[str, Cost] = {  # the names that specs.analysis_settings.Cost allows
+    "train_memory": Cost("profiles", "train_allocated_bytes", "peak training memory", "bytes"),
+    "train_memory_reserved": Cost("profiles", "train_reserved_bytes", "peak reserved training memory", "bytes"),
+    "generate_memory": Cost("profiles", "generate_allocated_bytes", "peak memory while generating", "bytes"),
+    "adapter_size": Cost("runs", "adapter_bytes", "saved size", "bytes"),
+    "trainable_parameters": Cost("runs", "trainable_parameters", "trainable parameters", "count"),
+    "train_time": Cost("runs", "seconds", "training time", "seconds"),
+    "step_time": Cost("profiles", "train_step_seconds", "time of a training step", "seconds"),
+    "first_token_latency": Cost("profiles", "first_token_seconds", "time to the first token, attached", "seconds"),
+    "token_latency": Cost("profiles", "token_seconds", "time per token, attached", "seconds"),
+    "merged_token_latency": Cost("profiles", "merged_token_seconds", "time per token, merged", "seconds"),
+}
+
+
+def price_of(results: Results, name: str) -> dict[str, float]:
+    """Return configuration -> a measure of cost, with nothing for training what is not trained."""
+    free = [label for label, method in results.methods.items() if method == "none"] if name in TRAINING else []
+    return cost_of(results, name) | dict.fromkeys(free, 0.0)
+
+
+def cost_of(results: Results, name: str) -> dict[str, float]:
+    """Return configuration -> a measure of cost, for those that have one."""
+    cost = COSTS[name]
+    return averages(results, cost.column) if cost.source == "runs" else profiled(results, cost.column)

@@ -6,13 +6,11 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
-from lorafile.analysis.common.format import is_share
-from lorafile.analysis.common.wording import on
-from lorafile.analysis.compare.margins import margin_text
-from lorafile.analysis.compare.outcomes import compared_as
+from lorafile.analysis.common.format import is_share, on
+from lorafile.analysis.compare.outcomes import compared_as, margin_text
 from lorafile.analysis.compare.verdict_text import figures
 from lorafile.analysis.compare.verdicts import Verdict
-from lorafile.results.results import unit_of
+from lorafile.engine.metrics.registry import unit_of
 
 TIPS = (("pair:N", "comparison"), ("verdict:N", "verdict"), ("shown:N", "difference"))
 

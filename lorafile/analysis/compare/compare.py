@@ -6,9 +6,8 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import level, metric_name, number, slug
+from lorafile.analysis.common.format import level, metric_name, number, on, slug
 from lorafile.analysis.common.scores import split_of
-from lorafile.analysis.common.wording import on
 from lorafile.analysis.compare.outcomes import compared_as
 from lorafile.analysis.compare.pairs import Pair, pairs
 from lorafile.analysis.compare.verdict_text import (
@@ -21,12 +20,18 @@ from lorafile.analysis.compare.verdict_text import (
     size,
 )
 from lorafile.analysis.compare.verdicts import DECIDED, Verdict, family, judge
-from lorafile.results.results import Results, more_is_better
+from lorafile.engine.metrics.registry import more_is_better
+from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
-from lorafile.units import plural
+from lorafile.units import listing, plural
 
 WORDS = {"none": "without a verdict", "refused": "not compared"}
 ORDER = (*DECIDED, "inconclusive", "none", "refused")
+_KINDS = {
+    "confound": "set beside the factor: not compared",
+    "waived": "set beside the factor: waived",
+    "consequence": "follows from the factor",
+}
 
 
 def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
@@ -137,3 +142,70 @@ def _row(verdict: Verdict) -> dict[str, Any]:
 
 def _probability(p: float) -> str:
     return "" if isnan(p) else "< 0.001" if p < 0.001 else number(p, 2)
+
+
+def confounds(results: Results, _table: AnalysisTable) -> list[Analysis]:
+    """Return what differs in each comparison of the study's family; nothing where there are no comparisons."""
+    found = family(results).verdicts
+    if not found:
+        return []
+    return [
+        Analysis(
+            kind="confounds",
+            name="confounds",
+            title="What else differs",
+            question="Does anything but the setting in question differ between what is compared?",
+            sentences=_confound_sentences(found),
+            tables=_confound_table(found),
+            limits=tuple(_set_beside(found)),
+        )
+    ]
+
+
+def _set_beside(found: tuple[Verdict, ...]) -> list[str]:
+    """Say what was set beside the factor: what was not compared for it, and what was waived."""
+    lines = []
+    for kind, start in (("confound", "Not compared"), ("waived", "Compared although something else differs")):
+        told = [(verdict, [row.text() for row in verdict.differing if row.kind == kind]) for verdict in found]
+        lines += [f"{start}: {_pair(verdict)}: {listing(texts)}." for verdict, texts in told if texts]
+    return lines
+
+
+def _confound_sentences(found: tuple[Verdict, ...]) -> list[str]:
+    lines = _set_beside(found)
+    following = [verdict for verdict in found if any(row.kind == "consequence" for row in verdict.differing)]
+    settings = dict.fromkeys(row.setting for v in following for row in v.differing if row.kind == "consequence")
+    if following:
+        lines.append(
+            f"In {len(following)} of {plural(len(found), 'comparison')} something follows from the factor and differs "
+            f"with it: {listing(settings)}; the verdicts are on both together."
+        )
+    return lines or [f"Nothing but the factor differs in any of {plural(len(found), 'comparison')}."]
+
+
+def _pair(verdict: Verdict) -> str:
+    return f"{verdict.pair.one} and {verdict.pair.other}, along {_factor(verdict)}"
+
+
+def _factor(verdict: Verdict) -> str:
+    return verdict.pair.factor or "all settings"
+
+
+def _confound_table(found: tuple[Verdict, ...]) -> tuple[Table, ...]:
+    rows = [
+        {
+            "configuration": verdict.pair.one,
+            "against": verdict.pair.other,
+            "factor": _factor(verdict),
+            "setting": row.setting,
+            "one": row.one,
+            "other": row.other,
+            "kind": _KINDS[row.kind],
+        }
+        for verdict in found
+        for row in verdict.differing
+    ]
+    titles = {"configuration": "configuration", "against": "held against", "factor": "compared along"}
+    titles |= {"setting": "what else differs", "one": "in the first", "other": "in the second", "kind": "how"}
+    columns = tuple(Column(key, title) for key, title in titles.items())
+    return (Table("Beside the factor", pd.DataFrame(rows), columns),) if rows else ()

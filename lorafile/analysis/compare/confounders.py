@@ -10,9 +10,9 @@ from functools import lru_cache
 
 from lorafile.analysis.common.factors import factors, label, setting_values, tuned
 from lorafile.analysis.common.format import amount
-from lorafile.analysis.common.scores import averages, cells, methods
-from lorafile.results.environment_diff import between
-from lorafile.results.results import Results
+from lorafile.analysis.common.scores import averages
+from lorafile.results.environments import between
+from lorafile.results.results import Results, cells, rows_of
 from lorafile.specs.tables.methods import METHODS
 
 # Settings that say which examples there are: figures on different ones cannot be paired, waiver or not.
@@ -70,7 +70,7 @@ def _value(results: Results, name: str, setting: str) -> str:
 def _follows(results: Results, setting: str, factor: str, one: str, other: str) -> bool:
     """Return whether a setting's difference follows from the factor's, and is no choice of its own."""
     section = setting.partition(".")[0]
-    by_method = methods(results)
+    by_method = results.methods
     if factor == "method" or by_method[one] != by_method[other]:
         # another method has other settings; the rate of full fine-tuning is that method's own
         return factor == "method" and (section in METHODS or section in ("train", "none"))
@@ -105,7 +105,7 @@ def _imported(results: Results, one: str, other: str, waive: tuple[str, ...]) ->
 
 @lru_cache(maxsize=8)
 def _trained_elsewhere(results: Results) -> frozenset[str]:
-    runs = zip(cells(results.runs, "configuration"), cells(results.runs, "imported"), strict=True)
+    runs = rows_of(results.runs, "configuration", "imported")
     return frozenset(str(name) for name, flag in runs if flag)
 
 

@@ -3,18 +3,23 @@
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from math import exp, isnan
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import special
 
-from lorafile.analysis.common.format import metric_name
-from lorafile.analysis.common.scores import cells, values
-from lorafile.engine.metrics.registry import METRICS
-from lorafile.results.results import OwnName, Results
-from lorafile.statistics.crossed import Outcomes, RunVariance, linear, pool
+from lorafile.analysis.common.format import difference, is_share, metric_name
+from lorafile.analysis.common.scores import values
+from lorafile.engine.metrics.registry import METRICS, CustomMetricName, unit_of
+from lorafile.results.results import Results, cells
+from lorafile.statistics.crossed import Outcomes, RunVariance, combination, linear, pool
+from lorafile.statistics.probabilities import interval
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Margin = str | float | None
 
 _AGREES = 1e-6  # relative: a figure is the mean of its examples' outcomes, or it is none
 
@@ -93,7 +98,7 @@ def _one(frame: "pd.DataFrame", metric: str, figure: float) -> np.ndarray | None
     if influence in frame:
         each = frame[influence].to_numpy(float)
         return np.asarray(each - each.mean() + figure)
-    weight = METRICS[metric].weight if metric in METRICS and not isinstance(metric, OwnName) else ""
+    weight = METRICS[metric].weight if metric in METRICS and not isinstance(metric, CustomMetricName) else ""
     if metric not in frame or (weight and weight not in frame):
         return None
     each = linear(frame[metric].to_numpy(float), frame[weight].to_numpy(float) if weight else None)
@@ -104,3 +109,56 @@ def _one(frame: "pd.DataFrame", metric: str, figure: float) -> np.ndarray | None
 def _indivisible(metric: str) -> str:
     name = metric_name(metric)
     return f"has a {name} that is no mean over examples, so nothing tells how far other examples would move it"
+
+
+def margin_of(margin: Margin, metric: str, baseline: float) -> float | None:
+    """Return a margin in the metric's base unit, None where none is declared.
+
+    :param margin: `1pt` (a percentage point of a share, a point of a metric of 100 points; no margin for a metric that
+        has no points), `1%` of the baseline's figure, or a number in the unit that the metric is compared in
+    :param baseline: the baseline's figure in that unit
+    """
+    if margin is None or isinstance(margin, (int, float)):
+        return None if margin is None else float(margin)
+    if margin.endswith("%"):
+        return float(margin.removesuffix("%")) / 100 * abs(baseline)
+    points, scale = float(margin.removesuffix("pt")), compared_as(metric)
+    if is_share(scale):
+        return points / 100
+    return points if unit_of(scale).startswith("points") else None
+
+
+def margin_text(metric: str, margin: float) -> str:
+    """Return a margin as a sentence has it: `1.0 points`, `0.01 nats per token`."""
+    return difference(compared_as(metric), margin)
+
+
+def figure_interval(results: Results, name: str, metric: str, split: str) -> tuple[float, float] | str:
+    """Return the 95 % interval of a configuration's figure over other seeds and other examples, or why there is none.
+
+    Where every outcome is right or wrong it is never narrower than Clopper and Pearson's (1934) for the examples alone:
+    answers that are all right have no variance, and still say little of the next hundred.
+    """
+    data = crossed(results, metric, split)
+    if name in data.why:
+        return f"it {data.why[name]}"
+    outcomes = data.outcomes[name]
+    estimate = combination([outcomes], [1.0], data.variance)
+    if estimate.on_runs_only or isnan(estimate.error):
+        return "with one seed nothing tells how far another one would move it"
+    low, high = interval(estimate)
+    if outcomes.binary:
+        least, most = _clopper_pearson(outcomes.mean * outcomes.examples, outcomes.examples)
+        low, high = min(low, least), max(high, most)
+    elif estimate.error == 0:
+        return "its examples do not differ, so nothing tells how far others would move it"
+    if is_share(data.scale):
+        low, high = max(low, 0.0), min(high, 1.0)
+    return (exp(low), exp(high)) if metric == "perplexity" else (low, high)
+
+
+def _clopper_pearson(right: float, n: int) -> tuple[float, float]:
+    """Return the interval of Clopper and Pearson for a share."""
+    low = float(special.betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
+    high = float(special.betaincinv(right + 1, n - right, 1 - 0.025)) if right < n else 1.0
+    return low, high

@@ -7,8 +7,8 @@ from itertools import combinations
 from typing import Any
 
 from lorafile.analysis.common.factors import factors, label, setting_labels, sweeps
-from lorafile.analysis.common.scores import best, cells, methods, names
-from lorafile.analysis.compare.margins import Margin
+from lorafile.analysis.common.scores import best
+from lorafile.analysis.compare.outcomes import Margin
 from lorafile.results.results import Results
 from lorafile.specs.configurations import flatten
 from lorafile.specs.tables.analysis import AnalysisTable
@@ -35,7 +35,7 @@ def pairs(results: Results, table: AnalysisTable) -> list[Pair]:
     """Return the comparisons of one `compare` table; without a factor, those of every sweep."""
     found: dict[frozenset[str], Pair] = {}
     if table.factor is None and (table.baseline is not None or table.pairs == "all"):
-        groups = [("", names(results), table.baseline)]
+        groups = [("", results.names, table.baseline)]
     else:
         groups = [(factor, members, table.baseline) for factor, members in _along(results, table.factor)]
     for factor, members, baseline in groups:
@@ -57,10 +57,10 @@ def _along(results: Results, declared: str | None) -> list[tuple[str, list[str]]
         if declared is not None:
             found += [(declared, mine)] if declared in varied else []
             continue
-        used = {methods(results)[name] for name in mine}
+        used = {results.methods[name] for name in mine}
         if "method" in varied or not varied or used == {"none"}:  # what else varies is another method's own
-            lora = best(_first_look(results), [name for name, how in methods(results).items() if how == "lora"])
-            others = [name for name in mine if methods(results)[name] != "lora"]
+            lora = best(_first_look(results), [name for name, how in results.methods.items() if how == "lora"])
+            others = [name for name in mine if results.methods[name] != "lora"]
             found.append(("method", [lora, *others] if lora else mine))
         if "method" not in varied and RATE not in varied:
             found += [(factor, [*_usual_neighbour(results, factor, mine), *mine]) for factor in varied]
@@ -83,7 +83,7 @@ def _usual_neighbour(results: Results, factor: str, members: list[str]) -> list[
     others = {name: value for name, value in setting_labels(results, factor).items() if name not in members}
     for name in _with(others, usual):
         settings = [setting for setting in factors(results, [name, members[0]]) if setting != factor]
-        if not settings and methods(results)[name] == methods(results)[members[0]]:
+        if not settings and results.methods[name] == results.methods[members[0]]:
             return [name]
     return []
 
@@ -120,7 +120,7 @@ def _baselines(results: Results, factor: str, members: list[str], baseline: dict
         found = {setting: setting_labels(results, setting, members) for setting in wanted}
         return [name for name in members if all(found[key].get(name) == value for key, value in wanted.items())]
     usual = _usual(results)
-    if factor == "method" and methods(results)[members[0]] == "lora":
+    if factor == "method" and results.methods[members[0]] == "lora":
         return members[:1]
     if not factor:
         return [max(members, key=lambda name: _agreement(results, name, usual))]
@@ -132,7 +132,7 @@ def _baselines(results: Results, factor: str, members: list[str], baseline: dict
 
 def named_configuration(results: Results, name: str) -> str | None:
     """Return the configuration that has a name or an alias."""
-    for own, others in zip(names(results), cells(results.configurations, "aliases"), strict=True):
+    for own, others in results.setting("aliases").items():
         if name == own or name in (others or ()):
             return own
     return None
@@ -149,7 +149,7 @@ def _usual(results: Results) -> dict[str, str]:
 
 
 def _agreement(results: Results, name: str, usual: dict[str, str]) -> int:
-    trained = methods(results)[name] != "none"
+    trained = results.methods[name] != "none"
     return trained + sum(setting_labels(results, factor, [name]).get(name) == value for factor, value in usual.items())
 
 

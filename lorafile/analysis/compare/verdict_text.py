@@ -4,11 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from math import ceil, floor, isnan, log10
 
-from lorafile.analysis.common.format import difference, is_share, level, number
+from lorafile.analysis.common.format import difference, is_share, level, number, on
 from lorafile.analysis.common.scores import lost, outcomes
-from lorafile.analysis.common.wording import on
-from lorafile.analysis.compare.margins import margin_text
-from lorafile.analysis.compare.outcomes import compared_as
+from lorafile.analysis.compare.outcomes import compared_as, margin_text
 from lorafile.analysis.compare.verdicts import Verdict
 from lorafile.results.results import Results
 from lorafile.units import listing, plural

@@ -9,17 +9,16 @@ import numpy as np
 
 from lorafile.analysis.common.scores import split_of
 from lorafile.analysis.compare.confounders import UNPAIRED, Differing, differing
-from lorafile.analysis.compare.margins import margin_of
-from lorafile.analysis.compare.outcomes import Crossed, compared_as, crossed
+from lorafile.analysis.compare.outcomes import Crossed, compared_as, crossed, margin_of
 from lorafile.analysis.compare.pairs import Pair, pairs
-from lorafile.results.results import Results, more_is_better
+from lorafile.engine.metrics.registry import more_is_better
+from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.evaluate import metric_label
 from lorafile.statistics.crossed import Estimate, contrast
-from lorafile.statistics.deciding import Decision, decide
+from lorafile.statistics.deciding import Decision, decide, shares
 from lorafile.statistics.planning import Needed, needed
 from lorafile.statistics.probabilities import mcnemar
-from lorafile.statistics.stages import shares
 
 DECIDED = ("better", "worse", "equivalent", "non-inferior")
 

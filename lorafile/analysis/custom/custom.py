@@ -162,7 +162,7 @@ def _drawable(chart: Any, caption: str) -> Any:
 
     :raises WrongAnswer: when it reads its data from an address: a report asks nothing of the network
     """
-    from lorafile.report.figures_json import specification
+    from lorafile.analysis.common.base import specification
 
     whole = specification(chart)
     if _addresses(whole):

@@ -9,7 +9,8 @@ from math import isnan
 
 from lorafile.analysis.common.scores import Score, outcomes, scores, split_of
 from lorafile.analysis.compare.outcomes import Crossed, crossed
-from lorafile.analysis.factors.grids import Grid
+from lorafile.analysis.factors.eligible import Grid
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.statistics.crossed import Estimate, pool
 from lorafile.statistics.factorial import Cells, FTest, Interaction, f_test, interaction
@@ -91,7 +92,7 @@ def decompose(results: Results, grid: Grid, metric: str) -> Decomposition:
     known = {place for place, name in grid.cells.items() if found[name].known and name not in lost}
     rows, columns = complete(known, len(grid.rows), len(grid.columns))
     mine = {name: found[name] for name in grid.cells.values()}
-    why, more = _why(grid, data, rows, columns), results.better_is_more(data.scale)
+    why, more = _why(grid, data, rows, columns), more_is_better(data.scale)
     base = Decomposition(grid, metric, data.scale, split, more, mine, lost, rows, columns, why)
     return base if base.why else _taken_apart(base, data)
 

@@ -5,11 +5,10 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import kind_of, metric_name, slug
-from lorafile.analysis.common.wording import direction, on
+from lorafile.analysis.common.format import direction, kind_of, metric_name, on, slug
 from lorafile.analysis.factors.decomposition import Decomposition, decompose
 from lorafile.analysis.factors.effects_text import effect, interval_text, level, sentences
-from lorafile.analysis.factors.grids import Grid, grids
+from lorafile.analysis.factors.eligible import Grid, grids
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
@@ -35,14 +34,14 @@ def _analysis(results: Results, grid: Grid, metric: str) -> Analysis:
     if any(one.known for one in found.scores.values()):
         from lorafile.analysis.factors.effects_chart import caption, chart
 
-        charts, captions = {name: chart(results, found)}, {name: caption(found)}
+        charts, captions = {name: chart(found)}, {name: caption(found)}
     return Analysis(
         kind="effects",
         name=name,
         title=f"{grid.factor} × {grid.by}{where}",
         question=f"Does what {grid.factor} does to {metric_name(metric)} depend on {grid.by}?",
         sentences=sentences(found),
-        tables=tuple(_tables(results, found)),
+        tables=tuple(_tables(found)),
         charts=charts,
         captions=captions,
     )
@@ -57,8 +56,8 @@ def _nothing(results: Results, factor: str, by: str | None) -> Analysis:
     )
 
 
-def _tables(results: Results, found: Decomposition) -> list[Table]:
-    tables = [_cells(results, found)]
+def _tables(found: Decomposition) -> list[Table]:
+    tables = [_cells(found)]
     return [_simple(found), *tables] if found.simple else tables
 
 
@@ -87,14 +86,14 @@ def _simple(found: Decomposition) -> Table:
     return Table(title, pd.DataFrame(rows), columns)
 
 
-def _cells(results: Results, found: Decomposition) -> Table:
+def _cells(found: Decomposition) -> Table:
     grid, rows = found.grid, []
     for (i, j), name in sorted(grid.cells.items()):
         one = found.scores[name]
         row = {"row": grid.rows[i], "column": grid.columns[j], "mean": one.mean, "spread": one.spread, "n": one.n}
         row["compared"] = "yes" if i in found.rows and j in found.columns and not found.why else "no"
         rows.append(row | {"runs": one.lost or "all done", "configuration": name})
-    title = f"{on(found.metric, found.split)} ({direction(results, found.metric)})"
+    title = f"{on(found.metric, found.split)} ({direction(found.metric)})"
     columns = (
         Column("row", grid.factor),
         Column("column", grid.by),

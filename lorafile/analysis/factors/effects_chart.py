@@ -6,25 +6,24 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
-from lorafile.analysis.common.format import is_share, score
-from lorafile.analysis.common.wording import direction, on
+from lorafile.analysis.common.format import direction, is_share, on, score
 from lorafile.analysis.factors.decomposition import Decomposition
 from lorafile.analysis.factors.effects_text import effect, interval_text, level
-from lorafile.results.results import Results, unit_of
+from lorafile.engine.metrics.registry import more_is_better, unit_of
 
 TURNS = 0.4  # where along the colours black on a cell reads better than white
 
 
-def chart(results: Results, found: Decomposition) -> Any:
+def chart(found: Decomposition) -> Any:
     """Return the heat map; with the effect of the rows at each column below it, where there is one."""
     grid = found.grid
-    title = f"{grid.factor} × {grid.by}: {on(found.metric, found.split)} ({direction(results, found.metric)})"
+    title = f"{grid.factor} × {grid.by}: {on(found.metric, found.split)} ({direction(found.metric)})"
     text = "; ".join(
         f"{level(grid.factor, grid.rows[i])} and {level(grid.by, grid.columns[j])}: "
         f"{score(found.metric, found.scores[name].mean)}"
         for (i, j), name in sorted(grid.cells.items())
     )
-    whole = _map(results, found)
+    whole = _map(found)
     if found.simple:
         whole = alt.vconcat(whole, _line(found), spacing=26)
     return finish(whole, title, f"{title}. {text}", margin=room(grid.rows) + 30)
@@ -44,12 +43,12 @@ def caption(found: Decomposition) -> str:
     return " ".join(parts)
 
 
-def _rows(results: Results, found: Decomposition) -> pd.DataFrame:
+def _rows(found: Decomposition) -> pd.DataFrame:
     """Return one row for each cell: its place, its mean, what it says, and on which ground."""
     grid = found.grid
     known = [one.mean for one in found.scores.values() if one.known]
     low, span = min(known), (max(known) - min(known)) or 1.0
-    more = results.better_is_more(found.metric)
+    more = more_is_better(found.metric)
     rows = []
     for (i, j), name in grid.cells.items():
         one = found.scores[name]
@@ -72,14 +71,14 @@ def _across(found: Decomposition, title: str | None) -> Any:
     return alt.X("column:N", title=title, sort=list(found.grid.columns), axis=axis, scale=scale)
 
 
-def _map(results: Results, found: Decomposition) -> Any:
-    frame, grid = _rows(results, found), found.grid
+def _map(found: Decomposition) -> Any:
+    frame, grid = _rows(found), found.grid
     order = list(reversed(grid.rows)) if grid.ordered[0] else list(grid.rows)  # large numbers stand above small ones
     axis = alt.Axis(labelLimit=260, domain=False, ticks=False, grid=False)
     scale = alt.Scale(domain=order, paddingInner=0.06, paddingOuter=0.03)
     y = alt.Y("row:N", title=grid.factor, sort=order, axis=axis, scale=scale)
     x = _across(found, None if found.simple else grid.by)
-    reverse = not results.better_is_more(found.metric)
+    reverse = not more_is_better(found.metric)
     colour = alt.Color("mean:Q", scale=alt.Scale(reverse=reverse, zero=False, nice=False), legend=None)
     tips = tooltip(("configuration:N", "configuration"), ("shown:N", "mean"), ("note:N", "runs"))
     layers = [

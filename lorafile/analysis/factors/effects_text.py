@@ -2,8 +2,7 @@
 
 from math import isnan
 
-from lorafile.analysis.common.format import difference, number
-from lorafile.analysis.common.wording import on
+from lorafile.analysis.common.format import difference, number, on
 from lorafile.analysis.compare.verdict_text import FEW, signed, signed_difference
 from lorafile.analysis.factors.decomposition import RATE, Decomposition, Effect
 from lorafile.statistics.crossed import Estimate

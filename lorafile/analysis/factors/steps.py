@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan, log2
 
-from lorafile.analysis.common.format import difference
+from lorafile.analysis.common.format import difference, on
 from lorafile.analysis.common.scores import outcomes
-from lorafile.analysis.common.wording import on
-from lorafile.analysis.compare.margins import margin_of, margin_text
-from lorafile.analysis.compare.outcomes import crossed
+from lorafile.analysis.compare.outcomes import crossed, margin_of, margin_text
 from lorafile.analysis.compare.verdict_text import FEW, signed, signed_difference
 from lorafile.analysis.factors.eligible import Trend
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
-from lorafile.statistics.along import Step, saturated, steps
 from lorafile.statistics.crossed import Outcomes, RunVariance, pool
+from lorafile.statistics.factorial import Step, saturated, steps
 from lorafile.units import listing, plural
 
 LEVEL = 0.05
@@ -82,7 +81,7 @@ def along(results: Results, trend: Trend, metric: str, split: str, series: str) 
         metric=metric,
         scale=data.scale,
         split=split,
-        more=results.better_is_more(data.scale),
+        more=more_is_better(data.scale),
         members=tuple(kept),
         left_out=tuple(trend.values[name] for name in broken),
         outcomes=tuple(found),

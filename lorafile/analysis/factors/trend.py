@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import amount, kind_of, metric_name, missing, slug
+from lorafile.analysis.common.format import above, amount, kind_of, measured, metric_name, on, slug, without_figure
 from lorafile.analysis.common.scores import Score, profiled, scores, split_of
-from lorafile.analysis.common.wording import above, measured, on, without_figure
 from lorafile.analysis.compare.verdict_text import signed, signed_difference
 from lorafile.analysis.factors.eligible import PARAMETERS, Trend, by_parameters, trends
 from lorafile.analysis.factors.steps import Along, along, step_sentences
-from lorafile.results.results import Results
+from lorafile.engine.metrics.registry import more_is_better
+from lorafile.results.results import Results, missing
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
 
@@ -105,7 +105,7 @@ def _series_sentences(
     known = [name for name in members if found[name].known]
     if len(known) < 2:
         return []
-    sign = 1 if results.better_is_more(metric) else -1
+    sign = 1 if more_is_better(metric) else -1
     top = max(known, key=lambda name: sign * found[name].mean)
     where = f" at {trend.series[top]}" if trend.series[top] else ""
     extreme = "highest" if sign > 0 else "lowest"

@@ -1,32 +1,38 @@
 """Charts of one factor: lines over bars for numbers, dots beside bars for names; the two halves share the factor."""
 
 from collections.abc import Sequence
+from math import isnan, sqrt
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import (
-    MEAN_TIPS,
-    SEED_TIPS,
     WIDTH,
     Quality,
+    across,
+    along,
     finish,
     mean_rows,
     near_references,
     quality,
     room,
     seed_rows,
+    seeds_and_means,
+    series_colour,
     tooltip,
 )
-from lorafile.analysis.common.format import number, score, unit
+from lorafile.analysis.common.format import is_share, number, score, unit
 from lorafile.analysis.common.published import MARK, figures
-from lorafile.analysis.common.published_marks import across, along
+from lorafile.analysis.compare.verdict_text import signed, signed_difference
 from lorafile.analysis.factors.eligible import Trend
-from lorafile.analysis.factors.steps import Along
-from lorafile.analysis.factors.steps_chart import band_rows, gain_rows, gains_panel
+from lorafile.analysis.factors.steps import LEVEL, Along
 from lorafile.analysis.overview.chart import MARKS, dots
+from lorafile.engine.metrics.registry import unit_of
 from lorafile.results.results import Results
+from lorafile.statistics.crossed import combination
+from lorafile.statistics.probabilities import half_width
 
 LINE = "Dots: one seed each. Line and bar: mean ± sample standard deviation over seeds. ×: runs without a figure."
 
@@ -83,9 +89,7 @@ def _grouped(trend: Trend) -> bool:
 
 
 def _colour(trend: Trend) -> dict[str, Any]:
-    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=300)
-    order = list(dict.fromkeys(trend.series.values()))
-    return {"color": alt.Color("series:N", legend=legend, sort=order)} if _grouped(trend) else {}
+    return series_colour(list(dict.fromkeys(trend.series.values())))
 
 
 def _along(trend: Trend, title: str | None) -> Any:
@@ -114,21 +118,9 @@ def _lines(results: Results, found: Quality, trend: Trend, lowest: bool, compare
         domain = [min(domain[0], band["least"].min()), max(domain[1], band["most"].max())]
     seeds = _frame(seed_rows(found, trend.values), trend)
     means = _frame(mean_rows(found, trend.values), trend)
-    known, x, colour = means[means["n"] > 0], _along(trend, trend.factor if lowest else None), _colour(trend)
-    y = alt.Y(
-        "value:Q",
-        title=found.title.rsplit(" (", 1)[0],
-        scale=found.scale(domain),
-        axis=alt.Axis(format=found.format, tickCount=6),
-    )
-    base = alt.Chart(known).encode(x=x, **colour)
-    layers = [
-        alt.Chart(seeds).mark_point(style="seed").encode(x=x, y=y, tooltip=tooltip(*SEED_TIPS), **colour),
-        base.mark_line(style="mean-line").encode(y="mean:Q"),
-        base.mark_rule(style="spread").encode(y="low:Q", y2="high:Q"),
-        base.mark_point(style="mean").encode(y="mean:Q", tooltip=tooltip(*MEAN_TIPS)),
-        _lost(means, x, found.more),
-    ]
+    x, colour = _along(trend, trend.factor if lowest else None), _colour(trend)
+    layers = seeds_and_means(seeds, means, x, found.upright(found.scale(domain)), colour)
+    layers.append(_lost(means, x, found.more))
     if len(band):
         layers.insert(0, alt.Chart(band).mark_area(style="band").encode(x=x, y="least:Q", y2="most:Q", **colour))
     places = along(results, found.metric, trend.factor, trend.numbers)
@@ -183,3 +175,56 @@ def _rows(results: Results, found: Quality, trend: Trend, memory: dict[str, floa
     text = base.mark_text(style="value", align="left", dx=4).encode(text="shown:N")
     right = (base.mark_bar(style="cost", size=14) + text).properties(width=WIDTH * 2 // 5 - 40, height=alt.Step(24))
     return alt.hconcat(left, right, spacing=14)
+
+
+def band_rows(compared: Sequence[Along]) -> list[dict[str, Any]]:
+    """Return one row for each configuration: its place, series, and the 95 % interval of its figure alone."""
+    rows = []
+    for one in compared:
+        for name, outcomes in zip(one.members, one.outcomes, strict=True):
+            alone = combination([outcomes], [1.0], one.pooled)
+            half = half_width(alone.error, alone.df, LEVEL)
+            low, high = outcomes.mean - half, outcomes.mean + half
+            if one.metric == "perplexity":
+                low, high = float(np.exp(low)), float(np.exp(high))
+            elif is_share(one.metric):
+                low, high = max(low, 0.0), min(high, 1.0)
+            rows.append({"x": one.trend.numbers[name], "series": one.trend.series[name], "least": low, "most": high})
+    return rows
+
+
+def gain_rows(compared: Sequence[Along]) -> list[dict[str, Any]]:
+    """Return one row for each step in which the factor doubles: where it is, and what a doubling changes."""
+    rows = []
+    for one in compared:
+        factor = 100 if is_share(one.scale) else 1
+        for at, times in enumerate(one.doublings):
+            if isnan(times):
+                continue
+            low, high = (one.trend.numbers[one.members[place]] for place in (at, at + 1))
+            gain, least, most = one.gain(at)
+            row = {"from": low, "to": high, "x": sqrt(low * high), "series": one.trend.series[one.members[at]]}
+            row |= {"gain": factor * gain, "least": factor * least, "most": factor * most}
+            row |= {"step": f"{one.value(at)} to {one.value(at + 1)}", "shown": signed_difference(one.scale, gain)}
+            rows.append(row | {"interval": f"{signed(one.scale, least)} to {signed(one.scale, most)}"})
+    return rows
+
+
+def gains_panel(rows: list[dict[str, Any]], scale: str, x: Any, colour: dict[str, Any]) -> Any:
+    """Return what a doubling changes: a line over the step that it is of, with its interval, beside zero.
+
+    :param scale: the metric that differences are of
+    :param x: the factor's axis, over a column `x`; `colour`: that of the series, if there are several
+    """
+    unit = "points" if is_share(scale) else unit_of(scale)
+    title = ["per doubling,", unit] if unit else "per doubling"
+    y = alt.Y("gain:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format=".3~g", tickCount=4))
+    tips = tooltip(("step:N", "step"), ("shown:N", "per doubling"), ("interval:N", "95 % interval"))
+    base = alt.Chart(pd.DataFrame(rows)).encode(**colour)
+    layers = [
+        alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(y="zero:Q"),
+        base.mark_rule(style="step").encode(x=alt.X("from:Q"), x2="to:Q", y=y),
+        base.mark_rule(style="spread").encode(x=x, y="least:Q", y2="most:Q"),
+        base.mark_point(style="mean").encode(x=x, y=y, tooltip=tips),
+    ]
+    return alt.layer(*layers).properties(width=WIDTH, height=130)

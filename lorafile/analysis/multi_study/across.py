@@ -10,14 +10,14 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import metric_name
-from lorafile.analysis.common.scores import best, completeness, methods, scores, split_of
-from lorafile.analysis.common.wording import measured, on
+from lorafile.analysis.common.format import measured, metric_name, on
+from lorafile.analysis.common.scores import best, completeness, scores, split_of
 from lorafile.analysis.compare.compare import ordered, verdict_table
 from lorafile.analysis.compare.pairs import Pair
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import Verdict, judge
 from lorafile.analysis.multi_study.union import Entry, Union
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
@@ -61,7 +61,7 @@ def _summary(found: Union, groups: list[tuple[list[Entry], Results]]) -> Analysi
 
 def _best_of(results: Results, study: str, among: list[str], split: str) -> str:
     """Return a study's best trained configuration, chosen on validation where there is one."""
-    trained = [name for name in among if methods(results)[name] != "none"]
+    trained = [name for name in among if results.methods[name] != "none"]
     chosen = best(results, trained)
     metric = results.primary
     if chosen is None:
@@ -152,7 +152,7 @@ def _compared(
     if any(verdict.decision is not None for verdict in verdicts):
         from lorafile.analysis.compare.chart import caption, chart
 
-        charts, captions = {name: chart(verdicts, "studies", results.better_is_more(metric))}, {name: caption(verdicts)}
+        charts, captions = {name: chart(verdicts, "studies", more_is_better(metric))}, {name: caption(verdicts)}
     return Analysis(
         kind="compare",
         name=name,
@@ -194,7 +194,7 @@ def _best_on_validation(found: Union, entries: list[Entry], results: Results) ->
     chosen = []
     for number in range(len(found.studies)):
         mine = [entry for entry in entries if number in entry.studies and known[entry.name].known]
-        name = best(results, [entry.name for entry in mine if methods(results)[entry.name] != "none"])
+        name = best(results, [entry.name for entry in mine if results.methods[entry.name] != "none"])
         chosen += [entry for entry in mine if entry.name == name]
     return list(dict.fromkeys(chosen))
 

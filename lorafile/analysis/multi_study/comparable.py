@@ -8,7 +8,7 @@ import rfc8785
 from lorafile.engine.metrics.registry import built_in
 from lorafile.graph.graph import Graph
 from lorafile.graph.metrics import is_head
-from lorafile.results.configurations import setting_value
+from lorafile.results.study_facts import setting_value
 from lorafile.specs import Configuration
 from lorafile.specs.tables.methods import METHODS
 

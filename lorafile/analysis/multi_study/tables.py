@@ -1,18 +1,29 @@
 """The tables of several studies as one: names told apart, runs that both have once, environments each once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from lorafile.analysis.common.scores import FIXED
 from lorafile.analysis.multi_study.comparable import TUNED, settings_of
-from lorafile.analysis.multi_study.union import TABLES, Member, Renamed, first_known
-from lorafile.results.results import Results
+from lorafile.graph.graph import Graph
+from lorafile.results.results import Results, missing
 from lorafile.specs.tables.analysis import VerdictTable
 from lorafile.units import listing
 
+TABLES = ("curves", "inspections", "inspected_modules", "representations", "truncations", "merges", "repeats")
 Named = dict[str, list[tuple[int, str]]]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One study: how the page calls it, its nodes, and what it has found."""
+
+    name: str
+    graph: Graph
+    results: Results
 
 
 def united(members: list[Member], named: Named, metrics: list[str], primary: str) -> Results:
@@ -206,3 +217,35 @@ def _each(items: Iterable[Any]) -> tuple[Any, ...]:
     for item in items:
         found += [] if item in found else [item]
     return tuple(found)
+
+
+class Renamed(Mapping[Any, Any]):
+    """What several studies know of their configurations, under the names of their union; read on demand."""
+
+    def __init__(self, members: list[Member], named: dict[str, list[tuple[int, str]]], field: str) -> None:
+        """Take a mapping of the results whose keys are tuples that begin with a configuration."""
+        self._found: dict[Any, tuple[Mapping[Any, Any], Any]] = {}
+        for name, sources in named.items():
+            for number, own in sources:
+                known: Mapping[Any, Any] = getattr(members[number].results, field)
+                for key in known:
+                    if key[0] == own:
+                        self._found.setdefault((name, *key[1:]), (known, key))
+
+    def __getitem__(self, key: Any) -> Any:
+        known, own = self._found[key]
+        return known[own]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+def first_known(*rows: dict[str, Any]) -> dict[str, Any]:
+    """Return the first known value of each column; where no run has ended, later ones may know more."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        found |= {name: value for name, value in row.items() if name not in found or missing(found[name])}
+    return found

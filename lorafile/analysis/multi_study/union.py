@@ -1,26 +1,14 @@
 """Several studies on one state as one set of tables: every configuration once, under each name that it has."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from lorafile.analysis.common.format import missing
+from lorafile.analysis.common.scores import split_of
 from lorafile.analysis.multi_study.comparable import identity, measured_on, predictions, settings_of
+from lorafile.analysis.multi_study.tables import TABLES, Member, united
+from lorafile.engine.metrics.registry import more_is_better, unit_of
 from lorafile.errors import LoraError
-from lorafile.graph.graph import Graph
-from lorafile.results.results import Results, more_is_better, unit_of
+from lorafile.results.results import Results
 from lorafile.specs import Configuration
-
-TABLES = ("curves", "inspections", "inspected_modules", "representations", "truncations", "merges", "repeats")
-
-
-@dataclass(frozen=True)
-class Member:
-    """One study: how the page calls it, its nodes, and what it has found."""
-
-    name: str
-    graph: Graph
-    results: Results
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +61,6 @@ def unite(members: list[Member]) -> Union:
 
     :raises LoraError: where they have no metric in common
     """
-    from lorafile.analysis.common.scores import split_of
-    from lorafile.analysis.multi_study.tables import united
-
     metrics = _metrics(members)
     primary = next((name for name in metrics if name == members[0].results.primary), metrics[0])
     results = united(members, _named(members), metrics, primary)
@@ -131,36 +116,4 @@ def _metrics(members: list[Member]) -> list[str]:
             f"The studies have no metric in common, so no table can hold both ({told}). Add one to evaluate.metrics of "
             "each: what is predicted already is only scored."
         )
-    return found
-
-
-class Renamed(Mapping[Any, Any]):
-    """What several studies know of their configurations, under the names of their union; read on demand."""
-
-    def __init__(self, members: list[Member], named: dict[str, list[tuple[int, str]]], field: str) -> None:
-        """Take a mapping of the results whose keys are tuples that begin with a configuration."""
-        self._found: dict[Any, tuple[Mapping[Any, Any], Any]] = {}
-        for name, sources in named.items():
-            for number, own in sources:
-                known: Mapping[Any, Any] = getattr(members[number].results, field)
-                for key in known:
-                    if key[0] == own:
-                        self._found.setdefault((name, *key[1:]), (known, key))
-
-    def __getitem__(self, key: Any) -> Any:
-        known, own = self._found[key]
-        return known[own]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-
-def first_known(*rows: dict[str, Any]) -> dict[str, Any]:
-    """Return the first known value of each column; where no run has ended, later ones may know more."""
-    found: dict[str, Any] = {}
-    for row in rows:
-        found |= {name: value for name, value in row.items() if name not in found or missing(found[name])}
     return found

@@ -6,11 +6,10 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
-from lorafile.analysis.common.format import difference, is_share
-from lorafile.analysis.common.wording import on
+from lorafile.analysis.common.format import difference, is_share, on
 from lorafile.analysis.compare.outcomes import compared_as
 from lorafile.analysis.noise.floors import Floors
-from lorafile.results.results import unit_of
+from lorafile.engine.metrics.registry import unit_of
 
 _FAR = 4  # times the largest floor: where the axis ends at the latest
 _MOST = 20  # differences that are drawn, the largest first

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from math import isnan, log, nan, sqrt
 from statistics import fmean
 
-from lorafile.analysis.common.scores import cells, values
+from lorafile.analysis.common.scores import values
 from lorafile.analysis.compare.outcomes import compared_as, crossed
 from lorafile.analysis.compare.pairs import pairs
 from lorafile.analysis.compare.verdicts import Verdict, family, judge
-from lorafile.results.results import Results
+from lorafile.results.results import Results, cells, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.statistics.crossed import Outcomes, RunVariance, contrast
 from lorafile.statistics.planning import detectable
@@ -126,7 +126,7 @@ def _repeats(results: Results, metric: str, split: str) -> Repeats:
     """Return how far the same thing, done again, came out elsewhere."""
     table, name = results.repeats, f"{split}.{metric}"
     first = values(results, name)
-    rows = zip(*(cells(table, key) for key in ("configuration", "seed", "outcome", name)), strict=True)
+    rows = rows_of(table, "configuration", "seed", "outcome", name)
     groups: dict[tuple[str, int], list[float]] = {}
     for label, seed, outcome, value in rows:
         if outcome == "done" and value is not None and (label, seed) in first:

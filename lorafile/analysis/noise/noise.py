@@ -6,18 +6,17 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import difference, metric_name, slug
-from lorafile.analysis.common.scores import split_of
-from lorafile.analysis.common.wording import on
+from lorafile.analysis.common.format import difference, kind_of, metric_name, on, slug
+from lorafile.analysis.common.scores import split_of, values
 from lorafile.analysis.compare.outcomes import compared_as, crossed
 from lorafile.analysis.compare.verdict_text import FEW, signed
 from lorafile.analysis.noise.floors import Floors, floors
-from lorafile.analysis.noise.repeats_table import repeats_table
-from lorafile.results.results import Results
+from lorafile.results.results import Results, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
 
 SEEDS = "another seed"
+_KEY = 12  # characters of a key that name it
 
 
 def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
@@ -182,3 +181,27 @@ def _table(found: Floors, rows: list[dict[str, Any]]) -> Table:
 def _bounds(metric: str, low: float | None, high: float | None) -> str:
     """Return `1.0 to 1.6`, of what is never below zero."""
     return "" if low is None or high is None else f"{signed(metric, low)[1:]} to {signed(metric, high)[1:]}"
+
+
+def repeats_table(results: Results, metric: str, split: str) -> Table:
+    """Return one row for each repeat, those without a figure among them."""
+    name = f"{split}.{metric}"
+    first = values(results, name)
+    keys = ("configuration", "seed", "repeat", "outcome", name, "same_predictions", "key")
+    rows: list[dict[str, Any]] = []
+    for label, seed, repeat, outcome, value, same, key in rows_of(results.repeats, *keys):
+        row = {"configuration": label, "seed": str(int(seed)), "repeat": str(int(repeat)), "runs": outcome}
+        row |= {"first": first.get((label, seed)), "value": value if outcome == "done" else None}
+        row |= {"same": "" if same is None else "yes" if same else "no", "key": str(key or "")[:_KEY]}
+        rows.append(row)
+    columns = (
+        Column("configuration", "configuration"),
+        Column("seed", "seed"),
+        Column("repeat", "time"),
+        Column("first", f"{on(metric, split)}, the first time", kind_of(metric)),
+        Column("value", "this time", kind_of(metric)),
+        Column("same", "same predictions"),
+        Column("runs", "run"),
+        Column("key", "key"),
+    )
+    return Table("Repeats of the first seed", pd.DataFrame(rows), columns)

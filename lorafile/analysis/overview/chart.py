@@ -17,10 +17,8 @@ from lorafile.analysis.common.chart_parts import (
     seed_rows,
     tooltip,
 )
-from lorafile.analysis.common.format import score
+from lorafile.analysis.common.format import on, score
 from lorafile.analysis.common.published import MARK, figures
-from lorafile.analysis.common.scores import names
-from lorafile.analysis.common.wording import on
 from lorafile.results.results import Results
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ MARKS = "Dots: one seed each. Diamond and bar: mean ± sample standard deviation
 def overview(results: Results, metric: str) -> Any:
     """Return every configuration's score as seeds, mean and spread, in the spec's order."""
     found = quality(results, metric)
-    labels = {name: name for name in names(results)}
+    labels = {name: name for name in results.names}
     title = f"Every configuration: {on(metric, found.split)}"
     description = f"{title}. " + "; ".join(f"{name} {score(metric, found.scores[name].mean)}" for name in labels)
     return finish(dots(results, found, labels, own=True), title, description, margin=room(labels))
@@ -40,7 +38,7 @@ def overview(results: Results, metric: str) -> Any:
 
 def caption(results: Results, metric: str) -> str:
     """Return what the overview's marks mean, and which references lie outside of it."""
-    _, _, outside = near_references(results, quality(results, metric), names(results))
+    _, _, outside = near_references(results, quality(results, metric), results.names)
     marks = [MARKS, MARK] if figures(results, metric) else [MARKS]
     return " ".join([*marks, *(f"{text[0].upper()}{text[1:]}." for text in outside)])
 
@@ -51,7 +49,7 @@ def dots(results: Results, found: Quality, labels: dict[str, Any], width: int = 
     order = list(dict.fromkeys(labels.values()))
     means, seeds = mean_rows(found, labels), seed_rows(found, labels)
     y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=260, grid=True, domain=False, ticks=False))
-    x = alt.X("value:Q", title=found.title, scale=found.scale(domain), axis=alt.Axis(format=found.format, tickCount=6))
+    x = alt.X("value:Q", title=found.title, scale=found.scale(domain), axis=found.axis())
     known = means[means["n"] > 0]
     layers = [
         alt.Chart(seeds).mark_point(style="seed").encode(x=x, y=y, tooltip=tooltip(*SEED_TIPS)),

@@ -5,11 +5,9 @@ from collections.abc import Callable
 from statistics import median
 
 from lorafile.analysis.common.base import Analysis
-from lorafile.analysis.common.cost_measures import COSTS, cost_of
 from lorafile.analysis.common.factors import label, setting_labels, setting_values
-from lorafile.analysis.common.format import amount
-from lorafile.analysis.common.scores import methods, profiled
-from lorafile.analysis.common.wording import on
+from lorafile.analysis.common.format import amount, on
+from lorafile.analysis.common.scores import COSTS, cost_of, profiled
 from lorafile.analysis.compare.outcomes import compared_as
 from lorafile.analysis.compare.verdict_text import levels, sentence, signed_difference
 from lorafile.analysis.compare.verdicts import Verdict, family
@@ -63,7 +61,7 @@ def _gpu(results: Results) -> list[str]:
 
 def _speed(results: Results) -> list[str]:
     """Return what an attached adapter costs, what merging gives back, and what a quantized base does."""
-    seconds, by_method = profiled(results, "token_seconds"), methods(results)
+    seconds, by_method = profiled(results, "token_seconds"), results.methods
     bases = setting_labels(results, "quantization")
     untuned = {bases.get(name, ""): seconds[name] for name in seconds if by_method.get(name) == "none"}
     ratios = {
@@ -88,7 +86,7 @@ def _full(results: Results) -> list[str]:
     found = [verdict for verdict in family(results).verdicts if verdict.pair.factor == "method"]
     lines = [sentence(results, verdict) for verdict in found]
     names = list(dict.fromkeys(name for verdict in found for name in (verdict.pair.other, verdict.pair.one)))
-    by_method = methods(results)
+    by_method = results.methods
     for measure in ("trainable_parameters", "train_memory", "train_time"):
         measured = {name: value for name, value in cost_of(results, measure).items() if name in names}
         kind, title = COSTS[measure].kind, COSTS[measure].title

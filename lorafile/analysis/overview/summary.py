@@ -6,32 +6,29 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.factors import sweeps
-from lorafile.analysis.common.format import kind_of, metric_name, missing
+from lorafile.analysis.common.format import above, direction, kind_of, measured, metric_name, on
 from lorafile.analysis.common.scores import (
     Score,
     averages,
     best,
-    cells,
     completeness,
-    methods,
-    names,
     profiled,
     references,
     same_runs,
     scores,
     split_of,
 )
-from lorafile.analysis.common.wording import above, direction, measured, on
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import family
-from lorafile.results.environment_diff import places
-from lorafile.results.results import Results
+from lorafile.engine.metrics.registry import more_is_better
+from lorafile.results.environments import places
+from lorafile.results.results import Results, missing
 from lorafile.specs.tables.analysis import AnalysisTable
 
 
 def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return one table for each sweep, the best configuration, and its distance to untuned and full fine-tuning."""
-    if not names(results):
+    if not results.names:
         return [Analysis("summary", "summary", "Summary", results.question, ["No run has been recorded yet."])]
     metric = table.metric or results.primary
     charts: dict[str, Any] = {}
@@ -52,7 +49,7 @@ def answer(results: Results, metric: str) -> list[str]:
     split = split_of(results, metric)
     found = scores(results, f"{split}.{metric}")
     lines = completeness(results)
-    trained = [name for name in found if methods(results)[name] != "none"]
+    trained = [name for name in found if results.methods[name] != "none"]
     chosen = best(results, trained, metric)
     if chosen is None:
         return [*lines, f"No trained configuration has a figure for {metric_name(metric)} yet."]
@@ -84,7 +81,7 @@ def _relation(results: Results, metric: str, found: dict[str, Score], chosen: st
 def _best(results: Results, metric: str, split: str, chosen: str) -> str:
     on_validation = scores(results, f"validation.{metric}")[chosen]
     here = scores(results, f"{split}.{metric}")[chosen]
-    extreme = "highest" if results.better_is_more(metric) else "lowest"
+    extreme = "highest" if more_is_better(metric) else "lowest"
     if not on_validation.known:
         rest = "; it was chosen on the same examples, which flatters it"
         return f"{chosen} has the {extreme} mean {on(metric, split)}: {measured(metric, here)}{rest}."
@@ -118,7 +115,7 @@ def _shown(name: str, sweep: str, short: str) -> str:
 
 def configuration_rows(results: Results) -> dict[str, dict[str, Any]]:
     """Return configuration -> its raw figures: outcomes, metrics over seeds, size, memory and time."""
-    rows: dict[str, dict[str, Any]] = {name: {"configuration": name} for name in names(results)}
+    rows: dict[str, dict[str, Any]] = {name: {"configuration": name} for name in results.names}
     for metric in results.metrics:
         split = split_of(results, metric)
         for name, one in scores(results, f"{split}.{metric}").items():
@@ -128,7 +125,7 @@ def configuration_rows(results: Results) -> dict[str, dict[str, Any]]:
                 rows[name]["runs"] = _runs(one)
     for name, one in scores(results, "seconds").items():
         rows[name] |= {"seconds": one.mean, "seconds.spread": one.spread}
-    for name, rank in zip(names(results), cells(results.configurations, "rank"), strict=True):
+    for name, rank in results.setting("rank").items():
         rows[name]["rank"] = rank
     for key in ("trainable_parameters", "adapter_bytes"):
         for name, value in averages(results, key).items():
@@ -156,7 +153,7 @@ def columns_of(results: Results, frame: pd.DataFrame) -> tuple[Column, ...]:
     counts = frame[[f"{key}.n" for key in keys]]
     alike = bool((counts.nunique(axis=1) <= 1).all())
     for metric, key in zip(results.metrics, keys, strict=True):
-        title = f"{on(metric, key.partition('.')[0])} ({direction(results, metric)})"
+        title = f"{on(metric, key.partition('.')[0])} ({direction(metric)})"
         kind = kind_of(metric)
         columns.append(Column(f"{key}.mean", title, kind, f"{key}.spread", "" if alike else f"{key}.n"))
     columns += [

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from math import inf, nan
 from typing import Literal
 
-from lorafile.analysis.common.cost_measures import COSTS, price_of
 from lorafile.analysis.common.format import amount, number
-from lorafile.analysis.common.scores import averages, cells, methods, names, outcomes, profiles
-from lorafile.results.results import Results
+from lorafile.analysis.common.scores import COSTS, averages, outcomes, price_of, profiles
+from lorafile.results.results import Results, cells, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable, BudgetTable
 from lorafile.specs.values import in_base_units
 
@@ -90,7 +89,7 @@ def budget_of(name: str, value: str | BudgetTable) -> Budget:
 def share_of(results: Results) -> dict[str, float]:
     """Return configuration -> its trainable share of all parameters; nothing of what is not trained."""
     trainable, total = averages(results, "trainable_parameters"), averages(results, "total_parameters")
-    free = dict.fromkeys((name for name, method in methods(results).items() if method == "none"), 0.0)
+    free = dict.fromkeys((name for name, method in results.methods.items() if method == "none"), 0.0)
     return {name: count / total[name] for name, count in trainable.items() if total.get(name)} | free
 
 
@@ -102,7 +101,7 @@ def refusals(results: Results, budget: Budget) -> dict[str, list[Refusal]]:
     """
     prices = {name: share_of(results) if name == SHARE else price_of(results, name) for name in budget.limits}
     elsewhere = _profiled_elsewhere(results)
-    found: dict[str, list[Refusal]] = {name: [] for name in names(results)}
+    found: dict[str, list[Refusal]] = {name: [] for name in results.names}
     for name, why in found.items():
         for limit, most in budget.limits.items():
             price = prices[limit].get(name)
@@ -143,5 +142,5 @@ def _profiled_elsewhere(results: Results) -> dict[str, str]:
     """Return configuration -> the device of its profile, where that is not the one whose profiles are compared."""
     kept = set(cells(profiles(results)[0], "configuration"))
     table = results.profiles
-    rows = zip(cells(table, "configuration"), cells(table, "device"), strict=True)
+    rows = rows_of(table, "configuration", "device")
     return {str(name): str(device) for name, device in rows if name not in kept}

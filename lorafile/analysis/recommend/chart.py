@@ -7,15 +7,14 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
-from lorafile.analysis.common.cost_measures import price_of
-from lorafile.analysis.common.format import DASH, is_share
-from lorafile.analysis.common.wording import on
-from lorafile.analysis.compare.margins import margin_text
-from lorafile.analysis.compare.outcomes import compared_as
+from lorafile.analysis.common.format import DASH, is_share, on
+from lorafile.analysis.common.scores import price_of
+from lorafile.analysis.compare.outcomes import compared_as, margin_text
 from lorafile.analysis.compare.verdict_text import signed
 from lorafile.analysis.recommend.budgets import TITLES, shown
 from lorafile.analysis.recommend.choice import SPLIT, Recommendation, against, own
-from lorafile.results.results import Results, unit_of
+from lorafile.engine.metrics.registry import more_is_better, unit_of
+from lorafile.results.results import Results
 from lorafile.statistics.probabilities import interval
 from lorafile.units import listing
 
@@ -27,7 +26,7 @@ _STYLES = {"taken": "frontier", "good": "mean", "other": "behind"}
 def chart(results: Results, found: Recommendation) -> Any:
     """Return one row for each candidate: its difference to the best mean with a 95 % interval, and its cost."""
     metric = compared_as(found.metric)
-    more = metric != "log_loss" and results.better_is_more(found.metric)
+    more = metric != "log_loss" and more_is_better(found.metric)
     leader = best_mean(results, found, more)
     rows = pd.DataFrame([_row(results, found, name, leader) for name in found.order[:MOST]])
     factor = 100 if is_share(metric) else 1

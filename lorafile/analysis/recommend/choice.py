@@ -4,18 +4,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf, isnan
 
-from lorafile.analysis.common.cost_measures import price_of
-from lorafile.analysis.common.scores import best, cells, names, scores
+from lorafile.analysis.common.scores import best, price_of, scores
 from lorafile.analysis.compare.confounders import UNPAIRED
-from lorafile.analysis.compare.margins import Margin, margin_of
-from lorafile.analysis.compare.outcomes import Crossed, crossed
+from lorafile.analysis.compare.outcomes import Crossed, Margin, crossed, margin_of
 from lorafile.analysis.recommend.budgets import Budget, Refusal, refusals
-from lorafile.results.results import Results
+from lorafile.engine.metrics.registry import more_is_better
+from lorafile.results.results import Results, cells
 from lorafile.statistics.choosing import Choice, choose_among
 from lorafile.statistics.crossed import Estimate, combination, contrast
+from lorafile.statistics.deciding import shares
 from lorafile.statistics.pairwise import Differences, differences
 from lorafile.statistics.planning import Needed, needed
-from lorafile.statistics.stages import shares
 
 SPLIT = "validation"  # where configurations are selected
 _THRESHOLDS = 8  # looser limits that are tried
@@ -82,10 +81,10 @@ def recommend(results: Results, metric: str, margin: Margin, budget: Budget) -> 
 def _choose(
     results: Results, metric: str, margin: Margin, budget: Budget, refused: dict[str, list[Refusal]]
 ) -> Recommendation:
-    eligible = [name for name in names(results) if name not in refused]
+    eligible = [name for name in results.names if name not in refused]
     looks = results.looks or (tuple(results.seeds),)
     spent = shares(results.verdict.alpha, results.verdict.keep, len(looks))
-    more = metric != "perplexity" and results.better_is_more(metric)
+    more = metric != "perplexity" and more_is_better(metric)
     claimed: set[str] = set()
     p: dict[str, float] = {}
     for look, alpha in enumerate(spent):
@@ -140,7 +139,7 @@ def _judged(results: Results, eligible: list[str], data: Crossed) -> tuple[list[
     """Return the configurations that can be compared with each other, and why the others cannot."""
     why = {name: data.why.get(name, "has no figure") for name in eligible if name not in data.outcomes}
     judged = [name for name in eligible if name not in why]
-    everyone = names(results)
+    everyone = results.names
     for setting in UNPAIRED:
         held = dict(zip(everyone, (str(value) for value in cells(results.configurations, setting)), strict=True))
         kinds = [held[name] for name in judged]

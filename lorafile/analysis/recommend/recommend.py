@@ -5,12 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from lorafile.analysis.claims.checks import figure_interval
 from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table
-from lorafile.analysis.common.cost_measures import COSTS, price_of
-from lorafile.analysis.common.format import kind_of, metric_name, score, slug
-from lorafile.analysis.common.scores import names, scores
-from lorafile.analysis.common.wording import on
+from lorafile.analysis.common.format import kind_of, metric_name, on, score, slug
+from lorafile.analysis.common.scores import COSTS, price_of, scores
+from lorafile.analysis.compare.outcomes import figure_interval
 from lorafile.analysis.recommend.budgets import SHARE, TITLES, budgets, share_of
 from lorafile.analysis.recommend.choice import SPLIT, Recommendation, recommend
 from lorafile.analysis.recommend.text import heading, sentences
@@ -69,7 +67,7 @@ def _table(results: Results, found: Recommendation) -> Table:
     costs = [found.prefer, *(name for budget in found.budgets for name in budget.limits), "adapter_size"]
     prices = {name: share_of(results) if name == SHARE else price_of(results, name) for name in dict.fromkeys(costs)}
     prices = {name: known for name, known in prices.items() if known}
-    left = [name for name in names(results) if name not in found.order]
+    left = [name for name in results.names if name not in found.order]
     order = [*([found.taken] if found.taken in found.order else []), *found.order, *left]
     rows = [_row(results, found, name, prices) for name in dict.fromkeys(order)]
     columns = [

@@ -2,13 +2,9 @@
 
 from math import inf, isnan
 
-from lorafile.analysis.claims.checks import figure_interval
-from lorafile.analysis.common.cost_measures import price_of
-from lorafile.analysis.common.format import number, score
-from lorafile.analysis.common.scores import methods, profiles, scores
-from lorafile.analysis.common.wording import on
-from lorafile.analysis.compare.margins import margin_text
-from lorafile.analysis.compare.outcomes import compared_as, crossed
+from lorafile.analysis.common.format import number, on, score
+from lorafile.analysis.common.scores import price_of, profiles, scores
+from lorafile.analysis.compare.outcomes import compared_as, crossed, figure_interval, margin_text
 from lorafile.analysis.compare.verdict_text import FEW, round_up, signed, signed_difference
 from lorafile.analysis.recommend.budgets import SHARE, TITLES, Refusal, share_of, shown, unfit_runs
 from lorafile.analysis.recommend.choice import SPLIT, Recommendation, against, all_seeds, deciding
@@ -99,7 +95,7 @@ def _firm(results: Results, found: Recommendation, taken: str, where: str) -> st
 
 def _price(results: Results, found: Recommendation, name: str) -> str:
     """Return `4.37 GB peak training memory, 12.0 MB saved size`, as far as it is known; nothing for what is free."""
-    if methods(results)[name] == "none":
+    if results.methods[name] == "none":
         return "nothing is trained: the base model as it is"
     parts = []
     for cost in dict.fromkeys((found.prefer, *found.budget.limits, "adapter_size")):
@@ -140,7 +136,7 @@ def _cautions(results: Results, found: Recommendation) -> list[str]:
         lines.append(
             f"The {TITLES[found.budget.prefer]} was not measured, so {TITLES[found.prefer]} decides what is cheaper."
         )
-    untrained = [name for name in found.order if methods(results)[name] == "none"]
+    untrained = [name for name in found.order if results.methods[name] == "none"]
     if untrained and found.taken not in untrained:
         lines.append(f"{listing(untrained)} is a candidate as well, at no cost of training.")
     if found.unjudged and found.choice is not None:

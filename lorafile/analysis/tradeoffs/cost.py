@@ -5,9 +5,10 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table
-from lorafile.analysis.common.format import amount, missing
-from lorafile.analysis.common.scores import averages, methods, names, profiled, profiles, scores
-from lorafile.results.results import Results
+from lorafile.analysis.common.format import amount
+from lorafile.analysis.common.scores import averages, profiled, profiles, scores
+from lorafile.results.results import Results, missing
+from lorafile.results.warnings import STEADY, TIME_SPREADS
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.methods import METHODS
 from lorafile.units import listing
@@ -20,8 +21,6 @@ PROFILED: tuple[tuple[str, str, ColumnKind], ...] = (
     ("token_seconds", "per token, attached", "seconds"),
     ("merged_token_seconds", "per token, merged", "seconds"),
 )
-SPREADS = ("generate_spread", "merged_generate_spread")
-STEADY = 0.5  # of 16 profiles on two idle cores the largest was 0.31; of 8 beside two busy processes the smallest 0.76
 
 
 def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
@@ -51,9 +50,9 @@ def cost_rows(results: Results) -> list[dict[str, Any]]:
     seconds, size = scores(results, "seconds"), averages(results, "adapter_bytes")
     measured = {key: profiled(results, key) for key, _, _ in PROFILED}
     rows = []
-    for name in names(results):
+    for name in results.names:
         one = seconds[name]
-        row: dict[str, Any] = {"configuration": name, "method": methods(results)[name], "adapter_bytes": size.get(name)}
+        row: dict[str, Any] = {"configuration": name, "method": results.methods[name], "adapter_bytes": size.get(name)}
         row |= {"seconds": one.mean, "seconds.spread": one.spread, "seconds.n": one.n if one.known else None}
         rows.append(row | {key: found.get(name) for key, found in measured.items()})
     return rows
@@ -93,8 +92,8 @@ def _sentences(results: Results, rows: list[dict[str, Any]]) -> list[str]:
 
 def untrusted(results: Results) -> list[str]:
     """Return what was timed while its machine did other work: the same answer took times that lie far apart."""
-    spreads = [profiled(results, key) for key in SPREADS]
-    found = [name for name in names(results) if max(spread.get(name, 0) for spread in spreads) > STEADY]
+    spreads = [profiled(results, key) for key in TIME_SPREADS]
+    found = [name for name in results.names if max(spread.get(name, 0) for spread in spreads) > STEADY]
     was = "was" if len(found) == 1 else "were"
     told = f"{listing(found)} {was} timed while the machine did other work: these times are not to be trusted."
     return [told] if found else []

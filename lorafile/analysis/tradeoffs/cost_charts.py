@@ -8,7 +8,8 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
-from lorafile.analysis.common.format import amount, missing, number, unit
+from lorafile.analysis.common.format import amount, number, unit
+from lorafile.results.results import missing
 from lorafile.specs.tables.methods import METHODS
 from lorafile.units import listing
 

@@ -3,14 +3,65 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lorafile.analysis.compare.margins import margin_of
-from lorafile.analysis.compare.outcomes import crossed
-from lorafile.analysis.tradeoffs.measures import Measure
+from lorafile.analysis.common.base import ColumnKind
+from lorafile.analysis.common.format import amount, kind_of, metric_name, on
+from lorafile.analysis.common.scores import COSTS, cost_of, scores, split_of
+from lorafile.analysis.compare.outcomes import crossed, figure_interval, margin_of
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
+from lorafile.specs.tables.evaluate import metric_label
 from lorafile.statistics.crossed import contrast
 from lorafile.statistics.probabilities import non_inferiority
 
 SAME_TIME = 0.02  # times that differ by less than this share of the smaller are not told apart
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of every configuration that has it.
+
+    :ivar title: with the split of a metric; `short`: without it
+    :ivar split: of a metric; empty for a cost
+    :ivar more: whether more of it is better
+    :ivar values: configuration -> mean over seeds, or what a profile measured once, in base units
+    :ivar intervals: configuration -> 95 % interval of a metric's figure, where there is one
+    """
+
+    name: str
+    title: str
+    short: str
+    kind: ColumnKind
+    split: str
+    more: bool
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is a time, which another measurement would move."""
+        return not self.split and self.kind == "seconds"
+
+    def gain(self, one: str, other: str) -> float:
+        """Return by how much the first is better than the second; negative where it is worse."""
+        return (self.values[one] - self.values[other]) * (1 if self.more else -1)
+
+    def shown(self, name: str) -> str:
+        """Return a configuration's value with its unit."""
+        return amount(self.kind, self.values[name])
+
+
+def measure(results: Results, name: str) -> Measure:
+    """Return a metric, on the split that figures are shown on, or a cost."""
+    if name in COSTS:
+        cost = COSTS[name]
+        return Measure(name, cost.title, cost.title, cost.kind, "", False, cost_of(results, name), {})
+    metric = next((known for known in (*results.metrics, results.primary) if known == metric_label(name)), name)
+    split = split_of(results, metric)
+    found = {config: one.mean for config, one in scores(results, f"{split}.{metric}").items() if one.known}
+    ends = {config: figure_interval(results, config, metric, split) for config in results.names if config in found}
+    intervals = {config: pair for config, pair in ends.items() if not isinstance(pair, str)}
+    more = more_is_better(metric)
+    return Measure(metric, on(metric, split), metric_name(metric), kind_of(metric), split, more, found, intervals)
 
 
 @dataclass(frozen=True)
@@ -83,3 +134,12 @@ def _metric(results: Results, measure: Measure, one: str, other: str, bar: float
     margin = margin_of(results.verdict.margin, measure.name, data.outcomes[other].mean)
     kept = margin is not None and non_inferiority(estimate, margin, more) <= bar
     return "no worse" if kept else "worse"
+
+
+def exactness(measures: list[Measure], found: dict[str, Place]) -> str:
+    """Return what `clearly` means here."""
+    if not any(place.word in ("clear", "noise") for place in found.values()):
+        return ""
+    timed = f"; times within {100 * SAME_TIME:g}\u202f% count as the same" if any(one.timed for one in measures) else ""
+    exact = f" costs count as exact{timed}, and" if not all(one.split for one in measures) else ""
+    return f" Clearly behind:{exact} another configuration is significantly better, or no worse within the margin."

@@ -5,12 +5,9 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.cost_measures import COSTS
-from lorafile.analysis.common.format import slug
-from lorafile.analysis.common.scores import methods, names, profiles, scores
-from lorafile.analysis.common.wording import above
-from lorafile.analysis.tradeoffs.frontier import SAME_TIME, Place, places
-from lorafile.analysis.tradeoffs.measures import Measure, measure
+from lorafile.analysis.common.format import above, slug
+from lorafile.analysis.common.scores import COSTS, profiles, scores
+from lorafile.analysis.tradeoffs.frontier import Measure, Place, measure, places
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
@@ -23,7 +20,7 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     declared = [str(name) for name in table.measures or (table.metric or results.primary, DEFAULT)]
     # Quality is read upwards, and cost to the right, in whatever order they were declared.
     measures = [measure(results, name) for name in sorted(dict.fromkeys(declared), key=lambda name: name in COSTS)]
-    both = [name for name in names(results) if all(name in one.values for one in measures)]
+    both = [name for name in results.names if all(name in one.values for one in measures)]
     if len(both) < 2 or len(measures) < 2:
         return []
     found = places(results, measures, both)
@@ -100,14 +97,14 @@ def _behind(found: dict[str, Place]) -> list[str]:
 def _without(results: Results, one: Measure, measures: list[Measure]) -> list[str]:
     """Return which configurations are not shown for want of this measure."""
     table = {name: score for metric in measures if metric.split for name, score in _scores(results, metric).items()}
-    without = [name for name in names(results) if name not in one.values]
+    without = [name for name in results.names if name not in one.values]
     if one.split:
         told = [f"{name} ({table[name].lost or 'no figure'})" for name in without]
         return [f"Without {one.short}, hence not shown: {listing(told, 20)}."] if told else []
     without = [name for name in without if not table or table[name].known]
     if not without:
         return []
-    untrained = all(methods(results)[name] == "none" for name in without)
+    untrained = all(results.methods[name] == "none" for name in without)
     why = "nothing is trained there" if untrained and "latency" not in one.name else "it was not measured"
     return [f"Without {one.title}, hence not shown: {listing(without, 20)} ({why})."]
 
@@ -142,12 +139,3 @@ def _table(results: Results, measures: list[Measure], found: dict[str, Place]) -
     columns.append(Column("place", "place"))
     columns += [Column("lost", "not in these figures")] if any("lost" in row for row in rows) else []
     return Table(f"By {last.title}", pd.DataFrame(rows), tuple(columns))
-
-
-def exactness(measures: list[Measure], found: dict[str, Place]) -> str:
-    """Return what `clearly` means here."""
-    if not any(place.word in ("clear", "noise") for place in found.values()):
-        return ""
-    timed = f"; times within {100 * SAME_TIME:g}\u202f% count as the same" if any(one.timed for one in measures) else ""
-    exact = f" costs count as exact{timed}, and" if not all(one.split for one in measures) else ""
-    return f" Clearly behind:{exact} another configuration is significantly better, or no worse within the margin."

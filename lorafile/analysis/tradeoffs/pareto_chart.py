@@ -9,14 +9,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from lorafile.analysis.common.chart_parts import WIDTH, domain_of, finish, padded, tooltip
-from lorafile.analysis.common.format import unit
+from lorafile.analysis.common.chart_parts import WIDTH, domain_of, finish, marks, padded, tooltip, with_cost
+from lorafile.analysis.common.format import direction, unit
 from lorafile.analysis.common.label_layout import Axes, place_labels, texts
 from lorafile.analysis.common.published import MARK
-from lorafile.analysis.common.published_marks import marks, with_cost
-from lorafile.analysis.common.wording import direction
-from lorafile.analysis.tradeoffs.frontier import Place
-from lorafile.analysis.tradeoffs.measures import Measure
+from lorafile.analysis.tradeoffs.frontier import Measure, Place, exactness
 from lorafile.results.results import Results
 from lorafile.units import listing
 
@@ -38,8 +35,6 @@ def chart(results: Results, measures: list[Measure], found: dict[str, Place]) ->
 
 def caption(results: Results, measures: list[Measure], found: dict[str, Place]) -> str:
     """Return what the marks mean."""
-    from lorafile.analysis.tradeoffs.pareto import exactness
-
     steps = "Diamonds and steps: the frontier" if len(measures) == 2 else "Diamonds: the frontier over all three"
     lines = f"{steps}, which no other configuration beats by means. Grey dots: behind it."
     if any(name in one.intervals for one in measures for name in found):
@@ -58,8 +53,8 @@ def _panel(results: Results, first: Measure, other: Measure, found: dict[str, Pl
     beside = beside.assign(x=beside["x"] / units["x"][0]) if len(beside) else beside
     x_domain, x_log = _domain(other, rows, "x", list(beside["x"]) if len(beside) else [])
     y_domain, y_log = _domain(first, rows, "y", [*beside["low"], *beside["high"]] if len(beside) else [])
-    x = _axis(results, other, "x", x_domain, x_log, units["x"][1])
-    y = _axis(results, first, "y", y_domain, y_log, units["y"][1])
+    x = _axis(other, "x", x_domain, x_log, units["x"][1])
+    y = _axis(first, "y", y_domain, y_log, units["y"][1])
     labels = place_labels(rows, Axes(x_domain, y_domain, (x_log, y_log), (width, HEIGHT)), line)
     layers = [*_marks(rows, x, y, line, (first, other)), *texts(labels, x, y)]
     layers += marks(beside, alt.X("x:Q"), alt.Y("mean:Q")) if len(beside) else []
@@ -119,9 +114,9 @@ def _domain(one: Measure, rows: pd.DataFrame, channel: str, others: list[float])
     return padded(low, high, 0.1), False
 
 
-def _axis(results: Results, one: Measure, channel: str, domain: list[float], log: bool, unit_name: str) -> Any:
+def _axis(one: Measure, channel: str, domain: list[float], log: bool, unit_name: str) -> Any:
     share = one.kind == "share"
-    about = f" ({direction(results, one.name)})" if one.split else ""
+    about = f" ({direction(one.name)})" if one.split else ""
     name = "%" if share else unit_name
     scale = alt.Scale(domain=domain, nice=False, zero=False, clamp=share)
     if log:

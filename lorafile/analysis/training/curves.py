@@ -5,9 +5,8 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis
-from lorafile.analysis.common.format import missing, number
-from lorafile.analysis.common.scores import cells, methods
-from lorafile.results.results import Results
+from lorafile.analysis.common.format import number
+from lorafile.results.results import Results, cells, missing, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
@@ -59,8 +58,8 @@ def thinned(results: Results) -> pd.DataFrame:
 
 def _outcomes(results: Results) -> dict[tuple[str, int | None], str]:
     runs = results.runs
-    rows = zip(*(cells(runs, key) for key in ("configuration", "seed", "outcome")), strict=True)
-    trained = {name for name, method in methods(results).items() if method != "none"}
+    rows = rows_of(runs, "configuration", "seed", "outcome")
+    trained = {name for name, method in results.methods.items() if method != "none"}
     return {(str(name), _seed(seed)): str(outcome or "missing") for name, seed, outcome in rows if name in trained}
 
 
@@ -71,7 +70,7 @@ def _seed(value: Any) -> int | None:
 
 def last_steps(results: Results) -> dict[tuple[str, int | None], float]:
     """Return (configuration, seed) -> the last step with a finite loss."""
-    rows = zip(*(cells(results.curves, key) for key in ("configuration", "seed", "step", "loss")), strict=True)
+    rows = rows_of(results.curves, "configuration", "seed", "step", "loss")
     found: dict[tuple[str, int | None], float] = {}
     for name, seed, step, loss in rows:
         if loss is not None and step is not None:

@@ -10,15 +10,29 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.factors import equal_settings, setting_values, tuned
-from lorafile.analysis.common.format import difference, kind_of, missing, rate, score, slug
-from lorafile.analysis.common.scores import Score, cells, methods, names, outcomes, scores
-from lorafile.analysis.common.wording import direction, held_against, on, spread_of
-from lorafile.results.results import Results
+from lorafile.analysis.common.format import (
+    difference,
+    direction,
+    held_against,
+    kind_of,
+    on,
+    rate,
+    score,
+    slug,
+    spread_of,
+)
+from lorafile.analysis.common.scores import Score, outcomes, scores
+from lorafile.engine.metrics.registry import more_is_better
+from lorafile.results.results import Results, missing, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
 RATE, RANK = "train.learning_rate", "lora.r"
 NOT_BRACKETED = "so the best rate is not bracketed."
+CAPTION = (
+    "Dots: one seed each. Lines and bars: mean ± sample standard deviation over seeds, on validation. "
+    "A line that still rises at its end has not shown its best rate. ×: runs without a figure."
+)
 
 
 @dataclass(frozen=True)
@@ -46,10 +60,8 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     charts: dict[str, Any] = {}
     captions: dict[str, str] = {}
     if drawn:
-        from lorafile.analysis.training.rates_chart import CAPTION, chart
-
-        charts, captions = {name: chart(results, metric, drawn)}, {name: CAPTION}
-    sentences = [*_diverged(results), *(line for group in several for line in _tried(results, metric, group, found))]
+        charts, captions = {name: _chart(results, metric, drawn)}, {name: CAPTION}
+    sentences = [*_diverged(results), *(line for group in several for line in _tried(metric, group, found))]
     open_ended = tuple(line for line in sentences if line.endswith(NOT_BRACKETED))
     sentences += _untried(found_groups) + _ranks(results, metric, found)
     return [
@@ -59,7 +71,7 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
             title="Learning rates",
             question="Was each configuration run at a learning rate that suits it?",
             sentences=sentences,
-            tables=(_table(results, metric, several, found),) if several else (),
+            tables=(_table(metric, several, found),) if several else (),
             charts=charts,
             captions=captions,
             limits=open_ended,
@@ -73,7 +85,7 @@ def groups(results: Results) -> list[Group]:
     Those whose rate was tuned are told of with their candidates, by `tune`.
     """
     chosen = tuned(results)
-    trained = [name for name, method in methods(results).items() if method != "none" and RATE not in chosen[name]]
+    trained = [name for name, method in results.methods.items() if method != "none" and RATE not in chosen[name]]
     labels = equal_settings(results, RATE, trained)
     peaks = peak_rates(results, trained)
     shared: dict[tuple[tuple[str, str], ...], list[str]] = {}
@@ -99,7 +111,7 @@ def _label(key: tuple[tuple[str, str], ...], labels: dict[str, dict[str, str]]) 
 def peak_rates(results: Results, among: list[str]) -> dict[str, float]:
     """Return configuration -> learning rate: the setting where it varies, else the curves' highest, else NaN."""
     found: dict[str, float] = {}
-    pairs = zip(cells(results.curves, "configuration"), cells(results.curves, "learning_rate"), strict=True)
+    pairs = rows_of(results.curves, "configuration", "learning_rate")
     for name, value in pairs:
         if value is not None:
             found[str(name)] = max(found.get(str(name), 0.0), float(value))
@@ -113,19 +125,19 @@ def _diverged(results: Results) -> list[str]:
     ended = defaultdict(Counter, outcomes(results))
     wild = [
         f"{name} ({ended[name]['diverged']} of {ended[name].total()} runs)"
-        for name in names(results)
+        for name in results.names
         if ended[name]["diverged"]
     ]
     return [f"Diverged, a sign of too high a rate: {listing(wild)}."] if wild else []
 
 
-def _tried(results: Results, metric: str, group: Group, found: dict[str, Score]) -> list[str]:
+def _tried(metric: str, group: Group, found: dict[str, Score]) -> list[str]:
     """Return the best rate of a group on validation, and whether rates on both sides of it were tried."""
     known = [name for name in group.rates if found[name].known]
     tried = listing([rate(value) for value in dict.fromkeys(group.rates.values())], 12)
     if len(known) < 2:
         return [f"{group.label}: declared at the rates {tried}, of which fewer than two have a validation figure."]
-    sign = 1 if results.better_is_more(metric) else -1
+    sign = 1 if more_is_better(metric) else -1
     top = max(known, key=lambda name: sign * found[name].mean)
     rates = list(group.rates.values())
     line = (
@@ -171,7 +183,7 @@ def _ranks(results: Results, metric: str, found: dict[str, Score]) -> list[str]:
     alike: dict[tuple[str | None, ...], list[str]] = {}
     for name in ranks:
         alike.setdefault(tuple(labels.get(name) for labels in others.values()), []).append(name)
-    sign = 1 if results.better_is_more(metric) else -1
+    sign = 1 if more_is_better(metric) else -1
     lines = []
     for members in alike.values():
         order = sorted((name for name in members if found[name].known), key=ranks.__getitem__)
@@ -185,8 +197,8 @@ def _ranks(results: Results, metric: str, found: dict[str, Score]) -> list[str]:
     return lines
 
 
-def _table(results: Results, metric: str, several: list[Group], found: dict[str, Score]) -> Table:
-    sign = 1 if results.better_is_more(metric) else -1
+def _table(metric: str, several: list[Group], found: dict[str, Score]) -> Table:
+    sign = 1 if more_is_better(metric) else -1
     rows = []
     for group in several:
         known = [sign * found[name].mean for name in group.rates if found[name].known]
@@ -201,9 +213,46 @@ def _table(results: Results, metric: str, several: list[Group], found: dict[str,
     columns = [
         Column("group", "settings"),
         Column("rate", RATE, "rate"),
-        Column("mean", f"{on(metric, 'validation')} ({direction(results, metric)})", kind, "spread", "n"),
+        Column("mean", f"{on(metric, 'validation')} ({direction(metric)})", kind, "spread", "n"),
         Column("note", "from the best rate"),
         Column("runs", "runs"),
         Column("configuration", "configuration"),
     ]
     return Table("By learning rate", pd.DataFrame(rows), tuple(columns))
+
+
+def _chart(results: Results, metric: str, drawn: list[Group]) -> Any:
+    """Return quality against rate on a logarithmic axis."""
+    import altair as alt
+
+    from lorafile.analysis.common.chart_parts import (
+        WIDTH,
+        domain_of,
+        finish,
+        mean_rows,
+        quality,
+        seed_rows,
+        seeds_and_means,
+        series_colour,
+    )
+
+    found = quality(results, metric, "validation")
+    rates = {name: value for group in drawn for name, value in group.rates.items() if not isnan(value)}
+    series = {name: group.label for group in drawn for name in group.rates}
+    means, seeds = (make(found, rates, "x") for make in (mean_rows, seed_rows))
+    means, seeds = (frame.assign(series=frame["configuration"].map(series)) for frame in (means, seeds))
+    ticks = sorted(set(rates.values()))
+    room = max(ticks[-1] / ticks[0], 2.0) ** 0.06
+    scale = alt.Scale(type="log", domain=[ticks[0] / room, ticks[-1] * room], nice=False, padding=0)
+    axis = alt.Axis(values=ticks, format=".2~e", grid=False, labelOverlap="greedy")
+    x = alt.X("x:Q", title="learning rate, logarithmic", scale=scale, axis=axis)
+    y = found.upright(found.scale(domain_of(metric, *found.span(list(rates)))))
+    lost = alt.Chart(means[means["note"] != ""]).mark_text(style="lost", baseline="bottom" if found.more else "top")
+    edge = alt.value("height") if found.more else alt.value(0)
+    layers = seeds_and_means(seeds, means, x, y, series_colour([group.label for group in drawn]))
+    layers.append(lost.encode(x=x, y=edge, text="note:N"))
+    text = "; ".join(
+        f"{series[name]} at {rate(value)}: {score(metric, found.scores[name].mean)}" for name, value in rates.items()
+    )
+    whole = alt.layer(*layers).properties(width=WIDTH, height=260)
+    return finish(whole, "Learning rates", f"{found.title} by learning rate. {text}", margin=90)

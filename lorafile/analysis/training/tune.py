@@ -1,53 +1,31 @@
 """At which of its candidates is each tuned configuration compared: what validation said of all of them."""
 
 from collections import Counter
-from dataclasses import dataclass
-from math import isfinite, nan
-from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import difference, kind_of, metric_name, missing, score, setting, slug
-from lorafile.analysis.common.scores import Score, cells, lost, methods
-from lorafile.analysis.common.wording import direction, on, spread_of
+from lorafile.analysis.common.format import (
+    difference,
+    direction,
+    kind_of,
+    metric_name,
+    on,
+    score,
+    setting,
+    slug,
+    spread_of,
+)
+from lorafile.analysis.common.scores import lost
+from lorafile.analysis.training.candidates import Candidate, candidates
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.plan.tuning_status import TuningStatus, edge_lines
-from lorafile.results.results import Results
+from lorafile.results.results import Results, missing
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
 
 _MOST = 12  # configurations that a sentence names
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One candidate over the study's seeds.
-
-    :ivar values: setting -> value
-    :ivar figures: seed -> its figure on validation
-    :ivar outcomes: how many runs ended in which way
-    """
-
-    configuration: str
-    name: str
-    values: dict[str, Any]
-    figures: dict[int, float]
-    outcomes: Counter[str]
-    chosen: bool
-    added: bool
-
-    @property
-    def score(self) -> Score:
-        """Its mean and spread over seeds, and what became of the runs without a figure."""
-        found = list(self.figures.values())
-        mean, spread = fmean(found) if found else nan, stdev(found) if len(found) > 1 else nan
-        return Score(mean, spread, len(found), self.outcomes.total(), lost(self.outcomes))
-
-    @property
-    def label(self) -> str:
-        """Return `learning_rate=1e-3`."""
-        return ", ".join(f"{name.rpartition('.')[2]}={setting(value)}" for name, value in self.values.items())
 
 
 def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
@@ -77,37 +55,11 @@ def _analysis(results: Results, metric: str, settings: list[str], members: list[
         title=f"Tuned: {short}",
         question=f"Which {short} was chosen for each configuration, and does the best one lie inside what was tried?",
         sentences=sentences,
-        tables=(_table(results, metric, found),),
+        tables=(_table(metric, found),),
         charts=charts,
         captions=captions,
         limits=tuple(limits),
     )
-
-
-def candidates(results: Results, metric: str, among: list[str]) -> list[Candidate]:
-    """Return the candidates of some configurations, each configuration's in the order of its values."""
-    frame = results.candidates
-    names = ("configuration", "candidate", "values", "seed", "outcome", "chosen", "added", f"validation.{metric}")
-    found: dict[str, Candidate] = {}
-    for label, name, values, seed, outcome, chosen, added, figure in zip(
-        *(cells(frame, key) for key in names), strict=True
-    ):
-        if label not in among:
-            continue
-        one = found.setdefault(
-            name, Candidate(label, name, dict(values), {}, Counter(), chosen is not None and bool(chosen), bool(added))
-        )
-        one.outcomes[str(outcome or "missing")] += 1
-        if outcome == "done" and figure is not None and isfinite(figure):
-            one.figures[int(seed)] = float(figure)
-    return sorted(found.values(), key=lambda one: (among.index(one.configuration), _order(one.values)))
-
-
-def _order(values: dict[str, Any]) -> list[tuple[bool, Any]]:
-    return [
-        (isinstance(value, str), value if isinstance(value, (int, float, str)) else str(value))
-        for value in values.values()
-    ]
 
 
 def _sentences(
@@ -167,7 +119,7 @@ def _chosen(results: Results, short: str, ready: list[TuningStatus], found: list
 
 def _close(results: Results, metric: str, ready: list[TuningStatus], found: list[Candidate]) -> list[str]:
     """Return whose choice another draw of seeds could have changed: the lead over the next is within their spread."""
-    sign = 1 if results.better_is_more(metric) else -1
+    sign = 1 if more_is_better(metric) else -1
     parts = []
     for one in ready:
         mine = [candidate for candidate in found if candidate.configuration == one.configuration]
@@ -212,12 +164,12 @@ def _counts(members: list[TuningStatus]) -> str:
 def _untuned(results: Results) -> list[str]:
     """Return which trained configurations have no candidates, so that a tuned one has had more chances than they."""
     tuned = {one.configuration for one in results.tuning}
-    others = [name for name, method in methods(results).items() if method != "none" and name not in tuned]
+    others = [name for name, method in results.methods.items() if method != "none" and name not in tuned]
     return [f"Not tuned, but run at one value each: {listing(others)}."] if others else []
 
 
-def _table(results: Results, metric: str, found: list[Candidate]) -> Table:
-    sign = 1 if results.better_is_more(metric) else -1
+def _table(metric: str, found: list[Candidate]) -> Table:
+    sign = 1 if more_is_better(metric) else -1
     best: dict[str, float] = {}
     for one in found:
         if one.score.known:
@@ -234,7 +186,7 @@ def _table(results: Results, metric: str, found: list[Candidate]) -> Table:
     columns = (
         Column("configuration", "configuration"),
         Column("candidate", "candidate"),
-        Column("mean", f"{on(metric, 'validation')} ({direction(results, metric)})", kind, "spread", "n"),
+        Column("mean", f"{on(metric, 'validation')} ({direction(metric)})", kind, "spread", "n"),
         Column("note", "note"),
         Column("runs", "runs"),
     )

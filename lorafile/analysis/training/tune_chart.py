@@ -8,8 +8,6 @@ import pandas as pd
 
 from lorafile.analysis.common.chart_parts import (
     COLOURS,
-    MEAN_TIPS,
-    SEED_TIPS,
     WIDTH,
     Quality,
     domain_of,
@@ -18,10 +16,10 @@ from lorafile.analysis.common.chart_parts import (
     quality,
     room,
     seed_rows,
-    tooltip,
+    seeds_and_means,
 )
 from lorafile.analysis.common.format import score, setting, slug
-from lorafile.analysis.training.tune import Candidate
+from lorafile.analysis.training.candidates import Candidate
 from lorafile.results.results import Results
 
 CAPTION = (
@@ -97,19 +95,12 @@ def _curve(
         else found.scale(domain_of(found.metric, low, high))
     )
     title = found.title + (", logarithmic" if steep else "")
-    y = alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(format=found.format, tickCount=6))
+    y = alt.Y("value:Q", title=title, scale=scale, axis=found.axis())
     above = x.copy()
     above["axis"] = alt.Axis(labels=False, ticks=False, title=None, grid=False, domain=False)
-    known = alt.Chart(means[means["n"] > 0]).encode(x=above, color=colour)
     picked = alt.Chart(means[means["chosen"] & (means["n"] > 0)]).encode(x=above, y="mean:Q")
-    layers = [
-        alt.Chart(seeds).mark_point(style="seed").encode(x=above, y=y, color=colour, tooltip=tooltip(*SEED_TIPS)),
-        known.mark_line(style="mean-line").encode(y="mean:Q"),
-        known.mark_rule(style="spread").encode(y="low:Q", y2="high:Q"),
-        known.mark_point(style="mean").encode(y="mean:Q", tooltip=tooltip(*MEAN_TIPS)),
-        picked.mark_point(style="picked"),
-    ]
-    return alt.layer(*layers).properties(width=WIDTH, height=280)
+    layers = seeds_and_means(seeds, means, above, y, {"color": colour})
+    return alt.layer(*layers, picked.mark_point(style="picked")).properties(width=WIDTH, height=280)
 
 
 def _strip(found: Quality, places: dict[str, Any], owners: dict[str, str], encoding: tuple[Any, Any]) -> Any:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lorafile.analysis.common.format import level
-from lorafile.analysis.compare.margins import margin_text
+from lorafile.analysis.compare.outcomes import margin_text
 from lorafile.analysis.compare.verdict_text import round_up
 from lorafile.analysis.seed_planning import Open, Resolution
 from lorafile.study.seed_stage import block
