@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from lorafile.statistics.crossed import Estimate, Outcomes, contrast, pool
-from lorafile.statistics.planning import foreseen
+from lorafile.statistics.planning import error_with
 
 EXAMPLES = 200
 # Shares of one run's variance over examples: hard for all, hard for one configuration, left between runs.
@@ -96,7 +96,7 @@ def truth(world: World, rng: np.random.Generator, effect: float, seeds: int, siz
         pooled=True,
         run_variances=(float(runs[0]), float(runs[1])),
     )
-    return foreseen(true, true.seeds, true.n)
+    return error_with(true, true.seeds, true.n)
 
 
 def against_first(outcomes: Sequence[Outcomes]) -> list[Estimate]:

@@ -14,7 +14,7 @@ _UNFINISHED = ("missing", "running", "interrupted")
 
 
 @dataclass(frozen=True)
-class Open:
+class OpenComparison:
     """A comparison that is not decided, and what would decide it at the next look.
 
     :ivar margin: in the unit that the metric is compared in; None where none is declared
@@ -47,7 +47,7 @@ class Resolution:
     alpha: float
     left: float
     most: int
-    undecided: tuple[Open, ...] = ()
+    undecided: tuple[OpenComparison, ...] = ()
     seeds: tuple[int, ...] = ()
     configurations: tuple[str, ...] = ()
     comparisons: int = 0
@@ -155,10 +155,10 @@ def _need(verdict: Verdict, made: Resolution, names: list[str]) -> int | None:
     return more_seeds(verdict.estimate, verdict.margin, made.alpha / made.comparisons, others)
 
 
-def _told(verdict: Verdict, seeds: int | None, planned: bool) -> Open:
-    examples = verdict.needed.examples if verdict.needed is not None else None
+def _told(verdict: Verdict, seeds: int | None, planned: bool) -> OpenComparison:
+    examples = verdict.sample_size.examples if verdict.sample_size is not None else None
     have = verdict.estimate.n if verdict.estimate is not None else 0
-    return Open(*_pair(verdict), verdict.margin, seeds, examples, have, planned)
+    return OpenComparison(*_pair(verdict), verdict.margin, seeds, examples, have, planned)
 
 
 def _fresh(spec: Spec, number: int) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ BRUSH, PICKED = "brush", "picked"
 
 
 @dataclass(frozen=True)
-class Run:
+class PageRun:
     """One run as the page lists it: `at` is its row in the table of every run."""
 
     at: int
@@ -53,12 +53,12 @@ def _on_page(spec: Spec, kind: str) -> Spec:
     return packed_chart(with_brush(bare) if kind == "pareto" else bare)
 
 
-def runs_by_configuration(results: Results) -> dict[str, list[Run]]:
+def runs_by_configuration(results: Results) -> dict[str, list[PageRun]]:
     """Return configuration -> its runs, in the order of the table of every run."""
     columns = (cells(results.runs, key) for key in ("configuration", "seed", "outcome", "key"))
-    found: dict[str, list[Run]] = {name: [] for name in results.names}
+    found: dict[str, list[PageRun]] = {name: [] for name in results.names}
     for at, (name, seed, outcome, key) in enumerate(zip(*columns, strict=True)):
-        run = Run(at, None if seed is None else int(seed), str(outcome or "missing"), str(key or ""))
+        run = PageRun(at, None if seed is None else int(seed), str(outcome or "missing"), str(key or ""))
         found.setdefault(str(name), []).append(run)
     return found
 

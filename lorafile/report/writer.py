@@ -6,7 +6,6 @@ from typing import Any
 
 from lorafile.analysis.common.base import Analysis, Table
 from lorafile.files.atomic import explain_write_errors, replace_file, write_text
-from lorafile.report.figures_json import Spec
 from lorafile.report.theme import config
 from lorafile.results.results import Results
 
@@ -16,8 +15,6 @@ SCALE = 2  # pixels for each pixel of the chart: sharp on dense screens and on p
 
 def write_report(results: Results, analyses: list[Analysis], directory: Path) -> list[Path]:
     """Write the page, RESULTS.md, results.json, a table and the papers for LaTeX, `tables/*.csv` and `charts/*`."""
-    import json
-
     from lorafile.report.citations import references_bib
     from lorafile.report.content import named_tables, split_summary
     from lorafile.report.figures_json import as_json, specifications
@@ -75,7 +72,7 @@ def figures(results: Results, analyses: list[Analysis]) -> dict[str, Any]:
     return as_json(results, analyses)
 
 
-def write_pictures(specs: dict[str, Spec], directory: Path) -> list[Path]:
+def write_pictures(specs: dict[str, dict[str, Any]], directory: Path) -> list[Path]:
     """Write each chart as `<name>.png`, `.svg` and `.vl.json`, in the light theme, and return the paths.
 
     :param specs: name of a chart -> its specification

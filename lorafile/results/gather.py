@@ -11,7 +11,7 @@ from lorafile.results.claims_file import claims_file, read_claims
 from lorafile.results.datacard import cards
 from lorafile.results.environments import Environments
 from lorafile.results.interim_looks import dates, looks
-from lorafile.results.outcomes import StoredOutcomes, StoredRefusals, StoredSamples, run_details
+from lorafile.results.outcomes import ServingRefusals, StoredOutcomes, StoredSamples, run_details
 from lorafile.results.results import Results
 from lorafile.results.runs import (
     blocked_by,
@@ -19,10 +19,10 @@ from lorafile.results.runs import (
     curve_rows,
     repeat_rows,
     run_row,
-    standing,
     unchosen_run,
     unfinished_curve,
     unfinished_runs,
+    unfinished_status,
 )
 from lorafile.results.study_facts import configuration_row, data_of, hides_answers, model_of, topics
 from lorafile.results.warnings import warnings
@@ -72,7 +72,7 @@ def gather(plan: Plan, state: State) -> Results:
         details=run_details(graph),
         samples=StoredSamples(graph, plan.results, state),
         repeats=pd.DataFrame(repeat_rows(graph, plan.results, history)),
-        refusals=StoredRefusals(graph, plan.results, state),
+        refusals=ServingRefusals(graph, plan.results, state),
         looks=looked,
         look_dates=dates(looked, runs, plan.results),
         candidates=candidate_table(plan, history, state),
@@ -113,8 +113,8 @@ def _runs(plan: Plan, state: State, history: dict[str, list[Attempt]], places: E
         for replicate in graph.replicates[c.name]:
             run, here = run_row(c, replicate, plan.results, history), open_runs.get(replicate.train or "")
             run |= places.of_run(replicate)
-            run |= beside_figures(graph, c.name, replicate, plan.results)
-            runs.append(run | blocked_by(run, graph, history) | standing(run, here))
+            run |= extra_figures(graph, c.name, replicate, plan.results)
+            runs.append(run | blocked_by(run, graph, history) | unfinished_status(run, here))
             curves += curve_rows(c, replicate, history, state) or unfinished_curve(c, replicate, here)
     return runs, curves
 
@@ -129,7 +129,7 @@ def _profiles(plan: Plan, places: Environments) -> list[dict[str, Any]]:
     return rows
 
 
-def beside_figures(graph: Graph, name: str, replicate: Replicate, results: Held) -> dict[str, Any]:
+def extra_figures(graph: Graph, name: str, replicate: Replicate, results: Held) -> dict[str, Any]:
     """Return `reference.log_loss`, `.before` and their difference `.change`; `lm_eval.<task>.<metric>` of each task."""
     found: dict[str, Any] = {}
     for what, key in replicate.extra.items():

@@ -121,7 +121,7 @@ def _replicates(graph: Graph) -> dict[RunKey, Replicate]:
     return {(name, one.seed): one for name in names for one in graph.replicates[name]}
 
 
-class StoredRefusals(Mapping[tuple[str, str], tuple[str, ...]]):
+class ServingRefusals(Mapping[tuple[str, str], tuple[str, ...]]):
     """(server, configuration) -> why the server would not take it; of every configuration that can be looked at.
 
     The base as it is, and a whole fine-tuned model, need no adapter, and are taken.

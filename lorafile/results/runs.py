@@ -117,7 +117,7 @@ def unfinished_runs(graph: Graph, results: dict[str, Attempt], state: State) -> 
     return {key: run for key, run in found.items() if run is not None}
 
 
-def standing(run: dict[str, Any], found: Unfinished | None) -> dict[str, Any]:
+def unfinished_status(run: dict[str, Any], found: Unfinished | None) -> dict[str, Any]:
     """Return how a run stands that trains now, or that a killed apply left; nothing for any other."""
     if found is None:
         return {}
@@ -190,7 +190,7 @@ def candidate_table(plan: Plan, history: dict[str, list[Attempt]], state: State)
             added = any(values[axis.setting] in axis.added for axis in about.axes) if about else False
             for replicate in candidate_replicates(graph, candidate):
                 run = run_row(candidate, replicate, plan.results, history)
-                run |= blocked_by(run, graph, history) | standing(run, open_runs.get(replicate.train or ""))
+                run |= blocked_by(run, graph, history) | unfinished_status(run, open_runs.get(replicate.train or ""))
                 known = {name: value for name, value in run.items() if name.startswith("validation.")}
                 row = {**{name: run[name] for name in ("seed", "outcome", "message", "key")}, **known}
                 row |= {"configuration": configuration.name, "candidate": candidate.name, "values": values}

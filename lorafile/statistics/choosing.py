@@ -23,7 +23,7 @@ from math import inf, isnan, nan
 import numpy as np
 
 from lorafile.statistics.crossed import Outcomes, RunVariance, combination, pool
-from lorafile.statistics.pairwise import Differences, differences
+from lorafile.statistics.pairwise import PairwiseDifferences, pairwise_differences
 from lorafile.statistics.probabilities import upper, uppers
 
 CEILING = 0.1  # the share of the error that the test against the ceiling has
@@ -69,12 +69,12 @@ def choose(
     :raises ValueError: when two candidates have not the same number of examples
     """
     pooled = pool(outcomes.values()) if pooled is None else pooled
-    return choose_among(outcomes, differences(outcomes, pooled), costs, margin, more, alpha, pooled)
+    return choose_among(outcomes, pairwise_differences(outcomes, pooled), costs, margin, more, alpha, pooled)
 
 
 def choose_among(
     outcomes: Mapping[str, Outcomes],
-    between: Differences,
+    between: PairwiseDifferences,
     costs: Mapping[str, float],
     margin: float | None,
     more: bool,
@@ -105,7 +105,7 @@ def choose_among(
 
 
 def _rivals(
-    outcomes: Mapping[str, Outcomes], between: Differences, margin: float | None, more: bool, alpha: float
+    outcomes: Mapping[str, Outcomes], between: PairwiseDifferences, margin: float | None, more: bool, alpha: float
 ) -> tuple[dict[str, tuple[str, float]], dict[str, str]]:
     """Return of each the rival that it is likeliest worse than by the margin, with that probability; `Choice.ahead`.
 
@@ -148,7 +148,7 @@ def one_is_false(probabilities: list[float]) -> list[float]:
 
 
 @lru_cache(maxsize=4)
-def _probabilities(between: Differences, margin: float | None, more: bool) -> tuple[np.ndarray, np.ndarray]:
+def _probabilities(between: PairwiseDifferences, margin: float | None, more: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the probabilities were the row worse than the column by the margin, and were it no better."""
     gains = between.difference * (1 if more else -1)
     worse = np.full(gains.shape, nan) if margin is None else uppers(gains + margin, between.error, between.df)

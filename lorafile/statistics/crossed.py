@@ -28,7 +28,7 @@ CLEARLY = 0.01  # the probability, were all run variances equal, below which the
 _UNSEEN = 3 / 1.96
 ROUNDING = 1e-12  # relative to the figures: what is smaller is no difference but float64's rounding
 Numbers = np.ndarray | float
-Part = tuple[Numbers, Numbers]  # a mean square in the units of the sum, and its degrees of freedom
+MeanSquare = tuple[Numbers, Numbers]  # a mean square in the units of the sum, and its degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class LinearCombinationVariance(NamedTuple):
 
 
 def combination_variance(
-    paired: np.ndarray, least: Numbers, runs: Sequence[Part], left: Sequence[Part], unseen: Numbers
+    paired: np.ndarray, least: Numbers, runs: Sequence[MeanSquare], left: Sequence[MeanSquare], unseen: Numbers
 ) -> LinearCombinationVariance:
     """Return weighted sums of figures with their variances, one or many at once.
 
@@ -188,7 +188,7 @@ def combination_variance(
     return LinearCombinationVariance(difference, brought, examples, degrees(runs, held, examples), satterthwaite(runs))
 
 
-def degrees(runs: Sequence[Part], held: Sequence[Part], examples: Numbers) -> np.ndarray:
+def degrees(runs: Sequence[MeanSquare], held: Sequence[MeanSquare], examples: Numbers) -> np.ndarray:
     """Return the degrees of freedom of a difference: Satterthwaite's, made safe for few runs.
 
     Where the run variance has few degrees of freedom and is too small by chance, the examples seem to carry the
@@ -205,7 +205,7 @@ def degrees(runs: Sequence[Part], held: Sequence[Part], examples: Numbers) -> np
     return satterthwaite([(likely, alone), *held], likely + examples)
 
 
-def satterthwaite(parts: Sequence[Part], total: Numbers | None = None) -> np.ndarray:
+def satterthwaite(parts: Sequence[MeanSquare], total: Numbers | None = None) -> np.ndarray:
     """Return the degrees of freedom of sums of mean squares (Satterthwaite, 1946).
 
     :param parts: one that is subtracted counts as well
@@ -305,7 +305,9 @@ def unseen(weight: float, n: int) -> float:
     return (_UNSEEN * weight / n) ** 2
 
 
-def _run_parts(sides: Sequence[Outcomes], weights: Sequence[float], pooled: RunVariance, use_pool: bool) -> list[Part]:
+def _run_parts(
+    sides: Sequence[Outcomes], weights: Sequence[float], pooled: RunVariance, use_pool: bool
+) -> list[MeanSquare]:
     """Return (variance, degrees of freedom) of what runs bring; nothing for a side that no seed changes."""
     seeded = [(side, weight**2) for side, weight in zip(sides, weights, strict=True) if not side.exact]
     if not seeded:

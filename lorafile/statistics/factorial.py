@@ -120,7 +120,7 @@ def f_test(cells: Cells) -> FTest:
 
 
 @dataclass(frozen=True)
-class Step:
+class FactorStep:
     """What going from one value to another does.
 
     :ivar low: the value's place in the order; `high`: that of the larger one
@@ -135,14 +135,14 @@ class Step:
     interval: tuple[float, float]
 
 
-def steps(members: Sequence[Outcomes], pooled: RunVariance, alpha: float) -> list[Step]:
+def steps(members: Sequence[Outcomes], pooled: RunVariance, alpha: float) -> list[FactorStep]:
     """Return the steps between neighbours, and last the one from end to end; of two members there is one step."""
     ends = list(pairwise(range(len(members))))
     ends += [(0, len(members) - 1)] if len(members) > 2 else []
     found = [contrast(members[high], members[low], pooled) for low, high in ends]
     adjusted = holm([two_sided(one) for one in found])
     return [
-        Step(low, high, one, p, interval(one, alpha / len(found)))
+        FactorStep(low, high, one, p, interval(one, alpha / len(found)))
         for (low, high), one, p in zip(ends, found, adjusted, strict=True)
     ]
 

@@ -8,8 +8,8 @@ import numpy as np
 from lorafile.statistics.crossed import (
     ROUNDING,
     LinearCombinationVariance,
+    MeanSquare,
     Outcomes,
-    Part,
     RunVariance,
     combination_variance,
     unseen,
@@ -17,7 +17,7 @@ from lorafile.statistics.crossed import (
 
 
 @dataclass(frozen=True, eq=False)
-class Differences:
+class PairwiseDifferences:
     """What `contrast` finds of every two, as matrices: the configuration of the row less that of the column.
 
     :ivar places: configuration -> its row and column
@@ -50,7 +50,7 @@ class _Side:
         return _Side(**{name: found[place] for name, found in vars(self).items()})
 
 
-def differences(outcomes: Mapping[str, Outcomes], pooled: RunVariance) -> Differences:
+def pairwise_differences(outcomes: Mapping[str, Outcomes], pooled: RunVariance) -> PairwiseDifferences:
     """Return the difference between every two configurations on the same examples.
 
     :raises ValueError: when two have not the same number of examples
@@ -66,7 +66,7 @@ def differences(outcomes: Mapping[str, Outcomes], pooled: RunVariance) -> Differ
         difference[at, rest], difference[rest, at] = found.difference, -found.difference
         error[at, rest] = error[rest, at] = np.sqrt(found.runs + found.examples)
         df[at, rest] = df[rest, at] = found.df
-    return Differences({name: at for at, name in enumerate(outcomes)}, difference, error, df)
+    return PairwiseDifferences({name: at for at, name in enumerate(outcomes)}, difference, error, df)
 
 
 def _held_against(one: _Side, others: _Side, pooled: RunVariance) -> LinearCombinationVariance:
@@ -82,14 +82,14 @@ def _held_against(one: _Side, others: _Side, pooled: RunVariance) -> LinearCombi
     )
 
 
-def _run_parts(one: _Side, others: _Side, pooled: RunVariance) -> list[Part]:
+def _run_parts(one: _Side, others: _Side, pooled: RunVariance) -> list[MeanSquare]:
     """Return what runs bring: together where they are pooled, else of each by itself; of what is exact nothing."""
     alone = [(side.runs < 2) & ~side.exact for side in (one, others)]
     use_pool = np.logical_or(not pooled.differ, alone[0] | alone[1])
     seeded = [np.where(side.exact, 0.0, 1 / side.runs) for side in (one, others)]
     none = one.exact & others.exact
     together = np.where(none, 0.0, pooled.value * (seeded[0] + seeded[1]))
-    parts: list[Part] = [(np.where(use_pool, together, 0.0), np.where(use_pool & ~none, pooled.df, 1.0))]
+    parts: list[MeanSquare] = [(np.where(use_pool, together, 0.0), np.where(use_pool & ~none, pooled.df, 1.0))]
     for side in (one, others):
         apart = ~use_pool & ~side.exact
         parts.append((np.where(apart, side.run_variance / side.runs, 0.0), np.where(apart, side.runs - 1.0, 1.0)))

@@ -20,7 +20,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 
 
 @dataclass(frozen=True)
-class Needed:
+class SampleSize:
     """What would decide a comparison.
 
     :ivar seeds: for each configuration, with the examples that there are; None where no number would do
@@ -31,7 +31,7 @@ class Needed:
     examples: int | None
 
 
-def foreseen(estimate: Estimate, seeds: tuple[int, ...], examples: int, others: int = 0) -> tuple[float, float]:
+def error_with(estimate: Estimate, seeds: tuple[int, ...], examples: int, others: int = 0) -> tuple[float, float]:
     """Return (standard error, degrees of freedom) with other numbers of seeds and of examples.
 
     With the numbers that the estimate has, these are its own. What a run's figure varies by has a part that more
@@ -114,7 +114,7 @@ def _noncentral(value: float, df: float, shift: float) -> float:
     return t_cdf(value - shift, df) if isnan(found) else found
 
 
-def decides(error: float, df: float, margin: float, alpha: float) -> bool:
+def would_decide(error: float, df: float, margin: float, alpha: float) -> bool:
     """Return whether a comparison would be decided, with the usual power, were there no difference or the margin's."""
     return (
         power_of_difference(error, df, margin, alpha) >= POWER
@@ -122,20 +122,24 @@ def decides(error: float, df: float, margin: float, alpha: float) -> bool:
     )
 
 
-def needed(estimate: Estimate, margin: float, alpha: float) -> Needed:
+def sample_size(estimate: Estimate, margin: float, alpha: float) -> SampleSize:
     """Return how many seeds or examples would decide a comparison.
 
     :param alpha: of this one comparison: the family's, divided by its size
     """
     if not _can_be_planned(estimate, margin, alpha):
-        return Needed(None, None)
+        return SampleSize(None, None)
     least = max(2, *estimate.seeds)
     seeds = _smallest(
-        least, MOST_SEEDS, lambda n: decides(*foreseen(estimate, (n,) * len(estimate.seeds), estimate.n), margin, alpha)
+        least,
+        MOST_SEEDS,
+        lambda n: would_decide(*error_with(estimate, (n,) * len(estimate.seeds), estimate.n), margin, alpha),
     )
-    return Needed(
+    return SampleSize(
         None if all(estimate.exact) else seeds,
-        _smallest(estimate.n, MOST_EXAMPLES, lambda n: decides(*foreseen(estimate, estimate.seeds, n), margin, alpha)),
+        _smallest(
+            estimate.n, MOST_EXAMPLES, lambda n: would_decide(*error_with(estimate, estimate.seeds, n), margin, alpha)
+        ),
     )
 
 
@@ -150,7 +154,7 @@ def more_seeds(estimate: Estimate, margin: float, alpha: float, others: int = 0)
 
     def enough(more: int) -> bool:
         seeds = tuple(runs + more for runs in estimate.seeds)
-        return decides(*foreseen(estimate, seeds, estimate.n, others * more), margin, alpha)
+        return would_decide(*error_with(estimate, seeds, estimate.n, others * more), margin, alpha)
 
     return _smallest(1, MOST_SEEDS, enough)
 

@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorafile.analysis.multi_study.tables import Member
-from lorafile.analysis.multi_study.union import Union, unite
+from lorafile.analysis.multi_study.tables import MemberStudy
+from lorafile.analysis.multi_study.union import StudyUnion, unite
 from lorafile.errors import LoraError
 from lorafile.results.gather import gather
 from lorafile.state import State
@@ -31,7 +31,7 @@ def directory_of(studies: "list[Study]") -> Path:
     return spec.file.parent / spec.tables.report.path if len(studies) == 1 else Path("report")
 
 
-def side_by_side(studies: "list[Study]") -> "tuple[Union, list[Analysis]]":
+def side_by_side(studies: "list[Study]") -> "tuple[StudyUnion, list[Analysis]]":
     """Return several studies as one set of tables, and the analyses of a page about them.
 
     :raises LoraError: where a spec is named twice, or the studies have no metric in common
@@ -43,9 +43,9 @@ def side_by_side(studies: "list[Study]") -> "tuple[Union, list[Analysis]]":
         raise LoraError(f"{twice[0]} is named twice; a study beside itself says nothing. Name each spec once.")
     names = _names(studies)
 
-    def read(state: State) -> list[Member]:
+    def read(state: State) -> list[MemberStudy]:
         plans = [study.plan() for study in studies]
-        return [Member(name, plan.graph, gather(plan, state)) for name, plan in zip(names, plans, strict=True)]
+        return [MemberStudy(name, plan.graph, gather(plan, state)) for name, plan in zip(names, plans, strict=True)]
 
     members = State.snapshot(studies[0].state, read)
     found = unite(members)
@@ -68,7 +68,7 @@ def _numbered(names: list[str], files: list[Path]) -> list[tuple[int, tuple[str,
     return list(enumerate(zip(names, files, strict=True), 1))
 
 
-def _waived(members: list[Member]) -> tuple[str, ...]:
+def _waived(members: list[MemberStudy]) -> tuple[str, ...]:
     """Return the settings that every study allows to differ beside a compared one."""
     waived = [{setting for table in member.results.declared for setting in table.waive} for member in members]
     return tuple(sorted(set.intersection(*waived)))

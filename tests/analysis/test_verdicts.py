@@ -62,9 +62,9 @@ def test_what_is_open_says_how_many_seeds_or_examples_would_decide_it() -> None:
     results = ranks([0.805, 0.80], verdict=VerdictTable(margin="2pt"))
     (verdict,) = family(results).verdicts
     assert verdict.word == "inconclusive"
-    assert verdict.needed is not None
-    assert verdict.needed.examples is not None
-    assert verdict.needed.examples > EXAMPLES
+    assert verdict.sample_size is not None
+    assert verdict.sample_size.examples is not None
+    assert verdict.sample_size.examples > EXAMPLES
     assert "examples would decide it (margin 2.0 points, 80 % power)" in sentence(results, verdict)
 
 

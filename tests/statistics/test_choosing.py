@@ -8,7 +8,7 @@ from scipy import stats
 
 from lorafile.statistics.choosing import choose, one_is_false
 from lorafile.statistics.crossed import Outcomes, contrast, pool
-from lorafile.statistics.pairwise import differences
+from lorafile.statistics.pairwise import pairwise_differences
 from lorafile.statistics.probabilities import uppers
 
 EXAMPLES = 40
@@ -141,7 +141,7 @@ def test_every_two_at_once_are_what_each_two_are_alone(unequal: float, binary: b
         for name, values in drawn.items()
     }
     pooled = replace(pool(sides.values()), unequal=unequal)
-    found = differences(sides, pooled)
+    found = pairwise_differences(sides, pooled)
     for one, other in permutations(sides, 2):
         alone, at = contrast(sides[one], sides[other], pooled), (found.places[one], found.places[other])
         told = (found.difference[at], found.error[at], found.df[at])

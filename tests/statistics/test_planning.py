@@ -9,14 +9,14 @@ from statsmodels.stats.power import NormalIndPower, TTestIndPower, TTestPower
 
 from lorafile.statistics.crossed import Outcomes, contrast, pool
 from lorafile.statistics.planning import (
-    decides,
     detectable,
-    foreseen,
+    error_with,
     more_seeds,
-    needed,
     power_of_difference,
     power_of_equivalence,
     power_of_non_inferiority,
+    sample_size,
+    would_decide,
 )
 
 
@@ -84,7 +84,7 @@ def test_with_the_numbers_that_there_are_it_foresees_the_estimate(
     pair: tuple[Outcomes, Outcomes], unequal: float
 ) -> None:
     estimate = contrast(*pair, replace(pool([*pair, C]), unequal=unequal))
-    assert foreseen(estimate, estimate.seeds, estimate.n) == pytest.approx((estimate.error, estimate.df))
+    assert error_with(estimate, estimate.seeds, estimate.n) == pytest.approx((estimate.error, estimate.df))
 
 
 def test_it_foresees_the_variance_that_more_seeds_and_examples_have() -> None:
@@ -95,7 +95,7 @@ def test_it_foresees_the_variance_that_more_seeds_and_examples_have() -> None:
         own = noise.normal(0, 0.15, (2, 60)).mean(axis=1)
         runs = noise.normal(0, 0.02, (2, 5)).mean(axis=1)
         found.append(np.diff(own + runs + noise.normal(0, 0.2, (2, 5, 60)).mean(axis=(1, 2)))[0])
-    error, _ = foreseen(estimate, (5, 5), 60)
+    error, _ = error_with(estimate, (5, 5), 60)
     assert error == pytest.approx(np.std(found), rel=0.05)
 
 
@@ -103,8 +103,8 @@ def test_a_pooled_run_variance_gains_a_degree_of_freedom_for_each_further_run_of
     """Of three configurations with two runs each, two get two more: 3 + 3 + 1; with the third, 3 + 3 + 3."""
     flat = [Outcomes(np.repeat([[0.1], [0.2]], 50, axis=1)) for _ in range(3)]
     estimate = contrast(flat[0], flat[1], pool(flat))
-    assert foreseen(estimate, (4, 4), 50)[1] == pytest.approx(7)
-    assert foreseen(estimate, (4, 4), 50, others=2)[1] == pytest.approx(9)
+    assert error_with(estimate, (4, 4), 50)[1] == pytest.approx(7)
+    assert error_with(estimate, (4, 4), 50, others=2)[1] == pytest.approx(9)
     longer = [Outcomes(np.repeat([[0.1], [0.2], [0.1], [0.2]], 50, axis=1)) for _ in range(2)]
     assert contrast(*longer, pool([*longer, flat[2]])).df == pytest.approx(7)
 
@@ -112,19 +112,19 @@ def test_a_pooled_run_variance_gains_a_degree_of_freedom_for_each_further_run_of
 def test_where_run_variances_differ_each_side_has_its_own() -> None:
     calm, wild = (Outcomes(np.repeat([[0.5 - by], [0.5 + by]], 50, axis=1)) for by in (0.001, 0.1))
     estimate = contrast(calm, wild, replace(pool([calm, wild]), unequal=0.0))
-    error, df = foreseen(estimate, (2, 10), 50)
+    error, df = error_with(estimate, (2, 10), 50)
     assert error == pytest.approx(sqrt(2e-6 / 2 + 0.02 / 10))
     assert df == pytest.approx(9, rel=0.01)
 
 
 def test_what_is_needed_decides_and_one_less_does_not() -> None:
     estimate, margin, alpha = contrast(A, B, pool([A, B, C])), 0.06, 0.008
-    found = needed(estimate, margin, alpha)
+    found = sample_size(estimate, margin, alpha)
     assert found.seeds is not None and found.examples is not None
     for seeds, examples in (((found.seeds,) * 2, estimate.n), (estimate.seeds, found.examples)):
-        assert decides(*foreseen(estimate, seeds, examples), margin, alpha)
-    assert not decides(*foreseen(estimate, (found.seeds - 1,) * 2, estimate.n), margin, alpha)
-    assert not decides(*foreseen(estimate, estimate.seeds, found.examples - 1), margin, alpha)
+        assert would_decide(*error_with(estimate, seeds, examples), margin, alpha)
+    assert not would_decide(*error_with(estimate, (found.seeds - 1,) * 2, estimate.n), margin, alpha)
+    assert not would_decide(*error_with(estimate, estimate.seeds, found.examples - 1), margin, alpha)
     more = more_seeds(estimate, margin, alpha)
     assert more == found.seeds - 4
 
@@ -139,6 +139,6 @@ def test_further_configurations_under_the_same_seeds_save_some() -> None:
 
 def test_no_number_of_seeds_decides_what_the_examples_carry_alone() -> None:
     estimate = contrast(A, B, pool([A, B, C]))
-    found = needed(estimate, 0.01, 0.05)
+    found = sample_size(estimate, 0.01, 0.05)
     assert found.seeds is None
-    assert needed(contrast(EXACT, replace(EXACT), pool([A, B])), 0.01, 0.05).seeds is None
+    assert sample_size(contrast(EXACT, replace(EXACT), pool([A, B])), 0.01, 0.05).seeds is None

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from lorafile import Study
 from lorafile.analysis.common.base import Analysis
-from lorafile.analysis.multi_study.union import Union
+from lorafile.analysis.multi_study.union import StudyUnion
 from lorafile.errors import LoraError
 from lorafile.study.multi_study import side_by_side
 
@@ -39,7 +39,7 @@ def specs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rows_file:
     }
 
 
-def page(specs: dict[str, Path], names: str) -> tuple[Union, list[Analysis]]:
+def page(specs: dict[str, Path], names: str) -> tuple[StudyUnion, list[Analysis]]:
     return side_by_side([Study.load(specs[name], specs[name].parent / ".lora") for name in names])
 
 

@@ -26,14 +26,14 @@ _LETTERS = 16  # of a digest: enough that none changes unseen, and short enough 
 
 
 @dataclass(frozen=True)
-class Part:
+class ClaimPart:
     """One thing that has to hold, whether it does, and the figures that say so."""
 
     word: Word
     text: str
 
 
-def parts(results: Results, claim: ClaimTable) -> list[Part]:
+def parts(results: Results, claim: ClaimTable) -> list[ClaimPart]:
     """Return everything that has to hold for a claim, checked."""
     found = []
     if claim.is_ is not None or claim.at_most_below is not None:
@@ -44,26 +44,26 @@ def parts(results: Results, claim: ClaimTable) -> list[Part]:
     return found + [_limited(results, claim, name) for name in limits(claim)]
 
 
-def _compared(results: Results, claim: ClaimTable) -> Part:
+def _compared(results: Results, claim: ClaimTable) -> ClaimPart:
     """Return whether a comparison has the verdict that a claim needs."""
     one, other = configurations(results, claim)
     metric, wanted = metric_of(results, claim), claim.is_ or "non-inferior"
     verdict, alone = _verdict(results, claim, one, other, metric)
     if verdict is None:
-        return Part("undecided", f"the analysis {claim.analysis} does not compare {one} with {other}")
+        return ClaimPart("undecided", f"the analysis {claim.analysis} does not compare {one} with {other}")
     text = sentence(results, verdict).removesuffix(".") + (
         " (its own test: this comparison is not in the study's family)" if alone else ""
     )
     if verdict.decision is None:
-        return Part("undecided", text)
+        return ClaimPart("undecided", text)
     own = claim.at_most_below or claim.margin
     margin = verdict.margin if own is None else _margin(results, own, metric, verdict, other)
     if margin is None and wanted in ("equivalent", "non-inferior"):
-        return Part("undecided", f"{text}; there is no margin for it")
+        return ClaimPart("undecided", f"{text}; there is no margin for it")
     found = _judged(verdict, one, wanted, margin or 0.0)
     if own is not None and margin is not None and margin != verdict.margin:
         text += f"; held against a margin of {margin_text(metric, margin)}"
-    return Part(found, text)
+    return ClaimPart(found, text)
 
 
 def _verdict(results: Results, claim: ClaimTable, one: str, other: str, metric: str) -> tuple[Verdict | None, bool]:
@@ -108,30 +108,30 @@ def _judged(verdict: Verdict, one: str, wanted: str, margin: float) -> Word:
     return "supported" if holds else "refuted" if fails else "undecided"
 
 
-def _bounded(results: Results, claim: ClaimTable, bound: float, at_least: bool) -> Part:
+def _bounded(results: Results, claim: ClaimTable, bound: float, at_least: bool) -> ClaimPart:
     """Return whether a configuration's figure keeps a bound, other seeds and other examples considered."""
     name, metric = configurations(results, claim)[0], metric_of(results, claim)
     split = split_of(results, metric)
     where = f"{name} in {on(metric, split)}"
     ends = figure_interval(results, name, metric, split)
     if isinstance(ends, str):
-        return Part("undecided", f"{where}: {ends}")
+        return ClaimPart("undecided", f"{where}: {ends}")
     low, high = ends
     mean = scores(results, f"{split}.{metric}")[name].mean
     figures = f"{score(metric, mean)}, 95 % interval {score(metric, low)} to {score(metric, high)}"
     text = f"{where}: {figures}, claimed {'at least' if at_least else 'at most'} {score(metric, bound)}"
     holds, fails = (low >= bound, high < bound) if at_least else (high <= bound, low > bound)
-    return Part("supported" if holds else "refuted" if fails else "undecided", text)
+    return ClaimPart("supported" if holds else "refuted" if fails else "undecided", text)
 
 
-def _limited(results: Results, claim: ClaimTable, limit: str) -> Part:
+def _limited(results: Results, claim: ClaimTable, limit: str) -> ClaimPart:
     """Return whether a configuration keeps a limit of cost."""
     name, wanted = configurations(results, claim)[0], getattr(claim, limit)
     if limit == "trainable_share":
         return _share(results, name, wanted)
     cost, most = COSTS[limit], in_base_units(wanted)[1]
     if name not in (found := cost_of(results, limit)):
-        return Part("undecided", f"{name}: its {cost.title} was not measured")
+        return ClaimPart("undecided", f"{name}: its {cost.title} was not measured")
     value = found[name]
     text = f"{name}: {cost.title} {amount(cost.kind, value)}, claimed at most {amount(cost.kind, most)}"
     low, high, told = value, value, ""
@@ -142,19 +142,19 @@ def _limited(results: Results, claim: ClaimTable, limit: str) -> Part:
         told = f" (95 % interval {amount(cost.kind, low)} to {amount(cost.kind, high)})"
     elif cost.kind == "seconds":
         told = " (measured once)"
-    return Part("supported" if high <= most else "refuted" if low > most else "undecided", text + told)
+    return ClaimPart("supported" if high <= most else "refuted" if low > most else "undecided", text + told)
 
 
-def _share(results: Results, name: str, most: float) -> Part:
+def _share(results: Results, name: str, most: float) -> ClaimPart:
     trained, total = (averages(results, f"{which}_parameters").get(name) for which in ("trainable", "total"))
     untuned = results.methods[name] == "none"
     if not untuned and (trained is None or not total):
-        return Part("undecided", f"{name}: its trainable parameters are not known yet")
+        return ClaimPart("undecided", f"{name}: its trainable parameters are not known yet")
     share = 0.0 if untuned else float(trained or 0) / float(total or 1)
     percent = "\u202f%"
     shown, claimed = f"{number(100 * share)}{percent}", f"{number(100 * most)}{percent}"
     text = f"{name}: {shown} of the parameters are trainable, claimed at most {claimed}"
-    return Part("supported" if share <= most else "refuted", text)
+    return ClaimPart("supported" if share <= most else "refuted", text)
 
 
 def metric_of(results: Results, claim: ClaimTable) -> str:

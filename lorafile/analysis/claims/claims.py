@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from lorafile.analysis.claims.checks import Part, parts, rests_on
+from lorafile.analysis.claims.checks import ClaimPart, parts, rests_on
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.results.claims_file import Recorded
 from lorafile.results.results import Results
@@ -32,7 +32,7 @@ class Check:
     """
 
     claim: ClaimTable
-    parts: tuple[Part, ...]
+    parts: tuple[ClaimPart, ...]
     rests_on: dict[str, str]
     changed: tuple[str, ...] = ()
     recorded: bool = False

@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.format import direction, is_share, on, score
-from lorafile.analysis.common.published import Figure, figures
+from lorafile.analysis.common.published import PublishedFigure, figures
 from lorafile.analysis.common.scores import Score, references, scores, split_of, values
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
@@ -228,7 +228,7 @@ def _short(name: str) -> str:
     return name if len(name) <= _SHORT else f"{name[: _SHORT - 1].rstrip()}…"
 
 
-def with_cost(results: Results, metric: str, cost: str, low: float, high: float) -> list[Figure]:
+def with_cost(results: Results, metric: str, cost: str, low: float, high: float) -> list[PublishedFigure]:
     """Return the published figures that have this cost, near enough to the study's own to be drawn beside them."""
     priced = [one for one in figures(results, metric) if cost in one.costs]
     return [one for one in priced if low / _FAR <= one.costs[cost] <= high * _FAR]

@@ -25,7 +25,7 @@ _LONGEST = 48  # characters of a label in a chart
 
 
 @dataclass(frozen=True)
-class Figure:
+class PublishedFigure:
     """One published figure.
 
     :ivar error: its standard error, NaN where none is known; `from_n`: it was computed from the number of examples
@@ -54,7 +54,7 @@ class Figure:
         return f"published: {name} {score(self.metric, self.value)}"
 
 
-def figures(results: Results, metric: str | None = None) -> list[Figure]:
+def figures(results: Results, metric: str | None = None) -> list[PublishedFigure]:
     """Return what was published, in the spec's order; only that of one metric where it is given."""
     known = {str(name): name for name in results.metrics}
     found = []
@@ -65,14 +65,14 @@ def figures(results: Results, metric: str | None = None) -> list[Figure]:
     return found
 
 
-def _figure(table: PublishedTable, metric: str) -> Figure:
+def _figure(table: PublishedTable, metric: str) -> PublishedFigure:
     from_n = table.error is None and table.n is not None and is_share(metric) and 0 <= table.value <= 1
     error = nan if table.error is None else table.error
     if from_n and table.n:
         error = (table.value * (1 - table.value) / table.n) ** 0.5
     priced = table.costs.items()
     costs = {str(name): in_base_units(cost)[1] if isinstance(cost, str) else cost for name, cost in priced}
-    return Figure(table.name, metric, table.value, error, from_n, costs, flatten(table.settings), table)
+    return PublishedFigure(table.name, metric, table.value, error, from_n, costs, flatten(table.settings), table)
 
 
 def section(results: Results) -> list[Analysis]:
@@ -92,7 +92,7 @@ def section(results: Results) -> list[Analysis]:
     return [Analysis("published", "published", "Published figures", question, sentences, (_table(found),))]
 
 
-def _table(found: list[Figure]) -> Table:
+def _table(found: list[PublishedFigure]) -> Table:
     rows = [
         {
             "name": one.name,

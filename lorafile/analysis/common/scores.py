@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import nan
 from statistics import fmean, stdev
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from lorafile.analysis.common.base import ColumnKind
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results, cells, rows_of
 from lorafile.units import listing, plural
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The columns of `configurations` that are not settings; `method` is both.
 FIXED = (
@@ -143,7 +144,7 @@ def best(results: Results, among: list[str], metric: str | None = None) -> str |
     return None
 
 
-def profiles(results: Results) -> tuple[pd.DataFrame, list[str]]:
+def profiles(results: Results) -> "tuple[pd.DataFrame, list[str]]":
     """Return one profile for each configuration, of the device that most of them have, and the other devices."""
     table = results.profiles
     devices = Counter(str(device) for device in cells(table, "device"))
@@ -154,7 +155,7 @@ def profiles(results: Results) -> tuple[pd.DataFrame, list[str]]:
     return _first(table[chosen]), [other for other in devices if other != device]
 
 
-def _first(table: pd.DataFrame) -> pd.DataFrame:
+def _first(table: "pd.DataFrame") -> "pd.DataFrame":
     if "configuration" not in table.columns:
         return table
     return table.drop_duplicates("configuration").reset_index(drop=True)
@@ -192,7 +193,7 @@ def _where(configuration: Any, seed: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostMeasure:
     """One measure: where it is stored, what it is called, and its unit."""
 
     source: str  # runs (mean over seeds) or profiles
@@ -201,17 +202,19 @@ class Cost:
     kind: ColumnKind
 
 
-COSTS: dict[str, Cost] = {  # the names that specs.analysis_settings.Cost allows
-    "train_memory": Cost("profiles", "train_allocated_bytes", "peak training memory", "bytes"),
-    "train_memory_reserved": Cost("profiles", "train_reserved_bytes", "peak reserved training memory", "bytes"),
-    "generate_memory": Cost("profiles", "generate_allocated_bytes", "peak memory while generating", "bytes"),
-    "adapter_size": Cost("runs", "adapter_bytes", "saved size", "bytes"),
-    "trainable_parameters": Cost("runs", "trainable_parameters", "trainable parameters", "count"),
-    "train_time": Cost("runs", "seconds", "training time", "seconds"),
-    "step_time": Cost("profiles", "train_step_seconds", "time of a training step", "seconds"),
-    "first_token_latency": Cost("profiles", "first_token_seconds", "time to the first token, attached", "seconds"),
-    "token_latency": Cost("profiles", "token_seconds", "time per token, attached", "seconds"),
-    "merged_token_latency": Cost("profiles", "merged_token_seconds", "time per token, merged", "seconds"),
+COSTS: dict[str, CostMeasure] = {  # the names that specs.tables.analysis allows
+    "train_memory": CostMeasure("profiles", "train_allocated_bytes", "peak training memory", "bytes"),
+    "train_memory_reserved": CostMeasure("profiles", "train_reserved_bytes", "peak reserved training memory", "bytes"),
+    "generate_memory": CostMeasure("profiles", "generate_allocated_bytes", "peak memory while generating", "bytes"),
+    "adapter_size": CostMeasure("runs", "adapter_bytes", "saved size", "bytes"),
+    "trainable_parameters": CostMeasure("runs", "trainable_parameters", "trainable parameters", "count"),
+    "train_time": CostMeasure("runs", "seconds", "training time", "seconds"),
+    "step_time": CostMeasure("profiles", "train_step_seconds", "time of a training step", "seconds"),
+    "first_token_latency": CostMeasure(
+        "profiles", "first_token_seconds", "time to the first token, attached", "seconds"
+    ),
+    "token_latency": CostMeasure("profiles", "token_seconds", "time per token, attached", "seconds"),
+    "merged_token_latency": CostMeasure("profiles", "merged_token_seconds", "time per token, merged", "seconds"),
 }
 
 

@@ -20,7 +20,7 @@ UNPAIRED = ("data.path", "data.name", "data.revision", "data.split_seed", "data.
 
 
 @dataclass(frozen=True)
-class Differing:
+class Difference:
     """One thing in which two configurations differ.
 
     :ivar setting: its dotted name, or `environment`, or what follows from a setting
@@ -38,7 +38,7 @@ class Differing:
         return f"{self.setting} {self.one} against {self.other}" if self.one or self.other else self.setting
 
 
-def differing(results: Results, one: str, other: str, factor: str, waive: tuple[str, ...] = ()) -> list[Differing]:
+def differing(results: Results, one: str, other: str, factor: str, waive: tuple[str, ...] = ()) -> list[Difference]:
     """Return what differs between two configurations beside a factor, confounds first.
 
     :param factor: the setting of the comparison; empty: every setting of the study is what is compared
@@ -50,7 +50,7 @@ def differing(results: Results, one: str, other: str, factor: str, waive: tuple[
             continue
         mine, theirs = (_value(results, name, setting) for name in (one, other))
         kind = "consequence" if _follows(results, setting, factor, one, other) else _kind(setting, waive)
-        found.append(Differing(setting, mine, theirs, kind))
+        found.append(Difference(setting, mine, theirs, kind))
     found += _tuned(results, one, other)
     found += _environments(results, one, other, waive)
     found += _imported(results, one, other, waive)
@@ -79,28 +79,28 @@ def _follows(results: Results, setting: str, factor: str, one: str, other: str) 
     return matched and setting in ("lora.r", "lora.lora_alpha")  # solved for equal parameters
 
 
-def _tuned(results: Results, one: str, other: str) -> list[Differing]:
+def _tuned(results: Results, one: str, other: str) -> list[Difference]:
     """Return the settings that were chosen for each by itself, among the same candidates, and are not the same."""
     chosen = tuned(results)
     both = [setting for setting in chosen[one] if setting in chosen[other]]
     values = [(f"tuned {setting}", *(_value(results, name, setting) for name in (one, other))) for setting in both]
-    return [Differing(setting, mine, theirs, "consequence") for setting, mine, theirs in values if mine != theirs]
+    return [Difference(setting, mine, theirs, "consequence") for setting, mine, theirs in values if mine != theirs]
 
 
-def _environments(results: Results, one: str, other: str, waive: tuple[str, ...]) -> list[Differing]:
+def _environments(results: Results, one: str, other: str, waive: tuple[str, ...]) -> list[Difference]:
     """Return what differs between the machines and libraries that the runs of both come from."""
     told = [text for pair in ((one, other), (one, one), (other, other)) for text in between(results, *pair, "quality")]
     kind = _kind("environment", waive)
-    return [Differing(f"environment ({text})", "", "", kind) for text in dict.fromkeys(told)]
+    return [Difference(f"environment ({text})", "", "", kind) for text in dict.fromkeys(told)]
 
 
-def _imported(results: Results, one: str, other: str, waive: tuple[str, ...]) -> list[Differing]:
+def _imported(results: Results, one: str, other: str, waive: tuple[str, ...]) -> list[Difference]:
     """Return that one was trained here, under this protocol, and the other elsewhere."""
     imported = _trained_elsewhere(results)
     if (one in imported) == (other in imported):
         return []
     mine, theirs = ("elsewhere" if name in imported else "here" for name in (one, other))
-    return [Differing("imported", mine, theirs, _kind("imported", waive))]
+    return [Difference("imported", mine, theirs, _kind("imported", waive))]
 
 
 @lru_cache(maxsize=8)
@@ -109,10 +109,10 @@ def _trained_elsewhere(results: Results) -> frozenset[str]:
     return frozenset(str(name) for name, flag in runs if flag)
 
 
-def _consequences(results: Results, one: str, other: str) -> list[Differing]:
+def _consequences(results: Results, one: str, other: str) -> list[Difference]:
     """Return what the study measured to follow: the number of trainable parameters."""
     parameters = averages(results, "trainable_parameters")
     mine, theirs = parameters.get(one), parameters.get(other)
     if mine is None or theirs is None or mine == theirs:
         return []
-    return [Differing("trainable parameters", amount("count", mine), amount("count", theirs), "consequence")]
+    return [Difference("trainable parameters", amount("count", mine), amount("count", theirs), "consequence")]

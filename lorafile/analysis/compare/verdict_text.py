@@ -131,9 +131,9 @@ def _open(verdict: Verdict) -> str:
     """Return what would decide an open comparison."""
     if verdict.margin is None:
         return "a margin would say how small a difference does not matter, and how many seeds decide it"
-    if verdict.needed is None:
+    if verdict.sample_size is None:
         return "all of alpha is spent, so no further look can decide it (verdict.keep)"
-    seeds, examples = verdict.needed.seeds, verdict.needed.examples
+    seeds, examples = verdict.sample_size.seeds, verdict.sample_size.examples
     ways = [plural(seeds, "seed")] if seeds else []
     ways += [f"about {round_up(examples)} examples"] if examples else []
     if not ways:

@@ -8,7 +8,7 @@ from math import isnan, nan
 import numpy as np
 
 from lorafile.analysis.common.scores import split_of
-from lorafile.analysis.compare.confounders import UNPAIRED, Differing, differing
+from lorafile.analysis.compare.confounders import UNPAIRED, Difference, differing
 from lorafile.analysis.compare.outcomes import Crossed, compared_as, crossed, margin_of
 from lorafile.analysis.compare.pairs import Pair, pairs
 from lorafile.engine.metrics.registry import more_is_better
@@ -17,7 +17,7 @@ from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.evaluate import metric_label
 from lorafile.statistics.crossed import Estimate, contrast
 from lorafile.statistics.deciding import Decision, decide, shares
-from lorafile.statistics.planning import Needed, needed
+from lorafile.statistics.planning import SampleSize, sample_size
 from lorafile.statistics.probabilities import mcnemar
 
 DECIDED = ("better", "worse", "equivalent", "non-inferior")
@@ -33,7 +33,7 @@ class Verdict:
     :ivar margin: in the same unit; None where none is declared
     :ivar decision: the probabilities and intervals, adjusted for the family
     :ivar look: at which look at the study it was decided (0: the first); `alpha`: what that look may spend
-    :ivar needed: how many seeds or examples would decide it, where it is open and has a margin
+    :ivar sample_size: how many seeds or examples would decide it, where it is open and has a margin
     :ivar differing: what else differs
     :ivar mcnemar: of two single runs with right and wrong answers: McNemar's probability, which describes these runs
     """
@@ -48,8 +48,8 @@ class Verdict:
     decision: Decision | None = None
     look: int = 0
     alpha: float = nan
-    needed: Needed | None = None
-    differing: tuple[Differing, ...] = ()
+    sample_size: SampleSize | None = None
+    differing: tuple[Difference, ...] = ()
     mcnemar: float = nan
 
     @property
@@ -116,7 +116,7 @@ def judge(results: Results, metric: str, split: str, found: Sequence[Pair]) -> t
                 settled.setdefault(at, verdict)
     following = shares(results.verdict.alpha, results.verdict.keep, len(looks) + 1)[-1]
     size = sum(verdict.decision is not None for verdict in latest)
-    return tuple(_with_needed(settled.get(at, verdict), following, size) for at, verdict in enumerate(latest))
+    return tuple(_with_sample_size(settled.get(at, verdict), following, size) for at, verdict in enumerate(latest))
 
 
 def _look(
@@ -164,8 +164,8 @@ def _describe(data: Crossed, pair: Pair) -> float:
     return mcnemar(one[0], other[0]) if binary and len(one) == len(other) == 1 else nan
 
 
-def _with_needed(verdict: Verdict, alpha: float, size: int) -> Verdict:
+def _with_sample_size(verdict: Verdict, alpha: float, size: int) -> Verdict:
     """Return an open verdict with what would decide it at the next look."""
     if not verdict.open or verdict.estimate is None or verdict.margin is None or not alpha:
         return verdict
-    return replace(verdict, needed=needed(verdict.estimate, verdict.margin, alpha / max(size, 1)))
+    return replace(verdict, sample_size=sample_size(verdict.estimate, verdict.margin, alpha / max(size, 1)))

@@ -12,7 +12,7 @@ from lorafile.analysis.factors.eligible import Trend
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.statistics.crossed import Outcomes, RunVariance, pool
-from lorafile.statistics.factorial import Step, saturated, steps
+from lorafile.statistics.factorial import FactorStep, saturated, steps
 from lorafile.units import listing, plural
 
 LEVEL = 0.05
@@ -20,7 +20,7 @@ CENSORED = ("diverged", "out-of-memory")
 
 
 @dataclass(frozen=True)
-class Along:
+class SteppedSeries:
     """One series of a trend, its values compared one after another.
 
     :ivar members: the configurations that are compared, in the order of their values; `left_out`: those that lost runs
@@ -39,8 +39,8 @@ class Along:
     left_out: tuple[str, ...]
     outcomes: tuple[Outcomes, ...]
     pooled: RunVariance
-    steps: tuple[Step, ...]
-    whole: Step
+    steps: tuple[FactorStep, ...]
+    whole: FactorStep
     doublings: tuple[float, ...]
     margin: float | None
     saturates: int | None
@@ -54,12 +54,12 @@ class Along:
         step, times = self.steps[at], self.doublings[at]
         return step.estimate.difference / times, step.interval[0] / times, step.interval[1] / times
 
-    def better(self, step: Step) -> bool:
+    def better(self, step: FactorStep) -> bool:
         """Whether a step goes in the better direction."""
         return (step.estimate.difference > 0) == self.more
 
 
-def along(results: Results, trend: Trend, metric: str, split: str, series: str) -> Along | None:
+def stepped_series(results: Results, trend: Trend, metric: str, split: str, series: str) -> SteppedSeries | None:
     """Return a series compared step by step; None where seeds and examples tell nothing of it, or it is not ordered."""
     data, ended = crossed(results, metric, split), outcomes(results)
     mine = [name for name in trend.numbers if trend.series.get(name) == series]
@@ -76,7 +76,7 @@ def along(results: Results, trend: Trend, metric: str, split: str, series: str) 
         return None
     margin = margin_of(results.verdict.margin, metric, found[0].mean)
     reached = saturated(found, pooled, margin, LEVEL)[0] if margin is not None else len(found) - 1
-    return Along(
+    return SteppedSeries(
         trend=trend,
         metric=metric,
         scale=data.scale,
@@ -94,7 +94,7 @@ def along(results: Results, trend: Trend, metric: str, split: str, series: str) 
     )
 
 
-def step_sentences(found: Along) -> list[str]:
+def step_sentences(found: SteppedSeries) -> list[str]:
     """Return whether quality rises along the factor, where it stops, what a doubling is worth, and what speaks so."""
     series, shape = found.trend.series[found.members[0]], _shape(found)
     start = f"At {series}, {shape}" if series else f"{shape[0].upper()}{shape[1:]}"
@@ -105,7 +105,7 @@ def step_sentences(found: Along) -> list[str]:
     return lines
 
 
-def _shape(found: Along) -> str:
+def _shape(found: SteppedSeries) -> str:
     """Return whether quality gets better from end to end, and whether it turns on the way."""
     down = [step for step in found.steps if step.p <= LEVEL and not found.better(step)]
     up = [step for step in found.steps if step.p <= LEVEL and found.better(step)]
@@ -129,18 +129,18 @@ def _shape(found: Along) -> str:
     return f"{what} neither rises nor falls {ends} by more than the noise: {whole} cannot be told from none"
 
 
-def _worse(found: Along, down: list[Step]) -> str:
+def _worse(found: SteppedSeries, down: list[FactorStep]) -> str:
     told = [f"{found.value(one.high)} is worse than {found.value(one.low)} by {_amount(found, one)}" for one in down]
     return listing(told, 4)
 
 
-def _amount(found: Along, step: Step) -> str:
+def _amount(found: SteppedSeries, step: FactorStep) -> str:
     """Return a step's difference with the interval that holds for all steps at once."""
     low, high = (signed(found.scale, end) for end in step.interval)
     return f"{difference(found.scale, step.estimate.difference)} ({low} to {high})"
 
 
-def _tested(found: Along) -> str:
+def _tested(found: SteppedSeries) -> str:
     """Return what the intervals and words of the shape rest on."""
     fewest = min(one.runs for one in found.outcomes)
     seeds = f"{'at least ' if any(one.runs > fewest for one in found.outcomes) else ''}{plural(fewest, 'seed')}"
@@ -153,7 +153,7 @@ def _tested(found: Along) -> str:
     return f"{told}{', which is few' if fewest < FEW else ''}{own}"
 
 
-def _saturation(found: Along) -> list[str]:
+def _saturation(found: SteppedSeries) -> list[str]:
     """Return from where on nothing more is gained: shown to be equivalent, not told from none, or still rising."""
     if len(found.steps) < 2:
         return []
@@ -175,7 +175,7 @@ def _saturation(found: Along) -> list[str]:
     ]
 
 
-def _doubling(found: Along) -> list[str]:
+def _doubling(found: SteppedSeries) -> list[str]:
     """Return what a doubling is worth in the first step and in the last."""
     known = [at for at, times in enumerate(found.doublings) if not isnan(times)]
     if not known:

@@ -10,7 +10,7 @@ from lorafile.analysis.common.format import above, amount, kind_of, measured, me
 from lorafile.analysis.common.scores import Score, profiled, scores, split_of
 from lorafile.analysis.compare.verdict_text import signed, signed_difference
 from lorafile.analysis.factors.eligible import PARAMETERS, Trend, by_parameters, trends
-from lorafile.analysis.factors.steps import Along, along, step_sentences
+from lorafile.analysis.factors.steps import SteppedSeries, step_sentences, stepped_series
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results, missing
 from lorafile.specs.tables.analysis import AnalysisTable
@@ -39,7 +39,7 @@ def _analysis(results: Results, trend: Trend, metric: str | None) -> Analysis:
     known = any(found[name].known for name in trend.values)
     extra = "" if metric == results.primary else metric
     name = slug("trend", trend.sweep, trend.factor, extra)
-    made = [along(results, trend, metric, split, series) for series in dict.fromkeys(trend.series.values())]
+    made = [stepped_series(results, trend, metric, split, series) for series in dict.fromkeys(trend.series.values())]
     compared = [one for one in made if one is not None]
     charts: dict[str, Any] = {}
     captions: dict[str, str] = {}
@@ -74,7 +74,7 @@ def _sentences(
     metric: str,
     found: dict[str, Score],
     memory: dict[str, float],
-    compared: list[Along],
+    compared: list[SteppedSeries],
 ) -> list[str]:
     among = {name: found[name] for name in trend.values}
     lines = []
@@ -136,7 +136,12 @@ def _memory_sentences(trend: Trend, memory: dict[str, float]) -> list[str]:
 
 
 def _table(
-    trend: Trend, metric: str, split: str, found: dict[str, Score], memory: dict[str, float], compared: list[Along]
+    trend: Trend,
+    metric: str,
+    split: str,
+    found: dict[str, Score],
+    memory: dict[str, float],
+    compared: list[SteppedSeries],
 ) -> Table:
     rows, gains = [], _gains(compared)
     for name, value in trend.values.items():
@@ -162,7 +167,7 @@ def _table(
     return Table(f"{trend.factor}: {plural(len(rows), 'configuration')}", pd.DataFrame(rows), tuple(columns))
 
 
-def _gains(compared: list[Along]) -> dict[str, dict[str, Any]]:
+def _gains(compared: list[SteppedSeries]) -> dict[str, dict[str, Any]]:
     """Return configuration -> what a doubling on the way to its value adds, with its interval."""
     found: dict[str, dict[str, Any]] = {}
     for one in compared:

@@ -27,7 +27,7 @@ from lorafile.analysis.common.format import is_share, number, score, unit
 from lorafile.analysis.common.published import MARK, figures
 from lorafile.analysis.compare.verdict_text import signed, signed_difference
 from lorafile.analysis.factors.eligible import Trend
-from lorafile.analysis.factors.steps import LEVEL, Along
+from lorafile.analysis.factors.steps import LEVEL, SteppedSeries
 from lorafile.analysis.overview.chart import MARKS, dots
 from lorafile.engine.metrics.registry import unit_of
 from lorafile.results.results import Results
@@ -40,7 +40,9 @@ BAND = "Band: 95 % interval of each figure alone, from seeds and examples; diffe
 STEPS = " Below it: what a doubling changes in each step, with 95 % intervals that hold for all steps at once."
 
 
-def chart(results: Results, trend: Trend, metric: str, memory: dict[str, float], compared: Sequence[Along] = ()) -> Any:
+def chart(
+    results: Results, trend: Trend, metric: str, memory: dict[str, float], compared: Sequence[SteppedSeries] = ()
+) -> Any:
     """Return quality along the factor, what a doubling adds, and peak training memory from zero where it was measured.
 
     :param compared: the series whose steps can be tested
@@ -67,7 +69,7 @@ def chart(results: Results, trend: Trend, metric: str, memory: dict[str, float],
 
 
 def caption(
-    results: Results, trend: Trend, metric: str, memory: dict[str, float], compared: Sequence[Along] = ()
+    results: Results, trend: Trend, metric: str, memory: dict[str, float], compared: Sequence[SteppedSeries] = ()
 ) -> str:
     """Return what the marks mean, and which references lie outside of the axis."""
     _, _, outside = near_references(results, quality(results, metric), list(trend.values))
@@ -111,7 +113,7 @@ def _frame(frame: pd.DataFrame, trend: Trend) -> pd.DataFrame:
     return frame.assign(x=names.map(trend.numbers), series=names.map(trend.series))
 
 
-def _lines(results: Results, found: Quality, trend: Trend, lowest: bool, compared: Sequence[Along]) -> Any:
+def _lines(results: Results, found: Quality, trend: Trend, lowest: bool, compared: Sequence[SteppedSeries]) -> Any:
     domain, rules, _ = near_references(results, found, list(trend.values))
     band = pd.DataFrame(band_rows(compared), columns=["x", "series", "least", "most"])
     if len(band):
@@ -177,7 +179,7 @@ def _rows(results: Results, found: Quality, trend: Trend, memory: dict[str, floa
     return alt.hconcat(left, right, spacing=14)
 
 
-def band_rows(compared: Sequence[Along]) -> list[dict[str, Any]]:
+def band_rows(compared: Sequence[SteppedSeries]) -> list[dict[str, Any]]:
     """Return one row for each configuration: its place, series, and the 95 % interval of its figure alone."""
     rows = []
     for one in compared:
@@ -193,7 +195,7 @@ def band_rows(compared: Sequence[Along]) -> list[dict[str, Any]]:
     return rows
 
 
-def gain_rows(compared: Sequence[Along]) -> list[dict[str, Any]]:
+def gain_rows(compared: Sequence[SteppedSeries]) -> list[dict[str, Any]]:
     """Return one row for each step in which the factor doubles: where it is, and what a doubling changes."""
     rows = []
     for one in compared:

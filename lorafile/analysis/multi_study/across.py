@@ -16,7 +16,7 @@ from lorafile.analysis.compare.compare import ordered, verdict_table
 from lorafile.analysis.compare.pairs import Pair
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import Verdict, judge
-from lorafile.analysis.multi_study.union import Entry, Union
+from lorafile.analysis.multi_study.union import StudyUnion, UnionEntry
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
@@ -25,7 +25,7 @@ from lorafile.units import listing, plural
 _SHOWN = 200  # comparisons: more would make no page, and no family with any power
 
 
-def across(found: Union, waive: tuple[str, ...] = ()) -> list[Analysis]:
+def across(found: StudyUnion, waive: tuple[str, ...] = ()) -> list[Analysis]:
     """Return the page's analyses: everything in one table, the comparisons across studies, and the frontiers.
 
     :param waive: settings that may differ beside the compared one: those that every study waives
@@ -38,7 +38,7 @@ def across(found: Union, waive: tuple[str, ...] = ()) -> list[Analysis]:
     return analyses + _frontiers(groups)
 
 
-def _summary(found: Union, groups: list[tuple[list[Entry], Results]]) -> Analysis:
+def _summary(found: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) -> Analysis:
     """Return every configuration of every study, what both have, and what keeps studies apart."""
     results = found.results
     split = split_of(results, results.primary)
@@ -72,7 +72,7 @@ def _best_of(results: Results, study: str, among: list[str], split: str) -> str:
     return f"{told}; on {split} it scores {measured(metric, here)}." if here.known else f"{told}."
 
 
-def _apart(found: Union, groups: list[tuple[list[Entry], Results]]) -> list[str]:
+def _apart(found: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) -> list[str]:
     """Say which configurations are never tested against each other, and why."""
     lines = []
     for (one, _), (other, _) in combinations(groups, 2):
@@ -90,7 +90,7 @@ def _plainly(name: str) -> str:
     return name if name.startswith("the ") else f"the setting {name}"
 
 
-def _those(found: Union, entries: list[Entry]) -> str:
+def _those(found: StudyUnion, entries: list[UnionEntry]) -> str:
     """Return what a group is made of: whole studies, or some configurations' names."""
     mine = {entry.name for entry in entries}
     members = [{entry.name for entry in found.entries if at in entry.studies} for at in range(len(found.studies))]
@@ -100,7 +100,7 @@ def _those(found: Union, entries: list[Entry]) -> str:
     return listing([entry.name for entry in entries], 4)
 
 
-def _table(found: Union, groups: list[tuple[list[Entry], Results]]) -> Table:
+def _table(found: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) -> Table:
     """Return one row for each configuration, under each of its names."""
     from lorafile.analysis.overview.summary import columns_of, configuration_rows
 
@@ -121,7 +121,7 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
-def _charts(groups: list[tuple[list[Entry], Results]]) -> tuple[dict[str, Any], dict[str, str]]:
+def _charts(groups: list[tuple[list[UnionEntry], Results]]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return every configuration's figures: a chart for each group, whose figures alone share an axis."""
     charts: dict[str, Any] = {}
     captions: dict[str, str] = {}
@@ -137,7 +137,7 @@ def _charts(groups: list[tuple[list[Entry], Results]]) -> tuple[dict[str, Any], 
 
 
 def _compared(
-    found: Union, entries: list[Entry], results: Results, waive: tuple[str, ...], suffix: str
+    found: StudyUnion, entries: list[UnionEntry], results: Results, waive: tuple[str, ...], suffix: str
 ) -> Analysis | None:
     """Return the comparisons across studies within one group; None where it holds one study alone."""
     apart = [(a, b) for a, b in combinations(entries, 2) if not a.studies & b.studies]
@@ -165,7 +165,9 @@ def _compared(
     )
 
 
-def pairs_across(found: Union, entries: list[Entry], results: Results, waive: tuple[str, ...] = ()) -> list[Pair]:
+def pairs_across(
+    found: StudyUnion, entries: list[UnionEntry], results: Results, waive: tuple[str, ...] = ()
+) -> list[Pair]:
     """Return what is compared: the studies' best, and whatever differs between them in one setting alone.
 
     The best are chosen on validation, so where there is none they are not compared: test examples that choose cannot
@@ -186,7 +188,7 @@ def pairs_across(found: Union, entries: list[Entry], results: Results, waive: tu
     return list(pairs.values())
 
 
-def _best_on_validation(found: Union, entries: list[Entry], results: Results) -> list[Entry]:
+def _best_on_validation(found: StudyUnion, entries: list[UnionEntry], results: Results) -> list[UnionEntry]:
     """Return each study's best trained configuration, in the studies' order; none where test would choose."""
     known = scores(results, f"validation.{results.primary}")
     if split_of(results, results.primary) != "test":
@@ -199,7 +201,7 @@ def _best_on_validation(found: Union, entries: list[Entry], results: Results) ->
     return list(dict.fromkeys(chosen))
 
 
-def _one_setting(one: Entry, other: Entry) -> str | None:
+def _one_setting(one: UnionEntry, other: UnionEntry) -> str | None:
     """Return the one setting in which two configurations differ; None where there are more, or none."""
     names = one.settings.keys() | other.settings.keys()
     found = [name for name in names if one.settings.get(name) != other.settings.get(name)]
@@ -222,7 +224,7 @@ def _head(verdicts: list[Verdict], wanted: int) -> list[str]:
     return [line, *([f"{wanted - _SHOWN} more are left out."] if wanted > _SHOWN else [])]
 
 
-def _frontiers(groups: list[tuple[list[Entry], Results]]) -> list[Analysis]:
+def _frontiers(groups: list[tuple[list[UnionEntry], Results]]) -> list[Analysis]:
     """Return quality against cost, for each group whose quality is comparable."""
     from lorafile.analysis.tradeoffs.pareto import analyse
 

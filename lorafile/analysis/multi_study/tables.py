@@ -18,7 +18,7 @@ Named = dict[str, list[tuple[int, str]]]
 
 
 @dataclass(frozen=True)
-class Member:
+class MemberStudy:
     """One study: how the page calls it, its nodes, and what it has found."""
 
     name: str
@@ -26,7 +26,7 @@ class Member:
     results: Results
 
 
-def united(members: list[Member], named: Named, metrics: list[str], primary: str) -> Results:
+def united(members: list[MemberStudy], named: Named, metrics: list[str], primary: str) -> Results:
     """Return one set of tables for several studies.
 
     :param named: name in the union -> (number of the study, name there)
@@ -63,7 +63,7 @@ def united(members: list[Member], named: Named, metrics: list[str], primary: str
     )
 
 
-def _environments(members: list[Member]) -> tuple[list[dict[str, Any]], list[dict[int, int]]]:
+def _environments(members: list[MemberStudy]) -> tuple[list[dict[str, Any]], list[dict[int, int]]]:
     """Return every environment once, and for each study where its own ones went."""
     found: list[dict[str, Any]] = []
     moved = []
@@ -86,7 +86,7 @@ def _moved(row: dict[str, Any], places: dict[int, int]) -> dict[str, Any]:
     return row | {name: places[int(at)] if pd.notna(at) else None for name, at in known.items()}
 
 
-def _runs(members: list[Member], named: Named, moved: list[dict[int, int]]) -> list[dict[str, Any]]:
+def _runs(members: list[MemberStudy], named: Named, moved: list[dict[int, int]]) -> list[dict[str, Any]]:
     """Return a row for each configuration and seed; what both studies have is one row."""
     found: dict[tuple[str, Any], dict[str, Any]] = {}
     tables = [_records(member.results.runs) for member in members]
@@ -103,11 +103,11 @@ def _runs(members: list[Member], named: Named, moved: list[dict[int, int]]) -> l
     return list(found.values())
 
 
-def _sweep(member: Member, sweep: str) -> str:
+def _sweep(member: MemberStudy, sweep: str) -> str:
     return f"{member.name}: {sweep}" if sweep else member.name
 
 
-def _configurations(members: list[Member], named: Named, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _configurations(members: list[MemberStudy], named: Named, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for each configuration, with every setting in which any two of the union differ."""
     settings: dict[str, dict[str, tuple[str, Any]]] = {}
     rows: list[dict[str, Any]] = []
@@ -131,7 +131,7 @@ def _configurations(members: list[Member], named: Named, runs: list[dict[str, An
     return rows
 
 
-def _aliases(members: list[Member], sources: list[tuple[int, str]]) -> list[str]:
+def _aliases(members: list[MemberStudy], sources: list[tuple[int, str]]) -> list[str]:
     """Return the other names of a configuration: in its own study, and in each other one."""
     found = []
     for number, own in sources:
@@ -155,7 +155,7 @@ def _varied(settings: dict[str, dict[str, tuple[str, Any]]]) -> list[str]:
     return [name for name in names if name != "method" and (across[name] or tuned[name] or not alike[name])]
 
 
-def _profiles(members: list[Member], named: Named, moved: list[dict[int, int]]) -> pd.DataFrame:
+def _profiles(members: list[MemberStudy], named: Named, moved: list[dict[int, int]]) -> pd.DataFrame:
     """Return a row for each profiled configuration: of a shared one the first study's."""
     rows: dict[str, dict[str, Any]] = {}
     tables = [_records(member.results.profiles) for member in members]
@@ -166,7 +166,7 @@ def _profiles(members: list[Member], named: Named, moved: list[dict[int, int]]) 
     return pd.DataFrame(rows.values())
 
 
-def _rows(members: list[Member], named: Named, table: str) -> pd.DataFrame:
+def _rows(members: list[MemberStudy], named: Named, table: str) -> pd.DataFrame:
     """Return a table's rows under the names of the union; those of a shared configuration come from every study."""
     parts = []
     for name, sources in named.items():
@@ -182,7 +182,7 @@ def _rows(members: list[Member], named: Named, table: str) -> pd.DataFrame:
     return kept
 
 
-def _either(tables: list[dict[str, Any]], members: list[Member]) -> dict[str, Any]:
+def _either(tables: list[dict[str, Any]], members: list[MemberStudy]) -> dict[str, Any]:
     """Return what all studies share, or each one's own under the names of those that have it."""
     if all(table == tables[0] for table in tables):
         return tables[0]
@@ -192,7 +192,7 @@ def _either(tables: list[dict[str, Any]], members: list[Member]) -> dict[str, An
     return {listing([members[at].name for at in found], len(found)): tables[found[0]] for found in alike.values()}
 
 
-def _verdict(members: list[Member]) -> tuple[VerdictTable, list[str]]:
+def _verdict(members: list[MemberStudy]) -> tuple[VerdictTable, list[str]]:
     """Return what counts as a difference for all of them: the smallest alpha, and a margin where they agree."""
     tables = [member.results.verdict for member in members]
     strictest = min(tables, key=lambda table: table.alpha)
@@ -203,7 +203,7 @@ def _verdict(members: list[Member]) -> tuple[VerdictTable, list[str]]:
     return strictest.model_copy(update={"margin": None}), [line]
 
 
-def _warnings(members: list[Member]) -> list[str]:
+def _warnings(members: list[MemberStudy]) -> list[str]:
     found: dict[str, list[str]] = {}
     for member in members:
         for line in member.results.warnings:
@@ -222,7 +222,7 @@ def _each(items: Iterable[Any]) -> tuple[Any, ...]:
 class Renamed(Mapping[Any, Any]):
     """What several studies know of their configurations, under the names of their union; read on demand."""
 
-    def __init__(self, members: list[Member], named: dict[str, list[tuple[int, str]]], field: str) -> None:
+    def __init__(self, members: list[MemberStudy], named: dict[str, list[tuple[int, str]]], field: str) -> None:
         """Take a mapping of the results whose keys are tuples that begin with a configuration."""
         self._found: dict[Any, tuple[Mapping[Any, Any], Any]] = {}
         for name, sources in named.items():

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from lorafile.analysis.common.scores import split_of
 from lorafile.analysis.multi_study.comparable import identity, measured_on, predictions, settings_of
-from lorafile.analysis.multi_study.tables import TABLES, Member, united
+from lorafile.analysis.multi_study.tables import TABLES, MemberStudy, united
 from lorafile.engine.metrics.registry import more_is_better, unit_of
 from lorafile.errors import LoraError
 from lorafile.results.results import Results
@@ -12,7 +12,7 @@ from lorafile.specs import Configuration
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class UnionEntry:
     """One configuration of the union.
 
     :ivar name: `study: configuration`, of the first study that has it; `all_names`: of every study
@@ -34,21 +34,21 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Union:
+class StudyUnion:
     """Several studies' results as one, and what of it may be compared with what."""
 
     studies: tuple[str, ...]
     results: Results
-    entries: tuple[Entry, ...]
+    entries: tuple[UnionEntry, ...]
 
-    def groups(self) -> list[list[Entry]]:
+    def groups(self) -> list[list[UnionEntry]]:
         """Return the configurations whose figures were measured on the same, largest group first."""
-        found: dict[str, list[Entry]] = {}
+        found: dict[str, list[UnionEntry]] = {}
         for entry in self.entries:
             found.setdefault(str(sorted(entry.measured_on.items())), []).append(entry)
         return sorted(found.values(), key=len, reverse=True)
 
-    def of(self, entries: list[Entry]) -> Results:
+    def of(self, entries: list[UnionEntry]) -> Results:
         """Return the results of some configurations alone."""
         known = {entry.name for entry in entries}
         tables = {name: getattr(self.results, name) for name in ("configurations", "runs", "profiles", *TABLES)}
@@ -56,7 +56,7 @@ class Union:
         return replace(self.results, **{name: table.reset_index(drop=True) for name, table in kept.items()})
 
 
-def unite(members: list[Member]) -> Union:
+def unite(members: list[MemberStudy]) -> StudyUnion:
     """Return several studies as one.
 
     :raises LoraError: where they have no metric in common
@@ -71,11 +71,11 @@ def unite(members: list[Member]) -> Union:
         graph, c = members[number].graph, _configuration(members[number], own)
         settings = {setting: value for setting, (value, _) in settings_of(graph, c).items()}
         names = tuple(f"{members[at].name}: {other}" for at, other in sources)
-        entries.append(Entry(name, names, tuple(sources), settings, measured_on(graph, c, primary, split)))
-    return Union(tuple(member.name for member in members), results, tuple(entries))
+        entries.append(UnionEntry(name, names, tuple(sources), settings, measured_on(graph, c, primary, split)))
+    return StudyUnion(tuple(member.name for member in members), results, tuple(entries))
 
 
-def _named(members: list[Member]) -> dict[str, list[tuple[int, str]]]:
+def _named(members: list[MemberStudy]) -> dict[str, list[tuple[int, str]]]:
     """Return name -> (study, configuration) for each that it has in any study; equal keys have one name."""
     found: dict[str, list[tuple[int, str]]] = {}
     first: dict[str, list[tuple[str, dict[tuple[str, str], str]]]] = {}
@@ -97,11 +97,11 @@ def _agree(mine: dict[tuple[str, str], str], theirs: dict[tuple[str, str], str])
     return bool(both) and all(mine[place] == theirs[place] for place in both)
 
 
-def _configuration(member: Member, name: str) -> Configuration:
+def _configuration(member: MemberStudy, name: str) -> Configuration:
     return next(c for c in member.graph.spec.configurations if c.name == name)
 
 
-def _metrics(members: list[Member]) -> list[str]:
+def _metrics(members: list[MemberStudy]) -> list[str]:
     """Return the metrics that every study has, and that mean the same in all of them, in the first one's order."""
     found = []
     for metric in members[0].results.metrics:

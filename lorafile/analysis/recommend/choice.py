@@ -13,8 +13,8 @@ from lorafile.results.results import Results, cells
 from lorafile.statistics.choosing import Choice, choose_among
 from lorafile.statistics.crossed import Estimate, combination, contrast
 from lorafile.statistics.deciding import shares
-from lorafile.statistics.pairwise import Differences, differences
-from lorafile.statistics.planning import Needed, needed
+from lorafile.statistics.pairwise import PairwiseDifferences, pairwise_differences
+from lorafile.statistics.planning import SampleSize, sample_size
 
 SPLIT = "validation"  # where configurations are selected
 _THRESHOLDS = 8  # looser limits that are tried
@@ -166,10 +166,10 @@ def costs_of(results: Results, budget: Budget, judged: list[str]) -> tuple[str, 
 
 
 @lru_cache(maxsize=16)
-def between(results: Results, metric: str, seeds: tuple[int, ...]) -> Differences:
+def between(results: Results, metric: str, seeds: tuple[int, ...]) -> PairwiseDifferences:
     """Return the difference between every two configurations on validation."""
     data = crossed(results, metric, SPLIT, seeds)
-    return differences(data.outcomes, data.variance)
+    return pairwise_differences(data.outcomes, data.variance)
 
 
 def all_seeds(results: Results) -> tuple[int, ...]:
@@ -192,7 +192,7 @@ def own(results: Results, metric: str, split: str, name: str) -> Estimate | None
     return None if one is None else combination([one], [1.0], data.variance)
 
 
-def deciding(results: Results, found: Recommendation) -> Needed | None:
+def deciding(results: Results, found: Recommendation) -> SampleSize | None:
     """Return how many seeds or examples would decide between the suggested one and its rivals, variances alone."""
     if found.choice is None or found.taken is None or found.margin is None or found.one_seed:
         return None
@@ -203,11 +203,11 @@ def deciding(results: Results, found: Recommendation) -> Needed | None:
     for rival in rivals:
         estimate = against(results, found.metric, found.taken, rival)
         if estimate is not None and not isnan(estimate.error) and alpha:
-            wanted.append(needed(estimate, found.margin, alpha / size))
+            wanted.append(sample_size(estimate, found.margin, alpha / size))
     if not wanted:
         return None
     seeds, examples = [one.seeds for one in wanted], [one.examples for one in wanted]
-    return Needed(_most(seeds), _most(examples))
+    return SampleSize(_most(seeds), _most(examples))
 
 
 def _most(counts: list[int | None]) -> int | None:

@@ -65,7 +65,7 @@ def measure(results: Results, name: str) -> Measure:
 
 
 @dataclass(frozen=True)
-class Place:
+class FrontierPlace:
     """Where a configuration stands.
 
     :ivar word: `frontier`; `clear`: another one is better beyond the noise; `noise`: better by means alone; `means`:
@@ -77,21 +77,21 @@ class Place:
     by: str = ""
 
 
-def places(results: Results, measures: list[Measure], among: list[str]) -> dict[str, Place]:
+def places(results: Results, measures: list[Measure], among: list[str]) -> dict[str, FrontierPlace]:
     """Return configuration -> where it stands among those that have every measure."""
     front = [name for name in among if not any(dominates(measures, other, name) for other in among)]
     bar = results.verdict.alpha / max(len(among) - 1, 1)
     found = {}
     for name in among:
         if name in front:
-            found[name] = Place("frontier")
+            found[name] = FrontierPlace("frontier")
             continue
         ahead = [other for other in front if dominates(measures, other, name)]
         ahead.sort(key=lambda other: -measures[0].gain(other, name))
         judged = {other: _clearly(results, measures, other, name, bar) for other in ahead}
         clear = next((other for other, sure in judged.items() if sure), None)
         known = any(sure is not None for sure in judged.values())
-        found[name] = Place("clear", clear) if clear else Place("noise" if known else "means", ahead[0])
+        found[name] = FrontierPlace("clear", clear) if clear else FrontierPlace("noise" if known else "means", ahead[0])
     return found
 
 
@@ -136,7 +136,7 @@ def _metric(results: Results, measure: Measure, one: str, other: str, bar: float
     return "no worse" if kept else "worse"
 
 
-def exactness(measures: list[Measure], found: dict[str, Place]) -> str:
+def exactness(measures: list[Measure], found: dict[str, FrontierPlace]) -> str:
     """Return what `clearly` means here."""
     if not any(place.word in ("clear", "noise") for place in found.values()):
         return ""

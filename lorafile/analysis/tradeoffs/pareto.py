@@ -7,7 +7,7 @@ import pandas as pd
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.format import above, slug
 from lorafile.analysis.common.scores import COSTS, profiles, scores
-from lorafile.analysis.tradeoffs.frontier import Measure, Place, measure, places
+from lorafile.analysis.tradeoffs.frontier import FrontierPlace, Measure, measure, places
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
@@ -53,14 +53,14 @@ def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def on_front(measures: list[Measure], found: dict[str, Place]) -> list[str]:
+def on_front(measures: list[Measure], found: dict[str, FrontierPlace]) -> list[str]:
     """Return the frontier's configurations, the best of the second measure first."""
     front = [name for name, place in found.items() if place.word == "frontier"]
     second = measures[1]
     return sorted(front, key=lambda name: (-second.values[name] if second.more else second.values[name], name))
 
 
-def _sentences(results: Results, measures: list[Measure], found: dict[str, Place]) -> list[str]:
+def _sentences(results: Results, measures: list[Measure], found: dict[str, FrontierPlace]) -> list[str]:
     front = on_front(measures, found)
     first, second = measures[0], measures[1]
     order = "cheapest first" if not second.split and len(measures) == 2 else f"by {second.short}"
@@ -79,7 +79,7 @@ def _sentences(results: Results, measures: list[Measure], found: dict[str, Place
     return lines
 
 
-def _behind(found: dict[str, Place]) -> list[str]:
+def _behind(found: dict[str, FrontierPlace]) -> list[str]:
     """Return what is behind the frontier, and by which configuration: beyond the noise first."""
     lines = []
     for word, told in (("clear", "Clearly behind it"), ("noise", "Behind it by means, within the noise")):
@@ -113,7 +113,7 @@ def _scores(results: Results, metric: Measure) -> dict[str, Any]:
     return scores(results, f"{metric.split}.{metric.name}")
 
 
-def _table(results: Results, measures: list[Measure], found: dict[str, Place]) -> Table:
+def _table(results: Results, measures: list[Measure], found: dict[str, FrontierPlace]) -> Table:
     words = {"clear": "clearly behind {}", "noise": "behind {}, within the noise", "means": "behind {}"}
     last = measures[1]
     order = sorted(found, key=lambda name: (-last.values[name] if last.more else last.values[name], name))

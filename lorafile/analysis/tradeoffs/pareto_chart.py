@@ -13,7 +13,7 @@ from lorafile.analysis.common.chart_parts import WIDTH, domain_of, finish, marks
 from lorafile.analysis.common.format import direction, unit
 from lorafile.analysis.common.label_layout import Axes, place_labels, texts
 from lorafile.analysis.common.published import MARK
-from lorafile.analysis.tradeoffs.frontier import Measure, Place, exactness
+from lorafile.analysis.tradeoffs.frontier import FrontierPlace, Measure, exactness
 from lorafile.results.results import Results
 from lorafile.units import listing
 
@@ -21,7 +21,7 @@ HEIGHT = 400
 LOG_FROM = 2.5  # the ratio of the largest to the smallest cost from which on a logarithmic axis pays
 
 
-def chart(results: Results, measures: list[Measure], found: dict[str, Place]) -> Any:
+def chart(results: Results, measures: list[Measure], found: dict[str, FrontierPlace]) -> Any:
     """Return the first measure against the others; the frontier is labelled first, others where there is room."""
     first, *others = measures
     width = WIDTH if len(others) == 1 else WIDTH // 2 - 10
@@ -33,7 +33,7 @@ def chart(results: Results, measures: list[Measure], found: dict[str, Place]) ->
     return finish(whole, told, f"{told}. {text}", margin=90 * len(panels), least=430 if len(panels) == 1 else 220)
 
 
-def caption(results: Results, measures: list[Measure], found: dict[str, Place]) -> str:
+def caption(results: Results, measures: list[Measure], found: dict[str, FrontierPlace]) -> str:
     """Return what the marks mean."""
     steps = "Diamonds and steps: the frontier" if len(measures) == 2 else "Diamonds: the frontier over all three"
     lines = f"{steps}, which no other configuration beats by means. Grey dots: behind it."
@@ -47,7 +47,9 @@ def caption(results: Results, measures: list[Measure], found: dict[str, Place]) 
     return f"{lines}{exactness(measures, found)} Point at a mark for its name and figures."
 
 
-def _panel(results: Results, first: Measure, other: Measure, found: dict[str, Place], width: int, line: bool) -> Any:
+def _panel(
+    results: Results, first: Measure, other: Measure, found: dict[str, FrontierPlace], width: int, line: bool
+) -> Any:
     rows, units = _rows(first, other, found)
     beside = published(results, first, other, found)
     beside = beside.assign(x=beside["x"] / units["x"][0]) if len(beside) else beside
@@ -61,7 +63,9 @@ def _panel(results: Results, first: Measure, other: Measure, found: dict[str, Pl
     return alt.layer(*layers).properties(width=width, height=HEIGHT)
 
 
-def _rows(first: Measure, other: Measure, found: dict[str, Place]) -> tuple[pd.DataFrame, dict[str, tuple[float, str]]]:
+def _rows(
+    first: Measure, other: Measure, found: dict[str, FrontierPlace]
+) -> tuple[pd.DataFrame, dict[str, tuple[float, str]]]:
     """Return one row for each configuration in the units of the axes, and these units."""
     about = {"x": other, "y": first}
     units = {channel: (1.0, "") if one.split else _unit(one, found) for channel, one in about.items()}
@@ -79,14 +83,14 @@ def _rows(first: Measure, other: Measure, found: dict[str, Place]) -> tuple[pd.D
     return pd.DataFrame(rows), units
 
 
-def _unit(one: Measure, found: dict[str, Place]) -> tuple[float, str]:
+def _unit(one: Measure, found: dict[str, FrontierPlace]) -> tuple[float, str]:
     """Return the unit of a cost's axis: of the largest, or, where the axis will span magnitudes, of the middle one."""
     values = sorted(one.values[name] for name in found)
     wide = values[0] > 0 and values[-1] / values[0] > 100
     return unit(one.kind, values[len(values) // 2] if wide else values[-1])
 
 
-def published(results: Results, first: Measure, other: Measure, found: dict[str, Place]) -> pd.DataFrame:
+def published(results: Results, first: Measure, other: Measure, found: dict[str, FrontierPlace]) -> pd.DataFrame:
     """Return the published figures of the first measure that have the other, a cost, and lie near; x in base units."""
     if not first.split or other.split:
         return pd.DataFrame()

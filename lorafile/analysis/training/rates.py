@@ -36,7 +36,7 @@ CAPTION = (
 
 
 @dataclass(frozen=True)
-class Group:
+class RateGroup:
     """Trained configurations that differ in the learning rate only.
 
     :ivar label: what they share: the settings that vary elsewhere in the study
@@ -79,7 +79,7 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     ]
 
 
-def groups(results: Results) -> list[Group]:
+def groups(results: Results) -> list[RateGroup]:
     """Return the trained configurations, grouped by every setting that varies except the learning rate.
 
     Those whose rate was tuned are told of with their candidates, by `tune`.
@@ -95,7 +95,7 @@ def groups(results: Results) -> list[Group]:
     made = []
     for key, members in shared.items():
         rates = {name: peaks[name] for name in sorted(members, key=lambda name: peaks[name])}
-        made.append(Group(_label(key, labels) if len(rates) > 1 else next(iter(rates)), rates))
+        made.append(RateGroup(_label(key, labels) if len(rates) > 1 else next(iter(rates)), rates))
     return made
 
 
@@ -131,7 +131,7 @@ def _diverged(results: Results) -> list[str]:
     return [f"Diverged, a sign of too high a rate: {listing(wild)}."] if wild else []
 
 
-def _tried(metric: str, group: Group, found: dict[str, Score]) -> list[str]:
+def _tried(metric: str, group: RateGroup, found: dict[str, Score]) -> list[str]:
     """Return the best rate of a group on validation, and whether rates on both sides of it were tried."""
     known = [name for name in group.rates if found[name].known]
     tried = listing([rate(value) for value in dict.fromkeys(group.rates.values())], 12)
@@ -156,7 +156,7 @@ def _tried(metric: str, group: Group, found: dict[str, Score]) -> list[str]:
     return lines
 
 
-def _untried(found: list[Group]) -> list[str]:
+def _untried(found: list[RateGroup]) -> list[str]:
     """Return which configurations ran at one rate only, by rate."""
     single: dict[str, list[str]] = {}
     for group in found:
@@ -197,7 +197,7 @@ def _ranks(results: Results, metric: str, found: dict[str, Score]) -> list[str]:
     return lines
 
 
-def _table(metric: str, several: list[Group], found: dict[str, Score]) -> Table:
+def _table(metric: str, several: list[RateGroup], found: dict[str, Score]) -> Table:
     sign = 1 if more_is_better(metric) else -1
     rows = []
     for group in several:
@@ -221,7 +221,7 @@ def _table(metric: str, several: list[Group], found: dict[str, Score]) -> Table:
     return Table("By learning rate", pd.DataFrame(rows), tuple(columns))
 
 
-def _chart(results: Results, metric: str, drawn: list[Group]) -> Any:
+def _chart(results: Results, metric: str, drawn: list[RateGroup]) -> Any:
     """Return quality against rate on a logarithmic axis."""
     import altair as alt
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from lorafile.analysis.common.format import level
 from lorafile.analysis.compare.outcomes import margin_text
 from lorafile.analysis.compare.verdict_text import round_up
-from lorafile.analysis.seed_planning import Open, Resolution
+from lorafile.analysis.seed_planning import OpenComparison, Resolution
 from lorafile.study.seed_stage import block
 from lorafile.units import listing, plural
 
@@ -34,7 +34,7 @@ def sentences(found: Resolution) -> list[str]:
     return [*told, _stage(found)]
 
 
-def _sentence(one: Open, found: Resolution) -> str:
+def _sentence(one: OpenComparison, found: Resolution) -> str:
     start = f"{one.one} and {one.other} are not decided"
     if one.margin is None:
         return f"{start}, and without a margin nothing says what would decide them."
