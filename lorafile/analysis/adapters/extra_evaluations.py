@@ -32,18 +32,9 @@ def forgetting(results: Results, table: AnalysisTable) -> list[Analysis]:
     if not known:
         return []
     name = "forgetting" if metric == results.primary else f"forgetting-{metric.replace('_', '-')}"
-    return [
-        Analysis(
-            kind="forgetting",
-            name=name,
-            title="Forgetting",
-            question="What did training cost on the reference text?",
-            sentences=_forgetting_sentences(results, changes, known),
-            tables=(_forgetting_table(results, metric, known),),
-            charts={name: _chart(results, metric, known)},
-            captions={name: CAPTION},
-        )
-    ]
+    question, lines = "What did training cost on the reference text?", _forgetting_sentences(results, changes, known)
+    made = Analysis("forgetting", name, "Forgetting", question, lines, (_forgetting_table(results, metric, known),))
+    return [made.with_chart(_chart(results, metric, known), CAPTION)]
 
 
 def _forgetting_sentences(results: Results, changes: dict[str, Score], known: dict[str, Score]) -> list[str]:

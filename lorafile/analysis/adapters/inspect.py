@@ -24,18 +24,10 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
         return []
     from lorafile.analysis.adapters.inspect_charts import captions, charts
 
-    return [
-        Analysis(
-            kind="inspect",
-            name="inspect",
-            title="Inside the adapters",
-            question="Where do the adapters change the model, by how much, and with what rank?",
-            sentences=_sentences(results, rows),
-            tables=(_summary(rows), _by_type(results)),
-            charts=charts(results),
-            captions=captions(results),
-        )
-    ]
+    question = "Where do the adapters change the model, by how much, and with what rank?"
+    lines, tables = _sentences(results, rows), (_summary(rows), _by_type(results))
+    drawn, about = charts(results), captions(results)
+    return [Analysis("inspect", "inspect", "Inside the adapters", question, lines, tables, drawn, about)]
 
 
 def configuration_rows(results: Results) -> list[Row]:

@@ -28,18 +28,9 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     rows = merge_rows(results)
     if not rows:
         return []
-    return [
-        Analysis(
-            kind="merge",
-            name="merge",
-            title="Merging",
-            question="Is the merged model the same as the one that was measured?",
-            sentences=_sentences(rows),
-            tables=(_table_of(rows),),
-            charts={"merge": _chart(rows)},
-            captions={"merge": CAPTION},
-        )
-    ]
+    question = "Is the merged model the same as the one that was measured?"
+    made = Analysis("merge", "merge", "Merging", question, _sentences(rows), (_table_of(rows),))
+    return [made.with_chart(_chart(rows), CAPTION)]
 
 
 def merge_rows(results: Results) -> list[Row]:

@@ -27,18 +27,9 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     if not any(row["kept"] for row in rows):
         return []
     name = slug("truncation", "" if metric == results.primary else metric)
-    return [
-        Analysis(
-            kind="truncation",
-            name=name,
-            title="Rank truncation",
-            question="Would a smaller rank have been enough?",
-            sentences=sentences(results, metric, rows),
-            tables=(_table(results, metric, rows),),
-            charts={name: _chart(results, metric, rows)},
-            captions={name: _caption(rows)},
-        )
-    ]
+    question, lines = "Would a smaller rank have been enough?", sentences(results, metric, rows)
+    made = Analysis("truncation", name, "Rank truncation", question, lines, (_table(results, metric, rows),))
+    return [made.with_chart(_chart(results, metric, rows), _caption(rows))]
 
 
 def truncation_rows(results: Results, metric: str) -> list[Row]:

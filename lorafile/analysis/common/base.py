@@ -68,6 +68,11 @@ class Analysis:
         captions = {key.replace(self.name, name, 1): caption for key, caption in self.captions.items()}
         return replace(self, name=name, charts=charts, captions=captions)
 
+    def with_chart(self, chart: Any, caption: str, name: str = "") -> "Analysis":
+        """Return the same analysis with one chart more, under the analysis's own name where none is given."""
+        key = name or self.name
+        return replace(self, charts=self.charts | {key: chart}, captions=self.captions | {key: caption})
+
     @property
     def table(self) -> "pd.DataFrame | None":
         """Return the first table's raw figures, or None where the analysis has no table."""

@@ -56,22 +56,19 @@ def _analysis(results: Results, table: AnalysisTable, metric: str, factor: str, 
     exploratory = compared_as(metric) != compared_as(results.primary)
     about = factor or "all configurations"
     name = slug("compare", table.name or "", factor or "all", metric if exploratory else "")
-    charts: dict[str, Any] = {}
-    captions: dict[str, str] = {}
-    if any(verdict.decision is not None for verdict in found):
-        from lorafile.analysis.compare.chart import caption, chart
+    title = f"Compared along {about}{' (exploratory)' if exploratory else ''}"
+    lines = [*_head(results, found, exploratory), *(sentence(results, verdict) for verdict in ordered(found))]
+    question = f"Which differences in {metric_name(metric)} are real?"
+    return with_verdict_chart(Analysis("compare", name, title, question, lines, (verdict_table(found),)), found, about)
 
-        charts, captions = {name: chart(found, about, more_is_better(compared_as(metric)))}, {name: caption(found)}
-    return Analysis(
-        kind="compare",
-        name=name,
-        title=f"Compared along {about}{' (exploratory)' if exploratory else ''}",
-        question=f"Which differences in {metric_name(metric)} are real?",
-        sentences=[*_head(results, found, exploratory), *(sentence(results, verdict) for verdict in ordered(found))],
-        tables=(verdict_table(found),),
-        charts=charts,
-        captions=captions,
-    )
+
+def with_verdict_chart(made: Analysis, found: list[Verdict], about: str) -> Analysis:
+    """Return an analysis of verdicts with their chart, where any of them was tested."""
+    if not any(verdict.decision is not None for verdict in found):
+        return made
+    from lorafile.analysis.compare.chart import caption, chart
+
+    return made.with_chart(chart(found, about, more_is_better(compared_as(found[0].metric))), caption(found))
 
 
 def ordered(found: list[Verdict]) -> list[Verdict]:
@@ -149,16 +146,10 @@ def confounds(results: Results, _table: AnalysisTable) -> list[Analysis]:
     found = family(results).verdicts
     if not found:
         return []
+    question = "Does anything but the setting in question differ between what is compared?"
+    lines, limits = _confound_sentences(found), tuple(_set_beside(found))
     return [
-        Analysis(
-            kind="confounds",
-            name="confounds",
-            title="What else differs",
-            question="Does anything but the setting in question differ between what is compared?",
-            sentences=_confound_sentences(found),
-            tables=_confound_table(found),
-            limits=tuple(_set_beside(found)),
-        )
+        Analysis("confounds", "confounds", "What else differs", question, lines, _confound_table(found), limits=limits)
     ]
 
 

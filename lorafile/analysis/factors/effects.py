@@ -29,22 +29,14 @@ def _analysis(results: Results, grid: Grid, metric: str) -> Analysis:
     extra = "" if metric == results.primary else metric
     name = slug("effects", grid.sweep, grid.factor, grid.by, grid.rest, extra)
     where = "".join(f", {text}" for text in (f"sweep {grid.sweep}" if grid.sweep else "", grid.rest) if text)
-    charts: dict[str, Any] = {}
-    captions: dict[str, str] = {}
-    if any(one.known for one in found.scores.values()):
-        from lorafile.analysis.factors.effects_chart import caption, chart
+    question = f"Does what {grid.factor} does to {metric_name(metric)} depend on {grid.by}?"
+    tables = (*([_simple(found)] if found.simple else []), _cells(found))
+    made = Analysis("effects", name, f"{grid.factor} × {grid.by}{where}", question, sentences(found), tables)
+    if not any(one.known for one in found.scores.values()):
+        return made
+    from lorafile.analysis.factors.effects_chart import caption, chart
 
-        charts, captions = {name: chart(found)}, {name: caption(found)}
-    return Analysis(
-        kind="effects",
-        name=name,
-        title=f"{grid.factor} × {grid.by}{where}",
-        question=f"Does what {grid.factor} does to {metric_name(metric)} depend on {grid.by}?",
-        sentences=sentences(found),
-        tables=tuple(_tables(found)),
-        charts=charts,
-        captions=captions,
-    )
+    return made.with_chart(chart(found), caption(found))
 
 
 def _nothing(results: Results, factor: str, by: str | None) -> Analysis:
@@ -54,11 +46,6 @@ def _nothing(results: Results, factor: str, by: str | None) -> Analysis:
     return Analysis(
         "effects", slug("effects", factor, by or ""), f"{factor} × {by or '–'}", "Do they interact?", [line]
     )
-
-
-def _tables(found: Decomposition) -> list[Table]:
-    tables = [_cells(found)]
-    return [_simple(found), *tables] if found.simple else tables
 
 
 def _simple(found: Decomposition) -> Table:

@@ -39,27 +39,21 @@ def _analysis(results: Results, trend: Trend, metric: str | None) -> Analysis:
     known = any(found[name].known for name in trend.values)
     extra = "" if metric == results.primary else metric
     name = slug("trend", trend.sweep, trend.factor, extra)
-    made = [stepped_series(results, trend, metric, split, series) for series in dict.fromkeys(trend.series.values())]
-    compared = [one for one in made if one is not None]
-    charts: dict[str, Any] = {}
-    captions: dict[str, str] = {}
-    if known or memory:
-        from lorafile.analysis.factors.trend_charts import caption, chart
+    series_made = [
+        stepped_series(results, trend, metric, split, series) for series in dict.fromkeys(trend.series.values())
+    ]
+    compared = [one for one in series_made if one is not None]
+    title = f"{trend.factor}{f' in sweep {trend.sweep}' if trend.sweep else ''}"
+    question = f"What does {trend.factor} do to {metric_name(metric)} and to memory?"
+    lines = _sentences(results, trend, metric, found, memory, compared)
+    table = _table(trend, metric, split, found, memory, compared)
+    made = Analysis("trend", name, title, question, lines, (table,))
+    if not (known or memory):
+        return made
+    from lorafile.analysis.factors.trend_charts import caption, chart
 
-        charts, captions = (
-            {name: chart(results, trend, metric, memory, compared)},
-            {name: caption(results, trend, metric, memory, compared)},
-        )
-    return Analysis(
-        kind="trend",
-        name=name,
-        title=f"{trend.factor}{f' in sweep {trend.sweep}' if trend.sweep else ''}",
-        question=f"What does {trend.factor} do to {metric_name(metric)} and to memory?",
-        sentences=_sentences(results, trend, metric, found, memory, compared),
-        tables=(_table(trend, metric, split, found, memory, compared),),
-        charts=charts,
-        captions=captions,
-    )
+    about = (results, trend, metric, memory, compared)
+    return made.with_chart(chart(*about), caption(*about))
 
 
 def _nothing(results: Results, factor: str) -> Analysis:

@@ -12,12 +12,11 @@ import pandas as pd
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.format import measured, metric_name, on
 from lorafile.analysis.common.scores import best, completeness, scores, split_of
-from lorafile.analysis.compare.compare import ordered, verdict_table
+from lorafile.analysis.compare.compare import ordered, verdict_table, with_verdict_chart
 from lorafile.analysis.compare.pairs import Pair
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import Verdict, judge
 from lorafile.analysis.multi_study.union import StudyUnion, UnionEntry
-from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
@@ -54,9 +53,8 @@ def _summary(found: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) 
             f"{listing(shared)}."
         )
     lines += _apart(found, groups)
-    charts, captions = _charts(groups)
-    table = _table(found, groups)
-    return Analysis("summary", "summary", "Summary", results.question, lines, (table,), charts, captions)
+    made = Analysis("summary", "summary", "Summary", results.question, lines, (_table(found, groups),))
+    return _with_charts(made, groups)
 
 
 def _best_of(results: Results, study: str, among: list[str], split: str) -> str:
@@ -121,10 +119,8 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
-def _charts(groups: list[tuple[list[UnionEntry], Results]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return every configuration's figures: a chart for each group, whose figures alone share an axis."""
-    charts: dict[str, Any] = {}
-    captions: dict[str, str] = {}
+def _with_charts(made: Analysis, groups: list[tuple[list[UnionEntry], Results]]) -> Analysis:
+    """Return the summary with every configuration's figures: a chart for each group, whose figures share an axis."""
     for number, (_, results) in enumerate(groups):
         metric = results.primary
         if any(one.known for one in scores(results, f"{split_of(results, metric)}.{metric}").values()):
@@ -132,8 +128,8 @@ def _charts(groups: list[tuple[list[UnionEntry], Results]]) -> tuple[dict[str, A
 
             name = f"summary-{number + 1}" if number else "summary"
             group = f"Comparable within {_letter(number)}. " if len(groups) > 1 else ""
-            charts[name], captions[name] = overview(results, metric), group + caption(results, metric)
-    return charts, captions
+            made = made.with_chart(overview(results, metric), group + caption(results, metric), name)
+    return made
 
 
 def _compared(
@@ -146,23 +142,11 @@ def _compared(
     metric = results.primary
     wanted = pairs_across(found, entries, results, waive)
     verdicts = list(judge(results, metric, split_of(results, metric), wanted[:_SHOWN]))
-    charts: dict[str, Any] = {}
-    captions: dict[str, str] = {}
-    name = f"across{suffix}"
-    if any(verdict.decision is not None for verdict in verdicts):
-        from lorafile.analysis.compare.chart import caption, chart
-
-        charts, captions = {name: chart(verdicts, "studies", more_is_better(metric))}, {name: caption(verdicts)}
-    return Analysis(
-        kind="compare",
-        name=name,
-        title="Compared across studies",
-        question=f"Which differences in {metric_name(metric)} between the studies are real?",
-        sentences=[*_head(verdicts, len(wanted)), *(sentence(results, verdict) for verdict in ordered(verdicts))],
-        tables=(verdict_table(verdicts),) if verdicts else (),
-        charts=charts,
-        captions=captions,
-    )
+    question = f"Which differences in {metric_name(metric)} between the studies are real?"
+    lines = [*_head(verdicts, len(wanted)), *(sentence(results, verdict) for verdict in ordered(verdicts))]
+    tables = (verdict_table(verdicts),) if verdicts else ()
+    made = Analysis("compare", f"across{suffix}", "Compared across studies", question, lines, tables)
+    return with_verdict_chart(made, verdicts, "studies")
 
 
 def pairs_across(

@@ -28,24 +28,14 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     found = floors(results, metric, split)
     name = slug("noise", "" if metric == results.primary else metric)
     rows = floor_rows(found)
-    charts: dict[str, Any] = {}
-    captions: dict[str, str] = {}
-    if any(row["kind"] == "floor" for row in rows):
-        from lorafile.analysis.noise.chart import caption, chart
+    question = f"How far does {metric_name(metric)} move without any cause?"
+    tables = (_table(found, rows), *([repeats_table(results, metric, split)] if len(results.repeats) else []))
+    made = Analysis("noise", name, "The noise floor", question, _sentences(found), tables)
+    if not any(row["kind"] == "floor" for row in rows):
+        return [made]
+    from lorafile.analysis.noise.chart import caption, chart
 
-        charts, captions = {name: chart(found, rows)}, {name: caption(found)}
-    return [
-        Analysis(
-            kind="noise",
-            name=name,
-            title="The noise floor",
-            question=f"How far does {metric_name(metric)} move without any cause?",
-            sentences=_sentences(found),
-            tables=(_table(found, rows), *([repeats_table(results, metric, split)] if len(results.repeats) else [])),
-            charts=charts,
-            captions=captions,
-        )
-    ]
+    return [made.with_chart(chart(found, rows), caption(found))]
 
 
 def floor_rows(found: Floors) -> list[dict[str, Any]]:

@@ -31,17 +31,15 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     if not results.names:
         return [Analysis("summary", "summary", "Summary", results.question, ["No run has been recorded yet."])]
     metric = table.metric or results.primary
-    charts: dict[str, Any] = {}
-    captions: dict[str, str] = {}
-    sentences = answer(results, metric)
-    if averages(results, f"{split_of(results, metric)}.{metric}"):
-        from lorafile.analysis.overview.chart import caption, overview
-
-        charts, captions = {"summary": overview(results, metric)}, {"summary": caption(results, metric)}
     title = "Summary" if metric == results.primary else f"Summary by {metric_name(metric)}"
     name = "summary" if metric == results.primary else f"summary-{metric.replace('_', '-')}"
-    tables = tuple(sweep_tables(results))
-    return [Analysis("summary", name, title, results.question, sentences, tables, charts, captions)]
+    lines, tables = answer(results, metric), tuple(sweep_tables(results))
+    made = Analysis("summary", name, title, results.question, lines, tables)
+    if not averages(results, f"{split_of(results, metric)}.{metric}"):
+        return [made]
+    from lorafile.analysis.overview.chart import caption, overview
+
+    return [made.with_chart(overview(results, metric), caption(results, metric), "summary")]
 
 
 def answer(results: Results, metric: str) -> list[str]:

@@ -31,18 +31,9 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
         return []
     from lorafile.analysis.tradeoffs.cost_charts import captions, charts
 
-    return [
-        Analysis(
-            kind="cost",
-            name="cost",
-            title="Cost",
-            question="How long does training take, how fast is inference, and how large is what is saved?",
-            sentences=_sentences(results, rows),
-            tables=(Table("Time and size", pd.DataFrame(rows), columns),),
-            charts=charts(rows),
-            captions=captions(rows),
-        )
-    ]
+    question = "How long does training take, how fast is inference, and how large is what is saved?"
+    lines, table = _sentences(results, rows), Table("Time and size", pd.DataFrame(rows), columns)
+    return [Analysis("cost", "cost", "Cost", question, lines, (table,), charts(rows), captions(rows))]
 
 
 def cost_rows(results: Results) -> list[dict[str, Any]]:

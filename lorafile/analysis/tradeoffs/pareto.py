@@ -28,18 +28,10 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     first, *others = measures
     from lorafile.analysis.tradeoffs.pareto_chart import caption, chart
 
-    return [
-        Analysis(
-            kind="pareto",
-            name=name,
-            title=f"{_upper(first.short)} against {listing([one.short for one in others])}",
-            question=_question(first, others),
-            sentences=_sentences(results, measures, found),
-            tables=(_table(results, measures, found),),
-            charts={name: chart(results, measures, found)},
-            captions={name: caption(results, measures, found)},
-        )
-    ]
+    title = f"{first.short[:1].upper()}{first.short[1:]} against {listing([one.short for one in others])}"
+    lines, table = _sentences(results, measures, found), _table(results, measures, found)
+    made = Analysis("pareto", name, title, _question(first, others), lines, (table,))
+    return [made.with_chart(chart(results, measures, found), caption(results, measures, found))]
 
 
 def _question(first: Measure, others: list[Measure]) -> str:
@@ -47,10 +39,6 @@ def _question(first: Measure, others: list[Measure]) -> str:
         best = "most" if first.more else "least"
         return f"What is the {best} {first.short} for each {listing([one.short for one in others])}?"
     return f"Which configurations does no other one beat in {listing([one.short for one in (first, *others)])}?"
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def on_front(measures: list[Measure], found: dict[str, FrontierPlace]) -> list[str]:

@@ -21,17 +21,8 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
         return []
     from lorafile.analysis.training.curves_chart import caption, chart
 
-    return [
-        Analysis(
-            kind="curves",
-            name="curves",
-            title="Training loss",
-            question="How did training go?",
-            sentences=_sentences(results, thin),
-            charts={"curves": chart(results, thin)},
-            captions={"curves": caption(results)},
-        )
-    ]
+    made = Analysis("curves", "curves", "Training loss", "How did training go?", _sentences(results, thin))
+    return [made.with_chart(chart(results, thin), caption(results))]
 
 
 def thinned(results: Results) -> pd.DataFrame:

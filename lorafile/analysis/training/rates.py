@@ -57,26 +57,13 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     several = [group for group in found_groups if len(group.rates) > 1]
     drawn = [group for group in several if sum(found[name].known for name in group.rates) > 1]
     name = slug("rates", "" if metric == results.primary else metric)
-    charts: dict[str, Any] = {}
-    captions: dict[str, str] = {}
-    if drawn:
-        charts, captions = {name: _chart(results, metric, drawn)}, {name: CAPTION}
     sentences = [*_diverged(results), *(line for group in several for line in _tried(metric, group, found))]
     open_ended = tuple(line for line in sentences if line.endswith(NOT_BRACKETED))
     sentences += _untried(found_groups) + _ranks(results, metric, found)
-    return [
-        Analysis(
-            kind="rates",
-            name=name,
-            title="Learning rates",
-            question="Was each configuration run at a learning rate that suits it?",
-            sentences=sentences,
-            tables=(_table(metric, several, found),) if several else (),
-            charts=charts,
-            captions=captions,
-            limits=open_ended,
-        )
-    ]
+    question = "Was each configuration run at a learning rate that suits it?"
+    tables = (_table(metric, several, found),) if several else ()
+    made = Analysis("rates", name, "Learning rates", question, sentences, tables, limits=open_ended)
+    return [made.with_chart(_chart(results, metric, drawn), CAPTION) if drawn else made]
 
 
 def groups(results: Results) -> list[RateGroup]:

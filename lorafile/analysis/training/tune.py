@@ -1,7 +1,6 @@
 """At which of its candidates is each tuned configuration compared: what validation said of all of them."""
 
 from collections import Counter
-from typing import Any
 
 import pandas as pd
 
@@ -41,25 +40,17 @@ def _analysis(results: Results, metric: str, settings: list[str], members: list[
     found = candidates(results, metric, [one.configuration for one in members])
     short = " and ".join(name.rpartition(".")[2] for name in settings)
     name = slug("tune", *(part.rpartition(".")[2] for part in settings), "" if metric == results.primary else metric)
-    charts: dict[str, Any] = {}
-    captions: dict[str, str] = {}
-    if sum(one.score.known for one in found) > 1:
-        from lorafile.analysis.training.tune_chart import CAPTION, charts_of
-
-        charts = charts_of(results, metric, settings, found, name)
-        captions = dict.fromkeys(charts, CAPTION)
     sentences, limits = _sentences(results, metric, short, members, found)
-    return Analysis(
-        kind="tune",
-        name=name,
-        title=f"Tuned: {short}",
-        question=f"Which {short} was chosen for each configuration, and does the best one lie inside what was tried?",
-        sentences=sentences,
-        tables=(_table(metric, found),),
-        charts=charts,
-        captions=captions,
-        limits=tuple(limits),
-    )
+    question = f"Which {short} was chosen for each configuration, and does the best one lie inside what was tried?"
+    tables = (_table(metric, found),)
+    made = Analysis("tune", name, f"Tuned: {short}", question, sentences, tables, limits=tuple(limits))
+    if sum(one.score.known for one in found) < 2:
+        return made
+    from lorafile.analysis.training.tune_chart import CAPTION, charts_of
+
+    for key, chart in charts_of(results, metric, settings, found, name).items():
+        made = made.with_chart(chart, CAPTION, key)
+    return made
 
 
 def _sentences(
