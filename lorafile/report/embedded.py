@@ -7,7 +7,7 @@ from typing import Any
 
 from lorafile.analysis.common.base import Analysis, Table, plain
 from lorafile.analysis.training.curves import thinned
-from lorafile.report.figures_json import Spec, as_json, records
+from lorafile.report.figures_json import Spec, as_json, column_records, records
 from lorafile.report.theme import config
 from lorafile.results.results import Results, RunKey, cells, missing, rows_of
 
@@ -64,11 +64,7 @@ def runs_by_configuration(results: Results) -> dict[str, list[PageRun]]:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    columns = [
-        {"key": one.key, "title": one.title, "kind": one.kind, "spread": one.spread or None, "n": one.n or None}
-        for one in table.columns
-    ]
-    return {"title": table.title, "shown": columns, **packed(records(table.frame))}
+    return {"title": table.title, "shown": column_records(table), **packed(records(table.frame))}
 
 
 def _figures(results: Results, analyses: list[Analysis], specs: dict[str, Spec], tables: list[Table]) -> dict[str, Any]:

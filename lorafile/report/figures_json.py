@@ -29,10 +29,7 @@ def as_json(results: Results, analyses: list[Analysis], specs: dict[str, Spec] |
     specs = specifications(analyses) if specs is None else specs
     return {
         "format_version": FORMAT_VERSION,
-        "study": results.study,
-        "title": results.title,
-        "question": results.question,
-        "primary": results.primary,
+        **{key: getattr(results, key) for key in ("study", "title", "question", "primary")},
         "metrics": list(results.metrics),
         "seeds": [int(seed) for seed in results.seeds],
         "looks": looks(results),
@@ -40,10 +37,7 @@ def as_json(results: Results, analyses: list[Analysis], specs: dict[str, Spec] |
         "model": plain(results.model),
         "data": plain(results.data),
         "environments": plain(results.environments),
-        "configurations": records(results.configurations),
-        "runs": records(results.runs),
-        "profiles": records(results.profiles),
-        "candidates": records(results.candidates),
+        **{key: records(getattr(results, key)) for key in ("configurations", "runs", "profiles", "candidates")},
         "claims": claims_as_json(check(results)),
         "analyses": [_analysis(analysis, specs) for analysis in analyses],
     }
@@ -51,10 +45,7 @@ def as_json(results: Results, analyses: list[Analysis], specs: dict[str, Spec] |
 
 def _analysis(analysis: Analysis, specs: dict[str, Spec]) -> dict[str, Any]:
     return {
-        "kind": analysis.kind,
-        "name": analysis.name,
-        "title": analysis.title,
-        "question": analysis.question,
+        **{key: getattr(analysis, key) for key in ("kind", "name", "title", "question")},
         "sentences": list(analysis.sentences),
         "tables": [_table(table) for table in analysis.tables],
         "charts": {name: _chart(specs[name], analysis.captions.get(name, "")) for name in analysis.charts},
@@ -62,17 +53,15 @@ def _analysis(analysis: Analysis, specs: dict[str, Spec]) -> dict[str, Any]:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    columns = [
-        {
-            "key": column.key,
-            "title": column.title,
-            "kind": column.kind,
-            "spread": column.spread or None,
-            "n": column.n or None,
-        }
-        for column in table.columns
+    return {"title": table.title, "columns": column_records(table), "rows": records(table.frame)}
+
+
+def column_records(table: Table) -> list[dict[str, Any]]:
+    """Return the columns that a reader sees as JSON-able values."""
+    return [
+        {"key": one.key, "title": one.title, "kind": one.kind, "spread": one.spread or None, "n": one.n or None}
+        for one in table.columns
     ]
-    return {"title": table.title, "columns": columns, "rows": records(table.frame)}
 
 
 def _chart(spec: Spec, caption: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _template(results: Results, tables: list[Table]) -> Any:
         loader=FunctionLoader(_read),
     )
     environment.filters |= {"isolate": isolation(results), "linked": linked, "boxed": boxed}
-    environment.filters |= {"number": _is_number, "lost": _is_lost}
+    environment.filters |= {"number": lambda column: column.kind != "text", "lost": _is_lost}
     environment.globals |= {
         "cell": lambda column, row: linked(cell(column, row)) if column.kind == "text" else escape(cell(column, row)),
         "number_of": lambda table: numbers[id(table)],
@@ -131,10 +131,6 @@ def _blocks(results: Results) -> list[dict[str, Any]]:
         for name, mine in runs.items()
         if name in places
     ]
-
-
-def _is_number(column: Column) -> bool:
-    return column.kind != "text"
 
 
 def _is_lost(column: Column, row: dict[str, Any]) -> bool:

@@ -116,10 +116,9 @@ def places(results: Results, kind: Of) -> dict[str, str]:
     fields = {name for one in known.values() for name in one if len({other[name] for other in known.values()}) > 1}
     if not fields:
         return {}
-    words = {at: ", ".join(_word(name, one[name]) for name in one if name in fields) for at, one in known.items()}
+    words = {
+        at: ", ".join(str(one[name]) if name == "device" else f"{name} {one[name]}" for name in one if name in fields)
+        for at, one in known.items()
+    }
     told = {name: list(dict.fromkeys(words[at] for at in found if at in words)) for name, found in used.items()}
     return {name: " and ".join(texts) + (" †" if len(texts) > 1 else "") for name, texts in told.items() if texts}
-
-
-def _word(field: str, value: str | None) -> str:
-    return str(value) if field == "device" else f"{field} {value}"

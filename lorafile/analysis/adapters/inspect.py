@@ -77,7 +77,9 @@ def _sentences(results: Results, rows: list[Row]) -> list[str]:
     for row in told:
         if not missing(row["cka_min"]):
             last = f"{number(row['cka_last'])} after the last block"
-            lines.append(f"{row['configuration']}: similarity to the base (CKA) is {last}, {_least(row)} at least.")
+            lines.append(
+                f"{row['configuration']}: similarity to the base (CKA) is {last}, {number(row['cka_min'])} at least."
+            )
     if converted := [row["configuration"] for row in rows if row.get("stored_parameters")]:
         lines.append(
             f"Stored with more parameters than were trained: {listing(converted)}. Their start writes the base, and "
@@ -97,10 +99,6 @@ def _telling(rows: list[Row]) -> list[Row]:
         return rows[:_MOST]
     ends = (max(known, key=lambda row: row["relative_norm"]), min(known, key=lambda row: row["relative_norm"]))
     return [row for row in rows if row in ends]
-
-
-def _least(row: Row) -> str:
-    return number(row["cka_min"])
 
 
 def _rank_sentence(row: Row, stored: int | None) -> str:

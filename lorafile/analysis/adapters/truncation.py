@@ -1,7 +1,7 @@
 """Would a smaller rank have been enough: each trained LoRA cut to smaller ranks, beside those trained at them."""
 
 from math import isnan, nan
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -53,7 +53,12 @@ def truncation_rows(results: Results, metric: str) -> list[Row]:
             if other == name:
                 paired = [sign * (value - seeds[name, seed]) for seed, value in found["values"].items()]
                 twin = _trained_at(results, name, rank)
-                row = {"configuration": name, "rank": rank, "kept": True, "score": _score(found, whole[name].wanted)}
+                row = {
+                    "configuration": name,
+                    "rank": rank,
+                    "kept": True,
+                    "score": Score.of(list(found["values"].values()), whole[name].wanted, ""),
+                }
                 row |= {"loss": fmean(paired) if paired else nan, "energy": _mean(found["energy"])}
                 row |= {"bytes": _mean(found["bytes"]), "trained": whole[twin] if twin else None, "twin": twin}
                 rows.append(row)
@@ -78,11 +83,6 @@ def _cut(results: Results, column: str) -> dict[tuple[str, int], Row]:
 def _by_seed(results: Results, column: str) -> dict[tuple[str, Any], float]:
     rows = rows_of(results.runs, "configuration", "seed", column)
     return {(name, seed): float(value) for name, seed, value in rows if value is not None}
-
-
-def _score(found: Row, wanted: int) -> Score:
-    values = list(found["values"].values())
-    return Score(fmean(values), stdev(values) if len(values) > 1 else nan, len(values), wanted, "")
 
 
 def _mean(found: list[Any]) -> float:

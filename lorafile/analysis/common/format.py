@@ -78,6 +78,21 @@ def level(share: float) -> str:
     return f"{100 * share:.3g}\u202f%"
 
 
+def probability(p: float) -> str:
+    """Return `= 0.03` or `< 0.001`; nothing where there is none."""
+    return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"= {number(p, 2)}"
+
+
+def axis_unit(metric: str) -> tuple[float, str]:
+    """Return (by what differences of a metric are multiplied on an axis, and their unit there)."""
+    return (100, "points") if is_share(metric) else (1, unit_of(metric))
+
+
+def sentence_case(text: str) -> str:
+    """Return a text with its first letter as a capital."""
+    return text[:1].upper() + text[1:]
+
+
 def metric_name(metric: str) -> str:
     """Return a metric's name in running text."""
     return metric.replace("_", " ")

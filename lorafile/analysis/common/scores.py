@@ -42,6 +42,12 @@ class Score:
     wanted: int
     lost: str
 
+    @classmethod
+    def of(cls, figures: list[float], wanted: int, lost: str) -> "Score":
+        """Return the score of the figures that there are."""
+        mean = fmean(figures) if figures else nan
+        return cls(mean, stdev(figures) if len(figures) > 1 else nan, len(figures), wanted, lost)
+
     @property
     def known(self) -> bool:
         """Return whether any seed has a figure."""
@@ -82,10 +88,8 @@ def _scores(results: Results, name: str) -> dict[str, Score]:
     table = {}
     for configuration, wanted in results.setting("replicates").items():
         found, counts = figures.get(configuration, []), ended.get(configuration, Counter())
-        mean = fmean(found) if found else nan
-        spread = stdev(found) if len(found) > 1 else nan
         count = int(wanted) if wanted is not None else counts.total()
-        table[configuration] = Score(mean, spread, len(found), max(count, len(found)), lost(counts))
+        table[configuration] = Score.of(found, max(count, len(found)), lost(counts))
     return table
 
 

@@ -6,11 +6,10 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
-from lorafile.analysis.common.format import is_share, on
+from lorafile.analysis.common.format import axis_unit, on
 from lorafile.analysis.compare.outcomes import compared_as, margin_text
 from lorafile.analysis.compare.verdict_text import figures
 from lorafile.analysis.compare.verdicts import Verdict
-from lorafile.engine.metrics.registry import unit_of
 
 TIPS = (("pair:N", "comparison"), ("verdict:N", "verdict"), ("shown:N", "difference"))
 
@@ -19,7 +18,7 @@ def chart(found: list[Verdict], about: str, more: bool) -> Any:
     """Return one row for each comparison that was tested: difference, 95 % interval, and the simultaneous one."""
     rows = pd.DataFrame([_row(verdict) for verdict in found if verdict.decision is not None])
     metric = compared_as(found[0].metric)
-    unit = "points" if is_share(metric) else unit_of(metric)
+    _, unit = axis_unit(metric)
     better = "higher" if more else "lower"
     title = f"difference in {on(metric, found[0].split)}{', ' if unit else ''}{unit} ({better} is better)"
     low, high = float(rows[["least", "band_low"]].min().min()), float(rows[["most", "band_high"]].max().max())
@@ -60,7 +59,7 @@ def _row(verdict: Verdict) -> dict[str, Any]:
     estimate, decision = verdict.estimate, verdict.decision
     assert estimate is not None  # noqa: S101  (what was decided was estimated)
     assert decision is not None  # noqa: S101
-    factor = 100 if is_share(compared_as(verdict.metric)) else 1
+    factor, _ = axis_unit(compared_as(verdict.metric))
     margin = verdict.margin or 0.0
     row: dict[str, Any] = {"pair": f"{verdict.pair.one} − {verdict.pair.other}", "verdict": verdict.word}
     row |= {"difference": factor * estimate.difference, "shown": figures(verdict)}

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import level, metric_name, number, on, slug
+from lorafile.analysis.common.format import level, metric_name, on, probability, slug
 from lorafile.analysis.common.scores import split_of
 from lorafile.analysis.compare.outcomes import compared_as
 from lorafile.analysis.compare.pairs import Pair, pairs
@@ -133,12 +133,11 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         row |= {"low": low, "high": high, "least": least, "most": most, "p_value": decision.p}
         row |= {"p_equivalence": decision.p_equivalence, "p_non_inferiority": decision.p_non_inferiority}
         row |= {"interval": f"{signed(metric, low)} to {signed(metric, high)}"}
-        row |= {"simultaneous": f"{signed(metric, least)} to {signed(metric, most)}", "p": _probability(decision.p)}
+        row |= {
+            "simultaneous": f"{signed(metric, least)} to {signed(metric, most)}",
+            "p": probability(decision.p).removeprefix("= "),
+        }
     return row
-
-
-def _probability(p: float) -> str:
-    return "" if isnan(p) else "< 0.001" if p < 0.001 else number(p, 2)
 
 
 def confounds(results: Results, _table: AnalysisTable) -> list[Analysis]:
@@ -158,7 +157,11 @@ def _set_beside(found: tuple[Verdict, ...]) -> list[str]:
     lines = []
     for kind, start in (("confound", "Not compared"), ("waived", "Compared although something else differs")):
         told = [(verdict, [row.text() for row in verdict.differing if row.kind == kind]) for verdict in found]
-        lines += [f"{start}: {_pair(verdict)}: {listing(texts)}." for verdict, texts in told if texts]
+        lines += [
+            f"{start}: {verdict.pair.one} and {verdict.pair.other}, along {_factor(verdict)}: {listing(texts)}."
+            for verdict, texts in told
+            if texts
+        ]
     return lines
 
 
@@ -172,10 +175,6 @@ def _confound_sentences(found: tuple[Verdict, ...]) -> list[str]:
             f"with it: {listing(settings)}; the verdicts are on both together."
         )
     return lines or [f"Nothing but the factor differs in any of {plural(len(found), 'comparison')}."]
-
-
-def _pair(verdict: Verdict) -> str:
-    return f"{verdict.pair.one} and {verdict.pair.other}, along {_factor(verdict)}"
 
 
 def _factor(verdict: Verdict) -> str:

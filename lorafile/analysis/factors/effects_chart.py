@@ -6,10 +6,10 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
-from lorafile.analysis.common.format import direction, is_share, on, score
+from lorafile.analysis.common.format import axis_unit, direction, on, score
 from lorafile.analysis.factors.decomposition import Decomposition
 from lorafile.analysis.factors.effects_text import effect, interval_text, level
-from lorafile.engine.metrics.registry import more_is_better, unit_of
+from lorafile.engine.metrics.registry import more_is_better
 
 TURNS = 0.4  # where along the colours black on a cell reads better than white
 
@@ -100,8 +100,7 @@ def _map(found: Decomposition) -> Any:
 def _line(found: Decomposition) -> Any:
     """Return the difference between two rows at every column, with its interval, beside zero."""
     grid, (high, low) = found.grid, found.pair
-    factor = 100 if is_share(found.scale) else 1
-    unit = "points" if is_share(found.scale) else unit_of(found.scale)
+    factor, unit = axis_unit(found.scale)
     rows = []
     for column, one in found.simple.items():
         least, most = (factor * value for value in one.interval) if found.tested else (None, None)

@@ -2,7 +2,7 @@
 
 from math import isnan
 
-from lorafile.analysis.common.format import difference, number, on
+from lorafile.analysis.common.format import difference, number, on, probability
 from lorafile.analysis.compare.verdict_text import FEW, signed, signed_difference
 from lorafile.analysis.factors.decomposition import RATE, Decomposition, Effect
 from lorafile.statistics.crossed import Estimate
@@ -189,11 +189,6 @@ def _f(found: Decomposition) -> str:
     if one is None or isnan(one.statistic):
         return ""
     return f"; on these examples alone F({one.df}, {one.within}) = {number(one.statistic)}, p {probability(one.p)}"
-
-
-def probability(p: float) -> str:
-    """Return `= 0.03` or `< 0.001`."""
-    return "< 0.001" if p < 0.001 else f"= {number(p, 2)}"
 
 
 def _averages(found: Decomposition) -> list[str]:

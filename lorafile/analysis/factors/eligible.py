@@ -185,7 +185,11 @@ def _grids(results: Results, sweep: str, members: list[str], factor: str, by: st
     labels = {name: setting_labels(results, name, members) for name in varied}
     both = [name for name in members if name in labels[factor] and name in labels[by]]
     held = {name: {key: found[key] for key in both if key in found} for name, found in labels.items()}
-    tied = [name for name in varied if name not in (factor, by) and _tied(held[name], held[factor], held[by])]
+    tied = [
+        name
+        for name in varied
+        if name not in (factor, by) and (follows(held[name], held[factor]) or follows(held[name], held[by]))
+    ]
     if follows(held[factor], held[by]) or any(varied.index(name) < varied.index(factor) for name in tied):
         return []  # what is tied is told once, under the setting that comes first
     free = [name for name in varied if name not in (factor, by, *tied)]
@@ -195,10 +199,6 @@ def _grids(results: Results, sweep: str, members: list[str], factor: str, by: st
         groups.setdefault(rest, []).append(name)
     made = [_grid(results, sweep, (factor, by), group, rest, tuple(tied)) for rest, group in groups.items()]
     return [grid for grid in made if grid is not None]
-
-
-def _tied(other: dict[str, str], one: dict[str, str], two: dict[str, str]) -> bool:
-    return follows(other, one) or follows(other, two)
 
 
 def _grid(

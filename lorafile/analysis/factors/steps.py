@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan, log2
 
-from lorafile.analysis.common.format import difference, on
+from lorafile.analysis.common.format import difference, on, sentence_case
 from lorafile.analysis.common.scores import outcomes
 from lorafile.analysis.compare.outcomes import crossed, margin_of, margin_text
 from lorafile.analysis.compare.verdict_text import FEW, signed, signed_difference
@@ -97,7 +97,7 @@ def stepped_series(results: Results, trend: Trend, metric: str, split: str, seri
 def step_sentences(found: SteppedSeries) -> list[str]:
     """Return whether quality rises along the factor, where it stops, what a doubling is worth, and what speaks so."""
     series, shape = found.trend.series[found.members[0]], _shape(found)
-    start = f"At {series}, {shape}" if series else f"{shape[0].upper()}{shape[1:]}"
+    start = f"At {series}, {shape}" if series else sentence_case(shape)
     lines = [f"{start} ({_tested(found)}).", *_saturation(found), *_doubling(found)]
     if found.left_out:
         what = f"{found.trend.factor} = {listing(found.left_out, 12)}"

@@ -23,13 +23,12 @@ from lorafile.analysis.common.chart_parts import (
     series_colour,
     tooltip,
 )
-from lorafile.analysis.common.format import is_share, number, score, unit
+from lorafile.analysis.common.format import axis_unit, is_share, number, score, sentence_case, unit
 from lorafile.analysis.common.published import MARK, figures
 from lorafile.analysis.compare.verdict_text import signed, signed_difference
 from lorafile.analysis.factors.eligible import Trend
 from lorafile.analysis.factors.steps import LEVEL, SteppedSeries
 from lorafile.analysis.overview.chart import MARKS, dots
-from lorafile.engine.metrics.registry import unit_of
 from lorafile.results.results import Results
 from lorafile.statistics.crossed import combination
 from lorafile.statistics.probabilities import half_width
@@ -78,7 +77,7 @@ def caption(
         parts.append(BAND + (STEPS if gain_rows(compared) else ""))
     if varies(memory):
         parts.append("Memory: peak of live tensors while training, measured alone on the device.")
-    return " ".join([*parts, *(f"{text[0].upper()}{text[1:]}." for text in outside)])
+    return " ".join([*parts, *(f"{sentence_case(text)}." for text in outside)])
 
 
 def varies(memory: dict[str, float]) -> bool:
@@ -199,7 +198,7 @@ def gain_rows(compared: Sequence[SteppedSeries]) -> list[dict[str, Any]]:
     """Return one row for each step in which the factor doubles: where it is, and what a doubling changes."""
     rows = []
     for one in compared:
-        factor = 100 if is_share(one.scale) else 1
+        factor, _ = axis_unit(one.scale)
         for at, times in enumerate(one.doublings):
             if isnan(times):
                 continue
@@ -218,7 +217,7 @@ def gains_panel(rows: list[dict[str, Any]], scale: str, x: Any, colour: dict[str
     :param scale: the metric that differences are of
     :param x: the factor's axis, over a column `x`; `colour`: that of the series, if there are several
     """
-    unit = "points" if is_share(scale) else unit_of(scale)
+    _, unit = axis_unit(scale)
     title = ["per doubling,", unit] if unit else "per doubling"
     y = alt.Y("gain:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format=".3~g", tickCount=4))
     tips = tooltip(("step:N", "step"), ("shown:N", "per doubling"), ("interval:N", "95 % interval"))

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import measured, metric_name, on
+from lorafile.analysis.common.format import measured, metric_name, on, sentence_case
 from lorafile.analysis.common.scores import best, completeness, scores, split_of
 from lorafile.analysis.compare.compare import ordered, verdict_table, with_verdict_chart
 from lorafile.analysis.compare.pairs import Pair
@@ -76,16 +76,12 @@ def _apart(found: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) ->
     for (one, _), (other, _) in combinations(groups, 2):
         names = dict.fromkeys([*one[0].measured_on, *other[0].measured_on])
         what = [name for name in names if one[0].measured_on.get(name) != other[0].measured_on.get(name)]
-        why = f"they do not share {listing([_plainly(name) for name in what])}"
+        why = f"they do not share {listing([name if name.startswith('the ') else f'the setting {name}' for name in what])}"
         if not (one[0].measured_on and other[0].measured_on):
             why = "there are no figures on the same split"
         both = f"{_those(found, one)} and {_those(found, other)}"
-        lines.append(f"{both[0].upper()}{both[1:]} are shown beside each other and never tested: {why}.")
+        lines.append(f"{sentence_case(both)} are shown beside each other and never tested: {why}.")
     return lines
-
-
-def _plainly(name: str) -> str:
-    return name if name.startswith("the ") else f"the setting {name}"
 
 
 def _those(found: StudyUnion, entries: list[UnionEntry]) -> str:

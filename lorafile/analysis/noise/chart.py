@@ -6,10 +6,9 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
-from lorafile.analysis.common.format import difference, is_share, on
+from lorafile.analysis.common.format import axis_unit, difference, on
 from lorafile.analysis.compare.outcomes import compared_as
 from lorafile.analysis.noise.floors import Floors
-from lorafile.engine.metrics.registry import unit_of
 
 _FAR = 4  # times the largest floor: where the axis ends at the latest
 _MOST = 20  # differences that are drawn, the largest first
@@ -18,8 +17,7 @@ _MOST = 20  # differences that are drawn, the largest first
 def chart(found: Floors, rows: list[dict[str, Any]]) -> Any:
     """Return the floors as bars, the thresholds as lines through them, and the differences below."""
     metric = compared_as(found.metric)
-    factor = 100 if is_share(metric) else 1
-    unit = "points" if is_share(metric) else unit_of(metric)
+    factor, unit = axis_unit(metric)
     title = f"{on(metric, found.split)}{', ' + unit if unit else ''}"
     bars = [_scaled(row, factor) for row in rows if row["kind"] == "floor"]
     limits = [_scaled(row, factor) for row in rows if row["kind"] == "threshold"]

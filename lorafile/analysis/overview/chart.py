@@ -17,7 +17,7 @@ from lorafile.analysis.common.chart_parts import (
     seed_rows,
     tooltip,
 )
-from lorafile.analysis.common.format import on, score
+from lorafile.analysis.common.format import on, score, sentence_case
 from lorafile.analysis.common.published import MARK, figures
 from lorafile.results.results import Results
 
@@ -40,7 +40,7 @@ def caption(results: Results, metric: str) -> str:
     """Return what the overview's marks mean, and which references lie outside of it."""
     _, _, outside = near_references(results, quality(results, metric), results.names)
     marks = [MARKS, MARK] if figures(results, metric) else [MARKS]
-    return " ".join([*marks, *(f"{text[0].upper()}{text[1:]}." for text in outside)])
+    return " ".join([*marks, *(f"{sentence_case(text)}." for text in outside)])
 
 
 def dots(results: Results, found: Quality, labels: dict[str, Any], width: int = WIDTH, own: bool = False) -> Any:

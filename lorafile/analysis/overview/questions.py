@@ -6,7 +6,7 @@ from statistics import median
 
 from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.common.factors import label, setting_labels, setting_values
-from lorafile.analysis.common.format import amount, on
+from lorafile.analysis.common.format import amount, on, sentence_case
 from lorafile.analysis.common.scores import COSTS, cost_of, profiled
 from lorafile.analysis.compare.outcomes import compared_as
 from lorafile.analysis.compare.verdict_text import levels, sentence, signed_difference
@@ -92,7 +92,7 @@ def _full(results: Results) -> list[str]:
         kind, title = COSTS[measure].kind, COSTS[measure].title
         told = [f"{amount(kind, value)} ({name})" for name, value in measured.items() if by_method[name] != "none"]
         if len(told) > 1:
-            lines.append(f"{title[0].upper()}{title[1:]}: {listing(told)}.")
+            lines.append(f"{sentence_case(title)}: {listing(told)}.")
     return lines
 
 
@@ -167,7 +167,7 @@ def _costs(results: Results, factor: str, measures: tuple[str, ...]) -> list[str
         known = {label(factor, value): amount(kind, found[name]) for name, value in values.items() if name in found}
         told = [f"{shown} ({value})" for value, shown in known.items()]
         if len(set(known.values())) > 1:
-            lines.append(f"{title[0].upper()}{title[1:]} by {factor.rpartition('.')[2]}: {listing(told, 12)}.")
+            lines.append(f"{sentence_case(title)} by {factor.rpartition('.')[2]}: {listing(told, 12)}.")
     return lines
 
 

@@ -7,13 +7,13 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
-from lorafile.analysis.common.format import DASH, is_share, on
+from lorafile.analysis.common.format import DASH, axis_unit, on
 from lorafile.analysis.common.scores import price_of
 from lorafile.analysis.compare.outcomes import compared_as, margin_text
 from lorafile.analysis.compare.verdict_text import signed
 from lorafile.analysis.recommend.budgets import TITLES, shown
 from lorafile.analysis.recommend.choice import SPLIT, Recommendation, against, own
-from lorafile.engine.metrics.registry import more_is_better, unit_of
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.statistics.probabilities import interval
 from lorafile.units import listing
@@ -29,21 +29,23 @@ def chart(results: Results, found: Recommendation) -> Any:
     more = metric != "log_loss" and more_is_better(found.metric)
     leader = best_mean(results, found, more)
     rows = pd.DataFrame([_row(results, found, name, leader) for name in found.order[:MOST]])
-    factor = 100 if is_share(metric) else 1
+    factor, unit = axis_unit(metric)
     band = factor * (found.margin or 0.0) * (-1 if more else 1)
     domain = _domain(rows, band)
     for column in ("low", "high"):
         rows[column] = rows[column].clip(*domain)
     beyond = (rows["difference"] < domain[0]) | (rows["difference"] > domain[1])
     rows["at"] = rows["difference"].clip(*domain)
-    unit = "points" if is_share(metric) else unit_of(metric)
     title = f"difference to {leader} in {on(metric, SPLIT)}, {unit}".rstrip(", ")
     x = alt.X(
         "at:Q", title=title, scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(format=".3~g", tickCount=7)
     )
     axis = alt.Axis(labelLimit=320, grid=False, domain=False, ticks=False)
     y = alt.Y("configuration:N", sort=list(rows["configuration"]), title=None, axis=axis)
-    layers = [*_margin(band, found), _zero()]
+    layers = [
+        *_margin(band, found),
+        alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(x="zero:Q"),
+    ]
     for kind, style in _STYLES.items():
         mine = alt.Chart(rows[(rows["kind"] == kind) & ~beyond])
         bar, point = (f"{style}-spread", f"{style}-point") if style == "frontier" else (f"{style}-spread", style)
@@ -81,7 +83,7 @@ def best_mean(results: Results, found: Recommendation, more: bool) -> str:
 
 def _row(results: Results, found: Recommendation, name: str, leader: str) -> dict[str, Any]:
     metric = compared_as(found.metric)
-    factor = 100 if is_share(metric) else 1
+    factor, _ = axis_unit(metric)
     estimate = against(results, found.metric, name, leader) if name != leader else None
     difference = estimate.difference if estimate is not None else 0.0
     low, high = interval(estimate) if estimate is not None else (0.0, 0.0)
@@ -119,7 +121,3 @@ def _margin(band: float, found: Recommendation) -> list[Any]:
         return []
     frame = pd.DataFrame({"from": [min(band, 0.0)], "to": [max(band, 0.0)]})
     return [alt.Chart(frame).mark_rect(style="margin").encode(x="from:Q", x2="to:Q")]
-
-
-def _zero() -> Any:
-    return alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(x="zero:Q")

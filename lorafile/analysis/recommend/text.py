@@ -2,7 +2,7 @@
 
 from math import inf, isnan
 
-from lorafile.analysis.common.format import number, on, score
+from lorafile.analysis.common.format import number, on, probability, score
 from lorafile.analysis.common.scores import price_of, profiles, scores
 from lorafile.analysis.compare.outcomes import compared_as, crossed, figure_interval, margin_text
 from lorafile.analysis.compare.verdict_text import FEW, round_up, signed, signed_difference
@@ -88,9 +88,7 @@ def _firm(results: Results, found: Recommendation, taken: str, where: str) -> st
         text = f"take {taken}, the only one of {plural(all_of, 'candidate')} that is {good}"
     else:
         text = f"take {taken}, {which} of the {count} of {plural(all_of, 'candidate')} that are {good}"
-    return (
-        f"{text} ({probability(found.p[taken])} after adjustment for all candidates; {_size(results, found, taken)})."
-    )
+    return f"{text} ({p_value(found.p[taken])} after adjustment for all candidates; {_size(results, found, taken)})."
 
 
 def _price(results: Results, found: Recommendation, name: str) -> str:
@@ -104,9 +102,9 @@ def _price(results: Results, found: Recommendation, name: str) -> str:
     return listing(parts) or "its cost was not measured"
 
 
-def probability(p: float) -> str:
+def p_value(p: float) -> str:
     """Return `p = 0.012`, `p < 0.001`, or that there is none."""
-    return "no p" if isnan(p) else "p < 0.001" if p < 0.001 else f"p = {number(p, 2)}"
+    return f"p {probability(p)}" if not isnan(p) else "no p"
 
 
 def _size(results: Results, found: Recommendation, name: str) -> str:
@@ -227,7 +225,7 @@ def _next_cheaper(results: Results, found: Recommendation) -> list[str]:
     assert estimate is not None  # noqa: S101  (its probability came from it)
     low, high = (signed(metric, value) for value in interval(estimate))
     gap, margin = signed_difference(metric, estimate.difference), margin_text(metric, found.margin)
-    p = f"{probability(found.choice.adjusted[near])}, where {number(found.alpha, 2)} is needed"
+    p = f"{p_value(found.choice.adjusted[near])}, where {number(found.alpha, 2)} is needed"
     return [
         f"Of the cheaper ones {near} ({_price(results, found, near)}) comes nearest: {gap} against {rival}, "
         f"95 % interval {low} to {high}, with a margin of {margin} ({p})."

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.format import above, slug
+from lorafile.analysis.common.format import above, sentence_case, slug
 from lorafile.analysis.common.scores import COSTS, profiles, scores
 from lorafile.analysis.tradeoffs.frontier import FrontierPlace, Measure, measure, places
 from lorafile.results.results import Results
@@ -28,7 +28,7 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     first, *others = measures
     from lorafile.analysis.tradeoffs.pareto_chart import caption, chart
 
-    title = f"{first.short[:1].upper()}{first.short[1:]} against {listing([one.short for one in others])}"
+    title = f"{sentence_case(first.short)} against {listing([one.short for one in others])}"
     lines, table = _sentences(results, measures, found), _table(results, measures, found)
     made = Analysis("pareto", name, title, _question(first, others), lines, (table,))
     return [made.with_chart(chart(results, measures, found), caption(results, measures, found))]

@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, domain_of, finish, marks, padded, tooltip, with_cost
-from lorafile.analysis.common.format import direction, unit
+from lorafile.analysis.common.format import direction, sentence_case, unit
 from lorafile.analysis.common.label_layout import Axes, place_labels, texts
 from lorafile.analysis.common.published import MARK
 from lorafile.analysis.tradeoffs.frontier import FrontierPlace, Measure, exactness
@@ -29,7 +29,7 @@ def chart(results: Results, measures: list[Measure], found: dict[str, FrontierPl
     whole = panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=16)
     text = "; ".join(f"{name}: {', '.join(one.shown(name) for one in measures)}" for name in found)
     title = f"{first.title} against {listing([one.title for one in others])}"
-    told = f"{title[:1].upper()}{title[1:]}"
+    told = sentence_case(title)
     return finish(whole, told, f"{told}. {text}", margin=90 * len(panels), least=430 if len(panels) == 1 else 220)
 
 

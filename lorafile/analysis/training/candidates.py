@@ -2,8 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from math import isfinite, nan
-from statistics import fmean, stdev
+from math import isfinite
 from typing import Any
 
 from lorafile.analysis.common.format import setting
@@ -31,9 +30,7 @@ class Candidate:
     @property
     def score(self) -> Score:
         """Its mean and spread over seeds, and what became of the runs without a figure."""
-        found = list(self.figures.values())
-        mean, spread = fmean(found) if found else nan, stdev(found) if len(found) > 1 else nan
-        return Score(mean, spread, len(found), self.outcomes.total(), lost(self.outcomes))
+        return Score.of(list(self.figures.values()), self.outcomes.total(), lost(self.outcomes))
 
     @property
     def label(self) -> str:
