@@ -76,7 +76,8 @@ def _apart(found: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) ->
     for (one, _), (other, _) in combinations(groups, 2):
         names = dict.fromkeys([*one[0].measured_on, *other[0].measured_on])
         what = [name for name in names if one[0].measured_on.get(name) != other[0].measured_on.get(name)]
-        why = f"they do not share {listing([name if name.startswith('the ') else f'the setting {name}' for name in what])}"
+        told = [name if name.startswith("the ") else f"the setting {name}" for name in what]
+        why = f"they do not share {listing(told)}"
         if not (one[0].measured_on and other[0].measured_on):
             why = "there are no figures on the same split"
         both = f"{_those(found, one)} and {_those(found, other)}"
