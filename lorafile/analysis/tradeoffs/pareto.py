@@ -29,8 +29,8 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     from lorafile.analysis.tradeoffs.pareto_chart import caption, chart
 
     title = f"{sentence_case(first.short)} against {listing([one.short for one in others])}"
-    lines, table = _sentences(results, measures, found), _table(results, measures, found)
-    made = Analysis("pareto", name, title, _question(first, others), lines, (table,))
+    lines, measured = _sentences(results, measures, found), _table(results, measures, found)
+    made = Analysis("pareto", name, title, _question(first, others), lines, (measured,))
     return [made.with_chart(chart(results, measures, found), caption(results, measures, found))]
 
 
