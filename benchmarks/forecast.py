@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lorafile.plan.forecast.error import errors
+from lorafile.plan.forecast.calibration import errors
 from lorafile.state import Attempt, State
 
 HERE = Path(__file__).resolve().parent

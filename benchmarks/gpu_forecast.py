@@ -14,10 +14,10 @@ from lorafile.graph.graph import GraphNode
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.lock.lockfile import ModelLock
 from lorafile.lock.weights import Header, inventory
-from lorafile.plan.forecast.adapter_reach import reach
 from lorafile.plan.forecast.memory import memory
 from lorafile.plan.forecast.meta_device import Walk
 from lorafile.plan.forecast.shape import Shape as Work
+from lorafile.plan.forecast.shape import reach
 from lorafile.specs.tables.quantizations import quantization_settings
 
 SUPERVISED = 0.5  # of the tokens, as `write_tokens` marks them

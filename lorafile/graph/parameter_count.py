@@ -1,6 +1,6 @@
 """How many parameters a method trains, counted from the lock alone: what PEFT says of the same settings."""
 
-from math import isqrt
+from math import isqrt, prod
 from typing import Any
 
 from lorafile.graph.target_modules import adapted_modules, of_pattern
@@ -20,21 +20,13 @@ def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
         return int(adapter["num_virtual_tokens"]) * _width(model)
     if method == "ln_tuning":
         return sum(
-            size(shape)
+            prod(shape)
             for name, shape in model.tensors.items()
             if any(f".{name.rpartition('.')[0]}".endswith(f".{target}") for target in adapter["target_modules"])
         )
     modules = adapted_modules(adapter, model.modules)
     count = sum(_module(adapter, module, *model.modules[module]) for module in modules)
     return count + _biases(adapter, modules, model) + _saved(adapter, model) + _tokens(adapter, model)
-
-
-def size(shape: list[int]) -> int:
-    """Return the number of elements of a tensor."""
-    found = 1
-    for length in shape:
-        found *= length
-    return found
 
 
 def _module(adapter: Adapter, module: str, out: int, into: int) -> int:
@@ -86,7 +78,7 @@ def _biases(adapter: Adapter, modules: list[str], model: ModelLock) -> int:
         return 0
     mine = {f"{module}.bias" for module in modules}
     biases = {name: shape for name, shape in model.tensors.items() if name.endswith("bias")}
-    return sum(size(shape) for name, shape in biases.items() if which == "all" or name in mine)
+    return sum(prod(shape) for name, shape in biases.items() if which == "all" or name in mine)
 
 
 def _saved(adapter: Adapter, model: ModelLock) -> int:
@@ -98,7 +90,7 @@ def _saved(adapter: Adapter, model: ModelLock) -> int:
         mine += [shape for name, shape in shapes.items() if f".{name}".rpartition(".")[0].endswith(f".{module}")]
         if not mine and module == "lm_head":
             mine = [_embedding(model)]
-        found += sum(size(shape) for shape in mine)
+        found += sum(prod(shape) for shape in mine)
     return found
 
 

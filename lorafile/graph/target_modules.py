@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from lorafile.errors import NodeError
 from lorafile.lock.lockfile import ModelLock
 from lorafile.specs.bounded_regex import matches
 from lorafile.specs.target_modules import Inventory, layer_indexes, leaves, shortest_names, target_modules, target_names
+from lorafile.units import did_you_mean
 
 
 def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str, Any]:
@@ -112,9 +112,9 @@ def _check_patterns(method: str, settings: dict[str, Any], model: ModelLock) -> 
     for setting in ("rank_pattern", "alpha_pattern"):
         for pattern in settings.get(setting) or {}:
             if not any(match for _, match in _matched(pattern, rf"(.*\.)?({pattern})", adapted)):
-                close = get_close_matches(pattern, leaves(adapted), n=1, cutoff=0.6)
-                hint = f'; did you mean "{close[0]}"?' if close else f"; there are {', '.join(leaves(adapted))}."
-                raise NodeError(f'{method}.{setting}: "{pattern}" matches none of the adapted modules{hint}')
+                names = leaves(adapted)
+                hint = did_you_mean(pattern, names, f"there are {', '.join(names)}.")
+                raise NodeError(f'{method}.{setting}: "{pattern}" matches none of the adapted modules; {hint}')
 
 
 def _check_saved(method: str, settings: dict[str, Any], model: ModelLock) -> None:
@@ -123,12 +123,11 @@ def _check_saved(method: str, settings: dict[str, Any], model: ModelLock) -> Non
         return
     names = {".".join(name.split(".")[:-1]) for name in model.tensors} | set(model.modules) | {"lm_head"}
     parents = {".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)}
-    known = sorted({name.rsplit(".", 1)[-1] for name in parents if not name.rsplit(".", 1)[-1].isdigit()})
+    leaf_names = sorted({leaf for name in parents if not (leaf := name.rsplit(".", 1)[-1]).isdigit()})
     for name in settings["modules_to_save"]:
         if not any(parent == name or parent.endswith(f".{name}") for parent in parents):
-            close = get_close_matches(name, known, n=1, cutoff=0.6)
-            hint = f'; did you mean "{close[0]}"?' if close else f"; it has {', '.join(known)}."
-            raise NodeError(f'{method}.modules_to_save: the model has no module called "{name}"{hint}')
+            hint = did_you_mean(name, leaf_names, f"it has {', '.join(leaf_names)}.")
+            raise NodeError(f'{method}.modules_to_save: the model has no module called "{name}"; {hint}')
 
 
 def _check_tokens(method: str, settings: dict[str, Any], model: ModelLock) -> None:

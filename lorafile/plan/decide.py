@@ -52,11 +52,11 @@ class Planner:
         self.today = environments()
         self.decided: dict[str, tuple[Action, str]] = {}
         self.results: dict[str, Attempt] = {}
-        self._sound: set[str] = set()  # done and kept: nothing is blocked by these
+        self._usable: set[str] = set()  # done and kept: nothing is blocked by these
         self.unfinished: dict[str, Unfinished] = {}
         self._train = plan.graph.spec.tables.train
         self._drifts: dict[tuple[str, int], str] = {}  # kind, id of an environment -> what differs
-        self._known: dict[str, Nearest] = {}  # by kind
+        self._nearest: dict[str, Nearest] = {}  # by kind
         self._compared = 0
 
     def decide(self, node: GraphNode) -> None:
@@ -64,7 +64,7 @@ class Planner:
         attempts = self.history.get(node.key, [])
         if node.kind == "profile":
             attempts = [attempt for attempt in attempts if attempt.device == self.device]
-        finished = _newest_finished(attempts)
+        finished = next((attempt for attempt in reversed(attempts) if attempt.finished), None)
         blocked = self._blocked(node)
         if blocked:
             self.decided[node.key] = (Action.BLOCKED, blocked)
@@ -73,8 +73,8 @@ class Planner:
             settled = self._finished(node, finished)
             self.decided[node.key] = self._accepted(node, *settled) if node.accepted else settled
             if finished.outcome == "done" and self.decided[node.key][0] in (Action.REUSE, Action.DRIFT):
-                self._sound.add(node.key)
-        elif running := self._now(node):
+                self._usable.add(node.key)
+        elif running := self._running(node):
             self.decided[node.key] = running
         elif attempts:
             self.decided[node.key] = self._unfinished(node, attempts[-1])
@@ -85,7 +85,7 @@ class Planner:
 
     def _blocked(self, node: GraphNode) -> str:
         for key in node.inputs.values():
-            if key in self._sound:
+            if key in self._usable:
                 continue
             action, reason = self.decided[key]
             if action is Action.BLOCKED:
@@ -104,38 +104,41 @@ class Planner:
             read, now = attempt.reads.get(role), self.results.get(key)
             if read is not None and now is not None and read != now.outputs:
                 return Action.RETRY, f"{self.graph.nodes[key].address} was made again with other bytes"
-        moved = self._drift(node.kind, attempt.environment)
-        if moved:
-            return Action.DRIFT, f"done elsewhere: {moved}"
+        if differences := self._drift(node.kind, attempt.environment):
+            return Action.DRIFT, f"done elsewhere: {differences}"
         told = attempt.outcome == "diverged" or attempt.figures.get("imported")
         return Action.REUSE, attempt.message if told else "done"
 
     def _drift(self, kind: str, then: dict[str, Any]) -> str:
         """Return what differs from today; state gives all attempts of one environment the same object."""
-        known = self._drifts.get((kind, id(then)))
-        if known is None:
-            now = next((one for one in self.today if one["device"] == then.get("device")), self.today[0])
-            known = self._drifts[kind, id(then)] = drift(kind, then, now)
-        return known
+        differences = self._drifts.get((kind, id(then)))
+        if differences is None:
+            now = next((today for today in self.today if today["device"] == then.get("device")), self.today[0])
+            differences = self._drifts[kind, id(then)] = drift(kind, then, now)
+        return differences
 
     def _accepted(self, node: GraphNode, action: Action, reason: str) -> tuple[Action, str]:
         """Say where a result is used in the place of another; nothing is ever made anew under an accepted key."""
-        one = node.accepted
-        if one is None:
+        acceptance = node.accepted
+        if acceptance is None:
             return action, reason
+        old, new = acceptance.old[:12], acceptance.new[:12]
         if action in WORK:
-            remedy = f"lora state accept {one.old[:12]} {one.new[:12]} --withdraw"
+            remedy = f"lora state accept {old} {new} --withdraw"
             return Action.BLOCKED, f"the result that is accepted for it cannot be used: {reason}; to run it: {remedy}"
-        return action, f"{reason}; {one.old[:12]}… accepted in place of {one.new[:12]}…: {one.reason}"
+        return action, f"{reason}; {old}… accepted in place of {new}…: {acceptance.reason}"
 
     def _unfinished(self, node: GraphNode, last: Attempt) -> tuple[Action, str]:
         if last.outcome == "out-of-memory":
             had = last.environment.get("device_memory") or 0
-            has = [one["device_memory"] or 0 for one in self.today]
+            has = [today["device_memory"] or 0 for today in self.today]
             if min(has) > had:
                 return Action.RETRY, f"ran out of memory on {last.device}; {self.device} has more"
             if node.kind == "train" and self._train.auto_find_batch_size and not last.figures.get(_FALLBACK):
-                return Action.RETRY, f"ran out of memory without train.{_FALLBACK}; it is on now{self._rest(node)}"
+                return (
+                    Action.RETRY,
+                    f"ran out of memory without train.{_FALLBACK}; it is on now{self._resumes(node)}",
+                )
             now = self.graph.spec.tables.evaluate.per_device_eval_batch_size or EXAMPLES
             then = last.figures.get(EVAL_BATCH, EXAMPLES)
             if node.kind in ("predict", "inspect", "merge") and now < then:
@@ -144,31 +147,31 @@ class Planner:
                 remedy = "name the larger ones in CUDA_VISIBLE_DEVICES to try again"
                 return Action.REUSE, f"ran out of memory on {last.device}, and not every GPU here has more; {remedy}"
             return Action.REUSE, f"ran out of memory on {last.device}, and this device has no more: that is the result"
-        rest = self._rest(node)
+        rest = self._resumes(node)
         return Action.RETRY, f"{last.outcome}: {last.message.rstrip('.') if rest else last.message}{rest}"
 
     def _untried(self, node: GraphNode) -> tuple[Action, str]:
         """Settle what to do with a node of which no attempt is recorded: a killed apply may have left a checkpoint."""
-        rest = self._rest(node)
+        rest = self._resumes(node)
         if rest:
             return Action.RETRY, f"interrupted: the apply was killed{rest}"
         removed = self.removed.get(node.key)
         return (Action.RETRY, removed) if removed else (Action.RUN, self._why_new(node))
 
-    def _rest(self, node: GraphNode) -> str:
+    def _resumes(self, node: GraphNode) -> str:
         """Return from where a run would go on, and remember it; nothing where it would begin anew."""
-        found = unfinished(self.state.running(node.key)) if node.kind == "train" else None
-        if found is None or not found.checkpoint:
+        run = unfinished(self.state.running(node.key)) if node.kind == "train" else None
+        if run is None or not run.checkpoint:
             return ""
-        self.unfinished[node.key] = found
-        return f"; goes on from step {found.checkpoint} of {found.steps}"
+        self.unfinished[node.key] = run
+        return f"; goes on from step {run.checkpoint} of {run.steps}"
 
-    def _now(self, node: GraphNode) -> tuple[Action, str] | None:
+    def _running(self, node: GraphNode) -> tuple[Action, str] | None:
         """Return what to say of a run that another apply trains now; None for any other node."""
-        found = unfinished(self.state.running(node.key)) if node.kind == "train" else None
-        if found is None or not found.live:
+        run = unfinished(self.state.running(node.key)) if node.kind == "train" else None
+        if run is None or not run.live:
             return None
-        return Action.RUN, f"another apply trains it now, at step {found.step} of {found.steps}"
+        return Action.RUN, f"another apply trains it now, at step {run.step} of {run.steps}"
 
     def _why_new(self, node: GraphNode) -> str:
         """Name the nearest finished node of the kind, and the settings that differ."""
@@ -177,13 +180,13 @@ class Planner:
                 return f"follows {self.graph.nodes[key].address}"
         if "repeat" in node.settings:
             return f"the same again, for the noise floor: study.repeats = {self.graph.spec.tables.study.repeats}"
-        known = self._known.get(node.kind)
-        if known is None:
-            known = self._known[node.kind] = Nearest.of(self.state, node.kind)
-        if node.kind == "profile" and node.key in known.keys:
+        nearest = self._nearest.get(node.kind)
+        if nearest is None:
+            nearest = self._nearest[node.kind] = Nearest.of(self.state, node.kind)
+        if node.kind == "profile" and node.key in nearest.keys:
             return f"not measured on {self.device} yet"
-        self._compared += len(known.rows)
-        return known.reason(flat(node)) if self._compared <= _MOST_COMPARED else "new"
+        self._compared += len(nearest.rows)
+        return nearest.reason(flat(node)) if self._compared <= _MOST_COMPARED else "new"
 
     def fetch_missing_objects(self) -> None:
         """Make again what a node that is to run reads, where its bytes are gone."""
@@ -197,18 +200,11 @@ class Planner:
                 if action in (Action.REUSE, Action.DRIFT) and gone:
                     reason = f"its object {gone[0][:12]}… is missing or damaged, and a node that is to run reads it"
                     self.decided[key] = self._accepted(self.graph.nodes[key], Action.RETRY, reason)
-                    self._sound.discard(key)
+                    self._usable.discard(key)
                     waiting.append(key)
         for node in self.graph.nodes.values():
             if self.decided[node.key][0] in WORK and (blocked := self._blocked(node)):
                 self.decided[node.key] = (Action.BLOCKED, blocked)
-
-
-def _newest_finished(attempts: list[Attempt]) -> Attempt | None:
-    for attempt in attempts[::-1]:
-        if attempt.finished:
-            return attempt
-    return None
 
 
 def _undeclared(graph: Graph, state: State) -> list[Change]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.graph.metrics import metric_names
-from lorafile.plan.forecast.error import errors
+from lorafile.plan.forecast.calibration import errors
 from lorafile.plan.plan import Plan
 from lorafile.results.adapters import adapter_tables
 from lorafile.results.claims_file import claims_file, read_claims

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lorafile.plan.forecast.error import errors
+from lorafile.plan.forecast.calibration import errors
 from lorafile.state import State
 from lorafile.study.study import Study
 

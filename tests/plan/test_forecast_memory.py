@@ -8,11 +8,10 @@ from lorafile.errors import LoraError
 from lorafile.graph.graph import GraphNode
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.lock.lockfile import ModelLock
-from lorafile.plan.forecast.adapter_reach import reach
 from lorafile.plan.forecast.devices import device
+from lorafile.plan.forecast.forecasts import would_fit
 from lorafile.plan.forecast.memory import SLACK, memory
-from lorafile.plan.forecast.shape import Shape
-from lorafile.plan.forecast.suggestions import would_fit
+from lorafile.plan.forecast.shape import Shape, reach
 from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.specs.tables.train import TrainTable
 
