@@ -1,6 +1,7 @@
 """Where files lie: few entries and few files in a folder, and every package described and installed."""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -29,3 +30,17 @@ def test_every_package_is_installed() -> None:
     assert set(SETUPTOOLS["packages"]) == {
         name if name.startswith("lorafile") else f"lorafile.{name}" for name in names
     }
+
+
+def test_the_architecture_names_packages_and_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("| `") and "/`" in line.split("|")[1]]
+    named = {folder for packages, *_ in rows for folder in re.findall(r"`([\w/]+)/`", packages)}
+    packages = {str(folder) for folder in FOLDERS}
+    assert named <= packages
+    assert {name for name in packages - named if not name.startswith("lorafile/analysis/")} == {"lorafile"}
+    for cell, purpose, files in rows:
+        folders = re.findall(r"`([\w/]+)/`", cell)
+        inside = [file.name for folder in folders for file in (ROOT / folder).rglob("*")]
+        for name in re.findall(r"`([\w.]+)/?`", purpose + files):
+            assert name in inside or name == "Study", f"docs/architecture.md: there is no {name} in {cell}"
