@@ -1,4 +1,4 @@
-"""The talk at a terminal: what is typed, what is answered, and the few words that begin with a slash."""
+"""The chat at a terminal: questions, answers side by side, and the commands that begin with a slash."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 HELP = "/base on|off shows or hides the base, /reset forgets what was said, /quit ends (as Ctrl-D does)."
 
 
-def converse(talk: "ChatSession", columns: dict[str, Any], out: Console, ask: Any = input) -> None:
+def converse(session: "ChatSession", columns: dict[str, Any], out: Console, ask: Any = input) -> None:
     """Ask and answer until `/quit` or the end of the input.
 
     :param ask: returns the next line that is typed; raises EOFError at the end
     """
-    names = list(talk.responders)
+    names = list(session.responders)
     while True:
         try:
             line = ask("> " if out.is_terminal else "").strip()
@@ -30,26 +30,26 @@ def converse(talk: "ChatSession", columns: dict[str, Any], out: Console, ask: An
         if line == "/quit":
             return
         if line.startswith("/"):
-            names = _command(talk, line, names, out)
+            names = _slash_command(session, line, names, out)
         elif line:
             try:
-                show_answers(talk.ask(line, columns, names), out)
+                show_answers(session.ask(line, columns, names), out)
             except NodeError as error:
                 out.print(f"[red]{escape(str(error))}[/]")
 
 
-def _command(talk: "ChatSession", line: str, names: list[str], out: Console) -> list[str]:
-    """Do what a word with a slash says; return who is asked from now on."""
+def _slash_command(session: "ChatSession", line: str, names: list[str], out: Console) -> list[str]:
+    """Run a slash command and return the names of those that answer from now on."""
     word, _, rest = line.partition(" ")
     if word == "/reset":
-        talk.reset()
+        session.reset()
         out.print("[dim]Forgotten.[/]")
     elif word == "/base" and rest in ("on", "off"):
-        if len(talk.responders) == 1:
+        if len(session.responders) == 1:
             out.print("[dim]There is nothing but the base here.[/]")
             return names
         out.print(f"[dim]The base is {rest}.[/]")
-        return [name for name in talk.responders if rest == "on" or name != "base"]
+        return [name for name in session.responders if rest == "on" or name != "base"]
     else:
         out.print(f"[dim]{escape(HELP)}[/]")
     return names

@@ -132,7 +132,7 @@ def chat(
     temperature: float | None,
     as_json: bool,
 ) -> int:
-    """ChatSession to a trained run, base and tuned side by side.
+    """Chat with a trained run, base and tuned side by side.
 
     RUN is a configuration, an address, the beginning of a key, or a directory with a checkpoint.
 
@@ -142,7 +142,7 @@ def chat(
     from lorafile.cli.chat_loop import HELP, converse, show_answers
     from lorafile.cli.views.console import console
     from lorafile.cli.views.models import answers_json
-    from lorafile.models.chat import find_partner, talk_to
+    from lorafile.models.chat import find_chat_target, open_chat
     from lorafile.state import State
     from lorafile.study.study import Study
 
@@ -151,19 +151,19 @@ def chat(
         raise click.UsageError("--json answers one prompt: pass --prompt, too.")
     study = Study.load(spec, state)
     stored = State.read(study.state)
-    partner = find_partner(study.plan(), stored, run, seed)
+    target = find_chat_target(study.plan(), stored, run, seed)
     out, err = console(), console(stderr=True)
     if prompt is None and err.is_terminal:
-        err.print(f"Loading {partner.name} …", style="dim", markup=False)
-    with talk_to(partner, stored, max_new_tokens, temperature) as talk:
+        err.print(f"Loading {target.name} …", style="dim", markup=False)
+    with open_chat(target, stored, max_new_tokens, temperature) as session:
         if prompt is None:
             if out.is_terminal:
-                out.print(f"{partner.name} beside its base. {HELP}", style="dim", markup=False)
-            converse(talk, filled, out)
+                out.print(f"{target.name} beside its base. {HELP}", style="dim", markup=False)
+            converse(session, filled, out)
         elif as_json:
-            text = talk.text(prompt, filled)
-            answers = talk.ask(prompt, filled, list(talk.responders))
-            echo(json.dumps(answers_json(partner.name, prompt, text, answers), indent=2))
+            text = session.text(prompt, filled)
+            answers = session.ask(prompt, filled, list(session.responders))
+            echo(json.dumps(answers_json(target.name, prompt, text, answers), indent=2))
         else:
-            show_answers(talk.ask(prompt, filled, list(talk.responders)), out)
+            show_answers(session.ask(prompt, filled, list(session.responders)), out)
     return 0

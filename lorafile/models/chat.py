@@ -1,4 +1,4 @@
-"""Which model `lora chat` talks to: a finished run of a study, or a directory; and the talk itself, opened."""
+"""Models to chat with: a finished run of a study, or a checkpoint's directory, loaded next to its base."""
 
 import contextlib
 from collections.abc import Iterator
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Partner:
-    """Whom one talks to.
+class ChatTarget:
+    """The model to chat with.
 
-    :ivar graph: holds its resolved settings; `configuration` is one of its configurations
+    :ivar graph: holds its resolved settings
+    :ivar configuration: one of the graph's configurations
     :ivar files: of what was trained; None for the untuned base alone
-    :ivar whole: another configuration of the graph: a whole model that stands for itself beside the study's base
+    :ivar whole: another configuration of the graph: a whole model that is compared with the study's base
     """
 
     name: str
@@ -41,30 +42,26 @@ class Partner:
     whole: Configuration | None = None
 
 
-def find_partner(plan: Plan, state: State, run: str, seed: int | None) -> Partner:
+def find_chat_target(plan: Plan, state: State, run: str, seed: int | None) -> ChatTarget:
     """Return the model of a run: an address, a key, a configuration's name, or a directory with a checkpoint.
 
     :raises LoraError: when there is no such run, or it has not finished well
     """
     try:
-        return _partner(plan, state, find_run(plan, state, run, seed))
+        return _of_run(plan, state, find_run(plan, state, run, seed))
     except UnknownName:
         if Path(run).expanduser().is_dir():
             return _of_directory(plan.graph.spec, state, run)
         raise
 
 
-def _partner(plan: Plan, state: State, run: StudyRun) -> Partner:
-    """Return the partner that a run's files make.
-
-    :raises LoraError: when the run has not finished well
-    """
+def _of_run(plan: Plan, state: State, run: StudyRun) -> ChatTarget:
     configuration, attempt, name = run.configuration, run.attempt, run_name(run.address)
     _refuse_head(configuration)
     if configuration.method == "none":
-        return Partner(configuration.name, plan.graph, configuration, None)
+        return ChatTarget(configuration.name, plan.graph, configuration, None)
     if attempt.outcome == "done":
-        return Partner(name, plan.graph, configuration, RequestBuilder(plan.graph, state).files(attempt))
+        return ChatTarget(name, plan.graph, configuration, RequestBuilder(plan.graph, state).files(attempt))
     attempts = state.latest([run.key]).get(run.key, [])
     if not attempts:
         raise LoraError(f"{name} is not trained yet. Train it with: lora apply {plan.graph.spec.file}")
@@ -72,10 +69,10 @@ def _partner(plan: Plan, state: State, run: StudyRun) -> Partner:
 
 
 @contextlib.contextmanager
-def talk_to(
-    partner: Partner, state: State, max_new_tokens: int | None, temperature: float | None
+def open_chat(
+    target: ChatTarget, state: State, max_new_tokens: int | None, temperature: float | None
 ) -> Iterator["ChatSession"]:
-    """Load base and partner, and lend the talk between them.
+    """Load a model and its base for a chat with both.
 
     :param temperature: draws answers; they are greedy without it, whatever the spec's own decoding is
     :raises MissingExtra: on a machine without torch
@@ -86,34 +83,34 @@ def talk_to(
     from lorafile.engine.quiet import quiet_libraries
 
     quiet_libraries()
-    evaluate = partner.graph.spec.tables.evaluate
+    evaluate = target.graph.spec.tables.evaluate
     task: dict[str, Any] = {"max_new_tokens": max_new_tokens or evaluate.max_new_tokens}
     task |= {key: value for key, value in decoding(evaluate).items() if key == "stop_strings"}
     if temperature:
         task |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "seed": 0}
-    graph, places = partner.graph, RequestBuilder(partner.graph, state)
-    splits = graph.splits[partner.configuration.name].values()
+    graph, requests = target.graph, RequestBuilder(target.graph, state)
+    splits = graph.splits[target.configuration.name].values()
     data = next(graph.nodes[key] for key in splits if key in graph.nodes).settings["data"]
 
     def source(configuration: Configuration, files: dict[str, str] | None) -> Source:
-        return Source(graph.sections[configuration.name], places.model_paths(configuration), files)
+        return Source(graph.sections[configuration.name], requests.model_paths(configuration), files)
 
-    tuned = source(partner.whole or partner.configuration, partner.files) if partner.whole or partner.files else None
-    with open_session(source(partner.configuration, None), tuned, data, task) as talk:
-        yield talk
+    tuned = source(target.whole or target.configuration, target.files) if target.whole or target.files else None
+    with open_session(source(target.configuration, None), tuned, data, task) as session:
+        yield session
 
 
-def _of_directory(spec: Spec, state: State, run: str) -> Partner:
+def _of_directory(spec: Spec, state: State, run: str) -> ChatTarget:
     checkpoint, plan, _ = plan_evaluation(spec, state.directory, run, profile=False)
     graph = plan.graph
     (configuration,) = graph.spec.configurations
     _refuse_head(configuration)
     if checkpoint.digest in graph.checkpoints and "checkpoint" in graph.sections[configuration.name]:
-        return Partner(run, graph, configuration, graph.checkpoints[checkpoint.digest])
+        return ChatTarget(run, graph, configuration, graph.checkpoints[checkpoint.digest])
     base = configuration._replace(name="base", model=spec.tables.model)
     builder = extended(replace(graph, spec=replace(graph.spec, configurations=(base, configuration))))
     add_checkpoint(builder, base, {}, False)
-    return Partner(run, builder.graph, base, None, whole=configuration)
+    return ChatTarget(run, builder.graph, base, None, whole=configuration)
 
 
 def _refuse_head(configuration: Configuration) -> None:

@@ -13,7 +13,7 @@ from lorafile.graph.graph import Graph, GraphNode
 from lorafile.lock.lockfile import identity, read_lock, resolve
 from lorafile.lock.weights import headers
 from lorafile.models.run_matching import Match, choose, choose_seed
-from lorafile.models.trainer_output import ForeignRun, read_run
+from lorafile.models.trainer_output import TrainerRun, read_run
 from lorafile.specs import Spec
 from lorafile.state import Attempt, Node, State
 from lorafile.units import utc_now
@@ -30,7 +30,7 @@ class Import:
 
     source: str
     node: GraphNode
-    run: ForeignRun
+    run: TrainerRun
     match: Match
     there: bool
 

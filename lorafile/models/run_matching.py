@@ -11,7 +11,7 @@ from lorafile.graph.graph import Graph
 from lorafile.graph.target_modules import adapted_modules
 from lorafile.lock.lockfile import ModelLock, identity, lock_model
 from lorafile.models.checkpoint import ABOUT, check_fits, lora_shapes
-from lorafile.models.trainer_output import ForeignRun, rate_fits
+from lorafile.models.trainer_output import TrainerRun, rate_fits
 from lorafile.specs import Configuration
 from lorafile.specs.error_messages import suggestion
 from lorafile.specs.snapshot import snapshot
@@ -38,7 +38,7 @@ class Match:
     unverified: list[str] = field(default_factory=list)
 
 
-def choose(run: ForeignRun, graph: Graph, named: str | None) -> Match:
+def choose(run: TrainerRun, graph: Graph, named: str | None) -> Match:
     """Return the configuration that a run is of: the one that is named, or the only one that nothing speaks against.
 
     :raises LoraError: when there is none, more than one, or the named one has another adapter
@@ -75,7 +75,7 @@ def choose(run: ForeignRun, graph: Graph, named: str | None) -> Match:
     )
 
 
-def choose_seed(run: ForeignRun, seeds: list[int], given: int | None) -> tuple[int, str]:
+def choose_seed(run: TrainerRun, seeds: list[int], given: int | None) -> tuple[int, str]:
     """Return a run's seed, and what speaks against it, if anything.
 
     :raises LoraError: when its files do not say it, or say one that the study has not
@@ -102,7 +102,7 @@ def _trained(graph: Graph) -> list[Configuration]:
     return list(found.values())
 
 
-def compare(run: ForeignRun, configuration: Configuration, graph: Graph) -> Match:
+def compare(run: TrainerRun, configuration: Configuration, graph: Graph) -> Match:
     """Hold a run against one configuration."""
     match = Match(configuration)
     model = graph.lock.models[identity(configuration.model)]
@@ -118,7 +118,7 @@ def compare(run: ForeignRun, configuration: Configuration, graph: Graph) -> Matc
     return match
 
 
-def _compare_model(match: Match, run: ForeignRun, model: ModelLock) -> None:
+def _compare_model(match: Match, run: TrainerRun, model: ModelLock) -> None:
     if match.configuration.method != "full":
         match.wrong.append(f"a whole model there, method {match.configuration.method} here")
         return
@@ -127,7 +127,7 @@ def _compare_model(match: Match, run: ForeignRun, model: ModelLock) -> None:
         match.wrong.append(f"its layers are not those of {match.configuration.model.path}")
 
 
-def _compare_adapter(match: Match, run: ForeignRun, declared: dict[str, Any], model: ModelLock) -> None:
+def _compare_adapter(match: Match, run: TrainerRun, declared: dict[str, Any], model: ModelLock) -> None:
     settings = run.checkpoint.settings
     method = str(settings.get("peft_type", "")).lower()
     if method != declared["method"]:
@@ -175,7 +175,7 @@ def _defaults(method: str) -> dict[str, Any]:
     return {name: row["default"] for name, row in table.items()}
 
 
-def _compare_training(match: Match, run: ForeignRun, training: dict[str, Any]) -> None:
+def _compare_training(match: Match, run: TrainerRun, training: dict[str, Any]) -> None:
     known = run.settings
     fits = rate_fits(run, training)
     for name, here in training.items():

@@ -17,7 +17,7 @@ _STEP_FOLDER = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True)
-class ForeignRun:
+class TrainerRun:
     """A finished run of somebody else's.
 
     :ivar settings: what its files say of its training, by `TrainingArguments`' names; `epochs_up_to` is rounded up
@@ -37,7 +37,7 @@ class ForeignRun:
         return bool(self.curve) and not math.isfinite(self.curve[-1]["loss"])
 
 
-def read_run(name: str) -> ForeignRun:
+def read_run(name: str) -> TrainerRun:
     """Return the run in an output directory of Trainer or PEFT; of checkpoints alone, the last, if it is the end.
 
     :raises NodeError: when there is no checkpoint, or training had not come to its end
@@ -54,7 +54,7 @@ def read_run(name: str) -> ForeignRun:
     curve = [_curve_row(row) for row in logged if "loss" in row and "step" in row]
     seconds = next((row["train_runtime"] for row in reversed(logged) if "train_runtime" in row), None)
     settings = _from_state(state) | _from_card(directory) | _from_card(checkpoint.directory)
-    return ForeignRun(checkpoint, settings, curve, step, seconds)
+    return TrainerRun(checkpoint, settings, curve, step, seconds)
 
 
 def expected_rate(training: dict[str, Any], step: int, total: int) -> float:
@@ -76,7 +76,7 @@ def expected_rate(training: dict[str, Any], step: int, total: int) -> float:
     return float(peak if kind == "constant_with_warmup" else peak * max(0.0, 1 - progress))
 
 
-def rate_fits(run: ForeignRun, training: dict[str, Any]) -> bool | None:
+def rate_fits(run: TrainerRun, training: dict[str, Any]) -> bool | None:
     """Return whether the logged learning rates are those of some training settings; None where none were logged.
 
     Versions of Trainer differ in whether they log the rate before a step or after it; either is right.

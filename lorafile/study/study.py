@@ -292,11 +292,12 @@ class Study:
         :param run: a configuration, an address, the beginning of a key, or a directory with a checkpoint
         :raises LoraError: when there is no such run, or it has not finished well
         """
-        from lorafile.models.chat import find_partner, talk_to
+        from lorafile.models.chat import find_chat_target, open_chat
 
         state = State.read(self.state)
-        with talk_to(find_partner(self.plan(), state, run, seed), state, max_new_tokens, None) as talk:
-            return talk.ask(question, {}, list(talk.responders))
+        target = find_chat_target(self.plan(), state, run, seed)
+        with open_chat(target, state, max_new_tokens, None) as session:
+            return session.ask(question, {}, list(session.responders))
 
     def report(self, directory: str | Path | None = None) -> list[Path]:
         """Write the report and return its files.
