@@ -1,7 +1,5 @@
-"""Checkpoints that somebody else trained: found, read without unpickling anything, and held against a base."""
+"""Checkpoints from elsewhere: read without unpickling anything, and compared with the base that they are to fit."""
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 from lorafile.engine.data.hub import snapshot
 from lorafile.engine.data.sources import BUILTIN
 from lorafile.errors import NodeError
-from lorafile.files.digests import file_digest
+from lorafile.files.digests import file_digest, json_digest
 from lorafile.files.jsonl import read_json
 from lorafile.lock.lockfile import ModelLock, weight_files
 from lorafile.lock.weights import headers
@@ -71,19 +69,19 @@ def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         files |= {file.name: file for file in weights}
         kind = "model"
     _check_complete(directory, kind, weights)
-    settings = _read(directory / ("adapter_config.json" if kind == "adapter" else "config.json"))
+    file = directory / ("adapter_config.json" if kind == "adapter" else "config.json")
+    settings = read_settings(file)
+    if not isinstance(settings, dict):
+        raise NodeError(f"{file} holds no JSON object.")
     digests = [(file.name, file_digest(file)) for file in weights]
     meaning = {key: _sorted(value) for key, value in settings.items() if kind == "model" or key not in ABOUT}
-    content = json.dumps([kind, meaning, digests], sort_keys=True)
-    return Checkpoint(name, directory, kind, hashlib.sha256(content.encode()).hexdigest(), files, settings)
+    digest = json_digest([kind, meaning, digests], sort_keys=True)
+    return Checkpoint(name, directory, kind, digest, files, settings)
 
 
 def _check_complete(directory: Path, kind: str, weights: list[Path]) -> None:
-    if (
-        weights
-        and all(file.is_file() for file in weights)
-        and (kind == "adapter" or (directory / "config.json").is_file())
-    ):
+    settings = directory / ("adapter_config.json" if kind == "adapter" else "config.json")
+    if weights and all(file.is_file() for file in (*weights, settings)):
         return
     pickled = [name for name in _PICKLED if (directory / name).is_file()]
     if pickled:
@@ -93,34 +91,30 @@ def _check_complete(directory: Path, kind: str, weights: list[Path]) -> None:
         )
     steps = sorted(entry.name for entry in directory.glob("checkpoint-*") if entry.is_dir())
     hint = f" It has {', '.join(steps)}: name one of them." if steps else ""
-    missing = (
-        "adapter_model.safetensors" if kind == "adapter" else "adapter_config.json, or config.json with .safetensors"
-    )
+    missing = ADAPTER_FILES[1] if kind == "adapter" else "adapter_config.json, or config.json with .safetensors"
     raise NodeError(f"{directory} is no checkpoint: it holds no {missing}.{hint}")
 
 
 def check_fits(checkpoint: Checkpoint, model: ModelLock, path: str) -> list[str]:
-    """Hold an adapter against the base that it is to sit on; return what a reader should be warned of.
+    """Check that an adapter fits the base that it is to be put on, and return warnings.
 
     Modules are compared by layer and last name, because a hub checkpoint may name what stands before otherwise.
 
-    :raises NodeError: when it adapts a module that the base has not, or one of another shape
+    :raises NodeError: when it adapts a module that the base lacks, or one of another shape
     """
     if checkpoint.kind != "adapter":
         return []
-    known: dict[tuple[str, str], list[list[int]]] = {}
+    shapes: dict[tuple[str, str], list[list[int]]] = {}
     for module, shape in model.modules.items():
-        known.setdefault(_place(module), []).append(sorted(shape))
+        shapes.setdefault(_place(module), []).append(sorted(shape))
     if not checkpoint.settings.get("target_parameters"):
         for module, shape in lora_shapes(checkpoint).items():
-            found = known.get(_place(module))
-            if not _place(module)[0] or (found and sorted(shape) in found):
+            here = shapes.get(_place(module))
+            if not _place(module)[0] or (here and sorted(shape) in here):
                 continue
-            problem = (
-                f"{module} is {shape[1]} → {shape[0]} there and {found[0][1]} × {found[0][0]} here"
-                if found
-                else f"it adapts {module}, which the model does not have"
-            )
+            problem = f"it adapts {module}, which the model does not have"
+            if here:
+                problem = f"{module} is {shape[1]} → {shape[0]} there and {here[0][1]} × {here[0][0]} here"
             raise NodeError(f"The adapter {checkpoint.name} does not fit the model {path}: {problem}.")
     named = str(checkpoint.settings.get("base_model_name_or_path") or "")
     same = {Path(path.removeprefix(BUILTIN)).name.lower(), path.lower(), model.revision}
@@ -131,13 +125,12 @@ def check_fits(checkpoint: Checkpoint, model: ModelLock, path: str) -> list[str]
 
 def lora_shapes(checkpoint: Checkpoint) -> dict[str, list[int]]:
     """Return adapted module -> [out, in], from the names and shapes of its two factors A [r, in] and B [out, r]."""
-    found: dict[str, dict[str, int]] = {}
+    factors: dict[str, dict[str, int]] = {}
     for name, header in headers(checkpoint.files["adapter_model.safetensors"]).items():
         shape = header.shape
-        match = _LORA.fullmatch(name)
-        if match and len(shape) == 2:
-            found.setdefault(match["module"], {})[match["side"]] = shape[1] if match["side"] == "A" else shape[0]
-    return {module: [sides["B"], sides["A"]] for module, sides in found.items() if len(sides) == 2}
+        if len(shape) == 2 and (match := _LORA.fullmatch(name)):
+            factors.setdefault(match["module"], {})[match["side"]] = shape[1] if match["side"] == "A" else shape[0]
+    return {module: [sides["B"], sides["A"]] for module, sides in factors.items() if len(sides) == 2}
 
 
 def _place(module: str) -> tuple[str, str]:
@@ -150,11 +143,12 @@ def _sorted(value: Any) -> Any:
     return sorted(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> Any:
+    """Return the content of a JSON file.
+
+    :raises NodeError: when it cannot be read
+    """
     try:
-        content = read_json(file)
+        return read_json(file)
     except (OSError, ValueError) as error:
         raise NodeError(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise NodeError(f"{file} holds no JSON object.")
-    return content

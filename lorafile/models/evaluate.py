@@ -1,4 +1,4 @@
-"""One checkpoint, evaluated with a study's model, data, metrics and protocol; nothing is paid for twice."""
+"""A checkpoint evaluated with a study's model, data, metrics and protocol; what state has already is not run again."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +26,9 @@ from lorafile.state import Attempt, State
 class Evaluation:
     """A checkpoint's figures.
 
-    :ivar figures: split -> metric -> value; `base`: the same of the untuned base, as far as state has them
+    :ivar figures: split -> metric -> value
+    :ivar base: the same of the untuned base, as far as state has them
     :ivar profile: cost on this device, or nothing
-    :ivar failed: attempts that ended otherwise than done
     """
 
     checkpoint: Checkpoint
@@ -41,7 +41,7 @@ class Evaluation:
 
     @property
     def failed(self) -> list[Attempt]:
-        """What did not come."""
+        """The attempts that failed."""
         return [attempt for attempt in self.applied.attempts if attempt.outcome != "done"]
 
 
@@ -68,15 +68,15 @@ def plan_evaluation(
         configuration, section = configuration._replace(model=table), {}
         lock = Lock({**lock.models, identity(table): entry}, lock.data)
     files = {checkpoint.digest: {file: str(path) for file, path in checkpoint.files.items()}}
-    one = replace(spec, configurations=(configuration,))
-    builder = GraphBuilder(Graph(one, lock, own=own_metrics(spec), checkpoints=files))
+    alone = replace(spec, configurations=(configuration,))
+    builder = GraphBuilder(Graph(alone, lock, own=own_metrics(spec), checkpoints=files))
     scores = _scores(add_checkpoint(builder, configuration, section, profile))
-    wanted = splits or (("test",) if "test" in scores else ("validation",))
-    for split in wanted:
+    splits = splits or (("test",) if "test" in scores else ("validation",))
+    for split in splits:
         if split not in scores:
             raise LoraError(f"--split: the data have no {split} split to evaluate; they have: {', '.join(scores)}.")
-    kept = [key for split in wanted for key in scores[split]]
-    graph = builder.graph.restricted([*kept, *builder.graph.profiles.values()])
+    keys = [key for split in splits for key in scores[split]]
+    graph = builder.graph.restricted([*keys, *builder.graph.profiles.values()])
     plan = decide(new_plan(graph, warnings), State.read(state))
     declared = tuple(change for change in plan.changes if change.action is not Action.UNDECLARED)
     return checkpoint, replace(plan, changes=declared), warnings
@@ -101,8 +101,7 @@ def evaluate(
             executor = local_executor(plan, directory, workers, "auto")
             with stop_on_signals(watchers or []) as stop:
                 applier = Applier(plan, state, executor, stop.watchers, declares=False, stop=stop)
-                applied = applier.run()
-            results = applier.results
+                applied, results = applier.run(), applier.results
     graph = plan.graph
     (replicate,) = graph.replicates[graph.spec.configurations[0].name]
     return Evaluation(
@@ -156,27 +155,27 @@ def _own_model(checkpoint: Checkpoint, base: ModelLock, table: ModelTable) -> tu
 
 def _scores(replicate: Replicate) -> dict[str, list[str]]:
     """Return split -> the keys of its scores: of the metrics that ship, and of metric files."""
-    found = {split: [key] for split, key in replicate.score.items()}
+    keys = {split: [key] for split, key in replicate.score.items()}
     for (split, _), key in replicate.own.items():
-        found.setdefault(split, []).append(key)
-    return found
+        keys.setdefault(split, []).append(key)
+    return keys
 
 
 def _figures(replicate: Replicate, results: dict[str, Attempt]) -> dict[str, dict[str, Any]]:
     """Return split -> metric -> figure of what is scored."""
-    found = {split: dict(results[key].figures) for split, key in replicate.score.items() if key in results}
+    figures = {split: dict(results[key].figures) for split, key in replicate.score.items() if key in results}
     for (split, name), key in replicate.own.items():
         if key in results:
-            found.setdefault(split, {})[name] = results[key].figures["figure"]
-    return found
+            figures.setdefault(split, {})[name] = results[key].figures["figure"]
+    return figures
 
 
 def _base_figures(spec: Spec, state: State, evaluated: Graph) -> dict[str, dict[str, Any]]:
     """Return what state knows of the untuned base on the same splits; nothing is run for it."""
     (configuration,) = evaluated.spec.configurations
     bare = configuration._replace(name="base", model=spec.tables.model)
-    one = replace(evaluated.spec, configurations=(bare,))
-    builder = GraphBuilder(Graph(one, evaluated.lock, own=evaluated.own))
+    alone = replace(evaluated.spec, configurations=(bare,))
+    builder = GraphBuilder(Graph(alone, evaluated.lock, own=evaluated.own))
     replicate = add_checkpoint(builder, bare, {}, False)
     history = state.latest(key for keys in _scores(replicate).values() for key in keys)
     done = {key: attempts[-1] for key, attempts in history.items() if attempts[-1].outcome == "done"}

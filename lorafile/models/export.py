@@ -19,10 +19,8 @@ from lorafile.plan.names import StudyRun, find_run
 from lorafile.plan.plan import Plan
 from lorafile.results.gather import gather
 from lorafile.results.serving_rules import vllm_command, vllm_problems
-from lorafile.specs import Configuration
 from lorafile.state import State
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _LAST = ("adapter_config.json", "config.json")  # what a directory is loaded by
 _NOT_OF_A_MODEL = ("curve.jsonl.gz", "traceback.txt")
 
@@ -62,38 +60,37 @@ def export(
     if out.is_dir() and not is_empty(out) and not force:
         raise LoraError(f"{out} is not empty; name another directory, or pass --force to write into it.")
     chosen = _finished(plan, state, name, seed)
+    configuration = chosen.configuration
     if dtype is not None and not merged:
         raise LoraError("--dtype is the type of merged weights; pass --merged as well.")
-    if merged and chosen.configuration.method in UNMERGEABLE:
+    if merged and configuration.method in UNMERGEABLE:
         raise LoraError(f"{chosen.address} is no change beside the weights, so there is nothing to merge.")
-    places = RequestBuilder(plan.graph, state)
+    requests = RequestBuilder(plan.graph, state)
     files = _present(chosen, state)
-    whole = merged or chosen.configuration.method == "full"
-    served = plan.graph.lock.models[identity(chosen.configuration.model)]
-    if server == "vllm" and not whole and (problems := vllm_problems(files, served)):
-        told = "; ".join(problems)
-        raise LoraError(f"vLLM would not load {chosen.address}: {told}. Export it with --merged instead.")
+    whole = merged or configuration.method == "full"
+    base = plan.graph.lock.models[identity(configuration.model)]
+    if server == "vllm" and not whole and (problems := vllm_problems(files, base)):
+        why = "; ".join(problems)
+        raise LoraError(f"vLLM would not load {chosen.address}: {why}. Export it with --merged instead.")
+    sections = plan.graph.sections[configuration.name]
+    merged_dtype = (dtype or str(sections["model"]["dtype"])) if merged else ""
     with replace_directory(out, _LAST) as made:
         if merged:
-            _merge(plan, chosen, (places, files), dtype, made)
+            _merge(sections, requests.model_paths(configuration), files, merged_dtype, made)
         else:
-            _copy(chosen, places, files, made)
-        told = card(plan, gather(plan, state), chosen, made, dtype_of(plan, chosen, dtype) if merged else "")
-        (made / "README.md").write_text(told, encoding="utf-8")
+            for file, path in files.items():
+                shutil.copyfile(path, made / file)
+            if whole:
+                _copy_tokenizer(requests.model(configuration), made)
+        text = card(plan, gather(plan, state), chosen, made, merged_dtype)
+        (made / "README.md").write_text(text, encoding="utf-8")
         names = sorted(file.name for file in made.iterdir())
-    command = vllm_command(_base(chosen.configuration, places), out, whole) if server == "vllm" else ""
+    command = ""
+    if server == "vllm":
+        path = configuration.model.path  # a server loads the base from the hub, or from this machine
+        local = not is_hub_id(path, plan.graph.spec.file.parent)
+        command = vllm_command(str(requests.model(configuration)) if local else path, out, whole)
     return Exported(out, chosen.address, tuple(names), command)
-
-
-def _base(configuration: Configuration, places: RequestBuilder) -> str:
-    """Return what a server can load the base from: its hub id, or where it is on this machine."""
-    path = configuration.model.path
-    return path if is_hub_id(path, places.graph.spec.file.parent) else str(places.model(configuration))
-
-
-def dtype_of(plan: Plan, chosen: StudyRun, dtype: str | None) -> str:
-    """Return the type of merged weights: what was asked for, or the base's own."""
-    return dtype or str(plan.graph.sections[chosen.configuration.name]["model"]["dtype"])
 
 
 def _finished(plan: Plan, state: State, name: str, seed: int | None) -> StudyRun:
@@ -116,48 +113,35 @@ def _present(chosen: StudyRun, state: State) -> dict[str, str]:
 
     :raises LoraError: when its bytes have gone
     """
-    gone = [name for name, digest in chosen.attempt.outputs.items() if not state.objects.has(digest)]
-    wanted = [name for name in gone if name not in _NOT_OF_A_MODEL]
-    if wanted:
-        raise LoraError(
-            f"{wanted[0]} of {chosen.address} has gone from the state; only training it again makes it anew."
-        )
-    kept = {name: digest for name, digest in chosen.attempt.outputs.items() if name not in _NOT_OF_A_MODEL}
-    return {name: str(state.objects.proven(digest)) for name, digest in kept.items()}
-
-
-def _copy(chosen: StudyRun, places: RequestBuilder, files: dict[str, str], out: Path) -> None:
-    """Copy what training left: an adapter alone, a whole model with its tokenizer."""
-    for name, path in files.items():
-        shutil.copyfile(path, out / name)
-    if chosen.configuration.method == "full":
-        _copy_tokenizer(places.model(chosen.configuration), out)
+    outputs = {name: digest for name, digest in chosen.attempt.outputs.items() if name not in _NOT_OF_A_MODEL}
+    for name, digest in outputs.items():
+        if not state.objects.has(digest):
+            raise LoraError(
+                f"{name} of {chosen.address} has gone from the state; only training it again makes it anew."
+            )
+    return {name: str(state.objects.proven(digest)) for name, digest in outputs.items()}
 
 
 def _copy_tokenizer(model: Path, out: Path) -> None:
-    """Copy what a model's directory holds beside its weights: tokenizer, generation settings, its own code."""
+    """Copy what a model's directory holds next to its weights: tokenizer, generation settings, its own code."""
     (out / "generation_config.json").unlink(missing_ok=True)  # cut down to what a study reads
     others = [file for file in (model / "generation_config.json", *sorted(model.glob("*.py"))) if file.is_file()]
     for file in (*tokenizer_files(model), *others):
         shutil.copyfile(file, out / file.name)
 
 
-def _merge(
-    plan: Plan, chosen: StudyRun, found: tuple[RequestBuilder, dict[str, str]], dtype: str | None, out: Path
-) -> None:
+def _merge(sections: dict[str, Any], paths: dict[str, Any], files: dict[str, str], dtype: str, out: Path) -> None:
     """Write the base with the adapter merged into it.
 
+    :param paths: where the base is
+    :param files: the adapter's
     :raises MissingExtra: without torch
     """
     if installed("torch") is None:
         raise MissingExtra("lora export --merged", "torch")
     from lorafile.engine.nodes.merge import merged
 
-    places, files = found
-    settings = bare_sections(plan.graph.sections[chosen.configuration.name])
-    paths = places.model_paths(chosen.configuration)
-    whole = merged(settings, paths, files, dtype_of(plan, chosen, dtype))
-    model: Any = whole.model
+    model: Any = merged(bare_sections(sections), paths, files, dtype).model
     model.save_pretrained(out)
     _copy_tokenizer(Path(paths["model"]), out)
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))

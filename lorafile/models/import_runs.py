@@ -1,4 +1,4 @@
-"""Finished runs of somebody else's, taken into state as the `train` nodes of a study's configurations."""
+"""Finished runs from elsewhere, taken into state as the `train` nodes of a study's configurations."""
 
 import tempfile
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 from lorafile.errors import LoraError
 from lorafile.files.jsonl import write_lines
 from lorafile.graph.build import build
-from lorafile.graph.graph import Graph, GraphNode
+from lorafile.graph.graph import GraphNode
 from lorafile.lock.lockfile import identity, read_lock, resolve
 from lorafile.lock.weights import headers
 from lorafile.models.run_matching import Match, choose, choose_seed
@@ -49,17 +49,18 @@ def plan_imports(
     """
     lock, _ = resolve(spec, read_lock(spec))
     graph = build(spec, lock, state.acceptances())
-    found: dict[str, Import] = {}
+    imports: dict[str, Import] = {}
     history = state.latest()
     for source in sources:
         run = read_run(source)
         match = choose(run, graph, configuration)
-        number, differing = choose_seed(run, _seeds(graph, match), seed)
+        trained = {replicate.seed: str(replicate.train) for replicate in graph.replicates[match.configuration.name]}
+        number, differing = choose_seed(run, [at for at in trained if at is not None], seed)
         match.differs += [differing] if differing else []
-        node = _node(graph, match, number)
-        if node.key in found:
+        node = graph.nodes[trained[number]]
+        if node.key in imports:
             raise LoraError(
-                f"{found[node.key].source} and {source} are both {node.address}. Import them one by one, "
+                f"{imports[node.key].source} and {source} are both {node.address}. Import them one by one, "
                 "and say which is which with --configuration and --seed."
             )
         finished = [attempt for attempt in history.get(node.key, []) if attempt.finished]
@@ -69,59 +70,49 @@ def plan_imports(
             raise LoraError(
                 f"{node.address} is finished already: it was {how}. To put {source} in its place: --replace"
             )
-        found[node.key] = Import(source, node, run, match, there)
-    return list(found.values())
+        imports[node.key] = Import(source, node, run, match, there)
+    return list(imports.values())
 
 
 def record_imports(spec: Spec, directory: Path, imports: list[Import], lock_timeout: float = 0.0) -> list[Attempt]:
     """Store what is not there yet as finished training, each marked as imported."""
-    if all(one.there for one in imports):
+    new = [item for item in imports if not item.there]
+    if not new:
         return []
     with State.write(directory, lock_timeout) as state:
-        found = []
-        for one in (one for one in imports if not one.there):
+        recorded = []
+        for item in new:
             with tempfile.TemporaryDirectory(prefix="import-", dir=directory) as temporary:
-                files = dict(one.run.checkpoint.files)
-                if one.run.curve:
+                files = dict(item.run.checkpoint.files)
+                if item.run.curve:
                     files["curve.jsonl.gz"] = Path(temporary) / "curve.jsonl.gz"
-                    write_lines(files["curve.jsonl.gz"], one.run.curve)
-                node = Node(one.node.key, "train", one.node.version, one.node.settings, one.node.inputs)
-                found.append(state.record(node, _attempt(spec, one), files))
-    return found
+                    write_lines(files["curve.jsonl.gz"], item.run.curve)
+                node = Node(item.node.key, "train", item.node.version, item.node.settings, item.node.inputs)
+                recorded.append(state.record(node, _attempt(spec, item), files))
+    return recorded
 
 
-def _seeds(graph: Graph, match: Match) -> list[int]:
-    """Return the seeds that a configuration runs under, those of its stages among them."""
-    return [replicate.seed for replicate in graph.replicates[match.configuration.name] if replicate.seed is not None]
-
-
-def _node(graph: Graph, match: Match, seed: int) -> GraphNode:
-    replicates = graph.replicates[match.configuration.name]
-    key = next(replicate.train for replicate in replicates if replicate.seed == seed)
-    return graph.nodes[str(key)]
-
-
-def _attempt(spec: Spec, one: Import) -> Attempt:
-    run, peft = one.run, one.run.checkpoint.settings.get("peft_version")
-    told = f"imported from {run.checkpoint.directory}"
+def _attempt(spec: Spec, item: Import) -> Attempt:
+    run, peft = item.run, item.run.checkpoint.settings.get("peft_version")
+    origin = f"imported from {run.checkpoint.directory}"
     return Attempt(
-        key=one.node.key,
+        key=item.node.key,
         kind="train",
         outcome="diverged" if run.diverged else "done",
-        message=f"{told}; its loss was no number in the end" if run.diverged else told,
+        message=f"{origin}; its loss was no number in the end" if run.diverged else origin,
         started=utc_now(),
         seconds=0.0,
         device="imported",
         environment={"imported": True, **({"peft": peft} if peft else {})},
-        figures=_figures(spec, one),
+        figures=_figures(spec, item),
         study=spec.name,
-        address=one.node.address,
+        address=item.node.address,
     )
 
 
-def _figures(spec: Spec, one: Import) -> dict[str, Any]:
+def _figures(spec: Spec, item: Import) -> dict[str, Any]:
     """Return what is known of the training; its time is that of another machine, so it is no figure of this study."""
-    run, base = one.run, one.match.configuration.model
+    run, base = item.run, item.match.configuration.model
     lock = (read_lock(spec) or resolve(spec, None)[0]).models[identity(base)]
     weights = [file for name, file in run.checkpoint.files.items() if name.endswith(".safetensors")]
     size = sum(prod(header.shape) for file in weights for header in headers(file).values())
@@ -131,8 +122,8 @@ def _figures(spec: Spec, one: Import) -> dict[str, Any]:
         "imported": True,
         "source": str(run.checkpoint.directory.resolve()),
         "digest": run.checkpoint.digest,
-        "differs": one.match.differs,
-        "unverified": one.match.unverified,
+        "differs": item.match.differs,
+        "unverified": item.match.unverified,
         "trainable_parameters": size,
         "total_parameters": lock.parameters + size if adapter else lock.parameters,
         "adapter_bytes": sum(file.stat().st_size for file in weights),

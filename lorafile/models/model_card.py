@@ -14,6 +14,7 @@ from lorafile.specs import Configuration
 from lorafile.specs.catalogue import licence
 
 _ENVIRONMENT = ("device", "driver", "torch", "transformers", "peft", "lorafile")
+_HERE = '"path/of/this/directory"'
 _ADAPTER_USE = """\
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
@@ -36,12 +37,13 @@ def card(plan: Plan, results: Results, chosen: StudyRun, made: Path, merged: str
     :param merged: the type of merged weights; empty for what is not merged
     """
     whole = not (made / "adapter_config.json").is_file()
+    usage = _MODEL_USE if whole else _ADAPTER_USE
     parts = [
         _front_matter(chosen.configuration, plan.graph.spec.file.parent, whole),
         f"# {plain(chosen.configuration.name)}, seed {chosen.seed}\n",
         _what(chosen, merged),
         "## Use\n",
-        f"```python\n{_use(chosen.configuration, whole)}```\n",
+        f"```python\n{usage.format(base=json.dumps(chosen.configuration.model.path), here=_HERE)}```\n",
         "## Where it comes from\n",
         _table(_origin(plan, results, chosen)),
         "## Data\n",
@@ -87,11 +89,6 @@ def _what(chosen: StudyRun, merged: str) -> str:
     return f"{text}\n"
 
 
-def _use(configuration: Configuration, whole: bool) -> str:
-    here = json.dumps("path/of/this/directory")
-    return (_MODEL_USE if whole else _ADAPTER_USE).format(base=json.dumps(configuration.model.path), here=here)
-
-
 def _origin(plan: Plan, results: Results, chosen: StudyRun) -> list[tuple[str, Any]]:
     sections = plan.graph.sections[chosen.configuration.name]
     lock = plan.graph.lock.models[identity(chosen.configuration.model)]
@@ -129,24 +126,20 @@ def _data(plan: Plan, configuration: Configuration) -> list[tuple[str, Any]]:
 def _figures(results: Results, chosen: StudyRun, merged: str) -> str:
     """Return a row for each metric and split of the very run that is exported."""
     frame = results.runs if chosen.truncated is None else results.truncations
-    mine = [row for row in frame.to_dict("records") if _is_of(row, chosen)]
-    if not mine:
+    run = next((row for row in frame.to_dict("records") if _is_of(row, chosen)), None)
+    if run is None:
         return "The study's report has no figures of this run yet.\n"
-    run = mine[0]
     lines = ["| metric | split | value | examples |", "|---|---|---:|---:|"]
     for metric in results.metrics:
         for split in ("validation", "test"):
-            value = run.get(f"{split}.{metric}")
-            if value is not None and not missing(value):
-                shown = plain(score(metric, float(value)))
-                lines.append(f"| {plain(metric_name(metric))} | {split} | {shown} | {_count(run, split)} |")
-    told = "Measured on this run alone, with the adapter attached" if merged else "Measured on this run alone"
-    return "\n".join(lines) + f"\n\n{told}, on data that it was not trained on.\n"
-
-
-def _count(run: dict[Any, Any], split: str) -> str:
-    value = run.get(f"{split}.examples")
-    return "" if missing(value) else str(int(value))  # type: ignore[arg-type]
+            value, examples = run.get(f"{split}.{metric}"), run.get(f"{split}.examples")
+            if not missing(value):
+                count = "" if missing(examples) else int(examples)
+                lines.append(
+                    f"| {plain(metric_name(metric))} | {split} | {plain(score(metric, float(value)))} | {count} |"
+                )
+    attached = ", with the adapter attached" if merged else ""
+    return "\n".join(lines) + f"\n\nMeasured on this run alone{attached}, on data that it was not trained on.\n"
 
 
 def _is_of(row: dict[Any, Any], chosen: StudyRun) -> bool:

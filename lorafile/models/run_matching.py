@@ -1,4 +1,4 @@
-"""A foreign run held against a study's configurations: which one it is, what differs, what nobody can verify."""
+"""Which of a study's configurations an imported run is, what differs, and what its files do not tell."""
 
 import contextlib
 import json
@@ -46,16 +46,16 @@ def choose(run: TrainerRun, graph: Graph, named: str | None) -> Match:
     trained = _trained(graph)
     source = run.checkpoint.directory
     if named is not None:
-        one = next((c for c in trained if named in (c.name, *c.aliases)), None)
-        if one is None:
+        configuration = next((c for c in trained if named in (c.name, *c.aliases)), None)
+        if configuration is None:
             names = [c.name for c in trained]
             hint = suggestion(named, names) or "."
             raise LoraError(f'--configuration: the study trains no "{named}"{hint} It has: {", ".join(names)}.')
-        found = compare(run, one, graph)
-        if found.wrong:
-            raise LoraError(f"{source} is not {one.name}: {_listed(found.wrong)}.")
-        return found
-    matches = [compare(run, one, graph) for one in trained]
+        match = compare(run, configuration, graph)
+        if match.wrong:
+            raise LoraError(f"{source} is not {configuration.name}: {_listed(match.wrong)}.")
+        return match
+    matches = [compare(run, configuration, graph) for configuration in trained]
     good = [match for match in matches if not match.wrong and not match.differs]
     if len(good) == 1:
         return good[0]
@@ -69,9 +69,9 @@ def choose(run: TrainerRun, graph: Graph, named: str | None) -> Match:
         raise LoraError(f"{graph.spec.file} trains nothing, so there is nothing that {source} could be.")
     nearest = min(matches, key=lambda match: (len(match.wrong), len(match.differs)))
     hint = "" if nearest.wrong else f" If it is that one all the same: --configuration {nearest.configuration.name}"
-    told = _listed([*nearest.wrong, *nearest.differs])
+    problems = _listed([*nearest.wrong, *nearest.differs])
     raise LoraError(
-        f"{source} is no configuration of {graph.spec.file}; nearest is {nearest.configuration.name}: {told}.{hint}"
+        f"{source} is no configuration of {graph.spec.file}; nearest is {nearest.configuration.name}: {problems}.{hint}"
     )
 
 
@@ -81,12 +81,11 @@ def choose_seed(run: TrainerRun, seeds: list[int], given: int | None) -> tuple[i
     :raises LoraError: when its files do not say it, or say one that the study has not
     """
     listed = ", ".join(map(str, seeds))
+    seed = run.settings.get("seed")
     if given is not None:
         if given not in seeds:
             raise LoraError(f"--seed: the study has no seed {given}; it has: {listed}.")
-        known = run.settings.get("seed")
-        return given, "" if known in (given, None) else f"seed {known} there, {given} here"
-    seed = run.settings.get("seed")
+        return given, "" if seed in (given, None) else f"seed {seed} there, {given} here"
     if seed in seeds:
         return int(seed), ""
     why = "does not say its seed" if seed is None else f"has seed {seed}, which the study has not"
@@ -96,14 +95,14 @@ def choose_seed(run: TrainerRun, seeds: list[int], given: int | None) -> tuple[i
 def _trained(graph: Graph) -> list[Configuration]:
     """Return what a study trains: configurations, and candidates of tuned ones; of two of one key the first."""
     names = [c.name for c in graph.spec.configurations if c.train is not None and not c.open]
-    found: dict[str | None, Configuration] = {}
+    by_key: dict[str | None, Configuration] = {}
     for name in (*names, *graph.spec.owners):
-        found.setdefault(graph.replicates[name][0].train, graph.spec.named[name])
-    return list(found.values())
+        by_key.setdefault(graph.replicates[name][0].train, graph.spec.named[name])
+    return list(by_key.values())
 
 
 def compare(run: TrainerRun, configuration: Configuration, graph: Graph) -> Match:
-    """Hold a run against one configuration."""
+    """Compare a run with one configuration."""
     match = Match(configuration)
     model = graph.lock.models[identity(configuration.model)]
     sections = graph.sections[configuration.name]
@@ -140,25 +139,21 @@ def _compare_adapter(match: Match, run: TrainerRun, declared: dict[str, Any], mo
         return
     defaults = _defaults(method)
     for name in sorted({*settings, *declared} - {*ABOUT, "peft_type", "method"}):
-        there, here = (
-            _meant(name, settings.get(name), defaults, model),
-            _meant(name, declared.get(name), defaults, model),
-        )
+        there, here = (_meant(name, values.get(name), defaults, model) for values in (settings, declared))
         if there != here:
-            where = match.differs if name in _OF_TRAINING else match.wrong
-            where.append(f"{name} {_short(there)} there, {_short(here)} here")
+            problems = match.differs if name in _OF_TRAINING else match.wrong
+            problems.append(f"{name} {_short(there)} there, {_short(here)} here")
     if method == "lora" and not match.wrong and not settings.get("target_parameters"):
-        held, asked = set(lora_shapes(run.checkpoint)), set(adapted_modules(declared, model.modules))
-        held = {module for module in held if any(part.isdigit() for part in module.split("."))}
-        if len(held) != len(asked):
-            match.wrong.append(f"{len(held)} modules are adapted there, {len(asked)} here")
+        there = {name for name in lora_shapes(run.checkpoint) if any(part.isdigit() for part in name.split("."))}
+        here = set(adapted_modules(declared, model.modules))
+        if len(there) != len(here):
+            match.wrong.append(f"{len(there)} modules are adapted there, {len(here)} here")
 
 
 def _meant(name: str, value: Any, defaults: dict[str, Any], model: ModelLock) -> Any:
     """Return a setting in one way of writing; off, and PEFT's default, are None."""
-    if name == "target_modules" and all(
-        isinstance(one, str) for one in (value if isinstance(value, list) else [value])
-    ):
+    names = value if isinstance(value, list) else [value]
+    if name == "target_modules" and all(isinstance(item, str) for item in names):
         with contextlib.suppress(NodeError):  # it names what is not there, and stays as it is written
             return target_names(value, model.modules)
     if name == "lora_alpha" or isinstance(value, float):
@@ -170,26 +165,23 @@ def _meant(name: str, value: Any, defaults: dict[str, Any], model: ModelLock) ->
 
 def _defaults(method: str) -> dict[str, Any]:
     """Return PEFT's defaults of a method's settings, from the shipped snapshot."""
-    wanted = f"{method.replace('_', '')}config"
-    table = next((rows for name, rows in snapshot().items() if name.lower() == wanted and isinstance(rows, dict)), {})
+    config = f"{method.replace('_', '')}config"
+    table = next((rows for name, rows in snapshot().items() if name.lower() == config and isinstance(rows, dict)), {})
     return {name: row["default"] for name, row in table.items()}
 
 
 def _compare_training(match: Match, run: TrainerRun, training: dict[str, Any]) -> None:
-    known = run.settings
+    settings = run.settings
     fits = rate_fits(run, training)
+    unused = {"num_train_epochs"} if training.get("max_steps", -1) > 0 else {"max_steps"}
+    unused |= set(_OF_RATE) if fits else set()
     for name, here in training.items():
-        if name in _OF_RATE and fits:
+        if name in unused:
             continue
-        if name == "num_train_epochs" and training.get("max_steps", -1) > 0:
-            continue
-        if name == "max_steps" and here <= 0:
-            continue
-        if name == "num_train_epochs" and name not in known and "epochs_up_to" in known:
-            there: Any = known["epochs_up_to"]
-            here = math.ceil(here)
-        elif name in known:
-            there = known[name]
+        if name == "num_train_epochs" and name not in settings and "epochs_up_to" in settings:
+            there, here = settings["epochs_up_to"], math.ceil(here)
+        elif name in settings:
+            there = settings[name]
         else:
             match.unverified.append(name)
             continue
@@ -211,11 +203,9 @@ def _same(there: Any, here: Any) -> bool:
 def _short(value: Any) -> str:
     if value is None:
         return "unset"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return (
-        "+".join(map(str, value)) if isinstance(value, list) else value if isinstance(value, str) else json.dumps(value)
-    )
+    if isinstance(value, (float, str)):
+        return value if isinstance(value, str) else f"{value:g}"
+    return "+".join(map(str, value)) if isinstance(value, list) else json.dumps(value)
 
 
 def _listed(parts: list[str]) -> str:

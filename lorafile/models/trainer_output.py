@@ -1,4 +1,4 @@
-"""What Trainer and PEFT leave beside a model: read as text, `training_args.bin` never, because it is a pickle."""
+"""What Trainer and PEFT leave next to a model: read as text, `training_args.bin` never, because it is a pickle."""
 
 import json
 import math
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.errors import NodeError
-from lorafile.files.jsonl import read_json
-from lorafile.models.checkpoint import Checkpoint, open_checkpoint
+from lorafile.models.checkpoint import Checkpoint, open_checkpoint, read_settings
 
 _CARD = re.compile(r"^- (\w+): (.+)$", re.MULTILINE)
 _ADAM = re.compile(r"betas=\(([\d.e-]+),\s*([\d.e-]+)\) and epsilon=([\d.e-]+)")
-_STEP_FOLDER = re.compile(r"checkpoint-(\d+)")
+_CURVE = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+_STEP_FOLDER = re.compile(r"checkpoint-\d+")
 
 
 @dataclass(frozen=True)
 class TrainerRun:
-    """A finished run of somebody else's.
+    """A run that was trained outside of the study, with Trainer or PEFT.
 
     :ivar settings: what its files say of its training, by `TrainingArguments`' names; `epochs_up_to` is rounded up
     :ivar curve: `step`, `epoch`, `loss`, `learning_rate`, `grad_norm`, as far as they were logged
@@ -51,7 +51,11 @@ def read_run(name: str) -> TrainerRun:
     if not finished and step and last and step < last:
         raise NodeError(f"{name} was not trained to its end: {checkpoint.directory.name} is step {step} of {last}.")
     logged = [row for row in state.get("log_history", []) if isinstance(row, dict)]
-    curve = [_curve_row(row) for row in logged if "loss" in row and "step" in row]
+    curve = [
+        {name: row[name] for name in _CURVE if row.get(name) is not None}
+        for row in logged
+        if "loss" in row and "step" in row
+    ]
     seconds = next((row["train_runtime"] for row in reversed(logged) if "train_runtime" in row), None)
     settings = _from_state(state) | _from_card(directory) | _from_card(checkpoint.directory)
     return TrainerRun(checkpoint, settings, curve, step, seconds)
@@ -96,17 +100,8 @@ def rate_fits(run: TrainerRun, training: dict[str, Any]) -> bool | None:
 
 
 def _step_folders(directory: Path) -> list[Path]:
-    found = [
-        (int(match[1]), entry)
-        for entry in directory.glob("checkpoint-*")
-        if (match := _STEP_FOLDER.fullmatch(entry.name))
-    ]
-    return [entry for _, entry in sorted(found)]
-
-
-def _curve_row(row: dict[str, Any]) -> dict[str, Any]:
-    names = ("step", "epoch", "loss", "learning_rate", "grad_norm")
-    return {name: row[name] for name in names if row.get(name) is not None}
+    folders = [entry for entry in directory.glob("checkpoint-*") if _STEP_FOLDER.fullmatch(entry.name)]
+    return sorted(folders, key=lambda entry: int(entry.name.rpartition("-")[2]))
 
 
 def _from_state(state: dict[str, Any]) -> dict[str, Any]:
@@ -123,8 +118,8 @@ def _from_card(directory: Path) -> dict[str, Any]:
     """Return the hyperparameters of the README that Trainer writes; what it leaves out there is Trainer's default."""
     file = directory / "README.md"
     text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    _, found, section = text.partition("### Training hyperparameters")
-    if not found:
+    _, heading, section = text.partition("### Training hyperparameters")
+    if not heading:
         return {}
     rows = dict(_CARD.findall(section.partition("\n#")[0]))
     names = {
@@ -143,8 +138,7 @@ def _from_card(directory: Path) -> dict[str, Any]:
         settings["lr_scheduler_type"] = rows["lr_scheduler_type"].removeprefix("SchedulerType.").lower()
     if "mixed_precision_training" in rows:
         settings["fp16"] = True
-    adam = _ADAM.search(rows.get("optimizer", ""))
-    if adam:
+    if adam := _ADAM.search(rows.get("optimizer", "")):
         settings |= dict(zip(("adam_beta1", "adam_beta2", "adam_epsilon"), map(float, adam.groups()), strict=True))
     devices = _value(rows.get("num_devices", "1"))
     settings["per_device_train_batch_size"] = settings.get("per_device_train_batch_size", 0) * devices
@@ -162,10 +156,5 @@ def _value(text: str) -> Any:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        content = read_json(file)
-    except (OSError, ValueError) as error:
-        raise NodeError(f"{file} cannot be read as JSON: {error}") from error
+    content = read_settings(file) if file.is_file() else {}
     return content if isinstance(content, dict) else {}
