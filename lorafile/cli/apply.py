@@ -9,6 +9,7 @@ import click
 from lorafile.cli.command import (
     budget_options,
     command,
+    lock_option,
     quiet_option,
     resolve_option,
     selection_options,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     metavar="auto|off|N",
     help="How many adapters on one base are trained together: at most N; auto: as many as are measured to be fastest.",
 )
-@click.option("--lock-timeout", type=float, default=0.0, help="Seconds to wait for another apply on the same state.")
+@lock_option
 @budget_options
 @selection_options
 @resolve_option
@@ -51,14 +52,11 @@ def apply(
     spec: Path,
     state: Path | None,
     yes: bool,
-    workers: int | None,
-    pack: str,
-    lock_timeout: float,
     hourly: float | None,
-    budget: "Budget | None",
     selected: dict[str, Any],
     resolve: int | None,
     quiet: bool,
+    **options: Any,
 ) -> int:
     """Train, predict and measure what is missing, and nothing else.
 
@@ -77,21 +75,21 @@ def apply(
     from lorafile.state import State
     from lorafile.study import seed_stage
 
-    out, width = console(quiet), pack_width(pack)
+    out, width = console(quiet), pack_width(options["pack"])
+    budget: Budget | None = options["budget"]
     study, planned, stage = _planned(spec, state, selected, resolve, hourly)
     study.warm_up(planned)
     show_plan(planned, out, stage=stage, pack=width)
     if not planned.work and not (stage and stage.seeds):
-        _settle(study, planned, lock_timeout, out)
+        _settle(study, planned, options["lock_timeout"], out)
         return 0
     if not agreed(yes or is_plan(spec), "Do this?"):
         return 1
     if stage and stage.seeds:
         seed_stage.append(study, stage)
-    if unused := unused_workers(planned, workers):
+    if unused := unused_workers(planned, options["workers"]):
         show_warnings([unused], out)
     watcher = (Bars if out.is_terminal else Lines)(planned, out)
-    options: dict[str, Any] = {"workers": workers, "pack": pack, "lock_timeout": lock_timeout, "budget": budget}
     with watcher:
         applied = study.apply(planned, watchers=[watcher], **options)
     show_applied(applied, out)
@@ -104,19 +102,19 @@ def apply(
 
 
 def _settle(study: "Study", planned: "Plan", lock_timeout: float, out: "Console") -> None:
-    """Where there is no work, note what the study declares now, and send trackers what they do not have."""
+    """Record what the study declares now, and send trackers what they lack, where there is no work."""
     from lorafile.cli.views.apply import show_sending, show_tracking
     from lorafile.cli.views.console import show_warnings
 
-    wanting = study.untracked(planned)
-    if wanting:
-        show_sending(wanting, out)
-    if not (wanting or planned.summary()["undeclared"]):
+    unsent, undeclared = study.untracked(planned), planned.summary()["undeclared"]
+    if unsent:
+        show_sending(unsent, out)
+    elif not undeclared:
         return
     try:
         applied = study.apply(planned, lock_timeout=lock_timeout)
     except StateError as error:
-        if planned.summary()["undeclared"]:
+        if undeclared:
             raise
         show_warnings([f"tracking: nothing was sent. {error}"], out)
     else:

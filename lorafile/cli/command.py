@@ -17,12 +17,12 @@ from lorafile import __version__
 from lorafile.cli.terminal import echo_error
 from lorafile.errors import LoraError, StateError
 
-spec_argument = click.argument("spec", type=click.Path(path_type=Path), default="study.toml")
-state_option = click.option(
-    "--state", type=click.Path(path_type=Path), help="The state's directory. [default: LORA_STATE, or .lora]"
-)
-spec_option = click.option(
-    "--spec", type=click.Path(path_type=Path), help="The study that is meant, where several have the name."
+PATH = click.Path(path_type=Path)
+spec_argument = click.argument("spec", type=PATH, default="study.toml")
+state_option = click.option("--state", type=PATH, help="The state's directory. [default: LORA_STATE, or .lora]")
+spec_option = click.option("--spec", type=PATH, help="The study that is meant, where several have the name.")
+lock_option = click.option(
+    "--lock-timeout", type=float, default=0.0, help="Seconds to wait while an apply holds the state."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 markdown_option = click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
@@ -43,13 +43,13 @@ def keep_until_exit(made: Any) -> None:
 def resolve_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command take `--resolve` and `--max-seeds`; it gets `resolve`, the most seeds, or None without the flag."""
 
-    @click.option("--resolve", "wanted", is_flag=True, help="Plan a stage of seeds that decides what is open.")
+    @click.option("--resolve", is_flag=True, help="Plan a stage of seeds that decides what is open.")
     @click.option("--max-seeds", "most", type=click.IntRange(1, 1000), help="Most seeds of that stage. [default: 20]")
     @wraps(function)
-    def run(*args: Any, wanted: bool, most: int | None, **kwargs: Any) -> Any:
-        if most is not None and not wanted:
+    def run(*args: Any, resolve: bool, most: int | None, **kwargs: Any) -> Any:
+        if most is not None and not resolve:
             raise click.UsageError("--max-seeds is read by --resolve, which is not given.")
-        return function(*args, resolve=(most or _SEEDS) if wanted else None, **kwargs)
+        return function(*args, resolve=(most or _SEEDS) if resolve else None, **kwargs)
 
     return run
 
@@ -94,17 +94,9 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--rerun-drifted", is_flag=True, help="Do again what was done in another environment.")
     @click.option("--refresh", is_flag=True, help="Look at models and data afresh, on the hub too.")
     @wraps(function)
-    def run(
-        *args: Any,
-        target: tuple[str, ...],
-        exclude: tuple[str, ...],
-        replace: tuple[str, ...],
-        rerun_drifted: bool,
-        refresh: bool,
-        **kwargs: Any,
-    ) -> Any:
-        selected: dict[str, Any] = {"target": target, "exclude": exclude, "replace": replace}
-        selected |= {"rerun_drifted": rerun_drifted, "refresh": refresh}
+    def run(*args: Any, **kwargs: Any) -> Any:
+        names = ("target", "exclude", "replace", "rerun_drifted", "refresh")
+        selected = {name: kwargs.pop(name) for name in names}
         return function(*args, selected={name: value for name, value in selected.items() if value}, **kwargs)
 
     return run
@@ -159,13 +151,11 @@ def main(context: click.Context, debug: bool) -> None:
     context.obj = debug
 
 
-def _tell_who_is_waited_for(quiet: bool) -> None:
-    """Let what the state logs while it waits for its lock stand on stderr."""
+def _log_to_stderr(quiet: bool) -> None:
+    """Print on stderr what the state logs while it waits for its lock."""
     import logging
 
     class Stderr(logging.Handler):
-        """Lines as the command's other ones are."""
-
         def emit(self, record: logging.LogRecord) -> None:
             echo_error(record.getMessage())
 
@@ -175,18 +165,32 @@ def _tell_who_is_waited_for(quiet: bool) -> None:
         logger.addHandler(Stderr())
 
 
-def _damage(named: Path | None) -> str:
-    """Return what is wrong with the state, where rows that are not as they were written explain a failure."""
+def _damage(state: Path | None) -> str:
+    """Return what is wrong with the state, where damaged rows explain a failure."""
     from lorafile.state import State
     from lorafile.state.integrity.rows_check import describe_damage, read_rows
     from lorafile.study.study import state_directory
 
-    directory = state_directory(named)
+    directory = state_directory(state)
     try:
-        found = describe_damage(read_rows(State.read(directory)))
+        damages = describe_damage(read_rows(State.read(directory)))
     except Exception as error:
-        found = [str(error)]
-    return f"The state {directory} is damaged: {found[0]}. `lora state verify` names all that is." if found else ""
+        damages = [str(error)]
+    return f"The state {directory} is damaged: {damages[0]}. `lora state verify` names all that is." if damages else ""
+
+
+def _explain(error: Exception, name: str, state: Path | None) -> tuple[str, int]:
+    """Return the sentence and the exit code of a command that failed."""
+    if isinstance(error, LoraError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        return f"{error.filename or 'The system'}: {error.strerror or error}", 1
+    if damage := _damage(state):
+        return damage, StateError.exit_code
+    from lorafile.engine.data.hub import hide_tokens
+
+    bug = hide_tokens(f"{type(error).__name__}: {error}")
+    return f"This is a mistake in lorafile, not in your spec: {bug}. See it with: lora --debug {name} …", 1
 
 
 def command(name: str, group: click.Group | None = None) -> Callable[[Callable[..., int | None]], click.Command]:
@@ -197,34 +201,15 @@ def command(name: str, group: click.Group | None = None) -> Callable[[Callable[.
         @click.pass_context
         def run(context: click.Context, *args: Any, **kwargs: Any) -> int:
             if "lock_timeout" in kwargs:
-                _tell_who_is_waited_for(kwargs.get("quiet", False))
+                _log_to_stderr(kwargs.get("quiet", False))
             try:
                 return function(*args, **kwargs) or 0
-            except LoraError as error:
-                if context.obj:
-                    raise
-                echo_error(str(error))
-                return error.exit_code
-            except (BrokenPipeError, click.ClickException):
-                raise
-            except OSError as error:
-                if context.obj:
-                    raise
-                echo_error(f"{error.filename or 'The system'}: {error.strerror or error}")
-                return 1
             except Exception as error:
-                if context.obj:
+                if context.obj or isinstance(error, (BrokenPipeError, click.ClickException)):
                     raise
-                if damage := _damage(kwargs.get("state")):
-                    echo_error(damage)
-                    return StateError.exit_code
-                from lorafile.engine.data.hub import hide_tokens
-
-                told = hide_tokens(f"{type(error).__name__}: {error}")
-                echo_error(
-                    f"This is a mistake in lorafile, not in your spec: {told}. See it with: lora --debug {name} …"
-                )
-                return 1
+                sentence, exit_code = _explain(error, name, kwargs.get("state"))
+                echo_error(sentence)
+                return exit_code
 
         return (group or main).command(name)(run)
 

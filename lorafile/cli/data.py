@@ -34,20 +34,19 @@ def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: 
     """
     from lorafile.cli.views.console import console
     from lorafile.cli.views.data import show_data
-    from lorafile.study.data_preview import look
+    from lorafile.study.data_preview import preview
     from lorafile.study.study import Study
 
-    found = look(Study.load(spec), split, rows, configuration)
+    shown = preview(Study.load(spec), split, rows, configuration)
     if as_json:
-        echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+        echo(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        show_data(found, console())
-    return 0
+        show_data(shown, console())
 
 
 @command("list", data)
 @json_option
-def list_(as_json: bool) -> int:
+def list_(as_json: bool) -> None:
     """List well-known data sets that a spec can name, with format and licence.
 
     \b
@@ -61,4 +60,3 @@ def list_(as_json: bool) -> int:
         echo(json.dumps({"format_version": "1.0", "sets": catalogue()}, indent=2, ensure_ascii=False))
     else:
         show_catalogue(catalogue(), console())
-    return 0

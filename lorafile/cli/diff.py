@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from lorafile.cli.command import command, json_option, markdown_option, price_option, spec_argument, state_option
+from lorafile.cli.command import PATH, command, json_option, markdown_option, price_option, spec_argument, state_option
 from lorafile.cli.terminal import echo
 
 
 @command("diff")
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=PATH)
 @state_option
 @click.option("--git", "revision", metavar="REV", help="Against the spec as git has it at a revision.")
 @price_option
@@ -22,7 +22,7 @@ def diff(
     hourly: float | None,
     as_json: bool,
     markdown: bool,
-) -> int:
+) -> None:
     """Show what a change adds, removes and renames, and what it would cost. Runs nothing, writes nothing.
 
     Two specs, two saved plans, or with --git one spec (study.toml unless named) now and at a revision.
@@ -37,14 +37,13 @@ def diff(
     if len(files) > 1 if revision is not None else len(files) != 2:
         raise click.UsageError("name two files, as in: lora diff old.toml new.toml; or one with --git REV")
     if revision is not None:
-        found = diff_inputs.since(revision, files[0] if files else Path("study.toml"), state, hourly)
+        changes = diff_inputs.since(revision, files[0] if files else Path("study.toml"), state, hourly)
     else:
-        found = diff_inputs.between(files[0], files[1], state, hourly)
+        changes = diff_inputs.between(files[0], files[1], state, hourly)
     if as_json or markdown:
-        echo(diff_json(found) if as_json else diff_markdown(found), nl=as_json)
+        echo(diff_json(changes) if as_json else diff_markdown(changes), nl=as_json)
     else:
-        show_diff(found, console())
-    return 0
+        show_diff(changes, console())
 
 
 @command("graph")
@@ -52,7 +51,7 @@ def diff(
 @state_option
 @click.option("--format", "kind", type=click.Choice(["mermaid", "dot"]), default="mermaid", help="[default: mermaid]")
 @click.option("--full", is_flag=True, help="A box for every node.")
-def graph(spec: Path, state: Path | None, kind: str, full: bool) -> int:
+def graph(spec: Path, state: Path | None, kind: str, full: bool) -> None:
     """Draw what reads what, and what is done of it, as text for Mermaid or Graphviz.
 
     \b
@@ -61,6 +60,5 @@ def graph(spec: Path, state: Path | None, kind: str, full: bool) -> int:
     from lorafile.cli.views import graph as drawing
     from lorafile.study.study import Study
 
-    found = drawing.drawing(Study.load(spec, state).plan(), full)
-    echo(drawing.mermaid(found) if kind == "mermaid" else drawing.dot(found))
-    return 0
+    drawn = drawing.drawing(Study.load(spec, state).plan(), full)
+    echo(drawing.mermaid(drawn) if kind == "mermaid" else drawing.dot(drawn))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lorafile.cli.command import command, json_option, main, spec_argument, state_option
+from lorafile.cli.command import PATH, command, json_option, main, spec_argument, state_option
 from lorafile.cli.terminal import echo, echo_error
 from lorafile.errors import LoraError
 
@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 
 @command("init")
-@click.argument("spec", type=click.Path(path_type=Path), default="study.toml")
+@click.argument("spec", type=PATH, default="study.toml")
 @click.option(
     "--preset",
     help="Begin with a preset: rank_sweep, module_sweep, quantization_sweep, placement, lora_vs_full, hyperparameters.",
@@ -21,7 +21,7 @@ __all__ = ["main"]
 @click.option("--model", help="A hub id or a directory. [default: the built-in model]")
 @click.option("--data", help="A data file, a directory, or a hub id. [default: the built-in task]")
 @click.option("--force", is_flag=True, help="Write over a spec that is there.")
-def init(spec: Path, preset: str | None, model: str | None, data: str | None, force: bool) -> int:
+def init(spec: Path, preset: str | None, model: str | None, data: str | None, force: bool) -> None:
     """Write a first spec that runs.
 
     \b
@@ -34,11 +34,10 @@ def init(spec: Path, preset: str | None, model: str | None, data: str | None, fo
         raise LoraError(f"{spec} is there already; name another file, or pass --force to write over it.")
     write_text(spec, first_spec(preset, model, data))
     echo(f"Wrote {spec}. Next: lora plan {spec}")
-    return 0
 
 
 @command("validate")
-@click.argument("specs", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("specs", nargs=-1, type=PATH)
 def validate(specs: tuple[Path, ...]) -> int:
     """Check specs; every mistake is shown, each where it stands.
 
@@ -63,7 +62,7 @@ def validate(specs: tuple[Path, ...]) -> int:
 
 
 @command("schema")
-def schema() -> int:
+def schema() -> None:
     """Print the JSON schema of specs, for editors.
 
     \b
@@ -72,12 +71,11 @@ def schema() -> int:
     from lorafile.specs.schema import json_schema
 
     echo(json.dumps(json_schema(), indent=2))
-    return 0
 
 
 @command("lock")
 @spec_argument
-def lock(spec: Path) -> int:
+def lock(spec: Path) -> None:
     """Look at models and data afresh and write the lock beside the spec.
 
     \b
@@ -89,15 +87,14 @@ def lock(spec: Path) -> int:
     study = Study.load(spec)
     written = study.lock()
     echo(f"Wrote {lock_file(study.spec)}: {len(written.models)} models, {len(written.data)} data sets.")
-    return 0
 
 
 @command("report")
-@click.argument("specs", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("specs", nargs=-1, type=PATH)
 @state_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Where to. [default: report.path of the spec; of several specs: report in the current directory]",
 )
 @click.option("--check", "check_only", is_flag=True, help="Only check the claims; end with 6 when one no longer holds.")
@@ -128,6 +125,6 @@ def report(
     return reporting.print_figures(studies) if as_json else reporting.write(studies, out)
 
 
-from lorafile.cli import apply, diff, export, models, plan, show  # noqa: E402, F401  (commands)
+from lorafile.cli import apply, diff, models, plan, show  # noqa: E402, F401  (commands)
 from lorafile.cli import data as cli_data  # noqa: E402, F401  (commands)
 from lorafile.cli import state as cli_state  # noqa: E402, F401  (commands)

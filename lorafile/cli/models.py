@@ -1,12 +1,14 @@
-"""Commands about one model outside of a study's plan: evaluate, import, chat; and fetch, which brings models here."""
+"""Commands about one model outside of a study's plan: evaluate, import, chat, export; and fetch, which downloads."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from lorafile.cli.command import command, json_option, quiet_option, spec_argument, state_option
+from lorafile.cli.command import PATH, command, json_option, lock_option, quiet_option, spec_argument, state_option
 from lorafile.cli.terminal import echo
+
+DTYPES = click.Choice(["float32", "bfloat16", "float16"])
 
 
 @command("fetch")
@@ -17,7 +19,7 @@ from lorafile.cli.terminal import echo
     help="Also put each model and data set there, as a plain directory that a spec can name.",
 )
 @json_option
-def fetch(spec: Path, to: Path | None, as_json: bool) -> int:
+def fetch(spec: Path, to: Path | None, as_json: bool) -> None:
     """Download models and data at the lock's revisions, for machines without a network; verify them; write the lock.
 
     \b
@@ -28,19 +30,18 @@ def fetch(spec: Path, to: Path | None, as_json: bool) -> int:
     from lorafile.study.study import Study
 
     study = Study.load(spec)
-    found = study.fetch(to, None if as_json else lambda fetched: echo(fetched_line(fetched)))
+    fetched = study.fetch(to, None if as_json else lambda row: echo(fetched_line(row)))
     if as_json:
-        echo(json.dumps(fetched_json(found), indent=2))
-        return 0
+        echo(fetched_json(fetched))
+        return
     echo(f"Verified; the lock is {lock_file(study.spec)}.")
-    for line in offline_advice(found, to):
+    for line in offline_advice(fetched, to):
         echo(line)
-    return 0
 
 
 @command("evaluate")
 @click.argument("adapter")
-@click.option("--spec", type=click.Path(path_type=Path), default="study.toml", help="Whose model, data and metrics.")
+@click.option("--spec", type=PATH, default="study.toml", help="Whose model, data and metrics.")
 @state_option
 @click.option("--split", "splits", multiple=True, help="Which split; may be given again. [default: test]")
 @click.option("--no-profile", is_flag=True, help="Leave out memory and latency.")
@@ -65,33 +66,31 @@ def evaluate(
     _, plan, _ = plan_evaluation(study.spec, study.state, adapter, splits, not no_profile)
     watcher = (Bars if err.is_terminal else Lines)(plan, err)
     with watcher:
-        found = study.evaluate(adapter, splits=splits, profile=not no_profile, watchers=[watcher])
+        evaluation = study.evaluate(adapter, splits=splits, profile=not no_profile, watchers=[watcher])
     if as_json:
-        echo(json.dumps(evaluation_json(found), indent=2))
+        echo(evaluation_json(evaluation))
     else:
-        show_evaluation(found, out)
-    return 130 if found.applied.interrupted else 1 if found.failed else 0
+        show_evaluation(evaluation, out)
+    return 130 if evaluation.applied.interrupted else 1 if evaluation.failed else 0
 
 
 @command("import")
 @click.argument("directories", nargs=-1, required=True)
-@click.option("--spec", type=click.Path(path_type=Path), default="study.toml", help="Whose configurations they are.")
+@click.option("--spec", type=PATH, default="study.toml", help="Whose configurations they are.")
 @state_option
 @click.option("--configuration", help="Which configuration, where the files leave it open or training differs.")
 @click.option("--seed", type=int, help="Which of the study's seeds, where the files do not say.")
 @click.option("--replace", is_flag=True, help="Take it in the place of a result that is there.")
 @click.option("--dry-run", is_flag=True, help="Only say what would become what.")
-@click.option("--lock-timeout", type=float, default=0.0, help="Seconds to wait for another apply on the same state.")
+@lock_option
 def import_runs(
     directories: tuple[str, ...],
     spec: Path,
     state: Path | None,
-    configuration: str | None,
-    seed: int | None,
-    replace: bool,
     dry_run: bool,
     lock_timeout: float,
-) -> int:
+    **options: Any,
+) -> None:
     """Take finished PEFT or Trainer output directories into the state, as a study's own configurations.
 
     \b
@@ -104,15 +103,14 @@ def import_runs(
     from lorafile.study.study import Study
 
     study = Study.load(spec, state)
-    planned = plan_imports(study.spec, State.read(study.state), list(directories), configuration, seed, replace)
+    planned = plan_imports(study.spec, State.read(study.state), list(directories), **options)
     if not dry_run:
         record_imports(study.spec, study.state, planned, lock_timeout)
     show_imports(planned, dry_run, console())
-    return 0
 
 
 @command("chat")
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=PATH)
 @click.argument("run")
 @state_option
 @click.option("--seed", type=int, help="Which seed of a configuration. [default: the first that is trained]")
@@ -131,7 +129,7 @@ def chat(
     max_new_tokens: int | None,
     temperature: float | None,
     as_json: bool,
-) -> int:
+) -> None:
     """Chat with a trained run, base and tuned side by side.
 
     RUN is a configuration, an address, the beginning of a key, or a directory with a checkpoint.
@@ -160,10 +158,46 @@ def chat(
             if out.is_terminal:
                 out.print(f"{target.name} beside its base. {HELP}", style="dim", markup=False)
             converse(session, filled, out)
-        elif as_json:
-            text = session.text(prompt, filled)
-            answers = session.ask(prompt, filled, list(session.responders))
-            echo(json.dumps(answers_json(target.name, prompt, text, answers), indent=2))
+            return
+        text = session.text(prompt, filled)  # before the answer, which the next prompt would hold
+        answers = session.ask(prompt, filled, list(session.responders))
+        if as_json:
+            echo(answers_json(target.name, prompt, text, answers))
         else:
-            show_answers(session.ask(prompt, filled, list(session.responders)), out)
-    return 0
+            show_answers(answers, out)
+
+
+@command("export")
+@spec_argument
+@click.argument("name", metavar="RUN")
+@click.argument("out", type=PATH)
+@state_option
+@click.option("--seed", type=int, help="Which replicate of a configuration. [default: its first finished one]")
+@click.option("--merged", is_flag=True, help="Merge the adapter into its base and write the whole model.")
+@click.option("--dtype", type=DTYPES, help="Type of merged weights. [default: the base's]")
+@click.option("--for", "server", type=click.Choice(["vllm"]), help="Check that it loads there, and show the command.")
+@click.option("--force", is_flag=True, help="Write into a directory that is not empty.")
+def export(
+    spec: Path,
+    name: str,
+    out: Path,
+    state: Path | None,
+    **options: Any,
+) -> None:
+    """Write a finished adapter, or the merged model, as a Hugging Face directory with a model card.
+
+    RUN is a configuration, an address, or the beginning of a key.
+
+    \b
+    Example: lora export study.toml rank/r=16 adapters/r16 --for vllm
+    """
+    from lorafile.models.export import export as write
+    from lorafile.state import State
+    from lorafile.study.study import Study
+
+    study = Study.load(spec, state)
+    stored = State.read(study.state)
+    done = write(study.plan(), stored, name, out, **options)
+    echo(f"Wrote {done.directory}: {done.address}, {', '.join(done.files)}")
+    if done.command:
+        echo(f"Serve it with: {done.command}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lorafile.cli.command import (
+    PATH,
     command,
     json_option,
     keep_until_exit,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--gpu", help="Say whether it fits this GPU: 24GB, or a name such as 'RTX 4090' or H100.")
 @click.option("--full", is_flag=True, help="Show every node.")
 @click.option("--detailed-exitcode", is_flag=True, help="End with 2 when there is something to do.")
-@click.option("--out", type=click.Path(path_type=Path), help="Save the plan, for `lora apply FILE`.")
+@click.option("--out", type=PATH, help="Save the plan, for `lora apply FILE`.")
 @price_option
 @selection_options
 @resolve_option
@@ -57,7 +58,7 @@ def plan(
     Example: lora plan study.toml --gpu 24GB
     """
     from lorafile.cli.views.console import console
-    from lorafile.cli.views.plan import show_plan
+    from lorafile.cli.views.plan import plan_markdown, show_plan
     from lorafile.state import State
     from lorafile.study import seed_stage
     from lorafile.study.study import Study
@@ -78,13 +79,10 @@ def plan(
 
         echo(text(document(planned, resolution_json(stage) if stage else None)))
     elif markdown:
-        from lorafile.cli.views.plan_markdown import plan_markdown
-
         echo(plan_markdown(planned), nl=False)
     else:
         show_plan(planned, console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)
     if out is not None:
         loaded.save_plan(planned, out)
-        said = console(quiet or as_json or markdown)
-        said.print(f"Saved. Do exactly this with: lora apply {out}", markup=False)
+        console(quiet or as_json or markdown).print(f"Saved. Do exactly this with: lora apply {out}", markup=False)
     return 2 if detailed_exitcode and planned.work else 0

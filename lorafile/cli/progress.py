@@ -1,6 +1,6 @@
 """What an apply shows while it runs: bars on a terminal, plain lines elsewhere."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,59 +22,50 @@ class Lines:
         self.out, self.total = out, len(plan.work)
         self.ended_nodes: set[str] = set()
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
 
     def on_node_start(self, node: GraphNode) -> None:
-        """Say nothing yet."""
+        """Print nothing yet."""
 
     def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
-        """Say what a node has to say in words; a log has no use for a bar."""
+        """Print a node's notes; a log has no use for a bar."""
         if "note" in progress:
             self.out.print(escape(f"{node.address}: {progress['note']}"))
 
     def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:
-        """Say what ended, and how."""
+        """Print what ended, and how."""
         self.ended_nodes.add(node.key)  # what is taken up again ends twice
-        told = (
-            f"[{len(self.ended_nodes)}/{self.total}] {node.address}: {attempt.outcome} in {duration(attempt.seconds)}"
-        )
-        self.out.print(escape(told + _figure(attempt)))
+        self.out.print(escape(f"[{len(self.ended_nodes)}/{self.total}] {_outcome(node, attempt)}"))
 
     def on_stop(self, times: int) -> None:
-        """Say what will happen."""
+        """Print what happens after Ctrl-C."""
         self.out.print(_STOPS.get(times, "Breaking off."))
 
     def on_next_stage(self, plan: Plan) -> None:
-        """Say what was chosen, and how much follows."""
+        """Print what was chosen, and how much follows."""
         self.total += len(plan.work)
         for line in stage_lines(plan):
             self.out.print(escape(line))
 
 
-class Bars:
+class Bars(Lines):
     """Progress on a terminal: a bar for the plan, and one for each node in work with its loss and tokens a second."""
 
     def __init__(self, plan: Plan, out: Console) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self.seconds = {change.key: (change.forecast or {}).get("seconds", 0.1) for change in plan.work}
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[told]}"),
-            console=out,
-            transient=True,
-        )
-        self.all = self.bars.add_task(f"{len(plan.work)} nodes", total=sum(self.seconds.values()), told="")
+        super().__init__(plan, out)
+        self.seconds = _forecast(plan)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"))
+        self.bars = Progress(*columns, console=out, transient=True)
+        self.all = self.bars.add_task(f"{self.total} nodes", total=sum(self.seconds.values()), status="")
         self.nodes: dict[str, TaskID] = {}
-        self.count = len(plan.work)
-        self.ended_nodes: set[str] = set()
 
-    def __enter__(self) -> "Bars":
+    def __enter__(self) -> Self:
         self.bars.start()
         return self
 
@@ -83,18 +74,18 @@ class Bars:
 
     def on_node_start(self, node: GraphNode) -> None:
         """Show a bar."""
-        self.nodes[node.key] = self.bars.add_task(escape(node.address), total=None, told="")
+        self.nodes[node.key] = self.bars.add_task(escape(node.address), total=None, status="")
 
     def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
-        """Move the bar, and say what a node has to say in words."""
+        """Move the bar, or print a node's notes."""
         if "note" in progress:
-            self.bars.console.print(escape(f"{node.address}: {progress['note']}"))
+            super().on_node_progress(node, progress)
             return
-        told = f"{progress['step']}/{progress['steps']}"
+        status = f"{progress['step']}/{progress['steps']}"
         if "loss" in progress:
-            told += f"  loss {progress['loss']:.3f}  {progress['tokens_per_second']:,.0f} tokens/s"
+            status += f"  loss {progress['loss']:.3f}  {progress['tokens_per_second']:,.0f} tokens/s"
         if node.key in self.nodes:
-            self.bars.update(self.nodes[node.key], completed=progress["step"], total=progress["steps"], told=told)
+            self.bars.update(self.nodes[node.key], completed=progress["step"], total=progress["steps"], status=status)
 
     def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:
         """Take the bar away and move the plan's."""
@@ -105,25 +96,16 @@ class Bars:
         task = self.bars.tasks[0]
         share = min(1.0, task.completed / task.total) if task.total else 1.0
         left = f"about {duration((task.elapsed or 0) * (1 - share) / share)} left" if share > 0.02 else ""
-        self.bars.update(self.all, told=f"{len(self.ended_nodes)}/{self.count} nodes  {left}")
+        self.bars.update(self.all, status=f"{len(self.ended_nodes)}/{self.total} nodes  {left}")
         if attempt.kind == "train" or attempt.outcome != "done":
-            self.bars.console.print(
-                f"{escape(node.address)}: {attempt.outcome} in {duration(attempt.seconds)}{escape(_figure(attempt))}"
-            )
-
-    def on_stop(self, times: int) -> None:
-        """Say what will happen."""
-        self.bars.console.print(_STOPS.get(times, "Breaking off."))
+            self.out.print(escape(_outcome(node, attempt)))
 
     def on_next_stage(self, plan: Plan) -> None:
-        """Say what was chosen, and lengthen the plan's bar."""
-        more = {change.key: (change.forecast or {}).get("seconds", 0.1) for change in plan.work}
-        self.seconds |= more
-        self.count += len(more)
+        """Print what was chosen, and lengthen the plan's bar."""
+        super().on_next_stage(plan)
+        self.seconds |= (more := _forecast(plan))
         total = (self.bars.tasks[0].total or 0.0) + sum(more.values())
-        self.bars.update(self.all, total=total, description=f"{self.count} nodes")
-        for line in stage_lines(plan):
-            self.bars.console.print(escape(line))
+        self.bars.update(self.all, total=total, description=f"{self.total} nodes")
 
 
 _STOPS = {
@@ -132,8 +114,15 @@ _STOPS = {
 }
 
 
-def _figure(attempt: Attempt) -> str:
+def _forecast(plan: Plan) -> dict[str, float]:
+    """Return how many seconds each node of a plan is expected to take."""
+    return {change.key: (change.forecast or {}).get("seconds", 0.1) for change in plan.work}
+
+
+def _outcome(node: GraphNode, attempt: Attempt) -> str:
+    """Return `rank/r=8/seed=1:train: done in 12 s, loss 1.234, 5,678 tokens/s`."""
+    text = f"{node.address}: {attempt.outcome} in {duration(attempt.seconds)}"
     if attempt.outcome != "done":
-        return f": {attempt.message}"
+        return f"{text}: {attempt.message}"
     loss = attempt.figures.get("final_loss")
-    return f", loss {loss:.3f}, {attempt.figures['tokens_per_second']:,.0f} tokens/s" if loss is not None else ""
+    return text if loss is None else f"{text}, loss {loss:.3f}, {attempt.figures['tokens_per_second']:,.0f} tokens/s"

@@ -1,6 +1,9 @@
 """What `lora report` does: write the report and the record of its claims, print its figures, or check its claims."""
 
+import contextlib
 import json
+import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,23 +12,28 @@ from lorafile.analysis.claims.claims import check, record
 from lorafile.cli.terminal import echo
 from lorafile.errors import ClaimError
 from lorafile.files.atomic import write_text
-from lorafile.report.writer import figures, write_report
+from lorafile.report.writer import figures, write_page, write_report
 from lorafile.results.claims_file import claims_file, claims_text
+from lorafile.state import State
 from lorafile.study.multi_study import contents, directory_of
-from lorafile.study.report_watch import watch
+from lorafile.units import plural
 
 if TYPE_CHECKING:
     from lorafile.analysis.common.base import Analysis
+    from lorafile.results.results import Results
     from lorafile.study.study import Study
+
+_POLL_SECONDS = 2.0
+_Stamp = tuple[tuple[str, int, int], ...]
 
 
 def write(studies: "list[Study]", out: Path | None = None) -> int:
-    """Write the report, and beside the spec what its claims rest on; 1 where an analysis of one's own failed.
+    """Write the report, and next to the spec what its claims rest on; 1 where a custom analysis failed.
 
     :param studies: several make one page that puts them side by side
     """
-    results, found = contents(studies)
-    written = write_report(results, found, out or directory_of(studies))
+    results, analyses = contents(studies)
+    written = write_report(results, analyses, out or directory_of(studies))
     checks = check(results)
     if checks:
         file = claims_file(studies[0].spec.file)
@@ -33,10 +41,10 @@ def write(studies: "list[Study]", out: Path | None = None) -> int:
         written.append(file)
     for path in written:
         echo(f"Wrote {path}")
-    for one in checks:
-        if one.verdict != "supported" or one.changed:
-            echo(one.line, err=True)
-    return _failures(found)
+    for claim in checks:
+        if claim.verdict != "supported" or claim.changed:
+            echo(claim.line, err=True)
+    return _failures(analyses)
 
 
 def follow(studies: "list[Study]", out: Path | None = None) -> int:
@@ -47,17 +55,63 @@ def follow(studies: "list[Study]", out: Path | None = None) -> int:
     """
     directory = out or directory_of(studies)
     echo(f"Watching; open {directory / 'report.html'}. Ctrl-C ends it.")
-    done = watch(studies, directory, echo)
-    if not done:
+    if not _watch(studies, directory):
         echo("Stopped watching; the report is written as things stand.")
     return write(studies, out)
 
 
+def _watch(studies: "list[Study]", directory: Path) -> bool:
+    """Write the page until nothing is left to do; return whether that came, and not Ctrl-C before it.
+
+    Nothing is locked, so an apply does not wait for it. While the study is unfinished the page reloads itself.
+    """
+
+    def read(_: State) -> "tuple[int, tuple[Results, list[Analysis]]]":
+        return sum(len(study.plan().work) for study in studies), contents(studies)
+
+    seen: _Stamp | None = None
+    try:
+        while True:
+            now = _stamp(studies)
+            if now != seen:
+                seen = now
+                left, (results, analyses) = State.snapshot(studies[0].state, read)
+                write_page(results, analyses, directory, live=left > 0)
+                echo(_progress_line(results, left))
+                if not left:
+                    return True
+            time.sleep(_POLL_SECONDS)
+    except KeyboardInterrupt:
+        return False
+
+
+def _stamp(studies: "list[Study]") -> _Stamp:
+    """Return what changes when an apply records something, or a run has come further: files with time and size."""
+    states = dict.fromkeys(study.state for study in studies)
+    files = [path for state in states for path in (state / "state.db", state / "state.db-wal")]
+    files += [path for state in states for path in sorted((state / "running").glob("*/curve.jsonl"))]
+    stamp = []
+    for path in files:
+        with contextlib.suppress(OSError):  # a run that ended a moment ago, or a state that is not there yet
+            about = path.stat()
+            stamp.append((str(path), about.st_mtime_ns, about.st_size))
+    return tuple(stamp)
+
+
+def _progress_line(results: "Results", left: int) -> str:
+    """Return `14:03:21  12 of 18 runs done, 1 running, 5 missing; 34 nodes to go`."""
+    ended = Counter(str(outcome) for outcome in results.runs["outcome"])
+    others = [f"{count} {outcome}" for outcome, count in ended.items() if outcome != "done"]
+    runs = ", ".join([f"{ended['done']} of {ended.total()} runs done", *others])
+    rest = f"{plural(left, 'node')} to go" if left else "nothing left to do"
+    return f"{time.strftime('%H:%M:%S')}  {runs}; {rest}"
+
+
 def print_figures(studies: "list[Study]") -> int:
-    """Print every figure of the report as JSON; 1 where an analysis of one's own failed."""
-    results, found = contents(studies)
-    echo(json.dumps(figures(results, found), indent=2, allow_nan=False))
-    return _failures(found)
+    """Print every figure of the report as JSON; 1 where a custom analysis failed."""
+    results, analyses = contents(studies)
+    echo(json.dumps(figures(results, analyses), indent=2, allow_nan=False))
+    return _failures(analyses)
 
 
 def check_claims(study: "Study", as_json: bool = False) -> int:
@@ -69,19 +123,19 @@ def check_claims(study: "Study", as_json: bool = False) -> int:
     if as_json:
         echo(json.dumps({"format_version": "1.0", "claims": claims_as_json(checks)}, indent=2))
     else:
-        for one in checks:
-            echo(one.line)
+        for claim in checks:
+            echo(claim.line)
     if not checks:
         echo(f"{study.spec.file} states no claim; a claim is a [[claim]] block.", err=True)
-    broken = [one for one in checks if one.status != "supported"]
+    broken = [claim for claim in checks if claim.status != "supported"]
     if broken:
         verb = "does" if len(broken) == 1 else "do"
         raise ClaimError(f"{len(broken)} of {len(checks)} claims of {study.spec.file} {verb} not stand as stated.")
     return 0
 
 
-def _failures(found: "list[Analysis]") -> int:
-    failed = [analysis for analysis in found if analysis.failed]
+def _failures(analyses: "list[Analysis]") -> int:
+    failed = [analysis for analysis in analyses if analysis.failed]
     for analysis in failed:
         echo(f"{analysis.title}: {analysis.sentences[0]}", err=True)
     return 1 if failed else 0

@@ -12,10 +12,9 @@ from lorafile.cli.terminal import echo
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lorafile.state.names import Named
     from lorafile.study.run_summary import ShownConfiguration, ShownNode
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 @command("show")
@@ -25,7 +24,7 @@ _LOOK_SECONDS = 1.0
 @click.option("--predictions", type=click.IntRange(0), default=0, help="Show so many predictions of a run.")
 @click.option("--follow", is_flag=True, help="Show the loss of a run that trains now, until it ends.")
 @json_option
-def show(name: str, state: Path | None, spec: Path | None, predictions: int, follow: bool, as_json: bool) -> int:
+def show(name: str, state: Path | None, spec: Path | None, predictions: int, follow: bool, as_json: bool) -> None:
     """Show a configuration, a run, or any node by its address or the beginning of its key.
 
     A configuration: its seeds, mean ± standard deviation, costs and settings; with --spec its verdicts. A run: its
@@ -41,38 +40,37 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
     from lorafile.state import State
     from lorafile.state.names import find_node
     from lorafile.study import run_summary
-    from lorafile.study.study import study_and_state
+    from lorafile.study.study import Study, spec_and_state
 
-    (study, directory), out = study_and_state(spec, state), console()
-    study_spec = study.spec if study else None
+    (study_spec, directory), out = spec_and_state(spec, state), console()
+    study = Study(study_spec, directory) if study_spec else None
 
-    def look(stored: State) -> "ShownConfiguration | ShownNode":
+    def read(stored: State) -> "ShownConfiguration | ShownNode":
         names = names_of(stored, study_spec)
         shown = run_summary.configuration(stored, names, name, study)
         return shown or run_summary.node(stored, names, find_node(names, name), predictions)
 
-    shown = State.snapshot(directory, look)
+    shown = State.snapshot(directory, read)
     if isinstance(shown, run_summary.ShownConfiguration):
         if as_json:
             echo(configuration_json(shown))
         else:
             show_configuration(shown, out)
-        return 0
+        return
     if follow and not as_json and shown.history.standing == "running":
-        named = _follow(shown, directory, out)
+        _follow(shown, directory, out)
+        followed = shown.named
         shown = State.snapshot(
-            directory,
-            lambda stored: run_summary.node(stored, names_of(stored, study_spec), named, predictions),
+            directory, lambda stored: run_summary.node(stored, names_of(stored, study_spec), followed, predictions)
         )
     if as_json:
         echo(history_json(shown.history, shown.scores, shown.predictions))
     else:
         show_history(shown.history, out)
         show_results(shown.scores, shown.predictions, out)
-    return 0
 
 
-def _follow(shown: "ShownNode", directory: Path, out: "Console") -> "Named":
+def _follow(shown: "ShownNode", directory: Path, out: "Console") -> None:
     """Show the curve while the run trains: one line that changes on a terminal, a line each second elsewhere."""
     from lorafile.cli.views.show import curve_line
     from lorafile.state import State
@@ -82,8 +80,7 @@ def _follow(shown: "ShownNode", directory: Path, out: "Console") -> "Named":
     while run.standing == "running":
         if run.curve:
             out.print(curve_line(run), end="\r" if out.is_terminal else "\n", markup=False)
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
         run = history(State.read(directory), shown.named)
     if out.is_terminal:
         out.print()
-    return shown.named

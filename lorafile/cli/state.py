@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lorafile.cli.command import command, json_option, main, quiet_option, spec_option, state_option
+from lorafile.cli.command import (
+    PATH,
+    command,
+    json_option,
+    lock_option,
+    main,
+    quiet_option,
+    spec_option,
+    state_option,
+)
 from lorafile.cli.terminal import agreed, echo
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lorafile.state.names import Names
-
-
-lock_option = click.option(
-    "--lock-timeout", type=float, default=0.0, help="Seconds to wait while an apply holds the state."
-)
 yes_option = click.option("--yes", is_flag=True, help="Do it, without asking.")
 _DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
@@ -43,7 +46,7 @@ def state_group() -> None:
 @click.option("--since", type=_DATE, help="Begun at this date (UTC) or later.")
 @click.option("--until", type=_DATE, help="Begun before this date.")
 @json_option
-def list_(state: Path | None, as_json: bool, **options: object) -> int:
+def list_(state: Path | None, as_json: bool, **options: object) -> None:
     """List runs, or other nodes, by study, setting, figure, outcome or date.
 
     \b
@@ -56,13 +59,12 @@ def list_(state: Path | None, as_json: bool, **options: object) -> int:
     from lorafile.study.study import state_directory
 
     times = {name: f"{options[name]:%Y-%m-%dT%H:%M:%S}" if options[name] else "" for name in ("since", "until")}
-    wanted = NodeFilter(**{**options, **times})  # type: ignore[arg-type]
-    rows = State.snapshot(state_directory(state), lambda stored: list_nodes(stored, wanted))
+    node_filter = NodeFilter(**{**options, **times})  # type: ignore[arg-type]
+    rows = State.snapshot(state_directory(state), lambda stored: list_nodes(stored, node_filter))
     if as_json:
         echo(list_json(rows))
     else:
         show_list(rows, console())
-    return 0
 
 
 @command("show", state_group)
@@ -70,7 +72,7 @@ def list_(state: Path | None, as_json: bool, **options: object) -> int:
 @spec_option
 @state_option
 @json_option
-def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> int:
+def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> None:
     """Show all of one node: settings, inputs, every attempt, files with digests and paths, environments.
 
     A run stands for its training. `lora show` has its figures, its predictions and its loss. Where several studies have
@@ -84,17 +86,19 @@ def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> int
     from lorafile.plan.names import names_of
     from lorafile.state import State
     from lorafile.state.names import find_node
-    from lorafile.state.node_details import node_details
-    from lorafile.study.study import study_and_state
+    from lorafile.state.node_details import NodeDetails, node_details
+    from lorafile.study.study import spec_and_state
 
-    study, directory = study_and_state(spec, state)
-    study_spec = study.spec if study else None
-    found = State.snapshot(directory, lambda one: node_details(one, find_node(names_of(one, study_spec), name)))
+    study_spec, directory = spec_and_state(spec, state)
+
+    def read(stored: State) -> NodeDetails:
+        return node_details(stored, find_node(names_of(stored, study_spec), name))
+
+    details = State.snapshot(directory, read)
     if as_json:
-        echo(stored_json(found))
+        echo(stored_json(details))
     else:
-        show_stored(found, console())
-    return 0
+        show_stored(details, console())
 
 
 @command("rm", state_group)
@@ -122,11 +126,11 @@ def rm(
     from lorafile.plan.names import names_of
     from lorafile.state import State
     from lorafile.state.ledger import forget, forgettable
-    from lorafile.study.study import study_and_state
+    from lorafile.study.study import spec_and_state
 
-    study, directory = study_and_state(spec, state)
+    study_spec, directory = spec_and_state(spec, state)
     stored = State.read(directory)
-    nodes = forgettable(stored, names_of(stored, study.spec if study else None), names)
+    nodes = forgettable(stored, names_of(stored, study_spec), names)
     show_forgettable(nodes, console())
     if not nodes:
         return 0
@@ -141,13 +145,13 @@ def rm(
 @click.argument("old")
 @click.argument("new")
 @click.option("--reason", help="Why the two are equivalent; shown wherever the result is used.")
-@click.option("--spec", type=click.Path(path_type=Path), help="The study whose node NEW is, by address.")
+@click.option("--spec", type=PATH, help="The study whose node NEW is, by address.")
 @click.option("--withdraw", is_flag=True, help="Let NEW stand for itself again.")
 @state_option
 @lock_option
 def accept(
     old: str, new: str, reason: str | None, spec: Path | None, withdraw: bool, state: Path | None, lock_timeout: float
-) -> int:
+) -> None:
     """Use the finished result of OLD wherever a study has NEW, and what was made from it, too.
 
     OLD is an address or the beginning of a key; NEW a whole key (`lora plan --json` has them), or with --spec the
@@ -157,24 +161,19 @@ def accept(
     Example: lora state accept 3f2a9c rank/r=16/seed=42:train --spec study.toml --reason "only the path moved"
     """
     from lorafile.plan.names import names_of
-    from lorafile.state import State, ledger
-    from lorafile.study.study import study_and_state
+    from lorafile.state import ledger
+    from lorafile.study.study import spec_and_state
 
-    study, directory = study_and_state(spec, state)
-
-    def declared(stored: State) -> "Names":
-        return names_of(stored, study.spec if study else None)
-
-    names = declared if study else None
+    study_spec, directory = spec_and_state(spec, state)
+    names = (lambda stored: names_of(stored, study_spec)) if study_spec else None
     if withdraw:
         for key in ledger.withdraw_by_name(directory, new, names, lock_timeout):
             echo(f"{key[:12]}… stands for itself again.")
-        return 0
+        return
     if not reason:
         raise click.UsageError("--reason is needed: it is shown wherever the result is used.")
-    made = ledger.accept_by_name(directory, old, new, reason, names, lock_timeout)
-    echo(f"The result of {made.old[:12]}… is used in place of {made.new[:12]}…: {made.reason}")
-    return 0
+    accepted = ledger.accept_by_name(directory, old, new, reason, names, lock_timeout)
+    echo(f"The result of {accepted.old[:12]}… is used in place of {accepted.new[:12]}…: {accepted.reason}")
 
 
 @command("verify", state_group)
@@ -199,29 +198,25 @@ def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool,
     from lorafile.study.study import state_directory
 
     out = console(quiet or as_json)
-    with _bar(out) as tell:
-        if not repair:
-            found = state_verify.verify(state_directory(state), tell)
-            done = None
-        else:
-            done = mend(state_directory(state), lock_timeout, tell)
-            found = done.found
+    with _bar(out) as on_progress:
+        repaired = mend(state_directory(state), lock_timeout, on_progress) if repair else None
+        verified = repaired.found if repaired else state_verify.verify(state_directory(state), on_progress)
     if as_json:
-        echo(verified_json(found, done))
+        echo(verified_json(verified, repaired))
     else:
-        show_verified(found, out)
-        if done is not None:
-            show_repaired(done, out)
-    return 0 if found.sound or (done is not None and not found.unreadable) else 4
+        show_verified(verified, out)
+        if repaired is not None:
+            show_repaired(repaired, out)
+    return 0 if verified.sound or (repaired is not None and not verified.unreadable) else 4
 
 
 @command("gc", state_group)
-@click.argument("specs", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("specs", nargs=-1, type=PATH)
 @state_option
 @yes_option
 @lock_option
 @json_option
-def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: float, as_json: bool) -> int:
+def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: float, as_json: bool) -> None:
     """Show which files no study in SPECS declares, and what they take; with --yes they go.
 
     Without SPECS: what no study declared when it was last applied. What was done, and its figures, stay on record.
@@ -243,19 +238,18 @@ def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: flo
 
     keys = declared if studies else None
     if yes:
-        found = sweep(directory, keys, lock_timeout)
+        freed = sweep(directory, keys, lock_timeout)
     else:
-        found = State.snapshot(directory, lambda stored: garbage(stored, needed_keys(stored, keys)))
+        freed = State.snapshot(directory, lambda stored: garbage(stored, needed_keys(stored, keys)))
     if as_json:
-        echo(garbage_json(found, yes))
+        echo(garbage_json(freed, yes))
     else:
-        show_garbage(found, yes, console())
-    return 0
+        show_garbage(freed, yes, console())
 
 
 @contextlib.contextmanager
 def _bar(out: "Console") -> Iterator[Callable[[int, int], None] | None]:
-    """Show how far a long look has come, on a terminal."""
+    """Show the progress of a long check, on a terminal."""
     if not out.is_terminal or out.quiet:
         yield None
         return
@@ -269,12 +263,12 @@ def _bar(out: "Console") -> Iterator[Callable[[int, int], None] | None]:
 
 @command("export", state_group)
 @click.argument("names", nargs=-1)
-@click.option("--bundle", type=click.Path(path_type=Path), help="Write rows and files of NAMES as one tar file.")
+@click.option("--bundle", type=PATH, help="Write rows and files of NAMES as one tar file.")
 @click.option("--format", "form", type=click.Choice(["csv", "json", "parquet"]), default="csv", show_default=True)
 @click.option(
     "--table", "tables", type=click.Choice(["runs", "metrics", "curves"]), multiple=True, help="Which tables."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Directory for the tables. [default: print one]")
+@click.option("--out", type=PATH, help="Directory for the tables. [default: print one]")
 @spec_option
 @state_option
 def export(
@@ -285,7 +279,7 @@ def export(
     out: Path | None,
     spec: Path | None,
     state: Path | None,
-) -> int:
+) -> None:
     """Write tables as CSV, JSON or Parquet, or a bundle with adapters to hand to somebody else.
 
     A bundle holds what NAMES mean (runs, configurations, patterns; everything where none is given), all that it was
@@ -301,37 +295,34 @@ def export(
     from lorafile.plan.names import names_of
     from lorafile.state import State
     from lorafile.state.transfer.exporter import TABLES, BundleSummary, export_bundle, table_text, write_tables
-    from lorafile.study.study import study_and_state
+    from lorafile.study.study import spec_and_state
 
-    study, directory = study_and_state(spec, state)
+    study_spec, directory = spec_and_state(spec, state)
     if bundle is not None:
         if tables or out is not None:
             raise click.UsageError("--bundle writes one file with everything; leave out --table and --out.")
-        study_spec = study.spec if study else None
 
         def write(stored: State) -> BundleSummary:
             return export_bundle(stored, names, bundle, names_of(stored, study_spec) if names else None)
 
-        bundled = State.snapshot(directory, write)
-        show_bundled(bundled, console())
-        return 0
+        show_bundled(State.snapshot(directory, write), console())
+        return
     if names or spec is not None:
         raise click.UsageError("Tables hold every run; NAMES and --spec are for --bundle.")
     if out is None:
         if len(tables) != 1 or form == "parquet":
             raise click.UsageError("Name one --table to print as csv or json, or a directory with --out.")
         click.echo(State.snapshot(directory, lambda stored: table_text(stored, tables[0], form)), nl=False)
-        return 0
+        return
     for file in State.snapshot(directory, lambda stored: write_tables(stored, tables or TABLES, form, out)):
         echo(f"Wrote {file}")
-    return 0
 
 
 @command("import", state_group)
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PATH)
 @state_option
 @lock_option
-def import_(source: Path, state: Path | None, lock_timeout: float) -> int:
+def import_(source: Path, state: Path | None, lock_timeout: float) -> None:
     """Merge a bundle, or another state's directory, into this state.
 
     What is here already stays; files that were lost or collected come back. Every file and every row is proven first:
@@ -346,4 +337,3 @@ def import_(source: Path, state: Path | None, lock_timeout: float) -> int:
     from lorafile.study.study import state_directory
 
     show_merged(import_state(source, state_directory(state), lock_timeout), console())
-    return 0

@@ -1,6 +1,5 @@
 """A study's data as the model will see them: a few examples, how long all are, what repeats. Runs no model."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -21,21 +20,7 @@ _MEASURED = 1000  # rows of a split whose tokens are counted, drawn evenly
 _COMPARED = 50_000  # rows of a split that are compared with the others
 
 
-@dataclass
-class Look:
-    """One configuration's data, ready to be looked at."""
-
-    graph: Graph
-    configuration: Configuration
-    places: RequestBuilder
-    tokenizer: Any
-
-    def paths(self, node: GraphNode) -> dict[str, Any]:
-        """Return where a node's model and data are."""
-        return self.places.paths(node, self.configuration)
-
-
-def look(study: Study, split: str = "train", rows: int = 3, configuration: str | None = None) -> dict[str, Any]:
+def preview(study: Study, split: str = "train", rows: int = 3, configuration: str | None = None) -> dict[str, Any]:
     """Return what the model will see, as documented JSON.
 
     :param split: whose examples are shown; lengths and duplicates are of every split
@@ -48,69 +33,75 @@ def look(study: Study, split: str = "train", rows: int = 3, configuration: str |
     state = State.read(study.state)
     graph = build(study.spec, lock, state.acceptances())
     chosen = _configuration(graph, configuration, split)
-    places = RequestBuilder(graph, state)
+    requests = RequestBuilder(graph, state)
     splits = {name: graph.nodes[key] for name, key in graph.splits[chosen.name].items()}
     if split not in splits:
         raise LoraError(f'--split: there is no "{split}" split; there are: {", ".join(splits)}.')
-    paths = places.paths(splits[split], chosen)
-    tokenizer = load_tokenizer(paths["model"], paths.get("trust_remote_code", False))
-    seen = Look(graph, chosen, places, tokenizer)
-    found = {name: _split(seen, node, rows if name == split else 0) for name, node in splits.items()}
+    paths = {name: requests.paths(node, chosen) for name, node in splits.items()}
+    tokenizer = load_tokenizer(paths[split]["model"], paths[split].get("trust_remote_code", False))
+    figures: dict[str, dict[str, Any]] = {}
+    compared: dict[str, Digests] = {}
+    for name, node in splits.items():
+        figures[name], compared[name] = _split(tokenizer, node, paths[name], rows if name == split else 0)
+        if not figures[name]:
+            raise LoraError(f"The {name} split of {study.spec.file} has no example to show.")
     return {
         "format_version": FORMAT_VERSION,
         "study": graph.spec.name,
         "configuration": chosen.name,
         "data": about(graph, chosen) | {"format": splits[split].settings["data"]["format"]},
         "model": chosen.model.path,
-        "splits": [one for one, _ in found.values()],
-        "leaks": leaks({name: digests for name, (_, digests) in found.items()}),
+        "splits": list(figures.values()),
+        "leaks": leaks(compared),
     }
 
 
 def _configuration(graph: Graph, name: str | None, split: str) -> Configuration:
     """Return the named configuration, or the first one that reads the split: an untuned one reads no train split."""
-    known = {one.name: one for one in graph.spec.configurations}
     if name is None:
-        reading = [one for one in graph.spec.configurations if split in graph.splits[one.name]]
+        reading = [c for c in graph.spec.configurations if split in graph.splits[c.name]]
         return (reading or graph.spec.configurations)[0]
-    if name not in known:
-        raise LoraError(f'--configuration: there is no "{name}"{suggestion(name, known) or "; see: lora plan"}')
-    return known[name]
+    by_name = {c.name: c for c in graph.spec.configurations}
+    if name not in by_name:
+        raise LoraError(f'--configuration: there is no "{name}"{suggestion(name, by_name) or "; see: lora plan"}')
+    return by_name[name]
 
 
-def _split(seen: Look, node: GraphNode, rows: int) -> tuple[dict[str, Any], Digests]:
-    """Return one split's figures and its first examples, and the digests of all its rows."""
+def _split(tokenizer: Any, node: GraphNode, paths: dict[str, Any], rows: int) -> tuple[dict[str, Any], Digests]:
+    """Return one split's figures and its first examples, none of an empty split, and the digests of its rows."""
     from lorafile.engine.data.examples import digests, examples, shown_rows, split_rows, written
 
-    data, paths = node.settings["data"], seen.paths(node)
+    data = node.settings["data"]
     files = [Path(file) for file in paths["data"]]
     everything = split_rows(data["rows"], files, data.get("sample_by", "auto"))
     shown = shown_rows(data, [Path(file) for file in paths.get("shots", [])])
-    compared = [digests(example.text) for _, example in written(seen.tokenizer, data, evenly(everything, _COMPARED))]
-    measured = list(examples(seen.tokenizer, data, evenly(everything, _MEASURED), shown))
-    first = list(examples(seen.tokenizer, data, everything[:rows], shown))[:rows] if rows else []
-    lengths = [len(one.encoded.input_ids) for one in measured]
+    compared = [digests(example.text) for _, example in written(tokenizer, data, evenly(everything, _COMPARED))]
+    sample = evenly(everything, _MEASURED)
+    measured = list(examples(tokenizer, data, sample, shown))
+    first = list(examples(tokenizer, data, everything[:rows], shown))[:rows] if rows else []
+    lengths = [len(example.encoded.input_ids) for example in measured]
     if not lengths:
-        raise LoraError(f"The {node.split} split of {seen.graph.spec.file} has no example to show.")
+        return {}, compared
     exact, normal = duplicates(compared)
-    supervised = sum(sum(one.encoded.supervised) for one in measured)
+    supervised = sum(sum(example.encoded.supervised) for example in measured)
     figures = {
         "split": node.split,
         "rows": len(everything),
-        "measured": len(evenly(everything, _MEASURED)),
+        "measured": len(sample),
         "tokens": {
             "count": len(lengths),
             "mean": mean(lengths),
             "median": median(lengths),
             "p95": percentile(lengths, 95),
-        }
-        | {"max": max(lengths), "total": round(sum(lengths) * len(everything) / len(evenly(everything, _MEASURED)))},
+            "max": max(lengths),
+            "total": round(sum(lengths) * len(everything) / len(sample)),
+        },
         "supervised_fraction": supervised / sum(lengths),
         "max_length": data["max_length"],
         "too_long": sum(length > data["max_length"] for length in lengths),
         "compared": len(compared),
         "duplicates": {"exact": exact, "normalised": normal},
-        "examples": [example_of(seen.tokenizer, one, data["max_length"]) for one in first],
+        "examples": [example_of(tokenizer, example, data["max_length"]) for example in first],
     }
     return figures, compared
 
@@ -125,9 +116,9 @@ def percentile(values: list[int], share: int) -> int:
     return sorted(values)[max(-(-len(values) * share // 100), 1) - 1]
 
 
-def example_of(tokenizer: Any, one: Any, limit: int) -> dict[str, Any]:
+def example_of(tokenizer: Any, example: Any, limit: int) -> dict[str, Any]:
     """Return one example as decoded tokens, special ones among them: parts of text, supervised or not."""
-    ids, marks = one.encoded.input_ids, one.encoded.supervised
+    ids, marks = example.encoded.input_ids, example.encoded.supervised
     parts: list[dict[str, Any]] = []
     before, start = "", 0
     for at in range(1, len(ids) + 1):
@@ -138,4 +129,4 @@ def example_of(tokenizer: Any, one: Any, limit: int) -> dict[str, Any]:
         text = through[len(before) :] if through.startswith(before) else alone
         parts.append({"text": text, "supervised": bool(marks[start]), "cut": start >= limit})
         before, start = through, at
-    return {"row": one.row, "tokens": len(ids), "supervised": sum(marks), "parts": parts}
+    return {"row": example.row, "tokens": len(ids), "supervised": sum(marks), "parts": parts}

@@ -13,7 +13,7 @@ from typing import Any
 import tomli
 
 from lorafile import specs
-from lorafile.errors import LoraError, Problem, SpecError
+from lorafile.errors import LoraError, SpecError
 from lorafile.lock.lockfile import Lock, identity, lock_file, read_lock, resolve
 from lorafile.plan.diff import Diff, Side, diff
 from lorafile.plan.planfile import is_plan, read
@@ -22,13 +22,13 @@ from lorafile.state import State
 from lorafile.study.study import Study, state_directory
 
 
-def between(one: Path, other: Path, state: Path | None = None, hourly: float | None = None) -> Diff:
+def between(old: Path, new: Path, state: Path | None = None, hourly: float | None = None) -> Diff:
     """Return what differs between two files, each a spec or a saved plan.
 
     :param hourly: what an hour of one device costs
     """
     directory = state_directory(state)
-    return State.snapshot(directory, lambda _: diff(_side(one, state), _side(other, state, hourly)))
+    return State.snapshot(directory, lambda _: diff(_side(old, state), _side(new, state, hourly)))
 
 
 def since(revision: str, file: Path, state: Path | None = None, hourly: float | None = None) -> Diff:
@@ -44,13 +44,10 @@ def _since(revision: str, file: Path, study: Study, state: State, hourly: float 
     plan = study.plan(hourly=hourly)
     then = f"{file} at {revision}"
     try:
-        with at_revision(file, revision, plan.graph.lock) as found:
-            old = Side(f"no {then}", plan.study)
-            if found is not None:
-                old = Side.of_plan(then, plan_work(*found, state))
+        with at_revision(file, revision, plan.graph.lock) as inputs:
+            old = Side(f"no {then}", plan.study) if inputs is None else Side.of_plan(then, plan_work(*inputs, state))
     except SpecError as error:
-        rows = [Problem(then, one.line, one.column, one.setting, one.message) for one in error.problems]
-        raise SpecError(rows) from error
+        raise SpecError([replace(problem, file=then) for problem in error.problems]) from error
     return diff(old, Side.of_plan(str(file), plan))
 
 
@@ -94,15 +91,13 @@ def at_revision(file: Path, revision: str, today: Lock) -> Iterator[tuple[specs.
 def _lock(spec: specs.Spec, file: Path, today: Lock) -> Lock:
     """Return the lock that the spec had; what it lacks is taken from today's, or looked at where it is now."""
     own = read_lock(spec) or Lock({}, {})
-    known = Lock({**today.models, **own.models}, {**today.data, **own.data})
+    lock = Lock({**today.models, **own.models}, {**today.data, **own.data})
     models = {identity(configuration.model) for configuration in spec.configurations}
     data = {identity(table) for table in (*(c.data for c in spec.configurations), spec.reference) if table}
-    if models - known.models.keys() or data - known.data.keys():
-        found, _ = resolve(replace(spec, file=file), known)
-        known = Lock({**found.models, **own.models}, {**found.data, **own.data})
-    return Lock(
-        {name: known.models[name] for name in sorted(models)}, {name: known.data[name] for name in sorted(data)}
-    )
+    if models - lock.models.keys() or data - lock.data.keys():
+        now, _ = resolve(replace(spec, file=file), lock)
+        lock = Lock({**now.models, **own.models}, {**now.data, **own.data})
+    return Lock({name: lock.models[name] for name in sorted(models)}, {name: lock.data[name] for name in sorted(data)})
 
 
 def _named(content: bytes) -> list[str]:

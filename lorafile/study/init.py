@@ -2,17 +2,19 @@
 
 import json
 import re
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from lorafile.engine.data.columns import detect
 from lorafile.engine.data.hub import DATA_SUFFIXES
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import data_files
-from lorafile.errors import LoraError
+from lorafile.errors import LoraError, NodeError
 from lorafile.specs import parse
 from lorafile.specs.catalogue import preset as preset_text
-from lorafile.study.guess_format import DataGuess, guess
 
 BUILTIN_MODEL, BUILTIN_DATA = "builtin:facts-llama", "builtin:facts"
 FIRST = """\
@@ -60,15 +62,65 @@ _BUILTIN_TRAINING = (
 )
 
 
+# Names that data sets give to one and the same thing; an earlier one is taken first.
+_INSTRUCTION = ("instruction", "instructions", "task")
+_INPUT = ("input", "context")
+_QUESTION = ("question", "query", "problem", "q")
+_PROMPT = ("prompt", "input", "inputs", "source", "src", "document", "article", "text", "sentence")
+_ANSWER = (
+    "output",
+    "answer",
+    "completion",
+    "response",
+    "target",
+    "targets",
+    "solution",
+    "reply",
+    "summary",
+    "label",
+    "a",
+)
+_TEXT = ("text", "content", "document", "body", "article", "story", "sentence")
+_PASSAGE = ("context", "passage")
+_LABELLED = ("text", "sentence", "review", "comment", "tweet", "content", "body", "title")
+_GUANACO = "### Assistant:"
+_METRICS = {
+    "classification": ("accuracy", "log_loss"),
+    "squad": ("squad_f1", "squad_exact", "log_loss"),
+}
+_SHORT = 80  # characters: what a model can be expected to give word for word
+
+
+@dataclass(frozen=True)
+class DataFormat:
+    """What a spec says of its data next to their path, except for what `format = "auto"` detects by itself."""
+
+    format: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+    template: dict[str, str] = field(default_factory=dict)
+    short_answers: bool = False
+    metrics: tuple[str, ...] = ()
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the settings as lines of `[data]`."""
+        lines: tuple[str, ...] = (f'format = "{self.format}"',) if self.format else ()
+        for name, table in (("columns", self.columns), ("template", self.template)):
+            if table:
+                inner = ", ".join(f"{key} = {toml_string(value)}" for key, value in table.items())
+                lines += (f"{name} = {{ {inner} }}",)
+        return lines
+
+
 def first_spec(preset: str | None = None, model: str | None = None, data: str | None = None) -> str:
     """Return the TOML text of a first spec.
 
-    :param preset: a preset's name; absent: a small study of ranks beside the untuned and the fully tuned model
-    :param model: a hub id or a directory, `data`: a hub id, a file or a directory; absent: the built-in ones
+    :param preset: a preset's name; absent: a small study of ranks, the untuned and the fully tuned model
+    :param model: a hub id or a directory; absent: the built-in one
+    :param data: a hub id, a file or a directory; absent: the built-in task
     :raises LoraError: for an unknown preset, and for data that are missing, empty, or of no usable column
     """
     text = preset_text(preset) if preset else FIRST
-    found = _look(data) if data else DataGuess()
+    layout = _detect_of_path(data) if data else DataFormat()
     if preset is None and (model or BUILTIN_MODEL) == BUILTIN_MODEL:
         for ordinary, small in _BUILTIN_TRAINING:
             text = text.replace(ordinary, small)
@@ -76,9 +128,9 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
         _check_model(model)
         text = _replace_path(text, BUILTIN_MODEL, model)
     if data:
-        text = _replace_path(text, BUILTIN_DATA, data, found.lines())
-    short = found.short_answers or (preset is None and data in (None, BUILTIN_DATA))
-    chosen = found.metrics or (("exact_match", "log_loss") if short else ())
+        text = _replace_path(text, BUILTIN_DATA, data, layout.lines())
+    short = layout.short_answers or (preset is None and data in (None, BUILTIN_DATA))
+    chosen = layout.metrics or (("exact_match", "log_loss") if short else ())
     if chosen and "[evaluate]" not in text:
         table = f"[evaluate]\nmetrics = {json.dumps(chosen)} # the first one decides\n\n"
         text = text.replace("[[sweep]]", f"{table}[[sweep]]", 1)
@@ -106,12 +158,10 @@ def _replace_path(text: str, old: str, new: str, more: tuple[str, ...] = ()) -> 
 
 
 def _check_model(model: str) -> None:
-    if not model:
-        return
-    where = Path(model).expanduser()
-    if where.exists() and not (where / "config.json").is_file():
+    path = Path(model).expanduser()
+    if path.exists() and not (path / "config.json").is_file():
         raise LoraError(f"--model {model}: there is no config.json in it, so it is not a transformers model.")
-    if not where.exists() and _looks_local(model):
+    if not path.exists() and _looks_local(model):
         raise LoraError(f"--model {model}: there is no such directory.")
 
 
@@ -120,20 +170,112 @@ def _looks_local(name: str) -> bool:
     return not name.startswith("builtin:") and (name.startswith((".", "/", "~")) or name.count("/") > 1)
 
 
-def _look(data: str) -> DataGuess:
-    """Return what the first rows of local data tell; a hub name is not asked."""
-    where = Path(data).expanduser()
+def _detect_of_path(data: str) -> DataFormat:
+    """Return the format of local data, by their first rows; data on the hub are not read."""
+    path = Path(data).expanduser()
     try:
-        if not where.exists():
+        if not path.exists():
             if _looks_local(data) or data.endswith(DATA_SUFFIXES):
                 raise LoraError(f"--data {data}: there is no such file or directory.")
-            return DataGuess()
-        if where.is_file() and where.suffix not in DATA_SUFFIXES:
+            return DataFormat()
+        if path.is_file() and path.suffix not in DATA_SUFFIXES:
             raise LoraError(f"--data {data}: should be one of {', '.join(DATA_SUFFIXES)}, or a directory of these.")
-        files = data_files(where)
+        files = data_files(path)
         rows: list[dict[str, Any]] = list(islice(read_rows(files.get("train") or next(iter(files.values()))), 50))
     except OSError as error:
         raise LoraError(f"--data {data}: cannot be read: {error.strerror or error}.") from error
     if not rows:
         raise LoraError(f"--data {data}: is empty; it has no rows.")
-    return guess(rows, data)
+    return detect_format(rows, data)
+
+
+def detect_format(rows: list[dict[str, Any]], name: str) -> DataFormat:
+    """Return how the first rows of a data set can be read.
+
+    :raises LoraError: when no column is of use
+    """
+    columns = [str(column) for column in rows[0]]
+    usable = [column for column in columns if _is_text(rows, column)]
+    others = [column for column in columns if _is_chat(rows, column) or _is_answers(rows, column)]
+    try:
+        detected = detect(usable + others, name)
+    except NodeError:
+        return _by_synonyms(rows, columns, usable, name)
+    if detected == "text" and all(_GUANACO in str(row.get("text")) for row in rows):
+        return DataFormat("guanaco")
+    if detected in _METRICS:
+        return DataFormat(metrics=_METRICS[detected])
+    answer = {"alpaca": "output", "completion": "completion", "question": "answer"}.get(detected)
+    return DataFormat(short_answers=answer is not None and _short(rows, answer))
+
+
+def _by_synonyms(rows: list[dict[str, Any]], columns: list[str], usable: list[str], name: str) -> DataFormat:
+    chat = next((column for column in columns if _is_chat(rows, column)), None)
+    if chat:
+        return DataFormat("chat", {"messages": chat})
+    text = _first([column for column in usable if column != "label"], _LABELLED)
+    if text and "label" in usable:
+        return DataFormat(
+            "classification", {"text": text} if text != "text" else {}, metrics=_METRICS["classification"]
+        )
+    answer = _first(usable, _ANSWER)
+    rest = [column for column in usable if column != answer]
+    instruction, question, prompt = (_first(rest, words) for words in (_INSTRUCTION, _QUESTION, _PROMPT))
+    if answer and instruction:
+        fields = {"instruction": instruction, "input": _first(rest, _INPUT), "output": answer}
+        renamed = {key: column for key, column in fields.items() if column and column != key}
+        return DataFormat("alpaca", renamed, short_answers=_short(rows, answer))
+    if answer and question and not _unfit((question, answer)):
+        passage = _first(rest, _PASSAGE)
+        before = f"{{{passage}}}\n\n" if passage and not _unfit((passage,)) else ""
+        template = {"prompt": f"{before}Question: {{{question}}}\nAnswer:", "completion": f" {{{answer}}}"}
+        return DataFormat(template=template, short_answers=_short(rows, answer))
+    asks = prompt or question
+    if answer and asks and not _unfit((asks, answer)):
+        template = {"prompt": f"{{{asks}}}\n", "completion": f"{{{answer}}}"}
+        return DataFormat(template=template, short_answers=_short(rows, answer))
+    if answer and asks:
+        return DataFormat("completion", {"prompt": asks, "completion": answer}, short_answers=_short(rows, answer))
+    text = _first(usable, _TEXT) or (usable[0] if len(usable) == 1 else None)
+    if text:
+        return DataFormat("text", {"text": text} if text != "text" else {})
+    listed = ", ".join(columns) or "none"
+    raise LoraError(
+        f"--data {name}: its columns ({listed}) do not tell what is a question, an answer, or a text. Write a spec "
+        'without --data, and say it there in [data]: template = { prompt = "{column}", completion = " {other column}" }'
+    )
+
+
+def _first(columns: list[str], words: tuple[str, ...]) -> str | None:
+    by_name = {column.strip().lower(): column for column in reversed(columns)}
+    return next((by_name[word] for word in words if word in by_name), None)
+
+
+def _is_text(rows: list[dict[str, Any]], column: str) -> bool:
+    values = [row.get(column) for row in rows]
+    return all(isinstance(value, str | int | float | None) for value in values) and any(
+        value not in (None, "") for value in values
+    )
+
+
+def _is_chat(rows: list[dict[str, Any]], column: str) -> bool:
+    """Return whether a column holds messages of `role` and `content`, or ShareGPT's of `from` and `value`."""
+    turns = rows[0].get(column)
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
+        return False
+    return all({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys() for turn in turns)
+
+
+def _is_answers(rows: list[dict[str, Any]], column: str) -> bool:
+    """Return whether a column holds the accepted answers of SQuAD."""
+    answers = rows[0].get(column)
+    return isinstance(answers, dict) and "text" in answers
+
+
+def _short(rows: list[dict[str, Any]], column: str) -> bool:
+    return median(len(str(row.get(column) or "")) for row in rows) <= _SHORT
+
+
+def _unfit(columns: tuple[str, ...]) -> bool:
+    """Return whether a template cannot name one of these columns."""
+    return any(mark in column for column in columns for mark in "{}:!")

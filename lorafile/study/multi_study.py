@@ -1,4 +1,4 @@
-"""What a report is made from: one study, or several specs on one state, united on one page."""
+"""What a report is made from: one study, or several specs on one state, combined on one page."""
 
 from collections import Counter
 from pathlib import Path
@@ -21,8 +21,8 @@ def contents(studies: "list[Study]") -> "tuple[Results, list[Analysis]]":
     if len(studies) == 1:
         results = studies[0].gather()
         return results, studies[0].analyses(results)
-    found, analyses = side_by_side(studies)
-    return found.results, analyses
+    union, analyses = side_by_side(studies)
+    return union.results, analyses
 
 
 def directory_of(studies: "list[Study]") -> Path:
@@ -48,8 +48,9 @@ def side_by_side(studies: "list[Study]") -> "tuple[StudyUnion, list[Analysis]]":
         return [MemberStudy(name, plan.graph, gather(plan, state)) for name, plan in zip(names, plans, strict=True)]
 
     members = State.snapshot(studies[0].state, read)
-    found = unite(members)
-    return found, across(found, _waived(members))
+    union = unite(members)
+    waived = [{setting for table in member.results.declared for setting in table.waive} for member in members]
+    return union, across(union, tuple(sorted(set.intersection(*waived))))
 
 
 def _names(studies: "list[Study]") -> list[str]:
@@ -61,14 +62,5 @@ def _names(studies: "list[Study]") -> list[str]:
     stems = [f"{name} ({file.name})" for name, file in zip(names, files, strict=True)]
     if len(set(stems)) == len(stems):
         return stems
-    return [f"{name} ({Path(file.parent.name) / file.name}, {at})" for at, (name, file) in _numbered(names, files)]
-
-
-def _numbered(names: list[str], files: list[Path]) -> list[tuple[int, tuple[str, Path]]]:
-    return list(enumerate(zip(names, files, strict=True), 1))
-
-
-def _waived(members: list[MemberStudy]) -> tuple[str, ...]:
-    """Return the settings that every study allows to differ beside a compared one."""
-    waived = [{setting for table in member.results.declared for setting in table.waive} for member in members]
-    return tuple(sorted(set.intersection(*waived)))
+    pairs = enumerate(zip(names, files, strict=True), 1)
+    return [f"{name} ({Path(file.parent.name) / file.name}, {number})" for number, (name, file) in pairs]

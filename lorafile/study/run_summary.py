@@ -24,7 +24,8 @@ _TEXTS = ("prompt", "reference", "answer", "choice", "log_likelihood", "tokens")
 class ShownRun:
     """One run: how it ended, and its figures as `split.metric`.
 
-    :ivar address: its name, `rank/r=16/seed=42`; `outcome`: that of its training, or of what came after and failed
+    :ivar address: its name, `rank/r=16/seed=42`
+    :ivar outcome: that of its training, or of what came after and failed
     """
 
     address: str
@@ -67,7 +68,6 @@ class ShownNode:
 
 @dataclass(frozen=True)
 class _Node:
-    name: str
     seed: int | None
     part: str  # train, score/test, predict/test/likelihood, …
     key: str
@@ -82,41 +82,39 @@ def configuration(state: State, names: Names, name: str, study: "Study | None" =
     rows = find_configuration(names, name)
     if not rows:
         return None
-    wanted = names.full(name)
+    name = names.full(name)
     nodes = [
-        _Node(wanted, int(part["seed"]) if part["seed"] else None, part["node"], row.key)
+        _Node(int(part["seed"]) if part["seed"] else None, part["node"], row.key)
         for row in rows
         if row.study == rows[0].study and (part := PART.fullmatch(row.address))
     ]
+    seeds = dict.fromkeys(node.seed for node in nodes if node.part != "profile")
+    nodes.sort(key=lambda node: _ORDER.index(node.part.partition("/")[0]))
     latest = state.latest([node.key for node in nodes])
-    runs = [_run(wanted, seed, nodes, latest) for seed in dict.fromkeys(node.seed for node in nodes if not _cost(node))]
-    first = state.node(min(nodes, key=lambda node: _ORDER.index(node.part.partition("/")[0])).key)
-    cost = [latest[node.key][-1] for node in nodes if _cost(node) and latest.get(node.key)]
-    verdicts = _verdicts(study, wanted) if study is not None else []
-    costs = cost[0].figures | {"device": cost[0].device} if cost and cost[0].outcome == "done" else {}
-    settings = first.settings if first else {}
-    settings = {section: value for section, value in settings.items() if section not in ("seed", "task")}
-    return ShownConfiguration(wanted, rows[0].study, settings, runs, _means(runs), costs, _apart(runs), verdicts)
-
-
-def _cost(node: _Node) -> bool:
-    return node.part == "profile"
+    profiles = [latest[node.key][-1] for node in nodes if node.part == "profile" and latest.get(node.key)]
+    costs = profiles[0].figures | {"device": profiles[0].device} if profiles and profiles[0].outcome == "done" else {}
+    runs = [_run(name, seed, nodes, latest) for seed in seeds]
+    first = state.node(nodes[0].key)
+    settings = {key: value for key, value in (first.settings if first else {}).items() if key not in ("seed", "task")}
+    environments = [run.environment for run in runs if run.environment]
+    drift = dict.fromkeys(text for each in environments[1:] for text in differs(environments[0], each, "quality"))
+    verdicts = _verdicts(study, name) if study is not None else []
+    return ShownConfiguration(name, rows[0].study, settings, runs, _means(runs), costs, list(drift), verdicts)
 
 
 def _run(name: str, seed: int | None, nodes: list[_Node], latest: dict[str, list[Attempt]]) -> ShownRun:
     """Return one run: where a later node of it failed, that is how it stands."""
-    mine = [node for node in nodes if node.seed == seed and not _cost(node)]
-    mine.sort(key=lambda node: _ORDER.index(node.part.partition("/")[0]))
-    ended = [latest[node.key][-1] for node in mine if latest.get(node.key)]
+    nodes = [node for node in nodes if node.seed == seed and node.part != "profile"]
+    ended = [latest[node.key][-1] for node in nodes if latest.get(node.key)]
     wrong = next((attempt for attempt in ended if attempt.outcome != "done"), None)
-    outcome = wrong.outcome if wrong else "done" if len(ended) == len(mine) else "missing"
+    outcome = wrong.outcome if wrong else "done" if len(ended) == len(nodes) else "missing"
     figures: dict[str, float] = {}
-    for node in mine:
+    for node in nodes:
         kind, _, place = node.part.partition("/")
         tries = [attempt for attempt in latest.get(node.key, []) if attempt.outcome == "done"]
         if kind == "score" and tries:
             figures |= _figures(place, tries[-1])
-    trained = [latest[node.key][-1] for node in mine if node.part == "train" and latest.get(node.key)]
+    trained = [latest[node.key][-1] for node in nodes if node.part == "train" and latest.get(node.key)]
     address = name if seed is None else f"{name}/seed={seed}"
     seconds = trained[0].seconds if trained else 0.0
     environment = (trained or ended)[0].environment if trained or ended else {}
@@ -127,24 +125,22 @@ def _figures(place: str, attempt: Attempt) -> dict[str, float]:
     """Return the metrics of a score node; a metric file has a node to itself, `test/brevity`."""
     split, _, own = place.partition("/")
     rows = {own: attempt.figures["figure"]} if own else attempt.figures
-    known = {name: value for name, value in rows.items() if isinstance(value, (int, float)) and name != "examples"}
-    return {f"{split}.{name}": float(value) for name, value in known.items()}
+    return {
+        f"{split}.{name}": float(value)
+        for name, value in rows.items()
+        if isinstance(value, (int, float)) and name != "examples"
+    }
 
 
 def _means(runs: list[ShownRun]) -> dict[str, tuple[float, float, int]]:
     """Return mean, spread and number of each figure over the runs that are done."""
     done = [run.figures for run in runs if run.outcome == "done"]
-    found = {}
+    means = {}
     for name in dict.fromkeys(name for figures in done for name in figures):
         values = [figures[name] for figures in done if isfinite(figures.get(name, nan))]
         if values:
-            found[name] = (fmean(values), stdev(values) if len(values) > 1 else nan, len(values))
-    return found
-
-
-def _apart(runs: list[ShownRun]) -> list[str]:
-    known = [run.environment for run in runs if run.environment]
-    return list(dict.fromkeys(text for one in known[1:] for text in differs(known[0], one, "quality")))
+            means[name] = (fmean(values), stdev(values) if len(values) > 1 else nan, len(values))
+    return means
 
 
 def _verdicts(study: "Study", name: str) -> list[str]:
@@ -153,11 +149,8 @@ def _verdicts(study: "Study", name: str) -> list[str]:
     from lorafile.analysis.compare.verdicts import family
 
     results = study.gather()
-    return [
-        sentence(results, verdict)
-        for verdict in family(results).verdicts
-        if name in (verdict.pair.one, verdict.pair.other)
-    ]
+    verdicts = family(results).verdicts
+    return [sentence(results, each) for each in verdicts if name in (each.pair.one, each.pair.other)]
 
 
 def node(state: State, names: Names, named: Named, count: int) -> ShownNode:
@@ -188,7 +181,7 @@ def predictions(state: State, names: Names, run: Named, count: int) -> list[dict
         there
     """
     parts: dict[str, Named] = {}
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    by_split: dict[str, dict[int, dict[str, Any]]] = {}
     for named, part, attempt in _measured(state, names, run, "predict"):
         first = parts.setdefault(part, named)
         if first.key != named.key:
@@ -199,22 +192,19 @@ def predictions(state: State, names: Names, run: Named, count: int) -> list[dict
         stored = state.node(named.key)
         prepared = state.latest([stored.inputs["data"]]) if stored else {}
         examples = [attempt for tries in prepared.values() for attempt in tries[-1:]]
-        for one, file in (
-            (examples[0] if examples else attempt, "examples.jsonl.gz"),
-            (attempt, "predictions.jsonl.gz"),
-        ):
-            digest = one.outputs.get(file)
+        prepared_by = examples[0] if examples else attempt
+        for digest in (prepared_by.outputs.get("examples.jsonl.gz"), attempt.outputs.get("predictions.jsonl.gz")):
             if digest is not None and state.objects.has(digest):
                 for row in islice(state.objects.rows(digest), count):
-                    found.setdefault(split, {}).setdefault(row["row"], {}).update(row)
-    split = "test" if "test" in found else next(iter(found), "")
-    rows = list(found.get(split, {}).values())[:count]
+                    by_split.setdefault(split, {}).setdefault(row["row"], {}).update(row)
+    split = "test" if "test" in by_split else next(iter(by_split), "")
+    rows = list(by_split.get(split, {}).values())[:count]
     return [{"split": split, "row": row["row"]} | {name: row[name] for name in _TEXTS if name in row} for row in rows]
 
 
-def _differs(run: Named, one: Named, other: Named) -> LoraError:
+def _differs(run: Named, first: Named, other: Named) -> LoraError:
     return LoraError(
-        f'{one.study} and {other.study} share the run "{run_name(run.address)}" and evaluate it differently. '
+        f'{first.study} and {other.study} share the run "{run_name(run.address)}" and evaluate it differently. '
         "Name the spec with --spec."
     )
 

@@ -9,6 +9,7 @@ from lorafile import specs
 from lorafile.errors import SpecError, StalePlan
 from lorafile.files.atomic import write_text
 from lorafile.study.study import Study
+from lorafile.units import plural
 
 if TYPE_CHECKING:
     from lorafile.analysis.seed_planning import Resolution
@@ -24,45 +25,41 @@ def resolve(study: Study, most: int | None) -> "tuple[Study, Resolution | None]"
         return study, None
     from lorafile.analysis.seed_planning import resolution
 
-    found = resolution(study.gather(), study.spec, most)
-    return (Study(_with(study, block(found)), study.state) if found.seeds else study), found
+    stage = resolution(study.gather(), study.spec, most)
+    return (Study(_with_block(study, block(stage)), study.state) if stage.seeds else study), stage
 
 
-def block(found: "Resolution") -> str:
-    """Return a stage as TOML, with a comment that says when, why and for which look."""
-    decided = sum(one.planned for one in found.undecided)
-    comparisons = "comparison" if found.comparisons == 1 else "comparisons"
-    undecided = f"{len(found.undecided)} of {found.comparisons} {comparisons} on {found.metric}"
-    shares = f"{100 * found.alpha:.3g} %, which leaves {100 * found.left:.3g} % of alpha"
+def block(stage: "Resolution") -> str:
+    """Return a stage as TOML, with a comment that says when, why and for which interim look."""
+    decided = sum(comparison.planned for comparison in stage.undecided)
+    undecided = f"{len(stage.undecided)} of {plural(stage.comparisons, 'comparison')} on {stage.metric}"
+    names = json.dumps(list(stage.configurations), ensure_ascii=False).replace("\x7f", "\\u007f")
+    shares = f"{100 * stage.alpha:.3g} %, which leaves {100 * stage.left:.3g} % of alpha"
     return (
-        f"# {date.today().isoformat()}, stage {found.stage}: {undecided} not decided yet.\n"
+        f"# {date.today().isoformat()}, stage {stage.stage}: {undecided} not decided yet.\n"
         f"# More seeds, by the variances alone, to decide {decided} with 80 % power each; tested at {shares}.\n"
-        f"[[stage]]\nseeds = {json.dumps(list(found.seeds))}\nconfigurations = {_array(found.configurations)}\n"
+        f"[[stage]]\nseeds = {json.dumps(list(stage.seeds))}\nconfigurations = {names}\n"
     )
 
 
-def append(study: Study, found: "Resolution") -> None:
+def append(study: Study, stage: "Resolution") -> None:
     """Add the stage of a planned study to its spec file.
 
     :param study: as `resolve` returned it
     :raises StalePlan: when the file is no longer what the plan was made from
     """
     file = study.spec.file.resolve()  # a link stays one
-    text, added = _text(file), block(found)
-    if not _still(study, _joined(text, added)):
-        raise StalePlan(f"{study.spec.file} changed after the plan was made. Plan again.")
-    write_text(file, _joined(text, added))
-
-
-def _still(study: Study, text: str) -> bool:
-    """Return whether a text is the spec that was planned."""
+    text = _joined(_text(file), block(stage))
     try:
-        return specs.parse(text, study.spec.file) == study.spec
+        unchanged = specs.parse(text, study.spec.file) == study.spec
     except SpecError:
-        return False
+        unchanged = False
+    if not unchanged:
+        raise StalePlan(f"{study.spec.file} changed after the plan was made. Plan again.")
+    write_text(file, text)
 
 
-def _with(study: Study, added: str) -> specs.Spec:
+def _with_block(study: Study, added: str) -> specs.Spec:
     """Return the spec as it is with a block at its end."""
     try:
         return specs.parse(_joined(_text(study.spec.file), added), study.spec.file)
@@ -81,8 +78,3 @@ def _joined(text: str, added: str) -> str:
     end = "\r\n" if "\r\n" in text else "\n"
     gap = "\n" if text.endswith("\n") else "\n\n"
     return text + (gap + added).replace("\n", end)
-
-
-def _array(names: tuple[str, ...]) -> str:
-    """Return texts as a TOML array."""
-    return json.dumps(list(names), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -34,10 +34,9 @@ def state_directory(named: str | Path | None = None) -> Path:
     return Path(named or os.environ.get("LORA_STATE") or ".lora")
 
 
-def study_and_state(spec: Path | None, state: Path | None) -> "tuple[Study | None, Path]":
-    """Return the study of a spec that may have been named, and the state's directory."""
-    study = Study.load(spec, state) if spec is not None else None
-    return study, study.state if study is not None else state_directory(state)
+def spec_and_state(spec: Path | None, state: Path | None) -> tuple[specs.Spec | None, Path]:
+    """Return the spec of a study that may have been named, and the state's directory."""
+    return specs.load(spec) if spec is not None else None, state_directory(state)
 
 
 class Study:
@@ -85,10 +84,10 @@ class Study:
     def lock(self, fresh: bool = True) -> Lock:
         """Write the lock beside the spec and return it; one that cannot be read any more is made anew."""
         try:
-            known = read_lock(self.spec)
+            before = read_lock(self.spec)
         except LoraError:
-            known = None
-        lock, _ = resolve(self.spec, known, fresh)
+            before = None
+        lock, _ = resolve(self.spec, before, fresh)
         write_lock(self.spec, lock)
         return lock
 
@@ -121,22 +120,18 @@ class Study:
         :param hourly: what an hour of one device costs
         :raises LoraError: when a pattern fits nothing
         """
-        known = read_lock(self.spec)
-        lock, changed = resolve(self.spec, known, refresh)
+        before = read_lock(self.spec)
+        lock, changed = resolve(self.spec, before, refresh)
         if refresh:
-            changed = describe_changes(known, lock)
+            changed = describe_changes(before, lock)
         options = PlanOptions(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)
-
-        def planned(state: State) -> Plan:
-            return make_plan(self.spec, lock, state, changed, options, gpu)
-
-        plan = State.snapshot(self.state, planned)
+        plan = State.snapshot(self.state, lambda state: make_plan(self.spec, lock, state, changed, options, gpu))
         return dataclasses.replace(
             plan,
             warnings=(*plan.warnings, *missing_libraries(self.spec)),
             workers=default_workers(self.spec, lock),
             hourly=hourly,
-            refreshed=refresh and lock != known,
+            refreshed=refresh and lock != before,
         )
 
     def save_plan(self, plan: Plan, file: str | Path) -> None:
@@ -175,21 +170,19 @@ class Study:
             check_libraries(approved)
             self._check_unchanged(approved)
             plan = still_missing(approved, state)
-            staging = self.state / "staging"
-            shutil.rmtree(staging, ignore_errors=True)  # what a killed apply left; we hold the lock
+            shutil.rmtree(self.state / "staging", ignore_errors=True)  # what a killed apply left; we hold the lock
             stages = [plan]
             with tracked(plan, state, done) as trackers, stop_on_signals([*(watchers or []), *trackers]) as stop:
-                watching = stop.watchers
                 while not done.interrupted:
                     executor = local_executor(stages[-1], self.state, workers, pack)
-                    applier = Applier(stages[-1], state, executor, watching, stop=stop, budget=budget)
+                    applier = Applier(stages[-1], state, executor, stop.watchers, stop=stop, budget=budget)
                     done.add(applier.run())
                     ended = done.interrupted or (budget is not None and budget.refused)
                     stage = None if ended else next_stage(self.spec, stages, state)
                     if stage is None:
                         break
                     stages.append(stage)
-                    for watcher in watching:
+                    for watcher in stop.watchers:
                         watcher.on_next_stage(stages[-1])
             return done
 
@@ -206,9 +199,8 @@ class Study:
         now, _ = resolve(self.spec, approved.graph.lock)
         if now != approved.graph.lock:
             raise StalePlan("The model or the data changed after the plan was made. Plan again.")
-        known = read_lock(self.spec)
-        names = {*now.models, *now.data}
-        if approved.refreshed or known is None or names - {*known.models, *known.data}:
+        stored = read_lock(self.spec)
+        if approved.refreshed or stored is None or {*now.models, *now.data} - {*stored.models, *stored.data}:
             write_lock(self.spec, now)
 
     def warm_up(self, plan: Plan) -> None:
@@ -255,9 +247,9 @@ class Study:
 
     def results(self) -> "pd.DataFrame":
         """Return one row for each run, with its configuration's settings."""
-        found = self.gather()
-        settings = found.configurations.drop(columns=["sweep", "aliases", "outcomes", "replicates", "done"])
-        return found.runs.merge(settings, on="configuration", how="left")
+        results = self.gather()
+        settings = results.configurations.drop(columns=["sweep", "aliases", "outcomes", "replicates", "done"])
+        return results.runs.merge(settings, on="configuration", how="left")
 
     def gather(self) -> "Results":
         """Return everything that the report is made from."""
@@ -281,8 +273,8 @@ class Study:
         from lorafile.analysis.compare.compare import verdict_table
         from lorafile.analysis.compare.verdicts import family
 
-        found = list(family(results or self.gather()).verdicts)
-        return verdict_table(found).frame if found else pd.DataFrame()
+        verdicts = list(family(results or self.gather()).verdicts)
+        return verdict_table(verdicts).frame if verdicts else pd.DataFrame()
 
     def ask(
         self, run: str, question: str, seed: int | None = None, max_new_tokens: int | None = None
@@ -307,5 +299,5 @@ class Study:
         from lorafile.report.writer import write_report
 
         results = self.gather()
-        where = Path(directory) if directory is not None else self.spec.file.parent / self.spec.tables.report.path
-        return write_report(results, self.analyses(results), where)
+        out = Path(directory) if directory is not None else self.spec.file.parent / self.spec.tables.report.path
+        return write_report(results, self.analyses(results), out)

@@ -171,7 +171,7 @@ def test_it_is_shown_in_less_than_three_seconds(tmp_path: Path, shared: Path) ->
 
     import transformers
 
-    from lorafile.study.data_preview import look
+    from lorafile.study.data_preview import preview
 
     assert transformers.AutoConfig.for_model("llama")
     file = tmp_path / "study.toml"
@@ -182,6 +182,6 @@ def test_it_is_shown_in_less_than_three_seconds(tmp_path: Path, shared: Path) ->
     )
     load_tokenizer(str(model))
     began = time.process_time()
-    found = look(Study.load(file, tmp_path / ".lora"))
+    found = preview(Study.load(file, tmp_path / ".lora"))
     assert time.process_time() - began < 3
     assert found["splits"][0]["rows"] == 6726

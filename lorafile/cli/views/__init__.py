@@ -1,1 +1,4 @@
-"""The text and JSON that commands print: one file a command, under the same name as in cli/."""
+"""The text and JSON that commands print: a file for each command, under the same name as in `cli/`.
+
+A view gets a result and a console, and reads neither files nor the state. What views share is in `console.py`.
+"""

@@ -1,5 +1,6 @@
 """What is printed of an apply: between its stages, at its end, and of what trackers got."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,10 +8,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from lorafile.cli.views.plan import KINDS
-from lorafile.cli.views.requirements import MOST
+from lorafile.cli.views.console import MOST
+from lorafile.cli.views.plan import counted
 from lorafile.plan.plan import Plan
-from lorafile.units import duration, plural
+from lorafile.units import and_more, duration, plural
 
 if TYPE_CHECKING:
     from lorafile.apply.progress import Applied, Tracked
@@ -26,15 +27,14 @@ def stage_lines(plan: Plan) -> list[str]:
 
 def show_applied(applied: "Applied", out: Console) -> None:
     """Say what an apply has done, and what went wrong."""
-    counts = {kind: sum(a.kind == kind and a.finished for a in applied.attempts) for kind in KINDS}
-    told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
-    out.print(f"[bold]Done:[/] {told} in {duration(applied.seconds)}.")
+    done = counted(Counter(attempt.kind for attempt in applied.attempts if attempt.finished)) or "nothing"
+    out.print(f"[bold]Done:[/] {done} in {duration(applied.seconds)}.")
     for outcome, colour in (("diverged", "yellow"), ("out-of-memory", "yellow"), ("failed", "red")):
         attempts = applied.with_outcome(outcome)
         for attempt in attempts[:MOST]:
             out.print(f"[{colour}]{outcome}:[/] {escape(attempt.address)}: {escape(attempt.message)}")
-        if len(attempts) > MOST:
-            out.print(f"… and {len(attempts) - MOST} more {outcome}")
+        if more := and_more(len(attempts), MOST, outcome):
+            out.print(more)
     if applied.interrupted:
         out.print("[yellow]Interrupted.[/] What had finished is kept; the next apply goes on from there.")
 

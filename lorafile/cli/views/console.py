@@ -1,6 +1,9 @@
 """The terminal that every view prints to, and what all of them print alike."""
 
-from collections.abc import Iterable
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
@@ -8,8 +11,10 @@ from rich.segment import Segment
 
 from lorafile.cli.terminal import printable
 from lorafile.plan.plan import Action
+from lorafile.units import and_more
 
 FORMAT_VERSION = "1.0"  # of the JSON that commands print
+MOST = 12  # items of a list that are shown one by one
 SYMBOLS = {
     Action.RUN: "+",
     Action.REUSE: "=",
@@ -39,17 +44,48 @@ class _Terminal(Console):
 
 def console(quiet: bool = False, stderr: bool = False) -> Console:
     """Return the terminal; off a terminal lines are never broken and nothing is coloured."""
-    out = _Terminal(quiet=quiet, stderr=stderr, highlight=False, emoji=False, soft_wrap=True)
-    return (
-        out
-        if out.is_terminal
-        else _Terminal(
-            quiet=quiet, stderr=stderr, highlight=False, emoji=False, no_color=True, width=200, soft_wrap=True
-        )
-    )
+    options: dict[str, Any] = {"highlight": False, "emoji": False, "soft_wrap": True, "quiet": quiet, "stderr": stderr}
+    out = _Terminal(**options)
+    return out if out.is_terminal else _Terminal(**options, no_color=True, width=200)
 
 
 def show_warnings(warnings: Iterable[str], out: Console) -> None:
-    """Show what a reader has to know first, or last."""
+    """Show what you have to know first, or last."""
     for warning in warnings:
         out.print(f"[yellow]Warning:[/] {escape(warning)}")
+
+
+def show_section(title: str, lines: Sequence[str], out: Console) -> None:
+    """Show plain lines under a title, if there are any.
+
+    :param title: as markup; empty for lines that continue what stands above
+    """
+    if title and lines:
+        out.print(f"[bold]{title}[/]")
+    for line in lines:
+        out.print(escape(f"  {line}"))
+
+
+def show_first(lines: Sequence[str], out: Console, more: str = "", style: str | None = None) -> None:
+    """Show the first of many lines, and how many more there are.
+
+    :param lines: as markup
+    :param more: what to say of the rest
+    """
+    for line in lines[:MOST]:
+        out.print(f"  {line}", style=style)
+    if len(lines) > MOST:
+        out.print(f"  {and_more(len(lines), MOST, more)}", style=style)
+
+
+def json_text(content: dict[str, Any]) -> str:
+    """Return documented JSON: with the version of its format, and null for what is no finite number."""
+    return json.dumps(_finite({"format_version": FORMAT_VERSION, **content}), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -13,23 +14,23 @@ _OPEN, _CLOSE = "⟦", "⟧"
 _SUPERVISED, _READ, _CUT = "bold green", "default", "dim red strike"
 
 
-def show_data(found: dict[str, Any], out: Console) -> None:
+def show_data(shown: dict[str, Any], out: Console) -> None:
     """Show examples, lengths, duplicates and leaks."""
-    data = found["data"]
-    head = [f"[bold]{_plain(data['path'])}[/] as {data['format']}, in the tokens of {_plain(found['model'])}"]
-    told = [data["licence"] and f"licence: {data['licence']}", data["source"], data["revision"]]
-    head += [" · ".join(_plain(part) for part in told if part)] if any(told) else []
+    data = shown["data"]
+    head = [f"[bold]{_plain(data['path'])}[/] as {data['format']}, in the tokens of {_plain(shown['model'])}"]
+    about = [data["licence"] and f"licence: {data['licence']}", data["source"], data["revision"]]
+    head += [" · ".join(_plain(part) for part in about if part)] if any(about) else []
     for line in head:
         out.print(line)
     if data["private"]:
         out.print("[yellow]The data are private:[/] their text is shown here, and in no report, tracker or export.")
-    for split in found["splits"]:
+    for split in shown["splits"]:
         for example in split["examples"]:
             _show_example(example, split["split"], out)
     out.print(_key(out))
     out.print()
-    out.print(_lengths(found["splits"]))
-    for line in notes(found):
+    out.print(_lengths(shown["splits"]))
+    for line in notes(shown):
         out.print(line)
 
 
@@ -74,21 +75,16 @@ def _lengths(splits: list[dict[str, Any]]) -> Table:
     return table
 
 
-def notes(found: dict[str, Any]) -> list[str]:
+def notes(shown: dict[str, Any]) -> list[str]:
     """Say what was only sampled, and which held-out rows are in another split."""
-    lines = [
-        f"[dim]{split['split']}: lengths of {split['measured']:,} of {split['rows']:,} rows, evenly drawn.[/]"
-        for split in found["splits"]
-        if split["measured"] < split["rows"]
-    ]
-    lines += [
-        f"[dim]{split['split']}: {split['compared']:,} of {split['rows']:,} rows were compared.[/]"
-        for split in found["splits"]
-        if split["compared"] < split["rows"]
-    ]
-    leaking = leak_sentences({"leaks": found["leaks"], "path": found["data"]["path"]})
+    lines = []
+    for count, text in (("measured", "lengths of {} rows, evenly drawn."), ("compared", "{} rows were compared.")):
+        sampled = [split for split in shown["splits"] if split[count] < split["rows"]]
+        shares = {split["split"]: f"{split[count]:,} of {split['rows']:,}" for split in sampled}
+        lines += [f"[dim]{name}: {text.format(share)}[/]" for name, share in shares.items()]
+    leaking = leak_sentences({"leaks": shown["leaks"], "path": shown["data"]["path"]})
     lines += [f"[yellow]Leak:[/] {_plain(line)}" for line in leaking]
-    if found["leaks"] and not leaking:
+    if shown["leaks"] and not leaking:
         lines.append("No held-out row is in another split.")
     return lines
 
@@ -106,6 +102,4 @@ def show_catalogue(entries: dict[str, dict[str, Any]], out: Console) -> None:
 
 
 def _plain(text: Any) -> str:
-    from rich.markup import escape
-
     return escape(str(text))

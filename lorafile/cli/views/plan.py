@@ -1,4 +1,4 @@
-"""Every text that the command line shows of plans and applies: for people, as JSON, and as progress."""
+"""The texts of `lora plan`: what would be done, why and for how long, on a terminal and as Markdown."""
 
 import re
 from collections import Counter
@@ -8,14 +8,27 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from lorafile.cli.views.console import COLOURS, SYMBOLS, show_warnings
-from lorafile.cli.views.requirements import MOST, bill_line, fitted, needs, too_large, words
+from lorafile.cli.views.console import COLOURS, MOST, SYMBOLS, show_warnings
+from lorafile.cli.views.requirements import cost_line, fitted, memory_lines, module_words, requirements
 from lorafile.plan.plan import Action, Change, Plan
 from lorafile.plan.tuning_status import edge_lines
+from lorafile.units import and_more, duration, plural, size
 
 if TYPE_CHECKING:
     from lorafile.analysis.seed_planning import Resolution
-    from lorafile.plan.plan import Plan
+
+KINDS = ("prepare", "train", "predict", "score", "profile", "inspect", "truncate", "merge")
+_MOST_DAMAGED = 5  # damaged files that are named one by one
+_NAMES = 4  # configurations of one line
+_GROUPS, _NODES = 25, 200  # rows of Markdown that are shown; a comment holds no more than 65,536 characters
+_VERIFY = "Every digest is looked at by: lora state verify"
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+_REST = {
+    Action.REUSE: "finished",
+    Action.DRIFT: "finished elsewhere",
+    Action.BLOCKED: "blocked",
+    Action.UNDECLARED: "no longer declared",
+}
 
 
 def show_plan(
@@ -35,34 +48,33 @@ def show_plan(
         from lorafile.cli.views.seed_stage import show_resolution
 
         show_resolution(stage, out)
-    out.print(
-        f"Study [bold]{escape(plan.study)}[/]: {len(plan.graph.spec.configurations)} configurations, {seeds(plan)}"
-    )
+    configurations = len(plan.graph.spec.configurations)
+    out.print(f"Study [bold]{escape(plan.study)}[/]: {configurations} configurations, {seeds(plan)}")
     _show_work(plan, out, full)
     for line in open_lines(plan):
         out.print(f"  [cyan]?[/] {escape(line)}")
     if plan.work:
-        out.print(fitted(needs(plan, full), out))
-        for names, word in words(plan).items():
+        out.print(fitted(requirements(plan, full), out))
+        for names, word in module_words(plan).items():
             out.print(f"[dim]{escape(word)} here: {escape(', '.join(names))}[/]")
-    _show_rest(plan, out, full)
+    if not full:
+        _show_rest(plan, out)
     for line in damage_lines(plan):
         out.print(f"[red]{escape(line)}[/]")
     for line in edge_lines(plan.tuning):
         out.print(f"[yellow]{escape(line)}[/]")
-    summary = plan.summary()
-    told = ", ".join(
+    counts = [
         f"{number} to {name}" if name in ("run", "retry", "reuse") else f"{number} {name}"
-        for name, number in summary.items()
+        for name, number in plan.summary().items()
         if number
-    )
-    out.print(f"[bold]Plan:[/] {told or 'nothing'}.")
+    ]
+    out.print(f"[bold]Plan:[/] {', '.join(counts) or 'nothing'}.")
     if plan.options.partial:
         out.print(f"[yellow]{escape(partial_line(plan))}[/]")
     if plan.work:
-        for line in too_large(plan):
+        for line in memory_lines(plan):
             out.print(f"[yellow]{escape(line)}[/]")
-        out.print(bill_line(plan, device) + _packing(plan, pack))
+        out.print(cost_line(plan, device) + _packing(plan, pack))
     else:
         whose = "is selected" if plan.options.partial else "the study declares"
         out.print(f"Nothing to do: everything that {whose} is finished.")
@@ -81,14 +93,11 @@ def _packing(plan: Plan, pack: int) -> str:
 def seeds(plan: Plan) -> str:
     """Return `3 seeds (42, 1337, 2024), stage 1 with 2 (2025, 2026)`."""
     tables = plan.graph.spec.tables
-    values = tables.study.seeds
-    stages = [f", stage {at} with {len(one.seeds)} ({_listed(one.seeds)})" for at, one in enumerate(tables.stage, 1)]
-    again = f", the first of them {tables.study.repeats} times" if tables.study.repeats > 1 else ""
-    return f"{len(values)} seed{'s' if len(values) > 1 else ''} ({_listed(values)}){again}" + "".join(stages)
-
-
-def _listed(values: list[int]) -> str:
-    return ", ".join(map(str, values))
+    text = f"{plural(len(tables.study.seeds), 'seed')} ({', '.join(map(str, tables.study.seeds))})"
+    text += f", the first of them {tables.study.repeats} times" if tables.study.repeats > 1 else ""
+    for number, stage in enumerate(tables.stage, 1):
+        text += f", stage {number} with {len(stage.seeds)} ({', '.join(map(str, stage.seeds))})"
+    return text
 
 
 def _show_work(plan: Plan, out: Console, full: bool) -> None:
@@ -105,18 +114,23 @@ def _show_work(plan: Plan, out: Console, full: bool) -> None:
         _print_groups(list(work_lines(plan, by_name)), out)
         return
     for name, changes in by_name.items():
-        counts = {kind: sum(change.kind == kind for change in changes) for kind in KINDS}
-        work = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        work, lead = counted(changes), _lead(changes)
         tried = len({change.configuration for change in changes if change.configuration in owners})
-        work = f"{tried} candidate{'s' if tried > 1 else ''}: {work}" if tried else work
-        lead = next((change for change in changes if change.kind == "train"), changes[0])
-        mark = f"[{COLOURS[lead.action]}]{SYMBOLS[lead.action]}[/]"
-        out.print(f"  {mark} {escape(name)}  ({work})  [dim]{escape(lead.reason)}[/]")
+        work = f"{plural(tried, 'candidate')}: {work}" if tried else work
+        out.print(f"  {_mark(lead.action)} {escape(name)}  ({work})  [dim]{escape(lead.reason)}[/]")
 
 
-def _show_rest(plan: Plan, out: Console, full: bool) -> None:
-    if full:
-        return
+def _lead(changes: list[Change]) -> Change:
+    """Return the change that stands for all of a configuration: its first training, if there is one."""
+    return next((change for change in changes if change.kind == "train"), changes[0])
+
+
+def _mark(action: Action) -> str:
+    return f"[{COLOURS.get(action, 'default')}]{SYMBOLS[action]}[/]"
+
+
+def _show_rest(plan: Plan, out: Console) -> None:
+    """Show what drifted, is blocked, or is declared no more."""
     for action in (Action.DRIFT, Action.BLOCKED, Action.UNDECLARED):
         rows = [change for change in plan.changes if change.action is action]
         if len(rows) > MOST:
@@ -129,8 +143,8 @@ def _show_rest(plan: Plan, out: Console, full: bool) -> None:
 def _print_groups(lines: list[tuple[Action, str, str]], out: Console) -> None:
     """Show what many nodes have in common, a line for each group."""
     for action, what, reason in lines[:MOST]:
-        out.print(f"  [{COLOURS[action]}]{SYMBOLS[action]}[/] {escape(what)}  [dim]{escape(reason)}[/]")
-    more = f"… and {len(lines) - MOST} more groups of them; " if len(lines) > MOST else ""
+        out.print(f"  {_mark(action)} {escape(what)}  [dim]{escape(reason)}[/]")
+    more = and_more(len(lines), MOST, "groups of them; ")
     out.print(f"  [dim]{more}--full shows every node[/]")
 
 
@@ -144,40 +158,33 @@ def _print_each(changes: Sequence[Change], out: Console) -> None:
 
 
 def _line(change: Change) -> str:
-    mark = f"[{COLOURS.get(change.action, 'default')}]{SYMBOLS[change.action]}[/]"
-    return f"  {mark} {escape(change.address)}  [dim]{change.action.value}: {escape(change.reason)}[/]"
+    return f"  {_mark(change.action)} {escape(change.address)}  [dim]{change.action.value}: {escape(change.reason)}[/]"
 
 
-_MOST_DAMAGED = 5  # damaged files that are named one by one
-_NAMES = 4  # configurations of one line
-KINDS = ("prepare", "train", "predict", "score", "profile", "inspect", "truncate", "merge")
-
-
-def partial_line(plan: "Plan") -> str:
+def partial_line(plan: Plan) -> str:
     """Say that a plan is of a part of its study, and what that leaves out."""
-    nodes = f"{plan.left_out} node{'' if plan.left_out == 1 else 's'}"
-    left = f"{nodes} of work left out" if plan.left_out else "nothing that would run is left out"
+    left = (
+        f"{plural(plan.left_out, 'node')} of work left out" if plan.left_out else "nothing that would run is left out"
+    )
     return f"Partial, by {plan.options.words}: {left}."
 
 
-def damage_lines(plan: "Plan") -> list[str]:
+def damage_lines(plan: Plan) -> list[str]:
     """Name what is missing or damaged of finished results, and what mends it."""
-    lines = [
-        f"{one.what.capitalize()} in the state: {one.file} of {one.address}" for one in plan.damaged[:_MOST_DAMAGED]
-    ]
-    if len(plan.damaged) > _MOST_DAMAGED:
-        lines.append(f"… and {len(plan.damaged) - _MOST_DAMAGED} more files of finished results")
-    if lines:
-        first = plan.damaged[0].address
-        lines.append(
-            "They are made again when a node that is to run reads them; at once with: "
-            f"lora apply --replace '{first}'. Every digest is looked at by: lora state verify"
-        )
+    if not plan.damaged:
+        return []
+    shown = plan.damaged[:_MOST_DAMAGED]
+    lines = [f"{damage.what.capitalize()} in the state: {damage.file} of {damage.address}" for damage in shown]
+    if more := and_more(len(plan.damaged), _MOST_DAMAGED, "files of finished results"):
+        lines.append(more)
+    remedy = f"at once with: lora apply --replace '{plan.damaged[0].address}'"
+    lines.append(f"They are made again when a node that is to run reads them; {remedy}. {_VERIFY}")
     return lines
 
 
-def counted(kinds: Mapping[str, int]) -> str:
-    """Return `3 train, 6 predict`."""
+def counted(work: Iterable[Change] | Mapping[str, int]) -> str:
+    """Return `3 train, 6 predict`, of changes or of numbers by kind."""
+    kinds = work if isinstance(work, Mapping) else Counter(change.kind for change in work)
     return ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds.get(kind))
 
 
@@ -194,17 +201,14 @@ def marked(text: str) -> str:
     return plain(text)
 
 
-def open_lines(plan: "Plan") -> list[str]:
+def open_lines(plan: Plan) -> list[str]:
     """Return a line for each configuration of which a part is known only after a choice."""
-    found = []
-    for one in plan.tuning:
-        if not one.chosen:
-            what = f"{counted(one.later)} known after the choice" if one.later else "no more to run"
-            found.append(f"{one.configuration}  ({what})  {one.why_open}")
-    return found
-
-
-_NUMBER = re.compile(r"\d+(\.\d+)?")
+    lines = []
+    for status in plan.tuning:
+        if not status.chosen:
+            what = f"{counted(status.later)} known after the choice" if status.later else "no more to run"
+            lines.append(f"{status.configuration}  ({what})  {status.why_open}")
+    return lines
 
 
 def work_lines(plan: Plan, by_name: dict[str, list[Change]]) -> Iterator[tuple[Action, str, str]]:
@@ -212,16 +216,15 @@ def work_lines(plan: Plan, by_name: dict[str, list[Change]]) -> Iterator[tuple[A
 
     :param by_name: configuration, or the address of prepared data -> its work
     """
-    groups: dict[tuple[str, Action, str], list[tuple[str, Change, list[Change]]]] = {}
-    for name, changes in by_name.items():
-        lead = next((change for change in changes if change.kind == "train"), changes[0])
-        group = (_sweep(plan, lead), lead.action, _kind_of(lead))
-        groups.setdefault(group, []).append((name, lead, changes))
-    for (sweep, action, _), members in groups.items():
-        work = counted(Counter(change.kind for *_, changes in members for change in changes))
-        name, lead, _ = members[0]
-        what = name if len(members) == 1 else f"{sweep}: {len(members):,} {_noun(lead)}"
-        yield action, f"{what}  ({work})", _reason([lead for _, lead, _ in members], name)
+    leads = {name: _lead(changes) for name, changes in by_name.items()}
+    groups: dict[tuple[str, Action, str], list[str]] = {}
+    for name, lead in leads.items():
+        groups.setdefault((_sweep(plan, lead), lead.action, _kind_of(lead)), []).append(name)
+    for (sweep, action, _), names in groups.items():
+        noun = "prepared splits" if leads[names[0]].kind == "prepare" else "configurations"
+        what = names[0] if len(names) == 1 else f"{sweep}: {len(names):,} {noun}"
+        work = counted(change for name in names for change in by_name[name])
+        yield action, f"{what}  ({work})", _reason([leads[name] for name in names], names[0])
 
 
 def node_lines(plan: Plan, changes: Iterable[Change]) -> Iterator[tuple[Action, str, str]]:
@@ -230,18 +233,14 @@ def node_lines(plan: Plan, changes: Iterable[Change]) -> Iterator[tuple[Action, 
     for change in changes:
         groups.setdefault((_sweep(plan, change), change.action, _kind_of(change)), []).append(change)
     for (sweep, action, _), members in groups.items():
-        work = counted(Counter(change.kind for change in members))
-        what = members[0].address if len(members) == 1 else f"{sweep}: {len(members):,} nodes  ({work})"
+        several = f"{sweep}: {len(members):,} nodes  ({counted(members)})"
+        what = members[0].address if len(members) == 1 else several
         yield action, what, f"{action.value}: {_reason(members, members[0].address)}"
 
 
 def _reason(members: list[Change], first: str) -> str:
     same = all(change.reason == members[0].reason for change in members)
     return members[0].reason if same else f"such as {first}: {members[0].reason}"
-
-
-def _noun(lead: Change) -> str:
-    return "prepared splits" if lead.kind == "prepare" else "configurations"
 
 
 def _sweep(plan: Plan, change: Change) -> str:
@@ -258,3 +257,60 @@ def _kind_of(change: Change) -> str:
     if change.action is Action.BLOCKED:
         return next((why for why in ("diverged", "ran out of memory") if reason.endswith(why)), reason)
     return _NUMBER.sub("…", reason)
+
+
+def plan_markdown(plan: Plan) -> str:
+    """Return a plan as GitHub's Markdown."""
+    summary = plan.summary()
+    words = {Action.RUN: "to run", Action.RETRY: "to retry", **_REST}
+    counts = [f"{summary[action.value]} {word}" for action, word in words.items() if summary[action.value]]
+    text = [f"### Plan of {marked(plan.study)}", "", f"**{', '.join(counts) or 'Nothing is declared'}.**"]
+    text[-1] += f" {marked(cost_line(plan))}" if plan.work else " Nothing to do."
+    notes = [*plan.warnings, *memory_lines(plan), *damage_lines(plan), *open_lines(plan)]
+    notes = [partial_line(plan), *notes] if plan.options.partial else notes
+    text += ["", *(f"- {marked(line)}" for line in notes)] if notes else []
+    if plan.work:
+        groups = _groups(plan)
+        text += ["", "| | configuration | work | why | time | peak memory | fits |", "|---|---|---|---|---:|---:|---|"]
+        text += [_group(name, changes) for name, changes in groups[:_GROUPS]]
+        text += [f"| | {and_more(len(groups), _GROUPS)} | | | | | |"] if len(groups) > _GROUPS else []
+    text += _folded(plan)
+    return "\n".join(text).rstrip() + "\n"
+
+
+def _groups(plan: Plan) -> list[tuple[str, list[Change]]]:
+    """Return the work of each configuration, that of the data first."""
+    owners = plan.graph.spec.owners
+    groups: dict[str, list[Change]] = {}
+    for change in plan.work:
+        name = "data" if change.kind == "prepare" else owners.get(change.configuration, change.configuration)
+        groups.setdefault(name, []).append(change)
+    return list(groups.items())
+
+
+def _group(name: str, changes: list[Change]) -> str:
+    lead = _lead(changes)
+    forecasts = [change.forecast or {} for change in changes]
+    peak = max((forecast.get("peak_memory_bytes") or 0 for forecast in forecasts), default=0)
+    fits = [forecast["fits"] for forecast in forecasts if forecast.get("fits") is not None]
+    cells = [
+        f"`{SYMBOLS[lead.action]}`",
+        marked(name),
+        counted(changes),
+        marked(lead.reason),
+        duration(sum(forecast.get("seconds", 0.0) for forecast in forecasts)),
+        size(peak) if peak else "",
+        "" if not fits else "yes" if all(fits) else "**no**",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _folded(plan: Plan) -> Iterable[str]:
+    """Return every node that is not simply finished, folded away."""
+    rows = [change for change in plan.changes if change.action is not Action.REUSE]
+    if not rows:
+        return []
+    lines = [f"| `{SYMBOLS[row.action]}` | {marked(row.address)} | {marked(row.reason)} |" for row in rows[:_NODES]]
+    lines += [f"| | {and_more(len(rows), _NODES)} | |"] if len(rows) > _NODES else []
+    head = ["", f"<details><summary>Every node ({len(rows)})</summary>", "", "| | node | why |", "|---|---|---|"]
+    return [*head, *lines, "", "</details>"]

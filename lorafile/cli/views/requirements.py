@@ -6,21 +6,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lorafile.cli.views.console import MOST
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.lock.lockfile import identity
 from lorafile.plan.cost import estimate_cost
 from lorafile.plan.plan import Change, Plan
 from lorafile.units import duration, size
 
-MOST = 12  # configurations with work that are shown one by one
 _NAME, _OTHERS = 12, 70  # characters for a name, at least; those in which everything else is still readable
 
 
-def needs(plan: Plan, full: bool) -> Table:
+def requirements(plan: Plan, full: bool) -> Table:
     """Return a table of what each configuration with work needs, and what its words were resolved to."""
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", title="What they need", title_justify="left", title_style="bold"
-    )
+    styles: dict[str, Any] = {"header_style": "bold", "title_style": "bold", "title_justify": "left"}
+    table = Table(box=None, pad_edge=False, title="What they need", **styles)
     titles = ("configuration", "adapter", "on", "parameters", "quantization", "rate", "peak memory", "fits")
     for title in (*titles, "time for a seed"):
         table.add_column(title, overflow="fold")
@@ -29,12 +28,12 @@ def needs(plan: Plan, full: bool) -> Table:
     for change in plan.work:
         if change.kind != "prepare":
             named.setdefault(owners.get(change.configuration, change.configuration), []).append(change)
-    known = words(plan)
+    word_of = module_words(plan)
     for number, (name, changes) in enumerate(named.items()):
         if number == MOST and len(named) > MOST + 1 and not full:
             table.add_row("…")
             break
-        table.add_row(*map(escape, _need(plan, name, changes, known)))
+        table.add_row(*map(escape, _need(plan, name, changes, word_of)))
     return table
 
 
@@ -46,25 +45,21 @@ def fitted(table: Table, out: Console) -> Table:
     return table
 
 
-def _need(plan: Plan, name: str, changes: list[Change], known: dict[tuple[str, ...], str]) -> list[str]:
+def _need(plan: Plan, name: str, changes: list[Change], word_of: dict[tuple[str, ...], str]) -> list[str]:
     from lorafile.specs.tables.quantizations import quantization_name
 
     sections = plan.graph.sections[name]
     adapter = sections["adapter"]
-    mine = [change for change in changes if change.forecast]
-    peaks = [
-        change.forecast["peak_memory_bytes"]
-        for change in mine
-        if change.forecast and "peak_memory_bytes" in change.forecast
-    ]
-    fits = [change.forecast["fits"] for change in mine if change.forecast and "fits" in change.forecast]
-    once = [change for change in mine if plan.graph.nodes[change.key].repeat == 1] or mine
-    first = [change for change in once if change.seed == once[0].seed]
-    for_a_seed = sum((change.forecast or {}).get("seconds", 0.0) for change in first if change.kind != "profile")
+    forecast = [(change, change.forecast) for change in changes if change.forecast]
+    peaks = [values["peak_memory_bytes"] for _, values in forecast if "peak_memory_bytes" in values]
+    fits = [values["fits"] for _, values in forecast if "fits" in values]
+    once = [pair for pair in forecast if plan.graph.nodes[pair[0].key].repeat == 1] or forecast
+    first = [(change, values) for change, values in once if change.seed == once[0][0].seed]
+    for_a_seed = sum(values.get("seconds", 0.0) for change, values in first if change.kind != "profile")
     return [
         name,
         _what(adapter),
-        _targets(plan, name, known),
+        _targets(plan, name, word_of),
         _parameters(plan, name),
         quantization_name(sections["quantization"]),
         _rate(plan, name),
@@ -106,27 +101,27 @@ def _what(adapter: dict[str, Any]) -> str:
     return " ".join([*words, start] if isinstance(start, str) else words)
 
 
-def _targets(plan: Plan, name: str, known: dict[tuple[str, ...], str]) -> str:
+def _targets(plan: Plan, name: str, word_of: dict[tuple[str, ...], str]) -> str:
     """Return what an adapter is put on: the spec's own word where it used one; its names stand below the table."""
     adapter = plan.graph.sections[name]["adapter"]
     if "target_modules" not in adapter:
         return ""
-    word = known.get(tuple(adapter["target_modules"])) or ", ".join(adapter["target_modules"])
+    word = word_of.get(tuple(adapter["target_modules"])) or ", ".join(adapter["target_modules"])
     layers = adapter.get("layers_to_transform")
     return f"{word} in layers {', '.join(map(str, layers))}" if layers else word
 
 
-def words(plan: Plan) -> dict[tuple[str, ...], str]:
+def module_words(plan: Plan) -> dict[tuple[str, ...], str]:
     """Return module names -> the word of the spec that stands for them."""
-    found = {}
+    word_of = {}
     for configuration in plan.graph.spec.configurations:
         word = (configuration.adapter or {}).get("target_modules")
         if isinstance(word, str):
-            found[tuple(plan.graph.sections[configuration.name]["adapter"]["target_modules"])] = word
-    return found
+            word_of[tuple(plan.graph.sections[configuration.name]["adapter"]["target_modules"])] = word
+    return word_of
 
 
-def bill_line(plan: Plan, device: str = "") -> str:
+def cost_line(plan: Plan, device: str = "") -> str:
     """Say what it would cost: work in all, on the clock with this machine's workers, disk, energy, money."""
     sums = estimate_cost(plan)
     span = f" ({duration(sums.seconds_low)} to {duration(sums.seconds_high)})"
@@ -135,21 +130,21 @@ def bill_line(plan: Plan, device: str = "") -> str:
     rest += f"; {sums.joules / 3.6e6:.2g} kWh" if sums.joules else ""
     if sums.cost is not None:
         rest += f"; {sums.cost:.2f} for {sums.device_hours:.2g} hours at {plan.hourly:g}"
-    later = "; what follows the choices comes on top" if any(one.later for one in plan.tuning) else ""
-    where = device or plan.device
-    return f"Forecast: {duration(sums.seconds)} of work{span} on {where}{with_workers}{rest} ({sums.source}){later}."
+    later = "; what follows the choices comes on top" if any(status.later for status in plan.tuning) else ""
+    on = device or plan.device
+    return f"Forecast: {duration(sums.seconds)} of work{span} on {on}{with_workers}{rest} ({sums.source}){later}."
 
 
-def too_large(plan: Plan) -> list[str]:
+def memory_lines(plan: Plan) -> list[str]:
     """Return a line for each way in which something would not fit, with the smallest change that would."""
-    found: dict[tuple[str | None, str], list[int]] = {}
+    by_remedy: dict[tuple[str | None, str], list[int]] = {}
     for change in plan.work:
         forecast = change.forecast or {}
         if forecast.get("fits") is False and change.kind in ("train", "profile"):
-            sizes = found.setdefault((forecast.get("would_fit"), change.configuration), [])
+            sizes = by_remedy.setdefault((forecast.get("would_fit"), change.configuration), [])
             sizes.append(forecast["reserved_bytes"])
     lines = []
-    for (remedy, name), sizes in found.items():
-        told = f"It would fit with {remedy}." if remedy else "No smaller batch, checkpointing or 4-bit base would do."
-        lines.append(f"{name} would not fit: it takes {size(max(sizes))}. {told}")
+    for (remedy, name), sizes in by_remedy.items():
+        advice = f"It would fit with {remedy}." if remedy else "No smaller batch, checkpointing or 4-bit base would do."
+        lines.append(f"{name} would not fit: it takes {size(max(sizes))}. {advice}")
     return lines

@@ -2,7 +2,6 @@
 
 import json
 import math
-from math import isnan
 from typing import Any
 
 from rich.console import Console
@@ -10,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from lorafile.analysis.common.format import kind_of, number, score, with_spread
-from lorafile.cli.views.console import FORMAT_VERSION
+from lorafile.cli.views.console import json_text, show_section
 from lorafile.engine.metrics.registry import METRICS
 from lorafile.state import Attempt
 from lorafile.state.node_details import History
 from lorafile.study.run_summary import ShownConfiguration
-from lorafile.units import duration, size
+from lorafile.units import duration, plural, size
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
@@ -23,27 +22,25 @@ COLOURS = {"done": "green", "running": "cyan", "not run yet": "dim", "failed": "
 _MATTERS = ("device", "threads", "torch", "transformers", "peft", "bitsandbytes", "lorafile")
 
 
-def show_history(found: History, out: Console) -> None:
+def show_history(shown: History, out: Console) -> None:
     """Show what a node is, what was tried, and how its loss went."""
-    colour = COLOURS.get(found.standing, "yellow")
-    out.print(f"[bold]{escape(found.address)}[/]  [{colour}]{found.standing}[/]")
-    version = "" if found.version is None else f", protocol {found.version}"
-    out.print(f"  {found.kind}{version}, key {found.key}")
-    told = ", ".join(found.studies) or "none any more"
-    out.print(escape(f"  declared by: {told}"))
-    for role, (key, address) in found.inputs.items():
-        out.print(escape(f"  reads {role}: {address or 'a node'} ({key[:12]}…)"))
-    if found.settings:
-        out.print("[bold]Settings[/]")
-        for line in settings_lines(found.settings):
-            out.print(escape(f"  {line}"))
-    for at, attempt in enumerate(found.attempts, 1):
-        out.print(f"[bold]Attempt {at}[/]")
-        for line in attempt_lines(attempt):
-            out.print(escape(f"  {line}"))
-    if found.curve:
-        out.print("[bold]Loss[/]")
-        out.print(escape(f"  {curve_line(found)}"))
+    colour = COLOURS.get(shown.standing, "yellow")
+    out.print(f"[bold]{escape(shown.address)}[/]  [{colour}]{shown.standing}[/]")
+    declared = f"declared by: {', '.join(shown.studies) or 'none any more'}"
+    show_section("", node_lines(shown.kind, shown.version, shown.key, declared, shown.inputs), out)
+    show_section("Settings", settings_lines(shown.settings), out)
+    for at, attempt in enumerate(shown.attempts, 1):
+        show_section(f"Attempt {at}", attempt_lines(attempt), out)
+    show_section("Loss", [curve_line(shown)] if shown.curve else [], out)
+
+
+def node_lines(
+    kind: str, version: int | None, key: str, declared: str, inputs: dict[str, tuple[str, str]]
+) -> list[str]:
+    """Return what a node is, which studies declare it, and what it reads."""
+    protocol = "" if version is None else f", protocol {version}"
+    reads = [f"reads {role}: {address or 'a node'} ({digest[:12]}…)" for role, (digest, address) in inputs.items()]
+    return [f"{kind}{protocol}, key {key}", declared, *reads]
 
 
 def settings_lines(settings: dict[str, Any]) -> list[str]:
@@ -64,25 +61,28 @@ def attempt_lines(attempt: Attempt) -> list[str]:
     lines += [f"note: {note}" for note in attempt.figures.get("notes", [])]
     if attempt.outputs:
         lines.append(f"files ({size(attempt.bytes)}): {', '.join(attempt.outputs)}")
-    where = [f"{name} {attempt.environment[name]}" for name in _MATTERS if attempt.environment.get(name) is not None]
-    return [*lines, f"made with: {', '.join(where)}"] if where else lines
+    made = [f"{name} {attempt.environment[name]}" for name in _MATTERS if attempt.environment.get(name) is not None]
+    return [*lines, f"made with: {', '.join(made)}"] if made else lines
 
 
 def _figure(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return json.dumps(value, ensure_ascii=False)
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-def curve_line(found: History) -> str:
+def as_text(value: Any) -> str:
+    """Return a text as it is, and any other value as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def curve_line(shown: History) -> str:
     """Return the loss as blocks, where it began and where it is, and how far the run has come."""
-    losses = [float(row["loss"]) for row in found.curve]
+    losses = [float(row["loss"]) for row in shown.curve]
     steps = f"step {len(losses)}"
-    if found.unfinished is not None:
-        kept = f", checkpoint at {found.unfinished.checkpoint}" if found.unfinished.checkpoint else ""
-        steps += f" of {found.unfinished.steps}{kept}"
+    if shown.unfinished is not None:
+        kept = f", checkpoint at {shown.unfinished.checkpoint}" if shown.unfinished.checkpoint else ""
+        steps += f" of {shown.unfinished.steps}{kept}"
     last = losses[-10:]
-    return f"{sparkline(losses)}  {losses[0]:.3f} → {sum(last) / len(last):.3f}  {steps} ({found.standing})"
+    return f"{sparkline(losses)}  {losses[0]:.3f} → {sum(last) / len(last):.3f}  {steps} ({shown.standing})"
 
 
 def sparkline(values: list[float], width: int = _WIDTH) -> str:
@@ -96,38 +96,29 @@ def sparkline(values: list[float], width: int = _WIDTH) -> str:
     return "".join(_BLOCKS[round((mean - low) * scale)] if math.isfinite(mean) else "×" for mean in means)
 
 
-def history_json(found: History, scores: dict[str, float], predictions: list[dict[str, Any]]) -> str:
+def history_json(shown: History, scores: dict[str, float], predictions: list[dict[str, Any]]) -> str:
     """Return a node's history as documented JSON.
 
-    :param scores: of its run, as `split.metric`; `predictions`: the first ones
+    :param scores: of its run, as `split.metric`
+    :param predictions: the first ones of its run
     """
-    run = found.unfinished
+    run = shown.unfinished
     content = {
-        "format_version": FORMAT_VERSION,
-        "key": found.key,
-        "kind": found.kind,
-        "address": found.address,
-        "standing": found.standing,
-        "studies": found.studies,
-        "version": found.version,
-        "settings": found.settings,
-        "inputs": {role: {"key": key, "address": address} for role, (key, address) in found.inputs.items()},
-        "attempts": [attempt._asdict() for attempt in found.attempts],
+        "key": shown.key,
+        "kind": shown.kind,
+        "address": shown.address,
+        "standing": shown.standing,
+        "studies": shown.studies,
+        "version": shown.version,
+        "settings": shown.settings,
+        "inputs": {role: {"key": key, "address": address} for role, (key, address) in shown.inputs.items()},
+        "attempts": [attempt._asdict() for attempt in shown.attempts],
         "unfinished": run and {"steps": run.steps, "checkpoint": run.checkpoint, "live": run.live},
         "scores": scores,
         "predictions": predictions,
-        "curve": found.curve,
+        "curve": shown.curve,
     }
-    return json.dumps(finite(content), indent=2, allow_nan=False)
-
-
-def finite(value: Any) -> Any:
-    """Return a value as JSON has it: what is no finite number is null."""
-    if isinstance(value, dict):
-        return {name: finite(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json_text(content)
 
 
 _LETTERS = 200  # of one text of a prediction
@@ -141,104 +132,91 @@ _COSTS = {
 }
 
 
-def show_configuration(found: ShownConfiguration, out: Console) -> None:
+def show_configuration(shown: ShownConfiguration, out: Console) -> None:
     """Show a configuration's figures first, then its seeds, verdicts, costs and settings."""
-    done = sum(run.outcome == "done" for run in found.runs)
-    out.print(f"[bold]{escape(found.name)}[/]  {done} of {len(found.runs)} runs done")
-    out.print(escape(f"  study: {found.study}"))
-    for name, (mean, spread, n) in found.means.items():
-        split, _, metric = name.partition(".")
-        seeds = f"{n} seed" if n == 1 else f"{n} seeds"
-        told = f"{metric.replace('_', ' ')} on {split}: {_mean(metric, mean, spread)} ({seeds})"
-        out.print(escape(f"  {told}"), highlight=False)
-    if found.environments:
-        out.print(
-            f"[yellow]  † its runs come from environments that differ: {escape(', '.join(found.environments))}[/]"
-        )
+    done = sum(run.outcome == "done" for run in shown.runs)
+    out.print(f"[bold]{escape(shown.name)}[/]  {done} of {len(shown.runs)} runs done")
+    lines = [f"study: {shown.study}"]
+    for name, (mean, spread, n) in shown.means.items():
+        value = metric_value(name, mean) if math.isnan(spread) else _with_spread(name, mean, spread)
+        lines.append(f"{_title(name)}: {value} ({plural(n, 'seed')})")
+    show_section("", lines, out)
+    if shown.environments:
+        differing = escape(", ".join(shown.environments))
+        out.print(f"[yellow]  † its runs come from environments that differ: {differing}[/]")
     out.print("[bold]Runs[/]")
-    out.print(_runs(found))
-    for title, lines in (("Verdicts", found.verdicts), ("Cost", _costs(found.costs))):
-        if lines:
-            out.print(f"[bold]{title}[/]")
-            for line in lines:
-                out.print(escape(f"  {line}"), highlight=False)
-    if found.settings:
-        out.print("[bold]Settings[/]")
-        for line in settings_lines(found.settings):
-            out.print(escape(f"  {line}"))
+    out.print(_runs(shown))
+    show_section("Verdicts", shown.verdicts, out)
+    show_section("Cost", _costs(shown.costs), out)
+    show_section("Settings", settings_lines(shown.settings), out)
 
 
-def _mean(metric: str, mean: float, spread: float) -> str:
-    if metric not in METRICS:  # a metric file: state knows no unit of it
-        return number(mean) if isnan(spread) else with_spread("number", mean, spread)
-    return score(metric, mean) if isnan(spread) else with_spread(kind_of(metric), mean, spread)
+def _title(name: str) -> str:
+    """Return `exact match on test` of `test.exact_match`."""
+    split, _, metric = name.partition(".")
+    return f"{metric.replace('_', ' ')} on {split}"
 
 
-def _one(metric: str, value: float | None) -> str:
+def _with_spread(name: str, mean: float, spread: float) -> str:
+    metric = name.partition(".")[2]
+    return with_spread(kind_of(metric) if metric in METRICS else "number", mean, spread)
+
+
+def metric_value(name: str, value: float | None) -> str:
+    """Return the value of `split.metric` as text; state knows no unit of a metric file."""
+    metric = name.partition(".")[2]
     return "" if value is None else score(metric, value) if metric in METRICS else number(value)
 
 
-def _runs(found: ShownConfiguration) -> Table:
-    names = list(dict.fromkeys(name for run in found.runs for name in run.figures))
+def _runs(shown: ShownConfiguration) -> Table:
+    names = list(dict.fromkeys(name for run in shown.runs for name in run.figures))
     table = Table(box=None, pad_edge=True, header_style="dim")
     for title in ("seed", "outcome", "training time"):
         table.add_column(title)
     for name in names:
-        split, _, metric = name.partition(".")
-        table.add_column(f"{metric.replace('_', ' ')} on {split}", justify="right")
-    for run in found.runs:
+        table.add_column(_title(name), justify="right")
+    for run in shown.runs:
         colour = COLOURS.get(run.outcome, "yellow")
-        told = f"{run.outcome}: {run.message}" if run.message else run.outcome
-        row = [
-            "none needed" if run.seed is None else str(run.seed),
-            f"[{colour}]{escape(told)}[/]",
-            duration(run.seconds) if run.seconds else "",
-        ]
-        table.add_row(*row, *(_one(name.partition(".")[2], run.figures.get(name)) for name in names))
+        outcome = f"{run.outcome}: {run.message}" if run.message else run.outcome
+        seed = "none needed" if run.seed is None else str(run.seed)
+        row = [seed, f"[{colour}]{escape(outcome)}[/]", duration(run.seconds) if run.seconds else ""]
+        table.add_row(*row, *(metric_value(name, run.figures.get(name)) for name in names))
     return table
 
 
 def _costs(costs: dict[str, Any]) -> list[str]:
     lines = []
-    for name, told in _COSTS.items():
-        value = costs.get(name)
-        if value is not None:
+    for name, title in _COSTS.items():
+        if (value := costs.get(name)) is not None:
             shown = size(value) if name.endswith("bytes") else f"{1000 * value:.3g} ms"
-            lines.append(f"{told}: {shown} ({costs['device']})")
+            lines.append(f"{title}: {shown} ({costs['device']})")
     return lines
 
 
 def show_results(figures: dict[str, float], predictions: list[dict[str, Any]], out: Console) -> None:
     """Show a run's scores, and some of its predictions."""
-    if figures:
-        out.print("[bold]Scores[/]")
-    for name, value in figures.items():
-        split, _, metric = name.partition(".")
-        out.print(escape(f"  {metric.replace('_', ' ')} on {split}: {_one(metric, value)}"), highlight=False)
+    show_section("Scores", [f"{_title(name)}: {metric_value(name, value)}" for name, value in figures.items()], out)
     for row in predictions:
-        out.print(f"[bold]Prediction, {row['split']} example {row['row']}[/]")
-        for name, value in row.items():
-            if name not in ("split", "row"):
-                out.print(escape(f"  {name.replace('_', ' ')}: {_short(value)}"), highlight=False)
+        texts = {name: value for name, value in row.items() if name not in ("split", "row")}
+        lines = [f"{name.replace('_', ' ')}: {_short(value)}" for name, value in texts.items()]
+        show_section(f"Prediction, {row['split']} example {row['row']}", lines, out)
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = text.strip().replace("\n", " ⏎ ")
+    text = as_text(value).strip().replace("\n", " ⏎ ")
     return text if len(text) <= _LETTERS else f"{text[:_LETTERS]} … ({len(text)} letters)"
 
 
-def configuration_json(found: ShownConfiguration) -> str:
+def configuration_json(shown: ShownConfiguration) -> str:
     """Return a configuration as documented JSON."""
     content = {
-        "format_version": FORMAT_VERSION,
-        "configuration": found.name,
-        "study": found.study,
-        "settings": found.settings,
-        "runs": [run.__dict__ for run in found.runs],
-        "means": {name: {"mean": mean, "sd": sd, "seeds": n} for name, (mean, sd, n) in found.means.items()},
-        "environments_differ_in": found.environments,
-        "costs": found.costs,
-        "verdicts": found.verdicts,
+        "configuration": shown.name,
+        "study": shown.study,
+        "settings": shown.settings,
+        "runs": [run.__dict__ for run in shown.runs],
+        "means": {name: {"mean": mean, "sd": sd, "seeds": n} for name, (mean, sd, n) in shown.means.items()},
+        "environments_differ_in": shown.environments,
+        "costs": shown.costs,
+        "verdicts": shown.verdicts,
     }
-    return json.dumps(finite(content), indent=2, allow_nan=False)
+    return json_text(content)

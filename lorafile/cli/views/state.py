@@ -1,6 +1,5 @@
-"""Every text of `lora state`: lists, all of one node, and what would be forgotten."""
+"""Every text of `lora state`: lists, all of one node, checks and repairs, and what would be deleted."""
 
-import json
 from collections import Counter
 from typing import Any
 
@@ -8,11 +7,9 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from lorafile.analysis.common.format import number, score
 from lorafile.cli.terminal import printable
-from lorafile.cli.views.console import FORMAT_VERSION
-from lorafile.cli.views.show import COLOURS, attempt_lines, finite, settings_lines
-from lorafile.engine.metrics.registry import METRICS
+from lorafile.cli.views.console import MOST, json_text, show_first, show_section
+from lorafile.cli.views.show import COLOURS, as_text, attempt_lines, metric_value, node_lines, settings_lines
 from lorafile.state.gc import Garbage
 from lorafile.state.integrity.repair import RepairReport
 from lorafile.state.integrity.verify import Verification
@@ -21,9 +18,7 @@ from lorafile.state.names import Named
 from lorafile.state.node_details import AttemptDetails, NodeDetails
 from lorafile.state.transfer.exporter import BundleSummary
 from lorafile.state.transfer.importer import ImportSummary
-from lorafile.units import duration, size
-
-_MOST = 12
+from lorafile.units import duration, plural, size
 
 
 def show_list(rows: list[NodeRow], out: Console) -> None:
@@ -41,18 +36,13 @@ def show_list(rows: list[NodeRow], out: Console) -> None:
     if lines:  # at once: a terminal's library would take seconds for ten thousand lines
         click.echo("\n".join(lines), color=styled)
     failed = sum(row.outcome != "done" for row in rows)
-    told = f", {failed} of them not done" if failed else ""
-    out.print(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}{told}." if rows else "Nothing here is so.")
+    rest = f", {failed} of them not done" if failed else ""
+    out.print(f"{plural(len(rows), 'row')}{rest}." if rows else "Nothing here is so.")
 
 
 def _cells(row: NodeRow, names: list[str]) -> list[str]:
     about = [row.name, row.study, row.outcome, row.started[:16].replace("T", " "), duration(row.seconds)]
-    return [*map(printable, about), *(_metric(name, row.metrics.get(name)) for name in names), row.key[:12]]
-
-
-def _metric(name: str, value: float | None) -> str:
-    metric = name.partition(".")[2]
-    return "" if value is None else score(metric, value) if metric in METRICS else number(value)
+    return [*map(printable, about), *(metric_value(name, row.metrics.get(name)) for name in names), row.key[:12]]
 
 
 def _line(cells: list[str], widths: list[int]) -> str:
@@ -61,113 +51,95 @@ def _line(cells: list[str], widths: list[int]) -> str:
 
 def list_json(rows: list[NodeRow]) -> str:
     """Return a list as documented JSON."""
-    content = {"format_version": FORMAT_VERSION, "rows": [row.__dict__ for row in rows]}
-    return json.dumps(finite(content), indent=2, allow_nan=False)
+    return json_text({"rows": [row.__dict__ for row in rows]})
 
 
-def show_stored(found: NodeDetails, out: Console) -> None:
+def show_stored(details: NodeDetails, out: Console) -> None:
     """Show all of a node, its attempts oldest first."""
-    out.print(f"[bold]{escape(found.address)}[/]")
-    version = "" if found.node is None else f", protocol {found.node.version}"
-    out.print(f"  {found.kind}{version}, key {found.key}")
-    declared = ", ".join(f"{study} as {address}" for study, address in found.declared) or "no study any more"
-    out.print(escape(f"  declared by {declared}"))
-    for role, (key, address) in found.inputs.items():
-        out.print(escape(f"  reads {role}: {address or 'a node'} ({key[:12]}…)"))
-    for key, address in found.read_by[:_MOST]:
-        out.print(escape(f"  read by {address or 'a node'} ({key[:12]}…)"))
-    if len(found.read_by) > _MOST:
-        out.print(f"  … and {len(found.read_by) - _MOST} more")
-    for one in found.stands_for:
-        out.print(f"  [yellow]its result is used for {one.new[:12]}… since {one.since}:[/] {escape(one.reason)}")
-    if found.replaced is not None:
-        one = found.replaced
-        out.print(f"  [yellow]the result of {one.old[:12]}… is used for it since {one.since}:[/] {escape(one.reason)}")
-    if found.running is not None:
-        out.print(escape(f"  unfinished: {found.running}"))
-    if found.node is not None:
-        out.print("[bold]Settings[/]")
-        for line in settings_lines(found.node.settings):
-            out.print(escape(f"  {line}"))
-    for attempt in found.attempts:
+    version = details.node.version if details.node else None
+    declared = ", ".join(f"{study} as {address}" for study, address in details.declared) or "no study any more"
+    lines = node_lines(details.kind, version, details.key, f"declared by {declared}", details.inputs)
+    show_section(escape(details.address), lines, out)
+    show_first([escape(f"read by {address or 'a node'} ({key[:12]}…)") for key, address in details.read_by], out)
+    for used in details.stands_for:
+        out.print(f"  [yellow]its result is used for {used.new[:12]}… since {used.since}:[/] {escape(used.reason)}")
+    if (used_for_it := details.replaced) is not None:
+        since = f"the result of {used_for_it.old[:12]}… is used for it since {used_for_it.since}:"
+        out.print(f"  [yellow]{since}[/] {escape(used_for_it.reason)}")
+    if details.running is not None:
+        out.print(escape(f"  unfinished: {details.running}"))
+    if details.node is not None:
+        show_section("Settings", settings_lines(details.node.settings), out)
+    for attempt in details.attempts:
         _show_attempt(attempt, out)
 
 
-def _show_attempt(one: AttemptDetails, out: Console) -> None:
-    out.print(f"[bold]Attempt {one.number}[/]{escape(f'  ({one.attempt.study}, {one.attempt.address})')}")
-    if one.removed:
-        out.print(f"  [yellow]counts no more since {escape(one.removed)}[/]")
-    for line in attempt_lines(one.attempt):
-        if not line.startswith(("files (", "made with: ")):
-            out.print(escape(f"  {line}"))
-    for role, files in one.attempt.reads.items():
-        for name, digest in files.items():
-            out.print(escape(f"  read {role}: {name} {digest}"))
-    for file in one.files:
+def _show_attempt(details: AttemptDetails, out: Console) -> None:
+    attempt = details.attempt
+    out.print(f"[bold]Attempt {details.number}[/]{escape(f'  ({attempt.study}, {attempt.address})')}")
+    if details.removed:
+        out.print(f"  [yellow]counts no more since {escape(details.removed)}[/]")
+    lines = [line for line in attempt_lines(attempt) if not line.startswith(("files (", "made with: "))]
+    lines += [
+        f"read {role}: {name} {digest}" for role, files in attempt.reads.items() for name, digest in files.items()
+    ]
+    show_section("", lines, out)
+    for file in details.files:
         colour = {"here": "green", "missing": "red"}.get(file.standing, "dim")
         out.print(f"  [{colour}]{file.standing}[/] {escape(f'{file.name} ({size(file.bytes)}) {file.path}')}")
-    environment = {name: value for name, value in one.attempt.environment.items() if value is not None}
-    out.print(escape("  made with: " + ", ".join(f"{name} {_told(value)}" for name, value in environment.items())))
+    environment = {name: value for name, value in attempt.environment.items() if value is not None}
+    text = ", ".join(f"{name} {as_text(value)}" for name, value in environment.items())
+    out.print(escape(f"  made with: {text}"))
 
 
-def _told(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def stored_json(found: NodeDetails) -> str:
+def stored_json(details: NodeDetails) -> str:
     """Return all of a node as documented JSON."""
     attempts = [
         {
-            "attempt": one.number,
-            "removed": one.removed or None,
-            **{name: value for name, value in one.attempt._asdict().items() if name != "outputs"},
-            "files": [{**file.__dict__, "path": str(file.path)} for file in one.files],
+            "attempt": each.number,
+            "removed": each.removed or None,
+            **{name: value for name, value in each.attempt._asdict().items() if name != "outputs"},
+            "files": [{**file.__dict__, "path": str(file.path)} for file in each.files],
         }
-        for one in found.attempts
+        for each in details.attempts
     ]
     content = {
-        "format_version": FORMAT_VERSION,
-        "key": found.key,
-        "kind": found.kind,
-        "address": found.address,
-        "version": found.node.version if found.node else None,
-        "settings": found.node.settings if found.node else {},
-        "declared": [{"study": study, "address": address} for study, address in found.declared],
-        "inputs": {role: {"key": key, "address": address} for role, (key, address) in found.inputs.items()},
-        "read_by": [{"key": key, "address": address} for key, address in found.read_by],
-        "stands_for": [one.__dict__ for one in found.stands_for],
-        "replaced_by": found.replaced.__dict__ if found.replaced else None,
-        "running": str(found.running) if found.running else None,
+        "key": details.key,
+        "kind": details.kind,
+        "address": details.address,
+        "version": details.node.version if details.node else None,
+        "settings": details.node.settings if details.node else {},
+        "declared": [{"study": study, "address": address} for study, address in details.declared],
+        "inputs": {role: {"key": key, "address": address} for role, (key, address) in details.inputs.items()},
+        "read_by": [{"key": key, "address": address} for key, address in details.read_by],
+        "stands_for": [used.__dict__ for used in details.stands_for],
+        "replaced_by": details.replaced.__dict__ if details.replaced else None,
+        "running": str(details.running) if details.running else None,
         "attempts": attempts,
     }
-    return json.dumps(finite(content), indent=2, allow_nan=False)
+    return json_text(content)
 
 
 def show_forgettable(nodes: list[Named], out: Console) -> None:
     """Show what would be forgotten, and whose it is."""
-    for node in nodes[:_MOST]:
-        out.print(f"  [red]-[/] {escape(node.address)}  [dim]{escape(node.study)}, {node.key[:12]}…[/]")
-    if len(nodes) > _MOST:
-        out.print(f"  … and {len(nodes) - _MOST} more")
+    lines = [f"[red]-[/] {escape(node.address)}  [dim]{escape(node.study)}, {node.key[:12]}…[/]" for node in nodes]
+    show_first(lines, out)
     if not nodes:
         out.print("Nothing of that has a result; there is nothing to forget.")
 
 
-def show_bundled(found: BundleSummary, out: Console) -> None:
+def show_bundled(bundle: BundleSummary, out: Console) -> None:
     """Say what a bundle holds."""
-    about = f"{found.attempts} attempts at {found.nodes} nodes, {found.objects} files ({size(found.bytes)})"
-    out.print(escape(f"Wrote {found.file}: {about}. Take it in with: lora state import {found.file.name}"))
-    if found.absent:
-        out.print(f"[yellow]{found.absent} files are not in it: they are not here any more.[/]")
+    about = f"{bundle.attempts} attempts at {bundle.nodes} nodes, {bundle.objects} files ({size(bundle.bytes)})"
+    out.print(escape(f"Wrote {bundle.file}: {about}. Take it in with: lora state import {bundle.file.name}"))
+    if bundle.absent:
+        out.print(f"[yellow]{bundle.absent} files are not in it: they are not here any more.[/]")
 
 
 def show_merged(merged: ImportSummary, out: Console) -> None:
     """Say what an import has brought, and what stayed as it was."""
-    out.print(
-        escape(
-            f"Took {merged.attempts} attempts and {merged.objects} files ({size(merged.bytes)}) from {merged.source}."
-        )
-    )
+    about = f"{merged.attempts} attempts and {merged.objects} files ({size(merged.bytes)})"
+    out.print(escape(f"Took {about} from {merged.source}."))
     if merged.known:
         out.print(f"{merged.known} attempts were here already.")
     if merged.kept:
@@ -176,98 +148,81 @@ def show_merged(merged: ImportSummary, out: Console) -> None:
         out.print(escape(f"New studies: {', '.join(merged.studies)}."))
 
 
-def show_verified(found: Verification, out: Console) -> None:
-    """Say what was looked at, what is damaged, and what merely lies about."""
-    out.print(f"Checked {found.checked} objects ({size(found.bytes)}) and {found.rows} rows.")
-    for damage in found.damages[:_MOST]:
-        where = "" if damage.where == "index" else f" ({damage.where})"
-        out.print(f"  [red]x[/] {escape(damage.told + where)}")
-    more = len(found.damages) - _MOST
-    if more > 0:
-        out.print(f"  … and {more} more (--json has them all)")
-    for note in found.notes[:_MOST]:
-        out.print(f"  [dim]{escape(note)}[/]")
-    if len(found.notes) > _MOST:
-        out.print(f"  [dim]… and {len(found.notes) - _MOST} more[/]")
-    if found.collected:
-        out.print(f"  [dim]{found.collected} objects are not here any more: garbage collection took them[/]")
-    damaged = len(found.damages)
-    out.print("[green]Everything is as it was stored.[/]" if found.sound else f"[red]Damaged: {damaged}.[/]")
+def show_verified(verified: Verification, out: Console) -> None:
+    """Say what was checked, what is damaged, and what merely lies about."""
+    out.print(f"Checked {verified.checked} objects ({size(verified.bytes)}) and {verified.rows} rows.")
+    lines = [d.told if d.where == "index" else f"{d.told} ({d.where})" for d in verified.damages]
+    show_first([f"[red]x[/] {escape(line)}" for line in lines], out, "(--json has them all)")
+    show_first([escape(note) for note in verified.notes], out, style="dim")
+    if verified.collected:
+        out.print(f"  [dim]{verified.collected} objects are not here any more: garbage collection took them[/]")
+    damaged = len(verified.damages)
+    out.print("[green]Everything is as it was stored.[/]" if verified.sound else f"[red]Damaged: {damaged}.[/]")
 
 
-def show_repaired(done: RepairReport, out: Console) -> None:
+def show_repaired(repaired: RepairReport, out: Console) -> None:
     """Say what was mended, and what the next apply makes again."""
-    if done.index is not None:
-        kept = f"; the old one is kept: {done.index}" if done.index.exists() else ""
-        out.print(escape(f"A new index has the {done.saved} rows that are sound{kept}"))
-        for lost in done.lost[:_MOST]:
-            out.print(f"  [red]lost[/] {escape(lost)}")
-        if len(done.lost) > _MOST:
-            out.print(f"  … and {len(done.lost) - _MOST} more")
-    if done.derived:
-        out.print(f"Made again from the index: {done.derived} curves.")
-    if done.removed:
-        out.print(f"Taken away: {done.removed} damaged files.")
-    for address, count in list(Counter(done.retried).items())[:_MOST]:
-        out.print(
-            f"  [yellow]~[/] {escape(address)} is made again by the next apply{f' ({count}×)' if count > 1 else ''}"
-        )
-    if len(set(done.retried)) > _MOST:
-        out.print(f"  … and {len(set(done.retried)) - _MOST} more")
-    if done.found.unreadable:
+    if repaired.index is not None:
+        kept = f"; the old one is kept: {repaired.index}" if repaired.index.exists() else ""
+        out.print(escape(f"A new index has the {repaired.saved} rows that are sound{kept}"))
+        show_first([f"[red]lost[/] {escape(row)}" for row in repaired.lost], out)
+    if repaired.derived:
+        out.print(f"Made again from the index: {repaired.derived} curves.")
+    if repaired.removed:
+        out.print(f"Taken away: {repaired.removed} damaged files.")
+    counts = Counter(repaired.retried)
+    times = {address: f" ({count}×)" if count > 1 else "" for address, count in counts.items()}
+    again = [f"[yellow]~[/] {escape(address)} is made again by the next apply{n}" for address, n in times.items()]
+    show_first(again, out)
+    if repaired.found.unreadable:
         out.print("What cannot be read was left as it is: look after the disk. Nothing is made again for it.")
-    elif not done.found.sound:
+    elif not repaired.found.sound:
         out.print("[green]Repaired.[/] `lora plan` shows what is to be made again.")
 
 
-def verified_json(found: Verification, done: RepairReport | None) -> str:
-    """Return what came of a look, and of a repair, as documented JSON."""
-    content = {
-        "format_version": FORMAT_VERSION,
-        "sound": found.sound,
-        "objects": found.checked,
-        "bytes": found.bytes,
-        "rows": found.rows,
-        "collected": found.collected,
-        "damages": [damage.__dict__ for damage in found.damages],
-        "notes": found.notes,
+def verified_json(verified: Verification, repaired: RepairReport | None) -> str:
+    """Return the result of a check, and of a repair, as documented JSON."""
+    content: dict[str, Any] = {
+        "sound": verified.sound,
+        "objects": verified.checked,
+        "bytes": verified.bytes,
+        "rows": verified.rows,
+        "collected": verified.collected,
+        "damages": [damage.__dict__ for damage in verified.damages],
+        "notes": verified.notes,
     }
-    if done is not None:
-        about = {name: value for name, value in done.__dict__.items() if name != "found"}
-        content["repaired"] = about | {"index": str(done.index) if done.index else None}
-    return json.dumps(content, indent=2)
+    if repaired is not None:
+        about = {name: value for name, value in repaired.__dict__.items() if name != "found"}
+        content["repaired"] = about | {"index": str(repaired.index) if repaired.index else None}
+    return json_text(content)
 
 
-def show_garbage(found: Garbage, done: bool, out: Console) -> None:
-    """Show what would go, or went, the largest first."""
-    for one in found.freed[:_MOST]:
-        files = f"{len(one.digests)} file{'s' if len(one.digests) > 1 else ''}"
-        out.print(f"  [red]-[/] {escape(one.what)}  [dim]{size(one.bytes)} in {files}: {one.why}[/]")
-    rest = found.freed[_MOST:]
-    if rest:
-        out.print(f"  … and {len(rest)} more ({size(sum(one.bytes for one in rest))}; --json has them all)")
-    for path in found.paths[:_MOST]:
-        out.print(f"  [red]-[/] {escape(str(path))}  [dim]left by a process that was killed, or of no use any more[/]")
-    if len(found.paths) > _MOST:
-        out.print(f"  … and {len(found.paths) - _MOST} more")
-    count = sum(len(one.digests) for one in found.freed)
-    kept = f"{found.kept[0]} files ({size(found.kept[1])}) stay."
-    if not count and not found.paths:
+def show_garbage(garbage: Garbage, done: bool, out: Console) -> None:
+    """Show what would be deleted, or was, the largest first."""
+    lines = [
+        f"[red]-[/] {escape(item.what)}  [dim]{size(item.bytes)} in {plural(len(item.digests), 'file')}: {item.why}[/]"
+        for item in garbage.freed
+    ]
+    show_first(lines, out, f"({size(sum(item.bytes for item in garbage.freed[MOST:]))}; --json has them all)")
+    why = "left by a process that was killed, or of no use any more"
+    show_first([f"[red]-[/] {escape(str(path))}  [dim]{why}[/]" for path in garbage.paths], out)
+    count = sum(len(item.digests) for item in garbage.freed)
+    kept = f"{garbage.kept[0]} files ({size(garbage.kept[1])}) stay."
+    if not count and not garbage.paths:
         out.print(f"Nothing to free: {kept}")
     elif done:
-        out.print(f"[bold]Freed {size(found.bytes)}[/] in {count} files; {kept}")
+        out.print(f"[bold]Freed {size(garbage.bytes)}[/] in {count} files; {kept}")
     else:
-        out.print(f"[bold]Would free {size(found.bytes)}[/] in {count} files; {kept} To do it: --yes")
+        out.print(f"[bold]Would free {size(garbage.bytes)}[/] in {count} files; {kept} To do it: --yes")
 
 
-def garbage_json(found: Garbage, done: bool) -> str:
-    """Return what would go, or went, as documented JSON."""
+def garbage_json(garbage: Garbage, done: bool) -> str:
+    """Return what would be deleted, or was, as documented JSON."""
     content = {
-        "format_version": FORMAT_VERSION,
         "done": done,
-        "bytes": found.bytes,
-        "kept": {"files": found.kept[0], "bytes": found.kept[1]},
-        "freed": [one.__dict__ for one in found.freed],
-        "paths": [str(path) for path in found.paths],
+        "bytes": garbage.bytes,
+        "kept": {"files": garbage.kept[0], "bytes": garbage.kept[1]},
+        "freed": [item.__dict__ for item in garbage.freed],
+        "paths": [str(path) for path in garbage.paths],
     }
-    return json.dumps(content, indent=2)
+    return json_text(content)
