@@ -1,0 +1,91 @@
+"""`lora state verify --repair`: damage is named and mended."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from damage_fixture import flip, index, lora, rows, stored, work
+from state_fixture import finish, write_study
+
+from lorafile.cli.main import main
+from lorafile.errors import StateError
+from lorafile.plan.plan import Action
+from lorafile.study.study import Study
+
+TRAIN = "rank/r=4/seed=1:train"
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    file = write_study(tmp_path)
+    finish(file)
+    return file
+
+
+def test_a_damaged_adapter_is_named_and_made_again(spec: Path) -> None:
+    adapter = stored(spec, TRAIN, "adapter_model.safetensors")
+    flip(adapter, 100)
+    found = lora(spec, "verify", "--json")
+    assert found.exit_code == 4
+    (damage,) = json.loads(found.stdout)["damages"]
+    assert damage["told"] == f"adapter_model.safetensors of {TRAIN} is not what was stored"
+    assert work(spec) == {}
+    assert lora(spec, "verify", "--repair").exit_code == 0
+    assert not adapter.exists()
+    assert lora(spec, "verify").exit_code == 0
+    assert {name: change.action for name, change in work(spec).items()} == {TRAIN: Action.RETRY}
+
+
+def test_a_damaged_curve_is_made_again_from_the_index(spec: Path) -> None:
+    """Every run of the fixture has the same curve: one object."""
+    curve = stored(spec, TRAIN, "curve.jsonl.gz")
+    before = curve.read_bytes()
+    flip(curve, 20)
+    assert lora(spec, "verify", "--repair").exit_code == 0
+    assert curve.read_bytes() == before
+    assert work(spec) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b'"final_loss": 1.5', "is damaged: its seal"),
+        (b'"lora_alpha": 8', "its key is not that of its settings"),
+        (b'"python": "3', "the row of the environment"),
+        (b"2026-11-01T10:00:00", "is damaged: its seal"),
+        (b"adapter_model.safetensors", "is damaged: its seal"),
+    ],
+)
+def test_a_flipped_bit_in_a_row_is_named_and_mended_from_the_copy(spec: Path, text: bytes, told: str) -> None:
+    before = rows(spec, "SELECT * FROM attempts")
+    flip(index(spec), text)
+    with pytest.raises(StateError, match="not what it was when it was last closed"):
+        Study.load(spec, spec.parent / ".lora").plan()
+    found = lora(spec, "verify")
+    assert (found.exit_code, told in found.output) == (4, True), found.output
+    assert lora(spec, "verify", "--repair").exit_code == 0
+    assert lora(spec, "verify").exit_code == 0
+    assert rows(spec, "SELECT * FROM attempts") == before
+    assert len(list(spec.parent.glob(".lora/state.db.damaged-*"))) == 1, "the old index is kept"
+
+
+@pytest.mark.parametrize("left", [None, 0, 100, 5000, 60_000])
+def test_an_index_that_is_cut_short_is_told_and_read_from_its_copy(spec: Path, left: int | None) -> None:
+    index(spec).unlink() if left is None else os.truncate(index(spec), left)
+    planned = CliRunner().invoke(main, ["plan", str(spec), "--state", str(spec.parent / ".lora")])
+    assert (planned.exit_code, "verify --repair" in planned.output) == (4, True), "never served as an empty one"
+    assert lora(spec, "verify").exit_code == 4
+    mended = lora(spec, "verify", "--repair")
+    assert mended.exit_code == 0, mended.output
+    assert lora(spec, "verify").exit_code == 0
+    assert work(spec) == {}
+
+
+def test_without_a_copy_what_can_be_read_is_saved(spec: Path) -> None:
+    (spec.parent / ".lora" / "state.db.backup").unlink()
+    flip(index(spec), b'"final_loss": 1.5')
+    mended = lora(spec, "verify", "--repair")
+    assert (mended.exit_code, "lost" in mended.output) == (0, True)
+    assert len(work(spec)) == 1
