@@ -14,8 +14,8 @@ _PROGRAM = """
 import json, re, sys
 pattern, way, texts = json.load(sys.stdin)
 match = getattr(re.compile(pattern), way)
-found = (match(text) for text in texts)
-json.dump([one and (one[one.re.groups and way == "search"] or "") for one in found], sys.stdout)
+results = map(match, texts)
+json.dump([result and (result[result.re.groups and way == "search"] or "") for result in results], sys.stdout)
 """
 
 
@@ -34,15 +34,15 @@ def matches(pattern: str, texts: tuple[str, ...], way: Way = "fullmatch") -> lis
         raise ValueError(f"is not a valid regular expression: {error}") from error
     if len(_REPEATS.findall(pattern.replace("(?", "("))) < 2:
         group = int(match.__self__.groups > 0 and way == "search")
-        return [one and (one[group] or "") for one in map(match, texts)]
+        return [result and (result[group] or "") for result in map(match, texts)]
     try:
         program = [sys.executable, "-I", "-S", "-c", _PROGRAM]
-        asked = json.dumps([pattern, way, texts]).encode()
-        told = subprocess.run(program, input=asked, capture_output=True, timeout=SECONDS, check=True)  # noqa: S603
+        question = json.dumps([pattern, way, texts]).encode()
+        answer = subprocess.run(program, input=question, capture_output=True, timeout=SECONDS, check=True)  # noqa: S603
     except subprocess.TimeoutExpired as error:
         why = "what repeats inside of something that repeats, as in (a+)+, may take for ever"
         raise ValueError(f"as a regular expression takes longer than {SECONDS:g} s to match; {why}") from error
     except subprocess.CalledProcessError as error:
         raise ValueError("as a regular expression takes more memory than there is") from error
-    result: list[str | None] = json.loads(told.stdout)
-    return result
+    results: list[str | None] = json.loads(answer.stdout)
+    return results

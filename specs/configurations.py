@@ -144,15 +144,15 @@ class RawTables(dict[str, Any]):
     def __init__(self, raw: dict[str, Any]) -> None:
         super().__init__(raw)
         self.configured = _with_full_rate({key: raw[key] for key in _CONFIGURED if key in raw})
-        self._known: dict[str, Any] = {}
+        self._once: dict[str, Any] = {}
 
     def typed(self, key: str, table: Any) -> Any:
         """Return a table as configurations have it."""
         if table is not self.configured.get(key):
             return _typed(key, CacheKey(repr(table), table))
-        if key not in self._known:
-            self._known[key] = _typed(key, CacheKey(repr(table), table))
-        return self._known[key]
+        if key not in self._once:
+            self._once[key] = _typed(key, CacheKey(repr(table), table))
+        return self._once[key]
 
 
 def resolve(name: str, sweep: str, raw: RawTables, varied: dict[str, Any]) -> Configuration:
@@ -199,12 +199,11 @@ def _typed(key: str, written: CacheKey) -> Any:
     if isinstance(table, type) and issubclass(table, BaseModel):
         with contextlib.suppress(ValidationError):  # which is raised below, with the table's name
             return table.model_validate(written.value)
-    found = getattr(SpecTables.model_validate({**REQUIRED, key: written.value}), key)
-    return quantization_settings(found) if key == "quantization" else found
+    typed = getattr(SpecTables.model_validate({**REQUIRED, key: written.value}), key)
+    return quantization_settings(typed) if key == "quantization" else typed
 
 
 def _training_settings(method: str, tables: dict[str, Any], varied: dict[str, Any]) -> TrainTable:
-    """Return a configuration's training settings."""
     swept = {key.removeprefix("train."): value for key, value in varied.items() if key.startswith("train.")}
     layers = (tables.get("train", {}), tables.get("full", {}) if method == "full" else None, swept)
     return _merged_training(CacheKey(repr(layers), layers), method in METHODS and METHODS[method].second_matrix)
@@ -212,12 +211,17 @@ def _training_settings(method: str, tables: dict[str, Any], varied: dict[str, An
 
 @lru_cache(maxsize=_CACHED)
 def _merged_training(layers: CacheKey, second_matrix: bool) -> TrainTable:
-    """Return training settings that lie above each other as one; LoRA+ only where there are B matrices."""
+    """Return `[train]`, then the method's own table, then what a sweep says; LoRA+ only where there are B matrices."""
     train, full, swept = layers.value
-    settings = train_settings(
-        TrainTable.model_validate(train), None if full is None else FullTable.model_validate(full), swept
-    )
-    return settings if second_matrix else settings.model_copy(update={"loraplus_lr_ratio": None})
+    own = {} if full is None else FullTable.model_validate(full).model_dump()
+    settings: dict[str, Any] = {}
+    for layer in (TrainTable.model_validate(train).model_dump(), own, swept):
+        given = {key: value for key, value in layer.items() if value is not None}
+        if "warmup_ratio" in given:  # the old name, in the layer where it stands
+            given["warmup_steps"] = given.pop("warmup_ratio")
+        settings |= given
+    merged = TrainTable.model_validate(settings)
+    return merged if second_matrix else merged.model_copy(update={"loraplus_lr_ratio": None})
 
 
 def _alpha_of_rank(method: str, table: Settings) -> float | None:
@@ -273,26 +277,16 @@ def as_integer(number: float) -> float:
     return int(number) if float(number).is_integer() and abs(number) < 2**53 else float(number)
 
 
-def train_settings(train: TrainTable, full: FullTable | None, swept: dict[str, Any]) -> TrainTable:
-    """Return training settings: `[train]`, then the method's own table, then what a sweep says."""
-    settings: dict[str, Any] = {}
-    for layer in (train.model_dump(), full.model_dump() if full else {}, swept):
-        given = {key: value for key, value in layer.items() if value is not None}
-        if "warmup_ratio" in given:  # the old name, in the layer where it stands
-            given["warmup_steps"] = given.pop("warmup_ratio")
-        settings |= given
-    return TrainTable.model_validate(settings)
-
-
 def expand_lists(lists: dict[str, list[Any]], zipped: list[str]) -> list[dict[str, Any]]:
     """Return every point of a block: the product of its lists, the zipped ones varying as one."""
     axes: list[list[dict[str, Any]]] = []
+    together = [setting for setting in lists if setting in zipped]
     for setting, values in lists.items():
         if setting not in zipped:
             axes.append([{setting: value} for value in values])
-        elif setting == next(key for key in lists if key in zipped):
-            together = zip(*(lists[key] for key in lists if key in zipped), strict=True)
-            axes.append([dict(zip([key for key in lists if key in zipped], row, strict=True)) for row in together])
+        elif setting == together[0]:
+            rows = zip(*(lists[key] for key in together), strict=True)
+            axes.append([dict(zip(together, row, strict=True)) for row in rows])
     return [{key: value for part in combination for key, value in part.items()} for combination in product(*axes)]
 
 
@@ -301,10 +295,8 @@ def flatten(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tables.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict) and path not in _ONE_VALUE:
-            flat |= flatten(value, f"{path}.")
-        else:
-            flat[path] = value
+        is_table = isinstance(value, dict) and path not in _ONE_VALUE
+        flat |= flatten(value, f"{path}.") if is_table else {path: value}
     return flat
 
 
@@ -349,10 +341,10 @@ def _name_part(text: str) -> str:
     return re.sub(r"[\s/,:\x00-\x1f]+", "-", text) or "empty"
 
 
-def deduplicate(found: list[Configuration]) -> list[Configuration]:
+def deduplicate(configurations: list[Configuration]) -> list[Configuration]:
     """Return each configuration once; the first to name it gives its name, the others are aliases."""
     united: dict[str, Configuration] = {}
-    for configuration in found:
+    for configuration in configurations:
         identity = configuration.identity()
         first = united.get(identity)
         if first is None:

@@ -78,10 +78,9 @@ class Problems:
         inner = [path for path in by_path if not any(other[: len(path)] == path != other for other in by_path)]
         unknown = [path for path in inner if by_path[path][0]["type"] == "extra_forbidden"]
         for path in inner:
+            near = [name for *table, name in unknown if tuple(table) == path[:-1]]
             missing = by_path[path][0]["type"] == "missing"
-            if missing and any(
-                suggestion(str(other[-1]), [str(path[-1])]) for other in unknown if other[:-1] == path[:-1]
-            ):
+            if missing and any(suggestion(str(name), [str(path[-1])]) for name in near):
                 continue  # it is there, misspelled: one mistake, told once
             self.add((*prefix, *path[len(below) :]), _sentence(by_path[path], path))
         return inner
@@ -126,12 +125,12 @@ _ALIASES = {
 @cache
 def setting_tables(tables: tuple[str, ...] = _HOMES) -> dict[str, str]:
     """Return setting -> the table that it belongs in."""
-    found: dict[str, str] = {}
+    homes: dict[str, str] = {}
     for name in tables:
         table = table_at((name,))
         for setting in table.model_fields if table else ():
-            found.setdefault(setting, name)
-    return found
+            homes.setdefault(setting, name)
+    return homes
 
 
 def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
@@ -139,28 +138,25 @@ def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
 
     :param branch: the table of a union that was meant
     """
-    name, where = str(path[-1]), path[:-1]
+    name, place = str(path[-1]), path[:-1]
+    unknown = "unknown setting" if place else "unknown setting or table"
     refused = refusal(path) or secret_refusal(path)
     if refused:
         return refused
-    table, top = branch or table_at(where), table_at(())
+    table, top = branch or table_at(place), table_at(())
     allowed = list(table.model_fields) if table else []
-    if where and top and name in top.model_fields:
-        at_top = f"write it at the top of the file, before the first [{where[0]}]"
-        return f"is no setting of {dotted(where)} but stands by itself; {at_top if name in _TOP else f'write [{name}]'}"
+    if place and top and name in top.model_fields:
+        at_top = f"write it at the top of the file, before the first [{place[0]}]"
+        return f"is no setting of {dotted(place)} but stands by itself; {at_top if name in _TOP else f'write [{name}]'}"
     if _ALIASES.get(name) in allowed:
-        return f'{_unknown(where)}; did you mean "{_ALIASES[name]}"?'
+        return f'{unknown}; did you mean "{_ALIASES[name]}"?'
     home = setting_tables().get(name)
-    if home and (home,) != where[:1]:
-        return f"{_unknown(where)}; it belongs in [{home}]"
+    if home and (home,) != place[:1]:
+        return f"{unknown}; it belongs in [{home}]"
     elsewhere = {setting: f"{home}.{setting}" for setting, home in setting_tables().items()}
     close = closest(name, elsewhere, cutoff=0.8)
     hint = suggestion(name, allowed) or (f'; did you mean "{elsewhere[close]}"?' if close else "")
-    return f"{_unknown(where)}{hint or ('; allowed: ' + ', '.join(allowed) if allowed else '; none is allowed here')}"
-
-
-def _unknown(where: Path) -> str:
-    return "unknown setting" if where else "unknown setting or table"
+    return f"{unknown}{hint or ('; allowed: ' + ', '.join(allowed) if allowed else '; none is allowed here')}"
 
 
 def _real_path(row: Any, raw: Any) -> Path:
@@ -179,14 +175,14 @@ def _real_path(row: Any, raw: Any) -> Path:
 
 def _sentence(rows: list[Any], path: Path) -> str:
     kinds = {row["type"] for row in rows}
-    known = field_at(path)
-    told = (known.description or "").split(". ")[0].rstrip(".") if known else ""
+    field = field_at(path)
+    meaning = (field.description or "").split(". ")[0].rstrip(".") if field else ""
     if "extra_forbidden" in kinds:
         return unknown_setting(path, next((TABLES[part] for part in rows[0]["loc"] if part in TABLES), None))
     if kinds == {"missing"}:
         table = table_at(path)
         needed = [name for name, info in table.model_fields.items() if info.is_required()] if table else []
-        how = f"; write [{dotted(path)}] with {', '.join(needed)}" if needed else f": {told}" if told else ""
+        how = f"; write [{dotted(path)}] with {', '.join(needed)}" if needed else f": {meaning}" if meaning else ""
         return f"is required{how}"
     if path in (("sweep",), ("analysis",), ("claim",), ("reference",), ("stage",)):
         blocks = f"blocks that begin with [[{path[0]}]], in two brackets"
@@ -198,7 +194,7 @@ def _sentence(rows: list[Any], path: Path) -> str:
     words = [word for row in fitting if row["type"] == "literal_error" for word in _choices(row)]
     got = rows[0]["input"]
     close = suggestion(got, words) if isinstance(got, str) else ""
-    hint = f" ({told})" if len(fitting) < len(rows) and told else ""
+    hint = f" ({meaning})" if len(fitting) < len(rows) and meaning else ""
     return f"should be {' or '.join(parts)}, not {show(got)}{close}{hint}"
 
 

@@ -28,9 +28,7 @@ from lorafile.specs.tables.evaluate import metric_label
 from lorafile.specs.tables.settings import SpecTables
 
 _MAX_BYTES = 4 << 20
-_SYNTAX = {
-    "Cannot overwrite a value": "sets something here a second time; TOML allows each key once",
-}
+_SYNTAX = {"Cannot overwrite a value": "sets something here a second time; TOML allows each key once"}
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,14 @@ class Spec:
     @cached_property
     def named(self) -> dict[str, Configuration]:
         """Every configuration, and every candidate of a tuned one, by name."""
-        tried = [one for c in self.configurations if c.tuned for one in c.tuned.candidates]
-        return {one.name: one for one in (*tried, *self.configurations)}
+        tried = [candidate for c in self.configurations if c.tuned for candidate in c.tuned.candidates]
+        return {configuration.name: configuration for configuration in (*tried, *self.configurations)}
 
     @cached_property
     def owners(self) -> dict[str, str]:
         """Return candidate -> the tuned configuration that it is one of, for those that are nothing else."""
         names = {configuration.name for configuration in self.configurations}
-        pairs = [(one.name, c.name) for c in self.configurations if c.tuned for one in c.tuned.candidates]
+        pairs = [(candidate.name, c.name) for c in self.configurations if c.tuned for candidate in c.tuned.candidates]
         return {name: owner for name, owner in pairs if name not in names}
 
     def with_configurations(self, configurations: tuple[Configuration, ...]) -> "Spec":
@@ -112,7 +110,6 @@ def parse(text: str, file: Path) -> Spec:
 
 
 def _document(text: str, problems: Problems) -> dict[str, Any]:
-    """Return the raw document, its positions noted."""
     try:
         raw = tomli.loads(text)
     except tomli.TOMLDecodeError as error:

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from lorafile.specs.checks.sweeps import SWEEP_SETTINGS
 from lorafile.specs.schema import Schema, json_schema
 from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.values import PATTERNS
@@ -25,44 +26,35 @@ def reference() -> str:
     """Return the spec reference as Markdown."""
     schema = json_schema(tuned=False)
     introduction = (files("lorafile.specs") / "reference.md").read_text(encoding="utf-8")
-    parts = [introduction, _top(schema)]
+    at_top = {name: schema["properties"][name] for name in ("method", "quantization")}
+    parts = [introduction, "## At the top of the file\n\n" + _rows(at_top, [])]
     for name in _ORDER:
-        setting = schema["properties"][name]
-        parts += _sections(name, setting, schema["definitions"])
+        parts += _sections(name, schema["properties"][name], schema["definitions"])
     return "\n".join(parts)
-
-
-def _top(schema: Schema) -> str:
-    single = {name: schema["properties"][name] for name in ("method", "quantization")}
-    return "## At the top of the file\n\n" + _rows(single, [])
 
 
 def _sections(name: str, setting: Schema, definitions: dict[str, Schema]) -> list[str]:
     """Return the sections of a setting's tables, and of those inside them."""
     tables = _tables(setting, definitions)
-    many = setting.get("type") == "array"
-    found: list[str] = []
+    sections: list[str] = []
     for table in tables:
-        title = f"## `[[{name}]]`" if many else f"## `[{name}]`"
+        title = f"## `[[{name}]]`" if setting.get("type") == "array" else f"## `[{name}]`"
         if len(tables) > 1:  # one for each library, which the first setting of a table names
             head = re.split("[:(]", table["description"])[0].strip()
             title += f": {head[0].lower()}{head[1:]}"
-        shown = {key: inner for key, inner in table["properties"].items() if not (many and _is_swept(key, name))}
+        own = SWEEP_SETTINGS if name == "sweep" else table["properties"]  # what a sweep varies has a table of its own
+        shown = {key: inner for key, inner in table["properties"].items() if key in own}
         body = _rows(shown, table.get("required", []))
-        found.append(f"{title}\n\n{_first_sentences(table['description'])}\n\n{body}")
+        sections.append(f"{title}\n\n{_first_sentences(table['description'])}\n\n{body}")
         for key, inner in shown.items():
-            found += _sections(f"{name}.{key}", inner, definitions)
-    return found
-
-
-def _is_swept(key: str, name: str) -> bool:
-    return name == "sweep" and key not in ("name", "match", "zip", "configurations", "exclude")
+            sections += _sections(f"{name}.{key}", inner, definitions)
+    return sections
 
 
 def _tables(setting: Schema, definitions: dict[str, Schema]) -> list[Schema]:
     """Return the tables that a setting is, holds, or may be."""
     options = (setting, setting.get("items", {}), *setting.get("anyOf", []), *setting.get("oneOf", []))
-    return [definitions[str(one["$ref"]).rsplit("/", 1)[-1]] for one in options if "$ref" in one]
+    return [definitions[str(option["$ref"]).rsplit("/", 1)[-1]] for option in options if "$ref" in option]
 
 
 def _rows(settings: dict[str, Schema], required: list[str]) -> str:
@@ -80,7 +72,7 @@ def _kind(setting: Schema) -> str:
         return "table"
     options = setting.get("anyOf") or setting.get("oneOf")
     if options:
-        return " or ".join(dict.fromkeys(kind for one in options if (kind := _kind(one))))
+        return " or ".join(dict.fromkeys(kind for option in options if (kind := _kind(option))))
     if "enum" in setting or "const" in setting:
         return ", ".join(_code(value) for value in setting.get("enum", [setting.get("const")]))
     if setting.get("type") == "array":

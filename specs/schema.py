@@ -21,10 +21,10 @@ def json_schema(tuned: bool = True) -> Schema:
         for setting in table.get("properties", {}).values():
             _tidy(setting)
     sweep = definitions["SweepTable"]
-    sweep["properties"] |= _settings(made, definitions, swept=True)
+    sweep["properties"] |= _factors(made, definitions, swept=True)
     sweep["additionalProperties"] = False
-    sweep["properties"]["exclude"]["items"] = _object(_settings(made, definitions, swept=False))
-    point = {"name": {"type": "string"}, **_settings(made, definitions, swept=False)}
+    sweep["properties"]["exclude"]["items"] = _object(_factors(made, definitions, swept=False))
+    point = {"name": {"type": "string"}, **_factors(made, definitions, swept=False)}
     sweep["properties"]["configurations"]["items"] = _object(point)
     for name in TUNABLE if tuned else ():
         table = definitions[made["properties"][name]["$ref"].rsplit("/", 1)[-1]]
@@ -49,10 +49,10 @@ def _or_tuned(setting: Schema, single: Schema) -> Schema:
     """Return a setting that may have candidates instead of a value, one of which is chosen on validation."""
     if "$ref" in setting or setting.get("type") == "object":
         return setting
-    told: Schema = {key: value for key, value in setting.items() if key in ("default", "description")}
+    about: Schema = {key: value for key, value in setting.items() if key in ("default", "description")}
     candidates = {"tune": {"type": "array", "items": single, "minItems": 2}, "extend": {"type": "boolean"}}
     tune = {"type": "object", "additionalProperties": False, "properties": candidates, "required": ["tune"]}
-    return {"anyOf": [_alone(setting), tune], **told}
+    return {"anyOf": [_alone(setting), tune], **about}
 
 
 def _tidy(setting: Schema) -> None:
@@ -62,7 +62,7 @@ def _tidy(setting: Schema) -> None:
         del setting["default"]
 
 
-def _settings(made: Schema, definitions: dict[str, Schema], swept: bool) -> dict[str, Schema]:
+def _factors(made: Schema, definitions: dict[str, Schema], swept: bool) -> dict[str, Schema]:
     """Return what a sweep may name: every setting of the sections that can vary, as a list of candidates or as one."""
     return {name: _varying(made["properties"][name], definitions, swept) for name in FACTOR_SECTIONS}
 
@@ -70,14 +70,14 @@ def _settings(made: Schema, definitions: dict[str, Schema], swept: bool) -> dict
 def _varying(setting: Schema, definitions: dict[str, Schema], swept: bool) -> Schema:
     table = definitions[setting["$ref"].rsplit("/", 1)[-1]] if "$ref" in setting else None
     if table is not None:
-        inner = {name: one for name, one in table["properties"].items() if name not in EXECUTION}
-        return _object({name: _varying(one, definitions, swept) for name, one in inner.items()}, table)
+        settings = {name: inner for name, inner in table["properties"].items() if name not in EXECUTION}
+        return _object({name: _varying(inner, definitions, swept) for name, inner in settings.items()}, table)
     single = _alone(setting)
-    told = {"description": setting["description"]} if "description" in setting else {}
-    return {"type": "array", "items": single, "minItems": 1, **told} if swept else {**single, **told}
+    about = {"description": setting["description"]} if "description" in setting else {}
+    return {"type": "array", "items": single, "minItems": 1, **about} if swept else {**single, **about}
 
 
 def _object(properties: dict[str, Schema], table: Schema | None = None) -> Schema:
     """Return a table of which nothing is required: the rest stands elsewhere in the spec."""
-    told = {"description": table["description"]} if table and "description" in table else {}
-    return {"type": "object", "additionalProperties": False, "properties": properties, **told}
+    about = {"description": table["description"]} if table and "description" in table else {}
+    return {"type": "object", "additionalProperties": False, "properties": properties, **about}

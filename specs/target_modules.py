@@ -63,10 +63,10 @@ def target_modules(
         raise _unknown(str(error.args[0]), inventory, setting, kind) from error
 
 
-def shortest_names(wanted: set[str], inventory: Iterable[str]) -> list[str]:
-    """Return the shortest path endings that the wanted modules have and no other module of the inventory has."""
-    taken = {ending for module in inventory if module not in wanted for ending in _endings(module)}
-    return sorted({next(ending for ending in _endings(module) if ending not in taken) for module in wanted})
+def shortest_names(modules: set[str], inventory: Iterable[str]) -> list[str]:
+    """Return the shortest path endings that some modules have and no other module of the inventory has."""
+    taken = {ending for module in inventory if module not in modules for ending in _endings(module)}
+    return sorted({next(ending for ending in _endings(module) if ending not in taken) for module in modules})
 
 
 def is_attention(module: str) -> bool:

@@ -90,11 +90,11 @@ def in_base_units(amount: str) -> tuple[Dimension, float]:
 
     :raises ValueError: when it is none
     """
-    found = re.fullmatch(r"([0-9.]+)\s?([A-Za-z]+)", amount)
-    if found is None or found[2] not in _UNITS:
+    match = re.fullmatch(r"([0-9.]+)\s?([A-Za-z]+)", amount)
+    if match is None or match[2] not in _UNITS:
         raise ValueError(f"{amount!r} is no amount with a unit")
-    dimension, size = _UNITS[found[2]]
-    return dimension, float(found[1]) * size
+    dimension, size = _UNITS[match[2]]
+    return dimension, float(match[1]) * size
 
 
 class Settings(BaseModel):

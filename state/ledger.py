@@ -85,15 +85,13 @@ def accept_by_name(
         source = find_node(Names(state, recorded_nodes(state), takes_spec=False), old)
         target, kind = _replaced(state, new, names)
         if not state.rows("SELECT 1 FROM results WHERE key = ?", source.key):
-            raise LoraError(
-                f"{source.address} ({source.key[:12]}…) has no finished result that could stand for another."
-            )
+            name = f"{source.address} ({source.key[:12]}…)"
+            raise LoraError(f"{name} has no finished result that could stand for another.")
         if target == source.key:
             raise LoraError(f"{old} and {new} are the same node; there is nothing to accept.")
         if kind and kind != source.kind:
-            raise LoraError(
-                f"{source.address} is a {source.kind} node, and {new} a {kind} node; they cannot be equivalent."
-            )
+            kinds = f"{source.address} is a {source.kind} node, and {new} a {kind} node"
+            raise LoraError(f"{kinds}; they cannot be equivalent.")
         chained = state.acceptances().get(source.key)
         if chained is not None:
             raise LoraError(f"{old} is itself replaced by {chained.old[:12]}…; accept that one in place of {new}.")
@@ -110,8 +108,8 @@ def withdraw_by_name(directory: Path, new: str, names: GetNames | None = None, l
     with State.write(directory, lock_timeout) as state:
         active = [key for (key,) in state.rows("SELECT DISTINCT new FROM acceptances WHERE withdrawn IS NULL")]
         by_key = [key for key in active if len(new) >= SHORTEST_KEY and key.startswith(new)]
-        wanted = by_key if names is None else [_replaced(state, new, names)[0]]
-        withdrawn = [key for key in wanted if withdraw(state, key)]
+        meant = by_key if names is None else [_replaced(state, new, names)[0]]
+        withdrawn = [key for key in meant if withdraw(state, key)]
         if not withdrawn:
             keys = ", ".join(f"{key[:12]}…" for key in active) or "none"
             raise LoraError(f"Nothing is accepted in place of {new}; keys that have another's result: {keys}.")
@@ -119,7 +117,7 @@ def withdraw_by_name(directory: Path, new: str, names: GetNames | None = None, l
 
 
 def _replaced(state: State, name: str, names: GetNames | None) -> tuple[str, str]:
-    """Return key and kind of what is to be replaced; the kind is not known of a key that nobody tried."""
+    """Return key and kind of what is to be replaced; the kind is not known of a key without an attempt."""
     if names is None and len(name) == _KEY_LETTERS and set(name) <= set("0123456789abcdef"):
         node = state.node(name)
         return name, node.kind if node else ""

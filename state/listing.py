@@ -3,7 +3,6 @@
 import json
 import operator
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +13,7 @@ from lorafile.units import did_you_mean
 
 RUNS, ALL = "run", "all"
 _CONDITION = re.compile(r"(?P<name>[\w./-]+?)\s*(?P<sign><=|>=|!=|=|<|>)\s*(?P<value>.*)", re.DOTALL)
-_SIGNS: dict[str, Callable[[Any, Any], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
+_SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _SECTIONS = {"adapter": "adapter", "train": "training", "training": "training"}
 _ABOUT = ("key", "study", "outcome", "message", "started", "seconds", "device")
 _MISSING = object()
@@ -61,16 +55,16 @@ class NodeFilter:
     where: tuple[str, ...] = ()
 
 
-def list_nodes(state: State, wanted: NodeFilter) -> list[NodeRow]:
+def list_nodes(state: State, chosen: NodeFilter) -> list[NodeRow]:
     """Return what a state has, newest last.
 
     :raises LoraError: for a condition that cannot be read, or that names what nothing here has
     """
-    conditions = [_condition(text) for text in wanted.where]
-    rows = _runs(state) if wanted.kind == RUNS else _nodes(state, wanted.kind)
-    if wanted.study:
-        declared = {key for (key,) in state.rows("SELECT key FROM declarations WHERE study = ?", wanted.study)}
-        rows = [row for row in rows if row.study == wanted.study or row.key in declared]
+    conditions = [_condition(text) for text in chosen.where]
+    rows = _runs(state) if chosen.kind == RUNS else _nodes(state, chosen.kind)
+    if chosen.study:
+        declared = {key for (key,) in state.rows("SELECT key FROM declarations WHERE study = ?", chosen.study)}
+        rows = [row for row in rows if row.study == chosen.study or row.key in declared]
     data = dict(state.rows("SELECT key, settings FROM nodes WHERE kind = 'prepare'")) if conditions else {}
     inputs = dict(state.rows("SELECT key, inputs FROM nodes WHERE kind = 'train'")) if conditions else {}
     for name, sign, value in conditions:
@@ -78,16 +72,15 @@ def list_nodes(state: State, wanted: NodeFilter) -> list[NodeRow]:
         if rows and all(actual is _MISSING for actual in values):
             raise LoraError(_unknown(name, rows))
         rows = [row for row, actual in zip(rows, values, strict=True) if _holds(actual, sign, value)]
-    rows = [row for row in rows if not wanted.outcome or row.outcome == wanted.outcome]
-    rows = [row for row in rows if wanted.since <= row.started and (not wanted.until or row.started < wanted.until)]
+    rows = [row for row in rows if not chosen.outcome or row.outcome == chosen.outcome]
+    rows = [row for row in rows if chosen.since <= row.started and (not chosen.until or row.started < chosen.until)]
     return sorted(rows, key=lambda row: row.started)
 
 
 def _runs(state: State) -> list[NodeRow]:
     figures: dict[Any, dict[str, float]] = {}  # by the key of the run's training, or where it had none by its name
-    for train, study, run, split, metric, value in state.rows(
-        "SELECT train, study, run, split, metric, value FROM metrics"
-    ):
+    query = "SELECT train, study, run, split, metric, value FROM metrics"
+    for train, study, run, split, metric, value in state.rows(query):
         figures.setdefault(train or (study, run), {})[f"{split}.{metric}"] = value
     rows = state.rows(f"SELECT {', '.join(_ABOUT)}, settings, figures, run, method FROM runs")  # noqa: S608
     runs = []
@@ -119,9 +112,8 @@ def _condition(text: str) -> tuple[str, str, Any]:
     condition = _CONDITION.fullmatch(text.strip())
     if condition is None:
         raise LoraError(f'--where "{text}": write a setting or a figure, one of = != < <= > >=, and a value: lora.r=16')
-    value: Any
     try:
-        value = json.loads(condition["value"])
+        value: Any = json.loads(condition["value"])
     except (ValueError, RecursionError):
         value = condition["value"].strip()
     if condition["sign"] in _SIGNS and not isinstance(value, (int, float)):
@@ -155,7 +147,7 @@ def _holds(actual: Any, sign: str, value: Any) -> bool:
     if actual is _MISSING:
         return False
     if sign in _SIGNS:
-        return isinstance(actual, (int, float)) and not isinstance(actual, bool) and _SIGNS[sign](actual, value)
+        return isinstance(actual, (int, float)) and not isinstance(actual, bool) and bool(_SIGNS[sign](actual, value))
     if isinstance(actual, list):
         same = sorted(map(str, actual)) == sorted(map(str, value)) if isinstance(value, list) else value in actual
     else:

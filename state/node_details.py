@@ -46,31 +46,26 @@ class History:
 def history(state: State, named: Named) -> History:
     """Return what state knows of a node."""
     key = named.key
-    node, attempts = state.node(key), state.latest([key]).get(key, [])
+    recorded, attempts = state.node(key), state.latest([key]).get(key, [])
     open_run = None if attempts and attempts[-1].finished else unfinished(state.running(key))
     about = open_run.about if open_run else {}
+    curve = attempts[-1].outputs.get(CURVE) if attempts else None
+    stored_curve = list(state.objects.rows(curve)) if curve and state.objects.has(curve) else []
     nodes = recorded_nodes(state)
-    addresses = {other.key: other.address for other in reversed(nodes)}
-    declaring = {other.study for other in (named, *nodes) if other.key == key and other.declared}
+    addresses = {node.key: node.address for node in reversed(nodes)}
+    declaring = {node.study for node in (named, *nodes) if node.key == key and node.declared}
     return History(
         key=key,
         kind=named.kind,
         address=named.address,
         studies=sorted(declaring),
-        version=node.version if node else None,
-        settings=node.settings if node else about.get("settings", {}),
-        inputs={role: (other, addresses.get(other, "")) for role, other in (node.inputs if node else {}).items()},
+        version=recorded.version if recorded else None,
+        settings=recorded.settings if recorded else about.get("settings", {}),
+        inputs={role: (read, addresses.get(read, "")) for role, read in (recorded.inputs if recorded else {}).items()},
         attempts=attempts,
-        curve=open_run.rows if open_run else _stored_curve(state, attempts),
+        curve=open_run.rows if open_run else stored_curve,
         unfinished=open_run,
     )
-
-
-def _stored_curve(state: State, attempts: list[Attempt]) -> list[dict[str, Any]]:
-    digest = attempts[-1].outputs.get(CURVE) if attempts else None
-    if digest is None or not state.objects.has(digest):
-        return []
-    return list(state.objects.rows(digest))
 
 
 @dataclass(frozen=True)
@@ -136,7 +131,7 @@ def node_details(state: State, named: Named) -> NodeDetails:
         inputs={role: (k, addresses.get(k, "")) for role, k in (node.inputs if node else {}).items()},
         read_by=[(k, addresses.get(k, "")) for (k,) in readers],
         attempts=_attempts(state, key),
-        stands_for=[one for one in accepted.values() if one.old == key],
+        stands_for=[acceptance for acceptance in accepted.values() if acceptance.old == key],
         replaced=accepted.get(key),
         running=running if running.is_dir() else None,
     )

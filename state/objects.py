@@ -1,6 +1,5 @@
 """Immutable bytes under their sha256: `objects/ab/<digest>`."""
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -105,8 +104,7 @@ class Objects:
                 os.fsync(new.fileno())
             Path(name).replace(target)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                Path(name).unlink()
+            Path(name).unlink(missing_ok=True)
         sync(target.parent)
         return digest, size
 

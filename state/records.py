@@ -28,7 +28,7 @@ _STEP = ("epoch", "loss", "learning_rate", "grad_norm")
 
 
 class Attempt(NamedTuple):
-    """One try at a node and what came of it; a tuple, because a plan reads tens of thousands."""
+    """One try at a node and its outcome; a tuple, because a plan reads tens of thousands."""
 
     key: str
     kind: str
@@ -44,7 +44,7 @@ class Attempt(NamedTuple):
     address: str = ""
     outputs: dict[str, str] = NOTHING  # file name -> digest
     bytes: int = 0
-    forecast: dict[str, Any] = NOTHING  # what the plan had foretold of it
+    forecast: dict[str, Any] = NOTHING  # what the plan had estimated for it
 
     @property
     def finished(self) -> bool:

@@ -1,4 +1,4 @@
-"""The store of finished work: what was tried, what came of it, and the bytes that it left."""
+"""The store of finished work: attempts, their outcomes, and the files that they left."""
 
 import contextlib
 import json
@@ -10,23 +10,10 @@ from typing import Any
 
 from lorafile.files.digests import text_digest
 from lorafile.state.errors import check_rows, translate_errors
-from lorafile.state.index_file import (
-    BACKUP,
-    back_up,
-    drop_checksum,
-    has_log,
-    is_surely_as_closed,
-    write_checksum,
-)
+from lorafile.state.index_file import BACKUP, back_up, drop_checksum, has_log, is_surely_as_closed, write_checksum
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
-from lorafile.state.read_transaction import (
-    Read,
-    ReadTransaction,
-    check_directory,
-    read_index,
-    retry_if_changed,
-)
+from lorafile.state.read_transaction import Read, ReadTransaction, check_directory, read_index, retry_if_changed
 from lorafile.state.records import (
     COLUMNS,
     CURVE,
@@ -141,8 +128,8 @@ class State:
             "WHERE id NOT IN (SELECT attempt FROM removals) ORDER BY id",
         )
         if keys is not None:
-            wanted = set(keys)
-            rows = [row for row in rows if row[2] in wanted]
+            chosen = set(keys)
+            rows = [row for row in rows if row[2] in chosen]
         attempts: dict[str, list[Attempt]] = {}
         with check_rows(self.directory):
             forecast_texts = parse_objects([row[1] for row in forecast_rows])

@@ -54,8 +54,8 @@ def replace_file(file: Path) -> Iterator[Path]:
 def replace_directory(out: Path, last: tuple[str, ...]) -> Iterator[Path]:
     """Yield a temporary directory whose files replace those of `out`, or which becomes `out` where that is absent.
 
-    Files of other names stay. Whoever is killed while some are replaced leaves none of `last`, without which nobody
-    reads the others.
+    Files of other names stay. A process that is killed while some are replaced leaves none of `last`, without which the
+    others are not read.
 
     :param last: names of files that get their place after all others
     :raises LoraError: when it cannot be written; what stood there is as it was, or it says where that is
@@ -87,12 +87,21 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = _REMEDY.get(error.errno or 0, "Change that, or write it elsewhere")
-        other = str(error.filename or "")
-        where = f"{other}: " if other and other != str(path) and ".new-" not in other else ""
+        name = str(error.filename or "")
+        file = f"{name}: " if name and name != str(path) and ".new-" not in name else ""
         raise LoraError(
-            f"{path} cannot be written: {where}{error.strerror or error}. What stood there is as it was. "
+            f"{path} cannot be written: {file}{error.strerror or error}. What stood there is as it was. "
             f"{remedy}, and run the same command again."
         ) from error
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory, and those that it lies in.
+
+    :raises LoraError: when it cannot be made
+    """
+    with explain_write_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
 
 
 def _exchange(new: Path, out: Path, last: tuple[str, ...]) -> None:

@@ -2,7 +2,7 @@
 
 One directory for each key, which survives a killed apply:
 
-- `curve.jsonl`: a line about the run, then a row for each optimizer step. Whoever trains holds its lock.
+- `curve.jsonl`: a line about the run, then a row for each optimizer step. The process that trains it holds its lock.
 - `checkpoint.json`: where the run can go on from, with its own digest; it names the file that holds the tensors.
 - `step-<n>.safetensors`: the tensors. An older one is removed only when `checkpoint.json` names the newer.
 """
@@ -10,7 +10,6 @@ One directory for each key, which survives a killed apply:
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import socket
@@ -21,6 +20,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from lorafile.files.atomic import sync
+from lorafile.files.digests import text_digest
 
 CURVE, CHECKPOINT = "curve.jsonl", "checkpoint.json"
 _FLUSH_SECONDS = 1.0
@@ -125,19 +125,19 @@ def unfinished(directory: Path) -> Unfinished | None:
     with stream:
         live = _is_locked(stream)
         lines = stream.read().split("\n")[:-1]
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for line in lines:
         try:
-            found.append(json.loads(line))
+            rows.append(json.loads(line))
         except ValueError:  # torn by a crash of the machine; what follows cannot be told apart
             break
-    if not found or "steps" not in found[0]:
+    if not rows or "steps" not in rows[0]:
         return None
     try:
         step = int(read_manifest(directory)["step"])
     except (DamagedCheckpoint, OSError):  # whoever goes on from it will say what is wrong
         step = 0
-    return Unfinished(found[0], found[1:], step, live)
+    return Unfinished(rows[0], rows[1:], step, live)
 
 
 def _is_locked(stream: TextIO) -> bool:
@@ -154,12 +154,9 @@ def _is_locked(stream: TextIO) -> bool:
 def write_manifest(directory: Path, content: dict[str, Any]) -> None:
     """Write the manifest of a checkpoint atomically."""
     text = json.dumps(content)
-    whole = json.dumps({"digest": hashlib.sha256(text.encode()).hexdigest(), "content": text})
     temporary = directory / f".{CHECKPOINT}"
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(whole)
-        stream.flush()
-        os.fsync(stream.fileno())
+    temporary.write_text(json.dumps({"digest": text_digest(text), "content": text}), encoding="utf-8")
+    sync(temporary)
     temporary.replace(directory / CHECKPOINT)
     sync(directory)
 
@@ -173,7 +170,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         whole = json.loads((directory / CHECKPOINT).read_text(encoding="utf-8"))
         text, digest = whole["content"], whole["digest"]
-        if hashlib.sha256(text.encode()).hexdigest() != digest:
+        if text_digest(text) != digest:
             raise DamagedCheckpoint("its bytes are not the ones that were written")
         content: dict[str, Any] = json.loads(text)
     except FileNotFoundError as error:

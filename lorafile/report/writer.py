@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.analysis.common.base import Analysis, Table
-from lorafile.files.atomic import explain_write_errors, replace_file, write_text
+from lorafile.files.atomic import make_directory, replace_file, write_text
 from lorafile.report.theme import config
 from lorafile.results.results import Results
 
@@ -31,8 +31,7 @@ def write_report(results: Results, analyses: list[Analysis], directory: Path) ->
         "results.tex": table_of_results(results),
         "references.bib": references_bib(results),
     }
-    with explain_write_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     for name, text in texts.items():
         write_text(directory / name, text)
     written = [directory / name for name in texts]
@@ -43,12 +42,11 @@ def write_report(results: Results, analyses: list[Analysis], directory: Path) ->
 def write_page(results: Results, analyses: list[Analysis], directory: Path, live: bool) -> Path:
     """Write the page alone.
 
-    :param live: somebody writes it anew while the study runs, so that it reloads itself
+    :param live: it is written again and again while the study runs, so that it reloads itself
     """
     from lorafile.report.html import page
 
-    with explain_write_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     write_text(directory / "report.html", page(results, analyses, live=live))
     return directory / "report.html"
 
@@ -57,8 +55,7 @@ def _write_tables(tables: dict[str, Table], directory: Path) -> list[Path]:
     """Write each table's raw figures as `<name>.csv`, and return the paths."""
     written = []
     for name, table in tables.items():
-        with explain_write_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         written.append(directory / f"{name}.csv")
         with replace_file(written[-1]) as new:
             table.frame.to_csv(new, index=False, lineterminator="\r\n", encoding="utf-8")
@@ -81,19 +78,14 @@ def write_pictures(specs: dict[str, dict[str, Any]], directory: Path) -> list[Pa
         return []
     import vl_convert
 
-    with explain_write_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     written = []
     for name, spec in specs.items():
         text = json.dumps(spec | {"config": config("light")}, allow_nan=False, indent=1)
         # An empty list of allowed addresses: a picture is made from its own data alone.
         drawn = vl_convert.vegalite_to_svg(text, allowed_base_urls=[])
-        files = {
-            "png": vl_convert.svg_to_png(drawn, scale=SCALE),
-            "svg": drawn.encode(),
-            "vl.json": f"{text}\n".encode(),
-        }
-        for ending, content in files.items():
+        png = vl_convert.svg_to_png(drawn, scale=SCALE)
+        for ending, content in (("png", png), ("svg", drawn.encode()), ("vl.json", f"{text}\n".encode())):
             written.append(directory / f"{name}.{ending}")
             with replace_file(written[-1]) as new:
                 new.write_bytes(content)

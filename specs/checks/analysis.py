@@ -32,38 +32,39 @@ def check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) 
 
 
 def _check_kind(block: dict[str, Any], path: Path, problems: Problems) -> None:
-    kind, asked = block.get("kind"), block.get("ask")
-    if (kind is None) == (asked is None):
-        told = "names both; keep one" if kind else 'says nothing; write kind = "compare", or ask = "rank"'
-        problems.add((*path, "ask") if kind else path, told)
+    kind = block.get("kind")
+    if (kind is None) == (block.get("ask") is None):
+        mistake = "names both; keep one" if kind else 'says nothing; write kind = "compare", or ask = "rank"'
+        problems.add((*path, "ask") if kind else path, mistake)
         return
     reads = READS.get(kind, ()) if isinstance(kind, str) else MARGINED
     for setting in block:
         if setting in AnalysisTable.model_fields and setting not in (*_ALWAYS, *reads):
-            readers = [other for other, settings in READS.items() if setting in settings]
-            told = f"is read by {', '.join(readers)}, and not by {kind or 'a question that is asked by its name'}"
-            problems.add((*path, setting), told)
+            readers = ", ".join(reader for reader, settings in READS.items() if setting in settings)
+            question = kind or "a question that is asked by its name"
+            problems.add((*path, setting), f"is read by {readers}, and not by {question}")
 
 
 def _check_names(block: dict[str, Any], varied: list[str], metrics: list[str], path: Path, problems: Problems) -> None:
+    what_varies = f"; what varies: {', '.join(varied) or 'nothing'}"
     for setting in ("factor", "by"):
         factor = block.get(setting)
         if isinstance(factor, str) and factor not in (*varied, *(QUALITIES if setting == "factor" else ())):
-            close = suggestion(factor, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
+            close = suggestion(factor, varied) or what_varies
             problems.add((*path, setting), f"{show(factor)} does not vary in this study{close}")
     named: list[tuple[Path, Any]] = [(("metric",), block.get("metric"))]
     measures = block.get("measures")
     named += [(("measures", at), name) for at, name in enumerate(measures if isinstance(measures, list) else [])]
-    for where, metric in named:
+    for inner, metric in named:
         is_metric = isinstance(metric, str) and (metric in get_args(MetricName) or is_metric_file(metric))
         if is_metric and metric not in metrics:
-            problems.add((*path, *where), f'"{metric}" is not among evaluate.metrics: {", ".join(metrics)}')
+            problems.add((*path, *inner), f'"{metric}" is not among evaluate.metrics: {", ".join(metrics)}')
     baseline = block.get("baseline")
     for setting in flatten(baseline) if isinstance(baseline, dict) else ():
         if setting not in varied:
-            close = suggestion(setting, varied) or f"; what varies: {', '.join(varied) or 'nothing'}"
-            told = f"{show(setting)} does not vary in this study, so it chooses no baseline{close}"
-            problems.add((*path, "baseline"), told)
+            close = suggestion(setting, varied) or what_varies
+            mistake = f"{show(setting)} does not vary in this study, so it chooses no baseline{close}"
+            problems.add((*path, "baseline"), mistake)
 
 
 def _check_waivers(waived: Any, varied: list[str], path: Path, problems: Problems) -> None:
@@ -82,26 +83,25 @@ def _check_measured(block: dict[str, Any], profiled: bool, path: Path, problems:
             problems.add((*path, "measures", at), f"{show(name)} stands here twice")
     budgets = block.get("budgets")
     for name, budget in (budgets if isinstance(budgets, dict) and not profiled else {}).items():
-        limits = list(budget) if isinstance(budget, dict) else ["train_memory"]
-        where = (*path, "budgets", name)
-        for limit in limits:
+        place = (*path, "budgets", name)
+        for limit in budget if isinstance(budget, dict) else ["train_memory"]:
             if limit in PROFILED:
-                told = f"limits {limit}, which only a profile measures, and profile.enabled is false"
-                problems.add((*where, limit) if isinstance(budget, dict) else where, told)
+                mistake = f"limits {limit}, which only a profile measures, and profile.enabled is false"
+                problems.add((*place, limit) if isinstance(budget, dict) else place, mistake)
 
 
 def check_margin(margin: Any, metric: str, path: Path, problems: Problems) -> None:
     """Refuse percentage points of a metric that has none: a whole nat would make everything equivalent."""
     if isinstance(margin, str) and margin.endswith("pt") and metric in _WITHOUT_POINTS:
-        told = f'{margin} are percentage points, and {metric} is no percentage; write a number in its unit, or "1%"'
-        problems.add(path, told)
+        remedy = 'write a number in its unit, or "1%"'
+        problems.add(path, f"{margin} are percentage points, and {metric} is no percentage; {remedy}")
 
 
 def varied_settings(raw: dict[str, Any]) -> list[str]:
     """Return every setting that some sweep of the raw document varies."""
-    found: set[str] = set()
+    varied: set[str] = set()
     for _, block in inner_tables(raw, "sweep"):
-        found |= flatten({key: value for key, value in block.items() if key not in SWEEP_SETTINGS}).keys()
+        varied |= flatten({key: value for key, value in block.items() if key not in SWEEP_SETTINGS}).keys()
         for _, row in inner_tables(block, "configurations"):
-            found |= flatten(row).keys() - {"name"}
-    return sorted(found)
+            varied |= flatten(row).keys() - {"name"}
+    return sorted(varied)

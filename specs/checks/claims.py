@@ -3,7 +3,6 @@
 import ast
 from collections.abc import Iterable
 from pathlib import Path as File
-from typing import Any
 
 from lorafile.specs.checks.analysis import check_margin
 from lorafile.specs.configurations import Configuration
@@ -28,7 +27,7 @@ def check_claims(tables: SpecTables, configurations: Iterable[Configuration], fi
 
     :param file: where the spec stands; files that it names are relative to its folder
     """
-    names = [name for found in configurations for name in (found.name, *found.aliases)]
+    names = [name for configuration in configurations for name in (configuration.name, *configuration.aliases)]
     metrics = [metric_label(metric) for metric in tables.evaluate.metrics]
     for number, analysis in enumerate(tables.analysis):
         _check_custom_analysis(analysis, ("analysis", number), file.parent, problems)
@@ -41,7 +40,7 @@ def check_claims(tables: SpecTables, configurations: Iterable[Configuration], fi
         _check_names(claim, where, names, problems)
         _check_analysis(claim, where, tables.analysis, problems)
         _check_margin(claim, where, tables, problems)
-        if claim.text in [other.text for other in tables.claim[:number]]:
+        if claim.text in [earlier.text for earlier in tables.claim[:number]]:
             problems.add((*where, "text"), "stands in two claims; each is recorded under its sentence")
     for number, published in enumerate(tables.reference):
         where = ("reference", number)
@@ -68,13 +67,6 @@ def _check_claim(claim: ClaimTable, where: Path, problems: Problems) -> None:
         problems.add((*where, "at_least"), f"is more than at_most = {claim.at_most:g}; nothing could hold")
 
 
-def _check_amount(cost: str, amount: Any, where: Path, problems: Problems) -> None:
-    wanted = dimension(cost)
-    if isinstance(amount, str) and in_base_units(amount)[0] != wanted:
-        example = {"bytes": ' such as "8GB"', "seconds": ' such as "30ms"'}.get(str(wanted), "")
-        problems.add(where, f"should be {wanted or 'a number without a unit'}{example}, not {show(amount)}")
-
-
 def _check_metric(metric: str | None, where: Path, metrics: list[str], problems: Problems) -> None:
     if metric is not None and metric_label(metric) not in metrics:
         hint = suggestion(metric_label(metric), metrics) or f": {', '.join(metrics)}"
@@ -99,17 +91,16 @@ def _check_names(claim: ClaimTable, where: Path, names: list[str], problems: Pro
 def _check_analysis(claim: ClaimTable, where: Path, analyses: list[AnalysisTable], problems: Problems) -> None:
     if claim.analysis is None:
         return
-    found = [analysis for analysis in analyses if analysis.name == claim.analysis]
+    named = [analysis for analysis in analyses if analysis.name == claim.analysis]
     place = (*where, "analysis")
-    if not found:
-        known = [analysis.name for analysis in analyses if analysis.name]
-        hint = suggestion(claim.analysis, known) or (
-            f"; named are {', '.join(known)}" if known else "; none has a name"
-        )
+    if not named:
+        names = [analysis.name for analysis in analyses if analysis.name]
+        otherwise = f"; named are {', '.join(names)}" if names else "; none has a name"
+        hint = suggestion(claim.analysis, names) or otherwise
         problems.add(place, f"no [[analysis]] has the name {show(claim.analysis)}{hint}")
-    elif len(found) > 1:
-        problems.add(place, f"{len(found)} analyses have the name {show(claim.analysis)}; give each its own")
-    elif found[0].kind != "compare":
+    elif len(named) > 1:
+        problems.add(place, f"{len(named)} analyses have the name {show(claim.analysis)}; give each its own")
+    elif named[0].kind != "compare":
         problems.add(place, f'{show(claim.analysis)} is no comparison; a claim rests on one with kind = "compare"')
     if claim.is_ is None:
         problems.add(place, 'is a comparison\'s name; say which verdict it has to have: is = "equivalent", and other')
@@ -130,9 +121,12 @@ def _check_margin(claim: ClaimTable, where: Path, tables: SpecTables, problems: 
 
 def _check_published(published: PublishedTable, where: Path, problems: Problems) -> None:
     for cost, amount in published.costs.items():
-        _check_amount(cost, amount, (*where, "costs", cost), problems)
-        if not isinstance(amount, str) and dimension(cost) is not None:
-            problems.add((*where, "costs", cost), f'should have its unit, such as "8GB" or "30ms", not {show(amount)}')
+        measured, path = dimension(cost), (*where, "costs", cost)
+        if isinstance(amount, str) and in_base_units(amount)[0] != measured:
+            example = {"bytes": ' such as "8GB"', "seconds": ' such as "30ms"'}.get(str(measured), "")
+            problems.add(path, f"should be {measured or 'a number without a unit'}{example}, not {show(amount)}")
+        elif not isinstance(amount, str) and measured is not None:
+            problems.add(path, f'should have its unit, such as "8GB" or "30ms", not {show(amount)}')
 
 
 def _check_custom_analysis(analysis: AnalysisTable, where: Path, folder: File, problems: Problems) -> None:
@@ -151,16 +145,7 @@ def _check_custom_analysis(analysis: AnalysisTable, where: Path, folder: File, p
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         problems.add(place, f"{show(analysis.file)}{line} is not Python: {getattr(error, 'msg', error)}")
     else:
-        if "analyse" not in _defined(tree):
+        imported = [alias for part in tree.body if isinstance(part, ast.ImportFrom) for alias in part.names]
+        defined = {part.name for part in tree.body if isinstance(part, ast.FunctionDef)}
+        if "analyse" not in defined | {alias.asname or alias.name for alias in imported}:
             problems.add(place, f"{show(analysis.file)} defines no function analyse(results)")
-
-
-def _defined(tree: ast.Module) -> set[str]:
-    """Return the functions and imported names that a module has at its top."""
-    found: set[str] = set()
-    for statement in tree.body:
-        if isinstance(statement, ast.FunctionDef):
-            found.add(statement.name)
-        elif isinstance(statement, ast.ImportFrom):
-            found |= {alias.asname or alias.name for alias in statement.names}
-    return found

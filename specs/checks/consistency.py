@@ -56,11 +56,8 @@ def _check_lists(tables: SpecTables, problems: Problems) -> None:
     metrics, primary = tables.evaluate.metrics, tables.evaluate.primary
     if primary and primary not in metrics:
         problems.add(("evaluate", "primary"), f'"{primary}" is not among evaluate.metrics: {", ".join(metrics)}')
-    lists: tuple[tuple[Path, list[Any]], ...] = (
-        (("evaluate", "metrics"), list(metrics)),
-        (("study", "seeds"), list(tables.study.seeds)),
-    )
-    for path, values in lists:
+    lists: dict[Path, list[Any]] = {("evaluate", "metrics"): [*metrics], ("study", "seeds"): [*tables.study.seeds]}
+    for path, values in lists.items():
         seen = set()
         for number, value in enumerate(values):
             if value in seen:
@@ -121,16 +118,12 @@ def _check_tracking(tracking: TrackingTable, problems: Problems) -> None:
     """Refuse a password in an address, without showing it."""
     path: Path = ("tracking", "mlflow", "tracking_uri")
     address = tracking.mlflow.tracking_uri if tracking.mlflow else None
-    if address is None:
-        return
     try:
-        hidden = urlsplit(address).password is not None
+        if address is not None and urlsplit(address).password is not None:
+            remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI, instead"
+            problems.add(path, f"holds a password, and a spec goes into git; {remedy}")
     except ValueError:
         problems.add(path, "is no address; write for example sqlite:///mlflow.db or https://mlflow.example.org")
-        return
-    if hidden:
-        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI, instead"
-        problems.add(path, f"holds a password, and a spec goes into git; {remedy}")
 
 
 def with_default_metrics(tables: SpecTables) -> SpecTables:
@@ -168,9 +161,8 @@ def _check_evaluate(evaluate: EvaluateTable, data: DataTable, problems: Problems
         if getattr(evaluate, setting) is not None and not evaluate.do_sample:
             problems.add(("evaluate", setting), "has no effect on the likeliest answer; set do_sample = true beside it")
     if evaluate.do_sample and evaluate.num_beams > 1:
-        problems.add(
-            ("evaluate", "num_beams"), "beams are searched, not drawn; set do_sample = false, or num_beams = 1"
-        )
+        remedy = "set do_sample = false, or num_beams = 1"
+        problems.add(("evaluate", "num_beams"), f"beams are searched, not drawn; {remedy}")
 
 
 def _check_metric_names(evaluate: EvaluateTable, problems: Problems) -> None:
@@ -196,5 +188,5 @@ def _check_extract(extract: str | None, problems: Problems) -> None:
         problems.add(path, f'should be "last-number" or a valid regular expression ({error})')
         return
     if groups != 1:
-        told = f"not {groups}; a bracket that only groups is written (?:…)" if groups else "not none: write (…)"
-        problems.add(path, f'should be "last-number" or a regular expression with one group, {told}')
+        remedy = f"not {groups}; a bracket that only groups is written (?:…)" if groups else "not none: write (…)"
+        problems.add(path, f'should be "last-number" or a regular expression with one group, {remedy}')

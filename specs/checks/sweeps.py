@@ -31,8 +31,7 @@ def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None
     lists = flatten({key: value for key, value in block.items() if key not in SWEEP_SETTINGS})
     for setting, values in lists.items():
         path = (*where, *setting.split("."))
-        wrong = factor_error(setting)
-        if wrong:
+        if wrong := factor_error(setting):
             problems.add(path, wrong)
         elif not isinstance(values, list):
             single = "" if isinstance(values, dict) else f"; for a single one write [{show(values)}]"
@@ -51,8 +50,8 @@ def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None
     rows = block.get("configurations")
     count = max(count if lists else 0, len(rows) if isinstance(rows, list) else 0)
     if count > MAX_POINTS:
-        told = f"{count} points" if count < _MAX_SHOWN else "points without end"
-        problems.add(where, f"names {told}, more than {MAX_POINTS}; its lists multiply")
+        number_of_points = f"{count} points" if count < _MAX_SHOWN else "points without end"
+        problems.add(where, f"names {number_of_points}, more than {MAX_POINTS}; its lists multiply")
     if not lists and not block.get("configurations"):
         problems.add(where, "varies nothing; name a setting with a list of candidates, such as lora.r = [8, 16]")
 
@@ -76,16 +75,16 @@ def _check_zip(block: dict[str, Any], lists: dict[str, Any], where: Path, proble
         return []
     for number, setting in enumerate(zipped):
         if setting not in lists:
-            message = f'"{setting}" does not vary in this sweep{suggestion(setting, lists)}'
-            problems.add((*where, "zip", number), message)
+            hint = suggestion(setting, lists)
+            problems.add((*where, "zip", number), f'"{setting}" does not vary in this sweep{hint}')
         elif setting in zipped[:number]:
             problems.add((*where, "zip", number), f'"{setting}" stands here twice')
     if len(zipped) == 1:
         problems.add((*where, "zip"), "needs at least two settings, which then vary together")
     lengths = {setting: len(lists[setting]) for setting in zipped if isinstance(lists.get(setting), list)}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{setting} has {length}" for setting, length in lengths.items())
-        problems.add((*where, "zip"), f"zipped settings need equally many candidates: {told}")
+        counts = ", ".join(f"{setting} has {length}" for setting, length in lengths.items())
+        problems.add((*where, "zip"), f"zipped settings need equally many candidates: {counts}")
     return list(lengths)
 
 
@@ -97,8 +96,7 @@ def _check_point(row: dict[str, Any], kind: str, path: Path, problems: Problems)
         problems.add((*path, "name"), f"should be {PATTERNS[NAME]}, not {show(row['name'])}")
     for setting, value in flatten({key: value for key, value in row.items() if not (named and key == "name")}).items():
         inner = (*path, *setting.split("."))
-        wrong = factor_error(setting)
-        if wrong:
+        if wrong := factor_error(setting):
             problems.add(inner, wrong)
         else:
             check_value(setting, value, inner, problems)
@@ -107,27 +105,27 @@ def _check_point(row: dict[str, Any], kind: str, path: Path, problems: Problems)
 def factor_error(setting: str) -> str:
     """Return why a dotted setting cannot vary, or nothing."""
     names = tuple(setting.split("."))
-    known = setting_tables(("lora", "train", "model", "data", "full", *METHODS))
+    homes = setting_tables(("lora", "train", "model", "data", "full", *METHODS))
     if setting == "model.device_map":
         return "cannot be swept; how a base lies on this machine's GPUs changes no result"
     if names[0] == "train" and names[-1] in EXECUTION:
         return "cannot be swept; it says how a run is done, and changes no result"
     if names[0] in FACTOR_SECTIONS:
         if len(names) == 1 and names[0] not in _ALONE:
-            example = next(f"{table}.{name}" for name, table in known.items() if table == names[0])
+            example = next(f"{table}.{name}" for name, table in homes.items() if table == names[0])
             return f"names a whole table; vary its settings, such as {example}"
         beginnings = [names[:length] for length in range(2, len(names) + 1)]
         return next((unknown_setting(part) for part in beginnings if not field_at(part)), "")
     if names[0] == "study":
         return "cannot be swept; every configuration runs under each of study.seeds"
-    if names[0] in known:
-        return f'cannot be swept; did you mean "{known[names[0]]}.{names[0]}"?'
+    if names[0] in homes:
+        return f'cannot be swept; did you mean "{homes[names[0]]}.{names[0]}"?'
     home = setting_tables().get(names[0])
     if home or names[0] in SpecTables.model_fields:
         belongs = f"; it belongs in [{home}]" if home else ""
         return f"cannot be swept{belongs}; a sweep varies {', '.join(FACTOR_SECTIONS)}"
-    close = suggestion(names[0], [*SWEEP_SETTINGS, *FACTOR_SECTIONS]) or suggestion(names[-1], known)
-    for name, table in known.items():
+    close = suggestion(names[0], [*SWEEP_SETTINGS, *FACTOR_SECTIONS]) or suggestion(names[-1], homes)
+    for name, table in homes.items():
         close = close.replace(f'"{name}"', f'"{table}.{name}"')
     return f"cannot be swept{close or '; a sweep varies ' + ', '.join(FACTOR_SECTIONS)}"
 
@@ -152,11 +150,11 @@ def check_value(setting: str, value: Any, path: Path, problems: Problems) -> Non
 
 def _is_valid(section: str, table: dict[str, Any]) -> bool:
     """Return whether a table is one, by itself: a hundredth of what a whole spec takes, and it says not why not."""
-    known = SpecTables.model_fields[section].annotation
-    if section == "quantization" or not (isinstance(known, type) and issubclass(known, BaseModel)):
+    model = SpecTables.model_fields[section].annotation
+    if section == "quantization" or not (isinstance(model, type) and issubclass(model, BaseModel)):
         return False
     try:
-        known.model_validate(table)
+        model.model_validate(table)
     except ValidationError:
         return False
     return True

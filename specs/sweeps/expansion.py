@@ -25,20 +25,8 @@ from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.settings import SpecTables, SweepTable
 
 MAX_CONFIGURATIONS = 30_000
-Told = tuple[Problems, Place]
+Report = tuple[Problems, Place]  # where a problem goes, and the place in the document that it is reported at
 Contradiction = tuple[Place, str] | None
-
-
-def block_lists(block: SweepTable) -> dict[str, Any]:
-    """Return what a sweep varies: dotted setting -> its list of candidates."""
-    return flatten(block.model_extra or {})
-
-
-def block_name(block: SweepTable) -> str:
-    """Return a sweep's name; without one of its own it is called after what it varies."""
-    if block.name:
-        return block.name
-    return "-".join(setting.rsplit(".", 1)[-1] for setting in block_lists(block)) or "configurations"
 
 
 def expand_sweeps(
@@ -49,17 +37,19 @@ def expand_sweeps(
     :param raw: the document, with a first candidate wherever a setting is tuned
     """
     raw = RawTables(raw)
-    found: list[Configuration] = []
+    configurations: list[Configuration] = []
     places: dict[str, Place] = {}
     written = flatten(tables.model_dump(include=set(FACTOR_SECTIONS)))
     count = 0
     for index, block in enumerate(tables.sweep):
-        sweep = block_name(block)
+        lists = flatten(block.model_extra or {})  # dotted setting -> its candidates
+        sweep = block.name or "-".join(setting.rsplit(".", 1)[-1] for setting in lists) or "configurations"
         exclusions = [flatten(exclusion) for exclusion in block.exclude]
         members: list[Configuration] = []
-        for point, own_name, where in _block_points(block, index):
-            varied = {key: value for key, value in point.items() if key not in _tuned_settings(tuned, where)}
-            axes = axes_of(tuned, where, varied, raw)
+        for point, own_name, place in _block_points(block, lists, index):
+            tuned_here = [".".join(map(str, axis.where[len(place) :])) for axis in tuned.get(place, [])]
+            varied = {key: value for key, value in point.items() if key not in tuned_here}
+            axes = axes_of(tuned, place, varied, raw)
             if exclusions and _excluded({**written, **varied}, axes, exclusions):
                 continue
             count += prod(len(axis.values) for axis in axes)
@@ -67,44 +57,40 @@ def expand_sweeps(
                 problems.add(("sweep",), f"names more than {MAX_CONFIGURATIONS} configurations and candidates in all")
                 return []
             name = f"{sweep}/{own_name or point_name(varied) or tables.method}"
-            places.setdefault(name, where)
-            configuration = _configuration(name, sweep, raw, varied, axes, (problems, where))
+            places.setdefault(name, place)
+            configuration = _configuration(name, sweep, raw, varied, axes, (problems, place))
             members += [configuration] if configuration else []
         if block.match == "parameters" and not problems.found:
             members = _with_matched_ranks(members, ("sweep", index), problems)
-        found += members
+        configurations += members
     if not tables.sweep:
-        found += _single_configuration(raw, tables, tuned, problems)
-    elif not found and not problems.found:
+        configurations += _single_configuration(raw, tables, tuned, problems)
+    elif not configurations and not problems.found:
         problems.add(("sweep",), "no configuration is left; `exclude` takes every point out")
-    united = deduplicate(found)
+    united = deduplicate(configurations)
     _check_names(united, places, problems)
     return united
 
 
-def _tuned_settings(tuned: AxesByPlace, where: Place) -> list[str]:
-    """Return the settings that a sweep or a point tunes, as it writes them."""
-    return [".".join(str(part) for part in axis.where[len(where) :]) for axis in tuned.get(where, [])]
-
-
 def _configuration(
-    name: str, sweep: str, raw: RawTables, varied: dict[str, Any], axes: tuple[Axis, ...], told: Told
+    name: str, sweep: str, raw: RawTables, varied: dict[str, Any], axes: tuple[Axis, ...], report: Report
 ) -> Configuration | None:
     """Return the configuration of a point, with candidates where it is tuned; None if it has a problem."""
-    problems, where = told
+    problems, place = report
     axes = tuple(axis for axis in axes if _changes_something(axis, raw, varied, sweep))
     if not axes:
-        return _resolved(name, sweep, raw, varied, told)
+        return _resolved(name, sweep, raw, varied, report)
     count = prod(len(axis.values) for axis in axes)
     if count > MAX_POINTS:
-        problems.add(where, f"{name} has {count} candidates, more than {MAX_POINTS}; what is tuned multiplies")
+        problems.add(place, f"{name} has {count} candidates, more than {MAX_POINTS}; what is tuned multiplies")
         return None
-    made = []
-    for values in combinations(axes):
-        candidate = f"{name},{point_name(values)}"
-        made.append(_resolved(candidate, sweep, raw, {**varied, **values}, (problems, axes[0].where)))
-    found = [candidate for candidate in made if candidate is not None]
-    return with_tuning(name, varied, axes, found, raw) if len(found) == len(made) else None
+    candidates: list[Configuration] = []
+    points = combinations(axes)
+    for values in points:
+        label = f"{name},{point_name(values)}"
+        candidate = _resolved(label, sweep, raw, {**varied, **values}, (problems, axes[0].where))
+        candidates += [candidate] if candidate else []
+    return with_tuning(name, varied, axes, candidates, raw) if len(candidates) == len(points) else None
 
 
 def _changes_something(axis: Axis, raw: RawTables, varied: dict[str, Any], sweep: str) -> bool:
@@ -116,20 +102,19 @@ def _changes_something(axis: Axis, raw: RawTables, varied: dict[str, Any], sweep
     return len(alike) > 1
 
 
-def _resolved(name: str, sweep: str, raw: RawTables, varied: dict[str, Any], told: Told) -> Configuration | None:
+def _resolved(name: str, sweep: str, raw: RawTables, varied: dict[str, Any], report: Report) -> Configuration | None:
     """Return one configuration; add a problem where the settings of this point contradict each other."""
-    problems, where = told
+    problems, place = report
     try:
         configuration = resolve(name, sweep, raw, varied)
     except ValidationError as error:
         row = error.errors()[0]
         setting = ".".join(str(part) for part in row["loc"])
-        problems.add(where, f"{name}: {setting}: {'is required' if row['type'] == 'missing' else row['msg']}")
+        problems.add(place, f"{name}: {setting}: {'is required' if row['type'] == 'missing' else row['msg']}")
         return None
-    found = contradiction(configuration)
-    if found is not None:
+    if contradicts := contradiction(configuration):
         hint = 'leave the point out, as with exclude = [{ method = "full", quantization = "nf4" }]'
-        problems.add(where, f"{name}: {found[1]}; {hint}")
+        problems.add(place, f"{name}: {contradicts[1]}; {hint}")
     return configuration
 
 
@@ -137,35 +122,35 @@ def _single_configuration(
     raw: RawTables, tables: SpecTables, tuned: AxesByPlace, problems: Problems
 ) -> list[Configuration]:
     """Return the configuration of a study without sweeps; add a problem where its settings contradict each other."""
-    configuration = resolve(tables.method, tables.method, raw, {})
-    contradicts = study_contradiction(configuration, tables.train.loraplus_lr_ratio)
-    if contradicts is not None:
+    configuration: Configuration | None = resolve(tables.method, tables.method, raw, {})
+    if contradicts := _study_contradiction(configuration, tables.train.loraplus_lr_ratio):
         problems.add(*contradicts)
-        return [configuration]
-    found = _configuration(tables.method, tables.method, raw, {}, axes_of(tuned, (), {}, raw), (problems, ()))
-    return [found] if found else []
+    else:
+        axes = axes_of(tuned, (), {}, raw)
+        configuration = _configuration(tables.method, tables.method, raw, {}, axes, (problems, ()))
+    return [configuration] if configuration else []
 
 
-def _with_matched_ranks(found: list[Configuration], where: Place, problems: Problems) -> list[Configuration]:
+def _with_matched_ranks(members: list[Configuration], sweep: Place, problems: Problems) -> list[Configuration]:
     """Return a sweep's configurations, with every LoRA placement matched to the parameters of the first one."""
-    first = next((configuration for configuration in found if configuration.method == "lora"), None)
+    first = next((configuration for configuration in members if configuration.method == "lora"), None)
     if first is None:
-        problems.add((*where, "match"), '"parameters" needs a LoRA configuration in this sweep')
-        return found
-    others = (configuration.method == "lora" and configuration is not first for configuration in found)
-    return [_match_to(c, first) if other else c for c, other in zip(found, others, strict=True)]
+        problems.add((*sweep, "match"), '"parameters" needs a LoRA configuration in this sweep')
+        return members
+    return [c if c is first or c.method != "lora" else _match_to(c, first) for c in members]
 
 
 def _match_to(configuration: Configuration, first: Configuration) -> Configuration:
     """Return a configuration, and its candidates, with the rank that gives it the first one's parameters."""
-    about = configuration.tuned
-    if about is not None:
-        about = replace(about, candidates=tuple(one._replace(matched=first) for one in about.candidates))
-    return configuration._replace(matched=first, tuned=about)
+    tuned = configuration.tuned
+    if tuned is not None:
+        tuned = replace(tuned, candidates=tuple(candidate._replace(matched=first) for candidate in tuned.candidates))
+    return configuration._replace(matched=first, tuned=tuned)
 
 
-def _block_points(block: SweepTable, index: int) -> list[tuple[dict[str, Any], str | None, Place]]:
-    lists = block_lists(block)
+def _block_points(
+    block: SweepTable, lists: dict[str, Any], index: int
+) -> list[tuple[dict[str, Any], str | None, Place]]:
     rows: list[tuple[dict[str, Any], str | None, Place]] = []
     if lists:
         rows += [(point, None, ("sweep", index)) for point in expand_lists(lists, block.zip)]
@@ -176,26 +161,24 @@ def _block_points(block: SweepTable, index: int) -> list[tuple[dict[str, Any], s
 
 
 def _excluded(settings: dict[str, Any], axes: tuple[Axis, ...], exclusions: list[dict[str, Any]]) -> bool:
-    """Return whether a point is left out; what is tuned has no value by which it could be."""
-    known = settings.keys() - {axis.setting for axis in axes}
-    return any(_matches({key: settings[key] for key in known}, exclusion) for exclusion in exclusions)
+    """Return whether a point has every value of an exclusion: varied, written in the spec, or by default.
 
-
-def _matches(settings: dict[str, Any], exclusion: dict[str, Any]) -> bool:
-    """Return whether a point has every value of an exclusion, varied, written in the spec, or by default."""
-    return all(key in settings and settings[key] == value for key, value in exclusion.items())
+    What is tuned has no value by which a point could be left out.
+    """
+    fixed = settings.keys() - {axis.setting for axis in axes}
+    return any(all(key in fixed and settings[key] == value for key, value in row.items()) for row in exclusions)
 
 
 def _check_names(configurations: list[Configuration], places: dict[str, Place], problems: Problems) -> None:
     seen: dict[str, Configuration] = {}
-    for configuration in sorted(configurations, key=lambda one: one.tuned is not None):
+    for configuration in sorted(configurations, key=lambda configuration: configuration.tuned is not None):
         for name in (configuration.name, *configuration.aliases):
             if seen.setdefault(name, configuration) is not configuration:
                 message = f'two different configurations are called "{name}"; give one of them another name'
                 problems.add(places.get(name, ("sweep",)), message)
         for candidate in configuration.tuned.candidates if configuration.tuned else ():
-            other = seen.setdefault(candidate.name, candidate)
-            if other.identity() != candidate.identity():
+            namesake = seen.setdefault(candidate.name, candidate)
+            if namesake.identity() != candidate.identity():
                 message = f'is also the name of a candidate of "{configuration.name}"; give its sweep another name'
                 problems.add(places.get(candidate.name, ("sweep",)), message)
 
@@ -217,7 +200,7 @@ def contradiction(c: Configuration) -> Contradiction:
     return _initialization_contradiction(c) if c.method == "lora" else None
 
 
-def study_contradiction(c: Configuration, loraplus: float | None) -> Contradiction:
+def _study_contradiction(c: Configuration, loraplus: float | None) -> Contradiction:
     """Return the same for a study of one configuration, where every setting of `[train]` is meant for that one."""
     if loraplus and c.train and not _trains_b(c):
         return ("train", "loraplus_lr_ratio"), _no_b_message(c)
@@ -237,17 +220,20 @@ def _no_b_message(c: Configuration) -> str:
 
 def _initialization_contradiction(c: Configuration) -> Contradiction:
     settings = c.adapter or {}
-    word, where = settings["init_lora_weights"], ("lora", "init_lora_weights")
+    word, setting = settings["init_lora_weights"], ("lora", "init_lora_weights")
     if not isinstance(word, str):
         return None
     if settings["lora_bias"]:
-        return where, f'"{word}" does not go with lora_bias, which begins with true or false alone'
+        return setting, f'"{word}" does not go with lora_bias, which begins with true or false alone'
     if word.startswith(REWRITING) and c.quantization is not None:
-        return where, f'"{word}" moves a part of the base\'s weights into the adapter, and a quantized base gives none'
+        return (
+            setting,
+            f'"{word}" moves a part of the base\'s weights into the adapter, and a quantized base gives none',
+        )
     if word in ("mica", "orthogonal") and c.quantization is not None:
-        return where, f'"{word}" begins from weights that are not quantized'
+        return setting, f'"{word}" begins from weights that are not quantized'
     if word == "loftq" and not (c.quantization or {}).get("load_in_4bit"):
-        return where, '"loftq" begins from the error of a 4-bit base; set quantization = "nf4"'
+        return setting, '"loftq" begins from the error of a 4-bit base; set quantization = "nf4"'
     if word == "orthogonal" and settings["r"] % 2:
-        return where, f'"orthogonal" needs an even rank, not {settings["r"]}'
+        return setting, f'"orthogonal" needs an even rank, not {settings["r"]}'
     return None

@@ -18,8 +18,8 @@ def stage_configurations(
 ) -> list[Configuration]:
     """Return the configurations that run under the seeds of a stage, 0 being the first one, in the spec's order."""
     named = tables.stage[number].configurations
-    seeded = [one for one in configurations if not is_deterministic(one, tables)]
-    return [one for one in seeded if named is None or {one.name, *one.aliases} & set(named)]
+    seeded = [c for c in configurations if not is_deterministic(c, tables)]
+    return [c for c in seeded if named is None or {c.name, *c.aliases} & set(named)]
 
 
 def check_stages(tables: SpecTables, configurations: Sequence[Configuration], problems: Problems) -> None:
@@ -37,22 +37,22 @@ def check_stages(tables: SpecTables, configurations: Sequence[Configuration], pr
                 path = ("stage", number, "seeds", at)
                 problems.add(path, f"{seed} is in {used[seed]} already; a stage needs new seeds")
             used.setdefault(seed, f"stage[{number}]")
-        if all(is_deterministic(one, tables) for one in configurations):
+        if all(is_deterministic(configuration, tables) for configuration in configurations):
             problems.add(("stage", number), "has nothing to run: no seed changes a configuration of this study")
         elif stage.configurations is not None:
-            known = {name: one for one in configurations for name in (one.name, *one.aliases)}
-            _check_names(("stage", number, "configurations"), stage.configurations, known, tables, problems)
+            by_name = {name: c for c in configurations for name in (c.name, *c.aliases)}
+            _check_names(("stage", number, "configurations"), stage.configurations, by_name, tables, problems)
 
 
 def _check_names(
-    where: Path, names: list[str], known: dict[str, Configuration], tables: SpecTables, problems: Problems
+    place: Path, names: list[str], by_name: dict[str, Configuration], tables: SpecTables, problems: Problems
 ) -> None:
     for at, name in enumerate(names):
-        path = (*where, at)
-        if name not in known:
-            others = f"; there are {', '.join(list(known)[:8])}{', …' if len(known) > 8 else ''}"
-            problems.add(path, f'"{name}" is no configuration of this study{suggestion(name, known) or others}')
-        elif is_deterministic(known[name], tables):
+        path = (*place, at)
+        if name not in by_name:
+            others = f"; there are {', '.join(list(by_name)[:8])}{', …' if len(by_name) > 8 else ''}"
+            problems.add(path, f'"{name}" is no configuration of this study{suggestion(name, by_name) or others}')
+        elif is_deterministic(by_name[name], tables):
             problems.add(path, f'"{name}" is not trained, and no seed changes it; leave it out')
-        elif known[name].name in [known[other].name for other in names[:at] if other in known]:
+        elif by_name[name].name in [by_name[before].name for before in names[:at] if before in by_name]:
             problems.add(path, f'"{name}" stands here twice')

@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any
 
 from lorafile.specs.checks.sweeps import MAX_POINTS, check_value, factor_error
-from lorafile.specs.configurations import Axis, Configuration, RawTables, Tuned, point_name, resolve
+from lorafile.specs.configurations import Axis, Configuration, RawTables, Tuned, inner_tables, point_name, resolve
 from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.methods import METHODS
@@ -16,37 +16,28 @@ TUNABLE = ("train", "full", *METHODS)
 _WHOLE = "set it to the values that are tried: { tune = [1e-4, 3e-4, 1e-3] }"
 
 Raw = dict[str, Any]
-AxesByPlace = dict[
-    Path, list[Axis]
-]  # () for what holds for the study, else the place of a sweep or of one of its points
+AxesByPlace = dict[Path, list[Axis]]  # by (): tuned in the whole study; else by the place of a sweep or of a point
 
 
 def extract_axes(raw: Raw, problems: Problems) -> tuple[Raw, AxesByPlace]:
     """Return a document with its first candidate wherever a setting is tuned, and what is tuned where."""
     tuned: AxesByPlace = {}
-    taken = _with_first_candidates(raw, (), (), tuned, problems)
-    blocks = raw.get("sweep")
-    if isinstance(blocks, list):
-        made = []
-        for number, block in enumerate(blocks):
+    document = _with_first_candidates(raw, (), tuned, problems)
+    if isinstance(raw.get("sweep"), list):
+        document["sweep"] = list(raw["sweep"])
+        for number, block in inner_tables(raw, "sweep"):
             place: Path = ("sweep", number)
-            if isinstance(block, dict):
-                rows = block.get("configurations")
-                block = _with_first_candidates(block, place, place, tuned, problems)
-                _check_zip(block, tuned.get(place, []), problems)
-                if isinstance(rows, list):
-                    inner = [((*place, "configurations", index), row) for index, row in enumerate(rows)]
-                    points = [
-                        _with_first_candidates(row, path, path, tuned, problems) if isinstance(row, dict) else row
-                        for path, row in inner
-                    ]
-                    block = {**block, "configurations": points}
-            made.append(block)
-        taken = {**taken, "sweep": made}
-    return _drop_misplaced(taken, (), problems), tuned
+            document["sweep"][number] = settled = _with_first_candidates(block, place, tuned, problems)
+            _check_zip(settled, tuned.get(place, []), problems)
+            if isinstance(block.get("configurations"), list):
+                settled["configurations"] = list(block["configurations"])
+            for index, row in inner_tables(block, "configurations"):
+                path = (*place, "configurations", index)
+                settled["configurations"][index] = _with_first_candidates(row, path, tuned, problems)
+    return _drop_misplaced(document, (), problems), tuned
 
 
-def axes_of(tuned: AxesByPlace, where: Path, varied: Raw, raw: Raw) -> tuple[Axis, ...]:
+def axes_of(tuned: AxesByPlace, place: Path, varied: Raw, raw: Raw) -> tuple[Axis, ...]:
     """Return what is tuned in one configuration: what its point or sweep says, then the study, where it applies.
 
     A number in a sweep wins over candidates in the study's tables, and `[full]` over `[train]` as numbers do.
@@ -54,13 +45,13 @@ def axes_of(tuned: AxesByPlace, where: Path, varied: Raw, raw: Raw) -> tuple[Axi
     :param varied: what the point varies, without what it tunes
     """
     method = varied.get("method", raw.get("method", "lora"))
-    own = tuned.get(where, []) if where else []
-    found = {axis.setting: axis for axis in own if _applies_to_method(method, axis)}
+    own = tuned.get(place, []) if place else []
+    axes = {axis.setting: axis for axis in own if _applies_to_method(method, axis)}
     for axis in tuned.get((), []):
-        fixed = axis.setting in varied or f"{axis.section}.{axis.name}" in varied or axis.setting in found
+        fixed = axis.setting in varied or f"{axis.section}.{axis.name}" in varied or axis.setting in axes
         if _applies_to_method(method, axis) and not fixed and not (method == "full" and _overridden_by_full(axis, raw)):
-            found[axis.setting] = axis
-    return tuple(found.values())
+            axes[axis.setting] = axis
+    return tuple(axes.values())
 
 
 def _applies_to_method(method: Any, axis: Axis) -> bool:
@@ -75,35 +66,28 @@ def _overridden_by_full(axis: Axis, raw: Raw) -> bool:
     return default is not None and raw.get("method") != "full"  # a study that is all full has the rate of [train]
 
 
-def _with_first_candidates(table: Raw, path: Path, scope: Path, tuned: AxesByPlace, problems: Problems) -> Raw:
-    """Return a table of tables with the first candidate wherever a setting is tuned."""
-    block = len(scope) == 2  # a sweep's own settings are lists
-    found = dict(table)
-    for section in TUNABLE:
-        if isinstance(table.get(section), dict):
-            found[section] = _extract_section(
-                table[section], (*path, section), (section, block, scope), tuned, problems
-            )
-    return found
+def _with_first_candidates(table: Raw, scope: Path, tuned: AxesByPlace, problems: Problems) -> Raw:
+    """Return a copy of a table of tables with the first candidate wherever a setting is tuned."""
+    sections = {section: table[section] for section in TUNABLE if isinstance(table.get(section), dict)}
+    return {
+        **table,
+        **{name: _extract_section(part, (*scope, name), scope, tuned, problems) for name, part in sections.items()},
+    }
 
 
-def _extract_section(
-    table: Raw, path: Path, about: tuple[str, bool, Path], tuned: AxesByPlace, problems: Problems
-) -> Raw:
-    section, block, scope = about
-    found: Raw = {}
+def _extract_section(table: Raw, path: Path, scope: Path, tuned: AxesByPlace, problems: Problems) -> Raw:
+    settled: Raw = {}
     for key, value in table.items():
         here = (*path, key)
         if _is_tune(value):
-            axis = _parse_axis(value, here, section, here[len(scope) :], problems)
+            axis = _parse_axis(value, here, here[len(scope) :], problems)
             if axis is not None:
                 tuned.setdefault(scope, []).append(axis)
-                found[key] = [axis.values[0]] if block else axis.values[0]
-        elif isinstance(value, dict):
-            found[key] = _extract_section(value, here, about, tuned, problems)
+                in_sweep = len(scope) == 2  # whose own settings are lists
+                settled[key] = [axis.values[0]] if in_sweep else axis.values[0]
         else:
-            found[key] = value
-    return found
+            settled[key] = _extract_section(value, here, scope, tuned, problems) if isinstance(value, dict) else value
+    return settled
 
 
 def _is_tune(value: Any) -> bool:
@@ -112,18 +96,18 @@ def _is_tune(value: Any) -> bool:
     return isinstance(value["tune"], list) or value.keys() <= {"tune", "extend"}
 
 
-def _parse_axis(table: Raw, path: Path, section: str, names: Path, problems: Problems) -> Axis | None:
+def _parse_axis(table: Raw, path: Path, names: Path, problems: Problems) -> Axis | None:
     """Return one tuned setting, or note everything that is wrong with it."""
-    before = len(problems.found)
-    setting = ".".join(str(part) for part in names)
+    before, section = len(problems.found), str(names[0])
+    setting = ".".join(map(str, names))
     wrong = factor_error(setting)
     if wrong:
         problems.add(path, wrong.replace("cannot be swept", "cannot be tuned"))
         return None
     values, extend = table["tune"], table.get("extend", False)
     for name in table.keys() - {"tune", "extend"}:
-        allowed = ("tune", "extend")
-        problems.add((*path, name), f"unknown setting{suggestion(name, allowed) or '; allowed: tune, extend'}")
+        hint = suggestion(name, ("tune", "extend")) or "; allowed: tune, extend"
+        problems.add((*path, name), f"unknown setting{hint}")
     if not isinstance(values, list):
         problems.add((*path, "tune"), f"should be a list of candidates, not {show(values)}")
         return None
@@ -161,17 +145,17 @@ def _drop_misplaced(value: Any, path: Path, problems: Problems) -> Any:
         return [_drop_misplaced(item, (*path, number), problems) for number, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    found = {}
+    kept = {}
     for key, inner in value.items():
         if isinstance(inner, dict) and isinstance(inner.get("tune"), list):
             problems.add((*path, key), _misplaced_message((*path, key)))
         elif isinstance(inner, list) and any(map(_is_tune, inner)) and path[:1] == ("sweep",):
             number = next(index for index, item in enumerate(inner) if _is_tune(item))
             problems.add((*path, key, number), f"is one of several candidates; to tune, {_WHOLE}")
-            found[key] = [item for item in inner if not _is_tune(item)]
+            kept[key] = [item for item in inner if not _is_tune(item)]
         else:
-            found[key] = _drop_misplaced(inner, (*path, key), problems)
-    return found
+            kept[key] = _drop_misplaced(inner, (*path, key), problems)
+    return kept
 
 
 def _misplaced_message(path: Path) -> str:
@@ -184,9 +168,8 @@ def _misplaced_message(path: Path) -> str:
 
 def combinations(axes: tuple[Axis, ...]) -> list[dict[str, Any]]:
     """Return setting -> value of every candidate: the product of what is tuned."""
-    return [
-        dict(zip([axis.setting for axis in axes], row, strict=True)) for row in product(*(axis.tried for axis in axes))
-    ]
+    settings = [axis.setting for axis in axes]
+    return [dict(zip(settings, row, strict=True)) for row in product(*(axis.tried for axis in axes))]
 
 
 def with_tuning(
@@ -195,8 +178,7 @@ def with_tuning(
     """Return the configuration that stands for its candidates; until one is chosen it has the first one's settings."""
     alike = {candidate.identity(): candidate for candidate in reversed(candidates)}  # "2r" and 16 may be one
     kept = tuple(candidate for candidate in candidates if alike[candidate.identity()] is candidate)
-    first: Configuration = kept[0]
-    return first._replace(name=name, varied=varied, tuned=Tuned(axes, kept, varied, raw))
+    return kept[0]._replace(name=name, varied=varied, tuned=Tuned(axes, kept, varied, raw))
 
 
 def with_choice(configuration: Configuration, chosen: str) -> Configuration:
@@ -204,15 +186,15 @@ def with_choice(configuration: Configuration, chosen: str) -> Configuration:
     about = configuration.tuned
     assert about is not None  # noqa: S101  (asked of tuned configurations only)
     winner = next(candidate for candidate in about.candidates if candidate.name == chosen)
-    own = replace(about, chosen=chosen)
-    return winner._replace(name=configuration.name, aliases=configuration.aliases, tuned=own)
+    tuned = replace(about, chosen=chosen)
+    return winner._replace(name=configuration.name, aliases=configuration.aliases, tuned=tuned)
 
 
-def with_candidates(configuration: Configuration, where: Path, added: tuple[Any, ...]) -> Configuration:
+def with_candidates(configuration: Configuration, place: Path, added: tuple[Any, ...]) -> Configuration:
     """Return a tuned configuration with values added to one of its settings."""
     about = configuration.tuned
     assert about is not None  # noqa: S101  (asked of tuned configurations only)
-    axes = tuple(replace(axis, added=added) if axis.where == where else axis for axis in about.axes)
+    axes = tuple(replace(axis, added=added) if axis.where == place else axis for axis in about.axes)
     if axes == about.axes:
         return configuration
     made = []
@@ -234,14 +216,11 @@ def next_value(axis: Axis, above: bool) -> Any | None:
     steps: list[Any] = [float(f"{exact:.{digits}g}") for digits in (2, 3, 6)]
     if all(isinstance(value, int) for value in axis.values):
         steps = [round(exact), end + 1 if above else end - 1]
-    return next((value for value in steps if _is_past(value, end, above) and _is_valid(axis, value)), None)
+    past = [value for value in steps if (value > end if above else value < end)]
+    return next((value for value in past if _is_valid(axis, value)), None)
 
 
 def _is_valid(axis: Axis, value: Any) -> bool:
     problems = Problems("")
     check_value(axis.setting, value, axis.where, problems)
     return not problems.found
-
-
-def _is_past(value: float, end: float, above: bool) -> bool:
-    return value > end if above else value < end

@@ -69,8 +69,7 @@ class DataTable(Settings):
         "beside `squad` {answer} and {unanswerable}.",
     )
     labels: dict[str, str] = Field(
-        default={},
-        description="`classification`: names of the classes, value = name; absent: the data's own values.",
+        default={}, description="`classification`: names of the classes, value = name; absent: the data's own values."
     )
     packing: bool = Field(
         default=True,

@@ -54,8 +54,7 @@ class ReferenceTable(Settings):
     template: TemplateTable | None = Field(default=None, description="As `data.template`.")
     columns: dict[str, str] = Field(default={}, description="As `data.columns`.")
     rows: SplitSize = Field(
-        default=200,
-        description="Rows: a count, a fraction, or a slice; drawn by `data.split_seed`.",
+        default=200, description="Rows: a count, a fraction, or a slice; drawn by `data.split_seed`."
     )
     sample_by: SampleBy = Field(default="auto", description="As `data.sample_by`.")
     max_length: Length = Field(default=512, description="As `data.max_length`.")

@@ -46,13 +46,7 @@ IA3 = Overrides(
     },
 )
 VERA = Overrides(
-    types={
-        **_PLACED,
-        "r": Positive,
-        "vera_dropout": Share,
-        "d_initial": Number,
-        "projection_prng_key": Natural,
-    },
+    types={**_PLACED, "r": Positive, "vera_dropout": Share, "d_initial": Number, "projection_prng_key": Natural},
     defaults=_EVERYWHERE,
     help={
         **LORA.help,
@@ -214,9 +208,9 @@ def refusal(path: tuple[str | int, ...]) -> str:
 
 
 def _made(name: str, method: str) -> type[Settings]:
-    known = METHODS[method]
-    doc = f"{known.title[0].upper()}{known.title[1:]}: settings of `peft.{known.config}`, by their own names."
-    return settings_table(name, doc, known.config, known.own)
+    about = METHODS[method]
+    doc = f"{about.title[0].upper()}{about.title[1:]}: settings of `peft.{about.config}`, by their own names."
+    return settings_table(name, doc, about.config, about.own)
 
 
 if TYPE_CHECKING:

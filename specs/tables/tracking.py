@@ -1,6 +1,6 @@
 """The table of trackers: where a study's runs are reported to. None of it enters a key."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -56,8 +56,7 @@ class TrackingTable(Settings):
     def trackers(self) -> tuple[TrackerName, ...]:
         """Return the trackers that are reported to, each once."""
         if self.report_to is None:
-            known: tuple[TrackerName, ...] = ("wandb", "mlflow", "tensorboard")
-            return tuple(name for name in known if getattr(self, name) is not None)
+            return tuple(name for name in get_args(TrackerName) if getattr(self, name) is not None)
         named = [self.report_to] if isinstance(self.report_to, str) else self.report_to
         return tuple(dict.fromkeys(named))
 

@@ -155,10 +155,10 @@ def _owners(rows: IndexRows) -> dict[str, list[tuple[int, str]]]:
 
 
 def _object_problem(objects: Objects, digest: str, owners: dict[str, list[tuple[int, str]]], wrong: str) -> Problem:
-    mine = owners.get(digest, [])
-    of = ", ".join(name for _, name in mine[:3]) or "an object that no result needs"
-    more = f" and {len(mine) - 3} more" if len(mine) > 3 else ""
-    return Problem(str(objects.path(digest)), f"{of}{more} {wrong}", tuple(attempt for attempt, _ in mine), digest)
+    uses = owners.get(digest, [])
+    of = ", ".join(name for _, name in uses[:3]) or "an object that no result needs"
+    more = f" and {len(uses) - 3} more" if len(uses) > 3 else ""
+    return Problem(str(objects.path(digest)), f"{of}{more} {wrong}", tuple(attempt for attempt, _ in uses), digest)
 
 
 def _hash_all(objects: Objects, sizes: dict[str, int]) -> Iterator[tuple[str, str]]:

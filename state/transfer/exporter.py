@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.errors import LoraError
-from lorafile.files.atomic import explain_write_errors, replace_file, write_text
+from lorafile.files.atomic import make_directory, replace_file, write_text
 from lorafile.state import State
 from lorafile.state.integrity.rows_check import AttemptRow, IndexRows, damaged_rows, read_rows
 from lorafile.state.names import Names, find_nodes, recorded_nodes
@@ -50,17 +50,14 @@ def table_text(state: State, table: str, form: str) -> str:
 def write_tables(state: State, tables: tuple[str, ...], form: str, directory: Path) -> list[Path]:
     """Write tables into a directory, one file each, and return the files."""
     state.settle()
-    with explain_write_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-    files = []
-    for table in tables:
-        file = directory / f"{table}.{form}"
+    make_directory(directory)
+    files = {table: directory / f"{table}.{form}" for table in tables}
+    for table, file in files.items():
         if form == "parquet":
             _write_parquet(state, table, file)
         else:
             write_text(file, table_text(state, table, form))
-        files.append(file)
-    return files
+    return list(files.values())
 
 
 def _write_parquet(state: State, table: str, file: Path) -> None:

@@ -3,10 +3,10 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorafile.files.atomic import sync
 from lorafile.state import State, WritableState
 from lorafile.state.errors import translate_errors
 from lorafile.state.integrity.leftovers import is_digest
@@ -40,12 +40,12 @@ def import_state(source: Path, directory: Path, lock_timeout: float = 0.0) -> Im
     """
     with open_source(source) as incoming, State.write(directory, lock_timeout) as state:
         merged = ImportSummary(source)
-        new, wanted = _choose(incoming, state, merged)
+        new, missing = _choose(incoming, state, merged)
         with translate_errors(directory):
             workshop = Path(tempfile.mkdtemp(prefix="importing-", dir=directory))
             try:
                 with refuse_malformed(source):
-                    brought = _prove(incoming, wanted, workshop, merged)
+                    brought = _prove(incoming, missing, workshop, merged)
                 for digest in brought:
                     state.objects.adopt(workshop / digest, digest)
             finally:
@@ -66,19 +66,15 @@ def _record_all(state: WritableState, incoming: Incoming, new: list[AttemptRow],
     files = rows.files()
     with translate_errors(state.directory), state.db.atomic():
         run = state.db.conn.executemany
-        run(
-            "INSERT OR IGNORE INTO environments VALUES (?, ?)",
-            [(digest, text) for digest, text in rows.environments.items() if digest in environments],
-        )
-        run(
-            "INSERT OR IGNORE INTO nodes VALUES (?, ?, ?, ?, ?)",
-            [(key, *row) for key, row in rows.nodes.items() if key in keys],
-        )
+        used = [row for row in rows.environments.items() if row[0] in environments]
+        run("INSERT OR IGNORE INTO environments VALUES (?, ?)", used)
+        nodes = [(key, *row) for key, row in rows.nodes.items() if key in keys]
+        run("INSERT OR IGNORE INTO nodes VALUES (?, ?, ?, ?, ?)", nodes)
         for row in new:
             _record(state, row, files.get(row.id, []), rows.seals[row.id], rows.forecasts.get(row.id))
         run("DELETE FROM collected WHERE digest = ?", [(digest,) for digest in brought])
-        known = {study for (study,) in state.rows("SELECT DISTINCT study FROM declarations")}
-        declarations = [row for row in incoming.declarations if row[0] not in known]
+        studies = {study for (study,) in state.rows("SELECT DISTINCT study FROM declarations")}
+        declarations = [row for row in incoming.declarations if row[0] not in studies]
         run("INSERT OR IGNORE INTO declarations VALUES (?, ?, ?, ?)", declarations)
         run(
             "INSERT INTO acceptances (old, new, kind, reason, since) SELECT ?, ?, ?, ?, ? WHERE ? IN "
@@ -125,8 +121,8 @@ def _choose(incoming: Incoming, state: WritableState, merged: ImportSummary) -> 
             new.append(row)
             needed.add(number)
     merged.attempts = len(new)
-    wanted = {digest for (number, _), (digest, _) in rows.outputs.items() if number in needed}
-    return new, {digest for digest in wanted if not state.objects.has(digest)}
+    digests = {digest for (number, _), (digest, _) in rows.outputs.items() if number in needed}
+    return new, {digest for digest in digests if not state.objects.has(digest)}
 
 
 def _slot(key: str, kind: str, device: str) -> tuple[str, str]:
@@ -134,46 +130,28 @@ def _slot(key: str, kind: str, device: str) -> tuple[str, str]:
     return key, device if kind == "profile" else ""
 
 
-def _prove(incoming: Incoming, wanted: set[str], workshop: Path, merged: ImportSummary) -> list[str]:
-    """Copy every object that is wanted, prove all of them, and return what was copied.
+def _prove(incoming: Incoming, missing: set[str], workshop: Path, merged: ImportSummary) -> list[str]:
+    """Copy every object that is missing here, prove all of them, and return what was copied.
 
     :raises ValueError: when one is not what its digest says, or nothing names it
     """
     named = dict(incoming.rows.outputs.values())
     brought: list[str] = []
     seen: set[str] = set()
-    for digest, copy in incoming.objects:
+    for digest, member in incoming.objects:
         if not is_digest(digest) or digest not in named:
             raise ValueError(f"the object {digest[:12]}… belongs to nothing in it")
         if digest in seen:
             raise ValueError(f"the object {digest[:12]}… is in it twice")
         seen.add(digest)
-        copied_digest, size = _copied(copy, workshop / digest if digest in wanted else None)
-        if copied_digest != digest or size != named[digest]:
+        is_new = digest in missing
+        with (workshop / digest if is_new else Path(os.devnull)).open("wb") as stream:
+            copied_digest = member.copy(stream.write)
+        if copied_digest != digest or member.size != named[digest]:
             raise ValueError(f"the object {digest[:12]}… is damaged: its bytes are not the ones that were stored")
-        if digest in wanted:
+        if is_new:
+            sync(workshop / digest)
             brought.append(digest)
             merged.objects += 1
-            merged.bytes += size
+            merged.bytes += member.size
     return brought
-
-
-def _copied(copy: Callable[[Callable[[bytes], object]], str], to: Path | None) -> tuple[str, int]:
-    size = 0
-
-    def count(content: bytes) -> None:
-        nonlocal size
-        size += len(content)
-
-    if to is None:
-        return copy(count), size
-    with to.open("wb") as stream:
-
-        def write(content: bytes) -> None:
-            count(content)
-            stream.write(content)
-
-        digest = copy(write)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return digest, size

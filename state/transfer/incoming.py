@@ -1,16 +1,17 @@
-"""What comes from another state, or from a bundle, held against what it says it is, before any of it is taken."""
+"""What comes from another state, or from a bundle, checked before any of it is taken."""
 
 import contextlib
 import json
 import math
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lorafile.errors import LoraError
-from lorafile.state import State
+from lorafile.state import Objects, State
 from lorafile.state.integrity.leftovers import is_digest
 from lorafile.state.integrity.rows_check import AttemptRow, IndexRows, damaged_rows, read_rows
 from lorafile.state.records import seal
@@ -31,14 +32,14 @@ class Incoming:
     """Rows from elsewhere.
 
     :ivar rows: as an index has them; `declarations` and `acceptances` in the order of their columns
-    :ivar objects: each digest, and a function that copies its bytes and returns their digest
+    :ivar objects: each digest, and the bytes that are to have it; each has to be read before the next
     """
 
     source: Path
     rows: IndexRows = field(default_factory=IndexRows)
     declarations: list[tuple[str, str, str, str]] = field(default_factory=list)
     acceptances: list[tuple[str, str, str, str, str]] = field(default_factory=list)
-    objects: Iterable[tuple[str, Callable[[Callable[[bytes], object]], str]]] = ()
+    objects: Iterable[tuple[str, Member]] = ()
 
 
 @contextlib.contextmanager
@@ -60,7 +61,7 @@ def open_source(source: Path) -> Iterator[Incoming]:
             for line in lines:
                 _take(incoming, line)
             check(incoming)
-            incoming.objects = _objects(files, about)
+            incoming.objects = _objects_of_bundle(files, about)
         yield incoming
 
 
@@ -82,32 +83,26 @@ def _from_state(directory: Path) -> Incoming:
     attempts = [row for number, row in sorted(rows.attempts.items()) if number not in rows.removals]
     with refuse_malformed(directory):
         for line in index_lines(state, rows, set(rows.nodes), attempts):
-            _take(incoming, Line(line.table, line.values))
+            _take(incoming, line)
         check(incoming)
-    digests = sorted({digest for digest, _ in incoming.rows.outputs.values()})
-    here = [digest for digest in digests if state.objects.has(digest)]
-    incoming.objects = ((digest, _copier(state.objects.path(digest))) for digest in here)
+    incoming.objects = _objects_of_state(state.objects, {digest for digest, _ in incoming.rows.outputs.values()})
     return incoming
 
 
-def _copier(file: Path) -> Callable[[Callable[[bytes], object]], str]:
-    def copy(write: Callable[[bytes], object]) -> str:
-        with file.open("rb") as stream:
-            return Member(file.name, file.stat().st_size, stream).copy(write)
-
-    return copy
+def _objects_of_state(objects: Objects, digests: set[str]) -> Iterator[tuple[str, Member]]:
+    for digest in sorted(filter(objects.has, digests)):
+        with objects.path(digest).open("rb") as stream:
+            yield digest, Member(digest, os.fstat(stream.fileno()).st_size, stream)
 
 
-def _objects(
-    files: Iterator[Member], about: dict[str, Any]
-) -> Iterator[tuple[str, Callable[[Callable[[bytes], object]], str]]]:
+def _objects_of_bundle(files: Iterator[Member], about: dict[str, Any]) -> Iterator[tuple[str, Member]]:
     count = 0
     for member in files:
         digest = member.name.removeprefix(OBJECTS)
         if member.name != OBJECTS + digest or not is_digest(digest):
             raise ValueError(f'"{member.name[:80]}" is no object')
         count += 1
-        yield digest, member.copy
+        yield digest, member
     if count != about["objects"]:
         raise ValueError(f"it is cut short: {count} of {about['objects']} objects are in it")
 
@@ -139,7 +134,7 @@ def _take(incoming: Incoming, line: Line) -> None:
 
 
 def check(incoming: Incoming) -> None:
-    """Hold every row against its digest, its key or its seal, and every name against what a name may be.
+    """Check every row by its digest, its key or its seal, and every name by what a name may be.
 
     :raises ValueError: at the first that is not what it should be
     """
@@ -177,7 +172,7 @@ def check(incoming: Incoming) -> None:
         _check_texts(values)
     if not all(is_digest(declared[2]) for declared in incoming.declarations):
         raise ValueError("a declaration names what is no node")
-    if not all(is_digest(key) for one in incoming.acceptances for key in one[:2]):
+    if not all(is_digest(key) for accepted in incoming.acceptances for key in accepted[:2]):
         raise ValueError("an acceptance names what is no node")
 
 
