@@ -25,7 +25,7 @@ def first(db: "Database") -> None:
 @migrations()
 def second(db: "Database") -> None:
     """Add what says that a result counts no more, or for another, seals, and curves, read from their objects."""
-    for statement in statements(SECOND + VIEWS):
+    for statement in statements(SECOND, VIEWS):
         db.execute(statement)
     for (attempt,) in db.execute("SELECT id FROM attempts").fetchall():
         db.execute("INSERT INTO seals VALUES (?, ?)", (attempt, seal_of(db.conn, attempt)))

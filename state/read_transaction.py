@@ -154,7 +154,7 @@ def _connect(database: Path, immutable: bool) -> sqlite3.Connection | None:
             return None
         if version < SCHEMA_VERSION:
             connection.execute("PRAGMA temp_store=MEMORY")
-            for statement in statements(SECOND + VIEWS, temporary=True):  # beside the tables, which stay as they are
+            for statement in statements(SECOND, VIEWS, temporary=True):  # beside the tables, which stay as they are
                 connection.execute(statement)
     except BaseException:
         connection.close()

@@ -1,141 +1,31 @@
 """The index in SQL: its tables and views, version by version (docs/state.md). Nothing heavy is imported."""
 
+from functools import cache
+from importlib.resources import files
+
 SCHEMA_VERSION = 2
+FIRST = "schema-1.sql"
+SECOND = "schema-2.sql"  # what version 2 added; `results` is made again, because what was removed is no result any more
+VIEWS = "views.sql"  # every column has a type by a CAST where it is computed: DuckDB takes one that has none for bytes
 
 # What is no finite number has no word in JSON; SQLite before 3.42 refuses a text that has one.
 _FIGURES = """CASE WHEN json_valid(s.figures) THEN s.figures WHEN json_valid(replace(replace(replace(
         s.figures, ': NaN', ': null'), ': -Infinity', ': null'), ': Infinity', ': null')) THEN replace(replace(replace(
         s.figures, ': NaN', ': null'), ': -Infinity', ': null'), ': Infinity', ': null') ELSE '{}' END"""
 
-FIRST = """
-CREATE TABLE nodes (            -- what a key was made of
-    key TEXT PRIMARY KEY, kind TEXT NOT NULL, version INTEGER NOT NULL,
-    settings TEXT NOT NULL,     -- JSON: section -> its settings, as they were hashed
-    inputs TEXT NOT NULL        -- JSON: role -> key of the node that it reads
-);
-CREATE TABLE environments (     -- where something was computed
-    digest TEXT PRIMARY KEY, settings TEXT NOT NULL
-);
-CREATE TABLE attempts (         -- one row for each time that somebody tried; never changed afterwards
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL REFERENCES nodes(key), kind TEXT NOT NULL,
-    outcome TEXT NOT NULL CHECK (outcome IN ('done', 'diverged', 'out-of-memory', 'failed', 'interrupted')),
-    message TEXT NOT NULL, started TEXT NOT NULL, seconds REAL NOT NULL,
-    device TEXT NOT NULL, environment TEXT NOT NULL REFERENCES environments(digest),
-    figures TEXT NOT NULL,      -- JSON: name -> number
-    reads TEXT NOT NULL,        -- JSON: role -> file name -> digest of the bytes that were read
-    study TEXT NOT NULL, address TEXT NOT NULL
-);
-CREATE INDEX attempts_by_key ON attempts(key, id);
-CREATE TABLE outputs (          -- the files of an attempt
-    attempt INTEGER NOT NULL REFERENCES attempts(id), name TEXT NOT NULL,
-    digest TEXT NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (attempt, name)
-) WITHOUT ROWID;
-CREATE TABLE declarations (     -- what each study declared when it was last applied
-    study TEXT NOT NULL, address TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, PRIMARY KEY (study, address)
-) WITHOUT ROWID;
-CREATE VIEW results AS          -- the newest finished attempt of each node on each device
-    SELECT a.* FROM attempts a JOIN (
-        SELECT max(id) AS id FROM attempts WHERE outcome IN ('done', 'diverged')
-        GROUP BY key, CASE kind WHEN 'profile' THEN device END
-    ) newest ON newest.id = a.id;
-"""
 
-# Added by version 2. `results` is made anew, because what was removed is no result any more.
-SECOND = """
-CREATE TABLE removals (         -- attempts that count no more: forgotten by hand, or damaged; the attempt itself stays
-    attempt INTEGER PRIMARY KEY REFERENCES attempts(id), since TEXT NOT NULL, reason TEXT NOT NULL
-);
-CREATE TABLE acceptances (      -- somebody declared two keys equivalent: where a study has `new`, `old` is used
-    id INTEGER PRIMARY KEY, old TEXT NOT NULL REFERENCES nodes(key), new TEXT NOT NULL, kind TEXT NOT NULL,
-    reason TEXT NOT NULL, since TEXT NOT NULL, withdrawn TEXT
-);
-CREATE TABLE collected (        -- objects that garbage collection took, or that were never brought here
-    digest TEXT PRIMARY KEY, bytes INTEGER NOT NULL, since TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE seals (            -- a digest over each attempt with its files, so that a damaged row is told
-    attempt INTEGER PRIMARY KEY REFERENCES attempts(id), digest TEXT NOT NULL
-);
-CREATE TABLE steps (            -- the curves of training, a row for each optimizer step
-    attempt INTEGER NOT NULL REFERENCES attempts(id), step INTEGER NOT NULL,
-    epoch REAL, loss REAL, learning_rate REAL, grad_norm REAL, PRIMARY KEY (attempt, step)
-) WITHOUT ROWID;
-CREATE TABLE forecasts (        -- what the plan had foretold of an attempt
-    attempt INTEGER PRIMARY KEY REFERENCES attempts(id), forecast TEXT NOT NULL -- JSON
-);
-DROP VIEW results;
-"""
-
-# Every column has a type by a CAST where it is computed: DuckDB takes one that has none for bytes.
-VIEWS = """
-CREATE VIEW results AS          -- the newest finished attempt of each node on each device
-    SELECT a.* FROM attempts a JOIN (
-        SELECT max(id) AS id FROM attempts
-        WHERE outcome IN ('done', 'diverged') AND id NOT IN (SELECT attempt FROM removals)
-        GROUP BY key, CASE kind WHEN 'profile' THEN device END
-    ) newest ON newest.id = a.id;
-CREATE VIEW standing AS         -- how each node stands: its newest finished attempt, else its newest
-    SELECT a.* FROM attempts a JOIN (
-        SELECT max(((outcome IN ('done', 'diverged')) << 48) | id) & 281474976710655 AS id FROM attempts
-        WHERE id NOT IN (SELECT attempt FROM removals)
-        GROUP BY key, CASE kind WHEN 'profile' THEN device END
-    ) newest ON newest.id = a.id;
-CREATE VIEW runs AS             -- a row for each training run, and for each row of the untuned model
-    SELECT s.key, s.study, CAST(substr(s.address, 1, length(s.address) - 6) AS TEXT) AS run,
-        CAST(substr(s.address, 1, instr(replace(s.address, ':train', '/seed='), '/seed=') - 1) AS TEXT)
-            AS configuration,
-        CAST(json_extract(n.settings, '$.seed') AS INTEGER) AS seed,
-        CAST(json_extract(n.settings, '$.adapter.method') AS TEXT) AS method,
-        CAST(json_extract(n.settings, '$.adapter.r') AS INTEGER) AS r,
-        CAST(json_extract(n.settings, '$.adapter.lora_alpha') AS REAL) AS lora_alpha,
-        CAST(json_extract(n.settings, '$.training.learning_rate') AS REAL) AS learning_rate,
-        s.outcome, s.message, s.started, s.seconds, s.device,
-        CAST(json_extract(FIGURES, '$.steps') AS INTEGER) AS steps,
-        CAST(json_extract(FIGURES, '$.final_loss') AS REAL) AS final_loss,
-        CAST(json_extract(FIGURES, '$.trainable_parameters') AS INTEGER) AS trainable_parameters,
-        CAST((SELECT digest FROM outputs o WHERE o.attempt = s.id AND o.name = 'adapter_model.safetensors') AS TEXT)
-            AS adapter,
-        n.settings, s.figures, s.id AS attempt
-    FROM standing s JOIN nodes n ON n.key = s.key WHERE s.kind = 'train'
-    UNION ALL
-    SELECT CAST(min(s.key) AS TEXT), s.study,
-        CAST(substr(s.address, 1, instr(s.address, ':predict/') - 1) AS TEXT) AS run,
-        CAST(substr(s.address, 1, instr(replace(s.address, ':predict/', '/seed='), '/seed=') - 1) AS TEXT),
-        CAST(NULL AS INTEGER), CAST('none' AS TEXT), CAST(NULL AS INTEGER), CAST(NULL AS REAL), CAST(NULL AS REAL),
-        s.outcome, s.message, CAST(min(s.started) AS TEXT), CAST(sum(s.seconds) AS REAL), s.device,
-        CAST(NULL AS INTEGER), CAST(NULL AS REAL), CAST(NULL AS INTEGER), CAST(NULL AS TEXT), n.settings,
-        CAST('{}' AS TEXT), CAST(min(s.id) AS INTEGER)
-    FROM standing s JOIN nodes n ON n.key = s.key
-    WHERE s.kind = 'predict' AND json_extract(n.inputs, '$.adapter') IS NULL
-    GROUP BY s.study, run;
-CREATE VIEW metrics AS          -- a row for each figure of each score
-    WITH scored AS (
-        SELECT s.*, FIGURES AS found, substr(s.address, 1, instr(s.address, ':score/') - 1) AS run,
-            substr(s.address, instr(s.address, ':score/') + 7) AS place   -- the split, then the name of a metric file
-        FROM standing s WHERE s.kind = 'score' AND s.outcome = 'done'
-    )
-    SELECT s.study, CAST(s.run AS TEXT) AS run,
-        CAST(substr(s.run, 1, instr(s.run || '/seed=', '/seed=') - 1) AS TEXT) AS configuration,
-        CAST(substr(s.run, nullif(instr(s.run, '/seed='), 0) + 6) AS INTEGER) AS seed,
-        CAST(substr(s.place, 1, instr(s.place || '/', '/') - 1) AS TEXT) AS split,
-        CAST(CASE f.key WHEN 'figure' THEN substr(s.place, instr(s.place, '/') + 1) ELSE f.key END AS TEXT) AS metric,
-        CAST(f.value AS REAL) AS value, CAST(json_extract(s.found, '$.examples') AS INTEGER) AS examples, s.started,
-        CAST((SELECT json_extract(p.inputs, '$.adapter') FROM json_each(n.inputs) i JOIN nodes p ON p.key = i.value
-         LIMIT 1) AS TEXT) AS train, s.key
-    FROM scored s JOIN nodes n ON n.key = s.key, json_each(s.found) f
-    WHERE f.type IN ('integer', 'real') AND f.key <> 'examples';
-CREATE VIEW curves AS           -- the loss of each training run, step by step
-    SELECT r.study, r.run, r.configuration, r.seed, s.step, s.epoch, s.loss, s.learning_rate, s.grad_norm, r.key
-    FROM runs r JOIN steps s ON s.attempt = r.attempt;
-""".replace("FIGURES", _FIGURES)
+@cache
+def _script(name: str) -> str:
+    return (files("lorafile.state") / name).read_text(encoding="utf-8").replace("FIGURES", _FIGURES)
 
 
-def statements(script: str, temporary: bool = False) -> list[str]:
-    """Return a script's statements one by one.
+def statements(*scripts: str, temporary: bool = False) -> list[str]:
+    """Return the statements of some scripts one by one.
 
     :param temporary: as what lasts as long as a connection, over the tables that are there
     """
-    texts = [statement.strip() for statement in script.split(";\n") if statement.strip()]
+    parts = "".join(map(_script, scripts)).split(";\n")
+    texts = [part.strip() for part in parts if part.strip()]
     if not temporary:
         return texts
-    texts = [statement for statement in texts if not statement.startswith("DROP")]
-    return [statement.replace("CREATE ", "CREATE TEMP ", 1) for statement in texts]
+    return [text.replace("CREATE ", "CREATE TEMP ", 1) for text in texts if not text.startswith("DROP")]

@@ -35,7 +35,7 @@ class Shape:
 def shapes() -> dict[str, Shape]:
     """Return the shape of each table of this version's index, `attempts` before what refers to it."""
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        for statement in statements(FIRST + SECOND):
+        for statement in statements(FIRST, SECOND):
             connection.execute(statement)
         tables = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY rowid")
         by_name = {}

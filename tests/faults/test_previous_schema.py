@@ -21,7 +21,7 @@ def put_back(bench: Bench) -> None:
     """Turn a finished state into what the previous version would have made of the same work."""
     index = bench.state / "state.db"
     with closing(sqlite3.connect(index)) as connection:
-        for statement in statements(SECOND + VIEWS):
+        for statement in statements(SECOND, VIEWS):
             words = statement.split()
             if words[0] == "CREATE":
                 connection.execute(f"DROP {words[1]} {words[2]}")
