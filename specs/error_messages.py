@@ -41,8 +41,6 @@ _EXPECTED = {
     "less_than_equal": "at most {le:g}",
     "greater_than_equal": "at least {ge:g}",
 }
-
-
 MAX_PROBLEMS = 1000  # of one spec; whoever mends a hundred has mended the others
 _LONGEST_NAME = 80
 

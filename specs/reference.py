@@ -67,7 +67,6 @@ def _rows(settings: dict[str, Schema], required: list[str]) -> str:
 
 
 def _kind(setting: Schema) -> str:
-    """Return a type in words."""
     if "$ref" in setting:
         return "table"
     options = setting.get("anyOf") or setting.get("oneOf")

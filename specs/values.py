@@ -13,7 +13,9 @@ NAME = r"^[^\s/:\x00-\x1f]([^/:\x00-\x1f]*[^\s/:\x00-\x1f])?$"
 ONE_LINE = r"^[^\x00-\x1f]*$"
 METRIC_FILE = r"^[^\x00-\x1f]*[\w-]\.py$"  # its name is the metric's name
 MARGIN = r"^[0-9]{1,9}(\.[0-9]{1,9})?(pt|%)$"
-_NUMBER, _OF_SIZE, _OF_TIME = r"^[0-9]{1,9}(\.[0-9]{1,6})?\s?", "B|KB|MB|GB|TB|KiB|MiB|GiB", "us|ms|s|min|h"
+_BYTES = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600}
+_NUMBER, _OF_SIZE, _OF_TIME = r"^[0-9]{1,9}(\.[0-9]{1,6})?\s?", "|".join(_BYTES), "|".join(_SECONDS)
 AMOUNT = f"{_NUMBER}({_OF_SIZE}|{_OF_TIME})$"
 SIZE, DURATION = f"{_NUMBER}({_OF_SIZE})$", f"{_NUMBER}({_OF_TIME})$"
 TRACKED_PROJECT = r"^[^/\\#?%:\x00-\x1f]+$"  # what wandb takes
@@ -68,33 +70,16 @@ def _pattern(text: str) -> str:
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
-_UNITS: dict[str, tuple[Dimension, float]] = {
-    "B": ("bytes", 1),
-    "KB": ("bytes", 1e3),
-    "MB": ("bytes", 1e6),
-    "GB": ("bytes", 1e9),
-    "TB": ("bytes", 1e12),
-    "KiB": ("bytes", 2**10),
-    "MiB": ("bytes", 2**20),
-    "GiB": ("bytes", 2**30),
-    "us": ("seconds", 1e-6),
-    "ms": ("seconds", 1e-3),
-    "s": ("seconds", 1),
-    "min": ("seconds", 60),
-    "h": ("seconds", 3600),
-}
-
-
 def in_base_units(amount: str) -> tuple[Dimension, float]:
     """Return what an amount such as `24GB` or `30ms` measures, and how much of it in bytes or seconds.
 
     :raises ValueError: when it is none
     """
     match = re.fullmatch(r"([0-9.]+)\s?([A-Za-z]+)", amount)
-    if match is None or match[2] not in _UNITS:
+    if match is None or match[2] not in (*_BYTES, *_SECONDS):
         raise ValueError(f"{amount!r} is no amount with a unit")
-    dimension, size = _UNITS[match[2]]
-    return dimension, float(match[1]) * size
+    number, unit = float(match[1]), match[2]
+    return ("bytes", number * _BYTES[unit]) if unit in _BYTES else ("seconds", number * _SECONDS[unit])
 
 
 class Settings(BaseModel):

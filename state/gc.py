@@ -50,7 +50,7 @@ def needed_keys(state: State, declared: GetKeys | None) -> set[str]:
 
 
 def garbage(state: State, keep: set[str]) -> Garbage:
-    """Return what no node of `keep` needs; its newest results stay whole, whoever reads them."""
+    """Return what no node of `keep` needs; its newest results stay whole."""
     listing = list_objects(state.objects)
     sizes = listing.objects
     standing = {number for (number,) in state.rows("SELECT id FROM standing")}

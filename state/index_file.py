@@ -29,7 +29,7 @@ _DEFAULT_PAGE_SIZE, _SMALLEST_PAGE, _LARGEST_PAGE = 4096, 512, 65536
 def connect_read_only(database: Path, immutable: bool) -> sqlite3.Connection:
     """Return a connection that writes nothing.
 
-    :param immutable: for a file without a log that nobody writes: it needs no lock and leaves no files next to it
+    :param immutable: for a file without a log that no process writes: it needs no lock and leaves no files next to it
     """
     mode = "mode=ro&immutable=1" if immutable else "mode=ro"
     return sqlite3.connect(f"file:{quote(str(database))}?{mode}", uri=True, isolation_level=None)
@@ -41,7 +41,7 @@ def has_log(database: Path) -> bool:
 
 
 def write_checksum(directory: Path) -> None:
-    """Store the checksum of an index that nobody has open; without room for it nothing is checked."""
+    """Store the checksum of an index that no process has open; without room for it nothing is checked."""
     new = directory / "state.db.new-sum"
     with contextlib.suppress(OSError):
         new.write_text(_checksum(directory / "state.db"), encoding="ascii")
@@ -58,7 +58,7 @@ def drop_checksum(directory: Path) -> None:
 
 
 def check_checksum(database: Path) -> None:
-    """Compare an index that nobody writes with its checksum, where it has one; once for a process and a file.
+    """Compare an index that no process writes with its checksum, where it has one; once for a process and a file.
 
     :raises sqlite3.DatabaseError: when it is not as it was
     :raises OSError: when one of the two cannot be read; then nothing is known of it
@@ -75,7 +75,7 @@ def check_checksum(database: Path) -> None:
 
 
 class ChecksumThread:
-    """The comparison of an index with its checksum, in a thread next to its reader, who waits for it with `result`."""
+    """The comparison of an index with its checksum, in a thread of its own; its reader waits for it with `result`."""
 
     def __init__(self, database: Path) -> None:
         self._database, self._errors = database, list[Exception]()
@@ -88,7 +88,7 @@ class ChecksumThread:
     def _run(self) -> None:
         try:
             check_checksum(self._database)
-        except Exception as error:  # raised where somebody waits for it
+        except Exception as error:  # raised by `result`
             self._errors.append(error)
 
     def result(self) -> None:
@@ -102,7 +102,7 @@ class ChecksumThread:
 def is_as_closed(copy: Path) -> bool:
     """Return whether a copy of an index that lies next to it is what the index was when it was last closed.
 
-    :raises OSError: when one of the two cannot be read; then nothing is known of it
+    :raises OSError: when one of the two cannot be read
     """
     try:
         return copy.is_file() and _checksum(copy).encode("ascii") == _stored_checksum(copy)
@@ -140,7 +140,7 @@ def back_up(directory: Path) -> None:
     """Keep a copy of the index next to it, from which damaged rows can be read; a damaged one is not copied.
 
     A copy of the file, not of SQLite's backup API, which changes the header: the copy has the index's checksum.
-    Nobody but the caller may hold the state's lock; where there is no room for a copy there is none.
+    The caller holds the state's lock; where there is no room for a copy there is none.
     """
     database, copy = directory / "state.db", directory / "state.db.new-backup"
     try:
@@ -205,7 +205,6 @@ def _content(file: Path) -> bytes:
 
 
 def _is_header_intact(header: bytes) -> bool:
-    """Return whether the checksum of a log's header is right."""
     order, first, second = _BYTE_ORDERS.get(header[:4]), 0, 0
     if order is None:
         return False

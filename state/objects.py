@@ -100,8 +100,7 @@ class Objects:
         try:
             with os.fdopen(handle, "wb") as new, file.open("rb") as old:
                 shutil.copyfileobj(old, new, _CHUNK)
-                new.flush()
-                os.fsync(new.fileno())
+            sync(Path(name))
             Path(name).replace(target)
         finally:
             Path(name).unlink(missing_ok=True)

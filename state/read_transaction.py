@@ -66,7 +66,8 @@ class ReadTransaction:
     def settle(self) -> None:
         """Wait until the index is proven; it may be called again.
 
-        :raises sqlite3.DatabaseError: when it is not what it was when it was last closed; OSError: when nobody can tell
+        :raises sqlite3.DatabaseError: when it is not what it was when it was last closed
+        :raises OSError: when it cannot be read
         :raises IndexChanged: when the file is no longer as it was
         """
         try:
@@ -154,7 +155,7 @@ def _connect(database: Path, immutable: bool) -> sqlite3.Connection | None:
             return None
         if version < SCHEMA_VERSION:
             connection.execute("PRAGMA temp_store=MEMORY")
-            for statement in statements(SECOND, VIEWS, temporary=True):  # beside the tables, which stay as they are
+            for statement in statements(SECOND, VIEWS, temporary=True):  # the tables stay as they are
                 connection.execute(statement)
     except BaseException:
         connection.close()

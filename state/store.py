@@ -291,7 +291,6 @@ class WritableState(State):
         return [self.db.execute(query, values).fetchall() for query in queries]
 
     def _write(self, node: Node, attempt: Attempt, stored: dict[str, tuple[str, int]]) -> int:
-        """Write an attempt with its files, and return its number."""
         environment = json.dumps(attempt.environment, sort_keys=True)
         environment_digest = text_digest(environment)
         self.db.table("environments").insert({"digest": environment_digest, "settings": environment}, ignore=True)

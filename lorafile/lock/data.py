@@ -36,8 +36,8 @@ class DataLock:
 
 def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> DataLock:
     """Return a data set's lock entry from its files; rows are counted again only where a digest changed."""
-    where = find_data(table.path, table.revision, base)
-    files = data_files(where, table.name)
+    source = find_data(table.path, table.revision, base)
+    files = data_files(source, table.name)
     digests = {split: data_digest(parts, table.sample_by) for split, parts in files.items()}
     if known is not None and known.digests == digests and same_label_column(table, known):
         return known
@@ -60,8 +60,8 @@ def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> Da
         characters[split] = [sum(lengths) // max(len(lengths), 1), max(lengths, default=0)]
         labels |= {split: sorted(values)} if label and len(values) <= MAX_CLASSES else {}
     if not any(rows.values()):
-        raise NodeError(f"data.path: {where} is empty: it has no rows.")
-    return DataLock(commit_of(where), digests, rows, characters, columns, label, labels)
+        raise NodeError(f"data.path: {source} is empty: it has no rows.")
+    return DataLock(commit_of(source), digests, rows, characters, columns, label, labels)
 
 
 def same_label_column(table: DataTable, known: DataLock) -> bool:
@@ -71,13 +71,10 @@ def same_label_column(table: DataTable, known: DataLock) -> bool:
 
 def data_digest(files: list[Path], sample_by: str = "auto") -> str:
     """Return the digest of the rows of some files: their bytes in order, and how to read them, but no name."""
-    kinds = [
-        file.suffix + (f" by {sample_by}" if file.suffix == ".txt" and sample_by != "auto" else "") for file in files
-    ]
-    rows = [(kind, file_digest(file)) for kind, file in zip(kinds, files, strict=True)]
-    return json_digest(rows)
+    way = "" if sample_by == "auto" else f" by {sample_by}"
+    return json_digest([(file.suffix + (way if file.suffix == ".txt" else ""), file_digest(file)) for file in files])
 
 
-def commit_of(where: Path) -> str | None:
+def commit_of(source: Path) -> str | None:
     """Return the commit of a hub snapshot; the cache keeps each in a directory of that name."""
-    return where.name if where.parent.name == "snapshots" else None
+    return source.name if source.parent.name == "snapshots" else None

@@ -42,27 +42,26 @@ def fetch(spec: Spec, to: Path | None = None, tell: Callable[[Fetched], None] | 
     :raises NodeError: when the hub refuses, or the disk has no room
     :raises LoraError: when what came is not what the lock says
     """
-    known = read_lock(spec) or Lock({}, {})
+    old, base = read_lock(spec) or Lock({}, {}), spec.file.parent
     models: dict[str, ModelLock] = {}
     data: dict[str, DataLock] = {}
-    found: list[Fetched] = []
+    everything: list[Fetched] = []
     pairs = [(configuration.model, configuration.data) for configuration in spec.configurations]
-    for pair in [*pairs, *([(spec.reference,)] if spec.reference else [])]:
-        for table in pair:
-            name = identity(table)
-            if name in (models if isinstance(table, ModelTable) else data):
-                continue
-            if isinstance(table, ModelTable):
-                models[name], fetched = _fetch_model(table, spec.file.parent, known.models.get(name), to)
-            else:
-                data[name], fetched = _fetch_data(table, spec.file.parent, known.data.get(name), to)
-            found.append(fetched)
-            if tell is not None:
-                tell(fetched)
+    for table in [*(table for pair in pairs for table in pair), *([spec.reference] if spec.reference else [])]:
+        name = identity(table)
+        if name in (models if isinstance(table, ModelTable) else data):
+            continue
+        if isinstance(table, ModelTable):
+            models[name], fetched = _fetch_model(table, base, old.models.get(name), to)
+        else:
+            data[name], fetched = _fetch_data(table, base, old.data.get(name), to)
+        everything.append(fetched)
+        if tell is not None:
+            tell(fetched)
     lock = Lock(models, data)
-    if lock != known:
+    if lock != old:
         write_lock(spec, lock)
-    return found
+    return everything
 
 
 def _fetch_model(table: ModelTable, base: Path, known: ModelLock | None, to: Path | None) -> tuple[ModelLock, Fetched]:

@@ -66,11 +66,8 @@ class ModelLock:
     @property
     def norms(self) -> list[str]:
         """Its norms: the modules of which the weight is a vector."""
-        return [
-            name.removesuffix(".weight")
-            for name, shape in self.tensors.items()
-            if name.endswith(".weight") and len(shape) == 1
-        ]
+        vectors = [name for name, shape in self.tensors.items() if len(shape) == 1]
+        return [name.removesuffix(".weight") for name in vectors if name.endswith(".weight")]
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ def lock_file(spec: Spec) -> Path:
 
 
 def read_lock(spec: Spec) -> Lock | None:
-    """Return the lock beside a spec, or None where there is none.
+    """Return the lock next to a spec, or None where there is none.
 
     :raises LoraError: when it is damaged or newer than this version
     """
@@ -99,26 +96,23 @@ def read_lock(spec: Spec) -> Lock | None:
     try:
         content = read_json(file)
         if content.pop("version") > VERSION:
-            raise LoraError(
-                f"{file} was written by a newer lorafile. Update, or write it anew with: lora lock {spec.file}"
-            )
+            remedy = f"Update, or write it anew with: lora lock {spec.file}"
+            raise LoraError(f"{file} was written by a newer lorafile. {remedy}")
         TypeAdapter(Lock).validate_json(json.dumps(content), strict=True)
         models = {name: ModelLock(**row) for name, row in content["models"].items()}
         return Lock(models, {name: DataLock(**row) for name, row in content["data"].items()})
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise LoraError(
-            f"{file} is damaged ({where}: {first['msg']}). Write it anew with: lora lock {spec.file}"
-        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LoraError(f"{file} is damaged ({error}). Write it anew with: lora lock {spec.file}") from error
+        damage = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            damage = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise LoraError(f"{file} is damaged ({damage}). Write it anew with: lora lock {spec.file}") from error
 
 
 def write_lock(spec: Spec, lock: Lock) -> None:
-    """Write the lock beside a spec."""
+    """Write the lock next to a spec."""
     write_text(lock_file(spec), lock.text())
 
 
@@ -158,8 +152,8 @@ def _by_identity(tables: Iterable[_Table]) -> dict[str, _Table]:
 def identity(table: ModelTable | DataTable) -> str:
     """Return the name of a model or data set in a lock."""
     name, read = (table.name, table.sample_by) if isinstance(table, DataTable) else (None, "auto")
-    where = table.path + (f"/{name}" if name else "") + (f"@{table.revision}" if table.revision else "")
-    return where + (f" by {read}" if read != "auto" else "")
+    place = table.path + (f"/{name}" if name else "") + (f"@{table.revision}" if table.revision else "")
+    return place + (f" by {read}" if read != "auto" else "")
 
 
 def lock_model(table: ModelTable, base: Path) -> ModelLock:
@@ -170,15 +164,14 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
     directory = find_model(table.path, table.revision, base)
     weights = weight_files(directory)
     if not weights:
-        raise NodeError(
-            f"model.path: {directory} holds no .safetensors weights; others are not loaded, because they can run code."
-        )
+        why = "others are not loaded, because they can run code"
+        raise NodeError(f"model.path: {directory} holds no .safetensors weights; {why}.")
     settings = _read_json(directory / "config.json")
     _check_sizes(settings, directory / "config.json")
     tensors = {name: header for file in weights for name, header in headers(file).items()}
     if not tensors:
         raise NodeError(f"model.path: {directory} holds no weights: its .safetensors files are empty.")
-    found = inventory(tensors, settings.get("quantization_config"))
+    contents = inventory(tensors, settings.get("quantization_config"))
     meaning = {key: value for key, value in settings.items() if key not in _CONFIG_NOISE}
     generation = directory / "generation_config.json"
     ends = _read_json(generation).get("eos_token_id") if generation.is_file() else None
@@ -189,11 +182,11 @@ def lock_model(table: ModelTable, base: Path) -> ModelLock:
         config=json_digest(sorted([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code])),
         tokenizer=json_digest(sorted((file.name, file_digest(file)) for file in tokenizer_files(directory))),
         dtype=_dtype(settings, tensors),
-        parameters=found.parameters,
+        parameters=contents.parameters,
         bytes=sum(file.stat().st_size for file in weights),
         settings=settings,
-        modules=found.modules,
-        tensors=found.tensors,
+        modules=contents.modules,
+        tensors=contents.tensors,
     )
 
 
@@ -250,28 +243,26 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def describe_changes(old: Lock | None, new: Lock) -> list[str]:
     """Return a sentence for each model and data set that differs between two locks, with what differs."""
-    found = []
+    sentences = []
     for kind, before, after in (("model", old.models, new.models), ("data", old.data, new.data)) if old else ():
         for name in sorted(before.keys() & after.keys()):
             if before[name] != after[name]:
-                verb = "has moved" if kind == "model" else "have moved"
-                found.append(
-                    f"The {kind} {name} {verb} since the lock: {_describe_difference(before[name], after[name])}."
-                )
-    return found
+                verb, difference = "has" if kind == "model" else "have", _describe_difference(before[name], after[name])
+                sentences.append(f"The {kind} {name} {verb} moved since the lock: {difference}.")
+    return sentences
 
 
 def _describe_difference(before: Any, after: Any) -> str:
     rows = zip(asdict(before).items(), asdict(after).values(), strict=True)
-    differing = {name: (one, other) for (name, one), other in rows if one != other}
+    differing = {name: (old, new) for (name, old), new in rows if old != new}
     words = [_describe_field(name, *pair) for name, pair in differing.items() if name not in _DERIVED]
     return ", ".join(words) or ", ".join(f"other {name}" for name in differing)
 
 
-def _describe_field(name: str, one: Any, other: Any) -> str:
+def _describe_field(name: str, old: Any, new: Any) -> str:
     if name == "revision":
-        return f"revision {str(one)[:_SHOWN]} → {str(other)[:_SHOWN]}"
+        return f"revision {str(old)[:_SHOWN]} → {str(new)[:_SHOWN]}"
     if name == "rows":
-        splits = [split for split in {**one, **other} if one.get(split) != other.get(split)]
-        return ", ".join(f"{split} {one.get(split, 0)} → {other.get(split, 0)} rows" for split in splits)
+        splits = [split for split in {**old, **new} if old.get(split) != new.get(split)]
+        return ", ".join(f"{split} {old.get(split, 0)} → {new.get(split, 0)} rows" for split in splits)
     return f"other {name}"

@@ -1,6 +1,6 @@
 """The inventory of a checkpoint from the headers of its weight files: linear layers with their true shapes.
 
-A checkpoint that was quantized before holds packed tensors; their shapes are told by what stands beside them.
+A checkpoint that was quantized before holds packed tensors; the tensors next to them say which shapes they have.
 """
 
 import json
@@ -14,7 +14,7 @@ from lorafile.errors import NodeError
 
 _LARGEST = 2**62
 _WORD = 32  # bits of the integers that GPTQ, AWQ and compressed-tensors pack into
-# Names of what stands beside a packed weight and is no weight itself, by what they end with.
+# How the names end of tensors that belong to a packed weight and are no weights themselves.
 _COMPANIONS = (
     *(".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".SCB", ".weight_format"),  # bitsandbytes
     *(".qzeros", ".scales", ".g_idx"),  # GPTQ, AWQ
@@ -84,7 +84,6 @@ def _is_linear(name: str, shape: list[int]) -> bool:
 
 
 def _packed_module(name: str) -> str | None:
-    """Return the module whose packed weight a tensor is."""
     for ending in (".qweight", ".weight_packed", "._weight_qdata", ".weight_qdata"):
         if name.endswith(ending):
             return name.removesuffix(ending)
@@ -95,15 +94,14 @@ def _packed_module(name: str) -> str | None:
 def _shape(module: str, name: str, tensors: dict[str, Header], quantization: dict[str, Any]) -> list[int]:
     """Return the shape [out, in] of a packed weight.
 
-    bitsandbytes writes it as JSON in its quantization state, compressed-tensors as numbers beside it. GPTQ packs along
-    the input (in · bits / 32, out), AWQ along the output (in, out · bits / 32); torchao does not pack 8 bits.
+    bitsandbytes writes it as JSON in its quantization state, compressed-tensors as numbers in another tensor. GPTQ
+    packs along the input (in · bits / 32, out), AWQ along the output (in, out · bits / 32); torchao packs no 8 bits.
     """
     header = tensors[name]
     if ".quant_state." in name:
         return [int(size) for size in json.loads(header.read())["shape"]]
-    beside = tensors.get(f"{module}.weight_shape")
-    if beside is not None:
-        return list(struct.unpack(f"<{prod(beside.shape)}{'q' if beside.dtype == 'I64' else 'i'}", beside.read()))
+    if numbers := tensors.get(f"{module}.weight_shape"):
+        return list(struct.unpack(f"<{prod(numbers.shape)}{'q' if numbers.dtype == 'I64' else 'i'}", numbers.read()))
     if name.endswith(".qweight"):
         packed = _WORD // int(quantization.get("bits") or quantization.get("w_bit") or 4)
         if quantization.get("quant_method") == "awq":
@@ -124,14 +122,14 @@ def headers(file: Path) -> dict[str, Header]:
                 raise ValueError("its header is longer than the file")
             header = json.loads(stream.read(length))
             size = file.stat().st_size
-        found = {}
+        tensors = {}
         for name, row in header.items():
             if name != "__metadata__":
                 start, stop = (8 + length + offset for offset in row["data_offsets"])
-                whole = all(type(one) is int and 0 <= one < _LARGEST for one in (*row["shape"], start, stop))
+                whole = all(type(number) is int and 0 <= number < _LARGEST for number in (*row["shape"], start, stop))
                 if not whole or not 8 + length <= start <= stop <= size or not isinstance(row["dtype"], str):
                     raise ValueError(f"its header does not fit its tensor {name[:80]}")
-                found[name] = Header(file, row["dtype"], row["shape"], start, stop)
-        return found
+                tensors[name] = Header(file, row["dtype"], row["shape"], start, stop)
+        return tensors
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NodeError(f"model.path: {file} is not a safetensors file: {error}.") from error

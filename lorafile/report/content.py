@@ -28,10 +28,7 @@ PROTOCOL = (
     "Memory and latency are measured apart from quality: alone on the device, in a fresh process, after a warm-up.",
     "Runs that diverged, failed or are missing are counted and marked, and enter no mean.",
 )
-
-
 FEW_SEEDS = 3
-_FEW = "what another seed would change is hardly known, or not at all."
 
 
 @dataclass(frozen=True)
@@ -44,13 +41,13 @@ class Fact:
 
 def split_summary(results: Results, analyses: list[Analysis]) -> tuple[Analysis, list[Analysis]]:
     """Return the summary that answers the study's question, made here where none was declared, and all others."""
-    found = next((analysis for analysis in analyses if analysis.kind == "summary"), None)
-    if found is not None:
-        return found, [analysis for analysis in analyses if analysis is not found]
+    declared = next((analysis for analysis in analyses if analysis.kind == "summary"), None)
+    if declared is not None:
+        return declared, [analysis for analysis in analyses if analysis is not declared]
     from lorafile.analysis.overview.summary import answer
 
-    known = len(results.configurations) > 0
-    lines = answer(results, results.primary) if known else ["No run has been recorded yet."]
+    begun = len(results.configurations) > 0
+    lines = answer(results, results.primary) if begun else ["No run has been recorded yet."]
     return Analysis("summary", "summary", "Summary", results.question, lines), analyses
 
 
@@ -72,58 +69,56 @@ def questions(analyses: list[Analysis]) -> list[Analysis]:
 def ordered(analyses: list[Analysis]) -> list[Analysis]:
     """Return analyses in the order of the page: recommendations, claims, then the others as declared.
 
-    Questions that are asked by name are answered beside the study's own, at the top.
+    Questions that are asked by name are answered next to the study's own, at the top.
     """
     analyses = [analysis for analysis in analyses if analysis.kind != QUESTION]
-    return sorted(analyses, key=lambda one: FIRST.index(one.kind) if one.kind in FIRST else len(FIRST))
+    return sorted(analyses, key=lambda a: FIRST.index(a.kind) if a.kind in FIRST else len(FIRST))
 
 
 def limits(results: Results, analyses: list[Analysis]) -> list[str]:
     """Return what the study cannot carry: of this one first, then of every one."""
-    found = [line for analysis in analyses for line in analysis.limits]
-    if 0 < len(results.seeds) < FEW_SEEDS:
-        found.insert(
-            0, f"There {'is' if len(results.seeds) == 1 else 'are'} {plural(len(results.seeds), 'seed')}: {_FEW}"
-        )
+    lines = [line for analysis in analyses for line in analysis.limits]
+    if 0 < (seeds := len(results.seeds)) < FEW_SEEDS:
+        few = "what another seed would change is hardly known, or not at all."
+        lines.insert(0, f"There {'is' if seeds == 1 else 'are'} {plural(seeds, 'seed')}: {few}")
     if len(results.environments) > 1:
-        found.append(
+        lines.append(
             f"Figures come from {len(results.environments)} environments, listed above; quality and cost of different "
             "devices and versions are not the same measurement."
         )
-    return list(dict.fromkeys([*warnings(results, analyses), *found, *LIMITS]))
+    return list(dict.fromkeys([*warnings(results, analyses), *lines, *LIMITS]))
 
 
 def named_tables(results: Results, analyses: list[Analysis]) -> dict[str, Table]:
     """Return every table of the report by a name that a file can have: its analysis's, numbered where it has more."""
-    found: dict[str, Table] = {}
+    tables: dict[str, Table] = {}
     for analysis in analyses:
         for at, table in enumerate(analysis.tables, 1):
-            found[analysis.name if len(analysis.tables) == 1 else f"{analysis.name}-{at}"] = table
-    for name, one in (("environments", environments(results)), ("every-run", every_run(results))):
-        found |= {name: one} if one is not None else {}
-    return found
+            tables[analysis.name if len(analysis.tables) == 1 else f"{analysis.name}-{at}"] = table
+    common = {"environments": environments(results), "every-run": every_run(results)}
+    return tables | {name: table for name, table in common.items() if table is not None}
 
 
 def facts(results: Results) -> list[Fact]:
     """Return model, data, seeds and metrics as lines."""
-    found = [Fact(f"model {key}", value(key, item)) for key, item in results.model.items() if not missing(item)]
-    found += [Fact(f"data {key}", value(key, item)) for key, item in results.data.items() if not missing(item)]
-    found.append(Fact("seeds", listing([str(seed) for seed in results.seeds], 20) or "none"))
-    found += [Fact(name, told) for name, told in look_lines(results)]
-    found += forecasts(results)
+    lines = [Fact(f"model {key}", value(key, item)) for key, item in results.model.items() if not missing(item)]
+    lines += [Fact(f"data {key}", value(key, item)) for key, item in results.data.items() if not missing(item)]
+    lines.append(Fact("seeds", listing([str(seed) for seed in results.seeds], 20) or "none"))
+    lines += [Fact(name, text) for name, text in look_lines(results)]
+    lines += forecasts(results)
     for metric in results.metrics:
         primary = "primary; " if metric == results.primary else ""
         unit = unit_of(metric)
-        found.append(Fact(metric_name(metric), f"{primary}{direction(metric)}{f'; {unit}' if unit else ''}"))
-    return found
+        lines.append(Fact(metric_name(metric), f"{primary}{direction(metric)}{f'; {unit}' if unit else ''}"))
+    return lines
 
 
 def forecasts(results: Results) -> list[Fact]:
-    """Return how far the plans' forecasts were off, where anything was foretold."""
-    known = {what: sorted(map(abs, off)) for what, off in results.forecast_errors.items() if off}
+    """Return how far the plans' forecasts were off, where there are any."""
     lines = [
-        f"{what} off by {amount('share', median(off))} (median of {plural(len(off), 'node')})"
-        for what, off in known.items()
+        f"{quantity} off by {amount('share', median(map(abs, errors)))} (median of {plural(len(errors), 'node')})"
+        for quantity, errors in results.forecast_errors.items()
+        if errors
     ]
     return [Fact("forecast", ", ".join(lines))] if lines else []
 
@@ -157,10 +152,9 @@ def every_run(results: Results) -> Table | None:
     both = [(split, metric) for split in ("validation", "test") for metric in results.metrics]
     columns += [Column(f"{split}.{metric}", on(metric, split), kind_of(metric)) for split, metric in both]
     columns += [Column("final_loss", "final training loss", "number"), Column("seconds", "training time", "seconds")]
-    columns.append(Column("micro_batch_split", "parts of a micro-batch", "count"))
-    columns.append(Column("message", "message"))
+    columns += [Column("micro_batch_split", "parts of a micro-batch", "count"), Column("message", "message")]
     frame = pd.DataFrame({column.key: cells(runs, column.key) for column in columns}, dtype=object)
     frame["seed"] = [setting(seed) if not missing(seed) else "none needed" for seed in frame["seed"]]
     frame["outcome"] = [outcome or "missing" for outcome in frame["outcome"]]
-    known = [key for key in frame.columns if any(not missing(item) and item != "" for item in frame[key])]
-    return Table("Every run", frame, tuple(column for column in columns if column.key in known))
+    filled = [key for key in frame.columns if any(not missing(item) and item != "" for item in frame[key])]
+    return Table("Every run", frame, tuple(column for column in columns if column.key in filled))

@@ -1,6 +1,7 @@
-"""What the page carries beside its text, once each: charts, the figures behind every table, and every run's story."""
+"""What the page carries besides its text, once each: charts, the figures behind every table, every run's details."""
 
 import json
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -48,19 +49,27 @@ def embedded(
 
 
 def _on_page(spec: Spec, kind: str) -> Spec:
-    """Return a chart for the page, which has the title as a heading, and needs no address of a schema."""
+    """Return a chart for the page, which has the title as a heading, and needs no address of a schema.
+
+    Its data are packed, but for a data set whose rows have different keys.
+    """
     bare = {key: item for key, item in spec.items() if key not in ("$schema", "title", "config")}
-    return packed_chart(with_brush(bare) if kind == "pareto" else bare)
+    chart = with_brush(bare) if kind == "pareto" else bare
+    datasets = {
+        name: packed(rows) if len({tuple(row) for row in rows}) == 1 else rows
+        for name, rows in chart.get("datasets", {}).items()
+    }
+    return chart | ({"datasets": datasets} if datasets else {})
 
 
 def runs_by_configuration(results: Results) -> dict[str, list[PageRun]]:
     """Return configuration -> its runs, in the order of the table of every run."""
     columns = (cells(results.runs, key) for key in ("configuration", "seed", "outcome", "key"))
-    found: dict[str, list[PageRun]] = {name: [] for name in results.names}
+    runs: dict[str, list[PageRun]] = {name: [] for name in results.names}
     for at, (name, seed, outcome, key) in enumerate(zip(*columns, strict=True)):
         run = PageRun(at, None if seed is None else int(seed), str(outcome or "missing"), str(key or ""))
-        found.setdefault(str(name), []).append(run)
-    return found
+        runs.setdefault(str(name), []).append(run)
+    return runs
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -70,12 +79,12 @@ def _table(table: Table) -> dict[str, Any]:
 def _figures(results: Results, analyses: list[Analysis], specs: dict[str, Spec], tables: list[Table]) -> dict[str, Any]:
     """Return the report's JSON without what the page holds already: rows of tables, data of charts."""
     numbers = {id(table): at for at, table in enumerate(tables)}
-    found = as_json(results, analyses, specs)
-    for one, analysis in zip(found["analyses"], analyses, strict=True):
-        one["tables"] = [numbers[id(table)] for table in analysis.tables]
-        for chart in one["charts"].values():
+    figures = as_json(results, analyses, specs)
+    for written, analysis in zip(figures["analyses"], analyses, strict=True):
+        written["tables"] = [numbers[id(table)] for table in analysis.tables]
+        for chart in written["charts"].values():
             del chart["data"], chart["description"]
-    return found | {name: packed(found[name]) for name in _FRAMES}
+    return figures | {name: packed(figures[name]) for name in _FRAMES}
 
 
 def _stories(results: Results) -> dict[str, Any]:
@@ -84,25 +93,21 @@ def _stories(results: Results) -> dict[str, Any]:
     settings: dict[str, int] = {}
     steps: dict[tuple[float, ...], int] = {}
     runs = []
-    for at, run in enumerate(_run_keys(results)):
-        told: dict[str, Any] = {}
+    for at, (name, seed) in enumerate(rows_of(results.runs, "configuration", "seed")):
+        run: RunKey = (str(name), None if seed is None else int(seed))
+        story: dict[str, Any] = {}
         if run in curves:
-            told["curve"] = [steps.setdefault(tuple(curves[run][0]), len(steps)), curves[run][1]]
+            story["curve"] = [steps.setdefault(tuple(curves[run][0]), len(steps)), curves[run][1]]
         if detail := results.details.get(run):
-            told["keys"] = detail.keys
+            story["keys"] = detail.keys
             if at < TOLD:
-                told["settings"] = {part: _place(section, settings) for part, section in detail.settings.items()}
+                story["settings"] = {part: _place(section, settings) for part, section in detail.settings.items()}
         if at < TOLD and (sample := results.samples.get(run)):
-            told |= {"split": sample.split, "samples": [_cut(row) for row in sample.rows]}
-        runs.append(told)
+            story |= {"split": sample.split, "samples": [_cut(row) for row in sample.rows]}
+        runs.append(story)
     sections = [json.loads(section) for section in settings]
     about = {"private": bool(results.data.get("private")), "told": TOLD}
     return {"runs": runs, "settings": sections, "steps": list(steps), **about}
-
-
-def _run_keys(results: Results) -> list[RunKey]:
-    rows = rows_of(results.runs, "configuration", "seed")
-    return [(str(name), None if seed is None else int(seed)) for name, seed in rows]
 
 
 def _place(section: Any, settings: dict[str, int]) -> int:
@@ -119,14 +124,14 @@ def _cut(sample: dict[str, Any]) -> dict[str, Any]:
 
 def _curves(results: Results) -> dict[RunKey, list[list[float]]]:
     """Return run -> [steps, losses], thinned: enough for a line of a finger's width."""
-    found: dict[RunKey, list[list[float]]] = {}
+    curves: dict[RunKey, list[list[float]]] = {}
     thin = thinned(results)
     columns = [cells(thin, key) for key in ("configuration", "seed", "step", "loss")]
     for name, seed, step, loss in zip(*columns, strict=True):
-        steps, losses = found.setdefault((str(name), None if missing(seed) else int(seed)), [[], []])
+        steps, losses = curves.setdefault((str(name), None if missing(seed) else int(seed)), [[], []])
         steps.append(round(float(step)))
         losses.append(float(f"{loss:.4g}"))
-    return found
+    return curves
 
 
 def packed(rows: list[dict[str, Any]]) -> Packed:
@@ -136,15 +141,6 @@ def packed(rows: list[dict[str, Any]]) -> Packed:
     """
     keys = list(rows[0]) if rows else []
     return {"keys": keys, "columns": [_packed_column([row[key] for row in rows]) for key in keys]}
-
-
-def packed_chart(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a chart with its data packed; a data set whose rows have different keys stays as it is."""
-    datasets = {
-        name: packed(rows) if len({tuple(row) for row in rows}) == 1 else rows
-        for name, rows in spec.get("datasets", {}).items()
-    }
-    return spec | ({"datasets": datasets} if datasets else {})
 
 
 def _packed_column(values: list[Any]) -> list[Any] | dict[str, Any]:
@@ -163,10 +159,12 @@ def with_brush(spec: dict[str, Any]) -> dict[str, Any]:
     what it is.
     """
     spec = deepcopy(spec)
-    places = [(layers, at) for layers in _layers(spec) for at, unit in enumerate(layers) if _is_point(unit)]
+    views = list(_views(spec))
+    layered = [view["layer"] for view in views if "layer" in view]
+    places = [(layers, at) for layers in layered for at, unit in enumerate(layers) if _is_point(unit)]
     if not places:
         return spec
-    if not any(param.get("name") == BRUSH for param in _params(spec)):
+    if not any(param.get("name") == BRUSH for view in views for param in view.get("params", [])):
         layers, at = places[0]
         brush = {"name": BRUSH, "select": {"type": "interval", "encodings": ["x", "y"]}}
         layers[at]["params"] = [*layers[at].get("params", []), brush]
@@ -177,20 +175,12 @@ def with_brush(spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-def _layers(spec: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    found = [spec["layer"]] if "layer" in spec else []
+def _views(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a chart and every view inside it."""
+    yield spec
     for key in ("layer", "concat", "hconcat", "vconcat"):
         for inner in spec.get(key, []):
-            found += _layers(inner)
-    return found
-
-
-def _params(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    found = list(spec.get("params", []))
-    for key in ("layer", "concat", "hconcat", "vconcat"):
-        for inner in spec.get(key, []):
-            found += _params(inner)
-    return found
+            yield from _views(inner)
 
 
 def _is_point(unit: dict[str, Any]) -> bool:

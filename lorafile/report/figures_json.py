@@ -59,8 +59,8 @@ def _table(table: Table) -> dict[str, Any]:
 def column_records(table: Table) -> list[dict[str, Any]]:
     """Return the columns that a reader sees as JSON-able values."""
     return [
-        {"key": one.key, "title": one.title, "kind": one.kind, "spread": one.spread or None, "n": one.n or None}
-        for one in table.columns
+        {"key": c.key, "title": c.title, "kind": c.kind, "spread": c.spread or None, "n": c.n or None}
+        for c in table.columns
     ]
 
 
@@ -88,15 +88,15 @@ def look_lines(results: Results) -> list[tuple[str, str]]:
     if not rows:
         return []
     total, kept = results.verdict.alpha, results.verdict.alpha - sum(row["alpha"] for row in rows)
-    found = []
+    lines = []
     for number, row in enumerate(rows):
         who = f"seeds {listing(map(str, row['seeds']), 20)} of {listing(row['configurations'])}; " if number else ""
         tested = " for what was still open" if number else ""
         dated = f"; last run begun on {row['until']}" if row["until"] else ""
         name = f"stage {number}" if number else "first look"
-        found.append((name, f"{who}tested at {level(row['alpha'])}{tested}{dated}"))
+        lines.append((name, f"{who}tested at {level(row['alpha'])}{tested}{dated}"))
     left = f"{level(kept)} is kept for stages" if kept > _NOTHING else "none is kept for stages"
-    return [*found, ("alpha", f"{level(total)} over all comparisons and looks, of which {left}")]
+    return [*lines, ("alpha", f"{level(total)} over all comparisons and looks, of which {left}")]
 
 
 def looks(results: Results) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ def page(results: Results, analyses: list[Analysis], specs: dict[str, Spec] | No
     """Return the report as one HTML document; whatever a spec or a run says appears in it as plain text.
 
     :param specs: the charts' specifications, where they are made already
-    :param live: the study runs, and the page is written anew: it reloads itself, and stays where the reader is
+    :param live: the study runs, and the page is written again: it reloads itself, and stays where the reader is
     """
     summary, others = content.split_summary(results, analyses)
     questions, others = content.questions(others), content.ordered(others)
@@ -69,11 +69,7 @@ def _template(results: Results, tables: list[Table]) -> Any:
     linked, places = isolation(results, linked=True), anchors(results)
     numbers = {id(table): at for at, table in enumerate(tables)}
     environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(_read),
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_read)
     )
     environment.filters |= {"isolate": isolation(results), "linked": linked, "boxed": boxed}
     environment.filters |= {"number": lambda column: column.kind != "text", "lost": _is_lost}
@@ -95,12 +91,8 @@ def _vega() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script that cannot close its own element."""
     import vl_convert
 
-    return re.sub(
-        r"<(?=/script|script|!--)",
-        r"\\x3c",
-        str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
-        flags=re.IGNORECASE,
-    )
+    script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return re.sub(r"<(?=/script|script|!--)", r"\\x3c", script, flags=re.IGNORECASE)
 
 
 def _json(value: Any) -> Markup:
@@ -125,10 +117,10 @@ def _blocks(results: Results) -> list[dict[str, Any]]:
             "name": name,
             "anchor": places[name],
             "also": also[name],
-            "settings": [(factor, found[name]) for factor, found in labels.items() if name in found],
-            "runs": mine,
+            "settings": [(factor, values[name]) for factor, values in labels.items() if name in values],
+            "runs": own_runs,
         }
-        for name, mine in runs.items()
+        for name, own_runs in runs.items()
         if name in places
     ]
 
@@ -136,23 +128,24 @@ def _blocks(results: Results) -> list[dict[str, Any]]:
 def _is_lost(column: Column, row: dict[str, Any]) -> bool:
     """Return whether a cell tells of runs without figures."""
     text = str(row.get(column.key))
-    return (column.key == "runs" and any(word in text for word in LOST_WORDS)) or (
-        column.key == "outcome" and text != "done"
+    return (
+        any(word in text for word in LOST_WORDS) if column.key == "runs" else column.key == "outcome" and text != "done"
     )
 
 
 def anchors(results: Results) -> dict[str, str]:
     """Return configuration, by each name that a sweep gives it -> the anchor of its runs: made of a number alone."""
-    found = {name: f"c{at}" for at, name in enumerate(results.names)}
+    places = {name: f"c{at}" for at, name in enumerate(results.names)}
     for sweep, members in sweeps(results).items():
         for name, short in members.items():
-            found.setdefault(f"{sweep}/{short}" if sweep else short, found[name])
-    return found
+            places.setdefault(f"{sweep}/{short}" if sweep else short, places[name])
+    return places
 
 
 def boxed(text: object) -> Markup:
     """Return text on its own: isolated, and in a box that scrolls where it is long."""
-    return Markup("<bdi{}>{}</bdi>").format(_box(str(text)), text)
+    box = Markup(' class="long" tabindex="0"') if len(str(text)) > LONG else Markup("")
+    return Markup("<bdi{}>{}</bdi>").format(box, text)
 
 
 def isolation(results: Results, linked: bool = False) -> Show:
@@ -161,8 +154,8 @@ def isolation(results: Results, linked: bool = False) -> Show:
     :param linked: names of configurations lead to their runs
     """
     places = anchors(results) if linked else {}
-    known = _known(results)
-    longest_first = sorted((name for name in known if name), key=len, reverse=True)
+    isolated = _isolated_texts(results)
+    longest_first = sorted(filter(None, isolated), key=len, reverse=True)
     if not longest_first:
         return escape
     pattern = re.compile(r"(?<!\w)(" + "|".join(re.escape(name) for name in longest_first) + r")(?!\w)")
@@ -175,7 +168,7 @@ def isolation(results: Results, linked: bool = False) -> Show:
 
     @cache
     def isolate(text: object) -> Markup:
-        if text in known:
+        if text in isolated:
             return named(str(text))
         parts = pattern.split(str(text))
         return Markup("").join(named(part) if at % 2 else _plain(part) for at, part in enumerate(parts))
@@ -189,13 +182,9 @@ def _plain(text: str) -> Markup:
     return boxed(text) if endless else escape(text)
 
 
-def _box(text: str) -> Markup:
-    return Markup(' class="long" tabindex="0"') if len(text) > LONG else Markup("")
-
-
-def _known(results: Results) -> set[str]:
+def _isolated_texts(results: Results) -> set[str]:
     """Return every name, and whatever else holds letters that could turn a line around."""
-    known = {*results.names, str(results.study), *anchors(results), *sweeps(results)}
+    names = {*results.names, str(results.study), *anchors(results), *sweeps(results)}
     foreign = {
         str(item) for column in ("outcome", "message") for item in cells(results.runs, column) if not missing(item)
     }
@@ -204,4 +193,4 @@ def _known(results: Results) -> set[str]:
     for factor in results.configurations.columns:
         if factor not in ("configuration", "aliases") and "method" in results.configurations.columns:
             foreign |= set(setting_labels(results, str(factor)).values())
-    return known | {text for text in foreign if not text.isascii()}
+    return names | {text for text in foreign if not text.isascii()}

@@ -5,7 +5,7 @@ from typing import Any
 
 from lorafile.analysis.common.format import direction, is_share, number, on, unit
 from lorafile.analysis.common.scores import scores, split_of
-from lorafile.analysis.compare.verdicts import Family, family
+from lorafile.analysis.compare.verdicts import Verdict, family
 from lorafile.analysis.overview.summary import configuration_rows
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results, missing
@@ -44,7 +44,7 @@ Row = dict[str, Any]
 
 def escaped(text: object) -> str:
     """Return text that LaTeX sets as it is: no command, no mathematics, no comment, in one line."""
-    shown = _HIDDEN.sub(lambda found: " " if found[0].isspace() else f"U+{ord(found[0]):04X}", str(text))
+    shown = _HIDDEN.sub(lambda match: " " if match[0].isspace() else f"U+{ord(match[0]):04X}", str(text))
     return "".join(_SPECIAL.get(letter, letter) for letter in shown)
 
 
@@ -87,21 +87,20 @@ def table_of_results(results: Results) -> str:
 def best_by_verdict(results: Results) -> str | None:
     """Return the trained configuration that verdicts call better than each other one with a figure; None if none is.
 
-    A configuration that nobody compared with it leaves it open.
+    A configuration that was not compared with it leaves it open.
     """
     judged = family(results)
     figures = scores(results, f"{judged.split}.{judged.metric}")
     trained = [name for name, method in results.methods.items() if method != "none" and figures[name].known]
-    for one in trained:
-        others = [other for other in trained if other != one]
-        if others and all(_beats(judged, one, other) for other in others):
-            return one
+    for name in trained:
+        verdicts = [judged.of(name, rival) for rival in trained if rival != name]
+        if verdicts and all(verdict and _is_for(verdict, name) for verdict in verdicts):
+            return name
     return None
 
 
-def _beats(judged: Family, one: str, other: str) -> bool:
-    found = judged.of(one, other)
-    return found is not None and (found.word, found.pair.one == one) in (("better", True), ("worse", False))
+def _is_for(verdict: Verdict, name: str) -> bool:
+    return verdict.word == ("better" if verdict.pair.one == name else "worse")
 
 
 def _key(results: Results, metric: str) -> str:
@@ -109,7 +108,7 @@ def _key(results: Results, metric: str) -> str:
 
 
 def _columns(results: Results, rows: list[Row]) -> list[tuple[str, Any]]:
-    """Return (heading, row -> cell) of each column, the primary metric first; what nobody measured is left out."""
+    """Return (heading, row -> cell) of each column, the primary metric first; what was not measured is left out."""
     metrics = sorted(results.metrics, key=lambda metric: metric != results.primary)
     columns = [_metric_column(results, metric) for metric in metrics]
     if any(" of " in row.get("runs", "") for row in rows):  # what is in no mean stands beside it
@@ -118,9 +117,9 @@ def _columns(results: Results, rows: list[Row]) -> list[tuple[str, Any]]:
         ("Trainable parameters", "trainable_parameters", "count"),
         ("Peak training memory", "train_allocated_bytes", "bytes"),
     ):
-        known = [row[key] for row in rows if not missing(row.get(key))]
-        if known:
-            columns.append(_cost_column(title, key, kind, max(known)))
+        measured = [row[key] for row in rows if not missing(row.get(key))]
+        if measured:
+            columns.append(_cost_column(title, key, kind, max(measured)))
     return columns
 
 
@@ -157,23 +156,11 @@ def _cost_column(title: str, key: str, kind: str, largest: float) -> tuple[str, 
 
 
 def _caption(results: Results, winner: str | None) -> str:
-    found = scores(results, _key(results, str(results.primary)))
-    counts = sorted({one.n for one in found.values() if one.n > 1})
-    seeds = (
-        f" over {counts[0]} seeds" if len(counts) == 1 else f" over {counts[0]} to {counts[-1]} seeds" if counts else ""
-    )
-    told = [f"{results.title or results.study}."]
-    told.append(
-        f"Mean ± sample standard deviation{seeds}; {_direction(results)}." if counts else f"{_direction(results)}."
-    )
-    told.append(
-        "Bold: better than every other trained configuration (family-wise verdicts)."
-        if winner
-        else "Nothing is bold: no verdict puts one configuration above all others."
-    )
-    return escaped(" ".join(told))
-
-
-def _direction(results: Results) -> str:
-    named = [f"{on(metric, split_of(results, metric))}: {direction(metric)}" for metric in results.metrics]
-    return ", ".join(named)
+    counts = sorted({score.n for score in scores(results, _key(results, str(results.primary))).values() if score.n > 1})
+    seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds" if counts else ""
+    figures = f"Mean ± sample standard deviation over {seeds}; " if counts else ""
+    directions = [f"{on(metric, split_of(results, metric))}: {direction(metric)}" for metric in results.metrics]
+    bold = "Nothing is bold: no verdict puts one configuration above all others."
+    if winner:
+        bold = "Bold: better than every other trained configuration (family-wise verdicts)."
+    return escaped(f"{results.title or results.study}. {figures}{', '.join(directions)}. {bold}")

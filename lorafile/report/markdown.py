@@ -1,4 +1,4 @@
-"""RESULTS.md: the report for a repository, with pictures beside it and every name as plain text."""
+"""RESULTS.md: the report for a repository, with pictures next to it and every name as plain text."""
 
 import re
 
@@ -21,8 +21,8 @@ def document(results: Results, analyses: list[Analysis]) -> str:
     if results.question:
         lines += [plain(results.question), ""]
     lines += ["## Answer", "", *_list(summary.sentences)]
-    for asked in content.questions(others):
-        lines += [f"### {plain(asked.title)}", "", *_list(asked.sentences)]
+    for question in content.questions(others):
+        lines += [f"### {plain(question.title)}", "", *_list(question.sentences)]
     if warnings := content.warnings(results, analyses):
         lines += ["## Read this first", "", *_list(warnings)]
     if summary.charts or summary.tables:

@@ -9,25 +9,18 @@ CATEGORIES: dict[Mode, list[str]] = {
     "light": ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B37B00", "#3A9BD9", "#6B6B6B"],
     "dark": ["#56B4E9", "#FF8F4A", "#2FC79A", "#E3A3C6", "#E69F00", "#8FD0FF", "#B5B5B5"],
 }
+_INK = {  # on light and on dark pages
+    "text": ("#1b1f24", "#e8ebef"),
+    "quiet": ("#59636e", "#a3adb8"),
+    "grid": ("#e4e8ec", "#333b45"),
+    "page": ("#ffffff", "#14181d"),
+    "cost": ("#8db9d6", "#40698a"),
+    "alarm": ("#b34700", "#ff8f4a"),
+    "focus": ("#0072b2", "#56b4e9"),
+}
 INK: dict[Mode, dict[str, str]] = {
-    "light": {
-        "text": "#1b1f24",
-        "quiet": "#59636e",
-        "grid": "#e4e8ec",
-        "page": "#ffffff",
-        "cost": "#8db9d6",
-        "alarm": "#b34700",
-        "focus": "#0072b2",
-    },
-    "dark": {
-        "text": "#e8ebef",
-        "quiet": "#a3adb8",
-        "grid": "#333b45",
-        "page": "#14181d",
-        "cost": "#40698a",
-        "alarm": "#ff8f4a",
-        "focus": "#56b4e9",
-    },
+    "light": {name: light for name, (light, _) in _INK.items()},
+    "dark": {name: dark for name, (_, dark) in _INK.items()},
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
 
@@ -45,27 +38,20 @@ def config(mode: Mode) -> dict[str, Any]:
         "font": FONT,
         "view": {"stroke": None},
         "text": {"limit": 420},
-        "axis": _axis(ink),
+        "axis": {
+            "labelColor": ink["text"],
+            "titleColor": ink["quiet"],
+            "gridColor": ink["grid"],
+            "domainColor": ink["quiet"],
+            "tickColor": ink["quiet"],
+            **_LABELS,
+            **{"titleFontSize": 12, "titleFontWeight": 400, "titlePadding": 8, "labelPadding": 6},
+        },
         "legend": {"labelColor": ink["text"], "titleColor": ink["quiet"], "symbolStrokeWidth": 2, **_LABELS},
         "title": {**_TITLE, "color": ink["text"]},
         "header": {"labelColor": ink["text"], "titleColor": ink["quiet"], "labelFontWeight": 600, **_LABELS},
         "range": {"category": colours, "ordinal": ramp, "ramp": ramp, "heatmap": cells},
         "style": _styles(ink, colours),
-    }
-
-
-def _axis(ink: dict[str, str]) -> dict[str, Any]:
-    return {
-        "labelColor": ink["text"],
-        "titleColor": ink["quiet"],
-        "gridColor": ink["grid"],
-        "domainColor": ink["quiet"],
-        "tickColor": ink["quiet"],
-        **_LABELS,
-        "titleFontSize": 12,
-        "titleFontWeight": 400,
-        "titlePadding": 8,
-        "labelPadding": 6,
     }
 
 

@@ -52,7 +52,6 @@ def write_page(results: Results, analyses: list[Analysis], directory: Path, live
 
 
 def _write_tables(tables: dict[str, Table], directory: Path) -> list[Path]:
-    """Write each table's raw figures as `<name>.csv`, and return the paths."""
     written = []
     for name, table in tables.items():
         make_directory(directory)

@@ -36,7 +36,7 @@ def list_objects(objects: Objects) -> ObjectListing:
         if name.startswith(".new-"):
             temporary.append(Path(file))
         elif is_digest(name) and file.path == f"{root}/{name[:2]}/{name}" and not file.is_symlink():
-            with contextlib.suppress(FileNotFoundError):  # whoever collects garbage took it a moment ago
+            with contextlib.suppress(FileNotFoundError):  # garbage collection took it a moment ago
                 sizes[name] = file.stat(follow_symlinks=False).st_size
         else:
             strange.append(Path(file))
@@ -58,7 +58,7 @@ def is_digest(name: str) -> bool:
 
 
 def leftovers(directory: Path) -> list[Path]:
-    """Return what a killed process left beside the objects; nobody may hold the state's lock but the caller."""
+    """Return what a killed process left next to the objects; the caller holds the state's lock."""
     temporary = [path for name in _NAMES for path in directory.glob(name)]
     return sorted([*temporary, *(path for path in directory.glob("staging/*") if path.is_dir())])
 

@@ -20,6 +20,7 @@ from lorafile.state.lock import writer_lock
 from lorafile.state.records import CURVE, curve_steps
 
 _STEP = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+Damage = tuple[Collection[str], Collection[str], Collection[int]]  # keys of nodes, digests of environments, attempts
 
 
 @dataclass
@@ -65,8 +66,7 @@ def _make_index(directory: Path, report: RepairReport) -> None:
     tables, copy = readable_rows(directory / "state.db"), readable_rows(directory / BACKUP)
     if is_surely_as_closed(directory / BACKUP):
         tables = copy
-    merged = _merge(tables, copy, set(), set(), set())
-    merged = _merge(tables, copy, *damaged_rows(IndexRows.of_tables(merged)))
+    merged = _merge(tables, copy, damaged_rows(IndexRows.of_tables(_merge(tables, copy))))
     rows = IndexRows.of_tables(merged)
     nodes, environments, attempts = damaged_rows(rows)
 
@@ -100,17 +100,9 @@ def _steps(kept: dict[str, Table], objects: Objects) -> Table:
     return [row for rows in steps.values() for row in rows]
 
 
-def _merge(
-    tables: dict[str, Table],
-    copy: dict[str, Table],
-    nodes: Collection[str],
-    environments: Collection[str],
-    attempts: Collection[int],
-) -> dict[str, Table]:
-    """Return the rows of an index; where it has none, or damaged ones, those of its copy.
-
-    :param nodes, environments, attempts: the damaged ones
-    """
+def _merge(tables: dict[str, Table], copy: dict[str, Table], damage: Damage = ((), (), ())) -> dict[str, Table]:
+    """Return the rows of an index; where it has none, or damaged ones, those of its copy."""
+    nodes, environments, attempts = damage
     damaged: dict[str, Collection[Any]] = {"nodes": nodes, "environments": environments}
     damaged |= dict.fromkeys(("acceptances", "collected", "declarations"), ())
     merged = {}

@@ -104,7 +104,7 @@ def _from_both_ends(connection: sqlite3.Connection, table: str) -> Table:
 def replace_index(directory: Path, tables: dict[str, Table]) -> Path:
     """Make a new index of some rows and put it in the place of the old one, which stays next to it under a dated name.
 
-    Nobody but the caller may hold the state's lock.
+    The caller holds the state's lock.
 
     :return: where the old one is now
     """

@@ -167,7 +167,7 @@ def _hash_all(objects: Objects, sizes: dict[str, int]) -> Iterator[tuple[str, st
     def check(digest: str) -> str:
         try:
             return "" if file_digest(objects.path(digest)) == digest else _CHANGED
-        except FileNotFoundError:  # whoever collects garbage took it a moment ago
+        except FileNotFoundError:  # garbage collection took it a moment ago
             return ""
         except OSError as error:
             return f"cannot be read: {error.strerror or error}"

@@ -76,7 +76,6 @@ def _write_parquet(state: State, table: str, file: Path) -> None:
 
 
 def _table(state: State, table: str) -> tuple[list[str], list[Any]]:
-    """Return the columns and the rows of a view."""
     columns = [row[1] for row in state.rows(f"PRAGMA table_info({table})")]
     return columns, state.rows(f"SELECT * FROM {table}")  # noqa: S608
 
