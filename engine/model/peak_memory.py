@@ -5,6 +5,7 @@ import gc
 import resource
 import sys
 import weakref
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,21 @@ from lorafile.engine.model.fingerprint import held_tensors, parts
 
 
 class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of live tensor storages, and the most that there were at once.
+    """Counts the bytes of live tensor storages by kind, and remembers the moment at which they were the most.
 
     A tiny model hides behind the hundreds of megabytes of a process that has imported torch; its tensors do not.
+
+    :ivar peak: bytes at that moment; `peak_by_kind`: the same by what they are for
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._live: dict[int, int] = {}
-        self.now = 0
-        self.peak = 0
-        for tensor in held_tensors(model):
-            self._count(tensor)
+        self._live: dict[int, tuple[str, int]] = {}
+        self.now = self.peak = 0
+        self._now_by_kind: Counter[str] = Counter()
+        self.peak_by_kind: Counter[str] = Counter()
+        for tensor in held_tensors(model) if model is not None else ():
+            self.count(tensor, "weights")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count what it returns."""
@@ -35,21 +39,31 @@ class LiveTensors(TorchDispatchMode):
         for value in tree_iter(result):
             if isinstance(value, torch.Tensor):
                 for part in parts(value):
-                    self._count(part)
+                    self.count(part, self.kind(part))
         return result
 
-    def _count(self, tensor: torch.Tensor) -> None:
+    def kind(self, _tensor: torch.Tensor) -> str:
+        """Return what a tensor that an operation made is for."""
+        return "activations"
+
+    def count(self, tensor: torch.Tensor, kind: str) -> None:
+        """Count a tensor's storage, once, for as long as it lives."""
         storage = tensor.untyped_storage()
-        place = storage.data_ptr()
-        if place in self._live or storage.nbytes() == 0:
+        size = storage.nbytes()
+        place = storage.data_ptr() or storage._cdata  # on the meta device nothing has an address
+        if place in self._live or not size:
             return
-        self._live[place] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
+        self._live[place] = kind, size
+        self.now += size
+        self._now_by_kind[kind] += size
+        if self.now > self.peak:
+            self.peak, self.peak_by_kind = self.now, self._now_by_kind.copy()
         weakref.finalize(storage, self._release, place)
 
     def _release(self, place: int) -> None:
-        self.now -= self._live.pop(place, 0)
+        kind, size = self._live.pop(place, ("", 0))
+        self.now -= size
+        self._now_by_kind[kind] -= size
 
 
 _SIGNS = (

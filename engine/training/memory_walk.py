@@ -1,7 +1,7 @@
-"""What a training step holds in memory at its peak, on hardware that nobody has at hand.
+"""The peak memory of a training step, on hardware that need not be at hand.
 
 The real model is built on the meta device, which has shapes and no bytes, and one step is walked through it while a
-dispatch mode counts the storages that are alive. Attention and quantized layers are stood in for: what the kernels of
+dispatch mode counts the storages that are alive. Attention and quantized layers have stand-ins: what the kernels of
 a GPU keep for the backward pass is known, and the meta device would pick others.
 
 Run as a program it reads a JSON list of steps and writes a JSON list of what they hold, so that whoever plans never
@@ -10,18 +10,16 @@ imports torch.
 
 import json
 import sys
-import weakref
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from lorafile.engine.model.adapters import peft_errors
 from lorafile.engine.model.methods import peft_config
+from lorafile.engine.model.peak_memory import LiveTensors
 from lorafile.engine.quiet import quiet_libraries
 from lorafile.engine.request import Request
 
@@ -62,42 +60,22 @@ class StepMemory:
     activations: int  # and gradients
 
 
-class _Alive(TorchDispatchMode):
-    """Counts the bytes of living storages by kind, and remembers the moment at which they were the most."""
+class _MetaTensors(LiveTensors):
+    """Counts the tensors of a step on the meta device, logits by themselves."""
 
     def __init__(self, vocabulary: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._vocabulary = vocabulary
-        self._kinds: dict[int, tuple[str, int]] = {}
-        self.now: dict[str, int] = {}
-        self.peak: dict[str, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count what it returns; where a value is asked for, there is none: nothing is padded."""
         if func is torch.ops.aten._local_scalar_dense.default:
             return True
-        result = func(*args, **(kwargs or {}))
-        for value in tree_iter(result):
-            if isinstance(value, torch.Tensor):
-                is_logits = value.ndim > 1 and value.shape[-1] == self._vocabulary
-                self.count(value, "logits" if is_logits else "activations")
-        return result
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
-    def count(self, tensor: torch.Tensor, kind: str) -> None:
-        """Count a tensor's storage, once, for as long as it lives."""
-        storage = tensor.untyped_storage()
-        place, size = storage._cdata, storage.nbytes()
-        if place in self._kinds or not size:
-            return
-        self._kinds[place] = kind, size
-        self.now[kind] = self.now.get(kind, 0) + size
-        if sum(self.now.values()) > sum(self.peak.values()):
-            self.peak = dict(self.now)
-        weakref.finalize(storage, self._release, place)
-
-    def _release(self, place: int) -> None:
-        kind, size = self._kinds.pop(place)
-        self.now[kind] -= size
+    def kind(self, tensor: torch.Tensor) -> str:
+        """Tell logits from other activations by their last dimension."""
+        return "logits" if tensor.ndim > 1 and tensor.shape[-1] == self._vocabulary else "activations"
 
 
 class _Attended(torch.autograd.Function):
@@ -112,7 +90,6 @@ class _Attended(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_gradients: torch.Tensor) -> Any:
-        """Return gradients of the inputs' shapes."""
         query, key, value, *_ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
@@ -140,7 +117,6 @@ class _Dequantized(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        """Return the gradient of x."""
         (gradient,) = gradients
         return gradient @ gradient.new_empty(ctx.shape), None, None
 
@@ -155,29 +131,28 @@ class _Quantized(nn.Linear):
         self.bias = like.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the layer's output."""
         shape = (self.out_features, self.in_features)
-        found: torch.Tensor = _Dequantized.apply(x, shape, self.saves)  # type: ignore[no-untyped-call]
-        return found if self.bias is None else found + self.bias
+        product: torch.Tensor = _Dequantized.apply(x, shape, self.saves)  # type: ignore[no-untyped-call]
+        return product if self.bias is None else product + self.bias
 
 
 def walk(step: Step) -> StepMemory:
     """Walk one training step, forward and backward, in a state in which the optimizer has its moments."""
     model = _model(step)
-    mode = _Alive(model.get_input_embeddings().weight.shape[0])
+    mode = _MetaTensors(model.get_input_embeddings().weight.shape[0])
     tuned = _tuned(model, step)
     trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
     full = step.settings["adapter"]["method"] == "full"
     for parameter in [*tuned.parameters(), *tuned.buffers()]:
         mode.count(parameter, "adapter" if parameter.requires_grad and not full else "weights")
-    moments = [torch.empty_like(parameter) for parameter in trained for _ in range(_ADAM)]
+    moments = [torch.empty_like(parameter) for parameter in trained for _ in range(_ADAM)]  # held until the end
     for moment in moments:
         mode.count(moment, "optimizer")
     training = step.settings["training"]
     dtype = torch.bfloat16 if training["bf16"] else torch.float16
     with mode, torch.autocast("cuda", dtype=dtype, enabled=training["bf16"] or training["fp16"]):
         _once(tuned.train(), step)
-    return StepMemory(**{name: mode.peak.get(name, 0) for name in StepMemory.__annotations__})
+    return StepMemory(**{name: mode.peak_by_kind[name] for name in StepMemory.__annotations__})
 
 
 def _once(model: Any, step: Step) -> None:
@@ -232,16 +207,16 @@ def _tuned(model: Any, step: Step) -> Any:
 
 
 def main() -> None:
-    """Walk the steps that are written to us; one that cannot be walked is null, and the next is tried."""
+    """Walk the steps on standard input; the result of one that cannot be walked is null."""
     quiet_libraries()
-    found: list[dict[str, int] | None] = []
-    for given in json.load(sys.stdin):
+    results: list[dict[str, int] | None] = []
+    for step in json.load(sys.stdin):
         try:
-            found.append(asdict(walk(Step(**given))))
+            results.append(asdict(walk(Step(**step))))
         except Exception as error:  # a model that cannot be built from its config alone; the forecast is analytic then
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            found.append(None)
-    json.dump(found, sys.stdout)
+            results.append(None)
+    json.dump(results, sys.stdout)
 
 
 if __name__ == "__main__":
