@@ -17,7 +17,7 @@ from lorafile.engine.model.methods import after_step, penalty
 from lorafile.engine.model.peak_memory import is_out_of_memory
 from lorafile.engine.randomness import seeded
 from lorafile.engine.request import Report, Request, Result
-from lorafile.engine.training.checkpoint import RunState, capture, restore
+from lorafile.engine.training.checkpoint import ResumableModel
 from lorafile.engine.training.curve import Curve
 from lorafile.engine.training.optimizer import OptimizerStep
 from lorafile.engine.training.recorder import RunRecorder, record_run
@@ -115,26 +115,13 @@ def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve
     return ""
 
 
-class Stepper:
+class Stepper(ResumableModel):
     """One optimizer step after another of one run."""
 
     def __init__(self, base: Base, model: Any, settings: dict[str, Any], steps: int) -> None:
-        self.base, self.model, self.settings = base, model, settings
-        self.optimizer_step = OptimizerStep(model, settings, steps, base.device)
-        self.vocabulary = num_choices(model)
-        self.parts = 1
-        self.count = 0
-
-    def state(self) -> RunState:
-        """Return where the run is."""
-        return capture(self.model, self.optimizer_step)
-
-    def restore(self, state: RunState) -> None:
-        """Go on from there.
-
-        :raises DamagedCheckpoint: when that is another run's state
-        """
-        restore(state, self.model, self.optimizer_step)
+        super().__init__(model, OptimizerStep(model, settings, steps, base.device))
+        self.base, self.settings, self.vocabulary = base, settings, num_choices(model)
+        self.parts, self.count = 1, 0
 
     def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:
         """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""

@@ -16,7 +16,7 @@ from lorafile.engine.nodes.train import finish, step_batches, total_steps
 from lorafile.engine.randomness import seeded
 from lorafile.engine.request import Request, Result
 from lorafile.engine.stacking.stack import Factors, Row, Stack
-from lorafile.engine.training.checkpoint import RunState, random_states
+from lorafile.engine.training.checkpoint import RunState, generator_states, random_states, restore_generators
 from lorafile.engine.training.curve import Curve
 from lorafile.engine.training.optimizer import OptimizerStep
 from lorafile.engine.training.recorder import RunRecorder
@@ -91,53 +91,47 @@ class Member:
         :param more: figures beside those of every run
         """
         more = more | {"pack_seconds": time.monotonic() - self._began}
-        with trained_adapter(self.base, self.request, self.steps, self._own()) as model:
+        with trained_adapter(self.base, self.request, self.steps, self._matrices()) as model:
             return finish(model, self.request, self.out, self.curve, self.recorder, self.trouble, more)
 
-    def _own(self) -> dict[str, torch.Tensor]:
+    def _matrices(self) -> dict[str, torch.Tensor]:
         """Return this run's matrices as they are now, under the names that they have in PEFT's model."""
-        held = self._stack.cut(self._number, [flat.values[self._number] for flat in self._stack.flats])
+        matrices = self._stack.cut(self._number, [flat.values[self._number] for flat in self._stack.flats])
         return {
             f"base_model.model.{path}.lora_{side}.default.weight": matrix
-            for path, pair in held.items()
+            for path, pair in matrices.items()
             for side, matrix in zip("AB", pair, strict=True)
         }
 
     def generators(self) -> list[torch.Generator]:
         """Return what this run's dropout is drawn from, in the order in which PEFT's model has them."""
-        return list({id(one): one for one in self.factors.generators.values()}.values())
+        return list({id(generator): generator for generator in self.factors.generators.values()}.values())
 
     def state(self) -> RunState:
         """Return where the run is, as it would be saved if it were alone."""
-        states = {f"own{number}": one.get_state() for number, one in enumerate(self.generators())}
         return RunState(
-            own=self._own(),
+            tensors=self._matrices(),
             optimizer=self._moments.state_dict(),
             schedule=self.optimizer_step.schedule.state_dict(),
             scaler=self.optimizer_step.scaler.state_dict(),
             allocation={},
-            random=self._random | states,
+            random=self._random | generator_states(self.generators()),
             python=self._python,
             frozen=self._frozen,
         )
 
     def restore(self, state: RunState) -> None:
-        """Go on from there, whether it was alone or not.
+        """Continue from a state, whether the run was alone or not.
 
         :raises DamagedCheckpoint: when that is another run's state
         """
-        own = self._own()
-        state.check(own, self._frozen)
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(state.own[name])
+        state.copy_tensors(self._matrices(), self._frozen)
         self._moments.restore(state.optimizer)
         self.optimizer_step.schedule.load_state_dict(state.schedule)
         self.optimizer_step.scaler.load_state_dict(state.scaler)
         self._python = state.python
         self._random = {name: tensor for name, tensor in state.random.items() if not name.startswith("own")}
-        for number, generator in enumerate(self.generators()):
-            generator.set_state(state.random[f"own{number}"])
+        restore_generators(self.generators(), state)
 
 
 class Moments:
@@ -146,14 +140,20 @@ class Moments:
     def __init__(self, stack: Stack, number: int, row: Row, optimizer: torch.optim.Optimizer) -> None:
         self._stack, self._number, self._optimizer = stack, number, optimizer
         rows = [*row.lora_A, *row.lora_B]  # in the order of the stack's flat tensors
-        given = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._index = [next(i for i, one in enumerate(given) if one is parameter) for parameter in rows]
-        self._sides = {id(parameter): side for side, part in enumerate((row.lora_A, row.lora_B)) for parameter in part}
+        places = {id(p): at for at, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+        self._index = [places[id(parameter)] for parameter in rows]
+        # The matrices of each of the optimizer's groups, and the number of each among all of them.
+        sides = {id(parameter): side for side, part in enumerate((row.lora_A, row.lora_B)) for parameter in part}
+        order = [(path, side) for path in stack.paths(number) for side in (0, 1)]
+        self._groups: list[list[Place]] = []
+        for group in optimizer.param_groups:
+            of_group = {sides[id(parameter)] for parameter in group["params"]}
+            self._groups.append([place for place in order if place[1] in of_group])
+        self._numbers = {place: at for at, place in enumerate(place for group in self._groups for place in group)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state with a parameter for each matrix, in the order of PEFT's model."""
-        held = self._optimizer.state_dict()
-        numbers = self._numbers()
+        held, numbers = self._optimizer.state_dict(), self._numbers
         state: dict[int, dict[str, Any]] = {index: {} for index in numbers.values()} if held["state"] else {}
         rows = [held["state"].get(index, {}) for index in self._index]
         for word, first in rows[0].items():
@@ -164,11 +164,15 @@ class Moments:
             else:
                 for values in state.values():
                     values[word] = first.clone()  # safetensors stores no tensor under two names
-        return {"state": state, "param_groups": self._groups(held["param_groups"])}
+        groups = [
+            {**group, "params": [numbers[place] for place in places]}
+            for group, places in zip(held["param_groups"], self._groups, strict=True)
+        ]
+        return {"state": state, "param_groups": groups}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take over the state of an optimizer that had a parameter for each matrix."""
-        held, numbers = self._optimizer.state_dict(), self._numbers()
+        held, numbers = self._optimizer.state_dict(), self._numbers
         state: dict[int, dict[str, Any]] = {index: {} for index in self._index} if saved["state"] else {}
         for word, first in next(iter(saved["state"].values()), {}).items():
             if not first.ndim:
@@ -186,20 +190,3 @@ class Moments:
             for theirs, ours in zip(saved["param_groups"], held["param_groups"], strict=True)
         ]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-    def _members(self) -> list[list[Place]]:
-        """Return the matrices of each of the optimizer's groups."""
-        order = [(path, side) for path in self._stack.paths(self._number) for side in (0, 1)]
-        sides = [{self._sides[id(one)] for one in group["params"]} for group in self._optimizer.param_groups]
-        return [[place for place in order if place[1] in own] for own in sides]
-
-    def _numbers(self) -> dict[Place, int]:
-        """Return the number of each matrix among all of an optimizer's parameters."""
-        return {place: number for number, place in enumerate(place for group in self._members() for place in group)}
-
-    def _groups(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        numbers = self._numbers()
-        return [
-            {**group, "params": [numbers[place] for place in places]}
-            for group, places in zip(groups, self._members(), strict=True)
-        ]

@@ -1,4 +1,4 @@
-"""Where a run is, on the disk, as tensors and JSON; nothing is pickled.
+"""Checkpoints: the state of a run on the disk, as tensors and JSON; nothing is pickled.
 
 Written under names of its own, flushed, then named by `checkpoint.json`; read only after its digest, its key and the
 libraries that made it were compared.
@@ -31,18 +31,18 @@ _ADAPTER = ".default"  # what PEFT puts into the name of each tensor of an adapt
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run is.
+    """The state of a run between two steps.
 
-    :ivar own: what it changes, by name
-    :ivar optimizer: as torch's optimizers tell it: `state` and `param_groups`, over those of `own` that train
-    :ivar schedule: as the schedule tells it; `scaler` likewise
+    :ivar tensors: name -> what the run changes
+    :ivar optimizer: its `state_dict`: `state` and `param_groups`, over those of `tensors` that are trained
+    :ivar schedule: its `state_dict`; `scaler` likewise
     :ivar allocation: what AdaLoRA knows of its ranks
     :ivar random: states of torch's generators: the processor's, each GPU's, and the run's own
     :ivar python: state of Python's generator
-    :ivar frozen: sums over all weights that it leaves alone
+    :ivar frozen: sums over all weights that the run leaves alone
     """
 
-    own: dict[str, torch.Tensor]
+    tensors: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
     scaler: dict[str, Any]
@@ -51,57 +51,73 @@ class RunState:
     python: Any
     frozen: list[int]
 
-    def check(self, own: dict[str, torch.Tensor], frozen: list[int]) -> None:
-        """Check that it is the state of a run that trains these tensors beside these frozen weights.
+    def copy_tensors(self, tensors: dict[str, torch.Tensor], frozen: list[int]) -> None:
+        """Copy the state's tensors into those of a run, once it is clear that they are this run's.
 
-        :raises DamagedCheckpoint: when it is another's
+        :raises DamagedCheckpoint: when the run trains other tensors, or next to other frozen weights
         """
-        if {name: tensor.shape for name, tensor in own.items()} != {n: t.shape for n, t in self.own.items()}:
+        if {name: tensor.shape for name, tensor in tensors.items()} != {n: t.shape for n, t in self.tensors.items()}:
             raise DamagedCheckpoint("it holds other tensors than this run trains")
         # Some initialisations rewrite the base: what is not restored has to be what it was.
         if frozen != self.frozen:
             raise DamagedCheckpoint("the frozen weights came out otherwise this time")
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(self.tensors[name])
 
 
-def capture(model: Any, descent: OptimizerStep) -> RunState:
-    """Return where a run is; its tensors are shared and not copied."""
-    states, python = random_states()
-    states |= {f"own{number}": one.get_state() for number, one in enumerate(dropout_generators(model))}
-    return RunState(
-        own={name: tensor.detach() for name, tensor in _own(model)},
-        optimizer=descent.optimizer.state_dict(),
-        schedule=descent.schedule.state_dict(),
-        scaler=descent.scaler.state_dict(),
-        allocation=allocation(model),
-        random=states,
-        python=python,
-        frozen=frozen_sums(model),
-    )
+class Resumable(Protocol):
+    """A run that can be continued from a checkpoint."""
+
+    def state(self) -> RunState:
+        """Return its state; the tensors are shared and not copied."""
+
+    def restore(self, state: RunState) -> None:
+        """Continue from a state.
+
+        :raises DamagedCheckpoint: when the state is another run's; this one is then as it was
+        """
 
 
-def restore(state: RunState, model: Any, descent: OptimizerStep) -> None:
-    """Put a run where a state says.
+class ResumableModel:
+    """A run that has the model to itself."""
 
-    :raises DamagedCheckpoint: when the state is another run's; this one is then as it was
-    """
-    own = dict(_own(model))
-    state.check(own, frozen_sums(model))
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(state.own[name])
-    descent.optimizer.load_state_dict(_laid_out(descent.optimizer, state.optimizer))
-    restore_allocation(model, state.allocation)
-    descent.schedule.load_state_dict(state.schedule)
-    descent.scaler.load_state_dict(state.scaler)
-    random.setstate(state.python)
-    torch.set_rng_state(state.random["cpu"])
-    for number in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
-        torch.cuda.set_rng_state(state.random[f"cuda{number}"], number)
-    for number, generator in enumerate(dropout_generators(model)):
-        generator.set_state(state.random[f"own{number}"])
+    def __init__(self, model: Any, optimizer_step: OptimizerStep) -> None:
+        self.model, self.optimizer_step = model, optimizer_step
+
+    def state(self) -> RunState:
+        """Return the run's state; its tensors are shared and not copied."""
+        states, python = random_states()
+        return RunState(
+            tensors={name: tensor.detach() for name, tensor in _changed_tensors(self.model)},
+            optimizer=self.optimizer_step.optimizer.state_dict(),
+            schedule=self.optimizer_step.schedule.state_dict(),
+            scaler=self.optimizer_step.scaler.state_dict(),
+            allocation=allocation(self.model),
+            random=states | generator_states(dropout_generators(self.model)),
+            python=python,
+            frozen=frozen_sums(self.model),
+        )
+
+    def restore(self, state: RunState) -> None:
+        """Continue from a state.
+
+        :raises DamagedCheckpoint: when the state is another run's; this one is then as it was
+        """
+        state.copy_tensors(dict(_changed_tensors(self.model)), frozen_sums(self.model))
+        optimizer = self.optimizer_step.optimizer
+        optimizer.load_state_dict(_with_layouts(optimizer, state.optimizer))
+        restore_allocation(self.model, state.allocation)
+        self.optimizer_step.schedule.load_state_dict(state.schedule)
+        self.optimizer_step.scaler.load_state_dict(state.scaler)
+        random.setstate(state.python)
+        torch.set_rng_state(state.random["cpu"])
+        for number in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
+            torch.cuda.set_rng_state(state.random[f"cuda{number}"], number)
+        restore_generators(dropout_generators(self.model), state)
 
 
-def _laid_out(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+def _with_layouts(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
     """Return an optimizer's state with each tensor laid out as its parameter is, which fused steps rely on."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = {
@@ -124,14 +140,25 @@ def random_states() -> tuple[dict[str, torch.Tensor], Any]:
     return states, random.getstate()
 
 
+def generator_states(generators: list[torch.Generator]) -> dict[str, torch.Tensor]:
+    """Return the states of a run's own generators, by the names that a checkpoint has for them."""
+    return {f"own{number}": generator.get_state() for number, generator in enumerate(generators)}
+
+
+def restore_generators(generators: list[torch.Generator], state: RunState) -> None:
+    """Set a run's own generators to a state."""
+    for number, generator in enumerate(generators):
+        generator.set_state(state.random[f"own{number}"])
+
+
 def frozen_sums(model: Any) -> list[int]:
     """Return two sums over each weight that a run leaves alone."""
-    own = {name for name, _ in _own(model)}
-    frozen = (parameter for name, parameter in model.named_parameters() if name not in own)
+    changed = {name for name, _ in _changed_tensors(model)}
+    frozen = (parameter for name, parameter in model.named_parameters() if name not in changed)
     return list(tensor_sums(part for parameter in frozen for part in parts(parameter)))
 
 
-def _own(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def _changed_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield what a run changes: the trainable parameters, and whatever else belongs to its adapter."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad or _ADAPTER in name:
@@ -141,32 +168,19 @@ def _own(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, buffer
 
 
-class Trained(Protocol):
-    """A run that can tell where it is."""
-
-    def state(self) -> RunState:
-        """Return where it is."""
-
-    def restore(self, state: RunState) -> None:
-        """Go on from there.
-
-        :raises DamagedCheckpoint: when that is another run's state; it is then as it was
-        """
-
-
 def made_with() -> dict[str, str | None]:
     """Return what a checkpoint may not cross: another device, or other versions of what computes."""
     return {"device": device_class(), **{name: installed(name) for name in _LIBRARIES}}
 
 
-def save(directory: Path, trained: Trained, about: dict[str, Any]) -> None:
+def save(directory: Path, run: Resumable, about: dict[str, Any]) -> None:
     """Write a checkpoint; the one before is removed when this one is complete.
 
     :param about: `key`, `step`, `reads`, and whatever else the run wants back
     """
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / f"step-{about['step']}.safetensors"
-    tensors, plain = _packed(trained.state())
+    tensors, plain = _packed(run.state())
     temporary = file.with_suffix(".new")
     try:
         save_file(tensors, temporary)
@@ -186,8 +200,8 @@ def save(directory: Path, trained: Trained, about: dict[str, Any]) -> None:
             old.unlink()
 
 
-def load(directory: Path, trained: Trained, key: str, reads: str) -> dict[str, Any]:
-    """Put a run where its checkpoint left it and return what the run had written beside it.
+def load(directory: Path, run: Resumable, key: str, reads: str) -> dict[str, Any]:
+    """Continue a run from its checkpoint; return what the run had written there next to its state.
 
     :param reads: digest of the examples that are trained on
     :raises DamagedCheckpoint: when it is not this run's, not whole, or made elsewhere; the run is then as it was
@@ -198,19 +212,19 @@ def load(directory: Path, trained: Trained, key: str, reads: str) -> dict[str, A
     if about.get("key") != key or about.get("reads") != reads:
         raise DamagedCheckpoint("it belongs to another run, or to other examples")
     then, now = about.get("made_with", {}), made_with()
-    moved = [f"{name} {then.get(name)} is now {now[name]}" for name in now if then.get(name) != now[name]]
-    if moved:
-        raise DamagedCheckpoint(f"it was made elsewhere: {', '.join(moved)}")
+    changed = [f"{name} {then.get(name)} is now {now[name]}" for name in now if then.get(name) != now[name]]
+    if changed:
+        raise DamagedCheckpoint(f"it was made elsewhere: {', '.join(changed)}")
     file = directory / Path(about["file"]).name
     if not file.is_file() or file_digest(file) != about["digest"]:
         raise DamagedCheckpoint(f"{file.name} is missing or damaged")
-    trained.restore(_unpacked(load_file(file), about["state"]))
+    run.restore(_unpacked(load_file(file), about["state"]))
     return about
 
 
 def _packed(state: RunState) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return the tensors of a state under names, and what of it is no tensor."""
-    tensors = {f"model.{name}": tensor for name, tensor in state.own.items()}
+    """Return the tensors of a state by name, and the rest of it as JSON has it."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.tensors.items()}
     numbers: dict[str, dict[str, Any]] = {}
     for index, values in state.optimizer["state"].items():
         for name, value in values.items():
@@ -223,10 +237,7 @@ def _packed(state: RunState) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     plain = {
         "groups": state.optimizer["param_groups"],
         "numbers": numbers,
-        "schedule": state.schedule,
-        "scaler": state.scaler,
-        "python": state.python,
-        "frozen": state.frozen,
+        **{name: getattr(state, name) for name in ("schedule", "scaler", "python", "frozen")},
     }
     return {name: tensor.contiguous() for name, tensor in tensors.items()}, plain
 
@@ -242,7 +253,7 @@ def _unpacked(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> RunSta
         moments.setdefault(int(index), {})[word] = tensor
     version, words, gauss = plain["python"]
     return RunState(
-        own=kinds["model"],
+        tensors=kinds["model"],
         optimizer={
             "state": moments,
             "param_groups": [{**group, "betas": tuple(group["betas"])} for group in plain["groups"]],

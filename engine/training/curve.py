@@ -3,22 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lorafile.engine.batching.batches import Batch
 
 _WINDOW = 20  # steps of the running loss that is watched for an explosion
 _EXPLOSION = 2.0
-
-
-class Seen(Protocol):
-    """A micro-batch, as far as it is counted."""
-
-    @property
-    def targets(self) -> int:
-        """Number of what is predicted."""
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens that are not padding."""
 
 
 @dataclass
@@ -34,7 +25,7 @@ class Curve:
         step = len(self.rows) + 1
         self.rows.append({"step": step, "epoch": epoch, "loss": loss, "learning_rate": rate, "grad_norm": norm})
 
-    def seen(self, batches: Sequence[Seen]) -> int:
+    def seen(self, batches: Sequence["Batch"]) -> int:
         """Count what a step computes; return how much of it is supervised."""
         supervised = sum(batch.targets for batch in batches)
         self.tokens += sum(batch.tokens for batch in batches)

@@ -1,4 +1,4 @@
-"""A run keeps a journal: its curve while it trains, checkpoints now and then, and where it went on from."""
+"""The record of a run: its curve while it trains, checkpoints now and then, and where it was resumed."""
 
 import contextlib
 import time
@@ -21,7 +21,7 @@ WAIT_SECONDS = 300.0  # for a worker of a killed apply, which ends at its next s
 
 @dataclass
 class RunRecorder:
-    """What one run notes of itself; without a directory it notes nothing and keeps nothing.
+    """Records one run; without a directory it writes and keeps nothing.
 
     :ivar parts: into so many each micro-batch is cut, because a whole one did not fit into memory
     :ivar resumed_from: the steps from which the run went on after an interruption
@@ -44,14 +44,14 @@ class RunRecorder:
 
     @property
     def directory(self) -> Path:
-        """Where it is kept."""
+        """The directory of the run's curve and checkpoint."""
         return Path(self.request.paths["checkpoint"])
 
     def seconds(self) -> float:
         """Return the time that the run has trained in all, over its interruptions."""
         return self.before + self.clock() - self._began
 
-    def begin(self, trained: checkpoint.Trained, curve: Curve, steps: int) -> int:
+    def begin(self, run: checkpoint.Resumable, curve: Curve, steps: int) -> int:
         """Begin, or go on where an earlier attempt was interrupted; return how many steps are done.
 
         :param curve: filled with what was seen before
@@ -59,20 +59,20 @@ class RunRecorder:
         self.steps, self.before, self._began = steps, 0.0, self.clock()
         if self.file is None:
             return 0
-        done = self._restore(trained, curve)
+        done = self._restore(run, curve)
         self._saved, self._took = time.monotonic(), 0.0
         about = {"key": self.request.key, "address": self.request.address, "steps": steps}
         self.file.begin({**about, "settings": self.request.settings}, curve.rows)
         return done
 
-    def _restore(self, trained: checkpoint.Trained, curve: Curve) -> int:
+    def _restore(self, run: checkpoint.Resumable, curve: Curve) -> int:
         if not self._reads:  # the digest of the names and bytes of the files that are trained on
             files = sorted(self.request.inputs["train"].items())
             self._reads = text_digest("".join(f"{name} {file_digest(Path(path))}\n" for name, path in files))
         if not (self.directory / CHECKPOINT).exists():
             return 0
         try:
-            kept = checkpoint.load(self.directory, trained, self.request.key, self._reads)
+            kept = checkpoint.load(self.directory, run, self.request.key, self._reads)
         except DamagedCheckpoint as damage:
             self.note(f"The checkpoint in {self.directory} is not used: {damage}. Training begins at step 1.")
             return 0
@@ -82,7 +82,7 @@ class RunRecorder:
         self.note(f"Goes on from step {kept['step']} of {self.steps}.")
         return int(kept["step"])
 
-    def record_step(self, trained: checkpoint.Trained, curve: Curve) -> None:
+    def record_step(self, run: checkpoint.Resumable, curve: Curve) -> None:
         """Note a step; write a checkpoint where one is due, or where the run is asked to stop.
 
         :raises Stopped: when it is
@@ -95,10 +95,10 @@ class RunRecorder:
         try:
             self.report(progress)
         except Stopped:
-            self.save_checkpoint(trained, curve)
+            self.save_checkpoint(run, curve)
             raise
         if step < self.steps and self._due(step):
-            self.save_checkpoint(trained, curve)
+            self.save_checkpoint(run, curve)
 
     def _due(self, step: int) -> bool:
         every = self.request.execution.get("save_steps")
@@ -107,7 +107,7 @@ class RunRecorder:
         wait = 60 * float(self.request.execution.get("save_minutes") or 0)
         return wait > 0 and time.monotonic() - self._saved >= max(wait, _SHARE * self._took)
 
-    def save_checkpoint(self, trained: checkpoint.Trained, curve: Curve) -> None:
+    def save_checkpoint(self, run: checkpoint.Resumable, curve: Curve) -> None:
         """Write a checkpoint, where there is not one of this step."""
         if self.file is None or self._kept == len(curve.rows):
             return
@@ -116,7 +116,7 @@ class RunRecorder:
         about |= {"rows": curve.rows, "tokens": curve.tokens, "supervised": curve.supervised}
         about |= {"seconds": self.seconds(), "parts": self.parts, "resumed_from": self.resumed_from}
         try:
-            checkpoint.save(self.directory, trained, about)
+            checkpoint.save(self.directory, run, about)
         except OSError as error:  # the run itself is sound; it goes on without
             self.note(f"The checkpoint at step {len(curve.rows)} could not be written: {error.strerror or error}.")
         self._saved, self._kept = time.monotonic(), len(curve.rows)
@@ -130,19 +130,19 @@ class RunRecorder:
 
     def figures(self) -> dict[str, Any]:
         """Return what the result should say of how it was made."""
-        found: dict[str, Any] = {"resumed_from": self.resumed_from, "seconds_before": self.before, "notes": self.notes}
-        found |= {"micro_batch_split": self.parts if self.parts > 1 else None}
-        return {name: value for name, value in found.items() if value}
+        split = self.parts if self.parts > 1 else None
+        figures = {"resumed_from": self.resumed_from, "seconds_before": self.before, "notes": self.notes}
+        return {name: value for name, value in {**figures, "micro_batch_split": split}.items() if value}
 
 
 @contextlib.contextmanager
 def record_run(request: Request, report: Report) -> Iterator[RunRecorder]:
-    """Keep the journal of a run; wait where the worker of a killed apply has not noticed yet that it is alone."""
+    """Record a run; wait where the worker of a killed apply has not noticed yet that it is alone."""
     if "checkpoint" not in request.paths:
         yield RunRecorder(request, report)
         return
     with CurveFile(Path(request.paths["checkpoint"])) as file:
-        kept = RunRecorder(request, report, file)
+        recorder = RunRecorder(request, report, file)
         deadline = time.monotonic() + WAIT_SECONDS
         while not file.locked():
             if time.monotonic() > deadline:
@@ -150,7 +150,7 @@ def record_run(request: Request, report: Report) -> Iterator[RunRecorder]:
                     f"For {WAIT_SECONDS:g} s {file.holder()} has held this run, which an earlier apply left behind. "
                     "End it (kill -9) and apply again."
                 )
-            kept.note("Waits for another process that still trains this run.")
+            recorder.note("Waits for another process that still trains this run.")
             time.sleep(_POLL_SECONDS)
             report({})
-        yield kept
+        yield recorder
