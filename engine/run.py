@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,26 +55,12 @@ def run(request: Request, out: Path, bases: "Bases | None" = None, report: Repor
 
 
 def _run_with_torch(request: Request, out: Path, bases: "Bases | None", report: Report) -> Result:
+    """Do a node by the function of its kind's name, in the module of that name."""
     from lorafile.engine.model.base import Bases
-    from lorafile.engine.nodes.inspect import inspect
-    from lorafile.engine.nodes.merge import merge
-    from lorafile.engine.nodes.predict import predict
-    from lorafile.engine.nodes.prepare import prepare
-    from lorafile.engine.nodes.profile import profile
-    from lorafile.engine.nodes.train import train
-    from lorafile.engine.nodes.truncate import truncate
 
-    if request.kind == "prepare":
-        return prepare(request, out)
-    nodes = {
-        "train": train,
-        "predict": predict,
-        "profile": profile,
-        "truncate": truncate,
-        "inspect": inspect,
-        "merge": merge,
-    }
-    return nodes[request.kind](request, out, bases or Bases(), report)
+    node = getattr(import_module(f"lorafile.engine.nodes.{request.kind}"), request.kind)
+    result: Result = node(request, out, bases or Bases(), report)
+    return result
 
 
 def run_together(requests: list[Request], outs: list[Path], bases: "Bases", reports: list[Report]) -> list[Result]:

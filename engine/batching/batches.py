@@ -2,11 +2,12 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from lorafile.engine.batching.tokens import Blocks, Tokens
 from lorafile.engine.randomness import derive
@@ -36,17 +37,24 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        moved: dict[str, Any] = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
-        }
-        return replace(self, **moved)
+        return self._with_tensors(lambda tensor: tensor.to(device))
+
+    def repeated(self, times: int) -> "Batch":
+        """Return the batch with its examples so many times, one after another: once for each adapter."""
+        many = self._with_tensors(lambda tensor: torch.cat([tensor] * times))
+        return self if times == 1 else replace(many, indexes=self.indexes * times)
+
+    def _with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in tensors.items()}
+        return replace(self, **changed)
 
     @property
     def inputs(self) -> dict[str, Any]:
         """What a model is given: position ids separate the documents of a block only where there is no mask."""
         packed = self.position_ids is not None
-        where = {"position_ids": self.position_ids} if packed else {"attention_mask": self.attention_mask}
-        return {"input_ids": self.input_ids, **where, "use_cache": False}
+        seen = {"position_ids": self.position_ids} if packed else {"attention_mask": self.attention_mask}
+        return {"input_ids": self.input_ids, **seen, "use_cache": False}
 
     @property
     def targets(self) -> int:
@@ -102,18 +110,13 @@ def fill_device(lengths: list[int], slices: int, device: torch.device) -> list[l
 
 def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: torch.device) -> Batch:
     """Return some examples padded on the right."""
-    examples = [tokens.example(index) for index in indexes]
-    longest = max(len(ids) for ids, _ in examples)
-    input_ids = torch.full((len(examples), longest), padding)
-    attention_mask = torch.zeros(len(examples), longest, dtype=torch.int64)
-    supervised = torch.zeros(len(examples), longest, dtype=torch.bool)
-    for row, (ids, marks) in enumerate(examples):
-        input_ids[row, : len(ids)] = ids
-        attention_mask[row, : len(ids)] = 1
-        supervised[row, : len(ids)] = marks.bool()
+    ids, marks = zip(*(tokens.example(index) for index in indexes), strict=True)
+    input_ids = pad_sequence(list(ids), batch_first=True, padding_value=padding)
+    attention_mask = pad_sequence([torch.ones_like(part) for part in ids], batch_first=True)
+    supervised = pad_sequence(list(marks), batch_first=True).bool()
     positions = None
     if isinstance(tokens, Blocks):  # padding is a document of its own after the others, which nothing sees
-        places = [tokens.positions(index) for index in indexes]
+        longest, places = input_ids.shape[1], [tokens.positions(index) for index in indexes]
         positions = torch.stack([torch.cat([p, torch.arange(longest - len(p))]) for p in places]).to(device)
     classes = tokens.classes[indexes].to(device) if isinstance(tokens, Tokens) and tokens.classes is not None else None
     return Batch(indexes, input_ids.to(device), attention_mask.to(device), supervised.to(device), positions, classes)
@@ -149,13 +152,9 @@ def join_batches(batches: Sequence[Batch | None], padding: int) -> Batch:
 
 def collate_prompts(tokens: Tokens, indexes: list[int], padding: int, device: torch.device) -> Batch:
     """Return the prompts of some examples, padded on the left."""
-    cut = [tokens.example(index)[0][: int(tokens.prompts[index])] for index in indexes]
-    longest = max(len(ids) for ids in cut)
-    input_ids = torch.full((len(cut), longest), padding)
-    attention_mask = torch.zeros(len(cut), longest, dtype=torch.int64)
-    for row, ids in enumerate(cut):
-        input_ids[row, longest - len(ids) :] = ids
-        attention_mask[row, longest - len(ids) :] = 1
+    prompts = [tokens.example(index)[0][: int(tokens.prompts[index])] for index in indexes]
+    input_ids = pad_sequence(prompts, batch_first=True, padding_value=padding, padding_side="left")
+    attention_mask = pad_sequence([torch.ones_like(ids) for ids in prompts], batch_first=True, padding_side="left")
     nothing = torch.zeros_like(attention_mask, dtype=torch.bool)
     return Batch(indexes, input_ids.to(device), attention_mask.to(device), nothing.to(device))
 

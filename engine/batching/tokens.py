@@ -91,10 +91,10 @@ class Blocks:
     def members(self) -> list[list[int]]:
         """The examples of each block, in order."""
         assert self.tokens.blocks is not None  # noqa: S101 (made for packed tokens alone)
-        found: dict[int, list[int]] = {}
+        members: dict[int, list[int]] = {}
         for index, block in enumerate(self.tokens.blocks.tolist()):
-            found.setdefault(block, []).append(index)
-        return [found[block] for block in sorted(found)]
+            members.setdefault(block, []).append(index)
+        return [members[block] for block in sorted(members)]
 
     def __len__(self) -> int:
         return len(self.members)
@@ -106,12 +106,12 @@ class Blocks:
 
     def example(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the ids and the supervision of one block, both int64 [t]."""
-        ids, marks = zip(*(self.tokens.example(one) for one in self.members[index]), strict=True)
+        ids, marks = zip(*(self.tokens.example(member) for member in self.members[index]), strict=True)
         return torch.cat(ids), torch.cat(marks)
 
     def positions(self, index: int) -> torch.Tensor:
         """Return the place of each token in its own document, int64 [t]."""
-        return torch.cat([torch.arange(len(self.tokens.example(one)[0])) for one in self.members[index]])
+        return torch.cat([torch.arange(len(self.tokens.example(member)[0])) for member in self.members[index]])
 
 
 def training_units(tokens: Tokens, model: Any) -> tuple[Tokens | Blocks, str]:
@@ -152,5 +152,5 @@ def _logits(model: Any, documents: list[torch.Tensor]) -> torch.Tensor:
     ids = torch.cat(documents)[None].to(device)
     positions = torch.cat([torch.arange(len(document)) for document in documents])[None].to(device)
     output = model(input_ids=ids, position_ids=positions, use_cache=False)
-    found: torch.Tensor = output.logits[0, -len(documents[-1]) :].float()
-    return found
+    logits: torch.Tensor = output.logits[0, -len(documents[-1]) :].float()
+    return logits

@@ -1,5 +1,7 @@
 """The rows of a data file, whatever its format. Imports no torch, so that a plan can ask."""
 
+import csv
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +24,10 @@ def read_rows(files: list[Path], sample_by: str = "auto") -> Iterator[dict[str, 
             yield from _text(file, sample_by)
             continue
         readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".tsv": _tabbed}
-        reader = readers.get(file.suffix, _table)
-        yield from reader(file)
+        yield from readers.get(file.suffix, _table)(file)
 
 
 def _jsonl(file: Path) -> Iterator[dict[str, Any]]:
-    import json
-
     with file.open(encoding="utf-8-sig") as stream:
         for number, line in enumerate(_decoded(stream, file), 1):
             if line.strip():
@@ -40,8 +39,6 @@ def _jsonl(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json(file: Path) -> Iterator[dict[str, Any]]:
-    import json
-
     try:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -66,13 +63,13 @@ def _json(file: Path) -> Iterator[dict[str, Any]]:
 def _questions(article: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the questions of an article in SQuAD's published layout, as rows of the hub's layout."""
     for paragraph in article["paragraphs"]:
-        for asked in paragraph["qas"]:
-            answers = asked.get("answers", [])
+        for question in paragraph["qas"]:
+            answers = question.get("answers", [])
             yield {
-                "id": asked.get("id"),
+                "id": question.get("id"),
                 "title": article.get("title"),
                 "context": paragraph["context"],
-                "question": asked["question"],
+                "question": question["question"],
                 "answers": {
                     "text": [answer["text"] for answer in answers],
                     "answer_start": [answer["answer_start"] for answer in answers],
@@ -102,8 +99,6 @@ def _unquoted(field: str) -> str:
 
 
 def _table(file: Path) -> Iterator[dict[str, Any]]:
-    import csv
-
     csv.field_size_limit(2**31 - 1)  # a document may be longer than the 128 KiB that the module allows at first
     delimiter = "\t" if file.suffix == ".tsv" else ","
     with file.open(encoding="utf-8-sig", newline="") as stream:

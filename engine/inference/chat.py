@@ -11,7 +11,7 @@ from lorafile.engine.batching.batches import prompt_batch
 from lorafile.engine.data.encode import chat_of, encode
 from lorafile.engine.data.prompts import Turn, keeps_history, question_example
 from lorafile.engine.inference.generation import answer
-from lorafile.engine.model.adapters import as_directory, stored_adapter
+from lorafile.engine.model.adapters import load_tuned, stored_adapter
 from lorafile.engine.model.base import Base, load_base
 from lorafile.errors import NodeError
 
@@ -53,12 +53,12 @@ class ChatSession:
 
         :raises NodeError: when the prompt has columns that nobody filled
         """
-        found = {name: self._say(self.responders[name], question, columns) for name in names}
+        answers = {name: self._say(self.responders[name], question, columns) for name in names}
         for name, responder in self.responders.items():
             if keeps_history(self.data):
-                responder.turns.append(Turn(question, found.get(name) or next(iter(found.values()))))
+                responder.turns.append(Turn(question, answers.get(name) or next(iter(answers.values()))))
         self.asked += 1
-        return found
+        return answers
 
     def text(self, question: str, columns: dict[str, Any]) -> str:
         """Return what a model reads of a first question."""
@@ -94,7 +94,6 @@ def open_session(
         with stored_adapter(base, tuned.files) as model:
             yield ChatSession({"base": Responder(base, model, bare=True), "tuned": Responder(base, model)}, data, task)
     else:
-        with as_directory(tuned.files) if tuned.files is not None else contextlib.nullcontext() as directory:
-            whole = load_base(tuned.settings, tuned.paths, weights=directory, proven=False)
+        whole = load_tuned(tuned.settings, tuned.paths, tuned.files, proven=False)
         responders = {"base": Responder(base, base.model.eval()), "tuned": Responder(whole, whole.model.eval())}
         yield ChatSession(responders, data, task)

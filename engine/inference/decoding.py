@@ -5,7 +5,7 @@ The same tokens as transformers' `generate` without beams, which keeps every row
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationMixin, LogitsProcessor, StoppingCriteria
@@ -37,10 +37,10 @@ class ReservedLayer(DynamicLayer):
         before = self.get_seq_length()
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._room = [one.new_empty(*one.shape[:2], self._length, one.shape[3]) for one in new]
+            self._room = [states.new_empty(*states.shape[:2], self._length, states.shape[3]) for states in new]
         after = before + key_states.shape[2]
-        for room, one in zip(self._room, new, strict=True):
-            room[:, :, before:after] = one
+        for room, states in zip(self._room, new, strict=True):
+            room[:, :, before:after] = states
         keys, values = (room[:, :, :after] for room in self._room)
         self.keys, self.values = keys, values
         return new if before == 0 else (keys, values)
@@ -55,23 +55,9 @@ class ReservedLayer(DynamicLayer):
         self.keys, self.values = (room[:, :, :filled] for room in self._room)
 
 
-def reserved_cache(model: Any, length: int) -> DynamicCache:
-    """Return an empty cache for `length` tokens; layers that attend through a window keep transformers' own."""
-    cache = _cache(model)
-    cache.layers = [ReservedLayer(length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
-
-
 def cache_argument(model: Any) -> str | None:
     """Return the name of the forward argument that takes a cache: `cache` since transformers 5.24; None without one."""
     return next((name for name in ("cache", "past_key_values") if takes(model, name)), None)
-
-
-def keep_rows(cache: DynamicCache, rows: torch.Tensor) -> None:
-    """Forget all rows of a cache but some."""
-    for layer in cache.layers:
-        assert isinstance(layer, DynamicLayer)  # noqa: S101 (as `can_reserve` saw)
-        layer.batch_select_indices(rows)
 
 
 def can_reserve(model: Any) -> bool:
@@ -96,19 +82,12 @@ def _cache(model: Any) -> DynamicCache:
     return DynamicCache(config=model.config.get_text_config(decoder=True))
 
 
-class PerRow(Protocol):
-    """What knows something of each row."""
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Forget all rows but some."""
-
-
 @dataclass(frozen=True)
 class Rules:
     """What decides a token and ends a row.
 
     :ivar limit: the most tokens of an answer; `ends`: the tokens that end one, which it contains
-    :ivar processors: of logits; those that know of rows have `keep`, as in `PerRow`
+    :ivar processors: of logits; one that has something for each row has `keep(rows)`, to forget all rows but some
     :ivar slices: the rows are so many groups of equal size, and stay so
     """
 
@@ -138,21 +117,22 @@ def decode(model: Any, batch: Batch, rules: Rules, embeddings: torch.Tensor | No
     ids = batch.input_ids
     made: list[list[int]] = [[] for _ in ids]
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    cache = reserved_cache(inner, ids.shape[1] + rules.limit)
+    cache, length = _cache(inner), ids.shape[1] + rules.limit  # layers that attend through a window keep their own
+    cache.layers = [ReservedLayer(length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     state = _State(batch, rules.limit, takes(model, "position_ids"))
     options: dict[str, Any] = {str(cache_argument(inner)): cache, "use_cache": True}
     options |= {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
     ends = torch.tensor(rules.ends, dtype=torch.int64, device=ids.device)
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-    where = list(range(len(ids)))
+    row_of = list(range(len(ids)))  # the row of `made` that each row of `ids` is
     reads = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
     for _ in range(rules.limit):
-        scores = model(**reads, **state.seen(ids.shape[1]), **options).logits[:, -1].float()
+        scores = model(**reads, **state.arguments(ids.shape[1]), **options).logits[:, -1].float()
         for processor in rules.processors:
             scores = processor(ids, scores)
         tokens = scores.argmax(dim=-1)
         ids = torch.cat([ids, tokens[:, None]], dim=1)
-        for row, token, over in zip(where, tokens.tolist(), ended.tolist(), strict=True):
+        for row, token, over in zip(row_of, tokens.tolist(), ended.tolist(), strict=True):
             made[row] += [] if over else [token]
         ended |= torch.isin(tokens, ends)
         for criterion in rules.stopping:
@@ -161,11 +141,13 @@ def decode(model: Any, batch: Batch, rules: Rules, embeddings: torch.Tensor | No
         if kept is None:
             break
         if len(kept) < _WORTH * len(ids):
-            ids, ended, where = ids[kept], ended[kept], [where[row] for row in kept.tolist()]
-            keep_rows(cache, kept)
-            for one in (state, *rules.processors):
-                if hasattr(one, "keep"):
-                    one.keep(kept)
+            ids, ended, row_of = ids[kept], ended[kept], [row_of[row] for row in kept.tolist()]
+            for layer in cache.layers:
+                assert isinstance(layer, DynamicLayer)  # noqa: S101 (as `can_reserve` saw)
+                layer.batch_select_indices(kept)
+            for holder in (state, *rules.processors):
+                if hasattr(holder, "keep"):
+                    holder.keep(kept)
         reads = {"input_ids": ids[:, -1:]}
     return made
 
@@ -192,13 +174,13 @@ class _State:
         self._positions = (room.cumsum(dim=1) - 1).clamp_min(0) if positions else None
         self._read = 0
 
-    def seen(self, length: int) -> dict[str, torch.Tensor]:
-        """Return what a forward pass over the tokens up to `length` is told beside the new ones."""
-        told = {} if self._mask is None else {"attention_mask": self._mask[:, :length]}
+    def arguments(self, length: int) -> dict[str, torch.Tensor]:
+        """Return the mask and the positions of a forward pass over the tokens up to `length`."""
+        arguments = {} if self._mask is None else {"attention_mask": self._mask[:, :length]}
         if self._positions is not None:
-            told["position_ids"] = self._positions[:, self._read : length]
+            arguments["position_ids"] = self._positions[:, self._read : length]
         self._read = length
-        return told
+        return arguments
 
     def keep(self, rows: torch.Tensor) -> None:
         """Forget all rows but some."""

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -59,8 +59,8 @@ def predictions(base: Base, model: Any, split: Split, report: Report, slices: in
     if split.task["output"] == "generation":
         return reader.answers()
     if split.task["output"] == "choice" and split.tokens.classes is None:
-        asked, owners = candidates(base.tokenizer, split.tokens, split.lines)
-        return [choose_labels(found, owners, split.lines) for found in reader.read(asked, likelihoods)]
+        texts, owners = candidates(base.tokenizer, split.tokens, split.lines)
+        return [choose_labels(lines, owners, split.lines) for lines in reader.read(texts, likelihoods)]
     if split.tokens.classes is not None:
         return reader.read(split.tokens, lambda model, batch: class_choices(model, batch, split.labels))
     return reader.read(split.tokens, likelihoods)
@@ -78,7 +78,7 @@ class _Reader:
         """Return what some work on whole texts finds."""
 
         def predict(indexes: list[int]) -> list[Line]:
-            return work(self.model, _repeated(self.base.collate(tokens, indexes), self.slices))
+            return work(self.model, self.base.collate(tokens, indexes).repeated(self.slices))
 
         return self._each(tokens.lengths(), predict)
 
@@ -88,9 +88,8 @@ class _Reader:
 
         def predict(indexes: list[int]) -> list[Line]:
             prompts = collate_prompts(split.tokens, indexes, self.base.padding, self.base.device)
-            batch = _repeated(prompts, self.slices)
             rows = [split.lines[index]["row"] for index in indexes] * self.slices
-            texts = answer(self.base, self.model, batch, split.task, rows, self.slices)
+            texts = answer(self.base, self.model, prompts.repeated(self.slices), split.task, rows, self.slices)
             return [{"answer": text} for text in texts]
 
         new = split.task["max_new_tokens"]
@@ -100,14 +99,14 @@ class _Reader:
         """Do some work on every example, of like lengths together, each `slices` times in a batch."""
         size = self.split.size
         batches = by_length(lengths, size) if size else fill_device(lengths, self.slices, self.base.device)
-        found: list[list[Line]] = [[{}] * len(lengths) for _ in range(self.slices)]
+        results: list[list[Line]] = [[{}] * len(lengths) for _ in range(self.slices)]
         done = 0
         for indexes, lines in _smaller_where_needed(batches, work):
             for number, line in enumerate(lines):
-                found[number // len(indexes)][indexes[number % len(indexes)]] = line
+                results[number // len(indexes)][indexes[number % len(indexes)]] = line
             done += len(indexes)
             self.report({"step": done, "steps": len(lengths)})
-        return found
+        return results
 
 
 def _smaller_where_needed(batches: list[list[int]], work: _Work) -> Iterator[tuple[list[int], list[Line]]]:
@@ -131,37 +130,30 @@ def _smaller_where_needed(batches: list[list[int]], work: _Work) -> Iterator[tup
         waiting += [indexes[half:], indexes[:half]]
 
 
-def _repeated(batch: Batch, slices: int) -> Batch:
-    """Return a batch once for each adapter."""
-    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-    many = {name: torch.cat([value] * slices) for name, value in tensors.items()}
-    return batch if slices == 1 else replace(batch, indexes=batch.indexes * slices, **many)
-
-
 def candidates(tokenizer: Any, tokens: Tokens, lines: list[Line]) -> tuple[Tokens, list[tuple[int, str]]]:
     """Return each example's prompt with each of its labels after it, and which example and label that is.
 
     A label's score is that of all its tokens after the prompt, the likelihood of a whole answer; where one label begins
     another, the end token closes both, because the shorter one could never lose otherwise.
     """
-    found, owners = [], []
+    texts, owners = [], []
     for number, line in enumerate(lines):
         prompt = tokens.prompt(number)
         labels = label_tokens(tokenizer, line)
-        found += [Encoded(prompt + ids, [0] * len(prompt) + [1] * len(ids), len(prompt)) for ids in labels]
+        texts += [Encoded(prompt + ids, [0] * len(prompt) + [1] * len(ids), len(prompt)) for ids in labels]
         owners += [(number, name) for name in line["choices"]]
-    return pack(found), owners
+    return pack(texts), owners
 
 
-def choose_labels(found: list[Line], owners: list[tuple[int, str]], lines: list[Line]) -> list[Line]:
+def choose_labels(likelihoods: list[Line], owners: list[tuple[int, str]], lines: list[Line]) -> list[Line]:
     """Return for each example the likeliest label (`answer`), and the log likelihood of each (`scores`, in nats).
 
-    :param found: the likelihood of each candidate
+    :param likelihoods: of each candidate
     """
     scores: list[dict[str, float]] = [{} for _ in lines]
-    for (number, name), one in zip(owners, found, strict=True):
-        scores[number][name] = one["log_likelihood"]
-    return [{"answer": likeliest(one, line["choices"]), "scores": one} for one, line in zip(scores, lines, strict=True)]
+    for (number, name), candidate in zip(owners, likelihoods, strict=True):
+        scores[number][name] = candidate["log_likelihood"]
+    return [{"answer": likeliest(s, line["choices"]), "scores": s} for s, line in zip(scores, lines, strict=True)]
 
 
 def likeliest(scores: dict[str, float], choices: list[str]) -> str:
@@ -172,7 +164,7 @@ def likeliest(scores: dict[str, float], choices: list[str]) -> str:
 def label_tokens(tokenizer: Any, line: Line) -> list[list[int]]:
     """Return the tokens of each label after an example's prompt, as training would tokenize them."""
     examples = [Example(line["prompt"], completion, "") for completion in line["completions"]]
-    whole = [one.input_ids[one.prompt :] for one in encode(tokenizer, examples, completion_only=True)]
+    whole = [text.input_ids[text.prompt :] for text in encode(tokenizer, examples, completion_only=True)]
     end = tokenizer.eos_token_id
     bare = [ids[:-1] if ids[-1] == end and len(ids) > 1 else ids for ids in whole]
     begins = any(a is not b and b[: len(a)] == a for a in bare for b in bare)

@@ -115,12 +115,14 @@ def _check_complete(model: Any, file: Path) -> None:
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
-    with safe_open(file, "pt") as stored:
-        there = set(stored.keys())
-    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    lost, missing = there - wanted - set(model.state_dict()), wanted - there
-    if lost or missing:
-        what = f"has no place for {min(lost)}" if lost else f"asks for {min(missing)}, which it does not hold"
+    with safe_open(file, "pt") as stream:
+        stored = set(stream.keys())
+    expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    unexpected, missing = stored - expected - set(model.state_dict()), expected - stored
+    if unexpected or missing:
+        what = (
+            f"has no place for {min(unexpected)}" if unexpected else f"asks for {min(missing)}, which it does not hold"
+        )
         raise NodeError(f"The adapter does not fit this model: the model {what}.")
 
 
@@ -136,9 +138,21 @@ def tuned_model(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
             yield base, model
     else:
         bases.drop()
-        with as_directory(files) as directory:
-            base = load_base(request.settings, request.paths, weights=directory)
+        base = load_tuned(request.settings, request.paths, files)
         yield base, base.model.eval()
+
+
+def load_tuned(
+    settings: dict[str, Any], paths: dict[str, Any], files: dict[str, str] | None, proven: bool = True
+) -> Base:
+    """Load a base, or in its place the whole model that was fine-tuned from it.
+
+    :param files: file name -> path of what was trained; an adapter, or nothing, leaves the base as it is
+    """
+    if not files or "adapter_config.json" in files:
+        return load_base(settings, paths, proven=proven)
+    with as_directory(files) as directory:
+        return load_base(settings, paths, weights=directory, proven=proven)
 
 
 @contextlib.contextmanager

@@ -34,16 +34,22 @@ def load_model(path: str, settings: dict[str, Any], device_map: str | None = Non
     transformers_logging.disable_progress_bar()
     dtype = getattr(torch, settings["model"]["dtype"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    options = _options(settings["model"], dtype)
-    chosen = settings["quantization"]
-    own = stored_quantization(path)
-    if own is not None:
-        check_libraries(own, "model.path")
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "local_files_only": True,
+        "trust_remote_code": settings["model"]["trust_remote_code"],
+        "use_safetensors": True,
+    }
+    if "attn_implementation" in settings["model"]:
+        options["attn_implementation"] = settings["model"]["attn_implementation"]
+    chosen, stored = settings["quantization"], stored_quantization(path)
+    if stored is not None:
+        check_libraries(stored, "model.path")
     config = quantization_config(chosen, dtype) if chosen is not None else None
     later = config is not None and config.quant_method == "hqq"
     if config is not None and not later:
         options["quantization_config"] = config
-    placed = device_map is not None or (not later and (config is not None or own is not None))
+    placed = device_map is not None or (not later and (config is not None or stored is not None))
     if placed:
         options["device_map"] = device_map or {"": device}
     model = _from_pretrained(path, options, settings["model"])
@@ -56,18 +62,6 @@ def load_model(path: str, settings: dict[str, Any], device_map: str | None = Non
     if "attn_implementation" not in settings["model"]:
         use_blocks(model)
     return model
-
-
-def _options(model: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "local_files_only": True,
-        "trust_remote_code": model["trust_remote_code"],
-        "use_safetensors": True,
-    }
-    if "attn_implementation" in model:
-        options["attn_implementation"] = model["attn_implementation"]
-    return options
 
 
 def _from_pretrained(path: str, options: dict[str, Any], settings: dict[str, Any]) -> Any:
@@ -94,11 +88,11 @@ def _from_pretrained(path: str, options: dict[str, Any], settings: dict[str, Any
 
 def tensor_files(directory: Path) -> dict[str, Path]:
     """Return tensor -> the safetensors file of a checkpoint that holds it."""
-    found: dict[str, Path] = {}
+    file_of: dict[str, Path] = {}
     for file in sorted(directory.glob("*.safetensors")):
         with safe_open(file, framework="pt") as stream:
-            found |= dict.fromkeys(stream.keys(), file)
-    return found
+            file_of |= dict.fromkeys(stream.keys(), file)
+    return file_of
 
 
 def _check_places(model: Any) -> None:

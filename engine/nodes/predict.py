@@ -37,9 +37,9 @@ def predict(request: Request, out: Path, bases: Bases, report: Report) -> Result
         return evaluate_task(request, out, bases, report)
     split = load_split(request)
     with _plain(bases, request) as (base, model):
-        (found,) = predictions(base, model, split, report)
+        (lines,) = predictions(base, model, split, report)
         figures = decoder_figure(base, model, split)
-    return write_predictions(split, found, out, figures)
+    return write_predictions(split, lines, out, figures)
 
 
 @contextlib.contextmanager
@@ -67,15 +67,15 @@ def decoder_figure(base: Base, model: Any, split: Split) -> dict[str, str]:
     return {"decoder": decoder(base.model if virtual_tokens(model) else model, split.task)}
 
 
-def write_predictions(split: Split, found: list[dict[str, Any]], out: Path, figures: dict[str, Any]) -> Result:
+def write_predictions(split: Split, predicted: list[dict[str, Any]], out: Path, figures: dict[str, Any]) -> Result:
     """Write what was predicted of each example, with what the metrics need of it.
 
     :param figures: of the result, next to the number of its examples
     """
     carried = _CARRIED[split.task["output"]]
     rows = [
-        {**{name: line[name] for name in carried if name in line}, **one}
-        for line, one in zip(split.lines, found, strict=True)
+        {**{name: example[name] for name in carried if name in example}, **line}
+        for example, line in zip(split.lines, predicted, strict=True)
     ]
     write_lines(out / "predictions.jsonl.gz", rows)
     return Result(figures={"examples": len(rows), **figures}, files=["predictions.jsonl.gz"])
@@ -102,7 +102,7 @@ def evaluate_task(request: Request, out: Path, bases: Bases, report: Report) -> 
         size = examples_at_once(request)
         wrapped = HFLM(pretrained=model, tokenizer=base.tokenizer, backend="causal", batch_size=size)
         try:
-            found = simple_evaluate(
+            evaluation = simple_evaluate(
                 model=wrapped,
                 tasks=[name],
                 num_fewshot=task.get("num_fewshot"),
@@ -114,19 +114,19 @@ def evaluate_task(request: Request, out: Path, bases: Bases, report: Report) -> 
         except (OSError, ValueError, KeyError, ConnectionError) as error:
             raise NodeError(f"evaluate.lm_eval_tasks: {name} cannot be evaluated: {first_line(error)}") from error
     report({"step": 1, "steps": 1})
-    kept = {key: found.get(key) for key in ("results", "versions", "n-shot", "n-samples")}
+    kept = {key: evaluation.get(key) for key in ("results", "versions", "n-shot", "n-samples")}
     write_lines(out / "lm_eval.jsonl.gz", [kept])
-    return Result(figures=_figures(found, name), files=["lm_eval.jsonl.gz"])
+    return Result(figures=_figures(evaluation, name), files=["lm_eval.jsonl.gz"])
 
 
-def _figures(found: dict[str, Any], name: str) -> dict[str, float]:
+def _figures(evaluation: dict[str, Any], name: str) -> dict[str, float]:
     """Return metric -> value of the task itself; `acc,none` is `acc`, another filter stays in the name."""
-    row = found["results"].get(name) or found.get("groups", {}).get(name) or {}
+    row = evaluation["results"].get(name) or evaluation.get("groups", {}).get(name) or {}
     figures = {}
     for key, value in row.items():
         if isinstance(value, (int, float)) and math.isfinite(value):
             figures[key.removesuffix(",none")] = float(value)
-    samples = found.get("n-samples", {}).get(name)
+    samples = evaluation.get("n-samples", {}).get(name)
     return figures | ({"examples": samples["effective"]} if samples else {})
 
 
@@ -135,16 +135,17 @@ def predict_together(requests: list[Request], outs: list[Path], bases: Bases, re
     first, split = requests[0], load_split(requests[0])
     done: dict[int, Result] = {}
     with bases.proven(first.settings, first.paths) as base:
-        members = {number: one for number, one in enumerate(_members(base, requests)) if one is not None}
+        members = {number: member for number, member in enumerate(_members(base, requests)) if member is not None}
         if len(members) > 1:
-            told = [reports[number] for number in members]
-            stack = Stack(base.model, list(members.values()))
-            with stack.attached():
-                found = predictions(
-                    base, base.model.eval(), split, lambda progress: _tell(told, progress), len(members)
-                )
+
+            def report(progress: dict[str, Any]) -> None:
+                for number in members:
+                    reports[number](progress)
+
+            with Stack(base.model, list(members.values())).attached():
+                predicted = predictions(base, base.model.eval(), split, report, len(members))
             figures = decoder_figure(base, base.model, split) | {"packed": len(members)}
-            for number, lines in zip(members, found, strict=True):
+            for number, lines in zip(members, predicted, strict=True):
                 done[number] = write_predictions(split, lines, outs[number], figures)
     for number, request in enumerate(requests):
         if number not in done:
@@ -164,8 +165,3 @@ def _members(base: Base, requests: list[Request]) -> list[Factors | None]:
         Factors() if files is None else stored_factors(base.model, files) if "adapter_config.json" in files else None
         for files in adapters
     ]
-
-
-def _tell(reports: list[Report], progress: dict[str, Any]) -> None:
-    for report in reports:
-        report(progress)

@@ -8,14 +8,15 @@ from typing import Any
 from lorafile.engine.batching.tokens import pack
 from lorafile.engine.data.columns import check_columns
 from lorafile.engine.data.encode import Encoded, chat_of, ids_of, load_tokenizer
-from lorafile.engine.data.examples import Numbered, Prepared, examples, shown_rows, split_rows
+from lorafile.engine.data.examples import Numbered, examples, shown_rows, split_rows
 from lorafile.engine.data.prompts import prompt_example
-from lorafile.engine.request import Request, Result
+from lorafile.engine.model.base import Bases
+from lorafile.engine.request import Report, Request, Result
 from lorafile.errors import NodeError
 from lorafile.files.jsonl import write_lines
 
 
-def prepare(request: Request, out: Path) -> Result:
+def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Result:
     """Tokenize one split.
 
     Leaves `tokens.safetensors`; `examples.jsonl.gz`, a line for each example: `row`, `prompt`, `reference`, `bytes`
@@ -30,27 +31,31 @@ def prepare(request: Request, out: Path) -> Result:
         return _prepare_prompts(data, tokenizer, out)
     files = [Path(file) for file in request.paths["data"]]
     rows = split_rows(data["rows"], files, data.get("sample_by", "auto"))
-    _check_columns(rows, data, request)
+    if not rows:
+        raise NodeError(f"data.path: {request.paths['data_name']}: the {request.paths['split']} split is empty.")
+    check_columns(data, list(rows[0][1]), request.paths["data_name"])
     shown = shown_rows(data, [Path(file) for file in request.paths.get("shots", [])])
     kept: list[Encoded] = []
     lines, digests, cut, unknown = [], bytearray(), 0, 0
-    for one in examples(tokenizer, data, rows, shown):
-        ids = one.encoded.input_ids
+    for prepared in examples(tokenizer, data, rows, shown):
+        ids, example = prepared.encoded.input_ids, prepared.example
         unknown += ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
         too_long = len(ids) > data["max_length"]
         cut += too_long
         if too_long and data["too_long"] == "error":
-            raise NodeError(_too_long(one.row, len(ids), data, request))
+            raise NodeError(_too_long(prepared.row, len(ids), data, request))
         if too_long and data["too_long"] == "drop":
             continue
-        kept.append(one.encoded.cut(data["max_length"]))
-        lines.append(_line(one, _shown_bytes(tokenizer, kept[-1]) if too_long else one.size))
-        digests += one.exact + one.normal
+        kept.append(prepared.encoded.cut(data["max_length"]))
+        size = _supervised_bytes(tokenizer, kept[-1]) if too_long else prepared.size
+        line = {"row": prepared.row, "prompt": example.prompt, "reference": example.reference, "bytes": size}
+        lines.append(line | example.about)
+        digests += prepared.exact + prepared.normal
     figures = _figures(kept, cut, unknown)
     _check_supervised(figures, rows, any(line["bytes"] for line in lines), request)
     if "labels" in data:
         figures["choices"] = [name for _, name in data["labels"]]
-    blocks = best_fit([len(one.input_ids) for one in kept], data["max_length"]) if data.get("packing") else None
+    blocks = best_fit([len(example.input_ids) for example in kept], data["max_length"]) if data.get("packing") else None
     figures |= _block_figures(kept, blocks) if blocks else {}
     pack(kept, blocks).save(out / "tokens.safetensors")
     write_lines(out / "examples.jsonl.gz", lines)
@@ -58,27 +63,10 @@ def prepare(request: Request, out: Path) -> Result:
     return Result(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz", "digests.bin"])
 
 
-def _line(one: Prepared, supervised: int) -> dict[str, Any]:
-    example = one.example
-    return {
-        "row": one.row,
-        "prompt": example.prompt,
-        "reference": example.reference,
-        "bytes": supervised,
-        **example.about,
-    }
-
-
-def _shown_bytes(tokenizer: Any, encoded: Encoded) -> int:
-    """Return the bytes of what is supervised of an example that was cut."""
+def _supervised_bytes(tokenizer: Any, encoded: Encoded) -> int:
+    """Return the bytes of the supervised text of an example that was cut."""
     ids = [token for token, mark in zip(encoded.input_ids, encoded.supervised, strict=True) if mark]
     return len(tokenizer.decode(ids, skip_special_tokens=True).encode())
-
-
-def _check_columns(rows: list[Numbered], data: dict[str, Any], request: Request) -> None:
-    if not rows:
-        raise NodeError(f"data.path: {request.paths['data_name']}: the {request.paths['split']} split is empty.")
-    check_columns(data, list(rows[0][1]), request.paths["data_name"])
 
 
 def _too_long(number: int, length: int, data: dict[str, Any], request: Request) -> str:
@@ -152,8 +140,8 @@ def _prepare_prompts(data: dict[str, Any], tokenizer: Any, out: Path) -> Result:
         lines.append({"row": number, "prompt": example.prompt, "reference": shown})
     pack(kept).save(out / "tokens.safetensors")
     write_lines(out / "examples.jsonl.gz", lines)
-    tokens = sum(len(one.input_ids) for one in kept)
-    figures = {"examples": len(kept), "tokens": tokens, "longest": max(len(one.input_ids) for one in kept)}
+    lengths = [len(example.input_ids) for example in kept]
+    figures = {"examples": len(kept), "tokens": sum(lengths), "longest": max(lengths)}
     return Result(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz"])
 
 
@@ -164,7 +152,7 @@ def best_fit(lengths: list[int], limit: int) -> list[int]:
     """
     rooms: list[int] = []  # the distinct rooms that are left, ascending
     blocks: dict[int, list[int]] = {}  # room -> its blocks
-    found, count = [0] * len(lengths), 0
+    block_of, count = [0] * len(lengths), 0
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
         length = lengths[index]
         at = bisect_left(rooms, length)
@@ -175,9 +163,9 @@ def best_fit(lengths: list[int], limit: int) -> list[int]:
             block = blocks[room].pop()
             if not blocks[room]:
                 del blocks[room], rooms[at]
-        found[index] = block
+        block_of[index] = block
         if room - length not in blocks:
             blocks[room - length] = []
             insort(rooms, room - length)
         blocks[room - length].append(block)
-    return found
+    return block_of

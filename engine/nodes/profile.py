@@ -13,8 +13,8 @@ import torch
 from lorafile.engine.batching.batches import by_length, collate_prompts, prompt_batch
 from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
 from lorafile.engine.inference.generation import generate
-from lorafile.engine.model.adapters import as_directory, checkpointed, new_adapter, stored_adapter
-from lorafile.engine.model.base import Base, Bases, load_base
+from lorafile.engine.model.adapters import checkpointed, load_tuned, new_adapter, stored_adapter
+from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.head import class_logits, load_tokens
 from lorafile.engine.model.loss import likelihoods
 from lorafile.engine.model.peak_memory import LiveTensors, peak, reset_peak
@@ -36,7 +36,7 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Resul
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reset_peak(device)
     started = time.perf_counter()
-    base = _loaded(request)
+    base = load_tuned(request.settings, request.paths, request.inputs.get("adapter"), proven=False)
     base.synchronize()
     figures["load_seconds"] = time.perf_counter() - started
     _note(figures, "load", base, LiveTensors(base.model) if device.type == "cpu" else None)
@@ -52,15 +52,6 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Resul
             merged = model.merge_and_unload()
             figures |= _generate(base, merged, tokens, request, "merged_")
     return Result(figures=figures)
-
-
-def _loaded(request: Request) -> Base:
-    """Load the base, or the weights of a whole model that was trained elsewhere."""
-    files = request.inputs.get("adapter", {})
-    if not files or "adapter_config.json" in files:
-        return load_base(request.settings, request.paths, proven=False)
-    with as_directory(files) as directory:
-        return load_base(request.settings, request.paths, weights=directory, proven=False)
 
 
 @contextlib.contextmanager

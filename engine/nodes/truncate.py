@@ -15,15 +15,14 @@ from lorafile.engine.model.updates import decompose
 from lorafile.engine.request import Report, Request, Result
 from lorafile.engine.stacking.stored import lora_scaling, pattern_value
 from lorafile.errors import NodeError
+from lorafile.specs.tables.lora import REWRITING
 
-# Initialisations after which PEFT, unless the adapter was converted when saved, expects a rewritten base.
-_REWRITE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 _PREFIX = "base_model.model."
 _SIDES = {"lora_A.weight": "a", "lora_B.weight": "b", "lora_embedding_A": "a", "lora_embedding_B": "b"}
 
 
 @dataclass(frozen=True)
-class Factors:
+class LoraPair:
     """One adapted module: its update is scaling · b a.
 
     :ivar a: [r, in]; `b`: [out, r]
@@ -46,7 +45,7 @@ class StoredLora:
     """A LoRA as PEFT saves it: its configuration, the factors by module, and whatever else it holds."""
 
     config: dict[str, Any]
-    modules: dict[str, Factors]
+    modules: dict[str, LoraPair]
     others: dict[str, torch.Tensor]
 
 
@@ -67,24 +66,26 @@ def read_lora(files: dict[str, str]) -> StoredLora:
         else:
             module = name.removeprefix(_PREFIX).removesuffix(f".{ending}")
             sides.setdefault(module, {})[_SIDES[ending]] = name
-    modules = {module: _factors(module, names, tensors, config) for module, names in sides.items()}
+    modules = {module: _pair(module, names, tensors, config) for module, names in sides.items()}
     if not modules:
         raise NodeError("The adapter holds no pairs of LoRA matrices.")
     return StoredLora(config, modules, others)
 
 
-def _factors(module: str, names: dict[str, str], tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> Factors:
+def _pair(module: str, names: dict[str, str], tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> LoraPair:
     if names.keys() != {"a", "b"}:
         raise NodeError(f"The adapter holds one LoRA matrix of {module} without the other.")
     a, b = tensors[names["a"]], tensors[names["b"]]
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
         raise NodeError(f"The LoRA matrices of {module} are {list(b.shape)} and {list(a.shape)}: no product of rank r.")
     alpha = pattern_value(config.get("alpha_pattern"), module, config["lora_alpha"])
-    return Factors(a, b, (names["a"], names["b"]), lora_scaling(alpha, a.shape[0], config.get("use_rslora")))
+    return LoraPair(a, b, (names["a"], names["b"]), lora_scaling(alpha, a.shape[0], config.get("use_rslora")))
 
 
 def truncate(request: Request, out: Path, _bases: Bases, _report: Report) -> Result:
     """Keep the k largest singular values of each BA: by Eckart and Young the nearest update of rank k.
+
+    Of the squared norm of all updates the figures have the share that is left (`kept_energy`).
 
     :raises NodeError: for an adapter whose update is not scaling · BA
     """
@@ -94,33 +95,36 @@ def truncate(request: Request, out: Path, _bases: Bases, _report: Report) -> Res
     tensors = {name: tensor.contiguous() for name, tensor in stored.others.items()}
     kept = whole = 0.0
     ranks: dict[str, int] = {}
-    for module, factors in stored.modules.items():
-        ranks[module] = min(rank, factors.rank)
-        parts = decompose(factors.b, factors.a)
-        energy = (parts.s * factors.scaling).square()
+    for module, pair in stored.modules.items():
+        ranks[module] = min(rank, pair.rank)
+        parts = decompose(pair.b, pair.a)
+        energy = (parts.s * pair.scaling).square()
         kept, whole = kept + float(energy[: ranks[module]].sum()), whole + float(energy.sum())
-        if factors.rank > rank:
+        if pair.rank > rank:
             root = parts.s[:rank].sqrt()
             a, b = (parts.v[:, :rank] * root).T, parts.u[:, :rank] * root
         else:
-            a, b = factors.a, factors.b
-        for name, new, old in zip(factors.names, (a, b), (factors.a, factors.b), strict=True):
+            a, b = pair.a, pair.b
+        for name, new, old in zip(pair.names, (a, b), (pair.a, pair.b), strict=True):
             tensors[name] = new.to(old.dtype).contiguous()
-    config = truncated_config(stored, ranks, rank)
     save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(truncated_config(stored, ranks, rank), indent=2, sort_keys=True) + "\n"
     (out / "adapter_config.json").write_text(text, encoding="utf-8")
-    return Result(
-        figures=_figures(tensors, kept, whole, out), files=["adapter_config.json", "adapter_model.safetensors"]
-    )
+    figures = {
+        "kept_energy": kept / whole if whole else 1.0,  # of an update of nothing, all is left
+        "trainable_parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "adapter_bytes": (out / "adapter_model.safetensors").stat().st_size,
+    }
+    return Result(figures=figures, files=["adapter_config.json", "adapter_model.safetensors"])
 
 
 def _refuse(config: dict[str, Any]) -> None:
     if config.get("peft_type") != "LORA" or config.get("use_dora"):
         kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
         raise NodeError(f"truncate: a {kind} adapter's update is not the product of two matrices, so it cannot be cut.")
+    # PEFT expects a rewritten base after these initialisations, unless the adapter was converted when saved.
     begun = config.get("init_lora_weights")
-    if isinstance(begun, str) and begun.lower().startswith(_REWRITE_BASE):
+    if isinstance(begun, str) and begun.lower().startswith((*REWRITING, "loftq")):
         raise NodeError(
             f'truncate: the adapter was saved relative to the base that init_lora_weights = "{begun}" rewrote; '
             "only one that was converted to a plain LoRA when saved can be cut."
@@ -146,12 +150,3 @@ def _alpha(wanted: float, rank: int, config: dict[str, Any]) -> float:
     alpha = wanted * (math.sqrt(rank) if config.get("use_rslora") else rank)
     nearest = round(alpha)
     return nearest if math.isclose(alpha, nearest, rel_tol=1e-12) else alpha
-
-
-def _figures(tensors: dict[str, torch.Tensor], kept: float, whole: float, out: Path) -> dict[str, Any]:
-    """Return the size, and the share of the squared norm of the update that is left (1 for an update of nothing)."""
-    return {
-        "kept_energy": kept / whole if whole else 1.0,
-        "trainable_parameters": sum(tensor.numel() for tensor in tensors.values()),
-        "adapter_bytes": (out / "adapter_model.safetensors").stat().st_size,
-    }

@@ -51,15 +51,11 @@ class TrialAdapters:
         self.documents = load_tokens(requests[0], "train")
         self._factors: dict[str, Factors] = {}
 
-    def alone(self, steps: int = 1) -> contextlib.AbstractContextManager[Any]:
-        """Put the first run's adapter on the base, as it is when it is alone."""
-        return new_adapter(self.base, self.requests[0], self.documents, steps)
-
     def stack(self, width: int, trained: bool) -> Stack:
         """Return the first adapters as a stack."""
-        return Stack(self.base.model, [self._made(request) for request in self.requests[:width]], trained=trained)
+        return Stack(self.base.model, [self._factors_of(request) for request in self.requests[:width]], trained=trained)
 
-    def _made(self, request: Request) -> Factors:
+    def _factors_of(self, request: Request) -> Factors:
         kind = json.dumps(request.settings["adapter"], sort_keys=True)
         if kind not in self._factors:
             with new_adapter(self.base, request, self.documents, 1) as model:
@@ -73,10 +69,11 @@ class TrainingTrial:
     :ivar steps: of all runs, one by one
     """
 
-    def __init__(self, made: TrialAdapters, report: Report) -> None:
-        self._made, self._base, self._requests, self._report = made, made.base, made.requests, report
-        self._tokens = training_units(made.documents, made.base.model)[0]
-        self.steps = sum(total_steps(len(self._tokens), request.settings["training"]) for request in made.requests)
+    def __init__(self, adapters: TrialAdapters, report: Report) -> None:
+        self._adapters, self._report = adapters, report
+        self._base, self._requests = adapters.base, adapters.requests
+        self._tokens = training_units(adapters.documents, self._base.model)[0]
+        self.steps = sum(total_steps(len(self._tokens), request.settings["training"]) for request in self._requests)
         self._peaks: dict[int, int] = {}
         self._first = 0.0
 
@@ -86,9 +83,9 @@ class TrainingTrial:
             return 1 if self._first > _LONG else len(self._requests)
         if len(self._peaks) < 2:
             return len(self._requests)
-        one, two = self._peaks[1], self._peaks[2]
-        room = _FREE * (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) - one
-        return min(len(self._requests), 1 + max(0, int(room / max(two - one, 1))))
+        single, both = self._peaks[1], self._peaks[2]
+        room = _FREE * (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) - single
+        return min(len(self._requests), 1 + max(0, int(room / max(both - single, 1))))
 
     def speed(self, width: int) -> Speed:
         """Measure the peak of the longest step, and the time of ordinary ones.
@@ -104,7 +101,7 @@ class TrainingTrial:
             # On a CPU memory is not what limits: any step will do in place of the longest.
             size, cuda = len(orders[0][0]), self._base.device.type == "cuda"
             step([by_length(lengths, size)[0]] * width if cuda else [order[0] for order in orders])
-            if self._base.device.type == "cuda":
+            if cuda:
                 self._peaks[width] = torch.cuda.max_memory_allocated()
             for parts in zip(*orders, strict=True):
                 seconds += self._base.timed(lambda parts=parts: step(list(parts)))  # type: ignore[misc]
@@ -126,16 +123,15 @@ class TrainingTrial:
         """Yield what does one step: of a single adapter as it is trained alone, of several as a stack."""
         settings = requests[0].settings["training"]
         if len(requests) == 1:
-            with (
-                self._made.alone(1 + TIMED) as model,
-                checkpointed(model, settings["gradient_checkpointing"]),
-            ):
-                stepper = Stepper(self._base, model.train(), settings, 1 + TIMED)
+            steps = 1 + TIMED
+            alone = new_adapter(self._base, requests[0], self._adapters.documents, steps)
+            with alone as model, checkpointed(model, settings["gradient_checkpointing"]):
+                stepper = Stepper(self._base, model.train(), settings, steps)
                 yield lambda parts: stepper.step(self._tokens, parts, Curve())
             return
         model = self._base.model
-        stack = self._made.stack(len(requests), trained=True)
-        optimizers = [make_optimizer(stack.row(at), one.settings["training"]) for at, one in enumerate(requests)]
+        stack = self._adapters.stack(len(requests), trained=True)
+        optimizers = [make_optimizer(stack.row(at), run.settings["training"]) for at, run in enumerate(requests)]
         with stack.attached(), checkpointed(model.train(), settings["gradient_checkpointing"]):
             yield lambda parts: self._step(stack, optimizers, settings, parts)
         model.eval()
@@ -162,8 +158,8 @@ class AnswerTrial:
     :ivar steps: so many of them are all answers of all runs
     """
 
-    def __init__(self, made: TrialAdapters, requests: list[Request], report: Report) -> None:
-        self._made, self._base, self._report = made, made.base, report
+    def __init__(self, adapters: TrialAdapters, requests: list[Request], report: Report) -> None:
+        self._adapters, self._base, self._report = adapters, adapters.base, report
         longest = max(requests, key=lambda request: request.settings["task"]["max_new_tokens"])
         self._split = load_split(longest)
         new = self._split.task["max_new_tokens"]
@@ -184,7 +180,7 @@ class AnswerTrial:
         padding = self._base.padding
         batch = collate_prompts(self._split.tokens, self._indexes * width, padding, self._base.device)
         model: Any = self._base.model
-        with self._made.stack(width, trained=False).attached():
+        with self._adapters.stack(width, trained=False).attached():
             model.eval()
 
             def write() -> None:
@@ -202,28 +198,29 @@ def measure_pack_sizes(replicates: list[list[Request]], bases: Bases, report: Re
 
     :raises Stopped: when the work is to end
     """
-    trains = [request for one in replicates for request in one if request.kind == "train"]
+    requests = [request for replicate in replicates for request in replicate]
+    trains = [request for request in requests if request.kind == "train"]
+    predicts = [request for request in requests if request.kind == "predict"]
     if len(trains) < 2:
         return PackSizes()
     try:
         with bases.proven(trains[0].settings, trains[0].paths) as base:
-            made = TrialAdapters(base, trains)
-            training = TrainingTrial(made, report)
-            train, found = widest(training.speed, training.most, training.steps)
-            told, predict = _sentence("trained", train, found, "tokens/s"), train
-            predicts = [request for one in replicates for request in one if request.kind == "predict"]
+            adapters = TrialAdapters(base, trains)
+            training = TrainingTrial(adapters, report)
+            train, speeds = widest(training.speed, training.most, training.steps)
+            why, predict = _sentence("trained", train, speeds, "tokens/s"), train
             writers = [request for request in predicts if request.settings["task"]["output"] == "generation"]
             if writers:
-                answering = AnswerTrial(made, writers, report)
-                width, found = widest(answering.speed, lambda: len(trains), answering.steps)
-                predict = width if found else predict
-                told += _sentence("asked", width, found, "answers/s")
+                answering = AnswerTrial(adapters, writers, report)
+                width, speeds = widest(answering.speed, lambda: len(trains), answering.steps)
+                predict = width if speeds else predict
+                why += _sentence("asked", width, speeds, "answers/s")
     except Stopped:
         raise
     except Exception as error:  # a run that fails says so itself, with an outcome of its own
         traceback.print_exc()
         return PackSizes(why=f"Adapters are trained one by one: how a pack does was not found out ({error}).")
-    return PackSizes(train, predict, told.strip())
+    return PackSizes(train, predict, why.strip())
 
 
 def widest(speed: Callable[[int], Speed], most: Callable[[], int], steps: int) -> tuple[int, dict[int, Speed]]:
@@ -235,32 +232,30 @@ def widest(speed: Callable[[int], Speed], most: Callable[[], int], steps: int) -
     each = 1 + TIMED
     if 3 * each > _SHARE * steps:  # of one, and of two
         return 1, {}
-    width, found, spent = 1, {1: speed(1)}, 0.0
+    width, speeds, spent = 1, {1: speed(1)}, 0.0
     while (wider := min(2 * width, most())) > width:
-        spent += each * found[width].seconds
-        if spent + 2 * each * found[width].seconds > _SHARE * steps * found[1].seconds:
+        spent += each * speeds[width].seconds
+        if spent + 2 * each * speeds[width].seconds > _SHARE * steps * speeds[1].seconds:
             break
         try:
-            found[wider] = speed(wider)
+            speeds[wider] = speed(wider)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             break
-        if found[wider].rate < _GAIN * found[width].rate:
+        if speeds[wider].rate < _GAIN * speeds[width].rate:
             break
         width = wider
-    return width, found
+    return width, speeds
 
 
-def _sentence(what: str, width: int, found: dict[int, Speed], unit: str) -> str:
-    if not found:
+def _sentence(what: str, width: int, speeds: dict[int, Speed], unit: str) -> str:
+    """Return a sentence with a space before it on what was measured; nothing where nothing was."""
+    if not speeds:
         return ""
-    if len(found) == 1:
-        seconds = found[1].seconds
-        return (
-            f" Adapters are {what} one by one: {seconds:.2g} s with one, and two were not worth a trial or did not fit."
-        )
-    rates = (f"{speed.rate:,.0f}" if speed.rate >= 100 else f"{speed.rate:.2g}" for speed in found.values())
-    told = ", ".join(f"{rate} {unit} with {number}" for number, rate in zip(found, rates, strict=True))
     lead = f"{width} adapters are {what} at a time" if width > 1 else f"Adapters are {what} one by one"
-    return f" {lead}, as measured: {told}."
+    if len(speeds) == 1:
+        return f" {lead}: {speeds[1].seconds:.2g} s with one, and two were not worth a trial or did not fit."
+    rates = (f"{speed.rate:,.0f}" if speed.rate >= 100 else f"{speed.rate:.2g}" for speed in speeds.values())
+    measured = ", ".join(f"{rate} {unit} with {number}" for number, rate in zip(speeds, rates, strict=True))
+    return f" {lead}, as measured: {measured}."

@@ -64,7 +64,7 @@ class NodeEnd:
 
 
 Event = NodeStart | NodeProgress | NodeEnd
-"""What a watcher of an apply hears of."""
+"""What watchers of an apply are informed of."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,11 @@ class WorkerChannel:
             last = "step" in progress and progress["step"] == progress.get("steps")
             if now >= due or last or "note" in progress:
                 due = now + _REPORT_SECONDS
-                if progress:
-                    self._send_progress(key, progress)
+                try:
+                    if progress:
+                        self.send(NodeProgress(key, progress))
+                except OSError:
+                    self.stopped = True
                 self.poll_commands()
             if self.stopped or self._ending():
                 self.stopped = True
@@ -158,10 +161,4 @@ class WorkerChannel:
                 self.finishing |= command is Command.FINISH
                 self.stopped |= command is Command.STOP
         except (OSError, EOFError):  # the applying process is gone: keep what there is, and end
-            self.stopped = True
-
-    def _send_progress(self, key: str, progress: dict[str, Any]) -> None:
-        try:
-            self.send(NodeProgress(key, progress))
-        except OSError:
             self.stopped = True

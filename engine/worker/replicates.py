@@ -1,7 +1,6 @@
 """The nodes of some replicates, done in one process: one after another, and several adapters at once where they can."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,11 @@ class _Session:
 
     def run(self, requests: list[Request]) -> None:
         """Do nodes that go together, as many at a time as is good."""
-        waiting = [self._with_inputs(r) for r in requests if all(key in self.outputs for key in r.awaits.values())]
+        waiting = []
+        for request in requests:
+            if all(key in self.outputs for key in request.awaits.values()):
+                awaited = {role: self.outputs[key] for role, key in request.awaits.items()}
+                waiting.append(replace(request, inputs={**request.inputs, **awaited}))
         while waiting := self._still_wanted(waiting):
             size = self.sizes.get(waiting[0].kind, 1)
             self._run_batch(waiting[:size])
@@ -93,10 +96,6 @@ class _Session:
             return []
         begun = {self.replicate_of[key] for key in self._started}
         return [r for r in waiting if not self.channel.finishing or self.replicate_of[r.key] in begun]
-
-    def _with_inputs(self, request: Request) -> Request:
-        awaited = {role: self.outputs[key] for role, key in request.awaits.items()}
-        return replace(request, inputs={**request.inputs, **awaited})
 
     def _run_batch(self, requests: list[Request]) -> None:
         """Do nodes at once; where that fails, in smaller parts."""
@@ -116,8 +115,8 @@ class _Session:
             self.channel.send(NodeProgress(requests[0].key, {"note": str(split)}))
             for request in requests:
                 self._notes.setdefault(request.key, []).append(str(split))
-            for part in _parts(requests, split.size):
-                self._run_batch(part)
+            for start in range(0, len(requests), split.size):
+                self._run_batch(requests[start : start + split.size])
             return
         self._share_time(requests, time.monotonic() - began, [_reported_seconds(result) for result in results])
         for request, result, out in zip(requests, results, outs, strict=True):
@@ -143,7 +142,3 @@ class _Session:
 def _reported_seconds(result: Result) -> float:
     """Return the time that a node says it took of what several took together."""
     return float(result.figures.get("seconds", 0.0) - result.figures.get("seconds_before", 0.0))
-
-
-def _parts(requests: list[Request], size: int) -> Iterator[list[Request]]:
-    return (requests[at : at + size] for at in range(0, len(requests), size))
