@@ -85,5 +85,5 @@ def seed_dropout(model: nn.Module, seed: int, device: torch.device) -> None:
 
 def dropout_generators(model: nn.Module) -> list[torch.Generator]:
     """Return the generators that a model's seeded dropouts draw from, each once."""
-    found = {id(m.generator): m.generator for m in model.modules() if isinstance(m, SeededDropout)}
-    return list(found.values())
+    generators = {id(m.generator): m.generator for m in model.modules() if isinstance(m, SeededDropout)}
+    return list(generators.values())

@@ -1,4 +1,4 @@
-"""What the engine is asked, and what it answers: plain data that travels between processes. Imports no torch."""
+"""Requests to the engine, and its results: plain data that travels between processes. Imports no torch."""
 
 import json
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class PackSizes:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a node: how it ended, its figures, and the files that it left in its directory."""
+    """The result of a node: how it ended, its figures, and the files that it left in its directory."""
 
     outcome: str = "done"
     message: str = ""
@@ -61,7 +61,7 @@ class Stopped(Exception):
 
 
 Report = Callable[[dict[str, Any]], None]
-"""Called with progress (`step`, `steps`, `loss`, `tokens_per_second`), or with a `note` for whoever watches.
+"""Called with progress (`step`, `steps`, `loss`, `tokens_per_second`), or with a `note` for watchers.
 
 Raises `Stopped` when the work is to end.
 """

@@ -135,7 +135,7 @@ def separates_documents(model: Any) -> bool:
     model.eval()
     try:
         with torch.inference_mode():
-            one, other = (_logits(model, [prefix, second]) for prefix in (first, first.flip(0)))
+            before, after = (_logits(model, [prefix, second]) for prefix in (first, first.flip(0)))
             alone = _logits(model, [second])
     except TypeError:
         return False  # it takes no position ids
@@ -143,7 +143,7 @@ def separates_documents(model: Any) -> bool:
         model.train(training)
     scale = float(alone.abs().max())
     near = 1e-4 if embeddings.dtype == torch.float32 else 5e-2
-    return float((one - other).abs().max()) <= 1e-5 * scale and float((one - alone).abs().max()) <= near * scale
+    return float((before - after).abs().max()) <= 1e-5 * scale and float((before - alone).abs().max()) <= near * scale
 
 
 def _logits(model: Any, documents: list[torch.Tensor]) -> torch.Tensor:

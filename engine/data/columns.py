@@ -1,8 +1,8 @@
 """Which columns each format of `[data]` reads, and which format a set of columns is. Imports no torch."""
 
-from string import Formatter
 from typing import Any
 
+from lorafile.engine.data.example import placeholders
 from lorafile.errors import NodeError
 
 # Formats by what they read; a row may have any one of the sets.
@@ -58,47 +58,42 @@ def detect(columns: list[str], path: str) -> str:
     )
 
 
-def label_column(columns: dict[str, str], known: list[str]) -> str | None:
+def label_column(columns: dict[str, str], names: list[str]) -> str | None:
     """Return the column that holds the classes: what `data.columns` says, or one that is called so."""
     named = columns.get("label")
-    names = [named] if named else ["label", *ALIASES["classification"]["label"]]
-    return next((name for name in names if name in known), None)
+    candidates = [named] if named else ["label", *ALIASES["classification"]["label"]]
+    return next((name for name in candidates if name in names), None)
 
 
-def check_columns(data: dict[str, Any], columns: list[str], where: str) -> None:
+def check_columns(data: dict[str, Any], columns: list[str], data_name: str) -> None:
     """Check that a data set has the columns that its format or template reads.
 
     :raises NodeError: naming the missing column and those that there are
     """
     reads = "data.template" if data["template"] else f'data.format = "{data["format"]}"'
-    known = _named(data, columns)
-    sets = [_placed(data)] if data["template"] else list(REQUIRED[data["format"]])
-    missing = [[name for name in needed if name not in known] for needed in sets]
+    readable = _named(data, columns)
+    sets = [_template_columns(data)] if data["template"] else list(REQUIRED[data["format"]])
+    missing = [[name for name in needed if name not in readable] for needed in sets]
     if not all(missing):
         return
     name = data["columns"].get(missing[0][0], missing[0][0])
     raise NodeError(
-        f'{where} has no column "{name}", which {reads} reads; its columns are: {", ".join(columns)}. '
+        f'{data_name} has no column "{name}", which {reads} reads; its columns are: {", ".join(columns)}. '
         "Say which is which with data.columns, or write a data.template."
     )
 
 
 def _named(data: dict[str, Any], columns: list[str]) -> set[str]:
     """Return the names under which a row's columns can be read."""
-    found = set(columns) | {name for name, column in data["columns"].items() if column in columns}
+    names = set(columns) | {name for name, column in data["columns"].items() if column in columns}
     for name, others in ALIASES.get(data["format"], {}).items():
         if set(others) & set(columns):
-            found.add(name)
-    return found - {name for name, column in data["columns"].items() if column not in columns}
+            names.add(name)
+    return names - {name for name, column in data["columns"].items() if column not in columns}
 
 
-def _placed(data: dict[str, Any]) -> tuple[str, ...]:
-    """Return the columns that a template names; the label of a classification and the answer to a passage among them.
-
-    A squad template's `{answer}` is the row's first answer, which stands in `answers`.
-    """
-    text = data["template"]["prompt"] + data["template"]["completion"]
-    names = dict.fromkeys(name for _, name, _, _ in Formatter().parse(text) if name)
-    if data["format"] == "squad":
-        names = dict.fromkeys("answers" if name == "answer" else name for name in names)
-    return tuple(names)
+def _template_columns(data: dict[str, Any]) -> tuple[str, ...]:
+    """Return the columns that a template reads; a squad template's `{answer}` is the row's first of `answers`."""
+    names = placeholders(data["template"]["prompt"] + data["template"]["completion"])
+    squad = data["format"] == "squad"
+    return tuple(dict.fromkeys("answers" if squad and name == "answer" else name for name in names))

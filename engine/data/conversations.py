@@ -37,16 +37,15 @@ def _message(turn: Message) -> Message:
         return turn
     speaker = str(turn.get("from", ""))
     if speaker.lower() not in _SPEAKERS:
-        known = ", ".join(_SPEAKERS)
-        raise NodeError(f'data: a turn of a conversation is from "{speaker}"; known are: {known}.')
+        raise NodeError(f'data: a turn of a conversation is from "{speaker}"; known are: {", ".join(_SPEAKERS)}.')
     return {"role": _SPEAKERS[speaker.lower()], "content": str(turn.get("value", ""))}
 
 
 def chat_example(row: Row, chat: Chat) -> Example:
     """Return a conversation through the tokenizer's template: the last answer, and the earlier ones inside the prompt.
 
-    :raises NodeError: when the template writes a turn otherwise once another follows, so that nobody could tell where
-        the answers are
+    :raises NodeError: when the template writes a turn otherwise once another follows, so that the places of the
+        answers are unknown
     """
     messages = messages_of(row["messages"])
     prompt, whole = chat.text(messages[:-1], True), chat.text(messages, False)
@@ -60,7 +59,7 @@ def chat_example(row: Row, chat: Chat) -> Example:
 
 def _earlier(messages: list[Message], whole: str, chat: Chat) -> list[tuple[int, int]]:
     """Return where the earlier answers stand, by rendering the conversation up to each of them."""
-    found = []
+    answers = []
     for number, message in enumerate(messages[:-1]):
         if message["role"] != "assistant":
             continue
@@ -71,8 +70,8 @@ def _earlier(messages: list[Message], whole: str, chat: Chat) -> list[tuple[int,
                 "with {% generation %}, so that the supervised tokens cannot be told. Use a template that does, or "
                 "rows of one answer each."
             )
-        found.append((len(before), len(through)))
-    return found
+        answers.append((len(before), len(through)))
+    return answers
 
 
 def guanaco_example(row: Row) -> Example:

@@ -82,14 +82,11 @@ def chat_of(tokenizer: Any) -> Chat:
             return None
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        named: dict[str, Any] = {
-            name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
-        }
+        options: dict[str, Any] = {"chat_template": template, "return_assistant_tokens_mask": True}
+        options |= {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
         with _template_errors():
-            found: Any = render_jinja_template(
-                [messages], chat_template=template, return_assistant_tokens_mask=True, **named
-            )
-        return [(start, end) for start, end in found[1][0]]
+            rendered: Any = render_jinja_template([messages], **options)
+        return [(start, end) for start, end in rendered[1][0]]
 
     return Chat(text, marked)
 
@@ -101,8 +98,8 @@ def _template_errors() -> Iterator[None]:
         with time_limit(_TEMPLATE_SECONDS):
             yield
     except Exception as error:
-        told = "it needs more memory than there is" if isinstance(error, MemoryError) else str(error).strip()
-        raise NodeError(f"data: the tokenizer's chat template refuses a row: {told or type(error).__name__}") from error
+        why = "it needs more memory than there is" if isinstance(error, MemoryError) else str(error).strip()
+        raise NodeError(f"data: the tokenizer's chat template refuses a row: {why or type(error).__name__}") from error
 
 
 def encode(tokenizer: Any, examples: list[Example], completion_only: bool) -> list[Encoded]:
@@ -126,15 +123,15 @@ def encode(tokenizer: Any, examples: list[Example], completion_only: bool) -> li
 def ids_of(tokenizer: Any, items: Iterable[tuple[str, bool]]) -> list[Ids]:
     """Return the token ids of (text, whether it holds its special tokens already), many at once."""
     listed = list(items)
-    found: list[Ids] = [[] for _ in listed]
+    tokens: list[Ids] = [[] for _ in listed]
     for special in (False, True):
         numbers = [number for number, (text, holds) in enumerate(listed) if text and holds is special]
         if numbers:
             texts = [listed[number][0] for number in numbers]
             encoded = tokenizer(texts, add_special_tokens=not special, verbose=False)
             for number, ids in zip(numbers, encoded["input_ids"], strict=True):
-                found[number] = list(ids)
-    return found
+                tokens[number] = list(ids)
+    return tokens
 
 
 def _encoded(tokenizer: Any, example: Example, cuts: list[int], ids: list[Ids], completion_only: bool) -> Encoded:
@@ -142,7 +139,9 @@ def _encoded(tokenizer: Any, example: Example, cuts: list[int], ids: list[Ids], 
     # Some tokenizers close every text with the end token.
     before = [part[:-1] if part and part[-1] == end and not example.special else part for part in ids[:-1]]
     if any(whole[: len(part)] != part for part in before):
-        whole, before = _in_parts(tokenizer, example, cuts, before)
+        # The parts tokenized each for itself: the tokens of what stands before each cut, and of the whole.
+        parts = ids_of(tokenizer, ((example.text[a:b], True) for a, b in pairwise(cuts)))
+        *before, whole = accumulate([before[0], *parts])
     places = [len(part) for part in before]
     prompt = places[-1]
     if end is not None and end not in whole[prompt:]:
@@ -155,13 +154,6 @@ def _encoded(tokenizer: Any, example: Example, cuts: list[int], ids: list[Ids], 
         first = max(start, 1)  # nothing predicts the very first token
         marks[first:stop] = [1] * (stop - first)
     return Encoded(whole, marks, prompt)
-
-
-def _in_parts(tokenizer: Any, example: Example, cuts: list[int], before: list[Ids]) -> tuple[Ids, list[Ids]]:
-    """Return the tokens of the whole and of what stands before each cut, the parts tokenized each for itself."""
-    parts = ids_of(tokenizer, ((example.text[a:b], True) for a, b in pairwise(cuts)))
-    whole = list(accumulate([before[0], *parts]))
-    return whole[-1], whole[:-1]
 
 
 @contextlib.contextmanager

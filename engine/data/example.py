@@ -14,7 +14,7 @@ Row = dict[str, Any]
 class Example:
     """One example as text: what the model reads, and what it should write.
 
-    :ivar reference: the answer that a greedy one is held against
+    :ivar reference: the answer that a greedy one is compared with
     :ivar special: whether the text already holds the tokenizer's special tokens, as a chat template's does
     :ivar turns: (start, end) of each earlier answer inside the prompt, in characters; these are supervised, too
     :ivar about: what its predictions carry for their metrics, by name: `choices`, `references`, …
@@ -47,6 +47,11 @@ class Chat:
 
     text: Callable[[list[Any], bool], str]
     marked: Callable[[list[Any]], list[tuple[int, int]] | None] = lambda _: None
+
+
+def placeholders(template: str) -> list[str]:
+    """Return the columns that a template names, each once, in their order."""
+    return list(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name))
 
 
 def fill(template: str, row: Row) -> str:

@@ -74,7 +74,9 @@ def examples(
     while some := list(islice(texts, _AT_ONCE)):
         encoded = encode(tokenizer, [example for _, example in some], data["completion_only_loss"])
         for (number, example), tokens in zip(some, encoded, strict=True):
-            yield Prepared(number, example, tokens, supervised_bytes(example), *digests(example.text))
+            answers = (example.completion, *(example.prompt[start:end] for start, end in example.turns))
+            size = sum(len(answer.encode()) for answer in answers)
+            yield Prepared(number, example, tokens, size, *digests(example.text))
 
 
 def written(
@@ -99,29 +101,21 @@ def _documents(tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered]) -
                 yield Prepared(number, Example("", text, text), encoded, len(text.encode()), *digests(text))
 
 
-def _rendered(render: Any, number: int, row: Row) -> Example:
+def _rendered(render: Render, number: int, row: Row) -> Example:
     try:
-        found: Example = render(row)
-        found.text.encode()
-        return found
+        example = render(row)
+        example.text.encode()
+        return example
     except NodeError as error:
         raise NodeError(f"{error} (row {number})") from error
     except KeyError as error:
-        columns = ", ".join(map(str, row))
-        raise NodeError(
-            f"data: row {number} has no {error}, as its format needs; its columns are: {columns}."
-        ) from error
+        why = f"has no {error}, as its format needs; its columns are: {', '.join(map(str, row))}"
+        raise NodeError(f"data: row {number} {why}.") from error
     except UnicodeEncodeError as error:
-        raise NodeError(
-            f"data: row {number} holds half of a character (a lone surrogate), which no text has."
-        ) from error
+        why = "holds half of a character (a lone surrogate), which no text has"
+        raise NodeError(f"data: row {number} {why}.") from error
     except (TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise NodeError(f"data: row {number} is not as its format needs it: {error}.") from error
-
-
-def supervised_bytes(example: Example) -> int:
-    """Return the UTF-8 bytes of an example's answers."""
-    return sum(len(part.encode()) for part in (example.completion, *(example.prompt[a:b] for a, b in example.turns)))
 
 
 def digests(text: str) -> tuple[bytes, bytes]:
@@ -182,11 +176,11 @@ def pieces(tokenizer: Any, texts: list[str], limit: int) -> Iterator[list[Piece]
     document's very first is predicted exactly once, however it is cut.
     """
     fast = getattr(tokenizer, "is_fast", False)
-    found = tokenizer(texts, return_offsets_mapping=fast, verbose=False)
+    encoded = tokenizer(texts, return_offsets_mapping=fast, verbose=False)
     end = tokenizer.eos_token_id
     for number, text in enumerate(texts):
-        ids = list(found["input_ids"][number])
-        stops = [stop for _, stop in found["offset_mapping"][number]] if fast else None
+        ids = list(encoded["input_ids"][number])
+        stops = [stop for _, stop in encoded["offset_mapping"][number]] if fast else None
         if end is not None and (not ids or ids[-1] != end):
             ids.append(end)
             stops = [*stops, len(text)] if stops is not None else None

@@ -30,18 +30,18 @@ def snapshot(name: str, kind: str, revision: str | None, download: bool = True) 
 
     try:
         with _silent_off_a_terminal():
-            return Path(snapshot_download(**_asked(name, kind, revision), local_files_only=not download))
+            return Path(snapshot_download(**_download_options(name, kind, revision), local_files_only=not download))
     except Exception as error:  # whatever the client meets, httpx's own errors among it
         raise NodeError(refusal(name, kind, revision, error)) from None  # the cause may quote a header with the token
 
 
-def bytes_to_download(name: str, kind: str, revision: str | None) -> int:
+def bytes_to_download_options(name: str, kind: str, revision: str | None) -> int:
     """Return how many bytes of a repository are not in the cache yet; 0 where the hub cannot be asked."""
     from huggingface_hub import snapshot_download
 
     try:
         with _silent_off_a_terminal():
-            listed = snapshot_download(**_asked(name, kind, revision), dry_run=True)
+            listed = snapshot_download(**_download_options(name, kind, revision), dry_run=True)
     except Exception:  # the download that follows meets the same, and says it
         return 0
     return sum(file.file_size or 0 for file in listed if file.will_download)
@@ -69,7 +69,7 @@ def refusal(name: str, kind: str, revision: str | None, error: Exception) -> str
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
-    where = f' at revision "{revision}"' if revision else ""
+    at_revision = f' at revision "{revision}"' if revision else ""
     if isinstance(error, errors.HFValidationError):
         return f'"{name}" is neither a file or directory here nor a valid hub name.'
     if isinstance(error, errors.GatedRepoError):
@@ -81,7 +81,7 @@ def refusal(name: str, kind: str, revision: str | None, error: Exception) -> str
     if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
         how = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached"
         return (
-            f'The {kind} "{name}"{where} is neither a path here nor in the hub cache, and {how}. '
+            f'The {kind} "{name}"{at_revision} is neither a path here nor in the hub cache, and {how}. '
             "Where there is a network, `lora fetch` brings it."
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -89,7 +89,7 @@ def refusal(name: str, kind: str, revision: str | None, error: Exception) -> str
     response = getattr(error, "response", None)
     if getattr(response, "status_code", None) == 401:
         return f'The hub refused the token when asked for the {kind} "{name}". {_token_advice()}'
-    return f'The hub did not give the {kind} "{name}"{where}: {hide_tokens(first_line(error))}'
+    return f'The hub did not give the {kind} "{name}"{at_revision}: {hide_tokens(first_line(error))}'
 
 
 def first_line(error: Exception) -> str:
@@ -108,11 +108,11 @@ def hide_tokens(text: str) -> str:
 def _token_advice() -> str:
     from huggingface_hub import constants, get_token
 
-    found = "The token that is set has no access to it" if get_token() else "No token is set"
-    return f'{found}; one is read from HF_TOKEN, or from {constants.HF_TOKEN_PATH}, where "hf auth login" puts it.'
+    why = "The token that is set has no access to it" if get_token() else "No token is set"
+    return f'{why}; one is read from HF_TOKEN, or from {constants.HF_TOKEN_PATH}, where "hf auth login" puts it.'
 
 
-def _asked(name: str, kind: str, revision: str | None) -> dict[str, Any]:
+def _download_options(name: str, kind: str, revision: str | None) -> dict[str, Any]:
     patterns = list(_MODEL) if kind == "model" else [f"*{suffix}" for suffix in DATA_SUFFIXES]
     return {"repo_id": name, "repo_type": kind, "revision": revision, "allow_patterns": patterns}
 

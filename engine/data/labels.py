@@ -29,12 +29,12 @@ def classes(values: Iterable[str], names: dict[str, str]) -> list[list[str]]:
     unnamed = [value for value in values if names and value not in names and value not in names.values()]
     if unnamed:
         raise NodeError(f'names no class "{unnamed[0]}", which the data have; add it: "{unnamed[0]}" = "…"')
-    found = names or {value: value for value in values}
-    if len(set(found.values())) < len(found):
+    name_of = names or {value: value for value in values}
+    if len(set(name_of.values())) < len(name_of):
         raise NodeError("gives two classes one name")
-    if len(found) < 2:
-        raise NodeError(f"{len(found)} class is too few: the data's labels are {', '.join(values) or 'empty'}")
-    return [[value, found[value]] for value in sorted(found, key=_order)]
+    if len(name_of) < 2:
+        raise NodeError(f"{len(name_of)} class is too few: the data's labels are {', '.join(values) or 'empty'}")
+    return [[value, name_of[value]] for value in sorted(name_of, key=_order)]
 
 
 def _order(value: str) -> tuple[float, str]:
@@ -61,15 +61,12 @@ def label_example(row: Row, data: dict[str, Any]) -> Example:
         )
     written = data["template"] or {"prompt": _prompt(row, names), "completion": " {label}"}
     bare = data.get("task_type") == "SEQ_CLS" and not data["template"]
-    prompt = plain_text(row) if bare else fill(written["prompt"], row)
+    # A classification head reads the text alone, or both sentences, each in a line.
+    plain = "{text}" if "text" in row else "{sentence1}\n{sentence2}"
+    prompt = fill(plain if bare else written["prompt"], row)
     completions = [fill(written["completion"], {**row, "label": choice}) for choice in names]
     about = {"choices": names, "completions": completions}
     return Example(prompt, completions[names.index(name)], name, about=about)
-
-
-def plain_text(row: Row) -> str:
-    """Return what a classification head reads: the text alone, or both sentences, each in a line."""
-    return str(row["text"]) if "text" in row else f"{row['sentence1']}\n{row['sentence2']}"
 
 
 def hidden_labels() -> str:
@@ -82,5 +79,5 @@ def hidden_labels() -> str:
 
 def _prompt(row: Row, names: list[str]) -> str:
     listed = ", ".join(names).replace("{", "{{").replace("}", "}}")
-    asked = f"Label ({listed}):" if len(names) <= _MOST_LISTED else "Label:"
-    return (_SINGLE if "text" in row else _PAIR) + asked
+    question = f"Label ({listed}):" if len(names) <= _MOST_LISTED else "Label:"
+    return (_SINGLE if "text" in row else _PAIR) + question

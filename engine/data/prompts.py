@@ -1,10 +1,9 @@
 """Prompts without an answer, in the format of the study's data: typed to `lora chat`, or held by the spec. No torch."""
 
 from dataclasses import dataclass
-from string import Formatter
 from typing import Any
 
-from lorafile.engine.data.example import Chat, Example, Row
+from lorafile.engine.data.example import Chat, Example, Row, placeholders
 from lorafile.engine.data.templates import renderer
 from lorafile.errors import NodeError
 
@@ -39,7 +38,7 @@ def question_example(data: dict[str, Any], question: str, columns: Row, before: 
 
     :param data: resolved data settings, as they stand in a key
     :param columns: the prompt's other columns, as a context
-    :raises NodeError: when the prompt has a column that nobody filled
+    :raises NodeError: when a column of the prompt has no value
     """
     form = data["format"]
     if keeps_history(data) and form == "chat":
@@ -54,7 +53,7 @@ def question_example(data: dict[str, Any], question: str, columns: Row, before: 
     if form == "text" and not data["template"]:
         return Example(question, "", "")
     field = _field(data, columns)
-    filled = dict.fromkeys(_placed(data, "completion"), "") | _UNANSWERED
+    filled = dict.fromkeys(placeholders(data["template"]["completion"]) if data["template"] else (), "") | _UNANSWERED
     if form == "classification":
         filled["label"] = data["labels"][0][0]
     return renderer({**data, "columns": {}}, chat)({**filled, **columns, field: question})
@@ -83,7 +82,7 @@ def prompt_example(row: str | Row, data: dict[str, Any], chat: Chat) -> Example:
 
 def _field(data: dict[str, Any], columns: Row) -> str:
     """Return the column that a question goes to: the only one of the prompt that is not filled."""
-    placed = _placed(data, "prompt")
+    placed = placeholders(data["template"]["prompt"]) if data["template"] else []
     ours = ("label", "unanswerable")
     if placed:
         left = [name for name in placed if name not in columns and name not in ours]
@@ -102,9 +101,3 @@ def _field(data: dict[str, Any], columns: Row) -> str:
             f"{' '.join(f'--column {name}=…' for name in missing)}"
         )
     return field
-
-
-def _placed(data: dict[str, Any], part: str) -> list[str]:
-    """Return the columns that a template of one's own names in its prompt or its completion."""
-    text = data["template"][part] if data["template"] else ""
-    return list(dict.fromkeys(name for _, name, _, _ in Formatter().parse(text) if name))

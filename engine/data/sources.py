@@ -20,9 +20,7 @@ def find_model(path: str, revision: str | None, base: Path, download: bool = Tru
 
     :raises NodeError: when there is no such model, or the hub cannot be asked
     """
-    directory = _builtin(path) or _local(path, base)
-    if directory is None:
-        directory = snapshot(path, "model", revision, download)
+    directory = _builtin(path) or _local(path, base) or snapshot(path, "model", revision, download)
     if not (directory / "config.json").is_file():
         raise NodeError(f"model.path: {directory} holds no config.json, so it is not a transformers model.")
     return directory
@@ -33,16 +31,16 @@ def find_data(path: str, revision: str | None, base: Path, download: bool = True
     return _builtin(path) or _local(path, base) or snapshot(path, "dataset", revision, download)
 
 
-def data_files(where: Path, name: str | None = None) -> dict[str, list[Path]]:
+def data_files(path: Path, name: str | None = None) -> dict[str, list[Path]]:
     """Return split -> its files; a single file is the split `train`.
 
     :param name: the configuration of a data set that keeps each in a directory of its own
     :raises NodeError: when nothing readable is there, or far more than any data set has
     """
-    if where.is_file():
-        return {"train": [where]}
-    root = _configuration(where, name)
-    found: dict[str, list[Path]] = {}
+    if path.is_file():
+        return {"train": [path]}
+    root = _configuration(path, name)
+    splits: dict[str, list[Path]] = {}
     entries = list(islice(root.rglob("*"), _MOST_ENTRIES + 1))
     if len(entries) > _MOST_ENTRIES:
         raise NodeError(
@@ -52,27 +50,27 @@ def data_files(where: Path, name: str | None = None) -> dict[str, list[Path]]:
     for file in sorted(entries):
         inside = file.relative_to(root)
         if file.is_file() and _holds_rows(inside):
-            found.setdefault(_split_of(inside), []).append(file)
-    if not found:
+            splits.setdefault(_split_of(inside), []).append(file)
+    if not splits:
         raise NodeError(f"data.path: {root} holds no {', '.join(DATA_SUFFIXES)} file.")
-    for split, parts in found.items():
+    for split, parts in splits.items():
         folders = sorted({file.parent.relative_to(root).as_posix() for file in parts})
         if len(folders) > 1:
             raise NodeError(
                 f"data.path: the {split} split of {root} lies in several directories ({', '.join(folders)}). "
                 "Say which one with data.name, or name it in data.path."
             )
-    return found
+    return splits
 
 
-def _configuration(where: Path, name: str | None) -> Path:
+def _configuration(directory: Path, name: str | None) -> Path:
     """Return the directory of one configuration of a data set."""
     if name is None:
-        return where
-    folders = sorted(entry.name for entry in where.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        return directory
+    folders = sorted(entry.name for entry in directory.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if name not in folders:
-        raise NodeError(f'data.name: {where} has no directory "{name}"; it has: {", ".join(folders) or "none"}.')
-    return where / name
+        raise NodeError(f'data.name: {directory} has no directory "{name}"; it has: {", ".join(folders) or "none"}.')
+    return directory / name
 
 
 def _holds_rows(file: Path) -> bool:
@@ -95,9 +93,9 @@ def _builtin(path: str) -> Path | None:
         return None
     root = Path(str(files("lorafile.engine.builtin")))
     name = path.removeprefix(BUILTIN)
-    known = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("_"))
-    if name not in known:
-        raise NodeError(f'There is no "{path}"; built in are: {", ".join(BUILTIN + other for other in known)}.')
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("_"))
+    if name not in names:
+        raise NodeError(f'There is no "{path}"; built in are: {", ".join(BUILTIN + other for other in names)}.')
     return root / name
 
 

@@ -52,12 +52,12 @@ def renderer(data: dict[str, Any], chat: Chat) -> Render:
 
 def named(row: Row, columns: dict[str, str], form: str) -> Row:
     """Return a row under the names of its format's fields, as the spec or the published layouts call them."""
-    found = {key: "" if value is None else value for key, value in row.items()}
-    for field_, others in ALIASES.get(form, {}).items():
-        here = next((name for name in others if name in found), None)
-        if here is not None and field_ not in found:
-            found[field_] = found[here]
-    return found | {name: found[column] for name, column in columns.items() if column in found}
+    values = {key: "" if value is None else value for key, value in row.items()}
+    for field, others in ALIASES.get(form, {}).items():
+        alias = next((name for name in others if name in values), None)
+        if alias is not None:
+            values.setdefault(field, values[alias])
+    return values | {name: values[column] for name, column in columns.items() if column in values}
 
 
 def _answered(prompt: str, completion: str) -> Example:
@@ -70,7 +70,7 @@ def _alpaca(row: Row) -> Example:
 
 
 def passage_example(row: Row, data: dict[str, Any]) -> Example:
-    """Return a row of SQuAD: every accepted answer stays beside it, none where the passage holds none.
+    """Return a row of SQuAD: every accepted answer stays with it, none where the passage holds none.
 
     :raises NodeError: when a row has no answer and `data.unanswerable` is empty
     """
@@ -96,5 +96,4 @@ def accepted(answers: Any) -> list[str]:
         answers = answers.get("text", [])
     if isinstance(answers, str):
         answers = [answers] if answers else []
-    found = [str(one["text"] if isinstance(one, dict) else one) for one in answers]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(str(answer["text"] if isinstance(answer, dict) else answer) for answer in answers))

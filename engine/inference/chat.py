@@ -46,18 +46,18 @@ class ChatSession:
     responders: dict[str, Responder]
     data: dict[str, Any]
     task: dict[str, Any]
-    asked: int = 0
+    count: int = 0  # questions so far, from which samples are seeded
 
     def ask(self, question: str, columns: dict[str, Any], names: list[str]) -> dict[str, str]:
         """Return the answer of each responder that is asked; the others take the first answer into their memory.
 
-        :raises NodeError: when the prompt has columns that nobody filled
+        :raises NodeError: when a column of the prompt has no value
         """
         answers = {name: self._say(self.responders[name], question, columns) for name in names}
         for name, responder in self.responders.items():
             if keeps_history(self.data):
                 responder.turns.append(Turn(question, answers.get(name) or next(iter(answers.values()))))
-        self.asked += 1
+        self.count += 1
         return answers
 
     def text(self, question: str, columns: dict[str, Any]) -> str:
@@ -78,7 +78,7 @@ class ChatSession:
         if not ids.numel():
             raise NodeError("There is nothing to answer: the question has no token.")
         with torch.inference_mode(), responder.model.disable_adapter() if responder.bare else contextlib.nullcontext():
-            (text,) = answer(responder.base, responder.model, prompt_batch(ids), self.task, [self.asked])
+            (text,) = answer(responder.base, responder.model, prompt_batch(ids), self.task, [self.count])
         return text.strip()
 
 

@@ -1,4 +1,4 @@
-"""The likeliest next token, again and again: one forward pass for each, from which rows that have ended are left out.
+"""Greedy decoding: one forward pass for each token, from which rows that have ended are left out.
 
 The same tokens as transformers' `generate` without beams, which keeps every row to the end of the longest.
 """
@@ -103,8 +103,8 @@ def can_decode(model: Any) -> bool:
     config = getattr(model, "active_peft_config", None)
     if config is None:
         return can_reserve(model)
-    known = str(config.peft_type.value).lower() in METHODS and not getattr(config, "alora_invocation_tokens", None)
-    return known and can_reserve(model.get_base_model())
+    supported = str(config.peft_type.value).lower() in METHODS and not getattr(config, "alora_invocation_tokens", None)
+    return supported and can_reserve(model.get_base_model())
 
 
 @torch.inference_mode()

@@ -1,7 +1,6 @@
 """Answers: prompts padded on the left, decoded so that an answer never depends on what else is in its batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,25 +23,13 @@ Task = dict[str, Any]
 LORAFILE_DECODER = "lorafile"
 
 
-@dataclass(frozen=True)
-class _Prompts:
-    """Prompts as the model that reads them takes them.
-
-    :ivar embeddings: [b, t, h], what stands for the tokens where some are virtual
-    """
-
-    reader: Any
-    batch: Batch
-    embeddings: torch.Tensor | None = None
-
-
 def generate(base: Base, model: Any, batch: Batch, new_tokens: int, least: int = 0) -> list[str]:
     """Return the greedy answer to each prompt, without special tokens, by transformers' own `generate`.
 
     A model is deployed with it or its like, which is why a profile measures it.
     """
     task = {"max_new_tokens": new_tokens, "min_new_tokens": least}
-    return _texts(base, _by_transformers(_prompts(base, model, batch), task, [], []))
+    return _texts(base, _by_transformers(*_prompts(base, model, batch), task, [], []))
 
 
 def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int], slices: int = 1) -> list[str]:
@@ -55,16 +42,16 @@ def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int], sl
     :param rows: the examples' numbers, from which their generators are seeded; read only where `do_sample` is true
     :param slices: how many adapters the prompts are for, each with as many
     """
-    asked = _prompts(base, model, batch)
+    reader, prompts, embeddings = _prompts(base, model, batch)
     stops = task.get("stop_strings", [])
-    processors = _processors(asked.batch, task, rows)
-    stopping = [_Ended(base.tokenizer, asked.batch.input_ids.shape[1], stops)] if stops else []
-    if decoder(asked.reader, task) == LORAFILE_DECODER:
+    processors = _processors(prompts, task, rows)
+    stopping = [_Ended(base.tokenizer, prompts.input_ids.shape[1], stops)] if stops else []
+    if decoder(reader, task) == LORAFILE_DECODER:
         ends: Any = base.model.generation_config
         rules = Rules(task["max_new_tokens"], ends.eos_token_id, processors, stopping, slices)
-        texts = _texts(base, decode(asked.reader, asked.batch, rules, asked.embeddings))
+        texts = _texts(base, decode(reader, prompts, rules, embeddings))
     else:
-        texts = _texts(base, _by_transformers(asked, task, processors, stopping))
+        texts = _texts(base, _by_transformers(reader, prompts, embeddings, task, processors, stopping))
     return [text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))] for text in texts]
 
 
@@ -76,26 +63,35 @@ def decoder(reader: Any, task: Task) -> str:
     return LORAFILE_DECODER if task.get("num_beams", 1) == 1 and can_decode(reader) else "transformers"
 
 
-def _prompts(base: Base, model: Any, batch: Batch) -> _Prompts:
-    return _Prompts(base.model, *with_virtual_tokens(model, batch)) if virtual_tokens(model) else _Prompts(model, batch)
+def _prompts(base: Base, model: Any, batch: Batch) -> tuple[Any, Batch, torch.Tensor | None]:
+    """Return the model that reads some prompts, and the prompts as it takes them.
+
+    :return: with them, where some tokens are virtual, what stands for all of them: [b, t, h]
+    """
+    return (base.model, *with_virtual_tokens(model, batch)) if virtual_tokens(model) else (model, batch, None)
 
 
 def _by_transformers(
-    asked: _Prompts, task: Task, processors: list[LogitsProcessor], stopping: Sequence[StoppingCriteria]
+    reader: Any,
+    prompts: Batch,
+    embeddings: torch.Tensor | None,
+    task: Task,
+    processors: list[LogitsProcessor],
+    stopping: Sequence[StoppingCriteria],
 ) -> torch.Tensor:
     """Return the new tokens of each prompt [b, t], padded."""
-    ids: torch.Tensor = asked.reader.generate(
-        input_ids=asked.batch.input_ids,
-        attention_mask=asked.batch.attention_mask,
+    ids: torch.Tensor = reader.generate(
+        input_ids=prompts.input_ids,
+        attention_mask=prompts.attention_mask,
         do_sample=False,
         num_beams=task.get("num_beams", 1),
         max_new_tokens=task["max_new_tokens"],
         min_new_tokens=task.get("min_new_tokens", 0),
         logits_processor=processors,
         stopping_criteria=stopping,
-        **({} if asked.embeddings is None else {"inputs_embeds": asked.embeddings}),
+        **({} if embeddings is None else {"inputs_embeds": embeddings}),
     )
-    return ids[:, asked.batch.input_ids.shape[1] :]
+    return ids[:, prompts.input_ids.shape[1] :]
 
 
 def _texts(base: Base, tokens: torch.Tensor | list[list[int]]) -> list[str]:
@@ -104,15 +100,15 @@ def _texts(base: Base, tokens: torch.Tensor | list[list[int]]) -> list[str]:
 
 
 def _processors(batch: Batch, task: Task, rows: list[int]) -> list[LogitsProcessor]:
-    found: list[LogitsProcessor] = []
+    processors: list[LogitsProcessor] = []
     if "repetition_penalty" in task:
-        found.append(_Repetition(task["repetition_penalty"], batch, task.get("num_beams", 1)))
+        processors.append(_Repetition(task["repetition_penalty"], batch, task.get("num_beams", 1)))
     if task.get("do_sample"):
-        found.append(TemperatureLogitsWarper(float(task["temperature"])))
-        found += [TopKLogitsWarper(task["top_k"])] if task["top_k"] else []
-        found += [TopPLogitsWarper(float(task["top_p"]))] if task["top_p"] < 1 else []
-        found.append(_Gumbel([derive(task["seed"], f"sample:{row}") for row in rows]))
-    return found
+        processors.append(TemperatureLogitsWarper(float(task["temperature"])))
+        processors += [TopKLogitsWarper(task["top_k"])] if task["top_k"] else []
+        processors += [TopPLogitsWarper(float(task["top_p"]))] if task["top_p"] < 1 else []
+        processors.append(_Gumbel([derive(task["seed"], f"sample:{row}") for row in rows]))
+    return processors
 
 
 class _Gumbel(LogitsProcessor):

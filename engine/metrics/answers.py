@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from lorafile.engine.metrics.classification import Rows, Scored, pseudo_values
+from lorafile.engine.metrics.classification import Rows, Scored, mean_of, pseudo_values
 from lorafile.errors import NodeError
 from lorafile.specs.bounded_regex import matches
 
@@ -35,7 +35,7 @@ def exact_match(rows: Rows, extract: str = "") -> Scored:
         taken = [last_number(text) for text in texts] if extract == LAST_NUMBER else _groups(extract, texts)
         answers, references = taken[::2], taken[1::2]
         each = [float(_same(*triple)) for triple in zip(answers, references, rows, strict=True)]
-    return sum(each) / len(each), each
+    return mean_of(each)
 
 
 def last_number(text: str) -> Decimal | None:
@@ -89,7 +89,7 @@ def _best(rows: Rows, compare: Callable[[str, str], float]) -> Scored:
         golds = [gold for gold in row["references"] if normalised(gold)] or [""]
         says_none = normalised(row["answer"]) == normalised(row.get("unanswerable", ""))
         each.append(max(compare(gold, "" if says_none else row["answer"]) for gold in golds))
-    return sum(each) / len(each), each
+    return mean_of(each)
 
 
 def _words_f1(gold: str, answer: str) -> float:
@@ -110,8 +110,7 @@ def rouge(rows: Rows, name: str) -> Scored:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer([name], use_stemmer=False)
-    each = [float(scorer.score(row["reference"], row["answer"])[name].fmeasure) for row in rows]
-    return sum(each) / len(each), each
+    return mean_of([float(scorer.score(row["reference"], row["answer"])[name].fmeasure) for row in rows])
 
 
 def corpus_score(rows: Rows, name: str) -> Scored:
@@ -137,10 +136,8 @@ def corpus_influence(rows: Rows, name: str) -> list[float]:
     metric, (answers, references) = getattr(sacrebleu, name.upper())(), _texts(rows)
     counts = np.array(metric._extract_corpus_statistics(answers, [references]))
     whole = counts.sum(axis=0)
-    figure, *without = (
-        float(metric._compute_score_from_stats(left.tolist()).score) for left in (whole, *whole - counts)
-    )
-    return pseudo_values(figure, without)
+    figure, *without = (metric._compute_score_from_stats(left.tolist()).score for left in (whole, *whole - counts))
+    return pseudo_values(float(figure), map(float, without))
 
 
 def _texts(rows: Rows) -> tuple[list[str], list[str]]:

@@ -19,13 +19,17 @@ def pseudo_values(figure: float, without: Iterable[float]) -> list[float]:
     :param without: the figure over all examples but one, for each of them; nothing where there is one example alone
     """
     rest = list(without)
-    return [len(rest) * figure - (len(rest) - 1) * one for one in rest] or [figure]
+    return [len(rest) * figure - (len(rest) - 1) * left for left in rest] or [figure]
+
+
+def mean_of(each: list[float]) -> Scored:
+    """Return the mean of what the examples have, and what each has."""
+    return sum(each) / len(each), each
 
 
 def accuracy(rows: Rows) -> Scored:
     """Return the share of examples whose class is chosen; for each example 0 or 1."""
-    each = _hits(rows)
-    return sum(each) / len(each), each
+    return mean_of(_hits(rows))
 
 
 def f1(rows: Rows, average: str = "", pos_label: str = "") -> Scored:
@@ -47,7 +51,7 @@ def f1_influence(rows: Rows, average: str = "", pos_label: str = "") -> list[flo
 
 
 def _averaged(rows: Rows, average: str, pos_label: str) -> str:
-    """Return how F1 averages, where it is not told: of the rows alone, so that leaving one out changes nothing."""
+    """Return how F1 averages where no setting says it: of the rows alone, so that leaving one out changes nothing."""
     return average or ("binary" if pos_label and len(rows[0]["scores"]) == 2 else "macro")
 
 
@@ -97,7 +101,7 @@ def choice_log_loss(rows: Rows) -> Scored:
         highest = max(row["scores"].values())
         total = math.log(sum(math.exp(score - highest) for score in row["scores"].values()))
         each.append(highest + total - row["scores"][row["reference"]])
-    return sum(each) / len(each), each
+    return mean_of(each)
 
 
 def _hits(rows: Rows) -> list[float]:

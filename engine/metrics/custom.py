@@ -1,8 +1,8 @@
-"""A user's own metric: a Python file that the spec names. It is read without being run, and run in a process apart.
+"""A user's own metric: a Python file that the spec names. It is read without being run, and runs in its own process.
 
 The file defines `compute(rows) -> (figure, one number for each example)`, or `score(row) -> number` whose mean is the
 figure; optionally `NEEDS` ("generation" unless it says "likelihood" or "choice"), `MORE_IS_BETTER` (True) and `UNIT`.
-Rows are the stored predictions. Its digest is in the key of its own `score` node; other files beside it are not on its
+Rows are the stored predictions. Its digest is in the key of its own `score` node; other files next to it are not on its
 path, because a change in them would change the figures under the same key.
 """
 
@@ -58,8 +58,8 @@ def read_custom_metric(written: str, label: str, base: Path) -> CustomMetric:
     except OSError as error:
         raise NodeError(f"{file} cannot be read: {error.strerror}") from error
     except (SyntaxError, ValueError) as error:
-        where = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise NodeError(f"{file}{where} is not Python: {getattr(error, 'msg', error)}") from error
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise NodeError(f"{file}{line} is not Python: {getattr(error, 'msg', error)}") from error
     defined = _defined(tree)
     if len({"compute", "score"} & defined.keys()) != 1:
         how = "both compute and score; keep one" if "compute" in defined else "neither compute(rows) nor score(row)"
@@ -73,17 +73,17 @@ def read_custom_metric(written: str, label: str, base: Path) -> CustomMetric:
 
 def _defined(tree: ast.Module) -> dict[str, ast.expr | None]:
     """Return the names that a module defines at its top, each with its value where it is a constant's."""
-    found: dict[str, ast.expr | None] = {}
+    values: dict[str, ast.expr | None] = {}
     for statement in tree.body:
         if isinstance(statement, ast.FunctionDef):
-            found[statement.name] = None
+            values[statement.name] = None
         elif isinstance(statement, ast.ImportFrom):
-            found |= {alias.asname or alias.name: None for alias in statement.names}
+            values |= {alias.asname or alias.name: None for alias in statement.names}
         elif isinstance(statement, ast.Assign):
-            found |= {target.id: statement.value for target in statement.targets if isinstance(target, ast.Name)}
+            values |= {target.id: statement.value for target in statement.targets if isinstance(target, ast.Name)}
         elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            found[statement.target.id] = statement.value
-    return found
+            values[statement.target.id] = statement.value
+    return values
 
 
 def _setting(name: str, value: ast.expr | None, file: Path) -> Any:
@@ -107,10 +107,10 @@ def run_custom_metric(metric: CustomMetric, rows: Rows, seconds: float) -> tuple
             f"evaluate.metrics: {metric.written} changed after the plan was made. Run the same command again."
         )
     with tempfile.TemporaryDirectory(prefix="lorafile-metric-") as directory:
-        given, told = Path(directory) / "rows.json", Path(directory) / "told.json"
-        given.write_text(json.dumps(rows), encoding="utf-8")
+        rows_file, answer_file = Path(directory) / "rows.json", Path(directory) / "answer.json"
+        rows_file.write_text(json.dumps(rows), encoding="utf-8")
         # -P: the directory in which lora runs is not on its path. A session of its own: Ctrl-C is for us.
-        command = [sys.executable, "-P", str(_RUNNER), str(metric.file), str(given), str(told)]
+        command = [sys.executable, "-P", str(_RUNNER), str(metric.file), str(rows_file), str(answer_file)]
         try:
             done = subprocess.run(  # noqa: S603  (the user's own file, named in the user's own spec)
                 command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, start_new_session=True
@@ -119,12 +119,12 @@ def run_custom_metric(metric: CustomMetric, rows: Rows, seconds: float) -> tuple
             raise NodeError(
                 f"evaluate.metrics: {metric.written} took more than {seconds:g} s; raise evaluate.metric_timeout."
             ) from None
-        if not told.is_file():
+        if not answer_file.is_file():
             code = done.returncode
             end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended its process with code {code}"
             raise NodeError(f"evaluate.metrics: {metric.written} {end} before it gave a figure.")
-        answer = json.loads(told.read_text(encoding="utf-8"))
+        answer = json.loads(answer_file.read_text(encoding="utf-8"))
     if "error" in answer:
-        where = f", line {answer['line']}" if answer["line"] else ""
-        raise NodeError(f"evaluate.metrics: {metric.written}{where}: {answer['error']}")
+        line = f", line {answer['line']}" if answer["line"] else ""
+        raise NodeError(f"evaluate.metrics: {metric.written}{line}: {answer['error']}")
     return answer["figure"], answer["each"]

@@ -10,20 +10,20 @@ from types import ModuleType
 from typing import Any
 
 
-def main(file: str, given: str, told: str) -> None:
-    """Write `{figure, each}`, or `{error, line}`, to the file `told`."""
-    rows = json.loads(Path(given).read_text(encoding="utf-8"))
+def main(file: str, rows_file: str, answer_file: str) -> None:
+    """Write `{figure, each}`, or `{error, line}`, to the answer file."""
+    rows = json.loads(Path(rows_file).read_text(encoding="utf-8"))
     try:
         answer = _answer(_load(file), rows)
-    except BaseException as error:  # whatever it raises, exit included, is told and not thrown
+    except BaseException as error:  # whatever it raises, exit included, is the answer
         text = str(error).strip().splitlines()
         message = f"{type(error).__name__}{': ' if text else ''}{text[0] if text else ''}"
         answer = {"error": message, "line": _line(error, file)}
-    Path(told).write_text(json.dumps(answer), encoding="utf-8")
+    Path(answer_file).write_text(json.dumps(answer), encoding="utf-8")
 
 
 def _load(file: str) -> ModuleType:
-    """Load the file under a name that is nobody else's, so that a `statistics.py` shadows nothing."""
+    """Load the file under a name that no module has, so that a `statistics.py` shadows nothing."""
     spec = importlib.util.spec_from_file_location("lorafile_own_metric", file)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} cannot be loaded")
@@ -36,16 +36,14 @@ def _answer(module: ModuleType, rows: list[dict[str, Any]]) -> dict[str, Any]:
     if hasattr(module, "score"):
         each = [_number(module.score(row), f"score(row) of row {row['row']}") for row in rows]
         return {"figure": sum(each) / len(each), "each": each}
-    found = module.compute(rows)
-    if not isinstance(found, tuple) or len(found) != 2:
-        raise TypeError(f"compute(rows) should return (figure, one number for each row), not {type(found).__name__}")
-    figure, each = _number(found[0], "the figure of compute(rows)"), [*found[1]]
+    result = module.compute(rows)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"compute(rows) should return (figure, one number for each row), not {type(result).__name__}")
+    figure, each = _number(result[0], "the figure of compute(rows)"), [*result[1]]
     if len(each) != len(rows):
         raise ValueError(f"compute(rows) returned {len(each)} numbers for {len(rows)} rows")
-    return {
-        "figure": figure,
-        "each": [_number(value, f"number {at} of compute(rows)") for at, value in enumerate(each)],
-    }
+    numbers = [_number(value, f"number {at} of compute(rows)") for at, value in enumerate(each)]
+    return {"figure": figure, "each": numbers}
 
 
 def _number(value: Any, what: str) -> float:

@@ -67,14 +67,6 @@ class Base:
             raise NodeError("The base's weights changed during a run that should leave them alone.")
 
 
-def end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Return the tokens that end an answer: the tokenizer's own, and those of the model's generation settings."""
-    stored = getattr(model, "generation_config", None)
-    ends = stored.eos_token_id if stored is not None else None
-    listed = ends if isinstance(ends, list) else [ends]
-    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
-
-
 def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | None = None, proven: bool = True) -> Base:
     """Load a base, quantized where its settings say so.
 
@@ -95,9 +87,12 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
         )
     model.requires_grad_(False)
     keep_as_loaded(model)
+    # The tokens that end an answer: the tokenizer's own, and those of the model's generation settings.
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
     model.generation_config = GenerationConfig(  # the stored one may hold penalties, which would be in no key
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=end_tokens(model, tokenizer),
+        eos_token_id=sorted({token for token in ends if token is not None}),
         pad_token_id=tokenizer.pad_token_id,
     )
     device = model.get_input_embeddings().weight.device
@@ -131,7 +126,7 @@ class Bases:
 
     @contextlib.contextmanager
     def proven(self, settings: dict[str, Any], paths: dict[str, Any]) -> Iterator[Base]:
-        """Lend the base to one node and prove it unchanged afterwards; after any failure it is loaded anew."""
+        """Lend the base to one node and prove it unchanged afterwards; after any failure it is loaded again."""
         base = self.get(settings, paths)
         try:
             yield base

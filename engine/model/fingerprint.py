@@ -34,7 +34,7 @@ def tensor_sums(tensors: Iterable[torch.Tensor]) -> tuple[int, ...]:
 def held_tensors(model: nn.Module, without: str = "") -> Iterator[torch.Tensor]:
     """Yield the plain tensors that a model computes with, those of quantized layers included.
 
-    Beside parameters and buffers these are the parts of tensor subclasses (torchao), and the scales that bitsandbytes
+    Next to parameters and buffers these are the parts of tensor subclasses (torchao), and the scales that bitsandbytes
     keeps in attributes of a weight and HQQ in a table of the layer.
     """
     for module in (module for name, module in model.named_modules() if not without or name != without):

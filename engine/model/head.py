@@ -26,7 +26,7 @@ def is_new(settings: dict[str, Any]) -> bool:
 
 
 def head_options(model: dict[str, Any]) -> dict[str, Any]:
-    """Return what transformers is told of a head: the classes by name, in the order of their scores."""
+    """Return transformers' options for a head: the classes by name, in the order of their scores."""
     names = model["labels"]
     return {
         "num_labels": len(names),
@@ -43,7 +43,7 @@ def in_float32(model: Any) -> None:
 
 
 def _cast(head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return tuple(one.to(next(head.parameters()).dtype) for one in inputs)
+    return tuple(value.to(next(head.parameters()).dtype) for value in inputs)
 
 
 def draw_head(model: Any, settings: dict[str, Any], seed: int) -> None:
@@ -93,5 +93,5 @@ def class_logits(model: Any, batch: Batch) -> torch.Tensor:
 
 def class_choices(model: Any, batch: Batch, names: list[str]) -> list[dict[str, Any]]:
     """Return for each example its likeliest class (`answer`), and the log likelihood of each (`scores`, in nats)."""
-    found = class_logits(model, batch).double().log_softmax(dim=-1).tolist()
-    return [{"answer": names[row.index(max(row))], "scores": dict(zip(names, row, strict=True))} for row in found]
+    logs = class_logits(model, batch).double().log_softmax(dim=-1).tolist()
+    return [{"answer": names[row.index(max(row))], "scores": dict(zip(names, row, strict=True))} for row in logs]

@@ -54,7 +54,11 @@ def initialize_adapter(base: Base, request: Request, tokens: Tokens, steps: int)
     if word == "loftq":
         _from_quantization_error(model, request.paths["model"])
     if rewrites(request.settings["adapter"]):
-        model.beginning = {name: matrix.detach().clone() for name, matrix in _matrices(model)}
+        model.beginning = {  # A and B of each layer by the names that they are saved under
+            name.replace(".default.", "."): matrix.detach().clone()
+            for name, matrix in model.named_parameters()
+            if ".lora_A." in name or ".lora_B." in name
+        }
     return model
 
 
@@ -68,7 +72,7 @@ def _hold_in_float32(model: Any) -> None:
                 if dtype in (torch.float16, torch.bfloat16):
                     trained.float()
                     trained.register_forward_pre_hook(
-                        lambda _, inputs: tuple(_cast(one, torch.float32) for one in inputs)
+                        lambda _, inputs: tuple(_cast(value, torch.float32) for value in inputs)
                     )
                     trained.register_forward_hook(lambda _, __, output, dtype=dtype: _cast(output, dtype))
 
@@ -82,17 +86,11 @@ def rewrites(adapter: dict[str, Any]) -> bool:
     return str(adapter.get("init_lora_weights")).startswith(REWRITING)
 
 
-def _matrices(model: Any) -> list[tuple[str, nn.Parameter]]:
-    """Return A and B of each layer by the names that they are saved under."""
-    named = ((name.replace(".default.", "."), matrix) for name, matrix in model.named_parameters())
-    return [(name, matrix) for name, matrix in named if ".lora_A." in name or ".lora_B." in name]
-
-
 @contextlib.contextmanager
 def restored_afterwards(model: nn.Module, adapter: dict[str, Any]) -> Iterator[None]:
     """Give a base back as it was: its modules, and the weights that a method writes.
 
-    :param adapter: settings of the method: as in a request, or as stored beside an adapter
+    :param adapter: settings of the method: as in a request, or as stored with an adapter
     """
     modules = [(module, dict(module._modules)) for module in model.modules()]
     written = _written(model, adapter)
@@ -190,14 +188,14 @@ def _look_for_eva(base: Base, model: Any, tokens: Tokens) -> None:
         batches.append({"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels})
     left = iter(range(_PASSES * len(batches)))
 
-    def look(one: Any, inputs: dict[str, torch.Tensor]) -> Any:
+    def look(lora: Any, inputs: dict[str, torch.Tensor]) -> Any:
         if next(left, None) is None:
             raise NodeError(
                 f"lora.init_lora_weights: EVA found no stable directions in {_PASSES} passes over {len(batches)} "
                 "batches of the train split. Lower lora.r or lora.eva_config.tau, give it more rows, or set "
                 "lora.eva_config.use_label_mask = false, so that prompts count, too."
             )
-        return one(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        return lora(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
 
     initialize_lora_eva_weights(model, batches, forward_fn=look, show_progress_bar=False)
 
@@ -225,7 +223,7 @@ def _from_quantization_error(model: Any, path: str) -> None:
 
 
 def stored_settings(files: dict[str, str]) -> dict[str, Any]:
-    """Return the config that is stored beside an adapter."""
+    """Return the config that is stored with an adapter."""
     config: dict[str, Any] = json.loads(Path(files["adapter_config.json"]).read_text(encoding="utf-8"))
     return config
 
@@ -235,13 +233,12 @@ def original_weights(path: str, modules: list[str]) -> dict[str, torch.Tensor]:
 
     :raises NodeError: when the files hold no weight of that name
     """
-    places = tensor_files(Path(path))
-    found = {}
+    file_of, weights = tensor_files(Path(path)), {}
     for module in modules:
         name = f"{module}.weight"
-        name = name if name in places else name.partition(".")[2]
-        if name not in places:
+        name = name if name in file_of else name.partition(".")[2]
+        if name not in file_of:
             raise NodeError(f"lora.init_lora_weights: {path} holds no weight of {module}, which LoftQ begins from.")
-        with safe_open(places[name], framework="pt") as opened:
-            found[module] = opened.get_tensor(name)
-    return found
+        with safe_open(file_of[name], framework="pt") as stream:
+            weights[module] = stream.get_tensor(name)
+    return weights

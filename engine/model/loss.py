@@ -46,11 +46,10 @@ class _CrossEntropies(torch.autograd.Function):
         size = rows_at_once(logits)
         for start in range(0, len(logits), size):
             piece, aim = slice(start, start + size), targets[start : start + size, None]
-            found = logits[piece].to(wide).log_softmax(dim=-1)
-            each[piece] = -found.gather(1, aim).squeeze(1)
+            logs = logits[piece].to(wide).log_softmax(dim=-1)
+            each[piece] = -logs.gather(1, aim).squeeze(1)
             if gradient is not None:
-                found.exp_().scatter_add_(1, aim, found.new_full(aim.shape, -1.0))
-                gradient[piece] = found
+                gradient[piece] = logs.exp_().scatter_add_(1, aim, logs.new_full(aim.shape, -1.0))
         ctx.save_for_backward(gradient)
         return each
 

@@ -1,4 +1,4 @@
-"""What single methods need beside their settings: PEFT's config, virtual tokens, a term of the loss, a step's end."""
+"""What single methods need next to their settings: PEFT's config, virtual tokens, a term of the loss, a step's end."""
 
 import math
 from dataclasses import replace
@@ -9,7 +9,7 @@ import torch
 from lorafile.engine.batching.batches import Batch
 from lorafile.engine.request import Request
 
-_KNOWN = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what PEFT's RankAllocator keeps of each parameter
+_IMPORTANCES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what PEFT's RankAllocator keeps of each parameter
 
 
 def peft_config(request: Request, steps: int) -> Any:
@@ -28,15 +28,12 @@ def peft_config(request: Request, steps: int) -> Any:
     if settings.get("init_lora_weights") == "loftq":
         settings["init_lora_weights"] = True  # PEFT's own would write a quantized copy of a whole base
     if method == "adalora":
-        settings |= {name: _count(settings[name], steps) for name in ("tinit", "tfinal") if name in settings}
+        for name in {"tinit", "tfinal"} & settings.keys():  # below 1 they are a share of all steps
+            settings[name] = math.floor(settings[name] * steps) if settings[name] < 1 else int(settings[name])
         settings["total_step"] = steps
     if settings.get("prompt_tuning_init") == "TEXT":
         settings["tokenizer_name_or_path"] = request.paths["model"]
     return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.upper())](**settings, task_type=task)
-
-
-def _count(share: float, steps: int) -> int:
-    return math.floor(share * steps) if share < 1 else int(share)
 
 
 def virtual_tokens(model: Any) -> int:
@@ -76,12 +73,12 @@ def penalty(model: Any) -> torch.Tensor | None:
     weight = getattr(config, "orth_reg_weight", 0.0)
     if not weight:
         return None
-    found = []
+    norms = []
     for name, matrix in model.named_parameters():
         if "lora_A" in name or "lora_B" in name:
             square = matrix @ matrix.T if "lora_A" in name else matrix.T @ matrix
-            found.append(torch.linalg.norm(square - torch.eye(len(square), device=square.device), ord="fro"))
-    return weight * torch.stack(found).mean() if found else None
+            norms.append(torch.linalg.norm(square - torch.eye(len(square), device=square.device), ord="fro"))
+    return weight * torch.stack(norms).mean() if norms else None
 
 
 def after_step(model: Any, step: int) -> None:
@@ -92,18 +89,18 @@ def after_step(model: Any, step: int) -> None:
 
 
 def allocation(model: Any) -> dict[str, torch.Tensor]:
-    """Return what AdaLoRA knows of its ranks beside its parameters: importances, their spread, and what is left."""
+    """Return AdaLoRA's state next to its parameters: importances, their spread, and the ranks that are left."""
     allocator = getattr(getattr(model, "base_model", None), "rankallocator", None)
     if allocator is None:
         return {}
-    known = {f"{kind}/{name}": value for kind in _KNOWN for name, value in getattr(allocator, kind).items()}
+    state = {f"{kind}/{name}": value for kind in _IMPORTANCES for name, value in getattr(allocator, kind).items()}
     kept = model.active_peft_config.rank_pattern or {}
-    return known | {f"rank_pattern/{name}": torch.tensor(marks) for name, marks in kept.items()}
+    return state | {f"rank_pattern/{name}": torch.tensor(marks) for name, marks in kept.items()}
 
 
-def restore_allocation(model: Any, known: dict[str, torch.Tensor]) -> None:
-    """Give AdaLoRA back what it knew of its ranks."""
-    for place, value in known.items():
+def restore_allocation(model: Any, state: dict[str, torch.Tensor]) -> None:
+    """Restore what `allocation` returned."""
+    for place, value in state.items():
         kind, _, name = place.partition("/")
         if kind == "rank_pattern":
             config = model.active_peft_config

@@ -106,22 +106,22 @@ def make_hqq(model: Any, config: Any, dtype: torch.dtype, device: torch.device) 
     from hqq.core.quantize import HQQLinear
 
     kept = [*config.skip_modules, "score"]
-    found = [
+    names = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and not any(part in name.split(".") or name.endswith(part) for part in kept)
     ]
-    if not found:
+    if not names:
         raise NodeError(f"quantization: HQQ finds no linear layer in {type(model).__name__}.")
-    for name in found:
+    for name in names:
         layer = model.get_submodule(name)
         shape = tuple(layer.weight.shape)
         try:
-            made = HQQLinear(layer, config.quant_config, compute_dtype=dtype, device=str(device))
+            quantized = HQQLinear(layer, config.quant_config, compute_dtype=dtype, device=str(device))
         except AssertionError as error:
             raise NodeError(f"quantization: HQQ cannot quantize {name}, of shape {shape}: {error}") from error
-        _compute_in_own_type(made, dtype)
-        model.set_submodule(name, made)
+        _compute_in_own_type(quantized, dtype)
+        model.set_submodule(name, quantized)
     return model.to(device)
 
 
@@ -178,8 +178,8 @@ def _lend_cast_bias(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
     """Put a cast copy in the bias's place, where its type is not the one that the layer computes in."""
     dtype = getattr(module, "compute_dtype", None) or inputs[0].dtype
     if module.bias.dtype != dtype:
-        own = module._parameters.pop("bias")
-        module.__dict__["bias"], module.__dict__["own_bias"] = own.to(dtype), own
+        bias = module._parameters.pop("bias")
+        module.__dict__["bias"], module.__dict__["own_bias"] = bias.to(dtype), bias
 
 
 def _take_bias_back(module: Any, _inputs: Any, _output: Any) -> None:

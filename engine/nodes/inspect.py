@@ -57,7 +57,7 @@ def hidden_states(base: Base, model: Any, tokens: Tokens, request: Request, repo
     batches = by_length(tokens.lengths()[:count], examples_at_once(request))
     every = max(1, -(-sum(length - 1 for length in tokens.lengths()[:count]) // _MOST_POSITIONS))
     options = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
-    found: list[list[torch.Tensor]] = []
+    states: list[list[torch.Tensor]] = []
     with torch.inference_mode():
         for number, indexes in enumerate(batches, 1):
             batch = base.collate(tokens, indexes)
@@ -68,11 +68,11 @@ def hidden_states(base: Base, model: Any, tokens: Tokens, request: Request, repo
                 real &= batch.position_ids > 0
             width = real.shape[1]  # prompt tuning puts tokens of its own before the text
             kept = [state[:, -width:][real][::every].float().cpu() for state in output.hidden_states]
-            found = found or [[] for _ in kept]
-            for layer, state in zip(found, kept, strict=True):
+            states = states or [[] for _ in kept]
+            for layer, state in zip(states, kept, strict=True):
                 layer.append(state)
             report({"step": number, "steps": len(batches)})
-    return [torch.cat(layer) for layer in found]
+    return [torch.cat(layer) for layer in states]
 
 
 def trained_sizes(files: dict[str, str], names: set[str]) -> dict[str, int]:
@@ -103,19 +103,19 @@ def summary(modules: list[Row], drift: list[Row], total: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"trainable_parameters": trained, "total_parameters": total}
     figures |= {"trainable_share": trained / total, "adapted_modules": sum("frobenius" in row for row in modules)}
     for name in ("relative_norm", "effective_rank", "stable_rank", "energy_rank"):
-        known = _known(row.get(name) for row in modules)
-        if known:
-            figures |= {name: fmean(known), f"{name}_max": max(known)}
-    norms = _known(row.get("frobenius") for row in modules)
+        values = _defined(row.get(name) for row in modules)
+        if values:
+            figures |= {name: fmean(values), f"{name}_max": max(values)}
+    norms = _defined(row.get("frobenius") for row in modules)
     if norms:
         figures["update_norm"] = sum(norm**2 for norm in norms) ** 0.5
-    similar = _known(row["cka"] for row in drift)
+    similar = _defined(row["cka"] for row in drift)
     if similar:
         figures |= {"cka_min": min(similar), "cka_last": drift[-1]["cka"]}
     return figures
 
 
-def _known(values: Iterable[float | None]) -> list[float]:
+def _defined(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and value == value]  # a NaN is not itself
 
 
@@ -129,7 +129,7 @@ def linear_cka(x: torch.Tensor, y: torch.Tensor) -> float:
     x, y = (side.double() - side.double().mean(dim=0) for side in (x, y))
     if len(x) < max(x.shape[1], y.shape[1]):
         k, m = x @ x.T, y @ y.T
-        cross, own = float((k * m).sum()), float(k.norm() * m.norm())
+        cross, norm = float((k * m).sum()), float(k.norm() * m.norm())
     else:
-        cross, own = float((y.T @ x).square().sum()), float((x.T @ x).norm() * (y.T @ y).norm())
-    return min(cross / own, 1.0) if own > 0 else float("nan")
+        cross, norm = float((y.T @ x).square().sum()), float((x.T @ x).norm() * (y.T @ y).norm())
+    return min(cross / norm, 1.0) if norm > 0 else float("nan")

@@ -23,7 +23,7 @@ _Compared = dict[str, torch.Tensor]
 def merge(request: Request, _out: Path, bases: Bases, report: Report) -> Result:
     """Compare logits at the supervised tokens of held-out text: attached as studied, and merged as exported.
 
-    The base that other nodes share is never merged into: the merged model is loaded anew, after the shared one went.
+    The base that other nodes share is never merged into: the merged model is loaded after the shared one went.
     """
     tokens = load_tokens(request, "data")
     settings = request.settings["merging"]
@@ -36,11 +36,11 @@ def merge(request: Request, _out: Path, bases: Bases, report: Report) -> Result:
                 report({"step": number + 1, "steps": 2 * len(batches)})
         bases.drop()
         copy = merged(request.settings, request.paths, request.inputs["adapter"], settings["dtype"])
-        found = Differences()
+        differences = Differences()
         for number, batch in enumerate(batches):
-            found.add(load_file(Path(directory) / str(number)), _compared(copy.model, batch))
+            differences.add(load_file(Path(directory) / str(number)), _compared(copy.model, batch))
             report({"step": len(batches) + number + 1, "steps": 2 * len(batches)})
-    return Result(figures=found.figures())
+    return Result(figures=differences.figures())
 
 
 def merged(settings: dict[str, Any], paths: dict[str, Any], files: dict[str, str], dtype: str) -> Base:
@@ -49,7 +49,7 @@ def merged(settings: dict[str, Any], paths: dict[str, Any], files: dict[str, str
     Each adapted weight is brought to float32, merged there by PEFT, and rounded once. A quantized base is dequantized:
     to the values that the adapter was trained on, not to those that it had before it was quantized.
 
-    :raises NodeError: where PEFT cannot merge the method, or nobody can dequantize the base
+    :raises NodeError: where PEFT cannot merge the method, or the base cannot be dequantized
     """
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -146,7 +146,7 @@ class Differences:
             self.losses[side] -= float(chosen.sum())
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures; where merged weights overflow their type there is nothing to compare, which is told."""
+        """Return the figures; only `finite` says so where merged weights overflow their type."""
         figures: dict[str, Any] = {"tokens": self.tokens, "finite": self.finite}
         figures["log_loss_attached"] = self.losses[0] / self.tokens
         if not self.finite:

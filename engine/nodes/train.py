@@ -64,10 +64,10 @@ def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Pat
 def finish(
     model: Any, request: Request, out: Path, curve: Curve, recorder: RunRecorder, trouble: str, more: dict[str, Any]
 ) -> Result:
-    """Write what came of a run, and return it.
+    """Write the result of a run, and return it.
 
     :param trouble: why it diverged, where it did
-    :param more: figures beside those of every run
+    :param more: figures next to those of every run
     """
     seconds = recorder.seconds()
     model.eval()

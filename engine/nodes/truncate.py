@@ -136,12 +136,12 @@ def truncated_config(stored: StoredLora, ranks: dict[str, int], rank: int) -> di
     config = dict(stored.config)
     usual = lora_scaling(config["lora_alpha"], config["r"], config.get("use_rslora"))
     alpha = _alpha(usual, rank, config)
-    alphas = {module: _alpha(stored.modules[module].scaling, own, config) for module, own in ranks.items()}
+    alphas = {module: _alpha(stored.modules[module].scaling, kept, config) for module, kept in ranks.items()}
     return config | {
         "r": rank,
         "lora_alpha": alpha,
-        "rank_pattern": {module: own for module, own in ranks.items() if own != rank},
-        "alpha_pattern": {module: own for module, own in alphas.items() if own != alpha},
+        "rank_pattern": {module: kept for module, kept in ranks.items() if kept != rank},
+        "alpha_pattern": {module: kept for module, kept in alphas.items() if kept != alpha},
     }
 
 

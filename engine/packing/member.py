@@ -86,9 +86,9 @@ class Member:
         self.trouble = self.curve.diverged(num_choices(self.base.model), self.settings, dtype)
 
     def finished(self, more: dict[str, Any]) -> Result:
-        """Write what came of the run, as a run alone does; the base has to be bare.
+        """Write the result of the run, as a run alone does; the base has to be bare.
 
-        :param more: figures beside those of every run
+        :param more: figures next to those of every run
         """
         more = more | {"pack_seconds": time.monotonic() - self._began}
         with trained_adapter(self.base, self.request, self.steps, self._matrices()) as model:

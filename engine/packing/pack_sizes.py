@@ -1,4 +1,4 @@
-"""Trials of a pack: a few real training steps, and a few real answers, by adapters that are thrown away."""
+"""How many adapters go together best: trials of a few training steps and answers, by adapters that are thrown away."""
 
 import contextlib
 import json
@@ -192,7 +192,7 @@ class AnswerTrial:
 
 
 def measure_pack_sizes(replicates: list[list[Request]], bases: Bases, report: Report) -> PackSizes:
-    """Return how many of some replicates go together best; one by one where it cannot be told, or is not worth it.
+    """Return how many of some replicates go together best; one where that cannot be measured or is not worth it.
 
     Where there are answers to write, these decide how many predict at a time; else as many as train.
 

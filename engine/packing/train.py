@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.batching.batches import Batch, join_batches
+from lorafile.engine.batching.batches import join_batches
 from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
 from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter
 from lorafile.engine.model.base import Base, Bases
@@ -20,7 +20,7 @@ from lorafile.engine.randomness import seeded
 from lorafile.engine.request import STOPPED, Report, Request, Result, Stopped
 from lorafile.engine.stacking.compatible import NotPackable
 from lorafile.engine.stacking.stack import Stack, factors_of
-from lorafile.engine.training.checkpoint import frozen_sums
+from lorafile.engine.training.checkpoint import frozen_sums, random_states
 from lorafile.engine.training.recorder import RunRecorder, record_run
 
 
@@ -37,8 +37,8 @@ def train_together(requests: list[Request], outs: list[Path], bases: Bases, repo
         with bases.proven(requests[0].settings, requests[0].paths) as base:
             try:
                 return _Pack(base, requests, outs, recorders).train()
-            except NotPackable as found:
-                refusal = found
+            except NotPackable as error:
+                refusal = error
         raise refusal  # out here, so that the base need not be loaded again
 
 
@@ -50,7 +50,7 @@ class _Pack:
         tokens, self._unpacked = training_units(documents, base.model)
         check_batch_independence(base.model, tokens)
         self._base, self._settings, self._requests = base, requests[0].settings["training"], requests
-        keeps = any(one.file is not None for one in recorders)
+        keeps = any(recorder.file is not None for recorder in recorders)
         frozen = frozen_sums(base.model) if keeps else []
         self._members = []
         for request, out, recorder in zip(requests, outs, recorders, strict=True):
@@ -60,8 +60,8 @@ class _Pack:
             self._members.append(Member(base, request, out, recorder, tokens, factors, frozen))
 
     def train(self) -> list[Result]:
-        """Train until nobody is left, or all are stopped."""
-        found: dict[str, Result] = {}
+        """Train until all runs have ended, or are stopped."""
+        results: dict[str, Result] = {}
         left, stopped = self._members, False
         more: dict[str, Any] = {"packed": len(left)} | ({"unpacked": self._unpacked} if self._unpacked else {})
         self._stacked(left)
@@ -71,14 +71,14 @@ class _Pack:
             stopped = self._until_one_leaves(left)
             for member in left:
                 if member.ended and not (stopped and not member.trouble):
-                    found[member.request.key] = member.finished(more)
-            left = [member for member in left if member.request.key not in found]
+                    results[member.request.key] = member.finished(more)
+            left = [member for member in left if member.request.key not in results]
             if left and not stopped:
                 states = [member.state() for member in left]
                 self._stacked(left)
                 for member, state in zip(left, states, strict=True):
                     member.restore(state)
-        return [found.get(request.key, STOPPED) for request in self._requests]
+        return [results.get(request.key, STOPPED) for request in self._requests]
 
     def _stacked(self, members: list[Member]) -> None:
         self._stack = Stack(self._base.model, [member.factors for member in members], trained=True)
@@ -88,7 +88,7 @@ class _Pack:
     def _until_one_leaves(self, members: list[Member]) -> bool:
         """Take steps until a run ends; return whether they were asked to stop."""
         model: Any = self._base.model
-        generators = [one for member in members for one in member.generators()]
+        generators = [generator for member in members for generator in member.generators()]
         stopped = False
         try:
             with self._stack.attached(), checkpointed(model, self._settings["gradient_checkpointing"], generators):
@@ -109,11 +109,13 @@ class _Pack:
         shares = 1 / torch.tensor(counts, dtype=torch.float64)
         losses = torch.zeros(len(members), dtype=torch.float64, device=device)
         for batches in zip_longest(*groups):
-            self._stack.rows = [(0, 0) if one is None else tuple(one.input_ids.shape) for one in batches]
+            self._stack.rows = [(0, 0) if part is None else tuple(part.input_ids.shape) for part in batches]
             batch = join_batches(list(batches), self._base.padding).to(device)
             with autocast(device, self._settings):
-                sums = slice_losses(model, batch, len(members))
-                parts = sums * shares.to(sums)
+                logits, targets, rows = supervised_logits(model, batch)
+                each = cross_entropies(logits, targets)
+                slices = rows // (len(batch.input_ids) // len(members))
+                parts = each.new_zeros(len(members)).index_add(0, slices, each) * shares.to(each)
             parts.sum().backward()
             losses += parts.detach()
         norms = torch.stack([member.step() for member in members]).double()
@@ -125,27 +127,16 @@ class _Pack:
             member.share += took / len(members)
 
 
-def slice_losses(model: Any, batch: Batch, width: int) -> torch.Tensor:
-    """Return the summed negative log likelihood of each slice of a batch, [K], in nats."""
-    logits, targets, rows = supervised_logits(model, batch)
-    each = cross_entropies(logits, targets)
-    return each.new_zeros(width).index_add(0, rows // (len(batch.input_ids) // width), each)
-
-
 def _asked_to_stop(members: list[Member]) -> bool:
-    """Tell of a step; where one run is asked to stop, keep all of them where they are."""
-    stopped = False
-    for member in members:
-        if member.trouble:
-            continue
+    """Record a step; where one run is asked to stop, write a checkpoint of each."""
+    stopped, sound = False, [member for member in members if not member.trouble]
+    for member in sound:
         try:
             member.recorder.record_step(member, member.curve)
         except Stopped:
             stopped = True
-    if stopped:
-        for member in members:
-            if not member.trouble:
-                member.recorder.save_checkpoint(member, member.curve)
+    for member in sound if stopped else ():
+        member.recorder.save_checkpoint(member, member.curve)
     return stopped
 
 
@@ -166,31 +157,26 @@ def _draws(model: Any) -> bool:
     device = model.get_input_embeddings().weight.device
     ids = torch.zeros(1, 2, dtype=torch.int64, device=device)
     with seeded(0, "probe"), torch.no_grad():
-        before = _states(device)
+        before, _ = random_states()
         try:
             model.train()
             model(input_ids=ids, use_cache=False)
         finally:
             model.eval()
-        return any(not torch.equal(*pair) for pair in zip(before, _states(device), strict=True))
-
-
-def _states(device: torch.device) -> list[torch.Tensor]:
-    on_device = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-    return [torch.get_rng_state(), *on_device]
+        after, _ = random_states()
+        return any(not torch.equal(state, after[name]) for name, state in before.items())
 
 
 def _scaled_beyond(model: Any) -> int | None:
     """Return up to how many tokens positions are computed alike, where they depend on the batch's longest row."""
-    found: list[int] = []
+    limits: list[int] = []
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
         kinds = list(kinds.values()) if isinstance(kinds, dict) else [kinds]
         if any(isinstance(kind, str) and ("dynamic" in kind or kind == "longrope") for kind in kinds):
             scaling = getattr(module.config, "rope_parameters", None) or {}
             tables = [scaling, *(table for table in scaling.values() if isinstance(table, dict))]
-            found.append(int(module.original_max_seq_len))
-            found += [
-                int(t["original_max_position_embeddings"]) for t in tables if "original_max_position_embeddings" in t
-            ]
-    return min(found, default=None)
+            limits.append(int(module.original_max_seq_len))
+            given = [table.get("original_max_position_embeddings") for table in tables]
+            limits += [int(limit) for limit in given if limit is not None]
+    return min(limits, default=None)

@@ -22,8 +22,8 @@ def training_class(settings: dict[str, Any], train: str) -> str:
     :param train: key of the `prepare` node that it reads
     """
     adapter, training = settings["adapter"], settings["training"]
-    known = {*_PLAIN, *_PLACED} | ({"bias"} if adapter.get("bias") == "none" else set())
-    if adapter["method"] != "lora" or set(adapter) - known or not _stackable(settings):
+    stackable = {*_PLAIN, *_PLACED} | ({"bias"} if adapter.get("bias") == "none" else set())
+    if adapter["method"] != "lora" or set(adapter) - stackable or not _stackable(settings):
         return ""
     # What moves a part of the base into the adapter is stored as another LoRA than it was; a fixed B has no moments;
     # and a loss scale that overflows in one slice would skip a step of all.

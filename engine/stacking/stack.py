@@ -8,6 +8,7 @@ they stay zero under AdamW, and a slice computes what its adapter alone would ha
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -44,7 +45,9 @@ def factors_of(model: Any) -> Factors:
 
     bare = model.get_base_model()
     head, adapter = bare.get_output_embeddings(), str(model.active_adapter)
-    found = Factors(generators={})
+    matrices: Matrices = {}
+    scaling: dict[str, float] = {}
+    generators: dict[str, torch.Generator] = {}
     seen: set[int] = set()
     dropouts: set[float] = set()
     layers: list[tuple[str, Any]] = [(n, m) for n, m in bare.named_modules() if isinstance(m, LoraLayer)]
@@ -52,17 +55,17 @@ def factors_of(model: Any) -> Factors:
         _check_plain(path, layer, adapter, head)
         a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
         seen |= {id(a), id(b)}
-        found.matrices[path] = a.detach(), b.detach()
-        found.scaling[path] = float(layer.scaling[adapter])
+        matrices[path] = a.detach(), b.detach()
+        scaling[path] = float(layer.scaling[adapter])
         dropout = layer.lora_dropout[adapter]
         dropouts.add(float(getattr(dropout, "p", 0.0)))
         if isinstance(dropout, SeededDropout):
-            found.generators[path] = dropout.generator
-    own = f".{adapter}"
-    others = [n for n, p in model.named_parameters() if (p.requires_grad or own in n) and id(p) not in seen]
+            generators[path] = dropout.generator
+    mark = f".{adapter}"
+    others = [n for n, p in model.named_parameters() if (p.requires_grad or mark in n) and id(p) not in seen]
     if others or len(dropouts) != 1:
         raise NotPackable(f"the adapter has parts of another kind: {', '.join(others[:3]) or 'its dropout differs'}")
-    return Factors(found.matrices, found.scaling, dropouts.pop(), found.generators)
+    return Factors(matrices, scaling, dropouts.pop(), generators)
 
 
 def _check_plain(path: str, layer: Any, adapter: str, head: Any) -> None:
@@ -103,11 +106,11 @@ class Stack:
 
     def _places(self, side: int) -> dict[torch.device, list[str]]:
         """Return the paths that lie on each device."""
-        found: dict[torch.device, list[str]] = {}
+        places: dict[torch.device, list[str]] = {}
         for path in self._paths:
             device = next(m.matrices[path][side].device for m in self._members if path in m.matrices)
-            found.setdefault(device, []).append(path)
-        return found
+            places.setdefault(device, []).append(path)
+        return places
 
     def _shape(self, path: str, side: int) -> tuple[int, int]:
         """Return the size of a module's A or B at the largest of its ranks."""
@@ -140,10 +143,7 @@ class Stack:
 
     def row(self, number: int) -> "Row":
         """Return one adapter's parameters, with their gradients in place."""
-        return Row(
-            [flat.row(number) for flat in self.flats if flat.side == 0],
-            [flat.row(number) for flat in self.flats if flat.side == 1],
-        )
+        return Row(*([flat.row(number) for flat in self.flats if flat.side == side] for side in (0, 1)))
 
     def paths(self, number: int) -> list[str]:
         """Return the modules that one adapter adapts, in the model's order."""
@@ -223,10 +223,10 @@ class StackedLinear(nn.Module):
             x = x.to(self.a.dtype)
         x = self._dropped(x.reshape(self._stack.width, -1, x.shape[-1]))
         x = x.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.a.dtype)
-        if dtype == x.dtype:
-            flat = result.reshape(*x.shape[:2], -1)
-            return _updated(flat, x, self.a, self.b, self.scaling, self.gradients).view_as(result)
-        update = _updated(None, x, self.a, self.b, self.scaling, self.gradients).view_as(result)
+        flat = result.reshape(*x.shape[:2], -1) if dtype == x.dtype else None
+        update = _updated(flat, x, self.a, self.b, self.scaling, self.gradients).view_as(result)
+        if flat is not None:
+            return update
         if self._cast_first:
             update = update.to(dtype)
         return (result + update).to(dtype)
@@ -242,9 +242,11 @@ class StackedLinear(nn.Module):
             if drawn is None or not examples:
                 continue
             share, generator = drawn
-            own = slices.view(-1, longest, x.shape[-1])[:examples, :tokens]
-            own.copy_(torch.empty(own.shape, dtype=x.dtype, device=x.device).bernoulli_(1 - share, generator=generator))
-            own.div_(1 - share)
+            part = slices.view(-1, longest, x.shape[-1])[:examples, :tokens]
+            part.copy_(
+                torch.empty(part.shape, dtype=x.dtype, device=x.device).bernoulli_(1 - share, generator=generator)
+            )
+            part.div_(1 - share)
         return x * keep
 
 
@@ -263,10 +265,10 @@ class _Update(torch.autograd.Function):
     ) -> torch.Tensor:
         """Compute in the type of x [K, n, in]; the result, where there is one, has it, too."""
         with torch.autocast(x.device.type, enabled=False):
-            hidden, found = _products(result, x, a, b, scaling)
+            hidden, output = _products(result, x, a, b, scaling)
         ctx.save_for_backward(x, hidden, a, b, scaling)
         ctx.gradients = gradients
-        return found
+        return output
 
     @staticmethod
     def backward(ctx: Any, *outward: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -293,8 +295,8 @@ def _products(
 def _updated(result: torch.Tensor | None, x: torch.Tensor, *rest: Any) -> torch.Tensor:
     if not (torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)):
         return _products(result, x, *rest[:3])[1]  # small steps of answers would wait for autograd's bookkeeping
-    found: torch.Tensor = _Update.apply(result, x, *rest)  # type: ignore[no-untyped-call]
-    return found
+    output: torch.Tensor = _Update.apply(result, x, *rest)  # type: ignore[no-untyped-call]
+    return output
 
 
 def _add_product(to: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
@@ -322,11 +324,8 @@ class Flat:
         trained: bool,
     ) -> None:
         self.side, self.shapes = side, shapes
-        self._begins: dict[str, int] = {}
-        total = 0
-        for path, (rows, columns) in shapes.items():
-            self._begins[path] = total
-            total += rows * columns
+        *begins, total = accumulate((rows * columns for rows, columns in shapes.values()), initial=0)
+        self._begins = dict(zip(shapes, begins, strict=True))
         self.values = torch.zeros(width, total, dtype=dtype, device=device)
         self.gradients = torch.zeros_like(self.values) if trained else None
 

@@ -47,7 +47,7 @@ def stored_factors(model: nn.Module, files: dict[str, str]) -> Factors | None:
         if name is None:
             return None
         sides[name[2]][name[1]] = tensor
-    found = Factors()
+    factors = Factors()
     for path, module in model.named_modules():
         if not path or not check_target_module_exists(config, path):
             continue
@@ -65,9 +65,9 @@ def stored_factors(model: nn.Module, files: dict[str, str]) -> Factors | None:
         # PEFT holds adapters in float32 over whatever the base is, but for a base that is more precise.
         held = module.weight.dtype if module.weight.dtype.is_floating_point else torch.float32
         place, dtype = module.weight.device, torch.promote_types(torch.float32, held)
-        found.matrices[path] = pair[0].to(place, dtype), pair[1].to(place, dtype)
-        found.scaling[path] = lora_scaling(alpha, rank, config.use_rslora)
-    return None if sides["A"] or sides["B"] else found
+        factors.matrices[path] = pair[0].to(place, dtype), pair[1].to(place, dtype)
+        factors.scaling[path] = lora_scaling(alpha, rank, config.use_rslora)
+    return None if sides["A"] or sides["B"] else factors
 
 
 def _is_plain(stored: dict[str, Any], default: dict[str, Any]) -> bool:

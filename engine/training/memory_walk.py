@@ -4,7 +4,7 @@ The real model is built on the meta device, which has shapes and no bytes, and o
 dispatch mode counts the storages that are alive. Attention and quantized layers have stand-ins: what the kernels of
 a GPU keep for the backward pass is known, and the meta device would pick others.
 
-Run as a program it reads a JSON list of steps and writes a JSON list of what they hold, so that whoever plans never
+Run as a program it reads a JSON list of steps and writes a JSON list of what they hold, so that a plan never
 imports torch.
 """
 
@@ -176,8 +176,8 @@ def _model(step: Step) -> Any:
 
     ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register(_ATTENTION, sdpa_mask)
-    own = {key: value for key, value in step.config.items() if key not in ("model_type", "quantization_config")}
-    config = AutoConfig.for_model(step.config["model_type"], **own)
+    fields = {key: value for key, value in step.config.items() if key not in ("model_type", "quantization_config")}
+    config = AutoConfig.for_model(step.config["model_type"], **fields)
     options = {"dtype": getattr(torch, step.settings["model"]["dtype"]), "attn_implementation": _ATTENTION}
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, **options)

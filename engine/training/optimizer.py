@@ -12,7 +12,7 @@ class OptimizerStep:
     def __init__(self, model: Any, settings: dict[str, Any], steps: int, device: torch.device) -> None:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(model, settings)
-        self.schedule = make_schedule(self.optimizer, settings, steps)
+        self.schedule = _schedule(self.optimizer, settings, steps)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings["fp16"])
         self._limit = settings["max_grad_norm"] or math.inf
 
@@ -42,21 +42,18 @@ def make_optimizer(model: Any, settings: dict[str, Any]) -> torch.optim.Optimize
     if settings.get("loraplus_lr_ratio"):  # the groups of LoRA+ (arXiv 2402.12354): B learns at a rate of its own
         from peft.optimizers import create_loraplus_optimizer
 
-        ratio, decay = settings["loraplus_lr_ratio"], settings["weight_decay"]
-        return create_loraplus_optimizer(
-            model, torch.optim.AdamW, loraplus_lr_ratio=ratio, loraplus_weight_decay=decay, **options
-        )
-    decaying: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
+        options |= {"loraplus_lr_ratio": settings["loraplus_lr_ratio"]}
+        options |= {"loraplus_weight_decay": settings["weight_decay"]}
+        return create_loraplus_optimizer(model, torch.optim.AdamW, **options)
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (settings["weight_decay"], 0.0)]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             flat = name.endswith("bias") or parameter.ndim < 2 or ".ia3_l." in name
-            (others if flat else decaying).append(parameter)
-    groups = [{"params": decaying, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
+            groups[flat]["params"].append(parameter)
     return torch.optim.AdamW([group for group in groups if group["params"]], **options)
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, settings: dict[str, Any], steps: int) -> Any:
+def _schedule(optimizer: torch.optim.Optimizer, settings: dict[str, Any], steps: int) -> Any:
     """Return transformers' schedule of that name; a fractional warm-up is a share of all steps."""
     from transformers import get_scheduler
 

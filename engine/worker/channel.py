@@ -40,7 +40,7 @@ class NodeStart:
 
 @dataclass(frozen=True)
 class NodeProgress:
-    """A node has come further, or has a note for whoever watches."""
+    """A node has come further, or has a note for watchers."""
 
     key: str
     progress: dict[str, Any]

@@ -10,8 +10,12 @@ from architectures_fixture import ARCHITECTURES, SMALL  # noqa: E402
 from engine_fixture import Engine  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
-from lorafile.engine.model.attention import NAME, attend, use_blocks  # noqa: E402
-from lorafile.engine.model.loading import load_model  # noqa: E402
+from lorafile.engine.model.loading import (  # noqa: E402
+    BLOCKS,
+    attend,
+    load_model,
+    use_blocks,
+)
 
 LENGTH = 150  # two blocks and a part of one
 
@@ -43,7 +47,7 @@ def test_logits_and_gradients_are_sdpas(kind: str, form: str) -> None:
         inputs["position_ids"] = torch.cat([torch.arange(70), torch.arange(80)])[None].expand(3, -1)
     known = computed(model, **inputs)
     use_blocks(model)
-    assert model.config._attn_implementation == NAME
+    assert model.config._attn_implementation == BLOCKS
     for ours, theirs in zip(computed(model, **inputs), known, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-5)
 
@@ -58,7 +62,7 @@ def test_a_mask_that_looks_ahead_is_heeded() -> None:
 
 def test_a_base_computes_in_blocks_unless_the_spec_names_its_attention(engine: Engine) -> None:
     settings: dict[str, Any] = {"model": {"dtype": "float32", "trust_remote_code": False}, "quantization": None}
-    expected = NAME if not torch.cuda.is_available() else "sdpa"
+    expected = BLOCKS if not torch.cuda.is_available() else "sdpa"
     assert load_model(str(engine.model), settings).config._attn_implementation == expected
     settings["model"]["attn_implementation"] = "sdpa"
     assert load_model(str(engine.model), settings).config._attn_implementation == "sdpa"
