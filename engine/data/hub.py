@@ -35,7 +35,7 @@ def snapshot(name: str, kind: str, revision: str | None, download: bool = True) 
         raise NodeError(refusal(name, kind, revision, error)) from None  # the cause may quote a header with the token
 
 
-def bytes_to_download_options(name: str, kind: str, revision: str | None) -> int:
+def bytes_to_download(name: str, kind: str, revision: str | None) -> int:
     """Return how many bytes of a repository are not in the cache yet; 0 where the hub cannot be asked."""
     from huggingface_hub import snapshot_download
 

@@ -26,7 +26,7 @@ def data() -> None:
     "--configuration", help="Whose data, in a study that varies them. [default: the first that reads the split]"
 )
 @json_option
-def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: bool) -> int:
+def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: bool) -> None:
     """Show a few examples exactly as the model sees them, what is supervised, lengths, duplicates and leaks.
 
     \b

@@ -132,7 +132,8 @@ def _figures(results: Results, chosen: StudyRun, merged: str) -> str:
     lines = ["| metric | split | value | examples |", "|---|---|---:|---:|"]
     for metric in results.metrics:
         for split in ("validation", "test"):
-            value, examples = run.get(f"{split}.{metric}"), run.get(f"{split}.examples")
+            value: Any = run.get(f"{split}.{metric}")
+            examples: Any = run.get(f"{split}.examples")
             if not missing(value):
                 count = "" if missing(examples) else int(examples)
                 lines.append(

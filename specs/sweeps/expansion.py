@@ -122,8 +122,9 @@ def _single_configuration(
     raw: RawTables, tables: SpecTables, tuned: AxesByPlace, problems: Problems
 ) -> list[Configuration]:
     """Return the configuration of a study without sweeps; add a problem where its settings contradict each other."""
-    configuration: Configuration | None = resolve(tables.method, tables.method, raw, {})
-    if contradicts := _study_contradiction(configuration, tables.train.loraplus_lr_ratio):
+    study_configuration = resolve(tables.method, tables.method, raw, {})
+    configuration: Configuration | None = study_configuration
+    if contradicts := _study_contradiction(study_configuration, tables.train.loraplus_lr_ratio):
         problems.add(*contradicts)
     else:
         axes = axes_of(tuned, (), {}, raw)

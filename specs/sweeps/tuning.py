@@ -178,7 +178,8 @@ def with_tuning(
     """Return the configuration that stands for its candidates; until one is chosen it has the first one's settings."""
     alike = {candidate.identity(): candidate for candidate in reversed(candidates)}  # "2r" and 16 may be one
     kept = tuple(candidate for candidate in candidates if alike[candidate.identity()] is candidate)
-    return kept[0]._replace(name=name, varied=varied, tuned=Tuned(axes, kept, varied, raw))
+    first: Configuration = kept[0]  # mypy takes an element of this tuple for Any
+    return first._replace(name=name, varied=varied, tuned=Tuned(axes, kept, varied, raw))
 
 
 def with_choice(configuration: Configuration, chosen: str) -> Configuration:
