@@ -119,7 +119,7 @@ def _rendered(render: Render, number: int, row: Row) -> Example:
 
 
 def digests(text: str) -> tuple[bytes, bytes]:
-    """Return eight bytes that tell a text, and eight that tell it but for case, white space and punctuation."""
+    """Return digests of eight bytes: of a text, and of the text without case, white space and punctuation."""
 
     def digest(text: str) -> bytes:
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()

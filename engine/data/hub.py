@@ -1,4 +1,4 @@
-"""What is asked of the hub: files into its cache, and one sentence for each way in which it refuses. Imports no torch.
+"""Downloads from the hub into its cache, and one sentence for each way in which it refuses. Imports no torch.
 
 A token is read by the hub's own client, from `HF_TOKEN` or the file of `hf auth login`; nothing here ever shows one.
 """
@@ -122,11 +122,12 @@ def _silent_off_a_terminal() -> Iterator[None]:
     """Show the client's progress bars on a terminal alone."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    silence = not (sys.stderr and sys.stderr.isatty()) and not are_progress_bars_disabled()
-    if silence and "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
-        disable_progress_bars()
+    decided = are_progress_bars_disabled() or "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ
+    if decided or (sys.stderr and sys.stderr.isatty()):
+        yield
+        return
+    disable_progress_bars()
     try:
         yield
     finally:
-        if silence and "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
-            enable_progress_bars()
+        enable_progress_bars()

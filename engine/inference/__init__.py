@@ -1,4 +1,4 @@
-"""What a model makes of prompts and texts: likelihoods, choices, answers, chat.
+"""Predictions of a loaded model: likelihoods, choices, answers, chat.
 
-What is stored of it is written by `nodes/predict.py`.
+What is stored of them is written by `nodes/predict.py`.
 """

@@ -1,4 +1,4 @@
-"""What models make of the examples of a split: in batches that fill the device, for one adapter or several at once."""
+"""Predictions for the examples of a split, in batches that fill the device, for one adapter or several at once."""
 
 import gc
 from collections.abc import Callable, Iterator

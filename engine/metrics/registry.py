@@ -79,11 +79,7 @@ def token_accuracy(rows: Rows) -> Scored:
 
 
 _F1_UNIT = "share, the harmonic mean of precision and recall"
-
-
-def _rouge(name: str) -> Metric:
-    unit = "share, F-measure of n-gram overlap"
-    return Metric("generation", unit, True, partial(rouge, name=name), library="rouge_score")
+_ROUGE_UNIT = "share, F-measure of n-gram overlap"
 
 
 def _corpus(name: str) -> Metric:
@@ -106,7 +102,10 @@ METRICS = {
     "squad_f1": Metric("generation", "share, the mean F1 of answers' words", True, squad_f1),
     "bleu": _corpus("bleu"),
     "chrf": _corpus("chrf"),
-    **{name: _rouge(name) for name in ("rouge1", "rouge2", "rougeL")},
+    **{
+        name: Metric("generation", _ROUGE_UNIT, True, partial(rouge, name=name), library="rouge_score")
+        for name in ("rouge1", "rouge2", "rougeL")
+    },
 }
 # What a metric is on a classification head, which has no tokens to predict.
 OF_HEADS = {"log_loss": Metric("choice", "nats per example", False, choice_log_loss)}

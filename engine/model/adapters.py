@@ -157,7 +157,7 @@ def load_tuned(
 
 @contextlib.contextmanager
 def _peft_warnings() -> Iterator[None]:
-    """Keep off what PEFT says to people at a keyboard: what matters of it is an error here, or in a spec's checks."""
+    """Ignore PEFT's warnings: what matters of them is an error here, or in a spec's checks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)
         # AdaLoRA keeps what it found in a setting that PEFT's other methods read
@@ -169,7 +169,7 @@ def _peft_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def peft_errors(method: str = "lora") -> Iterator[None]:
-    """Turn what PEFT says against a method's settings into a sentence."""
+    """Turn PEFT's errors about a method's settings into a NodeError of one sentence."""
     try:
         with _peft_warnings():
             yield

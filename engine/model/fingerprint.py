@@ -1,4 +1,4 @@
-"""What proves a base unchanged: two sums over the bits of everything that it computes with."""
+"""The fingerprint by which a base is proven unchanged: two sums over the bits of everything that it computes with."""
 
 from collections.abc import Iterable, Iterator
 from functools import cache

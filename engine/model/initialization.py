@@ -39,9 +39,9 @@ def initialize_adapter(base: Base, request: Request, tokens: Tokens, steps: int)
     config = peft_config(request, steps)
     word = request.settings["adapter"].get("init_lora_weights", True)
     if word == "corda":
-        _look_for_corda(base, config, tokens)
+        _collect_covariances(base, config, tokens)
     if word == "lora_ga":
-        _look_for_lora_ga(base, config, tokens, request)
+        _collect_gradients(base, config, tokens, request)
     model: Any = get_peft_model(base.model, config)
     _hold_in_float32(model)
     if word == "olora" and any(isinstance(layer, Conv1D) for layer in model.modules()):
@@ -50,9 +50,9 @@ def initialize_adapter(base: Base, request: Request, tokens: Tokens, steps: int)
             'store it as (in, out); take "pissa", which knows both.'
         )
     if word == "eva":
-        _look_for_eva(base, model, tokens)
+        _initialize_eva(base, model, tokens)
     if word == "loftq":
-        _from_quantization_error(model, request.paths["model"])
+        _initialize_loftq(model, request.paths["model"])
     if rewrites(request.settings["adapter"]):
         model.beginning = {  # A and B of each layer by the names that they are saved under
             name.replace(".default.", "."): matrix.detach().clone()
@@ -150,7 +150,7 @@ def _order(tokens: Tokens, size: int, most: int) -> list[list[int]]:
     return batches[: max(1, most // size)]
 
 
-def _look_for_corda(base: Base, config: Any, tokens: Tokens) -> None:
+def _collect_covariances(base: Base, config: Any, tokens: Tokens) -> None:
     """Collect the covariance of what each layer reads; PEFT wants one text at a time."""
     from peft.tuners.lora.corda import preprocess_corda
 
@@ -164,7 +164,7 @@ def _look_for_corda(base: Base, config: Any, tokens: Tokens) -> None:
     preprocess_corda(base.model, config, run_model=look)
 
 
-def _look_for_lora_ga(base: Base, config: Any, tokens: Tokens, request: Request) -> None:
+def _collect_gradients(base: Base, config: Any, tokens: Tokens, request: Request) -> None:
     """Collect the gradient of the loss for each adapted weight."""
     from peft.tuners.lora.loraga import preprocess_loraga
 
@@ -177,7 +177,7 @@ def _look_for_lora_ga(base: Base, config: Any, tokens: Tokens, request: Request)
     preprocess_loraga(base.model, config, look)
 
 
-def _look_for_eva(base: Base, model: Any, tokens: Tokens) -> None:
+def _initialize_eva(base: Base, model: Any, tokens: Tokens) -> None:
     """Let EVA look at batches until it has found its directions; with too few tokens it never would."""
     from peft import initialize_lora_eva_weights
 
@@ -201,7 +201,7 @@ def _look_for_eva(base: Base, model: Any, tokens: Tokens) -> None:
 
 
 @torch.no_grad()
-def _from_quantization_error(model: Any, path: str) -> None:
+def _initialize_loftq(model: Any, path: str) -> None:
     """Begin LoftQ's way on a 4-bit base: sBA is the best approximation of what quantization took (arXiv 2310.08659).
 
     PEFT's own `replace_lora_weights_loftq` wants a GPU and leaves the scale s out, so that an alpha of 2r would

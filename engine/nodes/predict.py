@@ -1,4 +1,4 @@
-"""`predict`: what a model makes of each held-out example: likelihoods, chosen labels, or answers."""
+"""`predict`: the likelihood, the chosen label or the written answer of each held-out example."""
 
 import contextlib
 import importlib.util

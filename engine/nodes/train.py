@@ -127,7 +127,7 @@ class Stepper(ResumableModel):
         """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
         cut = split_micro_batches(group, self.settings["per_device_train_batch_size"], self.parts)
         batches = [self.base.collate(tokens, indexes) for indexes in cut]
-        supervised = curve.seen(batches)
+        supervised = curve.count(batches)
         loss = 0.0
         for batch in batches:
             with autocast(self.base.device, self.settings):

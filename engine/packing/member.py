@@ -1,4 +1,4 @@
-"""One run among others that share a base: everything of it but the forward pass is its own."""
+"""One run of a pack: everything of a run but the forward pass, which the runs share."""
 
 import time
 from itertools import islice

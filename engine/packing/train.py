@@ -105,7 +105,7 @@ class _Pack:
         began = time.monotonic()
         model, device = self._base.model, self._base.device
         groups = [member.batches() for member in members]
-        counts = [max(member.curve.seen(group), 1) for member, group in zip(members, groups, strict=True)]
+        counts = [max(member.curve.count(group), 1) for member, group in zip(members, groups, strict=True)]
         shares = 1 / torch.tensor(counts, dtype=torch.float64)
         losses = torch.zeros(len(members), dtype=torch.float64, device=device)
         for batches in zip_longest(*groups):

@@ -1,4 +1,4 @@
-"""What is seen of a run while it trains, and when that says that it should stop. Imports no torch."""
+"""The training curve of a run, and when it shows that training diverged. Imports no torch."""
 
 import math
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ _EXPLOSION = 2.0
 
 @dataclass
 class Curve:
-    """What was seen while training, a row for each optimizer step."""
+    """A row for each optimizer step, and the tokens that were computed so far."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     tokens: int = 0
     supervised: int = 0
 
     def add(self, epoch: int, loss: float, rate: float, norm: float) -> None:
-        """Note an optimizer step."""
+        """Add an optimizer step."""
         step = len(self.rows) + 1
         self.rows.append({"step": step, "epoch": epoch, "loss": loss, "learning_rate": rate, "grad_norm": norm})
 
-    def seen(self, batches: Sequence["Batch"]) -> int:
+    def count(self, batches: Sequence["Batch"]) -> int:
         """Count what a step computes; return how much of it is supervised."""
         supervised = sum(batch.targets for batch in batches)
         self.tokens += sum(batch.tokens for batch in batches)

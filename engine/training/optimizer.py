@@ -1,4 +1,4 @@
-"""What moves the weights of one run: AdamW, transformers' schedule, clipping, and loss scaling."""
+"""The optimizer step of one run: AdamW, transformers' schedule, clipping, and loss scaling."""
 
 import math
 from typing import Any

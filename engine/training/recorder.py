@@ -83,7 +83,7 @@ class RunRecorder:
         return int(kept["step"])
 
     def record_step(self, run: checkpoint.Resumable, curve: Curve) -> None:
-        """Note a step; write a checkpoint where one is due, or where the run is asked to stop.
+        """Record a step; write a checkpoint where one is due, or where the run is asked to stop.
 
         :raises Stopped: when it is
         """
@@ -123,7 +123,7 @@ class RunRecorder:
         self._took = self._saved - began
 
     def note(self, sentence: str) -> None:
-        """Tell something that its reader should know, once; it is kept with the result."""
+        """Report a sentence for the reader of the result, once; it is kept there."""
         if sentence not in self.notes:
             self.notes.append(sentence)
             self.report({"note": sentence})

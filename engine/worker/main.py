@@ -1,4 +1,4 @@
-"""A worker process: takes work, does it, and lends its base and its one connection to who does it."""
+"""A worker process: its loop, which receives work, runs it, and keeps the base for the next."""
 
 import contextlib
 import os
