@@ -40,7 +40,7 @@ class Prepared:
     normal: bytes
 
 
-def split_rows(rule: dict[str, Any], files: list[Path], sample_by: str = "auto") -> list[Numbered]:
+def split_rows(rule: dict[str, Any], files: list[Path], sample_by: str) -> list[Numbered]:
     """Return (row number, row) of one split: a slice of the file's rows, in file order or in a seeded order."""
     rows = list(enumerate(read_rows(files, sample_by)))
     if rule["seed"] is not None:

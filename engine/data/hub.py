@@ -20,8 +20,8 @@ _MODEL = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py")
 _LOOKS_LIKE_A_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?<=Bearer )[^\s'\"]+")
 
 
-def snapshot(name: str, kind: str, revision: str | None, download: bool = True) -> Path:
-    """Return a hub repository's snapshot; `HF_HUB_OFFLINE=1` and `download=False` take only what the cache holds.
+def snapshot(name: str, kind: str, revision: str | None) -> Path:
+    """Return a hub repository's snapshot; `HF_HUB_OFFLINE=1` takes only what the cache holds.
 
     :param kind: `model` or `dataset`
     :raises NodeError: one sentence for whatever the hub refuses
@@ -30,7 +30,7 @@ def snapshot(name: str, kind: str, revision: str | None, download: bool = True) 
 
     try:
         with _silent_off_a_terminal():
-            return Path(snapshot_download(**_download_options(name, kind, revision), local_files_only=not download))
+            return Path(snapshot_download(**_download_options(name, kind, revision)))
     except Exception as error:  # whatever the client meets, httpx's own errors among it
         raise NodeError(refusal(name, kind, revision, error)) from None  # the cause may quote a header with the token
 

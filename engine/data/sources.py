@@ -15,20 +15,20 @@ _SPLIT_WORDS = {"train": "train", **dict.fromkeys(("validation", "valid", "val",
 _SPLIT_WORDS |= dict.fromkeys(("test", "eval", "evaluation"), "test")
 
 
-def find_model(path: str, revision: str | None, base: Path, download: bool = True) -> Path:
+def find_model(path: str, revision: str | None, base: Path) -> Path:
     """Return the directory of a model: built in, local (relative to the spec's directory), or a hub snapshot.
 
     :raises NodeError: when there is no such model, or the hub cannot be asked
     """
-    directory = _builtin(path) or _local(path, base) or snapshot(path, "model", revision, download)
+    directory = _builtin(path) or _local(path, base) or snapshot(path, "model", revision)
     if not (directory / "config.json").is_file():
         raise NodeError(f"model.path: {directory} holds no config.json, so it is not a transformers model.")
     return directory
 
 
-def find_data(path: str, revision: str | None, base: Path, download: bool = True) -> Path:
+def find_data(path: str, revision: str | None, base: Path) -> Path:
     """Return the file or directory of a data set: built in, local, or a hub snapshot."""
-    return _builtin(path) or _local(path, base) or snapshot(path, "dataset", revision, download)
+    return _builtin(path) or _local(path, base) or snapshot(path, "dataset", revision)
 
 
 def data_files(path: Path, name: str | None = None) -> dict[str, list[Path]]:

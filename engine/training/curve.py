@@ -32,7 +32,7 @@ class Curve:
         self.supervised += supervised
         return supervised
 
-    def diverged(self, vocabulary: int, training: dict[str, Any], dtype: str = "float32") -> str:
+    def diverged(self, vocabulary: int, training: dict[str, Any], dtype: str) -> str:
         """Return why training should stop: a loss that is no number, or one far above ignorance; else nothing.
 
         Under loss scaling an infinite gradient is ordinary: the scaler skips that step and lowers its scale.
