@@ -138,8 +138,8 @@ def test_formats_are_told_by_their_columns() -> None:
 def test_chat_goes_through_the_tokenizer_s_template(tiny_model: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from lorafile.engine.batching.tokens import Tokens
-    from lorafile.engine.nodes.prepare import prepare
     from lorafile.engine.request import Request
+    from lorafile.engine.run import run
 
     file = tmp_path / "chat.jsonl"
     turns = [{"role": "user", "content": "where does anna live ?"}, {"role": "assistant", "content": "paris"}]
@@ -154,7 +154,7 @@ def test_chat_goes_through_the_tokenizer_s_template(tiny_model: Path, tmp_path: 
         "rows": {"seed": None, "start": 0, "stop": 1},
     }
     paths = {"model": str(tiny_model), "data": [str(file)], "split": "train", "data_name": "chat.jsonl"}
-    prepare(Request("k", "prepare", "a", {"data": data}, paths), tmp_path)
+    assert run(Request("k", "prepare", "a", {"data": data}, paths), tmp_path).outcome == "done"
     ids, marks = Tokens.load(tmp_path / "tokens.safetensors").example(0)
     from transformers import AutoTokenizer
 
