@@ -144,7 +144,7 @@ def diff(old: Side, new: Side) -> Diff:
     return Diff(
         old=old.name,
         new=new.name,
-        added=tuple(_item((name,), came[name]) for name in added),
+        added=tuple(_item((name,), came.get(name, [])) for name in added),
         removed=tuple(_item((name,), old.by_name[name]) for name in before if name not in after and name not in left),
         renamed=tuple((was, name) for name, was in renamed.items()),
         retrained=_alike((name, came.get(name, []), _why(old, new, name)) for name in retrained),

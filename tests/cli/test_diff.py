@@ -57,6 +57,25 @@ def test_what_is_trained_anew_is_told_with_what_differs(repository: Path) -> Non
     assert not found.added and not found.removed and not found.renamed
 
 
+def test_a_name_for_what_another_configuration_was_adds_no_work(repository: Path) -> None:
+    """The rate changes for all, and one sweep names the old one: its runs are those that rank/r=2 had."""
+    edit(
+        repository,
+        ("learning_rate = 1e-2", "learning_rate = 1e-3"),
+        (
+            '[[sweep]]\nname = "untuned"',
+            '[[sweep]]\nname = "old"\nlora.r = [2]\ntrain.learning_rate = [1e-2]\n[[sweep]]\nname = "untuned"',
+        ),
+    )
+    changes = since(repository)
+    (item,) = changes.added
+    assert item.names == ("old/r=2,learning_rate=0.01",)
+    assert not item.kinds and not item.work
+    told = lora("diff", "--git", "HEAD", cwd=repository.parent)
+    assert told.returncode == 0, told.stderr
+    assert "old/r=2,learning_rate=0.01  nothing new: all of it is declared already, under another name" in told.stdout
+
+
 def test_a_seed_more_is_no_new_configuration(repository: Path) -> None:
     edit(repository, ("seeds = [1, 2]", "seeds = [1, 2, 3]"))
     found = since(repository)

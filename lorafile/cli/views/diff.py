@@ -113,6 +113,8 @@ def _together(items: Sequence[Item]) -> Sequence[Item]:
 
 def _each(item: Item) -> str:
     """Return `3 train, 6 predict, 12 min`; of several configurations what each of them has, and the time of all."""
+    if not item.kinds:
+        return "nothing new: all of it is declared already, under another name"
     several = len(item.names) > 1
     price = f", {duration(item.seconds)}{' together' if several else ''}" if item.work else ""
     done = f"; {item.finished} finished already" if item.finished else ""
