@@ -4,6 +4,7 @@ from typing import Any
 
 from lorafile.graph.graph import Graph
 from lorafile.lock.lockfile import identity
+from lorafile.results.runs import Attempts
 from lorafile.specs import Configuration
 from lorafile.specs.catalogue import catalogue
 from lorafile.state import Attempt, State
@@ -13,7 +14,7 @@ _SPLITS = ("train", "validation", "test")
 Digests = list[tuple[bytes, bytes]]
 
 
-def cards(graph: Graph, results: dict[str, Attempt], state: State) -> list[dict[str, Any]]:
+def cards(graph: Graph, results: Attempts, state: State) -> list[dict[str, Any]]:
     """Return a card for each data set of a study, as far as its examples are prepared.
 
     Each has `name`, `path`, `format`, `licence`, `source`, `revision`, `private`, `splits` (see `_split`) and `leaks`:
@@ -25,9 +26,7 @@ def cards(graph: Graph, results: dict[str, Attempt], state: State) -> list[dict[
     return [_card(graph, configurations, results, state) for configurations in alike.values()]
 
 
-def _card(
-    graph: Graph, configurations: list[Configuration], results: dict[str, Attempt], state: State
-) -> dict[str, Any]:
+def _card(graph: Graph, configurations: list[Configuration], results: Attempts, state: State) -> dict[str, Any]:
     """Return the card of one data set; a split is shown as the first configuration that reads it reads it."""
     plain = [one for one in configurations if not one.shots]
     keys: dict[str, str] = {}

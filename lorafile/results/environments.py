@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import combinations, product
 from typing import Any, Literal
 
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.plan.drift import what_matters
 from lorafile.plan.plan import Plan
-from lorafile.results.results import Results
+from lorafile.results.results import Results, listed, rows_of
 from lorafile.state import Attempt
 
 _KINDS = ("train", "predict", "profile", "inspect", "truncate", "merge")
@@ -44,21 +45,17 @@ class Environments:
 
     def mixed(self, graph: Graph) -> list[str]:
         """Say which configurations have runs from environments that differ in what matters for quality."""
-        told: dict[str, list[str]] = {}
+        mixed: dict[str, list[str]] = {}
         for name, replicates in graph.replicates.items():
-            keys = [key for one in replicates for key in (one.train, *one.predict.values())]
-            found = sorted({at for key in keys if (at := self.of(key)) is not None})
-            what = among(self.rows, [(a, b) for a in found for b in found if a < b], "quality")
+            keys = [key for replicate in replicates for key in (replicate.train, *replicate.predict.values())]
+            used = {at for key in keys if (at := self.of(key)) is not None}
+            what = among(self.rows, combinations(sorted(used), 2), "quality")
             if what:
-                told.setdefault(", ".join(what), []).append(name)
+                mixed.setdefault(", ".join(what), []).append(name)
         return [
-            f"Runs of one configuration come from more than one environment ({what}): {_listed(names)}."
-            for what, names in told.items()
+            f"Runs of one configuration come from more than one environment ({what}): {listed(names)}."
+            for what, names in mixed.items()
         ]
-
-
-def _listed(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def differs(one: dict[str, Any], other: dict[str, Any], kind: Of) -> list[str]:
@@ -68,8 +65,8 @@ def differs(one: dict[str, Any], other: dict[str, Any], kind: Of) -> list[str]:
     """
     if one.get("imported") or other.get("imported"):
         return []
-    mine, theirs = (what_matters(environment, kind == "cost") for environment in (one, other))
-    return [f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+    first, second = (what_matters(environment, kind == "cost") for environment in (one, other))
+    return [f"{name} {first[name]} and {second[name]}" for name in first if first[name] != second[name]]
 
 
 def between(results: Results, one: str, other: str, kind: Of) -> list[str]:
@@ -77,8 +74,8 @@ def between(results: Results, one: str, other: str, kind: Of) -> list[str]:
 
     :param kind: `quality` looks at the runs, `cost` at the profiles
     """
-    mine, theirs = (indexes(results, name, kind) for name in (one, other))
-    return among(results.environments, [(a, b) for a in mine for b in theirs], kind)
+    pairs = product(indexes(results, one, kind), indexes(results, other, kind))
+    return among(results.environments, pairs, kind)
 
 
 def among(environments: list[dict[str, Any]], pairs: Iterable[tuple[int, int]], kind: Of) -> list[str]:
@@ -94,15 +91,13 @@ def indexes(results: Results, configuration: str, kind: Of) -> list[int]:
 
 @lru_cache(maxsize=16)
 def _indexes(results: Results, kind: Of) -> dict[str, list[int]]:
-    from lorafile.results.results import cells
-
     table = results.runs if kind == "quality" else results.profiles
     names = ("environment", "predicted_in") if kind == "quality" else ("environment",)
-    rows = zip(cells(table, "configuration"), *(cells(table, name) for name in names), strict=True)
+    rows = rows_of(table, "configuration", *names)
     used: dict[str, set[int]] = {}
-    for name, *found in rows:
-        used.setdefault(str(name), set()).update(int(at) for at in found if at is not None)
-    return {name: sorted(found) for name, found in used.items()}
+    for name, *places in rows:
+        used.setdefault(str(name), set()).update(int(at) for at in places if at is not None)
+    return {name: sorted(places) for name, places in used.items()}
 
 
 def places(results: Results, kind: Of) -> dict[str, str]:
@@ -111,14 +106,15 @@ def places(results: Results, kind: Of) -> dict[str, str]:
     More than one has a †. Nothing at all where no two environments of the study differ in what matters.
     """
     used = {name: indexes(results, name, kind) for name in results.names}
-    known = {at: what_matters(results.environments[at], kind == "cost") for found in used.values() for at in found}
-    known = {at: fields for at, fields in known.items() if not results.environments[at].get("imported")}
-    fields = {name for one in known.values() for name in one if len({other[name] for other in known.values()}) > 1}
-    if not fields:
+    places = {at for indexes_of in used.values() for at in indexes_of if not results.environments[at].get("imported")}
+    matters = {at: what_matters(results.environments[at], kind == "cost") for at in sorted(places)}
+    names = next(iter(matters.values()), {})
+    varied = [name for name in names if len({fields[name] for fields in matters.values()}) > 1]
+    if not varied:
         return {}
     words = {
-        at: ", ".join(str(one[name]) if name == "device" else f"{name} {one[name]}" for name in one if name in fields)
-        for at, one in known.items()
+        at: ", ".join(str(fields[name]) if name == "device" else f"{name} {fields[name]}" for name in varied)
+        for at, fields in matters.items()
     }
-    told = {name: list(dict.fromkeys(words[at] for at in found if at in words)) for name, found in used.items()}
-    return {name: " and ".join(texts) + (" †" if len(texts) > 1 else "") for name, texts in told.items() if texts}
+    shown = {name: list(dict.fromkeys(words[at] for at in at_all if at in words)) for name, at_all in used.items()}
+    return {name: " and ".join(texts) + (" †" if len(texts) > 1 else "") for name, texts in shown.items() if texts}

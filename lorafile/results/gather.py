@@ -4,16 +4,18 @@ from typing import Any
 
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.graph.metrics import metric_names
+from lorafile.graph.settings import stored_rank
 from lorafile.plan.forecast.calibration import errors
 from lorafile.plan.plan import Plan
-from lorafile.results.adapters import adapter_tables
 from lorafile.results.claims_file import claims_file, read_claims
 from lorafile.results.datacard import cards
 from lorafile.results.environments import Environments
 from lorafile.results.interim_looks import dates, looks
-from lorafile.results.outcomes import ServingRefusals, StoredOutcomes, StoredSamples, run_details
+from lorafile.results.outcomes import StoredSamples, run_details, serving_refusals, stored_outcomes
 from lorafile.results.results import Results
 from lorafile.results.runs import (
+    Attempts,
+    History,
     blocked_by,
     candidate_table,
     curve_rows,
@@ -26,12 +28,13 @@ from lorafile.results.runs import (
 )
 from lorafile.results.study_facts import configuration_row, data_of, hides_answers, model_of, topics
 from lorafile.results.warnings import warnings
-from lorafile.specs import Spec
-from lorafile.state import Attempt, State
+from lorafile.specs import Configuration, Spec
+from lorafile.specs.tables.settings import MergeTable
+from lorafile.state import State
 
 Rows = list[dict[str, Any]]
 _RUN = ("configuration", "sweep", "seed", "outcome", "message", "key")
-Held = dict[str, Attempt]
+_ADAPTERS = ("inspections", "inspected_modules", "representations", "truncations", "merges")
 
 
 def gather(plan: Plan, state: State) -> Results:
@@ -68,11 +71,11 @@ def gather(plan: Plan, state: State) -> Results:
         forecast_errors=errors(attempt for attempts in history.values() for attempt in attempts),
         warnings=warnings(plan, runs, card, places),
         card=card,
-        outcomes=StoredOutcomes(graph, plan.results, state),
+        outcomes=stored_outcomes(graph, plan.results, state),
         details=run_details(graph),
         samples=StoredSamples(graph, plan.results, state),
         repeats=pd.DataFrame(repeat_rows(graph, plan.results, history)),
-        refusals=ServingRefusals(graph, plan.results, state),
+        refusals=serving_refusals(graph, plan.results, state),
         looks=looked,
         look_dates=dates(looked, runs, plan.results),
         candidates=candidate_table(plan, history, state),
@@ -100,7 +103,7 @@ def _declared(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _runs(plan: Plan, state: State, history: dict[str, list[Attempt]], places: Environments) -> tuple[Rows, Rows]:
+def _runs(plan: Plan, state: State, history: History, places: Environments) -> tuple[Rows, Rows]:
     """Return a row for each run, and one for each step of its curve."""
     graph, spec = plan.graph, plan.graph.spec
     open_runs = unfinished_runs(graph, plan.results, state)
@@ -129,7 +132,7 @@ def _profiles(plan: Plan, places: Environments) -> list[dict[str, Any]]:
     return rows
 
 
-def extra_figures(graph: Graph, name: str, replicate: Replicate, results: Held) -> dict[str, Any]:
+def extra_figures(graph: Graph, name: str, replicate: Replicate, results: Attempts) -> dict[str, Any]:
     """Return `reference.log_loss`, `.before` and their difference `.change`; `lm_eval.<task>.<metric>` of each task."""
     found: dict[str, Any] = {}
     for what, key in replicate.extra.items():
@@ -148,7 +151,7 @@ def extra_figures(graph: Graph, name: str, replicate: Replicate, results: Held) 
     return found
 
 
-def answer_rows(graph: Graph, results: Held, state: State) -> list[dict[str, Any]]:
+def answer_rows(graph: Graph, results: Attempts, state: State) -> list[dict[str, Any]]:
     """Return a row for each prompt and configuration: `configuration`, `prompt`, `untuned`, `tuned`.
 
     Tuned is the first seed's answer, and nothing for a configuration that is not trained.
@@ -166,7 +169,7 @@ def answer_rows(graph: Graph, results: Held, state: State) -> list[dict[str, Any
     return found
 
 
-def _answers(key: str | None, results: Held, state: State) -> dict[int, tuple[str, str]]:
+def _answers(key: str | None, results: Attempts, state: State) -> dict[int, tuple[str, str]]:
     """Return number of a prompt -> (prompt, answer)."""
     attempt = results.get(key or "")
     digest = attempt.outputs.get("predictions.jsonl.gz") if attempt is not None else None
@@ -174,3 +177,79 @@ def _answers(key: str | None, results: Held, state: State) -> dict[int, tuple[st
         return {}
     rows = state.objects.rows(digest)
     return {row["row"]: (row["reference"], row["answer"]) for row in rows}
+
+
+def adapter_tables(graph: Graph, results: Attempts, history: History, state: State) -> dict[str, Rows]:
+    """Return the rows of `inspections`, `inspected_modules`, `representations`, `truncations` and `merges`."""
+    found: dict[str, Rows] = {name: [] for name in _ADAPTERS}
+    merging = graph.spec.tables.merge
+    for configuration in graph.spec.configurations:
+        for replicate in graph.replicates[configuration.name]:
+            for name, rows in _inspected(configuration, replicate, results, state).items():
+                found[name] += rows
+            if replicate.truncated:
+                own = stored_rank(graph.sections[configuration.name]["adapter"])
+                found["truncations"] += truncation_rows(configuration, replicate, results, history, own)
+            if merging is not None:
+                found["merges"] += merge_rows(configuration, replicate, results, merging)
+    return found
+
+
+def _inspected(c: Configuration, replicate: Replicate, results: Attempts, state: State) -> dict[str, Rows]:
+    attempt = results.get(replicate.inspect or "")
+    if attempt is None or attempt.outcome != "done":
+        return {}
+    about = {"configuration": c.name, "seed": replicate.seed}
+    files = {"inspected_modules": "modules.jsonl.gz", "representations": "representations.jsonl.gz"}
+    found = {"inspections": [{**about, **attempt.figures}]}
+    for name, file in files.items():
+        digest = attempt.outputs[file]
+        there = state.objects.has(digest)
+        found[name] = [{**about, **row} for row in state.objects.rows(digest)] if there else []
+    return found
+
+
+def truncation_rows(c: Configuration, replicate: Replicate, results: Attempts, history: History, own: int) -> Rows:
+    """Return how each smaller rank stands, like a run; its figures, and what share of the update it kept.
+
+    :param own: the rank that the whole adapter is stored with
+    """
+    rows = []
+    for rank, cut in replicate.truncated.items():
+        attempt = results.get(cut.train or "")
+        kept = {"kept_energy": attempt.figures.get("kept_energy")} if attempt is not None else {}
+        rows.append({**run_row(c, cut, results, history), "rank": rank, "of_rank": own, **kept})
+    return rows
+
+
+def merge_rows(c: Configuration, replicate: Replicate, results: Attempts, table: MergeTable) -> Rows:
+    """Return how the merged model differs at each type, and whether that passes the declared gate.
+
+    The gate is held against stored figures here, so that another tolerance merges nothing again.
+    """
+    rows = []
+    for dtype, key in replicate.merge.items():
+        attempt = results.get(key)
+        if attempt is not None and attempt.outcome == "done":
+            failures = gate_failures(attempt.figures, table)
+            about = {"configuration": c.name, "seed": replicate.seed, "dtype": dtype}
+            rows.append({**about, **attempt.figures, "passes": not failures, "failures": failures})
+    return rows
+
+
+def gate_failures(figures: dict[str, Any], table: MergeTable) -> list[str]:
+    """Return what of a gate a merged model fails, in words; nothing where it passes."""
+    if not figures["finite"]:
+        return ["logits that are no numbers"]
+    found = []
+    moved, agreed = abs(figures["log_loss_difference"]), figures["argmax_agreement"]
+    if table.max_log_loss_difference is not None and moved > table.max_log_loss_difference:
+        found.append(
+            f"a log loss that moves by {moved:.3g}, more than {table.max_log_loss_difference:g} nats per token"
+        )
+    if table.min_argmax_agreement is not None and agreed < table.min_argmax_agreement:
+        found.append(f"an argmax that agrees at {agreed:.2%} of tokens, fewer than {table.min_argmax_agreement:.2%}")
+    largest = figures["max_logit_difference"]
+    if table.max_logit_difference is not None and largest > table.max_logit_difference:
+        found.append(f"a logit that differs by {largest:.3g}, more than {table.max_logit_difference:g}")
+    return found

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from lorafile.results.runs import Attempts
 from lorafile.specs import Spec
 from lorafile.specs.sweeps.stages import stage_configurations
-from lorafile.state import Attempt
 
 _ENDED = ("done", "diverged", "out-of-memory")  # a result; a run that failed is to be tried again
 
@@ -20,9 +20,7 @@ def looks(spec: Spec, runs: list[dict[str, Any]]) -> tuple[tuple[int, ...], ...]
     return tuple(found)
 
 
-def dates(
-    found: tuple[tuple[int, ...], ...], runs: list[dict[str, Any]], results: dict[str, Attempt]
-) -> tuple[str, ...]:
+def dates(found: tuple[tuple[int, ...], ...], runs: list[dict[str, Any]], results: Attempts) -> tuple[str, ...]:
     """Return when the last run of each look was begun, as `2026-11-21`."""
     begun = {seed: [""] for seeds in found for seed in seeds}
     for run in runs:

@@ -1,15 +1,17 @@
 """What each run made of each held-out example, read from state when somebody asks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.lock.lockfile import identity
-from lorafile.results.results import OutcomeKey, RunDetail, RunKey, Sample
+from lorafile.results.results import OnDemand, OutcomeKey, RunDetail, RunKey, Sample
+from lorafile.results.runs import Attempts
 from lorafile.results.serving_rules import problems
 from lorafile.specs import Configuration
-from lorafile.state import Attempt, State
+from lorafile.state import State
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,37 +25,26 @@ SERVERS = ("vllm", "tgi")
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-class StoredOutcomes(Mapping[OutcomeKey, "pd.DataFrame"]):
-    """The outcomes of every scored run: (configuration, seed, split) -> one row for each example."""
+def stored_outcomes(graph: Graph, results: Attempts, state: State) -> "Mapping[OutcomeKey, pd.DataFrame]":
+    """Return the outcomes of every scored run: (configuration, seed, split) -> one row for each example."""
+    files: dict[OutcomeKey, tuple[str, ...]] = {}
+    for (name, seed), replicate in _replicates(graph).items():
+        for split in ("validation", "test"):
+            outputs = [results[key].outputs.get(_FILE) for key in _scores(replicate, split) if key in results]
+            digests = tuple(digest for digest in outputs if digest is not None and state.objects.has(digest))
+            if digests:
+                files[name, seed, split] = digests
 
-    def __init__(self, graph: Graph, results: dict[str, Attempt], state: State) -> None:
-        self._state = state
-        self._files: dict[OutcomeKey, list[str]] = {}
-        self._read: dict[OutcomeKey, pd.DataFrame] = {}
-        for configuration in (one.name for one in graph.spec.configurations):
-            for replicate in graph.replicates[configuration]:
-                for split in ("validation", "test"):
-                    found = [results[key].outputs.get(_FILE) for key in _scores(replicate, split) if key in results]
-                    here = [digest for digest in found if digest is not None and state.objects.has(digest)]
-                    if here:
-                        self._files[configuration, replicate.seed, split] = here
-
-    def __getitem__(self, key: OutcomeKey) -> "pd.DataFrame":
+    @cache
+    def read(digests: tuple[str, ...]) -> "pd.DataFrame":
         import pandas as pd
 
-        if key not in self._read:
-            frames = [pd.DataFrame(list(self._state.objects.rows(digest))) for digest in self._files[key]]
-            first, *others = frames
-            for other in others:  # a metric file has a node of its own
-                first = first.merge(other, on="row", validate="one_to_one")
-            self._read[key] = first
-        return self._read[key]
+        first, *others = (pd.DataFrame(list(state.objects.rows(digest))) for digest in digests)
+        for other in others:  # a metric file has a node of its own
+            first = first.merge(other, on="row", validate="one_to_one")
+        return first
 
-    def __iter__(self) -> Iterator[OutcomeKey]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
+    return OnDemand(files, read)
 
 
 def _scores(replicate: Replicate, split: str) -> list[str]:
@@ -72,29 +63,23 @@ def run_details(graph: Graph) -> dict[RunKey, RunDetail]:
     return found
 
 
-class StoredSamples(Mapping[RunKey, Sample]):
-    """What each run made of the first held-out examples."""
+class StoredSamples(OnDemand):
+    """What each run made of the first held-out examples: (configuration, seed) -> `Sample`."""
 
-    def __init__(self, graph: Graph, results: dict[str, Attempt], state: State) -> None:
+    def __init__(self, graph: Graph, results: Attempts, state: State) -> None:
+        super().__init__({run: (run[0], one) for run, one in _replicates(graph).items()}, self._sample)
         self._graph, self._results, self._state = graph, results, state
-        self._replicates = _replicates(graph)
         self._private = {c.name for c in graph.spec.configurations if c.data.private}
         self._examples: dict[str, list[dict[str, Any]]] = {}  # many runs predict the same split
 
-    def __getitem__(self, run: RunKey) -> Sample:
-        replicate = self._replicates[run]
-        shown = _FIGURES if run[0] in self._private else (*_TEXTS, *_FIGURES)
+    def _sample(self, run: tuple[str, Replicate]) -> Sample:
+        name, replicate = run
+        shown = _FIGURES if name in self._private else (*_TEXTS, *_FIGURES)
         for split in ("test", "validation"):
             merged = self._merged(replicate, split)
             if any("answer" in row or "log_likelihood" in row for row in merged):
                 return Sample(split, [{name: row[name] for name in ("row", *shown) if name in row} for row in merged])
         return Sample("", [])
-
-    def __iter__(self) -> Iterator[RunKey]:
-        return iter(self._replicates)
-
-    def __len__(self) -> int:
-        return len(self._replicates)
 
     def _merged(self, replicate: Replicate, split: str) -> list[dict[str, Any]]:
         """Return a split's first examples, each with all that was predicted of it."""
@@ -121,45 +106,32 @@ def _replicates(graph: Graph) -> dict[RunKey, Replicate]:
     return {(name, one.seed): one for name in names for one in graph.replicates[name]}
 
 
-class ServingRefusals(Mapping[tuple[str, str], tuple[str, ...]]):
-    """(server, configuration) -> why the server would not take it; of every configuration that can be looked at.
+def serving_refusals(graph: Graph, results: Attempts, state: State) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    """Return (server, configuration) -> why the server would not take it; of all configurations that can be looked at.
 
     The base as it is, and a whole fine-tuned model, need no adapter, and are taken.
     """
+    configurations = {c.name: c for c in graph.spec.configurations}
+    adapters = {name: _first_stored(graph, c, results, state) for name, c in configurations.items()}
 
-    def __init__(self, graph: Graph, results: dict[str, Attempt], state: State) -> None:
-        self._graph, self._state = graph, state
-        self._outputs: dict[str, dict[str, str] | None] = {}
-        self._configurations = {c.name: c for c in graph.spec.configurations}
-        for c in graph.spec.configurations:
-            if c.method in ("none", "full"):
-                self._outputs[c.name] = None
-            elif stored := self._first_stored(c, results):
-                self._outputs[c.name] = stored
+    def read(source: tuple[str, str]) -> tuple[str, ...]:
+        server, name = source
+        files = {file: str(state.objects.proven(digest)) for file, digest in (adapters[name] or {}).items()}
+        base = graph.lock.models[identity(configurations[name].model)]
+        return tuple(problems(server, files, base)) if files else ()
 
-    def _first_stored(self, c: Configuration, results: dict[str, Attempt]) -> dict[str, str] | None:
-        """Return the digests of a finished adapter that the state still holds."""
-        for replicate in self._graph.replicates[c.name]:
-            attempt = results.get(replicate.train or "")
-            if attempt is not None and attempt.outcome == "done":
-                digests = {name: attempt.outputs.get(name, "") for name in _FILES}
-                if all(digest and self._state.objects.has(digest) for digest in digests.values()):
-                    return digests
-        return None
+    stored = [(server, name) for server in SERVERS for name, digests in adapters.items() if digests is not None]
+    return OnDemand({source: source for source in stored}, read)
 
-    def __getitem__(self, key: tuple[str, str]) -> tuple[str, ...]:
-        server, name = key
-        if server not in SERVERS:
-            raise KeyError(key)
-        digests = self._outputs[name]
-        if digests is None:
-            return ()
-        files = {file: str(self._state.objects.proven(digest)) for file, digest in digests.items()}
-        base = self._graph.lock.models[identity(self._configurations[name].model)]
-        return tuple(problems(server, files, base))
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return ((server, name) for server in SERVERS for name in self._outputs)
-
-    def __len__(self) -> int:
-        return len(SERVERS) * len(self._outputs)
+def _first_stored(graph: Graph, c: Configuration, results: Attempts, state: State) -> dict[str, str] | None:
+    """Return the digests of a finished adapter that the state still holds; no files where there is no adapter."""
+    if c.method in ("none", "full"):
+        return {}
+    for replicate in graph.replicates[c.name]:
+        attempt = results.get(replicate.train or "")
+        if attempt is not None and attempt.outcome == "done":
+            digests = {name: attempt.outputs.get(name, "") for name in _FILES}
+            if all(digest and state.objects.has(digest) for digest in digests.values()):
+                return digests
+    return None

@@ -1,7 +1,7 @@
 """What a study has found so far, as plain tables: the one input of every analysis and of the report."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,28 @@ def cells(frame: "pd.DataFrame", name: str) -> list[Any]:
 def rows_of(frame: "pd.DataFrame", *names: str) -> Iterator[tuple[Any, ...]]:
     """Yield the cells of some columns, row by row; see `cells`."""
     return zip(*(cells(frame, name) for name in names), strict=True)
+
+
+def listed(names: list[str], most: int = 8) -> str:
+    """Return `a, b, c`; of more than `most` names, `a, b and 7 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+class OnDemand(Mapping[Any, Any]):
+    """A mapping whose values are read when somebody asks for them."""
+
+    def __init__(self, sources: Mapping[Any, Any], read: Callable[[Any], Any]) -> None:
+        """Take key -> what its value is read from, and how."""
+        self._sources, self._read = sources, read
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._read(self._sources[key])
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
 
 
 def _nothing() -> "pd.DataFrame":

@@ -16,9 +16,6 @@ def data_of(plan: Plan) -> dict[str, Any]:
     spec = plan.graph.spec
     prepared = plan.graph.splits[spec.configurations[0].name]
     section = plan.graph.nodes[next(iter(prepared.values()))].settings["data"]
-    splits = {}
-    for split, key in prepared.items():
-        splits[split] = plan.results[key].figures if key in plan.results else {}
     table = spec.tables.data
     return {
         "path": table.path,
@@ -26,7 +23,7 @@ def data_of(plan: Plan) -> dict[str, Any]:
         **({"template": section["template"]} if section.get("template") else {}),
         "max_length": table.max_length,
         **({"private": True} if table.private else {}),
-        "splits": splits,
+        "splits": {s: plan.results[key].figures if key in plan.results else {} for s, key in prepared.items()},
     }
 
 
@@ -66,9 +63,9 @@ def topics(configurations: tuple[Configuration, ...]) -> tuple[str, ...]:
 
 
 def _adapter(settings: dict[str, Any]) -> list[str]:
-    found = [topic for switch, topic in _SWITCHES.items() if settings.get(switch)]
+    used = [topic for switch, topic in _SWITCHES.items() if settings.get(switch)]
     start = settings.get("init_lora_weights")
-    return [*found, f"start:{start.partition('_niter')[0]}"] if isinstance(start, str) else found
+    return [*used, f"start:{start.partition('_niter')[0]}"] if isinstance(start, str) else used
 
 
 def _base(quantization: dict[str, Any]) -> str:
@@ -85,8 +82,7 @@ def configuration_row(
 
     :param adapter: its method's settings as they are resolved; of a matched placement the rank is the solved one
     """
-    mine = [run for run in runs if run["configuration"] == c.name]
-    outcomes = [run["outcome"] for run in mine]
+    outcomes = [run["outcome"] for run in runs if run["configuration"] == c.name]
     row: dict[str, Any] = {
         "configuration": c.name,
         "sweep": c.sweep,
@@ -96,7 +92,7 @@ def configuration_row(
     }
     solved = any(other.matched for other in everyone)
     row |= {"rank": adapter.get("r") if solved else None, "alpha": adapter.get("lora_alpha") if solved else None}
-    row |= {"replicates": len(mine), "done": outcomes.count("done")}
+    row |= {"replicates": len(outcomes), "done": outcomes.count("done")}
     row["outcomes"] = ", ".join(f"{outcome} {outcomes.count(outcome)}" for outcome in dict.fromkeys(outcomes))
     if c.method == "none":
         row["shots"] = c.shots

@@ -7,7 +7,7 @@ from lorafile.plan.plan import Action, Plan
 from lorafile.results.datacard import leak_sentences
 from lorafile.results.environments import Environments
 from lorafile.results.interim_looks import under_way
-from lorafile.results.runs import cut_micro_batches
+from lorafile.results.results import listed
 from lorafile.results.study_facts import data_of
 from lorafile.units import plural
 
@@ -24,8 +24,8 @@ def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]],
     untracked = missing_libraries(plan.graph.spec)
     return [
         *(line for line in plan.warnings if line not in untracked),
-        *(line for one in card for line in leak_sentences(one)),
-        *_unpacked(plan),
+        *(line for data in card for line in leak_sentences(data)),
+        *dict.fromkeys(text for done in plan.results.values() if (text := done.figures.get("unpacked"))),
         *_of_runs(plan, runs),
         *_of_profiles(plan),
         *_of_data(plan),
@@ -34,56 +34,56 @@ def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]],
     ]
 
 
-def _unpacked(plan: Plan) -> list[str]:
-    """Say which models could not keep packed documents apart."""
-    told = [attempt.figures.get("unpacked") for attempt in plan.results.values()]
-    return list(dict.fromkeys(sentence for sentence in told if sentence))
-
-
 def _failed_metrics(plan: Plan) -> list[str]:
     """Say which metric files gave no figure, and why; the runs themselves stand."""
-    told: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for change in plan.changes:
         if change.action is Action.RETRY and "metric_file" in plan.graph.nodes[change.key].settings:
-            told.setdefault(change.address.rpartition("/")[2], []).append(change.reason.removeprefix("failed: "))
-    return [f"The metric {name} has no figure in {len(why)} places: {why[0]}" for name, why in told.items()]
+            reasons.setdefault(change.address.rpartition("/")[2], []).append(change.reason.removeprefix("failed: "))
+    return [f"The metric {name} has no figure in {len(why)} places: {why[0]}" for name, why in reasons.items()]
 
 
 def _of_runs(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
     """Say what became of the runs that are not simply done."""
-    found = []
+    lines = []
     missing = [run for run in runs if run["outcome"] in ("missing", "failed", "interrupted", "running")]
     if missing:
-        found.append(f"This study is partial: {len(missing)} of {len(runs)} runs have no result yet.")
+        lines.append(f"This study is partial: {len(missing)} of {len(runs)} runs have no result yet.")
     for outcome, word in (("diverged", "diverged"), ("out-of-memory", "ran out of memory")):
         number = sum(run["outcome"] == outcome for run in runs)
         if number:
-            found.append(f"{number} of {len(runs)} runs {word}; they are shown as such and are in no average.")
-    imported = [f"{run['configuration']}/seed={run['seed']}" for run in runs if run.get("imported")]
-    if imported:
-        listed = ", ".join(imported[:8]) + (f" and {len(imported) - 8} more" if len(imported) > 8 else "")
+            lines.append(f"{number} of {len(runs)} runs {word}; they are shown as such and are in no average.")
+    if imported := _with(runs, "imported"):
         word = "run was" if len(imported) == 1 else "runs were"
-        found.append(f"{len(imported)} {word} imported, not trained under this protocol: {listed}.")
-    found += cut_micro_batches(runs)
-    found += _failed_metrics(plan)
+        lines.append(f"{len(imported)} {word} imported, not trained under this protocol: {listed(imported)}.")
+    if cut := _with(runs, "micro_batch_split"):
+        lines.append(
+            f"{plural(len(cut), 'run')} ran with smaller micro-batches after out-of-memory; effective batch, order and "
+            f"loss are those that the spec asks for: {listed(cut)}."
+        )
+    lines += _failed_metrics(plan)
     drifted = sum(change.action is Action.DRIFT for change in plan.changes)
     if drifted:
-        found.append(f"{drifted} results were computed in another environment than today's.")
-    return found
+        lines.append(f"{drifted} results were computed in another environment than today's.")
+    return lines
+
+
+def _with(runs: list[dict[str, Any]], flag: str) -> list[str]:
+    return [f"{run['configuration']}/seed={run['seed']}" for run in runs if run.get(flag)]
 
 
 def _of_profiles(plan: Plan) -> list[str]:
     """Say which timings are those of a machine that did other work meanwhile, and how to take them again."""
     attempts = [plan.results[key] for key in plan.graph.profiles.values() if key in plan.results]
     spreads = {attempt.key: max(attempt.figures.get(name, 0) for name in TIME_SPREADS) for attempt in attempts}
-    found = {plan.graph.nodes[key].address: spread for key, spread in spreads.items() if spread > STEADY}
-    if not found:
+    busy = {plan.graph.nodes[key].address: spread for key, spread in spreads.items() if spread > STEADY}
+    if not busy:
         return []
-    again = " ".join(f"--replace '{address}'" for address in list(found)[:_NAMED])
-    more = f" (and {len(found) - _NAMED} more)" if len(found) > _NAMED else ""
-    widest = f"{100 * max(found.values()):.1f}\u202f%"
+    again = " ".join(f"--replace '{address}'" for address in list(busy)[:_NAMED])
+    more = f" (and {len(busy) - _NAMED} more)" if len(busy) > _NAMED else ""
+    widest = f"{100 * max(busy.values()):.1f}\u202f%"
     return [
-        f"The times in {len(found)} of {plural(len(spreads), 'profile')} are not to be trusted: the machine did other "
+        f"The times in {len(busy)} of {plural(len(spreads), 'profile')} are not to be trusted: the machine did other "
         f"work meanwhile, and the same answer took times whose quartiles lie up to {widest} of their median apart. "
         f"On an idle machine: lora apply {plan.graph.spec.file} {again}{more}"
     ]
@@ -91,12 +91,12 @@ def _of_profiles(plan: Plan) -> list[str]:
 
 def _of_data(plan: Plan) -> list[str]:
     """Say which examples did not go in whole."""
-    found = []
+    lines = []
     for split, figures in data_of(plan)["splits"].items():
         if figures.get("too_long"):
-            found.append(
+            lines.append(
                 f"{figures['too_long']} examples of the {split} split exceed max_length and were dropped or cut."
             )
         if figures.get("unknown_tokens"):
-            found.append(f"{figures['unknown_tokens']} tokens of the {split} split are unknown to the tokenizer.")
-    return found
+            lines.append(f"{figures['unknown_tokens']} tokens of the {split} split are unknown to the tokenizer.")
+    return lines

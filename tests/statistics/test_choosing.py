@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lorafile.statistics.choosing import choose, one_is_false
+from lorafile.statistics.choosing import choose, one_is_false, pairwise_differences
 from lorafile.statistics.crossed import Outcomes, contrast, pool
-from lorafile.statistics.pairwise import pairwise_differences
 from lorafile.statistics.probabilities import uppers
 
 EXAMPLES = 40

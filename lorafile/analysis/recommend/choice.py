@@ -10,10 +10,9 @@ from lorafile.analysis.compare.outcomes import Crossed, Margin, crossed, margin_
 from lorafile.analysis.recommend.budgets import Budget, Refusal, refusals
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results, cells
-from lorafile.statistics.choosing import Choice, choose_among
+from lorafile.statistics.choosing import Choice, PairwiseDifferences, choose_among, pairwise_differences
 from lorafile.statistics.crossed import Estimate, combination, contrast
 from lorafile.statistics.deciding import shares
-from lorafile.statistics.pairwise import PairwiseDifferences, pairwise_differences
 from lorafile.statistics.planning import SampleSize, sample_size
 
 SPLIT = "validation"  # where configurations are selected

@@ -13,7 +13,7 @@ from engine_fixture import MODEL, Engine, train_of_known_rank  # noqa: E402
 from lorafile import Study  # noqa: E402
 from lorafile.analysis.registry import analyses  # noqa: E402
 from lorafile.engine.model.base import fingerprint  # noqa: E402
-from lorafile.results.adapters import gate_failures  # noqa: E402
+from lorafile.results.gather import gate_failures  # noqa: E402
 from lorafile.specs.configurations import quantization_settings  # noqa: E402
 from lorafile.specs.tables.settings import MergeTable  # noqa: E402
 
