@@ -2,20 +2,19 @@
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorafile import specs
-from lorafile.apply.progress import Applied, stop_on_signals
+from lorafile.apply.progress import Applied
 from lorafile.apply.tracking.destinations import missing_libraries
-from lorafile.apply.workers import check_libraries, default_workers, local_executor, model_types
+from lorafile.apply.workers import default_workers, model_types
 from lorafile.environment import installed
 from lorafile.errors import LoraError, SpecError, StalePlan
 from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, write_lock
 from lorafile.plan.plan import Plan, PlanOptions
-from lorafile.plan.planner import make_plan, next_stage, still_missing
+from lorafile.plan.planner import make_plan
 from lorafile.state import Attempt, State
 
 if TYPE_CHECKING:
@@ -161,30 +160,10 @@ class Study:
             to be fastest, `off` none
         :param budget: what it may take; what would not end in time is not begun
         """
-        from lorafile.apply.applier import Applier
-        from lorafile.apply.tracking.reporter import tracked
+        from lorafile.apply.stages import apply_plan
 
-        done = Applied()
         with State.write(self.state, lock_timeout) as state:
-            approved = plan or self.plan()
-            check_libraries(approved)
-            self._check_unchanged(approved)
-            plan = still_missing(approved, state)
-            shutil.rmtree(self.state / "staging", ignore_errors=True)  # what a killed apply left; we hold the lock
-            stages = [plan]
-            with tracked(plan, state, done) as trackers, stop_on_signals([*(watchers or []), *trackers]) as stop:
-                while not done.interrupted:
-                    executor = local_executor(stages[-1], self.state, workers, pack)
-                    applier = Applier(stages[-1], state, executor, stop.watchers, stop=stop, budget=budget)
-                    done.add(applier.run())
-                    ended = done.interrupted or (budget is not None and budget.refused)
-                    stage = None if ended else next_stage(self.spec, stages, state)
-                    if stage is None:
-                        break
-                    stages.append(stage)
-                    for watcher in stop.watchers:
-                        watcher.on_next_stage(stages[-1])
-            return done
+            return apply_plan(self.spec, plan or self.plan(), state, workers, pack, watchers, budget)
 
     def untracked(self, plan: Plan) -> int:
         """Return how many finished runs of a plan some tracker of the study does not have, or not as they are."""
@@ -193,15 +172,6 @@ class Study:
         from lorafile.apply.tracking.reporter import unsent
 
         return unsent(plan, State.read(self.state))
-
-    def _check_unchanged(self, approved: Plan) -> None:
-        """Pin what is new in the lock, and refuse a plan whose model or data are no longer what they were."""
-        now, _ = resolve(self.spec, approved.graph.lock)
-        if now != approved.graph.lock:
-            raise StalePlan("The model or the data changed after the plan was made. Plan again.")
-        stored = read_lock(self.spec)
-        if approved.refreshed or stored is None or {*now.models, *now.data} - {*stored.models, *stored.data}:
-            write_lock(self.spec, now)
 
     def warm_up(self, plan: Plan) -> None:
         """Let what workers need be loaded while the plan is read; where nothing is to be done nothing is."""
