@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from spec_fixture import BASIC
 
 if TYPE_CHECKING:
     from engine_fixture import Engine
@@ -16,26 +17,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: threads of their own get in the way
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-BASIC = """
-[study]
-name = "tiny"
-seeds = [1, 2]
-[model]
-path = "{model}"
-[data]
-path = "{data}"
-max_length = 32
-split = {{ train = 16, validation = 6, test = 6 }}
-[train]
-max_steps = 3
-learning_rate = 1e-2
-per_device_train_batch_size = 8
-[evaluate]
-metrics = ["log_loss"]
-max_new_tokens = 3
-[profile]
-enabled = false
-"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

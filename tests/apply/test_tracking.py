@@ -20,7 +20,7 @@ pytest.importorskip("tensorboardX")
 pytest.importorskip("tensorboard")
 
 import mlflow
-from conftest import BASIC
+from spec_fixture import BASIC
 
 from lorafile import Study
 from lorafile.apply.tracking import destinations, reporter, sender

@@ -31,7 +31,7 @@ TEMPLATE = {"template": None, "columns": {}}
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rows_file: Path) -> Path:
     """A study whose first seed is trained; its steps are large, so that answers change."""
-    from conftest import BASIC
+    from spec_fixture import BASIC
 
     file = tmp_path_factory.mktemp("study") / "study.toml"
     text = BASIC.format(model=tiny_model, data=rows_file).replace("max_steps = 3", "max_steps = 20")

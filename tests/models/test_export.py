@@ -45,7 +45,7 @@ def export(study: Study, name: str, out: Path, **options: Any) -> exporting.Expo
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rows_file: Path) -> Study:
     """A study that is applied once for all tests."""
-    from conftest import BASIC
+    from spec_fixture import BASIC
 
     file = tmp_path_factory.mktemp("study") / "study.toml"
     file.write_text(BASIC.format(model=tiny_model, data=rows_file) + MORE, encoding="utf-8")

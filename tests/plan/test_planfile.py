@@ -69,7 +69,7 @@ def test_an_approved_plan_runs_exactly_its_nodes_and_once(spec_file: Path) -> No
     assert finished == wanted
     again = lora("apply", "approved.json", cwd=here)
     assert again.returncode == 5
-    assert "finished by now: data/train:prepare, rank/r=2/seed=1:train" in again.stderr
+    assert "finished by now: data/train:prepare and rank/r=2/seed=1:train" in again.stderr
 
 
 @pytest.mark.parametrize(

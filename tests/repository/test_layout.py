@@ -44,3 +44,11 @@ def test_the_architecture_names_packages_and_files_that_are_there() -> None:
         inside = [file.name for folder in folders for file in (ROOT / folder).rglob("*")]
         for name in re.findall(r"`([\w.]+)/?`", purpose + files):
             assert name in inside or name == "Study", f"docs/architecture.md: there is no {name} in {cell}"
+
+
+def test_no_test_imports_from_a_conftest() -> None:
+    """There are several: which one is found depends on what ran before."""
+    importing = [
+        file for file in (ROOT / "tests").rglob("*.py") if re.search("^ *from conftest ", file.read_text("utf-8"), re.M)
+    ]
+    assert importing == []

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BASIC
+from spec_fixture import BASIC
 
 pytest.importorskip("torch")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import BASIC
+from spec_fixture import BASIC
 
 pytest.importorskip("torch")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from command_fixture import lora
-from conftest import BASIC
+from spec_fixture import BASIC
 
 pytest.importorskip("torch")
 

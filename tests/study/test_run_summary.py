@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 
 import pytest
 from command_fixture import lora
-from conftest import BASIC
+from spec_fixture import BASIC
 
 pytest.importorskip("torch")
 

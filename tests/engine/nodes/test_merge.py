@@ -127,7 +127,7 @@ def test_a_study_merges_and_another_tolerance_merges_nothing_again(spec_file: Pa
 
 
 def test_a_classification_head_is_looked_into_and_merged_with_its_adapter(tmp_path: Path, tiny_model: Path) -> None:
-    from conftest import BASIC
+    from spec_fixture import BASIC
 
     rows = tmp_path / "rows.jsonl"
     words = ["paris", "london", "rome", "oslo", "lima", "cairo"]
