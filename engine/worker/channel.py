@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorafile.engine.request import PackSizes, Report, Request, Result, Stopped
+
+if TYPE_CHECKING:  # a plan knows what workers say, and needs no process
+    from multiprocessing.connection import Connection
 
 _REPORT_SECONDS = 0.25
 _HEARTBEAT_SECONDS = 5.0
@@ -95,7 +97,7 @@ class WorkerChannel:
     :ivar stopped: whether it asked for a stop, or is gone; from then on every report says so
     """
 
-    def __init__(self, connection: Connection, ending: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, connection: "Connection", ending: Callable[[], bool] = lambda: False) -> None:
         self._connection, self._ending, self._sending = connection, ending, threading.Lock()
         self.finishing = self.stopped = False
 

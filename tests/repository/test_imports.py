@@ -48,7 +48,7 @@ TABLES = {"pandas", "altair", "numpy", "scipy", "networkx", "sqlite_utils"}
     [
         (["--help"], TABLES | {"pydantic", "rich", "sqlite3"}),
         (["validate", str(QUICKSTART)], TABLES | {"rich", "sqlite3"}),
-        (["plan", str(QUICKSTART), "--state", "none"], TABLES),
+        (["plan", str(QUICKSTART), "--state", "none"], TABLES | {"multiprocessing"}),
     ],
     ids=["help", "validate", "plan"],
 )
