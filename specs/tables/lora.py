@@ -23,8 +23,6 @@ from lorafile.specs.values import (
 
 # Initialisations that take something out of the base's weights and put it into the adapter.
 REWRITING = ("pissa", "olora", "corda", "lora_ga")
-# Initialisations that look at the train split first.
-FROM_DATA = ("eva", "corda", "lora_ga")
 # Matrices of which PEFT holds the second fixed: no rate of its own could be given to it.
 FIXED_B = "mica"
 
