@@ -10,6 +10,7 @@ from spec_fixture import message
 
 from lorafile import Study, specs
 from lorafile.errors import SpecError
+from lorafile.plan import planner, tuning
 from lorafile.plan.plan import Plan
 from lorafile.plan.tuning_status import TuningStatus, edge_lines
 from lorafile.specs.configurations import Axis
@@ -338,3 +339,31 @@ def test_the_example_tunes_over_the_runs_of_its_own_grid(tmp_path: Path) -> None
     assert sum(change.kind == "train" for change in plan.work) == 45, "3 ranks at 5 rates under 3 seeds"
     assert [one.configuration for one in plan.tuning] == ["tuned/r=1", "tuned/r=4", "tuned/r=16"]
     assert [one.later for one in plan.tuning] == [{}, {}, {}], "whatever is chosen, the grid has run it"
+
+
+# What a plan costs
+
+
+@pytest.mark.parametrize(
+    ("text", "finished", "times"),
+    [(SPEC.split("[train]")[0], False, 1), (SPEC, False, 1), (EXTENDED, False, 1), (SPEC, True, 2)],
+    ids=["nothing is tuned", "nothing is chosen", "nothing is extended", "chosen"],
+)
+def test_a_graph_is_built_once_and_once_more_for_a_choice(
+    study: Callable[[str], Study], monkeypatch: pytest.MonkeyPatch, text: str, finished: bool, times: int
+) -> None:
+    made = study(text)
+    if finished:
+        record(made, bowl(1e-3))
+    built = []
+    build = planner.build
+
+    def counted(*arguments: object) -> object:
+        built.append(arguments)
+        return build(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(planner, "build", counted)
+    monkeypatch.setattr(tuning, "build", counted)
+    plan = made.plan()
+    assert len(built) == times
+    assert all(status.chosen for status in plan.tuning) is (finished or not plan.tuning)
