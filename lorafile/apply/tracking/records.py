@@ -1,4 +1,4 @@
-"""Graph and results to what a tracker is told of each run: settings, keys, outcome, figures, curve."""
+"""Graph and results to what a tracker gets of each run: settings, keys, outcome, figures, curve."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -57,7 +57,7 @@ def runs_of(graph: Graph) -> list[Run]:
 
 
 def record_of(graph: Graph, run: Run, results: Results, before: Sent | None) -> tuple[RunRecord, Sent]:
-    """Return what a tracker is told of a run, without its curve, and what is remembered when it has it.
+    """Return what a tracker gets of a run, still without its curve, and what to remember when it has it.
 
     :param before: what the tracker has of it: a curve that differs from that one's is of another training, made again,
         and is a run of its own there
@@ -84,8 +84,9 @@ def record_of(graph: Graph, run: Run, results: Results, before: Sent | None) -> 
         ended=ended.isoformat(),
         environment={name: value for name, value in leading.environment.items() if value is not None},
         figures=dict(_figures(run, results)),
+        curve=[],
     )
-    content = {name: value for name, value in asdict(record).items() if name not in ("id", "replaces")}
+    content = {name: value for name, value in asdict(record).items() if name not in ("id", "replaces", "curve")}
     digest = json_digest([content, curve], sort_keys=True)
     return record, Sent(record.id, curve or (before.curve if before else ""), digest)
 

@@ -1,15 +1,17 @@
 """Watches an apply and lets every tracker of the study have what it does not have yet."""
 
+import asyncio
 import contextlib
-import time
+import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from lorafile.apply.progress import Applied, Progress, Tracked
 from lorafile.apply.tracking.destinations import Sent, SentLog, destinations
 from lorafile.apply.tracking.records import Run, curve_of, record_of, runs_of
-from lorafile.apply.tracking.sender import Curve, Sender
+from lorafile.apply.tracking.sender import Sender
 from lorafile.apply.tracking.tracker import RunRecord
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.plan.plan import Plan
@@ -17,26 +19,36 @@ from lorafile.state import Attempt, State
 
 _LAST_SECONDS = 30.0  # that sending may take when the work is done
 _HASTY_SECONDS = 5.0  # the same after Ctrl-C
+_END_SECONDS = 4.0  # that senders have to end their processes
 
 
 class Reporter:
-    """Tells trackers of a run when its training has ended, and again when all of it has, or the apply ends."""
+    """Sends a run to trackers when its training has ended, and again when all of it has, or the apply ends."""
 
     def __init__(self, plan: Plan, state: State) -> None:
         self.state, self.results = state, latest_results(plan.graph, state)
         self._late: set[str] = set()  # runs that have something new, and that more will come of
         self._profiling = 0  # profiles in work
         self._set_stage(plan.graph)
-        self._senders = [Sender(place, state.directory, self.describe) for place in destinations(plan.graph.spec)]
+        self._may_send = asyncio.Event()
+        self._may_send.set()
+        places = destinations(plan.graph.spec)
+        self._senders = [Sender(place, state.directory, self.describe, self._may_send) for place in places]
+        self._loop = asyncio.new_event_loop()
+        self._tasks = [self._loop.create_task(sender.run()) for sender in self._senders]
+        self._ended = threading.Event()
+        threading.Thread(target=self._run_senders, name="lora-tracking", daemon=True).start()
         self._send_finished(plan)
 
-    def describe(self, key: str, before: Sent | None) -> tuple[RunRecord, Curve, Sent] | None:
-        """Return what a tracker is told of a run now; None where it has that. Called from the senders' threads."""
+    def describe(self, key: str, before: Sent | None) -> tuple[RunRecord, Sent] | None:
+        """Return what a tracker should have of a run now; None where it has that. Called from the senders' thread."""
         graph, runs, _ = self._stage
         if key not in runs:
             return None
         record, sent = record_of(graph, runs[key], self.results, before)
-        return None if sent == before else (record, curve_of(self.results[key], self.state.objects), sent)
+        if sent == before:
+            return None
+        return replace(record, curve=curve_of(self.results[key], self.state.objects)), sent
 
     def on_node_start(self, node: GraphNode) -> None:
         """Leave the machine to what is measured."""
@@ -57,7 +69,7 @@ class Reporter:
             self._late.add(run.key)
 
     def on_stop(self, times: int) -> None:
-        """Go on: what has ended is told."""
+        """Go on: what has ended is sent."""
 
     def on_next_stage(self, plan: Plan) -> None:
         """Take in what was chosen: a candidate's run may be its configuration's now."""
@@ -73,7 +85,7 @@ class Reporter:
                 self._late.add(run.key)
 
     def _set_stage(self, graph: Graph) -> None:
-        """Take in a graph, whole: it is looked at from several threads."""
+        """Take in a graph, whole: the senders' thread reads it, too."""
         runs = {run.key: run for run in runs_of(graph)}
         of_node: dict[str, list[Run]] = defaultdict(list)
         for run in runs.values():
@@ -84,13 +96,23 @@ class Reporter:
     def _send(self, run: Run) -> None:
         self._late.discard(run.key)
         for sender in self._senders if run.has_ended(self.results) else ():
-            sender.add(run.key)
+            self._call(sender.add, run.key)
 
     def _count_profile(self, node: GraphNode, change: int) -> None:
         if node.kind == "profile":
             self._profiling += change
-            for sender in self._senders:
-                sender.pause(self._profiling > 0)
+            self._call(self._may_send.clear if self._profiling else self._may_send.set)
+
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function in the senders' thread."""
+        self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _run_senders(self) -> None:
+        async def run() -> None:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+        self._loop.run_until_complete(run())
+        self._ended.set()
 
     def close(self, seconds: float | None) -> list[Tracked]:
         """Send what is left, all trackers at once, for so many seconds; return what each got.
@@ -101,17 +123,18 @@ class Reporter:
         for run in self._stage[1].values():
             if run.key in self._late:
                 self._send(run)
-        for sender in self._senders:
-            sender.end()
-        deadline = None if seconds is None else time.monotonic() + seconds
+        for end in (self._may_send.set, *(sender.end for sender in self._senders)):
+            self._call(end)
         try:
-            for sender in self._senders:
-                sender.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            self._ended.wait(seconds)
         except KeyboardInterrupt:
             why = "you stopped it"
-        for sender in self._senders:
-            if not sender.wait(0.0):
-                sender.abandon(why)
+        for sender, task in zip(self._senders, self._tasks, strict=True):
+            if not task.done():
+                sender.problem = sender.problem or why
+                self._call(task.cancel)
+        if self._ended.wait(_END_SECONDS):
+            self._loop.close()
         return [
             Tracked(sender.destination.tracker, sender.destination.where, len(sender.sent), sender.left, sender.problem)
             for sender in self._senders
@@ -120,7 +143,7 @@ class Reporter:
 
 @contextlib.contextmanager
 def tracked(plan: Plan, state: State, applied: Applied) -> Iterator[list[Progress]]:
-    """Yield who tells the study's trackers what an apply does; what they got is in `applied` afterwards."""
+    """Yield the watcher that sends runs to the study's trackers; what they got is in `applied` afterwards."""
     if not plan.graph.spec.tables.tracking.trackers:
         yield []
         return

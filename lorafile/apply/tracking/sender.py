@@ -1,18 +1,16 @@
-"""Sends runs to one tracker, from a thread, through a process of its own: nothing that it does holds an apply up."""
+"""Sends runs to one tracker, through a process of its own, so that nothing a library does holds up the apply."""
 
+import asyncio
 import contextlib
 import json
 import os
-import queue
 import signal
-import subprocess
 import sys
-import threading
 import time
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from lorafile.apply.tracking.destinations import Destination, Sent, SentLog
 from lorafile.apply.tracking.tracker import RunRecord
@@ -24,31 +22,28 @@ _RETRY_SECONDS = 300.0  # after which a tracker that failed is tried again, whil
 _END_SECONDS = 2.0  # that a process has to go when it is killed
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}  # unless the user says otherwise
 
-Curve = list[dict[str, Any]]
-Describe = Callable[[str, Sent | None], tuple[RunRecord, Curve, Sent] | None]
+Describe = Callable[[str, Sent | None], tuple[RunRecord, Sent] | None]
 """Returns, for a run's key and what the tracker has of it, what to send and what to remember of it; None where the
-tracker has all there is. It is called from the sender's thread."""
+tracker has all there is."""
 
 
 class Sender:
     """Takes the keys of runs that have something new, and sends each as it is when its turn comes.
 
+    Its methods are called in one event loop, which it shares with the other trackers' senders.
+
     :ivar problem: why the tracker does not have everything; empty where nothing went wrong
     :ivar sent: the keys of the runs that it took
     """
 
-    def __init__(self, destination: Destination, state: Path, describe: Describe) -> None:
+    def __init__(self, destination: Destination, state: Path, describe: Describe, may_send: asyncio.Event) -> None:
         self.destination, self.problem, self.sent = destination, "", set[str]()
-        self._log, self._describe = SentLog(state, destination), describe
+        self._log, self._describe, self._may_send = SentLog(state, destination), describe, may_send
         self._output = state / "tracking" / f"{destination.tracker}.log"
-        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._queue: asyncio.Queue[str | None] = asyncio.Queue()
         self._waiting, self._refused = set[str](), set[str]()
         self._retry_at = 0.0
-        self._may_send, self._done = threading.Event(), threading.Event()
-        self._may_send.set()
-        self._starting, self._abandoned = threading.Lock(), False
-        self._process: subprocess.Popen[str] | None = None
-        threading.Thread(target=self._run, name=f"lora-{destination.tracker}", daemon=True).start()
+        self._process: Process | None = None
 
     @property
     def left(self) -> int:
@@ -59,67 +54,50 @@ class Sender:
         """Let a run be sent; one that waits already is sent once, as it is then."""
         if key not in self._waiting:
             self._waiting.add(key)
-            self._queue.put(key)
-
-    def pause(self, paused: bool) -> None:
-        """Begin nothing for a while: something is measured that shall have the machine to itself."""
-        (self._may_send.clear if paused else self._may_send.set)()
+            self._queue.put_nowait(key)
 
     def end(self) -> None:
         """Let what waits be the last."""
-        self._queue.put(None)
-        self._may_send.set()
+        self._queue.put_nowait(None)
 
-    def wait(self, seconds: float | None) -> bool:
-        """Return whether all is done within so many seconds; without a number as long as the tracker takes runs."""
-        return self._done.wait(seconds)
-
-    def abandon(self, why: str) -> None:
-        """Leave what is not done; the process ends at once."""
-        with self._starting:
-            self._abandoned, self.problem = True, self.problem or why
-            if self._process is not None:
-                _kill(self._process)
-        self._done.wait(2 * _END_SECONDS)
-
-    def _run(self) -> None:
+    async def run(self) -> None:
+        """Send what is added, up to the end; where this is cancelled, the process ends at once."""
         try:
-            for key in iter(self._queue.get, None):
-                self._may_send.wait()
-                if self._abandoned:
-                    break
+            while (key := await self._queue.get()) is not None:
+                await self._may_send.wait()
                 self._waiting.discard(key)
-                try:
-                    problem = self._send(key)
-                except Exception as error:  # whatever it is, it is no reason to lose a run
-                    known = isinstance(error, (LoraError, OSError, ValueError))  # its curve is damaged
-                    problem = str(error) if known else f"{type(error).__name__}: {error}"
+                self._refused.add(key)  # until it is taken
+                problem = await self._send(key)
                 self.problem = self.problem or problem
-                (self._refused.add if problem else self._refused.discard)(key)
-            if self._process is not None and self._process.stdin is not None:
-                self._process.stdin.close()  # it ends by itself when nothing more comes
-                self._process.wait(_SILENCE_SECONDS)
-        except (OSError, subprocess.TimeoutExpired):
+                if not problem:
+                    self._refused.discard(key)
+            if self._process is not None:  # it ends by itself when nothing more comes
+                await asyncio.wait_for(self._process.communicate(b""), _SILENCE_SECONDS)
+        except (OSError, TimeoutError):
             pass  # it does not
         finally:
-            self._end_process()
-            self._done.set()
+            await self._end_process()
 
-    def _send(self, key: str) -> str:
+    async def _send(self, key: str) -> str:
         """Send a run that has something new; return why the tracker did not take it."""
-        described = self._describe(key, self._log.get(key))
-        if described is None:
-            return ""
-        began = time.monotonic()
-        if began < self._retry_at:
-            return self.problem
-        record, curve, sent = described
-        if problem := self._exchange({"record": asdict(record), "curve": curve}):
-            if self._process is None or time.monotonic() - began > _SLOW_SECONDS:
-                self._end_process()
-                self._retry_at = time.monotonic() + _RETRY_SECONDS
-            return problem
-        self._log.add(key, sent)
+        try:
+            described = self._describe(key, self._log.get(key))
+            if described is None:
+                return ""
+            began = time.monotonic()
+            if began < self._retry_at:
+                return self.problem
+            record, sent = described
+            if problem := await self._exchange(record):
+                if self._process is None or time.monotonic() - began > _SLOW_SECONDS:
+                    await self._end_process()
+                    self._retry_at = time.monotonic() + _RETRY_SECONDS
+                return problem
+            self._log.add(key, sent)
+        except (LoraError, OSError, ValueError) as error:  # its curve is damaged
+            return str(error)
+        except Exception as error:  # whatever it is, it is no reason to lose a run
+            return f"{type(error).__name__}: {error}"
         self.sent.add(key)
         if self._retry_at:  # it failed before, and works again
             self._retry_at = 0.0
@@ -127,67 +105,55 @@ class Sender:
                 self.add(other)
         return ""
 
-    def _exchange(self, request: dict[str, Any]) -> str:
+    async def _exchange(self, record: RunRecord) -> str:
         """Let the process take a run, and return what it answers; one that ends, or is silent too long, is ended."""
-        lines = json.dumps(request) + "\n"
+        lines = json.dumps(asdict(record)) + "\n"
         if self._process is None:
-            self._process = self._start()
+            self._process = await self._start()
             lines = json.dumps(self.destination.options) + "\n" + lines
-        process, answer, began = self._process, "", time.monotonic()
+        process = self._process
         assert process.stdin is not None and process.stdout is not None  # noqa: S101
-        watchdog = threading.Timer(_SILENCE_SECONDS, _kill, [process])
-        watchdog.start()
-        with contextlib.suppress(OSError):  # it has closed its end
-            process.stdin.write(lines)
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        watchdog.cancel()
         try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                with contextlib.suppress(OSError):  # it has closed its end
+                    process.stdin.write(lines.encode())
+                    await process.stdin.drain()
+                answer = await process.stdout.readline()
             return str(json.loads(answer)["problem"])
+        except TimeoutError:
+            problem = f"it took nothing for {_SILENCE_SECONDS:g} s"
         except (ValueError, KeyError, TypeError):
-            silent = time.monotonic() - began >= _SILENCE_SECONDS
-            problem = f"it took nothing for {_SILENCE_SECONDS:g} s" if silent else _how_it_ended(process)
-        self._end_process()
+            problem = await _how_it_ended(process)
+        await self._end_process()
         return problem
 
-    def _start(self) -> "subprocess.Popen[str]":
-        """Start the process; it stands apart from the terminal, so that Ctrl-C is ours to handle."""
+    async def _start(self) -> Process:
+        """Start the process in a session of its own, so that Ctrl-C does not reach it."""
         self._output.parent.mkdir(exist_ok=True)
-        with self._starting, self._output.open("wb") as output:
-            if self._abandoned:
-                raise LoraError("it was stopped")
-            self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-m", "lorafile.apply.tracking.tracker", self.destination.tracker],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+        with self._output.open("wb") as output:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "lorafile.apply.tracking.tracker", self.destination.tracker),
+                stdin=PIPE,
+                stdout=PIPE,
                 stderr=output,
                 cwd=self.destination.folder,
                 env={**_QUIET, **os.environ, "PYTHONSAFEPATH": "1"},
                 start_new_session=True,
-                encoding="utf-8",
             )
-            return self._process
 
-    def _end_process(self) -> None:
+    async def _end_process(self) -> None:
+        """End the process, and what it has started, at once."""
         process, self._process = self._process, None
-        if process is not None and process.stdin is not None and process.stdout is not None:
-            _kill(process)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_END_SECONDS)
-            process.stdout.close()
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.communicate(b""), _END_SECONDS)  # its pipes are closed, too
 
 
-def _kill(process: "subprocess.Popen[str]") -> None:
-    """End a process, and what it has started, at once."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _how_it_ended(process: "subprocess.Popen[str]") -> str:
+async def _how_it_ended(process: Process) -> str:
     try:
-        code = process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
+        code = await asyncio.wait_for(process.wait(), _END_SECONDS)
+    except TimeoutError:
         return "it closed its line"
     return f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"it ended by itself, with {code}"

@@ -1,7 +1,7 @@
 """What every tracker can do, and the process in which a tracker's library runs.
 
 `python -m lorafile.apply.tracking.tracker wandb` reads JSON lines: the tracker's options, then a run in each, which it
-answers with the `problem`, if any. A library may print, hang, fork, exit or take over signals: here it harms nobody.
+answers with the `problem`, if any. A library may print, hang, fork, exit or take over signals: here it does no harm.
 """
 
 import contextlib
@@ -20,12 +20,13 @@ _POLL_SECONDS, _LAST_SECONDS = 2.0, 30.0  # how often it looks for its parent, a
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a tracker is told of a run, apart from its curve.
+    """What a tracker gets of a run.
 
     :ivar id: the run's id in the tracker; `replaces`: that of an older training of the same run
     :ivar name: its address, `rank/r=16/seed=42`; `group`: its configuration
     :ivar key: that of the leading node; `keys`: node -> key
     :ivar figures: `train/final_loss`, `test/exact_match`, …
+    :ivar curve: rows with a `step`, and figures by name
     """
 
     id: str
@@ -44,22 +45,14 @@ class RunRecord:
     ended: str
     environment: dict[str, Any]
     figures: dict[str, float]
+    curve: list[dict[str, Any]]
 
 
 class Tracker(Protocol):
     """One tracker. A run that is sent again is the same run: what the tracker has of it is not written twice."""
 
-    def open_run(self, record: RunRecord) -> None:
-        """Begin a run, or take it up again, with its settings."""
-
-    def log_curve(self, curve: list[dict[str, Any]]) -> None:
-        """Log the open run's training curve: rows with a `step`, and figures by name."""
-
-    def log_figures(self, figures: dict[str, float]) -> None:
-        """Log the open run's figures."""
-
-    def finish(self) -> None:
-        """Finish the open run, with its outcome."""
+    def send(self, record: RunRecord) -> None:
+        """Create a run, or take it up again, and let the tracker have all of it."""
 
     def close(self) -> None:
         """End whatever the library has started."""
@@ -80,8 +73,7 @@ def main(name: str) -> None:
         problem = _describe(error)
     for line in requests:
         if tracker is not None:
-            request = json.loads(line)
-            problem = _send(tracker, RunRecord(**request["record"]), request["curve"])
+            problem = _send(tracker, RunRecord(**json.loads(line)))
         answers.write(json.dumps({"problem": problem}) + "\n")
     if tracker is not None:
         with contextlib.suppress(BaseException):
@@ -89,13 +81,10 @@ def main(name: str) -> None:
     os._exit(0)
 
 
-def _send(tracker: Tracker, record: RunRecord, curve: list[dict[str, Any]]) -> str:
+def _send(tracker: Tracker, record: RunRecord) -> str:
     """Send a run as it is now; return what went wrong."""
     try:
-        tracker.open_run(record)
-        tracker.log_curve(curve)
-        tracker.log_figures(record.figures)
-        tracker.finish()
+        tracker.send(record)
     except BaseException as error:
         return _describe(error)
     return ""

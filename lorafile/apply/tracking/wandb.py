@@ -30,15 +30,26 @@ class WandbTracker(Tracker):
         self.options = options
         self.wandb: Any = importlib.import_module("wandb")
 
-    def open_run(self, record: RunRecord) -> None:
+    def send(self, record: RunRecord) -> None:
+        """Send a run, its curve as history, figures and outcome as the summary."""
+        run = self._start(record)
+        for row in record.curve:
+            run.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
+        outcome = {name: getattr(record, name) for name in ("outcome", "message", "started", "ended")}
+        run.summary.update({**record.figures, **outcome})
+        directory, offline = Path(run.settings.sync_dir), run.settings._offline
+        run.finish(exit_code=0 if record.outcome == "done" else 1)
+        if offline:
+            _remove_older(directory, record.id)
+
+    def _start(self, record: RunRecord) -> Any:
         """Begin a run; not in a second in which it was written already: wandb names directories by the second."""
         while any(Path().glob(f"wandb/*run-{time.strftime('%Y%m%d_%H%M%S')}-{record.id}")):
             time.sleep(0.1)
         tags = [record.study, record.sweep, record.method, record.outcome, *self.options["tags"]]
         environment = {f"environment.{name}": value for name, value in record.environment.items()}
         identity = {"key": record.key, "keys": record.keys, "replaces": record.replaces}
-        self.record = record
-        self.run: Any = self.wandb.init(
+        return self.wandb.init(
             **{name: self.options[name] for name in ("project", "entity", "mode")},
             id=record.id,
             name=record.name,
@@ -51,25 +62,14 @@ class WandbTracker(Tracker):
             settings=self.wandb.Settings(**_SETTINGS),
         )
 
-    def log_curve(self, curve: list[dict[str, Any]]) -> None:
-        """Log a curve as history."""
-        for row in curve:
-            self.run.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
-
-    def log_figures(self, figures: dict[str, float]) -> None:
-        """Log figures and outcome as the summary."""
-        outcome = {name: getattr(self.record, name) for name in ("outcome", "message", "started", "ended")}
-        self.run.summary.update({**figures, **outcome})
-
-    def finish(self) -> None:
-        """Finish the run; offline its newest directory has all of it, so older ones that were never synced go."""
-        directory, offline = Path(self.run.settings.sync_dir), self.run.settings._offline
-        self.run.finish(exit_code=0 if self.record.outcome == "done" else 1)
-        pattern = rf"offline-run-\d{{8}}_\d{{6}}-{re.escape(self.record.id)}"
-        for older in directory.parent.glob(f"offline-run-*-{self.record.id}") if offline else ():
-            if re.fullmatch(pattern, older.name) and older.name < directory.name and not any(older.glob("*.synced")):
-                shutil.rmtree(older, ignore_errors=True)
-
     def close(self) -> None:
         """Let the service that the library has started end."""
         self.wandb.teardown()
+
+
+def _remove_older(directory: Path, run: str) -> None:
+    """Remove a run's older directories that were never synced: offline the newest one has all of it."""
+    pattern = rf"offline-run-\d{{8}}_\d{{6}}-{re.escape(run)}"
+    for older in directory.parent.glob(f"offline-run-*-{run}"):
+        if re.fullmatch(pattern, older.name) and older.name < directory.name and not any(older.glob("*.synced")):
+            shutil.rmtree(older, ignore_errors=True)
