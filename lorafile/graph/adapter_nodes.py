@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lorafile.graph.builder import GraphBuilder
+from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.graph.replicates import add_predictions
 from lorafile.graph.settings import bare_sections, largest_rank
@@ -19,20 +19,14 @@ def add_adapter_nodes(builder: GraphBuilder, configuration: Configuration, repli
     added: dict[str, Any] = {}
     if tables.inspect is not None:
         section = {"inspection": tables.inspect.model_dump()}
-        added["inspect"] = _add(builder, configuration, replicate, "inspect", "inspect", section)
+        added["inspect"] = _add(builder, configuration, replicate, "inspect", section)
     if tables.truncate is not None:
         ranks = truncated_ranks(builder.graph, configuration)
         added["truncated"] = {rank: _truncated(builder, configuration, replicate, rank) for rank in ranks}
     if tables.merge is not None and configuration.method not in UNMERGEABLE:
+        examples = {"examples": tables.merge.examples}
         added["merge"] = {
-            dtype: _add(
-                builder,
-                configuration,
-                replicate,
-                "merge",
-                f"merge/{dtype}",
-                {"merging": {"dtype": dtype, "examples": tables.merge.examples}},
-            )
+            dtype: _add(builder, configuration, replicate, f"merge/{dtype}", {"merging": {"dtype": dtype, **examples}})
             for dtype in tables.merge.dtypes
         }
     return replicate._replace(**added) if added else replicate
@@ -60,27 +54,22 @@ def check_truncation(graph: Graph) -> None:
 
 
 def _truncated(builder: GraphBuilder, configuration: Configuration, replicate: Replicate, rank: int) -> Replicate:
-    """Add an adapter cut to a rank, and what it predicts and scores; a replicate that nobody trained."""
+    """Add an adapter cut to a rank, and what it predicts and scores; a replicate without a training of its own."""
     base = f"{configuration.name}/seed={replicate.seed}/truncate={rank}"
-    about: dict[str, Any] = {"configuration": configuration.name, "seed": replicate.seed}
-    inputs = {"adapter": replicate.train or ""}
-    key = builder.add("truncate", f"{base}:truncate", {"truncation": {"rank": rank}}, inputs, **about)
+    inputs, owner = {"adapter": replicate.train or ""}, Owner(configuration.name, replicate.seed)
+    key = builder.add("truncate", f"{base}:truncate", {"truncation": {"rank": rank}}, inputs, owner)
     return add_predictions(builder, configuration, base, replicate.seed, key)
 
 
 def _add(
-    builder: GraphBuilder,
-    configuration: Configuration,
-    replicate: Replicate,
-    kind: str,
-    name: str,
-    section: dict[str, Any],
+    builder: GraphBuilder, configuration: Configuration, replicate: Replicate, name: str, section: dict[str, Any]
 ) -> str:
-    """Add a node that reads an adapter, its base, and held-out examples."""
+    """Add a node that reads an adapter, its base, and held-out examples; its name begins with its kind."""
     sections, splits = builder.graph.sections[configuration.name], builder.graph.splits[configuration.name]
     split = "validation" if "validation" in splits else "test"
     settings = {**bare_sections(sections), **section}
     inputs = {"adapter": replicate.train or "", "data": splits[split]}
     address = f"{configuration.name}/seed={replicate.seed}:{name}"
-    about: dict[str, Any] = {"configuration": configuration.name, "seed": replicate.seed, "split": split}
-    return builder.add(kind, address, settings, inputs, **about)
+    return builder.add(
+        name.partition("/")[0], address, settings, inputs, Owner(configuration.name, replicate.seed, split)
+    )

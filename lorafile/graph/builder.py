@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from lorafile.graph.graph import VERSIONS, Graph, GraphNode
 from lorafile.lock.lockfile import Lock
@@ -12,12 +12,21 @@ from lorafile.state.keys import canonical_texts, key_of, section_digest
 Made = TypeVar("Made")
 
 
+class Owner(NamedTuple):
+    """What a node is of: its configuration, seed and split, as far as it has them, and which repeat of its run."""
+
+    configuration: str = ""
+    seed: int | None = None
+    split: str = ""
+    repeat: int = 1
+
+
 class GraphBuilder:
     """A graph while it is filled, and the caches that make it fast.
 
     A study may have tens of thousands of nodes, most of whose sections are the same objects: each is hashed once.
 
-    :ivar graph: what is built; whoever adds nodes fills its tables, too
+    :ivar graph: what is built; the functions that add nodes fill its tables, too
     :ivar prepared: addresses of the `prepare` nodes so far
     :ivar shared: text -> section of a model
     """
@@ -40,23 +49,13 @@ class GraphBuilder:
         """The study's lock."""
         return self.graph.lock
 
-    def add(
-        self,
-        kind: str,
-        address: str,
-        sections: dict[str, Any],
-        inputs: dict[str, str],
-        configuration: str = "",
-        seed: int | None = None,
-        split: str = "",
-        repeat: int = 1,
-    ) -> str:
+    def add(self, kind: str, address: str, sections: dict[str, Any], inputs: dict[str, str], owner: Owner) -> str:
         """Add a node, unless one of the same key is there already; return its key.
 
         Where state accepts another's result for it, it has that one's key, and so has what reads it.
         """
-        known = self._texts.get(id(sections))
-        key = key_of(kind, VERSIONS[kind], known[1] if known else self._text(sections), inputs)
+        cached = self._texts.get(id(sections))
+        key = key_of(kind, VERSIONS[kind], cached[1] if cached else self._text(sections), inputs)
         accepted = self.graph.accepted.get(key) if self.graph.accepted else None
         if accepted is not None:
             accepted = accepted if accepted.kind == kind else None
@@ -64,12 +63,11 @@ class GraphBuilder:
         if key not in self.graph.nodes:
             if kind == "prepare":
                 self.prepared.add(address)
-            about = (configuration, seed, split, repeat, accepted)
-            self.graph.nodes[key] = GraphNode(key, kind, address, sections, inputs, *about)
+            self.graph.nodes[key] = GraphNode(key, kind, address, sections, inputs, *owner, accepted)
         return key
 
     def once(self, name: tuple[Any, ...], make: Callable[[], Made]) -> Made:
-        """Return what is the same for all who ask by this name; it is made for the first, and nobody changes it."""
+        """Return what is the same for all who ask by this name; it is made for the first, and never changed."""
         if name not in self._made:
             self._made[name] = make()
         made: Made = self._made[name]
@@ -86,10 +84,10 @@ class GraphBuilder:
         """Return sections as they stand in a key; one that many nodes have is hashed once."""
         digests = {}
         for name, section in sections.items():
-            known = self._digests.get(id(section))
-            if known is None:  # kept with its digest, so that its id stays its own
-                known = self._digests[id(section)] = (section, section_digest(section))
-            digests[name] = known[1]
+            cached = self._digests.get(id(section))
+            if cached is None:  # kept with its digest, so that its id stays its own
+                cached = self._digests[id(section)] = (section, section_digest(section))
+            digests[name] = cached[1]
         return canonical_texts(digests)
 
 

@@ -1,4 +1,4 @@
-"""What is looked at beside the held-out splits, before training and after: a reference text, prompts, harness tasks."""
+"""What is evaluated in addition to the held-out splits, before and after training: a text, prompts, harness tasks."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from lorafile.engine.data.readers import read_rows
 from lorafile.engine.metrics.registry import METRICS
 from lorafile.errors import NodeError
 from lorafile.files.digests import file_digest
-from lorafile.graph.builder import GraphBuilder
+from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.graph.graph import Graph
 from lorafile.graph.metrics import is_head
 from lorafile.graph.settings import bare_sections, data_format, data_section
@@ -35,18 +35,18 @@ def add_texts(builder: GraphBuilder, configuration: Configuration) -> dict[str, 
 
 
 def _texts(builder: GraphBuilder, configuration: Configuration) -> dict[str, str]:
-    evaluate, found = builder.spec.tables.evaluate, {}
+    evaluate, keys = builder.spec.tables.evaluate, {}
     if evaluate.reference is not None:
-        found["reference"] = _prepare(builder, configuration, "reference", _reference_section(builder, configuration))
+        keys["reference"] = _prepare(builder, configuration, "reference", _reference_section(builder, configuration))
     if evaluate.prompts is not None:
-        found["prompts"] = _prepare(builder, configuration, "prompts", _prompts_section(builder, configuration))
-    return found
+        keys["prompts"] = _prepare(builder, configuration, "prompts", _prompts_section(builder, configuration))
+    return keys
 
 
 def add_extra_evaluations(
     builder: GraphBuilder, configuration: Configuration, place: str, train: str | None, seed: int | None
 ) -> dict[str, str]:
-    """Add what one model is asked beside its splits; return `reference`, `prompts`, `lm-eval/<task>` -> key.
+    """Add what one model is asked in addition to its splits; return `reference`, `prompts`, `lm-eval/<task>` -> key.
 
     :param place: where its addresses begin; `train`: the key of what was trained, None for the untuned base
     """
@@ -56,35 +56,32 @@ def add_extra_evaluations(
         return {}
     bare = bare_sections(builder.graph.sections[name])
     reads = {"adapter": train} if train else {}
-    about: dict[str, Any] = {"configuration": name, "seed": seed}
     first = spec.tables.study.seeds[0]
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
 
     def predict(of: str, task: dict[str, Any], inputs: dict[str, str], split: str) -> str:
         address = f"{place}:predict/{of}"
-        return builder.add("predict", address, {**bare, "task": task}, {**inputs, **reads}, split=split, **about)
+        owner = Owner(name, seed, split)
+        return builder.add("predict", address, {**bare, "task": task}, {**inputs, **reads}, owner)
 
     if "reference" in texts:
         inputs = {"data": texts["reference"]}
-        key = predict("reference/likelihood", {"output": "likelihood"}, inputs, "reference")
-        section = {"metrics": {"log_loss": METRICS["log_loss"].version}}
-        reference = {"likelihood": key}
-        found["reference"] = builder.add(
-            "score", f"{place}:score/reference", section, reference, split="reference", **about
-        )
+        reads_of_score = {"likelihood": predict("reference/likelihood", {"output": "likelihood"}, inputs, "reference")}
+        section, owner = {"metrics": {"log_loss": METRICS["log_loss"].version}}, Owner(name, seed, "reference")
+        keys["reference"] = builder.add("score", f"{place}:score/reference", section, reads_of_score, owner)
     if "prompts" in texts and seed in (None, first):
         task = {"output": "generation", **decoding(evaluate), **({"seed": first} if evaluate.do_sample else {})}
-        found["prompts"] = predict("prompts/generation", task, {"data": texts["prompts"]}, "prompts")
+        keys["prompts"] = predict("prompts/generation", task, {"data": texts["prompts"]}, "prompts")
     for harness in evaluate.lm_eval_tasks:
-        found[f"lm-eval/{harness}"] = predict(f"lm-eval/{harness}", _harness(builder, harness), {}, "")
-    return found
+        keys[f"lm-eval/{harness}"] = predict(f"lm-eval/{harness}", _harness(builder, harness), {}, "")
+    return keys
 
 
 def _prepare(builder: GraphBuilder, configuration: Configuration, split: str, data: dict[str, Any]) -> str:
     sections = {"data": data, "tokenizer": builder.lock.models[identity(configuration.model)].tokenizer}
     address = f"data/{split}:prepare"
     address = f"data/{split}/{configuration.name}:prepare" if address in builder.prepared else address
-    return builder.add("prepare", address, sections, {}, configuration=configuration.name, split=split)
+    return builder.add("prepare", address, sections, {}, Owner(configuration.name, split=split))
 
 
 def _reference_section(builder: GraphBuilder, configuration: Configuration) -> dict[str, Any]:
@@ -127,13 +124,13 @@ def _prompt_rows(builder: GraphBuilder, path: str) -> list[str | dict[str, Any]]
     if not file.is_file():
         raise builder.spec.error(place, f"there is no file {file}")
     try:
-        found = list(read_rows([file], "line"))
+        rows = list(read_rows([file], "line"))
     except NodeError as error:
         raise builder.spec.error(place, str(error)) from error
-    if not found:
+    if not rows:
         raise builder.spec.error(place, f"{file} holds no prompt")
     alone = {".txt": "text"}.get(file.suffix, "prompt")
-    return [str(row[alone]) if [*row] == [alone] else json.loads(json.dumps(row, default=str)) for row in found]
+    return [str(row[alone]) if [*row] == [alone] else json.loads(json.dumps(row, default=str)) for row in rows]
 
 
 def _harness(builder: GraphBuilder, name: str) -> dict[str, Any]:

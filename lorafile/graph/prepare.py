@@ -5,7 +5,7 @@ from typing import Any
 from lorafile.engine.data.columns import check_columns
 from lorafile.engine.data.labels import HIDDEN, classes, hidden_labels
 from lorafile.errors import NodeError
-from lorafile.graph.builder import GraphBuilder
+from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.graph.metrics import check_metrics, is_head
 from lorafile.graph.settings import data_format, data_section
 from lorafile.graph.splits import Rows, draw
@@ -43,8 +43,8 @@ def _splits(builder: GraphBuilder, configuration: Configuration, seed: int | Non
         if configuration.shots:
             data["shots"] = _shots(configuration, seed, drawn["train"], lock)
         sections = {"data": data, "tokenizer": _tokenizer(builder, configuration)}
-        about: dict[str, Any] = {"configuration": configuration.name, "split": split}
-        keys[split] = builder.add("prepare", _address(builder, configuration, split, seed), sections, {}, **about)
+        address, owner = _address(builder, configuration, split, seed), Owner(configuration.name, split=split)
+        keys[split] = builder.add("prepare", address, sections, {}, owner)
     return keys
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lorafile.graph.builder import GraphBuilder
+from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.specs import Configuration
 
 # What a profile measures does not depend on these: they stay out of its key.
@@ -25,8 +25,8 @@ def add_profile(builder: GraphBuilder, configuration: Configuration) -> str:
     sections = builder.graph.sections[configuration.name]
     protocol = builder.once(("protocol",), lambda: builder.spec.tables.profile.model_dump(exclude={"enabled"}))
     adapter = {key: value for key, value in sections["adapter"].items() if key not in _NO_COST_OF_ADAPTER}
-    told = configuration.train.as_text if configuration.train else ""
-    training = builder.once(("costs", told), lambda: _costs(sections.get("training")))
+    settings = configuration.train.as_text if configuration.train else ""
+    training = builder.once(("costs", settings), lambda: _costs(sections.get("training")))
     measured = {
         "model": sections["model"],
         "quantization": sections["quantization"],
@@ -37,7 +37,7 @@ def add_profile(builder: GraphBuilder, configuration: Configuration) -> str:
     if "checkpoint" in sections:  # trained elsewhere: what it costs to use is measured on the very file
         measured["checkpoint"] = sections["checkpoint"]
     inputs = {"train": builder.graph.splits[configuration.name]["train"]}
-    return builder.add("profile", f"{configuration.name}:profile", measured, inputs, configuration=configuration.name)
+    return builder.add("profile", f"{configuration.name}:profile", measured, inputs, Owner(configuration.name))
 
 
 def _costs(training: dict[str, Any] | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lorafile.graph.builder import GraphBuilder
+from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.graph.extra_evaluations import add_extra_evaluations
 from lorafile.graph.graph import Replicate
 from lorafile.graph.metrics import built_in_outputs, is_head, outputs, score_section
@@ -44,7 +44,7 @@ def _add_train(builder: GraphBuilder, configuration: Configuration, base: str, s
     if repeat > 1:  # the first has the key that it would have alone
         sections["repeat"] = repeat
     inputs = {"train": builder.graph.splits[name]["train"]}
-    return builder.add("train", f"{base}:train", sections, inputs, name, seed, repeat=repeat)
+    return builder.add("train", f"{base}:train", sections, inputs, Owner(name, seed, repeat=repeat))
 
 
 def add_predictions(
@@ -70,19 +70,20 @@ def add_predictions(
     score: dict[str, str] = {}
     own: dict[tuple[str, str], str] = {}
     for split, predicted, scored in _asked(builder, configuration, splits, seed, on):
-        found: dict[str, str] = {}
+        owner = Owner(name, seed, split, repeat)
+        predictions: dict[str, str] = {}
         for output, sections in predicted.items():
             address, inputs = f"{base}:predict/{split}/{output}", {"data": splits[split], **reads}
-            key = builder.add("predict", address, sections, inputs, name, seed, split, repeat)
-            found[output] = predict[split, output] = key
+            key = builder.add("predict", address, sections, inputs, owner)
+            predictions[output] = predict[split, output] = key
         if scored is not None:
             outputs_read, sections = scored
-            inputs = {output: found[output] for output in outputs_read}
-            score[split] = builder.add("score", f"{base}:score/{split}", sections, inputs, name, seed, split, repeat)
+            inputs = {output: predictions[output] for output in outputs_read}
+            score[split] = builder.add("score", f"{base}:score/{split}", sections, inputs, owner)
         for metric in builder.graph.own.values():
-            inputs = {metric.needs: found[metric.needs]}
+            inputs = {metric.needs: predictions[metric.needs]}
             address, sections = f"{base}:score/{split}/{metric.label}", {"metric_file": metric.digest}
-            own[split, metric.label] = builder.add("score", address, sections, inputs, name, seed, split, repeat)
+            own[split, metric.label] = builder.add("score", address, sections, inputs, owner)
     return Replicate(seed, adapter, predict, score, own, repeat=repeat)
 
 
@@ -92,14 +93,11 @@ def _asked(
     """Return what is asked of each split; made once for all that stand on the same base and read the same data."""
     bare, name = bare_sections(builder.graph.sections[configuration.name]), configuration.name
     drawn = seed if builder.spec.tables.evaluate.do_sample else None
-    data = (
-        *builder.graph.splits[name].values(),
-        *splits,
-    )  # keys of prepared splits, then the names of those that are read
+    data = (*builder.graph.splits[name].values(), *splits)  # keys of prepared splits, and which of them are read
     alike = (*data, on, drawn, is_head(configuration), *map(id, bare.values()))
 
     def make() -> list[Asked]:
-        shipped, found = built_in_outputs(builder, configuration), []
+        shipped, asked = built_in_outputs(builder, configuration), []
         for split in (split for split in on if split in splits):
             predicted = {}
             for output in outputs(builder, configuration):
@@ -108,8 +106,8 @@ def _asked(
                     ("predict", id(task), *map(id, bare.values())), {**bare, "task": task}
                 )
             read = tuple(output for output in predicted if output in shipped)
-            found.append((split, predicted, (read, score_section(builder, configuration, split)) if read else None))
-        return found
+            asked.append((split, predicted, (read, score_section(builder, configuration, split)) if read else None))
+        return asked
 
     return builder.once(("asked", *alike), make)
 
