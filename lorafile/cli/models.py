@@ -191,13 +191,14 @@ def export(
     \b
     Example: lora export study.toml rank/r=16 adapters/r16 --for vllm
     """
+    from lorafile.models.export import ExportOptions
     from lorafile.models.export import export as write
     from lorafile.state import State
     from lorafile.study.study import Study
 
     study = Study.load(spec, state)
     stored = State.read(study.state)
-    done = write(study.plan(), stored, name, out, **options)
+    done = write(study.plan(), stored, name, out, ExportOptions(**options))
     echo(f"Wrote {done.directory}: {done.address}, {', '.join(done.files)}")
     if done.command:
         echo(f"Serve it with: {done.command}")

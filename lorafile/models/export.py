@@ -13,7 +13,7 @@ from lorafile.errors import LoraError, MissingExtra
 from lorafile.files.atomic import is_empty, replace_directory
 from lorafile.graph.adapter_nodes import UNMERGEABLE
 from lorafile.graph.settings import bare_sections
-from lorafile.lock.lockfile import identity, tokenizer_files
+from lorafile.lock.lockfile import ModelLock, identity, tokenizer_files
 from lorafile.models.model_card import card, is_hub_id
 from lorafile.plan.names import StudyRun, find_run
 from lorafile.plan.plan import Plan
@@ -35,45 +35,43 @@ class Exported:
     command: str = ""
 
 
-def export(
-    plan: Plan,
-    state: State,
-    name: str,
-    out: Path,
-    *,
-    seed: int | None = None,
-    merged: bool = False,
-    dtype: str | None = None,
-    server: str | None = None,
-    force: bool = False,
-) -> Exported:
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is written.
+
+    :ivar seed: which replicate of a configuration; the first finished one otherwise
+    :ivar dtype: type of merged weights; the base's own otherwise
+    :ivar server: `vllm`: check first that it loads the result
+    :ivar force: write into a directory that is not empty
+    """
+
+    seed: int | None = None
+    merged: bool = False
+    dtype: str | None = None
+    server: str | None = None
+    force: bool = False
+
+
+def export(plan: Plan, state: State, name: str, out: Path, options: ExportOptions) -> Exported:
     """Write a finished adapter, or what is merged from it, into a directory.
 
     :param name: a configuration, or a run by its address or the beginning of its key
-    :param seed: which replicate of a configuration; the first finished one otherwise
-    :param dtype: type of merged weights; the base's own otherwise
-    :param server: `vllm`: check first that it loads the result
     :raises LoraError: when there is nothing to export, `out` is no empty directory, or the server refuses it
     """
-    if os.path.lexists(out) and not out.is_dir():
-        raise LoraError(f"{out} is no directory, and an export is one; name another place for it.")
-    if out.is_dir() and not is_empty(out) and not force:
-        raise LoraError(f"{out} is not empty; name another directory, or pass --force to write into it.")
-    chosen = _finished(plan, state, name, seed)
-    configuration = chosen.configuration
-    if dtype is not None and not merged:
+    _check_directory(out, options.force)
+    chosen = _finished(plan, state, name, options.seed)
+    configuration, merged = chosen.configuration, options.merged
+    if options.dtype is not None and not merged:
         raise LoraError("--dtype is the type of merged weights; pass --merged as well.")
     if merged and configuration.method in UNMERGEABLE:
         raise LoraError(f"{chosen.address} is no change beside the weights, so there is nothing to merge.")
     requests = RequestBuilder(plan.graph, state)
     files = _present(chosen, state)
     whole = merged or configuration.method == "full"
-    base = plan.graph.lock.models[identity(configuration.model)]
-    if server == "vllm" and not whole and (problems := vllm_problems(files, base)):
-        why = "; ".join(problems)
-        raise LoraError(f"vLLM would not load {chosen.address}: {why}. Export it with --merged instead.")
+    if options.server == "vllm" and not whole:
+        _check_vllm(chosen, files, plan.graph.lock.models[identity(configuration.model)])
     sections = plan.graph.sections[configuration.name]
-    merged_dtype = (dtype or str(sections["model"]["dtype"])) if merged else ""
+    merged_dtype = (options.dtype or str(sections["model"]["dtype"])) if merged else ""
     with replace_directory(out, _LAST) as made:
         if merged:
             _merge(sections, requests.model_paths(configuration), files, merged_dtype, made)
@@ -86,11 +84,25 @@ def export(
         (made / "README.md").write_text(text, encoding="utf-8")
         names = sorted(file.name for file in made.iterdir())
     command = ""
-    if server == "vllm":
+    if options.server == "vllm":
         path = configuration.model.path  # a server loads the base from the hub, or from this machine
         local = not is_hub_id(path, plan.graph.spec.file.parent)
         command = vllm_command(str(requests.model(configuration)) if local else path, out, whole)
     return Exported(out, chosen.address, tuple(names), command)
+
+
+def _check_directory(out: Path, force: bool) -> None:
+    if os.path.lexists(out) and not out.is_dir():
+        raise LoraError(f"{out} is no directory, and an export is one; name another place for it.")
+    if out.is_dir() and not is_empty(out) and not force:
+        raise LoraError(f"{out} is not empty; name another directory, or pass --force to write into it.")
+
+
+def _check_vllm(chosen: StudyRun, files: dict[str, str], base: ModelLock) -> None:
+    """Refuse an adapter that vLLM would not load."""
+    if problems := vllm_problems(files, base):
+        why = "; ".join(problems)
+        raise LoraError(f"vLLM would not load {chosen.address}: {why}. Export it with --merged instead.")
 
 
 def _finished(plan: Plan, state: State, name: str, seed: int | None) -> StudyRun:

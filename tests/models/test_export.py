@@ -39,7 +39,7 @@ lora.r = [4]
 
 
 def export(study: Study, name: str, out: Path, **options: Any) -> exporting.Exported:
-    return exporting.export(study.plan(), State.read(study.state), name, out, **options)
+    return exporting.export(study.plan(), State.read(study.state), name, out, exporting.ExportOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -224,10 +224,11 @@ for name in ("torch", "transformers", "peft", "safetensors"):
     sys.modules[name] = None
 from pathlib import Path
 from lorafile import Study
-from lorafile.models.export import export
+from lorafile.models.export import ExportOptions, export
 from lorafile.state import State
 study = Study.load({str(done.spec.file)!r}, {str(done.state)!r})
-print(export(study.plan(), State.read(study.state), "rank/r=4", Path({str(tmp_path / "out")!r}), server="vllm").files)
+options = ExportOptions(server="vllm")
+print(export(study.plan(), State.read(study.state), "rank/r=4", Path({str(tmp_path / "out")!r}), options).files)
 """
     ran = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
