@@ -1,4 +1,4 @@
-"""Where something was computed: kept beside every result, outside its key. Imports no torch."""
+"""Where something was computed: kept with every result, outside its key. Imports no torch."""
 
 import os
 import platform

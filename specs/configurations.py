@@ -20,7 +20,7 @@ from lorafile.specs.tables.settings import ModelTable, SpecTables
 from lorafile.specs.tables.train import FullTable, TrainTable
 from lorafile.specs.values import Settings
 
-# The least that a spec has to say: what stands beside a table that is typed alone.
+# The least that a spec has to say: what is added to a table that is typed alone.
 REQUIRED: dict[str, dict[str, Any]] = {"study": {"name": "-"}, "model": {"path": "-"}, "data": {"path": "-"}}
 _CONFIGURED = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train")
 _TEXT = json.JSONEncoder(sort_keys=True)
@@ -39,7 +39,7 @@ class Axis:
 
     :ivar setting: the setting that its candidates vary; `train.learning_rate` for `[full]`, too
     :ivar section: the table that declares it
-    :ivar where: its position in the spec; the same for all configurations that share the candidates
+    :ivar path: its position in the spec; the same for all configurations that share the candidates
     :ivar added: values past the ends of the declared ones, added by the plan
     """
 
@@ -47,7 +47,7 @@ class Axis:
     section: str
     values: tuple[Any, ...]
     extend: bool
-    where: Path
+    path: Path
     added: tuple[Any, ...] = ()
 
     @property

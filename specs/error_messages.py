@@ -41,7 +41,7 @@ _EXPECTED = {
     "less_than_equal": "at most {le:g}",
     "greater_than_equal": "at least {ge:g}",
 }
-MAX_PROBLEMS = 1000  # of one spec; whoever mends a hundred has mended the others
+MAX_PROBLEMS = 1000  # of one spec; a user who fixes a hundred has seen enough
 _LONGEST_NAME = 80
 
 
@@ -50,15 +50,15 @@ class Problems:
     """Collects every problem of one spec with its position."""
 
     file: str
-    known: dict[Path, Position] = field(default_factory=dict)
-    found: dict[tuple[Path, str], Problem] = field(default_factory=dict)
+    positions: dict[Path, Position] = field(default_factory=dict)
+    by_place: dict[tuple[Path, str], Problem] = field(default_factory=dict)
 
     def add(self, path: Path, message: str) -> None:
         """Add a problem at a path of the document."""
-        if len(self.found) > MAX_PROBLEMS:
+        if len(self.by_place) > MAX_PROBLEMS:
             return
-        line, column = locate(self.known, path)
-        self.found.setdefault((path, message), Problem(self.file, line, column, dotted(path), message))
+        line, column = locate(self.positions, path)
+        self.by_place.setdefault((path, message), Problem(self.file, line, column, dotted(path), message))
 
     def add_validation(self, error: ValidationError, raw: Any, prefix: Path = (), below: Path = ()) -> list[Path]:
         """Add every error of a validation, one message for all branches of a union; return their paths.
@@ -79,13 +79,13 @@ class Problems:
             near = [name for *table, name in unknown if tuple(table) == path[:-1]]
             missing = by_path[path][0]["type"] == "missing"
             if missing and any(suggestion(str(name), [str(path[-1])]) for name in near):
-                continue  # it is there, misspelled: one mistake, told once
+                continue  # it is there, misspelled: one mistake, reported once
             self.add((*prefix, *path[len(below) :]), _sentence(by_path[path], path))
         return inner
 
     def list(self) -> list[Problem]:
         """Return the problems in the order in which they were added."""
-        return list(self.found.values())
+        return list(self.by_place.values())
 
 
 def dotted(path: Path) -> str:

@@ -38,7 +38,7 @@ class Spec:
     file: Path
     tables: SpecTables
     configurations: tuple[Configuration, ...]
-    known: dict[Place, Position] = field(default_factory=dict, repr=False, compare=False)
+    positions: dict[Place, Position] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ class Spec:
 
     def error(self, path: Place, message: str) -> SpecError:
         """Return an error that stands at a setting of this spec: what only its model or its data could tell."""
-        problems = Problems(str(self.file), self.known)
+        problems = Problems(str(self.file), self.positions)
         problems.add(path, message)
         return SpecError(problems.list())
 
@@ -99,14 +99,14 @@ def parse(text: str, file: Path) -> Spec:
         raw, tuned = extract_axes(_document(text.removeprefix("\ufeff"), problems), problems)
         tables = _tables(raw, problems)
         configurations = expand_sweeps(raw, tables, tuned, problems)
-        if not problems.found:
+        if not problems.by_place:
             check_stages(tables, configurations, problems)
             check_claims(tables, configurations, file, problems)
     except RecursionError as error:
         raise SpecError([Problem(str(file), 1, 1, "", "is nested too deeply to be a spec")]) from error
-    if problems.found:
+    if problems.by_place:
         raise SpecError(problems.list())
-    return Spec(file, tables, tuple(configurations), problems.known)
+    return Spec(file, tables, tuple(configurations), problems.positions)
 
 
 def _document(text: str, problems: Problems) -> dict[str, Any]:
@@ -121,12 +121,12 @@ def _document(text: str, problems: Problems) -> dict[str, Any]:
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         raise SpecError([Problem(problems.file, line, column, "", "is a number of too many digits")]) from error
     try:
-        problems.known = positions(text)
+        problems.positions = positions(text)
     except TooManyPlaces as error:
         raise SpecError([Problem(problems.file, error.line, error.column, "", str(error))]) from error
     for path in _too_large(raw):
         problems.add(path, "is a number that TOML's 64 bits do not hold")
-    if problems.found:
+    if problems.by_place:
         raise SpecError(problems.list())
     return raw
 
@@ -152,7 +152,7 @@ def _tables(raw: dict[str, Any], problems: Problems) -> SpecTables:
     tables = with_default_metrics(tables)
     check_blocks(raw, problems)
     check_tables(tables, raw, problems)
-    if problems.found:
+    if problems.by_place:
         raise SpecError(problems.list())
     return tables
 

@@ -36,7 +36,7 @@ class TooManyPlaces(ValueError):
 class _Scanner:
     text: str
     at: int = 0
-    found: dict[Path, int] = field(default_factory=dict)
+    offsets: dict[Path, int] = field(default_factory=dict)
     tables: dict[Path, int] = field(default_factory=dict)  # array of tables -> index of its newest member
 
     def document(self) -> None:
@@ -71,9 +71,9 @@ class _Scanner:
         self.at = self.text.index("]", self.at) + (2 if many else 1)
         if many:
             self.tables[path] = self.tables.get(path, -1) + 1
-            self.found.setdefault(path, start)
+            self.offsets.setdefault(path, start)
             path = self.newest(path)
-        self.found[path] = start
+        self.offsets[path] = start
         return path
 
     def newest(self, path: Path) -> Path:
@@ -103,13 +103,13 @@ class _Scanner:
         path = table
         for key, start in self.keys():
             path = (*path, key)
-            self.found.setdefault(path, start)
+            self.offsets.setdefault(path, start)
         self.blank()
         self.at += 1  # "="
         self.value(path)
 
     def value(self, path: Path) -> None:
-        if len(self.found) > MAX_PLACES:
+        if len(self.offsets) > MAX_PLACES:
             before = self.text[: self.at]
             raise TooManyPlaces(before.count("\n") + 1, self.at - before.rfind("\n"))
         self.blank()
@@ -128,7 +128,7 @@ class _Scanner:
         index = 0
         while self.blank() and self.text[self.at] not in "]}":
             if array:
-                self.found.setdefault((*path, index), self.at)
+                self.offsets.setdefault((*path, index), self.at)
                 self.value((*path, index))
                 index += 1
             else:
@@ -155,13 +155,13 @@ def positions(text: str) -> dict[Path, Position]:
     scanner = _Scanner(text.replace("\r\n", "\n"))
     scanner.document()
     starts = [0, *(match.end() for match in re.finditer("\n", scanner.text))]
-    lines = {path: bisect_right(starts, offset) for path, offset in scanner.found.items()}
-    return {path: (line, scanner.found[path] - starts[line - 1] + 1) for path, line in lines.items()}
+    lines = {path: bisect_right(starts, offset) for path, offset in scanner.offsets.items()}
+    return {path: (line, scanner.offsets[path] - starts[line - 1] + 1) for path, line in lines.items()}
 
 
-def locate(known: dict[Path, Position], path: Path) -> Position:
+def locate(places: dict[Path, Position], path: Path) -> Position:
     """Return the position of a path, or of the nearest thing that encloses it."""
     for length in range(len(path), 0, -1):
-        if path[:length] in known:
-            return known[path[:length]]
+        if path[:length] in places:
+            return places[path[:length]]
     return 1, 1

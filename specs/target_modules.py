@@ -17,7 +17,7 @@ Inventory = dict[str, list[int]]
 _THIRDS = get_args(LayerWord)[:3]
 _ATTENTION = ("attn", "attention")
 _MLP = ("mlp", "ffn", "feed_forward", "feedforward", "moe", "densereludense")
-_MLP_LEAVES = ("fc1", "fc2")  # OPT keeps its feed-forward layers beside the attention, without a module around them
+_MLP_LEAVES = ("fc1", "fc2")  # OPT keeps its feed-forward layers next to the attention, without a module around them
 
 
 def layer_indexes(word: str, layers: int) -> list[int]:

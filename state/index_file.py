@@ -190,7 +190,7 @@ def ignored_transactions(database: Path) -> int:
     salt, page_size = log[16:24], struct.unpack_from(">I", log, 8)[0]
     if not _is_header_intact(log[:_LOG_HEADER]):  # then SQLite uses nothing of it
         last_used, salt, page_size = 0, log[_LOG_HEADER + 8 : _LOG_HEADER + 16], _page_size(database)
-    elif salt != index[32:40]:  # its writer has begun it anew since we looked
+    elif salt != index[32:40]:  # its writer has started it again since we looked
         return 0
     starts = range(_LOG_HEADER, len(log) - _FRAME_HEADER + 1, _FRAME_HEADER + page_size)
     return sum(

@@ -35,7 +35,7 @@ def writer_lock(directory: Path, timeout: float = 0.0) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # a disk that fails now; nobody reads it where the lock is free
+            with contextlib.suppress(OSError):  # a disk that fails now; it is read only while the lock is held
                 handle.truncate(0)
 
 

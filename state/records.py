@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lorafile.errors import named
 from lorafile.files.digests import text_digest
 
-NOTHING: dict[str, Any] = {}  # nobody changes what an attempt holds
+NOTHING: dict[str, Any] = {}  # what an attempt holds is never changed
 CURVE = "curve.jsonl.gz"
 COLUMNS = (
     *("key", "kind", "outcome", "message", "started", "seconds", "device"),

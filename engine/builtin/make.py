@@ -105,7 +105,7 @@ def documents(seed: int = 11) -> Iterator[str]:
     """Yield pretraining documents without end: biographies with questions about them, and questions from memory.
 
     Half of the documents invent facts for a name, so that only reading the context answers; the other half keep the
-    facts of the known people, so that the model also learns to answer from its weights. Nobody new is ever named.
+    facts of the known people, so that the model also learns to answer from its weights. No new person is ever named.
     """
     known, new = people()
     taken = {person.name for person in new}

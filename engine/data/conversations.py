@@ -77,7 +77,7 @@ def _earlier(messages: list[Message], whole: str, chat: Chat) -> list[tuple[int,
 def guanaco_example(row: Row) -> Example:
     """Return a row in openassistant-guanaco's layout: `### Human: … ### Assistant: …` in one column, as it stands.
 
-    :raises NodeError: when nobody answers in it
+    :raises NodeError: when it holds no answer
     """
     text = str(row["text"])
     marks = list(_GUANACO.finditer(text))

@@ -120,10 +120,10 @@ def _check_complete(model: Any, file: Path) -> None:
     expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     unexpected, missing = stored - expected - set(model.state_dict()), expected - stored
     if unexpected or missing:
-        what = (
+        mismatch = (
             f"has no place for {min(unexpected)}" if unexpected else f"asks for {min(missing)}, which it does not hold"
         )
-        raise NodeError(f"The adapter does not fit this model: the model {what}.")
+        raise NodeError(f"The adapter does not fit this model: the model {mismatch}.")
 
 
 @contextlib.contextmanager

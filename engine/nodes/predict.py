@@ -23,7 +23,7 @@ from lorafile.engine.stacking.stored import stored_factors
 from lorafile.errors import MissingExtra, NodeError
 from lorafile.files.jsonl import write_lines
 
-# What the metrics of an output need of an example beside what the model made of it.
+# What the metrics of an output need of an example in addition to what the model made of it.
 _CARRIED = {
     "likelihood": ("row", "reference", "bytes"),
     "generation": ("row", "reference", "references", "unanswerable"),

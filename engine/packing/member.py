@@ -186,7 +186,7 @@ class Moments:
             for index, whole in zip(self._index, flat, strict=True):
                 state[index][word] = whole[None]
         groups = [
-            {**theirs, "params": ours["params"]}
-            for theirs, ours in zip(saved["param_groups"], held["param_groups"], strict=True)
+            {**stored, "params": current["params"]}
+            for stored, current in zip(saved["param_groups"], held["param_groups"], strict=True)
         ]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -16,7 +16,7 @@ from lorafile.engine.request import Request
 from lorafile.engine.worker.channel import Event, NodeEnd, NodeProgress, NodeStart
 from lorafile.environment import environment
 from lorafile.errors import StateError
-from lorafile.plan.forecast.forecasts import target_of, told_of
+from lorafile.plan.forecast.forecasts import recorded_forecast, target_of
 from lorafile.plan.plan import Plan
 from lorafile.state import Attempt, Node, WritableState
 from lorafile.state.errors import translate_errors
@@ -135,7 +135,7 @@ class Applier:
             raise failures[0]
 
     def _store(self, end: NodeEnd) -> Attempt:
-        node, result, where = self.plan.graph.nodes[end.key], end.result, end.environment or environment()
+        node, result, done_in = self.plan.graph.nodes[end.key], end.result, end.environment or environment()
         attempt = Attempt(
             key=node.key,
             kind=node.kind,
@@ -143,10 +143,10 @@ class Applier:
             message=result.message,
             started=end.started or utc_now(),
             seconds=end.seconds,
-            device=where["device"],
-            environment=where,
+            device=done_in["device"],
+            environment=done_in,
             figures=result.figures,
-            forecast=told_of(self.forecasts.get(node.key), self.plan.graph, node, self.results, self.target),
+            forecast=recorded_forecast(self.forecasts.get(node.key), self.plan.graph, node, self.results, self.target),
             reads=read_digests(node, self.results),
             study=self.plan.study,
             address=node.address,

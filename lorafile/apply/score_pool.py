@@ -37,7 +37,7 @@ class ScorePool:
     :param expected: how many there will be
     :param log: where the libraries of those processes write
     :param urgency: returns whether the user wants an end
-    :param light: nothing else will be done, so that nobody needs torch
+    :param light: nothing else will be done, so that torch is not needed
     """
 
     def __init__(self, expected: int, log: Path, urgency: Callable[[], int], light: bool = False) -> None:

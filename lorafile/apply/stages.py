@@ -24,7 +24,7 @@ def apply_plan(
     watchers: list[Progress] | None = None,
     budget: Budget | None = None,
 ) -> Applied:
-    """Do what an approved plan says and nobody has done since, and what follows from it; return what was done.
+    """Do what an approved plan says and has not been done since, and what follows from it; return what was done.
 
     :param spec: as it is written, in which nothing is chosen yet
     :param state: locked for as long as this takes

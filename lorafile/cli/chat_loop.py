@@ -14,15 +14,12 @@ if TYPE_CHECKING:
 HELP = "/base on|off shows or hides the base, /reset forgets what was said, /quit ends (as Ctrl-D does)."
 
 
-def converse(session: "ChatSession", columns: dict[str, Any], out: Console, ask: Any = input) -> None:
-    """Ask and answer until `/quit` or the end of the input.
-
-    :param ask: returns the next line that is typed; raises EOFError at the end
-    """
+def converse(session: "ChatSession", columns: dict[str, Any], out: Console) -> None:
+    """Ask and answer until `/quit` or the end of the input."""
     names = list(session.responders)
     while True:
         try:
-            line = ask("> " if out.is_terminal else "").strip()
+            line = input("> " if out.is_terminal else "").strip()
         except EOFError:
             if out.is_terminal:
                 out.print()

@@ -28,7 +28,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 markdown_option = click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 _SEEDS = 20  # of a stage, at most, unless somebody says otherwise
 quiet_option = click.option("--quiet", is_flag=True, help="Print errors alone.")
-atexit.register(gc.freeze)  # what is left goes with the process: nobody need look for cycles in it first
+atexit.register(gc.freeze)  # what is left goes with the process: no need to look for cycles in it first
 _kept: list[Any] = []
 
 
@@ -131,7 +131,7 @@ class _Group(click.Group):
             echo_error("Interrupted.")
             sys.exit(130)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read us has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has closed the pipe
             sys.exit(0)
         finally:
             if ours:

@@ -200,7 +200,7 @@ def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool,
     out = console(quiet or as_json)
     with _bar(out) as on_progress:
         repaired = mend(state_directory(state), lock_timeout, on_progress) if repair else None
-        verified = repaired.found if repaired else state_verify.verify(state_directory(state), on_progress)
+        verified = repaired.verification if repaired else state_verify.verify(state_directory(state), on_progress)
     if as_json:
         echo(verified_json(verified, repaired))
     else:

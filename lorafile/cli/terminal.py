@@ -1,4 +1,4 @@
-"""What a terminal is shown: whatever stands in a spec, in data or in a state is told there, and never obeyed."""
+"""What a terminal is shown: control characters in a spec, in data or in a state are printed, and never obeyed."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ _BEGINNING = 200
 
 def printable(text: str) -> str:
     """Return a text with its control characters as JSON writes them; JSON stays the same JSON."""
-    return text if text.isprintable() else _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return text if text.isprintable() else _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
@@ -25,13 +25,13 @@ def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
 
 def echo_error(text: str) -> None:
     """Print what went wrong; of a word without end, a path of a megabyte among them, only the beginning."""
-    echo(_ENDLESS.sub(lambda found: found[0][:_BEGINNING] + "…", text), err=True)
+    echo(_ENDLESS.sub(lambda match: match[0][:_BEGINNING] + "…", text), err=True)
 
 
 def agreed(yes: bool, question: str) -> bool:
     """Ask, unless the answer is given already.
 
-    :raises LoraError: when nobody is there to answer
+    :raises LoraError: when there is no terminal to ask at
     """
     if yes:
         return True

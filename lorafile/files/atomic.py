@@ -146,7 +146,7 @@ def _before(directory: Path) -> str:
 def _temporary(parent: Path, prefix: str, directory: bool = False) -> Iterator[Path]:
     """Make a temporary file or directory that is removed at the end; those of killed processes are removed first.
 
-    Its maker holds a lock on it, which ends with the process: what nobody locks is abandoned.
+    Its maker holds a lock on it, which ends with the process: one without a lock is abandoned.
     """
     _remove_abandoned(parent, prefix)
     while True:
@@ -157,9 +157,9 @@ def _temporary(parent: Path, prefix: str, directory: bool = False) -> Iterator[P
             os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         handle = os.open(new, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # where there are no locks nothing is taken for nobody's
+            with contextlib.suppress(OSError):  # where there are no locks nothing counts as abandoned
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if new.exists():  # and was not taken for nobody's before it was held
+            if new.exists():  # and was not removed as abandoned before it was locked
                 yield new
                 return
         finally:

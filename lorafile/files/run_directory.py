@@ -129,13 +129,13 @@ def unfinished(directory: Path) -> Unfinished | None:
     for line in lines:
         try:
             rows.append(json.loads(line))
-        except ValueError:  # torn by a crash of the machine; what follows cannot be told apart
+        except ValueError:  # torn by a crash of the machine; what follows cannot be separated
             break
     if not rows or "steps" not in rows[0]:
         return None
     try:
         step = int(read_manifest(directory)["step"])
-    except (DamagedCheckpoint, OSError):  # whoever goes on from it will say what is wrong
+    except (DamagedCheckpoint, OSError):  # what is wrong is said where a run goes on from it
         step = 0
     return Unfinished(rows[0], rows[1:], step, live)
 

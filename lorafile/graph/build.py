@@ -140,7 +140,7 @@ def _check_validation(graph: Graph, configuration: Configuration) -> None:
     """
     if configuration.tuned and "validation" not in graph.splits[configuration.name]:
         message = "is chosen on validation, and the data have no such split; name one in data.split"
-        raise graph.spec.error(configuration.tuned.axes[0].where, message)
+        raise graph.spec.error(configuration.tuned.axes[0].path, message)
 
 
 def _replicates(

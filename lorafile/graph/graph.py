@@ -25,7 +25,7 @@ VERSIONS = {
     "merge": 1,
 }
 
-_NONE: dict[Any, Any] = {}  # nobody changes what a replicate holds
+_NONE: dict[Any, Any] = {}  # what a replicate holds is never changed
 
 
 class GraphNode(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a study's metrics read, what they are told, and whether its data have it."""
+"""What a study's metrics read, their options, and whether its data have what they read."""
 
 from typing import Any
 
@@ -23,14 +23,14 @@ def own_metrics(spec: Spec) -> dict[str, CustomMetric]:
 
     :raises SpecError: when a file is missing, or is no metric
     """
-    found = {}
+    metrics = {}
     for number, metric in enumerate(spec.tables.evaluate.metrics):
         if is_metric_file(metric):
             try:
-                found[metric_label(metric)] = read_custom_metric(metric, metric_label(metric), spec.file.parent)
+                metrics[metric_label(metric)] = read_custom_metric(metric, metric_label(metric), spec.file.parent)
             except NodeError as error:
                 raise spec.error(("evaluate", "metrics", number), str(error)) from error
-    return found
+    return metrics
 
 
 def built_in_metrics(spec: Spec) -> list[str]:
@@ -65,7 +65,7 @@ def built_in_outputs(builder: GraphBuilder, configuration: Configuration) -> set
 
 
 def score_section(builder: GraphBuilder, configuration: Configuration, split: str) -> dict[str, Any]:
-    """Return what decides the figures of one split: each metric's version, and what it is told where it is told."""
+    """Return what decides the figures of one split: each metric's version, and its options where it has any."""
     name = ("score", builder.graph.splits[configuration.name][split], is_head(configuration))
     return builder.share(name, builder.once(("of", *name), lambda: _score_section(builder, configuration, split)))
 
@@ -99,8 +99,8 @@ def _f1(builder: GraphBuilder, configuration: Configuration, split: str) -> dict
         message = f"binary needs evaluate.pos_label where there are {len(names)} classes"
         raise builder.spec.error(("evaluate", "average"), message)
     binary = evaluate.average == "binary" or (evaluate.average is None and len(names) == 2)
-    found = {"average": evaluate.average} if evaluate.average else {}
-    return found | ({"pos_label": evaluate.pos_label or names[-1]} if binary else {})
+    options = {"average": evaluate.average} if evaluate.average else {}
+    return options | ({"pos_label": evaluate.pos_label or names[-1]} if binary else {})
 
 
 def check_metrics(builder: GraphBuilder, configuration: Configuration, form: str) -> None:
@@ -125,8 +125,8 @@ def check_metrics(builder: GraphBuilder, configuration: Configuration, form: str
             raise builder.spec.error(("evaluate", "metrics", number), name)
     others = builder.once(("heads",), lambda: {is_head(other) for other in builder.spec.configurations})
     if len(others) > 1 and "log_loss" in builder.spec.tables.evaluate.metrics:
-        told = "log_loss is of tokens for a language model and of classes for a head; the two do not compare"
-        raise builder.spec.error(("evaluate", "metrics"), told)
+        message = "log_loss is of tokens for a language model and of classes for a head; the two do not compare"
+        raise builder.spec.error(("evaluate", "metrics"), message)
 
 
 _OF_HEADS = 'needs a language model, and model.task_type = "SEQ_CLS" writes no text; use accuracy, f1 or log_loss'
@@ -134,9 +134,9 @@ _OF_HEADS = 'needs a language model, and model.task_type = "SEQ_CLS" writes no t
 
 def metric_names(graph: Graph) -> dict[str, str]:
     """Return every metric by name; that of a metric file, and of a head's loss, knows its own unit and direction."""
-    found = {}
+    names = {}
     heads = all(map(is_head, graph.spec.configurations))
     for name in map(metric_label, graph.spec.tables.evaluate.metrics):
         own = graph.own.get(name) or (OF_HEADS.get(name) if heads else None)
-        found[name] = CustomMetricName(name, own.unit, own.more_is_better) if own else name
-    return found
+        names[name] = CustomMetricName(name, own.unit, own.more_is_better) if own else name
+    return names

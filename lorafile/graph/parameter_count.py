@@ -76,22 +76,22 @@ def _biases(adapter: Adapter, modules: list[str], model: ModelLock) -> int:
     which = adapter.get("bias", "none")
     if which == "none":
         return 0
-    mine = {f"{module}.bias" for module in modules}
+    own = {f"{module}.bias" for module in modules}
     biases = {name: shape for name, shape in model.tensors.items() if name.endswith("bias")}
-    return sum(prod(shape) for name, shape in biases.items() if which == "all" or name in mine)
+    return sum(prod(shape) for name, shape in biases.items() if which == "all" or name in own)
 
 
 def _saved(adapter: Adapter, model: ModelLock) -> int:
     """Return the size of the modules that are trained whole; a head that is tied to the embedding has its size."""
     shapes = model.tensors | {f"{name}.weight": shape for name, shape in model.modules.items()}
-    found = 0
+    total = 0
     for module in adapter.get("modules_to_save", []):
-        mine = [shape for name, shape in shapes.items() if f".{name}".rpartition(".")[0].find(f".{module}.") >= 0]
-        mine += [shape for name, shape in shapes.items() if f".{name}".rpartition(".")[0].endswith(f".{module}")]
-        if not mine and module == "lm_head":
-            mine = [_embedding(model)]
-        found += sum(prod(shape) for shape in mine)
-    return found
+        saved = [shape for name, shape in shapes.items() if f".{name}".rpartition(".")[0].find(f".{module}.") >= 0]
+        saved += [shape for name, shape in shapes.items() if f".{name}".rpartition(".")[0].endswith(f".{module}")]
+        if not saved and module == "lm_head":
+            saved = [_embedding(model)]
+        total += sum(prod(shape) for shape in saved)
+    return total
 
 
 def _tokens(adapter: Adapter, model: ModelLock) -> int:
@@ -104,8 +104,8 @@ def _embedding(model: ModelLock) -> list[int]:
     """Return the shape of the input embedding: the matrix outside the blocks that has a row for each token."""
     text = model.settings.get("text_config") or model.settings
     rows = text.get("vocab_size")
-    found = [shape for name, shape in model.tensors.items() if len(shape) == 2 and "head" not in name]
-    return next((shape for shape in found if shape[0] == rows), found[0] if found else [0, 0])
+    matrices = [shape for name, shape in model.tensors.items() if len(shape) == 2 and "head" not in name]
+    return next((shape for shape in matrices if shape[0] == rows), matrices[0] if matrices else [0, 0])
 
 
 def _width(model: ModelLock) -> int:

@@ -57,8 +57,8 @@ def _shared_model(configuration: Configuration, model: ModelLock, lock: Lock, sh
     if asked not in shared:
         base = _model(configuration, model, lock)
         shared[asked] = shared.setdefault(repr(base), base)
-    found: dict[str, Any] = shared[asked]
-    return found
+    section: dict[str, Any] = shared[asked]
+    return section
 
 
 def _model(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[str, Any]:
@@ -78,13 +78,13 @@ def _model(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[s
 def _when_set(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[str, Any]:
     """Return what enters a model's section only where the spec names it."""
     attention = configuration.model.attn_implementation
-    found: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
+    section: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
     if configuration.model.task_type == "SEQ_CLS":
         data = lock.data[identity(configuration.data)]
         if data_format(configuration.data, data) != "classification":
             raise NodeError('model.task_type: "SEQ_CLS" needs data with classes: data.format = "classification".')
-        found |= {"task_type": "SEQ_CLS", **head(configuration, model, data)}
-    return found
+        section |= {"task_type": "SEQ_CLS", **head(configuration, model, data)}
+    return section
 
 
 def head(configuration: Configuration, model: ModelLock, data: DataLock) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def head(configuration: Configuration, model: ModelLock, data: DataLock) -> dict
 
 
 def _ordered(names: list[str], model: ModelLock, path: str) -> list[str]:
-    """Return the data's classes in the order of a checkpoint's own head; `LABEL_0` and so on are nobody's names."""
+    """Return the data's classes in the order of a checkpoint's own head; `LABEL_0` and so on are placeholders."""
     stored = model.settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers writes no default
     own = [str(stored[key]) for key in sorted(stored, key=int)]
     if set(own) == set(names):

@@ -35,22 +35,22 @@ def draw(table: SplitTable, seed: int, available: dict[str, int]) -> dict[str, R
     """
     wanted = {name: getattr(table, name) for name in ("test", "validation", "train")}
     pool = "train" if "train" in available else next(iter(available))
-    found: dict[str, Rows] = {}
+    splits: dict[str, Rows] = {}
     used = 0
     for name, size in wanted.items():
         size = _default(name, size, wanted, available)
         if size is None:
             continue
         if isinstance(size, str):
-            found[name] = _slice(name, size, available)
+            splits[name] = _slice(name, size, available)
             continue
         source = name if name in available else pool
         start = used if source == pool else 0
         stop = start + _count(name, size, available[source], start)
         used = stop if source == pool else used
-        found[name] = Rows(source, seed, start, stop)
-    _check_apart(found)
-    return {name: found[name] for name in ("train", "validation", "test") if name in found}
+        splits[name] = Rows(source, seed, start, stop)
+    _check_apart(splits)
+    return {name: splits[name] for name in ("train", "validation", "test") if name in splits}
 
 
 def _default(
@@ -102,19 +102,17 @@ def _bound(text: str | None, rows: int, default: int) -> int:
     return min(max(value + rows if value < 0 else value, 0), rows)
 
 
-def _check_apart(found: dict[str, Rows]) -> None:
+def _check_apart(splits: dict[str, Rows]) -> None:
     """Refuse held-out rows that are in another split, too."""
-    names = list(found)
-    for number, one in enumerate(names):
-        for other in names[number + 1 :]:
-            a, b = found[one], found[other]
+    names = list(splits)
+    for number, first in enumerate(names):
+        for second in names[number + 1 :]:
+            a, b = splits[first], splits[second]
             if a.source != b.source:
                 continue
             if a.seed != b.seed and a.count + b.count > 0:
-                raise ValueError(
-                    f"{one} and {other} draw from {a.source}, one by a slice and one by a count; use one way for both"
-                )
+                ways = "one by a slice and one by a count; use one way for both"
+                raise ValueError(f"{first} and {second} draw from {a.source}, {ways}")
             if max(a.start, b.start) < min(a.stop, b.stop):
-                raise ValueError(
-                    f"{one} and {other} share rows {max(a.start, b.start)} to {min(a.stop, b.stop) - 1} of {a.source}"
-                )
+                rows = f"rows {max(a.start, b.start)} to {min(a.stop, b.stop) - 1} of {a.source}"
+                raise ValueError(f"{first} and {second} share {rows}")

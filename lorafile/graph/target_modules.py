@@ -16,29 +16,29 @@ def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str,
 
     :raises NodeError: when something that is named is nowhere in the model
     """
-    found = dict(settings)
+    resolved = dict(settings)
     if method == "ln_tuning":
-        found["target_modules"] = _norms(settings["target_modules"], model)
+        resolved["target_modules"] = _norms(settings["target_modules"], model)
     elif "target_modules" in settings:
-        found["target_modules"] = _targets(f"{method}.target_modules", settings["target_modules"], model)
+        resolved["target_modules"] = _targets(f"{method}.target_modules", settings["target_modules"], model)
     if "feedforward_modules" in settings:
-        found |= _feed_forward(settings, model.modules)
+        resolved |= _feed_forward(settings, model.modules)
     if isinstance(settings.get("layers_to_transform"), str):
-        found["layers_to_transform"] = _layers(method, settings["layers_to_transform"], model)
-    _check_patterns(method, found, model)
-    _check_saved(method, found, model)
-    _check_tokens(method, found, model)
-    return found
+        resolved["layers_to_transform"] = _layers(method, settings["layers_to_transform"], model)
+    _check_patterns(method, resolved, model)
+    _check_saved(method, resolved, model)
+    _check_tokens(method, resolved, model)
+    return resolved
 
 
 def adapted_modules(adapter: dict[str, Any], modules: Inventory) -> list[str]:
     """Return the modules that an adapter is put on, as PEFT chooses them."""
     names, layers, excluded = (adapter.get(n) for n in ("target_modules", "layers_to_transform", "exclude_modules"))
     without = _named(excluded or [], modules)
-    found = [module for module in _named(names or [], modules) if module not in without]
+    targets = [module for module in _named(names or [], modules) if module not in without]
     if layers is None:
-        return found
-    return [module for module in found if next(int(part) for part in module.split(".") if part.isdigit()) in layers]
+        return targets
+    return [module for module in targets if next(int(part) for part in module.split(".") if part.isdigit()) in layers]
 
 
 def layer_count(modules: Inventory) -> int:

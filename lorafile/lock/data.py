@@ -34,13 +34,13 @@ class DataLock:
         return sorted({value for values in self.labels.values() for value in values} - {HIDDEN, ""})
 
 
-def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> DataLock:
+def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> DataLock:
     """Return a data set's lock entry from its files; rows are counted again only where a digest changed."""
     source = find_data(table.path, table.revision, base)
     files = data_files(source, table.name)
     digests = {split: data_digest(parts, table.sample_by) for split, parts in files.items()}
-    if known is not None and known.digests == digests and same_label_column(table, known):
-        return known
+    if locked is not None and locked.digests == digests and same_label_column(table, locked):
+        return locked
     rows: dict[str, int] = {}
     characters: dict[str, list[int]] = {}
     columns: list[str] = []
@@ -64,9 +64,9 @@ def lock_data(table: DataTable, base: Path, known: DataLock | None = None) -> Da
     return DataLock(commit_of(source), digests, rows, characters, columns, label, labels)
 
 
-def same_label_column(table: DataTable, known: DataLock) -> bool:
+def same_label_column(table: DataTable, locked: DataLock) -> bool:
     """Return whether a lock entry knows the classes of the column that a spec now calls the label."""
-    return known.label == label_column(table.columns, known.columns)
+    return locked.label == label_column(table.columns, locked.columns)
 
 
 def data_digest(files: list[Path], sample_by: str = "auto") -> str:

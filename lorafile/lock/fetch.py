@@ -64,37 +64,37 @@ def fetch(spec: Spec, to: Path | None = None, tell: Callable[[Fetched], None] | 
     return everything
 
 
-def _fetch_model(table: ModelTable, base: Path, known: ModelLock | None, to: Path | None) -> tuple[ModelLock, Fetched]:
+def _fetch_model(table: ModelTable, base: Path, locked: ModelLock | None, to: Path | None) -> tuple[ModelLock, Fetched]:
     remote = is_on_hub(table.path, base)
-    pinned = table.model_copy(update={"revision": known.revision}) if known and remote else table
+    pinned = table.model_copy(update={"revision": locked.revision}) if locked and remote else table
     how = _download(pinned, remote)
-    where = find_model(pinned.path, pinned.revision, base)
+    directory = find_model(pinned.path, pinned.revision, base)
     entry, parts = lock_model(pinned, base), ("weights", "config", "tokenizer")
-    if known is not None and remote and entry != known:
-        _raise_mismatch(table, where, [name for name in parts if getattr(known, name) != getattr(entry, name)])
+    if locked is not None and remote and entry != locked:
+        _raise_mismatch(table, directory, [name for name in parts if getattr(locked, name) != getattr(entry, name)])
     if to is not None and remote:
-        where = _copy(where, to / "models" / table.path.replace("/", "--"))
-        copied = lock_model(ModelTable(path=str(where)), base)
+        directory = _copy(directory, to / "models" / table.path.replace("/", "--"))
+        copied = lock_model(ModelTable(path=str(directory)), base)
         if any(getattr(copied, name) != getattr(entry, name) for name in parts):
-            _raise_mismatch(table, where, ["files"])
-    return entry, Fetched("model", identity(table), entry.revision, how, _size(where), where)
+            _raise_mismatch(table, directory, ["files"])
+    return entry, Fetched("model", identity(table), entry.revision, how, _size(directory), directory)
 
 
-def _fetch_data(table: DataTable, base: Path, known: DataLock | None, to: Path | None) -> tuple[DataLock, Fetched]:
+def _fetch_data(table: DataTable, base: Path, locked: DataLock | None, to: Path | None) -> tuple[DataLock, Fetched]:
     remote = is_on_hub(table.path, base)
-    pinned = table.model_copy(update={"revision": known.revision}) if known and remote else table
+    pinned = table.model_copy(update={"revision": locked.revision}) if locked and remote else table
     how = _download(pinned, remote)
-    where = find_data(pinned.path, pinned.revision, base)
-    entry = lock_data(pinned, base, known)
-    if known is not None and remote and entry.digests != known.digests:
-        splits = sorted(split for split, digest in entry.digests.items() if digest != known.digests.get(split))
-        _raise_mismatch(table, where, splits)
+    directory = find_data(pinned.path, pinned.revision, base)
+    entry = lock_data(pinned, base, locked)
+    if locked is not None and remote and entry.digests != locked.digests:
+        splits = sorted(split for split, digest in entry.digests.items() if digest != locked.digests.get(split))
+        _raise_mismatch(table, directory, splits)
     if to is not None and remote:
-        where = _copy(where, to / "data" / table.path.replace("/", "--"))
-        copied = lock_data(table.model_copy(update={"path": str(where), "revision": None}), base, entry)
+        directory = _copy(directory, to / "data" / table.path.replace("/", "--"))
+        copied = lock_data(table.model_copy(update={"path": str(directory), "revision": None}), base, entry)
         if copied.digests != entry.digests:
-            _raise_mismatch(table, where, ["files"])
-    return entry, Fetched("data", identity(table), entry.revision, how, _size(where), where)
+            _raise_mismatch(table, directory, ["files"])
+    return entry, Fetched("data", identity(table), entry.revision, how, _size(directory), directory)
 
 
 def _download(table: ModelTable | DataTable, remote: bool) -> str:
@@ -107,10 +107,10 @@ def _download(table: ModelTable | DataTable, remote: bool) -> str:
     return "downloaded" if needed else "cached"
 
 
-def _raise_mismatch(table: ModelTable | DataTable, where: Path, differing: list[str]) -> None:
+def _raise_mismatch(table: ModelTable | DataTable, directory: Path, differing: list[str]) -> None:
     what = ", ".join(differing) or "revision"
     raise LoraError(
-        f"{identity(table)}: the files in {where} are not what the lock says ({what} differ). "
+        f"{identity(table)}: the files in {directory} are not what the lock says ({what} differ). "
         "Delete that directory and fetch again; if they are right, accept them with: lora lock"
     )
 
@@ -132,6 +132,6 @@ def _copy(snapshot: Path, target: Path) -> Path:
     return target
 
 
-def _size(where: Path) -> int:
-    files = [where] if where.is_file() else [file for file in where.rglob("*") if file.is_file()]
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)

@@ -116,15 +116,15 @@ def write_lock(spec: Spec, lock: Lock) -> None:
     write_text(lock_file(spec), lock.text())
 
 
-def resolve(spec: Spec, known: Lock | None, fresh: bool = False) -> tuple[Lock, list[str]]:
-    """Return the lock of a spec as its models and data are now, and what has changed since the known one.
+def resolve(spec: Spec, stored: Lock | None, fresh: bool = False) -> tuple[Lock, list[str]]:
+    """Return the lock of a spec as its models and data are now, and what has changed since the stored one.
 
-    Local files are read; a hub name is taken from the known lock unless a fresh look is asked for.
+    Local files are read; a hub name is taken from the stored lock unless a fresh look is asked for.
     """
     models: dict[str, ModelLock] = {}
     data: dict[str, DataLock] = {}
     changed: list[str] = []
-    base, old = spec.file.parent, known or Lock({}, {})
+    base, old = spec.file.parent, stored or Lock({}, {})
     for name, model in _by_identity(c.model for c in spec.configurations).items():
         locked = old.models.get(name)
         keep = locked is not None and not fresh and is_on_hub(model.path, base)

@@ -49,7 +49,7 @@ class Checkpoint:
     settings: dict[str, Any]
 
 
-def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(name: str) -> Checkpoint:
     """Return the checkpoint in a directory here, or of a hub id.
 
     :raises NodeError: when it is nowhere, is no checkpoint, or has only weights that can run code
@@ -58,7 +58,7 @@ def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     if not directory.is_dir():
         if directory.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
             raise NodeError(f"There is no directory {directory}; name one with a checkpoint in it, or a hub id.")
-        directory = snapshot(name, "model", revision)
+        directory = snapshot(name, "model", None)
     if (directory / "adapter_config.json").is_file():
         weights = [directory / "adapter_model.safetensors"]
         files = {file: directory / file for file in ADAPTER_FILES}

@@ -111,7 +111,7 @@ def _from_state(state: dict[str, Any]) -> dict[str, Any]:
         "num_train_epochs": "epochs_up_to",
         "train_batch_size": "per_device_train_batch_size",
     }
-    return {ours: state[theirs] for theirs, ours in names.items() if state.get(theirs)}
+    return {ours: state[saved] for saved, ours in names.items() if state.get(saved)}
 
 
 def _from_card(directory: Path) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _from_card(directory: Path) -> dict[str, Any]:
         "training_steps": "max_steps",
     }
     settings: dict[str, Any] = {"gradient_accumulation_steps": 1, "warmup_steps": 0.0, "fp16": False}
-    settings |= {ours: _value(rows[theirs]) for theirs, ours in names.items() if theirs in rows}
+    settings |= {ours: _value(rows[saved]) for saved, ours in names.items() if saved in rows}
     if "lr_scheduler_type" in rows:
         settings["lr_scheduler_type"] = rows["lr_scheduler_type"].removeprefix("SchedulerType.").lower()
     if "mixed_precision_training" in rows:

@@ -37,10 +37,10 @@ class CostEstimate:
 
 def estimate_cost(plan: Plan) -> CostEstimate:
     """Return what a plan would cost."""
-    known = [(change.kind, change.forecast) for change in plan.work if change.forecast]
+    forecasts = [(change.kind, change.forecast) for change in plan.work if change.forecast]
     total, low, high, alone = 0.0, 0.0, 0.0, 0.0
     by_source: dict[str, float] = {}
-    for kind, forecast in known:
+    for kind, forecast in forecasts:
         total += forecast["seconds"]
         low += forecast["seconds_low"]
         high += forecast["seconds_high"]
@@ -49,14 +49,14 @@ def estimate_cost(plan: Plan) -> CostEstimate:
             by_source[forecast["source"]] = by_source.get(forecast["source"], 0.0) + forecast["seconds"]
     clock = (total - alone) / plan.workers + alone / max(1, min(len(profiled(gpus())), plan.workers))
     hours = (total if gpus() else clock) / _HOUR
-    joules = [forecast["joules"] for _, forecast in known if "joules" in forecast]
+    joules = [forecast["joules"] for _, forecast in forecasts if "joules" in forecast]
     return CostEstimate(
         seconds=total,
         seconds_low=low,
         seconds_high=high,
         clock_seconds=clock,
         device_hours=hours,
-        disk_bytes=sum(forecast.get("disk_bytes", 0) for _, forecast in known),
+        disk_bytes=sum(forecast.get("disk_bytes", 0) for _, forecast in forecasts),
         joules=sum(joules) if joules else None,
         cost=None if plan.hourly is None else hours * plan.hourly,
         source=max(by_source, key=lambda name: by_source[name], default="analytic"),

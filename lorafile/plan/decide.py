@@ -20,8 +20,8 @@ _MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nea
 
 def new_plan(graph: Graph, warnings: Iterable[str] = (), options: PlanOptions = EVERYTHING) -> Plan:
     """Return a plan in which nothing is decided yet."""
-    told = tuple(dict.fromkeys([*warnings, *graph.accepted_lines()]))
-    return Plan(graph.spec.name, graph, warnings=told, options=options, device=device_class())
+    lines = tuple(dict.fromkeys([*warnings, *graph.accepted_lines()]))
+    return Plan(graph.spec.name, graph, warnings=lines, options=options, device=device_class())
 
 
 def decide(plan: Plan, state: State) -> Plan:
@@ -106,8 +106,8 @@ class Planner:
                 return Action.RETRY, f"{self.graph.nodes[key].address} was made again with other bytes"
         if differences := self._drift(node.kind, attempt.environment):
             return Action.DRIFT, f"done elsewhere: {differences}"
-        told = attempt.outcome == "diverged" or attempt.figures.get("imported")
-        return Action.REUSE, attempt.message if told else "done"
+        explained = attempt.outcome == "diverged" or attempt.figures.get("imported")
+        return Action.REUSE, attempt.message if explained else "done"
 
     def _drift(self, kind: str, then: dict[str, Any]) -> str:
         """Return what differs from today; state gives all attempts of one environment the same object."""
@@ -118,7 +118,7 @@ class Planner:
         return differences
 
     def _accepted(self, node: GraphNode, action: Action, reason: str) -> tuple[Action, str]:
-        """Say where a result is used in the place of another; nothing is ever made anew under an accepted key."""
+        """Say where a result is used in the place of another; nothing is ever computed again under an accepted key."""
         acceptance = node.accepted
         if acceptance is None:
             return action, reason
@@ -159,7 +159,7 @@ class Planner:
         return (Action.RETRY, removed) if removed else (Action.RUN, self._why_new(node))
 
     def _resumes(self, node: GraphNode) -> str:
-        """Return from where a run would go on, and remember it; nothing where it would begin anew."""
+        """Return from where a run would go on, and remember it; nothing where it would start from the beginning."""
         run = unfinished(self.state.running(node.key)) if node.kind == "train" else None
         if run is None or not run.checkpoint:
             return ""

@@ -83,12 +83,12 @@ class Side:
     @property
     def configurations(self) -> dict[str, frozenset[str]]:
         """Configuration -> the keys that tell whether it is the same: of its training, or of its predictions."""
-        found = {}
+        keys = {}
         for name, rows in self.by_name.items():
             trained = frozenset(row.key for row in rows if row.kind == "train")
             if name:
-                found[name] = trained or frozenset(row.key for row in rows if row.kind == "predict")
-        return found
+                keys[name] = trained or frozenset(row.key for row in rows if row.kind == "predict")
+        return keys
 
 
 @dataclass(frozen=True)
@@ -170,10 +170,10 @@ def _trains(side: Side, name: str) -> bool:
 
 
 def _by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+    by_name: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.configuration, []).append(row)
-    return found
+        by_name.setdefault(row.configuration, []).append(row)
+    return by_name
 
 
 def _item(names: tuple[str, ...], rows: list[Row], why: tuple[str, ...] = ()) -> Item:
@@ -188,10 +188,10 @@ def _item(names: tuple[str, ...], rows: list[Row], why: tuple[str, ...] = ()) ->
     )
 
 
-def _alike(found: Iterable[tuple[str, list[Row], tuple[str, ...]]]) -> tuple[Item, ...]:
+def _alike(changed: Iterable[tuple[str, list[Row], tuple[str, ...]]]) -> tuple[Item, ...]:
     """Return one item for all configurations that change in the same way."""
     groups: dict[tuple[Any, ...], list[tuple[str, list[Row]]]] = {}
-    for name, rows, why in found:
+    for name, rows, why in changed:
         if rows:
             kinds = tuple(sorted(Counter(row.kind for row in rows).items()))
             groups.setdefault((kinds, why, bool(name)), []).append((name, rows))
@@ -203,10 +203,10 @@ def _alike(found: Iterable[tuple[str, list[Row], tuple[str, ...]]]) -> tuple[Ite
 
 def _why(old: Side, new: Side, name: str) -> tuple[str, ...]:
     """Return which settings of a configuration differ."""
-    one, other = old.settings.get(name, {}), new.settings.get(name, {})
-    method = str(other.get("adapter.method", "lora"))
-    differing = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
-    return tuple(describe(key, one.get(key), other.get(key), method) for key in differing) or (
+    before, after = old.settings.get(name, {}), new.settings.get(name, {})
+    method = str(after.get("adapter.method", "lora"))
+    differing = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return tuple(describe(key, before.get(key), after.get(key), method) for key in differing) or (
         "other training examples",
     )
 
@@ -231,6 +231,6 @@ def _beside(old: Side, new: Side) -> tuple[str, ...]:
     if not old.tables or not new.tables:
         return ()
     names = ("analysis", "claim", "verdict", "reference", "report")
-    found = [name for name in names if old.tables[name] != new.tables[name]]
+    changed = [name for name in names if old.tables[name] != new.tables[name]]
     words = [[tables["study"][name] for name in ("name", "question")] for tables in (old.tables, new.tables)]
-    return tuple(["study"] * (words[0] != words[1]) + found)
+    return tuple(["study"] * (words[0] != words[1]) + changed)

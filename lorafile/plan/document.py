@@ -205,7 +205,7 @@ def _made_from(plan: Plan) -> dict[str, Any]:
     entries = {f"model {name}": asdict(entry) for name, entry in lock.models.items()}
     entries |= {f"data {name}": asdict(entry) for name, entry in lock.data.items()}
     work = {change.key for change in plan.work}
-    read = {key for one in work for key in plan.graph.nodes[one].inputs.values()} - work
+    read = {key for change in plan.work for key in plan.graph.nodes[change.key].inputs.values()} - work
     return {
         "spec": str(plan.graph.spec.file),
         "spec_digest": file_digest(plan.graph.spec.file),

@@ -28,8 +28,8 @@ def drift(kind: str, then: dict[str, Any], now: dict[str, Any]) -> str:
 
 def what_matters(environment: dict[str, Any], cost: bool) -> dict[str, str | None]:
     """Return what a figure depends on: a cost on the exact torch, quality on the major version of each library."""
-    found = {name: environment.get(name) for name in (_COST_FIELDS if cost else _QUALITY_FIELDS)}
-    return found if cost else found | {name: _major(environment.get(name)) for name in _QUALITY_MAJOR}
+    values = {name: environment.get(name) for name in (_COST_FIELDS if cost else _QUALITY_FIELDS)}
+    return values if cost else values | {name: _major(environment.get(name)) for name in _QUALITY_MAJOR}
 
 
 def flat(node: GraphNode | Node) -> dict[str, Any]:
@@ -39,11 +39,11 @@ def flat(node: GraphNode | Node) -> dict[str, Any]:
 
 def flat_sections(sections: dict[str, Any]) -> dict[str, Any]:
     """Return sections of settings as `section.setting` -> value."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for section, value in sections.items():
         rows = value.items() if isinstance(value, dict) else [("", value)]
-        found |= {f"{section}.{name}".rstrip("."): item for name, item in rows}
-    return found
+        settings |= {f"{section}.{name}".rstrip("."): item for name, item in rows}
+    return settings
 
 
 def describe(name: str, before: Any, after: Any, method: str = "lora") -> str:
@@ -98,9 +98,9 @@ class Nearest:
 
     def __post_init__(self) -> None:
         first = self.flats[0] if self.flats else {}
-        names = dict.fromkeys(name for one in self.flats for name in one)
-        self.varying = [name for name in names if any(one.get(name) != first.get(name) for one in self.flats)]
-        self.rows = [tuple(map(one.get, self.varying)) for one in self.flats]
+        names = dict.fromkeys(name for settings in self.flats for name in settings)
+        self.varying = [name for name in names if any(settings.get(name) != first.get(name) for settings in self.flats)]
+        self.rows = [tuple(map(settings.get, self.varying)) for settings in self.flats]
 
     def reason(self, wanted: dict[str, Any]) -> str:
         """Name the node in which the fewest settings differ, of several the one whose numbers are nearest."""
@@ -113,8 +113,9 @@ class Nearest:
         best = min(alike, key=lambda number: self._distance(self.rows[number], target))
         settings, method = self.flats[best], str(wanted.get("adapter.method", "lora"))
         differing = sorted(name for name in wanted.keys() | settings.keys() if wanted.get(name) != settings.get(name))
-        told = [describe(name, settings.get(name), wanted.get(name), method) for name in differing]
-        shown = ", ".join(told[:_SHOWN]) + (f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
+        differences = [describe(name, settings.get(name), wanted.get(name), method) for name in differing]
+        more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        shown = ", ".join(differences[:_SHOWN]) + more
         return f"new; nearest is {self.addresses[best]}: {shown}"
 
     def _distance(self, row: tuple[Any, ...], target: tuple[Any, ...]) -> float:

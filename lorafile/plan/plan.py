@@ -1,4 +1,4 @@
-"""A plan: for every node of a study what would be done with it, and why. Inert data; nobody assigns to it."""
+"""A plan: for every node of a study what would be done with it, and why. Inert data that is never assigned to."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace

@@ -95,6 +95,6 @@ def _after_choice(spec: Spec, stages: Sequence[Plan], state: State) -> Plan | No
     approved = stages[0]
     plan = plan_work(spec, approved.graph.lock, state, approved.warnings, approved.options.without_reruns())
     done = {change.key for stage in stages for change in stage.changes if change.action not in WORK}
-    known = {key for stage in stages for key in stage.graph.nodes} - done
-    plan = plan.with_work({change.key for change in plan.work} - known)
+    planned = {key for stage in stages for key in stage.graph.nodes} - done
+    plan = plan.with_work({change.key for change in plan.work} - planned)
     return plan if plan.work else None

@@ -61,14 +61,14 @@ def all_matched(graph: Graph, patterns: Iterable[str]) -> set[str]:
 
 def matched(graph: Graph, pattern: str) -> set[str]:
     """Return the keys of every node that a pattern names: by its address, or as one of a configuration."""
-    found = _nodes(graph, pattern)
+    keys = _nodes(graph, pattern)
     for configuration in graph.spec.configurations:
         if _named(configuration, pattern):
-            found |= configuration_keys(graph, configuration)
+            keys |= configuration_keys(graph, configuration)
     for name in graph.spec.owners:
         if _fits(pattern, name):
-            found |= _own_keys(graph, name)
-    return found
+            keys |= _own_keys(graph, name)
+    return keys
 
 
 def configuration_keys(graph: Graph, configuration: Configuration) -> set[str]:
@@ -87,21 +87,22 @@ def _excluded(graph: Graph, pattern: str) -> set[str]:
 def _nodes(graph: Graph, pattern: str) -> set[str]:
     """Return the keys of nodes whose address fits, under any of their configuration's names."""
     aliases = {c.name: c.aliases for c in graph.spec.configurations}
-    found = set()
+    keys = set()
     for key, node in graph.nodes.items():
         others = (
             alias + node.address.removeprefix(node.configuration) for alias in aliases.get(node.configuration, ())
         )
         if _fits(pattern, node.address) or any(_fits(pattern, address) for address in others):
-            found.add(key)
-    return found
+            keys.add(key)
+    return keys
 
 
 def _own_keys(graph: Graph, name: str) -> set[str]:
-    found = {key for one in graph.replicates.get(name, []) + graph.repeats.get(name, []) for key in replicate_keys(one)}
+    replicates = graph.replicates.get(name, []) + graph.repeats.get(name, [])
+    keys = {key for replicate in replicates for key in replicate_keys(replicate)}
     for tables in (graph.splits, graph.texts, graph.before):
-        found |= set(tables.get(name, {}).values())
-    return found | ({graph.profiles[name]} if name in graph.profiles else set())
+        keys |= set(tables.get(name, {}).values())
+    return keys | ({graph.profiles[name]} if name in graph.profiles else set())
 
 
 def replicate_keys(replicate: Replicate) -> Iterator[str]:
@@ -112,8 +113,8 @@ def replicate_keys(replicate: Replicate) -> Iterator[str]:
         yield from table.values()
     if replicate.inspect:
         yield replicate.inspect
-    for one in replicate.truncated.values():
-        yield from replicate_keys(one)
+    for truncated in replicate.truncated.values():
+        yield from replicate_keys(truncated)
 
 
 def _named(configuration: Configuration, pattern: str) -> bool:

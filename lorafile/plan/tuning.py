@@ -49,7 +49,7 @@ def check_chosen(plan: Plan, name: str) -> None:
 
     :raises LoraError: naming what is missing
     """
-    waiting = next((one for one in plan.tuning if one.configuration == name and not one.chosen), None)
+    waiting = next((status for status in plan.tuning if status.configuration == name and not status.chosen), None)
     if waiting is not None:
         file = plan.graph.spec.file
         raise LoraError(f"{name} is no single run: {waiting.why_open}. Go on with: lora apply {file}")
@@ -89,8 +89,8 @@ def settle_tuning(plan: Plan, state: State) -> Plan:
 def _decide_candidates(spec: Spec, plan: Plan, state: State) -> Plan:
     """Return the plan of the candidates alone; what the whole plan has decided stays decided."""
     trials = decide(new_plan(build_candidates(spec, plan.graph.lock, plan.graph.accepted), options=plan.options), state)
-    known = {change.key: change for change in plan.changes}
-    changes = tuple(known.get(change.key, change) for change in trials.changes)
+    decided = {change.key: change for change in plan.changes}
+    changes = tuple(decided.get(change.key, change) for change in trials.changes)
     return replace(trials, changes=changes, results={**trials.results, **plan.results})
 
 
@@ -122,7 +122,7 @@ def _status(configuration: Configuration, plan: Plan, waiting: set[str]) -> Tuni
         sum(len(candidate_replicates(graph, candidate)) for candidate in about.candidates),
         lost={trial.candidate.name: trial.lost for trial in trials if trial.lost},
         whole=sum(trial.whole for trial in trials),
-        places=tuple(axis.where for axis in about.axes),
+        places=tuple(axis.path for axis in about.axes),
     )
     if status.waiting:
         return status
@@ -146,17 +146,15 @@ def _status(configuration: Configuration, plan: Plan, waiting: set[str]) -> Tuni
 
 def _edges(axes: tuple[Axis, ...], values: dict[str, Any]) -> tuple[Edge, ...]:
     """Return which values lie at an end of the numbers that were tried."""
-    found = []
+    edges = []
     for axis in (axis for axis in axes if axis.numeric):
         value = values[axis.setting]
         for highest, end in ((False, axis.tried[0]), (True, axis.tried[-1])):
             if value == end:
-                found.append(
-                    Edge(
-                        axis.setting, highest, value, next_value(axis, highest), axis.where, axis.added_beyond(highest)
-                    )
+                edges.append(
+                    Edge(axis.setting, highest, value, next_value(axis, highest), axis.path, axis.added_beyond(highest))
                 )
-    return tuple(found)
+    return tuple(edges)
 
 
 def _trial(candidate: Configuration, plan: Plan, unfinished: set[str]) -> Trial:
@@ -219,18 +217,18 @@ def _widened(spec: Spec, statuses: dict[str, TuningStatus], widening: _Widening)
                 f"{c.name} is {edge.words}"
                 for c in members
                 for edge in statuses[c.name].edges
-                if edge.where == axis.where and edge.highest is above
+                if edge.path == axis.path and edge.highest is above
             ]
             value = next_value(axis, above) if at and axis.added_beyond(above) < MAX_ADDED else None
             if value is not None:
-                widening.added[axis.where] = (*widening.added.get(axis.where, ()), value)
-                widening.reasons[axis.where, value] = f"{axis.name} {shown_value(value)} was added, since {at[0]}"
+                widening.added[axis.path] = (*widening.added.get(axis.path, ()), value)
+                widening.reasons[axis.path, value] = f"{axis.name} {shown_value(value)} was added, since {at[0]}"
                 wider = True
     if not wider:
         return None
     configurations = spec.configurations
-    for where, added in widening.added.items():
-        configurations = tuple(with_candidates(c, where, added) if c.tuned else c for c in configurations)
+    for place, added in widening.added.items():
+        configurations = tuple(with_candidates(c, place, added) if c.tuned else c for c in configurations)
     return spec.with_configurations(configurations)
 
 
@@ -240,9 +238,9 @@ def _sharing(spec: Spec) -> list[tuple[Axis, list[Configuration]]]:
     members: dict[Path, list[Configuration]] = {}
     for configuration in spec.configurations:
         for axis in configuration.tuned.axes if configuration.tuned else ():
-            axes.setdefault(axis.where, axis)
-            members.setdefault(axis.where, []).append(configuration)
-    return [(axis, members[where]) for where, axis in axes.items()]
+            axes.setdefault(axis.path, axis)
+            members.setdefault(axis.path, []).append(configuration)
+    return [(axis, members[place]) for place, axis in axes.items()]
 
 
 def _ready(spec: Spec, statuses: dict[str, TuningStatus]) -> set[str]:
@@ -271,7 +269,7 @@ def _explain(plan: Plan, widening: _Widening) -> Plan:
             for candidate in about.candidates:
                 value = candidate.varied[axis.setting]
                 if value in axis.added:
-                    reasons[candidate.name] = widening.reasons[axis.where, value]
+                    reasons[candidate.name] = widening.reasons[axis.path, value]
     changes = (
         change._replace(reason=reasons[change.configuration])
         if change.kind == "train" and change.action is Action.RUN and change.configuration in reasons

@@ -19,7 +19,7 @@ class Edge:
     highest: bool
     value: Any
     next: Any | None
-    where: Path
+    path: Path
     extended: int = 0
 
     @property
@@ -74,11 +74,11 @@ class TuningStatus:
     def choice(self) -> str:
         """Say what was chosen, from how many, and what speaks against it."""
         values = ", ".join(f"{name.rpartition('.')[2]} = {shown_value(value)}" for name, value in self.values.items())
-        told = f"{self.configuration}: {values}, of {self.candidates} candidates on validation"
-        told += f" (mean {self.metric} {self.mean:.4g})" if self.mean is not None else ""
+        text = f"{self.configuration}: {values}, of {self.candidates} candidates on validation"
+        text += f" (mean {self.metric} {self.mean:.4g})" if self.mean is not None else ""
         if not self.whole:
-            told += "; no candidate finished under every seed"
-        return told
+            text += "; no candidate finished under every seed"
+        return text
 
 
 def shown_value(value: Any) -> str:
@@ -92,11 +92,11 @@ def edge_lines(tuning: Sequence[TuningStatus]) -> list[str]:
     by_edge: dict[tuple[Any, ...], list[tuple[TuningStatus, Edge]]] = {}
     for status in tuning:
         for edge in status.edges:
-            by_edge.setdefault((edge.where, edge.highest, edge.value), []).append((status, edge))
-    for (where, *_), members in by_edge.items():
+            by_edge.setdefault((edge.path, edge.highest, edge.value), []).append((status, edge))
+    for (place, *_), members in by_edge.items():
         edge = members[0][1]
         names = ", ".join(status.configuration for status, _ in members)
-        sharing = sum(edge.setting in status.tried and where in status.places for status in tuning)
+        sharing = sum(edge.setting in status.tried and place in status.places for status in tuning)
         line = f"Not bracketed: {edge.setting.rpartition('.')[2]} of {names} is {edge.words}"
         lines.append(f"{line}; {_remedy(edge, sharing)}")
     return lines

@@ -109,7 +109,7 @@ def _named(content: bytes) -> list[str]:
         names += [evaluate.get("lm_eval_include_path"), evaluate.get("prompts", {}).get("path")]
         names += [analysis.get("file") for analysis in raw.get("analysis", [])]
     except (ValueError, AttributeError, TypeError, RecursionError):
-        return []  # whoever reads it says what is wrong with it
+        return []  # what is wrong with it is said where it is read
     return [name for name in names if isinstance(name, str)]
 
 

@@ -26,7 +26,7 @@ def contents(studies: "list[Study]") -> "tuple[Results, list[Analysis]]":
 
 
 def directory_of(studies: "list[Study]") -> Path:
-    """Return where a report goes that nobody named a place for."""
+    """Return where a report goes when no place is given."""
     spec = studies[0].spec
     return spec.file.parent / spec.tables.report.path if len(studies) == 1 else Path("report")
 

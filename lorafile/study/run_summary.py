@@ -16,7 +16,7 @@ from lorafile.state.node_details import History, history
 if TYPE_CHECKING:
     from lorafile.study.study import Study
 
-_ORDER = ("train", "predict", "score", "profile")  # of what a run consists of, and what is measured beside
+_ORDER = ("train", "predict", "score", "profile")  # of what a run consists of, and what is measured in addition
 _TEXTS = ("prompt", "reference", "answer", "choice", "log_likelihood", "tokens")
 
 
@@ -76,7 +76,7 @@ class _Node:
 def configuration(state: State, names: Names, name: str, study: "Study | None" = None) -> ShownConfiguration | None:
     """Return what state knows of a configuration; None where no study declares one of that name.
 
-    :param study: the study whose names these are; its verdicts are told as well
+    :param study: the study whose names these are; its verdicts are returned as well
     :raises LoraError: where several studies have different configurations of that name
     """
     rows = find_configuration(names, name)
@@ -212,7 +212,7 @@ def _differs(run: Named, first: Named, other: Named) -> LoraError:
 def _measured(state: State, names: Names, run: Named, kind: str) -> list[tuple[Named, str, Attempt]]:
     """Return the predictions or scores of a run, with their part of its address and their newest finished attempt.
 
-    They are told by what they read, never by their address: another run may have had the same one. What nobody
+    They are identified by what they read, never by their address: another run may have had the same one. What no study
     declares any more counts only where nothing else is there, the newest first.
     """
     keys = _keys(state, run)

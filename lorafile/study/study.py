@@ -81,7 +81,7 @@ class Study:
         return study, plan
 
     def lock(self, fresh: bool = True) -> Lock:
-        """Write the lock beside the spec and return it; one that cannot be read any more is made anew."""
+        """Write the lock next to the spec and return it; one that cannot be read any more is replaced."""
         try:
             before = read_lock(self.spec)
         except LoraError:
@@ -264,7 +264,7 @@ class Study:
     def report(self, directory: str | Path | None = None) -> list[Path]:
         """Write the report and return its files.
 
-        :param directory: where to; `report.path` of the spec, beside it, where it is left out
+        :param directory: where to; `report.path` of the spec, relative to the spec, where it is left out
         """
         from lorafile.report.writer import write_report
 

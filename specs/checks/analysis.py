@@ -10,7 +10,7 @@ from lorafile.specs.tables.analysis import MARGINED, PROFILED, QUALITIES, READS,
 from lorafile.specs.tables.evaluate import MetricName, is_metric_file
 from lorafile.specs.tables.settings import SpecTables
 
-WAIVED = ("environment", "imported")  # what may be waived beside settings
+WAIVED = ("environment", "imported")  # what may be waived in addition to settings
 _ALWAYS = ("kind", "ask", "name")
 _WITHOUT_POINTS = ("log_loss", "perplexity", "bits_per_byte")
 

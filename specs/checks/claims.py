@@ -34,94 +34,94 @@ def check_claims(tables: SpecTables, configurations: Iterable[Configuration], fi
         if isinstance(analysis.baseline, str):
             _check_name(analysis.baseline, ("analysis", number, "baseline"), names, problems)
     for number, claim in enumerate(tables.claim):
-        where: Path = ("claim", number)
-        _check_claim(claim, where, problems)
-        _check_metric(claim.metric, where, metrics, problems)
-        _check_names(claim, where, names, problems)
-        _check_analysis(claim, where, tables.analysis, problems)
-        _check_margin(claim, where, tables, problems)
+        place: Path = ("claim", number)
+        _check_claim(claim, place, problems)
+        _check_metric(claim.metric, place, metrics, problems)
+        _check_names(claim, place, names, problems)
+        _check_analysis(claim, place, tables.analysis, problems)
+        _check_margin(claim, place, tables, problems)
         if claim.text in [earlier.text for earlier in tables.claim[:number]]:
-            problems.add((*where, "text"), "stands in two claims; each is recorded under its sentence")
+            problems.add((*place, "text"), "stands in two claims; each is recorded under its sentence")
     for number, published in enumerate(tables.reference):
-        where = ("reference", number)
-        _check_metric(published.metric, where, metrics, problems)
-        _check_published(published, where, problems)
+        place = ("reference", number)
+        _check_metric(published.metric, place, metrics, problems)
+        _check_published(published, place, problems)
 
 
-def _check_claim(claim: ClaimTable, where: Path, problems: Problems) -> None:
+def _check_claim(claim: ClaimTable, place: Path, problems: Problems) -> None:
     """Check that a claim says what has to hold, and nothing that contradicts itself."""
     held = [name for name in _COMPARISONS if getattr(claim, "is_" if name == "is" else name) is not None]
     bounds = [name for name in ("at_least", "at_most", *Limits.model_fields) if getattr(claim, name) is not None]
     if not held and not bounds:
         ways = 'is = "better" with other, at_most_below = "3pt" with other, at_least, at_most, or a limit of cost'
-        problems.add(where, f"says nothing that could hold or not; write {ways}")
+        problems.add(place, f"says nothing that could hold or not; write {ways}")
     if len(held) == 2:
-        problems.add((*where, "at_most_below"), 'is set beside is; it means is = "non-inferior", so keep one')
+        problems.add((*place, "at_most_below"), 'is set beside is; it means is = "non-inferior", so keep one')
     if held and claim.other is None:
-        problems.add((*where, held[0]), "needs other: the configuration that `one` is held against")
+        problems.add((*place, held[0]), "needs other: the configuration that `one` is held against")
     if claim.other is not None and not held:
-        problems.add((*where, "other"), 'is held against nothing; write is = "equivalent", or at_most_below = "3pt"')
+        problems.add((*place, "other"), 'is held against nothing; write is = "equivalent", or at_most_below = "3pt"')
     if claim.margin is not None and claim.is_ not in ("equivalent", "non-inferior"):
-        problems.add((*where, "margin"), 'is read by is = "equivalent" and is = "non-inferior" alone')
+        problems.add((*place, "margin"), 'is read by is = "equivalent" and is = "non-inferior" alone')
     if claim.at_least is not None and claim.at_most is not None and claim.at_least > claim.at_most:
-        problems.add((*where, "at_least"), f"is more than at_most = {claim.at_most:g}; nothing could hold")
+        problems.add((*place, "at_least"), f"is more than at_most = {claim.at_most:g}; nothing could hold")
 
 
-def _check_metric(metric: str | None, where: Path, metrics: list[str], problems: Problems) -> None:
+def _check_metric(metric: str | None, place: Path, metrics: list[str], problems: Problems) -> None:
     if metric is not None and metric_label(metric) not in metrics:
         hint = suggestion(metric_label(metric), metrics) or f": {', '.join(metrics)}"
-        problems.add((*where, "metric"), f'"{metric}" is not among evaluate.metrics{hint}')
+        problems.add((*place, "metric"), f'"{metric}" is not among evaluate.metrics{hint}')
 
 
-def _check_name(name: str, where: Path, names: list[str], problems: Problems) -> None:
+def _check_name(name: str, place: Path, names: list[str], problems: Problems) -> None:
     if name not in names:
         hint = suggestion(name, names) or f"; there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
-        problems.add(where, f"{show(name)} is no configuration of this study{hint}")
+        problems.add(place, f"{show(name)} is no configuration of this study{hint}")
 
 
-def _check_names(claim: ClaimTable, where: Path, names: list[str], problems: Problems) -> None:
+def _check_names(claim: ClaimTable, place: Path, names: list[str], problems: Problems) -> None:
     for setting in ("one", "other"):
         name = getattr(claim, setting)
         if name is not None:
-            _check_name(name, (*where, setting), names, problems)
+            _check_name(name, (*place, setting), names, problems)
     if claim.other is not None and claim.one == claim.other:
-        problems.add((*where, "other"), "is the configuration itself")
+        problems.add((*place, "other"), "is the configuration itself")
 
 
-def _check_analysis(claim: ClaimTable, where: Path, analyses: list[AnalysisTable], problems: Problems) -> None:
+def _check_analysis(claim: ClaimTable, place: Path, analyses: list[AnalysisTable], problems: Problems) -> None:
     if claim.analysis is None:
         return
     named = [analysis for analysis in analyses if analysis.name == claim.analysis]
-    place = (*where, "analysis")
+    path = (*place, "analysis")
     if not named:
         names = [analysis.name for analysis in analyses if analysis.name]
         otherwise = f"; named are {', '.join(names)}" if names else "; none has a name"
         hint = suggestion(claim.analysis, names) or otherwise
-        problems.add(place, f"no [[analysis]] has the name {show(claim.analysis)}{hint}")
+        problems.add(path, f"no [[analysis]] has the name {show(claim.analysis)}{hint}")
     elif len(named) > 1:
-        problems.add(place, f"{len(named)} analyses have the name {show(claim.analysis)}; give each its own")
+        problems.add(path, f"{len(named)} analyses have the name {show(claim.analysis)}; give each its own")
     elif named[0].kind != "compare":
-        problems.add(place, f'{show(claim.analysis)} is no comparison; a claim rests on one with kind = "compare"')
+        problems.add(path, f'{show(claim.analysis)} is no comparison; a claim rests on one with kind = "compare"')
     if claim.is_ is None:
-        problems.add(place, 'is a comparison\'s name; say which verdict it has to have: is = "equivalent", and other')
+        problems.add(path, 'is a comparison\'s name; say which verdict it has to have: is = "equivalent", and other')
     for setting in ("metric", "margin"):
         if getattr(claim, setting) is not None:
-            problems.add((*where, setting), "is that of the analysis; leave it out, or leave `analysis` out")
+            problems.add((*place, setting), "is that of the analysis; leave it out, or leave `analysis` out")
 
 
-def _check_margin(claim: ClaimTable, where: Path, tables: SpecTables, problems: Problems) -> None:
+def _check_margin(claim: ClaimTable, place: Path, tables: SpecTables, problems: Problems) -> None:
     metric = claim.metric or tables.evaluate.primary or tables.evaluate.metrics[0]
     for setting in ("margin", "at_most_below"):
-        check_margin(getattr(claim, setting), metric, (*where, setting), problems)
+        check_margin(getattr(claim, setting), metric, (*place, setting), problems)
     compared = [analysis for analysis in tables.analysis if analysis.kind in ("compare", None)]
     margins = [claim.margin, tables.verdict.margin, *(analysis.margin for analysis in compared)]
     if claim.is_ in ("equivalent", "non-inferior") and all(margin is None for margin in margins):
-        problems.add((*where, "is"), f'"{claim.is_}" needs a margin; write margin = "1pt" here, or in [verdict]')
+        problems.add((*place, "is"), f'"{claim.is_}" needs a margin; write margin = "1pt" here, or in [verdict]')
 
 
-def _check_published(published: PublishedTable, where: Path, problems: Problems) -> None:
+def _check_published(published: PublishedTable, place: Path, problems: Problems) -> None:
     for cost, amount in published.costs.items():
-        measured, path = dimension(cost), (*where, "costs", cost)
+        measured, path = dimension(cost), (*place, "costs", cost)
         if isinstance(amount, str) and in_base_units(amount)[0] != measured:
             example = {"bytes": ' such as "8GB"', "seconds": ' such as "30ms"'}.get(str(measured), "")
             problems.add(path, f"should be {measured or 'a number without a unit'}{example}, not {show(amount)}")
@@ -129,23 +129,23 @@ def _check_published(published: PublishedTable, where: Path, problems: Problems)
             problems.add(path, f'should have its unit, such as "8GB" or "30ms", not {show(amount)}')
 
 
-def _check_custom_analysis(analysis: AnalysisTable, where: Path, folder: File, problems: Problems) -> None:
+def _check_custom_analysis(analysis: AnalysisTable, place: Path, folder: File, problems: Problems) -> None:
     """Check that the file of one's own analysis is there, is Python, and defines `analyse`; it is not run."""
     if analysis.kind != "own":
         return
     if analysis.file is None:
-        problems.add((*where, "kind"), '"own" needs file = "analyses/own.py", a Python file with analyse(results)')
+        problems.add((*place, "kind"), '"own" needs file = "analyses/own.py", a Python file with analyse(results)')
         return
-    place, path = (*where, "file"), folder / File(analysis.file).expanduser()
+    at, path = (*place, "file"), folder / File(analysis.file).expanduser()
     try:
         tree = ast.parse(path.read_bytes())
     except OSError as error:
-        problems.add(place, f"{show(analysis.file)} cannot be read: {error.strerror}; it is looked for beside the spec")
+        problems.add(at, f"{show(analysis.file)} cannot be read: {error.strerror}; it is looked for beside the spec")
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        problems.add(place, f"{show(analysis.file)}{line} is not Python: {getattr(error, 'msg', error)}")
+        problems.add(at, f"{show(analysis.file)}{line} is not Python: {getattr(error, 'msg', error)}")
     else:
         imported = [alias for part in tree.body if isinstance(part, ast.ImportFrom) for alias in part.names]
         defined = {part.name for part in tree.body if isinstance(part, ast.FunctionDef)}
         if "analyse" not in defined | {alias.asname or alias.name for alias in imported}:
-            problems.add(place, f"{show(analysis.file)} defines no function analyse(results)")
+            problems.add(at, f"{show(analysis.file)} defines no function analyse(results)")

@@ -27,10 +27,10 @@ def check_blocks(raw: dict[str, Any], problems: Problems) -> None:
         _check_block(block, ("sweep", index), problems)
 
 
-def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None:
+def _check_block(block: dict[str, Any], place: Path, problems: Problems) -> None:
     lists = flatten({key: value for key, value in block.items() if key not in SWEEP_SETTINGS})
     for setting, values in lists.items():
-        path = (*where, *setting.split("."))
+        path = (*place, *setting.split("."))
         if wrong := factor_error(setting):
             problems.add(path, wrong)
         elif not isinstance(values, list):
@@ -41,34 +41,34 @@ def _check_block(block: dict[str, Any], where: Path, problems: Problems) -> None
         else:
             for number, value in enumerate(values if len(values) <= MAX_POINTS else []):
                 check_value(setting, value, (*path, number), problems)
-    zipped = _check_zip(block, lists, where, problems)
-    _check_match(block, lists, where, problems)
+    zipped = _check_zip(block, lists, place, problems)
+    _check_match(block, lists, place, problems)
     for kind in ("configurations", "exclude"):
         for number, row in inner_tables(block, kind):
-            _check_point(row, kind, (*where, kind, number), problems)
+            _check_point(row, kind, (*place, kind, number), problems)
     count = prod(len(values) for key, values in lists.items() if isinstance(values, list) and key not in zipped[1:])
     rows = block.get("configurations")
     count = max(count if lists else 0, len(rows) if isinstance(rows, list) else 0)
     if count > MAX_POINTS:
         number_of_points = f"{count} points" if count < _MAX_SHOWN else "points without end"
-        problems.add(where, f"names {number_of_points}, more than {MAX_POINTS}; its lists multiply")
+        problems.add(place, f"names {number_of_points}, more than {MAX_POINTS}; its lists multiply")
     if not lists and not block.get("configurations"):
-        problems.add(where, "varies nothing; name a setting with a list of candidates, such as lora.r = [8, 16]")
+        problems.add(place, "varies nothing; name a setting with a list of candidates, such as lora.r = [8, 16]")
 
 
-def _check_match(block: dict[str, Any], lists: dict[str, Any], where: Path, problems: Problems) -> None:
-    """Refuse a rank beside a sweep that solves for the rank."""
+def _check_match(block: dict[str, Any], lists: dict[str, Any], place: Path, problems: Problems) -> None:
+    """Refuse a rank in a sweep that solves for the rank."""
     if block.get("match") != "parameters":
         return
     why = 'cannot vary in a sweep with match = "parameters", which solves for the rank of each placement'
     if "lora.r" in lists:
-        problems.add((*where, "lora", "r"), why)
+        problems.add((*place, "lora", "r"), why)
     for number, row in inner_tables(block, "configurations"):
         if "lora.r" in flatten(row):
-            problems.add((*where, "configurations", number, "lora", "r"), why)
+            problems.add((*place, "configurations", number, "lora", "r"), why)
 
 
-def _check_zip(block: dict[str, Any], lists: dict[str, Any], where: Path, problems: Problems) -> list[str]:
+def _check_zip(block: dict[str, Any], lists: dict[str, Any], place: Path, problems: Problems) -> list[str]:
     """Return what is zipped, where it can be."""
     zipped = block.get("zip")
     if not isinstance(zipped, list) or not all(isinstance(setting, str) for setting in zipped):
@@ -76,15 +76,15 @@ def _check_zip(block: dict[str, Any], lists: dict[str, Any], where: Path, proble
     for number, setting in enumerate(zipped):
         if setting not in lists:
             hint = suggestion(setting, lists)
-            problems.add((*where, "zip", number), f'"{setting}" does not vary in this sweep{hint}')
+            problems.add((*place, "zip", number), f'"{setting}" does not vary in this sweep{hint}')
         elif setting in zipped[:number]:
-            problems.add((*where, "zip", number), f'"{setting}" stands here twice')
+            problems.add((*place, "zip", number), f'"{setting}" stands here twice')
     if len(zipped) == 1:
-        problems.add((*where, "zip"), "needs at least two settings, which then vary together")
+        problems.add((*place, "zip"), "needs at least two settings, which then vary together")
     lengths = {setting: len(lists[setting]) for setting in zipped if isinstance(lists.get(setting), list)}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{setting} has {length}" for setting, length in lengths.items())
-        problems.add((*where, "zip"), f"zipped settings need equally many candidates: {counts}")
+        problems.add((*place, "zip"), f"zipped settings need equally many candidates: {counts}")
     return list(lengths)
 
 

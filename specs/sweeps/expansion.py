@@ -47,7 +47,7 @@ def expand_sweeps(
         exclusions = [flatten(exclusion) for exclusion in block.exclude]
         members: list[Configuration] = []
         for point, own_name, place in _block_points(block, lists, index):
-            tuned_here = [".".join(map(str, axis.where[len(place) :])) for axis in tuned.get(place, [])]
+            tuned_here = [".".join(map(str, axis.path[len(place) :])) for axis in tuned.get(place, [])]
             varied = {key: value for key, value in point.items() if key not in tuned_here}
             axes = axes_of(tuned, place, varied, raw)
             if exclusions and _excluded({**written, **varied}, axes, exclusions):
@@ -60,12 +60,12 @@ def expand_sweeps(
             places.setdefault(name, place)
             configuration = _configuration(name, sweep, raw, varied, axes, (problems, place))
             members += [configuration] if configuration else []
-        if block.match == "parameters" and not problems.found:
+        if block.match == "parameters" and not problems.by_place:
             members = _with_matched_ranks(members, ("sweep", index), problems)
         configurations += members
     if not tables.sweep:
         configurations += _single_configuration(raw, tables, tuned, problems)
-    elif not configurations and not problems.found:
+    elif not configurations and not problems.by_place:
         problems.add(("sweep",), "no configuration is left; `exclude` takes every point out")
     united = deduplicate(configurations)
     _check_names(united, places, problems)
@@ -88,7 +88,7 @@ def _configuration(
     points = combinations(axes)
     for values in points:
         label = f"{name},{point_name(values)}"
-        candidate = _resolved(label, sweep, raw, {**varied, **values}, (problems, axes[0].where))
+        candidate = _resolved(label, sweep, raw, {**varied, **values}, (problems, axes[0].path))
         candidates += [candidate] if candidate else []
     return with_tuning(name, varied, axes, candidates, raw) if len(candidates) == len(points) else None
 
@@ -98,7 +98,7 @@ def _changes_something(axis: Axis, raw: RawTables, varied: dict[str, Any], sweep
     try:
         alike = {resolve("", sweep, raw, {**varied, axis.setting: value}).identity() for value in axis.values}
     except ValidationError:
-        return True  # which is told of the candidate
+        return True  # which is reported for the candidate
     return len(alike) > 1
 
 

@@ -98,7 +98,7 @@ def _is_tune(value: Any) -> bool:
 
 def _parse_axis(table: Raw, path: Path, names: Path, problems: Problems) -> Axis | None:
     """Return one tuned setting, or note everything that is wrong with it."""
-    before, section = len(problems.found), str(names[0])
+    before, section = len(problems.by_place), str(names[0])
     setting = ".".join(map(str, names))
     wrong = factor_error(setting)
     if wrong:
@@ -126,7 +126,7 @@ def _parse_axis(table: Raw, path: Path, names: Path, problems: Problems) -> Axis
     axis = Axis(varied, section, tuple(values), extend is True, path)
     if extend is True and not axis.numeric:
         problems.add((*path, "extend"), "continues a range of numbers, and these are none; leave it out")
-    return axis if len(problems.found) == before else None
+    return axis if len(problems.by_place) == before else None
 
 
 def _check_zip(block: Raw, axes: list[Axis], problems: Problems) -> None:
@@ -134,9 +134,9 @@ def _check_zip(block: Raw, axes: list[Axis], problems: Problems) -> None:
     for axis in axes:
         name = f"{axis.section}.{axis.name}"
         if isinstance(zipped, list) and name in zipped:
-            problems.add(axis.where, "is tuned, so it has no values to be zipped with others; take it out of zip")
+            problems.add(axis.path, "is tuned, so it has no values to be zipped with others; take it out of zip")
         if block.get("match") == "parameters" and axis.setting == "lora.r":
-            problems.add(axis.where, 'cannot be tuned in a sweep with match = "parameters", which solves for it')
+            problems.add(axis.path, 'cannot be tuned in a sweep with match = "parameters", which solves for it')
 
 
 def _drop_misplaced(value: Any, path: Path, problems: Problems) -> Any:
@@ -195,7 +195,7 @@ def with_candidates(configuration: Configuration, place: Path, added: tuple[Any,
     """Return a tuned configuration with values added to one of its settings."""
     about = configuration.tuned
     assert about is not None  # noqa: S101  (asked of tuned configurations only)
-    axes = tuple(replace(axis, added=added) if axis.where == place else axis for axis in about.axes)
+    axes = tuple(replace(axis, added=added) if axis.path == place else axis for axis in about.axes)
     if axes == about.axes:
         return configuration
     made = []
@@ -223,5 +223,5 @@ def next_value(axis: Axis, above: bool) -> Any | None:
 
 def _is_valid(axis: Axis, value: Any) -> bool:
     problems = Problems("")
-    check_value(axis.setting, value, axis.where, problems)
-    return not problems.found
+    check_value(axis.setting, value, axis.path, problems)
+    return not problems.by_place

@@ -1,4 +1,4 @@
-"""The tables of concluding: what counts as a difference, the questions, the claims, and published figures beside."""
+"""The tables of concluding: what counts as a difference, the questions, the claims, and published figures."""
 
 from typing import Annotated, Any, Literal
 
@@ -76,7 +76,7 @@ READS: dict[str, tuple[str, ...]] = {
     "truncation": ("metric",),
     "own": ("file",),
 }
-QUALITIES = ("trainable_parameters",)  # what a trend may follow beside the settings that vary
+QUALITIES = ("trainable_parameters",)  # what a trend may follow in addition to the settings that vary
 Margin = Annotated[str, Field(pattern=MARGIN)] | PositiveNumber
 Amount = Annotated[str, Field(pattern=AMOUNT)]
 Measure = Cost | Metric

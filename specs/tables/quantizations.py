@@ -40,7 +40,7 @@ TorchAoType = Literal[
 class BnbTable(BnbSettings):
     """A bitsandbytes base: settings of transformers' `BitsAndBytesConfig`, by their own names."""
 
-    # A library that nobody knows is held against this table, so that the message lists those that there are.
+    # An unknown library is checked against this table, so that the message lists the known ones.
     quant_method: Method = Field(
         default="bitsandbytes", description="`bitsandbytes`", json_schema_extra={"enum": ["bitsandbytes"]}
     )
@@ -102,7 +102,7 @@ TABLES: dict[str, type[Settings]] = {
 
 
 def _branch(value: Any) -> str:
-    """Return which kind of value a quantization is; a table that names no known library is held against the first."""
+    """Return which kind of value a quantization is; one that names no known library is checked as the first."""
     if not isinstance(value, dict):
         method = getattr(value, "quant_method", "name")
         return str(method)

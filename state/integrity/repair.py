@@ -33,7 +33,7 @@ class RepairReport:
     :ivar removed: how many damaged files were taken away
     """
 
-    found: Verification
+    verification: Verification
     index: Path | None = None
     saved: int = 0
     lost: list[str] = field(default_factory=list)

@@ -20,13 +20,13 @@ from lorafile.units import utc_now
 class ImportSummary:
     """What an import has brought.
 
-    :ivar attempts: that are new here; `known`: that were here already; `kept`: left out, since this state has a result
+    :ivar attempts: that are new here; `present`: here already; `kept`: left out, since this state has a result
     :ivar objects, bytes: of files that are new here
     """
 
     source: Path
     attempts: int = 0
-    known: int = 0
+    present: int = 0
     kept: int = 0
     objects: int = 0
     bytes: int = 0
@@ -113,7 +113,7 @@ def _choose(incoming: Incoming, state: WritableState, merged: ImportSummary) -> 
     needed: set[int] = set()
     for number, row in sorted(rows.attempts.items()):
         if rows.seals[number] in counting:
-            merged.known += 1
+            merged.present += 1
             needed.add(number)
         elif _slot(row.key, row.kind, row.device) in finished:
             merged.kept += 1

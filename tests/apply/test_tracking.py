@@ -413,7 +413,7 @@ def test_an_address_with_a_password_is_not_written_down(tmp_path: Path) -> None:
     text = 'study.name = "a"\nmodel.path = "m"\ndata.path = "d"\n[tracking]\nreport_to = "mlflow"\n'
     spec = parse(text, tmp_path / "a.toml")
     (place,) = destinations.destinations(spec, {"MLFLOW_TRACKING_URI": "https://me:secret@host"})
-    assert "secret" not in place.identity(tmp_path) + place.where
+    assert "secret" not in place.identity(tmp_path) + place.label
 
 
 def test_one_run_that_cannot_be_told_holds_up_no_other(folder: Path) -> None:

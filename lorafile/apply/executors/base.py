@@ -1,4 +1,4 @@
-"""What an executor is: it takes groups of nodes, has them done somewhere, and reports what came of each node."""
+"""What an executor is: it takes groups of nodes, has them done somewhere, and reports the outcome of each node."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ from lorafile.environment import profiled
 from lorafile.errors import LoraError
 
 _POLL_SECONDS = 0.5
-_UNMEASURED = 16  # groups that a worker gets at most while nobody knows how many go together
+_UNMEASURED = 16  # groups that a worker gets at most while it is not measured yet how many go together
 
 
 @dataclass
@@ -57,7 +57,7 @@ class LocalExecutor:
                 try:
                     phase.run()
                 finally:
-                    phase.close()  # what follows shares its devices with nobody
+                    phase.close()  # what follows has its devices to itself
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Queue:
         return new
 
     def mark_ended(self, *keys: str) -> None:
-        """Note nodes that are done, or will not be done any more: nobody waits for them."""
+        """Note nodes that are done, or will not be done any more."""
         self._coming -= set(keys)
 
     def give_back(self, groups: list[Group]) -> None:

@@ -72,8 +72,8 @@ class Worker:
         :raises LoraError: when the server does not answer, or is gone
         """
         context = multiprocessing.get_context("forkserver")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
+        ours, workers_end = context.Pipe()
+        process = context.Process(target=serve, args=(workers_end, *arguments), daemon=True)
         failures: list[Exception] = []
 
         def start() -> None:
@@ -92,7 +92,7 @@ class Worker:
         if thread.is_alive() or failures:
             why = f"within {START_SECONDS:g} s" if thread.is_alive() else f"({type(failures[0]).__name__})"
             raise LoraError(f"A worker process could not be started {why}; its log is {log}.")
-        theirs.close()
+        workers_end.close()
         return cls(process, ours)
 
     def note_started(self, key: str) -> None:
@@ -165,7 +165,7 @@ def run_engine(connection: Connection, staging: str, threads: int, gpu: str | No
 
 
 def start_server(log: Path, model_types: tuple[str, ...] = (), light: bool = False) -> None:
-    """Start the fork server, where it does not run yet; it loads what workers need, and nobody waits for it.
+    """Start the fork server, where it does not run yet; it loads what workers need, in the background.
 
     It has SIGINT and SIGTERM blocked, and so have the processes that it forks until they unblock them: a signal to the
     whole process group reaches the applying process alone, which tells its workers what to do.

@@ -23,14 +23,14 @@ class Destination:
     """One tracker of a study.
 
     :ivar options: what its library is asked for; no secret is in it
-    :ivar where: the same in a word or two
+    :ivar label: the same in a word or two
     :ivar folder: what its relative paths are relative to: where the spec stands
     :ivar local: the file or directory that holds it, where that is on this machine
     """
 
     tracker: TrackerName
     options: dict[str, Any]
-    where: str
+    label: str
     folder: Path
     local: Path | None = None
 

@@ -136,7 +136,7 @@ class Reporter:
         if self._ended.wait(_END_SECONDS):
             self._loop.close()
         return [
-            Tracked(sender.destination.tracker, sender.destination.where, len(sender.sent), sender.left, sender.problem)
+            Tracked(sender.destination.tracker, sender.destination.label, len(sender.sent), sender.left, sender.problem)
             for sender in self._senders
         ]
 

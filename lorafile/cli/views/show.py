@@ -54,7 +54,7 @@ def settings_lines(settings: dict[str, Any]) -> list[str]:
 
 
 def attempt_lines(attempt: Attempt) -> list[str]:
-    """Return what came of an attempt: how it ended, its figures, its files, and where it was made."""
+    """Return the result of an attempt: how it ended, its figures, its files, and where it was made."""
     why = f": {attempt.message}" if attempt.message else ""
     lines = [f"{attempt.started}  {attempt.outcome} in {duration(attempt.seconds)}{why}"]
     lines += [f"{name} = {_figure(value)}" for name, value in attempt.figures.items() if name != "notes"]

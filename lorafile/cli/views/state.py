@@ -140,8 +140,8 @@ def show_merged(merged: ImportSummary, out: Console) -> None:
     """Say what an import has brought, and what stayed as it was."""
     about = f"{merged.attempts} attempts and {merged.objects} files ({size(merged.bytes)})"
     out.print(escape(f"Took {about} from {merged.source}."))
-    if merged.known:
-        out.print(f"{merged.known} attempts were here already.")
+    if merged.present:
+        out.print(f"{merged.present} attempts were here already.")
     if merged.kept:
         out.print(f"{merged.kept} attempts were left out: this state has a result of its own for them.")
     if merged.studies:
@@ -174,9 +174,9 @@ def show_repaired(repaired: RepairReport, out: Console) -> None:
     times = {address: f" ({count}×)" if count > 1 else "" for address, count in counts.items()}
     again = [f"[yellow]~[/] {escape(address)} is made again by the next apply{n}" for address, n in times.items()]
     show_first(again, out)
-    if repaired.found.unreadable:
+    if repaired.verification.unreadable:
         out.print("What cannot be read was left as it is: look after the disk. Nothing is made again for it.")
-    elif not repaired.found.sound:
+    elif not repaired.verification.sound:
         out.print("[green]Repaired.[/] `lora plan` shows what is to be made again.")
 
 
@@ -192,7 +192,7 @@ def verified_json(verified: Verification, repaired: RepairReport | None) -> str:
         "notes": verified.notes,
     }
     if repaired is not None:
-        about = {name: value for name, value in repaired.__dict__.items() if name != "found"}
+        about = {name: value for name, value in repaired.__dict__.items() if name != "verification"}
         content["repaired"] = about | {"index": str(repaired.index) if repaired.index else None}
     return json_text(content)
 

@@ -13,7 +13,7 @@ from lorafile.plan.forecast.shape import Shape
 from lorafile.plan.forecast.time import seconds
 from lorafile.state import Attempt
 
-ARITHMETIC = 3  # raised when memory or time are computed otherwise: what was held against the former corrects nothing
+ARITHMETIC = 3  # raised when memory or time are computed otherwise: what was compared with the former corrects nothing
 _UNMEASURED = 3.0  # the arithmetic alone may be off by this factor, either way
 _ONE_RUN = 1.25  # so far a second run may be from a single one
 _NORMAL = 1.2816  # four of five runs fall within
@@ -41,7 +41,7 @@ def correction(ratios: list[float]) -> Correction:
     middle = statistics.median(ratios)
     spread = math.log(_ONE_RUN)
     if len(ratios) > 1:
-        spread = _NORMAL * statistics.stdev(math.log(one) for one in ratios) * math.sqrt(1 + 1 / len(ratios))
+        spread = _NORMAL * statistics.stdev(math.log(ratio) for ratio in ratios) * math.sqrt(1 + 1 / len(ratios))
     return Correction(middle, middle * math.exp(-spread), middle * math.exp(spread), len(ratios))
 
 
@@ -78,22 +78,22 @@ class Corrections:
     @classmethod
     def of(cls, attempts: Iterable[Attempt], device: str) -> "Corrections":
         """Return what the attempts of one device tell: each keeps what the arithmetic says of it."""
-        found = cls()
+        corrections = cls()
         for attempt in attempts:
-            known = attempt.forecast.get("arithmetic") == ARITHMETIC
-            if known and attempt.outcome == "done" and attempt.device == device:
-                found._add(attempt, attempt.forecast)
-        return found
+            comparable = attempt.forecast.get("arithmetic") == ARITHMETIC
+            if comparable and attempt.outcome == "done" and attempt.device == device:
+                corrections._add(attempt, attempt.forecast)
+        return corrections
 
-    def _add(self, attempt: Attempt, told: dict[str, Any]) -> None:
+    def _add(self, attempt: Attempt, forecast: dict[str, Any]) -> None:
         took = attempt.seconds + attempt.figures.get("seconds_before", 0.0)
-        if told.get("analytic_seconds") and took > 0:
-            for name in dict.fromkeys(_names(told["group"])):
-                self.time.setdefault(name, []).append(took / told["analytic_seconds"])
+        if forecast.get("analytic_seconds") and took > 0:
+            for name in dict.fromkeys(_names(forecast["group"])):
+                self.time.setdefault(name, []).append(took / forecast["analytic_seconds"])
         peak = peak_of(attempt.figures)
-        if told.get("analytic_bytes") and peak:
-            name = told["group"].partition("/")[2]
-            self.memory.setdefault(name, []).append(peak / told["analytic_bytes"])
+        if forecast.get("analytic_bytes") and peak:
+            name = forecast["group"].partition("/")[2]
+            self.memory.setdefault(name, []).append(peak / forecast["analytic_bytes"])
 
     def of_time(self, group: str) -> Correction:
         """Return the correction of a node's time: of its like, of what makes the same, of its kind, of training."""
@@ -119,14 +119,14 @@ def peak_of(figures: dict[str, Any]) -> int:
 
 def errors(attempts: Iterable[Attempt]) -> dict[str, list[float]]:
     """Return how far forecasts were off, as shares of what was measured: of `time`, and of peak `memory`."""
-    found: dict[str, list[float]] = {"time": [], "memory": []}
+    shares: dict[str, list[float]] = {"time": [], "memory": []}
     for attempt in attempts:
-        told = attempt.forecast
+        forecast = attempt.forecast
         if attempt.outcome != "done":
             continue
         took = attempt.seconds + attempt.figures.get("seconds_before", 0.0)
-        if "seconds" in told and "analytic_seconds" in told and took > 0:
-            found["time"].append(told["seconds"] / took - 1)
-        if "peak_memory_bytes" in told and peak_of(attempt.figures):
-            found["memory"].append(told["peak_memory_bytes"] / peak_of(attempt.figures) - 1)
-    return found
+        if "seconds" in forecast and "analytic_seconds" in forecast and took > 0:
+            shares["time"].append(forecast["seconds"] / took - 1)
+        if "peak_memory_bytes" in forecast and peak_of(attempt.figures):
+            shares["memory"].append(forecast["peak_memory_bytes"] / peak_of(attempt.figures) - 1)
+    return shares

@@ -1,4 +1,4 @@
-"""What a plan is held against: the device that is here, a size of memory, or a GPU by its name."""
+"""What a plan is compared with: the device that is here, a size of memory, or a GPU by its name."""
 
 import os
 import re
@@ -44,7 +44,7 @@ _KNOWN: dict[str, tuple[int, float]] = {
 
 @dataclass(frozen=True)
 class Device:
-    """What a plan is held against.
+    """What a plan is compared with.
 
     :ivar memory: in bytes
     :ivar flops: operations a second at its best, in the type that adapters are usually trained over
@@ -69,8 +69,8 @@ def device(gpu: str | None = None, spread: bool = False) -> Device:
     if gpus() and gpus()[0]["memory"]:
         smallest = min((gpu for gpu in gpus() if gpu["memory"]), key=lambda gpu: gpu["memory"])  # any may get a run
         name = str(smallest["name"])
-        known = _known(name)
-        flops = _KNOWN[known][1] * 1e12 if known else _GUESSED_FLOPS
+        listed = _known(name)
+        flops = _KNOWN[listed][1] * 1e12 if listed else _GUESSED_FLOPS
         if spread and len(gpus()) > 1:  # the layers of one model follow each other, whatever device they lie on
             return Device(f"{len(gpus())} × {name}", sum(gpu["memory"] or 0 for gpu in gpus()), flops)
         return Device(name, smallest["memory"], flops)
@@ -82,13 +82,13 @@ def _asked(text: str) -> Device:
     size = _SIZE.fullmatch(text)
     if size is not None:
         return Device(f"a GPU of {text}", int(float(size[1]) * _UNITS[size[2].lower()]), _GUESSED_FLOPS, here=False)
-    known = _known(text)
-    if known is None:
+    listed = _known(text)
+    if listed is None:
         raise LoraError(
             f'--gpu: "{text}" is neither a size of memory (24GB) nor a GPU known by name: {", ".join(_KNOWN)}.'
         )
-    memory, flops = _KNOWN[known]
-    return Device(f"one {known}", memory * 2**20, flops * 1e12, here=False)
+    memory, flops = _KNOWN[listed]
+    return Device(f"one {listed}", memory * 2**20, flops * 1e12, here=False)
 
 
 def _known(text: str) -> str | None:

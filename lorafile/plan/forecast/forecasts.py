@@ -21,7 +21,6 @@ from lorafile.state import Attempt, State
 
 _WALKED_FROM = 10**8  # parameters: below it a walk takes longer than its answer is worth
 _ANSWER_BYTES = 200  # of an example's predictions
-_TOKEN_BYTES = 5  # of a prepared token: its id, and whether it is supervised
 
 Forecast = dict[str, Any]
 
@@ -33,14 +32,14 @@ def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, For
     `source`; where a model is loaded also `peak_memory_bytes` (allocated), `reserved_bytes`, `memory_source` and
     `fits`, and `joules` where a profile measured energy.
     """
-    target = target_of(plan.graph, gpu)  # first: a device that nobody knows is told, whatever there is to do
+    target = target_of(plan.graph, gpu)  # first: an unknown device is an error, whatever there is to do
     if not plan.work:
         return {}
     return _Forecaster(plan, state, target).all()
 
 
 def target_of(graph: Graph, gpu: str | None = None) -> Device:
-    """Return the device that a study is held against: the one that is asked for, or all that its bases lie on here."""
+    """Return the device that a study is compared with: the one that is asked for, or all that its bases lie on here."""
     return device(gpu, any(configuration.model.device_map for configuration in graph.spec.configurations))
 
 
@@ -53,8 +52,8 @@ class _Forecaster:
     walks: dict[str, float] = field(init=False)  # group of nodes -> walked over analytic memory
 
     def __post_init__(self) -> None:
-        known = (attempt for attempts in self.state.latest().values() for attempt in attempts)
-        self.corrections = Corrections.of(known, self.plan.device if self.target.here else self.target.name)
+        measured = (attempt for attempts in self.state.latest().values() for attempt in attempts)
+        self.corrections = Corrections.of(measured, self.plan.device if self.target.here else self.target.name)
         self.shapes = {
             change.key: Shape.of(self.plan.graph, self.plan.graph.nodes[change.key], self.plan.results)
             for change in self.plan.work
@@ -73,14 +72,14 @@ class _Forecaster:
         group = group_of(node, shape)
         analytic, factor = seconds(node, shape, self.target), self.corrections.of_time(group)
         left = self._left(node.key)
-        found = {
+        forecast = {
             "seconds": analytic * factor.factor * left,
             "seconds_low": analytic * factor.low * left,
             "seconds_high": analytic * factor.high * left,
             "source": factor.source,
             "disk_bytes": _disk(node, shape),
         }
-        return found | self._memory(node, shape, group) | self._energy(node, shape)
+        return forecast | self._memory(node, shape, group) | self._energy(node, shape)
 
     def _memory(self, node: GraphNode, shape: Shape, group: str) -> Forecast:
         analytic = sum(memory(node, shape).values())
@@ -96,11 +95,11 @@ class _Forecaster:
             peak, source = analytic, Correction().source
         reserved = int(peak * SLACK)
         fits = reserved + (CONTEXT if self.target.gpu else 0) <= self.target.memory
-        found: Forecast = {"peak_memory_bytes": int(peak), "reserved_bytes": reserved, "memory_source": source}
-        found["fits"] = fits
+        forecast: Forecast = {"peak_memory_bytes": int(peak), "reserved_bytes": reserved, "memory_source": source}
+        forecast["fits"] = fits
         if not fits and node.kind in ("train", "profile"):
-            found["would_fit"] = would_fit(node, shape, peak / analytic, self.target)
-        return found
+            forecast["would_fit"] = would_fit(node, shape, peak / analytic, self.target)
+        return forecast
 
     def _measured(self, node: GraphNode) -> int:
         """Return what a profile of the very configuration measured on the device; 0 where none has."""
@@ -115,7 +114,7 @@ class _Forecaster:
         return {"joules": joules * steps(node, shape) * self._left(node.key)} if joules else {}
 
     def _walks(self) -> dict[str, float]:
-        """Return how far the arithmetic is off for groups of nodes that nobody has measured: one walk for each."""
+        """Return how far the arithmetic is off for groups of nodes that were never measured: one walk for each."""
         chosen: dict[str, Walk] = {}
         for key, shape in self.shapes.items():
             node = self.plan.graph.nodes[key]
@@ -128,17 +127,17 @@ class _Forecaster:
                     chosen[group] = Walk(node, shape)
         if not chosen or not can_walk():
             return {}
-        found = walked(list(chosen.values()), installed("bitsandbytes"))
+        peaks = walked(list(chosen.values()), installed("bitsandbytes"))
         return {
             group: peak / sum(memory(walk.node, walk.shape).values())
-            for (group, walk), peak in zip(chosen.items(), found, strict=True)
+            for (group, walk), peak in zip(chosen.items(), peaks, strict=True)
             if peak
         }
 
     def _left(self, key: str) -> float:
         """Return the share of a run's steps that are still to be done."""
-        found = self.plan.unfinished.get(key)
-        return 1 - found.checkpoint / found.steps if found else 1.0
+        unfinished = self.plan.unfinished.get(key)
+        return 1 - unfinished.checkpoint / unfinished.steps if unfinished else 1.0
 
     def _cut(self, node: GraphNode) -> tuple[int, int]:
         """Return largest rank and parameters of an adapter that is to be cut; nothing for any other node."""
@@ -158,13 +157,13 @@ def _disk(node: GraphNode, shape: Shape) -> int:
     return shape.examples * _ANSWER_BYTES if node.kind == "predict" else 0
 
 
-def told_of(
+def recorded_forecast(
     forecast: Forecast | None, graph: Graph, node: GraphNode, results: dict[str, Attempt], target: Device
 ) -> Forecast:
-    """Return what an attempt keeps: what was foretold of it, to be held against what it took, and the arithmetic."""
+    """Return what an attempt keeps: its forecast, to be compared with what it took, and the arithmetic."""
     kept = ("seconds", "peak_memory_bytes", "source", "memory_source")
-    foretold = {name: forecast[name] for name in kept if name in forecast} if forecast else {}
-    return foretold | computed(graph, node, results, target)
+    forecasted = {name: forecast[name] for name in kept if name in forecast} if forecast else {}
+    return forecasted | computed(graph, node, results, target)
 
 
 def would_fit(node: GraphNode, shape: Shape, factor: float, target: Device) -> str | None:
@@ -183,12 +182,12 @@ def would_fit(node: GraphNode, shape: Shape, factor: float, target: Device) -> s
 
 def _changes(settings: dict[str, Any], shape: Shape) -> list[tuple[str, dict[str, Any], Shape]]:
     """Return what could be set: in words, as settings, and with the shape that follows."""
-    found: list[tuple[str, dict[str, Any], Shape]] = []
+    changes: list[tuple[str, dict[str, Any], Shape]] = []
     training = settings["training"]
     size, accumulated = training["per_device_train_batch_size"], training["gradient_accumulation_steps"]
     while size % 2 == 0:
         size, accumulated = size // 2, accumulated * 2
-        found.append(
+        changes.append(
             (
                 f"train.per_device_train_batch_size = {size} with train.gradient_accumulation_steps = {accumulated}",
                 _with(settings, per_device_train_batch_size=size, gradient_accumulation_steps=accumulated),
@@ -197,18 +196,18 @@ def _changes(settings: dict[str, Any], shape: Shape) -> list[tuple[str, dict[str
         )
     again = _with(settings, gradient_checkpointing=True)
     if not training["gradient_checkpointing"]:
-        found.append(("train.gradient_checkpointing = true", again, shape))
+        changes.append(("train.gradient_checkpointing = true", again, shape))
         if size != training["per_device_train_batch_size"]:
             both = _with(again, per_device_train_batch_size=size, gradient_accumulation_steps=accumulated)
             words = f"train.gradient_checkpointing = true and train.per_device_train_batch_size = {size}"
-            found.append((words, both, shape))
+            changes.append((words, both, shape))
     if settings["quantization"] is None and settings["adapter"]["method"] != "full":
-        found.append(('quantization = "nf4"', {**settings, "quantization": quantization_settings("nf4")}, shape))
+        changes.append(('quantization = "nf4"', {**settings, "quantization": quantization_settings("nf4")}, shape))
         words = 'quantization = "nf4" with train.gradient_checkpointing = true'
-        found.append((words, {**again, "quantization": quantization_settings("nf4")}, shape))
+        changes.append((words, {**again, "quantization": quantization_settings("nf4")}, shape))
     half = replace(shape, longest=shape.longest // 2, tokens=shape.tokens / 2)
-    found.append((f"data.max_length = {half.longest} with train.gradient_checkpointing = true", again, half))
-    return found
+    changes.append((f"data.max_length = {half.longest} with train.gradient_checkpointing = true", again, half))
+    return changes
 
 
 def _with(settings: dict[str, Any], **training: Any) -> dict[str, Any]:

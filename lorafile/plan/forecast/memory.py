@@ -18,7 +18,7 @@ def memory(node: GraphNode, shape: Shape) -> Parts:
     """Return the bytes allocated at the peak of a node, by what they are for."""
     width = BYTES[shape.dtype]
     parts = {"weights": weight_bytes(node.settings["quantization"], shape, width)}
-    if node.kind == "merge":  # a quantized base is dequantized, and a float32 one stands beside nothing else
+    if node.kind == "merge":  # a quantized base is dequantized, and a float32 one is the only copy
         parts["weights"] = float(shape.model.parameters * max(width, BYTES[node.settings["merging"]["dtype"]]))
     training = node.settings.get("training") or {}
     if not training:
@@ -65,7 +65,7 @@ def _layer(shape: Shape, width: int) -> float:
 
 
 def _inputs(shape: Shape, width: int) -> float:
-    """Return the bytes of a position that a block keeps beside, because its weights are trained: their inputs."""
+    """Return the bytes of a position that a block also keeps because its weights are trained: their inputs."""
     return width * (5 * shape.hidden + shape.intermediate)
 
 

@@ -38,10 +38,10 @@ def walked(walks: list[Walk], bitsandbytes: str | None) -> list[int | None]:
     command = [sys.executable, "-P", "-m", "lorafile.engine.training.memory_walk"]
     try:
         done = subprocess.run(command, input=steps, capture_output=True, text=True, timeout=_PATIENCE, check=True)  # noqa: S603
-        found = json.loads(done.stdout)
+        by_step = json.loads(done.stdout)
     except (subprocess.SubprocessError, OSError, ValueError):
         return [None] * len(walks)  # the arithmetic stands, and says that it is what it is
-    return [sum(held.values()) if held else None for held in found]
+    return [sum(held.values()) if held else None for held in by_step]
 
 
 def _step(walk: Walk, bitsandbytes: str | None) -> dict[str, Any]:

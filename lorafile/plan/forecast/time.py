@@ -7,7 +7,7 @@ from lorafile.plan.forecast.shape import Shape
 
 _USED = 0.35  # share of a GPU's best that training usually reaches, until something is measured
 _STEP_SECONDS = 0.0005  # for each block and pass: launching, whatever the size
-_MODULE_SECONDS = 0.0002  # for each adapted layer and pass, beside
+_MODULE_SECONDS = 0.0002  # for each adapted layer and pass, in addition
 _LOAD_SECONDS, _LOADED = 0.25, 1e9  # of a whole model that was trained: each time, and bytes a second
 _SMALL = 0.1  # seconds of what needs no model
 
