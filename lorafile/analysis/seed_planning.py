@@ -3,11 +3,13 @@
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
-from lorafile.analysis.compare.verdicts import Family, Verdict
+from lorafile.analysis.common.format import difference
+from lorafile.analysis.compare.verdicts import Family, Verdict, family
 from lorafile.results.results import Results
 from lorafile.specs import Spec
 from lorafile.specs.sweeps.stages import is_deterministic
 from lorafile.statistics.deciding import shares
+from lorafile.statistics.planning import detectable, more_seeds
 
 _LARGEST = 2**31  # seeds are below it
 _UNFINISHED = ("missing", "running", "interrupted")
@@ -59,20 +61,20 @@ def resolution(results: Results, spec: Spec, most: int) -> Resolution:
 
     :raises SpecError: when the spec has no margin, or keeps no alpha for a further look
     """
-    from lorafile.analysis.compare.verdicts import family
-
-    looks, verdict = len(results.looks), results.verdict
-    share = shares(verdict.alpha, verdict.keep, looks + 1)[-1]
-    left = verdict.alpha * verdict.keep ** (looks + 1)
-    found = family(results)
-    made = Resolution(str(results.primary), found.split, looks, share, left, most, comparisons=len(found.judged))
-    if why := _unfinished(results, spec) or _nothing_open(found):
-        return replace(made, why=why)
+    looks, table = len(results.looks), results.verdict
+    share = shares(table.alpha, table.keep, looks + 1)[-1]
+    left = table.alpha * table.keep ** (looks + 1)
+    compared = family(results)
+    count = len(compared.judged)
+    stage = Resolution(str(results.primary), compared.split, looks, share, left, most, comparisons=count)
+    opened = [verdict for verdict in compared.verdicts if verdict.open]
+    if why := _unfinished(results, spec) or ("" if opened else _nothing_open(compared)):
+        return replace(stage, why=why)
     if not share:
         raise spec.error(("verdict", "keep"), "is 0: all of alpha was spent at the first look, and none is left")
-    if all(one.margin is None for one in found.verdicts if one.open):
-        raise spec.error(("verdict", "margin"), _no_margin(results, found))
-    return _planned(made, [one for one in found.verdicts if one.open], spec)
+    if all(verdict.margin is None for verdict in opened):
+        raise spec.error(("verdict", "margin"), _no_margin(results, opened, count))
+    return _planned(stage, opened, spec)
 
 
 def _unfinished(results: Results, spec: Spec) -> str:
@@ -87,82 +89,68 @@ def _unfinished(results: Results, spec: Spec) -> str:
     return ""
 
 
-def _nothing_open(found: Family) -> str:
-    """Return why there is nothing to decide, or nothing where there is."""
-    if any(one.open for one in found.verdicts):
-        return ""
-    if found.judged:
-        several = f"each of the {len(found.judged)} comparisons"
-        return f"{several if len(found.judged) > 1 else 'the one comparison'} has its verdict."
-    if found.verdicts:
-        return f"no comparison can be judged: {found.verdicts[0].why}."
+def _nothing_open(compared: Family) -> str:
+    """Return why there is nothing to decide."""
+    if count := len(compared.judged):
+        return f"{f'each of the {count} comparisons' if count > 1 else 'the one comparison'} has its verdict."
+    if compared.verdicts:
+        return f"no comparison can be judged: {compared.verdicts[0].why}."
     return "the study compares nothing."
 
 
-def _no_margin(results: Results, found: Family) -> str:
-    """Say that a margin is needed, and what can be told apart as it is."""
-    from lorafile.analysis.common.format import difference
-    from lorafile.analysis.compare.outcomes import compared_as
-    from lorafile.statistics.planning import detectable
+def _no_margin(results: Results, opened: list[Verdict], count: int) -> str:
+    """Say that a margin is needed, and what can be told apart as it is.
 
-    metric, opened = compared_as(results.primary), [one for one in found.verdicts if one.open]
-    sizes = [
-        detectable(one.estimate.error, one.estimate.df, one.alpha / len(found.judged))
-        for one in opened
-        if one.estimate is not None
-    ]
-    begun = "is not set" if results.verdict.margin is None else f"is no margin for {metric}, which has no points"
-    smallest = difference(metric, max(sizes))
+    :param count: of comparisons that were tested
+    """
+    metric = opened[0].scale
+    estimates = [(verdict.estimate, verdict.alpha / count) for verdict in opened if verdict.estimate is not None]
+    smallest = max(detectable(estimate.error, estimate.df, alpha) for estimate, alpha in estimates)
+    problem = "is not set" if results.verdict.margin is None else f"is no margin for {metric}, which has no points"
     return (
-        f"{begun}, and how many seeds decide a comparison follows from how small a difference does not matter. Write "
+        f"{problem}, and how many seeds decide a comparison follows from how small a difference does not matter. Write "
         f'margin = "1pt" (percentage points), "1%" of the baseline, or a number in the metric\'s unit. As it is, '
-        f"{len(opened)} of {len(found.judged)} comparisons are open, and a difference of {smallest} is found with "
-        "80 % power"
+        f"{len(opened)} of {count} comparisons are open, and a difference of {difference(metric, smallest)} is found "
+        "with 80 % power"
     )
 
 
-def _planned(made: Resolution, opened: list[Verdict], spec: Spec) -> Resolution:
+def _planned(resolution: Resolution, opened: list[Verdict], spec: Spec) -> Resolution:
     """Return the stage: the largest need among what it can decide, for every configuration that this is about."""
     seeded = [one.name for one in spec.configurations if not is_deterministic(one, spec.tables)]
     needs: list[int | None] = [None] * len(opened)
     part, before = list(range(len(opened))), [-1]
     names: list[str] = []
-    while part != before:  # whoever leaves takes degrees of freedom along, so that another one may have to leave
+    while part != before:  # what is left out takes degrees of freedom along, so that another one may have to go
         before = part
-        names = [name for name in seeded if any(name in _pair(opened[at]) for at in part)]
+        names = [name for name in seeded if any(name in opened[at].pair.names for at in part)]
         for at in part:
-            needs[at] = _need(opened[at], made, names)
-        part = [at for at in part if 0 < (needs[at] or 0) <= made.most]
+            needs[at] = _need(opened[at], resolution, names)
+        part = [at for at in part if 0 < (needs[at] or 0) <= resolution.most]
     return replace(
-        made,
-        undecided=tuple(_told(one, needs[at], at in part) for at, one in enumerate(opened)),
-        seeds=_fresh(spec, max((needs[at] or 0 for at in part), default=0)),
+        resolution,
+        undecided=tuple(_undecided(verdict, needs[at], at in part) for at, verdict in enumerate(opened)),
+        seeds=_new_seeds(spec, max((needs[at] or 0 for at in part), default=0)),
         configurations=tuple(names if part else ()),
     )
 
 
-def _pair(verdict: Verdict) -> tuple[str, str]:
-    return verdict.pair.one, verdict.pair.other
-
-
-def _need(verdict: Verdict, made: Resolution, names: list[str]) -> int | None:
-    """Return how many further seeds decide a comparison, everybody named running under them."""
-    from lorafile.statistics.planning import more_seeds
-
+def _need(verdict: Verdict, resolution: Resolution, names: list[str]) -> int | None:
+    """Return how many further seeds decide a comparison, all the named configurations running under them."""
     if verdict.estimate is None or verdict.margin is None:
         return None
-    others = len(set(names) - set(_pair(verdict)))
-    return more_seeds(verdict.estimate, verdict.margin, made.alpha / made.comparisons, others)
+    others = len(set(names) - {*verdict.pair.names})
+    return more_seeds(verdict.estimate, verdict.margin, resolution.alpha / resolution.comparisons, others)
 
 
-def _told(verdict: Verdict, seeds: int | None, planned: bool) -> OpenComparison:
+def _undecided(verdict: Verdict, seeds: int | None, planned: bool) -> OpenComparison:
     examples = verdict.sample_size.examples if verdict.sample_size is not None else None
     have = verdict.estimate.n if verdict.estimate is not None else 0
-    return OpenComparison(*_pair(verdict), verdict.margin, seeds, examples, have, planned)
+    return OpenComparison(*verdict.pair.names, verdict.margin, seeds, examples, have, planned)
 
 
-def _fresh(spec: Spec, number: int) -> tuple[int, ...]:
-    """Return so many seeds that the study has not: those after its largest one."""
+def _new_seeds(spec: Spec, number: int) -> tuple[int, ...]:
+    """Return so many seeds that the study does not have yet: those after its largest one."""
     used = {*spec.tables.study.seeds, *(seed for stage in spec.tables.stage for seed in stage.seeds)}
     first = max(used) + 1 if max(used) + number < _LARGEST else 0
     return tuple(islice((seed for seed in count(first) if seed not in used), number))

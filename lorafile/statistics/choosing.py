@@ -18,7 +18,7 @@ is among those that stay with probability 1 - alpha.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import inf, isnan, nan
+from math import inf, nan
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from lorafile.statistics.crossed import (
     pool,
     unseen,
 )
-from lorafile.statistics.probabilities import upper, uppers
+from lorafile.statistics.probabilities import holm, upper, uppers
 
 CEILING = 0.1  # the share of the error that the test against the ceiling has
 
@@ -69,7 +69,7 @@ class _Side:
 
     def at(self, place: int | slice) -> "_Side":
         """Return one of several, or some."""
-        return _Side(**{name: found[place] for name, found in vars(self).items()})
+        return _Side(**{name: figures[place] for name, figures in vars(self).items()})
 
 
 def pairwise_differences(outcomes: Mapping[str, Outcomes], pooled: RunVariance) -> PairwiseDifferences:
@@ -84,14 +84,14 @@ def pairwise_differences(outcomes: Mapping[str, Outcomes], pooled: RunVariance) 
     difference, error, df = (np.zeros((len(sides), len(sides))) for _ in range(3))
     for at in range(len(sides) - 1):  # row by row: all at once would be a number for every pair and example
         rest = slice(at + 1, None)
-        found = _held_against(every.at(at), every.at(rest), pooled)
-        difference[at, rest], difference[rest, at] = found.difference, -found.difference
-        error[at, rest] = error[rest, at] = np.sqrt(found.runs + found.examples)
-        df[at, rest] = df[rest, at] = found.df
+        row = _differences(every.at(at), every.at(rest), pooled)
+        difference[at, rest], difference[rest, at] = row.difference, -row.difference
+        error[at, rest] = error[rest, at] = np.sqrt(row.runs + row.examples)
+        df[at, rest] = df[rest, at] = row.df
     return PairwiseDifferences({name: at for at, name in enumerate(outcomes)}, difference, error, df)
 
 
-def _held_against(one: _Side, others: _Side, pooled: RunVariance) -> LinearCombinationVariance:
+def _differences(one: _Side, others: _Side, pooled: RunVariance) -> LinearCombinationVariance:
     """Return what the difference between a configuration and each of several others is worth."""
     n = one.by_example.shape[-1]
     left = [(side.residual / side.runs / n, np.maximum((side.runs - 1.0) * (n - 1), 1.0)) for side in (one, others)]
@@ -113,8 +113,8 @@ def _run_parts(one: _Side, others: _Side, pooled: RunVariance) -> list[MeanSquar
     together = np.where(none, 0.0, pooled.value * (seeded[0] + seeded[1]))
     parts: list[MeanSquare] = [(np.where(use_pool, together, 0.0), np.where(use_pool & ~none, pooled.df, 1.0))]
     for side in (one, others):
-        apart = ~use_pool & ~side.exact
-        parts.append((np.where(apart, side.run_variance / side.runs, 0.0), np.where(apart, side.runs - 1.0, 1.0)))
+        unpooled = ~use_pool & ~side.exact
+        parts.append((np.where(unpooled, side.run_variance / side.runs, 0.0), np.where(unpooled, side.runs - 1.0, 1.0)))
     return parts
 
 
@@ -148,6 +148,7 @@ def choose(
     more: bool,
     alpha: float,
     pooled: RunVariance | None = None,
+    differences: PairwiseDifferences | None = None,
 ) -> Choice:
     """Return the cheapest candidate that is non-inferior to the best, with what else may be said of all.
 
@@ -155,46 +156,33 @@ def choose(
     :param costs: what each costs, in any unit; of equal costs the better mean is taken; one that is absent costs most
     :param margin: how much worse than the best is still good enough, in the metric's unit; None: nothing is claimed
     :param pooled: the study's run variance, where it has more configurations than these candidates
+    :param differences: between every two candidates, and any others, where they are computed already
     :raises ValueError: when two candidates have not the same number of examples
     """
     pooled = pool(outcomes.values()) if pooled is None else pooled
-    return choose_among(outcomes, pairwise_differences(outcomes, pooled), costs, margin, more, alpha, pooled)
-
-
-def choose_among(
-    outcomes: Mapping[str, Outcomes],
-    between: PairwiseDifferences,
-    costs: Mapping[str, float],
-    margin: float | None,
-    more: bool,
-    alpha: float,
-    pooled: RunVariance,
-) -> Choice:
-    """Return what `choose` does, from differences that are there already.
-
-    :param between: of every two candidates, and of whatever others
-    """
-    ceiling = more and margin is not None and all(one.binary for one in outcomes.values())
+    differences = pairwise_differences(outcomes, pooled) if differences is None else differences
+    binary = more and all(candidate.binary for candidate in outcomes.values())
     sign = -1 if more else 1
     order = sorted(outcomes, key=lambda name: (costs.get(name, inf), sign * outcomes[name].mean, name))
-    rivals, ahead = _rivals(outcomes, between, margin, more, alpha)
-    p: dict[str, float] = {}
+    rivals, ahead = _rivals(outcomes, differences, margin, more, alpha)
+    p = dict.fromkeys(outcomes, nan)
     rival: dict[str, str] = {}
-    for name, one in outcomes.items():
-        known = margin is not None and (one.exact or one.runs > 1)
-        p[name] = 0.0 if known else nan
-        if known and name in rivals:
+    for name, candidate in outcomes.items():
+        if margin is None or not (candidate.exact or candidate.runs > 1):
+            continue
+        p[name] = 0.0
+        if name in rivals:
             rival[name], p[name] = rivals[name]
-            if ceiling and margin is not None and not isnan(p[name]):
-                p[name] = min(1.0, p[name] / (1 - CEILING), _below_ceiling(one, margin, pooled) / CEILING)
-    adjusted = dict(zip(p, one_is_false(list(p.values())), strict=True))
+            if binary and not np.isnan(p[name]):
+                p[name] = min(1.0, p[name] / (1 - CEILING), _below_ceiling(candidate, margin, pooled) / CEILING)
+    adjusted = dict(zip(p, holm(list(p.values()), one_is_false=True), strict=True))
     claimed = tuple(name for name in order if adjusted[name] <= alpha)
     stay = tuple(name for name in order if name not in ahead)
     return Choice(claimed[0] if claimed else None, claimed, stay, p, adjusted, rival, ahead)
 
 
 def _rivals(
-    outcomes: Mapping[str, Outcomes], between: PairwiseDifferences, margin: float | None, more: bool, alpha: float
+    outcomes: Mapping[str, Outcomes], differences: PairwiseDifferences, margin: float | None, more: bool, alpha: float
 ) -> tuple[dict[str, tuple[str, float]], dict[str, str]]:
     """Return of each the rival that it is likeliest worse than by the margin, with that probability; `Choice.ahead`.
 
@@ -203,11 +191,11 @@ def _rivals(
     names = list(outcomes)
     if len(names) < 2:
         return {}, {}
-    places = [between.places[name] for name in names]
-    worse, better = (found[np.ix_(places, places)] for found in _probabilities(between, margin, more))
-    held = np.where(np.isnan(worse), inf, worse)
-    np.fill_diagonal(held, -inf)
-    largest = held.argmax(axis=1)
+    places = [differences.places[name] for name in names]
+    worse, better = (p[np.ix_(places, places)] for p in _probabilities(differences, margin, more))
+    of_rivals = np.where(np.isnan(worse), inf, worse)
+    np.fill_diagonal(of_rivals, -inf)
+    largest = of_rivals.argmax(axis=1)
     clearly = better.transpose() <= alpha / (len(names) - 1)
     np.fill_diagonal(clearly, False)
     means = np.array([one.mean for one in outcomes.values()]) * (-1 if more else 1)
@@ -216,30 +204,15 @@ def _rivals(
     return rivals, {names[at]: names[leaders[at]] for at in np.flatnonzero(clearly.any(axis=1))}
 
 
-def _below_ceiling(one: Outcomes, margin: float, pooled: RunVariance) -> float:
+def _below_ceiling(candidate: Outcomes, margin: float, pooled: RunVariance) -> float:
     """Return the probability of such a share, were it worse by the margin than all answers right."""
-    own = combination([one], [1.0], pooled)
-    return upper(own, own.difference - (1 - margin))
-
-
-def one_is_false(probabilities: list[float]) -> list[float]:
-    """Return Holm's adjusted probabilities of hypotheses of which one is known to be false (Shaffer, 1986).
-
-    What is NaN stays NaN, and counts: it might have been the false one.
-    """
-    count = len(probabilities)
-    order = sorted((p, at) for at, p in enumerate(probabilities) if not isnan(p))
-    adjusted, largest = [nan] * count, 0.0
-    for place, (p, at) in enumerate(order):
-        largest = max(largest, min(1.0, p * min(count - place, max(count - 1, 1))))
-        adjusted[at] = largest
-    return adjusted
+    share = combination([candidate], [1.0], pooled)
+    return upper(share, share.difference - (1 - margin))
 
 
 @lru_cache(maxsize=4)
-def _probabilities(between: PairwiseDifferences, margin: float | None, more: bool) -> tuple[np.ndarray, np.ndarray]:
+def _probabilities(differences: PairwiseDifferences, margin: float | None, more: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the probabilities were the row worse than the column by the margin, and were it no better."""
-    gains = between.difference * (1 if more else -1)
-    worse = np.full(gains.shape, nan) if margin is None else uppers(gains + margin, between.error, between.df)
-    better = uppers(gains, between.error, between.df)
-    return worse, better
+    gains, error, df = differences.difference * (1 if more else -1), differences.error, differences.df
+    worse = np.full(gains.shape, nan) if margin is None else uppers(gains + margin, error, df)
+    return worse, uppers(gains, error, df)

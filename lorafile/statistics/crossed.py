@@ -36,7 +36,7 @@ class Outcomes:
     """What the runs of one configuration made of each example.
 
     :ivar values: float64 [runs, examples], such that the mean over examples is the run's figure: see `linear`
-    :ivar exact: no seed would change it (the untuned row), so that there is one run, and it has no run variance
+    :ivar exact: no seed would change it (the untuned base), so that there is one run, and it has no run variance
     """
 
     values: np.ndarray
@@ -86,7 +86,7 @@ class Outcomes:
 
     @cached_property
     def residual(self) -> float:
-        """Mean square of the seed-by-example residual; 0 where it cannot be told apart (one run)."""
+        """Mean square of the seed-by-example residual; 0 where it cannot be estimated (one run)."""
         if self.runs < 2 or self.examples < 2:
             return 0.0
         left = self.values - self.means[:, None] - self.by_example + self.mean
@@ -125,24 +125,25 @@ class RunVariance:
 
 def pool(configurations: Iterable[Outcomes]) -> RunVariance:
     """Return the run variance pooled over configurations, weighted by their degrees of freedom."""
-    known = [one for one in configurations if one.df > 0]
-    df = sum(one.df for one in known)
+    variances = [(side.run_variance, side.df) for side in configurations if side.df > 0]
+    df = sum(df for _, df in variances)
     if not df:
         return RunVariance(nan, 0, 1.0)
-    value = sum(one.df * one.run_variance for one in known) / df
-    return RunVariance(value, df, bartlett([one.run_variance for one in known], [one.df for one in known]))
+    return RunVariance(sum(df * variance for variance, df in variances) / df, df, bartlett(variances))
 
 
-def bartlett(variances: list[float], dfs: list[int]) -> float:
+def bartlett(variances: Sequence[tuple[float, int]]) -> float:
     """Return the probability of variances as unlike as these, were they equal (Bartlett, 1937).
 
     A variance of exactly zero (every run got everything right) is left out: it has no logarithm.
+
+    :param variances: each with its degrees of freedom
     """
-    pairs = [(variance, df) for variance, df in zip(variances, dfs, strict=True) if variance > 0]
-    if len(pairs) < 2:
+    positive = [(variance, df) for variance, df in variances if variance > 0]
+    if len(positive) < 2:
         return 1.0
-    s2, n = np.array(pairs).T
-    total, k = n.sum(), len(pairs)
+    s2, n = np.array(positive).T
+    total, k = n.sum(), len(positive)
     statistic = total * np.log((n * s2).sum() / total) - (n * np.log(s2)).sum()
     correction = 1 + ((1 / n).sum() - 1 / total) / (3 * (k - 1))
     return float(special.chdtrc(k - 1, statistic / correction))
@@ -266,34 +267,32 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
 
     :raises ValueError: when they have not all the same number of examples
     """
-    sides, weights = zip(*((side, weight) for side, weight in zip(sides, weights, strict=True) if weight), strict=True)
-    n = sides[0].examples
-    if unlike := [side.examples for side in sides if side.examples != n]:
+    terms = [(side, weight) for side, weight in zip(sides, weights, strict=True) if weight]
+    n = terms[0][0].examples
+    if unlike := [side.examples for side, _ in terms if side.examples != n]:
         raise ValueError(f"{n} and {unlike[0]} examples cannot be paired")
-    paired = sum((weight * side.by_example for side, weight in zip(sides, weights, strict=True)), np.zeros(n))
-    use_pool = not pooled.differ or any(side.df < 1 and not side.exact for side in sides)
-    found = combination_variance(
-        paired,
-        ROUNDING * max(abs(weight * side.mean) for side, weight in zip(sides, weights, strict=True)),
-        _run_parts(sides, weights, pooled, use_pool),
+    use_pool = not pooled.differ or any(side.df < 1 and not side.exact for side, _ in terms)
+    residuals = [weight**2 * side.residual for side, weight in terms]
+    variances = [pooled.value if use_pool and not side.exact else side.run_variance for side, _ in terms]
+    variance = combination_variance(
+        sum((weight * side.by_example for side, weight in terms), np.zeros(n)),
+        ROUNDING * max(abs(weight * side.mean) for side, weight in terms),
+        _run_parts(terms, pooled, use_pool),
         [
-            (weight**2 * side.residual / side.runs / n, (side.runs - 1.0) * (n - 1))
-            for side, weight in zip(sides, weights, strict=True)
+            (residual / side.runs / n, (side.runs - 1.0) * (n - 1))
+            for residual, (side, _) in zip(residuals, terms, strict=True)
             if side.runs > 1 and n > 1
         ],
-        unseen(max(map(abs, weights)), n) if all(side.binary for side in sides) else 0.0,
+        unseen(max(abs(weight) for _, weight in terms), n) if all(side.binary for side, _ in terms) else 0.0,
     )
     return Estimate(
-        **{name: float(value) for name, value in found._asdict().items()},
-        seeds=tuple(side.runs for side in sides),
+        **{name: float(value) for name, value in variance._asdict().items()},
+        seeds=tuple(side.runs for side, _ in terms),
         n=n,
-        residual=tuple(weight**2 * side.residual for side, weight in zip(sides, weights, strict=True)),
-        exact=tuple(side.exact for side in sides),
+        residual=tuple(residuals),
+        exact=tuple(side.exact for side, _ in terms),
         pooled=use_pool,
-        run_variances=tuple(
-            weight**2 * (pooled.value if use_pool and not side.exact else side.run_variance)
-            for side, weight in zip(sides, weights, strict=True)
-        ),
+        run_variances=tuple(weight**2 * run for run, (_, weight) in zip(variances, terms, strict=True)),
     )
 
 
@@ -305,13 +304,9 @@ def unseen(weight: float, n: int) -> float:
     return (_UNSEEN * weight / n) ** 2
 
 
-def _run_parts(
-    sides: Sequence[Outcomes], weights: Sequence[float], pooled: RunVariance, use_pool: bool
-) -> list[MeanSquare]:
+def _run_parts(terms: Sequence[tuple[Outcomes, float]], pooled: RunVariance, use_pool: bool) -> list[MeanSquare]:
     """Return (variance, degrees of freedom) of what runs bring; nothing for a side that no seed changes."""
-    seeded = [(side, weight**2) for side, weight in zip(sides, weights, strict=True) if not side.exact]
-    if not seeded:
-        return []
-    if use_pool:
+    seeded = [(side, weight**2) for side, weight in terms if not side.exact]
+    if seeded and use_pool:
         return [(pooled.value * sum(square / side.runs for side, square in seeded), float(pooled.df))]
     return [(square * side.run_variance / side.runs, float(side.df)) for side, square in seeded]

@@ -18,7 +18,7 @@ class Decision:
     :ivar word: of the first against the second; `none` where there is no standard error to judge by
     :ivar p: of the difference, adjusted for the family, as are `p_equivalence` and `p_non_inferiority` (NaN without
         a margin), each within a family of its own
-    :ivar detectable: whether the difference is significant; beside `equivalent`, it is real but negligible
+    :ivar detectable: whether the difference is significant; with `equivalent`, it is real but negligible
     :ivar interval: at 95 %, of this comparison alone; `simultaneous`: at 1 − alpha over the whole family (Bonferroni)
     """
 

@@ -1,8 +1,8 @@
 """Two factors that were crossed: what one does at each value of the other, on average, and whether that differs.
 
 Every effect is a weighted sum of the cells' figures, so that seeds and examples enter as for any difference
-(`crossed.combination`). Whether the effects differ is asked of the product contrasts that hold each cell against the
-first row and the first column; there are (rows − 1)(columns − 1), all zero where and only where nothing interacts.
+(`crossed.combination`). Whether the effects differ is asked of the product contrasts of each cell with the first row
+and the first column; there are (rows − 1)(columns − 1), all zero where and only where nothing interacts.
 They are tested together by Holm (1979), with simultaneous intervals by Bonferroni (product contrasts: Gabriel, Putter
 and Wax, 1973, "Simultaneous confidence intervals for product-type interaction contrasts", JRSS B 35).
 """
@@ -10,7 +10,7 @@ and Wax, 1973, "Simultaneous confidence intervals for product-type interaction c
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import nan
+from math import isnan, nan
 
 import numpy as np
 from scipy import special
@@ -36,7 +36,7 @@ class Cells:
 
     def simple(self, high: int, low: int, column: int) -> Estimate:
         """Return what going from one row to another does in one column."""
-        return combination([self.table[high][column], self.table[low][column]], [1.0, -1.0], self.pooled)
+        return contrast(self.table[high][column], self.table[low][column], self.pooled)
 
     def main(self, high: int, low: int) -> Estimate:
         """Return what going from one row to another does on average over the columns, each counting the same."""
@@ -46,8 +46,8 @@ class Cells:
 
     def product(self, row: int, column: int, of_row: int = 0, of_column: int = 0) -> Estimate:
         """Return by how much a row's effect, against another row, is larger in a column than in another column."""
-        here, there = self.table[row], self.table[of_row]
-        sides = [here[column], there[column], here[of_column], there[of_column]]
+        first, second = self.table[row], self.table[of_row]
+        sides = [first[column], second[column], first[of_column], second[of_column]]
         return combination(sides, [1.0, -1.0, -1.0, 1.0], self.pooled)
 
     def turned(self) -> "Cells":
@@ -77,15 +77,17 @@ def interaction(cells: Cells) -> Interaction:
     Where nothing can be said (one run in each cell), the probability is NaN, and the contrast the largest.
     """
     rows, columns = cells.shape
-    found = {(i, j): cells.product(i, j) for i in range(1, rows) for j in range(1, columns)}
-    adjusted = dict(zip(found, holm([two_sided(one) for one in found.values()]), strict=True))
-    place = max(found, key=lambda at: (-adjusted[at] if adjusted[at] == adjusted[at] else 0, _size(found[at])))
-    return Interaction(*place, found[place], adjusted[place], len(found))
+    products = {(i, j): cells.product(i, j) for i in range(1, rows) for j in range(1, columns)}
+    adjusted = dict(zip(products, holm([two_sided(product) for product in products.values()]), strict=True))
 
+    def clearest(place: tuple[int, int]) -> tuple[float, float]:
+        """Smallest probability first, then the largest contrast: in standard errors where there are any."""
+        product, p = products[place], adjusted[place]
+        size = abs(product.difference) / (product.error if product.error > 0 else 1.0)
+        return 0 if isnan(p) else -p, size
 
-def _size(estimate: Estimate) -> float:
-    """Return the size of a contrast, in standard errors where there are any."""
-    return abs(estimate.difference) / (estimate.error if estimate.error > 0 else 1.0)
+    place = max(products, key=clearest)
+    return Interaction(*place, products[place], adjusted[place], len(products))
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,11 @@ def steps(members: Sequence[Outcomes], pooled: RunVariance, alpha: float) -> lis
     """Return the steps between neighbours, and last the one from end to end; of two members there is one step."""
     ends = list(pairwise(range(len(members))))
     ends += [(0, len(members) - 1)] if len(members) > 2 else []
-    found = [contrast(members[high], members[low], pooled) for low, high in ends]
-    adjusted = holm([two_sided(one) for one in found])
+    differences = [contrast(members[high], members[low], pooled) for low, high in ends]
+    adjusted = holm([two_sided(difference) for difference in differences])
     return [
-        FactorStep(low, high, one, p, interval(one, alpha / len(found)))
-        for (low, high), one, p in zip(ends, found, adjusted, strict=True)
+        FactorStep(low, high, difference, p, interval(difference, alpha / len(differences)))
+        for (low, high), difference, p in zip(ends, differences, adjusted, strict=True)
     ]
 
 
@@ -156,9 +158,8 @@ def saturated(members: Sequence[Outcomes], pooled: RunVariance, margin: float, a
     """
     reached, largest = len(members) - 1, nan
     for place in reversed(range(len(members) - 1)):
-        others = [contrast(other, members[place], pooled) for other in members[place + 1 :]]
-        p = max(equivalence(one, margin) for one in others)
+        p = max(equivalence(contrast(larger, members[place], pooled), margin) for larger in members[place + 1 :])
         if not p <= alpha:
             break
-        reached, largest = place, p if largest != largest else max(p, largest)
+        reached, largest = place, p if isnan(largest) else max(p, largest)
     return reached, largest

@@ -42,19 +42,19 @@ def error_with(estimate: Estimate, seeds: tuple[int, ...], examples: int, others
         one for each further run of theirs
     """
     sides = [at for at, exact in enumerate(estimate.exact) if not exact]
-    parts, remainders = [], []
+    parts, residuals = [], []
     for at in sides:
-        variance, then = estimate.run_variances[at], seeds[at]
-        remainder = min(estimate.residual[at], variance * estimate.n)
-        parts.append(((variance - remainder / estimate.n + remainder / examples) / then, then - 1.0))
-        remainders.append((estimate.residual[at] / then / examples, float((then - 1) * (examples - 1))))
+        variance, count = estimate.run_variances[at], seeds[at]
+        residual = min(estimate.residual[at], variance * estimate.n)
+        parts.append(((variance - residual / estimate.n + residual / examples) / count, count - 1.0))
+        residuals.append((estimate.residual[at] / count / examples, float((count - 1) * (examples - 1))))
     runs = sum(square for square, _ in parts)
     if estimate.pooled and sides:
         parts = [(runs, estimate.runs_df + sum(seeds[at] - estimate.seeds[at] for at in sides) + others)]
-    held = estimate.examples * estimate.n / examples
-    pieces = [(held + sum(square for square, _ in remainders), examples - 1.0)] if held > 0 else []
-    pieces += [(square, df) for square, df in remainders if df and held > 0]
-    return (runs + held) ** 0.5, float(degrees(parts, pieces, held))
+    of_examples = estimate.examples * estimate.n / examples
+    pieces = [(of_examples + sum(square for square, _ in residuals), examples - 1.0)] if of_examples > 0 else []
+    pieces += [(square, df) for square, df in residuals if df and of_examples > 0]
+    return (runs + of_examples) ** 0.5, float(degrees(parts, pieces, of_examples))
 
 
 def power_of_difference(error: float, df: float, difference: float, alpha: float) -> float:
@@ -94,8 +94,8 @@ def power_of_equivalence(error: float, df: float, difference: float, margin: flo
         return max(0.0, float(special.ndtr(high - bar) - special.ndtr(bar - low)))
     widest = (low + high) / (2 * bar)  # of the error that will be found, in true ones: beyond it nothing is claimed
     share = float(special.chdtr(df, df * widest**2))
-    found = np.sqrt(2 * special.gammaincinv(df / 2, share * (_NODES + 1) / 2) / df)
-    claimed = special.ndtr(high - bar * found) - special.ndtr(bar * found - low)
+    errors = np.sqrt(2 * special.gammaincinv(df / 2, share * (_NODES + 1) / 2) / df)
+    claimed = special.ndtr(high - bar * errors) - special.ndtr(bar * errors - low)
     return float(share / 2 * (_WEIGHTS * claimed).sum())
 
 
@@ -110,8 +110,8 @@ def _noncentral(value: float, df: float, shift: float) -> float:
     """Return the noncentral t distribution function; far in the tail, where the series fails, its normal limit."""
     if df == inf:
         return float(special.ndtr(value - shift))
-    found = float(special.nctdtr(df, shift, value))
-    return t_cdf(value - shift, df) if isnan(found) else found
+    p = float(special.nctdtr(df, shift, value))
+    return t_cdf(value - shift, df) if isnan(p) else p
 
 
 def would_decide(error: float, df: float, margin: float, alpha: float) -> bool:
@@ -129,18 +129,15 @@ def sample_size(estimate: Estimate, margin: float, alpha: float) -> SampleSize:
     """
     if not _can_be_planned(estimate, margin, alpha):
         return SampleSize(None, None)
-    least = max(2, *estimate.seeds)
-    seeds = _smallest(
-        least,
-        MOST_SEEDS,
-        lambda n: would_decide(*error_with(estimate, (n,) * len(estimate.seeds), estimate.n), margin, alpha),
-    )
-    return SampleSize(
-        None if all(estimate.exact) else seeds,
-        _smallest(
-            estimate.n, MOST_EXAMPLES, lambda n: would_decide(*error_with(estimate, estimate.seeds, n), margin, alpha)
-        ),
-    )
+    seeds = None
+
+    def enough(seeds: tuple[int, ...], examples: int) -> bool:
+        return would_decide(*error_with(estimate, seeds, examples), margin, alpha)
+
+    if not all(estimate.exact):
+        sides = len(estimate.seeds)
+        seeds = _smallest(max(2, *estimate.seeds), MOST_SEEDS, lambda n: enough((n,) * sides, estimate.n))
+    return SampleSize(seeds, _smallest(estimate.n, MOST_EXAMPLES, lambda n: enough(estimate.seeds, n)))
 
 
 def more_seeds(estimate: Estimate, margin: float, alpha: float, others: int = 0) -> int | None:

@@ -59,12 +59,18 @@ def half_width(error: float, df: float, alpha: float) -> float:
     return nan if isnan(error) or isnan(df) else t_quantile(1 - alpha / 2, df) * error
 
 
-def holm(probabilities: list[float]) -> list[float]:
-    """Return a family's adjusted probabilities (Holm, 1979); what is NaN is not in the family, and stays NaN."""
+def holm(probabilities: list[float], one_is_false: bool = False) -> list[float]:
+    """Return a family's adjusted probabilities (Holm, 1979); what is NaN is not in the family, and stays NaN.
+
+    :param one_is_false: one of the hypotheses is known to be false (Shaffer, 1986), so that at most all others are
+        true; what is NaN counts, since it might be the false one
+    """
     order = sorted((p, at) for at, p in enumerate(probabilities) if not isnan(p))
+    size = len(probabilities) if one_is_false else len(order)
+    most = max(size - 1, 1) if one_is_false else size
     adjusted, largest = [nan] * len(probabilities), 0.0
     for place, (p, at) in enumerate(order):
-        largest = max(largest, min(1.0, p * (len(order) - place)))
+        largest = max(largest, min(1.0, p * min(size - place, most)))
         adjusted[at] = largest
     return adjusted
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lorafile.statistics.choosing import choose, one_is_false, pairwise_differences
+from lorafile.statistics.choosing import choose, pairwise_differences
 from lorafile.statistics.crossed import Outcomes, contrast, pool
-from lorafile.statistics.probabilities import uppers
+from lorafile.statistics.probabilities import holm, uppers
 
 EXAMPLES = 40
 
@@ -94,8 +94,8 @@ def test_a_single_candidate_is_the_best_there_is() -> None:
 
 
 def test_shaffers_adjustment_counts_one_hypothesis_less_than_holms() -> None:
-    assert one_is_false([0.01, 0.04, 0.02]) == pytest.approx([0.02, 0.04, 0.04])
-    assert one_is_false([0.03]) == [0.03]
+    assert holm([0.01, 0.04, 0.02], one_is_false=True) == pytest.approx([0.02, 0.04, 0.04])
+    assert holm([0.03], one_is_false=True) == [0.03]
 
 
 def test_among_equals_a_wrong_claim_is_as_rare_as_promised() -> None:

@@ -145,7 +145,7 @@ def test_the_pooled_run_variance_weighs_by_degrees_of_freedom() -> None:
 
 def test_bartlett_is_scipy_s() -> None:
     groups = [NOISE.normal(0, scale, n) for scale, n in ((1, 3), (2, 5), (1, 4))]
-    found = bartlett([group.var(ddof=1) for group in groups], [len(group) - 1 for group in groups])
+    found = bartlett([(group.var(ddof=1), len(group) - 1) for group in groups])
     assert found == pytest.approx(stats.bartlett(*groups).pvalue)
 
 

@@ -20,7 +20,8 @@ FIXED = (
     *("configuration", "sweep", "aliases", "trained", "replicates", "done", "outcomes", "rank", "alpha", "shots"),
     "tuned",
 )
-LOST = ("diverged", "out-of-memory", "failed", "interrupted", "missing")
+CENSORED = ("diverged", "out-of-memory")  # how a run ends that says something against its configuration
+LOST = (*CENSORED, "failed", "interrupted", "missing")
 _WORDS = {"missing": "not run yet", "out-of-memory": "out of memory"}
 LOST_WORDS = tuple(_WORDS.get(outcome, outcome) for outcome in LOST)
 TRAINING = ("train_memory", "train_memory_reserved", "adapter_size", "trainable_parameters", "train_time", "step_time")

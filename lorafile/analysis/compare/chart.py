@@ -1,4 +1,4 @@
-"""Comparisons drawn: each difference with its interval, beside zero and the margin."""
+"""Comparisons drawn: each difference with its interval, zero and the margin."""
 
 from typing import Any
 
@@ -7,23 +7,23 @@ import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
 from lorafile.analysis.common.format import axis_unit, on
-from lorafile.analysis.compare.outcomes import compared_as, margin_text
+from lorafile.analysis.compare.outcomes import margin_text
 from lorafile.analysis.compare.verdict_text import figures
 from lorafile.analysis.compare.verdicts import Verdict
 
 TIPS = (("pair:N", "comparison"), ("verdict:N", "verdict"), ("shown:N", "difference"))
 
 
-def chart(found: list[Verdict], about: str, more: bool) -> Any:
+def chart(verdicts: list[Verdict], about: str, more: bool) -> Any:
     """Return one row for each comparison that was tested: difference, 95 % interval, and the simultaneous one."""
-    rows = pd.DataFrame([_row(verdict) for verdict in found if verdict.decision is not None])
-    metric = compared_as(found[0].metric)
+    rows = pd.DataFrame([_row(verdict) for verdict in verdicts if verdict.decision is not None])
+    metric = verdicts[0].scale
     _, unit = axis_unit(metric)
     better = "higher" if more else "lower"
-    title = f"difference in {on(metric, found[0].split)}{', ' if unit else ''}{unit} ({better} is better)"
+    title = f"difference in {on(metric, verdicts[0].split)}{', ' if unit else ''}{unit} ({better} is better)"
     low, high = float(rows[["least", "band_low"]].min().min()), float(rows[["most", "band_high"]].max().max())
     gap = (max(high, 0) - min(low, 0)) * 0.06 or 1.0
-    # room on the right for the verdicts, which stand beside their intervals
+    # room on the right for the verdicts, which stand next to their intervals
     scale = alt.Scale(domain=[min(low, 0) - gap, max(high, 0) + 3 * gap], nice=False, zero=False)
     x = alt.X("difference:Q", title=title, scale=scale, axis=alt.Axis(format=".3~g", tickCount=7))
     order = list(rows["pair"])
@@ -47,9 +47,9 @@ def chart(found: list[Verdict], about: str, more: bool) -> Any:
     return finish(whole, f"Compared along {about}", f"{title}. {text}", margin=room(order))
 
 
-def caption(found: list[Verdict]) -> str:
+def caption(verdicts: list[Verdict]) -> str:
     """Return what the marks mean."""
-    margins = dict.fromkeys(margin_text(v.metric, v.margin) for v in found if v.margin is not None)
+    margins = dict.fromkeys(margin_text(v.metric, v.margin) for v in verdicts if v.margin is not None)
     band = f" Band: the margin, {' or '.join(margins)}." if margins else ""
     bars = "Thick bar: its 95 % interval. Thin line: the interval that holds for all at once."
     return f"Diamond: first less second. {bars}{band}"
@@ -59,7 +59,7 @@ def _row(verdict: Verdict) -> dict[str, Any]:
     estimate, decision = verdict.estimate, verdict.decision
     assert estimate is not None  # noqa: S101  (what was decided was estimated)
     assert decision is not None  # noqa: S101
-    factor, _ = axis_unit(compared_as(verdict.metric))
+    factor, _ = axis_unit(verdict.scale)
     margin = verdict.margin or 0.0
     row: dict[str, Any] = {"pair": f"{verdict.pair.one} − {verdict.pair.other}", "verdict": verdict.word}
     row |= {"difference": factor * estimate.difference, "shown": figures(verdict)}

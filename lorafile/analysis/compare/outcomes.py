@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from math import exp, isnan
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ from scipy import special
 from lorafile.analysis.common.format import difference, is_share, metric_name
 from lorafile.analysis.common.scores import values
 from lorafile.engine.metrics.registry import METRICS, CustomMetricName, unit_of
-from lorafile.results.results import Results, cells
+from lorafile.results.results import Results
 from lorafile.statistics.crossed import Outcomes, RunVariance, combination, linear, pool
+from lorafile.statistics.deciding import shares
 from lorafile.statistics.probabilities import interval
 
 if TYPE_CHECKING:
@@ -45,6 +47,18 @@ def compared_as(metric: str) -> str:
     return "log_loss" if metric == "perplexity" else metric
 
 
+def looks(results: Results) -> list[tuple[tuple[int, ...], float]]:
+    """Return (all seeds so far, what it may spend of alpha) of each look at the study: the first, then every stage."""
+    groups = results.looks or (tuple(results.seeds),)
+    spent = shares(results.verdict.alpha, results.verdict.keep, len(groups))
+    return [(tuple(chain(*groups[: at + 1])), alpha) for at, alpha in enumerate(spent)]
+
+
+def next_alpha(results: Results) -> float:
+    """Return what the look after the last one may spend of alpha."""
+    return shares(results.verdict.alpha, results.verdict.keep, len(looks(results)) + 1)[-1]
+
+
 @lru_cache(maxsize=32)
 def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | None = None) -> Crossed:
     """Return the outcomes of a metric on a split.
@@ -62,37 +76,26 @@ def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | 
             runs.setdefault(name, {})[key[1]] = results.outcomes[key]
         else:
             why[name] = "has no outcomes of single examples in this state"
-    rows = _rows(runs)
-    found: dict[str, Outcomes] = {}
+    judged_on = Counter(tuple(frame["row"]) for frames in runs.values() for frame in frames.values())
+    rows = max(judged_on, key=judged_on.__getitem__, default=())  # the examples of most runs
+    outcomes: dict[str, Outcomes] = {}
     for name, frames in runs.items():
-        arrays = {seed: _one(frame, metric, figures[name, seed]) for seed, frame in frames.items()}
-        known = [array for array in arrays.values() if array is not None]
-        if any(list(frame["row"]) != rows for frame in frames.values()):
+        arrays = [_influences(frame, metric, figures[name, seed]) for seed, frame in frames.items()]
+        whole = [array for array in arrays if array is not None]
+        if any(tuple(frame["row"]) != rows for frame in frames.values()):
             why[name] = "was not judged on the same examples as the others"
-        elif len(known) < len(arrays):
+        elif len(whole) < len(arrays):
             why[name] = _indivisible(metric)
         elif len(rows) < 2:
             why[name] = "was judged on one example"
         else:
-            found[name] = Outcomes(np.array(known), exact=set(arrays) == {None})
-    for name in cells(results.configurations, "configuration"):
-        if name not in found:
-            why.setdefault(str(name), "has no finished run")
-    return Crossed(
-        found,
-        {name: text for name, text in why.items() if name not in found},
-        pool(found.values()),
-        compared_as(metric),
-    )
+            outcomes[name] = Outcomes(np.array(whole), exact=set(frames) == {None})
+    why = dict.fromkeys(results.names, "has no finished run") | why
+    without = {name: text for name, text in why.items() if name not in outcomes}
+    return Crossed(outcomes, without, pool(outcomes.values()), compared_as(metric))
 
 
-def _rows(runs: "dict[str, dict[int | None, pd.DataFrame]]") -> list[int]:
-    """Return the examples that most runs were judged on."""
-    sets = Counter(tuple(frame["row"]) for frames in runs.values() for frame in frames.values())
-    return list(sets.most_common(1)[0][0]) if sets else []
-
-
-def _one(frame: "pd.DataFrame", metric: str, figure: float) -> np.ndarray | None:
+def _influences(frame: "pd.DataFrame", metric: str, figure: float) -> np.ndarray | None:
     """Return one run's outcomes such that their mean is its figure; None where no mean of theirs is the figure."""
     influence = f"{metric}.influence"
     if influence in frame:
@@ -148,17 +151,12 @@ def figure_interval(results: Results, name: str, metric: str, split: str) -> tup
         return "with one seed nothing tells how far another one would move it"
     low, high = interval(estimate)
     if outcomes.binary:
-        least, most = _clopper_pearson(outcomes.mean * outcomes.examples, outcomes.examples)
+        right, n = outcomes.mean * outcomes.examples, outcomes.examples
+        least = float(special.betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
+        most = float(special.betaincinv(right + 1, n - right, 1 - 0.025)) if right < n else 1.0
         low, high = min(low, least), max(high, most)
     elif estimate.error == 0:
         return "its examples do not differ, so nothing tells how far others would move it"
     if is_share(data.scale):
         low, high = max(low, 0.0), min(high, 1.0)
     return (exp(low), exp(high)) if metric == "perplexity" else (low, high)
-
-
-def _clopper_pearson(right: float, n: int) -> tuple[float, float]:
-    """Return the interval of Clopper and Pearson for a share."""
-    low = float(special.betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
-    high = float(special.betaincinv(right + 1, n - right, 1 - 0.025)) if right < n else 1.0
-    return low, high

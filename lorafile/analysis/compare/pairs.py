@@ -18,10 +18,10 @@ RATE = "train.learning_rate"
 
 @dataclass(frozen=True)
 class Pair:
-    """A comparison: the first configuration held against the second, the baseline.
+    """A comparison: the first configuration with the second, the baseline.
 
     :ivar factor: the setting that it is about; empty where everything that differs is
-    :ivar margin: the table's own, as the spec writes it; `waive`: what may differ beside the factor
+    :ivar margin: the table's own, as the spec writes it; `waive`: what may differ apart from the factor
     """
 
     one: str
@@ -30,19 +30,27 @@ class Pair:
     margin: Margin = None
     waive: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """Both configurations."""
+        return self.one, self.other
+
+    @property
+    def unordered(self) -> frozenset[str]:
+        """Both configurations, whichever is the baseline."""
+        return frozenset(self.names)
+
 
 def pairs(results: Results, table: AnalysisTable) -> list[Pair]:
     """Return the comparisons of one `compare` table; without a factor, those of every sweep."""
-    found: dict[frozenset[str], Pair] = {}
-    if table.factor is None and (table.baseline is not None or table.pairs == "all"):
-        groups = [("", results.names, table.baseline)]
-    else:
-        groups = [(factor, members, table.baseline) for factor, members in _along(results, table.factor)]
-    for factor, members, baseline in groups:
-        for one, other in _matched(results, factor, members, baseline, table.pairs == "all"):
+    unique: dict[frozenset[str], Pair] = {}
+    everyone = table.pairs == "all"
+    whole = table.factor is None and (table.baseline is not None or everyone)
+    for factor, members in [("", results.names)] if whole else _along(results, table.factor):
+        for one, other in _matched(results, factor, members, table.baseline, everyone):
             pair = Pair(one, other, factor, table.margin, tuple(table.waive))
-            found.setdefault(frozenset((one, other)), pair)
-    return list(found.values())
+            unique.setdefault(pair.unordered, pair)
+    return list(unique.values())
 
 
 def _along(results: Results, declared: str | None) -> list[tuple[str, list[str]]]:
@@ -51,20 +59,20 @@ def _along(results: Results, declared: str | None) -> list[tuple[str, list[str]]
     Undeclared, a sweep over learning rates compares nothing: each configuration has a best rate of its own, which is
     chosen on validation. Methods are compared with the LoRA configuration that is best on validation.
     """
-    found = []
-    for members in sweeps(results).values():
-        varied, mine = factors(results, list(members)), list(members)
+    groups = []
+    for members in map(list, sweeps(results).values()):
+        varied = factors(results, members)
         if declared is not None:
-            found += [(declared, mine)] if declared in varied else []
+            groups += [(declared, members)] if declared in varied else []
             continue
-        used = {results.methods[name] for name in mine}
+        used = {results.methods[name] for name in members}
         if "method" in varied or not varied or used == {"none"}:  # what else varies is another method's own
             lora = best(_first_look(results), [name for name, how in results.methods.items() if how == "lora"])
-            others = [name for name in mine if results.methods[name] != "lora"]
-            found.append(("method", [lora, *others] if lora else mine))
+            others = [name for name in members if results.methods[name] != "lora"]
+            groups.append(("method", [lora, *others] if lora else members))
         if "method" not in varied and RATE not in varied:
-            found += [(factor, [*_usual_neighbour(results, factor, mine), *mine]) for factor in varied]
-    return found
+            groups += [(factor, [*_usual_neighbour(results, factor, members), *members]) for factor in varied]
+    return groups
 
 
 def _first_look(results: Results) -> Results:
@@ -91,13 +99,13 @@ def _usual_neighbour(results: Results, factor: str, members: list[str]) -> list[
 def _matched(
     results: Results, factor: str, members: list[str], baseline: dict[str, Any] | str | None, everyone: bool
 ) -> Iterable[tuple[str, str]]:
-    """Yield (configuration, what it is held against); in a grid the one that is equal in all other settings."""
+    """Yield (configuration, its baseline); in a grid the one that is equal in all other settings."""
     if everyone:
         values = setting_labels(results, factor, members) if factor else {}
         for other, one in combinations(members, 2):
             alike = [other, *_with(values, values.get(other))]
-            apart = not factor or values.get(one) != values.get(other)
-            if apart and (not factor or _nearest(results, factor, one, alike) == other):
+            differ = values.get(one) != values.get(other)
+            if not factor or (differ and _nearest(results, factor, one, alike) == other):
                 yield one, other
         return
     chosen = _baselines(results, factor, members, baseline)
@@ -106,28 +114,26 @@ def _matched(
             yield one, _nearest(results, factor, one, chosen)
 
 
-def _with(values: dict[str, str], value: str | None) -> list[str]:
-    return [name for name, found in values.items() if found == value]
+def _with(labels: dict[str, str], label: str | None) -> list[str]:
+    return [name for name, other in labels.items() if other == label]
 
 
 def _baselines(results: Results, factor: str, members: list[str], baseline: dict[str, Any] | str | None) -> list[str]:
-    """Return the configurations that the others are held against."""
+    """Return the configurations that the others are compared with."""
     if isinstance(baseline, str):
         named = named_configuration(results, baseline)
         return [named] if named else []
     if baseline:
         wanted = {setting: label(setting, value) for setting, value in flatten(baseline).items()}
-        found = {setting: setting_labels(results, setting, members) for setting in wanted}
-        return [name for name in members if all(found[key].get(name) == value for key, value in wanted.items())]
+        labels = {setting: setting_labels(results, setting, members) for setting in wanted}
+        return [name for name in members if all(labels[key].get(name) == value for key, value in wanted.items())]
     usual = _usual(results)
     if factor == "method" and results.methods[members[0]] == "lora":
         return members[:1]
     if not factor:
         return [max(members, key=lambda name: _agreement(results, name, usual))]
     values = setting_labels(results, factor, members)
-    if usual.get(factor) in values.values():
-        return _with(values, usual[factor])
-    return _with(values, next(iter(values.values()), None))
+    return _with(values, usual[factor] if usual.get(factor) in values.values() else next(iter(values.values()), None))
 
 
 def named_configuration(results: Results, name: str) -> str | None:
@@ -141,11 +147,8 @@ def named_configuration(results: Results, name: str) -> str | None:
 @lru_cache(maxsize=8)
 def _usual(results: Results) -> dict[str, str]:
     """Return factor -> the value that most configurations have: what a spec sets for all of them."""
-    found: dict[str, str] = {}
-    for factor in factors(results):
-        values = list(setting_labels(results, factor).values())
-        found[factor] = max(dict.fromkeys(values), key=values.count)
-    return found
+    labels = {factor: list(setting_labels(results, factor).values()) for factor in factors(results)}
+    return {factor: max(dict.fromkeys(values), key=values.count) for factor, values in labels.items()}
 
 
 def _agreement(results: Results, name: str, usual: dict[str, str]) -> int:
@@ -154,7 +157,7 @@ def _agreement(results: Results, name: str, usual: dict[str, str]) -> int:
 
 
 def _nearest(results: Results, factor: str, one: str, chosen: list[str]) -> str:
-    """Return the candidate that differs from a configuration in the fewest settings beside the factor."""
+    """Return the candidate that differs from a configuration in the fewest settings other than the factor."""
     others = [setting for setting in factors(results, [one, *chosen]) if setting != factor]
     labels = [setting_labels(results, setting, [one, *chosen]) for setting in others]
-    return min(chosen, key=lambda name: sum(found.get(name) != found.get(one) for found in labels))
+    return min(chosen, key=lambda name: sum(values.get(name) != values.get(one) for values in labels))

@@ -6,7 +6,7 @@ from math import ceil, floor, isnan, log10
 
 from lorafile.analysis.common.format import difference, is_share, level, number, on
 from lorafile.analysis.common.scores import lost, outcomes
-from lorafile.analysis.compare.outcomes import compared_as, margin_text
+from lorafile.analysis.compare.outcomes import margin_text
 from lorafile.analysis.compare.verdicts import Verdict
 from lorafile.results.results import Results
 from lorafile.units import listing, plural
@@ -17,40 +17,36 @@ FEW = 3  # seeds below which a verdict says that they are few
 def sentence(results: Results, verdict: Verdict) -> str:
     """Return a verdict as one sentence, with everything that a reader needs to weigh it."""
     if verdict.word == "refused":
-        return f"{_names(verdict)} are not compared: {verdict.why}."
+        return f"{' and '.join(verdict.pair.names)} are not compared: {verdict.why}."
     if verdict.word == "none":
         return _without(verdict)
     return f"{_claim(verdict)}: {figures(verdict)}{_cautions(results, verdict)}."
 
 
-def own_variances(found: Sequence[Verdict]) -> list[str]:
+def own_variances(verdicts: Sequence[Verdict]) -> list[str]:
     """Say, once for all verdicts, where the run variance is not the whole study's."""
-    alone = [verdict for verdict in found if verdict.estimate is not None and not verdict.estimate.pooled]
-    if not alone:
+    count = sum(verdict.estimate is not None and not verdict.estimate.pooled for verdict in verdicts)
+    if not count:
         return []
-    whose = "each comparison has" if len(alone) == len(found) else f"{len(alone)} comparisons have"
+    whose = "each comparison has" if count == len(verdicts) else f"{count} comparisons have"
     return [
         f"Run variances clearly differ between configurations, so {whose} those of its own two, and not a pooled one."
     ]
 
 
-def _names(verdict: Verdict) -> str:
-    return f"{verdict.pair.one} and {verdict.pair.other}"
-
-
 def _claim(verdict: Verdict) -> str:
-    one, other, metric = verdict.pair.one, verdict.pair.other, compared_as(verdict.metric)
-    within = "" if verdict.margin is None else f" within {margin_text(metric, verdict.margin)}"
-    where = on(metric, verdict.split)
-    told = {
-        "better": f"{one} is better than {other} in {where}",
-        "worse": f"{one} is worse than {other} in {where}",
-        "equivalent": f"{one} is equivalent to {other}{within} in {where}",
-        "non-inferior": f"{one} is not inferior to {other}{within} in {where}",
+    one, other = verdict.pair.names
+    within = "" if verdict.margin is None else f" within {margin_text(verdict.metric, verdict.margin)}"
+    metric = on(verdict.scale, verdict.split)
+    detectable = verdict.decision is not None and verdict.decision.detectable
+    note = " (a difference is detectable, and negligible)" if detectable else ""
+    claims = {
+        "better": f"{one} is better than {other} in {metric}",
+        "worse": f"{one} is worse than {other} in {metric}",
+        "equivalent": f"{one} is equivalent to {other}{within} in {metric}{note}",
+        "non-inferior": f"{one} is not inferior to {other}{within} in {metric}",
     }
-    if verdict.word == "equivalent" and verdict.decision is not None and verdict.decision.detectable:
-        return f"{told['equivalent']} (a difference is detectable, and negligible)"
-    return told.get(verdict.word, f"Whether {one} differs from {other} in {where} is not decided")
+    return claims.get(verdict.word, f"Whether {one} differs from {other} in {metric} is not decided")
 
 
 def figures(verdict: Verdict) -> str:
@@ -58,9 +54,8 @@ def figures(verdict: Verdict) -> str:
     estimate, decision = verdict.estimate, verdict.decision
     if estimate is None or decision is None:
         return ""
-    metric = compared_as(verdict.metric)
-    low, high = (signed(metric, value) for value in decision.interval)
-    return f"{signed_difference(metric, estimate.difference)}, 95 % interval {low} to {high}, {size(verdict)}"
+    difference = signed_difference(verdict.scale, estimate.difference)
+    return f"{difference}, 95 % interval {signed_interval(verdict.scale, decision.interval)}, {size(verdict)}"
 
 
 def size(verdict: Verdict) -> str:
@@ -77,10 +72,10 @@ def size(verdict: Verdict) -> str:
 
 def levels(tested: list[Verdict]) -> str:
     """Return the share of alpha that each look tested at: what one look decides stands, the rest is looked at again."""
-    found = {verdict.look: level(verdict.alpha) for verdict in sorted(tested, key=lambda verdict: verdict.look)}
-    if set(found) == {0}:
-        return f"at {found[0]}"
-    return listing([f"at {share} in {look_name(look)}" for look, share in found.items()])
+    by_look = {verdict.look: level(verdict.alpha) for verdict in sorted(tested, key=lambda verdict: verdict.look)}
+    if set(by_look) == {0}:
+        return f"at {by_look[0]}"
+    return listing([f"at {share} in {look_name(look)}" for look, share in by_look.items()])
 
 
 def look_name(look: int) -> str:
@@ -94,6 +89,12 @@ def signed(metric: str, value: float) -> str:
     text = f"{abs(shown):.1f}" if is_share(metric) and abs(shown) >= 0.1 else number(abs(shown), 2)
     sign = "" if float(text.replace("\u2009", "")) == 0 else "+" if value > 0 else "−"
     return f"{sign}{text}"
+
+
+def signed_interval(metric: str, ends: tuple[float, float]) -> str:
+    """Return an interval of a difference as `+0.3 to +2.1`."""
+    low, high = ends
+    return f"{signed(metric, low)} to {signed(metric, high)}"
 
 
 def signed_difference(metric: str, value: float) -> str:
@@ -110,21 +111,17 @@ def _cautions(results: Results, verdict: Verdict) -> str:
     fewest = min((n for n, exact in zip(estimate.seeds, estimate.exact, strict=True) if not exact), default=FEW)
     if fewest < FEW:
         parts.append(f"with {plural(fewest, 'seed')} this is weak")
-    if verdict.word in ("better", "worse") and not isnan(decision.simultaneous[0]):
-        low, high = decision.simultaneous
-        if low <= 0 <= high:
-            parts.append("the interval that holds for all comparisons at once still touches zero")
-    if unfinished := [name for name in (verdict.pair.one, verdict.pair.other) if _lost(results, name)]:
-        parts.append(f"not in these figures: {listing([f'{_lost(results, name)} of {name}' for name in unfinished])}")
+    low, high = decision.simultaneous
+    if verdict.word in ("better", "worse") and low <= 0 <= high:
+        parts.append("the interval that holds for all comparisons at once still touches zero")
+    runs = {name: lost(outcomes(results).get(name, Counter())) for name in verdict.pair.names}
+    if unfinished := [f"{text} of {name}" for name, text in runs.items() if text]:
+        parts.append(f"not in these figures: {listing(unfinished)}")
     if waived := [row.text() for row in verdict.differing if row.kind == "waived"]:
         parts.append(f"waived: {listing(waived)} differs as well")
     if verdict.open:
         parts.append(_open(verdict))
     return "".join(f"; {part}" for part in parts)
-
-
-def _lost(results: Results, name: str) -> str:
-    return lost(outcomes(results).get(name, Counter()))
 
 
 def _open(verdict: Verdict) -> str:
@@ -148,14 +145,9 @@ def round_up(count: int) -> str:
 
 
 def _without(verdict: Verdict) -> str:
-    start = f"There is no verdict on {_names(verdict)}: {verdict.why}"
+    start = f"There is no verdict on {' and '.join(verdict.pair.names)}: {verdict.why}"
     if verdict.estimate is None:
         return f"{start}."
-    gap = signed_difference(compared_as(verdict.metric), verdict.estimate.difference)
-    examples = plural(verdict.estimate.n, "example")
-    return f"{start}. The difference of these runs is {gap} on {examples}{_mcnemar(verdict)}."
-
-
-def _mcnemar(verdict: Verdict) -> str:
-    told = f" (McNemar's p = {number(verdict.mcnemar, 2)}, which describes these runs)"
-    return "" if isnan(verdict.mcnemar) else told
+    gap, examples = signed_difference(verdict.scale, verdict.estimate.difference), plural(verdict.estimate.n, "example")
+    p = f" (McNemar's p = {number(verdict.mcnemar, 2)}, which describes these runs)"
+    return f"{start}. The difference of these runs is {gap} on {examples}{'' if isnan(verdict.mcnemar) else p}."

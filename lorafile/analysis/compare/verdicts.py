@@ -5,18 +5,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import isnan, nan
 
-import numpy as np
-
 from lorafile.analysis.common.scores import split_of
 from lorafile.analysis.compare.confounders import UNPAIRED, Difference, differing
-from lorafile.analysis.compare.outcomes import Crossed, compared_as, crossed, margin_of
+from lorafile.analysis.compare.outcomes import Crossed, Margin, compared_as, crossed, looks, margin_of, next_alpha
 from lorafile.analysis.compare.pairs import Pair, pairs
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.evaluate import metric_label
 from lorafile.statistics.crossed import Estimate, contrast
-from lorafile.statistics.deciding import Decision, decide, shares
+from lorafile.statistics.deciding import Decision, decide
 from lorafile.statistics.planning import SampleSize, sample_size
 from lorafile.statistics.probabilities import mcnemar
 
@@ -53,6 +51,11 @@ class Verdict:
     mcnemar: float = nan
 
     @property
+    def scale(self) -> str:
+        """The metric that its differences are of."""
+        return compared_as(self.metric)
+
+    @property
     def open(self) -> bool:
         """Whether more seeds or examples could decide it."""
         return self.word == "inconclusive"
@@ -67,29 +70,29 @@ class Family:
     verdicts: tuple[Verdict, ...]
 
     def of(self, one: str, other: str) -> Verdict | None:
-        """Return the verdict on two configurations, whichever is held against the other."""
+        """Return the verdict on two configurations, whichever is the baseline."""
         return self._by_pair.get(frozenset((one, other)))
 
     @cached_property
     def _by_pair(self) -> dict[frozenset[str], Verdict]:
-        return {frozenset((found.pair.one, found.pair.other)): found for found in reversed(self.verdicts)}
+        return {verdict.pair.unordered: verdict for verdict in reversed(self.verdicts)}
 
     @property
     def judged(self) -> list[Verdict]:
         """The comparisons that were tested."""
-        return [found for found in self.verdicts if found.decision is not None]
+        return [verdict for verdict in self.verdicts if verdict.decision is not None]
 
 
 @lru_cache(maxsize=8)
 def family(results: Results) -> Family:
     """Return the study's comparisons on its primary metric, judged together."""
-    metric, found = results.primary, list[Pair]()
+    metric, unique = results.primary, dict[frozenset[str], Pair]()
     for table in tables(results):
         if table.metric is None or compared_as(metric_label(table.metric)) == compared_as(metric):
-            known = {frozenset((pair.one, pair.other)) for pair in found}
-            found += [pair for pair in pairs(results, table) if frozenset((pair.one, pair.other)) not in known]
+            for pair in pairs(results, table):
+                unique.setdefault(pair.unordered, pair)
     split = split_of(results, metric)
-    return Family(metric, split, judge(results, metric, split, found))
+    return Family(metric, split, judge(results, metric, split, list(unique.values())))
 
 
 def tables(results: Results) -> list[AnalysisTable]:
@@ -98,74 +101,68 @@ def tables(results: Results) -> list[AnalysisTable]:
     return declared or ([] if results.declared else [AnalysisTable(kind="compare")])
 
 
-def judge(results: Results, metric: str, split: str, found: Sequence[Pair]) -> tuple[Verdict, ...]:
+def judge(results: Results, metric: str, split: str, compared: Sequence[Pair]) -> tuple[Verdict, ...]:
     """Return a verdict on each pair, all of them one family.
 
     Each look at the study (its first seeds, then those of each stage) spends its share of alpha; what a look decides
     stands, and the others are looked at again with all seeds so far.
     """
-    looks = results.looks or (tuple(results.seeds),)
-    spent = shares(results.verdict.alpha, results.verdict.keep, len(looks))
-    settled: dict[int, Verdict] = {}
-    latest: list[Verdict] = []
-    for look, alpha in enumerate(spent):
-        seeds = tuple(seed for group in looks[: look + 1] for seed in group)
-        latest = _look(results, metric, split, found, seeds, look, alpha)
-        for at, verdict in enumerate(latest):
-            if verdict.word in DECIDED:
-                settled.setdefault(at, verdict)
-    following = shares(results.verdict.alpha, results.verdict.keep, len(looks) + 1)[-1]
-    size = sum(verdict.decision is not None for verdict in latest)
-    return tuple(_with_sample_size(settled.get(at, verdict), following, size) for at, verdict in enumerate(latest))
-
-
-def _look(
-    results: Results, metric: str, split: str, found: Sequence[Pair], seeds: tuple[int, ...], look: int, alpha: float
-) -> list[Verdict]:
-    """Return the verdicts of one look."""
-    data = crossed(results, metric, split, seeds)
-    made = [replace(_begun(results, metric, split, pair, data), look=look, alpha=alpha) for pair in found]
-    tested = [at for at, verdict in enumerate(made) if verdict.estimate is not None and not verdict.word]
-    estimates = [made[at].estimate for at in tested]
-    known = [estimate for estimate in estimates if estimate is not None]
+    begun = []
+    for pair in compared:
+        what = differing(results, *pair.names, pair.factor, (*pair.waive, *results.verdict.waive))
+        begun.append(Verdict(pair, metric, split, "", differing=tuple(what)))
     more = more_is_better(compared_as(metric))
-    for at, decision in zip(tested, decide(known, [made[at].margin for at in tested], alpha, more), strict=True):
-        made[at] = replace(made[at], decision=decision, word=decision.word)
-    return made
+    decided: dict[int, Verdict] = {}
+    latest: list[Verdict] = []
+    for look, (seeds, alpha) in enumerate(looks(results)):
+        data = crossed(results, metric, split, seeds)
+        estimated = [_estimated(verdict, data, results.verdict.margin) for verdict in begun]
+        latest = [replace(verdict, look=look, alpha=alpha) for verdict in _tested(estimated, alpha, more)]
+        decided = {at: verdict for at, verdict in enumerate(latest) if verdict.word in DECIDED} | decided
+    following = next_alpha(results) / max(sum(verdict.decision is not None for verdict in latest), 1)
+    return tuple(_with_sample_size(decided.get(at, verdict), following) for at, verdict in enumerate(latest))
 
 
-def _begun(results: Results, metric: str, split: str, pair: Pair, data: Crossed) -> Verdict:
-    """Return a verdict with its estimate; with its word and why where nothing can be tested."""
-    what = tuple(differing(results, pair.one, pair.other, pair.factor, (*pair.waive, *results.verdict.waive)))
-    verdict = Verdict(pair, metric, split, "", differing=what)
-    unpaired = [row for row in what if row.setting in UNPAIRED]
-    if pair.factor in UNPAIRED or unpaired:
+def _estimated(verdict: Verdict, data: Crossed, margin: Margin) -> Verdict:
+    """Return a verdict with its estimate; with its word and why where nothing can be tested.
+
+    :param margin: the study's, for a pair that declares none
+    """
+    pair = verdict.pair
+    if pair.factor in UNPAIRED or any(row.setting in UNPAIRED for row in verdict.differing):
         return replace(verdict, word="refused", why="they were not judged on the same examples")
-    for name in (pair.one, pair.other):
+    for name in pair.names:
         if name in data.why:
             return replace(verdict, word="none", why=f"{name} {data.why[name]}")
-    estimate = contrast(data.outcomes[pair.one], data.outcomes[pair.other], data.variance)
-    margin = margin_of(pair.margin or results.verdict.margin, metric, data.outcomes[pair.other].mean)
-    verdict = replace(verdict, estimate=estimate, margin=margin)
-    if confounds := [row.text() for row in what if row.kind == "confound"]:
+    one, other = (data.outcomes[name] for name in pair.names)
+    estimate = contrast(one, other, data.variance)
+    verdict = replace(verdict, estimate=estimate, margin=margin_of(pair.margin or margin, verdict.metric, other.mean))
+    if confounds := [row.text() for row in verdict.differing if row.kind == "confound"]:
         return replace(verdict, word="refused", why=f"{', '.join(confounds)} differs as well")
     if estimate.on_runs_only:
         why = "with one seed there is no verdict on configurations, only on these runs"
-        return replace(verdict, word="none", why=why, mcnemar=_describe(data, pair))
+        single = one.binary and other.binary and one.runs == other.runs == 1
+        p = mcnemar(one.values[0], other.values[0]) if single else nan
+        return replace(verdict, word="none", why=why, mcnemar=p)
     if isnan(estimate.error):
         return replace(verdict, word="none", why="nothing tells how far another seed would move them")
     return verdict
 
 
-def _describe(data: Crossed, pair: Pair) -> float:
-    """Return McNemar's probability for two single runs whose answers are right or wrong; NaN for any others."""
-    one, other = data.outcomes[pair.one].values, data.outcomes[pair.other].values
-    binary = all(bool(np.isin(values, (0, 1)).all()) for values in (one, other))
-    return mcnemar(one[0], other[0]) if binary and len(one) == len(other) == 1 else nan
+def _tested(verdicts: list[Verdict], alpha: float, more: bool) -> list[Verdict]:
+    """Return verdicts of one look, those that have no word yet decided as one family."""
+    tested, estimates = list(verdicts), dict[int, Estimate]()
+    for at, verdict in enumerate(verdicts):
+        if verdict.estimate is not None and not verdict.word:
+            estimates[at] = verdict.estimate
+    decisions = decide(list(estimates.values()), [verdicts[at].margin for at in estimates], alpha, more)
+    for at, decision in zip(estimates, decisions, strict=True):
+        tested[at] = replace(tested[at], decision=decision, word=decision.word)
+    return tested
 
 
-def _with_sample_size(verdict: Verdict, alpha: float, size: int) -> Verdict:
-    """Return an open verdict with what would decide it at the next look."""
+def _with_sample_size(verdict: Verdict, alpha: float) -> Verdict:
+    """Return an open verdict with what would decide it at the next look, whose share for one comparison is `alpha`."""
     if not verdict.open or verdict.estimate is None or verdict.margin is None or not alpha:
         return verdict
-    return replace(verdict, sample_size=sample_size(verdict.estimate, verdict.margin, alpha / max(size, 1)))
+    return replace(verdict, sample_size=sample_size(verdict.estimate, verdict.margin, alpha))

@@ -1,11 +1,12 @@
 """Budgets: what a configuration may cost and has to be able to do, and which configurations keep within one."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from math import inf, nan
 from typing import Literal
 
 from lorafile.analysis.common.format import amount, number
-from lorafile.analysis.common.scores import COSTS, averages, outcomes, price_of, profiles
+from lorafile.analysis.common.scores import CENSORED, COSTS, averages, outcomes, price_of, profiles
 from lorafile.results.results import Results, cells, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable, BudgetTable
 from lorafile.specs.values import in_base_units
@@ -13,7 +14,6 @@ from lorafile.specs.values import in_base_units
 SERVERS = {"vllm": "vLLM", "tgi": "TGI"}
 SHARE = "trainable_share"
 TITLES = {name: cost.title for name, cost in COSTS.items()} | {SHARE: "trainable share of the parameters"}
-UNFIT = ("diverged", "out-of-memory")  # how a run ends that says something against its configuration
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Budget:
     @property
     def terms(self) -> list[str]:
         """The limits in words."""
-        found = [f"{TITLES[name]} at most {shown(name, most)}" for name, most in self.limits.items()]
-        return found + ([f"servable by {SERVERS[self.servable]}"] if self.servable else [])
+        limits = [f"{TITLES[name]} at most {shown(name, most)}" for name, most in self.limits.items()]
+        return limits + ([f"servable by {SERVERS[self.servable]}"] if self.servable else [])
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,10 @@ def budget_of(name: str, value: str | BudgetTable) -> Budget:
     return Budget(name, limits, table.servable, table.prefer or "train_memory")
 
 
-def share_of(results: Results) -> dict[str, float]:
-    """Return configuration -> its trainable share of all parameters; nothing of what is not trained."""
+def limited(results: Results, limit: str) -> dict[str, float]:
+    """Return configuration -> what a budget limits, where it is known; nothing for training what is not trained."""
+    if limit != SHARE:
+        return price_of(results, limit)
     trainable, total = averages(results, "trainable_parameters"), averages(results, "total_parameters")
     free = dict.fromkeys((name for name, method in results.methods.items() if method == "none"), 0.0)
     return {name: count / total[name] for name, count in trainable.items() if total.get(name)} | free
@@ -99,27 +101,26 @@ def refusals(results: Results, budget: Budget) -> dict[str, list[Refusal]]:
     A limit on what was not measured is not kept. Configurations with runs that diverged, or ran out of memory, are
     refused where any other one keeps within the budget.
     """
-    prices = {name: share_of(results) if name == SHARE else price_of(results, name) for name in budget.limits}
+    prices = {limit: limited(results, limit) for limit in budget.limits}
     elsewhere = _profiled_elsewhere(results)
-    found: dict[str, list[Refusal]] = {name: [] for name in results.names}
-    for name, why in found.items():
+    reasons: dict[str, list[Refusal]] = {name: [] for name in results.names}
+    for name, why in reasons.items():
         for limit, most in budget.limits.items():
             price = prices[limit].get(name)
             if price is None:
                 device = elsewhere.get(name) if limit in COSTS and COSTS[limit].source == "profiles" else None
-                where = f"only measured on {device}" if device else "not measured"
-                why.append(Refusal(limit, f"its {TITLES[limit]} was {where}", inf))
+                measured = f"only measured on {device}" if device else "not measured"
+                why.append(Refusal(limit, f"its {TITLES[limit]} was {measured}", inf))
             elif price > most:
-                why.append(
-                    Refusal(limit, f"its {TITLES[limit]} is {shown(limit, price)}", price / most if most else inf)
-                )
+                over = price / most if most else inf
+                why.append(Refusal(limit, f"its {TITLES[limit]} is {shown(limit, price)}", over))
         if budget.servable:
             why += _not_servable(results, name, budget.servable)
-    unfit = {name: text for name in found if (text := unfit_runs(results, name))}
-    if any(not why and name not in unfit for name, why in found.items()):
+    unfit = {name: text for name in reasons if (text := unfit_runs(results, name))}
+    if any(not why and name not in unfit for name, why in reasons.items()):
         for name, text in unfit.items():
-            found[name].append(Refusal("ended", text))
-    return {name: why for name, why in found.items() if why}
+            reasons[name].append(Refusal("ended", text))
+    return {name: why for name, why in reasons.items() if why}
 
 
 def _not_servable(results: Results, name: str, server: str) -> list[Refusal]:
@@ -130,17 +131,13 @@ def _not_servable(results: Results, name: str, server: str) -> list[Refusal]:
 
 def unfit_runs(results: Results, name: str) -> str:
     """Return `1 of 3 runs diverged`, or nothing."""
-    ended = outcomes(results).get(name)
-    parts = [f"{ended[how]} of {ended.total()} runs {word}" for how, word in _ENDED.items() if ended and ended[how]]
-    return ", ".join(parts)
-
-
-_ENDED = dict(zip(UNFIT, ("diverged", "ran out of memory"), strict=True))
+    ended = outcomes(results).get(name, Counter())
+    words = zip(CENSORED, ("diverged", "ran out of memory"), strict=True)
+    return ", ".join(f"{ended[how]} of {ended.total()} runs {word}" for how, word in words if ended[how])
 
 
 def _profiled_elsewhere(results: Results) -> dict[str, str]:
     """Return configuration -> the device of its profile, where that is not the one whose profiles are compared."""
     kept = set(cells(profiles(results)[0], "configuration"))
-    table = results.profiles
-    rows = rows_of(table, "configuration", "device")
+    rows = rows_of(results.profiles, "configuration", "device")
     return {str(name): str(device) for name, device in rows if name not in kept}

@@ -1,4 +1,4 @@
-"""A recommendation drawn: each candidate's distance to the best on validation, beside the margin, cheapest first."""
+"""A recommendation drawn: each candidate's distance to the best on validation, with the margin, cheapest first."""
 
 from math import isnan
 from typing import Any
@@ -9,26 +9,31 @@ import pandas as pd
 from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
 from lorafile.analysis.common.format import DASH, axis_unit, on
 from lorafile.analysis.common.scores import price_of
-from lorafile.analysis.compare.outcomes import compared_as, margin_text
-from lorafile.analysis.compare.verdict_text import signed
+from lorafile.analysis.compare.outcomes import margin_text
+from lorafile.analysis.compare.verdict_text import signed, signed_interval
 from lorafile.analysis.recommend.budgets import TITLES, shown
-from lorafile.analysis.recommend.choice import SPLIT, Recommendation, against, own
+from lorafile.analysis.recommend.choice import SPLIT, Recommendation
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
+from lorafile.statistics.crossed import combination
 from lorafile.statistics.probabilities import interval
-from lorafile.units import listing
 
 MOST = 40  # rows; the table has the others
 TIPS = (("configuration:N", "configuration"), ("verdict:N", "verdict"), ("shown:N", "difference"), ("cost:N", "cost"))
-_STYLES = {"taken": "frontier", "good": "mean", "other": "behind"}
+_STYLES = {  # kind of candidate -> styles of its bar and its point
+    "taken": ("frontier-spread", "frontier-point"),
+    "good": ("spread", "mean"),
+    "other": ("behind-spread", "behind"),
+}
 
 
 def chart(results: Results, found: Recommendation) -> Any:
     """Return one row for each candidate: its difference to the best mean with a 95 % interval, and its cost."""
-    metric = compared_as(found.metric)
+    metric = found.scale
     more = metric != "log_loss" and more_is_better(found.metric)
-    leader = best_mean(results, found, more)
-    rows = pd.DataFrame([_row(results, found, name, leader) for name in found.order[:MOST]])
+    leader = _best_mean(found, more)
+    costs = price_of(results, found.prefer)
+    rows = pd.DataFrame([_row(found, name, leader, costs.get(name)) for name in found.order[:MOST]])
     factor, unit = axis_unit(metric)
     band = factor * (found.margin or 0.0) * (-1 if more else 1)
     domain = _domain(rows, band)
@@ -42,15 +47,14 @@ def chart(results: Results, found: Recommendation) -> Any:
     )
     axis = alt.Axis(labelLimit=320, grid=False, domain=False, ticks=False)
     y = alt.Y("configuration:N", sort=list(rows["configuration"]), title=None, axis=axis)
-    layers = [
-        *_margin(band, found),
-        alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(x="zero:Q"),
-    ]
-    for kind, style in _STYLES.items():
-        mine = alt.Chart(rows[(rows["kind"] == kind) & ~beyond])
-        bar, point = (f"{style}-spread", f"{style}-point") if style == "frontier" else (f"{style}-spread", style)
-        layers.append(mine.mark_rule(style="spread" if style == "mean" else bar).encode(x="low:Q", x2="high:Q", y=y))
-        layers.append(mine.mark_point(style=point).encode(x=x, y=y, tooltip=tooltip(*TIPS)))
+    layers = [alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(x="zero:Q")]
+    if found.margin is not None:
+        ends = pd.DataFrame({"from": [min(band, 0.0)], "to": [max(band, 0.0)]})
+        layers.insert(0, alt.Chart(ends).mark_rect(style="margin").encode(x="from:Q", x2="to:Q"))
+    for kind, (bar, point) in _STYLES.items():
+        of_kind = alt.Chart(rows[(rows["kind"] == kind) & ~beyond])
+        layers.append(of_kind.mark_rule(style=bar).encode(x="low:Q", x2="high:Q", y=y))
+        layers.append(of_kind.mark_point(style=point).encode(x=x, y=y, tooltip=tooltip(*TIPS)))
     outside = alt.Chart(rows[beyond]).encode(x=x, y=y, tooltip=tooltip(*TIPS))
     far = outside.mark_text(style="value", align="left", dx=6)  # what lies far off is worse: left where more is better
     far = far if more else outside.mark_text(style="value", align="right", dx=-6)
@@ -59,8 +63,9 @@ def chart(results: Results, found: Recommendation) -> Any:
     whole = alt.layer(*layers, about).properties(width=WIDTH, height=alt.Step(24))
     text = "; ".join(f"{row['configuration']}: {row['verdict']}, {row['shown']}" for row in rows.to_dict("records"))
     order = "best mean first" if found.budget.by == "quality" else "cheapest first"
-    named = f"Candidates for {listing([budget.name for budget in found.budgets], 8)}, {order}"
-    return finish(whole, named, f"{title}. {text}", margin=room(rows["configuration"]) + 150)
+    return finish(
+        whole, f"Candidates for {found.names}, {order}", f"{title}. {text}", margin=room(rows["configuration"]) + 150
+    )
 
 
 def caption(found: Recommendation) -> str:
@@ -74,30 +79,29 @@ def caption(found: Recommendation) -> str:
     )
 
 
-def best_mean(results: Results, found: Recommendation, more: bool) -> str:
+def _best_mean(found: Recommendation, more: bool) -> str:
     """Return the candidate with the best mean on validation."""
-    sign = -1 if more else 1
-    means = {name: own(results, found.metric, SPLIT, name) for name in found.order}
-    return min(means, key=lambda name: sign * means[name].difference)  # type: ignore[union-attr]
+    sign, data = -1 if more else 1, found.data
+    means = {name: combination([data.outcomes[name]], [1.0], data.variance).difference for name in found.order}
+    return min(means, key=lambda name: sign * means[name])
 
 
-def _row(results: Results, found: Recommendation, name: str, leader: str) -> dict[str, Any]:
-    metric = compared_as(found.metric)
+def _row(found: Recommendation, name: str, leader: str, price: float | None) -> dict[str, Any]:
+    metric, word = found.scale, found.word(name)
     factor, _ = axis_unit(metric)
-    estimate = against(results, found.metric, name, leader) if name != leader else None
-    difference = estimate.difference if estimate is not None else 0.0
-    low, high = interval(estimate) if estimate is not None else (0.0, 0.0)
-    price = price_of(results, found.prefer).get(name)
+    difference, low, high = 0.0, 0.0, 0.0
+    if name != leader:
+        estimate = found.against(name, leader)
+        difference, (low, high) = estimate.difference, interval(estimate)
     cost = DASH if price is None else shown(found.prefer, price)
-    word = found.word(name)
-    told = f"{signed(metric, difference)}, 95 % interval {signed(metric, low)} to {signed(metric, high)}"
+    text = f"{signed(metric, difference)}, 95 % interval {signed_interval(metric, (low, high))}"
     return {
         "configuration": name,
         "difference": factor * difference,
         "low": factor * (difference if isnan(low) else low),
         "high": factor * (difference if isnan(high) else high),
         "verdict": word,
-        "shown": "the best mean" if name == leader else told,
+        "shown": "the best mean" if name == leader else text,
         "cost": f"{cost} {TITLES[found.prefer]}",
         "note": f"{cost}, {word if not word.startswith('behind') else 'behind'}",
         "far": f"{'◄' if difference < 0 else '►'} {signed(metric, difference)}",
@@ -114,10 +118,3 @@ def _domain(rows: pd.DataFrame, band: float) -> list[float]:
     low, high = min(low, float(inside["low"].min())), max(high, float(inside["high"].max()))
     gap = (high - low) * 0.05 or 0.01
     return [low - gap, high + gap]
-
-
-def _margin(band: float, found: Recommendation) -> list[Any]:
-    if found.margin is None:
-        return []
-    frame = pd.DataFrame({"from": [min(band, 0.0)], "to": [max(band, 0.0)]})
-    return [alt.Chart(frame).mark_rect(style="margin").encode(x="from:Q", x2="to:Q")]

@@ -7,9 +7,9 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table
 from lorafile.analysis.common.format import kind_of, metric_name, on, score, slug
-from lorafile.analysis.common.scores import COSTS, price_of, scores
+from lorafile.analysis.common.scores import COSTS, scores
 from lorafile.analysis.compare.outcomes import figure_interval
-from lorafile.analysis.recommend.budgets import SHARE, TITLES, budgets, share_of
+from lorafile.analysis.recommend.budgets import SHARE, TITLES, budgets, limited
 from lorafile.analysis.recommend.choice import SPLIT, Recommendation, recommend
 from lorafile.analysis.recommend.text import heading, sentences
 from lorafile.results.results import Results
@@ -19,26 +19,26 @@ from lorafile.units import listing
 
 def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return a recommendation for each budget; nothing where fewer than two configurations have a figure."""
-    found = recommendations(results, table)
-    if not found:
+    choices = recommendations(results, table)
+    if not choices:
         return []
     from lorafile.analysis.recommend.chart import caption, chart
 
     metric = table.metric or results.primary
     name = table.name and slug("recommend", table.name)
     name = name or slug("recommend", "" if metric == results.primary else metric)
-    drawn = {slug(name, *(budget.name for budget in one.budgets)): one for one in found if one.choice is not None}
-    charts = {key: chart(results, one) for key, one in drawn.items() if len(one.order) > 1 and not one.one_seed}
+    drawn = {slug(name, *(budget.name for budget in found.budgets)): found for found in choices if found.drawable}
+    charts = {key: chart(results, found) for key, found in drawn.items()}
     return [
         Analysis(
             kind="recommend",
             name=name,
             title=table.name or "Recommendation",
             question=f"Which configuration is the cheapest that is as good as the best in {metric_name(metric)}?",
-            sentences=sentences(results, found),
-            tables=tuple(_table(results, one) for one in found),
+            sentences=sentences(results, choices),
+            tables=tuple(_table(results, found) for found in choices),
             charts=charts,
-            captions={key: caption(drawn[key]) for key in charts},
+            captions={key: caption(found) for key, found in drawn.items()},
         )
     ]
 
@@ -46,27 +46,25 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
 def recommendations(results: Results, table: AnalysisTable) -> list[Recommendation]:
     """Return the recommendation for each budget; budgets that come to the same share one."""
     metric = table.metric or results.primary
-    known = scores(results, f"{SPLIT}.{metric}")
-    if sum(one.known for one in known.values()) < 2:
+    if sum(score.known for score in scores(results, f"{SPLIT}.{metric}").values()) < 2:
         return []
-    found: list[Recommendation] = []
+    choices: list[Recommendation] = []
     for budget in budgets(results, table):
-        one = recommend(results, metric, table.margin or results.verdict.margin, budget)
-        for at, other in enumerate(found):
-            if other.refused == one.refused and (other.order, other.taken) == (one.order, one.taken):
-                found[at] = replace(other, budgets=(*other.budgets, budget))
+        found = recommend(results, metric, table.margin or results.verdict.margin, budget)
+        for at, other in enumerate(choices):
+            if (other.refused, other.order, other.taken) == (found.refused, found.order, found.taken):
+                choices[at] = replace(other, budgets=(*other.budgets, budget))
                 break
         else:
-            found.append(one)
-    return found
+            choices.append(found)
+    return choices
 
 
 def _table(results: Results, found: Recommendation) -> Table:
     """Return every configuration: candidates in the order in which they would be taken, then what was refused."""
     metric = found.metric
     costs = [found.prefer, *(name for budget in found.budgets for name in budget.limits), "adapter_size"]
-    prices = {name: share_of(results) if name == SHARE else price_of(results, name) for name in dict.fromkeys(costs)}
-    prices = {name: known for name, known in prices.items() if known}
+    prices = {name: prices for name in dict.fromkeys(costs) if (prices := limited(results, name))}
     left = [name for name in results.names if name not in found.order]
     order = [*([found.taken] if found.taken in found.order else []), *found.order, *left]
     rows = [_row(results, found, name, prices) for name in dict.fromkeys(order)]
@@ -81,8 +79,8 @@ def _table(results: Results, found: Recommendation) -> Table:
         Column("why", "why not"),
     ]
     frame = pd.DataFrame(rows)
-    told = [column for column in columns if frame[column.key].replace("", None).notna().any()]
-    return Table(f"Candidates: {heading(found)}", frame, tuple(told))
+    filled = [column for column in columns if frame[column.key].replace("", None).notna().any()]
+    return Table(f"Candidates: {heading(found)}", frame, tuple(filled))
 
 
 def _kind(cost: str) -> ColumnKind:
@@ -98,5 +96,6 @@ def _row(results: Results, found: Recommendation, name: str, prices: dict[str, d
     if not isinstance(ends, str):
         row["low"], row["high"] = ends
         row["interval"] = f"{score(metric, row['low'])} to {score(metric, row['high'])}"
-    row |= {cost: known.get(name) for cost, known in prices.items()}
-    return row | {"why": listing([one.text for one in found.refused.get(name, [])], 6) or found.unjudged.get(name, "")}
+    row |= {cost: price.get(name) for cost, price in prices.items()}
+    refusals = listing([refusal.text for refusal in found.refused.get(name, [])], 6)
+    return row | {"why": refusals or found.unjudged.get(name, "")}

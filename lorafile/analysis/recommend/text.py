@@ -1,94 +1,90 @@
 """Recommendations in words: what to take, what shows it, and what would change the answer."""
 
+from collections import Counter
 from math import inf, isnan
 
 from lorafile.analysis.common.format import number, on, probability, score
 from lorafile.analysis.common.scores import price_of, profiles, scores
-from lorafile.analysis.compare.outcomes import compared_as, crossed, figure_interval, margin_text
-from lorafile.analysis.compare.verdict_text import FEW, round_up, signed, signed_difference
-from lorafile.analysis.recommend.budgets import SHARE, TITLES, Refusal, share_of, shown, unfit_runs
-from lorafile.analysis.recommend.choice import SPLIT, Recommendation, against, all_seeds, deciding
+from lorafile.analysis.compare.outcomes import figure_interval, margin_text
+from lorafile.analysis.compare.verdict_text import FEW, round_up, signed_difference, signed_interval
+from lorafile.analysis.recommend.budgets import SHARE, TITLES, Refusal, limited, shown, unfit_runs
+from lorafile.analysis.recommend.choice import SPLIT, Recommendation, deciding
 from lorafile.results.results import Results
+from lorafile.statistics.choosing import Choice
 from lorafile.statistics.probabilities import interval
 from lorafile.units import listing, plural
 
 
-def sentences(results: Results, found: list[Recommendation]) -> list[str]:
+def sentences(results: Results, choices: list[Recommendation]) -> list[str]:
     """Return what is said of all recommendations: failures first, an answer for each budget, then the cautions."""
-    lines = [line for one in found for line in _unfit(results, one)]
-    for one in found:
-        if one.taken is None:
-            lines.append(_nothing(one, heading(one)))
+    lines = [line for found in choices for line in _unfit(results, found)]
+    for found in choices:
+        if found.taken is None:
+            lines.append(_nothing(found, heading(found)))
             continue
-        lines.append(f"{heading(one)}: {_answer(results, one)} {_quoted(results, one)}")
-        lines += [f"What would change this: {' '.join(changes)}" for changes in [_changes(results, one)] if changes]
-    lines += [line for one in found for line in _cautions(results, one)]
+        lines.append(f"{heading(found)}: {_answer(results, found, found.taken)} {_quoted(results, found, found.taken)}")
+        if changes := _changes(results, found, found.taken):
+            lines.append(f"What would change this: {' '.join(changes)}")
+    lines += [line for found in choices for line in _cautions(results, found)]
     return list(dict.fromkeys(lines))
 
 
 def heading(found: Recommendation) -> str:
     """Return the budgets' names, with their limits."""
     terms = list(dict.fromkeys(term for budget in found.budgets for term in budget.terms))
-    named = listing([budget.name for budget in found.budgets], 8)
     if len(found.budgets) > 1 and terms:
-        return f"{named} (every configuration keeps within them)" if not found.refused else named
-    return f"{named} ({listing(terms, 8)})" if terms else named
+        return f"{found.names} (every configuration keeps within them)" if not found.refused else found.names
+    return f"{found.names} ({listing(terms, 8)})" if terms else found.names
 
 
-def _answer(results: Results, found: Recommendation) -> str:
-    taken, metric, count = str(found.taken), compared_as(found.metric), len(found.order)
-    where = f"{on(metric, SPLIT)}"
+def _answer(results: Results, found: Recommendation, taken: str) -> str:
+    metric, price = on(found.scale, SPLIT), _price(results, found, taken)
     if found.one_seed:
         return (
             f"no verdict, since with one seed there is none on configurations. Of these runs {taken} has the best "
-            f"{where} ({_price(results, found, taken)})."
+            f"{metric} ({price})."
         )
     if found.choice is None:
         reason = next(iter(found.unjudged.values()), "has no figure")
-        return f"no verdict. {taken} has the best mean {where}; nothing can be tested ({taken} {reason})."
-    if count == 1:
+        return f"no verdict. {taken} has the best mean {metric}; nothing can be tested ({taken} {reason})."
+    if len(found.order) == 1:
         rest = "keeps within these limits and can be judged" if found.budget.terms else "has figures"
         return f"{taken}, the only configuration that {rest}; there was nothing to choose."
+    which = "the best mean" if found.budget.by == "quality" else f"the cheapest ({price})"
     if found.firm:
-        return _firm(results, found, taken, where)
-    return _open(results, found, taken, where)
-
-
-def _open(results: Results, found: Recommendation, taken: str, where: str) -> str:
-    """Return what may be said where nothing is shown to be good enough: which may be the best, and a suggestion."""
-    assert found.choice is not None  # noqa: S101  (something was tested)
-    may, count = found.choice.may_be_best, len(found.order)
-    which = "the best mean" if found.budget.by == "quality" else f"the cheapest ({_price(results, found, taken)})"
-    if len(may) == 1:
-        all_others = "the only other candidate" if count == 2 else f"each of the other {count - 1} candidates"
-        text = f"{taken} is significantly better in {where} than {all_others}"
-    else:
-        text = f"{taken} is a suggestion: {which} of {len(may)} that may be the best in {where} ({listing(may, 8)})"
-        rest = count - len(may)
-        text += (
-            f"; the other {'one is' if rest == 1 else f'{rest} are'} significantly worse than one of them"
-            if rest
-            else ""
-        )
+        return _firm(found, taken, which, metric)
+    open_text = _open(found.choice.may_be_best, len(found.order), taken, which, metric)
     if found.margin is None:
         needs = 'Which are good enough is not said without a margin (`verdict.margin`, such as "1pt").'
-        return f"no verdict. {text}. {needs}"
-    margin = margin_text(compared_as(found.metric), found.margin)
-    undecided = f"undecided: none of {count} candidates is shown to be less than {margin} worse than the best"
-    return f"{undecided}. {text}.{_decides(results, found)}"
+        return f"no verdict. {open_text}. {needs}"
+    none = f"none of {len(found.order)} candidates is shown to be less than {_margin(found)} worse than the best"
+    return f"undecided: {none}. {open_text}.{_decides(results, found)}"
 
 
-def _firm(results: Results, found: Recommendation, taken: str, where: str) -> str:
-    assert found.margin is not None  # noqa: S101  (nothing is claimed without one)
-    margin = margin_text(compared_as(found.metric), found.margin)
-    good = f"shown to be less than {margin} worse than the best in {where}"
-    count, all_of = len(found.claimed), len(found.order)
-    which = "the best mean" if found.budget.by == "quality" else f"the cheapest ({_price(results, found, taken)})"
-    if count == 1:
-        text = f"take {taken}, the only one of {plural(all_of, 'candidate')} that is {good}"
-    else:
-        text = f"take {taken}, {which} of the {count} of {plural(all_of, 'candidate')} that are {good}"
-    return f"{text} ({p_value(found.p[taken])} after adjustment for all candidates; {_size(results, found, taken)})."
+def _open(may: tuple[str, ...], count: int, taken: str, which: str, metric: str) -> str:
+    """Return what may be said where nothing is shown to be good enough: which may be the best, and a suggestion."""
+    if len(may) == 1:
+        all_others = "the only other candidate" if count == 2 else f"each of the other {count - 1} candidates"
+        return f"{taken} is significantly better in {metric} than {all_others}"
+    text = f"{taken} is a suggestion: {which} of {len(may)} that may be the best in {metric} ({listing(may, 8)})"
+    rest = count - len(may)
+    others = "one is" if rest == 1 else f"{rest} are"
+    return text + (f"; the other {others} significantly worse than one of them" if rest else "")
+
+
+def _firm(found: Recommendation, taken: str, which: str, metric: str) -> str:
+    good = f"shown to be less than {_margin(found)} worse than the best in {metric}"
+    count, candidates = len(found.claimed), plural(len(found.order), "candidate")
+    of_good = (
+        f"the only one of {candidates} that is" if count == 1 else f"{which} of the {count} of {candidates} that are"
+    )
+    side = found.data.outcomes[taken]
+    size = f"{'' if side.exact else plural(side.runs, 'seed') + ' × '}{plural(side.examples, 'example')}"
+    return f"take {taken}, {of_good} {good} ({_p(found.p[taken])} after adjustment for all candidates; {size})."
+
+
+def _margin(found: Recommendation) -> str:
+    return margin_text(found.metric, found.margin or 0.0)
 
 
 def _price(results: Results, found: Recommendation, name: str) -> str:
@@ -102,33 +98,26 @@ def _price(results: Results, found: Recommendation, name: str) -> str:
     return listing(parts) or "its cost was not measured"
 
 
-def p_value(p: float) -> str:
+def _p(p: float) -> str:
     """Return `p = 0.012`, `p < 0.001`, or that there is none."""
     return f"p {probability(p)}" if not isnan(p) else "no p"
 
 
-def _size(results: Results, found: Recommendation, name: str) -> str:
-    one = crossed(results, found.metric, SPLIT, all_seeds(results)).outcomes[name]
-    return f"{'' if one.exact else plural(one.runs, 'seed') + ' × '}{plural(one.examples, 'example')}"
-
-
-def _quoted(results: Results, found: Recommendation) -> str:
+def _quoted(results: Results, found: Recommendation, taken: str) -> str:
     """Return the figure on test, which had no part in the choice."""
-    name, metric = str(found.taken), found.metric
-    known = scores(results, f"test.{metric}")[name]
-    if not known.known:
+    metric, figure = found.metric, scores(results, f"test.{found.metric}")[taken]
+    if not figure.known:
         return "It has no figure on test."
-    ends = figure_interval(results, name, metric, "test")
+    ends = figure_interval(results, taken, metric, "test")
     between = "" if isinstance(ends, str) else f" (95 % interval {score(metric, ends[0])} to {score(metric, ends[1])})"
-    return f"On test, which had no part in the choice: {score(metric, known.mean)}{between}."
+    return f"On test, which had no part in the choice: {score(metric, figure.mean)}{between}."
 
 
 def _cautions(results: Results, found: Recommendation) -> list[str]:
     lines = []
-    outcomes = crossed(results, found.metric, SPLIT, all_seeds(results)).outcomes
-    seeds = [outcomes[name].runs for name in found.order if not outcomes[name].exact]
-    if not found.one_seed and seeds and min(seeds) < FEW:
-        few = [name for name in found.order if outcomes[name].runs < FEW and not outcomes[name].exact]
+    outcomes = found.data.outcomes
+    few = [name for name in found.order if outcomes[name].runs < FEW and not outcomes[name].exact]
+    if few and not found.one_seed:
         lines.append(f"What is said of {listing(few)} is weak: fewer than {FEW} seeds have a figure.")
     if found.taken and found.prefer != found.budget.prefer and found.budget.by == "cost":
         lines.append(
@@ -152,8 +141,7 @@ def _unfit(results: Results, found: Recommendation) -> list[str]:
     failed = [f"{name} ({row.text})" for name, why in found.refused.items() for row in why if row.limit == "ended"]
     lines = [f"Left out of the choice: {listing(failed, 6)}."] if failed else []
     if found.taken and (text := unfit_runs(results, found.taken)):
-        named = listing([budget.name for budget in found.budgets], 8)
-        lines.append(f"For {named}, of {found.taken} {text}: it is named because nothing else is eligible.")
+        lines.append(f"For {found.names}, of {found.taken} {text}: it is named because nothing else is eligible.")
     return lines
 
 
@@ -175,17 +163,13 @@ def _nothing(found: Recommendation, head: str) -> str:
     if found.unjudged:
         reasons = [f"{name} {why}" for name, why in found.unjudged.items()]
         return f"{head}: what keeps within it cannot be judged ({listing(reasons, 4)})."
-    counts: dict[str, int] = {}
-    for why in found.refused.values():
-        for text in dict.fromkeys(_reason(row) for row in why):
-            counts[text] = counts.get(text, 0) + 1
-    reasons = [f"{count} {text}" for text, count in sorted(counts.items(), key=lambda row: -row[1])]
+    counts = Counter(text for why in found.refused.values() for text in dict.fromkeys(map(_reason, why)))
+    reasons = [f"{count} {text}" for text, count in counts.most_common()]
     text = f"{head}: no configuration keeps within it. Of {len(found.refused)}: {listing(reasons, 8)}."
-    over = {
-        name: max(row.over for row in why) for name, why in found.refused.items() if not any(isnan(r.over) for r in why)
-    }
-    near = min(over, key=lambda name: over[name], default=None)
-    if near is None or over[near] == inf:
+    over = {name: [row.over for row in why] for name, why in found.refused.items()}
+    most = {name: max(times) for name, times in over.items() if not any(map(isnan, times))}
+    near = min(most, key=most.__getitem__, default=None)
+    if near is None or most[near] == inf:
         return text
     return f"{text} The nearest miss is {near}: {listing([row.text for row in found.refused[near]])}."
 
@@ -196,14 +180,14 @@ def _reason(row: Refusal) -> str:
     return f"without a measured {TITLES[row.limit]}" if row.over == inf else f"over the {TITLES[row.limit]}"
 
 
-def _changes(results: Results, found: Recommendation) -> list[str]:
+def _changes(results: Results, found: Recommendation, taken: str) -> list[str]:
     """Return what would change the answer: the next cheaper candidate, the limits, more seeds."""
-    if found.choice is None or found.one_seed or found.taken is None:
+    if found.choice is None or found.one_seed:
         return []
-    lines = _next_cheaper(results, found) if found.firm else []
+    lines = _next_cheaper(results, found, found.choice, taken) if found.firm else []
     needs = []
     for limit in dict.fromkeys(limit for budget in found.budgets for limit in budget.limits):
-        price = (share_of(results) if limit == SHARE else price_of(results, limit)).get(found.taken)
+        price = limited(results, limit).get(taken)
         needs += [f"{shown(limit, price)} {TITLES[limit]}"] if price else []
     lines += [f"A limit below {listing(needs, 8).replace(' and ', ' or ')} would exclude it."] if needs else []
     lines += [
@@ -212,21 +196,18 @@ def _changes(results: Results, found: Recommendation) -> list[str]:
     return lines
 
 
-def _next_cheaper(results: Results, found: Recommendation) -> list[str]:
+def _next_cheaper(results: Results, found: Recommendation, choice: Choice, taken: str) -> list[str]:
     """Return the cheaper candidate that comes nearest to being good enough, and by how much it misses."""
-    assert found.choice is not None  # noqa: S101
-    cheaper = found.order[: found.order.index(str(found.taken))] if found.budget.by == "cost" else ()
-    known = [name for name in cheaper if not isnan(found.choice.adjusted[name])]
-    if not known or found.margin is None:
+    cheaper = found.order[: found.order.index(taken)] if found.budget.by == "cost" else ()
+    tested = [name for name in cheaper if not isnan(choice.adjusted[name])]
+    if not tested or found.margin is None:
         return []
-    near = min(reversed(known), key=found.choice.p.__getitem__)
-    rival, metric = found.choice.rival[near], compared_as(found.metric)
-    estimate = against(results, found.metric, near, rival)
-    assert estimate is not None  # noqa: S101  (its probability came from it)
-    low, high = (signed(metric, value) for value in interval(estimate))
-    gap, margin = signed_difference(metric, estimate.difference), margin_text(metric, found.margin)
-    p = f"{p_value(found.choice.adjusted[near])}, where {number(found.alpha, 2)} is needed"
+    near = min(reversed(tested), key=choice.p.__getitem__)
+    estimate = found.against(near, choice.rival[near])
+    gap = f"{signed_difference(found.scale, estimate.difference)} against {choice.rival[near]}"
+    ends = signed_interval(found.scale, interval(estimate))
+    p = f"{_p(choice.adjusted[near])}, where {number(found.alpha, 2)} is needed"
     return [
-        f"Of the cheaper ones {near} ({_price(results, found, near)}) comes nearest: {gap} against {rival}, "
-        f"95 % interval {low} to {high}, with a margin of {margin} ({p})."
+        f"Of the cheaper ones {near} ({_price(results, found, near)}) comes nearest: {gap}, "
+        f"95 % interval {ends}, with a margin of {_margin(found)} ({p})."
     ]
