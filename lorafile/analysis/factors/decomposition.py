@@ -4,21 +4,20 @@ Only rows and columns whose every cell is known are compared: a cell that lost r
 those that survived, and an average over it would flatter the setting that broke the others.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import isnan
 
-from lorafile.analysis.common.scores import Score, outcomes, scores, split_of
+from lorafile.analysis.common.scores import CENSORED, Score, outcomes, scores, split_of
 from lorafile.analysis.compare.outcomes import Crossed, crossed
-from lorafile.analysis.factors.eligible import Grid
+from lorafile.analysis.factors.eligible import RATE, Grid
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.statistics.crossed import Estimate, pool
 from lorafile.statistics.factorial import Cells, FTest, Interaction, f_test, interaction
 from lorafile.statistics.probabilities import interval
 
-RATE = "train.learning_rate"
 LEVEL = 0.05
-CENSORED = ("diverged", "out-of-memory")
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,19 @@ class Effect:
 
     @property
     def clear(self) -> bool:
-        """Whether it can be told from none."""
+        """Whether it differs significantly from none."""
         low, high = self.interval
         return low > 0 or high < 0
+
+    @property
+    def up(self) -> bool:
+        """Whether it is positive."""
+        return self.estimate.difference > 0
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """What the cells of a grid come to.
+    """The effects in a grid, and their interaction.
 
     :ivar scale: the metric that differences are of, on `split`; `more`: whether more of it is better
     :ivar scores: configuration -> its figure; `censored`: configuration -> how its lost runs ended
@@ -82,19 +86,17 @@ class Decomposition:
 def decompose(results: Results, grid: Grid, metric: str) -> Decomposition:
     """Return a grid taken apart: on validation where one of the two is a learning rate, which is chosen there."""
     split = "validation" if RATE in (grid.factor, grid.by) else split_of(results, metric)
-    found, data = scores(results, f"{split}.{metric}"), crossed(results, metric, split)
-    ended = outcomes(results)
+    every, data, ended = scores(results, f"{split}.{metric}"), crossed(results, metric, split), outcomes(results)
+    of_cells = {name: every[name] for name in grid.cells.values()}
     lost = {
-        name: {word: ended[name][word] for word in CENSORED if name in ended and ended[name][word]}
-        for name in grid.cells.values()
+        name: {word: ended[name][word] for word in CENSORED if ended[name][word]} for name in of_cells if name in ended
     }
     lost = {name: words for name, words in lost.items() if words}
-    known = {place for place, name in grid.cells.items() if found[name].known and name not in lost}
+    known = {place for place, name in grid.cells.items() if of_cells[name].known and name not in lost}
     rows, columns = complete(known, len(grid.rows), len(grid.columns))
-    mine = {name: found[name] for name in grid.cells.values()}
     why, more = _why(grid, data, rows, columns), more_is_better(data.scale)
-    base = Decomposition(grid, metric, data.scale, split, more, mine, lost, rows, columns, why)
-    return base if base.why else _taken_apart(base, data)
+    base = Decomposition(grid, metric, data.scale, split, more, of_cells, lost, rows, columns, why)
+    return base if base.why else _decomposed(base, data)
 
 
 def complete(known: set[tuple[int, int]], rows: int, columns: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -117,12 +119,12 @@ def _why(grid: Grid, data: Crossed, rows: tuple[int, ...], columns: tuple[int, .
     return next((f"{name} {data.why[name]}" for name in names if name in data.why), "")
 
 
-def _taken_apart(base: Decomposition, data: Crossed) -> Decomposition:
+def _decomposed(base: Decomposition, data: Crossed) -> Decomposition:
     grid, rows, columns = base.grid, base.rows, base.columns
-    found = [[data.outcomes[grid.cells[i, j]] for j in columns] for i in rows]
+    table = [[data.outcomes[grid.cells[i, j]] for j in columns] for i in rows]
     # the grid's own run variance where those of the study are too unlike to be pooled
-    pooled = pool(cell for row in found for cell in row) if data.variance.differ else data.variance
-    cells = Cells(found, pooled)
+    pooled = pool(cell for row in table for cell in row) if data.variance.differ else data.variance
+    cells = Cells(table, pooled)
     high, low, choices = _ends(cells, grid.ordered[0] and grid.factor != RATE)
     sign = 1 if base.more else -1
     figures = [(sign * base.scores[grid.cells[i, j]].mean, at) for at, j in enumerate(columns) for i in rows]
@@ -134,7 +136,7 @@ def _taken_apart(base: Decomposition, data: Crossed) -> Decomposition:
         pair=(rows[high], rows[low]),
         simple={place: Effect(cells.simple(high, low, at), of) for at, place in enumerate(columns)},
         best=columns[best],
-        behind={place: Effect(one, of * (len(columns) - 1) // 2) for place, one in others.items()},
+        behind={place: Effect(product, of * (len(columns) - 1) // 2) for place, product in others.items()},
         average={
             grid.factor: _furthest(cells, [grid.rows[i] for i in rows]),
             grid.by: _furthest(cells.turned(), [grid.columns[j] for j in columns]),
@@ -152,7 +154,7 @@ def _furthest(cells: Cells, labels: list[str]) -> tuple[str, str, Effect]:
 
 
 def _ends(cells: Cells, ordered: bool) -> tuple[int, int, int]:
-    """Return (a row, the one it is held against, out of how many pairs they were picked)."""
+    """Return (a row, the one it is compared with, out of how many pairs they were picked)."""
     count = cells.shape[0]
     if ordered:
         return count - 1, 0, 1

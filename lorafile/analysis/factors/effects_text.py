@@ -3,14 +3,14 @@
 from math import isnan
 
 from lorafile.analysis.common.format import difference, number, on, probability
-from lorafile.analysis.compare.verdict_text import FEW, signed, signed_difference
-from lorafile.analysis.factors.decomposition import RATE, Decomposition, Effect
+from lorafile.analysis.compare.verdict_text import FEW, signed_difference, signed_interval
+from lorafile.analysis.factors.decomposition import LEVEL, Decomposition, Effect
+from lorafile.analysis.factors.eligible import RATE
 from lorafile.statistics.crossed import Estimate
 from lorafile.statistics.probabilities import interval
 from lorafile.units import listing, plural
 
-LEVEL = 0.05
-_MOST = 5  # columns whose effects are all told
+_MOST = 5  # columns whose effects are all stated
 _WORDS = {"diverged": "diverged", "out-of-memory": "out of memory"}
 
 
@@ -39,25 +39,29 @@ def effect(found: Decomposition, estimate: Estimate) -> str:
 
 def interval_text(found: Decomposition, one: Effect) -> str:
     """Return `+1.2 to +3.4`, or nothing where there is no interval."""
-    low, high = one.interval
-    return "" if isnan(low) else f"{signed(found.scale, low)} to {signed(found.scale, high)}"
+    return "" if isnan(one.interval[0]) else signed_interval(found.scale, one.interval)
+
+
+def against(found: Decomposition) -> str:
+    """Return the two rows that are compared: `lora.r = 64 against 4`."""
+    grid, (high, low) = found.grid, found.pair
+    return f"{level(grid.factor, grid.rows[high])} against {grid.rows[low]}"
 
 
 def _censored(found: Decomposition) -> list[str]:
     """Return which cells lost runs to divergence or memory, column by column."""
     grid, parts = found.grid, []
     for j, column in enumerate(grid.columns):
-        cells = [(i, found.censored.get(name, {})) for (i, at), name in sorted(grid.cells.items()) if at == j]
-        cells = [(i, lost) for i, lost in cells if lost]
+        names = [(i, name) for (i, at), name in sorted(grid.cells.items()) if at == j and name in found.censored]
+        cells = [f"{grid.rows[i]} ({_counts(found, name)})" for i, name in names]
         if cells:
-            listed = [f"{grid.rows[i]} ({_counts(found, grid.cells[i, j], lost)})" for i, lost in cells]
-            parts.append(f"at {level(grid.by, column)}: {grid.factor} {listing(listed, 12)}")
+            parts.append(f"at {level(grid.by, column)}: {grid.factor} {listing(cells, 12)}")
     return [f"Runs were lost {'; '.join(parts)}."] if parts else []
 
 
-def _counts(found: Decomposition, name: str, lost: dict[str, int]) -> str:
+def _counts(found: Decomposition, name: str) -> str:
     wanted = found.scores[name].wanted
-    return ", ".join(f"{count} of {wanted} {_WORDS[word]}" for word, count in lost.items())
+    return ", ".join(f"{count} of {wanted} {_WORDS[word]}" for word, count in found.censored[name].items())
 
 
 def _left_out(found: Decomposition) -> list[str]:
@@ -76,30 +80,29 @@ def _left_out(found: Decomposition) -> list[str]:
 
 def _described(found: Decomposition) -> str:
     """Return the effects of a grid with one run in each cell."""
-    grid, (high, low) = found.grid, found.pair
-    told = [f"{effect(found, one.estimate)} at {grid.columns[j]}" for j, one in found.simple.items()]
+    effects = [f"{effect(found, one.estimate)} at {found.grid.columns[j]}" for j, one in found.simple.items()]
     return (
-        f"{level(grid.factor, grid.rows[high])} against {grid.rows[low]} in {on(found.scale, found.split)}: "
-        f"{listing(told, 12)}. With one seed this says something of these runs alone."
+        f"{against(found)} in {on(found.scale, found.split)}: "
+        f"{listing(effects, 12)}. With one seed this says something of these runs alone."
     )
 
 
 def _depends(found: Decomposition) -> list[str]:
     """Return what the factor does at each value of the other; of many, at the best and where it does most and least."""
-    grid, (high, low) = found.grid, found.pair
     sizes = {j: abs(one.estimate.difference) for j, one in found.simple.items()}
     most, least = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
-    order = dict.fromkeys((found.best, *([most, least] if len(sizes) > _MOST else sizes)))
-    told = [_at(found, j, ", where the best cell is" if j == found.best else "") for j in order]
-    what = f"{level(grid.factor, grid.rows[high])} against {grid.rows[low]}, {on(found.scale, found.split)}"
-    return [*_only_there(found), *_turns(found), f"{what}: {'; '.join(told)}.", *_own_best(found)]
+    effects = []
+    for j in dict.fromkeys((found.best, *([most, least] if len(sizes) > _MOST else sizes))):
+        shown = f"{effect(found, found.simple[j].estimate)} ({_doubted(found, found.simple[j])})"
+        note = ", where the best cell is" if j == found.best else ""
+        effects.append(f"{shown} at {level(found.grid.by, found.grid.columns[j])}{note}")
+    line = f"{against(found)}, {on(found.scale, found.split)}: {'; '.join(effects)}."
+    return [*_only_there(found), *_turns(found), line, *_own_best(found)]
 
 
-def _at(found: Decomposition, column: int, note: str) -> str:
-    one = found.simple[column]
-    doubt = "" if one.clear else ", which cannot be told from none"
-    shown = f"{effect(found, one.estimate)} (95 % interval {interval_text(found, one)}{doubt})"
-    return f"{shown} at {level(found.grid.by, found.grid.columns[column])}{note}"
+def _doubted(found: Decomposition, one: Effect) -> str:
+    """Return an effect's interval, with a doubt where it is not significant."""
+    return f"95 % interval {interval_text(found, one)}{'' if one.clear else ', which cannot be told from none'}"
 
 
 def _interacts(found: Decomposition) -> bool:
@@ -109,7 +112,7 @@ def _interacts(found: Decomposition) -> bool:
 def _turns(found: Decomposition) -> list[str]:
     """Return where the factor helps and where it harms, of one that clearly does both."""
     grid, (high, low) = found.grid, found.pair
-    clear = {j: one.estimate.difference > 0 for j, one in found.simple.items() if one.clear}
+    clear = {j: one.up for j, one in found.simple.items() if one.clear}
     if len(set(clear.values())) < 2:
         return []
     better, worse = (
@@ -133,18 +136,17 @@ def _own_best(found: Decomposition) -> list[str]:
         best.setdefault(max(means, key=means.__getitem__), []).append(grid.rows[i])
     if len(best) < 2:
         return []
-    told = [f"at {grid.columns[j]} for {listing(rows, 12)}" for j, rows in sorted(best.items())]
-    return [f"Not every {grid.factor} has its best mean at the same {grid.by}: it is {listing(told, 12)}."]
+    columns = [f"at {grid.columns[j]} for {listing(rows, 12)}" for j, rows in sorted(best.items())]
+    return [f"Not every {grid.factor} has its best mean at the same {grid.by}: it is {listing(columns, 12)}."]
 
 
 def _only_there(found: Decomposition) -> list[str]:
     """Return where the factor matters less than at the best value of the other, and cannot be told from none."""
     grid, best = found.grid, found.simple[found.best]
-    up = best.estimate.difference > 0
-    if not (_interacts(found) and best.clear and up == found.more):
+    if not (_interacts(found) and best.clear and best.up == found.more):
         return []
-    less = [j for j, one in found.behind.items() if one.clear and (one.estimate.difference > 0) == up]
-    less = [j for j in less if not found.simple[j].clear or (found.simple[j].estimate.difference > 0) == up]
+    less = [j for j, one in found.behind.items() if one.clear and one.up == best.up]
+    less = [j for j in less if not found.simple[j].clear or found.simple[j].up == best.up]
     hidden = [j for j in less if not found.simple[j].clear]
     if not less:
         return []
@@ -169,14 +171,13 @@ def _interaction(found: Decomposition) -> str:
     one, cells, grid = found.interaction, found.cells, found.grid
     if one is None or cells is None:
         return ""
-    low, high = interval(one.estimate, LEVEL / one.contrasts)
+    ends = signed_interval(found.scale, interval(one.estimate, LEVEL / one.contrasts))
     row, column = grid.rows[found.rows[one.row]], grid.columns[found.columns[one.column]]
     first_row, first_column = grid.rows[found.rows[0]], grid.columns[found.columns[0]]
     largest = (
         f"the effect of {level(grid.factor, row)} against {first_row} at {level(grid.by, column)} differs from that at "
-        f"{first_column} by {effect(found, one.estimate)} (interval {signed(found.scale, low)} to "
-        f"{signed(found.scale, high)}, holding for all {plural(one.contrasts, 'such contrast')}; "
-        f"p {probability(one.p)}, Holm{_f(found)})"
+        f"{first_column} by {effect(found, one.estimate)} (interval {ends}, holding for all "
+        f"{plural(one.contrasts, 'such contrast')}; p {probability(one.p)}, Holm{_f(found)})"
     )
     if _interacts(found):
         return f"The two settings interact: {largest}."
@@ -196,9 +197,8 @@ def _averages(found: Decomposition) -> list[str]:
     start = "On average, which hides what depends on the other setting," if _interacts(found) else "On average"
     parts = []
     for factor, (high, low, one) in found.average.items():
-        doubt = "" if one.clear else ", which cannot be told from none"
         gap = difference(found.scale, one.estimate.difference)
-        parts.append(f"of {factor} {high} and {low} ({gap}, 95 % interval {interval_text(found, one)}{doubt})")
+        parts.append(f"of {factor} {high} and {low} ({gap}, {_doubted(found, one)})")
     return [f"{start} these values are furthest apart: {listing(parts)}."]
 
 
@@ -206,10 +206,9 @@ def _cautions(found: Decomposition) -> list[str]:
     cells = found.cells
     if cells is None:
         return []
-    fewest = min(cell.runs for row in cells.table for cell in row)
-    examples = cells.table[0][0].examples
-    line = f"Each cell has {'at least ' if fewest < max(c.runs for r in cells.table for c in r) else ''}"
-    line += f"{plural(fewest, 'seed')} × {plural(examples, 'example')}"
+    fewest, *more = sorted({cell.runs for row in cells.table for cell in row})
+    examples = plural(cells.table[0][0].examples, "example")
+    line = f"Each cell has {'at least ' if more else ''}{plural(fewest, 'seed')} × {examples}"
     line += ", which is few: intervals are wide" if fewest < FEW else ""
     line += "; run variances clearly differ between cells, so each has its own" if cells.pooled.differ else ""
     return [f"{line}. These are exploratory: they are no part of the study's family of verdicts."]

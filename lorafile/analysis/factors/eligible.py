@@ -39,34 +39,45 @@ class Trend:
 def by_parameters(results: Results) -> list[Trend]:
     """Return every sweep along the trainable parameters of its configurations, where these differ."""
     counts = averages(results, PARAMETERS)
-    found = []
+    along = []
     for sweep, members in sweeps(results).items():
         known = [name for name in members if counts.get(name)]
         varied = {factor: setting_labels(results, factor, known) for factor in factors(results, known)}
         alike = [pair for pair in combinations(known, 2) if counts[pair[0]] == counts[pair[1]]]
         # what differs between configurations of the same size is no matter of size: it is held fixed
-        free = [key for key, labels in varied.items() if any(labels.get(one) != labels.get(two) for one, two in alike)]
-        series = {name: ", ".join(f"{key}={varied[key].get(name, '–')}" for key in free) for name in known}
-        tied = tuple(key for key in varied if key not in free)
-        groups = Counter(series.values())
-        kept = sorted((name for name in known if groups[series[name]] > 1), key=lambda name: counts[name])
-        if len({counts[name] for name in kept}) > 1:
-            values = {name: amount("count", counts[name]) for name in kept}
-            numbers = {name: counts[name] for name in kept}
-            found.append(Trend(sweep, PARAMETERS, values, numbers, {name: series[name] for name in kept}, tied, {}))
-    return found
+        free = {
+            key: labels
+            for key, labels in varied.items()
+            if any(labels.get(one) != labels.get(other) for one, other in alike)
+        }
+        series = _repeated({name: _fixed(free, name) for name in known})
+        numbers = {name: counts[name] for name in sorted(series, key=counts.__getitem__)}
+        if len(set(numbers.values())) > 1:
+            values = {name: amount("count", count) for name, count in numbers.items()}
+            tied = tuple(key for key in varied if key not in free)
+            ordered = {name: series[name] for name in numbers}
+            along.append(Trend(sweep, PARAMETERS, values, numbers, ordered, tied, {}))
+    return along
+
+
+def _fixed(others: dict[str, dict[str, str]], name: str) -> str:
+    """Return the settings that are held fixed with a configuration's values, as one label."""
+    return ", ".join(f"{key}={labels.get(name, '–')}" for key, labels in others.items())
+
+
+def _repeated(series: dict[str, str]) -> dict[str, str]:
+    """Return the configurations that have company in their series."""
+    groups = Counter(series.values())
+    return {name: label for name, label in series.items() if groups[label] > 1}
 
 
 def trends(results: Results) -> list[Trend]:
     """Return every factor that varies within a sweep while the sweep's other factors can be held fixed."""
-    found = []
+    along = []
     for sweep, members in sweeps(results).items():
         varied = factors(results, list(members))
-        for factor in varied:
-            trend = _trend(results, sweep, factor, varied, members)
-            if trend is not None and len(set(trend.values.values())) > 1:
-                found.append(trend)
-    return found
+        along += [_trend(results, sweep, factor, varied, members) for factor in varied]
+    return [trend for trend in along if trend is not None and len(set(trend.values.values())) > 1]
 
 
 def _trend(results: Results, sweep: str, factor: str, varied: list[str], members: dict[str, str]) -> Trend | None:
@@ -80,34 +91,33 @@ def _trend(results: Results, sweep: str, factor: str, varied: list[str], members
     free = {other: labels for other, labels in others.items() if other not in tied}
     first = [other for other in varied if other in (factor, *tied)]
     if first[0] != factor:
-        return None  # what is tied is told once, under the setting that comes first
+        return None  # what is tied is stated once, under the setting that comes first
     added = {} if free or tied else _neighbours(results, factor, values)
     values |= setting_labels(results, factor, list(added))
-    series = {name: ", ".join(f"{key}={labels.get(name, '–')}" for key, labels in free.items()) for name in values}
-    groups = Counter(series.values())
-    kept = [name for name, group in series.items() if groups[group] > 1]
+    series = _repeated({name: _fixed(free, name) for name in values})
+    kept = list(series)
     numbers = plain_numbers(setting_values(results, factor, kept))
     places = [plain_numbers(setting_values(results, other, kept)) for other in free]
     if numbers:
         kept.sort(key=lambda name: (numbers[name], *(place.get(name, 0.0) for place in places)))
-    series = {name: series[name] for name in kept}
-    return Trend(sweep, factor, {name: values[name] for name in kept}, numbers, series, tied, added)
+    values, series = ({name: labels[name] for name in kept} for labels in (values, series))
+    return Trend(sweep, factor, values, numbers, series, tied, added)
 
 
 def _neighbours(results: Results, factor: str, values: dict[str, str]) -> dict[str, str]:
     """Return configurations of other sweeps that differ from this sweep's in the factor only, at values it lacks."""
-    everyone = results.methods
-    alike = list(equal_settings(results, factor).values())
-    mine = {tuple(labels.get(name) for labels in alike) for name in values}
-    outside = setting_labels(results, factor, [name for name in everyone if name not in values])
-    found: dict[str, str] = {}
+    methods = results.methods
+    others = list(equal_settings(results, factor).values())
+    settings = {tuple(labels.get(name) for labels in others) for name in values}
+    outside = setting_labels(results, factor, [name for name in methods if name not in values])
+    taken, of_sweep = set(values.values()), {methods[name] for name in values}
+    added: dict[str, str] = {}
     for name, value in outside.items():
-        same = tuple(labels.get(name) for labels in alike) in mine and everyone[name] in {
-            everyone[one] for one in values
-        }
-        if same and value not in (*values.values(), *(outside[one] for one in found)):
-            found[name] = f"{value} is {name}, which differs from this sweep in {factor} only."
-    return found
+        same = methods[name] in of_sweep and tuple(labels.get(name) for labels in others) in settings
+        if same and value not in taken:
+            taken.add(value)
+            added[name] = f"{value} is {name}, which differs from this sweep in {factor} only."
+    return added
 
 
 def _labels(results: Results, factor: str, members: dict[str, str]) -> dict[str, str]:
@@ -164,19 +174,20 @@ class Grid:
 
 def grids(results: Results, factor: str | None = None, by: str | None = None) -> list[Grid]:
     """Return the grids of every sweep; with none declared, those of sweeps over exactly two free settings."""
-    found = []
+    every = []
     for sweep, members in sweeps(results).items():
-        for one, other in _pairs(factors(results, list(members)), factor, by):
-            made = _grids(results, sweep, list(members), one, other)
-            found += made if factor or len(made) == 1 else []
-    return found
+        for rows, columns in _pairs(factors(results, list(members)), factor, by):
+            of_sweep = _grids(results, sweep, list(members), rows, columns)
+            every += of_sweep if factor or len(of_sweep) == 1 else []
+    return every
 
 
 def _pairs(varied: list[str], factor: str | None, by: str | None) -> list[tuple[str, str]]:
     """Return (rows, columns); undeclared, the learning rate makes the columns, else the rank."""
     order = sorted(varied, key=lambda name: (name == RATE, name == RANK))  # stable: else as in the spec
-    pairs = [pair for pair in permutations(order, 2) if factor == pair[0] and by in (None, pair[1])]
-    return pairs if factor else [(one, other) for at, one in enumerate(order) for other in order[at + 1 :]]
+    if not factor:
+        return list(combinations(order, 2))
+    return [pair for pair in permutations(order, 2) if factor == pair[0] and by in (None, pair[1])]
 
 
 def _grids(results: Results, sweep: str, members: list[str], factor: str, by: str) -> list[Grid]:
@@ -184,21 +195,17 @@ def _grids(results: Results, sweep: str, members: list[str], factor: str, by: st
     varied = factors(results, members)
     labels = {name: setting_labels(results, name, members) for name in varied}
     both = [name for name in members if name in labels[factor] and name in labels[by]]
-    held = {name: {key: found[key] for key in both if key in found} for name, found in labels.items()}
-    tied = [
-        name
-        for name in varied
-        if name not in (factor, by) and (follows(held[name], held[factor]) or follows(held[name], held[by]))
-    ]
-    if follows(held[factor], held[by]) or any(varied.index(name) < varied.index(factor) for name in tied):
-        return []  # what is tied is told once, under the setting that comes first
-    free = [name for name in varied if name not in (factor, by, *tied)]
+    of_both = {key: {name: values[name] for name in both if name in values} for key, values in labels.items()}
+    rows, columns = of_both.pop(factor), of_both.pop(by)
+    tied = tuple(key for key, values in of_both.items() if follows(values, rows) or follows(values, columns))
+    if follows(rows, columns) or any(varied.index(name) < varied.index(factor) for name in tied):
+        return []  # what is tied is stated once, under the setting that comes first
+    free = {key: values for key, values in of_both.items() if key not in tied}
     groups: dict[str, list[str]] = {}
     for name in both:
-        rest = ", ".join(f"{key}={held[key].get(name, '–')}" for key in free)
-        groups.setdefault(rest, []).append(name)
-    made = [_grid(results, sweep, (factor, by), group, rest, tuple(tied)) for rest, group in groups.items()]
-    return [grid for grid in made if grid is not None]
+        groups.setdefault(_fixed(free, name), []).append(name)
+    crossed = [_grid(results, sweep, (factor, by), group, rest, tied) for rest, group in groups.items()]
+    return [grid for grid in crossed if grid is not None]
 
 
 def _grid(

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isnan, log2
+from math import isnan, log2, nan
 
 from lorafile.analysis.common.format import difference, on, sentence_case
-from lorafile.analysis.common.scores import outcomes
+from lorafile.analysis.common.scores import CENSORED, Score, outcomes, profiled, scores, split_of
 from lorafile.analysis.compare.outcomes import crossed, margin_of, margin_text
-from lorafile.analysis.compare.verdict_text import FEW, signed, signed_difference
+from lorafile.analysis.compare.verdict_text import FEW, signed_difference, signed_interval
 from lorafile.analysis.factors.eligible import Trend
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
@@ -16,7 +16,6 @@ from lorafile.statistics.factorial import FactorStep, saturated, steps
 from lorafile.units import listing, plural
 
 LEVEL = 0.05
-CENSORED = ("diverged", "out-of-memory")
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,15 @@ class SteppedSeries:
         """Return the factor's value at a place, as a reader sees it."""
         return self.trend.values[self.members[place]]
 
-    def gain(self, at: int) -> tuple[float, float, float]:
-        """Return (what a doubling adds in a step, and its interval)."""
+    @property
+    def doubled(self) -> list[int]:
+        """The steps in which the factor doubles, however often."""
+        return [at for at, times in enumerate(self.doublings) if not isnan(times)]
+
+    def gain(self, at: int) -> tuple[float, tuple[float, float]]:
+        """Return (what a doubling adds in a step, its interval)."""
         step, times = self.steps[at], self.doublings[at]
-        return step.estimate.difference / times, step.interval[0] / times, step.interval[1] / times
+        return step.estimate.difference / times, (step.interval[0] / times, step.interval[1] / times)
 
     def better(self, step: FactorStep) -> bool:
         """Whether a step goes in the better direction."""
@@ -62,20 +66,20 @@ class SteppedSeries:
 def stepped_series(results: Results, trend: Trend, metric: str, split: str, series: str) -> SteppedSeries | None:
     """Return a series compared step by step; None where seeds and examples tell nothing of it, or it is not ordered."""
     data, ended = crossed(results, metric, split), outcomes(results)
-    mine = [name for name in trend.numbers if trend.series.get(name) == series]
-    broken = [name for name in mine if any(ended[name][word] for word in CENSORED if name in ended)]
-    kept = [name for name in mine if name in data.outcomes and name not in broken]
+    members = [name for name in trend.numbers if trend.series.get(name) == series]
+    broken = [name for name in members if any(ended[name][word] for word in CENSORED if name in ended)]
+    kept = [name for name in members if name in data.outcomes and name not in broken]
     numbers = [trend.numbers[name] for name in kept]
     if len(kept) < 2 or len(set(numbers)) < len(numbers):
         return None
-    found = [data.outcomes[name] for name in kept]
+    sides = [data.outcomes[name] for name in kept]
     # the series' own run variance where those of the study are too unlike to be pooled
-    pooled = pool(found) if data.variance.differ else data.variance
-    made = steps(found, pooled, LEVEL)
-    if any(isnan(step.estimate.error) or step.estimate.on_runs_only for step in made):
+    pooled = pool(sides) if data.variance.differ else data.variance
+    tested = steps(sides, pooled, LEVEL)
+    if any(isnan(step.estimate.error) or step.estimate.on_runs_only for step in tested):
         return None
-    margin = margin_of(results.verdict.margin, metric, found[0].mean)
-    reached = saturated(found, pooled, margin, LEVEL)[0] if margin is not None else len(found) - 1
+    margin = margin_of(results.verdict.margin, metric, sides[0].mean)
+    reached = saturated(sides, pooled, margin, LEVEL)[0] if margin is not None else len(sides) - 1
     return SteppedSeries(
         trend=trend,
         metric=metric,
@@ -84,107 +88,134 @@ def stepped_series(results: Results, trend: Trend, metric: str, split: str, seri
         more=more_is_better(data.scale),
         members=tuple(kept),
         left_out=tuple(trend.values[name] for name in broken),
-        outcomes=tuple(found),
+        outcomes=tuple(sides),
         pooled=pooled,
-        steps=tuple(made[: len(kept) - 1]),
-        whole=made[-1],
-        doublings=tuple(log2(high / low) if low > 0 else float("nan") for low, high in pairwise(numbers)),
+        steps=tuple(tested[: len(kept) - 1]),
+        whole=tested[-1],
+        doublings=tuple(log2(high / low) if low > 0 else nan for low, high in pairwise(numbers)),
         margin=margin,
-        saturates=reached if reached < len(found) - 1 else None,
+        saturates=reached if reached < len(sides) - 1 else None,
     )
 
 
-def step_sentences(found: SteppedSeries) -> list[str]:
+@dataclass(frozen=True)
+class TrendFigures:
+    """What was measured along a factor.
+
+    :ivar scores: configuration -> its figure of `metric` on `split`; `memory`: -> its peak training memory in bytes
+    :ivar stepped: the series whose steps can be tested
+    """
+
+    trend: Trend
+    metric: str
+    split: str
+    scores: dict[str, Score]
+    memory: dict[str, float]
+    stepped: list[SteppedSeries]
+
+
+def trend_figures(results: Results, trend: Trend, metric: str) -> TrendFigures:
+    """Return what was measured of a trend's configurations."""
+    split = split_of(results, metric)
+    every, memory = scores(results, f"{split}.{metric}"), profiled(results, "train_allocated_bytes")
+    stepped = [stepped_series(results, trend, metric, split, name) for name in dict.fromkeys(trend.series.values())]
+    return TrendFigures(
+        trend,
+        metric,
+        split,
+        {name: every[name] for name in trend.values},
+        {name: value for name, value in memory.items() if name in trend.values},
+        [series for series in stepped if series is not None],
+    )
+
+
+def step_sentences(series: SteppedSeries) -> list[str]:
     """Return whether quality rises along the factor, where it stops, what a doubling is worth, and what speaks so."""
-    series, shape = found.trend.series[found.members[0]], _shape(found)
-    start = f"At {series}, {shape}" if series else sentence_case(shape)
-    lines = [f"{start} ({_tested(found)}).", *_saturation(found), *_doubling(found)]
-    if found.left_out:
-        what = f"{found.trend.factor} = {listing(found.left_out, 12)}"
+    others, shape = series.trend.series[series.members[0]], _shape(series)
+    start = f"At {others}, {shape}" if others else sentence_case(shape)
+    lines = [f"{start} ({_tested(series)}).", *_saturation(series), *_doubling(series)]
+    if series.left_out:
+        what = f"{series.trend.factor} = {listing(series.left_out, 12)}"
         lines.append(f"Left out of the steps, since runs diverged or ran out of memory: {what}.")
     return lines
 
 
-def _shape(found: SteppedSeries) -> str:
+def _shape(series: SteppedSeries) -> str:
     """Return whether quality gets better from end to end, and whether it turns on the way."""
-    down = [step for step in found.steps if step.p <= LEVEL and not found.better(step)]
-    up = [step for step in found.steps if step.p <= LEVEL and found.better(step)]
-    what, factor = on(found.scale, found.split), found.trend.factor
-    ends = f"from {factor} = {found.value(0)} to {found.value(found.whole.high)}"
-    whole = _amount(found, found.whole)
+    down = [step for step in series.steps if step.p <= LEVEL and not series.better(step)]
+    up = [step for step in series.steps if step.p <= LEVEL and series.better(step)]
+    what, factor = on(series.scale, series.split), series.trend.factor
+    ends = f"from {factor} = {series.value(0)} to {series.value(series.whole.high)}"
+    whole = _amount(series, series.whole)
     if up and down:
-        return f"{what} is not monotone along {factor}: {_worse(found, down)}; {ends} it changes by {whole}"
-    if found.whole.p <= LEVEL and found.better(found.whole):
-        fall = f", but not at every step: {_worse(found, down)}" if down else ""
-        note = "" if len(found.steps) == 1 or down else ", and no step for the worse can be told from the noise"
+        return f"{what} is not monotone along {factor}: {_worse(series, down)}; {ends} it changes by {whole}"
+    if series.whole.p <= LEVEL and series.better(series.whole):
+        fall = f", but not at every step: {_worse(series, down)}" if down else ""
+        note = "" if len(series.steps) == 1 or down else ", and no step for the worse can be told from the noise"
         return f"{what} gets better {ends}, by {whole}{fall or note}"
-    if found.whole.p <= LEVEL or down:
-        rise = "" if len(found.steps) == 1 else ", and no step for the better can be told from the noise"
-        by = f", by {whole}" if found.whole.p <= LEVEL else f" at a step: {_worse(found, down)}"
+    if series.whole.p <= LEVEL or down:
+        rise = "" if len(series.steps) == 1 else ", and no step for the better can be told from the noise"
+        by = f", by {whole}" if series.whole.p <= LEVEL else f" at a step: {_worse(series, down)}"
         return f"{what} gets worse {ends}{by}{rise}"
     if up:
         step = up[0]
-        better = f"at {found.value(step.high)} than at {found.value(step.low)}, by {_amount(found, step)}"
+        better = f"at {series.value(step.high)} than at {series.value(step.low)}, by {_amount(series, step)}"
         return f"{what} is better {better}; {ends} the difference of {whole} cannot be told from none"
     return f"{what} neither rises nor falls {ends} by more than the noise: {whole} cannot be told from none"
 
 
-def _worse(found: SteppedSeries, down: list[FactorStep]) -> str:
-    told = [f"{found.value(one.high)} is worse than {found.value(one.low)} by {_amount(found, one)}" for one in down]
-    return listing(told, 4)
+def _worse(series: SteppedSeries, down: list[FactorStep]) -> str:
+    texts = [
+        f"{series.value(step.high)} is worse than {series.value(step.low)} by {_amount(series, step)}" for step in down
+    ]
+    return listing(texts, 4)
 
 
-def _amount(found: SteppedSeries, step: FactorStep) -> str:
+def _amount(series: SteppedSeries, step: FactorStep) -> str:
     """Return a step's difference with the interval that holds for all steps at once."""
-    low, high = (signed(found.scale, end) for end in step.interval)
-    return f"{difference(found.scale, step.estimate.difference)} ({low} to {high})"
+    return f"{difference(series.scale, step.estimate.difference)} ({signed_interval(series.scale, step.interval)})"
 
 
-def _tested(found: SteppedSeries) -> str:
+def _tested(series: SteppedSeries) -> str:
     """Return what the intervals and words of the shape rest on."""
-    fewest = min(one.runs for one in found.outcomes)
-    seeds = f"{'at least ' if any(one.runs > fewest for one in found.outcomes) else ''}{plural(fewest, 'seed')}"
-    told = f"{seeds} × {plural(found.outcomes[0].examples, 'example')}"
-    if len(found.steps) > 1:
-        told = f"95 % intervals that hold for all {len(found.steps) + 1} at once, Holm; {told}"
-    else:
-        told = f"95 % interval; {told}"
-    own = "; run variances clearly differ, so each has its own" if found.pooled.differ else ""
-    return f"{told}{', which is few' if fewest < FEW else ''}{own}"
+    fewest, *more = sorted({side.runs for side in series.outcomes})
+    seeds = f"{'at least ' if more else ''}{plural(fewest, 'seed')}"
+    several = f"95 % intervals that hold for all {len(series.steps) + 1} at once, Holm"
+    intervals = several if len(series.steps) > 1 else "95 % interval"
+    few = ", which is few" if fewest < FEW else ""
+    own = "; run variances clearly differ, so each has its own" if series.pooled.differ else ""
+    return f"{intervals}; {seeds} × {plural(series.outcomes[0].examples, 'example')}{few}{own}"
 
 
-def _saturation(found: SteppedSeries) -> list[str]:
+def _saturation(series: SteppedSeries) -> list[str]:
     """Return from where on nothing more is gained: shown to be equivalent, not told from none, or still rising."""
-    if len(found.steps) < 2:
+    if len(series.steps) < 2:
         return []
-    factor, last = found.trend.factor, len(found.steps)
-    if found.margin is not None:
-        margin = margin_text(found.metric, found.margin)
-        if found.saturates is not None:
-            start = found.value(found.saturates)
+    factor, last = series.trend.factor, len(series.steps)
+    if series.margin is not None:
+        margin = margin_text(series.metric, series.margin)
+        if series.saturates is not None:
+            start = series.value(series.saturates)
             return [f"From {factor} = {start} on, every larger value is equivalent to it within {margin}."]
-        return [f"That it levels off within {margin} before {found.value(last)} is not shown."]
-    clear = [at for at, step in enumerate(found.steps, 1) if step.p <= LEVEL and found.better(step)]
+        return [f"That it levels off within {margin} before {series.value(last)} is not shown."]
+    clear = [at for at, step in enumerate(series.steps, 1) if step.p <= LEVEL and series.better(step)]
     if not clear:
         return []
     if clear[-1] == last:
-        return [f"The step to {found.value(last)}, the last, is still one for the better: no levelling off is seen."]
+        return [f"The step to {series.value(last)}, the last, is still one for the better: no levelling off is seen."]
     return [
-        f"Beyond {factor} = {found.value(clear[-1])} no further gain can be told from none, which does not say that "
+        f"Beyond {factor} = {series.value(clear[-1])} no further gain can be told from none, which does not say that "
         "there is none: a margin (verdict.margin) would let the study show it."
     ]
 
 
-def _doubling(found: SteppedSeries) -> list[str]:
+def _doubling(series: SteppedSeries) -> list[str]:
     """Return what a doubling is worth in the first step and in the last."""
-    known = [at for at, times in enumerate(found.doublings) if not isnan(times)]
-    if not known:
+    if not series.doubled:
         return []
-    told = []
-    for at in dict.fromkeys((known[0], known[-1])):
-        gain, low, high = found.gain(at)
-        bounds = f"{signed(found.scale, low)} to {signed(found.scale, high)}"
-        told.append(
-            f"{signed_difference(found.scale, gain)} ({bounds}) between {found.value(at)} and {found.value(at + 1)}"
-        )
-    return [f"A doubling of {found.trend.factor} is worth {' and '.join(told)}."]
+    gains = []
+    for at in dict.fromkeys((series.doubled[0], series.doubled[-1])):
+        gain, ends = series.gain(at)
+        shown = f"{signed_difference(series.scale, gain)} ({signed_interval(series.scale, ends)})"
+        gains.append(f"{shown} between {series.value(at)} and {series.value(at + 1)}")
+    return [f"A doubling of {series.trend.factor} is worth {' and '.join(gains)}."]

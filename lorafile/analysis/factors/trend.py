@@ -7,53 +7,40 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.format import above, amount, kind_of, measured, metric_name, on, slug, without_figure
-from lorafile.analysis.common.scores import Score, profiled, scores, split_of
-from lorafile.analysis.compare.verdict_text import signed, signed_difference
-from lorafile.analysis.factors.eligible import PARAMETERS, Trend, by_parameters, trends
-from lorafile.analysis.factors.steps import SteppedSeries, step_sentences, stepped_series
+from lorafile.analysis.compare.verdict_text import signed_difference, signed_interval
+from lorafile.analysis.factors.eligible import PARAMETERS, RANK, RATE, Trend, by_parameters, trends
+from lorafile.analysis.factors.steps import TrendFigures, step_sentences, trend_figures
 from lorafile.engine.metrics.registry import more_is_better
-from lorafile.results.results import Results, missing
+from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
-
-RANK, RATE = "lora.r", "train.learning_rate"
 
 
 def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return one analysis for each sweep and factor, the rank first; a declared factor alone where there is one."""
-    found = by_parameters(results) if table.factor == PARAMETERS else trends(results)
+    eligible = by_parameters(results) if table.factor == PARAMETERS else trends(results)
     if table.factor is not None:
-        chosen = [trend for trend in found if trend.factor == table.factor]
-        return [_analysis(results, trend, table.metric) for trend in chosen] or [_nothing(results, table.factor)]
-    # Rates are chosen on validation, which is what `rates` shows; a trend would show them on test.
-    found = [trend for trend in found if trend.factor != RATE] or found
-    found.sort(key=lambda trend: trend.factor != RANK)
-    return [_analysis(results, trend, table.metric) for trend in found]
+        eligible = [trend for trend in eligible if trend.factor == table.factor]
+        if not eligible:
+            return [_nothing(results, table.factor)]
+    else:
+        # Rates are chosen on validation, which is what `rates` shows; a trend would show them on test.
+        eligible = [trend for trend in eligible if trend.factor != RATE] or eligible
+        eligible.sort(key=lambda trend: trend.factor != RANK)
+    return [_analysis(results, trend, table.metric or results.primary) for trend in eligible]
 
 
-def _analysis(results: Results, trend: Trend, metric: str | None) -> Analysis:
-    metric = metric or results.primary
-    split = split_of(results, metric)
-    found = scores(results, f"{split}.{metric}")
-    memory = {name: value for name, value in profiled(results, "train_allocated_bytes").items() if name in trend.values}
-    known = any(found[name].known for name in trend.values)
-    extra = "" if metric == results.primary else metric
-    name = slug("trend", trend.sweep, trend.factor, extra)
-    series_made = [
-        stepped_series(results, trend, metric, split, series) for series in dict.fromkeys(trend.series.values())
-    ]
-    compared = [one for one in series_made if one is not None]
+def _analysis(results: Results, trend: Trend, metric: str) -> Analysis:
+    figures = trend_figures(results, trend, metric)
+    name = slug("trend", trend.sweep, trend.factor, "" if metric == results.primary else metric)
     title = f"{trend.factor}{f' in sweep {trend.sweep}' if trend.sweep else ''}"
     question = f"What does {trend.factor} do to {metric_name(metric)} and to memory?"
-    lines = _sentences(results, trend, metric, found, memory, compared)
-    table = _table(trend, metric, split, found, memory, compared)
-    made = Analysis("trend", name, title, question, lines, (table,))
-    if not (known or memory):
-        return made
+    analysis = Analysis("trend", name, title, question, _sentences(figures), (_table(figures),))
+    if not (figures.memory or any(score.known for score in figures.scores.values())):
+        return analysis
     from lorafile.analysis.factors.trend_charts import caption, chart
 
-    about = (results, trend, metric, memory, compared)
-    return made.with_chart(chart(*about), caption(*about))
+    return analysis.with_chart(chart(results, figures), caption(results, figures))
 
 
 def _nothing(results: Results, factor: str) -> Analysis:
@@ -62,19 +49,11 @@ def _nothing(results: Results, factor: str) -> Analysis:
     return Analysis("trend", slug("trend", factor), factor, f"What does {factor} do?", [line])
 
 
-def _sentences(
-    results: Results,
-    trend: Trend,
-    metric: str,
-    found: dict[str, Score],
-    memory: dict[str, float],
-    compared: list[SteppedSeries],
-) -> list[str]:
-    among = {name: found[name] for name in trend.values}
-    lines = []
-    if lost := [f"{name} ({one.lost})" for name, one in among.items() if one.lost]:
+def _sentences(figures: TrendFigures) -> list[str]:
+    trend, scores, lines = figures.trend, figures.scores, []
+    if lost := [f"{name} ({score.lost})" for name, score in scores.items() if score.lost]:
         lines.append(f"Not every run has a figure: {listing(lost)}. Means are over the runs that finished.")
-    elif nothing := without_figure(among):
+    elif nothing := without_figure(scores):
         lines.append(f"Without a figure: {listing(nothing)}.")
     if trend.tied:
         lines.append(
@@ -83,34 +62,32 @@ def _sentences(
     lines += trend.added.values()
     for series in dict.fromkeys(trend.series.values()):
         members = [name for name in trend.values if trend.series[name] == series]
-        tested = [one for one in compared if one.members[0] in members]
-        lines += _series_sentences(results, trend, metric, members, found, not tested)
-        lines += [line for one in tested for line in step_sentences(one)]
-    return lines + _memory_sentences(trend, memory)
+        tested = [stepped for stepped in figures.stepped if stepped.members[0] in members]
+        lines += _series_sentences(figures, members, not tested)
+        lines += [line for stepped in tested for line in step_sentences(stepped)]
+    return lines + _memory_sentences(trend, figures.memory)
 
 
-def _series_sentences(
-    results: Results, trend: Trend, metric: str, members: list[str], found: dict[str, Score], beside: bool
-) -> list[str]:
-    """Return the best value of the factor and, held against it, the ends of an ordered one or every other value.
+def _series_sentences(figures: TrendFigures, members: list[str], others: bool) -> list[str]:
+    """Return the best value of the factor and, compared with it, the ends of an ordered one or every other value.
 
-    :param beside: whether the others are described as well, where no step of the series can be tested
+    :param others: whether the others are described as well, where no step of the series can be tested
     """
-    known = [name for name in members if found[name].known]
+    trend, metric, scores = figures.trend, figures.metric, figures.scores
+    known = [name for name in members if scores[name].known]
     if len(known) < 2:
         return []
     sign = 1 if more_is_better(metric) else -1
-    top = max(known, key=lambda name: sign * found[name].mean)
-    where = f" at {trend.series[top]}" if trend.series[top] else ""
+    top = max(known, key=lambda name: sign * scores[name].mean)
+    series = f" at {trend.series[top]}" if trend.series[top] else ""
     extreme = "highest" if sign > 0 else "lowest"
     label = f"{trend.factor} = {trend.values[top]}"
-    split = split_of(results, metric)
-    lines = [f"{label} has the {extreme} mean {on(metric, split)}{where}: {measured(metric, found[top])}."]
-    others = [known[0], known[-1]] if trend.numbers else known
-    for name in dict.fromkeys(others):
-        if name != top and beside:
-            other = f"{trend.factor} = {trend.values[name]}" if trend.numbers else trend.values[name]
-            lines.append(above(metric, label if trend.numbers else trend.values[top], found[top], other, found[name]))
+    lines = [f"{label} has the {extreme} mean {on(metric, figures.split)}{series}: {measured(metric, scores[top])}."]
+    start = f"{trend.factor} = " if trend.numbers else ""
+    for name in dict.fromkeys([known[0], known[-1]] if trend.numbers else known) if others else ():
+        if name != top:
+            best, other = (f"{start}{trend.values[place]}" for place in (top, name))
+            lines.append(above(metric, best, scores[top], other, scores[name]))
     return lines
 
 
@@ -129,47 +106,34 @@ def _memory_sentences(trend: Trend, memory: dict[str, float]) -> list[str]:
     ]
 
 
-def _table(
-    trend: Trend,
-    metric: str,
-    split: str,
-    found: dict[str, Score],
-    memory: dict[str, float],
-    compared: list[SteppedSeries],
-) -> Table:
-    rows, gains = [], _gains(compared)
+def _table(figures: TrendFigures) -> Table:
+    trend, metric, rows, gains = figures.trend, figures.metric, [], _gains(figures)
     for name, value in trend.values.items():
-        one = found[name]
-        row = {"configuration": name, "value": value, "series": trend.series[name], "runs": one.lost or "all done"}
-        rows.append(
-            row | {"mean": one.mean, "spread": one.spread, "n": one.n, "memory": memory.get(name)} | gains.get(name, {})
-        )
-    kind = kind_of(metric)
-    columns = [Column("value", trend.factor), Column("mean", on(metric, split), kind, "spread", "n")]
+        score = figures.scores[name]
+        row = {"configuration": name, "value": value, "series": trend.series[name], "runs": score.lost or "all done"}
+        row |= {"mean": score.mean, "spread": score.spread, "n": score.n, "memory": figures.memory.get(name)}
+        rows.append(row | gains.get(name, {}))
+    columns = [Column("value", trend.factor), Column("mean", on(metric, figures.split), kind_of(metric), "spread", "n")]
     if any(trend.series.values()):
         columns.insert(1, Column("series", "other settings"))
-    if any(row["runs"] != "all done" for row in rows):
+    if any(score.lost for score in figures.scores.values()):
         columns.insert(1, Column("runs", "runs"))
     if gains:
-        columns += [
-            Column("gain", "per doubling, from the value before"),
-            Column("interval", "95 % interval, all steps"),
-        ]
-    if any(not missing(row["memory"]) for row in rows):
+        columns.append(Column("gain", "per doubling, from the value before"))
+        columns.append(Column("interval", "95 % interval, all steps"))
+    if figures.memory:
         columns.append(Column("memory", "peak training memory", "bytes"))
     columns.append(Column("configuration", "configuration"))
     return Table(f"{trend.factor}: {plural(len(rows), 'configuration')}", pd.DataFrame(rows), tuple(columns))
 
 
-def _gains(compared: list[SteppedSeries]) -> dict[str, dict[str, Any]]:
+def _gains(figures: TrendFigures) -> dict[str, dict[str, Any]]:
     """Return configuration -> what a doubling on the way to its value adds, with its interval."""
-    found: dict[str, dict[str, Any]] = {}
-    for one in compared:
-        for at, times in enumerate(one.doublings):
-            if not isnan(times):
-                gain, low, high = one.gain(at)
-                row = {"per_doubling": gain, "least": low, "most": high, "gain": signed_difference(one.scale, gain)}
-                found[one.members[at + 1]] = row | {
-                    "interval": f"{signed(one.scale, low)} to {signed(one.scale, high)}"
-                }
-    return found
+    rows: dict[str, dict[str, Any]] = {}
+    for stepped in figures.stepped:
+        for at in stepped.doubled:
+            gain, ends = stepped.gain(at)
+            row = {"per_doubling": gain, "least": ends[0], "most": ends[1]}
+            row |= {"gain": signed_difference(stepped.scale, gain), "interval": signed_interval(stepped.scale, ends)}
+            rows[stepped.members[at + 1]] = row
+    return rows

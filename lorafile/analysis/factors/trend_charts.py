@@ -1,7 +1,6 @@
 """Charts of one factor: lines over bars for numbers, dots beside bars for names; the two halves share the factor."""
 
-from collections.abc import Sequence
-from math import isnan, sqrt
+from math import sqrt
 from typing import Any
 
 import altair as alt
@@ -24,10 +23,11 @@ from lorafile.analysis.common.chart_parts import (
     tooltip,
 )
 from lorafile.analysis.common.format import axis_unit, is_share, number, score, sentence_case, unit
-from lorafile.analysis.common.published import MARK, figures
-from lorafile.analysis.compare.verdict_text import signed, signed_difference
+from lorafile.analysis.common.published import MARK
+from lorafile.analysis.common.published import figures as published_figures
+from lorafile.analysis.compare.verdict_text import signed_difference, signed_interval
 from lorafile.analysis.factors.eligible import Trend
-from lorafile.analysis.factors.steps import LEVEL, SteppedSeries
+from lorafile.analysis.factors.steps import LEVEL, SteppedSeries, TrendFigures
 from lorafile.analysis.overview.chart import MARKS, dots
 from lorafile.results.results import Results
 from lorafile.statistics.crossed import combination
@@ -39,48 +39,39 @@ BAND = "Band: 95 % interval of each figure alone, from seeds and examples; diffe
 STEPS = " Below it: what a doubling changes in each step, with 95 % intervals that hold for all steps at once."
 
 
-def chart(
-    results: Results, trend: Trend, metric: str, memory: dict[str, float], compared: Sequence[SteppedSeries] = ()
-) -> Any:
-    """Return quality along the factor, what a doubling adds, and peak training memory from zero where it was measured.
-
-    :param compared: the series whose steps can be tested
-    """
+def chart(results: Results, figures: TrendFigures) -> Any:
+    """Return quality along the factor, what a doubling adds, and peak training memory where it was measured."""
+    trend, metric, stepped = figures.trend, figures.metric, figures.stepped
+    memory = figures.memory if _varies(figures.memory) else {}
     found = quality(results, metric)
     title = f"{trend.factor}{f' (sweep {trend.sweep})' if trend.sweep else ''}"
     text = "; ".join(f"{value}: {score(metric, found.scores[name].mean)}" for name, value in trend.values.items())
     description = f"{found.title} by {trend.factor}. {text}"
     if trend.numbers:
-        gains = gain_rows(compared)
-        last = None if varies(memory) else trend.factor
-        below = [gains_panel(gains, compared[0].scale, _along(trend, last), _colour(trend))] if gains else []
-        below += [_memory(trend, memory)] if varies(memory) else []
-        whole: Any = alt.vconcat(_lines(results, found, trend, not below, compared), *below, spacing=18)
+        gains = _gain_rows(stepped)
+        x = _along(trend, None if memory else trend.factor)
+        below = [_gains_panel(gains, stepped[0].scale, x, _colour(trend))] if gains else []
+        below += [_memory(trend, memory)] if memory else []
+        whole: Any = alt.vconcat(_lines(results, found, trend, not below, stepped), *below, spacing=18)
         whole = whole.resolve_scale(color="shared") if _grouped(trend) else whole
         return finish(whole, title, description, margin=110)
-    return finish(
-        _rows(results, found, trend, memory if varies(memory) else {}),
-        title,
-        description,
-        margin=room(trend.values.values(), 2),
-        least=110,
-    )
+    whole = _rows(results, found, trend, memory)
+    return finish(whole, title, description, margin=room(trend.values.values(), 2), least=110)
 
 
-def caption(
-    results: Results, trend: Trend, metric: str, memory: dict[str, float], compared: Sequence[SteppedSeries] = ()
-) -> str:
+def caption(results: Results, figures: TrendFigures) -> str:
     """Return what the marks mean, and which references lie outside of the axis."""
+    trend, metric = figures.trend, figures.metric
     _, _, outside = near_references(results, quality(results, metric), list(trend.values))
-    parts = [LINE if trend.numbers else MARKS, *([MARK] if figures(results, metric) else [])]
-    if trend.numbers and compared:
-        parts.append(BAND + (STEPS if gain_rows(compared) else ""))
-    if varies(memory):
+    parts = [LINE if trend.numbers else MARKS, *([MARK] if published_figures(results, metric) else [])]
+    if trend.numbers and figures.stepped:
+        parts.append(BAND + (STEPS if any(series.doubled for series in figures.stepped) else ""))
+    if _varies(figures.memory):
         parts.append("Memory: peak of live tensors while training, measured alone on the device.")
     return " ".join([*parts, *(f"{sentence_case(text)}." for text in outside)])
 
 
-def varies(memory: dict[str, float]) -> bool:
+def _varies(memory: dict[str, float]) -> bool:
     """Return whether memory is worth drawing: a row of equal bars is better said in a sentence."""
     return len(set(memory.values())) > 1
 
@@ -100,7 +91,7 @@ def _along(trend: Trend, title: str | None) -> Any:
     log = low > 0 and high / low >= 4
     room = (high / low) ** 0.06 if log else (high - low) * 0.06 or 1
     domain = [low / room, high * room] if log else [low - room, high + room]
-    # bars would pad their own axis, and then stand beside the points above them
+    # bars would pad their own axis, and then stand next to the points above them
     scale = alt.Scale(type="log" if log else "linear", domain=domain, padding=0, nice=False)
     form = ".2~e" if 0 < low < 0.01 or high >= 100_000 else "~g"
     axis = alt.Axis(values=numbers, format=form, grid=False, labels=title is not None, labelOverlap="greedy")
@@ -112,27 +103,24 @@ def _frame(frame: pd.DataFrame, trend: Trend) -> pd.DataFrame:
     return frame.assign(x=names.map(trend.numbers), series=names.map(trend.series))
 
 
-def _lines(results: Results, found: Quality, trend: Trend, lowest: bool, compared: Sequence[SteppedSeries]) -> Any:
+def _lines(results: Results, found: Quality, trend: Trend, lowest: bool, stepped: list[SteppedSeries]) -> Any:
     domain, rules, _ = near_references(results, found, list(trend.values))
-    band = pd.DataFrame(band_rows(compared), columns=["x", "series", "least", "most"])
+    band = pd.DataFrame(_band_rows(stepped), columns=["x", "series", "least", "most"])
     if len(band):
         domain = [min(domain[0], band["least"].min()), max(domain[1], band["most"].max())]
     seeds = _frame(seed_rows(found, trend.values), trend)
     means = _frame(mean_rows(found, trend.values), trend)
     x, colour = _along(trend, trend.factor if lowest else None), _colour(trend)
     layers = seeds_and_means(seeds, means, x, found.upright(found.scale(domain)), colour)
-    layers.append(_lost(means, x, found.more))
+    text = alt.Chart(means[means["note"] != ""]).mark_text(style="lost", baseline="bottom" if found.more else "top")
+    tips = tooltip(("configuration:N", "configuration"), ("note:N", "runs"))
+    y = alt.value("height") if found.more else alt.value(0)
+    layers.append(text.encode(x=x, y=y, text="note:N", tooltip=tips))
     if len(band):
         layers.insert(0, alt.Chart(band).mark_area(style="band").encode(x=x, y="least:Q", y2="most:Q", **colour))
     places = along(results, found.metric, trend.factor, trend.numbers)
     layers = [*across(rules, places, x), *layers]
     return alt.layer(*layers).properties(width=WIDTH, height=260)
-
-
-def _lost(means: pd.DataFrame, x: Any, more: bool) -> Any:
-    text = alt.Chart(means[means["note"] != ""]).mark_text(style="lost", baseline="bottom" if more else "top")
-    tips = tooltip(("configuration:N", "configuration"), ("note:N", "runs"))
-    return text.encode(x=x, y=alt.value("height") if more else alt.value(0), text="note:N", tooltip=tips)
 
 
 def _memory_rows(trend: Trend, memory: dict[str, float]) -> tuple[pd.DataFrame, str]:
@@ -178,41 +166,41 @@ def _rows(results: Results, found: Quality, trend: Trend, memory: dict[str, floa
     return alt.hconcat(left, right, spacing=14)
 
 
-def band_rows(compared: Sequence[SteppedSeries]) -> list[dict[str, Any]]:
+def _band_rows(stepped: list[SteppedSeries]) -> list[dict[str, Any]]:
     """Return one row for each configuration: its place, series, and the 95 % interval of its figure alone."""
     rows = []
-    for one in compared:
-        for name, outcomes in zip(one.members, one.outcomes, strict=True):
-            alone = combination([outcomes], [1.0], one.pooled)
+    for series in stepped:
+        trend = series.trend
+        for name, outcomes in zip(series.members, series.outcomes, strict=True):
+            alone = combination([outcomes], [1.0], series.pooled)
             half = half_width(alone.error, alone.df, LEVEL)
             low, high = outcomes.mean - half, outcomes.mean + half
-            if one.metric == "perplexity":
+            if series.metric == "perplexity":
                 low, high = float(np.exp(low)), float(np.exp(high))
-            elif is_share(one.metric):
+            elif is_share(series.metric):
                 low, high = max(low, 0.0), min(high, 1.0)
-            rows.append({"x": one.trend.numbers[name], "series": one.trend.series[name], "least": low, "most": high})
+            rows.append({"x": trend.numbers[name], "series": trend.series[name], "least": low, "most": high})
     return rows
 
 
-def gain_rows(compared: Sequence[SteppedSeries]) -> list[dict[str, Any]]:
+def _gain_rows(stepped: list[SteppedSeries]) -> list[dict[str, Any]]:
     """Return one row for each step in which the factor doubles: where it is, and what a doubling changes."""
     rows = []
-    for one in compared:
-        factor, _ = axis_unit(one.scale)
-        for at, times in enumerate(one.doublings):
-            if isnan(times):
-                continue
-            low, high = (one.trend.numbers[one.members[place]] for place in (at, at + 1))
-            gain, least, most = one.gain(at)
-            row = {"from": low, "to": high, "x": sqrt(low * high), "series": one.trend.series[one.members[at]]}
-            row |= {"gain": factor * gain, "least": factor * least, "most": factor * most}
-            row |= {"step": f"{one.value(at)} to {one.value(at + 1)}", "shown": signed_difference(one.scale, gain)}
-            rows.append(row | {"interval": f"{signed(one.scale, least)} to {signed(one.scale, most)}"})
+    for series in stepped:
+        factor, _ = axis_unit(series.scale)
+        for at in series.doubled:
+            low, high = (series.trend.numbers[series.members[place]] for place in (at, at + 1))
+            gain, ends = series.gain(at)
+            row = {"from": low, "to": high, "x": sqrt(low * high), "series": series.trend.series[series.members[at]]}
+            row |= {"gain": factor * gain, "least": factor * ends[0], "most": factor * ends[1]}
+            row |= {"step": f"{series.value(at)} to {series.value(at + 1)}"}
+            row |= {"shown": signed_difference(series.scale, gain), "interval": signed_interval(series.scale, ends)}
+            rows.append(row)
     return rows
 
 
-def gains_panel(rows: list[dict[str, Any]], scale: str, x: Any, colour: dict[str, Any]) -> Any:
-    """Return what a doubling changes: a line over the step that it is of, with its interval, beside zero.
+def _gains_panel(rows: list[dict[str, Any]], scale: str, x: Any, colour: dict[str, Any]) -> Any:
+    """Return what a doubling changes: a line over the step that it is of, with its interval, and zero.
 
     :param scale: the metric that differences are of
     :param x: the factor's axis, over a column `x`; `colour`: that of the series, if there are several
