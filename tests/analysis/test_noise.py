@@ -65,7 +65,7 @@ def test_the_examples_part_of_the_spread_is_the_seed_by_example_residual() -> No
     found = floors(replace(results, outcomes=frames, runs=runs), "exact_match", "test")
     assert found.of_examples == pytest.approx(0.25 / 400, rel=0.1)  # a coin's variance over so many tosses
     assert found.variance.value == pytest.approx(0.25 / 400, rel=0.4)
-    assert found.one == pytest.approx(np.sqrt(0.25 / 5 / 400), rel=0.1)
+    assert found.single == pytest.approx(np.sqrt(0.25 / 5 / 400), rel=0.1)
 
 
 def test_the_same_again_shows_what_the_machine_alone_changes() -> None:
@@ -86,7 +86,7 @@ def test_what_is_inside_the_noise_is_counted_and_drawn_beside_it() -> None:
     floor = floors(study(), "exact_match", "test")
     inside = [one for one in floor.effects if one.estimate and abs(one.estimate.difference) < floor.inside]
     assert f"is inside the noise of this study: {len(inside)} of 14 comparisons are." in said([found])
-    assert floor.inside < floor.found  # to be found in four of five studies, a difference is larger
+    assert floor.inside < floor.detectable  # to be found in four of five studies, a difference is larger
     bars, points = next(iter(found.charts.values())).to_dict()["vconcat"]
     assert bars["layer"][0]["encoding"]["x"]["scale"]["domain"][0] == 0
     assert "58.3 points →" in str(points | {"data": str(found.charts[found.name].to_dict()["datasets"])})

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lorafile.analysis.common.format import amount, number, on, score
-from lorafile.analysis.common.scores import COSTS, averages, cost_of, profiles, scores, split_of
+from lorafile.analysis.common.scores import COSTS, cost_of, profiles, scores, split_of
 from lorafile.analysis.compare.compare import judged
 from lorafile.analysis.compare.outcomes import compared_as, crossed, figure_interval, margin_of, margin_text
 from lorafile.analysis.compare.pairs import Pair, named_configuration, pairs
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import Verdict, family, judge
+from lorafile.analysis.recommend.budgets import SHARE, limited
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results, cells, rows_of
-from lorafile.specs.tables.analysis import ClaimTable, Limits, Margin
+from lorafile.specs.tables.analysis import ClaimTable, Limits
 from lorafile.specs.tables.evaluate import metric_label
 from lorafile.specs.values import in_base_units
 from lorafile.statistics.probabilities import t_quantile
@@ -35,38 +36,38 @@ class ClaimPart:
 
 def parts(results: Results, claim: ClaimTable) -> list[ClaimPart]:
     """Return everything that has to hold for a claim, checked."""
-    found = []
+    checked = []
     if claim.is_ is not None or claim.at_most_below is not None:
-        found.append(_compared(results, claim))
+        checked.append(_compared(results, claim))
     for bound, at_least in ((claim.at_least, True), (claim.at_most, False)):
         if bound is not None:
-            found.append(_bounded(results, claim, bound, at_least))
-    return found + [_limited(results, claim, name) for name in limits(claim)]
+            checked.append(_bounded(results, claim, bound, at_least))
+    return checked + [_limited(results, claim, name) for name in limits(claim)]
 
 
 def _compared(results: Results, claim: ClaimTable) -> ClaimPart:
     """Return whether a comparison has the verdict that a claim needs."""
     one, other = configurations(results, claim)
     metric, wanted = metric_of(results, claim), claim.is_ or "non-inferior"
-    verdict, alone = _verdict(results, claim, one, other, metric)
+    own = claim.at_most_below or claim.margin
+    verdict, alone = _verdict(results, claim, Pair(one, other, "", own), metric)
     if verdict is None:
         return ClaimPart("undecided", f"the analysis {claim.analysis} does not compare {one} with {other}")
-    text = sentence(results, verdict).removesuffix(".") + (
-        " (its own test: this comparison is not in the study's family)" if alone else ""
-    )
+    text = sentence(results, verdict).removesuffix(".")
+    text += " (its own test: this comparison is not in the study's family)" if alone else ""
     if verdict.decision is None:
         return ClaimPart("undecided", text)
-    own = claim.at_most_below or claim.margin
-    margin = verdict.margin if own is None else _margin(results, own, metric, verdict, other)
+    margin = verdict.margin
+    if own is not None:
+        margin = margin_of(own, metric, crossed(results, metric, verdict.split).outcomes[other].mean)
     if margin is None and wanted in ("equivalent", "non-inferior"):
         return ClaimPart("undecided", f"{text}; there is no margin for it")
-    found = _judged(verdict, one, wanted, margin or 0.0)
     if own is not None and margin is not None and margin != verdict.margin:
         text += f"; held against a margin of {margin_text(metric, margin)}"
-    return ClaimPart(found, text)
+    return ClaimPart(_judged(verdict, one, wanted, margin or 0.0), text)
 
 
-def _verdict(results: Results, claim: ClaimTable, one: str, other: str, metric: str) -> tuple[Verdict | None, bool]:
+def _verdict(results: Results, claim: ClaimTable, pair: Pair, metric: str) -> tuple[Verdict | None, bool]:
     """Return the verdict that a claim rests on, and whether it is a test of its own, outside every family.
 
     The study's family is preferred: its verdicts hold together. A pair that it does not have is judged alone.
@@ -74,15 +75,10 @@ def _verdict(results: Results, claim: ClaimTable, one: str, other: str, metric: 
     if claim.analysis is not None:
         table = next(table for table in results.declared if table.name == claim.analysis)
         compared = judged(results, metric, pairs(results, table))
-        return next((found for found in compared if {found.pair.one, found.pair.other} == {one, other}), None), False
-    if compared_as(metric) == compared_as(results.primary) and (found := family(results).of(one, other)):
-        return found, False
-    margin = claim.at_most_below or claim.margin
-    return judge(results, metric, split_of(results, metric), [Pair(one, other, "", margin)])[0], True
-
-
-def _margin(results: Results, margin: Margin, metric: str, verdict: Verdict, other: str) -> float | None:
-    return margin_of(margin, metric, crossed(results, metric, verdict.split).outcomes[other].mean)
+        return next((verdict for verdict in compared if verdict.pair.unordered == pair.unordered), None), False
+    if compared_as(metric) == compared_as(results.primary) and (verdict := family(results).of(*pair.names)):
+        return verdict, False
+    return judge(results, metric, split_of(results, metric), [pair])[0], True
 
 
 def _judged(verdict: Verdict, one: str, wanted: str, margin: float) -> Word:
@@ -95,7 +91,7 @@ def _judged(verdict: Verdict, one: str, wanted: str, margin: float) -> Word:
     turned = verdict.pair.one != one
     word = _OPPOSITE.get(verdict.word, verdict.word) if turned else verdict.word
     low, high = verdict.decision.simultaneous
-    if turned != (not more_is_better(compared_as(verdict.metric))):
+    if turned != (not more_is_better(verdict.scale)):
         low, high = -high, -low  # now the gain of `one`, whichever way the metric goes
     same = word == "equivalent" and verdict.margin is not None and verdict.margin <= margin
     if wanted == "equivalent":
@@ -105,6 +101,10 @@ def _judged(verdict: Verdict, one: str, wanted: str, margin: float) -> Word:
         holds, fails = same or kept or word == "better" or low > -margin, high < -margin
     else:
         holds, fails = word == wanted, word == "equivalent" or word == _OPPOSITE[wanted]
+    return _word(holds, fails)
+
+
+def _word(holds: bool, fails: bool) -> Word:
     return "supported" if holds else "refuted" if fails else "undecided"
 
 
@@ -112,56 +112,53 @@ def _bounded(results: Results, claim: ClaimTable, bound: float, at_least: bool) 
     """Return whether a configuration's figure keeps a bound, other seeds and other examples considered."""
     name, metric = configurations(results, claim)[0], metric_of(results, claim)
     split = split_of(results, metric)
-    where = f"{name} in {on(metric, split)}"
+    about = f"{name} in {on(metric, split)}"
     ends = figure_interval(results, name, metric, split)
     if isinstance(ends, str):
-        return ClaimPart("undecided", f"{where}: {ends}")
+        return ClaimPart("undecided", f"{about}: {ends}")
     low, high = ends
-    mean = scores(results, f"{split}.{metric}")[name].mean
-    figures = f"{score(metric, mean)}, 95 % interval {score(metric, low)} to {score(metric, high)}"
-    text = f"{where}: {figures}, claimed {'at least' if at_least else 'at most'} {score(metric, bound)}"
+    mean = score(metric, scores(results, f"{split}.{metric}")[name].mean)
+    claimed = f"{'at least' if at_least else 'at most'} {score(metric, bound)}"
+    text = f"{about}: {mean}, 95 % interval {score(metric, low)} to {score(metric, high)}, claimed {claimed}"
     holds, fails = (low >= bound, high < bound) if at_least else (high <= bound, low > bound)
-    return ClaimPart("supported" if holds else "refuted" if fails else "undecided", text)
+    return ClaimPart(_word(holds, fails), text)
 
 
 def _limited(results: Results, claim: ClaimTable, limit: str) -> ClaimPart:
     """Return whether a configuration keeps a limit of cost."""
     name, wanted = configurations(results, claim)[0], getattr(claim, limit)
-    if limit == "trainable_share":
+    if limit == SHARE:
         return _share(results, name, wanted)
     cost, most = COSTS[limit], in_base_units(wanted)[1]
-    if name not in (found := cost_of(results, limit)):
+    value = cost_of(results, limit).get(name)
+    if value is None:
         return ClaimPart("undecided", f"{name}: its {cost.title} was not measured")
-    value = found[name]
     text = f"{name}: {cost.title} {amount(cost.kind, value)}, claimed at most {amount(cost.kind, most)}"
-    low, high, told = value, value, ""
+    low, high = value, value
     runs = scores(results, cost.column)[name] if cost.source == "runs" else None
     if cost.kind == "seconds" and runs is not None and runs.n > 1 and runs.spread > 0:
         half = t_quantile(1 - _LEVEL / 2, runs.n - 1) * runs.spread / runs.n**0.5
         low, high = value - half, value + half
-        told = f" (95 % interval {amount(cost.kind, low)} to {amount(cost.kind, high)})"
+        text += f" (95 % interval {amount(cost.kind, low)} to {amount(cost.kind, high)})"
     elif cost.kind == "seconds":
-        told = " (measured once)"
-    return ClaimPart("supported" if high <= most else "refuted" if low > most else "undecided", text + told)
+        text += " (measured once)"
+    return ClaimPart(_word(high <= most, low > most), text)
 
 
 def _share(results: Results, name: str, most: float) -> ClaimPart:
-    trained, total = (averages(results, f"{which}_parameters").get(name) for which in ("trainable", "total"))
-    untuned = results.methods[name] == "none"
-    if not untuned and (trained is None or not total):
+    share = limited(results, SHARE).get(name)
+    if share is None:
         return ClaimPart("undecided", f"{name}: its trainable parameters are not known yet")
-    share = 0.0 if untuned else float(trained or 0) / float(total or 1)
-    percent = "\u202f%"
-    shown, claimed = f"{number(100 * share)}{percent}", f"{number(100 * most)}{percent}"
+    shown, claimed = (f"{number(100 * value)}\u202f%" for value in (share, most))
     text = f"{name}: {shown} of the parameters are trainable, claimed at most {claimed}"
-    return ClaimPart("supported" if share <= most else "refuted", text)
+    return ClaimPart(_word(share <= most, share > most), text)
 
 
 def metric_of(results: Results, claim: ClaimTable) -> str:
     """Return the metric that a claim is about, as results call it."""
     named = next((table.metric for table in results.declared if claim.analysis and table.name == claim.analysis), None)
-    wanted = metric_label(named or claim.metric or results.primary)
-    return next((metric for metric in results.metrics if metric == wanted), wanted)
+    label = metric_label(named or claim.metric or results.primary)
+    return next((metric for metric in results.metrics if metric == label), label)
 
 
 def configurations(results: Results, claim: ClaimTable) -> list[str]:
@@ -186,20 +183,19 @@ def rests_on(results: Results, claim: ClaimTable) -> dict[str, str]:
     of_runs = [COSTS[name].column for name in bounds if name in COSTS and COSTS[name].source == "runs"]
     of_runs += ["trainable_parameters", "total_parameters"] if "trainable_share" in bounds else []
     columns = [*([f"{split}.{metric}"] if of_quality(claim) else []), *of_runs]
-    found: dict[str, str] = {}
-    rows = rows_of(results.runs, "configuration", "seed", "outcome", "key")
-    figures = list(rows_of(results.runs, *columns)) if columns else []
-    for at, (name, seed, outcome, key) in enumerate(rows):
-        if columns and name in about and outcome != "missing":
+    digests: dict[str, str] = {}
+    rows = rows_of(results.runs, "configuration", "seed", "outcome", "key", *columns) if columns else ()
+    for name, seed, outcome, key, *figures in rows:
+        if name in about and outcome != "missing":
             seed = None if seed is None else int(seed)
             each = _each(results, (name, seed, split), metric) if of_quality(claim) else None
-            found[name if seed is None else f"{name}/seed={seed}"] = _digest([key, outcome, figures[at], each])
+            digests[name if seed is None else f"{name}/seed={seed}"] = _digest([key, outcome, figures, each])
     measured = [COSTS[name].column for name in bounds if name in COSTS and COSTS[name].source == "profiles"]
     table, _ = profiles(results)
     if measured and about[0] in cells(table, "configuration"):
         row = table[table["configuration"] == about[0]].iloc[:1]
-        found[f"{about[0]}:profile"] = _digest([cells(row, name)[0] for name in ("device", *measured)])
-    return found
+        digests[f"{about[0]}:profile"] = _digest([cells(row, name)[0] for name in ("device", *measured)])
+    return digests
 
 
 def _each(results: Results, run: tuple[str, int | None, str], metric: str) -> list[float] | None:

@@ -160,6 +160,21 @@ def seeds_and_means(seeds: pd.DataFrame, means: pd.DataFrame, x: Any, y: Any, co
     ]
 
 
+def zero_line(channel: str) -> Any:
+    """Return a line at zero across a chart of differences.
+
+    :param channel: the axis of the differences, `x` or `y`
+    """
+    rule = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference")
+    return rule.encode(**{channel: "zero:Q"})
+
+
+def named_rows(field: str, order: list[str]) -> alt.Y:
+    """Return the vertical axis of a chart that has one row for each name."""
+    axis = alt.Axis(labelLimit=320, grid=False, domain=False, ticks=False)
+    return alt.Y(field, sort=order, title=None, axis=axis)
+
+
 def room(labels: Any, panels: int = 1) -> int:
     """Return the pixels that row labels and gaps take beside the plots, which do not shrink with them."""
     return min(max((len(str(label)) for label in labels), default=0) * 7, 260) + 40 * panels

@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
+from lorafile.analysis.common.chart_parts import WIDTH, finish, named_rows, room, tooltip, zero_line
 from lorafile.analysis.common.format import axis_unit, on
 from lorafile.analysis.compare.outcomes import margin_text
 from lorafile.analysis.compare.verdict_text import figures
@@ -27,7 +27,7 @@ def chart(verdicts: list[Verdict], about: str, more: bool) -> Any:
     scale = alt.Scale(domain=[min(low, 0) - gap, max(high, 0) + 3 * gap], nice=False, zero=False)
     x = alt.X("difference:Q", title=title, scale=scale, axis=alt.Axis(format=".3~g", tickCount=7))
     order = list(rows["pair"])
-    y = alt.Y("pair:N", sort=order, title=None, axis=alt.Axis(labelLimit=320, grid=False, domain=False, ticks=False))
+    y = named_rows("pair:N", order)
     base = alt.Chart(rows).encode(y=y)
 
     def along(column: str) -> Any:
@@ -36,7 +36,7 @@ def chart(verdicts: list[Verdict], about: str, more: bool) -> Any:
     banded = alt.Chart(rows[rows["banded"]]).encode(x=along("band_low"), x2="band_high:Q", y=y)
     layers = [
         banded.mark_bar(style="margin"),
-        alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(x="zero:Q"),
+        zero_line("x"),
         base.mark_rule(style="simultaneous").encode(x=along("least"), x2="most:Q"),
         base.mark_rule(style="spread").encode(x=along("low"), x2="high:Q"),
         base.mark_point(style="mean").encode(x=x, tooltip=tooltip(*TIPS)),

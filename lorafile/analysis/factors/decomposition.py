@@ -4,7 +4,6 @@ Only rows and columns whose every cell is known are compared: a cell that lost r
 those that survived, and an average over it would flatter the setting that broke the others.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import isnan
 
@@ -88,10 +87,10 @@ def decompose(results: Results, grid: Grid, metric: str) -> Decomposition:
     split = "validation" if RATE in (grid.factor, grid.by) else split_of(results, metric)
     every, data, ended = scores(results, f"{split}.{metric}"), crossed(results, metric, split), outcomes(results)
     of_cells = {name: every[name] for name in grid.cells.values()}
-    lost = {
-        name: {word: ended[name][word] for word in CENSORED if ended[name][word]} for name in of_cells if name in ended
-    }
-    lost = {name: words for name, words in lost.items() if words}
+    lost = {}
+    for name in of_cells:
+        if words := {word: ended[name][word] for word in CENSORED if name in ended and ended[name][word]}:
+            lost[name] = words
     known = {place for place, name in grid.cells.items() if of_cells[name].known and name not in lost}
     rows, columns = complete(known, len(grid.rows), len(grid.columns))
     why, more = _why(grid, data, rows, columns), more_is_better(data.scale)

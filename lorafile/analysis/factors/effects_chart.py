@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
+from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip, zero_line
 from lorafile.analysis.common.format import axis_unit, direction, on, score
 from lorafile.analysis.factors.decomposition import Decomposition
 from lorafile.analysis.factors.effects_text import effect, interval_text, level
@@ -32,7 +32,7 @@ def chart(found: Decomposition) -> Any:
 def caption(found: Decomposition) -> str:
     """Return what the marks mean."""
     parts = [f"Cells: mean {on(found.metric, found.split)} over seeds; brighter is better."]
-    if any(one.lost for one in found.scores.values()):
+    if any(figure.lost for figure in found.scores.values()):
         parts.append("×: runs without a figure; a cell that has both shows the mean of the runs that finished.")
     if len(found.grid.cells) < len(found.grid.rows) * len(found.grid.columns):
         parts.append("An empty cell was not declared.")
@@ -46,20 +46,19 @@ def caption(found: Decomposition) -> str:
 def _rows(found: Decomposition) -> pd.DataFrame:
     """Return one row for each cell: its place, its mean, what it says, and on which ground."""
     grid = found.grid
-    known = [one.mean for one in found.scores.values() if one.known]
-    low, span = min(known), (max(known) - min(known)) or 1.0
+    means = [figure.mean for figure in found.scores.values() if figure.known]
+    low, span = min(means), (max(means) - min(means)) or 1.0
     more = more_is_better(found.metric)
     rows = []
     for (i, j), name in grid.cells.items():
-        one = found.scores[name]
-        share = ((one.mean - low) / span if more else 1 - (one.mean - low) / span) if one.known else -1.0
-        row = {"row": grid.rows[i], "column": grid.columns[j], "mean": one.mean if one.known else None}
-        row |= {
-            "shown": score(found.metric, one.mean) if one.known else "",
-            "note": f"× {one.lost}" if one.lost else "",
-        }
-        row |= {"ground": "none" if not one.known else "light" if share > TURNS else "dark", "configuration": name}
-        rows.append(row | {"note": row["note"] or ("" if one.known else "× no figure")})
+        figure = found.scores[name]
+        row = {"row": grid.rows[i], "column": grid.columns[j], "mean": None, "shown": ""}
+        row |= {"note": f"× {figure.lost}" if figure.lost else "" if figure.known else "× no figure", "ground": "none"}
+        if figure.known:
+            share = (figure.mean - low) / span
+            ground = "light" if (share if more else 1 - share) > TURNS else "dark"
+            row |= {"mean": figure.mean, "shown": score(found.metric, figure.mean), "ground": ground}
+        rows.append(row | {"configuration": name})
     return pd.DataFrame(rows)
 
 
@@ -86,39 +85,37 @@ def _map(found: Decomposition) -> Any:
         alt.Chart(frame[frame["ground"] == "none"]).mark_rect(style="no-figure").encode(x=x, y=y, tooltip=tips),
     ]
     for ground in ("light", "dark", "none"):
-        mine = alt.Chart(frame[frame["ground"] == ground]).encode(x=x, y=y)
-        noted, plain = alt.datum.note != "", alt.datum.note == ""
-        style = "lost" if ground == "none" else f"on-{ground}"
+        on_ground = alt.Chart(frame[frame["ground"] == ground]).encode(x=x, y=y)
+        plain, noted = (
+            on_ground.transform_filter(alt.datum.note == ""),
+            on_ground.transform_filter(alt.datum.note != ""),
+        )
+        style, offset = ("lost", 0) if ground == "none" else (f"on-{ground}", 8)
         if ground != "none":
-            layers.append(mine.transform_filter(plain).mark_text(style=style).encode(text="shown:N"))
-            layers.append(mine.transform_filter(noted).mark_text(style=style, dy=-7).encode(text="shown:N"))
-        offset = 0 if ground == "none" else 8
-        layers.append(mine.transform_filter(noted).mark_text(style=style, dy=offset, fontSize=11).encode(text="note:N"))
+            layers.append(plain.mark_text(style=style).encode(text="shown:N"))
+            layers.append(noted.mark_text(style=style, dy=-7).encode(text="shown:N"))
+        layers.append(noted.mark_text(style=style, dy=offset, fontSize=11).encode(text="note:N"))
     return alt.layer(*layers).properties(width=WIDTH, height=alt.Step(44))
 
 
 def _line(found: Decomposition) -> Any:
-    """Return the difference between two rows at every column, with its interval, beside zero."""
+    """Return the difference between two rows at every column, with its interval, and zero."""
     grid, (high, low) = found.grid, found.pair
     factor, unit = axis_unit(found.scale)
     rows = []
     for column, one in found.simple.items():
         least, most = (factor * value for value in one.interval) if found.tested else (None, None)
         row = {"column": grid.columns[column], "difference": factor * one.estimate.difference}
-        row |= {
-            "least": least,
-            "most": most,
-            "shown": effect(found, one.estimate),
-            "interval": interval_text(found, one),
-        }
-        rows.append(row)
+        row |= {"least": least, "most": most}
+        rows.append(row | {"shown": effect(found, one.estimate), "interval": interval_text(found, one)})
     frame, x = pd.DataFrame(rows), _across(found, grid.by)
-    title = [f"{grid.rows[high]} less {grid.rows[low]},", unit] if unit else f"{grid.rows[high]} less {grid.rows[low]}"
+    pair = f"{grid.rows[high]} less {grid.rows[low]}"
+    title = [f"{pair},", unit] if unit else pair
     y = alt.Y("difference:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format=".3~g", tickCount=5))
     tips = tooltip(("column:N", grid.by), ("shown:N", "difference"), ("interval:N", "95 % interval"))
     base = alt.Chart(frame).encode(x=x)
     layers = [
-        alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(y="zero:Q"),
+        zero_line("y"),
         base.mark_line(style="mean-line").encode(y=y),
         base.mark_point(style="mean").encode(y=y, tooltip=tips),
     ]

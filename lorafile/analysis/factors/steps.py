@@ -165,10 +165,8 @@ def _shape(series: SteppedSeries) -> str:
 
 
 def _worse(series: SteppedSeries, down: list[FactorStep]) -> str:
-    texts = [
-        f"{series.value(step.high)} is worse than {series.value(step.low)} by {_amount(series, step)}" for step in down
-    ]
-    return listing(texts, 4)
+    values = [(series.value(step.high), series.value(step.low), _amount(series, step)) for step in down]
+    return listing([f"{high} is worse than {low} by {amount}" for high, low, amount in values], 4)
 
 
 def _amount(series: SteppedSeries, step: FactorStep) -> str:

@@ -21,6 +21,7 @@ from lorafile.analysis.common.chart_parts import (
     seeds_and_means,
     series_colour,
     tooltip,
+    zero_line,
 )
 from lorafile.analysis.common.format import axis_unit, is_share, number, score, sentence_case, unit
 from lorafile.analysis.common.published import MARK
@@ -211,7 +212,7 @@ def _gains_panel(rows: list[dict[str, Any]], scale: str, x: Any, colour: dict[st
     tips = tooltip(("step:N", "step"), ("shown:N", "per doubling"), ("interval:N", "95 % interval"))
     base = alt.Chart(pd.DataFrame(rows)).encode(**colour)
     layers = [
-        alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(y="zero:Q"),
+        zero_line("y"),
         base.mark_rule(style="step").encode(x=alt.X("from:Q"), x2="to:Q", y=y),
         base.mark_rule(style="spread").encode(x=x, y="least:Q", y2="most:Q"),
         base.mark_point(style="mean").encode(x=x, y=y, tooltip=tips),

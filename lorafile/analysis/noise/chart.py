@@ -5,40 +5,37 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
+from lorafile.analysis.common.chart_parts import WIDTH, finish, named_rows, room, tooltip
 from lorafile.analysis.common.format import axis_unit, difference, on
-from lorafile.analysis.compare.outcomes import compared_as
 from lorafile.analysis.noise.floors import Floors
 
 _FAR = 4  # times the largest floor: where the axis ends at the latest
 _MOST = 20  # differences that are drawn, the largest first
 
 
-def chart(found: Floors, rows: list[dict[str, Any]]) -> Any:
+def chart(noise: Floors, rows: list[dict[str, Any]]) -> Any:
     """Return the floors as bars, the thresholds as lines through them, and the differences below."""
-    metric = compared_as(found.metric)
+    metric = noise.scale
     factor, unit = axis_unit(metric)
-    title = f"{on(metric, found.split)}{', ' + unit if unit else ''}"
+    title = f"{on(metric, noise.split)}{', ' + unit if unit else ''}"
     bars = [_scaled(row, factor) for row in rows if row["kind"] == "floor"]
     limits = [_scaled(row, factor) for row in rows if row["kind"] == "threshold"]
-    effects = _effects(found, factor)
+    effects = _effects(noise, factor)
     edge = _edge([*bars, *limits], effects)
-    x = alt.X("size:Q", title=title, scale=alt.Scale(domain=[0, edge], nice=False))
-    x = x.axis(format=".3~g", tickCount=7)
-    panels = [_bars(bars, x)]
-    if effects:
-        panels.append(_points(effects, limits, x, edge))
+    scale, axis = alt.Scale(domain=[0, edge], nice=False), alt.Axis(format=".3~g", tickCount=7)
+    x = alt.X("size:Q", title=title, scale=scale, axis=axis)
+    panels = [_bars(bars, x), *([_points(effects, limits, x, edge)] if effects else [])]
     text = "; ".join(f"{row['what']}: {row['shown']}" for row in rows)
     whole = alt.vconcat(*panels, spacing=14)
     labels = [row["what"] for row in (*bars, *effects)]
     return finish(whole, "The noise floor, and the differences beside it", f"{title}. {text}", margin=room(labels) + 20)
 
 
-def caption(found: Floors) -> str:
+def caption(noise: Floors) -> str:
     """Return what the marks mean."""
     parts = ["Bars: standard deviations; thick line: the 95 % interval of that between seeds."]
-    if found.effects:
-        more = f" (the {_MOST} largest of {len(found.effects)})" if len(found.effects) > _MOST else ""
+    if noise.effects:
+        more = f" (the {_MOST} largest of {len(noise.effects)})" if len(noise.effects) > _MOST else ""
         parts.append(f"Diamonds: the study's differences, whatever their sign, with 95 % intervals{more}.")
         parts.append("An arrow: beyond the axis.")
     return " ".join(parts)
@@ -49,34 +46,23 @@ def _scaled(row: dict[str, Any], factor: float) -> dict[str, Any]:
     return row | ends | {"size": factor * row["size"]}
 
 
-def _effects(found: Floors, factor: float) -> list[dict[str, Any]]:
+def _effects(noise: Floors, factor: float) -> list[dict[str, Any]]:
     """Return the differences by size, the largest first."""
-    metric, rows = compared_as(found.metric), list[dict[str, Any]]()
-    for verdict in found.effects:
+    rows = list[dict[str, Any]]()
+    for verdict in noise.effects:
         estimate, decision = verdict.estimate, verdict.decision
         if estimate is None or decision is None:
             continue
         size, (low, high) = abs(estimate.difference), sorted(abs(end) for end in decision.interval)
         if decision.interval[0] < 0 < decision.interval[1]:
             low = 0.0
-        row: dict[str, Any] = {
-            "what": f"{verdict.pair.one} − {verdict.pair.other}",
-            "verdict": verdict.word,
-            "size": factor * size,
-        }
-        row |= {"low": factor * low, "high": factor * high, "shown": difference(metric, size)}
-        rows.append(row)
+        row = {"what": " − ".join(verdict.pair.names), "verdict": verdict.word, "size": factor * size}
+        rows.append(row | {"low": factor * low, "high": factor * high, "shown": difference(noise.scale, size)})
     return sorted(rows, key=lambda row: -row["size"])[:_MOST]
 
 
-def _y(rows: list[dict[str, Any]]) -> Any:
-    order = [row["what"] for row in rows]
-    axis = alt.Axis(labelLimit=320, domain=False, ticks=False, grid=False)
-    return alt.Y("what:N", sort=order, title=None, axis=axis)
-
-
 def _bars(bars: list[dict[str, Any]], x: Any) -> Any:
-    frame, y = pd.DataFrame(bars), _y(bars)
+    frame, y = pd.DataFrame(bars), named_rows("what:N", [row["what"] for row in bars])
     frame["edge"] = frame[["size", "high"]].astype(float).max(axis=1)
     base = alt.Chart(frame).encode(y=y, tooltip=tooltip(("what:N", "what changes"), ("shown:N", "size")))
     ends = alt.Chart(frame[frame["low"].notna()]).encode(x="low:Q", x2="high:Q", y=y)
@@ -86,7 +72,7 @@ def _bars(bars: list[dict[str, Any]], x: Any) -> Any:
 
 
 def _points(effects: list[dict[str, Any]], limits: list[dict[str, Any]], x: Any, edge: float) -> Any:
-    frame, y = pd.DataFrame(effects), _y(effects)
+    frame, y = pd.DataFrame(effects), named_rows("what:N", [row["what"] for row in effects])
     frame["high"] = frame["high"].clip(upper=edge)
     here, beyond = frame[frame["size"] <= edge], frame[frame["size"] > edge]
     tips = tooltip(("what:N", "comparison"), ("shown:N", "difference"), ("verdict:N", "verdict"))

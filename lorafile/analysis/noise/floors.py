@@ -21,17 +21,16 @@ LEVEL = 0.05
 class Repeats:
     """The same thing done again.
 
-    :ivar spread: standard deviation between times, pooled over what was repeated; `df`: its degrees of freedom
-    :ivar runs: how many repeats have a figure; `wanted`: how many were declared
-    :ivar same: of those whose bytes are known on both sides, how many have the very same predictions; `known`: of these
+    :ivar spread: standard deviation between times, pooled over what was repeated
+    :ivar runs: how many repeats have a figure, its degrees of freedom; `wanted`: how many were declared
+    :ivar same: how many have the very same predictions, of the `compared` whose bytes are known on both sides
     """
 
     spread: float
-    df: int
     runs: int
     wanted: int
     same: int
-    known: int
+    compared: int
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ class Floors:
 
     :ivar variance: between the seeds of one configuration, of one run's figure
     :ivar of_examples: the part of it that is the examples': it would vanish with more of them
-    :ivar one: standard error of a configuration's figure from examples alone; `paired`: of a difference
+    :ivar single: standard error of a configuration's figure from examples alone; `paired`: of a difference
     :ivar error: standard error of a difference, from seeds and examples: the typical one of the study
-    :ivar inside: below this no difference can be told from none (95 %); `found`: from this on one is found with 80 %
+    :ivar inside: below this no difference is significant (95 %); `detectable`: from this on one is found with 80 %
         power, at the study's share for each comparison
     :ivar effects: the study's comparisons, with their differences
     """
@@ -51,15 +50,20 @@ class Floors:
     split: str
     variance: RunVariance
     of_examples: float
-    one: float
+    single: float
     paired: float
     error: float
     inside: float
-    found: float
+    detectable: float
     seeds: tuple[int, ...]
     examples: int
     repeats: Repeats
     effects: list[Verdict]
+
+    @property
+    def scale(self) -> str:
+        """The metric that it is measured in."""
+        return compared_as(self.metric)
 
     @property
     def spread(self) -> float:
@@ -75,27 +79,27 @@ class Floors:
 def floors(results: Results, metric: str, split: str) -> Floors:
     """Return the noise floor of a metric on a split."""
     data = crossed(results, metric, split)
-    drawn = [one for one in data.outcomes.values() if not one.exact]
+    drawn = [side for side in data.outcomes.values() if not side.exact]
     effects = _effects(results, metric, split)
-    made = [one.estimate for one in effects if one.estimate is not None]
+    differences = [verdict.estimate for verdict in effects if verdict.estimate is not None]
     # a study that compares nothing, such as a grid of rates, has a noise floor all the same
-    made = made or [contrast(one, drawn[0], data.variance) for one in drawn[1:]]
-    estimates = [one for one in made if not isnan(one.error) and not one.on_runs_only]
-    error, df, alpha = nan, nan, nan
+    differences = differences or [contrast(side, drawn[0], data.variance) for side in drawn[1:]]
+    estimates = [estimate for estimate in differences if not isnan(estimate.error) and not estimate.on_runs_only]
+    error, df, alpha = nan, nan, results.verdict.alpha / max(len(effects), 1)
     if estimates:
-        typical = sorted(estimates, key=lambda one: one.error)[len(estimates) // 2]
-        error, df, alpha = typical.error, typical.df, results.verdict.alpha / max(len(effects), 1)
+        typical = sorted(estimates, key=lambda estimate: estimate.error)[len(estimates) // 2]
+        error, df = typical.error, typical.df
     return Floors(
         metric=metric,
         split=split,
         variance=data.variance,
         of_examples=_of_examples(drawn),
-        one=_root([one.by_example.var(ddof=1) / one.examples for one in drawn]),
-        paired=_root([one.examples for one in estimates]),
+        single=_root([side.by_example.var(ddof=1) / side.examples for side in drawn]),
+        paired=_root([estimate.examples for estimate in estimates]),
         error=error,
         inside=half_width(error, df, LEVEL),
-        found=detectable(error, df, alpha) if estimates else nan,
-        seeds=tuple(sorted({one.runs for one in drawn})),
+        detectable=detectable(error, df, alpha) if estimates else nan,
+        seeds=tuple(sorted({side.runs for side in drawn})),
         examples=drawn[0].examples if drawn else 0,
         repeats=_repeats(results, metric, split),
         effects=effects,
@@ -109,17 +113,16 @@ def _root(variances: list[float]) -> float:
 
 def _of_examples(drawn: list[Outcomes]) -> float:
     """Return what the seed-by-example residual puts into one run's variance, pooled as the run variance is."""
-    known = [one for one in drawn if one.df > 0]
-    total = sum(one.df for one in known)
-    return sum(one.df * one.residual / one.examples for one in known) / total if total else nan
+    total = sum(side.df for side in drawn)
+    return sum(side.df * side.residual / side.examples for side in drawn) / total if total else nan
 
 
 def _effects(results: Results, metric: str, split: str) -> list[Verdict]:
     """Return the comparisons of the family; where a study declares none, those that it would make by default."""
     if compared_as(metric) == compared_as(results.primary) and family(results).judged:
         return family(results).judged
-    wanted = pairs(results, AnalysisTable(kind="compare"))
-    return [one for one in judge(results, metric, split, wanted) if one.decision is not None]
+    by_default = judge(results, metric, split, pairs(results, AnalysisTable(kind="compare")))
+    return [verdict for verdict in by_default if verdict.decision is not None]
 
 
 def _repeats(results: Results, metric: str, split: str) -> Repeats:
@@ -134,5 +137,5 @@ def _repeats(results: Results, metric: str, split: str) -> Repeats:
     scaled = [[log(value) if metric == "perplexity" else value for value in group] for group in groups.values()]
     df = sum(len(group) - 1 for group in scaled)
     squares = sum((value - fmean(group)) ** 2 for group in scaled for value in group)
-    told = [same for same in cells(table, "same_predictions") if same is not None]
-    return Repeats(sqrt(squares / df) if df else nan, df, df, len(table), sum(map(bool, told)), len(told))
+    compared = [bool(same) for same in cells(table, "same_predictions") if same is not None]
+    return Repeats(sqrt(squares / df) if df else nan, df, len(table), sum(compared), len(compared))

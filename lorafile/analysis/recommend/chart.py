@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from lorafile.analysis.common.chart_parts import WIDTH, finish, room, tooltip
+from lorafile.analysis.common.chart_parts import WIDTH, finish, named_rows, room, tooltip, zero_line
 from lorafile.analysis.common.format import DASH, axis_unit, on
 from lorafile.analysis.common.scores import price_of
 from lorafile.analysis.compare.outcomes import margin_text
@@ -45,9 +45,8 @@ def chart(results: Results, found: Recommendation) -> Any:
     x = alt.X(
         "at:Q", title=title, scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(format=".3~g", tickCount=7)
     )
-    axis = alt.Axis(labelLimit=320, grid=False, domain=False, ticks=False)
-    y = alt.Y("configuration:N", sort=list(rows["configuration"]), title=None, axis=axis)
-    layers = [alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(style="reference").encode(x="zero:Q")]
+    y = named_rows("configuration:N", list(rows["configuration"]))
+    layers = [zero_line("x")]
     if found.margin is not None:
         ends = pd.DataFrame({"from": [min(band, 0.0)], "to": [max(band, 0.0)]})
         layers.insert(0, alt.Chart(ends).mark_rect(style="margin").encode(x="from:Q", x2="to:Q"))
@@ -55,10 +54,9 @@ def chart(results: Results, found: Recommendation) -> Any:
         of_kind = alt.Chart(rows[(rows["kind"] == kind) & ~beyond])
         layers.append(of_kind.mark_rule(style=bar).encode(x="low:Q", x2="high:Q", y=y))
         layers.append(of_kind.mark_point(style=point).encode(x=x, y=y, tooltip=tooltip(*TIPS)))
-    outside = alt.Chart(rows[beyond]).encode(x=x, y=y, tooltip=tooltip(*TIPS))
-    far = outside.mark_text(style="value", align="left", dx=6)  # what lies far off is worse: left where more is better
-    far = far if more else outside.mark_text(style="value", align="right", dx=-6)
-    layers.append(far.encode(text="far:N"))
+    outside = alt.Chart(rows[beyond]).encode(x=x, y=y, tooltip=tooltip(*TIPS), text="far:N")
+    # what lies far off is worse: left where more is better
+    layers.append(outside.mark_text(style="value", align="left" if more else "right", dx=6 if more else -6))
     about = alt.Chart(rows).mark_text(style="value", align="left", dx=10).encode(x=alt.value(WIDTH), y=y, text="note:N")
     whole = alt.layer(*layers, about).properties(width=WIDTH, height=alt.Step(24))
     text = "; ".join(f"{row['configuration']}: {row['verdict']}, {row['shown']}" for row in rows.to_dict("records"))

@@ -75,12 +75,11 @@ def _open(may: tuple[str, ...], count: int, taken: str, which: str, metric: str)
 def _firm(found: Recommendation, taken: str, which: str, metric: str) -> str:
     good = f"shown to be less than {_margin(found)} worse than the best in {metric}"
     count, candidates = len(found.claimed), plural(len(found.order), "candidate")
-    of_good = (
-        f"the only one of {candidates} that is" if count == 1 else f"{which} of the {count} of {candidates} that are"
-    )
+    several = f"{which} of the {count} of {candidates} that are"
+    role = f"the only one of {candidates} that is" if count == 1 else several
     side = found.data.outcomes[taken]
     size = f"{'' if side.exact else plural(side.runs, 'seed') + ' × '}{plural(side.examples, 'example')}"
-    return f"take {taken}, {of_good} {good} ({_p(found.p[taken])} after adjustment for all candidates; {size})."
+    return f"take {taken}, {role} {good} ({_p(found.p[taken])} after adjustment for all candidates; {size})."
 
 
 def _margin(found: Recommendation) -> str:
