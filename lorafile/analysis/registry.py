@@ -48,27 +48,27 @@ def analyses(results: Results, tables: list[AnalysisTable]) -> list[Analysis]:
 
     every = [AnalysisTable.model_validate({"kind": kind}) for kind in kinds()]
     declared = tables or [*every, *(AnalysisTable.model_validate({"ask": name}) for name in get_args(Question))]
-    found: dict[str, Analysis] = {}
-    known = {str(name): name for name in (*results.metrics, results.primary)}  # a metric file, as results call it
+    by_name: dict[str, Analysis] = {}
+    metrics = {str(name): name for name in (*results.metrics, results.primary)}  # a metric file, as results call it
     for table in declared:
         if table.metric is not None:
-            table = table.model_copy(update={"metric": known.get(metric_label(table.metric), table.metric)})
-        for analysis in _one(results, table, asked=bool(tables)):
-            same = [other for other in found.values() if other.title == analysis.title and other.kind == analysis.kind]
-            if analysis.name not in found:
-                found[analysis.name] = analysis
+            table = table.model_copy(update={"metric": metrics.get(metric_label(table.metric), table.metric)})
+        for analysis in _answer(results, table, asked=bool(tables)):
+            same = any((other.title, other.kind) == (analysis.title, analysis.kind) for other in by_name.values())
+            if analysis.name not in by_name:
+                by_name[analysis.name] = analysis
             elif not same:  # two sweeps whose names differ only in what a file name cannot hold
-                renamed = analysis.renamed(f"{analysis.name}-{len(found)}")
-                found[renamed.name] = renamed
-    return [*found.values(), *claims.section(results), *published.section(results)]
+                renamed = analysis.renamed(f"{analysis.name}-{len(by_name)}")
+                by_name[renamed.name] = renamed
+    return [*by_name.values(), *claims.section(results), *published.section(results)]
 
 
-def _one(results: Results, table: AnalysisTable, asked: bool) -> list[Analysis]:
-    """Return what one table asks for; a question that nobody asked is answered where the study has an answer."""
+def _answer(results: Results, table: AnalysisTable, asked: bool) -> list[Analysis]:
+    """Return what one table asks for; a question that was not asked is answered where the study has an answer."""
     if table.ask is None:
         module, _, function = _ANALYSES[str(table.kind)].partition(":")
-        made: list[Analysis] = getattr(import_module(f"lorafile.analysis.{module}"), function)(results, table)
-        return made
+        answers: list[Analysis] = getattr(import_module(f"lorafile.analysis.{module}"), function)(results, table)
+        return answers
     from lorafile.analysis.overview.questions import answer
 
     return answer(results, table, asked)

@@ -24,7 +24,6 @@ import numpy as np
 
 from lorafile.statistics.crossed import (
     ROUNDING,
-    LinearCombinationVariance,
     MeanSquare,
     Outcomes,
     RunVariance,
@@ -52,69 +51,54 @@ class PairwiseDifferences:
     df: np.ndarray
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One configuration, or several: each figure a number, or [configurations] of them.
-
-    :ivar by_example: [..., examples]
-    """
-
-    by_example: np.ndarray
-    mean: np.ndarray
-    exact: np.ndarray
-    runs: np.ndarray
-    run_variance: np.ndarray
-    residual: np.ndarray
-    binary: np.ndarray
-
-    def at(self, place: int | slice) -> "_Side":
-        """Return one of several, or some."""
-        return _Side(**{name: figures[place] for name, figures in vars(self).items()})
-
-
 def pairwise_differences(outcomes: Mapping[str, Outcomes], pooled: RunVariance) -> PairwiseDifferences:
     """Return the difference between every two configurations on the same examples.
 
     :raises ValueError: when two have not the same number of examples
     """
     sides = list(outcomes.values())
-    if unlike := [side.examples for side in sides if side.examples != sides[0].examples]:
-        raise ValueError(f"{sides[0].examples} and {unlike[0]} examples cannot be paired")
-    every = _Side(**{name: np.array([getattr(side, name) for side in sides]) for name in _Side.__annotations__})
     difference, error, df = (np.zeros((len(sides), len(sides))) for _ in range(3))
+    every = PairwiseDifferences({name: at for at, name in enumerate(outcomes)}, difference, error, df)
+    if not sides:
+        return every
+    n = sides[0].examples
+    if unlike := [side.examples for side in sides if side.examples != n]:
+        raise ValueError(f"{n} and {unlike[0]} examples cannot be paired")
+    names = ("by_example", "mean", "binary", "exact", "runs", "residual")
+    by_example, mean, binary, exact, runs, residual = (np.array([getattr(s, name) for s in sides]) for name in names)
+    run_variance = np.array([side.run_variance for side in sides])
+    left, left_df = residual / runs / n, np.maximum((runs - 1.0) * (n - 1), 1.0)
     for at in range(len(sides) - 1):  # row by row: all at once would be a number for every pair and example
         rest = slice(at + 1, None)
-        row = _differences(every.at(at), every.at(rest), pooled)
+        row = combination_variance(
+            by_example[at] - by_example[rest],
+            ROUNDING * np.maximum(abs(mean[at]), abs(mean[rest])),
+            _run_parts(at, rest, exact, runs, run_variance, pooled),
+            [(left[at], left_df[at]), (left[rest], left_df[rest])],
+            np.where(binary[at] & binary[rest], unseen(1.0, n), 0.0),
+        )
         difference[at, rest], difference[rest, at] = row.difference, -row.difference
         error[at, rest] = error[rest, at] = np.sqrt(row.runs + row.examples)
         df[at, rest] = df[rest, at] = row.df
-    return PairwiseDifferences({name: at for at, name in enumerate(outcomes)}, difference, error, df)
+    return every
 
 
-def _differences(one: _Side, others: _Side, pooled: RunVariance) -> LinearCombinationVariance:
-    """Return what the difference between a configuration and each of several others is worth."""
-    n = one.by_example.shape[-1]
-    left = [(side.residual / side.runs / n, np.maximum((side.runs - 1.0) * (n - 1), 1.0)) for side in (one, others)]
-    return combination_variance(
-        one.by_example - others.by_example,
-        ROUNDING * np.maximum(abs(one.mean), abs(others.mean)),
-        _run_parts(one, others, pooled),
-        left,
-        np.where(one.binary & others.binary, unseen(1.0, n), 0.0),
-    )
+def _run_parts(
+    one: int, others: slice, exact: np.ndarray, runs: np.ndarray, run_variance: np.ndarray, pooled: RunVariance
+) -> list[MeanSquare]:
+    """Return what runs bring to one configuration less others: together where they are pooled, else of each by itself.
 
-
-def _run_parts(one: _Side, others: _Side, pooled: RunVariance) -> list[MeanSquare]:
-    """Return what runs bring: together where they are pooled, else of each by itself; of what is exact nothing."""
-    alone = [(side.runs < 2) & ~side.exact for side in (one, others)]
-    use_pool = np.logical_or(not pooled.differ, alone[0] | alone[1])
-    seeded = [np.where(side.exact, 0.0, 1 / side.runs) for side in (one, others)]
-    none = one.exact & others.exact
-    together = np.where(none, 0.0, pooled.value * (seeded[0] + seeded[1]))
+    :param exact: [configurations], as are `runs` and `run_variance`; what is exact brings nothing
+    """
+    single, seeded = (runs < 2) & ~exact, np.where(exact, 0.0, 1 / runs)
+    use_pool = np.logical_or(not pooled.differ, single[one] | single[others])
+    none = exact[one] & exact[others]
+    together = np.where(none, 0.0, pooled.value * (seeded[one] + seeded[others]))
     parts: list[MeanSquare] = [(np.where(use_pool, together, 0.0), np.where(use_pool & ~none, pooled.df, 1.0))]
     for side in (one, others):
-        unpooled = ~use_pool & ~side.exact
-        parts.append((np.where(unpooled, side.run_variance / side.runs, 0.0), np.where(unpooled, side.runs - 1.0, 1.0)))
+        unpooled = ~use_pool & ~exact[side]
+        variance = np.where(unpooled, run_variance[side] / runs[side], 0.0)
+        parts.append((variance, np.where(unpooled, runs[side] - 1.0, 1.0)))
     return parts
 
 

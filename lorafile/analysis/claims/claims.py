@@ -1,6 +1,7 @@
 """Does what somebody stated elsewhere still hold: each `[[claim]]` against today's figures, and those of its record."""
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
@@ -40,8 +41,7 @@ class Check:
     @property
     def verdict(self) -> Status:
         """Whether today's figures support the claim, whatever they were."""
-        words = {part.word for part in self.parts}
-        return next(word for word in ORDER if word in words)
+        return min((part.word for part in self.parts), key=ORDER.index)
 
     @property
     def status(self) -> Status:
@@ -51,11 +51,11 @@ class Check:
     @property
     def reasons(self) -> str:
         """What decides it: what speaks against it first, and what is not as it was when it was last reported."""
-        told = [part.text for part in sorted(self.parts, key=lambda part: ORDER.index(part.word))]
+        reasons = [part.text for part in sorted(self.parts, key=lambda part: ORDER.index(part.word))]
         if self.changed:
             still = "it still holds, and " if self.verdict == "supported" else ""
-            told.append(f"{still}since it was last reported, {listing(list(self.changed), 3)}")
-        return "; ".join(told)
+            reasons.append(f"{still}since it was last reported, {listing(self.changed, 3)}")
+        return "; ".join(reasons)
 
     @property
     def line(self) -> str:
@@ -66,38 +66,34 @@ class Check:
 
 def check(results: Results) -> list[Check]:
     """Return every claim of the study, checked against today's figures and against its record."""
-    found = []
+    checks = []
     for claim in results.claims:
         now, before = rests_on(results, claim), results.recorded.get(claim.text)
-        done = Check(claim, tuple(parts(results, claim)), now)
-        if before is not None and before.terms == terms(claim):
-            done = replace(done, changed=tuple(_changed(before.rests_on, now)), recorded=True)
-        found.append(done)
-    return found
+        recorded = before is not None and before.terms == terms(claim)
+        changed = _changed(before.rests_on, now) if before is not None and recorded else ()
+        checks.append(Check(claim, tuple(parts(results, claim)), now, tuple(changed), recorded))
+    return checks
 
 
 def terms(claim: ClaimTable) -> dict[str, Any]:
     """Return what has to hold for a claim, as it is recorded."""
-    found: dict[str, Any] = claim.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"text"})
-    return found
+    recorded: dict[str, Any] = claim.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"text"})
+    return recorded
 
 
 def record(checks: list[Check]) -> dict[str, Recorded]:
     """Return what is recorded of checked claims."""
-    return {one.claim.text: Recorded(one.verdict, terms(one.claim), one.rests_on) for one in checks}
+    return {check.claim.text: Recorded(check.verdict, terms(check.claim), check.rests_on) for check in checks}
 
 
 def _changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    missing = [name for name in before if name not in now]
-    others = [name for name in now if name in before and before[name] != now[name]]
-    added = [name for name in now if name not in before]
-    told = [f"{listing(missing, 3)} {_was(missing)} lost"] if missing else []
-    told += [f"{listing(others, 3)} {_was(others)} run again with other figures"] if others else []
-    return told + ([f"{listing(added, 3)} {_was(added)} added"] if added else [])
-
-
-def _was(names: list[str]) -> str:
-    return "was" if len(names) == 1 else "were"
+    changes = {
+        "lost": [name for name in before if name not in now],
+        "run again with other figures": [name for name in now if name in before and before[name] != now[name]],
+        "added": [name for name in now if name not in before],
+    }
+    listed = {how: (listing(names, 3), "was" if len(names) == 1 else "were") for how, names in changes.items() if names}
+    return [f"{names} {verb} {how}" for how, (names, verb) in listed.items()]
 
 
 def section(results: Results) -> list[Analysis]:
@@ -108,39 +104,32 @@ def section(results: Results) -> list[Analysis]:
     checks = check(results)
     if not checks:
         return []
-    counts = {word: sum(one.verdict == word for one in checks) for word in ORDER}
-    told = [f"{count} {word} ({_MEANS[word]})" for word, count in counts.items() if count]
-    sentences = [f"Of {plural(len(checks), 'claim')}, {listing(told, 4)}."]
-    ordered = sorted(checks, key=lambda one: ORDER.index(one.verdict))
-    sentences += [f"{one.verdict.capitalize()}: “{one.claim.text}”: {one.reasons}." for one in ordered]
+    verdicts = Counter(check.verdict for check in checks)
+    counts = [f"{verdicts[word]} {word} ({_MEANS[word]})" for word in ORDER if verdicts[word]]
+    sentences = [f"Of {plural(len(checks), 'claim')}, {listing(counts, 4)}."]
+    ordered = sorted(checks, key=lambda check: ORDER.index(check.verdict))
+    sentences += [f"{check.verdict.capitalize()}: “{check.claim.text}”: {check.reasons}." for check in ordered]
     return [Analysis("claims", "claims", "Claims", QUESTION, sentences, (_table(checks),))]
 
 
 def _table(checks: list[Check]) -> Table:
-    rows = [
-        {
-            "claim": one.claim.text,
-            "verdict": one.verdict,
-            "reasons": one.reasons,
-            "rests_on": ", ".join(one.rests_on),
-        }
-        for one in checks
-    ]
+    rows = [(check.claim.text, check.verdict, check.reasons, ", ".join(check.rests_on)) for check in checks]
+    frame = pd.DataFrame(rows, columns=["claim", "verdict", "reasons", "rests_on"])
     columns = (Column("claim", "claim"), Column("verdict", "is"), Column("rests_on", "rests on"))
-    return Table("Claims", pd.DataFrame(rows), columns)
+    return Table("Claims", frame, columns)
 
 
 def as_json(checks: list[Check]) -> list[dict[str, Any]]:
     """Return checked claims as JSON-able values."""
     return [
         {
-            "claim": one.claim.text,
-            "status": one.status,
-            "verdict": one.verdict,
-            "parts": [{"verdict": part.word, "text": part.text} for part in one.parts],
-            "changed": list(one.changed),
-            "recorded": one.recorded,
-            "rests_on": one.rests_on,
+            "claim": check.claim.text,
+            "status": check.status,
+            "verdict": check.verdict,
+            "parts": [{"verdict": part.word, "text": part.text} for part in check.parts],
+            "changed": list(check.changed),
+            "recorded": check.recorded,
+            "rests_on": check.rests_on,
         }
-        for one in checks
+        for check in checks
     ]

@@ -52,7 +52,7 @@ def _rows(found: Decomposition) -> pd.DataFrame:
     rows = []
     for (i, j), name in grid.cells.items():
         figure = found.scores[name]
-        row = {"row": grid.rows[i], "column": grid.columns[j], "mean": None, "shown": ""}
+        row: dict[str, Any] = {"row": grid.rows[i], "column": grid.columns[j], "mean": None, "shown": ""}
         row |= {"note": f"× {figure.lost}" if figure.lost else "" if figure.known else "× no figure", "ground": "none"}
         if figure.known:
             share = (figure.mean - low) / span
@@ -86,10 +86,8 @@ def _map(found: Decomposition) -> Any:
     ]
     for ground in ("light", "dark", "none"):
         on_ground = alt.Chart(frame[frame["ground"] == ground]).encode(x=x, y=y)
-        plain, noted = (
-            on_ground.transform_filter(alt.datum.note == ""),
-            on_ground.transform_filter(alt.datum.note != ""),
-        )
+        plain = on_ground.transform_filter(alt.datum.note == "")
+        noted = on_ground.transform_filter(alt.datum.note != "")
         style, offset = ("lost", 0) if ground == "none" else (f"on-{ground}", 8)
         if ground != "none":
             layers.append(plain.mark_text(style=style).encode(text="shown:N"))
