@@ -110,7 +110,8 @@ def _table(figures: TrendFigures) -> Table:
     trend, metric, rows, gains = figures.trend, figures.metric, [], _gains(figures)
     for name, value in trend.values.items():
         score = figures.scores[name]
-        row = {"configuration": name, "value": value, "series": trend.series[name], "runs": score.lost or "all done"}
+        row: dict[str, Any] = {"configuration": name, "value": value, "series": trend.series[name]}
+        row |= {"runs": score.lost or "all done"}
         row |= {"mean": score.mean, "spread": score.spread, "n": score.n, "memory": figures.memory.get(name)}
         rows.append(row | gains.get(name, {}))
     columns = [Column("value", trend.factor), Column("mean", on(metric, figures.split), kind_of(metric), "spread", "n")]
@@ -133,7 +134,7 @@ def _gains(figures: TrendFigures) -> dict[str, dict[str, Any]]:
     for stepped in figures.stepped:
         for at in stepped.doubled:
             gain, ends = stepped.gain(at)
-            row = {"per_doubling": gain, "least": ends[0], "most": ends[1]}
+            row: dict[str, Any] = {"per_doubling": gain, "least": ends[0], "most": ends[1]}
             row |= {"gain": signed_difference(stepped.scale, gain), "interval": signed_interval(stepped.scale, ends)}
             rows[stepped.members[at + 1]] = row
     return rows

@@ -55,10 +55,11 @@ def floor_rows(noise: Floors) -> list[dict[str, Any]]:
     ]
     rows = []
     for what, size, kind, source in parts:
-        row = {"what": what, "size": size, "kind": kind, "from": source, "shown": difference(noise.scale, size)}
-        low, high = noise.interval if what == SEEDS else (None, None)
-        rows.append(row | {"low": low, "high": high})
-    return [row for row in rows if not isnan(row["size"])]
+        if not isnan(size):
+            row: dict[str, Any] = {"what": what, "size": size, "kind": kind, "from": source}
+            low, high = noise.interval if what == SEEDS else (None, None)
+            rows.append(row | {"shown": difference(noise.scale, size), "low": low, "high": high})
+    return rows
 
 
 def _examples(noise: Floors) -> str:

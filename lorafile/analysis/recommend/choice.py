@@ -120,13 +120,7 @@ def _choose(
     one_seed = all(side.runs < 2 for side in sides) and not all(side.exact for side in sides)
     kept = tuple(name for name in order if name in claimed)
     firm = bool(kept) and len(order) > 1
-    if firm:
-        taken: str | None = kept[0]
-    elif order and not one_seed:
-        taken = choice.may_be_best[0]  # nothing is shown: the first that may be the best, or the best mean
-    else:
-        known = scores(results, f"{SPLIT}.{metric}")
-        taken = best(results, [name for name in eligible if known[name].known], metric)
+    suggested = choice.may_be_best[0] if order and not one_seed else _best_mean(results, metric, eligible)
     return Recommendation(
         budgets=(budget,),
         metric=metric,
@@ -139,11 +133,16 @@ def _choose(
         choice=choice if judged else None,
         claimed=kept,
         p=p,
-        taken=taken,
+        taken=kept[0] if firm else suggested,
         firm=firm,
         one_seed=one_seed,
         alpha=alpha,
     )
+
+
+def _best_mean(results: Results, metric: str, eligible: list[str]) -> str | None:
+    figures = scores(results, f"{SPLIT}.{metric}")
+    return best(results, [name for name in eligible if figures[name].known], metric)
 
 
 def _judged(results: Results, eligible: list[str], data: Crossed) -> tuple[list[str], dict[str, str]]:
