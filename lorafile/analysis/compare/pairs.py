@@ -47,8 +47,8 @@ def pairs(results: Results, table: AnalysisTable) -> list[Pair]:
     everyone = table.pairs == "all"
     whole = table.factor is None and (table.baseline is not None or everyone)
     for factor, members in [("", results.names)] if whole else _along(results, table.factor):
-        for one, other in _matched(results, factor, members, table.baseline, everyone):
-            pair = Pair(one, other, factor, table.margin, tuple(table.waive))
+        for compared, baseline in _matched(results, factor, members, table.baseline, everyone):
+            pair = Pair(compared, baseline, factor, table.margin, tuple(table.waive))
             unique.setdefault(pair.unordered, pair)
     return list(unique.values())
 

@@ -1,4 +1,4 @@
-"""Charts of one factor: lines over bars for numbers, dots beside bars for names; the two halves share the factor."""
+"""Charts of one factor: lines over bars for numbers, dots next to bars for names; the two halves share the factor."""
 
 from math import sqrt
 from typing import Any
