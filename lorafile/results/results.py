@@ -1,11 +1,11 @@
 """What a study has found so far, as plain tables: the one input of every analysis and of the report."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.plan.tuning_status import TuningStatus
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 RunKey = tuple[str, int | None]  # configuration, seed
 OutcomeKey = tuple[str, int | None, str]  # configuration, seed, split
+K, V = TypeVar("K"), TypeVar("V")
 
 
 def missing(value: Any) -> bool:
@@ -36,6 +37,19 @@ def cells(frame: "pd.DataFrame", name: str) -> list[Any]:
 def rows_of(frame: "pd.DataFrame", *names: str) -> Iterator[tuple[Any, ...]]:
     """Yield the cells of some columns, row by row; see `cells`."""
     return zip(*(cells(frame, name) for name in names), strict=True)
+
+
+def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Return a table's rows as dictionaries whose keys are text."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """Return key -> its values, both in the order in which they come."""
+    groups: dict[K, list[V]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 def listed(names: list[str], most: int = 8) -> str:

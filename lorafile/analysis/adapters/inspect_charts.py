@@ -6,53 +6,47 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import COLOURS, WIDTH, finish, padded, room, tooltip
-from lorafile.analysis.common.factors import sweeps
 from lorafile.analysis.common.format import number
-from lorafile.results.results import Results
 from lorafile.units import listing
 
 _MOST = 8  # configurations that have a panel of their own; the tables have all
 _PANEL = 250
-_MAPS = {
-    "inspect-norm": ("relative_norm", "‖ΔW‖ / ‖W‖"),
-    "inspect-rank": ("effective_rank", "effective rank"),
+_MAPS = {"inspect-norm": ("relative_norm", "‖ΔW‖ / ‖W‖"), "inspect-rank": ("effective_rank", "effective rank")}
+_CAPTIONS = {
+    "inspect-norm": "Size of the update beside that of its weight (Frobenius norms), mean over seeds.",
+    "inspect-rank": "exp of the entropy of the update's normalised singular values (Roy & Vetterli 2007): how many "
+    "directions it really uses. Mean over seeds.",
+    "inspect-cka": "Linear CKA (Kornblith et al. 2019) of hidden states with the untuned base's, at the same "
+    "tokens of held-out text. 1: alike up to rotation and scale. Layer 0: the embeddings. Mean over seeds.",
 }
 
 
-def charts(results: Results) -> dict[str, Any]:
-    """Return a heatmap of the relative norm, one of the effective rank, and CKA by layer, as far as they are known."""
-    found = {name: _heatmap(results, key, title) for name, (key, title) in _MAPS.items()}
-    found["inspect-cka"] = _similarity(results)
-    return {name: chart for name, chart in found.items() if chart is not None}
+def charts(
+    modules: pd.DataFrame, representations: pd.DataFrame, sweeps: dict[str, dict[str, str]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a heatmap of the relative norm, one of the effective rank, and CKA by layer, and the captions of all.
 
+    What is not known has no chart.
 
-def captions(results: Results) -> dict[str, str]:
-    """Return what the colours and lines mean, and who has no panel."""
-    _, left = _shown(results)
+    :param sweeps: sweep -> its configurations; lines that no panel tells apart have a panel for each sweep
+    """
+    sized = (
+        modules.dropna(subset=["layer", "relative_norm"]) if "relative_norm" in modules.columns else modules.iloc[:0]
+    )
+    everyone = list(dict.fromkeys(sized["configuration"])) if len(sized) else []
+    shown, left = everyone[:_MOST], everyone[_MOST:]
     more = f" Without a panel, being more than {_MOST}: {listing(left)}." if left else ""
-    return {
-        "inspect-norm": f"Size of the update beside that of its weight (Frobenius norms), mean over seeds.{more}",
-        "inspect-rank": "exp of the entropy of the update's normalised singular values (Roy & Vetterli 2007): how many "
-        f"directions it really uses. Mean over seeds.{more}",
-        "inspect-cka": "Linear CKA (Kornblith et al. 2019) of hidden states with the untuned base's, at the same "
-        "tokens of held-out text. 1: alike up to rotation and scale. Layer 0: the embeddings. Mean over seeds.",
-    }
+    drawn = {name: _heatmap(modules, shown, key, title) for name, (key, title) in _MAPS.items()}
+    drawn["inspect-cka"] = _similarity(representations, sweeps)
+    captions = {name: text + (more if name in _MAPS else "") for name, text in _CAPTIONS.items()}
+    return {name: chart for name, chart in drawn.items() if chart is not None}, captions
 
 
-def _shown(results: Results) -> tuple[list[str], list[str]]:
-    frame = results.inspected_modules
-    known = frame.dropna(subset=["layer", "relative_norm"]) if "relative_norm" in frame.columns else frame.iloc[:0]
-    everyone = list(dict.fromkeys(known["configuration"])) if len(known) else []
-    return everyone[:_MOST], everyone[_MOST:]
-
-
-def _heatmap(results: Results, key: str, title: str) -> Any:
+def _heatmap(modules: pd.DataFrame, shown: list[str], key: str, title: str) -> Any:
     """Return panels of layer × module type, one for each configuration, all on one scale of colour."""
-    shown, _ = _shown(results)
-    frame = results.inspected_modules
-    if not shown or key not in frame.columns:
+    if not shown or key not in modules.columns:
         return None
-    frame = frame[frame["configuration"].isin(shown)].dropna(subset=["layer", key])
+    frame = modules[modules["configuration"].isin(shown)].dropna(subset=["layer", key])
     cells = frame.groupby(["configuration", "type", "layer"], sort=False)[key].mean().reset_index(name="value")
     if cells.empty:
         return None
@@ -85,33 +79,29 @@ def _panel(cells: pd.DataFrame, name: str, types: list[str], scale: tuple[str, l
     return drawn.properties(title=alt.Title(name, anchor="start", fontSize=12), width=_PANEL, height=alt.Step(20))
 
 
-def _similarity(results: Results) -> Any:
+def _similarity(frame: pd.DataFrame, sweeps: dict[str, dict[str, str]]) -> Any:
     """Return CKA along the layers, a line for each configuration."""
-    frame = results.representations
     if not len(frame) or frame["cka"].isna().all():
         return None
     means = frame.dropna(subset=["cka"]).groupby(["configuration", "layer"], sort=False)["cka"].mean().reset_index()
     order = list(dict.fromkeys(means["configuration"]))
     low = min(float(means["cka"].min()), 0.99)
-    x = alt.X(
-        "layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d", grid=False), scale=alt.Scale(nice=False)
-    )
+    axis = alt.Axis(tickMinStep=1, format="d", grid=False)
+    x = alt.X("layer:Q", title="layer", axis=axis, scale=alt.Scale(nice=False))
     scale = alt.Scale(domain=[low - (1 - low) * 0.08, 1 + (1 - low) * 0.04], zero=False, nice=False)
     y = alt.Y("cka:Q", title="CKA with the base", scale=scale, axis=alt.Axis(tickCount=6))
     tips = tooltip(("configuration:N", "configuration"), ("layer:Q", "layer"), ("cka:Q", "CKA"))
 
     def panel(names: list[str], width: int, title: str = "") -> Any:
         legend = alt.Legend(title=None, orient="bottom", columns=1 if title else 2, labelLimit=300)
-        colour: dict[str, Any] = {}
-        if len(names) > 1:
-            colour["color"] = alt.Color("configuration:N", sort=names, legend=legend)
+        colour = {"color": alt.Color("configuration:N", sort=names, legend=legend)} if len(names) > 1 else {}
         base = alt.Chart(means[means["configuration"].isin(names)]).encode(x=x, y=y, tooltip=tips, **colour)
         lines = (base.mark_line(style="mean-line") + base.mark_point(style="mean")).properties(width=width, height=200)
         return lines.properties(title=title) if title else lines
 
     drawn = panel(order, WIDTH)
     if len(order) > COLOURS:  # no two lines of a panel may look alike
-        groups = {sweep: [name for name in order if name in members] for sweep, members in sweeps(results).items()}
+        groups = {sweep: [name for name in order if name in members] for sweep, members in sweeps.items()}
         panels = [panel(names, WIDTH // 2 - 40, f"sweep {sweep}") for sweep, names in groups.items() if names]
         drawn = alt.concat(*panels, columns=2, spacing=24).resolve_scale(color="independent")
     last = means.groupby("configuration", sort=False)["cka"].last()

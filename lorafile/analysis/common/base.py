@@ -1,7 +1,7 @@
 """What an analysis gives: a question, its answer in sentences, and the tables and charts that show it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,12 @@ class Column:
     kind: ColumnKind = "text"
     spread: str = ""
     n: str = ""
+
+
+def filled(columns: Iterable[Column], rows: Iterable[Mapping[str, Any]]) -> tuple[Column, ...]:
+    """Return the columns that hold a figure or a text in any row."""
+    keys = {key for row in rows for key, value in row.items() if not missing(value) and value != ""}
+    return tuple(column for column in columns if column.key in keys)
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,8 @@ def specification(chart: Any) -> dict[str, Any]:
     import altair as alt
 
     with alt.data_transformers.disable_max_rows():
-        found: dict[str, Any] = plain(chart.to_dict())
-    return found
+        spec: dict[str, Any] = plain(chart.to_dict())
+    return spec
 
 
 def plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ WIDTH = 640
 COLOURS = 7  # that the theme tells apart
 MEAN_TIPS = (("configuration:N", "configuration"), ("shown:N", "mean"), ("low:Q", "mean − sd"), ("high:Q", "mean + sd"))
 SEED_TIPS = (("configuration:N", "configuration"), ("seed:N", "seed"), ("value:Q", "value"))
-_SHORT = 24  # characters beside a mark; its whole name is in its tooltip and in the table
+_SHORT = 24  # characters next to a mark; its whole name is in its tooltip and in the table
 _FAR = 4.0  # times beyond the study's own costs: what is further would press them all together
 
 
@@ -51,10 +51,12 @@ class Quality:
 
     def span(self, among: list[str]) -> tuple[float, float]:
         """Return the lowest and highest thing to draw of some configurations: seeds, and mean ± spread."""
-        seen = [value for (name, _), value in self.values.items() if name in among]
-        for one in (self.scores[name] for name in among if self.scores[name].known):
-            seen += [one.mean] if isnan(one.spread) else [one.mean - one.spread, one.mean + one.spread]
-        return (min(seen), max(seen)) if seen else (0.0, 1.0)
+        ends = [value for (name, _), value in self.values.items() if name in among]
+        for figure in (self.scores[name] for name in among if self.scores[name].known):
+            ends += (
+                [figure.mean] if isnan(figure.spread) else [figure.mean - figure.spread, figure.mean + figure.spread]
+            )
+        return (min(ends), max(ends)) if ends else (0.0, 1.0)
 
 
 def quality(results: Results, metric: str | None, split: str | None = None) -> Quality:
@@ -62,8 +64,7 @@ def quality(results: Results, metric: str | None, split: str | None = None) -> Q
     metric = metric or results.primary
     split = split or split_of(results, metric)
     name = f"{split}.{metric}"
-    unit = "%" if is_share(metric) else ""
-    title = f"{on(metric, split)}{', ' + unit if unit else ''} ({direction(metric)})"
+    title = f"{on(metric, split)}{', %' if is_share(metric) else ''} ({direction(metric)})"
     form = ".3~p" if is_share(metric) else ".3~g"
     return Quality(metric, split, title, form, more_is_better(metric), scores(results, name), values(results, name))
 
@@ -81,7 +82,7 @@ def domain_of(metric: str, low: float, high: float) -> list[float]:
 
 
 def near_references(
-    results: Results, found: Quality, among: list[str], own: bool = False
+    results: Results, drawn: Quality, among: list[str], own: bool = False
 ) -> tuple[list[float], pd.DataFrame, list[str]]:
     """Return (axis, the references and published figures that fit on it, sentences on those that lie outside).
 
@@ -90,50 +91,64 @@ def near_references(
 
     :param own: also those that the chart shows as rows of their own
     """
-    low, high = found.span(among)
+    low, high = drawn.span(among)
     far = high - low or abs(high) or 1.0
     rows: list[dict[str, Any]] = []
     outside: list[str] = []
     for name, role in references(results).items():
-        mean = found.scores[name].mean
-        if not found.scores[name].known or (name in among and not own):
+        mean = drawn.scores[name].mean
+        if not drawn.scores[name].known or (name in among and not own):
             continue
         if name in among or low - far <= mean <= high + far:
-            row = {"mean": mean, "low": mean, "high": mean, "label": f"{role} {score(found.metric, mean)}"}
+            row = {"mean": mean, "low": mean, "high": mean, "label": f"{role} {score(drawn.metric, mean)}"}
             rows.append(row | {"style": "reference"})
         else:
-            outside.append(f"{role} ({score(found.metric, mean)}) lies outside the axis")
-    for one in figures(results, found.metric):
-        if low - far <= one.value <= high + far:
-            least, most = one.ends
-            row = {"mean": one.value, "low": least, "high": most, "label": one.label, "style": "published"}
-            rows.append(row | {"name": one.name})
+            outside.append(f"{role} ({score(drawn.metric, mean)}) lies outside the axis")
+    for figure in figures(results, drawn.metric):
+        if low - far <= figure.value <= high + far:
+            least, most = figure.ends
+            row = {"mean": figure.value, "low": least, "high": most, "label": figure.label, "style": "published"}
+            rows.append(row | {"name": figure.name})
         else:
-            outside.append(f"{one.label} lies outside the axis")
+            outside.append(f"{figure.label} lies outside the axis")
     ends = [float(row[end]) for row in rows for end in ("low", "high")]
-    return domain_of(found.metric, min([low, *ends]), max([high, *ends])), pd.DataFrame(rows), outside
+    return domain_of(drawn.metric, min([low, *ends]), max([high, *ends])), pd.DataFrame(rows), outside
 
 
-def seed_rows(found: Quality, labels: dict[str, Any], key: str = "label") -> pd.DataFrame:
+def seed_rows(drawn: Quality, labels: dict[str, Any], key: str = "label") -> pd.DataFrame:
     """Return one row for each figure of one seed: configuration, its place on the chart, seed, value."""
     rows = [
         {"configuration": name, key: labels[name], "seed": "–" if seed is None else str(int(seed)), "value": value}
-        for (name, seed), value in found.values.items()
+        for (name, seed), value in drawn.values.items()
         if name in labels
     ]
     return pd.DataFrame(rows, columns=["configuration", key, "seed", "value"])
 
 
-def mean_rows(found: Quality, labels: dict[str, Any], key: str = "label") -> pd.DataFrame:
+def mean_rows(drawn: Quality, labels: dict[str, Any], key: str = "label") -> pd.DataFrame:
     """Return one row for each configuration: mean, mean ± spread, seeds, and what was lost as a note."""
     rows = []
     for name, place in labels.items():
-        one = found.scores[name]
-        low, high = (one.mean - one.spread, one.mean + one.spread) if one.n > 1 else (one.mean, one.mean)
-        note = f"× {one.lost}" if one.lost else "× no figure" if not one.known else ""
-        row = {"configuration": name, key: place, "mean": one.mean, "low": low, "high": high, "n": one.n, "note": note}
-        rows.append(row | {"shown": score(found.metric, one.mean)})
+        figure = drawn.scores[name]
+        spread = figure.spread if figure.n > 1 else 0.0
+        note = f"× {figure.lost}" if figure.lost else "" if figure.known else "× no figure"
+        row = {"configuration": name, key: place, "mean": figure.mean}
+        row |= {"low": figure.mean - spread, "high": figure.mean + spread, "n": figure.n, "note": note}
+        rows.append(row | {"shown": score(drawn.metric, figure.mean)})
     return pd.DataFrame(rows, columns=["configuration", key, "mean", "low", "high", "n", "note", "shown"])
+
+
+def series_rows(drawn: Quality, places: dict[str, Any], series: dict[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return `seed_rows` and `mean_rows` along `x`, with the series that each configuration belongs to."""
+    frames = (seed_rows(drawn, places, "x"), mean_rows(drawn, places, "x"))
+    seeds, means = (frame.assign(series=frame["configuration"].map(series)) for frame in frames)
+    return seeds, means
+
+
+def names_axis(order: list[str], scale: Any = alt.Undefined, grid: bool = False) -> alt.Y:
+    """Return the vertical axis of a chart with a row for each name: names of any length, and no line."""
+    axis = alt.Axis(labelLimit=260, domain=False, ticks=False, grid=grid)
+    return alt.Y("label:N", sort=order, title=None, axis=axis, scale=scale)
 
 
 def tooltip(*pairs: tuple[str, str]) -> list[alt.Tooltip]:
@@ -143,10 +158,10 @@ def tooltip(*pairs: tuple[str, str]) -> list[alt.Tooltip]:
     ]
 
 
-def series_colour(order: list[str]) -> dict[str, Any]:
+def series_colour(order: list[str], field: str = "series:N") -> dict[str, Any]:
     """Return the encoding that tells series apart, with a legend; nothing where there is but one."""
     legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=300)
-    return {"color": alt.Color("series:N", sort=order, legend=legend)} if len(order) > 1 else {}
+    return {"color": alt.Color(field, sort=order, legend=legend)} if len(order) > 1 else {}
 
 
 def seeds_and_means(seeds: pd.DataFrame, means: pd.DataFrame, x: Any, y: Any, colour: dict[str, Any]) -> list[Any]:
@@ -176,14 +191,14 @@ def named_rows(field: str, order: list[str]) -> alt.Y:
 
 
 def room(labels: Any, panels: int = 1) -> int:
-    """Return the pixels that row labels and gaps take beside the plots, which do not shrink with them."""
+    """Return the pixels that row labels and gaps take next to the plots, which do not shrink with them."""
     return min(max((len(str(label)) for label in labels), default=0) * 7, 260) + 40 * panels
 
 
 def finish(chart: Any, title: str, description: str, margin: int = 130, least: int = 220) -> Any:
     """Return a chart with its title, a description for screen readers, and how it may be narrowed.
 
-    :param margin: pixels beside the plots that do not shrink: axis labels and legends
+    :param margin: pixels next to the plots that do not shrink: axis labels and legends
     :param least: the narrowest plot that still reads
     """
     heading = alt.Title(title, anchor="start", frame="group")
@@ -193,10 +208,10 @@ def finish(chart: Any, title: str, description: str, margin: int = 130, least: i
 def along(results: Results, metric: str, factor: str, values: dict[str, float]) -> dict[str, float]:
     """Return published figure -> its value of a factor, for those whose value lies among the study's own."""
     low, high = min(values.values()), max(values.values())
-    found = {one.name: one.settings.get(factor) for one in figures(results, metric)}
+    chosen = {figure.name: figure.settings.get(factor) for figure in figures(results, metric)}
     return {
         name: float(value)
-        for name, value in found.items()
+        for name, value in chosen.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
     }
 
@@ -216,9 +231,8 @@ def across(rules: pd.DataFrame, places: dict[str, float], x: Any) -> list[Any]:
         line = alt.Chart(row).encode(y="mean:Q")
         if row["low"].item() < row["high"].item():
             layers.append(alt.Chart(row).mark_rect(style="published-error").encode(y="low:Q", y2="high:Q"))
-        layers.append(line.mark_rule(style=str(row["style"].item())))
         text = line.mark_text(style="reference-label", align="left", baseline="bottom", dy=-3)
-        layers.append(text.encode(x=alt.value(4), text="label:N"))
+        layers += [line.mark_rule(style=str(row["style"].item())), text.encode(x=alt.value(4), text="label:N")]
     return layers
 
 
@@ -229,11 +243,11 @@ def marks(rows: pd.DataFrame, x: Any, y: Any) -> list[Any]:
     """
     rows = rows.assign(short=[_short(name) for name in rows["name"]])
     base = alt.Chart(rows).encode(x=x)
-    known = alt.Chart(rows[rows["low"] < rows["high"]]).encode(x=x)
+    spread = alt.Chart(rows[rows["low"] < rows["high"]]).encode(x=x)
     tips = tooltip(("label:N", "published"), ("low:Q", "− standard error"), ("high:Q", "+ standard error"))
     text = base.mark_text(style="reference-label", baseline="bottom", dy=-7)
     return [
-        known.mark_rule(style="published-spread").encode(y="low:Q", y2="high:Q"),
+        spread.mark_rule(style="published-spread").encode(y="low:Q", y2="high:Q"),
         base.mark_point(style="published-point").encode(y=y, tooltip=tips),
         text.encode(y="high:Q", text="short:N"),
     ]
@@ -244,6 +258,6 @@ def _short(name: str) -> str:
 
 
 def with_cost(results: Results, metric: str, cost: str, low: float, high: float) -> list[PublishedFigure]:
-    """Return the published figures that have this cost, near enough to the study's own to be drawn beside them."""
-    priced = [one for one in figures(results, metric) if cost in one.costs]
-    return [one for one in priced if low / _FAR <= one.costs[cost] <= high * _FAR]
+    """Return the published figures that have this cost, near enough to the study's own to be drawn next to them."""
+    priced = [figure for figure in figures(results, metric) if cost in figure.costs]
+    return [figure for figure in priced if low / _FAR <= figure.costs[cost] <= high * _FAR]

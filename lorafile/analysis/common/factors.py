@@ -15,18 +15,23 @@ def sweeps(results: Results) -> dict[str, dict[str, str]]:
     A configuration that two sweeps name stands in the first one's rows; the second sweep needs it just as much.
     """
     table = results.configurations
-    rows = list(zip(results.names, cells(table, "sweep"), cells(table, "aliases"), strict=True))
-    found: dict[str, dict[str, str]] = {str(sweep or ""): {} for _, sweep, _ in rows}
+    rows = [
+        (name, str(sweep or ""), aliases)
+        for name, sweep, aliases in zip(results.names, cells(table, "sweep"), cells(table, "aliases"), strict=True)
+    ]
+    members: dict[str, dict[str, str]] = {sweep: {} for _, sweep, _ in rows}
     for name, sweep, aliases in rows:
-        found[str(sweep or "")][name] = _short(name, str(sweep or ""))
+        members[sweep][name] = name.removeprefix(f"{sweep}/") if sweep else name
         for alias in aliases if isinstance(aliases, (list, tuple)) else []:
-            other = next((known for known in found if known and alias.startswith(f"{known}/")), alias.partition("/")[0])
-            found.setdefault(other, {}).setdefault(name, _short(alias, other))
-    return found
+            owners = (other for other in members if other and alias.startswith(f"{other}/"))
+            other = next(owners, alias.partition("/")[0])
+            members.setdefault(other, {}).setdefault(name, alias.removeprefix(f"{other}/") if other else alias)
+    return members
 
 
-def _short(name: str, sweep: str) -> str:
-    return name.removeprefix(f"{sweep}/") if sweep else name
+def full_name(sweep: str, short: str) -> str:
+    """Return the name that a sweep gives a configuration, from its name within the sweep."""
+    return f"{sweep}/{short}" if sweep else short
 
 
 def factors(results: Results, among: list[str] | None = None) -> list[str]:
@@ -36,19 +41,18 @@ def factors(results: Results, among: list[str] | None = None) -> list[str]:
     """
     table = results.configurations
     chosen = tuned(results)
-    found = []
+    varying = []
     for factor in (str(name) for name in table.columns if name not in FIXED):
         labels = setting_labels(results, factor, among)
         if len(set(labels.values())) > 1 and not all(factor in chosen[name] for name in labels):
-            found.append(factor)
-    return found
+            varying.append(factor)
+    return varying
 
 
 @lru_cache(maxsize=8)
 def tuned(results: Results) -> dict[str, list[str]]:
     """Return configuration -> the settings whose value was chosen on validation, or is not yet; not to be changed."""
-    pairs = results.setting("tuned").items()
-    return {name: list(settings or []) for name, settings in pairs}
+    return {name: list(settings or []) for name, settings in results.setting("tuned").items()}
 
 
 def setting_values(results: Results, factor: str, among: list[str] | None = None) -> dict[str, Any]:
@@ -59,9 +63,9 @@ def setting_values(results: Results, factor: str, among: list[str] | None = None
 
 @lru_cache(maxsize=256)
 def _setting_values(results: Results, factor: str) -> dict[str, Any]:
-    known = results.methods
-    found = dict(zip(known, cells(results.configurations, factor), strict=True))
-    return {name: value for name, value in found.items() if _applies(factor, known[name])}
+    methods = results.methods
+    values = dict(zip(methods, cells(results.configurations, factor), strict=True))
+    return {name: value for name, value in values.items() if _applies(factor, methods[name])}
 
 
 def setting_labels(results: Results, factor: str, among: list[str] | None = None) -> dict[str, str]:
@@ -76,18 +80,18 @@ def _setting_labels(results: Results, factor: str) -> dict[str, str]:
 
 
 def equal_settings(results: Results, factor: str, among: list[str] | None = None) -> dict[str, dict[str, str]]:
-    """Return what makes two configurations equal beside a factor: setting -> configuration -> its value as a label.
+    """Return what makes two configurations equal apart from a factor: setting -> configuration -> its value as a label.
 
     A rank that was solved for equal parameters, and the alpha that follows from it, are settings as if written.
     """
-    found = {other: setting_labels(results, other, among) for other in factors(results) if other != factor}
+    labels = {other: setting_labels(results, other, among) for other in factors(results) if other != factor}
     if factor == "lora.r":
-        return found  # what was solved is the factor itself
+        return labels  # what was solved is the factor itself
     for solved, written in (("rank", "lora.r"), ("alpha", "lora.lora_alpha")):
         values = results.setting(solved)
-        if written not in (factor, *found) and any(value is not None for value in values.values()):
-            found[written] = {name: label(written, values[name]) for name in among or values}
-    return found
+        if written not in (factor, *labels) and any(value is not None for value in values.values()):
+            labels[written] = {name: label(written, values[name]) for name in among or values}
+    return labels
 
 
 def label(factor: str, value: Any) -> str:

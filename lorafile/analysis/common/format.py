@@ -183,26 +183,26 @@ def with_spread(kind: str, value: float, spread: float) -> str:
     return f"{shown} ± {rounded if float(rounded) or not rest else number(rest, 1)} {name}".strip()
 
 
-def spread_of(*found: Score) -> float:
+def spread_of(*scores: Score) -> float:
     """Return the largest spread over seeds among scores, NaN where none has two seeds.
 
     The largest, not a pooled one: with three seeds each a spread is itself uncertain, and this is a description.
     """
-    return max((one.spread for one in found if not isnan(one.spread)), default=nan)
+    return max((one.spread for one in scores if not isnan(one.spread)), default=nan)
 
 
-def above(metric: str, name: str, one: Score, other_name: str, other: Score) -> str:
-    """Return how far one score lies above or below another, beside the spread over seeds; never a verdict."""
-    gap = one.mean - other.mean
-    figures = f"({score(metric, one.mean)} against {score(metric, other.mean)})"
+def above(metric: str, name: str, first: Score, other_name: str, second: Score) -> str:
+    """Return how far one score lies above or below another, with the spread over seeds; never a verdict."""
+    gap = first.mean - second.mean
+    figures = f"({score(metric, first.mean)} against {score(metric, second.mean)})"
     if gap == 0:
         text = f"{name} and {other_name} have the same mean {figures}"
     else:
         text = f"{name} is {'above' if gap > 0 else 'below'} {other_name} by {difference(metric, gap)} {figures}"
-    return f"{text}; {held_against(metric, gap, one, other)}."
+    return f"{text}; {compared_with_spread(metric, gap, first, second)}."
 
 
-def held_against(metric: str, gap: float, one: Score, other: Score) -> str:
+def compared_with_spread(metric: str, gap: float, one: Score, other: Score) -> str:
     """Return how a gap between two scores compares with the larger of their spreads over seeds."""
     spread = spread_of(one, other)
     if isnan(spread):
@@ -220,14 +220,14 @@ def _seeds(one: Score, other: Score) -> str:
     return f"{one.n} and {other.n} seeds"
 
 
-def measured(metric: str, found: Score) -> str:
+def measured(metric: str, figure: Score) -> str:
     """Return `83.2 % ± 1.1 points over 3 seeds`, with what was lost."""
-    text = score(metric, found.mean)
-    if not isnan(found.spread):
-        text += f" ± {difference(metric, found.spread)} over {plural(found.n, 'seed')}"
-    elif found.wanted > 1:
-        text += f" from {plural(found.n, 'seed')} of {found.wanted}"
-    return f"{text} ({found.lost})" if found.lost else text
+    text = score(metric, figure.mean)
+    if not isnan(figure.spread):
+        text += f" ± {difference(metric, figure.spread)} over {plural(figure.n, 'seed')}"
+    elif figure.wanted > 1:
+        text += f" from {plural(figure.n, 'seed')} of {figure.wanted}"
+    return f"{text} ({figure.lost})" if figure.lost else text
 
 
 def direction(metric: str) -> str:
@@ -240,6 +240,6 @@ def on(metric: str, split: str) -> str:
     return f"{metric_name(metric)} on {split}"
 
 
-def without_figure(found: dict[str, Score]) -> list[str]:
+def without_figure(by_name: dict[str, Score]) -> list[str]:
     """Return the configurations that have no figure, with the reason where one is known."""
-    return [f"{name} ({one.lost})" if one.lost else name for name, one in found.items() if not one.known]
+    return [f"{name} ({figure.lost})" if figure.lost else name for name, figure in by_name.items() if not figure.known]

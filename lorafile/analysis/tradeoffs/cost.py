@@ -4,14 +4,14 @@ from typing import Any
 
 import pandas as pd
 
-from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table
+from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table, filled
 from lorafile.analysis.common.format import amount
 from lorafile.analysis.common.scores import averages, profiled, profiles, scores
 from lorafile.results.results import Results, missing
 from lorafile.results.warnings import STEADY, TIME_SPREADS
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.methods import METHODS
-from lorafile.units import listing
+from lorafile.units import listing, plural
 
 PROFILED: tuple[tuple[str, str, ColumnKind], ...] = (
     ("train_step_seconds", "time of a training step", "seconds"),
@@ -26,14 +26,20 @@ PROFILED: tuple[tuple[str, str, ColumnKind], ...] = (
 def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return the costs of every configuration; nothing where none was measured."""
     rows = cost_rows(results)
-    columns = _columns(rows)
-    if len(columns) < 2:
+    columns = (
+        Column("configuration", "configuration"),
+        Column("seconds", "training time", "seconds", "seconds.spread", "seconds.n"),
+        *(Column(key, title, kind) for key, title, kind in PROFILED),
+        Column("adapter_bytes", "saved size", "bytes"),
+    )
+    shown = filled(columns, rows)
+    if len(shown) < 2:
         return []
-    from lorafile.analysis.tradeoffs.cost_charts import captions, charts
+    from lorafile.analysis.tradeoffs.cost_charts import charts
 
     question = "How long does training take, how fast is inference, and how large is what is saved?"
-    lines, table = _sentences(results, rows), Table("Time and size", pd.DataFrame(rows), columns)
-    return [Analysis("cost", "cost", "Cost", question, lines, (table,), charts(rows), captions(rows))]
+    lines, table = _sentences(results, rows), Table("Time and size", pd.DataFrame(rows), shown)
+    return [Analysis("cost", "cost", "Cost", question, lines, (table,), *charts(rows))]
 
 
 def cost_rows(results: Results) -> list[dict[str, Any]]:
@@ -42,33 +48,23 @@ def cost_rows(results: Results) -> list[dict[str, Any]]:
     measured = {key: profiled(results, key) for key, _, _ in PROFILED}
     rows = []
     for name in results.names:
-        one = seconds[name]
+        time = seconds[name]
         row: dict[str, Any] = {"configuration": name, "method": results.methods[name], "adapter_bytes": size.get(name)}
-        row |= {"seconds": one.mean, "seconds.spread": one.spread, "seconds.n": one.n if one.known else None}
-        rows.append(row | {key: found.get(name) for key, found in measured.items()})
+        row |= {"seconds": time.mean, "seconds.spread": time.spread, "seconds.n": time.n if time.known else None}
+        rows.append(row | {key: figures.get(name) for key, figures in measured.items()})
     return rows
-
-
-def _columns(rows: list[dict[str, Any]]) -> tuple[Column, ...]:
-    columns = [
-        Column("configuration", "configuration"),
-        Column("seconds", "training time", "seconds", "seconds.spread", "seconds.n"),
-        *(Column(key, title, kind) for key, title, kind in PROFILED),
-        Column("adapter_bytes", "saved size", "bytes"),
-    ]
-    return tuple(column for column in columns if any(not missing(row.get(column.key)) for row in rows))
 
 
 def _sentences(results: Results, rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for key, what in (("seconds", "Training time"), ("token_seconds", "Time per token, nothing merged,")):
-        known = [row for row in rows if not missing(row[key])]
-        if len(known) > 1:
-            low, high = min(known, key=lambda row: row[key]), max(known, key=lambda row: row[key])
-            lines.append(
-                f"{what} goes from {amount('seconds', low[key])} ({low['configuration']}) "
-                f"to {amount('seconds', high[key])} ({high['configuration']})."
+        measured = [row for row in rows if not missing(row[key])]
+        if len(measured) > 1:
+            low, high = (
+                f"{amount('seconds', row[key])} ({row['configuration']})"
+                for row in (pick(measured, key=lambda row: row[key]) for pick in (min, max))
             )
+            lines.append(f"{what} goes from {low} to {high}.")
     lines += merging(rows) + _sizes(rows)
     if untimed := [row["configuration"] for row in rows if missing(row["token_seconds"])]:
         lines.append(f"Without a latency measurement: {listing(untimed, 20)}.")
@@ -84,22 +80,24 @@ def _sentences(results: Results, rows: list[dict[str, Any]]) -> list[str]:
 def untrusted(results: Results) -> list[str]:
     """Return what was timed while its machine did other work: the same answer took times that lie far apart."""
     spreads = [profiled(results, key) for key in TIME_SPREADS]
-    found = [name for name in results.names if max(spread.get(name, 0) for spread in spreads) > STEADY]
-    was = "was" if len(found) == 1 else "were"
-    told = f"{listing(found)} {was} timed while the machine did other work: these times are not to be trusted."
-    return [told] if found else []
+    busy = [name for name in results.names if max(spread.get(name, 0) for spread in spreads) > STEADY]
+    was = "was" if len(busy) == 1 else "were"
+    line = f"{listing(busy)} {was} timed while the machine did other work: these times are not to be trusted."
+    return [line] if busy else []
 
 
 def merging(rows: list[dict[str, Any]]) -> list[str]:
     """Return what merging does to the time per token, over the configurations measured both ways."""
-    both = [row for row in rows if not missing(row["token_seconds"]) and not missing(row["merged_token_seconds"])]
-    ratios = [row["merged_token_seconds"] / row["token_seconds"] - 1 for row in both if row["token_seconds"]]
+    pairs = [(row["token_seconds"], row["merged_token_seconds"]) for row in rows]
+    ratios = [after / before - 1 for before, after in pairs if before and not missing(before) and not missing(after)]
     if not ratios:
         return []
     low, high = min(ratios), max(ratios)
-    ends = f"{signed_share(low)}" if f"{low:.2f}" == f"{high:.2f}" else f"{signed_share(low)} to {signed_share(high)}"
-    count = f"{len(ratios)} configuration{'s' if len(ratios) > 1 else ''} measured both ways"
-    return [f"Merging the adapter changes the time per token by {ends} ({count})."]
+    ends = signed_share(low) if f"{low:.2f}" == f"{high:.2f}" else f"{signed_share(low)} to {signed_share(high)}"
+    return [
+        f"Merging the adapter changes the time per token by {ends} ({plural(len(ratios), 'configuration')} measured "
+        "both ways)."
+    ]
 
 
 def signed_share(share: float) -> str:
@@ -108,12 +106,15 @@ def signed_share(share: float) -> str:
 
 
 def _sizes(rows: list[dict[str, Any]]) -> list[str]:
-    adapters = [row for row in rows if row["method"] in METHODS and not missing(row["adapter_bytes"])]
-    full = [row for row in rows if row["method"] == "full" and not missing(row["adapter_bytes"])]
+    saved = [row for row in rows if not missing(row["adapter_bytes"])]
+    adapters = [row for row in saved if row["method"] in METHODS]
     if not adapters:
         return []
     low, high = (pick(adapters, key=lambda row: row["adapter_bytes"]) for pick in (min, max))
     text = f"An adapter takes {amount('bytes', low['adapter_bytes'])} ({low['configuration']})"
     if high["adapter_bytes"] != low["adapter_bytes"]:
         text += f" to {amount('bytes', high['adapter_bytes'])} ({high['configuration']})"
-    return [text + (f"; full fine-tuning saves {amount('bytes', full[0]['adapter_bytes'])}." if full else ".")]
+    full = [
+        f"; full fine-tuning saves {amount('bytes', row['adapter_bytes'])}" for row in saved if row["method"] == "full"
+    ]
+    return [f"{text}{full[0] if full else ''}."]

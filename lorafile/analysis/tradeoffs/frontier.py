@@ -5,7 +5,7 @@ from typing import Literal
 
 from lorafile.analysis.common.base import ColumnKind
 from lorafile.analysis.common.format import amount, kind_of, metric_name, on
-from lorafile.analysis.common.scores import COSTS, cost_of, scores, split_of
+from lorafile.analysis.common.scores import COSTS, averages, cost_of, split_of
 from lorafile.analysis.compare.outcomes import crossed, figure_interval, margin_of
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
@@ -55,13 +55,13 @@ def measure(results: Results, name: str) -> Measure:
     if name in COSTS:
         cost = COSTS[name]
         return Measure(name, cost.title, cost.title, cost.kind, "", False, cost_of(results, name), {})
-    metric = next((known for known in (*results.metrics, results.primary) if known == metric_label(name)), name)
+    metric = next((other for other in (*results.metrics, results.primary) if other == metric_label(name)), name)
     split = split_of(results, metric)
-    found = {config: one.mean for config, one in scores(results, f"{split}.{metric}").items() if one.known}
-    ends = {config: figure_interval(results, config, metric, split) for config in results.names if config in found}
+    means = averages(results, f"{split}.{metric}")
+    ends = {config: figure_interval(results, config, metric, split) for config in results.names if config in means}
     intervals = {config: pair for config, pair in ends.items() if not isinstance(pair, str)}
     more = more_is_better(metric)
-    return Measure(metric, on(metric, split), metric_name(metric), kind_of(metric), split, more, found, intervals)
+    return Measure(metric, on(metric, split), metric_name(metric), kind_of(metric), split, more, means, intervals)
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,19 @@ def places(results: Results, measures: list[Measure], among: list[str]) -> dict[
     """Return configuration -> where it stands among those that have every measure."""
     front = [name for name in among if not any(dominates(measures, other, name) for other in among)]
     bar = results.verdict.alpha / max(len(among) - 1, 1)
-    found = {}
+    standing = {}
     for name in among:
         if name in front:
-            found[name] = FrontierPlace("frontier")
+            standing[name] = FrontierPlace("frontier")
             continue
         ahead = [other for other in front if dominates(measures, other, name)]
         ahead.sort(key=lambda other: -measures[0].gain(other, name))
         judged = {other: _clearly(results, measures, other, name, bar) for other in ahead}
         clear = next((other for other, sure in judged.items() if sure), None)
-        known = any(sure is not None for sure in judged.values())
-        found[name] = FrontierPlace("clear", clear) if clear else FrontierPlace("noise" if known else "means", ahead[0])
-    return found
+        testable = any(sure is not None for sure in judged.values())
+        by_means = FrontierPlace("noise" if testable else "means", ahead[0])
+        standing[name] = FrontierPlace("clear", clear) if clear else by_means
+    return standing
 
 
 def dominates(measures: list[Measure], one: str, other: str) -> bool:
@@ -102,7 +103,7 @@ def dominates(measures: list[Measure], one: str, other: str) -> bool:
 
 
 def _clearly(results: Results, measures: list[Measure], one: str, other: str, bar: float) -> bool | None:
-    """Return whether the first is better beyond the noise; None where that cannot be told.
+    """Return whether the first is better beyond the noise; None where that cannot be tested.
 
     In every metric it is significantly better, or, with a margin, shown to be no worse by the margin; in some metric
     it is significantly better, or in some cost it is cheaper. Costs count as exact, but for times that hardly differ.
@@ -136,9 +137,9 @@ def _metric(results: Results, measure: Measure, one: str, other: str, bar: float
     return "no worse" if kept else "worse"
 
 
-def exactness(measures: list[Measure], found: dict[str, FrontierPlace]) -> str:
+def exactness(measures: list[Measure], standing: dict[str, FrontierPlace]) -> str:
     """Return what `clearly` means here."""
-    if not any(place.word in ("clear", "noise") for place in found.values()):
+    if not any(place.word in ("clear", "noise") for place in standing.values()):
         return ""
     timed = f"; times within {100 * SAME_TIME:g}\u202f% count as the same" if any(one.timed for one in measures) else ""
     exact = f" costs count as exact{timed}, and" if not all(one.split for one in measures) else ""

@@ -21,56 +21,56 @@ HEIGHT = 400
 LOG_FROM = 2.5  # the ratio of the largest to the smallest cost from which on a logarithmic axis pays
 
 
-def chart(results: Results, measures: list[Measure], found: dict[str, FrontierPlace]) -> Any:
+def chart(results: Results, measures: list[Measure], standing: dict[str, FrontierPlace]) -> Any:
     """Return the first measure against the others; the frontier is labelled first, others where there is room."""
     first, *others = measures
     width = WIDTH if len(others) == 1 else WIDTH // 2 - 10
-    panels = [_panel(results, first, other, found, width, len(others) == 1) for other in others]
+    panels = [_panel(results, first, other, standing, width, len(others) == 1) for other in others]
     whole = panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=16)
-    text = "; ".join(f"{name}: {', '.join(one.shown(name) for one in measures)}" for name in found)
+    text = "; ".join(f"{name}: {', '.join(one.shown(name) for one in measures)}" for name in standing)
     title = f"{first.title} against {listing([one.title for one in others])}"
-    told = sentence_case(title)
-    return finish(whole, told, f"{told}. {text}", margin=90 * len(panels), least=430 if len(panels) == 1 else 220)
+    heading = sentence_case(title)
+    return finish(whole, heading, f"{heading}. {text}", margin=90 * len(panels), least=430 if len(panels) == 1 else 220)
 
 
-def caption(results: Results, measures: list[Measure], found: dict[str, FrontierPlace]) -> str:
+def caption(results: Results, measures: list[Measure], standing: dict[str, FrontierPlace]) -> str:
     """Return what the marks mean."""
     steps = "Diamonds and steps: the frontier" if len(measures) == 2 else "Diamonds: the frontier over all three"
     lines = f"{steps}, which no other configuration beats by means. Grey dots: behind it."
-    if any(name in one.intervals for one in measures for name in found):
+    if any(name in one.intervals for one in measures for name in standing):
         lines += " Bars: 95 % interval of a configuration's own figure, over other seeds and other examples. Bars may "
         lines += "overlap where a difference is real, since all figures share the examples."
     else:
         lines += " Without a bar: nothing tells how far other seeds or other examples would move a figure."
-    beside = any(len(published(results, measures[0], other, found)) for other in measures[1:])
-    lines += f" {MARK}" if beside else ""
-    return f"{lines}{exactness(measures, found)} Point at a mark for its name and figures."
+    if any(len(published(results, measures[0], other, standing)) for other in measures[1:]):
+        lines += f" {MARK}"
+    return f"{lines}{exactness(measures, standing)} Point at a mark for its name and figures."
 
 
 def _panel(
-    results: Results, first: Measure, other: Measure, found: dict[str, FrontierPlace], width: int, line: bool
+    results: Results, first: Measure, other: Measure, standing: dict[str, FrontierPlace], width: int, line: bool
 ) -> Any:
-    rows, units = _rows(first, other, found)
-    beside = published(results, first, other, found)
-    beside = beside.assign(x=beside["x"] / units["x"][0]) if len(beside) else beside
-    x_domain, x_log = _domain(other, rows, "x", list(beside["x"]) if len(beside) else [])
-    y_domain, y_log = _domain(first, rows, "y", [*beside["low"], *beside["high"]] if len(beside) else [])
+    rows, units = _rows(first, other, standing)
+    elsewhere = published(results, first, other, standing)
+    elsewhere = elsewhere.assign(x=elsewhere["x"] / units["x"][0])
+    x_domain, x_log = _domain(other, rows, "x", list(elsewhere["x"]))
+    y_domain, y_log = _domain(first, rows, "y", [*elsewhere["low"], *elsewhere["high"]])
     x = _axis(other, "x", x_domain, x_log, units["x"][1])
     y = _axis(first, "y", y_domain, y_log, units["y"][1])
     labels = place_labels(rows, Axes(x_domain, y_domain, (x_log, y_log), (width, HEIGHT)), line)
     layers = [*_marks(rows, x, y, line, (first, other)), *texts(labels, x, y)]
-    layers += marks(beside, alt.X("x:Q"), alt.Y("mean:Q")) if len(beside) else []
+    layers += marks(elsewhere, alt.X("x:Q"), alt.Y("mean:Q")) if len(elsewhere) else []
     return alt.layer(*layers).properties(width=width, height=HEIGHT)
 
 
 def _rows(
-    first: Measure, other: Measure, found: dict[str, FrontierPlace]
+    first: Measure, other: Measure, standing: dict[str, FrontierPlace]
 ) -> tuple[pd.DataFrame, dict[str, tuple[float, str]]]:
     """Return one row for each configuration in the units of the axes, and these units."""
     about = {"x": other, "y": first}
-    units = {channel: (1.0, "") if one.split else _unit(one, found) for channel, one in about.items()}
+    units = {channel: (1.0, "") if one.split else _unit(one, standing) for channel, one in about.items()}
     rows: list[dict[str, Any]] = []
-    for name, place in found.items():
+    for name, place in standing.items():
         row: dict[str, Any] = {"configuration": name, "front": place.word == "frontier"}
         row |= {"place": "on the frontier" if not place.by else f"behind {place.by}"}
         for channel, one in about.items():
@@ -83,34 +83,34 @@ def _rows(
     return pd.DataFrame(rows), units
 
 
-def _unit(one: Measure, found: dict[str, FrontierPlace]) -> tuple[float, str]:
+def _unit(one: Measure, standing: dict[str, FrontierPlace]) -> tuple[float, str]:
     """Return the unit of a cost's axis: of the largest, or, where the axis will span magnitudes, of the middle one."""
-    values = sorted(one.values[name] for name in found)
+    values = sorted(one.values[name] for name in standing)
     wide = values[0] > 0 and values[-1] / values[0] > 100
     return unit(one.kind, values[len(values) // 2] if wide else values[-1])
 
 
-def published(results: Results, first: Measure, other: Measure, found: dict[str, FrontierPlace]) -> pd.DataFrame:
+def published(results: Results, first: Measure, other: Measure, standing: dict[str, FrontierPlace]) -> pd.DataFrame:
     """Return the published figures of the first measure that have the other, a cost, and lie near; x in base units."""
+    columns = ["name", "label", "x", "mean", "low", "high"]
     if not first.split or other.split:
-        return pd.DataFrame()
-    quality, cost = ([one.values[name] for name in found] for one in (first, other))
+        return pd.DataFrame(columns=columns)
+    quality, cost = ([one.values[name] for name in standing] for one in (first, other))
     low, high = min(quality), max(quality)
     far = high - low or abs(high) or 1.0
     rows = [
-        {"name": one.name, "label": one.label, "x": one.costs[other.name], "mean": one.value}
-        | dict(zip(("low", "high"), one.ends, strict=True))
+        (one.name, one.label, one.costs[other.name], one.value, *one.ends)
         for one in with_cost(results, first.name, other.name, min(cost), max(cost))
         if low - far <= one.value <= high + far
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _domain(one: Measure, rows: pd.DataFrame, channel: str, others: list[float]) -> tuple[list[float], bool]:
     """Return an axis that all bars fit on, and whether it is logarithmic."""
     seen = [*others, *(float(value) for end in ("", "_low", "_high") for value in rows[f"{channel}{end}"])]
-    known = [value for value in seen if not isnan(value)]
-    low, high = min(known), max(known)
+    finite = [value for value in seen if not isnan(value)]
+    low, high = min(finite), max(finite)
     if one.split:
         return domain_of(one.name, low, high), False
     if low > 0 and high / low > LOG_FROM:
@@ -120,14 +120,13 @@ def _domain(one: Measure, rows: pd.DataFrame, channel: str, others: list[float])
 
 def _axis(one: Measure, channel: str, domain: list[float], log: bool, unit_name: str) -> Any:
     share = one.kind == "share"
-    about = f" ({direction(one.name)})" if one.split else ""
     name = "%" if share else unit_name
+    title = f"{one.title}{', ' + name if name else ''}{f' ({direction(one.name)})' if one.split else ''}"
     scale = alt.Scale(domain=domain, nice=False, zero=False, clamp=share)
     if log:
         scale = alt.Scale(type="log", domain=domain, nice=False)
     axis = alt.Axis(format=".3~p" if share else ".3~g", tickCount=6, grid=True)
-    made = alt.X if channel == "x" else alt.Y
-    return made(f"{channel}:Q", title=f"{one.title}{', ' + name if name else ''}{about}", scale=scale, axis=axis)
+    return (alt.X if channel == "x" else alt.Y)(f"{channel}:Q", title=title, scale=scale, axis=axis)
 
 
 def _marks(rows: pd.DataFrame, x: Any, y: Any, line: bool, about: tuple[Measure, Measure]) -> list[Any]:

@@ -1,19 +1,29 @@
 """Was each configuration run at a learning rate that suits it: what is known, what is not, what speaks against it."""
 
-from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
+import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.chart_parts import (
+    WIDTH,
+    Quality,
+    domain_of,
+    finish,
+    quality,
+    seeds_and_means,
+    series_colour,
+    series_rows,
+)
 from lorafile.analysis.common.factors import equal_settings, setting_values, tuned
 from lorafile.analysis.common.format import (
+    compared_with_spread,
     difference,
     direction,
-    held_against,
     kind_of,
     on,
     rate,
@@ -23,7 +33,7 @@ from lorafile.analysis.common.format import (
 )
 from lorafile.analysis.common.scores import Score, outcomes, scores
 from lorafile.engine.metrics.registry import more_is_better
-from lorafile.results.results import Results, missing, rows_of
+from lorafile.results.results import Results, grouped, missing, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
@@ -49,133 +59,114 @@ class RateGroup:
 
 def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     """Return what validation says about learning rates; nothing where nothing was trained."""
-    found_groups = groups(results)
-    if not found_groups:
+    every = groups(results)
+    if not every:
         return []
     metric = table.metric or results.primary
-    found = scores(results, f"validation.{metric}")
-    several = [group for group in found_groups if len(group.rates) > 1]
-    drawn = [group for group in several if sum(found[name].known for name in group.rates) > 1]
+    by_name = scores(results, f"validation.{metric}")
+    several = [group for group in every if len(group.rates) > 1]
+    drawn = [group for group in several if sum(by_name[name].known for name in group.rates) > 1]
     name = slug("rates", "" if metric == results.primary else metric)
-    sentences = [*_diverged(results), *(line for group in several for line in _tried(metric, group, found))]
+    sentences = [*_diverged(results), *(line for group in several for line in _tried(metric, group, by_name))]
     open_ended = tuple(line for line in sentences if line.endswith(NOT_BRACKETED))
-    sentences += _untried(found_groups) + _ranks(results, metric, found)
+    sentences += _untried(every) + _ranks(results, metric, by_name)
     question = "Was each configuration run at a learning rate that suits it?"
-    tables = (_table(metric, several, found),) if several else ()
-    made = Analysis("rates", name, "Learning rates", question, sentences, tables, limits=open_ended)
-    return [made.with_chart(_chart(results, metric, drawn), CAPTION) if drawn else made]
+    tables = (_table(metric, several, by_name),) if several else ()
+    analysis = Analysis("rates", name, "Learning rates", question, sentences, tables, limits=open_ended)
+    return [analysis.with_chart(_chart(quality(results, metric, "validation"), drawn), CAPTION) if drawn else analysis]
 
 
 def groups(results: Results) -> list[RateGroup]:
     """Return the trained configurations, grouped by every setting that varies except the learning rate.
 
-    Those whose rate was tuned are told of with their candidates, by `tune`.
+    Those whose rate was tuned are described with their candidates, by `tune`.
     """
     chosen = tuned(results)
     trained = [name for name, method in results.methods.items() if method != "none" and RATE not in chosen[name]]
     labels = equal_settings(results, RATE, trained)
     peaks = peak_rates(results, trained)
-    shared: dict[tuple[tuple[str, str], ...], list[str]] = {}
-    for name in trained:
-        key = tuple((factor, found[name]) for factor, found in labels.items() if name in found)
-        shared.setdefault(key, []).append(name)
-    made = []
-    for key, members in shared.items():
-        rates = {name: peaks[name] for name in sorted(members, key=lambda name: peaks[name])}
-        made.append(RateGroup(_label(key, labels) if len(rates) > 1 else next(iter(rates)), rates))
-    return made
+    shared = grouped(
+        (tuple((key, known[name]) for key, known in labels.items() if name in known), name) for name in trained
+    )
+    rate_groups = []
+    for settings, members in shared.items():
+        rates = {name: peaks[name] for name in sorted(members, key=peaks.__getitem__)}
+        rate_groups.append(RateGroup(_label(settings, labels) if len(rates) > 1 else next(iter(rates)), rates))
+    return rate_groups
 
 
-def _label(key: tuple[tuple[str, str], ...], labels: dict[str, dict[str, str]]) -> str:
+def _label(settings: tuple[tuple[str, str], ...], labels: dict[str, dict[str, str]]) -> str:
     """Return a group's settings, leaving out those at the value that most of the study has."""
-    usual = {factor: pd.Series(list(found.values())).mode().iloc[0] for factor, found in labels.items() if found}
-    parts = [
-        f"{factor.rsplit('.', 1)[-1]}={value}" for factor, value in key if value != usual[factor] or factor == RANK
-    ]
-    return ", ".join(parts) or "all other settings equal"
+    usual = {factor: pd.Series(list(values.values())).mode().iloc[0] for factor, values in labels.items() if values}
+    shown = [(factor, value) for factor, value in settings if value != usual[factor] or factor == RANK]
+    return ", ".join(f"{factor.rsplit('.', 1)[-1]}={value}" for factor, value in shown) or "all other settings equal"
 
 
 def peak_rates(results: Results, among: list[str]) -> dict[str, float]:
     """Return configuration -> learning rate: the setting where it varies, else the curves' highest, else NaN."""
-    found: dict[str, float] = {}
-    pairs = rows_of(results.curves, "configuration", "learning_rate")
-    for name, value in pairs:
+    peaks: dict[str, float] = {}
+    for name, value in rows_of(results.curves, "configuration", "learning_rate"):
         if value is not None:
-            found[str(name)] = max(found.get(str(name), 0.0), float(value))
+            peaks[str(name)] = max(peaks.get(str(name), 0.0), float(value))
     if RATE in results.configurations.columns:
-        known = setting_values(results, RATE, among)
-        found |= {name: float(value) for name, value in known.items() if not missing(value)}
-    return {name: found.get(name, float("nan")) for name in among}
+        settings = setting_values(results, RATE, among)
+        peaks |= {name: float(value) for name, value in settings.items() if not missing(value)}
+    return {name: peaks.get(name, nan) for name in among}
 
 
 def _diverged(results: Results) -> list[str]:
-    ended = defaultdict(Counter, outcomes(results))
-    wild = [
-        f"{name} ({ended[name]['diverged']} of {ended[name].total()} runs)"
-        for name in results.names
-        if ended[name]["diverged"]
-    ]
-    return [f"Diverged, a sign of too high a rate: {listing(wild)}."] if wild else []
+    ended = outcomes(results)
+    counts = {name: ended[name] for name in results.names if name in ended and ended[name]["diverged"]}
+    lines = [f"{name} ({count['diverged']} of {count.total()} runs)" for name, count in counts.items()]
+    return [f"Diverged, a sign of too high a rate: {listing(lines)}."] if lines else []
 
 
-def _tried(metric: str, group: RateGroup, found: dict[str, Score]) -> list[str]:
+def _tried(metric: str, group: RateGroup, by_name: dict[str, Score]) -> list[str]:
     """Return the best rate of a group on validation, and whether rates on both sides of it were tried."""
-    known = [name for name in group.rates if found[name].known]
     tried = listing([rate(value) for value in dict.fromkeys(group.rates.values())], 12)
-    if len(known) < 2:
-        return [f"{group.label}: declared at the rates {tried}, of which fewer than two have a validation figure."]
     sign = 1 if more_is_better(metric) else -1
-    top = max(known, key=lambda name: sign * found[name].mean)
-    rates = list(group.rates.values())
-    line = (
-        f"{group.label}: of the rates {tried}, {rate(group.rates[top])} has the best mean {on(metric, 'validation')} "
+    best_first = sorted(
+        (name for name in group.rates if by_name[name].known), key=lambda name: -sign * by_name[name].mean
     )
-    line += f"({score(metric, found[top].mean)})"
-    if group.rates[top] in (rates[0], rates[-1]):
-        side = "lowest" if group.rates[top] == rates[0] else "highest"
-        lines = [f"{line}; it is the {side} that was tried, {NOT_BRACKETED}"]
+    if len(best_first) < 2:
+        return [f"{group.label}: declared at the rates {tried}, of which fewer than two have a validation figure."]
+    top, second = best_first[:2]
+    best, rates = group.rates[top], list(group.rates.values())
+    line = f"{group.label}: of the rates {tried}, {rate(best)} has the best mean {on(metric, 'validation')} "
+    line += f"({score(metric, by_name[top].mean)})"
+    if best in (rates[0], rates[-1]):
+        line += f"; it is the {'lowest' if best == rates[0] else 'highest'} that was tried, {NOT_BRACKETED}"
     else:
-        lines = [f"{line}."]
-    second = max((name for name in known if name != top), key=lambda name: sign * found[name].mean)
-    gap = found[top].mean - found[second].mean
-    text = held_against(metric, gap, found[top], found[second])
-    lines.append(f"The next best rate, {rate(group.rates[second])}, is {difference(metric, gap)} away; {text}.")
-    return lines
+        line += "."
+    gap = by_name[top].mean - by_name[second].mean
+    text = compared_with_spread(metric, gap, by_name[top], by_name[second])
+    return [line, f"The next best rate, {rate(group.rates[second])}, is {difference(metric, gap)} away; {text}."]
 
 
-def _untried(found: list[RateGroup]) -> list[str]:
+def _untried(every: list[RateGroup]) -> list[str]:
     """Return which configurations ran at one rate only, by rate."""
-    single: dict[str, list[str]] = {}
-    for group in found:
-        if len(group.rates) == 1:
-            (name, value), *_ = group.rates.items()
-            single.setdefault("an unknown rate" if isnan(value) else rate(value), []).append(name)
+    single = [next(iter(group.rates.items())) for group in every if len(group.rates) == 1]
+    by_rate = grouped(("an unknown rate" if isnan(value) else rate(value), name) for name, value in single)
     return [
         f"Run at one rate only ({value}); whether it suits them is not known: {listing(members, 40)}."
-        for value, members in single.items()
+        for value, members in by_rate.items()
     ]
 
 
-def _ranks(results: Results, metric: str, found: dict[str, Score]) -> list[str]:
+def _ranks(results: Results, metric: str, by_name: dict[str, Score]) -> list[str]:
     """Return each larger rank that scores worse than the next smaller one by more than the spread over seeds."""
     chosen = tuned(results)
-    ranks = {
-        name: float(value)
-        for name, value in setting_values(results, RANK).items()
-        if not missing(value) and RATE not in chosen[name]
-    }
-    others = {
-        setting: labels for setting, labels in equal_settings(results, RANK).items() if setting != "lora.lora_alpha"
-    }
-    alike: dict[tuple[str | None, ...], list[str]] = {}
-    for name in ranks:
-        alike.setdefault(tuple(labels.get(name) for labels in others.values()), []).append(name)
+    values = setting_values(results, RANK).items()
+    ranks = {name: float(value) for name, value in values if not missing(value) and RATE not in chosen[name]}
+    others = [labels for key, labels in equal_settings(results, RANK).items() if key != "lora.lora_alpha"]
+    alike = grouped((tuple(labels.get(name) for labels in others), name) for name in ranks)
     sign = 1 if more_is_better(metric) else -1
     lines = []
     for members in alike.values():
-        order = sorted((name for name in members if found[name].known), key=ranks.__getitem__)
+        order = sorted((name for name in members if by_name[name].known), key=ranks.__getitem__)
         for small, large in pairwise(order):
-            gap, spread = sign * (found[small].mean - found[large].mean), spread_of(found[small], found[large])
+            gap = sign * (by_name[small].mean - by_name[large].mean)
+            spread = spread_of(by_name[small], by_name[large])
             if ranks[small] < ranks[large] and gap > spread:  # never true where there is no spread
                 lines.append(
                     f"{large} scores {difference(metric, gap)} worse than {small}, a smaller rank, and the spread over "
@@ -184,62 +175,47 @@ def _ranks(results: Results, metric: str, found: dict[str, Score]) -> list[str]:
     return lines
 
 
-def _table(metric: str, several: list[RateGroup], found: dict[str, Score]) -> Table:
+def _table(metric: str, several: list[RateGroup], by_name: dict[str, Score]) -> Table:
     sign = 1 if more_is_better(metric) else -1
     rows = []
     for group in several:
-        known = [sign * found[name].mean for name in group.rates if found[name].known]
+        best = max((sign * by_name[name].mean for name in group.rates if by_name[name].known), default=nan)
         for name, value in group.rates.items():
-            one = found[name]
-            behind = max(known) - sign * one.mean if one.known else None
-            row = {"group": group.label, "rate": value, "mean": one.mean, "spread": one.spread, "n": one.n}
-            row |= {"behind": behind, "runs": one.lost or "all done", "configuration": name}
+            figure = by_name[name]
+            behind = best - sign * figure.mean if figure.known else None
+            row = {"group": group.label, "rate": value, "mean": figure.mean, "spread": figure.spread, "n": figure.n}
+            row |= {"behind": behind, "runs": figure.lost or "all done", "configuration": name}
             row["note"] = "best" if behind == 0 else "" if behind is None else f"{difference(metric, behind)} away"
             rows.append(row)
-    kind = kind_of(metric)
-    columns = [
+    columns = (
         Column("group", "settings"),
         Column("rate", RATE, "rate"),
-        Column("mean", f"{on(metric, 'validation')} ({direction(metric)})", kind, "spread", "n"),
+        Column("mean", f"{on(metric, 'validation')} ({direction(metric)})", kind_of(metric), "spread", "n"),
         Column("note", "from the best rate"),
         Column("runs", "runs"),
         Column("configuration", "configuration"),
-    ]
-    return Table("By learning rate", pd.DataFrame(rows), tuple(columns))
-
-
-def _chart(results: Results, metric: str, drawn: list[RateGroup]) -> Any:
-    """Return quality against rate on a logarithmic axis."""
-    import altair as alt
-
-    from lorafile.analysis.common.chart_parts import (
-        WIDTH,
-        domain_of,
-        finish,
-        mean_rows,
-        quality,
-        seed_rows,
-        seeds_and_means,
-        series_colour,
     )
+    return Table("By learning rate", pd.DataFrame(rows), columns)
 
-    found = quality(results, metric, "validation")
+
+def _chart(shown: Quality, drawn: list[RateGroup]) -> Any:
+    """Return quality against rate on a logarithmic axis."""
     rates = {name: value for group in drawn for name, value in group.rates.items() if not isnan(value)}
     series = {name: group.label for group in drawn for name in group.rates}
-    means, seeds = (make(found, rates, "x") for make in (mean_rows, seed_rows))
-    means, seeds = (frame.assign(series=frame["configuration"].map(series)) for frame in (means, seeds))
+    seeds, means = series_rows(shown, rates, series)
     ticks = sorted(set(rates.values()))
     room = max(ticks[-1] / ticks[0], 2.0) ** 0.06
     scale = alt.Scale(type="log", domain=[ticks[0] / room, ticks[-1] * room], nice=False, padding=0)
     axis = alt.Axis(values=ticks, format=".2~e", grid=False, labelOverlap="greedy")
     x = alt.X("x:Q", title="learning rate, logarithmic", scale=scale, axis=axis)
-    y = found.upright(found.scale(domain_of(metric, *found.span(list(rates)))))
-    lost = alt.Chart(means[means["note"] != ""]).mark_text(style="lost", baseline="bottom" if found.more else "top")
-    edge = alt.value("height") if found.more else alt.value(0)
+    y = shown.upright(shown.scale(domain_of(shown.metric, *shown.span(list(rates)))))
+    lost = alt.Chart(means[means["note"] != ""]).mark_text(style="lost", baseline="bottom" if shown.more else "top")
+    edge = alt.value("height") if shown.more else alt.value(0)
     layers = seeds_and_means(seeds, means, x, y, series_colour([group.label for group in drawn]))
     layers.append(lost.encode(x=x, y=edge, text="note:N"))
     text = "; ".join(
-        f"{series[name]} at {rate(value)}: {score(metric, found.scores[name].mean)}" for name, value in rates.items()
+        f"{series[name]} at {rate(value)}: {score(shown.metric, shown.scores[name].mean)}"
+        for name, value in rates.items()
     )
     whole = alt.layer(*layers).properties(width=WIDTH, height=260)
-    return finish(whole, "Learning rates", f"{found.title} by learning rate. {text}", margin=90)
+    return finish(whole, "Learning rates", f"{shown.title} by learning rate. {text}", margin=90)
