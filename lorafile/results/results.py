@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 RunKey = tuple[str, int | None]  # configuration, seed
 OutcomeKey = tuple[str, int | None, str]  # configuration, seed, split
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def missing(value: Any) -> bool:
@@ -39,7 +40,7 @@ def rows_of(frame: "pd.DataFrame", *names: str) -> Iterator[tuple[Any, ...]]:
     return zip(*(cells(frame, name) for name in names), strict=True)
 
 
-def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+def row_dicts(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """Return a table's rows as dictionaries whose keys are text."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 

@@ -4,8 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorafile.analysis.multi_study.tables import MemberStudy
-from lorafile.analysis.multi_study.union import StudyUnion, unite
+from lorafile.analysis.multi_study.union import MemberStudy, StudyUnion, unite
 from lorafile.errors import LoraError
 from lorafile.results.gather import gather
 from lorafile.state import State

@@ -6,7 +6,7 @@ import pytest
 from results_fixture import study
 
 from lorafile.analysis.common.base import Analysis
-from lorafile.analysis.custom.tables import study_tables
+from lorafile.analysis.custom.custom import study_tables
 from lorafile.analysis.registry import analyses
 from lorafile.errors import SpecError
 from lorafile.report.figures_json import specifications

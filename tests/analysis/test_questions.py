@@ -90,5 +90,5 @@ def test_the_page_and_the_document_answer_them_at_the_top() -> None:
 
     found = analyses(RESULTS, [AnalysisTable(kind="summary"), AnalysisTable(ask="rank"), AnalysisTable(kind="cost")])
     for text, after in ((page(RESULTS, found), 'id="cost"'), (document(RESULTS, found), "## Cost")):
-        assert text.count(QUESTIONS["rank"]) >= 1
-        assert text.index(QUESTIONS["rank"]) < text.index(after)
+        assert text.count(QUESTIONS["rank"].text) >= 1
+        assert text.index(QUESTIONS["rank"].text) < text.index(after)

@@ -26,7 +26,7 @@ def test_a_study_of_nothing_but_zeros_is_drawn_from_zero() -> None:
     results = study()
     columns = ["validation.exact_match", "test.exact_match"]
     nothing = results.runs.assign(**{column: results.runs[column] * 0 for column in columns})
-    spec = specification(overview(replace(results, runs=nothing), "exact_match"))
+    spec = specification(overview(replace(results, runs=nothing), "exact_match")[0])
     domains = [
         layer["encoding"]["x"]["scale"]["domain"] for layer in spec["layer"] if "scale" in layer["encoding"]["x"]
     ]

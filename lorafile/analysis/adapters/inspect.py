@@ -10,7 +10,7 @@ import pandas as pd
 from lorafile.analysis.common.base import Analysis, Column, Table, filled
 from lorafile.analysis.common.factors import sweeps
 from lorafile.analysis.common.format import amount, number
-from lorafile.results.results import Results, grouped, missing, records, rows_of
+from lorafile.results.results import Results, grouped, missing, row_dicts, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
@@ -41,7 +41,7 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
 
 def configuration_rows(inspections: pd.DataFrame, runs: pd.DataFrame) -> list[Row]:
     """Return one row for each configuration: figures of its adapters, mean and spread over seeds."""
-    parameters = {}
+    parameters: dict[str, tuple[int, float]] = {}
     for name, trained, total in rows_of(runs, "configuration", "trainable_parameters", "total_parameters"):
         if trained and total:
             parameters.setdefault(name, (int(trained), trained / total))
@@ -62,7 +62,7 @@ def configuration_rows(inspections: pd.DataFrame, runs: pd.DataFrame) -> list[Ro
 
 def _groups(frame: pd.DataFrame, *keys: str) -> dict[tuple[Any, ...], list[Row]]:
     """Return the rows of a table by some of its columns, in order."""
-    return grouped((tuple(row[key] for key in keys), row) for row in records(frame))
+    return grouped((tuple(row[key] for key in keys), row) for row in row_dicts(frame))
 
 
 def _over_seeds(key: str, rows: list[Row]) -> Row:

@@ -94,7 +94,9 @@ def _similarity(frame: pd.DataFrame, sweeps: dict[str, dict[str, str]]) -> Any:
 
     def panel(names: list[str], width: int, title: str = "") -> Any:
         legend = alt.Legend(title=None, orient="bottom", columns=1 if title else 2, labelLimit=300)
-        colour = {"color": alt.Color("configuration:N", sort=names, legend=legend)} if len(names) > 1 else {}
+        colour: dict[str, Any] = (
+            {"color": alt.Color("configuration:N", sort=names, legend=legend)} if len(names) > 1 else {}
+        )
         base = alt.Chart(means[means["configuration"].isin(names)]).encode(x=x, y=y, tooltip=tips, **colour)
         lines = (base.mark_line(style="mean-line") + base.mark_point(style="mean")).properties(width=width, height=200)
         return lines.properties(title=title) if title else lines

@@ -8,7 +8,7 @@ import pandas as pd
 from lorafile.analysis.common.base import Analysis, Column, Table, filled
 from lorafile.analysis.common.format import amount, number
 from lorafile.analysis.common.scores import profiled
-from lorafile.results.results import Results, grouped, missing, records
+from lorafile.results.results import Results, grouped, missing, row_dicts
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
 
@@ -35,7 +35,7 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
 def merge_rows(merges: pd.DataFrame, latency: dict[str, dict[str, float]]) -> list[Row]:
     """Return one row for each configuration and type: of every figure the worst seed's, and which failed the gate."""
     rows = []
-    by_type = grouped(((str(row["configuration"]), str(row["dtype"])), row) for row in records(merges))
+    by_type = grouped(((str(row["configuration"]), str(row["dtype"])), row) for row in row_dicts(merges))
     for (name, dtype), seeds in by_type.items():
         failed = [row for row in seeds if not row["passes"]]
         row: Row = {"configuration": name, "dtype": dtype, "seeds": len(seeds), "failed": len(failed)}

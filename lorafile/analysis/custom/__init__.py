@@ -1,5 +1,4 @@
-"""A user's own analysis, and the tables it is given.
+"""A user's own analysis, and the tables that it is given: their columns are promised, what it returns is checked.
 
-`tables.py` holds the columns that users are promised; what they return is checked in `custom.py`. No analysis that
-ships belongs here.
+No analysis that ships belongs here.
 """

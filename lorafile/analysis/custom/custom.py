@@ -1,20 +1,22 @@
 """A user's own analysis: a Python file that the spec names, with `analyse(results)` from tables to tables and charts.
 
-It is run in the reporting process, with the rights of whoever reports: the user's own file, named in the user's own
-spec. What it raises becomes one sentence in the report; nothing else of the report is lost.
+It is run in the reporting process, with the rights of the user who reports: their own file, named in their own spec.
+What it raises becomes one sentence in the report; nothing else of the report is lost.
 """
 
 import contextlib
 import importlib.util
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.base import Analysis, Column, Table, specification
 from lorafile.analysis.common.format import slug
-from lorafile.analysis.custom.tables import study_tables
+from lorafile.analysis.common.scores import FIXED, split_of
+from lorafile.analysis.compare.verdicts import family
 from lorafile.engine.data.hub import hide_tokens
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
@@ -24,6 +26,83 @@ if TYPE_CHECKING:
 
 GIVES = ("title", "question", "sentences", "tables", "charts")
 _MOST_ROWS = 10_000  # of one table on the page
+
+
+@dataclass(frozen=True, eq=False)
+class StudyTables:
+    """A study's results for an analysis of one's own; tables are copies, so that nothing done to them shows elsewhere.
+
+    :ivar primary: the metric that the study decides by; `metrics`: all of them
+    :ivar split: where figures are shown: `test`, or `validation` while there is nothing else
+    :ivar configurations: one row each, in the spec's order: `configuration`, `sweep`, `method`, and each setting that
+        varies, by its dotted name (`lora.r`, `quantization`, …)
+    :ivar runs: one row for each configuration and seed: `configuration`, `seed` (missing for the untuned base),
+        `outcome` (`done`, `diverged`, …; only those that are done have figures), `validation.<metric>`,
+        `test.<metric>`, `trainable_parameters`, `total_parameters`, `adapter_bytes`, `seconds`, and the
+        configuration's settings
+    :ivar profiles: one row for each measured configuration: `configuration`, `device`, `train_allocated_bytes`,
+        `train_step_seconds`, `token_seconds`, … as in `lorafile.results.results.Results`
+    :ivar curves: a row for each optimizer step: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`
+    :ivar verdicts: a row for each comparison that the study declares on its primary metric: `one`, `other`, `verdict`,
+        `difference` (of `one` from `other`), `low`, `high` (its 95 % interval)
+    """
+
+    study: str
+    question: str
+    primary: str
+    metrics: tuple[str, ...]
+    split: str
+    seeds: tuple[int, ...]
+    configurations: "pd.DataFrame"
+    runs: "pd.DataFrame"
+    profiles: "pd.DataFrame"
+    curves: "pd.DataFrame"
+    verdicts: "pd.DataFrame"
+    _results: Results
+
+    def better_is_more(self, metric: str) -> bool:
+        """Return whether more of a metric is better."""
+        return self._results.better_is_more(next((m for m in self._results.metrics if m == metric), metric))
+
+    def examples(self, configuration: str, seed: int | None, split: str | None = None) -> "pd.DataFrame":
+        """Return what one run made of each example: `row` (the same for every run) and what it adds to each metric.
+
+        :param seed: None for the untuned base
+        :raises KeyError: when the run has none
+        """
+        return self._results.outcomes[configuration, seed, split or self.split].copy()
+
+
+def study_tables(results: Results) -> StudyTables:
+    """Return a study's results as its own analyses see them."""
+    settings = results.configurations.drop(columns=[name for name in FIXED if name != "configuration"], errors="ignore")
+    runs = results.runs.drop(columns="sweep", errors="ignore")
+    begun = "configuration" in settings and "configuration" in runs
+    return StudyTables(
+        study=results.study,
+        question=results.question,
+        primary=str(results.primary),
+        metrics=tuple(map(str, results.metrics)),
+        split=split_of(results, results.primary),
+        seeds=tuple(results.seeds),
+        configurations=results.configurations.copy(),
+        runs=runs.merge(settings, on="configuration", how="left") if begun else runs.copy(),
+        profiles=results.profiles.copy(),
+        curves=results.curves.copy(),
+        verdicts=_verdicts(results),
+        _results=results,
+    )
+
+
+def _verdicts(results: Results) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows: list[tuple[Any, ...]] = []
+    for verdict in family(results).verdicts:
+        interval = verdict.decision.interval if verdict.decision is not None else (None, None)
+        gap = verdict.estimate.difference if verdict.estimate is not None else None
+        rows.append((verdict.pair.one, verdict.pair.other, verdict.word, gap, *interval))
+    return pd.DataFrame(rows, columns=["one", "other", "verdict", "difference", "low", "high"])
 
 
 class WrongAnswer(Exception):
@@ -41,9 +120,9 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
         with contextlib.redirect_stdout(sys.stderr):
             return [_analysis(name, table, _run(file, results))]
     except (Exception, SystemExit) as error:
-        told = f"{table.file}{_line(error, file)}: {_told(error)}"
+        line = f"{table.file}{_line(error, file)}: {_message(error)}. This analysis has no result."
         question = "What does the study's own analysis say?"
-        return [Analysis("own", name, _title(table), question, [f"{told}. This analysis has no result."], failed=True)]
+        return [Analysis("own", name, _title(table), question, [line], failed=True)]
 
 
 def _run(file: Path, results: Results) -> Any:
@@ -56,13 +135,13 @@ def _run(file: Path, results: Results) -> Any:
 def _module(file: Path) -> ModuleType:
     """Return a Python file as a module; its folder is not on the path, so that no file of it hides a library."""
     name = f"lorafile_own_{abs(hash(str(file.resolve())))}"
-    found = importlib.util.spec_from_file_location(name, file)
-    if found is None or found.loader is None:
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
         raise WrongAnswer("it is no Python file")
-    module = importlib.util.module_from_spec(found)
+    module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look for their module there
     try:
-        found.loader.exec_module(module)
+        spec.loader.exec_module(module)
     finally:
         del sys.modules[name]
     return module
@@ -72,11 +151,11 @@ def _line(error: BaseException, file: Path) -> str:
     """Return the line of the user's file that an exception came from."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
-    mine = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    return f", line {mine[-1]}" if mine else ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f", line {lines[-1]}" if lines else ""
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     message = " ".join(hide_tokens(str(error)).split()).rstrip(".")
     if isinstance(error, WrongAnswer):
         return message
@@ -112,7 +191,7 @@ def _named(given: Any, title: str) -> dict[Any, Any]:
     if isinstance(given, dict):
         return given
     several = list(given) if isinstance(given, (list, tuple)) else [given]
-    return {title if len(several) == 1 else f"{title} ({at})": one for at, one in enumerate(several, 1)}
+    return {title if len(several) == 1 else f"{title} ({at})": item for at, item in enumerate(several, 1)}
 
 
 def _table(title: str, frame: "pd.DataFrame") -> Table:
@@ -162,8 +241,6 @@ def _drawable(chart: Any, caption: str) -> Any:
 
     :raises WrongAnswer: when it reads its data from an address: a report asks nothing of the network
     """
-    from lorafile.analysis.common.base import specification
-
     whole = specification(chart)
     if _addresses(whole):
         raise WrongAnswer("a chart reads data from an address; give it a pandas DataFrame")

@@ -1,7 +1,8 @@
 """Several studies side by side: every configuration in one table, and verdicts across studies where they can be had.
 
 Two configurations of different studies are compared where their figures were measured on the same: model, held-out
-examples, metric, and the way that answers are drawn. What was measured on other examples is shown beside, and no more.
+examples, metric, and the way that answers are drawn. What was measured on other examples is shown next to it and not
+tested.
 """
 
 from itertools import combinations, product
@@ -24,37 +25,37 @@ from lorafile.units import listing, plural
 _SHOWN = 200  # comparisons: more would make no page, and no family with any power
 
 
-def across(found: StudyUnion, waive: tuple[str, ...] = ()) -> list[Analysis]:
+def across(union: StudyUnion, waive: tuple[str, ...] = ()) -> list[Analysis]:
     """Return the page's analyses: everything in one table, the comparisons across studies, and the frontiers.
 
-    :param waive: settings that may differ beside the compared one: those that every study waives
+    :param waive: settings that may differ apart from the compared one: those that every study waives
     """
-    groups = [(entries, found.of(entries)) for entries in found.groups()]
-    analyses = [_summary(found, groups)]
+    groups = [(entries, union.of(entries)) for entries in union.groups()]
+    analyses = [_summary(union, groups)]
     for number, (entries, results) in enumerate(groups):
-        if made := _compared(found, entries, results, waive, f"-{number + 1}" if number else ""):
+        if made := _compared(union, entries, results, waive, f"-{number + 1}" if number else ""):
             analyses.append(made)
     return analyses + _frontiers(groups)
 
 
-def _summary(found: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) -> Analysis:
-    """Return every configuration of every study, what both have, and what keeps studies apart."""
-    results = found.results
+def _summary(union: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) -> Analysis:
+    """Return every configuration of every study, what they share, and what keeps studies apart."""
+    results = union.results
     split = split_of(results, results.primary)
     lines = completeness(results)
-    for number, study in enumerate(found.studies):
-        mine = [entry.name for entry in found.entries if number in entry.studies]
-        lines.append(_best_of(results, study, mine, split))
-    shared = [" = ".join(entry.all_names) for entry in found.entries if len(entry.all_names) > 1]
+    for number, study in enumerate(union.studies):
+        names = [entry.name for entry in union.entries if number in entry.studies]
+        lines.append(_best_of(results, study, names, split))
+    shared = [" = ".join(entry.all_names) for entry in union.entries if len(entry.all_names) > 1]
     if shared:
         verb, stand = ("is", "stands") if len(shared) == 1 else ("are", "stand")
         lines.append(
             f"{plural(len(shared), 'configuration')} {verb} the same in more than one study, and {stand} here once: "
             f"{listing(shared)}."
         )
-    lines += _apart(found, groups)
-    made = Analysis("summary", "summary", "Summary", results.question, lines, (_table(found, groups),))
-    return _with_charts(made, groups)
+    lines += _apart(union, groups)
+    summary = Analysis("summary", "summary", "Summary", results.question, lines, (_table(union, groups),))
+    return _with_charts(summary, groups)
 
 
 def _best_of(results: Results, study: str, among: list[str], split: str) -> str:
@@ -64,48 +65,46 @@ def _best_of(results: Results, study: str, among: list[str], split: str) -> str:
     metric = results.primary
     if chosen is None:
         return f"{study} has no trained configuration with a figure for {metric_name(metric)} yet."
-    here = scores(results, f"{split}.{metric}")[chosen]
-    where = "validation" if scores(results, f"validation.{metric}")[chosen].known else split
-    told = f"Best of {study} in {on(metric, where)}: {chosen}"
-    return f"{told}; on {split} it scores {measured(metric, here)}." if here.known else f"{told}."
+    here, on_validation = (scores(results, f"{name}.{metric}")[chosen] for name in (split, "validation"))
+    text = f"Best of {study} in {on(metric, 'validation' if on_validation.known else split)}: {chosen}"
+    return f"{text}; on {split} it scores {measured(metric, here)}." if here.known else f"{text}."
 
 
-def _apart(found: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) -> list[str]:
+def _apart(union: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) -> list[str]:
     """Say which configurations are never tested against each other, and why."""
     lines = []
     for (one, _), (other, _) in combinations(groups, 2):
         names = dict.fromkeys([*one[0].measured_on, *other[0].measured_on])
         what = [name for name in names if one[0].measured_on.get(name) != other[0].measured_on.get(name)]
-        told = [name if name.startswith("the ") else f"the setting {name}" for name in what]
-        why = f"they do not share {listing(told)}"
+        why = f"they do not share {listing([n if n.startswith('the ') else f'the setting {n}' for n in what])}"
         if not (one[0].measured_on and other[0].measured_on):
             why = "there are no figures on the same split"
-        both = f"{_those(found, one)} and {_those(found, other)}"
+        both = f"{_those(union, one)} and {_those(union, other)}"
         lines.append(f"{sentence_case(both)} are shown beside each other and never tested: {why}.")
     return lines
 
 
-def _those(found: StudyUnion, entries: list[UnionEntry]) -> str:
+def _those(union: StudyUnion, entries: list[UnionEntry]) -> str:
     """Return what a group is made of: whole studies, or some configurations' names."""
-    mine = {entry.name for entry in entries}
-    members = [{entry.name for entry in found.entries if at in entry.studies} for at in range(len(found.studies))]
-    whole = [study for study, names in zip(found.studies, members, strict=True) if names <= mine]
-    if set().union(*(names for names in members if names <= mine)) == mine:
+    group = {entry.name for entry in entries}
+    members = [{entry.name for entry in union.entries if at in entry.studies} for at in range(len(union.studies))]
+    whole = [study for study, names in zip(union.studies, members, strict=True) if names <= group]
+    if set().union(*(names for names in members if names <= group)) == group:
         return f"all configurations of {listing(whole)}"
     return listing([entry.name for entry in entries], 4)
 
 
-def _table(found: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) -> Table:
+def _table(union: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) -> Table:
     """Return one row for each configuration, under each of its names."""
     from lorafile.analysis.overview.summary import columns_of, configuration_rows
 
-    rows = configuration_rows(found.results)
+    rows = configuration_rows(union.results)
     letters = {entry.name: _letter(at) for at, (entries, _) in enumerate(groups) for entry in entries}
     shown: list[dict[str, Any]] = [
         rows[entry.name] | {"shown": " = ".join(entry.all_names), "group": letters[entry.name]}
-        for entry in found.entries
+        for entry in union.entries
     ]
-    columns = list(columns_of(found.results, pd.DataFrame(shown)))
+    columns = list(columns_of(union.results, pd.DataFrame(shown)))
     if len(groups) > 1:
         columns.insert(1, Column("group", "comparable within"))
     return Table("Every configuration of every study", pd.DataFrame(shown), tuple(columns))
@@ -116,38 +115,39 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
-def _with_charts(made: Analysis, groups: list[tuple[list[UnionEntry], Results]]) -> Analysis:
+def _with_charts(summary: Analysis, groups: list[tuple[list[UnionEntry], Results]]) -> Analysis:
     """Return the summary with every configuration's figures: a chart for each group, whose figures share an axis."""
     for number, (_, results) in enumerate(groups):
         metric = results.primary
         if any(one.known for one in scores(results, f"{split_of(results, metric)}.{metric}").values()):
-            from lorafile.analysis.overview.chart import caption, overview
+            from lorafile.analysis.overview.chart import overview
 
             name = f"summary-{number + 1}" if number else "summary"
             group = f"Comparable within {_letter(number)}. " if len(groups) > 1 else ""
-            made = made.with_chart(overview(results, metric), group + caption(results, metric), name)
-    return made
+            chart, caption = overview(results, metric)
+            summary = summary.with_chart(chart, group + caption, name)
+    return summary
 
 
 def _compared(
-    found: StudyUnion, entries: list[UnionEntry], results: Results, waive: tuple[str, ...], suffix: str
+    union: StudyUnion, entries: list[UnionEntry], results: Results, waive: tuple[str, ...], suffix: str
 ) -> Analysis | None:
     """Return the comparisons across studies within one group; None where it holds one study alone."""
     apart = [(a, b) for a, b in combinations(entries, 2) if not a.studies & b.studies]
     if not apart:
         return None
     metric = results.primary
-    wanted = pairs_across(found, entries, results, waive)
+    wanted = pairs_across(union, entries, results, waive)
     verdicts = list(judge(results, metric, split_of(results, metric), wanted[:_SHOWN]))
     question = f"Which differences in {metric_name(metric)} between the studies are real?"
     lines = [*_head(verdicts, len(wanted)), *(sentence(results, verdict) for verdict in ordered(verdicts))]
     tables = (verdict_table(verdicts),) if verdicts else ()
-    made = Analysis("compare", f"across{suffix}", "Compared across studies", question, lines, tables)
-    return with_verdict_chart(made, verdicts, "studies")
+    analysis = Analysis("compare", f"across{suffix}", "Compared across studies", question, lines, tables)
+    return with_verdict_chart(analysis, verdicts, "studies")
 
 
 def pairs_across(
-    found: StudyUnion, entries: list[UnionEntry], results: Results, waive: tuple[str, ...] = ()
+    union: StudyUnion, entries: list[UnionEntry], results: Results, waive: tuple[str, ...] = ()
 ) -> list[Pair]:
     """Return what is compared: the studies' best, and whatever differs between them in one setting alone.
 
@@ -155,7 +155,7 @@ def pairs_across(
     judge. Configurations of two methods share few settings; of those only the best are compared.
     """
     pairs: dict[frozenset[str], Pair] = {}
-    chosen = _best_on_validation(found, entries, results)
+    chosen = _best_on_validation(union, entries, results)
     for one, other in combinations(chosen, 2):
         if not one.studies & other.studies:
             factor = _one_setting(one, other) or ""
@@ -169,26 +169,26 @@ def pairs_across(
     return list(pairs.values())
 
 
-def _best_on_validation(found: StudyUnion, entries: list[UnionEntry], results: Results) -> list[UnionEntry]:
+def _best_on_validation(union: StudyUnion, entries: list[UnionEntry], results: Results) -> list[UnionEntry]:
     """Return each study's best trained configuration, in the studies' order; none where test would choose."""
-    known = scores(results, f"validation.{results.primary}")
+    by_name = scores(results, f"validation.{results.primary}")
     if split_of(results, results.primary) != "test":
         return []
     chosen = []
-    for number in range(len(found.studies)):
-        mine = [entry for entry in entries if number in entry.studies and known[entry.name].known]
-        name = best(results, [entry.name for entry in mine if results.methods[entry.name] != "none"])
-        chosen += [entry for entry in mine if entry.name == name]
+    for number in range(len(union.studies)):
+        own = {entry.name: entry for entry in entries if number in entry.studies and by_name[entry.name].known}
+        name = best(results, [name for name in own if results.methods[name] != "none"])
+        chosen += [own[name]] if name else []
     return list(dict.fromkeys(chosen))
 
 
 def _one_setting(one: UnionEntry, other: UnionEntry) -> str | None:
     """Return the one setting in which two configurations differ; None where there are more, or none."""
     names = one.settings.keys() | other.settings.keys()
-    found = [name for name in names if one.settings.get(name) != other.settings.get(name)]
-    if "method" in found:
+    differing = [name for name in names if one.settings.get(name) != other.settings.get(name)]
+    if "method" in differing:
         return "method"
-    return found[0] if len(found) == 1 else None
+    return differing[0] if len(differing) == 1 else None
 
 
 def _head(verdicts: list[Verdict], wanted: int) -> list[str]:

@@ -8,6 +8,7 @@ import rfc8785
 from lorafile.engine.metrics.registry import built_in
 from lorafile.graph.graph import Graph
 from lorafile.graph.metrics import is_head
+from lorafile.results.results import grouped
 from lorafile.results.study_facts import setting_value
 from lorafile.specs import Configuration
 from lorafile.specs.tables.methods import METHODS
@@ -21,30 +22,30 @@ def settings_of(graph: Graph, c: Configuration) -> dict[str, tuple[str, Any]]:
     """Return each setting as (its identity, its value as a reader knows it); alpha written as `2r` is no number."""
     sections = graph.sections[c.name]
     adapter = sections["adapter"]
-    found: dict[str, Any] = {"method": c.method, "quantization": sections["quantization"]}
+    settings: dict[str, Any] = {"method": c.method, "quantization": sections["quantization"]}
     if c.method != "full":  # all weights are trained in a type of their own
-        found["model.dtype"] = sections["model"]["dtype"]
+        settings["model.dtype"] = sections["model"]["dtype"]
     if c.method == "none":
-        found["none.shots"] = c.shots
+        settings["none.shots"] = c.shots
     else:
-        found[EXAMPLES] = _training_data(graph, c)
-    found |= {f"{c.method}.{name}": value for name, value in adapter.items() if name != "method"}
-    found |= {f"train.{name}": value for name, value in sections.get("training", {}).items()}
+        settings[EXAMPLES] = _training_data(graph, c)
+    settings |= {f"{c.method}.{name}": value for name, value in adapter.items() if name != "method"}
+    settings |= {f"train.{name}": value for name, value in sections.get("training", {}).items()}
     alpha = METHODS[c.method].alpha if c.method in METHODS else None
     if alpha and c.alpha_of_rank is not None:
-        found[f"{c.method}.{alpha}"] = f"{c.alpha_of_rank:g}r"
+        settings[f"{c.method}.{alpha}"] = f"{c.alpha_of_rank:g}r"
     tuned = {axis.setting for axis in c.tuned.axes} if c.tuned else set()
     return {
         name: (TUNED if name in tuned else _digest(value), _shown(c, name, value, adapter))
-        for name, value in found.items()
+        for name, value in settings.items()
     }
 
 
 def _shown(c: Configuration, name: str, resolved: Any, adapter: dict[str, Any]) -> Any:
     if name in ("model.dtype", EXAMPLES, "method") or isinstance(resolved, str):
         return resolved
-    told = setting_value(c, name, adapter)
-    return resolved if told is None else told
+    written = setting_value(c, name, adapter)
+    return resolved if written is None else written
 
 
 def _training_data(graph: Graph, c: Configuration) -> str:
@@ -61,39 +62,33 @@ def identity(graph: Graph, c: Configuration) -> str:
 
 
 def predictions(graph: Graph, c: Configuration) -> dict[tuple[str, str], str]:
-    """Return (split, output) -> what decides its predictions beside the model: examples, and how answers are drawn."""
-    replicate = graph.replicates[c.name][0]
-    found = {}
-    for place, key in replicate.predict.items():
-        node = graph.nodes[key]
-        found[place] = _digest([node.settings["task"], node.inputs["data"], node.version])
-    return found
+    """Return (split, output) -> what decides its predictions besides the model: examples, and how answers are drawn."""
+    nodes = {place: graph.nodes[key] for place, key in graph.replicates[c.name][0].predict.items()}
+    return {place: _digest([node.settings["task"], node.inputs["data"], node.version]) for place, node in nodes.items()}
 
 
 def measured_on(graph: Graph, c: Configuration, metric: str, split: str) -> dict[str, str]:
-    """Return what a metric's figures of a configuration depend on beside its settings: name -> digest.
+    """Return what a metric's figures of a configuration depend on besides its settings: name -> digest.
 
     Two figures stand in one comparison only where all of it is equal; empty where there is no such split.
     """
     replicate = graph.replicates[c.name][0]
     own = graph.own.get(metric)
-    head = is_head(c)
-    output = own.needs if own else built_in(metric, head).needs
+    output = own.needs if own else built_in(metric, is_head(c)).needs
     key = replicate.predict.get((split, output))
     if key is None:
         return {}
     node = graph.nodes[key]
     data = dict(graph.nodes[node.inputs["data"]].settings["data"])
     data.pop("shots", None)  # another prompt to the same examples
-    found = {_OF_EXAMPLES.get(name, f"data.{name}"): "" for name in data}
-    for name, value in data.items():
-        found[_OF_EXAMPLES.get(name, f"data.{name}")] += _digest(value)
+    parts = grouped((_OF_EXAMPLES.get(name, f"data.{name}"), _digest(value)) for name, value in data.items())
+    digests = {name: "".join(values) for name, values in parts.items()}
     model = graph.sections[c.name]["model"]
-    found["the model"] = _digest([model["weights"], model["config"], model["tokenizer"]])
+    digests["the model"] = _digest([model["weights"], model["config"], model["tokenizer"]])
     task = {name: value for name, value in node.settings["task"].items() if name != "seed"}
-    found["the way that answers are drawn"] = _digest(task)
-    found["the metric"] = own.digest if own else _metric(graph, replicate.score.get(split), metric)
-    return found
+    digests["the way that answers are drawn"] = _digest(task)
+    digests["the metric"] = own.digest if own else _metric(graph, replicate.score.get(split), metric)
+    return digests
 
 
 def _metric(graph: Graph, score: str | None, metric: str) -> str:

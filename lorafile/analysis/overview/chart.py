@@ -1,4 +1,4 @@
-"""The study in one chart: every configuration's seeds and mean, held against untuned and full fine-tuning."""
+"""The study in one chart: every configuration's seeds and mean, compared with untuned and full fine-tuning."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +11,7 @@ from lorafile.analysis.common.chart_parts import (
     Quality,
     finish,
     mean_rows,
+    names_axis,
     near_references,
     quality,
     room,
@@ -27,50 +28,42 @@ if TYPE_CHECKING:
 MARKS = "Dots: one seed each. Diamond and bar: mean ± sample standard deviation over seeds. ×: runs without a figure."
 
 
-def overview(results: Results, metric: str) -> Any:
-    """Return every configuration's score as seeds, mean and spread, in the spec's order."""
-    found = quality(results, metric)
+def overview(results: Results, metric: str) -> tuple[Any, str]:
+    """Return every configuration's score as seeds, mean and spread, in the spec's order, and what the marks mean."""
+    shown = quality(results, metric)
     labels = {name: name for name in results.names}
-    title = f"Every configuration: {on(metric, found.split)}"
-    description = f"{title}. " + "; ".join(f"{name} {score(metric, found.scores[name].mean)}" for name in labels)
-    return finish(dots(results, found, labels, own=True), title, description, margin=room(labels))
+    title = f"Every configuration: {on(metric, shown.split)}"
+    description = f"{title}. " + "; ".join(f"{name} {score(metric, shown.scores[name].mean)}" for name in labels)
+    _, _, outside = near_references(results, shown, results.names)
+    caption = [MARKS, *([MARK] if figures(results, metric) else []), *(f"{sentence_case(text)}." for text in outside)]
+    drawn = dots(results, shown, labels, own=True)
+    return finish(drawn, title, description, margin=room(labels)), " ".join(caption)
 
 
-def caption(results: Results, metric: str) -> str:
-    """Return what the overview's marks mean, and which references lie outside of it."""
-    _, _, outside = near_references(results, quality(results, metric), results.names)
-    marks = [MARKS, MARK] if figures(results, metric) else [MARKS]
-    return " ".join([*marks, *(f"{sentence_case(text)}." for text in outside)])
-
-
-def dots(results: Results, found: Quality, labels: dict[str, Any], width: int = WIDTH, own: bool = False) -> Any:
+def dots(results: Results, shown: Quality, labels: dict[str, Any], width: int = WIDTH, own: bool = False) -> Any:
     """Return a dot plot: one row for each label, seeds as dots, mean ± spread, references as dashed lines."""
-    domain, rules, _ = near_references(results, found, list(labels), own)
-    order = list(dict.fromkeys(labels.values()))
-    means, seeds = mean_rows(found, labels), seed_rows(found, labels)
-    y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=260, grid=True, domain=False, ticks=False))
-    x = alt.X("value:Q", title=found.title, scale=found.scale(domain), axis=found.axis())
-    known = means[means["n"] > 0]
+    domain, rules, _ = near_references(results, shown, list(labels), own)
+    means, seeds = mean_rows(shown, labels), seed_rows(shown, labels)
+    y = names_axis(list(dict.fromkeys(labels.values())), grid=True)
+    x = alt.X("value:Q", title=shown.title, scale=shown.scale(domain), axis=shown.axis())
+    finished = alt.Chart(means[means["n"] > 0])
     layers = [
+        *_rules(rules, domain),
         alt.Chart(seeds).mark_point(style="seed").encode(x=x, y=y, tooltip=tooltip(*SEED_TIPS)),
-        alt.Chart(known).mark_rule(style="spread").encode(x=alt.X("low:Q").title(found.title), x2="high:Q", y=y),
-        alt.Chart(known).mark_point(style="mean").encode(x="mean:Q", y=y, tooltip=tooltip(*MEAN_TIPS)),
-        _lost(means, y, found.more),
+        finished.mark_rule(style="spread").encode(x=alt.X("low:Q").title(shown.title), x2="high:Q", y=y),
+        finished.mark_point(style="mean").encode(x="mean:Q", y=y, tooltip=tooltip(*MEAN_TIPS)),
+        _lost(means, y, shown.more),
     ]
-    if len(rules):
-        layers = [*_rules(rules, domain), *layers]
     return alt.layer(*layers).properties(width=width, height=alt.Step(24))
 
 
 def _lost(means: "pd.DataFrame", y: Any, more: bool) -> Any:
     """Return a mark at the worse edge for each configuration with runs that have no figure: censored, not dropped."""
     edge = alt.value(4) if more else alt.value("width")
-    text = alt.Chart(means[means["note"] != ""]).mark_text(
-        style="lost", align="left" if more else "right", dx=0 if more else -4
-    )
-    return text.encode(
-        x=edge, y=y, text="note:N", tooltip=tooltip(("configuration:N", "configuration"), ("note:N", "runs"))
-    )
+    align: Literal["left", "right"] = "left" if more else "right"
+    text = alt.Chart(means[means["note"] != ""]).mark_text(style="lost", align=align, dx=0 if more else -4)
+    tips = tooltip(("configuration:N", "configuration"), ("note:N", "runs"))
+    return text.encode(x=edge, y=y, text="note:N", tooltip=tips)
 
 
 def _rules(rules: "pd.DataFrame", domain: list[float]) -> list[Any]:

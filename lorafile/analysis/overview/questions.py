@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from statistics import median
+from typing import NamedTuple
 
 from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.common.factors import label, setting_labels, setting_values
@@ -14,49 +15,41 @@ from lorafile.analysis.compare.verdicts import Verdict, family
 from lorafile.analysis.noise import noise
 from lorafile.analysis.recommend import recommend
 from lorafile.analysis.tradeoffs import cost
-from lorafile.results.results import Results
+from lorafile.results.results import Results, grouped
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
 
-QUESTIONS = {
-    "rank": "How does rank trade quality for memory?",
-    "placement": "Which modules and which layers need an adapter?",
-    "quantization": "What do 4-bit, 8-bit and 16-bit bases cost and save?",
-    "best-for-my-gpu": "What is the best configuration for my GPU?",
-    "inference-speed": "What happens to inference speed?",
-    "lora-or-full": "Is LoRA as good as full fine-tuning, or as a good prompt?",
-    "real-or-noise": "Is the difference real, or noise?",
-}
 PLACEMENT = ("lora.target_modules", "lora.layers_to_transform", "lora.exclude_modules", "lora.layers_pattern")
 
 
 def answer(results: Results, table: AnalysisTable, asked: bool) -> list[Analysis]:
-    """Return the answer to one question; where the study says nothing of it, that, if somebody asked."""
+    """Return the answer to one question; where the study says nothing of it, that, if the spec asks it."""
     name = table.ask or ""
-    lines = _ANSWERS[name](results) if len(results.runs) else []
+    question = QUESTIONS[name]
+    lines = question.answer(results) if len(results.runs) else []
     if not lines and not asked:
         return []
-    said = lines or [f"This study says nothing of it: {_MISSING[name]}."]
-    return [Analysis("question", f"question-{name}", QUESTIONS[name], QUESTIONS[name], said)]
+    said = lines or [f"This study says nothing of it: {question.missing}."]
+    return [Analysis("question", f"question-{name}", question.text, question.text, said)]
 
 
 def _rank(results: Results) -> list[str]:
-    return [*_along(results, ("lora.r",)), *_costs(results, "lora.r", ("train_memory", "adapter_size"))]
+    return [*_along(results, "lora.r"), *_costs(results, "lora.r", ("train_memory", "adapter_size"))]
 
 
 def _placement(results: Results) -> list[str]:
-    return [line for factor in PLACEMENT for line in _along(results, (factor,))]
+    return [line for factor in PLACEMENT for line in _along(results, factor)]
 
 
 def _quantization(results: Results) -> list[str]:
     costs = ("train_memory", "generate_memory", "train_time", "token_latency")
-    return [*_along(results, ("quantization",)), *_costs(results, "quantization", costs)]
+    return [*_along(results, "quantization"), *_costs(results, "quantization", costs)]
 
 
 def _gpu(results: Results) -> list[str]:
     declared = [table for table in results.declared if table.kind == "recommend"]
-    made = [recommend.analyse(results, table) for table in declared or [AnalysisTable(kind="recommend")]]
-    return [line for found in made for analysis in found for line in analysis.sentences]
+    tables = declared or [AnalysisTable(kind="recommend")]
+    return [line for table in tables for analysis in recommend.analyse(results, table) for line in analysis.sentences]
 
 
 def _speed(results: Results) -> list[str]:
@@ -71,28 +64,30 @@ def _speed(results: Results) -> list[str]:
     }
     lines = []
     if ratios:
-        low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
-        told = f"An attached adapter changes the time per token by {cost.signed_share(median(ratios.values()))}"
-        if len(ratios) > 1:
-            ends = f"{cost.signed_share(ratios[low])} ({low}) to {cost.signed_share(ratios[high])} ({high})"
-            told += f" (median of {plural(len(ratios), 'configuration')}; {ends})"
-        lines.append(f"{told}, against the untuned base.")
+        low, high = (
+            f"{cost.signed_share(ratios[name])} ({name})"
+            for name in (pick(ratios, key=ratios.__getitem__) for pick in (min, max))
+        )
+        ends = f" (median of {plural(len(ratios), 'configuration')}; {low} to {high})" if len(ratios) > 1 else ""
+        middle = cost.signed_share(median(ratios.values()))
+        lines.append(f"An attached adapter changes the time per token by {middle}{ends}, against the untuned base.")
     lines += cost.merging(cost.cost_rows(results))
     return [*lines, *_costs(results, "quantization", ("token_latency",)), *cost.untrusted(results)] if lines else []
 
 
 def _full(results: Results) -> list[str]:
     """Return the verdicts along the method, and what each side trains and takes."""
-    found = [verdict for verdict in family(results).verdicts if verdict.pair.factor == "method"]
-    lines = [sentence(results, verdict) for verdict in found]
-    names = list(dict.fromkeys(name for verdict in found for name in (verdict.pair.other, verdict.pair.one)))
-    by_method = results.methods
+    verdicts = _verdicts(results, "method")
+    lines = [sentence(results, verdict) for verdict in verdicts]
+    names = {name for verdict in verdicts for name in (verdict.pair.other, verdict.pair.one)}
+    trained = {name for name in names if results.methods[name] != "none"}
     for measure in ("trainable_parameters", "train_memory", "train_time"):
-        measured = {name: value for name, value in cost_of(results, measure).items() if name in names}
         kind, title = COSTS[measure].kind, COSTS[measure].title
-        told = [f"{amount(kind, value)} ({name})" for name, value in measured.items() if by_method[name] != "none"]
-        if len(told) > 1:
-            lines.append(f"{sentence_case(title)}: {listing(told)}.")
+        costs = [
+            f"{amount(kind, value)} ({name})" for name, value in cost_of(results, measure).items() if name in trained
+        ]
+        if len(costs) > 1:
+            lines.append(f"{sentence_case(title)}: {listing(costs)}.")
     return lines
 
 
@@ -108,20 +103,21 @@ def _noise(results: Results) -> list[str]:
     words = Counter(verdict.word for verdict in judged)
     lines = []
     if judged:
-        told = [f"{words['better'] + words['worse']} show a real difference"]
-        told += [f"{words[word]} {text}" for word, text in _COUNTED.items() if words[word]]
-        lines.append(f"Of {plural(len(judged), 'comparison')}, {listing(told)} ({levels(judged)} over all of them).")
+        counts = [f"{words['better'] + words['worse']} show a real difference"]
+        counts += [f"{words[word]} {text}" for word, text in _COUNTED.items() if words[word]]
+        lines.append(f"Of {plural(len(judged), 'comparison')}, {listing(counts)} ({levels(judged)} over all of them).")
     measured = noise.analyse(results, AnalysisTable(kind="noise"))
     return lines + (measured[0].sentences if measured else [])
 
 
-def _along(results: Results, factors: tuple[str, ...]) -> list[str]:
-    """Return the verdicts along a factor, one sentence for each configuration that the others are held against."""
-    mine = [verdict for verdict in family(results).verdicts if verdict.pair.factor in factors]
-    against: dict[str, list[Verdict]] = {}
-    for verdict in mine:
-        against.setdefault(verdict.pair.other, []).append(verdict)
-    return [grouped(verdicts) for verdicts in against.values()]
+def _verdicts(results: Results, factor: str) -> list[Verdict]:
+    return [verdict for verdict in family(results).verdicts if verdict.pair.factor == factor]
+
+
+def _along(results: Results, factor: str) -> list[str]:
+    """Return the verdicts along a factor, one sentence for each configuration that others are compared with."""
+    against = grouped((verdict.pair.other, verdict) for verdict in _verdicts(results, factor))
+    return [_by_verdict(verdicts) for verdicts in against.values()]
 
 
 _WORDS = {
@@ -135,14 +131,11 @@ _WORDS = {
 }
 
 
-def grouped(verdicts: list[Verdict]) -> str:
-    """Return the verdicts on all that is held against one configuration, in one sentence, by verdict."""
+def _by_verdict(verdicts: list[Verdict]) -> str:
+    """Return the verdicts on all that is compared with one configuration, in one sentence, by verdict."""
     first = verdicts[0]
-    parts = []
-    for word, text in _WORDS.items():
-        members = [_short(verdict) for verdict in verdicts if verdict.word == word]
-        if members:
-            parts.append(f"{text}: {listing(members, 12)}")
+    members = grouped((verdict.word, _short(verdict)) for verdict in verdicts)
+    parts = [f"{text}: {listing(members[word], 12)}" for word, text in _WORDS.items() if word in members]
     return f"Against {first.pair.other}, in {on(compared_as(first.metric), first.split)}, {'; '.join(parts)}."
 
 
@@ -156,36 +149,46 @@ def _short(verdict: Verdict) -> str:
 
 def _costs(results: Results, factor: str, measures: tuple[str, ...]) -> list[str]:
     """Return what each measure of cost does along a factor, over the configurations that the verdicts compare."""
-    names = [name for v in family(results).verdicts if v.pair.factor == factor for name in (v.pair.other, v.pair.one)]
+    names = [name for v in _verdicts(results, factor) for name in (v.pair.other, v.pair.one)]
     values = setting_values(results, factor, list(dict.fromkeys(names)))
     if all(isinstance(value, (int, float)) for value in values.values()):
         values = dict(sorted(values.items(), key=lambda item: float(item[1])))
     lines = []
     for measure in measures:
-        found = cost_of(results, measure)
-        kind, title = COSTS[measure].kind, COSTS[measure].title
-        known = {label(factor, value): amount(kind, found[name]) for name, value in values.items() if name in found}
-        told = [f"{shown} ({value})" for value, shown in known.items()]
-        if len(set(known.values())) > 1:
-            lines.append(f"{sentence_case(title)} by {factor.rpartition('.')[2]}: {listing(told, 12)}.")
+        costs, kind, title = cost_of(results, measure), COSTS[measure].kind, COSTS[measure].title
+        shown = {label(factor, value): amount(kind, costs[name]) for name, value in values.items() if name in costs}
+        if len(set(shown.values())) > 1:
+            parts = listing([f"{text} ({value})" for value, text in shown.items()], 12)
+            lines.append(f"{sentence_case(title)} by {factor.rpartition('.')[2]}: {parts}.")
     return lines
 
 
-_ANSWERS: dict[str, Callable[[Results], list[str]]] = {
-    "rank": _rank,
-    "placement": _placement,
-    "quantization": _quantization,
-    "best-for-my-gpu": _gpu,
-    "inference-speed": _speed,
-    "lora-or-full": _full,
-    "real-or-noise": _noise,
-}
-_MISSING = {
-    "rank": "no sweep varies lora.r",
-    "placement": "no sweep varies lora.target_modules or lora.layers_to_transform",
-    "quantization": "no sweep varies quantization",
-    "best-for-my-gpu": "no configuration has both a quality and a cost",
-    "inference-speed": "no latency was measured ([profile])",
-    "lora-or-full": 'no sweep varies method, for example ["none", "lora", "full"]',
-    "real-or-noise": "nothing is compared",
+class Question(NamedTuple):
+    """A question, how it is answered, and why a study may have no answer."""
+
+    text: str
+    answer: Callable[[Results], list[str]]
+    missing: str
+
+
+QUESTIONS = {
+    "rank": Question("How does rank trade quality for memory?", _rank, "no sweep varies lora.r"),
+    "placement": Question(
+        "Which modules and which layers need an adapter?",
+        _placement,
+        "no sweep varies lora.target_modules or lora.layers_to_transform",
+    ),
+    "quantization": Question(
+        "What do 4-bit, 8-bit and 16-bit bases cost and save?", _quantization, "no sweep varies quantization"
+    ),
+    "best-for-my-gpu": Question(
+        "What is the best configuration for my GPU?", _gpu, "no configuration has both a quality and a cost"
+    ),
+    "inference-speed": Question("What happens to inference speed?", _speed, "no latency was measured ([profile])"),
+    "lora-or-full": Question(
+        "Is LoRA as good as full fine-tuning, or as a good prompt?",
+        _full,
+        'no sweep varies method, for example ["none", "lora", "full"]',
+    ),
+    "real-or-noise": Question("Is the difference real, or noise?", _noise, "nothing is compared"),
 }

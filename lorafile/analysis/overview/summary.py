@@ -1,11 +1,12 @@
 """What did the study find: every configuration's figures, and how the best stands to its references."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.factors import sweeps
+from lorafile.analysis.common.base import Analysis, Column, Table, filled
+from lorafile.analysis.common.factors import full_name, sweeps
 from lorafile.analysis.common.format import above, direction, kind_of, measured, metric_name, on
 from lorafile.analysis.common.scores import (
     Score,
@@ -22,7 +23,7 @@ from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import family
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.environments import places
-from lorafile.results.results import Results, missing
+from lorafile.results.results import Results, row_dicts
 from lorafile.specs.tables.analysis import AnalysisTable
 
 
@@ -34,57 +35,50 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     title = "Summary" if metric == results.primary else f"Summary by {metric_name(metric)}"
     name = "summary" if metric == results.primary else f"summary-{metric.replace('_', '-')}"
     lines, tables = answer(results, metric), tuple(sweep_tables(results))
-    made = Analysis("summary", name, title, results.question, lines, tables)
+    analysis = Analysis("summary", name, title, results.question, lines, tables)
     if not averages(results, f"{split_of(results, metric)}.{metric}"):
-        return [made]
-    from lorafile.analysis.overview.chart import caption, overview
+        return [analysis]
+    from lorafile.analysis.overview.chart import overview
 
-    return [made.with_chart(overview(results, metric), caption(results, metric), "summary")]
+    return [analysis.with_chart(*overview(results, metric), "summary")]
 
 
 def answer(results: Results, metric: str) -> list[str]:
-    """Return the study's answer in sentences: failures first, then the best one and what it is held against."""
+    """Return the study's answer in sentences: failures first, then the best one and what it is compared with."""
     split = split_of(results, metric)
-    found = scores(results, f"{split}.{metric}")
+    by_name = scores(results, f"{split}.{metric}")
     lines = completeness(results)
-    trained = [name for name in found if results.methods[name] != "none"]
+    trained = [name for name in by_name if results.methods[name] != "none"]
     chosen = best(results, trained, metric)
     if chosen is None:
         return [*lines, f"No trained configuration has a figure for {metric_name(metric)} yet."]
     lines.append(_best(results, metric, split, chosen))
-    if not found[chosen].known:
+    if not by_name[chosen].known:
         return lines
-    itself = {chosen, *same_runs(results, chosen)}
-    others = [name for name in trained if name not in itself and found[name].known]
-    second = best(results, others, metric)
-    shown = {second: "next on validation"} if second else {}
+    same = {chosen, *same_runs(results, chosen)}
+    second = best(results, [name for name in trained if name not in same and by_name[name].known], metric)
+    roles = {second: "next on validation"} if second else {}
     for name, role in references(results).items():
-        shown[name] = f"{role}, {shown[name]}" if name in shown else role
-    for name, role in shown.items():
-        if name != chosen and found[name].known:
-            lines.append(_relation(results, metric, found, chosen, name, role))
-    if len(results.seeds) < 2 or max(one.n for one in found.values()) < 2:
+        roles[name] = f"{role}, {roles[name]}" if name in roles else role
+    for name, role in roles.items():
+        if name != chosen and by_name[name].known:
+            # The verdict, or where the study does not compare the two, their distance.
+            verdict = family(results).of(chosen, name) if metric == results.primary else None
+            if verdict is not None and verdict.decision is not None:
+                lines.append(sentence(results, verdict))
+            else:
+                lines.append(above(metric, chosen, by_name[chosen], f"{name} ({role})", by_name[name]))
+    if len(results.seeds) < 2 or max(figure.n for figure in by_name.values()) < 2:
         lines.append("There is one seed: nothing here says how much of a difference another seed would make.")
     return lines
 
 
-def _relation(results: Results, metric: str, found: dict[str, Score], chosen: str, name: str, role: str) -> str:
-    """Return the verdict on two configurations, or where the study compares them not, their distance."""
-    verdict = family(results).of(chosen, name) if metric == results.primary else None
-    if verdict is not None and verdict.decision is not None:
-        return sentence(results, verdict)
-    return above(metric, chosen, found[chosen], f"{name} ({role})", found[name])
-
-
 def _best(results: Results, metric: str, split: str, chosen: str) -> str:
-    on_validation = scores(results, f"validation.{metric}")[chosen]
-    here = scores(results, f"{split}.{metric}")[chosen]
+    on_validation, here = (scores(results, f"{name}.{metric}")[chosen] for name in ("validation", split))
     extreme = "highest" if more_is_better(metric) else "lowest"
-    if not on_validation.known:
-        rest = "; it was chosen on the same examples, which flatters it"
-        return f"{chosen} has the {extreme} mean {on(metric, split)}: {measured(metric, here)}{rest}."
-    start = f"{chosen} has the {extreme} mean {on(metric, 'validation')}: {measured(metric, on_validation)}"
-    if split == "validation":
+    shown, shown_split = (on_validation, "validation") if on_validation.known else (here, split)
+    start = f"{chosen} has the {extreme} mean {on(metric, shown_split)}: {measured(metric, shown)}"
+    if split == "validation" or not on_validation.known:
         return f"{start}; it was chosen on the same examples, which flatters it."
     if not here.known:
         return f"{start}; it has no figure on test yet."
@@ -92,56 +86,53 @@ def _best(results: Results, metric: str, split: str, chosen: str) -> str:
 
 
 def sweep_tables(results: Results) -> list[Table]:
-    """Return a table for each sweep, with the untuned row and full fine-tuning below what it varies."""
+    """Return a table for each sweep, with the untuned base and full fine-tuning below what it varies."""
     rows = configuration_rows(results)
     roles = references(results)
     columns = columns_of(results, pd.DataFrame(rows.values()))
     tables = []
     for sweep, members in sweeps(results).items():
-        shown = [rows[name] | {"shown": _shown(name, sweep, short)} for name, short in members.items()]
+        # A configuration that another sweep named stands under the name that this one knows it by.
+        own = {name: full_name(sweep, short) for name, short in members.items()}
+        shown = [
+            rows[name] | {"shown": name if name in (own[name], short) else f"{own[name]} (= {name})"}
+            for name, short in members.items()
+        ]
         shown += [rows[name] | {"shown": f"{name} ({role})"} for name, role in roles.items() if name not in members]
         title = f"Sweep {sweep}" if sweep else "Configurations"
         tables.append(Table(title, pd.DataFrame(shown), columns))
     return tables
 
 
-def _shown(name: str, sweep: str, short: str) -> str:
-    """Return a configuration's name, with the name that this sweep knows it by where another sweep named it."""
-    own = f"{sweep}/{short}" if sweep else short
-    return name if name in (own, short) else f"{own} (= {name})"
-
-
 def configuration_rows(results: Results) -> dict[str, dict[str, Any]]:
     """Return configuration -> its raw figures: outcomes, metrics over seeds, size, memory and time."""
     rows: dict[str, dict[str, Any]] = {name: {"configuration": name} for name in results.names}
     for metric in results.metrics:
-        split = split_of(results, metric)
-        for name, one in scores(results, f"{split}.{metric}").items():
-            key = f"{split}.{metric}"
-            rows[name] |= {f"{key}.mean": one.mean, f"{key}.spread": one.spread, f"{key}.n": one.n}
+        key = f"{split_of(results, metric)}.{metric}"
+        for name, figure in scores(results, key).items():
+            rows[name] |= {f"{key}.mean": figure.mean, f"{key}.spread": figure.spread, f"{key}.n": figure.n}
             if metric == results.primary or "runs" not in rows[name]:
-                rows[name]["runs"] = _runs(one)
-    for name, one in scores(results, "seconds").items():
-        rows[name] |= {"seconds": one.mean, "seconds.spread": one.spread}
-    for name, rank in results.setting("rank").items():
-        rows[name]["rank"] = rank
-    for key in ("trainable_parameters", "adapter_bytes"):
-        for name, value in averages(results, key).items():
-            rows[name][key] = value
-    for name, value in profiled(results, "train_allocated_bytes").items():
-        if name in rows:
-            rows[name]["train_allocated_bytes"] = value
-    for key, found in (("environment", places(results, "quality")), ("cost_environment", places(results, "cost"))):
-        for name, place in found.items():
-            rows[name][key] = place
+                rows[name]["runs"] = _runs(figure)
+    for name, time in scores(results, "seconds").items():
+        rows[name] |= {"seconds": time.mean, "seconds.spread": time.spread}
+    columns: dict[str, Mapping[str, Any]] = {
+        "rank": results.setting("rank"),
+        **{key: averages(results, key) for key in ("trainable_parameters", "adapter_bytes")},
+        "train_allocated_bytes": profiled(results, "train_allocated_bytes"),
+        "environment": places(results, "quality"),
+        "cost_environment": places(results, "cost"),
+    }
+    for key, cells in columns.items():
+        for name in cells.keys() & rows.keys():
+            rows[name][key] = cells[name]
     return rows
 
 
-def _runs(one: Score) -> str:
+def _runs(figure: Score) -> str:
     """Return how many runs have figures, and what became of the others: `3`, `2 of 3: 1 diverged`."""
-    if one.n >= one.wanted and not one.lost:
-        return str(one.n)
-    return f"{one.n} of {one.wanted}{f': {one.lost}' if one.lost else ''}"
+    if figure.n >= figure.wanted and not figure.lost:
+        return str(figure.n)
+    return f"{figure.n} of {figure.wanted}{f': {figure.lost}' if figure.lost else ''}"
 
 
 def columns_of(results: Results, frame: pd.DataFrame) -> tuple[Column, ...]:
@@ -164,5 +155,5 @@ def columns_of(results: Results, frame: pd.DataFrame) -> tuple[Column, ...]:
     for key, what in (("environment", "runs"), ("cost_environment", "costs")):
         if key in frame:
             columns.append(Column(key, f"{what} computed on († more than one)"))
-    known = [name for name in frame.columns if not all(missing(value) for value in frame[name])]
-    return tuple(column for column in columns if column.kind == "text" or column.key in known)
+    full = filled(columns, row_dicts(frame))
+    return tuple(column for column in columns if column.kind == "text" or column in full)
