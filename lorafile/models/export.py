@@ -18,7 +18,7 @@ from lorafile.models.model_card import card, is_hub_id
 from lorafile.plan.names import StudyRun, find_run
 from lorafile.plan.plan import Plan
 from lorafile.results.gather import gather
-from lorafile.results.serving_rules import vllm_command, vllm_problems
+from lorafile.results.serving_rules import problems, vllm_command
 from lorafile.state import State
 
 _LAST = ("adapter_config.json", "config.json")  # what a directory is loaded by
@@ -68,8 +68,10 @@ def export(plan: Plan, state: State, name: str, out: Path, options: ExportOption
     requests = RequestBuilder(plan.graph, state)
     files = _present(chosen, state)
     whole = merged or configuration.method == "full"
-    if options.server == "vllm" and not whole:
-        _check_vllm(chosen, files, plan.graph.lock.models[identity(configuration.model)])
+    base = plan.graph.lock.models[identity(configuration.model)]
+    if options.server == "vllm" and not whole and (refusals := problems("vllm", files, base)):
+        why = "; ".join(refusals)
+        raise LoraError(f"vLLM would not load {chosen.address}: {why}. Export it with --merged instead.")
     sections = plan.graph.sections[configuration.name]
     merged_dtype = (options.dtype or str(sections["model"]["dtype"])) if merged else ""
     with replace_directory(out, _LAST) as made:

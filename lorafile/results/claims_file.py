@@ -1,4 +1,4 @@
-"""What each claim rested on when it was last reported: `<spec>.claims`, committed beside the spec and its lock.
+"""What each claim rested on when it was last reported: `<spec>.claims`, committed next to the spec and its lock.
 
 `lora report` writes it, `lora report --check` reads it. A claim whose runs are no longer those that it was reported
 from is stale, even where it still holds: a reader of the report must not find other figures than the ones that stand.

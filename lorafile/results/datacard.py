@@ -1,10 +1,12 @@
 """The data card: what a study's data are, how long their examples, and whether a held-out one is in train, too."""
 
+from itertools import combinations
 from typing import Any
 
 from lorafile.graph.graph import Graph
 from lorafile.lock.lockfile import identity
-from lorafile.results.runs import Attempts
+from lorafile.results.results import grouped
+from lorafile.results.runs import Attempts, done
 from lorafile.specs import Configuration
 from lorafile.specs.catalogue import catalogue
 from lorafile.state import Attempt, State
@@ -20,24 +22,18 @@ def cards(graph: Graph, results: Attempts, state: State) -> list[dict[str, Any]]
     Each has `name`, `path`, `format`, `licence`, `source`, `revision`, `private`, `splits` (see `_split`) and `leaks`:
     for each pair of splits how many `rows` of the one (`held`) are in the other (`among`), and how many `exactly`.
     """
-    alike: dict[str, list[Configuration]] = {}
-    for configuration in graph.spec.configurations:
-        alike.setdefault(identity(configuration.data), []).append(configuration)
-    return [_card(graph, configurations, results, state) for configurations in alike.values()]
+    by_data = grouped((identity(configuration.data), configuration) for configuration in graph.spec.configurations)
+    return [_card(graph, configurations, results, state) for configurations in by_data.values()]
 
 
 def _card(graph: Graph, configurations: list[Configuration], results: Attempts, state: State) -> dict[str, Any]:
     """Return the card of one data set; a split is shown as the first configuration that reads it reads it."""
-    plain = [one for one in configurations if not one.shots]
+    plain = [configuration for configuration in configurations if not configuration.shots]
     keys: dict[str, str] = {}
     for configuration in plain or configurations:
         keys = {**graph.splits[configuration.name], **keys}
     form = graph.nodes[next(iter(keys.values()))].settings["data"]["format"]
-    prepared = {
-        split: results[keys[split]]
-        for split in _SPLITS
-        if split in keys and keys[split] in results and results[keys[split]].outcome == "done"
-    }
+    prepared = {split: attempt for split in _SPLITS if (attempt := done(results, keys.get(split)))}
     digests = {split: stored_digests(attempt, state) for split, attempt in prepared.items()}
     return {
         **about(graph, configurations[0]),
@@ -51,12 +47,12 @@ def about(graph: Graph, configuration: Configuration) -> dict[str, Any]:
     """Return whose a configuration's data are: name, path, licence, source, revision, digests, privacy."""
     table = configuration.data
     lock = graph.lock.data[identity(table)]
-    known = catalogue()[table.like]["about"] if table.like else {}
+    origin = catalogue()[table.like]["about"] if table.like else {}
     return {
         "name": identity(table),
         "path": table.path,
-        "licence": known.get("licence"),
-        "source": known.get("source"),
+        "licence": origin.get("licence"),
+        "source": origin.get("source"),
         "revision": lock.revision,
         "digests": lock.digests,
         "private": table.private,
@@ -94,16 +90,14 @@ def duplicates(digests: Digests) -> tuple[int, int]:
 
 def leaks(digests: dict[str, Digests]) -> list[dict[str, Any]]:
     """Return for each two splits how many rows of the one that is held out are in the other, too."""
-    found = []
-    order = [split for split in _SPLITS if split in digests]
-    for number, among in enumerate(order):
-        for held in order[number + 1 :]:
-            exact, normal = ({pair[place] for pair in digests[among]} for place in (0, 1))
-            rows = sum(pair[1] in normal for pair in digests[held])
-            exactly = sum(pair[0] in exact for pair in digests[held])
-            total = len(digests[held])
-            found.append({"held": held, "among": among, "rows": rows, "exactly": exactly, "of": total})
-    return found
+    pairs = combinations([split for split in _SPLITS if split in digests], 2)
+    return [_leak(held, digests[held], among, digests[among]) for among, held in pairs]
+
+
+def _leak(held: str, rows: Digests, among: str, others: Digests) -> dict[str, Any]:
+    exact, normal = ({pair[place] for pair in others} for place in (0, 1))
+    shared, exactly = sum(pair[1] in normal for pair in rows), sum(pair[0] in exact for pair in rows)
+    return {"held": held, "among": among, "rows": shared, "exactly": exactly, "of": len(rows)}
 
 
 def leak_sentences(card: dict[str, Any]) -> list[str]:
@@ -125,5 +119,5 @@ def _how_many(leak: dict[str, Any]) -> str:
 def leak_warnings(graph: Graph, state: State) -> list[str]:
     """Return what there is to say of leaks between a study's splits, from what state holds of them now."""
     history = state.latest(graph.nodes)
-    finished = {key: done[-1] for key, many in history.items() if (done := [a for a in many if a.outcome == "done"])}
+    finished = {key: attempt for key, attempts in history.items() for attempt in attempts if attempt.outcome == "done"}
     return [line for card in cards(graph, finished, state) for line in leak_sentences(card)]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.plan.drift import what_matters
 from lorafile.plan.plan import Plan
-from lorafile.results.results import Results, listed, rows_of
+from lorafile.results.results import Results, grouped, listed, rows_of
 from lorafile.state import Attempt
 
 _KINDS = ("train", "predict", "profile", "inspect", "truncate", "merge")
@@ -19,7 +19,7 @@ class Environments:
     """Every environment of a study's results, in the order of its nodes."""
 
     def __init__(self, plan: Plan) -> None:
-        self._known: dict[str, int] = {}
+        self._places: dict[str, int] = {}
         self.rows: list[dict[str, Any]] = []
         self._results = plan.results
         for key, attempt in plan.results.items():
@@ -28,10 +28,10 @@ class Environments:
 
     def _at(self, attempt: Attempt) -> int:
         identity = str(sorted(attempt.environment.items(), key=str))
-        if identity not in self._known:
-            self._known[identity] = len(self.rows)
+        if identity not in self._places:
+            self._places[identity] = len(self.rows)
             self.rows.append(attempt.environment)
-        return self._known[identity]
+        return self._places[identity]
 
     def of(self, key: str | None) -> int | None:
         """Return the index of the environment that a node's result comes from; None where there is none."""
@@ -45,16 +45,15 @@ class Environments:
 
     def mixed(self, graph: Graph) -> list[str]:
         """Say which configurations have runs from environments that differ in what matters for quality."""
-        mixed: dict[str, list[str]] = {}
+        differences = []
         for name, replicates in graph.replicates.items():
             keys = [key for replicate in replicates for key in (replicate.train, *replicate.predict.values())]
             used = {at for key in keys if (at := self.of(key)) is not None}
-            what = among(self.rows, combinations(sorted(used), 2), "quality")
-            if what:
-                mixed.setdefault(", ".join(what), []).append(name)
+            differences.append((", ".join(among(self.rows, combinations(sorted(used), 2), "quality")), name))
         return [
             f"Runs of one configuration come from more than one environment ({what}): {listed(names)}."
-            for what, names in mixed.items()
+            for what, names in grouped(differences).items()
+            if what
         ]
 
 

@@ -19,10 +19,11 @@ from lorafile.results.runs import (
     blocked_by,
     candidate_table,
     curve_rows,
+    done,
     repeat_rows,
     run_row,
+    stored_rows,
     unchosen_run,
-    unfinished_curve,
     unfinished_runs,
     unfinished_status,
 )
@@ -34,7 +35,7 @@ from lorafile.state import State
 
 Rows = list[dict[str, Any]]
 _RUN = ("configuration", "sweep", "seed", "outcome", "message", "key")
-_ADAPTERS = ("inspections", "inspected_modules", "representations", "truncations", "merges")
+_INSPECTED = {"inspected_modules": "modules.jsonl.gz", "representations": "representations.jsonl.gz"}
 
 
 def gather(plan: Plan, state: State) -> Results:
@@ -50,16 +51,13 @@ def gather(plan: Plan, state: State) -> Results:
     tables = adapter_tables(graph, plan.results, history, state)
     adapters: dict[str, Any] = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
+    everyone = spec.configurations
+    configurations = [configuration_row(c, everyone, runs, graph.sections[c.name]["adapter"]) for c in everyone]
     return Results(
         **_declared(spec),
         primary=named[spec.primary],
         metrics=tuple(named.values()),
-        configurations=pd.DataFrame(
-            [
-                configuration_row(c, spec.configurations, runs, graph.sections[c.name]["adapter"])
-                for c in spec.configurations
-            ]
-        ),
+        configurations=pd.DataFrame(configurations),
         runs=pd.DataFrame(runs, columns=columns),
         profiles=pd.DataFrame(_profiles(plan, places)),
         curves=pd.DataFrame(curves, columns=["configuration", "seed", "step", "epoch", "loss", "learning_rate"]),
@@ -107,48 +105,48 @@ def _runs(plan: Plan, state: State, history: History, places: Environments) -> t
     """Return a row for each run, and one for each step of its curve."""
     graph, spec = plan.graph, plan.graph.spec
     open_runs = unfinished_runs(graph, plan.results, state)
-    waiting = {one.configuration: one.why_open for one in plan.tuning if not one.chosen}
+    waiting = {status.configuration: status.why_open for status in plan.tuning if not status.chosen}
     runs: Rows = []
     curves: Rows = []
     for c in spec.configurations:
         if c.open:
             runs += [unchosen_run(c, seed, waiting.get(c.name, "")) for seed in spec.tables.study.seeds]
         for replicate in graph.replicates[c.name]:
-            run, here = run_row(c, replicate, plan.results, history), open_runs.get(replicate.train or "")
+            run, progress = run_row(c, replicate, plan.results, history), open_runs.get(replicate.train or "")
             run |= places.of_run(replicate)
             run |= extra_figures(graph, c.name, replicate, plan.results)
-            runs.append(run | blocked_by(run, graph, history) | unfinished_status(run, here))
-            curves += curve_rows(c, replicate, history, state) or unfinished_curve(c, replicate, here)
+            runs.append(run | blocked_by(run, graph, history) | unfinished_status(run, progress))
+            curves += curve_rows(c, replicate, history, state, progress)
     return runs, curves
 
 
 def _profiles(plan: Plan, places: Environments) -> list[dict[str, Any]]:
     rows = []
     for configuration, key in plan.graph.profiles.items():
-        attempt = plan.results.get(key)
-        if attempt is not None and attempt.outcome == "done":
-            where = {"device": attempt.device, "environment": places.of(key)}
-            rows.append({"configuration": configuration, **where, **attempt.figures})
+        if attempt := done(plan.results, key):
+            about = {"configuration": configuration, "device": attempt.device, "environment": places.of(key)}
+            rows.append({**about, **attempt.figures})
     return rows
 
 
 def extra_figures(graph: Graph, name: str, replicate: Replicate, results: Attempts) -> dict[str, Any]:
     """Return `reference.log_loss`, `.before` and their difference `.change`; `lm_eval.<task>.<metric>` of each task."""
-    found: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
     for what, key in replicate.extra.items():
-        if key not in results or results[key].outcome != "done":
+        attempt = done(results, key)
+        if attempt is None:
             continue
-        figures = results[key].figures
+        figures = attempt.figures
         if what == "reference":
             before = results.get(graph.before[name]["reference"])
-            found["reference.log_loss"] = figures["log_loss"]
+            extra["reference.log_loss"] = figures["log_loss"]
             if before is not None:
-                found["reference.before"] = before.figures["log_loss"]
-                found["reference.change"] = figures["log_loss"] - before.figures["log_loss"]
+                extra["reference.before"] = before.figures["log_loss"]
+                extra["reference.change"] = figures["log_loss"] - before.figures["log_loss"]
         elif what.startswith("lm-eval/"):
             task = what.removeprefix("lm-eval/")
-            found |= {f"lm_eval.{task}.{metric}": value for metric, value in figures.items()}
-    return found
+            extra |= {f"lm_eval.{task}.{metric}": value for metric, value in figures.items()}
+    return extra
 
 
 def answer_rows(graph: Graph, results: Attempts, state: State) -> list[dict[str, Any]]:
@@ -156,57 +154,41 @@ def answer_rows(graph: Graph, results: Attempts, state: State) -> list[dict[str,
 
     Tuned is the first seed's answer, and nothing for a configuration that is not trained.
     """
-    found = []
+
+    def answers(key: str | None) -> dict[int, tuple[str, str]]:  # number of a prompt -> (prompt, answer)
+        rows = stored_rows(results.get(key or ""), "predictions.jsonl.gz", state)
+        return {row["row"]: (row["reference"], row["answer"]) for row in rows}
+
+    rows = []
     for configuration in graph.spec.configurations:
         replicates = graph.replicates[configuration.name]
-        before = _answers(graph.before.get(configuration.name, {}).get("prompts"), results, state)
-        key = replicates[0].extra.get("prompts") if replicates and replicates[0].train else None
-        tuned = _answers(key, results, state)
-        for row in before or tuned:
-            answers = {"untuned": before.get(row, (None, None))[1], "tuned": tuned.get(row, (None, None))[1]}
-            prompt = (before.get(row) or tuned[row])[0]
-            found.append({"configuration": configuration.name, "number": row + 1, "prompt": prompt, **answers})
-    return found
-
-
-def _answers(key: str | None, results: Attempts, state: State) -> dict[int, tuple[str, str]]:
-    """Return number of a prompt -> (prompt, answer)."""
-    attempt = results.get(key or "")
-    digest = attempt.outputs.get("predictions.jsonl.gz") if attempt is not None else None
-    if digest is None or not state.objects.has(digest):
-        return {}
-    rows = state.objects.rows(digest)
-    return {row["row"]: (row["reference"], row["answer"]) for row in rows}
+        before = answers(graph.before.get(configuration.name, {}).get("prompts"))
+        tuned = answers(replicates[0].extra.get("prompts") if replicates and replicates[0].train else None)
+        for number in before or tuned:
+            prompt, _ = before.get(number) or tuned[number]
+            row = {"configuration": configuration.name, "number": number + 1, "prompt": prompt}
+            pairs = {"untuned": before.get(number), "tuned": tuned.get(number)}
+            rows.append(row | {who: pair[1] if pair else None for who, pair in pairs.items()})
+    return rows
 
 
 def adapter_tables(graph: Graph, results: Attempts, history: History, state: State) -> dict[str, Rows]:
     """Return the rows of `inspections`, `inspected_modules`, `representations`, `truncations` and `merges`."""
-    found: dict[str, Rows] = {name: [] for name in _ADAPTERS}
+    tables: dict[str, Rows] = {name: [] for name in ("inspections", *_INSPECTED, "truncations", "merges")}
     merging = graph.spec.tables.merge
-    for configuration in graph.spec.configurations:
-        for replicate in graph.replicates[configuration.name]:
-            for name, rows in _inspected(configuration, replicate, results, state).items():
-                found[name] += rows
+    for c in graph.spec.configurations:
+        for replicate in graph.replicates[c.name]:
+            if attempt := done(results, replicate.inspect):
+                about = {"configuration": c.name, "seed": replicate.seed}
+                tables["inspections"].append({**about, **attempt.figures})
+                for name, file in _INSPECTED.items():
+                    tables[name] += [{**about, **row} for row in stored_rows(attempt, file, state)]
             if replicate.truncated:
-                own = stored_rank(graph.sections[configuration.name]["adapter"])
-                found["truncations"] += truncation_rows(configuration, replicate, results, history, own)
+                own = stored_rank(graph.sections[c.name]["adapter"])
+                tables["truncations"] += truncation_rows(c, replicate, results, history, own)
             if merging is not None:
-                found["merges"] += merge_rows(configuration, replicate, results, merging)
-    return found
-
-
-def _inspected(c: Configuration, replicate: Replicate, results: Attempts, state: State) -> dict[str, Rows]:
-    attempt = results.get(replicate.inspect or "")
-    if attempt is None or attempt.outcome != "done":
-        return {}
-    about = {"configuration": c.name, "seed": replicate.seed}
-    files = {"inspected_modules": "modules.jsonl.gz", "representations": "representations.jsonl.gz"}
-    found = {"inspections": [{**about, **attempt.figures}]}
-    for name, file in files.items():
-        digest = attempt.outputs[file]
-        there = state.objects.has(digest)
-        found[name] = [{**about, **row} for row in state.objects.rows(digest)] if there else []
-    return found
+                tables["merges"] += merge_rows(c, replicate, results, merging)
+    return tables
 
 
 def truncation_rows(c: Configuration, replicate: Replicate, results: Attempts, history: History, own: int) -> Rows:
@@ -225,12 +207,11 @@ def truncation_rows(c: Configuration, replicate: Replicate, results: Attempts, h
 def merge_rows(c: Configuration, replicate: Replicate, results: Attempts, table: MergeTable) -> Rows:
     """Return how the merged model differs at each type, and whether that passes the declared gate.
 
-    The gate is held against stored figures here, so that another tolerance merges nothing again.
+    Stored figures are compared with the gate here, so that another tolerance merges nothing again.
     """
     rows = []
     for dtype, key in replicate.merge.items():
-        attempt = results.get(key)
-        if attempt is not None and attempt.outcome == "done":
+        if attempt := done(results, key):
             failures = gate_failures(attempt.figures, table)
             about = {"configuration": c.name, "seed": replicate.seed, "dtype": dtype}
             rows.append({**about, **attempt.figures, "passes": not failures, "failures": failures})
@@ -241,15 +222,15 @@ def gate_failures(figures: dict[str, Any], table: MergeTable) -> list[str]:
     """Return what of a gate a merged model fails, in words; nothing where it passes."""
     if not figures["finite"]:
         return ["logits that are no numbers"]
-    found = []
+    failures = []
     moved, agreed = abs(figures["log_loss_difference"]), figures["argmax_agreement"]
     if table.max_log_loss_difference is not None and moved > table.max_log_loss_difference:
-        found.append(
+        failures.append(
             f"a log loss that moves by {moved:.3g}, more than {table.max_log_loss_difference:g} nats per token"
         )
     if table.min_argmax_agreement is not None and agreed < table.min_argmax_agreement:
-        found.append(f"an argmax that agrees at {agreed:.2%} of tokens, fewer than {table.min_argmax_agreement:.2%}")
+        failures.append(f"an argmax that agrees at {agreed:.2%} of tokens, fewer than {table.min_argmax_agreement:.2%}")
     largest = figures["max_logit_difference"]
     if table.max_logit_difference is not None and largest > table.max_logit_difference:
-        found.append(f"a logit that differs by {largest:.3g}, more than {table.max_logit_difference:g}")
-    return found
+        failures.append(f"a logit that differs by {largest:.3g}, more than {table.max_logit_difference:g}")
+    return failures

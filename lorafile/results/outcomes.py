@@ -1,4 +1,4 @@
-"""What each run made of each held-out example, read from state when somebody asks."""
+"""What each run made of each held-out example, read from state on demand."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.lock.lockfile import identity
 from lorafile.results.results import OnDemand, OutcomeKey, RunDetail, RunKey, Sample
-from lorafile.results.runs import Attempts
+from lorafile.results.runs import Attempts, done, stored_rows
 from lorafile.results.serving_rules import problems
 from lorafile.specs import Configuration
 from lorafile.state import State
@@ -55,19 +55,19 @@ def _scores(replicate: Replicate, split: str) -> list[str]:
 
 def run_details(graph: Graph) -> dict[RunKey, RunDetail]:
     """Return the keys and settings of every run."""
-    found = {}
+    details = {}
     for run, replicate in _replicates(graph).items():
         profile = graph.profiles.get(run[0])
         keys = replicate.named | ({"profile": profile} if profile else {})
-        found[run] = RunDetail(keys, graph.nodes[replicate.train or next(iter(replicate.predict.values()))].settings)
-    return found
+        details[run] = RunDetail(keys, graph.nodes[replicate.train or next(iter(replicate.predict.values()))].settings)
+    return details
 
 
 class StoredSamples(OnDemand):
     """What each run made of the first held-out examples: (configuration, seed) -> `Sample`."""
 
     def __init__(self, graph: Graph, results: Attempts, state: State) -> None:
-        super().__init__({run: (run[0], one) for run, one in _replicates(graph).items()}, self._sample)
+        super().__init__({run: (run[0], replicate) for run, replicate in _replicates(graph).items()}, self._sample)
         self._graph, self._results, self._state = graph, results, state
         self._private = {c.name for c in graph.spec.configurations if c.data.private}
         self._examples: dict[str, list[dict[str, Any]]] = {}  # many runs predict the same split
@@ -93,17 +93,13 @@ class StoredSamples(OnDemand):
 
     def _first(self, key: str, name: str) -> list[dict[str, Any]]:
         if key not in self._examples:
-            attempt = self._results.get(key)
-            digest = attempt.outputs.get(name) if attempt is not None else None
-            there = digest is not None and self._state.objects.has(digest)
-            rows = self._state.objects.rows(digest) if digest is not None and there else iter(())
-            self._examples[key] = list(islice(rows, SAMPLES))
+            self._examples[key] = list(islice(stored_rows(self._results.get(key), name, self._state), SAMPLES))
         return self._examples[key]
 
 
 def _replicates(graph: Graph) -> dict[RunKey, Replicate]:
     names = [configuration.name for configuration in graph.spec.configurations]  # and not the candidates that lost
-    return {(name, one.seed): one for name in names for one in graph.replicates[name]}
+    return {(name, replicate.seed): replicate for name in names for replicate in graph.replicates[name]}
 
 
 def serving_refusals(graph: Graph, results: Attempts, state: State) -> Mapping[tuple[str, str], tuple[str, ...]]:
@@ -129,8 +125,7 @@ def _first_stored(graph: Graph, c: Configuration, results: Attempts, state: Stat
     if c.method in ("none", "full"):
         return {}
     for replicate in graph.replicates[c.name]:
-        attempt = results.get(replicate.train or "")
-        if attempt is not None and attempt.outcome == "done":
+        if attempt := done(results, replicate.train):
             digests = {name: attempt.outputs.get(name, "") for name in _FILES}
             if all(digest and state.objects.has(digest) for digest in digests.values()):
                 return digests

@@ -59,7 +59,7 @@ def listed(names: list[str], most: int = 8) -> str:
 
 
 class OnDemand(Mapping[Any, Any]):
-    """A mapping whose values are read when somebody asks for them."""
+    """A mapping whose values are read on demand."""
 
     def __init__(self, sources: Mapping[Any, Any], read: Callable[[Any], Any]) -> None:
         """Take key -> what its value is read from, and how."""
@@ -115,7 +115,7 @@ class Results:
         solves for them), `tuned` (list of the settings whose value here was chosen on validation, or is not chosen
         yet), then each varied setting of the study by its dotted name (`lora.r`, `quantization`, …; None where it does
         not apply)
-    :ivar runs: one row for each configuration and seed: `configuration`, `sweep`, `seed` (None for the untuned row),
+    :ivar runs: one row for each configuration and seed: `configuration`, `sweep`, `seed` (None for the untuned base),
         `outcome` (done, diverged, out-of-memory, failed, interrupted, running, missing), `message`, `key`,
         `environment` (where it was trained: an index into `environments`; None where it was not), `predicted_in`,
         `validation.<metric>` and `test.<metric>`, `validation.examples`, `test.examples`, and of the training run
@@ -151,7 +151,7 @@ class Results:
     :ivar repeats: one row for each declared repeat, which is in no other table: `configuration`, `seed`, `repeat`
         (from 2 on), `outcome`, `message`, `key`, `validation.<metric>`, `test.<metric>`, and whether its weights
         (`same_weights`) and predictions (`same_predictions`) are the first time's byte for byte (missing: not known)
-    :ivar refusals: (server, configuration) -> why `vllm` or `tgi` would not take it as it is, beside the base; nothing
+    :ivar refusals: (server, configuration) -> why `vllm` or `tgi` would not take it as it is, next to the base; nothing
         where it would; read on demand
     :ivar candidates: one row for each candidate of a tuned configuration and seed: `configuration`, `candidate` (its
         name), `values` (setting -> value) and each of these settings by its dotted name, `seed`, `outcome`, `message`,

@@ -1,6 +1,7 @@
-"""What came of each run: its outcome, its figures and its curve."""
+"""How each run ended: its outcome, its figures and its curve."""
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lorafile.files.run_directory import Unfinished, unfinished
@@ -30,6 +31,18 @@ _WEIGHTS = ".safetensors"
 _COLUMNS = ("configuration", "candidate", "values", "seed", "outcome", "message", "key", "chosen", "added")
 
 
+def done(results: Attempts, key: str | None) -> Attempt | None:
+    """Return the result of a node that is done; None where it has none, or another one."""
+    attempt = results.get(key or "")
+    return attempt if attempt is not None and attempt.outcome == "done" else None
+
+
+def stored_rows(attempt: Attempt | None, name: str, state: State) -> Iterator[dict[str, Any]]:
+    """Return the rows of a file that an attempt left; none where its bytes have gone."""
+    digest = attempt.outputs.get(name) if attempt is not None else None
+    return state.objects.rows(digest) if digest is not None and state.objects.has(digest) else iter(())
+
+
 def run_row(c: Configuration, replicate: Replicate, results: Attempts, history: History) -> dict[str, Any]:
     """Return how one run stands, and its figures."""
     leading = replicate.train or next(iter(replicate.predict.values()))
@@ -54,7 +67,7 @@ def run_row(c: Configuration, replicate: Replicate, results: Attempts, history: 
 
 
 def _imported(attempt: Attempt) -> str:
-    """Return where an imported run came from, what of it differs, and what nobody could verify."""
+    """Return where an imported run came from, what of it differs, and what could not be verified."""
     text = attempt.message
     for word, names in (("differs in", attempt.figures["differs"]), ("not verified", attempt.figures["unverified"])):
         text += f"; {word}: {', '.join(names)}" if names else ""
@@ -78,9 +91,9 @@ def _own_figures(replicate: Replicate, results: Attempts, history: History, run:
 def _unscored(replicate: Replicate, split: str, score: str, history: History) -> dict[str, Any]:
     """Return how a run stands that is trained, but has no figures: as predictions or score ended, or not yet done."""
     for key in (*(key for (of_split, _), key in replicate.predict.items() if of_split == split), score):
-        attempts = history.get(key, [])
-        if attempts and attempts[-1].outcome != "done":
-            return {"outcome": attempts[-1].outcome, "message": attempts[-1].message}
+        for last in history.get(key, [])[-1:]:
+            if last.outcome != "done":
+                return {"outcome": last.outcome, "message": last.message}
     return {"outcome": "missing", "message": "not predicted and scored yet"}
 
 
@@ -89,20 +102,20 @@ def blocked_by(run: dict[str, Any], graph: Graph, history: History) -> dict[str,
     if run["outcome"] != "missing" or history.get(run["key"]):
         return {}
     for key in graph.nodes[run["key"]].inputs.values():
-        attempts = history.get(key, [])
-        if attempts and not attempts[-1].finished:
-            return {"outcome": attempts[-1].outcome, "message": f"{graph.nodes[key].address}: {attempts[-1].message}"}
+        for last in history.get(key, [])[-1:]:
+            if not last.finished:
+                return {"outcome": last.outcome, "message": f"{graph.nodes[key].address}: {last.message}"}
     return {}
 
 
-def curve_rows(c: Configuration, replicate: Replicate, history: History, state: State) -> list[dict[str, Any]]:
-    """Return a row for each optimizer step of a finished run."""
+def curve_rows(
+    c: Configuration, replicate: Replicate, history: History, state: State, progress: Unfinished | None
+) -> list[dict[str, Any]]:
+    """Return a row for each optimizer step of a run: of a finished one all, else as far as it has come."""
     finished = [attempt for attempt in history.get(replicate.train or "", []) if attempt.finished]
-    digest = finished[-1].outputs.get("curve.jsonl.gz") if finished else None
-    if digest is None or not state.objects.has(digest):
-        return []
-    about = {"configuration": c.name, "seed": replicate.seed}
-    return [{**about, **row} for row in state.objects.rows(digest)]
+    rows = list(stored_rows(finished[-1], "curve.jsonl.gz", state)) if finished else []
+    rows = rows or (progress.rows if progress else [])
+    return [{"configuration": c.name, "seed": replicate.seed, **row} for row in rows]
 
 
 def unfinished_runs(graph: Graph, results: Attempts, state: State) -> dict[str, Unfinished]:
@@ -124,11 +137,6 @@ def unfinished_status(run: dict[str, Any], progress: Unfinished | None) -> dict[
     return {"outcome": outcome, "message": "; ".join(part for part in (stopped.rstrip("."), kept) if part)}
 
 
-def unfinished_curve(c: Configuration, replicate: Replicate, progress: Unfinished | None) -> list[dict[str, Any]]:
-    """Return a row for each optimizer step of a run that is not finished."""
-    return [{"configuration": c.name, "seed": replicate.seed, **row} for row in progress.rows] if progress else []
-
-
 def repeat_rows(graph: Graph, results: Attempts, history: History) -> list[dict[str, Any]]:
     """Return a row for each declared repeat of a configuration's first seed."""
     rows = []
@@ -147,14 +155,14 @@ def _same(pairs: list[tuple[str, str]], results: Attempts, suffix: str) -> bool 
 
     :param suffix: of the files that are looked at
     """
-    files = [[_digests(results.get(key), suffix) for key in pair] for pair in pairs]
+    files = [tuple(_digests(done(results, key), suffix) for key in pair) for pair in pairs]
     if not files or not all(digests for pair in files for digests in pair):
         return None
     return all(again == first for again, first in files)
 
 
 def _digests(attempt: Attempt | None, suffix: str) -> dict[str, str]:
-    files = attempt.outputs.items() if attempt is not None and attempt.outcome == "done" else ()
+    files = attempt.outputs.items() if attempt is not None else ()
     return {name: digest for name, digest in files if name.endswith(suffix)}
 
 

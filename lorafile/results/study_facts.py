@@ -51,15 +51,15 @@ def hides_answers(graph: Graph) -> bool:
 
 def topics(configurations: tuple[Configuration, ...]) -> tuple[str, ...]:
     """Return what the configurations use, in their order, each once: `lora`, `dora`, `start:pissa`, `base:nf4`."""
-    found: dict[str, None] = {}
+    used: dict[str, None] = {}
     for configuration in configurations:
         if configuration.method not in ("none", "full"):
-            found |= dict.fromkeys([configuration.method, *_adapter(configuration.adapter or {})])
+            used |= dict.fromkeys([configuration.method, *_adapter(configuration.adapter or {})])
         if configuration.train is not None and configuration.train.loraplus_lr_ratio is not None:
-            found["loraplus"] = None
+            used["loraplus"] = None
         if configuration.quantization:
-            found[f"base:{_base(configuration.quantization)}"] = None
-    return tuple(found)
+            used[f"base:{_base(configuration.quantization)}"] = None
+    return tuple(used)
 
 
 def _adapter(settings: dict[str, Any]) -> list[str]:

@@ -7,12 +7,12 @@ from lorafile.plan.plan import Action, Plan
 from lorafile.results.datacard import leak_sentences
 from lorafile.results.environments import Environments
 from lorafile.results.interim_looks import under_way
-from lorafile.results.results import listed
+from lorafile.results.results import grouped, listed
 from lorafile.results.study_facts import data_of
 from lorafile.units import plural
 
 TIME_SPREADS = ("generate_spread", "merged_generate_spread")
-STEADY = 0.5  # of 16 profiles on two idle cores the largest was 0.31; of 8 beside two busy processes the smallest 0.76
+STEADY = 0.5  # of 16 profiles on two idle cores the largest was 0.31; of 8 next to two busy processes the smallest 0.76
 _NAMED = 3
 
 
@@ -36,10 +36,11 @@ def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]],
 
 def _failed_metrics(plan: Plan) -> list[str]:
     """Say which metric files gave no figure, and why; the runs themselves stand."""
-    reasons: dict[str, list[str]] = {}
-    for change in plan.changes:
-        if change.action is Action.RETRY and "metric_file" in plan.graph.nodes[change.key].settings:
-            reasons.setdefault(change.address.rpartition("/")[2], []).append(change.reason.removeprefix("failed: "))
+    reasons = grouped(
+        (change.address.rpartition("/")[2], change.reason.removeprefix("failed: "))
+        for change in plan.changes
+        if change.action is Action.RETRY and "metric_file" in plan.graph.nodes[change.key].settings
+    )
     return [f"The metric {name} has no figure in {len(why)} places: {why[0]}" for name, why in reasons.items()]
 
 

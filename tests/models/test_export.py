@@ -169,15 +169,15 @@ def test_for_vllm_the_rank_is_raised_and_dora_is_refused(done: Study, tiny_model
     ],
 )
 def test_what_vllm_refuses_is_named(done: Study, tmp_path: Path, settings: dict[str, Any], told: str) -> None:
-    from lorafile.results.serving_rules import vllm_problems
+    from lorafile.results.serving_rules import problems
 
     export(done, "rank/r=4", tmp_path / "out")
     files = {name: str(tmp_path / "out" / name) for name in ("adapter_config.json", "adapter_model.safetensors")}
     base = next(iter(done.plan().graph.lock.models.values()))
-    assert vllm_problems(files, base) == []
+    assert problems("vllm", files, base) == []
     file = Path(files["adapter_config.json"])
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | settings), encoding="utf-8")
-    assert told in vllm_problems(files, base)[0]
+    assert told in problems("vllm", files, base)[0]
 
 
 def test_nothing_is_written_over_and_what_cannot_be_exported_is_a_sentence(done: Study, tmp_path: Path) -> None:

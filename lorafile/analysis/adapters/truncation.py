@@ -54,7 +54,7 @@ def truncation_rows(results: Results, metric: str, split: str) -> list[Row]:
     whole = scores(results, column)
     runs = rows_of(results.runs, "configuration", "seed", column)
     figures = {(name, seed): float(value) for name, seed, value in runs if value is not None}
-    sizes = grouped(rows_of(results.runs, "configuration", "adapter_bytes"))
+    sizes: dict[str, list[Any]] = grouped(rows_of(results.runs, "configuration", "adapter_bytes"))
     keys = ("configuration", "rank", "of_rank", "seed", column, "kept_energy", "adapter_bytes")
     cuts = grouped(((name, int(rank)), row) for name, rank, *row in rows_of(results.truncations, *keys))
     sign = -1 if more_is_better(metric) else 1
