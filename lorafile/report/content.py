@@ -1,16 +1,15 @@
 """What a report says, in order, before it is HTML or Markdown: both show the same."""
 
-from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.base import Analysis, Column, Table, filled
 from lorafile.analysis.common.format import amount, direction, kind_of, metric_name, number, on, setting
 from lorafile.engine.metrics.registry import unit_of
 from lorafile.report.figures_json import look_lines
-from lorafile.results.results import Results, cells, missing
+from lorafile.results.results import Results, cells, missing, row_dicts
 from lorafile.units import listing, plural
 
 LIMITS = (
@@ -31,8 +30,7 @@ PROTOCOL = (
 FEW_SEEDS = 3
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """One line of the methods: a name and its value."""
 
     name: str
@@ -105,22 +103,17 @@ def facts(results: Results) -> list[Fact]:
     lines += [Fact(f"data {key}", value(key, item)) for key, item in results.data.items() if not missing(item)]
     lines.append(Fact("seeds", listing([str(seed) for seed in results.seeds], 20) or "none"))
     lines += [Fact(name, text) for name, text in look_lines(results)]
-    lines += forecasts(results)
+    errors = [
+        f"{quantity} off by {amount('share', median(map(abs, each)))} (median of {plural(len(each), 'node')})"
+        for quantity, each in results.forecast_errors.items()
+        if each
+    ]
+    lines += [Fact("forecast", ", ".join(errors))] if errors else []
     for metric in results.metrics:
         primary = "primary; " if metric == results.primary else ""
         unit = unit_of(metric)
         lines.append(Fact(metric_name(metric), f"{primary}{direction(metric)}{f'; {unit}' if unit else ''}"))
     return lines
-
-
-def forecasts(results: Results) -> list[Fact]:
-    """Return how far the plans' forecasts were off, where there are any."""
-    lines = [
-        f"{quantity} off by {amount('share', median(map(abs, errors)))} (median of {plural(len(errors), 'node')})"
-        for quantity, errors in results.forecast_errors.items()
-        if errors
-    ]
-    return [Fact("forecast", ", ".join(lines))] if lines else []
 
 
 def value(key: str, item: Any) -> str:
@@ -156,5 +149,4 @@ def every_run(results: Results) -> Table | None:
     frame = pd.DataFrame({column.key: cells(runs, column.key) for column in columns}, dtype=object)
     frame["seed"] = [setting(seed) if not missing(seed) else "none needed" for seed in frame["seed"]]
     frame["outcome"] = [outcome or "missing" for outcome in frame["outcome"]]
-    filled = [key for key in frame.columns if any(not missing(item) and item != "" for item in frame[key])]
-    return Table("Every run", frame, tuple(column for column in columns if column.key in filled))
+    return Table("Every run", frame, filled(columns, row_dicts(frame)))

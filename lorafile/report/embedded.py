@@ -10,7 +10,7 @@ from lorafile.analysis.common.base import Analysis, Table, plain
 from lorafile.analysis.training.curves import thinned
 from lorafile.report.figures_json import Spec, as_json, column_records, records
 from lorafile.report.theme import config
-from lorafile.results.results import Results, RunKey, cells, missing, rows_of
+from lorafile.results.results import Results, RunKey, rows_of
 
 TOLD = 200  # runs whose settings and sample predictions are on the page; state has those of all
 LETTERS = 600  # of one text of a sample
@@ -42,7 +42,10 @@ def embedded(
         "light": config("light"),
         "dark": config("dark"),
         "names": results.names,
-        "tables": [{"name": name} | _table(table) for name, table in tables.items()],
+        "tables": [
+            {"name": name, "title": table.title, "shown": column_records(table), **packed(records(table.frame))}
+            for name, table in tables.items()
+        ],
         "figures": _figures(results, analyses, specs, list(tables.values())),
         **_stories(results),
     }
@@ -64,16 +67,12 @@ def _on_page(spec: Spec, kind: str) -> Spec:
 
 def runs_by_configuration(results: Results) -> dict[str, list[PageRun]]:
     """Return configuration -> its runs, in the order of the table of every run."""
-    columns = (cells(results.runs, key) for key in ("configuration", "seed", "outcome", "key"))
+    rows = rows_of(results.runs, "configuration", "seed", "outcome", "key")
     runs: dict[str, list[PageRun]] = {name: [] for name in results.names}
-    for at, (name, seed, outcome, key) in enumerate(zip(*columns, strict=True)):
+    for at, (name, seed, outcome, key) in enumerate(rows):
         run = PageRun(at, None if seed is None else int(seed), str(outcome or "missing"), str(key or ""))
         runs.setdefault(str(name), []).append(run)
     return runs
-
-
-def _table(table: Table) -> dict[str, Any]:
-    return {"title": table.title, "shown": column_records(table), **packed(records(table.frame))}
 
 
 def _figures(results: Results, analyses: list[Analysis], specs: dict[str, Spec], tables: list[Table]) -> dict[str, Any]:
@@ -101,18 +100,15 @@ def _stories(results: Results) -> dict[str, Any]:
         if detail := results.details.get(run):
             story["keys"] = detail.keys
             if at < TOLD:
-                story["settings"] = {part: _place(section, settings) for part, section in detail.settings.items()}
+                # Most runs share most of their sections: each stands on the page once.
+                texts = {part: json.dumps(plain(section), sort_keys=True) for part, section in detail.settings.items()}
+                story["settings"] = {part: settings.setdefault(text, len(settings)) for part, text in texts.items()}
         if at < TOLD and (sample := results.samples.get(run)):
             story |= {"split": sample.split, "samples": [_cut(row) for row in sample.rows]}
         runs.append(story)
     sections = [json.loads(section) for section in settings]
     about = {"private": bool(results.data.get("private")), "told": TOLD}
     return {"runs": runs, "settings": sections, "steps": list(steps), **about}
-
-
-def _place(section: Any, settings: dict[str, int]) -> int:
-    """Return a section's place among the settings: most runs share most of them."""
-    return settings.setdefault(json.dumps(plain(section), sort_keys=True), len(settings))
 
 
 def _cut(sample: dict[str, Any]) -> dict[str, Any]:
@@ -125,10 +121,8 @@ def _cut(sample: dict[str, Any]) -> dict[str, Any]:
 def _curves(results: Results) -> dict[RunKey, list[list[float]]]:
     """Return run -> [steps, losses], thinned: enough for a line of a finger's width."""
     curves: dict[RunKey, list[list[float]]] = {}
-    thin = thinned(results)
-    columns = [cells(thin, key) for key in ("configuration", "seed", "step", "loss")]
-    for name, seed, step, loss in zip(*columns, strict=True):
-        steps, losses = curves.setdefault((str(name), None if missing(seed) else int(seed)), [[], []])
+    for name, seed, step, loss in rows_of(thinned(results), "configuration", "seed", "step", "loss"):
+        steps, losses = curves.setdefault((str(name), None if seed is None else int(seed)), [[], []])
         steps.append(round(float(step)))
         losses.append(float(f"{loss:.4g}"))
     return curves

@@ -47,13 +47,12 @@ def _analysis(analysis: Analysis, specs: dict[str, Spec]) -> dict[str, Any]:
     return {
         **{key: getattr(analysis, key) for key in ("kind", "name", "title", "question")},
         "sentences": list(analysis.sentences),
-        "tables": [_table(table) for table in analysis.tables],
+        "tables": [
+            {"title": table.title, "columns": column_records(table), "rows": records(table.frame)}
+            for table in analysis.tables
+        ],
         "charts": {name: _chart(specs[name], analysis.captions.get(name, "")) for name in analysis.charts},
     }
-
-
-def _table(table: Table) -> dict[str, Any]:
-    return {"title": table.title, "columns": column_records(table), "rows": records(table.frame)}
 
 
 def column_records(table: Table) -> list[dict[str, Any]]:
@@ -65,11 +64,8 @@ def column_records(table: Table) -> list[dict[str, Any]]:
 
 
 def _chart(spec: Spec, caption: str) -> dict[str, Any]:
-    return {
-        "description": spec.get("description", ""),
-        "caption": caption,
-        "data": list(spec.get("datasets", {}).values()),
-    }
+    data = list(spec.get("datasets", {}).values())
+    return {"description": spec.get("description", ""), "caption": caption, "data": data}
 
 
 def specifications(analyses: list[Analysis]) -> dict[str, Spec]:
@@ -79,7 +75,7 @@ def specifications(analyses: list[Analysis]) -> dict[str, Spec]:
 
 def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """Return a table's rows as JSON-able values."""
-    return [{str(key): plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    return [plain(row) for row in frame.to_dict("records")]
 
 
 def look_lines(results: Results) -> list[tuple[str, str]]:
@@ -90,11 +86,11 @@ def look_lines(results: Results) -> list[tuple[str, str]]:
     total, kept = results.verdict.alpha, results.verdict.alpha - sum(row["alpha"] for row in rows)
     lines = []
     for number, row in enumerate(rows):
-        who = f"seeds {listing(map(str, row['seeds']), 20)} of {listing(row['configurations'])}; " if number else ""
+        seeds = f"seeds {listing(map(str, row['seeds']), 20)} of {listing(row['configurations'])}; " if number else ""
         tested = " for what was still open" if number else ""
         dated = f"; last run begun on {row['until']}" if row["until"] else ""
         name = f"stage {number}" if number else "first look"
-        lines.append((name, f"{who}tested at {level(row['alpha'])}{tested}{dated}"))
+        lines.append((name, f"{seeds}tested at {level(row['alpha'])}{tested}{dated}"))
     left = f"{level(kept)} is kept for stages" if kept > _NOTHING else "none is kept for stages"
     return [*lines, ("alpha", f"{level(total)} over all comparisons and looks, of which {left}")]
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lorafile.analysis.common.base import Analysis, Column, Table
-from lorafile.analysis.common.factors import factors, setting_labels, sweeps
+from lorafile.analysis.common.factors import factors, full_name, setting_labels, sweeps
 from lorafile.analysis.common.format import cell
 from lorafile.analysis.common.scores import LOST_WORDS
 from lorafile.report import content
@@ -19,7 +19,7 @@ from lorafile.report.citations import cited
 from lorafile.report.embedded import TOLD, embedded, runs_by_configuration
 from lorafile.report.figures_json import Spec, specifications
 from lorafile.report.theme import INK
-from lorafile.results.results import Results, cells, missing
+from lorafile.results.results import Results, cells, grouped
 
 RELOAD_SECONDS = 5
 SCRIPTS = ("page.js", "tables.js", "brush.js", "runs.js", "downloads.js")
@@ -107,16 +107,12 @@ def _blocks(results: Results) -> list[dict[str, Any]]:
     """Return a block for each configuration: its name, what it is also called, what varies in it, and its runs."""
     runs, places = runs_by_configuration(results), anchors(results)
     labels = {str(name): setting_labels(results, str(name)) for name in factors(results)}
-    also: dict[str, list[str]] = {name: [] for name in runs}
-    for sweep, members in sweeps(results).items():
-        for name, short in members.items():
-            own = f"{sweep}/{short}" if sweep else short
-            also[name] += [own] if own != name else []
+    also = grouped((name, own) for name, own in _sweep_names(results) if own != name)
     return [
         {
             "name": name,
             "anchor": places[name],
-            "also": also[name],
+            "also": also.get(name, []),
             "settings": [(factor, values[name]) for factor, values in labels.items() if name in values],
             "runs": own_runs,
         }
@@ -128,17 +124,23 @@ def _blocks(results: Results) -> list[dict[str, Any]]:
 def _is_lost(column: Column, row: dict[str, Any]) -> bool:
     """Return whether a cell tells of runs without figures."""
     text = str(row.get(column.key))
-    return (
-        any(word in text for word in LOST_WORDS) if column.key == "runs" else column.key == "outcome" and text != "done"
-    )
+    if column.key == "runs":
+        return any(word in text for word in LOST_WORDS)
+    return column.key == "outcome" and text != "done"
+
+
+def _sweep_names(results: Results) -> list[tuple[str, str]]:
+    """Return (configuration, name that a sweep gives it) for each member of each sweep."""
+    return [
+        (name, full_name(sweep, short)) for sweep, members in sweeps(results).items() for name, short in members.items()
+    ]
 
 
 def anchors(results: Results) -> dict[str, str]:
     """Return configuration, by each name that a sweep gives it -> the anchor of its runs: made of a number alone."""
     places = {name: f"c{at}" for at, name in enumerate(results.names)}
-    for sweep, members in sweeps(results).items():
-        for name, short in members.items():
-            places.setdefault(f"{sweep}/{short}" if sweep else short, places[name])
+    for name, own in _sweep_names(results):
+        places.setdefault(own, places[name])
     return places
 
 
@@ -185,9 +187,7 @@ def _plain(text: str) -> Markup:
 def _isolated_texts(results: Results) -> set[str]:
     """Return every name, and whatever else holds letters that could turn a line around."""
     names = {*results.names, str(results.study), *anchors(results), *sweeps(results)}
-    foreign = {
-        str(item) for column in ("outcome", "message") for item in cells(results.runs, column) if not missing(item)
-    }
+    foreign = {str(item) for key in ("outcome", "message") for item in cells(results.runs, key) if item is not None}
     foreign |= {claim.text for claim in results.claims}
     foreign |= {text for published in results.published for text in (published.name, published.source)}
     for factor in results.configurations.columns:

@@ -58,12 +58,13 @@ def table_of_results(results: Results) -> str:
     columns = _columns(results, rows)
     winner = best_by_verdict(results)
     heads = [r"\textbf{" + head + "}" for head in ["Configuration", *(head for head, _ in columns)]]
-    body = [[escaped(row["configuration"]), *(show(row) for _, show in columns)] for row in rows]
-    key = _key(results, str(results.primary))
-    for row, cells in zip(rows, body, strict=True):
+    key = _key(results, results.primary)
+    lines = []
+    for row in rows:
+        cells = [escaped(row["configuration"]), *(show(row) for _, show in columns)]
         if row["configuration"] == winner and not missing(row.get(f"{key}.mean")):
             cells[1] = r"\textbf{" + cells[1] + "}"
-    lines = [" & ".join(cells) + r" \\" for cells in body]
+        lines.append(" & ".join(cells) + r" \\")
     return "\n".join(
         [
             "% Needs \\usepackage{booktabs}. Made by lora report; the papers are in references.bib.",
@@ -111,14 +112,13 @@ def _columns(results: Results, rows: list[Row]) -> list[tuple[str, Any]]:
     """Return (heading, row -> cell) of each column, the primary metric first; what was not measured is left out."""
     metrics = sorted(results.metrics, key=lambda metric: metric != results.primary)
     columns = [_metric_column(results, metric) for metric in metrics]
-    if any(" of " in row.get("runs", "") for row in rows):  # what is in no mean stands beside it
+    if any(" of " in row.get("runs", "") for row in rows):  # what is in no mean stands next to it
         columns.append(("Runs", lambda row: escaped(row.get("runs", "--"))))
     for title, key, kind in (
         ("Trainable parameters", "trainable_parameters", "count"),
         ("Peak training memory", "train_allocated_bytes", "bytes"),
     ):
-        measured = [row[key] for row in rows if not missing(row.get(key))]
-        if measured:
+        if measured := [row[key] for row in rows if not missing(row.get(key))]:
             columns.append(_cost_column(title, key, kind, max(measured)))
     return columns
 
@@ -156,7 +156,7 @@ def _cost_column(title: str, key: str, kind: str, largest: float) -> tuple[str, 
 
 
 def _caption(results: Results, winner: str | None) -> str:
-    counts = sorted({score.n for score in scores(results, _key(results, str(results.primary))).values() if score.n > 1})
+    counts = sorted({score.n for score in scores(results, _key(results, results.primary)).values() if score.n > 1})
     seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds" if counts else ""
     figures = f"Mean ± sample standard deviation over {seeds}; " if counts else ""
     directions = [f"{on(metric, split_of(results, metric))}: {direction(metric)}" for metric in results.metrics]

@@ -1,12 +1,13 @@
 """RESULTS.md: the report for a repository, with pictures next to it and every name as plain text."""
 
 import re
+from collections.abc import Iterable
 
 from lorafile.analysis.common.base import Analysis, Table
 from lorafile.analysis.common.format import cell
 from lorafile.report import content
 from lorafile.report.citations import cited
-from lorafile.results.results import Results
+from lorafile.results.results import Results, row_dicts
 
 # What Markdown or a right-to-left mark would act on. An underscore inside a word is plain text already.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]+")
@@ -26,16 +27,13 @@ def document(results: Results, analyses: list[Analysis]) -> str:
     if warnings := content.warnings(results, analyses):
         lines += ["## Read this first", "", *_list(warnings)]
     if summary.charts or summary.tables:
-        lines += ["## All configurations", "", *_charts(summary)]
-        lines += [line for table in summary.tables for line in _table(table)]
+        lines += ["## All configurations", "", *_charts(summary), *_tables(summary.tables)]
     for analysis in content.ordered(others):
         lines += [f"## {plain(analysis.title)}", "", plain(analysis.question), "", *_charts(analysis)]
-        lines += _list(analysis.sentences)
-        lines += [line for table in analysis.tables for line in _table(table)]
+        lines += [*_list(analysis.sentences), *_tables(analysis.tables)]
     lines += ["## Methods and limits", "", *_list([f"{fact.name}: {fact.value}" for fact in content.facts(results)])]
     lines += ["### Protocol", "", *_list(content.PROTOCOL)]
-    for table in (content.environments(results), content.every_run(results)):
-        lines += _table(table) if table is not None else []
+    lines += _tables(filter(None, (content.environments(results), content.every_run(results))))
     lines += ["### Papers", "", *_list([paper.text for paper in cited(results)])]
     lines += ["### Limits", "", *_list(content.limits(results, analyses))]
     return "\n".join(lines).rstrip("\n") + "\n"
@@ -76,9 +74,12 @@ def _charts(analysis: Analysis) -> list[str]:
     return lines
 
 
-def _table(table: Table) -> list[str]:
-    heads = [plain(column.title) for column in table.columns]
-    rules = ["---" if column.kind == "text" else "---:" for column in table.columns]
-    rows = [[plain(cell(column, row)) for column in table.columns] for row in table.frame.to_dict("records")]  # type: ignore[arg-type]
-    body = [f"| {' | '.join(cells)} |" for cells in [heads, rules, *rows]]
-    return [f"**{plain(table.title)}**", "", *body, ""]
+def _tables(tables: Iterable[Table]) -> list[str]:
+    lines = []
+    for table in tables:
+        heads = [plain(column.title) for column in table.columns]
+        rules = ["---" if column.kind == "text" else "---:" for column in table.columns]
+        rows = [[plain(cell(column, row)) for column in table.columns] for row in row_dicts(table.frame)]
+        body = [f"| {' | '.join(cells)} |" for cells in [heads, rules, *rows]]
+        lines += [f"**{plain(table.title)}**", "", *body, ""]
+    return lines

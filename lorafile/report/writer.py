@@ -32,9 +32,9 @@ def write_report(results: Results, analyses: list[Analysis], directory: Path) ->
         "references.bib": references_bib(results),
     }
     make_directory(directory)
-    for name, text in texts.items():
-        write_text(directory / name, text)
     written = [directory / name for name in texts]
+    for file, text in zip(written, texts.values(), strict=True):
+        write_text(file, text)
     written += _write_tables(named_tables(results, [summary, *others]), directory / "tables")
     return written + write_pictures(specs, directory / "charts")
 
