@@ -1,4 +1,4 @@
-"""Where labels of points can stand: beside their point, where no other point, bar, line or label is."""
+"""Where labels of points can stand: next to their point, where no other point, bar, line or label is."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -79,11 +79,11 @@ def texts(labels: list[dict[str, Any]], x: Any, y: Any) -> list[Any]:
     layers = []
     for place in PLACES:
         for front in (True, False):
-            mine = [row for row in labels if row["place"] == place and row["front"] == front]
-            if mine:
+            rows = [row for row in labels if row["place"] == place and row["front"] == front]
+            if rows:
                 align, dx, dy = place
                 style = "frontier-label" if front else "behind-label"
-                text = alt.Chart(pd.DataFrame(mine).drop(columns="place")).mark_text(
+                text = alt.Chart(pd.DataFrame(rows).drop(columns="place")).mark_text(
                     style=style, align=align, dx=dx, dy=dy, baseline="middle", limit=320
                 )
                 layers.append(text.encode(x=x, y=y, text="configuration:N"))
@@ -92,12 +92,10 @@ def texts(labels: list[dict[str, Any]], x: Any, y: Any) -> list[Any]:
 
 def _bars(axes: Axes, row: dict[Any, Any]) -> list[Box]:
     x, y = axes.pixels(row["x"], row["y"])
-    found = []
-    if not isnan(row["y_low"]):
-        found.append((x - 2, axes.pixels(row["x"], row["y_high"])[1], x + 2, axes.pixels(row["x"], row["y_low"])[1]))
-    if not isnan(row["x_low"]):
-        found.append((axes.pixels(row["x_low"], row["y"])[0], y - 2, axes.pixels(row["x_high"], row["y"])[0], y + 2))
-    return found
+    (left, low), (right, high) = (axes.pixels(row[f"x_{end}"], row[f"y_{end}"]) for end in ("low", "high"))
+    upright = [] if isnan(row["y_low"]) else [(x - 2, high, x + 2, low)]
+    level = [] if isnan(row["x_low"]) else [(left, y - 2, right, y + 2)]
+    return upright + level
 
 
 def _steps(points: list[tuple[float, float]]) -> list[Box]:

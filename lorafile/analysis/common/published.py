@@ -1,4 +1,4 @@
-"""What others reported: published figures as the spec gives them, drawn beside the study's own and never tested."""
+"""What others reported: published figures as the spec gives them, drawn next to the study's own and never tested."""
 
 from dataclasses import dataclass
 from math import nan
@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.base import Analysis, Column, Table, filled
 from lorafile.analysis.common.format import amount, difference, is_share, metric_name, score, setting
 from lorafile.analysis.common.scores import COSTS
-from lorafile.results.results import Results, missing
+from lorafile.results.results import Results, missing, row_dicts
 from lorafile.specs.configurations import flatten
 from lorafile.specs.tables.analysis import PublishedTable
 from lorafile.specs.tables.evaluate import metric_label
@@ -49,20 +49,20 @@ class PublishedFigure:
 
     @property
     def label(self) -> str:
-        """What stands beside its mark."""
+        """What stands next to its mark."""
         name = self.name if len(self.name) <= _LONGEST else f"{self.name[: _LONGEST - 1]}…"
         return f"published: {name} {score(self.metric, self.value)}"
 
 
 def figures(results: Results, metric: str | None = None) -> list[PublishedFigure]:
     """Return what was published, in the spec's order; only that of one metric where it is given."""
-    known = {str(name): name for name in results.metrics}
-    found = []
-    for table in results.published:
-        name = metric_label(table.metric) if table.metric else str(results.primary)
-        if metric is None or name == metric:
-            found.append(_figure(table, known.get(name, name)))
-    return found
+    metrics = {str(name): name for name in results.metrics}
+    names = [metric_label(table.metric) if table.metric else str(results.primary) for table in results.published]
+    return [
+        _figure(table, metrics.get(name, name))
+        for table, name in zip(results.published, names, strict=True)
+        if metric is None or name == metric
+    ]
 
 
 def _figure(table: PublishedTable, metric: str) -> PublishedFigure:
@@ -77,41 +77,34 @@ def _figure(table: PublishedTable, metric: str) -> PublishedFigure:
 
 def section(results: Results) -> list[Analysis]:
     """Return the report's section on published figures; nothing where the spec gives none."""
-    found = figures(results)
-    if not found:
+    published = figures(results)
+    if not published:
         return []
     sentences = [ELSEWHERE]
-    if computed := [one.name for one in found if one.from_n]:
-        told = (
-            "The standard error of {} was not published: it is the binomial one, computed from the number of examples."
+    if computed := [figure.name for figure in published if figure.from_n]:
+        sentences.append(
+            f"The standard error of {listing(computed, 12)} was not published: it is the binomial one, computed from "
+            "the number of examples."
         )
-        sentences.append(told.format(listing(computed, 12)))
-    if unknown := [one.name for one in found if missing(one.error)]:
+    if unknown := [figure.name for figure in published if missing(figure.error)]:
         sentences.append(f"No error is known of {listing(unknown, 12)}.")
     question = "What did others report?"
-    return [Analysis("published", "published", "Published figures", question, sentences, (_table(found),))]
+    return [Analysis("published", "published", "Published figures", question, sentences, (_table(published),))]
 
 
-def _table(found: list[PublishedFigure]) -> Table:
-    rows = [
-        {
-            "name": one.name,
-            "metric": metric_name(one.metric),
-            "value": one.value,
-            "shown": score(one.metric, one.value),
-            "error": one.error,
-            "shown_error": "" if missing(one.error) else difference(one.metric, one.error),
-            "origin": "from n" if one.from_n else "" if missing(one.error) else "published",
-            "n": one.table.n,
-            "costs": ", ".join(
-                f"{COSTS[key].title} {amount(COSTS[key].kind, cost)}" for key, cost in one.costs.items()
-            ),
-            "settings": ", ".join(f"{key} {setting(value)}" for key, value in one.settings.items()),
-            "source": one.table.source,
-        }
-        for one in found
-    ]
-    frame = pd.DataFrame(rows)
+def _table(published: list[PublishedFigure]) -> Table:
+    rows = []
+    for figure in published:
+        row = {"name": figure.name, "metric": metric_name(figure.metric), "value": figure.value}
+        row |= {"shown": score(figure.metric, figure.value), "error": figure.error, "shown_error": "", "origin": ""}
+        if not missing(figure.error):
+            row |= {"shown_error": difference(figure.metric, figure.error), "origin": "published"}
+        if figure.from_n:
+            row["origin"] = "from n"
+        costs = [f"{COSTS[key].title} {amount(COSTS[key].kind, cost)}" for key, cost in figure.costs.items()]
+        row |= {"n": figure.table.n, "costs": ", ".join(costs)}
+        row["settings"] = ", ".join(f"{key} {setting(value)}" for key, value in figure.settings.items())
+        rows.append(row | {"source": figure.table.source})
     columns = (
         Column("name", "figure"),
         Column("metric", "metric"),
@@ -123,5 +116,5 @@ def _table(found: list[PublishedFigure]) -> Table:
         Column("costs", "costs"),
         Column("source", "source"),
     )
-    empty = [name for name in frame.columns if all(missing(value) or value == "" for value in frame[name])]
-    return Table("Published figures", frame, tuple(column for column in columns if column.key not in empty))
+    frame = pd.DataFrame(rows)
+    return Table("Published figures", frame, filled(columns, row_dicts(frame)))

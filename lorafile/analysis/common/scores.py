@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorafile.analysis.common.base import ColumnKind
 from lorafile.engine.metrics.registry import more_is_better
-from lorafile.results.results import Results, cells, rows_of
+from lorafile.results.results import Results, cells, grouped, rows_of
 from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # The columns of `configurations` that are not settings; `method` is both.
 FIXED = (
-    *("configuration", "sweep", "aliases", "trained", "replicates", "done", "outcomes", "rank", "alpha", "shots"),
-    "tuned",
+    *("configuration", "sweep", "aliases", "trained", "replicates", "done"),
+    *("outcomes", "rank", "alpha", "shots", "tuned"),
 )
 CENSORED = ("diverged", "out-of-memory")  # how a run ends that says something against its configuration
 LOST = (*CENSORED, "failed", "interrupted", "missing")
@@ -68,11 +68,9 @@ def values(results: Results, name: str) -> dict[tuple[str, Any], float]:
 
 @lru_cache(maxsize=64)
 def _values(results: Results, name: str) -> dict[tuple[str, Any], float]:
-    runs = results.runs
-    rows = rows_of(runs, "configuration", "seed", "outcome", name)
-    return {
-        (label, seed): float(value) for label, seed, outcome, value in rows if outcome == "done" and value is not None
-    }
+    rows = rows_of(results.runs, "configuration", "seed", "outcome", name)
+    figures = ((label, seed, value) for label, seed, outcome, value in rows if outcome == "done" and value is not None)
+    return {(label, seed): float(value) for label, seed, value in figures}
 
 
 def scores(results: Results, name: str) -> dict[str, Score]:
@@ -82,25 +80,22 @@ def scores(results: Results, name: str) -> dict[str, Score]:
 
 @lru_cache(maxsize=64)
 def _scores(results: Results, name: str) -> dict[str, Score]:
-    figures: dict[str, list[float]] = {}
-    for (configuration, _), value in values(results, name).items():
-        figures.setdefault(configuration, []).append(value)
+    figures = grouped((configuration, value) for (configuration, _), value in _values(results, name).items())
     ended = outcomes(results)
     table = {}
     for configuration, wanted in results.setting("replicates").items():
-        found, counts = figures.get(configuration, []), ended.get(configuration, Counter())
+        own, counts = figures.get(configuration, []), ended.get(configuration, Counter())
         count = int(wanted) if wanted is not None else counts.total()
-        table[configuration] = Score.of(found, max(count, len(found)), lost(counts))
+        table[configuration] = Score.of(own, max(count, len(own)), lost(counts))
     return table
 
 
 @lru_cache(maxsize=8)
 def outcomes(results: Results) -> dict[str, Counter[str]]:
     """Return configuration -> how many of its runs ended in which way; not to be changed by who asks."""
-    found: dict[str, Counter[str]] = {}
-    for label, outcome in rows_of(results.runs, "configuration", "outcome"):
-        found.setdefault(str(label), Counter())[str(outcome or "missing")] += 1
-    return found
+    rows = rows_of(results.runs, "configuration", "outcome")
+    ended = grouped((str(label), str(outcome or "missing")) for label, outcome in rows)
+    return {name: Counter(words) for name, words in ended.items()}
 
 
 def lost(counts: Counter[str]) -> str:
@@ -113,15 +108,14 @@ def lost(counts: Counter[str]) -> str:
 
 def same_runs(results: Results, name: str) -> set[str]:
     """Return the configurations that consist of a configuration's own runs: a tuned one, and what was chosen for it."""
-    keys: dict[str, set[Any]] = {}
-    for label, key in rows_of(results.runs, "configuration", "key"):
-        keys.setdefault(str(label), set()).add(key)
-    mine = keys.get(name, set()) - {None, ""}
-    return {other for other, found in keys.items() if mine and found == mine}
+    pairs = grouped((str(label), key) for label, key in rows_of(results.runs, "configuration", "key"))
+    keys = {label: set(members) for label, members in pairs.items()}
+    own = keys.get(name, set()) - {None, ""}
+    return {other for other, members in keys.items() if own and members == own}
 
 
 def references(results: Results) -> dict[str, str]:
-    """Return configuration -> `untuned` or `full fine-tuning`: what every sweep is held against.
+    """Return configuration -> `untuned` or `full fine-tuning`: what every sweep is compared with.
 
     Of several full fine-tunings the best on validation stands for all of them.
     """
@@ -129,12 +123,9 @@ def references(results: Results) -> dict[str, str]:
     full = [name for name, method in by_method.items() if method == "full"]
     chosen = best(results, full) or (full[0] if full else None)
     shots = results.setting("shots")
-    found = {
-        name: f"untuned, {shots[name]:.0f} shots" if shots[name] else "untuned"
-        for name, method in by_method.items()
-        if method == "none"
-    }
-    return found | ({chosen: "full fine-tuning"} if chosen else {})
+    untuned = [name for name, method in by_method.items() if method == "none"]
+    roles = {name: f"untuned, {shots[name]:.0f} shots" if shots[name] else "untuned" for name in untuned}
+    return roles | ({chosen: "full fine-tuning"} if chosen else {})
 
 
 def best(results: Results, among: list[str], metric: str | None = None) -> str | None:
@@ -142,34 +133,28 @@ def best(results: Results, among: list[str], metric: str | None = None) -> str |
     metric = metric or results.primary
     for split in ("validation", "test"):
         table = scores(results, f"{split}.{metric}")
-        known = [name for name in among if name in table and table[name].known]
-        if known:
+        if scored := [name for name in among if name in table and table[name].known]:
             sign = 1 if more_is_better(metric) else -1
-            return max(known, key=lambda name: sign * table[name].mean)
+            return max(scored, key=lambda name: sign * table[name].mean)
     return None
 
 
 def profiles(results: Results) -> "tuple[pd.DataFrame, list[str]]":
     """Return one profile for each configuration, of the device that most of them have, and the other devices."""
-    table = results.profiles
-    devices = Counter(str(device) for device in cells(table, "device"))
-    if len(devices) < 2:
-        return _first(table), []
-    device, _ = devices.most_common(1)[0]
-    chosen = [str(other) == device for other in cells(table, "device")]
-    return _first(table[chosen]), [other for other in devices if other != device]
-
-
-def _first(table: "pd.DataFrame") -> "pd.DataFrame":
-    if "configuration" not in table.columns:
-        return table
-    return table.drop_duplicates("configuration").reset_index(drop=True)
+    table, others = results.profiles, list[str]()
+    devices = [str(device) for device in cells(table, "device")]
+    if len(set(devices)) > 1:
+        most, _ = Counter(devices).most_common(1)[0]
+        table, others = table[[device == most for device in devices]], [*dict.fromkeys(devices)]
+        others.remove(most)
+    if "configuration" in table.columns:
+        table = table.drop_duplicates("configuration").reset_index(drop=True)
+    return table, others
 
 
 def profiled(results: Results, name: str) -> dict[str, float]:
     """Return configuration -> a column of its profile, where there is one."""
-    table, _ = profiles(results)
-    rows = rows_of(table, "configuration", name)
+    rows = rows_of(profiles(results)[0], "configuration", name)
     return {str(label): float(value) for label, value in rows if label is not None and value is not None}
 
 
@@ -183,18 +168,15 @@ def completeness(results: Results) -> list[str]:
     rows = list(rows_of(results.runs, "configuration", "seed", "outcome"))
     if not rows:
         return ["No run has been recorded yet."]
-    ended: dict[str, list[str]] = {}
-    for label, seed, outcome in rows:
-        ended.setdefault(str(outcome or "missing"), []).append(_where(label, seed))
+    ended = grouped(
+        (str(outcome or "missing"), str(label) if seed is None else f"{label} under seed {int(seed)}")
+        for label, seed, outcome in rows
+    )
     if set(ended) == {"done"}:
         return [f"All {plural(len(rows), 'run')} finished."]
     order = [key for key in (*LOST, *sorted(set(ended) - {*LOST, "done"})) if key in ended]
     parts = [f"{len(ended[key])} {_WORDS.get(key, key)} ({listing(ended[key], 4)})" for key in order]
     return [f"Of {plural(len(rows), 'run')}, {listing(parts, len(parts))}; {len(ended.get('done', []))} finished."]
-
-
-def _where(configuration: Any, seed: Any) -> str:
-    return f"{configuration}" if seed is None else f"{configuration} under seed {int(seed)}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.common.format import number
-from lorafile.results.results import Results, cells, missing, rows_of
+from lorafile.results.results import Results, cells, grouped, missing, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
@@ -21,8 +21,8 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
         return []
     from lorafile.analysis.training.curves_chart import caption, chart
 
-    made = Analysis("curves", "curves", "Training loss", "How did training go?", _sentences(results, thin))
-    return [made.with_chart(chart(results, thin), caption(results))]
+    analysis = Analysis("curves", "curves", "Training loss", "How did training go?", _sentences(results, thin))
+    return [analysis.with_chart(chart(results, thin), caption(results))]
 
 
 def thinned(results: Results) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def thinned(results: Results) -> pd.DataFrame:
     A stretch with no finite loss is left out; the outcome says that the run diverged there.
     """
     keys = ("configuration", "seed", "step", "loss")
-    frame = pd.DataFrame({key: cells(results.curves, key) for key in keys}, columns=list(keys))
+    frame = pd.DataFrame({key: cells(results.curves, key) for key in keys})
     frame = frame[[not missing(step) for step in frame["step"]]]
     if frame.empty:
         return pd.DataFrame(columns=[*keys, "outcome"])
@@ -48,8 +48,7 @@ def thinned(results: Results) -> pd.DataFrame:
 
 
 def _outcomes(results: Results) -> dict[tuple[str, int | None], str]:
-    runs = results.runs
-    rows = rows_of(runs, "configuration", "seed", "outcome")
+    rows = rows_of(results.runs, "configuration", "seed", "outcome")
     trained = {name for name, method in results.methods.items() if method != "none"}
     return {(str(name), _seed(seed)): str(outcome or "missing") for name, seed, outcome in rows if name in trained}
 
@@ -59,36 +58,29 @@ def _seed(value: Any) -> int | None:
     return None if missing(value) else int(value)
 
 
-def last_steps(results: Results) -> dict[tuple[str, int | None], float]:
+def last_steps(curves: pd.DataFrame) -> dict[tuple[str, int | None], float]:
     """Return (configuration, seed) -> the last step with a finite loss."""
-    rows = rows_of(results.curves, "configuration", "seed", "step", "loss")
-    found: dict[tuple[str, int | None], float] = {}
-    for name, seed, step, loss in rows:
-        if loss is not None and step is not None:
-            key = (str(name), _seed(seed))
-            found[key] = max(found.get(key, 0.0), float(step))
-    return found
+    rows = rows_of(curves, "configuration", "seed", "step", "loss")
+    finite = ((name, seed, step) for name, seed, step, loss in rows if loss is not None and step is not None)
+    steps = grouped(((str(name), _seed(seed)), float(step)) for name, seed, step in finite)
+    return {run: max(numbers) for run, numbers in steps.items()}
 
 
 def _sentences(results: Results, thin: pd.DataFrame) -> list[str]:
-    lines = []
-    ended, last = _outcomes(results), last_steps(results)
-    for name, seed in (key for key, outcome in ended.items() if outcome == "diverged" and key in last):
-        lines.append(f"{name} (seed {seed}) diverged; its last finite loss is that of step {last[name, seed]:.0f}.")
-    training = [key for key in ended if ended[key] == "running" and key in last]
-    if training:
-        there = [f"{name} (seed {seed}, at step {last[name, seed]:.0f})" for name, seed in training]
-        lines.append(f"Still training: {listing(there)}.")
-    stopped = [key for key in ended if ended[key] in ("out-of-memory", "failed", "interrupted")]
-    if stopped:
-        there = [f"{name} (seed {seed}, {ended[name, seed]})" for name, seed in stopped]
-        lines.append(f"Ended early: {listing(there)}.")
-    final = (
-        thin[thin["outcome"] == "done"]
-        .sort_values("step")
-        .groupby(["configuration", "seed"], dropna=False)["loss"]
-        .last()
-    )
+    ended, last = _outcomes(results), last_steps(results.curves)
+    lines = [
+        f"{name} (seed {seed}) diverged; its last finite loss is that of step {last[name, seed]:.0f}."
+        for (name, seed), outcome in ended.items()
+        if outcome == "diverged" and (name, seed) in last
+    ]
+    if training := [key for key in ended if ended[key] == "running" and key in last]:
+        runs = [f"{name} (seed {seed}, at step {last[name, seed]:.0f})" for name, seed in training]
+        lines.append(f"Still training: {listing(runs)}.")
+    if stopped := [key for key in ended if ended[key] in ("out-of-memory", "failed", "interrupted")]:
+        runs = [f"{name} (seed {seed}, {ended[name, seed]})" for name, seed in stopped]
+        lines.append(f"Ended early: {listing(runs)}.")
+    done = thin[thin["outcome"] == "done"].sort_values("step")
+    final = done.groupby(["configuration", "seed"], dropna=False)["loss"].last()
     means = final.groupby("configuration").mean()
     if len(means) > 1:
         low, high = str(means.idxmin()), str(means.idxmax())

@@ -24,9 +24,8 @@ def chart(results: Results, thin: pd.DataFrame) -> Any:
     panels = []
     for sweep, members in sweeps(results).items():
         order, numeric = _ordered(results, sweep, members)
-        known = {name: label for name, label in order.items() if name in drawn}
-        if known:
-            panels.append(_panel(thin, known, sweep, domain, numeric))
+        if labels := {name: label for name, label in order.items() if name in drawn}:
+            panels.append(_panel(thin, labels, sweep, domain, numeric))
     whole = alt.concat(*panels, columns=2, spacing={"row": 22, "column": 26}).resolve_scale(color="independent")
     return finish(whole, "Training loss", "Training loss by step, one panel for each sweep.", margin=60, least=200)
 
@@ -44,16 +43,15 @@ def caption(results: Results) -> str:
 
 def _ordered(results: Results, sweep: str, members: dict[str, str]) -> tuple[dict[str, str], bool]:
     """Return a sweep's members, and whether one numeric factor orders all of them, ascending."""
-    numeric = [trend for trend in trends(results) if trend.sweep == sweep and set(trend.numbers) >= set(members)]
-    if not numeric:
-        return members, False
-    numbers = numeric[0].numbers
-    return {name: members[name] for name in sorted(members, key=numbers.__getitem__)}, True
+    for trend in trends(results):
+        if trend.sweep == sweep and set(trend.numbers) >= set(members):
+            return {name: members[name] for name in sorted(members, key=trend.numbers.__getitem__)}, True
+    return members, False
 
 
 def _panel(thin: pd.DataFrame, labels: dict[str, str], sweep: str, domain: list[float], numeric: bool) -> Any:
-    mine = thin[thin["configuration"].isin(labels)].assign(label=lambda frame: frame["configuration"].map(labels))
-    done, cut = mine[mine["outcome"] == "done"], mine[mine["outcome"] != "done"]
+    own = thin[thin["configuration"].isin(labels)].assign(label=lambda frame: frame["configuration"].map(labels))
+    done, cut = own[own["outcome"] == "done"], own[own["outcome"] != "done"]
     log = domain[0] > 0 and domain[1] / domain[0] > 3
     scale = alt.Scale(type="log" if log else "linear", domain=domain, nice=False, clamp=True)
     y = alt.Y("loss:Q", title="loss, nats per token", scale=scale, axis=_ticks(domain, log))

@@ -24,8 +24,8 @@ _COLUMNS = (
 
 def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return one card for each data set whose examples are prepared."""
-    known = [card for card in results.card if card["splits"]]
-    return [_analysis(number, card, len(known)) for number, card in enumerate(known)]
+    prepared = [card for card in results.card if card["splits"]]
+    return [_analysis(number, card, len(prepared)) for number, card in enumerate(prepared)]
 
 
 def _analysis(number: int, card: dict[str, Any], count: int) -> Analysis:
@@ -33,30 +33,29 @@ def _analysis(number: int, card: dict[str, Any], count: int) -> Analysis:
 
     name = "data" if count == 1 else f"data-{number + 1}"
     title = "Data" if count == 1 else f"Data: {card['name']}"
+    origin = pd.DataFrame(_origin(card), columns=["what", "value"])
     tables = (
         Table("Splits; lengths are in tokens", pd.DataFrame(card["splits"]), _COLUMNS),
-        Table("Where they are from", pd.DataFrame(_origin(card)), (Column("what", "what"), Column("value", "value"))),
+        Table("Where they are from", origin, (Column("what", "what"), Column("value", "value"))),
     )
     return Analysis("data", name, title, QUESTION, _sentences(card), tables)
 
 
 def _sentences(card: dict[str, Any]) -> list[str]:
     leaking = leak_sentences(card)
-    found = ["The data are private: no text of theirs is in this report."] if card["private"] else []
-    found += leaking
+    lines = ["The data are private: no text of theirs is in this report."] if card["private"] else []
+    lines += leaking
     if not leaking and card["leaks"]:
-        found.append("No example of a held-out split is in another split, not even but for case and punctuation.")
+        lines.append("No example of a held-out split is in another split, not even but for case and punctuation.")
     for split in card["splits"]:
         if split["duplicates"]:
             of = f"{split['duplicates']} of {plural(split['examples'], 'example')}"
-            found.append(f"Repeated within {split['split']}: {of} ({split['exact_duplicates']} exactly).")
-    return found
+            lines.append(f"Repeated within {split['split']}: {of} ({split['exact_duplicates']} exactly).")
+    return lines
 
 
-def _origin(card: dict[str, Any]) -> list[dict[str, str]]:
+def _origin(card: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("path", card["path"]), ("format", card["format"])]
     rows.append(("licence", card["licence"] or "not known: the data are not of the catalogue"))
-    rows += [("source", card["source"])] if card["source"] else []
-    rows += [("revision", card["revision"])] if card["revision"] else []
-    rows += [(f"digest of {split}", f"{digest[:16]}…") for split, digest in card["digests"].items()]
-    return [{"what": what, "value": value} for what, value in rows]
+    rows += [(key, card[key]) for key in ("source", "revision") if card[key]]
+    return rows + [(f"digest of {split}", f"{digest[:16]}…") for split, digest in card["digests"].items()]
