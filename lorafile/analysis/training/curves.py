@@ -1,17 +1,28 @@
-"""How did training go: the loss of every configuration, diverged runs among them."""
+"""How did training go: the loss of every configuration, diverged runs among them.
 
+Curves are drawn as small multiples, one for each sweep; runs that diverged are drawn to their end.
+"""
+
+from math import ceil, floor, log10
 from typing import Any
 
+import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis
+from lorafile.analysis.common.chart_parts import finish, tooltip
+from lorafile.analysis.common.factors import sweeps
 from lorafile.analysis.common.format import number
+from lorafile.analysis.factors.eligible import trends
 from lorafile.results.results import Results, cells, grouped, missing, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
 POINTS = 60  # the most points of one line: more cannot be told apart at this width
 FEWEST, ALTOGETHER = 15, 6000  # of hundreds of lines none can be followed closely, and a page has to be drawn
+PANEL = (300, 190)
+_NAMED = 12  # lines of one panel that a legend names
+HUES = 7  # hues that the theme has
 
 
 def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
@@ -19,8 +30,6 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     thin = thinned(results)
     if thin.empty:
         return []
-    from lorafile.analysis.training.curves_chart import caption, chart
-
     analysis = Analysis("curves", "curves", "Training loss", "How did training go?", _sentences(results, thin))
     return [analysis.with_chart(chart(results, thin), caption(results))]
 
@@ -88,3 +97,104 @@ def _sentences(results: Results, thin: pd.DataFrame) -> list[str]:
         lines.append(f"At the end the training loss lies between {ends} nats per token, means over seeds.")
         lines.append("A training loss says nothing about new examples.")
     return lines
+
+
+def chart(results: Results, thin: pd.DataFrame) -> Any:
+    """Return a panel for each sweep with a curve, each configuration a line: mean over seeds and their range."""
+    drawn = set(thin["configuration"])
+    done = thin[thin["outcome"] == "done"]
+    domain = _domain(done if len(done) else thin)
+    panels = []
+    for sweep, members in sweeps(results).items():
+        order, numeric = _ordered(results, sweep, members)
+        if labels := {name: label for name, label in order.items() if name in drawn}:
+            panels.append(_panel(thin, labels, sweep, domain, numeric))
+    whole = alt.concat(*panels, columns=2, spacing={"row": 22, "column": 26}).resolve_scale(color="independent")
+    return finish(whole, "Training loss", "Training loss by step, one panel for each sweep.", margin=60, least=200)
+
+
+def caption(results: Results) -> str:
+    """Return what the lines mean, and that they are smoothed."""
+    text = (
+        "Lines: mean over seeds; band: lowest to highest seed. Each run is cut into at most 60 equal stretches, and a "
+        "point is the mean of one. Runs that did not finish, or still train, are dashed lines of their own; × marks "
+        "their last finite loss. The axis is logarithmic where the loss falls to less than a third."
+    )
+    large = [sweep for sweep, members in sweeps(results).items() if len(members) > _NAMED]
+    return text + (" A panel's legend names its first twelve configurations." if large else "")
+
+
+def _ordered(results: Results, sweep: str, members: dict[str, str]) -> tuple[dict[str, str], bool]:
+    """Return a sweep's members, and whether one numeric factor orders all of them, ascending."""
+    for trend in trends(results):
+        if trend.sweep == sweep and set(trend.numbers) >= set(members):
+            return {name: members[name] for name in sorted(members, key=trend.numbers.__getitem__)}, True
+    return members, False
+
+
+def _panel(thin: pd.DataFrame, labels: dict[str, str], sweep: str, domain: list[float], numeric: bool) -> Any:
+    own = thin[thin["configuration"].isin(labels)].assign(label=lambda frame: frame["configuration"].map(labels))
+    done, cut = own[own["outcome"] == "done"], own[own["outcome"] != "done"]
+    log = domain[0] > 0 and domain[1] / domain[0] > 3
+    scale = alt.Scale(type="log" if log else "linear", domain=domain, nice=False, clamp=True)
+    y = alt.Y("loss:Q", title="loss, nats per token", scale=scale, axis=_ticks(domain, log))
+    x = alt.X("step:Q", title="optimizer step", axis=alt.Axis(tickCount=5, grid=False), scale=alt.Scale(nice=False))
+    tips = tooltip(("configuration:N", "configuration"), ("step:Q", "step"), ("loss:Q", "loss"))
+    base = alt.Chart(_means(done)).encode(x=x, color=_colour(list(labels.values()), numeric))
+    layers = [
+        base.mark_area(style="band").encode(y="low:Q", y2="high:Q"),
+        base.mark_line(style="curve").encode(y=y, tooltip=tips),
+        *_cut(cut, x, y),
+    ]
+    title = alt.Title(f"sweep {sweep}" if sweep else "configurations", fontSize=12, anchor="start", frame="group")
+    return alt.layer(*layers).properties(width=PANEL[0], height=PANEL[1], title=title)
+
+
+def _ticks(domain: list[float], log: bool) -> Any:
+    """Return the loss's axis; on a long logarithmic one 1, 2 and 5 of each decade, where Vega would draw all nine."""
+    if not log or domain[1] / domain[0] < 30:
+        return alt.Axis(tickCount=5, format="~g")
+    decades = range(floor(log10(domain[0])), ceil(log10(domain[1])) + 1)
+    ticks = [first * 10.0**decade for decade in decades for first in (1, 2, 5)]
+    return alt.Axis(values=[tick for tick in ticks if domain[0] <= tick <= domain[1]], format="~g")
+
+
+def _colour(order: list[str], numeric: bool) -> Any:
+    """Return colours for a panel's lines: a ramp where a number orders them, hues where there are few, else a ramp."""
+    columns = 2 if max(len(label) for label in order) <= 18 else 1
+    legend = alt.Legend(
+        title=None, orient="bottom", columns=columns, labelLimit=260, symbolType="stroke", symbolLimit=_NAMED
+    )
+    kind = "O" if numeric or len(order) > HUES else "N"
+    return alt.Color(f"label:{kind}", sort=order, legend=legend, scale=alt.Scale(domain=order))
+
+
+def _means(done: pd.DataFrame) -> pd.DataFrame:
+    groups = done.groupby(["configuration", "label", "place"], sort=False)
+    rows = groups.agg(step=("step", "mean"), loss=("loss", "mean"), low=("loss", "min"), high=("loss", "max"))
+    return rows.reset_index().round({"step": 1, "loss": 4, "low": 4, "high": 4})
+
+
+def _domain(frame: pd.DataFrame) -> list[float]:
+    low, high = float(frame["loss"].quantile(0.002)), float(frame["loss"].quantile(0.998))
+    room = 0.06 * (high - low) or 0.1
+    return [max(low - room, low * 0.92) if low > 0 else low - room, high + room]
+
+
+def _cut(cut: pd.DataFrame, x: Any, y: Any) -> list[Any]:
+    """Return the runs that did not finish: dashed lines of their own, marked and named where they end."""
+    if cut.empty:
+        return []
+    keys = ["configuration", "seed"]
+    ends = cut.sort_values("step").groupby(keys, dropna=False, sort=False).tail(1)
+    ends = ends.assign(text=[f"{label}: {how}" for label, how in zip(ends["label"], ends["outcome"], strict=True)])
+    cut = cut.assign(run=[f"{name} {seed}" for name, seed in zip(cut["configuration"], cut["seed"], strict=True)])
+    tips = tooltip(
+        ("configuration:N", "configuration"), ("seed:N", "seed"), ("outcome:N", "outcome"), ("step:Q", "step")
+    )
+    text = alt.Chart(ends).mark_text(style="lost", align="left", dx=9, dy=-9, limit=200, fontSize=11)
+    return [
+        alt.Chart(cut).mark_line(style="lost-line").encode(x=x, y=y, detail="run:N"),
+        alt.Chart(ends).mark_point(style="lost-point").encode(x=x, y=y, tooltip=tips),
+        text.encode(x=x, y=y, text="text:N"),
+    ]
