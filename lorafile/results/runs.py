@@ -174,18 +174,19 @@ def candidate_table(plan: Plan, history: History, state: State) -> "pd.DataFrame
     open_runs = unfinished_runs(graph, plan.results, state)
     rows: list[dict[str, Any]] = []
     for configuration in graph.spec.configurations:
-        about = configuration.tuned
-        for candidate in about.candidates if about else ():
-            values = about.values(candidate) if about else {}
-            added = any(values[axis.setting] in axis.added for axis in about.axes) if about else False
+        tuned = configuration.tuned
+        if tuned is None:
+            continue
+        for candidate in tuned.candidates:
+            values = tuned.values(candidate)
+            about = {"configuration": configuration.name, "candidate": candidate.name, "values": values}
+            about["chosen"] = None if configuration.open else tuned.chosen == candidate.name
+            about |= {"added": any(values[axis.setting] in axis.added for axis in tuned.axes), **values}
             for replicate in candidate_replicates(graph, candidate):
                 run = run_row(candidate, replicate, plan.results, history)
                 run |= blocked_by(run, graph, history) | unfinished_status(run, open_runs.get(replicate.train or ""))
                 row = {name: run[name] for name in ("seed", "outcome", "message", "key")}
-                row |= {name: value for name, value in run.items() if name.startswith("validation.")}
-                row |= {"configuration": configuration.name, "candidate": candidate.name, "values": values}
-                chosen = None if configuration.open else about is not None and about.chosen == candidate.name
-                rows.append(row | {"chosen": chosen, "added": added, **values})
+                rows.append(row | {name: run[name] for name in run if name.startswith("validation.")} | about)
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*_COLUMNS, *(name for row in rows for name in row)])))
 
 

@@ -138,11 +138,8 @@ def setting(value: Any) -> str:
 
 
 def _items(items: list[Any]) -> str:
-    if (
-        len(items) > 2
-        and all(isinstance(item, int) for item in items)
-        and items == list(range(items[0], items[-1] + 1))
-    ):
+    whole = len(items) > 2 and all(isinstance(item, int) for item in items)
+    if whole and items == list(range(items[0], items[-1] + 1)):
         return f"{items[0]}-{items[-1]}"
     text = "+".join(setting(item) for item in items) or "empty"
     if len(text) > 30 and all(str(item).endswith("_proj") for item in items):

@@ -61,26 +61,18 @@ def split_of(results: Results, metric: str) -> str:
     return "test" if have["test"] and have["test"] >= have["validation"] else "validation"
 
 
-def values(results: Results, name: str) -> dict[tuple[str, Any], float]:
-    """Return (configuration, seed) -> a column's figure, for each finished run that has one."""
-    return dict(_values(results, name))
-
-
 @lru_cache(maxsize=64)
-def _values(results: Results, name: str) -> dict[tuple[str, Any], float]:
+def values(results: Results, name: str) -> dict[tuple[str, Any], float]:
+    """Return (configuration, seed) -> a column's figure, for each finished run that has one; not to be changed."""
     rows = rows_of(results.runs, "configuration", "seed", "outcome", name)
     figures = ((label, seed, value) for label, seed, outcome, value in rows if outcome == "done" and value is not None)
     return {(label, seed): float(value) for label, seed, value in figures}
 
 
-def scores(results: Results, name: str) -> dict[str, Score]:
-    """Return each configuration's score on a column of `runs`, in the spec's order."""
-    return dict(_scores(results, name))
-
-
 @lru_cache(maxsize=64)
-def _scores(results: Results, name: str) -> dict[str, Score]:
-    figures = grouped((configuration, value) for (configuration, _), value in _values(results, name).items())
+def scores(results: Results, name: str) -> dict[str, Score]:
+    """Return each configuration's score on a column of `runs`, in the spec's order; not to be changed."""
+    figures = grouped((configuration, value) for (configuration, _), value in values(results, name).items())
     ended = outcomes(results)
     table = {}
     for configuration, wanted in results.setting("replicates").items():

@@ -12,12 +12,15 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.format import measured, metric_name, on, sentence_case
-from lorafile.analysis.common.scores import best, completeness, scores, split_of
+from lorafile.analysis.common.scores import averages, best, completeness, scores, split_of
 from lorafile.analysis.compare.compare import ordered, verdict_table, with_verdict_chart
 from lorafile.analysis.compare.pairs import Pair
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import Verdict, judge
 from lorafile.analysis.multi_study.union import StudyUnion, UnionEntry
+from lorafile.analysis.overview.chart import overview
+from lorafile.analysis.overview.summary import columns_of, configuration_rows
+from lorafile.analysis.tradeoffs import pareto
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
@@ -32,10 +35,13 @@ def across(union: StudyUnion, waive: tuple[str, ...] = ()) -> list[Analysis]:
     """
     groups = [(entries, union.of(entries)) for entries in union.groups()]
     analyses = [_summary(union, groups)]
-    for number, (entries, results) in enumerate(groups):
-        if made := _compared(union, entries, results, waive, f"-{number + 1}" if number else ""):
-            analyses.append(made)
-    return analyses + _frontiers(groups)
+    suffixes = [f"-{number + 1}" if number else "" for number in range(len(groups))]
+    for (entries, results), suffix in zip(groups, suffixes, strict=True):
+        analyses += _compared(union, entries, results, waive, suffix)
+    for (_, results), suffix in zip(groups, suffixes, strict=True):  # whose quality is comparable
+        frontiers = pareto.analyse(results, AnalysisTable(kind="pareto"))
+        analyses += [frontier.renamed(f"{frontier.name}{suffix}") for frontier in frontiers]
+    return analyses
 
 
 def _summary(union: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) -> Analysis:
@@ -55,7 +61,13 @@ def _summary(union: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) 
         )
     lines += _apart(union, groups)
     summary = Analysis("summary", "summary", "Summary", results.question, lines, (_table(union, groups),))
-    return _with_charts(summary, groups)
+    for number, (_, own) in enumerate(groups):  # a chart for each group, whose figures share an axis
+        if averages(own, f"{split_of(own, own.primary)}.{own.primary}"):
+            name = f"summary-{number + 1}" if number else "summary"
+            group = f"Comparable within {_letter(number)}. " if len(groups) > 1 else ""
+            chart, caption = overview(own, own.primary)
+            summary = summary.with_chart(chart, group + caption, name)
+    return summary
 
 
 def _best_of(results: Results, study: str, among: list[str], split: str) -> str:
@@ -96,8 +108,6 @@ def _those(union: StudyUnion, entries: list[UnionEntry]) -> str:
 
 def _table(union: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) -> Table:
     """Return one row for each configuration, under each of its names."""
-    from lorafile.analysis.overview.summary import columns_of, configuration_rows
-
     rows = configuration_rows(union.results)
     letters = {entry.name: _letter(at) for at, (entries, _) in enumerate(groups) for entry in entries}
     shown: list[dict[str, Any]] = [
@@ -115,27 +125,12 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
-def _with_charts(summary: Analysis, groups: list[tuple[list[UnionEntry], Results]]) -> Analysis:
-    """Return the summary with every configuration's figures: a chart for each group, whose figures share an axis."""
-    for number, (_, results) in enumerate(groups):
-        metric = results.primary
-        if any(one.known for one in scores(results, f"{split_of(results, metric)}.{metric}").values()):
-            from lorafile.analysis.overview.chart import overview
-
-            name = f"summary-{number + 1}" if number else "summary"
-            group = f"Comparable within {_letter(number)}. " if len(groups) > 1 else ""
-            chart, caption = overview(results, metric)
-            summary = summary.with_chart(chart, group + caption, name)
-    return summary
-
-
 def _compared(
     union: StudyUnion, entries: list[UnionEntry], results: Results, waive: tuple[str, ...], suffix: str
-) -> Analysis | None:
-    """Return the comparisons across studies within one group; None where it holds one study alone."""
-    apart = [(a, b) for a, b in combinations(entries, 2) if not a.studies & b.studies]
-    if not apart:
-        return None
+) -> list[Analysis]:
+    """Return the comparisons across studies within one group; nothing where it holds one study alone."""
+    if all(a.studies & b.studies for a, b in combinations(entries, 2)):
+        return []
     metric = results.primary
     wanted = pairs_across(union, entries, results, waive)
     verdicts = list(judge(results, metric, split_of(results, metric), wanted[:_SHOWN]))
@@ -143,7 +138,7 @@ def _compared(
     lines = [*_head(verdicts, len(wanted)), *(sentence(results, verdict) for verdict in ordered(verdicts))]
     tables = (verdict_table(verdicts),) if verdicts else ()
     analysis = Analysis("compare", f"across{suffix}", "Compared across studies", question, lines, tables)
-    return with_verdict_chart(analysis, verdicts, "studies")
+    return [with_verdict_chart(analysis, verdicts, "studies")]
 
 
 def pairs_across(
@@ -203,14 +198,3 @@ def _head(verdicts: list[Verdict], wanted: int) -> list[str]:
         "and those that differ in one setting alone. They are one family, beside that of each study's own report."
     )
     return [line, *([f"{wanted - _SHOWN} more are left out."] if wanted > _SHOWN else [])]
-
-
-def _frontiers(groups: list[tuple[list[UnionEntry], Results]]) -> list[Analysis]:
-    """Return quality against cost, for each group whose quality is comparable."""
-    from lorafile.analysis.tradeoffs.pareto import analyse
-
-    return [
-        analysis.renamed(f"{analysis.name}-{number + 1}") if number else analysis
-        for number, (_, results) in enumerate(groups)
-        for analysis in analyse(results, AnalysisTable(kind="pareto"))
-    ]

@@ -5,7 +5,7 @@ from typing import Literal
 
 from lorafile.analysis.common.base import ColumnKind
 from lorafile.analysis.common.format import amount, kind_of, metric_name, on
-from lorafile.analysis.common.scores import COSTS, averages, cost_of, split_of
+from lorafile.analysis.common.scores import COSTS, Score, cost_of, scores, split_of
 from lorafile.analysis.compare.outcomes import crossed, figure_interval, margin_of
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
@@ -25,6 +25,7 @@ class Measure:
     :ivar more: whether more of it is better
     :ivar values: configuration -> mean over seeds, or what a profile measured once, in base units
     :ivar intervals: configuration -> 95 % interval of a metric's figure, where there is one
+    :ivar scores: configuration -> a metric's score over seeds
     """
 
     name: str
@@ -35,6 +36,7 @@ class Measure:
     more: bool
     values: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    scores: dict[str, Score]
 
     @property
     def timed(self) -> bool:
@@ -54,14 +56,15 @@ def measure(results: Results, name: str) -> Measure:
     """Return a metric, on the split that figures are shown on, or a cost."""
     if name in COSTS:
         cost = COSTS[name]
-        return Measure(name, cost.title, cost.title, cost.kind, "", False, cost_of(results, name), {})
+        return Measure(name, cost.title, cost.title, cost.kind, "", False, cost_of(results, name), {}, {})
     metric = next((other for other in (*results.metrics, results.primary) if other == metric_label(name)), name)
     split = split_of(results, metric)
-    means = averages(results, f"{split}.{metric}")
+    every = scores(results, f"{split}.{metric}")
+    means = {config: figure.mean for config, figure in every.items() if figure.known}
     ends = {config: figure_interval(results, config, metric, split) for config in results.names if config in means}
     intervals = {config: pair for config, pair in ends.items() if not isinstance(pair, str)}
-    more = more_is_better(metric)
-    return Measure(metric, on(metric, split), metric_name(metric), kind_of(metric), split, more, means, intervals)
+    title, short, kind, more = on(metric, split), metric_name(metric), kind_of(metric), more_is_better(metric)
+    return Measure(metric, title, short, kind, split, more, means, intervals, every)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lorafile.analysis.common.chart_parts import WIDTH, domain_of, finish, marks
 from lorafile.analysis.common.format import above, direction, sentence_case, slug, unit
 from lorafile.analysis.common.label_layout import Axes, place_labels, texts
 from lorafile.analysis.common.published import MARK
-from lorafile.analysis.common.scores import COSTS, Score, profiles, scores
+from lorafile.analysis.common.scores import COSTS, profiles
 from lorafile.analysis.tradeoffs.frontier import FrontierPlace, Measure, exactness, measure, places
 from lorafile.results.results import Results, grouped
 from lorafile.specs.tables.analysis import AnalysisTable
@@ -26,9 +26,9 @@ HEIGHT = 400
 LOG_FROM = 2.5  # the ratio of the largest to the smallest cost from which on a logarithmic axis pays
 
 
-def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
+def analyse(results: Results, asked: AnalysisTable) -> list[Analysis]:
     """Return the frontier over the declared measures; nothing where fewer than two configurations have all of them."""
-    declared = [str(name) for name in table.measures or (table.metric or results.primary, DEFAULT)]
+    declared = [str(name) for name in asked.measures or (asked.metric or results.primary, DEFAULT)]
     # Quality is read upwards, and cost to the right, in whatever order they were declared.
     measures = [measure(results, name) for name in sorted(dict.fromkeys(declared), key=lambda name: name in COSTS)]
     complete = [name for name in results.names if all(name in one.values for one in measures)]
@@ -38,9 +38,11 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     name = slug("pareto", *(one.name for one in measures if one.name not in (results.primary, DEFAULT)))
     first, *others = measures
     title = f"{sentence_case(first.short)} against {listing([one.short for one in others])}"
-    lines, measured = _sentences(results, measures, standing), _table(results, measures, standing)
-    analysis = Analysis("pareto", name, title, _question(first, others), lines, (measured,))
-    return [analysis.with_chart(_chart(results, measures, standing), _caption(results, measures, standing))]
+    lines, table = _sentences(results, measures, standing), _table(measures, standing)
+    analysis = Analysis("pareto", name, title, _question(first, others), lines, (table,))
+    elsewhere = [published(results, first, other, standing) for other in others]
+    caption = _caption(measures, standing, any(len(figures) for figures in elsewhere))
+    return [analysis.with_chart(_chart(measures, standing, elsewhere), caption)]
 
 
 def _question(first: Measure, others: list[Measure]) -> str:
@@ -63,8 +65,8 @@ def _sentences(results: Results, measures: list[Measure], standing: dict[str, Fr
     steps = [f"{name} ({', '.join(one.shown(name) for one in measures)})" for name in front]
     lines = [f"On the frontier by means, {order}: {listing(steps, 12)}."]
     if len(front) > 1 and len(measures) == 2 and first.split:
-        by_name, last, cheap = _scores(results, first), front[-1], front[0]
-        lines.append(above(first.name, last, by_name[last], cheap, by_name[cheap]))
+        last, cheap = front[-1], front[0]
+        lines.append(above(first.name, last, first.scores[last], cheap, first.scores[cheap]))
         lines.append(f"Its {second.title} is {second.shown(last)} against {second.shown(cheap)}.")
     lines += _behind(standing)
     lines += [line for one in measures for line in _without(results, one, measures)]
@@ -89,7 +91,7 @@ def _behind(standing: dict[str, FrontierPlace]) -> list[str]:
 
 def _without(results: Results, one: Measure, measures: list[Measure]) -> list[str]:
     """Return which configurations are not shown for want of this measure."""
-    table = {name: score for metric in measures if metric.split for name, score in _scores(results, metric).items()}
+    table = {name: score for metric in measures for name, score in metric.scores.items()}
     without = [name for name in results.names if name not in one.values]
     if one.split:
         reasons = [f"{name} ({table[name].lost or 'no figure'})" for name in without]
@@ -102,11 +104,7 @@ def _without(results: Results, one: Measure, measures: list[Measure]) -> list[st
     return [f"Without {one.title}, hence not shown: {listing(without, 20)} ({why})."]
 
 
-def _scores(results: Results, metric: Measure) -> dict[str, Score]:
-    return scores(results, f"{metric.split}.{metric.name}")
-
-
-def _table(results: Results, measures: list[Measure], standing: dict[str, FrontierPlace]) -> Table:
+def _table(measures: list[Measure], standing: dict[str, FrontierPlace]) -> Table:
     words = {"clear": "clearly behind {}", "noise": "behind {}, within the noise", "means": "behind {}"}
     words["frontier"] = "on the frontier"
     rows: list[dict[str, Any]] = []
@@ -115,11 +113,11 @@ def _table(results: Results, measures: list[Measure], standing: dict[str, Fronti
         rows.append({"configuration": name, "place": words[place.word].format(place.by), "by": place.by})
     columns = [Column("configuration", "configuration")]
     for one in (*measures[1:], measures[0]):
-        key, table = one.name, _scores(results, one) if one.split else {}
+        key = one.name
         for row in rows:
             name = row["configuration"]
             row[key] = one.values[name]
-            if figure := table.get(name):
+            if figure := one.scores.get(name):
                 row |= {f"{key}.spread": figure.spread, f"{key}.n": figure.n}
             if name in one.intervals:
                 row[f"{key}.low"], row[f"{key}.high"] = one.intervals[name]
@@ -132,11 +130,17 @@ def _table(results: Results, measures: list[Measure], standing: dict[str, Fronti
     return Table(f"By {measures[1].title}", pd.DataFrame(rows), tuple(columns))
 
 
-def _chart(results: Results, measures: list[Measure], standing: dict[str, FrontierPlace]) -> Any:
-    """Return the first measure against the others; the frontier is labelled first, others where there is room."""
+def _chart(measures: list[Measure], standing: dict[str, FrontierPlace], elsewhere: list[pd.DataFrame]) -> Any:
+    """Return the first measure against the others; the frontier is labelled first, others where there is room.
+
+    :param elsewhere: the published figures of each panel
+    """
     first, *others = measures
     width = WIDTH if len(others) == 1 else WIDTH // 2 - 10
-    panels = [_panel(results, first, other, standing, width, len(others) == 1) for other in others]
+    panels = [
+        _panel(first, other, standing, figures, width, len(others) == 1)
+        for other, figures in zip(others, elsewhere, strict=True)
+    ]
     whole = panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=16)
     text = "; ".join(f"{name}: {', '.join(one.shown(name) for one in measures)}" for name in standing)
     title = f"{first.title} against {listing([one.title for one in others])}"
@@ -144,7 +148,7 @@ def _chart(results: Results, measures: list[Measure], standing: dict[str, Fronti
     return finish(whole, heading, f"{heading}. {text}", margin=90 * len(panels), least=430 if len(panels) == 1 else 220)
 
 
-def _caption(results: Results, measures: list[Measure], standing: dict[str, FrontierPlace]) -> str:
+def _caption(measures: list[Measure], standing: dict[str, FrontierPlace], elsewhere: bool) -> str:
     """Return what the marks mean."""
     steps = "Diamonds and steps: the frontier" if len(measures) == 2 else "Diamonds: the frontier over all three"
     lines = f"{steps}, which no other configuration beats by means. Grey dots: behind it."
@@ -153,16 +157,19 @@ def _caption(results: Results, measures: list[Measure], standing: dict[str, Fron
         lines += "overlap where a difference is real, since all figures share the examples."
     else:
         lines += " Without a bar: nothing tells how far other seeds or other examples would move a figure."
-    if any(len(published(results, measures[0], other, standing)) for other in measures[1:]):
-        lines += f" {MARK}"
+    lines += f" {MARK}" if elsewhere else ""
     return f"{lines}{exactness(measures, standing)} Point at a mark for its name and figures."
 
 
 def _panel(
-    results: Results, first: Measure, other: Measure, standing: dict[str, FrontierPlace], width: int, line: bool
+    first: Measure,
+    other: Measure,
+    standing: dict[str, FrontierPlace],
+    elsewhere: pd.DataFrame,
+    width: int,
+    line: bool,
 ) -> Any:
     rows, units = _rows(first, other, standing)
-    elsewhere = published(results, first, other, standing)
     elsewhere = elsewhere.assign(x=elsewhere["x"] / units["x"][0])
     x_domain, x_log = _domain(other, rows, "x", list(elsewhere["x"]))
     y_domain, y_log = _domain(first, rows, "y", [*elsewhere["low"], *elsewhere["high"]])

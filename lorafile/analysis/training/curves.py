@@ -23,6 +23,11 @@ FEWEST, ALTOGETHER = 15, 6000  # of hundreds of lines none can be followed close
 PANEL = (300, 190)
 _NAMED = 12  # lines of one panel that a legend names
 HUES = 7  # hues that the theme has
+CAPTION = (
+    "Lines: mean over seeds; band: lowest to highest seed. Each run is cut into at most 60 equal stretches, and a "
+    "point is the mean of one. Runs that did not finish, or still train, are dashed lines of their own; × marks "
+    "their last finite loss. The axis is logarithmic where the loss falls to less than a third."
+)
 
 
 def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
@@ -31,7 +36,7 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     if thin.empty:
         return []
     analysis = Analysis("curves", "curves", "Training loss", "How did training go?", _sentences(results, thin))
-    return [analysis.with_chart(chart(results, thin), caption(results))]
+    return [analysis.with_chart(*_chart(results, thin))]
 
 
 def thinned(results: Results) -> pd.DataFrame:
@@ -99,29 +104,22 @@ def _sentences(results: Results, thin: pd.DataFrame) -> list[str]:
     return lines
 
 
-def chart(results: Results, thin: pd.DataFrame) -> Any:
-    """Return a panel for each sweep with a curve, each configuration a line: mean over seeds and their range."""
+def _chart(results: Results, thin: pd.DataFrame) -> tuple[Any, str]:
+    """Return a panel for each sweep with a curve, each configuration a line, and what the lines mean."""
     drawn = set(thin["configuration"])
     done = thin[thin["outcome"] == "done"]
     domain = _domain(done if len(done) else thin)
-    panels = []
-    for sweep, members in sweeps(results).items():
+    panels, caption = [], CAPTION
+    every = sweeps(results)
+    for sweep, members in every.items():
         order, numeric = _ordered(results, sweep, members)
         if labels := {name: label for name, label in order.items() if name in drawn}:
             panels.append(_panel(thin, labels, sweep, domain, numeric))
+    if any(len(members) > _NAMED for members in every.values()):
+        caption += " A panel's legend names its first twelve configurations."
     whole = alt.concat(*panels, columns=2, spacing={"row": 22, "column": 26}).resolve_scale(color="independent")
-    return finish(whole, "Training loss", "Training loss by step, one panel for each sweep.", margin=60, least=200)
-
-
-def caption(results: Results) -> str:
-    """Return what the lines mean, and that they are smoothed."""
-    text = (
-        "Lines: mean over seeds; band: lowest to highest seed. Each run is cut into at most 60 equal stretches, and a "
-        "point is the mean of one. Runs that did not finish, or still train, are dashed lines of their own; × marks "
-        "their last finite loss. The axis is logarithmic where the loss falls to less than a third."
-    )
-    large = [sweep for sweep, members in sweeps(results).items() if len(members) > _NAMED]
-    return text + (" A panel's legend names its first twelve configurations." if large else "")
+    description = "Training loss by step, one panel for each sweep."
+    return finish(whole, "Training loss", description, margin=60, least=200), caption
 
 
 def _ordered(results: Results, sweep: str, members: dict[str, str]) -> tuple[dict[str, str], bool]:
