@@ -280,8 +280,12 @@ def _data(plan: Plan, configuration: Configuration) -> list[tuple[str, Any]]:
 
 def _figures(results: Results, chosen: StudyRun, merged: str) -> str:
     """Return a row for each metric and split of the very run that is exported."""
-    frame = results.runs if chosen.truncated is None else results.truncations
-    run = next((row for row in frame.to_dict("records") if _is_of(row, chosen)), None)
+    about: tuple[Any, ...] = (chosen.configuration.name, chosen.seed, chosen.key)
+    rows, key = results.runs.to_dict("records"), "key"
+    if chosen.truncated is not None:
+        about = (chosen.configuration.name, chosen.seed, chosen.truncated)
+        rows, key = results.truncations.to_dict("records"), "rank"
+    run = next((row for row in rows if (row["configuration"], row["seed"], row[key]) == about), None)
     if run is None:
         return "The study's report has no figures of this run yet.\n"
     lines = ["| metric | split | value | examples |", "|---|---|---:|---:|"]
@@ -296,11 +300,6 @@ def _figures(results: Results, chosen: StudyRun, merged: str) -> str:
                 )
     attached = ", with the adapter attached" if merged else ""
     return "\n".join(lines) + f"\n\nMeasured on this run alone{attached}, on data that it was not trained on.\n"
-
-
-def _is_of(row: dict[Any, Any], chosen: StudyRun) -> bool:
-    same = row["configuration"] == chosen.configuration.name and row["seed"] == chosen.seed
-    return same and bool(row["key"] == chosen.key if chosen.truncated is None else row["rank"] == chosen.truncated)
 
 
 def _table(rows: list[tuple[str, Any]]) -> str:

@@ -51,7 +51,14 @@ def _analysis(analysis: Analysis, specs: dict[str, Spec]) -> dict[str, Any]:
             {"title": table.title, "columns": column_records(table), "rows": records(table.frame)}
             for table in analysis.tables
         ],
-        "charts": {name: _chart(specs[name], analysis.captions.get(name, "")) for name in analysis.charts},
+        "charts": {
+            name: {
+                "description": specs[name].get("description", ""),
+                "caption": analysis.captions.get(name, ""),
+                "data": list(specs[name].get("datasets", {}).values()),
+            }
+            for name in analysis.charts
+        },
     }
 
 
@@ -61,11 +68,6 @@ def column_records(table: Table) -> list[dict[str, Any]]:
         {"key": c.key, "title": c.title, "kind": c.kind, "spread": c.spread or None, "n": c.n or None}
         for c in table.columns
     ]
-
-
-def _chart(spec: Spec, caption: str) -> dict[str, Any]:
-    data = list(spec.get("datasets", {}).values())
-    return {"description": spec.get("description", ""), "caption": caption, "data": data}
 
 
 def specifications(analyses: list[Analysis]) -> dict[str, Spec]:

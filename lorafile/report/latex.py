@@ -5,7 +5,7 @@ from typing import Any
 
 from lorafile.analysis.common.format import direction, is_share, number, on, unit
 from lorafile.analysis.common.scores import scores, split_of
-from lorafile.analysis.compare.verdicts import Verdict, family
+from lorafile.analysis.compare.verdicts import family
 from lorafile.analysis.overview.summary import configuration_rows
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results, missing
@@ -95,13 +95,11 @@ def best_by_verdict(results: Results) -> str | None:
     trained = [name for name, method in results.methods.items() if method != "none" and figures[name].known]
     for name in trained:
         verdicts = [judged.of(name, rival) for rival in trained if rival != name]
-        if verdicts and all(verdict and _is_for(verdict, name) for verdict in verdicts):
+        if verdicts and all(
+            verdict and verdict.word == ("better" if verdict.pair.one == name else "worse") for verdict in verdicts
+        ):
             return name
     return None
-
-
-def _is_for(verdict: Verdict, name: str) -> bool:
-    return verdict.word == ("better" if verdict.pair.one == name else "worse")
 
 
 def _key(results: Results, metric: str) -> str:

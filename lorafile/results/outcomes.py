@@ -30,7 +30,9 @@ def stored_outcomes(graph: Graph, results: Attempts, state: State) -> "Mapping[O
     files: dict[OutcomeKey, tuple[str, ...]] = {}
     for (name, seed), replicate in _replicates(graph).items():
         for split in ("validation", "test"):
-            outputs = [results[key].outputs.get(_FILE) for key in _scores(replicate, split) if key in results]
+            own = [key for (of_split, _), key in replicate.own.items() if of_split == split]
+            keys = [key for key in (replicate.score.get(split), *own) if key in results]
+            outputs = [results[key].outputs.get(_FILE) for key in keys if key]
             digests = tuple(digest for digest in outputs if digest is not None and state.objects.has(digest))
             if digests:
                 files[name, seed, split] = digests
@@ -45,12 +47,6 @@ def stored_outcomes(graph: Graph, results: Attempts, state: State) -> "Mapping[O
         return first
 
     return OnDemand(files, read)
-
-
-def _scores(replicate: Replicate, split: str) -> list[str]:
-    """Return the keys of the nodes that scored a split."""
-    own = [key for (of_split, _), key in replicate.own.items() if of_split == split]
-    return ([replicate.score[split]] if split in replicate.score else []) + own
 
 
 def run_details(graph: Graph) -> dict[RunKey, RunDetail]:

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lorafile.engine.metrics.registry import more_is_better
 from lorafile.plan.tuning_status import TuningStatus
 from lorafile.results.claims_file import Recorded
 from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, PublishedTable, VerdictTable
@@ -207,10 +206,6 @@ class Results:
     topics: tuple[str, ...] = ()
     candidates: "pd.DataFrame" = field(default_factory=_nothing)
     tuning: tuple[TuningStatus, ...] = ()
-
-    def better_is_more(self, metric: str) -> bool:
-        """Return whether more of a metric is better."""
-        return more_is_better(metric)
 
     @cached_property
     def names(self) -> list[str]:

@@ -9,15 +9,7 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table, filled
-from lorafile.analysis.common.chart_parts import (
-    WIDTH,
-    Quality,
-    domain_of,
-    finish,
-    quality,
-    series_colour,
-    tooltip,
-)
+from lorafile.analysis.common.chart_parts import WIDTH, Quality, domain_of, finish, quality, series_colour, tooltip
 from lorafile.analysis.common.format import amount, difference, kind_of, metric_name, on, score, slug
 from lorafile.analysis.common.scores import FIXED, Score, scores, split_of
 from lorafile.engine.metrics.registry import more_is_better

@@ -241,7 +241,8 @@ def marks(rows: pd.DataFrame, x: Any, y: Any) -> list[Any]:
 
     :param rows: `x`, `mean`, `low`, `high`, `label`, `name`
     """
-    rows = rows.assign(short=[_short(name) for name in rows["name"]])
+    short = [name if len(name) <= _SHORT else f"{name[: _SHORT - 1].rstrip()}…" for name in rows["name"]]
+    rows = rows.assign(short=short)
     base = alt.Chart(rows).encode(x=x)
     spread = alt.Chart(rows[rows["low"] < rows["high"]]).encode(x=x)
     tips = tooltip(("label:N", "published"), ("low:Q", "− standard error"), ("high:Q", "+ standard error"))
@@ -251,10 +252,6 @@ def marks(rows: pd.DataFrame, x: Any, y: Any) -> list[Any]:
         base.mark_point(style="published-point").encode(y=y, tooltip=tips),
         text.encode(y="high:Q", text="short:N"),
     ]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _SHORT else f"{name[: _SHORT - 1].rstrip()}…"
 
 
 def with_cost(results: Results, metric: str, cost: str, low: float, high: float) -> list[PublishedFigure]:

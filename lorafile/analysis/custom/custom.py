@@ -13,11 +13,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lorafile.analysis.common.base import Analysis, Column, Table, specification
+from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table, specification
 from lorafile.analysis.common.format import slug
 from lorafile.analysis.common.scores import FIXED, split_of
 from lorafile.analysis.compare.verdicts import family
 from lorafile.engine.data.hub import hide_tokens
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 
@@ -62,7 +63,7 @@ class StudyTables:
 
     def better_is_more(self, metric: str) -> bool:
         """Return whether more of a metric is better."""
-        return self._results.better_is_more(next((m for m in self._results.metrics if m == metric), metric))
+        return more_is_better(next((m for m in self._results.metrics if m == metric), metric))
 
     def examples(self, configuration: str, seed: int | None, split: str | None = None) -> "pd.DataFrame":
         """Return what one run made of each example: `row` (the same for every run) and what it adds to each metric.
@@ -118,18 +119,14 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     try:
         # what it prints must not stand in the middle of `lora report --json`
         with contextlib.redirect_stdout(sys.stderr):
-            return [_analysis(name, table, _run(file, results))]
+            function = getattr(_module(file), "analyse", None)
+            if not callable(function):
+                raise WrongAnswer("it defines no function analyse(results)")
+            return [_analysis(name, table, function(study_tables(results)))]
     except (Exception, SystemExit) as error:
         line = f"{table.file}{_line(error, file)}: {_message(error)}. This analysis has no result."
         question = "What does the study's own analysis say?"
         return [Analysis("own", name, _title(table), question, [line], failed=True)]
-
-
-def _run(file: Path, results: Results) -> Any:
-    function = getattr(_module(file), "analyse", None)
-    if not callable(function):
-        raise WrongAnswer("it defines no function analyse(results)")
-    return function(study_tables(results))
 
 
 def _module(file: Path) -> ModuleType:
@@ -196,6 +193,7 @@ def _named(given: Any, title: str) -> dict[Any, Any]:
 
 def _table(title: str, frame: "pd.DataFrame") -> Table:
     import pandas as pd
+    from pandas.api import types
 
     if not isinstance(frame, pd.DataFrame):
         raise WrongAnswer(f"its table {title!r} should be a pandas DataFrame, not {type(frame).__name__}")
@@ -203,22 +201,15 @@ def _table(title: str, frame: "pd.DataFrame") -> Table:
         raise WrongAnswer(f"its table {title!r} has {len(frame)} rows, more than {_MOST_ROWS}")
     if not (isinstance(frame.index, pd.RangeIndex) and frame.index.name is None):
         frame = frame.reset_index()
-    frame = frame.set_axis([_heading(column) for column in frame.columns], axis="columns")
+    # Of several levels, as grouping makes them, all that are not empty.
+    levels = [column if isinstance(column, tuple) else (column,) for column in frame.columns]
+    frame = frame.set_axis([", ".join(filter(None, map(str, level))) for level in levels], axis="columns")
     if frame.columns.has_duplicates:
         raise WrongAnswer(f"its table {title!r} has two columns of one name")
-    columns = [Column(str(key), str(key), "number" if _is_number(frame[key]) else "text") for key in frame]
+    numeric = [types.is_numeric_dtype(frame[key]) and not types.is_bool_dtype(frame[key]) for key in frame]
+    kinds: list[ColumnKind] = ["number" if number else "text" for number in numeric]
+    columns = [Column(str(key), str(key), kind) for key, kind in zip(frame, kinds, strict=True)]
     return Table(title, frame, tuple(columns))
-
-
-def _heading(column: Any) -> str:
-    """Return a column's name; of several levels, as grouping makes them, all that are not empty."""
-    return ", ".join(str(part) for part in column if str(part)) if isinstance(column, tuple) else str(column)
-
-
-def _is_number(column: "pd.Series[Any]") -> bool:
-    from pandas.api import types
-
-    return types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
 
 
 def _charts(name: str, given: Any) -> tuple[dict[str, Any], dict[str, str]]:

@@ -87,13 +87,11 @@ def measured_on(graph: Graph, c: Configuration, metric: str, split: str) -> dict
     digests["the model"] = _digest([model["weights"], model["config"], model["tokenizer"]])
     task = {name: value for name, value in node.settings["task"].items() if name != "seed"}
     digests["the way that answers are drawn"] = _digest(task)
-    digests["the metric"] = own.digest if own else _metric(graph, replicate.score.get(split), metric)
+    key = replicate.score.get(split)
+    settings = graph.nodes[key].settings if key else {}
+    computed = [settings.get(part, {}).get(metric) for part in ("metrics", "options")]
+    digests["the metric"] = own.digest if own else _digest(computed)
     return digests
-
-
-def _metric(graph: Graph, score: str | None, metric: str) -> str:
-    settings = graph.nodes[score].settings if score else {}
-    return _digest([settings.get("metrics", {}).get(metric), settings.get("options", {}).get(metric)])
 
 
 def _digest(value: Any) -> str:

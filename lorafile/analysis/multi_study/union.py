@@ -150,6 +150,8 @@ def united(members: list[MemberStudy], named: Named, metrics: list[str], primary
     tables: dict[str, Any] = {name: _rows(members, named, name) for name in TABLES}
     mappings: dict[str, Any] = {name: _renamed(members, named, name) for name in ("outcomes", "details", "samples")}
     verdict, warnings = _verdict(members)
+    lines = grouped((line, member.name) for member in members for line in member.results.warnings)
+    warnings += [f"{', '.join(names)}: {line}" if len(names) < len(members) else line for line, names in lines.items()]
     return Results(
         study=titles,
         question=" ".join(f"{one.name}: {one.results.question}" for one in members if one.results.question),
@@ -163,7 +165,7 @@ def united(members: list[MemberStudy], named: Named, metrics: list[str], primary
         environments=environments,
         data=_either([results.data for results in every], members),
         model=_either([results.model for results in every], members),
-        warnings=[*warnings, *_warnings(members)],
+        warnings=warnings,
         card=list(_each(card for results in every for card in results.card)),
         published=_each(figure for results in every for figure in results.published),
         topics=_each(topic for results in every for topic in results.topics),
@@ -300,11 +302,6 @@ def _verdict(members: list[MemberStudy]) -> tuple[VerdictTable, list[str]]:
     margins = ", ".join(f"{member.name}: {member.results.verdict.margin or 'none'}" for member in members)
     line = f"The studies declare different margins ({margins}), so no comparison across them has one."
     return strictest.model_copy(update={"margin": None}), [line]
-
-
-def _warnings(members: list[MemberStudy]) -> list[str]:
-    lines = grouped((line, member.name) for member in members for line in member.results.warnings)
-    return [line if len(names) == len(members) else f"{', '.join(names)}: {line}" for line, names in lines.items()]
 
 
 def _each(items: Iterable[Any]) -> tuple[Any, ...]:

@@ -162,12 +162,7 @@ def _caption(measures: list[Measure], standing: dict[str, FrontierPlace], elsewh
 
 
 def _panel(
-    first: Measure,
-    other: Measure,
-    standing: dict[str, FrontierPlace],
-    elsewhere: pd.DataFrame,
-    width: int,
-    line: bool,
+    first: Measure, other: Measure, standing: dict[str, FrontierPlace], elsewhere: pd.DataFrame, width: int, line: bool
 ) -> Any:
     rows, units = _rows(first, other, standing)
     elsewhere = elsewhere.assign(x=elsewhere["x"] / units["x"][0])

@@ -108,14 +108,13 @@ def candidates(table: pd.DataFrame, metric: str, among: list[str]) -> list[Candi
             candidate.outcomes[str(outcome or "missing")] += 1
             if outcome == "done" and figure is not None and isfinite(figure):
                 candidate.figures[int(seed)] = float(figure)
-    return sorted(by_name.values(), key=lambda candidate: (among.index(candidate.configuration), _order(candidate)))
 
+    def order(candidate: Candidate) -> tuple[int, list[tuple[bool, Any]]]:
+        values = [value if isinstance(value, (int, float, str)) else str(value) for value in candidate.values.values()]
+        kinds = [isinstance(value, str) for value in candidate.values.values()]
+        return among.index(candidate.configuration), list(zip(kinds, values, strict=True))
 
-def _order(candidate: Candidate) -> list[tuple[bool, Any]]:
-    return [
-        (isinstance(value, str), value if isinstance(value, (int, float, str)) else str(value))
-        for value in candidate.values.values()
-    ]
+    return sorted(by_name.values(), key=order)
 
 
 def _sentences(
@@ -127,7 +126,9 @@ def _sentences(
     waiting = [f"{status.configuration}: {status.why_open}" for status in members if not status.chosen]
     lines += [f"{listing(waiting, _MOST)}."] if waiting else []
     limits = edge_lines(members)
-    if ready and not limits and _numeric(ready):
+    values = [value for status in ready for column in status.tried.values() for value in column]
+    numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    if ready and not limits and numeric:
         lines.append("Every chosen value lies inside what was tried.")
     if unfinished := [status.configuration for status in ready if not status.whole]:
         limits.append(
@@ -144,11 +145,6 @@ def _sentences(
     if metric != results.primary:
         lines.append(f"The choice was made by {metric_name(results.primary)}, not by {metric_name(metric)}.")
     return lines, limits
-
-
-def _numeric(ready: list[TuningStatus]) -> bool:
-    values = [value for status in ready for tried in status.tried.values() for value in tried]
-    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
 def _chosen(results: Results, short: str, ready: list[TuningStatus], tried: list[Candidate]) -> str:

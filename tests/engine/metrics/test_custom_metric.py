@@ -7,6 +7,7 @@ import pytest
 from lorafile import Study
 from lorafile.analysis.registry import analyses
 from lorafile.engine.metrics.custom import CustomMetric, read_custom_metric, run_custom_metric
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.errors import NodeError, SpecError
 from lorafile.report.markdown import document
 from lorafile.specs import load
@@ -134,7 +135,7 @@ def test_a_metric_file_that_raises_fails_alone_and_an_edit_scores_again_and_noth
     results = study(spec_file).gather()
     assert set(results.runs["outcome"]) == {"done"}
     assert results.runs["test.brevity"].notna().all()
-    assert not results.better_is_more(results.primary)
+    assert not more_is_better(results.primary)
     assert any("The metric raises has no figure in 4 places" in warning for warning in results.warnings)
     text = document(results, analyses(results, []))
     assert "brevity on test (lower is better)" in text
