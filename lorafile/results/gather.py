@@ -10,7 +10,6 @@ from lorafile.plan.plan import Plan
 from lorafile.results.claims_file import claims_file, read_claims
 from lorafile.results.datacard import cards
 from lorafile.results.environments import Environments
-from lorafile.results.interim_looks import dates, looks
 from lorafile.results.outcomes import StoredSamples, run_details, serving_refusals, stored_outcomes
 from lorafile.results.results import Results
 from lorafile.results.runs import (
@@ -19,11 +18,12 @@ from lorafile.results.runs import (
     blocked_by,
     candidate_table,
     curve_rows,
+    dates,
     done,
+    looks,
     repeat_rows,
     run_row,
     stored_rows,
-    unchosen_run,
     unfinished_runs,
     unfinished_status,
 )
@@ -109,8 +109,10 @@ def _runs(plan: Plan, state: State, history: History, places: Environments) -> t
     runs: Rows = []
     curves: Rows = []
     for c in spec.configurations:
-        if c.open:
-            runs += [unchosen_run(c, seed, waiting.get(c.name, "")) for seed in spec.tables.study.seeds]
+        if c.open:  # it is not known yet which of the candidates it is
+            about = {"configuration": c.name, "sweep": c.sweep, "outcome": "missing", "key": ""}
+            about["message"] = waiting.get(c.name, "")
+            runs += [{**about, "seed": seed} for seed in spec.tables.study.seeds]
         for replicate in graph.replicates[c.name]:
             run, progress = run_row(c, replicate, plan.results, history), open_runs.get(replicate.train or "")
             run |= places.of_run(replicate)

@@ -163,7 +163,7 @@ class Results:
     :ivar claims: the `[[claim]]` tables; `recorded`: sentence -> what it rested on when it was last reported
     :ivar published: the `[[reference]]` tables: figures from elsewhere, which are drawn and never tested
     :ivar folder: where the spec stands, which the files that it names are relative to
-    :ivar topics: methods, ways to begin and quantizations that it uses and somebody has published: results/topics.py
+    :ivar topics: published methods, initializations and quantizations that it uses: results/study_facts.py
     """
 
     study: str

@@ -1,14 +1,16 @@
-"""How each run ended: its outcome, its figures and its curve."""
+"""How each run ended, its figures and its curve; which stages of the study have ended, and can be looked at."""
 
 import math
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from lorafile.files.run_directory import Unfinished, unfinished
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.plan.plan import Plan
 from lorafile.plan.tuning import candidate_replicates
-from lorafile.specs import Configuration
+from lorafile.specs import Configuration, Spec
+from lorafile.specs.sweeps.stages import stage_configurations
 from lorafile.state import Attempt, State
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ _TRAIN_FIGURES = (
     "micro_batch_split",
 )
 _WEIGHTS = ".safetensors"
+_ENDED = ("done", "diverged", "out-of-memory")  # a result; a run that failed is to be tried again
 _COLUMNS = ("configuration", "candidate", "values", "seed", "outcome", "message", "key", "chosen", "added")
 
 
@@ -179,7 +182,7 @@ def candidate_table(plan: Plan, history: History, state: State) -> "pd.DataFrame
             continue
         for candidate in tuned.candidates:
             values = tuned.values(candidate)
-            about = {"configuration": configuration.name, "candidate": candidate.name, "values": values}
+            about: dict[str, Any] = {"configuration": configuration.name, "candidate": candidate.name, "values": values}
             about["chosen"] = None if configuration.open else tuned.chosen == candidate.name
             about |= {"added": any(values[axis.setting] in axis.added for axis in tuned.axes), **values}
             for replicate in candidate_replicates(graph, candidate):
@@ -190,7 +193,34 @@ def candidate_table(plan: Plan, history: History, state: State) -> "pd.DataFrame
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*_COLUMNS, *(name for row in rows for name in row)])))
 
 
-def unchosen_run(configuration: Configuration, seed: int, why: str) -> dict[str, Any]:
-    """Return the run of a tuned configuration before its choice: it is not known yet which of the candidates it is."""
-    about = {"configuration": configuration.name, "sweep": configuration.sweep, "seed": seed}
-    return {**about, "outcome": "missing", "message": why, "key": ""}
+def looks(spec: Spec, runs: list[dict[str, Any]]) -> tuple[tuple[int, ...], ...]:
+    """Return the seeds of each look: a stage is one when it has ended, and every stage before it."""
+    stages = takewhile(lambda stage: stage[1] >= stage[2], _progress(spec, runs))
+    return (tuple(spec.tables.study.seeds), *(seeds for seeds, _, _ in stages))
+
+
+def dates(looked: tuple[tuple[int, ...], ...], runs: list[dict[str, Any]], results: Attempts) -> tuple[str, ...]:
+    """Return when the last run of each look was begun, as `2026-11-21`."""
+    begun = {seed: [""] for seeds in looked for seed in seeds}
+    for run in runs:
+        if run["seed"] in begun and run["key"] in results:
+            begun[run["seed"]].append(results[run["key"]].started[:10])
+    return tuple(max(day for seed in seeds for day in begun[seed]) for seeds in looked)
+
+
+def under_way(spec: Spec, runs: list[dict[str, Any]]) -> list[str]:
+    """Say which stages have runs without a result, so that no verdict reads their seeds yet."""
+    return [
+        f"Stage {number} is under way: {ended} of its {wanted} runs have ended. Until all have, no verdict reads them."
+        for number, (_, ended, wanted) in enumerate(_progress(spec, runs), 1)
+        if ended < wanted
+    ]
+
+
+def _progress(spec: Spec, runs: list[dict[str, Any]]) -> Iterator[tuple[tuple[int, ...], int, int]]:
+    """Yield the seeds of each stage, how many of its runs have ended, and how many there are."""
+    for number, stage in enumerate(spec.tables.stage):
+        seeds = set(stage.seeds)
+        names = {c.name for c in stage_configurations(number, spec.tables, spec.configurations)}
+        outcomes = [run["outcome"] for run in runs if run["configuration"] in names and run["seed"] in seeds]
+        yield tuple(stage.seeds), sum(outcome in _ENDED for outcome in outcomes), len(names) * len(seeds)

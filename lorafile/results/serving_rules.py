@@ -64,18 +64,17 @@ def _tgi_problems(ranks: dict[str, int], base: ModelLock) -> list[str]:
 
 def _unlike_lora(config: dict[str, Any]) -> list[str]:
     """Return what a loader of plain LoRA matrices refuses, or would leave out, by an adapter's configuration."""
-    refusals = []
-    if config.get("use_dora"):
-        refusals.append("it does not support DoRA (use_dora)")
-    if config.get("bias", "none") != "none" or config.get("lora_bias"):
-        refusals.append("it does not support trained biases (bias, lora_bias)")
-    if config.get("modules_to_save"):
-        refusals.append(f"it accepts no modules_to_save ({', '.join(config['modules_to_save'])})")
-    if config.get("trainable_token_indices"):
-        refusals.append("it accepts no trained tokens (trainable_token_indices)")
-    if config.get("rank_pattern") or config.get("alpha_pattern"):
-        refusals.append("it scales every module by one lora_alpha / r, and this one has rank_pattern or alpha_pattern")
-    return refusals
+    saved, patterns = config.get("modules_to_save") or (), ("rank_pattern", "alpha_pattern")
+    biases = config.get("bias", "none") != "none" or config.get("lora_bias")
+    one_scale = "it scales every module by one lora_alpha / r, and this one has rank_pattern or alpha_pattern"
+    rules = (
+        (config.get("use_dora"), "it does not support DoRA (use_dora)"),
+        (biases, "it does not support trained biases (bias, lora_bias)"),
+        (saved, f"it accepts no modules_to_save ({', '.join(saved)})"),
+        (config.get("trainable_token_indices"), "it accepts no trained tokens (trainable_token_indices)"),
+        (any(config.get(name) for name in patterns), one_scale),
+    )
+    return [refusal for applies, refusal in rules if applies]
 
 
 def vllm_command(base: str, out: Path, whole: bool) -> str:

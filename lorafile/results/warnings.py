@@ -6,8 +6,8 @@ from lorafile.apply.tracking.destinations import missing_libraries
 from lorafile.plan.plan import Action, Plan
 from lorafile.results.datacard import leak_sentences
 from lorafile.results.environments import Environments
-from lorafile.results.interim_looks import under_way
 from lorafile.results.results import grouped, listed
+from lorafile.results.runs import under_way
 from lorafile.results.study_facts import data_of
 from lorafile.units import plural
 
@@ -94,10 +94,8 @@ def _of_data(plan: Plan) -> list[str]:
     """Say which examples did not go in whole."""
     lines = []
     for split, figures in data_of(plan)["splits"].items():
-        if figures.get("too_long"):
-            lines.append(
-                f"{figures['too_long']} examples of the {split} split exceed max_length and were dropped or cut."
-            )
-        if figures.get("unknown_tokens"):
-            lines.append(f"{figures['unknown_tokens']} tokens of the {split} split are unknown to the tokenizer.")
+        if cut := figures.get("too_long"):
+            lines.append(f"{cut} examples of the {split} split exceed max_length and were dropped or cut.")
+        if unknown := figures.get("unknown_tokens"):
+            lines.append(f"{unknown} tokens of the {split} split are unknown to the tokenizer.")
     return lines

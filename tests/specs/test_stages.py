@@ -10,7 +10,7 @@ from lorafile.errors import SpecError
 from lorafile.graph.build import build
 from lorafile.graph.graph import Graph
 from lorafile.lock.lockfile import resolve
-from lorafile.results.interim_looks import looks, under_way
+from lorafile.results.runs import looks, under_way
 
 SPEC = """\
 [study]

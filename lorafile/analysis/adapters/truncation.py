@@ -18,6 +18,7 @@ from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
 RANK = "lora.r"
+CAPTION = "Line and bar: mean ± sample standard deviation over seeds; the rightmost point is the adapter as trained."
 Row = dict[str, Any]
 _TIPS = (("configuration:N", "configuration"), ("rank:Q", "rank"), ("kind:N", "how"), ("shown:N", "mean"))
 
@@ -32,7 +33,8 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     name = slug("truncation", "" if metric == results.primary else metric)
     question, lines = "Would a smaller rank have been enough?", sentences(metric, split, rows)
     analysis = Analysis("truncation", name, "Rank truncation", question, lines, (_table(metric, split, rows),))
-    return [analysis.with_chart(_chart(quality(results, metric), rows), _caption(rows))]
+    twins = " Squares: adapters that were trained at that rank." if any(row["trained"] for row in rows) else ""
+    return [analysis.with_chart(_chart(quality(results, metric), rows), CAPTION + twins)]
 
 
 def truncation_rows(results: Results, metric: str, split: str) -> list[Row]:
@@ -170,13 +172,6 @@ def _chart(shown: Quality, rows: list[Row]) -> Any:
     text = "; ".join(f"{row['configuration']} at {row['rank']}: {row['shown']}" for row in cut.to_dict("records"))
     whole = alt.layer(*layers).properties(width=WIDTH, height=280)
     return finish(whole, "Quality against the rank kept", f"{shown.title} by rank kept. {text}", margin=110)
-
-
-def _caption(rows: list[Row]) -> str:
-    """Return what the marks mean."""
-    text = "Line and bar: mean ± sample standard deviation over seeds; the rightmost point is the adapter as trained."
-    trained = any(row["trained"] is not None for row in rows)
-    return f"{text} Squares: adapters that were trained at that rank." if trained else text
 
 
 def _frame(metric: str, rows: list[Row]) -> pd.DataFrame:

@@ -52,7 +52,7 @@ class Measure:
         return amount(self.kind, self.values[name])
 
 
-def measure(results: Results, name: str) -> Measure:
+def measure_of(results: Results, name: str) -> Measure:
     """Return a metric, on the split that figures are shown on, or a cost."""
     if name in COSTS:
         cost = COSTS[name]
@@ -144,6 +144,10 @@ def exactness(measures: list[Measure], standing: dict[str, FrontierPlace]) -> st
     """Return what `clearly` means here."""
     if not any(place.word in ("clear", "noise") for place in standing.values()):
         return ""
-    timed = f"; times within {100 * SAME_TIME:g}\u202f% count as the same" if any(one.timed for one in measures) else ""
-    exact = f" costs count as exact{timed}, and" if not all(one.split for one in measures) else ""
+    timed = (
+        f"; times within {100 * SAME_TIME:g}\u202f% count as the same"
+        if any(measure.timed for measure in measures)
+        else ""
+    )
+    exact = f" costs count as exact{timed}, and" if not all(measure.split for measure in measures) else ""
     return f" Clearly behind:{exact} another configuration is significantly better, or no worse within the margin."

@@ -16,7 +16,7 @@ from lorafile.analysis.common.format import above, direction, sentence_case, slu
 from lorafile.analysis.common.label_layout import Axes, place_labels, texts
 from lorafile.analysis.common.published import MARK
 from lorafile.analysis.common.scores import COSTS, profiles
-from lorafile.analysis.tradeoffs.frontier import FrontierPlace, Measure, exactness, measure, places
+from lorafile.analysis.tradeoffs.frontier import FrontierPlace, Measure, exactness, measure_of, places
 from lorafile.results.results import Results, grouped
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
@@ -30,14 +30,14 @@ def analyse(results: Results, asked: AnalysisTable) -> list[Analysis]:
     """Return the frontier over the declared measures; nothing where fewer than two configurations have all of them."""
     declared = [str(name) for name in asked.measures or (asked.metric or results.primary, DEFAULT)]
     # Quality is read upwards, and cost to the right, in whatever order they were declared.
-    measures = [measure(results, name) for name in sorted(dict.fromkeys(declared), key=lambda name: name in COSTS)]
-    complete = [name for name in results.names if all(name in one.values for one in measures)]
+    measures = [measure_of(results, name) for name in sorted(dict.fromkeys(declared), key=lambda name: name in COSTS)]
+    complete = [name for name in results.names if all(name in measure.values for measure in measures)]
     if len(complete) < 2 or len(measures) < 2:
         return []
     standing = places(results, measures, complete)
-    name = slug("pareto", *(one.name for one in measures if one.name not in (results.primary, DEFAULT)))
+    name = slug("pareto", *(measure.name for measure in measures if measure.name not in (results.primary, DEFAULT)))
     first, *others = measures
-    title = f"{sentence_case(first.short)} against {listing([one.short for one in others])}"
+    title = f"{sentence_case(first.short)} against {listing([measure.short for measure in others])}"
     lines, table = _sentences(results, measures, standing), _table(measures, standing)
     analysis = Analysis("pareto", name, title, _question(first, others), lines, (table,))
     elsewhere = [published(results, first, other, standing) for other in others]
@@ -46,32 +46,32 @@ def analyse(results: Results, asked: AnalysisTable) -> list[Analysis]:
 
 
 def _question(first: Measure, others: list[Measure]) -> str:
-    if first.split and not any(one.split for one in others):
+    if first.split and not any(measure.split for measure in others):
         best = "most" if first.more else "least"
-        return f"What is the {best} {first.short} for each {listing([one.short for one in others])}?"
-    return f"Which configurations does no other one beat in {listing([one.short for one in (first, *others)])}?"
+        return f"What is the {best} {first.short} for each {listing([measure.short for measure in others])}?"
+    return f"Which configurations does no other one beat in {listing([measure.short for measure in (first, *others)])}?"
 
 
-def best_first(measure: Measure, standing: dict[str, FrontierPlace]) -> list[str]:
+def best_first(by: Measure, standing: dict[str, FrontierPlace]) -> list[str]:
     """Return the configurations by a measure, the best first."""
-    sign = -1 if measure.more else 1
-    return sorted(standing, key=lambda name: (sign * measure.values[name], name))
+    sign = -1 if by.more else 1
+    return sorted(standing, key=lambda name: (sign * by.values[name], name))
 
 
 def _sentences(results: Results, measures: list[Measure], standing: dict[str, FrontierPlace]) -> list[str]:
     first, second = measures[0], measures[1]
     front = [name for name in best_first(second, standing) if standing[name].word == "frontier"]
     order = "cheapest first" if not second.split and len(measures) == 2 else f"by {second.short}"
-    steps = [f"{name} ({', '.join(one.shown(name) for one in measures)})" for name in front]
+    steps = [f"{name} ({', '.join(measure.shown(name) for measure in measures)})" for name in front]
     lines = [f"On the frontier by means, {order}: {listing(steps, 12)}."]
     if len(front) > 1 and len(measures) == 2 and first.split:
         last, cheap = front[-1], front[0]
         lines.append(above(first.name, last, first.scores[last], cheap, first.scores[cheap]))
         lines.append(f"Its {second.title} is {second.shown(last)} against {second.shown(cheap)}.")
     lines += _behind(standing)
-    lines += [line for one in measures for line in _without(results, one, measures)]
+    lines += [line for measure in measures for line in _without(results, measure, measures)]
     _, devices = profiles(results)
-    if devices and any(one.name in COSTS and COSTS[one.name].source == "profiles" for one in measures):
+    if devices and any(measure.name in COSTS and COSTS[measure.name].source == "profiles" for measure in measures):
         lines.append(f"Profiles of other devices are left out: {listing(devices)}.")
     return lines
 
@@ -89,19 +89,19 @@ def _behind(standing: dict[str, FrontierPlace]) -> list[str]:
     return lines
 
 
-def _without(results: Results, one: Measure, measures: list[Measure]) -> list[str]:
+def _without(results: Results, measure: Measure, measures: list[Measure]) -> list[str]:
     """Return which configurations are not shown for want of this measure."""
-    table = {name: score for metric in measures for name, score in metric.scores.items()}
-    without = [name for name in results.names if name not in one.values]
-    if one.split:
+    table = {name: score for other in measures for name, score in other.scores.items()}
+    without = [name for name in results.names if name not in measure.values]
+    if measure.split:
         reasons = [f"{name} ({table[name].lost or 'no figure'})" for name in without]
-        return [f"Without {one.short}, hence not shown: {listing(reasons, 20)}."] if reasons else []
+        return [f"Without {measure.short}, hence not shown: {listing(reasons, 20)}."] if reasons else []
     without = [name for name in without if not table or table[name].known]
     if not without:
         return []
     untrained = all(results.methods[name] == "none" for name in without)
-    why = "nothing is trained there" if untrained and "latency" not in one.name else "it was not measured"
-    return [f"Without {one.title}, hence not shown: {listing(without, 20)} ({why})."]
+    why = "nothing is trained there" if untrained and "latency" not in measure.name else "it was not measured"
+    return [f"Without {measure.title}, hence not shown: {listing(without, 20)} ({why})."]
 
 
 def _table(measures: list[Measure], standing: dict[str, FrontierPlace]) -> Table:
@@ -112,19 +112,19 @@ def _table(measures: list[Measure], standing: dict[str, FrontierPlace]) -> Table
         place = standing[name]
         rows.append({"configuration": name, "place": words[place.word].format(place.by), "by": place.by})
     columns = [Column("configuration", "configuration")]
-    for one in (*measures[1:], measures[0]):
-        key = one.name
+    for measure in (*measures[1:], measures[0]):
+        key = measure.name
         for row in rows:
             name = row["configuration"]
-            row[key] = one.values[name]
-            if figure := one.scores.get(name):
+            row[key] = measure.values[name]
+            if figure := measure.scores.get(name):
                 row |= {f"{key}.spread": figure.spread, f"{key}.n": figure.n}
-            if name in one.intervals:
-                row[f"{key}.low"], row[f"{key}.high"] = one.intervals[name]
+            if name in measure.intervals:
+                row[f"{key}.low"], row[f"{key}.high"] = measure.intervals[name]
             if figure and figure.lost:
                 row["lost"] = figure.lost
-        spread = (f"{key}.spread", f"{key}.n") if one.split else ("", "")
-        columns.append(Column(key, one.title, one.kind, *spread))
+        spread = (f"{key}.spread", f"{key}.n") if measure.split else ("", "")
+        columns.append(Column(key, measure.title, measure.kind, *spread))
     columns.append(Column("place", "place"))
     columns += [Column("lost", "not in these figures")] if any("lost" in row for row in rows) else []
     return Table(f"By {measures[1].title}", pd.DataFrame(rows), tuple(columns))
@@ -142,8 +142,8 @@ def _chart(measures: list[Measure], standing: dict[str, FrontierPlace], elsewher
         for other, figures in zip(others, elsewhere, strict=True)
     ]
     whole = panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=16)
-    text = "; ".join(f"{name}: {', '.join(one.shown(name) for one in measures)}" for name in standing)
-    title = f"{first.title} against {listing([one.title for one in others])}"
+    text = "; ".join(f"{name}: {', '.join(measure.shown(name) for measure in measures)}" for name in standing)
+    title = f"{first.title} against {listing([measure.title for measure in others])}"
     heading = sentence_case(title)
     return finish(whole, heading, f"{heading}. {text}", margin=90 * len(panels), least=430 if len(panels) == 1 else 220)
 
@@ -152,7 +152,7 @@ def _caption(measures: list[Measure], standing: dict[str, FrontierPlace], elsewh
     """Return what the marks mean."""
     steps = "Diamonds and steps: the frontier" if len(measures) == 2 else "Diamonds: the frontier over all three"
     lines = f"{steps}, which no other configuration beats by means. Grey dots: behind it."
-    if any(name in one.intervals for one in measures for name in standing):
+    if any(name in measure.intervals for measure in measures for name in standing):
         lines += " Bars: 95 % interval of a configuration's own figure, over other seeds and other examples. Bars may "
         lines += "overlap where a difference is real, since all figures share the examples."
     else:
@@ -181,26 +181,26 @@ def _rows(
 ) -> tuple[pd.DataFrame, dict[str, tuple[float, str]]]:
     """Return one row for each configuration in the units of the axes, and these units."""
     about = {"x": other, "y": first}
-    units = {channel: (1.0, "") if one.split else _unit(one, standing) for channel, one in about.items()}
+    units = {channel: (1.0, "") if measure.split else _unit(measure, standing) for channel, measure in about.items()}
     rows: list[dict[str, Any]] = []
     for name, place in standing.items():
         row: dict[str, Any] = {"configuration": name, "front": place.word == "frontier"}
         row |= {"place": "on the frontier" if not place.by else f"behind {place.by}"}
-        for channel, one in about.items():
+        for channel, measure in about.items():
             size = units[channel][0]
-            low, high = one.intervals.get(name, (nan, nan))
-            row |= {channel: one.values[name] / size, f"{channel}_low": low / size, f"{channel}_high": high / size}
-            row[f"{channel}_shown"] = one.shown(name)
+            low, high = measure.intervals.get(name, (nan, nan))
+            row |= {channel: measure.values[name] / size, f"{channel}_low": low / size, f"{channel}_high": high / size}
+            row[f"{channel}_shown"] = measure.shown(name)
         row["order"] = -row["x"] if other.more else row["x"]
         rows.append(row)
     return pd.DataFrame(rows), units
 
 
-def _unit(one: Measure, standing: dict[str, FrontierPlace]) -> tuple[float, str]:
+def _unit(measure: Measure, standing: dict[str, FrontierPlace]) -> tuple[float, str]:
     """Return the unit of a cost's axis: of the largest, or, where the axis will span magnitudes, of the middle one."""
-    values = sorted(one.values[name] for name in standing)
+    values = sorted(measure.values[name] for name in standing)
     wide = values[0] > 0 and values[-1] / values[0] > 100
-    return unit(one.kind, values[len(values) // 2] if wide else values[-1])
+    return unit(measure.kind, values[len(values) // 2] if wide else values[-1])
 
 
 def published(results: Results, first: Measure, other: Measure, standing: dict[str, FrontierPlace]) -> pd.DataFrame:
@@ -208,33 +208,33 @@ def published(results: Results, first: Measure, other: Measure, standing: dict[s
     columns = ["name", "label", "x", "mean", "low", "high"]
     if not first.split or other.split:
         return pd.DataFrame(columns=columns)
-    quality, cost = ([one.values[name] for name in standing] for one in (first, other))
+    quality, cost = ([measure.values[name] for name in standing] for measure in (first, other))
     low, high = min(quality), max(quality)
     far = high - low or abs(high) or 1.0
     rows = [
-        (one.name, one.label, one.costs[other.name], one.value, *one.ends)
-        for one in with_cost(results, first.name, other.name, min(cost), max(cost))
-        if low - far <= one.value <= high + far
+        (figure.name, figure.label, figure.costs[other.name], figure.value, *figure.ends)
+        for figure in with_cost(results, first.name, other.name, min(cost), max(cost))
+        if low - far <= figure.value <= high + far
     ]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _domain(one: Measure, rows: pd.DataFrame, channel: str, others: list[float]) -> tuple[list[float], bool]:
+def _domain(measure: Measure, rows: pd.DataFrame, channel: str, others: list[float]) -> tuple[list[float], bool]:
     """Return an axis that all bars fit on, and whether it is logarithmic."""
     seen = [*others, *(float(value) for end in ("", "_low", "_high") for value in rows[f"{channel}{end}"])]
     finite = [value for value in seen if not isnan(value)]
     low, high = min(finite), max(finite)
-    if one.split:
-        return domain_of(one.name, low, high), False
+    if measure.split:
+        return domain_of(measure.name, low, high), False
     if low > 0 and high / low > LOG_FROM:
         return [low / (high / low) ** 0.06, high * (high / low) ** 0.1], True
     return padded(low, high, 0.1), False
 
 
-def _axis(one: Measure, channel: str, domain: list[float], log: bool, unit_name: str) -> Any:
-    share = one.kind == "share"
+def _axis(measure: Measure, channel: str, domain: list[float], log: bool, unit_name: str) -> Any:
+    share = measure.kind == "share"
     name = "%" if share else unit_name
-    title = f"{one.title}{', ' + name if name else ''}{f' ({direction(one.name)})' if one.split else ''}"
+    title = f"{measure.title}{', ' + name if name else ''}{f' ({direction(measure.name)})' if measure.split else ''}"
     scale = alt.Scale(domain=domain, nice=False, zero=False, clamp=share)
     if log:
         scale = alt.Scale(type="log", domain=domain, nice=False)
