@@ -122,13 +122,6 @@ def _check_directory(out: Path, force: bool) -> None:
         raise LoraError(f"{out} is not empty; name another directory, or pass --force to write into it.")
 
 
-def _check_vllm(chosen: StudyRun, files: dict[str, str], base: ModelLock) -> None:
-    """Refuse an adapter that vLLM would not load."""
-    if problems := vllm_problems(files, base):
-        why = "; ".join(problems)
-        raise LoraError(f"vLLM would not load {chosen.address}: {why}. Export it with --merged instead.")
-
-
 def _finished(plan: Plan, state: State, name: str, seed: int | None) -> StudyRun:
     """Return the finished run that a name means.
 
