@@ -1,0 +1,214 @@
+"""What a checkpoint's own classes say of it: its linear layers, its fused experts, its head, and what it lacks.
+
+The model is built by transformers on the meta device, which has shapes and no bytes. Run as a program it reads a
+request as JSON (`path`, `task_type`, `trust_remote_code`) and writes a `Description`, so that a plan never imports
+torch.
+"""
+
+import contextlib
+import copy
+import json
+import os
+import sys
+import warnings
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from lorafile.engine.data.hub import first_line
+from lorafile.engine.quiet import quiet_libraries
+
+_CLASSES = 5  # of a head that is described; one more tells which of its sizes follow the number of classes
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model as transformers' classes have it.
+
+    :ivar transformers: the version that made it
+    :ivar architecture: the class
+    :ivar modules: linear layers inside its text model's blocks that an adapter can be put on: dotted name -> [out, in]
+    :ivar experts: parameters that hold a matrix for each expert: dotted name -> [experts, …, …]
+    :ivar reserved: other modules whose last name is that of a linear layer: routers, the layers of a vision tower
+    :ivar tensors: every other parameter outside the head: dotted name -> shape
+    :ivar head: parameters of a classification head: dotted name -> shape; 0 stands for the number of classes
+    :ivar drawn: modules of the head, or a pooler, that the checkpoint lacks: they are drawn for each run
+    :ivar missing: parameters that the checkpoint should hold and does not; `mismatched`: of another shape
+    :ivar unexpected: tensors of the checkpoint that no part of the model takes
+    """
+
+    transformers: str
+    architecture: str = ""
+    modules: dict[str, list[int]] = field(default_factory=dict)
+    experts: dict[str, list[int]] = field(default_factory=dict)
+    reserved: list[str] = field(default_factory=list)
+    tensors: dict[str, list[int]] = field(default_factory=dict)
+    head: dict[str, list[int]] = field(default_factory=dict)
+    drawn: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+
+
+def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
+    """Return the description of a checkpoint.
+
+    :param task_type: `CAUSAL_LM` or `SEQ_CLS`, which decides the class
+    :raises Exception: whatever transformers raises for a checkpoint that it does not understand
+    """
+    import transformers
+
+    classifies = task_type == "SEQ_CLS"
+    model, report = _on_meta(path, classifies, trust_remote_code)
+    of_head = _head_modules(model) if classifies else []
+    missing = sorted(report.get("missing_keys", ()))
+    poolers = {name[: name.index("pooler") + 6] for name in missing if "pooler" in name.split(".")} if classifies else set()
+    of_head = sorted({*of_head, *poolers})
+    drawn = [module for module in of_head if any(_is_in(name, [module]) for name in missing)]
+    modules = _linear_layers(model, of_head)
+    for name in _refused_by_peft(model, modules):
+        del modules[name]
+    parameters = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    experts = {name: shape for name, shape in parameters.items() if len(shape) == 3 and "experts" in name.split(".")}
+    taken = {*experts, *(f"{name}.weight" for name in modules)}
+    return Description(
+        transformers=transformers.__version__,
+        architecture=type(model).__name__,
+        modules=modules,
+        experts=experts,
+        reserved=_reserved(model, modules),
+        tensors={n: s for n, s in sorted(parameters.items()) if n not in taken and not _is_in(n, of_head)},
+        head=_head_shapes(path, trust_remote_code, of_head) if classifies else {},
+        drawn=drawn,
+        missing=[name for name in missing if not _is_in(name, drawn)],
+        mismatched=sorted(row[0] if isinstance(row, tuple) else row for row in report.get("mismatched_keys", ())),
+        unexpected=sorted(name for name in report.get("unexpected_keys", ()) if _belongs(name, model)),
+    )
+
+
+def _on_meta(path: str, classifies: bool, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    """Return a checkpoint's model without its bytes, and transformers' report of what did not fit.
+
+    A checkpoint that was quantized before holds packed tensors, of which only the classes are looked at.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(path, local_files_only=True, **options)
+    if getattr(config, "quantization_config", None) is not None:
+        del config.quantization_config
+        with torch.device("meta"):
+            return auto.from_config(config, **options), {}
+    options |= {"local_files_only": True, "use_safetensors": True, "dtype": "auto", "output_loading_info": True}
+    model, report = auto.from_pretrained(path, device_map={"": "meta"}, ignore_mismatched_sizes=True, **options)
+    return model, report
+
+
+def _head_modules(model: Any) -> list[str]:
+    """Return the modules of a classification head: what a model has around the one that its class is built on."""
+    return [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and next(child.parameters(), None) is not None
+    ]
+
+
+def _head_shapes(path: str, trust_remote_code: bool, modules: list[str]) -> dict[str, list[int]]:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    shapes = []
+    for classes in (_CLASSES, _CLASSES + 1):
+        options = {"trust_remote_code": trust_remote_code}
+        config = AutoConfig.from_pretrained(path, local_files_only=True, num_labels=classes, **options)
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(config, **options)
+        shapes.append({name: parameter.shape for name, parameter in model.named_parameters() if _is_in(name, modules)})
+    first, second = shapes
+    return {
+        name: [size if size == other else 0 for size, other in zip(shape, second[name], strict=True)]
+        for name, shape in first.items()
+    }
+
+
+def _linear_layers(model: Any, without: list[str]) -> dict[str, list[int]]:
+    """Return the linear layers in the numbered blocks of a model's text part, with their shapes [out, in].
+
+    Routers are none: what they return is a choice of experts.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    text = model.get_decoder()
+    prefix = next(f"{name}." if name else "" for name, module in model.named_modules() if module is text)
+    layers = {}
+    for name, module in model.named_modules():
+        inside = name.startswith(prefix) and any(part.isdigit() for part in name.split("."))
+        linear = isinstance(module, (nn.Linear, Conv1D)) and "Router" not in type(module).__name__
+        if inside and linear and not _is_in(name, without):
+            shape = list(module.weight.shape)
+            layers[name] = shape[::-1] if isinstance(module, Conv1D) else shape
+    return layers
+
+
+def _refused_by_peft(model: Any, modules: dict[str, list[int]]) -> list[str]:
+    """Return the linear layers that PEFT puts no LoRA on; those of one name are tried together.
+
+    It refuses some by name (a Mamba's), and takes others for what transformers 4 called so (experts that are one
+    tensor now), so that the layer that was named is left without an adapter.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
+    refused, trial = [], copy.deepcopy(model)
+    by_leaf: dict[str, list[str]] = {}
+    for name in modules:
+        by_leaf.setdefault(name.rpartition(".")[2], []).append(name)
+    for number, names in enumerate(by_leaf.values()):
+        with contextlib.suppress(ValueError, NotImplementedError, TypeError), warnings.catch_warnings(action="ignore"):
+            inject_adapter_in_model(LoraConfig(r=1, target_modules=names), trial, f"trial{number}")
+        refused += [name for name in names if not isinstance(trial.get_submodule(name), LoraLayer)]
+    return refused
+
+
+def _reserved(model: Any, modules: dict[str, list[int]]) -> list[str]:
+    leaves = {name.rpartition(".")[2] for name in modules}
+    others = (name for name, _ in model.named_modules() if name not in modules)
+    return sorted(name for name in others if name.rpartition(".")[2] in leaves)
+
+
+def _belongs(name: str, model: Any) -> bool:
+    """Return whether a tensor that a model has no place for lies in a part that it has: a block more than it takes.
+
+    What is outside belongs to another task (the head of a masked language model), and a pooler to none of these.
+    """
+    base = getattr(model, model.base_model_prefix, model)
+    first = name.removeprefix(f"{model.base_model_prefix}.").split(".")[0]
+    return first != "pooler" and any(first == child for child, _ in base.named_children())
+
+
+def _is_in(name: str, modules: list[str]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def main() -> None:
+    """Read a request and write what was found, or the `problem`."""
+    import transformers
+
+    quiet_libraries()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    request = json.loads(sys.stdin.read())
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a model's own code may print
+    try:
+        found: dict[str, Any] = asdict(describe(**request))
+    except Exception as error:
+        found = {"problem": first_line(error), "transformers": transformers.__version__}
+    answer.write(json.dumps(found))
+    answer.close()
+
+
+if __name__ == "__main__":
+    main()
