@@ -1,7 +1,9 @@
-"""Write `specs/snapshot.json`: what the settings of peft and bitsandbytes are called, their types and defaults.
+"""Write `specs/snapshot.json` and `specs/model_types.json`: what a machine without torch has to know of libraries.
 
-Specs are validated against this file, so that a machine without torch plans the same keys. Make it again with
-`python -m lorafile.engine.write_snapshot specs/snapshot.json`.
+The first holds what the settings of peft and bitsandbytes are called, their types and defaults, so that a spec is
+validated, and a key made, alike everywhere. The second holds what transformers can do with each type of model, so that
+a plan refuses what cannot be trained. Make them again with
+`python -m lorafile.engine.write_snapshot specs/snapshot.json specs/model_types.json`.
 """
 
 import dataclasses
@@ -102,5 +104,19 @@ def snapshot() -> dict[str, Any]:
     return {"versions": versions, **configs, "BitsAndBytesConfig": bnb_fields()}
 
 
+def model_types() -> dict[str, list[str]]:
+    """Return what transformers has a class for -> the model types, as `model_type` in a config.json, that have one."""
+    from transformers.models.auto import modeling_auto
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return {
+        "known": sorted(CONFIG_MAPPING_NAMES),
+        "causal": sorted(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+        "masked": sorted(modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
+        "classification": sorted(modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
+    }
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(json.dumps(snapshot(), indent=1) + "\n", encoding="utf-8")
+    for made, file in zip((snapshot(), model_types()), sys.argv[1:], strict=True):
+        Path(file).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")

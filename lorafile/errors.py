@@ -51,6 +51,12 @@ class NodeError(LoraError):
     """A node of work could not be done for a reason that its settings or its data explain."""
 
 
+class ModelError(NodeError):
+    """The spec asks of a model what it cannot be, or cannot do."""
+
+    exit_code = 3
+
+
 class MissingExtra(LoraError):
     """A command needs a library of an extra that is not installed here."""
 

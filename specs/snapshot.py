@@ -37,6 +37,13 @@ def snapshot() -> dict[str, Any]:
     return data
 
 
+@cache
+def model_types() -> dict[str, frozenset[str]]:
+    """Return `known`, `causal`, `masked` and `classification` -> the model types that transformers has a class for."""
+    text = (files("lorafile.specs") / "model_types.json").read_text(encoding="utf-8")
+    return {name: frozenset(types) for name, types in json.loads(text).items()}
+
+
 @dataclass(frozen=True)
 class Overrides:
     """Our own types, defaults and descriptions of a library's settings, and the settings that a spec cannot name.

@@ -7,7 +7,7 @@ inventory: dotted module name -> weight shape of each linear layer, without embe
 from collections.abc import Callable, Iterable
 from typing import get_args
 
-from lorafile.errors import NodeError
+from lorafile.errors import ModelError
 from lorafile.specs.bounded_regex import matches
 from lorafile.specs.error_messages import show, suggestion
 from lorafile.specs.values import LayerWord
@@ -34,7 +34,11 @@ def layer_indexes(word: str, layers: int) -> list[int]:
 
 
 def target_names(
-    targets: str | list[str], inventory: Inventory, setting: str = "lora.target_modules", kind: str = "linear layer"
+    targets: str | list[str],
+    inventory: Inventory,
+    setting: str = "lora.target_modules",
+    kind: str = "linear layer",
+    reserved: Iterable[str] = (),
 ) -> list[str]:
     """Return the shortest names by which PEFT finds exactly the wanted modules, sorted.
 
@@ -45,9 +49,10 @@ def target_names(
     :param targets: `attention`, `mlp`, `all-linear`; a list of these and of names or path endings; any other text is a
         regular expression that has to match a whole path, as in PEFT
     :param setting: where the targets are named, `kind`: what the inventory holds; both for messages
-    :raises NodeError: when something of it is nowhere in the model
+    :param reserved: other modules of the model, which no name may find: PEFT looks at all of them
+    :raises ModelError: when something of it is nowhere in the model
     """
-    return shortest_names(target_modules(targets, inventory, setting, kind), inventory)
+    return shortest_names(target_modules(targets, inventory, setting, kind), [*inventory, *reserved])
 
 
 def target_modules(
@@ -121,11 +126,11 @@ def _matching(pattern: str, inventory: Inventory) -> set[str]:
     raise LookupError(f"{show(pattern)} is none of {words}, and as a regular expression it matches no whole path{hint}")
 
 
-def _unknown(message: str, inventory: Inventory, setting: str, kind: str) -> NodeError:
+def _unknown(message: str, inventory: Inventory, setting: str, kind: str) -> ModelError:
     names = leaves(inventory)
     listed = ", ".join(names[:24]) + (", …" if len(names) > 24 else "") if names else "none"
     end = "" if message.endswith("?") else "."
-    return NodeError(f"{setting}: {message}{end} The model's {kind}s: {listed}.")
+    return ModelError(f"{setting}: {message}{end} The model's {kind}s: {listed}.")
 
 
 def leaves(inventory: Iterable[str]) -> list[str]:

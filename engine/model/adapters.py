@@ -12,13 +12,13 @@ import torch
 
 from lorafile.engine.batching.tokens import Tokens
 from lorafile.engine.model.base import Base, Bases, load_base
-from lorafile.engine.model.head import draw_head
 from lorafile.engine.model.initialization import as_plain_lora, initialize_adapter, restored_afterwards, stored_settings
 from lorafile.engine.model.methods import peft_config
 from lorafile.engine.model.quantized import unseen_parameters
 from lorafile.engine.randomness import dropout_generators, replayed_draws, seed_dropout, seeded
 from lorafile.engine.request import Request
 from lorafile.errors import NodeError
+from lorafile.units import listing
 
 
 @contextlib.contextmanager
@@ -30,10 +30,11 @@ def new_adapter(base: Base, request: Request, tokens: Tokens, steps: int) -> Ite
     """
     settings = request.settings["adapter"]
     seed = request.settings.get("seed", 0)  # a profile has none
-    draw_head(base.model, request.settings, seed)
+    base.draw_head(seed)
     with restored_afterwards(base.model, settings):
         with peft_errors(settings["method"]), seeded(seed, "initialisation"):
             model = initialize_adapter(base, request, tokens, steps)
+        check_planned(model, request)
         seed_dropout(model, seed, base.device)
         yield model
 
@@ -47,14 +48,50 @@ def trained_adapter(base: Base, request: Request, steps: int, matrices: dict[str
     from peft import get_peft_model
 
     adapter = request.settings["adapter"]
-    config = peft_config(request, steps)
+    config = peft_config(request, steps, base.head)
     began, config.init_lora_weights = config.init_lora_weights, False  # nothing is drawn, and nothing looked at
     with restored_afterwards(base.model, adapter):
         with peft_errors(adapter["method"]):
             model = get_peft_model(base.model, config, low_cpu_mem_usage=True)
         config.init_lora_weights = began
+        check_planned(model, request)
         model.load_state_dict(matrices, strict=False, assign=True)
         yield model
+
+
+def check_planned(model: Any, request: Request) -> None:
+    """Check that what is adapted is what the plan said: the same modules, and as many parameters.
+
+    :raises NodeError: with what is only in one of them
+    """
+    planned = request.execution.get("planned")
+    if planned is None:
+        return
+    made = {name.removeprefix("base_model.model.") for name in adapted_layers(model)}
+    if planned["modules"] is not None and made != set(planned["modules"]):
+        parts = (made - set(planned["modules"]), set(planned["modules"]) - made)
+        beyond, lacking = (listing(sorted(part), 4) or "nothing" for part in parts)
+        raise NodeError(
+            f"PEFT adapts other modules than the plan says: {beyond} is not in the plan, and {lacking} is only there. "
+            "Write the model's lock again with: lora lock SPEC"
+        )
+    trainable, _ = parameter_counts(model)
+    if trainable != planned["parameters"]:
+        raise NodeError(
+            f"The adapter has {trainable:,} parameters, and the plan says {planned['parameters']:,}. Write the model's "
+            "lock again with: lora lock SPEC; if they differ still, that is a mistake in lorafile."
+        )
+
+
+def adapted_layers(model: Any) -> list[str]:
+    """Return the names of the modules that PEFT has put a layer of its own around."""
+    from peft.tuners.lora.layer import ParamWrapper
+    from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    others = (ParamWrapper, TrainableTokensLayer)  # around parameters and rows of an embedding
+    modules = model.named_modules()
+    return [name for name, module in modules if isinstance(module, BaseTunerLayer) and not isinstance(module, others)]
 
 
 def save_adapter(model: Any, request: Request, out: Path) -> list[str]:

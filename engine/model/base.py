@@ -13,8 +13,9 @@ from torch import nn
 from lorafile.engine.batching.batches import Batch, collate
 from lorafile.engine.batching.tokens import Blocks, Tokens
 from lorafile.engine.data.encode import load_tokenizer
+from lorafile.engine.model.causality import check_causal
 from lorafile.engine.model.fingerprint import fingerprint
-from lorafile.engine.model.head import NAME, is_head, is_new
+from lorafile.engine.model.head import draw_head, is_head, is_new
 from lorafile.engine.model.loading import load_model
 from lorafile.engine.model.quantized import keep_as_loaded
 from lorafile.engine.quiet import quiet_libraries
@@ -24,13 +25,29 @@ from lorafile.errors import NodeError
 
 @dataclass
 class Base:
-    """A loaded base model."""
+    """A loaded base model.
+
+    :ivar head: the modules of a classification head; `new`: it belongs to each run, and not to the base
+    :ivar drawn: those of them that the checkpoint lacks, which are drawn for each run
+    """
 
     model: nn.Module
     tokenizer: Any
     device: torch.device
-    fingerprint: tuple[int, ...]
-    trained: str = ""  # the module that belongs to each run and not to the base: a new head
+    fingerprint: tuple[int, ...] = ()
+    head: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
+    new: bool = False
+
+    def draw_head(self, seed: int) -> None:
+        """Draw what of the head the checkpoint lacks, from a replicate's own seed."""
+        draw_head(self.model, self.drawn, seed)
+
+    @property
+    def choices(self) -> int:
+        """Among how many tokens, or classes, the model chooses: what a blind guess is of."""
+        model: Any = self.model
+        return int(model.config.num_labels if self.head else model.get_input_embeddings().weight.shape[0])
 
     def collate(self, tokens: Tokens | Blocks, indexes: list[int]) -> Batch:
         """Return some examples as a batch where the model lies, padded on the right."""
@@ -55,6 +72,10 @@ class Base:
         self.synchronize()
         return time.perf_counter() - began
 
+    def take_fingerprint(self) -> tuple[int, ...]:
+        """Return the fingerprint of all that no run may change."""
+        return fingerprint(self.model, self.head if self.new else ())
+
     def check(self) -> None:
         """Prove that the weights are what was loaded: same bytes, no gradient.
 
@@ -63,7 +84,7 @@ class Base:
         touched = [name for name, parameter in self.model.named_parameters() if parameter.grad is not None]
         if touched:
             raise NodeError(f"The base received gradients, although it is frozen: {', '.join(touched[:3])}.")
-        if fingerprint(self.model, self.trained) != self.fingerprint:
+        if self.take_fingerprint() != self.fingerprint:
             raise NodeError("The base's weights changed during a run that should leave them alone.")
 
 
@@ -72,12 +93,13 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
 
     :param weights: another directory with the weights: a base that was fine-tuned in full
     :param proven: take its fingerprint, so that it can be proven unchanged
-    :raises NodeError: when it cannot be loaded, or its tokenizer knows more words than it has rows for
+    :raises NodeError: when it cannot be loaded, when it sees what follows a token, or when its tokenizer knows more
+        words than it has rows for
     """
     from transformers import GenerationConfig
 
     quiet_libraries()
-    model = load_model(weights or paths["model"], settings, paths.get("device_map"))
+    model, head, drawn = load_model(weights or paths["model"], settings, paths.get("device_map"))
     tokenizer = load_tokenizer(paths["model"], settings["model"]["trust_remote_code"])
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -98,8 +120,11 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
     device = model.get_input_embeddings().weight.device
     if is_head(settings):
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    trained = NAME if is_new(settings) else ""
-    return Base(model, tokenizer, device, fingerprint(model, trained) if proven else (), trained)
+    else:
+        check_causal(model, paths.get("model_name", paths["model"]))
+    base = Base(model, tokenizer, device, (), tuple(head), tuple(drawn), is_new(settings))
+    base.fingerprint = base.take_fingerprint() if proven else ()
+    return base
 
 
 class Bases:

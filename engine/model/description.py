@@ -14,10 +14,12 @@ import warnings
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from lorafile.engine.data.hub import first_line
+from lorafile.engine.model.head import head_modules, is_in, missing_poolers
+from lorafile.engine.model.loading import on_meta
+from lorafile.engine.model.quantized import stored_quantization
 from lorafile.engine.quiet import quiet_libraries
 
 _CLASSES = 5  # of a head that is described; one more tells which of its sizes follow the number of classes
@@ -61,12 +63,10 @@ def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
     import transformers
 
     classifies = task_type == "SEQ_CLS"
-    model, report = _on_meta(path, classifies, trust_remote_code)
-    of_head = _head_modules(model) if classifies else []
+    model, report = _load_on_meta(path, classifies, trust_remote_code)
     missing = sorted(report.get("missing_keys", ()))
-    poolers = {name[: name.index("pooler") + 6] for name in missing if "pooler" in name.split(".")} if classifies else set()
-    of_head = sorted({*of_head, *poolers})
-    drawn = [module for module in of_head if any(_is_in(name, [module]) for name in missing)]
+    of_head = sorted({*head_modules(model), *missing_poolers(missing)}) if classifies else []
+    drawn = [module for module in of_head if any(is_in(name, [module]) for name in missing)]
     modules = _linear_layers(model, of_head)
     for name in _refused_by_peft(model, modules):
         del modules[name]
@@ -79,53 +79,44 @@ def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
         modules=modules,
         experts=experts,
         reserved=_reserved(model, modules),
-        tensors={n: s for n, s in sorted(parameters.items()) if n not in taken and not _is_in(n, of_head)},
+        tensors={n: s for n, s in sorted(parameters.items()) if n not in taken and not is_in(n, of_head)},
         head=_head_shapes(path, trust_remote_code, of_head) if classifies else {},
         drawn=drawn,
-        missing=[name for name in missing if not _is_in(name, drawn)],
+        missing=[name for name in missing if not is_in(name, drawn)],
         mismatched=sorted(row[0] if isinstance(row, tuple) else row for row in report.get("mismatched_keys", ())),
         unexpected=sorted(name for name in report.get("unexpected_keys", ()) if _belongs(name, model)),
     )
 
 
-def _on_meta(path: str, classifies: bool, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+def _load_on_meta(path: str, classifies: bool, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
     """Return a checkpoint's model without its bytes, and transformers' report of what did not fit.
 
     A checkpoint that was quantized before holds packed tensors, of which only the classes are looked at.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    if stored_quantization(path) is not None:
+        return on_meta(path, classifies, trust_remote_code), {}
     auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(path, local_files_only=True, **options)
-    if getattr(config, "quantization_config", None) is not None:
-        del config.quantization_config
-        with torch.device("meta"):
-            return auto.from_config(config, **options), {}
-    options |= {"local_files_only": True, "use_safetensors": True, "dtype": "auto", "output_loading_info": True}
-    model, report = auto.from_pretrained(path, device_map={"": "meta"}, ignore_mismatched_sizes=True, **options)
+    model, report = auto.from_pretrained(
+        path,
+        trust_remote_code=trust_remote_code,
+        device_map={"": "meta"},
+        dtype="auto",
+        local_files_only=True,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
     return model, report
 
 
-def _head_modules(model: Any) -> list[str]:
-    """Return the modules of a classification head: what a model has around the one that its class is built on."""
-    return [
-        name
-        for name, child in model.named_children()
-        if name != model.base_model_prefix and next(child.parameters(), None) is not None
-    ]
-
-
 def _head_shapes(path: str, trust_remote_code: bool, modules: list[str]) -> dict[str, list[int]]:
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
+    """Return the shapes of a head's parameters; 0 stands for the number of classes."""
     shapes = []
     for classes in (_CLASSES, _CLASSES + 1):
-        options = {"trust_remote_code": trust_remote_code}
-        config = AutoConfig.from_pretrained(path, local_files_only=True, num_labels=classes, **options)
-        with torch.device("meta"):
-            model = AutoModelForSequenceClassification.from_config(config, **options)
-        shapes.append({name: parameter.shape for name, parameter in model.named_parameters() if _is_in(name, modules)})
+        model = on_meta(path, True, trust_remote_code, num_labels=classes)
+        shapes.append({name: parameter.shape for name, parameter in model.named_parameters() if is_in(name, modules)})
     first, second = shapes
     return {
         name: [size if size == other else 0 for size, other in zip(shape, second[name], strict=True)]
@@ -146,7 +137,7 @@ def _linear_layers(model: Any, without: list[str]) -> dict[str, list[int]]:
     for name, module in model.named_modules():
         inside = name.startswith(prefix) and any(part.isdigit() for part in name.split("."))
         linear = isinstance(module, (nn.Linear, Conv1D)) and "Router" not in type(module).__name__
-        if inside and linear and not _is_in(name, without):
+        if inside and linear and not is_in(name, without):
             shape = list(module.weight.shape)
             layers[name] = shape[::-1] if isinstance(module, Conv1D) else shape
     return layers
@@ -186,10 +177,6 @@ def _belongs(name: str, model: Any) -> bool:
     base = getattr(model, model.base_model_prefix, model)
     first = name.removeprefix(f"{model.base_model_prefix}.").split(".")[0]
     return first != "pooler" and any(first == child for child, _ in base.named_children())
-
-
-def _is_in(name: str, modules: list[str]) -> bool:
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def main() -> None:

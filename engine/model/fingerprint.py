@@ -8,16 +8,18 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from lorafile.engine.model.head import is_in
+
 _WORD = 4  # bytes
 _PERIOD = 65521  # a prime: weights begin again after so many words
 
 
-def fingerprint(model: nn.Module, without: str = "") -> tuple[int, ...]:
+def fingerprint(model: nn.Module, without: tuple[str, ...] = ()) -> tuple[int, ...]:
     """Return two sums over the bits of each tensor of a model; any changed or swapped value changes them.
 
     Computed on the device in pieces, so that it costs one read of the weights and a few megabytes.
 
-    :param without: the name of a module that is left out
+    :param without: the names of modules that are left out, with all that is in them
     """
     return tensor_sums(held_tensors(model, without))
 
@@ -31,13 +33,13 @@ def tensor_sums(tensors: Iterable[torch.Tensor]) -> tuple[int, ...]:
     return tuple(sums)
 
 
-def held_tensors(model: nn.Module, without: str = "") -> Iterator[torch.Tensor]:
+def held_tensors(model: nn.Module, without: tuple[str, ...] = ()) -> Iterator[torch.Tensor]:
     """Yield the plain tensors that a model computes with, those of quantized layers included.
 
     Next to parameters and buffers these are the parts of tensor subclasses (torchao), and the scales that bitsandbytes
     keeps in attributes of a weight and HQQ in a table of the layer.
     """
-    for module in (module for name, module in model.named_modules() if not without or name != without):
+    for module in (module for name, module in model.named_modules() if not is_in(name, without)):
         for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
             yield from parts(tensor)
             yield from _four_bit_constants(tensor)

@@ -1,5 +1,10 @@
-"""Classification heads: one score for each class, read at the last token of a text."""
+"""Classification heads: which modules of a model they are, how they are drawn, and what they say of a text.
 
+A model that was made to write has one score for each class at a text's last token; an encoder has a head of its class's
+own, often of several layers, over what the class pools.
+"""
+
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,7 +17,8 @@ from lorafile.engine.request import Request
 from lorafile.errors import NodeError
 from lorafile.files.jsonl import read_lines
 
-NAME = "score"  # what transformers calls the head of a model that was made to write text
+_LAST = "score"  # what transformers calls a head that is read at the last token
+_POOLER = "pooler"  # inside an encoder; a checkpoint for masked language modelling has none
 
 
 def is_head(settings: dict[str, Any]) -> bool:
@@ -35,31 +41,57 @@ def head_options(model: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def in_float32(model: Any) -> None:
+def head_modules(model: Any) -> list[str]:
+    """Return the modules of a classification head: what a model has around the one that its class is built on."""
+    return [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and next(child.parameters(), None) is not None
+    ]
+
+
+def missing_poolers(missing: Iterable[str]) -> list[str]:
+    """Return the poolers that a checkpoint lacks, of the names of its missing tensors: a part of the head, then."""
+    parts = (name.split(".") for name in missing)
+    return sorted({".".join(names[: names.index(_POOLER) + 1]) for names in parts if _POOLER in names})
+
+
+def is_in(name: str, modules: Iterable[str]) -> bool:
+    """Return whether a tensor or module is one of some modules, or inside of one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def in_float32(model: Any, modules: list[str]) -> None:
     """Hold a head in float32 whatever the base is, as adapters are: small steps are lost in half precision."""
-    head: nn.Module = getattr(model, NAME)
-    head.float()
-    head.register_forward_pre_hook(_cast)
+    for name in modules:
+        module = model.get_submodule(name).float()
+        module.register_forward_pre_hook(_cast)
 
 
-def _cast(head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return tuple(value.to(next(head.parameters()).dtype) for value in inputs)
+def _cast(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    dtype = next(module.parameters()).dtype
+    return tuple(value.to(dtype) if isinstance(value, torch.Tensor) else value for value in inputs)
 
 
-def draw_head(model: Any, settings: dict[str, Any], seed: int) -> None:
-    """Draw a new head as transformers does, from the replicate's own seed; one that came with its checkpoint stays."""
-    if not is_new(settings):
+def draw_head(model: Any, modules: Iterable[str], seed: int) -> None:
+    """Draw what of a head the checkpoint lacks as its class does, from the replicate's own seed.
+
+    :param modules: dotted names
+    """
+    if not modules:
         return
-    spread = getattr(model.config.get_text_config(), "initializer_range", 0.02)
+    with torch.device("meta"):
+        fresh = type(model)(model.config)
+    for tensor in (*fresh.parameters(), *fresh.buffers()):
+        tensor._is_hf_initialized = True
+    for name in modules:
+        fresh.get_submodule(name).to_empty(device="cpu")
     with torch.no_grad(), seeded(seed, "head"):
-        drawn = torch.empty(getattr(model, NAME).weight.shape).normal_(0.0, spread)
-        getattr(model, NAME).weight.copy_(drawn)
-
-
-def num_choices(model: Any) -> int:
-    """Return among how many tokens, or classes, a model chooses: what a blind guess is of."""
-    head = getattr(model, NAME, None)
-    return int(model.get_input_embeddings().weight.shape[0] if head is None else model.config.num_labels)
+        fresh.initialize_weights()
+        for name in modules:
+            drawn, module = fresh.get_submodule(name), model.get_submodule(name)
+            for own, other in zip(module.parameters(), drawn.parameters(), strict=True):
+                own.copy_(other)
 
 
 def load_tokens(request: Request, role: str) -> Tokens:
@@ -83,11 +115,11 @@ def class_logits(model: Any, batch: Batch) -> torch.Tensor:
 
     :raises NodeError: when a text ends with the token that transformers takes for padding
     """
-    last = batch.input_ids[torch.arange(len(batch.indexes)), batch.attention_mask.sum(dim=1) - 1]
-    if (last == model.config.get_text_config().pad_token_id).any():
-        raise NodeError("data: a text ends with the token that pads, so that a head would not be read at its end.")
-    output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    logits: torch.Tensor = output.logits.float()
+    if getattr(model, _LAST, None) is not None:
+        last = batch.input_ids[torch.arange(len(batch.indexes)), batch.attention_mask.sum(dim=1) - 1]
+        if (last == model.config.get_text_config().pad_token_id).any():
+            raise NodeError("data: a text ends with the token that pads, so that a head would not be read at its end.")
+    logits: torch.Tensor = model(**batch.inputs).logits.float()
     return logits
 
 

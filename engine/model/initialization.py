@@ -36,7 +36,7 @@ def initialize_adapter(base: Base, request: Request, tokens: Tokens, steps: int)
     from peft import get_peft_model
     from transformers.pytorch_utils import Conv1D
 
-    config = peft_config(request, steps)
+    config = peft_config(request, steps, base.head)
     word = request.settings["adapter"].get("init_lora_weights", True)
     if word == "corda":
         _collect_covariances(base, config, tokens)

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from torch.nn import functional
 
 from lorafile.engine.data.hub import first_line
-from lorafile.engine.model.head import head_options, in_float32
+from lorafile.engine.model.head import head_modules, head_options, in_float32, is_head, is_in, missing_poolers
 from lorafile.engine.model.quantized import (
     check_libraries,
     check_quantized,
@@ -18,6 +18,7 @@ from lorafile.engine.model.quantized import (
     stored_quantization,
 )
 from lorafile.errors import NodeError
+from lorafile.units import listing
 
 _ATTENTION = {"flash_attention_2": "flash-attn", "flash_attention_3": "flash-attn-3"}
 BLOCKS = "sdpa_in_blocks"
@@ -25,8 +26,8 @@ _BLOCK = 64  # queries; as many as torch's kernel takes at once
 _NARROWEST = 16  # width of a head
 
 
-def load_model(path: str, settings: dict[str, Any], device_map: str | None = None) -> Any:
-    """Load the model of some settings.
+def load_model(path: str, settings: dict[str, Any], device_map: str | None = None) -> tuple[Any, list[str], list[str]]:
+    """Return the model of some settings, the modules of its classification head, and those that the checkpoint lacks.
 
     :param path: its directory; also one with weights that were fine-tuned in full
     :param device_map: spread it over all GPUs, as accelerate's word says
@@ -55,27 +56,76 @@ def load_model(path: str, settings: dict[str, Any], device_map: str | None = Non
     placed = device_map is not None or (not later and (config is not None or stored is not None))
     if placed:
         options["device_map"] = device_map or {"": device}
-    model = _from_pretrained(path, options, settings["model"])
+    if config is not None and is_head(settings):
+        _spare_head(config, head_modules(on_meta(path, True, options["trust_remote_code"])))
+    model, report = _from_pretrained(path, options, settings)
+    head = head_modules(model) if is_head(settings) else []
+    drawn = [] if stored is not None else _drawn(model, head, report, path)
+    head = sorted({*head, *drawn})
+    in_float32(model, head)
     if later:
-        return make_hqq(model, config, dtype, device)
+        return make_hqq(model, config, dtype, device, head), head, drawn
     if config is not None:
         check_quantized(model, str(chosen.get("quant_method", "bitsandbytes")))
     _check_places(model)
     model = model if placed else model.to(device)
     if "attn_implementation" not in settings["model"]:
         use_blocks(model)
-    return model
+    return model, head, drawn
 
 
-def _from_pretrained(path: str, options: dict[str, Any], settings: dict[str, Any]) -> Any:
+def on_meta(path: str, classifies: bool, trust_remote_code: bool, **changes: Any) -> Any:
+    """Return a checkpoint's model with shapes and no bytes, as its config says, quantized or not.
+
+    :param changes: settings of the config that are to be others
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(path, local_files_only=True, **options, **changes)
+    if getattr(config, "quantization_config", None) is not None:
+        del config.quantization_config
+    auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto.from_config(config, **options)
+
+
+def _spare_head(config: Any, head: list[str]) -> None:
+    """Let a quantization leave a head alone: transformers spares its last parameter and not all of it."""
+    name = "llm_int8_skip_modules" if hasattr(config, "llm_int8_skip_modules") else "modules_to_not_convert"
+    setattr(config, name, [*(getattr(config, name, None) or []), *head])
+
+
+def _drawn(model: Any, head: list[str], report: dict[str, Any], path: str) -> list[str]:
+    """Return the modules of a head that a checkpoint lacks.
+
+    :raises NodeError: when it lacks anything else, which transformers would draw at random
+    """
+    missing = sorted(report["missing_keys"])
+    drawn = [
+        module
+        for module in (*head, *(missing_poolers(missing) if head else ()))
+        if any(is_in(name, [module]) for name in missing)
+    ]
+    lost = [name for name in missing if not is_in(name, drawn)]
+    if lost:
+        raise NodeError(
+            f"model.path: {path} lacks {listing(lost, 3)} of a {type(model).__name__}, which would be drawn at random. "
+            "Is the download complete?"
+        )
+    return sorted(set(drawn))
+
+
+def _from_pretrained(path: str, options: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return a model, and transformers' report of what of the checkpoint did not fit."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    options = options | {"output_loading_info": True}
     try:
-        if settings.get("task_type") != "SEQ_CLS":
-            return AutoModelForCausalLM.from_pretrained(path, **options)
-        model = AutoModelForSequenceClassification.from_pretrained(path, **options, **head_options(settings))
-        in_float32(model)
-        return model
+        if is_head(settings):
+            head = head_options(settings["model"])
+            return AutoModelForSequenceClassification.from_pretrained(path, **options, **head)  # type: ignore[no-any-return]
+        return AutoModelForCausalLM.from_pretrained(path, **options)  # type: ignore[no-any-return]
     except torch.OutOfMemoryError:
         raise  # an outcome of its own
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError, AttributeError) as error:

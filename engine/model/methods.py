@@ -1,6 +1,7 @@
 """What single methods need next to their settings: PEFT's config, virtual tokens, a term of the loss, a step's end."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +13,11 @@ from lorafile.engine.request import Request
 _IMPORTANCES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what PEFT's RankAllocator keeps of each parameter
 
 
-def peft_config(request: Request, steps: int) -> Any:
+def peft_config(request: Request, steps: int, head: Iterable[str] = ()) -> Any:
     """Return the config of a request's method, of PEFT's own class.
 
     :param steps: optimizer steps of the run, by which AdaLoRA divides its ranks
+    :param head: the modules of a classification head, which are trained and saved whole
     """
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
     from peft.tuners.lora.config import CordaConfig, EvaConfig, LoraGAConfig
@@ -33,7 +35,11 @@ def peft_config(request: Request, steps: int) -> Any:
         settings["total_step"] = steps
     if settings.get("prompt_tuning_init") == "TEXT":
         settings["tokenizer_name_or_path"] = request.paths["model"]
-    return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.upper())](**settings, task_type=task)
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.upper())]
+    if head and "modules_to_save" in kind.__dataclass_fields__:
+        saved = {name.rpartition(".")[2] for name in head} | set(settings.get("modules_to_save") or [])
+        settings["modules_to_save"] = sorted(saved)
+    return kind(**settings, task_type=task)
 
 
 def virtual_tokens(model: Any) -> int:

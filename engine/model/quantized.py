@@ -96,16 +96,18 @@ CONFIGS: dict[str, Callable[[dict[str, Any], torch.dtype], Any]] = {
 }
 
 
-def make_hqq(model: Any, config: Any, dtype: torch.dtype, device: torch.device) -> Any:
+def make_hqq(model: Any, config: Any, dtype: torch.dtype, device: torch.device, head: list[str]) -> Any:
     """Replace a model's linear layers by HQQ's own, one after another, and move what is left to the device.
 
     Output heads and what `skip_modules` names stay as they are. transformers 5 has the config but no loader for it.
+
+    :param head: the modules of a classification head
 
     :raises NodeError: when there is no layer to quantize, or its width does not fit the groups
     """
     from hqq.core.quantize import HQQLinear
 
-    kept = [*config.skip_modules, "score"]
+    kept = [*config.skip_modules, *head]
     names = [
         name
         for name, module in model.named_modules()

@@ -11,7 +11,7 @@ from lorafile.engine.batching.batches import epoch_order, split_micro_batches
 from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
 from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
 from lorafile.engine.model.base import Base, Bases, load_base
-from lorafile.engine.model.head import draw_head, load_tokens, num_choices
+from lorafile.engine.model.head import load_tokens
 from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.methods import after_step, penalty
 from lorafile.engine.model.peak_memory import is_out_of_memory
@@ -44,7 +44,7 @@ def _attempt(request: Request, out: Path, bases: Bases, recorder: RunRecorder) -
         bases.drop()
         base = load_base(request.settings, request.paths)
         base.model.requires_grad_(True)
-        draw_head(base.model, request.settings, request.settings["seed"])
+        base.draw_head(request.settings["seed"])
         return _train(base, base.model, documents, request, out, recorder)
     with bases.proven(request.settings, request.paths) as base:
         steps = total_steps(len(training_units(documents, base.model)[0]), request.settings["training"])
@@ -120,7 +120,7 @@ class Stepper(ResumableModel):
 
     def __init__(self, base: Base, model: Any, settings: dict[str, Any], steps: int) -> None:
         super().__init__(model, OptimizerStep(model, settings, steps, base.device))
-        self.base, self.settings, self.vocabulary = base, settings, num_choices(model)
+        self.base, self.settings, self.vocabulary = base, settings, base.choices
         self.parts, self.count = 1, 0
 
     def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:

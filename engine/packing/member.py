@@ -11,7 +11,6 @@ from lorafile.engine.batching.batches import Batch, collate, split_micro_batches
 from lorafile.engine.batching.tokens import Blocks, Tokens
 from lorafile.engine.model.adapters import trained_adapter
 from lorafile.engine.model.base import Base
-from lorafile.engine.model.head import num_choices
 from lorafile.engine.nodes.train import finish, step_batches, total_steps
 from lorafile.engine.randomness import seeded
 from lorafile.engine.request import Request, Result
@@ -83,7 +82,7 @@ class Member:
         """Note a step, and whether training diverged."""
         self.curve.add(self._epoch, loss, self._rate, norm)
         dtype = self.request.settings["model"]["dtype"]
-        self.trouble = self.curve.diverged(num_choices(self.base.model), self.settings, dtype)
+        self.trouble = self.curve.diverged(self.base.choices, self.settings, dtype)
 
     def finished(self, more: dict[str, Any]) -> Result:
         """Write the result of the run, as a run alone does; the base has to be bare.

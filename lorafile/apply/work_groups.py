@@ -13,6 +13,8 @@ from lorafile.environment import gpus
 from lorafile.errors import StateError
 from lorafile.graph.extra_evaluations import harness_folder
 from lorafile.graph.graph import Graph, GraphNode
+from lorafile.graph.parameter_count import adapter_parameters, head_parameters
+from lorafile.graph.target_modules import adapted_modules
 from lorafile.lock.lockfile import identity
 from lorafile.plan.plan import Plan
 from lorafile.specs import Configuration
@@ -201,10 +203,23 @@ class RequestBuilder:
 def execution(graph: Graph, node: GraphNode) -> dict[str, Any]:
     """Return how a node is to be done, as far as that changes no result."""
     if node.kind == "train":
-        return graph.spec.tables.train.model_dump(include=set(EXECUTION))
+        return graph.spec.tables.train.model_dump(include=set(EXECUTION)) | _planned(graph, node)
     if node.kind == "score":
         return {"metric_timeout": graph.spec.tables.evaluate.metric_timeout}
     return graph.spec.tables.evaluate.model_dump(include={EVAL_BATCH}, exclude_none=True)
+
+
+def _planned(graph: Graph, node: GraphNode) -> dict[str, Any]:
+    """Return what the plan says of an adapter, for the engine to check; nothing of an older lock's model."""
+    model, adapter = graph.lock.models[identity(graph.spec.named[node.configuration].model)], node.settings["adapter"]
+    if model.transformers is None or adapter["method"] in ("full", "none"):
+        return {}
+    linear = "target_modules" in adapter and adapter["method"] != "ln_tuning"
+    classes = len(node.settings["model"].get("labels", ()))
+    parameters = adapter_parameters(adapter, model) + head_parameters(model, classes)
+    return {
+        "planned": {"modules": adapted_modules(adapter, model.modules) if linear else None, "parameters": parameters}
+    }
 
 
 def read_digests(node: GraphNode, results: dict[str, Attempt]) -> dict[str, dict[str, str]]:

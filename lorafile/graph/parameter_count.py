@@ -26,7 +26,13 @@ def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
         )
     modules = adapted_modules(adapter, model.modules)
     count = sum(_module(adapter, module, *model.modules[module]) for module in modules)
+    count += sum(_expert(adapter, shape) for name, shape in model.experts.items() if _is_target(adapter, name))
     return count + _biases(adapter, modules, model) + _saved(adapter, model) + _tokens(adapter, model)
+
+
+def head_parameters(model: ModelLock, classes: int) -> int:
+    """Return the parameters of a classification head for so many classes."""
+    return sum(prod(size or classes for size in shape) for shape in model.head.values())
 
 
 def _module(adapter: Adapter, module: str, out: int, into: int) -> int:
@@ -48,6 +54,16 @@ def _module(adapter: Adapter, module: str, out: int, into: int) -> int:
         return rank * into
     extra = (out if adapter.get("use_dora") else 0) + (out if adapter.get("lora_bias") else 0)
     return rank * (out + into) + extra
+
+
+def _is_target(adapter: Adapter, parameter: str) -> bool:
+    return any(f".{parameter}".endswith(f".{name}") for name in adapter.get("target_parameters", ()))
+
+
+def _expert(adapter: Adapter, shape: list[int]) -> int:
+    """Return what LoRA trains for a parameter [experts, in, out] that holds a matrix for each expert."""
+    experts, into, out = shape
+    return experts * int(adapter["r"]) * (into + out)
 
 
 def _lokr(adapter: Adapter, rank: int, out: int, into: int) -> int:

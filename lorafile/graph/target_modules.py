@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from lorafile.errors import NodeError
+from lorafile.errors import ModelError
 from lorafile.lock.lockfile import ModelLock
 from lorafile.specs.bounded_regex import matches
 from lorafile.specs.target_modules import Inventory, layer_indexes, leaves, shortest_names, target_modules, target_names
@@ -14,7 +14,7 @@ from lorafile.units import did_you_mean
 def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str, Any]:
     """Return a method's settings with every name of a module resolved and checked against the model.
 
-    :raises NodeError: when something that is named is nowhere in the model
+    :raises ModelError: when something that is named is nowhere in the model
     """
     resolved = dict(settings)
     if method == "ln_tuning":
@@ -22,7 +22,7 @@ def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str,
     elif "target_modules" in settings:
         resolved["target_modules"] = _targets(f"{method}.target_modules", settings["target_modules"], model)
     if "feedforward_modules" in settings:
-        resolved |= _feed_forward(settings, model.modules)
+        resolved |= _feed_forward(settings, model)
     if isinstance(settings.get("layers_to_transform"), str):
         resolved["layers_to_transform"] = _layers(method, settings["layers_to_transform"], model)
     _check_patterns(method, resolved, model)
@@ -54,7 +54,7 @@ def of_pattern(patterns: dict[str, Any], module: str, default: Any) -> Any:
 def _named(names: list[str] | str, modules: Inventory) -> dict[str, None]:
     """Return the modules that PEFT finds by a list of names, or by a regular expression for their whole paths.
 
-    :raises NodeError: when it is no regular expression, or one that never ends
+    :raises ModelError: when it is no regular expression, or one that never ends
     """
     if isinstance(names, str):
         return dict.fromkeys(module for module, match in _matched(names, names, modules) if match)
@@ -68,21 +68,22 @@ def _matched(named: str, pattern: str, modules: Iterable[str]) -> Iterable[tuple
     try:
         return zip(modules, matches(pattern, modules), strict=True)
     except ValueError as error:
-        raise NodeError(f'"{named}" {error}.') from error
+        raise ModelError(f'"{named}" {error}.') from error
 
 
 def _targets(setting: str, targets: str | list[str], model: ModelLock) -> list[str]:
     asked = (setting, repr(targets))
     if asked not in model.resolved:
-        model.resolved[asked] = target_names(targets, model.modules, setting)
+        model.resolved[asked] = target_names(targets, model.modules, setting, reserved=model.reserved)
     return model.resolved[asked]
 
 
-def _feed_forward(settings: dict[str, Any], modules: Inventory) -> dict[str, Any]:
+def _feed_forward(settings: dict[str, Any], model: ModelLock) -> dict[str, Any]:
     """Return IA³'s two lists of names; PEFT wants each feed-forward name among the target names."""
-    wanted = target_modules(settings["target_modules"], modules, "ia3.target_modules")
-    inputs = wanted & target_modules(settings["feedforward_modules"], modules, "ia3.feedforward_modules")
-    inner, outer = shortest_names(inputs, modules), shortest_names(wanted - inputs, modules)
+    wanted = target_modules(settings["target_modules"], model.modules, "ia3.target_modules")
+    inputs = wanted & target_modules(settings["feedforward_modules"], model.modules, "ia3.feedforward_modules")
+    everything = [*model.modules, *model.reserved]
+    inner, outer = shortest_names(inputs, everything), shortest_names(wanted - inputs, everything)
     return {"target_modules": sorted({*inner, *outer}), "feedforward_modules": inner}
 
 
@@ -90,7 +91,7 @@ def _layers(method: str, word: str, model: ModelLock) -> list[int]:
     """Return the layers of a word; an empty list would mean every layer to PEFT."""
     layers = layer_indexes(word, layer_count(model.modules))
     if not layers:
-        raise NodeError(
+        raise ModelError(
             f'{method}.layers_to_transform: "{word}" holds no layer of a model that has {layer_count(model.modules)}.'
         )
     return layers
@@ -98,7 +99,7 @@ def _layers(method: str, word: str, model: ModelLock) -> list[int]:
 
 def _norms(targets: str | list[str], model: ModelLock) -> list[str]:
     if not model.norms:
-        raise NodeError("ln_tuning: the lock lists no norms of this model; write it anew with: lora lock SPEC")
+        raise ModelError("ln_tuning: the lock lists no norms of this model; write it anew with: lora lock SPEC")
     if targets == "all-norms":
         return leaves(model.norms)
     return target_names(targets, {name: [] for name in model.norms}, "ln_tuning.target_modules", "norm")
@@ -114,7 +115,7 @@ def _check_patterns(method: str, settings: dict[str, Any], model: ModelLock) -> 
             if not any(match for _, match in _matched(pattern, rf"(.*\.)?({pattern})", adapted)):
                 names = leaves(adapted)
                 hint = did_you_mean(pattern, names, f"there are {', '.join(names)}.")
-                raise NodeError(f'{method}.{setting}: "{pattern}" matches none of the adapted modules; {hint}')
+                raise ModelError(f'{method}.{setting}: "{pattern}" matches none of the adapted modules; {hint}')
 
 
 def _check_saved(method: str, settings: dict[str, Any], model: ModelLock) -> None:
@@ -127,7 +128,7 @@ def _check_saved(method: str, settings: dict[str, Any], model: ModelLock) -> Non
     for name in settings["modules_to_save"]:
         if not any(parent == name or parent.endswith(f".{name}") for parent in parents):
             hint = did_you_mean(name, leaf_names, f"it has {', '.join(leaf_names)}.")
-            raise NodeError(f'{method}.modules_to_save: the model has no module called "{name}"; {hint}')
+            raise ModelError(f'{method}.modules_to_save: the model has no module called "{name}"; {hint}')
 
 
 def _check_tokens(method: str, settings: dict[str, Any], model: ModelLock) -> None:
@@ -135,6 +136,6 @@ def _check_tokens(method: str, settings: dict[str, Any], model: ModelLock) -> No
     numbers = [number for row in given.values() for number in row] if isinstance(given, dict) else given
     rows = (model.settings.get("text_config") or model.settings).get("vocab_size")
     if rows and numbers and max(numbers) >= rows:
-        raise NodeError(
+        raise ModelError(
             f"{method}.trainable_token_indices: {max(numbers)} is no token of a model that has {rows} of them, from 0."
         )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,13 +16,14 @@ from lorafile.files.atomic import write_text
 from lorafile.files.digests import file_digest, json_digest
 from lorafile.files.jsonl import read_json
 from lorafile.lock.data import DataLock, commit_of, lock_data, same_label_column
-from lorafile.lock.weights import Header, headers, inventory
+from lorafile.lock.description import check_type, describe_model
+from lorafile.lock.weights import Header, headers
 from lorafile.specs import Spec
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.settings import ModelTable
 
 _Table = TypeVar("_Table", ModelTable, DataTable)
-VERSION = 1
+VERSION = 2
 _TOKENIZER = (
     *("tokenizer", "vocab", "merges", "special_tokens_map", "added_tokens", "chat_template", "spiece"),
     "sentencepiece",
@@ -31,7 +33,8 @@ SIZES = (
     *("n_layer", "intermediate_size", "head_dim", "vocab_size"),
 )
 _LARGEST = 2**31
-_DERIVED = ("settings", "modules", "tensors", "characters", "bytes", "label", "labels")  # follow from the others
+_DESCRIBED = ("modules", "tensors", "experts", "reserved", "head", "drawn", "architecture", "transformers")
+_DERIVED = ("settings", "characters", "bytes", "label", "labels")  # follow from the others
 _SHOWN = 12  # characters of a revision
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 
@@ -42,9 +45,9 @@ class ModelLock:
 
     :ivar weights: digest over the weight files; `config`, `tokenizer`: over those files
     :ivar settings: config.json
-    :ivar modules: linear layers inside its blocks: dotted name -> [out, in], however the layer stores its weight
-    :ivar tensors: every other tensor (norms, biases, embeddings, head): dotted name -> shape
-    :ivar parameters: how many, and `bytes` on disk
+    :ivar parameters: how many, without a head that is drawn for each run; `bytes` on disk
+    :ivar transformers: the version whose classes told the rest, which `engine.model.description` describes; None in
+        a lock of before 0.18, which was told by the names in the weight files
     """
 
     revision: str | None
@@ -57,6 +60,12 @@ class ModelLock:
     settings: dict[str, Any]
     modules: dict[str, list[int]]
     tensors: dict[str, list[int]] = field(default_factory=dict)
+    experts: dict[str, list[int]] = field(default_factory=dict)
+    reserved: list[str] = field(default_factory=list)
+    head: dict[str, list[int]] = field(default_factory=dict)
+    drawn: list[str] = field(default_factory=list)
+    architecture: str = ""
+    transformers: str | None = None
 
     @cached_property
     def resolved(self) -> dict[tuple[str, str], list[str]]:
@@ -128,7 +137,7 @@ def resolve(spec: Spec, stored: Lock | None, fresh: bool = False) -> tuple[Lock,
     for name, model in _by_identity(c.model for c in spec.configurations).items():
         locked = old.models.get(name)
         keep = locked is not None and not fresh and is_on_hub(model.path, base)
-        models[name] = locked if locked and keep else lock_model(model, base)
+        models[name] = locked if locked and keep else lock_model(model, base, None if fresh else locked)
         changed += [f"The model {name} is not what the lock says."] if locked and locked != models[name] else []
     references = [spec.reference] if spec.reference else []
     for name, table in _by_identity([*(c.data for c in spec.configurations), *references]).items():
@@ -151,43 +160,50 @@ def _by_identity(tables: Iterable[_Table]) -> dict[str, _Table]:
 
 def identity(table: ModelTable | DataTable) -> str:
     """Return the name of a model or data set in a lock."""
-    name, read = (table.name, table.sample_by) if isinstance(table, DataTable) else (None, "auto")
-    place = table.path + (f"/{name}" if name else "") + (f"@{table.revision}" if table.revision else "")
-    return place + (f" by {read}" if read != "auto" else "")
+    revision = f"@{table.revision}" if table.revision else ""
+    if isinstance(table, ModelTable):
+        return table.path + revision + (" as SEQ_CLS" if table.task_type == "SEQ_CLS" else "")
+    read = f" by {table.sample_by}" if table.sample_by != "auto" else ""
+    return table.path + (f"/{table.name}" if table.name else "") + revision + read
 
 
-def lock_model(table: ModelTable, base: Path) -> ModelLock:
+def lock_model(table: ModelTable, base: Path, locked: ModelLock | None = None) -> ModelLock:
     """Return a model's lock entry from its files.
 
-    :raises NodeError: when it has no safetensors weights; pickled weights are never loaded
+    :param locked: the entry so far: what it says of the layers stays where the files are the same
+    :raises NodeError: when it has no safetensors weights (pickled ones are never loaded), or cannot be trained
     """
     directory = find_model(table.path, table.revision, base)
+    settings = _read_json(directory / "config.json")
+    check_type(settings, table)
     weights = weight_files(directory)
     if not weights:
         why = "others are not loaded, because they can run code"
         raise NodeError(f"model.path: {directory} holds no .safetensors weights; {why}.")
-    settings = _read_json(directory / "config.json")
     _check_sizes(settings, directory / "config.json")
     tensors = {name: header for file in weights for name, header in headers(file).items()}
     if not tensors:
         raise NodeError(f"model.path: {directory} holds no weights: its .safetensors files are empty.")
-    contents = inventory(tensors, settings.get("quantization_config"))
     meaning = {key: value for key, value in settings.items() if key not in _CONFIG_NOISE}
     generation = directory / "generation_config.json"
     ends = _read_json(generation).get("eos_token_id") if generation.is_file() else None
     code = [(file.name, file_digest(file)) for file in directory.glob("*.py")]
-    return ModelLock(
-        revision=commit_of(directory),
-        weights=json_digest(sorted((file.name, file_digest(file)) for file in weights)),
-        config=json_digest(sorted([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code])),
-        tokenizer=json_digest(sorted((file.name, file_digest(file)) for file in tokenizer_files(directory))),
-        dtype=_dtype(settings, tensors),
-        parameters=contents.parameters,
-        bytes=sum(file.stat().st_size for file in weights),
-        settings=settings,
-        modules=contents.modules,
-        tensors=contents.tensors,
-    )
+    contents = {
+        "revision": commit_of(directory),
+        "weights": json_digest(sorted((file.name, file_digest(file)) for file in weights)),
+        "config": json_digest(
+            sorted([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code])
+        ),
+        "tokenizer": json_digest(sorted((file.name, file_digest(file)) for file in tokenizer_files(directory))),
+        "dtype": _dtype(settings, tensors),
+        "bytes": sum(file.stat().st_size for file in weights),
+        "settings": settings,
+    }
+    if locked is not None and all(getattr(locked, name) == value for name, value in contents.items()):
+        return locked
+    described = describe_model(directory, table, settings, tensors, code)
+    shapes = [*described["modules"].values(), *described["experts"].values(), *described["tensors"].values()]
+    return ModelLock(**contents, parameters=sum(map(prod, shapes)), **{n: described[n] for n in _DESCRIBED})
 
 
 def tokenizer_files(directory: Path) -> list[Path]:

@@ -1,0 +1,151 @@
+"""What a checkpoint's own classes say of it, asked of the engine in a process of its own, and kept for the next time.
+
+A plan imports no torch. What the engine found depends on the checkpoint's config, on the names and shapes of its
+tensors, on its code and on the libraries alone; it is kept in the user's cache directory by these.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lorafile.errors import ModelError, NodeError
+from lorafile.files.atomic import write_text
+from lorafile.files.digests import json_digest
+from lorafile.files.jsonl import read_json
+from lorafile.lock.weights import Header
+from lorafile.specs.snapshot import model_types
+from lorafile.specs.tables.settings import ModelTable
+from lorafile.units import listing
+
+_PATIENCE = 600.0  # seconds; a checkpoint of hundreds of gigabytes is read once
+_FORMAT = 1  # of what is kept
+_LIBRARIES = ("torch", "transformers", "peft")
+
+
+def check_type(settings: Mapping[str, Any], table: ModelTable) -> None:
+    """Refuse what config.json alone says can be neither a causal language model nor a classifier.
+
+    A model with code of its own, and a type that is newer than this list, are left to the engine.
+
+    :raises ModelError: naming what would work
+    """
+    kind, types = str(settings.get("model_type")), model_types()
+    classifies = table.task_type == "SEQ_CLS"
+    if settings.get("is_encoder_decoder"):
+        raise ModelError(
+            f"model.path: {table.path} is an encoder-decoder model ({kind}), which reads one text and writes another. "
+            "Lorafile trains models that go on with a text, and classifiers: name a decoder, or an encoder with "
+            'task_type = "SEQ_CLS".'
+        )
+    if kind not in types["known"] or settings.get("auto_map"):
+        return
+    if not classifies and kind in types["masked"] and not settings.get("is_decoder"):
+        raise ModelError(
+            f"model.path: {table.path} is an encoder ({kind}): each of its tokens sees those that follow, so that it "
+            'cannot be trained to write. To classify with it, set model.task_type = "SEQ_CLS"; to write, name a '
+            "decoder."
+        )
+    if kind not in types["classification" if classifies else "causal"]:
+        able = "classification" if kind in types["classification"] and not classifies else ""
+        able = able or ("causal" if kind in types["causal"] and classifies else "")
+        other = {
+            "classification": ' It can classify: model.task_type = "SEQ_CLS".',
+            "causal": ' It can write: model.task_type = "CAUSAL_LM".',
+            "": " Name a text model; of a vision-language model, its text part where that was published by itself.",
+        }[able]
+        what = "sequence classifier" if classifies else "causal language model"
+        raise ModelError(f"model.path: {table.path}: transformers has no {what} of type {kind}.{other}")
+
+
+def describe_model(
+    directory: Path, table: ModelTable, settings: dict[str, Any], tensors: Mapping[str, Header], code: list[Any]
+) -> dict[str, Any]:
+    """Return what the engine says of a checkpoint: the fields of `engine.model.description.Description`.
+
+    :param code: the names and digests of the checkpoint's own Python files
+    :raises ModelError: when tensors are missing, left over or of another shape, when transformers does not know the
+        model, or when the libraries that have its classes are not installed here
+    """
+    missing = [name for name in _LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise ModelError(
+            f"model.path: the lock does not know {table.path} as it is now, and its layers are read from transformers' "
+            "classes, which are not installed here: pip install 'lorafile[train]', or run lora lock where they are."
+        )
+    contents = sorted((name, header.dtype, header.shape) for name, header in tensors.items())
+    versions = [_version(name) for name in _LIBRARIES]
+    task = [table.task_type, table.trust_remote_code]
+    kept = _cache() / f"{json_digest([_FORMAT, versions, task, settings, contents, code], sort_keys=True)}.json"
+    found = _read(kept)
+    if found is None:
+        found = _ask(directory, table)
+        if "problem" not in found:
+            _keep(kept, found)
+    _check(found, directory)
+    return found
+
+
+def _ask(directory: Path, table: ModelTable) -> dict[str, Any]:
+    request = {"path": str(directory), "task_type": table.task_type, "trust_remote_code": table.trust_remote_code}
+    command = [sys.executable, "-P", "-m", "lorafile.engine.model.description"]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, input=json.dumps(request), capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+        found: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        raise NodeError(f"model.path: {directory} could not be read in {_PATIENCE:g} s.") from None
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
+        raise NodeError(f"model.path: {directory} could not be read: {last[:300]}") from None
+    return found
+
+
+def _check(found: dict[str, Any], directory: Path) -> None:
+    """Refuse a checkpoint that transformers would complete with random weights, or take a part of."""
+    if "problem" in found:
+        library = f"transformers {found['transformers']}"
+        raise ModelError(f"model.path: {library} cannot read {directory}: {found['problem']}")
+    what = f"model.path: the weights in {directory} are not those of a {found['architecture']}"
+    for field, words in (
+        ("missing", "it lacks {}, which would be drawn at random"),
+        ("mismatched", "{} have other shapes than config.json says"),
+        ("unexpected", "it holds {}, which the model of config.json has no place for"),
+    ):
+        if found[field]:
+            raise ModelError(f"{what}: {words.format(listing(found[field], 3))}. Is the download complete?")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "lorafile" / "models"
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return what was kept; what is damaged is asked for again."""
+    try:
+        found = read_json(file)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "modules" in found else None
+
+
+def _keep(file: Path, found: dict[str, Any]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(found))
+    except OSError:
+        return  # a home that cannot be written costs a few seconds each time
