@@ -44,6 +44,11 @@ def model_types() -> dict[str, frozenset[str]]:
     return {name: frozenset(types) for name, types in json.loads(text).items()}
 
 
+def is_encoder(config: Mapping[str, Any]) -> bool:
+    """Return whether each token of a model sees those that follow, as its config.json tells."""
+    return config.get("model_type") in model_types()["masked"] and not config.get("is_decoder")
+
+
 @dataclass(frozen=True)
 class Overrides:
     """Our own types, defaults and descriptions of a library's settings, and the settings that a spec cannot name.

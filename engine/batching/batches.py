@@ -25,6 +25,7 @@ class Batch:
     :ivar attention_mask: int64 [b, t], 0 where padded
     :ivar supervised: bool [b, t], true where the token is in the loss
     :ivar position_ids: int64 [b, t] of packed text, beginning at 0 with each document: then no mask is given
+    :ivar token_type_ids: int64 [b, t], which sentence of a pair each token belongs to
     :ivar classes: int64 [b], the class of each example, for a classification head
     """
 
@@ -33,6 +34,7 @@ class Batch:
     attention_mask: torch.Tensor
     supervised: torch.Tensor
     position_ids: torch.Tensor | None = None
+    token_type_ids: torch.Tensor | None = None
     classes: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
@@ -118,8 +120,13 @@ def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: t
     if isinstance(tokens, Blocks):  # padding is a document of its own after the others, which nothing sees
         longest, places = input_ids.shape[1], [tokens.positions(index) for index in indexes]
         positions = torch.stack([torch.cat([p, torch.arange(longest - len(p))]) for p in places]).to(device)
-    classes = tokens.classes[indexes].to(device) if isinstance(tokens, Tokens) and tokens.classes is not None else None
-    return Batch(indexes, input_ids.to(device), attention_mask.to(device), supervised.to(device), positions, classes)
+    classes = types = None
+    if isinstance(tokens, Tokens) and tokens.classes is not None:
+        classes = tokens.classes[indexes].to(device)
+    if isinstance(tokens, Tokens) and tokens.types is not None:
+        types = pad_sequence([tokens.types_of(index) for index in indexes], batch_first=True).to(device)
+    on_device = [tensor.to(device) for tensor in (input_ids, attention_mask, supervised)]
+    return Batch(indexes, *on_device, positions, types, classes)
 
 
 def join_batches(batches: Sequence[Batch | None], padding: int) -> Batch:

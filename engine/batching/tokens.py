@@ -22,6 +22,7 @@ class Tokens:
     :ivar offsets: int64 [n + 1], where each example begins and the last one ends
     :ivar prompts: int64 [n], how many tokens of each example are its prompt
     :ivar blocks: int64 [n], the block of each example where text is packed
+    :ivar types: uint8 [T], which sentence of a pair each token belongs to, where the tokenizer tells
     :ivar classes: int64 [n], the class of each example, where a classification head reads them; never stored
     """
 
@@ -30,6 +31,7 @@ class Tokens:
     offsets: torch.Tensor
     prompts: torch.Tensor
     blocks: torch.Tensor | None = None
+    types: torch.Tensor | None = None
     classes: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -49,8 +51,15 @@ class Tokens:
         """Return the prompts alone, each with its class: what a classification head reads."""
         kept = [torch.arange(int(size)) + start for size, start in zip(self.prompts, self.offsets[:-1], strict=True)]
         ids = self.input_ids[torch.cat(kept)]
+        types = None if self.types is None else self.types[torch.cat(kept)]
         offsets = torch.cat([self.offsets[:1], self.prompts.cumsum(0)])
-        return Tokens(ids, torch.zeros_like(ids, dtype=torch.uint8), offsets, self.prompts, classes=classes)
+        unread = torch.zeros_like(ids, dtype=torch.uint8)
+        return Tokens(ids, unread, offsets, self.prompts, types=types, classes=classes)
+
+    def types_of(self, index: int) -> torch.Tensor:
+        """Return which sentence each token of an example belongs to, int64 [t]."""
+        assert self.types is not None  # noqa: S101 (asked of pairs alone)
+        return self.types[int(self.offsets[index]) : int(self.offsets[index + 1])].long()
 
     def lengths(self) -> list[int]:
         """Return the number of tokens of each example."""
@@ -78,7 +87,15 @@ def pack(examples: list[Encoded], blocks: list[int] | None = None) -> Tokens:
         offsets=torch.tensor([0] + [len(example.input_ids) for example in examples]).cumsum(0),
         prompts=torch.tensor([example.prompt for example in examples]),
         blocks=None if blocks is None else torch.tensor(blocks),
+        types=_types(examples),
     )
+
+
+def _types(examples: list[Encoded]) -> torch.Tensor | None:
+    types = [example.types for example in examples]
+    if not any(any(row or ()) for row in types):
+        return None
+    return torch.tensor([number for row in types for number in row or ()], dtype=torch.uint8)
 
 
 @dataclass(frozen=True)

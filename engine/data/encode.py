@@ -1,6 +1,7 @@
 """Text to token ids: what is supervised, and what is the prompt. Needs a tokenizer, and no torch."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 from lorafile.engine.data.example import Chat, Example
 from lorafile.errors import NodeError
+from lorafile.specs.snapshot import is_encoder
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TEMPLATE_SECONDS = 10.0  # seconds for one row
@@ -24,11 +26,15 @@ Ids = list[int]
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example: its token ids, 1 for each that is supervised, and how many of them are its prompt."""
+    """One example: its token ids, 1 for each that is supervised, and how many of them are its prompt.
+
+    :ivar types: of a pair of sentences, 0 or 1 for each token, where the tokenizer tells
+    """
 
     input_ids: Ids
     supervised: Ids
     prompt: int
+    types: Ids | None = None
 
     def cut(self, limit: int) -> "Encoded":
         """Return its first tokens."""
@@ -118,6 +124,26 @@ def encode(tokenizer: Any, examples: list[Example], completion_only: bool) -> li
         _encoded(tokenizer, example, at, [next(ids) for _ in at], completion_only)
         for example, at in zip(examples, cuts, strict=True)
     ]
+
+
+def encode_texts(tokenizer: Any, examples: list[Example], limit: int | None = None) -> list[Encoded]:
+    """Return the tokens of texts, or of pairs of sentences, as an encoder reads them: with its own special tokens.
+
+    :param limit: the most tokens, where longer texts are cut; of a pair the longer sentence loses first
+    """
+    cut: dict[str, Any] = {} if limit is None else {"truncation": True, "max_length": limit}
+    encoded = []
+    for example in examples:
+        first = example.prompt.removesuffix(f"\n{example.pair}") if example.pair is not None else example.prompt
+        tokens = tokenizer(first, example.pair, verbose=False, **cut)
+        ids = list(tokens["input_ids"])
+        encoded.append(Encoded(ids, [0] * len(ids), len(ids), tokens.get("token_type_ids")))
+    return encoded
+
+
+def is_encoder_at(path: str) -> bool:
+    """Return whether the model in a directory is an encoder."""
+    return is_encoder(json.loads((Path(path) / "config.json").read_text(encoding="utf-8")))
 
 
 def ids_of(tokenizer: Any, items: Iterable[tuple[str, bool]]) -> list[Ids]:

@@ -17,6 +17,7 @@ class Example:
     :ivar reference: the answer that a greedy one is compared with
     :ivar special: whether the text already holds the tokenizer's special tokens, as a chat template's does
     :ivar turns: (start, end) of each earlier answer inside the prompt, in characters; these are supervised, too
+    :ivar pair: the second of two sentences that an encoder reads, of which the prompt is the first
     :ivar about: what its predictions carry for their metrics, by name: `choices`, `references`, …
     """
 
@@ -25,6 +26,7 @@ class Example:
     reference: str
     special: bool = False
     turns: tuple[tuple[int, int], ...] = ()
+    pair: str | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
     @property

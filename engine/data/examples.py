@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.data.conversations import Message, chat_example, messages_of
-from lorafile.engine.data.encode import Encoded, chat_of, encode
+from lorafile.engine.data.encode import Encoded, chat_of, encode, encode_texts
 from lorafile.engine.data.example import Chat, Example, Render, Row
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.templates import named, renderer
@@ -60,11 +60,16 @@ def shown_rows(data: dict[str, Any], files: list[Path]) -> list[Row]:
 
 
 def examples(
-    tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered], shown: list[Row] | None = None
+    tokenizer: Any,
+    data: dict[str, Any],
+    rows: Iterable[Numbered],
+    shown: list[Row] | None = None,
+    encoder: bool = False,
 ) -> Iterator[Prepared]:
     """Yield the examples of some rows.
 
     :param shown: solved examples that stand before each
+    :param encoder: the model is one, which reads the text alone
     :raises NodeError: naming the row that cannot be read as its format says
     """
     if data["format"] == "text":
@@ -72,7 +77,8 @@ def examples(
         return
     texts = written(tokenizer, data, rows, shown)
     while some := list(islice(texts, _AT_ONCE)):
-        encoded = encode(tokenizer, [example for _, example in some], data["completion_only_loss"])
+        batch = [example for _, example in some]
+        encoded = encode_texts(tokenizer, batch) if encoder else encode(tokenizer, batch, data["completion_only_loss"])
         for (number, example), tokens in zip(some, encoded, strict=True):
             answers = (example.completion, *(example.prompt[start:end] for start, end in example.turns))
             size = sum(len(answer.encode()) for answer in answers)

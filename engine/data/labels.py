@@ -65,8 +65,9 @@ def label_example(row: Row, data: dict[str, Any]) -> Example:
     plain = "{text}" if "text" in row else "{sentence1}\n{sentence2}"
     prompt = fill(plain if bare else written["prompt"], row)
     completions = [fill(written["completion"], {**row, "label": choice}) for choice in names]
+    pair = str(row["sentence2"]) if bare and "text" not in row else None
     about = {"choices": names, "completions": completions}
-    return Example(prompt, completions[names.index(name)], name, about=about)
+    return Example(prompt, completions[names.index(name)], name, pair=pair, about=about)
 
 
 def hidden_labels() -> str:

@@ -12,7 +12,7 @@ from transformers import DynamicCache, GenerationMixin, LogitsProcessor, Stoppin
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lorafile.engine.batching.batches import Batch
-from lorafile.engine.model.loading import takes
+from lorafile.engine.model.head import takes
 from lorafile.specs.tables.methods import METHODS
 
 _WORTH = 0.8  # of the rows: when fewer go on, the others leave

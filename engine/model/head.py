@@ -4,6 +4,7 @@ A model that was made to write has one score for each class at a text's last tok
 own, often of several layers, over what the class pools.
 """
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,6 +55,12 @@ def missing_poolers(missing: Iterable[str]) -> list[str]:
     """Return the poolers that a checkpoint lacks, of the names of its missing tensors: a part of the head, then."""
     parts = (name.split(".") for name in missing)
     return sorted({".".join(names[: names.index(_POOLER) + 1]) for names in parts if _POOLER in names})
+
+
+def takes(model: Any, name: str) -> bool:
+    """Return whether a model's forward pass has a parameter of this name, under whatever PEFT put around it."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return name in inspect.signature(inner.forward).parameters
 
 
 def is_in(name: str, modules: Iterable[str]) -> bool:
@@ -119,7 +126,12 @@ def class_logits(model: Any, batch: Batch) -> torch.Tensor:
         last = batch.input_ids[torch.arange(len(batch.indexes)), batch.attention_mask.sum(dim=1) - 1]
         if (last == model.config.get_text_config().pad_token_id).any():
             raise NodeError("data: a text ends with the token that pads, so that a head would not be read at its end.")
-    logits: torch.Tensor = model(**batch.inputs).logits.float()
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if takes(model, "use_cache"):
+        inputs["use_cache"] = False
+    if batch.token_type_ids is not None and takes(model, "token_type_ids"):
+        inputs["token_type_ids"] = batch.token_type_ids
+    logits: torch.Tensor = model(**inputs).logits.float()
     return logits
 
 

@@ -1,6 +1,5 @@
 """From a checkpoint to a model in memory: type, quantization, attention, and the devices that it lies on."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +156,6 @@ def _check_places(model: Any) -> None:
             "model.device_map: the base does not fit on this machine's GPUs; a part of it would lie on the "
             f"{sorted(off)[0]}, where it cannot be trained. Quantize it, or use more GPUs."
         )
-
-
-def takes(model: Any, name: str) -> bool:
-    """Return whether a model's forward pass has a parameter of this name, under whatever PEFT put around it."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return name in inspect.signature(inner.forward).parameters
 
 
 def use_blocks(model: Any) -> None:

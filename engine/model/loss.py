@@ -9,8 +9,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from lorafile.engine.batching.batches import Batch
-from lorafile.engine.model.head import class_logits
-from lorafile.engine.model.loading import takes
+from lorafile.engine.model.head import class_logits, takes
 from lorafile.engine.model.methods import virtual_tokens
 
 # Logits of a piece: on a CPU as many as its cache holds, on a GPU so many that launches do not count.

@@ -11,8 +11,7 @@ from lorafile.engine.batching.batches import by_length
 from lorafile.engine.batching.tokens import Tokens
 from lorafile.engine.model.adapters import parameter_counts, tuned_model
 from lorafile.engine.model.base import Base, Bases
-from lorafile.engine.model.head import load_tokens
-from lorafile.engine.model.loading import takes
+from lorafile.engine.model.head import load_tokens, takes
 from lorafile.engine.model.updates import Row, adapter_updates, full_updates, place
 from lorafile.engine.request import Report, Request, Result, examples_at_once
 from lorafile.files.jsonl import write_lines

@@ -7,7 +7,7 @@ from typing import Any
 
 from lorafile.engine.batching.tokens import pack
 from lorafile.engine.data.columns import check_columns
-from lorafile.engine.data.encode import Encoded, chat_of, ids_of, load_tokenizer
+from lorafile.engine.data.encode import Encoded, chat_of, encode_texts, ids_of, is_encoder_at, load_tokenizer
 from lorafile.engine.data.examples import Numbered, examples, shown_rows, split_rows
 from lorafile.engine.data.prompts import prompt_example
 from lorafile.engine.model.base import Bases
@@ -35,24 +35,29 @@ def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Resu
         raise NodeError(f"data.path: {request.paths['data_name']}: the {request.paths['split']} split is empty.")
     check_columns(data, list(rows[0][1]), request.paths["data_name"])
     shown = shown_rows(data, [Path(file) for file in request.paths.get("shots", [])])
+    encoder = data.get("task_type") == "SEQ_CLS" and is_encoder_at(request.paths["model"])
+    limit = min(data["max_length"], tokenizer.model_max_length) if encoder else data["max_length"]
     kept: list[Encoded] = []
     lines, digests, cut, unknown = [], bytearray(), 0, 0
-    for prepared in examples(tokenizer, data, rows, shown):
+    for prepared in examples(tokenizer, data, rows, shown, encoder):
         ids, example = prepared.encoded.input_ids, prepared.example
         unknown += ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
-        too_long = len(ids) > data["max_length"]
+        too_long = len(ids) > limit
         cut += too_long
         if too_long and data["too_long"] == "error":
-            raise NodeError(_too_long(prepared.row, len(ids), data, request))
+            raise NodeError(_too_long(prepared.row, len(ids), limit, request))
         if too_long and data["too_long"] == "drop":
             continue
-        kept.append(prepared.encoded.cut(data["max_length"]))
+        if too_long and encoder:
+            kept += encode_texts(tokenizer, [example], limit)
+        else:
+            kept.append(prepared.encoded.cut(limit) if too_long else prepared.encoded)
         size = _supervised_bytes(tokenizer, kept[-1]) if too_long else prepared.size
         line = {"row": prepared.row, "prompt": example.prompt, "reference": example.reference, "bytes": size}
         lines.append(line | example.about)
         digests += prepared.exact + prepared.normal
     figures = _figures(kept, cut, unknown)
-    _check_supervised(figures, rows, any(line["bytes"] for line in lines), request)
+    _check_supervised(figures, rows, any(line["bytes"] for line in lines), encoder, request)
     if "labels" in data:
         figures["choices"] = [name for _, name in data["labels"]]
     blocks = best_fit([len(example.input_ids) for example in kept], data["max_length"]) if data.get("packing") else None
@@ -69,11 +74,12 @@ def _supervised_bytes(tokenizer: Any, encoded: Encoded) -> int:
     return len(tokenizer.decode(ids, skip_special_tokens=True).encode())
 
 
-def _too_long(number: int, length: int, data: dict[str, Any], request: Request) -> str:
+def _too_long(number: int, length: int, limit: int, request: Request) -> str:
+    own = request.settings["data"]["max_length"]
+    raised = "Raise data.max_length, or set" if limit == own else "The model reads no more: set"
     return (
         f"data.max_length: row {number} of the {request.paths['split']} split ({request.paths['data_name']}) has "
-        f"{length} tokens, more than {data['max_length']}. Raise data.max_length, or set data.too_long "
-        'to "drop" or "truncate".'
+        f'{length} tokens, more than {limit}. {raised} data.too_long to "drop" or "truncate".'
     )
 
 
@@ -101,10 +107,13 @@ def _block_figures(kept: list[Encoded], blocks: list[int]) -> dict[str, int]:
     return {"blocks": len(sizes), "longest": max(sizes)}
 
 
-def _check_supervised(figures: dict[str, Any], rows: list[Numbered], text: bool, request: Request) -> None:
+def _check_supervised(
+    figures: dict[str, Any], rows: list[Numbered], text: bool, encoder: bool, request: Request
+) -> None:
     """Refuse a split of which nothing would be learned.
 
     :param text: whether any text is supervised, and not only where each answer ends
+    :param encoder: classes are learned, and no text
     """
     split, name = request.paths["split"], request.paths["data_name"]
     limit = request.settings["data"]["max_length"]
@@ -112,7 +121,7 @@ def _check_supervised(figures: dict[str, Any], rows: list[Numbered], text: bool,
         raise NodeError(
             f"data.max_length: all {len(rows)} examples of the {split} split ({name}) are longer than {limit} tokens."
         )
-    if not figures["supervised_tokens"] or not text:
+    if not encoder and not (figures["supervised_tokens"] and text):
         raise NodeError(f"data: no token of the {split} split ({name}) is supervised; are the completions empty?")
 
 

@@ -19,7 +19,7 @@ from lorafile.files.atomic import write_text
 from lorafile.files.digests import json_digest
 from lorafile.files.jsonl import read_json
 from lorafile.lock.weights import Header
-from lorafile.specs.snapshot import model_types
+from lorafile.specs.snapshot import is_encoder, model_types
 from lorafile.specs.tables.settings import ModelTable
 from lorafile.units import listing
 
@@ -45,7 +45,7 @@ def check_type(settings: Mapping[str, Any], table: ModelTable) -> None:
         )
     if kind not in types["known"] or settings.get("auto_map"):
         return
-    if not classifies and kind in types["masked"] and not settings.get("is_decoder"):
+    if not classifies and is_encoder(settings):
         raise ModelError(
             f"model.path: {table.path} is an encoder ({kind}): each of its tokens sees those that follow, so that it "
             'cannot be trained to write. To classify with it, set model.task_type = "SEQ_CLS"; to write, name a '
