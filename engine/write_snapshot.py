@@ -106,11 +106,11 @@ def snapshot() -> dict[str, Any]:
 
 def model_types() -> dict[str, list[str]]:
     """Return what transformers has a class for -> the model types, as `model_type` in a config.json, that have one."""
+    from transformers import CONFIG_MAPPING
     from transformers.models.auto import modeling_auto
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     return {
-        "known": sorted(CONFIG_MAPPING_NAMES),
+        "known": sorted(CONFIG_MAPPING.keys()),
         "causal": sorted(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
         "masked": sorted(modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
         "classification": sorted(modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),

@@ -112,9 +112,9 @@ def fill_device(lengths: list[int], slices: int, device: torch.device) -> list[l
 
 def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: torch.device) -> Batch:
     """Return some examples padded on the right."""
-    ids, marks = zip(*(tokens.example(index) for index in indexes), strict=True)
-    input_ids = pad_sequence(list(ids), batch_first=True, padding_value=padding)
-    attention_mask = pad_sequence([torch.ones_like(part) for part in ids], batch_first=True)
+    rows, marks = zip(*(tokens.example(index) for index in indexes), strict=True)
+    input_ids = pad_sequence(list(rows), batch_first=True, padding_value=padding)
+    attention_mask = pad_sequence([torch.ones_like(part) for part in rows], batch_first=True)
     supervised = pad_sequence(list(marks), batch_first=True).bool()
     positions = None
     if isinstance(tokens, Blocks):  # padding is a document of its own after the others, which nothing sees
@@ -125,8 +125,8 @@ def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: t
         classes = tokens.classes[indexes].to(device)
     if isinstance(tokens, Tokens) and tokens.types is not None:
         types = pad_sequence([tokens.types_of(index) for index in indexes], batch_first=True).to(device)
-    on_device = [tensor.to(device) for tensor in (input_ids, attention_mask, supervised)]
-    return Batch(indexes, *on_device, positions, types, classes)
+    ids, mask, marked = (tensor.to(device) for tensor in (input_ids, attention_mask, supervised))
+    return Batch(indexes, ids, mask, marked, positions, types, classes)
 
 
 def join_batches(batches: Sequence[Batch | None], padding: int) -> Batch:

@@ -57,6 +57,17 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
+def own_end_token(path: str) -> int | None:
+    """Return the first end token that a model's generation settings, or its config, name."""
+    for name in ("generation_config.json", "config.json"):
+        file = Path(path) / name
+        end = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+        end = end[0] if isinstance(end, list) and end else end
+        if isinstance(end, int):
+            return end
+    return None
+
+
 @contextlib.contextmanager
 def _without_stdout() -> Iterator[None]:
     """Keep what tokenizers writes past Python off stdout: names out of a file, as they stand there, amid our JSON."""

@@ -13,7 +13,7 @@ from lorafile.engine.data.conversations import Message, chat_example, messages_o
 from lorafile.engine.data.encode import Encoded, chat_of, encode, encode_texts
 from lorafile.engine.data.example import Chat, Example, Render, Row
 from lorafile.engine.data.readers import read_rows
-from lorafile.engine.data.templates import named, renderer
+from lorafile.engine.data.templates import named, renderer, turns_of
 from lorafile.errors import NodeError
 
 _AT_ONCE = 256
@@ -150,7 +150,7 @@ def with_shots(render: Render, shown: list[Row], data: dict[str, Any], chat: Cha
 
     What is shown is never supervised.
     """
-    if data["format"] == "chat":
+    if data["format"] == "chat" or data.get("chat_template"):
         turns = [message for row in shown for message in _messages(row, data) if message["role"] != "system"]
         return lambda row: _after_turns(row, turns, data, chat)
     before = "".join(f"{render(row).text}\n\n" for row in shown)
@@ -164,7 +164,8 @@ def with_shots(render: Render, shown: list[Row], data: dict[str, Any], chat: Cha
 
 
 def _messages(row: Row, data: dict[str, Any]) -> list[Message]:
-    return messages_of(named(row, data["columns"], "chat")["messages"])
+    values = named(row, data["columns"], data["format"])
+    return messages_of(values["messages"] if data["format"] == "chat" else turns_of(values, data))
 
 
 def _after_turns(row: Row, turns: list[Any], data: dict[str, Any], chat: Chat) -> Example:
@@ -172,7 +173,7 @@ def _after_turns(row: Row, turns: list[Any], data: dict[str, Any], chat: Chat) -
     opening = next(number for number, message in enumerate(messages) if message["role"] != "system")
     example = chat_example({"messages": [*messages[:opening], *turns, *messages[opening:]]}, chat)
     answers = sum(message["role"] == "assistant" for message in turns)
-    return replace(example, turns=example.turns[answers:])
+    return replace(example, turns=example.turns[answers:], about=renderer(data, chat)(row).about)
 
 
 def pieces(tokenizer: Any, texts: list[str], limit: int) -> Iterator[list[Piece]]:

@@ -1,9 +1,10 @@
 """Rows to text: what a model reads, and what it should write, for each format of `[data]`. Imports no torch."""
 
+from dataclasses import replace
 from typing import Any
 
 from lorafile.engine.data.columns import ALIASES
-from lorafile.engine.data.conversations import chat_example, guanaco_example
+from lorafile.engine.data.conversations import Message, chat_example, guanaco_example
 from lorafile.engine.data.example import Chat, Example, Render, Row, fill
 from lorafile.engine.data.labels import label_example
 from lorafile.errors import NodeError
@@ -27,12 +28,18 @@ TEMPLATES = {
 }
 
 
+# Formats of one question and its answer, which a chat template can put as turns.
+CONVERSABLE = ("alpaca", "completion", "question", "squad")
+
+
 def renderer(data: dict[str, Any], chat: Chat) -> Render:
     """Return the function from a row to its text.
 
     :param data: resolved data settings: `format` (not `auto`), `template`, `columns`, and what the format has
     """
     form, columns = data["format"], data["columns"]
+    if data.get("chat_template"):
+        return lambda row: _through_template(named(row, columns, form), data, chat)
     readers: dict[str, Render] = {
         "alpaca": _alpaca,
         "chat": lambda row: chat_example(row, chat),
@@ -62,6 +69,29 @@ def named(row: Row, columns: dict[str, str], form: str) -> Row:
 
 def _answered(prompt: str, completion: str) -> Example:
     return Example(prompt, completion, completion)
+
+
+def turns_of(row: Row, data: dict[str, Any]) -> list[Message]:
+    """Return a row of one question and its answer as two turns, for a chat template.
+
+    :param data: of a format of `CONVERSABLE`
+    """
+    if data["format"] == "alpaca":
+        more = str(row.get("input", ""))
+        asked, answer = str(row["instruction"]) + (f"\n\n{more}" if more.strip() else ""), str(row["output"])
+    elif data["format"] == "squad":
+        example = passage_example(row, data)
+        asked, answer = example.prompt, example.completion.strip()
+    else:
+        fields = ("question", "answer") if data["format"] == "question" else ("prompt", "completion")
+        asked, answer = (str(row[field]) for field in fields)
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+
+
+def _through_template(row: Row, data: dict[str, Any], chat: Chat) -> Example:
+    example = chat_example({"messages": turns_of(row, data)}, chat)
+    about = passage_example(row, data).about if data["format"] == "squad" else {}
+    return replace(example, about=about)
 
 
 def _alpaca(row: Row) -> Example:

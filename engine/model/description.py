@@ -16,11 +16,13 @@ from typing import Any
 
 from torch import nn
 
+from lorafile.engine.data.encode import load_tokenizer, own_end_token
 from lorafile.engine.data.hub import first_line
 from lorafile.engine.model.head import head_modules, is_in, missing_poolers
-from lorafile.engine.model.loading import on_meta
+from lorafile.engine.model.loading import auto_class, on_meta
 from lorafile.engine.model.quantized import stored_quantization
 from lorafile.engine.quiet import quiet_libraries
+from lorafile.errors import NodeError
 
 _CLASSES = 5  # of a head that is described; one more tells which of its sizes follow the number of classes
 
@@ -37,6 +39,8 @@ class Description:
     :ivar tensors: every other parameter outside the head: dotted name -> shape
     :ivar head: parameters of a classification head: dotted name -> shape; 0 stands for the number of classes
     :ivar drawn: modules of the head, or a pooler, that the checkpoint lacks: they are drawn for each run
+    :ivar chat_template: whether the tokenizer has one
+    :ivar end_token: the model's own, where the tokenizer has none
     :ivar missing: parameters that the checkpoint should hold and does not; `mismatched`: of another shape
     :ivar unexpected: tensors of the checkpoint that no part of the model takes
     """
@@ -49,6 +53,8 @@ class Description:
     tensors: dict[str, list[int]] = field(default_factory=dict)
     head: dict[str, list[int]] = field(default_factory=dict)
     drawn: list[str] = field(default_factory=list)
+    chat_template: bool = False
+    end_token: int | None = None
     missing: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -73,6 +79,7 @@ def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
     parameters = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     experts = {name: shape for name, shape in parameters.items() if len(shape) == 3 and "experts" in name.split(".")}
     taken = {*experts, *(f"{name}.weight" for name in modules)}
+    chat_template, end_token = _about_tokenizer(path, trust_remote_code)
     return Description(
         transformers=transformers.__version__,
         architecture=type(model).__name__,
@@ -82,6 +89,8 @@ def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
         tensors={n: s for n, s in sorted(parameters.items()) if n not in taken and not is_in(n, of_head)},
         head=_head_shapes(path, trust_remote_code, of_head) if classifies else {},
         drawn=drawn,
+        chat_template=chat_template,
+        end_token=end_token,
         missing=[name for name in missing if not is_in(name, drawn)],
         mismatched=sorted(row[0] if isinstance(row, tuple) else row for row in report.get("mismatched_keys", ())),
         unexpected=sorted(name for name in report.get("unexpected_keys", ()) if _belongs(name, model)),
@@ -93,12 +102,9 @@ def _load_on_meta(path: str, classifies: bool, trust_remote_code: bool) -> tuple
 
     A checkpoint that was quantized before holds packed tensors, of which only the classes are looked at.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
     if stored_quantization(path) is not None:
         return on_meta(path, classifies, trust_remote_code), {}
-    auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
-    model, report = auto.from_pretrained(
+    model, report = auto_class(classifies).from_pretrained(
         path,
         trust_remote_code=trust_remote_code,
         device_map={"": "meta"},
@@ -109,6 +115,15 @@ def _load_on_meta(path: str, classifies: bool, trust_remote_code: bool) -> tuple
         output_loading_info=True,
     )
     return model, report
+
+
+def _about_tokenizer(path: str, trust_remote_code: bool) -> tuple[bool, int | None]:
+    """Return whether a tokenizer has a chat template, and the model's end token where it has none itself."""
+    try:
+        tokenizer = load_tokenizer(path, trust_remote_code)
+    except NodeError:  # `prepare` says it, where it is needed
+        return False, None
+    return bool(tokenizer.chat_template), own_end_token(path) if tokenizer.eos_token_id is None else None
 
 
 def _head_shapes(path: str, trust_remote_code: bool, modules: list[str]) -> dict[str, list[int]]:

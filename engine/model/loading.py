@@ -78,15 +78,21 @@ def on_meta(path: str, classifies: bool, trust_remote_code: bool, **changes: Any
 
     :param changes: settings of the config that are to be others
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(path, local_files_only=True, **options, **changes)
     if getattr(config, "quantization_config", None) is not None:
         del config.quantization_config
-    auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
     with torch.device("meta"):
-        return auto.from_config(config, **options)
+        return auto_class(classifies).from_config(config, **options)
+
+
+def auto_class(classifies: bool) -> Any:
+    """Return transformers' class that finds the one of a checkpoint."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
 
 
 def _spare_head(config: Any, head: list[str]) -> None:
@@ -117,14 +123,11 @@ def _drawn(model: Any, head: list[str], report: dict[str, Any], path: str) -> li
 
 def _from_pretrained(path: str, options: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return a model, and transformers' report of what of the checkpoint did not fit."""
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    options = options | {"output_loading_info": True}
+    classifies = is_head(settings)
+    head = head_options(settings["model"]) if classifies else {}
     try:
-        if is_head(settings):
-            head = head_options(settings["model"])
-            return AutoModelForSequenceClassification.from_pretrained(path, **options, **head)  # type: ignore[no-any-return]
-        return AutoModelForCausalLM.from_pretrained(path, **options)  # type: ignore[no-any-return]
+        model, report = auto_class(classifies).from_pretrained(path, output_loading_info=True, **options, **head)
+        return model, report
     except torch.OutOfMemoryError:
         raise  # an outcome of its own
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError, AttributeError) as error:

@@ -27,6 +27,7 @@ def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Resu
     """
     data = request.settings["data"]
     tokenizer = load_tokenizer(request.paths["model"], request.paths.get("trust_remote_code", False))
+    _set_end_token(tokenizer, data)
     if "prompts" in data:
         return _prepare_prompts(data, tokenizer, out)
     files = [Path(file) for file in request.paths["data"]]
@@ -66,6 +67,20 @@ def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Resu
     write_lines(out / "examples.jsonl.gz", lines)
     (out / "digests.bin").write_bytes(digests)
     return Result(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz", "digests.bin"])
+
+
+def _set_end_token(tokenizer: Any, data: dict[str, Any]) -> None:
+    """Let a tokenizer without an end token close answers with the model's own.
+
+    :raises NodeError: when there is none: a model would never learn where an answer ends
+    """
+    if tokenizer.eos_token_id is None and "end_token" in data:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(data["end_token"])
+    if tokenizer.eos_token_id is None and data.get("task_type") != "SEQ_CLS" and data["format"] != "text":
+        raise NodeError(
+            "model.path: neither the tokenizer nor the model's config.json and generation_config.json names an end "
+            "token, so that no model could learn where an answer ends. Set eos_token in tokenizer_config.json."
+        )
 
 
 def _supervised_bytes(tokenizer: Any, encoded: Encoded) -> int:

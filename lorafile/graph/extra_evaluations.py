@@ -92,12 +92,16 @@ def _reference_section(builder: GraphBuilder, configuration: Configuration) -> d
         rows = draw(table.split, table.split_seed, lock.rows)["test"]
     except ValueError as error:
         raise builder.spec.error(("evaluate", "reference", "rows"), str(error).removeprefix("test ")) from error
-    section = data_section(configuration._replace(data=table), lock, rows, "reference")
+    model = builder.lock.models[identity(configuration.model)]
+    section = data_section(configuration._replace(data=table), lock, model, rows, "reference")
     try:
         check_columns(section, lock.columns, table.path)
     except NodeError as error:
         raise builder.spec.error(("evaluate", "reference", "format"), str(error)) from error
     return section
+
+
+_SHARED = ("labels", "unanswerable", "chat_template", "end_token")  # what prompts have as the study's own data do
 
 
 def _prompts_section(builder: GraphBuilder, configuration: Configuration) -> dict[str, Any]:
@@ -115,7 +119,7 @@ def _prompts_section(builder: GraphBuilder, configuration: Configuration) -> dic
         "max_length": data.max_length,
     }
     of_format = builder.graph.nodes[next(iter(builder.graph.splits[configuration.name].values()))].settings["data"]
-    return section | {name: of_format[name] for name in ("labels", "unanswerable") if name in of_format}
+    return section | {name: of_format[name] for name in _SHARED if name in of_format}
 
 
 def _prompt_rows(builder: GraphBuilder, path: str) -> list[str | dict[str, Any]]:

@@ -29,7 +29,7 @@ def add_splits(builder: GraphBuilder, configuration: Configuration, seed: int | 
 
 def _splits(builder: GraphBuilder, configuration: Configuration, seed: int | None) -> dict[str, str]:
     table = configuration.data
-    lock = builder.lock.data[identity(table)]
+    lock, model = builder.lock.data[identity(table)], builder.lock.models[identity(configuration.model)]
     try:
         drawn = draw(table.split, table.split_seed, lock.rows)
     except ValueError as error:
@@ -39,7 +39,7 @@ def _splits(builder: GraphBuilder, configuration: Configuration, seed: int | Non
     for split, rows in drawn.items():
         if split == "train" and configuration.method == "none" and not builder.spec.tables.profile.enabled:
             continue
-        data = data_section(configuration, lock, rows, split)
+        data = data_section(configuration, lock, model, rows, split)
         if configuration.shots:
             data["shots"] = _shots(configuration, seed, drawn["train"], lock)
         sections = {"data": data, "tokenizer": _tokenizer(builder, configuration)}
@@ -64,10 +64,11 @@ def _address(builder: GraphBuilder, configuration: Configuration, split: str, se
 def _check(builder: GraphBuilder, configuration: Configuration, lock: DataLock, drawn: dict[str, Rows]) -> None:
     """Check that the data have what the spec asks of them."""
     table, error = configuration.data, builder.spec.error
+    model = builder.lock.models[identity(configuration.model)]
     _check_classes(builder, table, lock, drawn)
     for split, rows in drawn.items():
         try:
-            check_columns(data_section(configuration, lock, rows, split), lock.columns, table.path)
+            check_columns(data_section(configuration, lock, model, rows, split), lock.columns, table.path)
         except NodeError as wrong:
             raise error(("data", "template" if table.template else "format"), str(wrong)) from wrong
     check_metrics(builder, configuration, data_format(table, lock))

@@ -5,6 +5,7 @@ from typing import Any
 
 from lorafile.engine.data.columns import detect
 from lorafile.engine.data.labels import classes
+from lorafile.engine.data.templates import CONVERSABLE
 from lorafile.errors import NodeError
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.graph.splits import Rows
@@ -197,7 +198,9 @@ def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
     return {part: sections[part] for part in ("model", "quantization", "checkpoint") if part in sections}
 
 
-def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split: str) -> dict[str, Any]:
+def data_section(
+    configuration: Configuration, lock: DataLock, model: ModelLock, rows: Rows, split: str
+) -> dict[str, Any]:
     """Return what decides the prepared examples of one split."""
     table = configuration.data
     form = data_format(table, lock)
@@ -216,6 +219,17 @@ def data_section(configuration: Configuration, lock: DataLock, rows: Rows, split
         **({"sample_by": table.sample_by} if table.sample_by != "auto" else {}),
         **({"task_type": "SEQ_CLS"} if configuration.model.task_type == "SEQ_CLS" else {}),
         **({"unanswerable": table.unanswerable} if form == "squad" else {}),
+        **of_tokenizer(configuration, form, model),
+    }
+
+
+def of_tokenizer(configuration: Configuration, form: str, model: ModelLock) -> dict[str, Any]:
+    """Return what a model's tokenizer decides of the examples of a format: its chat template, and a lent end token."""
+    table = configuration.data
+    chats = table.format == "auto" and not table.template and form in CONVERSABLE and model.chat_template
+    return {
+        **({"chat_template": True} if chats and configuration.model.task_type == "CAUSAL_LM" else {}),
+        **({"end_token": model.end_token} if model.end_token is not None else {}),
     }
 
 

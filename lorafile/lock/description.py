@@ -64,11 +64,11 @@ def check_type(settings: Mapping[str, Any], table: ModelTable) -> None:
 
 
 def describe_model(
-    directory: Path, table: ModelTable, settings: dict[str, Any], tensors: Mapping[str, Header], code: list[Any]
+    directory: Path, table: ModelTable, contents: Mapping[str, Any], tensors: Mapping[str, Header]
 ) -> dict[str, Any]:
     """Return what the engine says of a checkpoint: the fields of `engine.model.description.Description`.
 
-    :param code: the names and digests of the checkpoint's own Python files
+    :param contents: what the lock says of its files: digests of `config`, which covers its own code, and `tokenizer`
     :raises ModelError: when tensors are missing, left over or of another shape, when transformers does not know the
         model, or when the libraries that have its classes are not installed here
     """
@@ -78,10 +78,10 @@ def describe_model(
             f"model.path: the lock does not know {table.path} as it is now, and its layers are read from transformers' "
             "classes, which are not installed here: pip install 'lorafile[train]', or run lora lock where they are."
         )
-    contents = sorted((name, header.dtype, header.shape) for name, header in tensors.items())
-    versions = [_version(name) for name in _LIBRARIES]
-    task = [table.task_type, table.trust_remote_code]
-    kept = _cache() / f"{json_digest([_FORMAT, versions, task, settings, contents, code], sort_keys=True)}.json"
+    shapes = sorted((name, header.dtype, header.shape) for name, header in tensors.items())
+    task = [table.task_type, table.trust_remote_code, contents["config"], contents["tokenizer"], contents["settings"]]
+    asked = [_FORMAT, [_version(name) for name in _LIBRARIES], task, shapes]
+    kept = _cache() / f"{json_digest(asked, sort_keys=True)}.json"
     found = _read(kept)
     if found is None:
         found = _ask(directory, table)

@@ -33,7 +33,10 @@ SIZES = (
     *("n_layer", "intermediate_size", "head_dim", "vocab_size"),
 )
 _LARGEST = 2**31
-_DESCRIBED = ("modules", "tensors", "experts", "reserved", "head", "drawn", "architecture", "transformers")
+_DESCRIBED = (
+    *("modules", "tensors", "experts", "reserved", "head", "drawn"),
+    *("chat_template", "end_token", "architecture", "transformers"),
+)
 _DERIVED = ("settings", "characters", "bytes", "label", "labels")  # follow from the others
 _SHOWN = 12  # characters of a revision
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
@@ -64,6 +67,8 @@ class ModelLock:
     reserved: list[str] = field(default_factory=list)
     head: dict[str, list[int]] = field(default_factory=dict)
     drawn: list[str] = field(default_factory=list)
+    chat_template: bool = False
+    end_token: int | None = None
     architecture: str = ""
     transformers: str | None = None
 
@@ -188,7 +193,7 @@ def lock_model(table: ModelTable, base: Path, locked: ModelLock | None = None) -
     generation = directory / "generation_config.json"
     ends = _read_json(generation).get("eos_token_id") if generation.is_file() else None
     code = [(file.name, file_digest(file)) for file in directory.glob("*.py")]
-    contents = {
+    contents: dict[str, Any] = {
         "revision": commit_of(directory),
         "weights": json_digest(sorted((file.name, file_digest(file)) for file in weights)),
         "config": json_digest(
@@ -201,7 +206,7 @@ def lock_model(table: ModelTable, base: Path, locked: ModelLock | None = None) -
     }
     if locked is not None and all(getattr(locked, name) == value for name, value in contents.items()):
         return locked
-    described = describe_model(directory, table, settings, tensors, code)
+    described = describe_model(directory, table, contents, tensors)
     shapes = [*described["modules"].values(), *described["experts"].values(), *described["tensors"].values()]
     return ModelLock(**contents, parameters=sum(map(prod, shapes)), **{n: described[n] for n in _DESCRIBED})
 

@@ -8,6 +8,7 @@ from lorafile.engine.request import EVAL_BATCH, EXAMPLES
 from lorafile.environment import device_class, environments
 from lorafile.files.run_directory import Unfinished, unfinished
 from lorafile.graph.graph import Graph, GraphNode
+from lorafile.graph.notices import notices
 from lorafile.plan.drift import Nearest, drift, flat
 from lorafile.plan.missing_objects import missing_digests
 from lorafile.plan.plan import EVERYTHING, WORK, Action, Change, Plan, PlanOptions
@@ -20,7 +21,7 @@ _MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nea
 
 def new_plan(graph: Graph, warnings: Iterable[str] = (), options: PlanOptions = EVERYTHING) -> Plan:
     """Return a plan in which nothing is decided yet."""
-    lines = tuple(dict.fromkeys([*warnings, *graph.accepted_lines()]))
+    lines = tuple(dict.fromkeys([*warnings, *graph.accepted_lines(), *notices(graph)]))
     return Plan(graph.spec.name, graph, warnings=lines, options=options, device=device_class())
 
 
