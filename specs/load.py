@@ -1,5 +1,6 @@
 """TOML to a typed study spec; every mistake is reported at once, each where it stands."""
 
+import contextlib
 import io
 import re
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import tomli
 from pydantic import ValidationError
 
-from lorafile.errors import Problem, SpecError
+from lorafile.errors import ModelError, Problem, SpecError
 from lorafile.specs.checks.claims import check_claims
 from lorafile.specs.checks.consistency import check_tables, with_default_metrics
 from lorafile.specs.checks.sweeps import check_blocks
@@ -50,6 +51,18 @@ class Spec:
         problems = Problems(str(self.file), self.positions)
         problems.add(path, message)
         return SpecError(problems.list())
+
+    @contextlib.contextmanager
+    def located(self) -> Iterator[None]:
+        """Let an error about a model say where in this spec the setting stands that it names first.
+
+        :raises SpecError: in the place of a ModelError
+        """
+        try:
+            yield
+        except ModelError as error:
+            setting, _, message = str(error).partition(": ")
+            raise self.error(tuple(setting.split(".")), message) from error
 
     @cached_property
     def named(self) -> dict[str, Configuration]:

@@ -58,7 +58,8 @@ def _add_data(builder: GraphBuilder, configurations: Iterable[Configuration]) ->
     """Resolve the settings of configurations, and add the `prepare` nodes that they read."""
     graph, spec = builder.graph, builder.spec
     for configuration in configurations:
-        graph.sections[configuration.name] = resolved_sections(configuration, builder.lock, builder.shared)
+        with spec.located():
+            graph.sections[configuration.name] = resolved_sections(configuration, builder.lock, builder.shared)
         first = spec.tables.study.seeds[0] if configuration.shots else None
         graph.splits[configuration.name] = add_splits(builder, configuration, first)
         _check_validation(graph, configuration)
@@ -68,7 +69,8 @@ def _add_data(builder: GraphBuilder, configurations: Iterable[Configuration]) ->
 def _add_candidate_data(builder: GraphBuilder, owners: dict[str, str]) -> None:
     """Resolve the settings of candidates, which read what the configurations read that they are candidates of."""
     for name, owner in owners.items():
-        builder.graph.sections[name] = resolved_sections(builder.spec.named[name], builder.lock, builder.shared)
+        with builder.spec.located():
+            builder.graph.sections[name] = resolved_sections(builder.spec.named[name], builder.lock, builder.shared)
         builder.graph.splits[name] = builder.graph.splits[owner]
 
 

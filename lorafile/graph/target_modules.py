@@ -25,6 +25,7 @@ def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str,
         resolved |= _feed_forward(settings, model)
     if isinstance(settings.get("layers_to_transform"), str):
         resolved["layers_to_transform"] = _layers(method, settings["layers_to_transform"], model)
+    _check_experts(settings, model)
     _check_patterns(method, resolved, model)
     _check_saved(method, resolved, model)
     _check_tokens(method, resolved, model)
@@ -103,6 +104,28 @@ def _norms(targets: str | list[str], model: ModelLock) -> list[str]:
     if targets == "all-norms":
         return leaves(model.norms)
     return target_names(targets, {name: [] for name in model.norms}, "ln_tuning.target_modules", "norm")
+
+
+def _check_experts(settings: dict[str, Any], model: ModelLock) -> None:
+    """Refuse parameters that the model does not have, and what PEFT cannot do with those of experts."""
+    wanted = settings.get("target_parameters") or []
+    if not wanted and settings.get("target_modules") == []:
+        raise ModelError("lora.target_modules: is empty, so that nothing would be adapted.")
+    endings = sorted({".".join(name.split(".")[-2:]) for name in model.experts})
+    for name in wanted:
+        if not any(f".{parameter}".endswith(f".{name}") for parameter in model.experts):
+            there = f"it has {', '.join(endings)}" if endings else "this model has none"
+            raise ModelError(f'lora.target_parameters: no parameter of experts is called "{name}"; {there}.')
+    plain = settings.get("init_lora_weights") in (True, False, "gaussian")
+    for setting, wrong, remedy in (
+        ("lora_dropout", settings.get("lora_dropout"), "0.0"),
+        ("use_dora", settings.get("use_dora"), "false"),
+        ("lora_bias", settings.get("lora_bias"), "false"),
+        ("init_lora_weights", not plain, "true"),
+        ("rank_pattern", settings.get("rank_pattern"), "{}"),
+    ):
+        if wanted and wrong:
+            raise ModelError(f"lora.{setting}: PEFT cannot do this with target_parameters; set it to {remedy}.")
 
 
 def _check_patterns(method: str, settings: dict[str, Any], model: ModelLock) -> None:

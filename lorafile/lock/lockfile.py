@@ -142,7 +142,8 @@ def resolve(spec: Spec, stored: Lock | None, fresh: bool = False) -> tuple[Lock,
     for name, model in _by_identity(c.model for c in spec.configurations).items():
         locked = old.models.get(name)
         keep = locked is not None and not fresh and is_on_hub(model.path, base)
-        models[name] = locked if locked and keep else lock_model(model, base, None if fresh else locked)
+        with spec.located():
+            models[name] = locked if locked and keep else lock_model(model, base, None if fresh else locked)
         changed += [f"The model {name} is not what the lock says."] if locked and locked != models[name] else []
     references = [spec.reference] if spec.reference else []
     for name, table in _by_identity([*(c.data for c in spec.configurations), *references]).items():

@@ -15,7 +15,6 @@ from lorafile.specs.values import (
     PositiveNumber,
     Settings,
     Share,
-    Targets,
     Text,
     Texts,
     Unit,
@@ -63,6 +62,8 @@ _HELP = {
     "lora_dropout": "Dropout on what the adapter reads.",
     "target_modules": "Where adapters sit: `attention`, `mlp`, `all-linear`; a list of these and of module names; or a "
     "regular expression for whole module paths.",
+    "target_parameters": "Parameters that hold a matrix for each expert, by name or path ending, such as "
+    "`experts.down_proj`; with `target_modules = []` they alone are adapted.",
     "exclude_modules": "Module names, or a regular expression for whole paths, that get no adapter all the same.",
     "layers_to_transform": "Layers that get an adapter, from 0; or `first-third`, `middle-third`, `last-third`, "
     "`alternate` (every second). Absent: all.",
@@ -84,14 +85,14 @@ _HELP = {
     "trainable_token_indices": "Rows of the embedding that are trained, by token number; or a table of module names.",
     "ensure_weight_tying": "What is trained of an embedding that is tied to the head stays tied to it.",
 }
-_NO_PARTS = "it names parameters that a checkpoint does not hold under these names, so nothing of it could be planned"
 _OTHER_BASE = "the adapter would belong to another base than the study's: it is not what it was on the original one"
 LORA = Overrides(
     types={
         "r": Positive,
         "lora_alpha": Alpha,
         "lora_dropout": Share,
-        "target_modules": Targets,
+        "target_modules": Text | list[Text],
+        "target_parameters": Texts | None,
         "init_lora_weights": bool
         | Literal["gaussian", "orthogonal", "pissa", "olora", "loftq", "eva", "corda", "lora_ga", "mica"]
         | Annotated[str, Field(pattern=NITER)],
@@ -122,7 +123,6 @@ LORA = Overrides(
         "loftq_config": 'with init_lora_weights = "loftq" the bits are those of the base: set quantization = "nf4"',
         "monteclora_config": "it draws other weights in every forward pass, so that no loss could be computed twice",
         "qalora_group_size": "QALoRA is for GPTQ bases alone in PEFT, and cannot be merged into the study's base",
-        "target_parameters": _NO_PARTS,
         "use_bdlora": "its blocks fit one way of serving in parts, and the rank of the update is no longer r",
         "use_qalora": "QALoRA is for GPTQ bases alone in PEFT, and cannot be merged into the study's base",
         "velora_config": "its backward pass depends on the first batch that a process saw, so that no run could be "
