@@ -282,8 +282,8 @@ def _describe_difference(before: Any, after: Any) -> str:
 
 
 def _describe_field(name: str, old: Any, new: Any) -> str:
-    if name == "revision":
-        return f"revision {str(old)[:_SHOWN]} → {str(new)[:_SHOWN]}"
+    if name in ("revision", "transformers"):
+        return f"{name} {str(old)[:_SHOWN]} → {str(new)[:_SHOWN]}"
     if name == "rows":
         splits = [split for split in {**old, **new} if old.get(split) != new.get(split)]
         return ", ".join(f"{split} {old.get(split, 0)} → {new.get(split, 0)} rows" for split in splits)
