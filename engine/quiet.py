@@ -10,6 +10,7 @@ _NOISE = {
     "torchao": "Failed to load",
     "torchao.kernel.intmm": "no triton",
     "torch.utils._pytree": "is an Enum subclass",
+    "transformers.modeling_utils": "LOAD REPORT",  # which we read ourselves
 }
 
 
