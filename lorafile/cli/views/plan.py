@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lorafile.cli.views.console import COLOURS, MOST, SYMBOLS, show_warnings
-from lorafile.cli.views.requirements import cost_line, fitted, memory_lines, module_words, requirements
+from lorafile.cli.views.requirements import cost_line, fitted, memory_lines, module_words, requirements, shown
 from lorafile.plan.plan import Action, Change, Plan
 from lorafile.plan.tuning_status import edge_lines
 from lorafile.units import and_more, duration, plural, size
@@ -56,7 +56,7 @@ def show_plan(
     if plan.work:
         out.print(fitted(requirements(plan, full), out))
         for names, word in module_words(plan).items():
-            out.print(f"[dim]{escape(word)} here: {escape(', '.join(names))}[/]")
+            out.print(f"[dim]{escape(word)} here: {escape(', '.join(shown(names)))}[/]")
     if not full:
         _show_rest(plan, out)
     for line in damage_lines(plan):

@@ -1,5 +1,6 @@
 """What each configuration of a plan is, what it needs, and whether that fits: one table."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,8 +12,10 @@ from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.lock.lockfile import identity
 from lorafile.plan.cost import estimate_cost
 from lorafile.plan.plan import Change, Plan
+from lorafile.specs.target_modules import leaves
 from lorafile.units import duration, size
 
+_MOST_NAMES = 9  # of modules, that are shown as PEFT needs them
 _NAME, _OTHERS = 12, 70  # characters for a name, at least; those in which everything else is still readable
 
 
@@ -104,11 +107,17 @@ def _what(adapter: dict[str, Any]) -> str:
 def _targets(plan: Plan, name: str, word_of: dict[tuple[str, ...], str]) -> str:
     """Return what an adapter is put on: the spec's own word where it used one; its names stand below the table."""
     adapter = plan.graph.sections[name]["adapter"]
-    if "target_modules" not in adapter:
-        return ""
-    word = word_of.get(tuple(adapter["target_modules"])) or ", ".join(adapter["target_modules"])
+    names = adapter.get("target_modules", [])
+    parts = [word_of.get(tuple(names), ""), *adapter.get("target_parameters", [])]
+    parts[0] = parts[0] or ", ".join(shown(names))
+    word = ", ".join(filter(None, parts))
     layers = adapter.get("layers_to_transform")
     return f"{word} in layers {', '.join(map(str, layers))}" if layers else word
+
+
+def shown(names: Sequence[str]) -> list[str]:
+    """Return names of modules as a person tells them apart: of many, whole paths among them, their last parts."""
+    return list(names) if len(names) <= _MOST_NAMES else leaves(names)
 
 
 def module_words(plan: Plan) -> dict[tuple[str, ...], str]:
