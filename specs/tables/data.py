@@ -61,8 +61,8 @@ class DataTable(Settings):
         description="`alpaca` (instruction, input, output), `chat` (messages or ShareGPT's conversations, through the "
         "tokenizer's chat template), `classification` (text, or sentence1 and sentence2; label), `completion` (prompt, "
         "completion), `guanaco` (text with `### Human:` and `### Assistant:`), `question` (question, answer), `squad` "
-        "(context, question, answers), `text`; `auto` tells by the columns, and puts `alpaca`, `completion`, `question` "
-        "and `squad` through the chat template of a tokenizer that has one.",
+        "(context, question, answers), `text`; `auto` tells by the columns, and puts `alpaca`, `completion`, "
+        "`question` and `squad` through the chat template of a tokenizer that has one.",
     )
     template: TemplateTable | None = Field(
         default=None,
