@@ -56,7 +56,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of two layers, with the built-in tokenizer."""
+    """A random Llama of two layers, with the built-in tokenizer but for its chat template."""
     torch = pytest.importorskip("torch")
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -64,6 +64,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     where = tmp_path_factory.mktemp("models") / "tiny"
     tokenizer = AutoTokenizer.from_pretrained(find_model("builtin:facts-llama", None, Path()))
+    tokenizer.chat_template = None
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

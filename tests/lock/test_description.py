@@ -107,12 +107,12 @@ def test_the_head_of_another_task_is_no_part_of_the_model(tmp_path: Path, study:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("bert", 'is an encoder (bert)'),
-        ("roberta", 'is an encoder (roberta)'),
+        ("bert", "is an encoder (bert)"),
+        ("roberta", "is an encoder (roberta)"),
         ("t5", "is an encoder-decoder model (t5)"),
         ("bart", "is an encoder-decoder model (bart)"),
         ("qwen2_vl", "transformers has no causal language model of type qwen2_vl"),
-        ("distilbert", 'is an encoder (distilbert)'),
+        ("distilbert", "is an encoder (distilbert)"),
     ],
 )
 def test_what_cannot_be_a_causal_model_is_refused_from_its_config_alone(

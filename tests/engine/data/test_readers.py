@@ -135,9 +135,10 @@ def test_formats_are_told_by_their_columns() -> None:
         detect(["a", "b"], "x")
 
 
-def test_chat_goes_through_the_tokenizer_s_template(tiny_model: Path, tmp_path: Path) -> None:
+def test_chat_goes_through_the_tokenizer_s_template(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from lorafile.engine.batching.tokens import Tokens
+    from lorafile.engine.data.sources import find_model
     from lorafile.engine.request import Request
     from lorafile.engine.run import run
 
@@ -153,12 +154,13 @@ def test_chat_goes_through_the_tokenizer_s_template(tiny_model: Path, tmp_path: 
         "completion_only_loss": True,
         "rows": {"seed": None, "start": 0, "stop": 1},
     }
-    paths = {"model": str(tiny_model), "data": [str(file)], "split": "train", "data_name": "chat.jsonl"}
+    model = str(find_model("builtin:facts-llama", None, Path()))
+    paths = {"model": model, "data": [str(file)], "split": "train", "data_name": "chat.jsonl"}
     assert run(Request("k", "prepare", "a", {"data": data}, paths), tmp_path).outcome == "done"
     ids, marks = Tokens.load(tmp_path / "tokens.safetensors").example(0)
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
     assert tokenizer.decode(ids[marks.bool()]).strip() == "paris</s>"
     assert list(ids[~marks.bool()]) == tokenizer("question : where does anna live ? answer :")["input_ids"]
 

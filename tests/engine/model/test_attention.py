@@ -63,9 +63,9 @@ def test_a_mask_that_looks_ahead_is_heeded() -> None:
 def test_a_base_computes_in_blocks_unless_the_spec_names_its_attention(engine: Engine) -> None:
     settings: dict[str, Any] = {"model": {"dtype": "float32", "trust_remote_code": False}, "quantization": None}
     expected = BLOCKS if not torch.cuda.is_available() else "sdpa"
-    assert load_model(str(engine.model), settings).config._attn_implementation == expected
+    assert load_model(str(engine.model), settings)[0].config._attn_implementation == expected
     settings["model"]["attn_implementation"] = "sdpa"
-    assert load_model(str(engine.model), settings).config._attn_implementation == "sdpa"
+    assert load_model(str(engine.model), settings)[0].config._attn_implementation == "sdpa"
 
 
 def test_a_model_without_sdpa_keeps_its_own_attention() -> None:

@@ -1,6 +1,8 @@
 """Quantized bases: what each needs, that they train, stay what they were, and are counted right."""
 
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from lorafile.engine.model.quantized import check_libraries, quantization_config
 from lorafile.errors import NodeError, SpecError  # noqa: E402
 from lorafile.graph.build import build  # noqa: E402
 from lorafile.lock.lockfile import lock_model, resolve  # noqa: E402
-from lorafile.lock.weights import headers, inventory  # noqa: E402
 from lorafile.specs import parse  # noqa: E402
 from lorafile.specs.tables.quantizations import QUANTIZATIONS, quantization_name, quantization_settings, weight_bits  # noqa: E402
 from lorafile.specs.tables.settings import ModelTable, SpecTables  # noqa: E402
@@ -414,36 +415,21 @@ def _build(text: str, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors"])
-def test_packed_weights_have_the_shapes_of_what_they_were(method: str, tmp_path: Path) -> None:
-    """In the published layouts: GPTQ packs along the input, AWQ along the output, compressed-tensors says the shape."""
+def test_a_packed_checkpoint_has_the_layers_of_what_it_was(method: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Its library need not be here to plan it: packed tensors are not read."""
     from safetensors.torch import save_file
 
-    out, into, bits, group = 48, 64, 4, 16
-    name = "model.layers.0.self_attn.q_proj"
-    whole = {"model.embed_tokens.weight": torch.zeros(100, into), "model.norm.weight": torch.zeros(into)}
-    word = 32 // bits
-    packed = {
-        "gptq": {
-            f"{name}.qweight": torch.zeros(into // word, out, dtype=torch.int32),
-            f"{name}.qzeros": torch.zeros(into // group, out // word, dtype=torch.int32),
-            f"{name}.scales": torch.zeros(into // group, out),
-            f"{name}.g_idx": torch.zeros(into, dtype=torch.int32),
-        },
-        "awq": {
-            f"{name}.qweight": torch.zeros(into, out // word, dtype=torch.int32),
-            f"{name}.qzeros": torch.zeros(into // group, out // word, dtype=torch.int32),
-            f"{name}.scales": torch.zeros(into // group, out),
-        },
-        "compressed-tensors": {
-            f"{name}.weight_packed": torch.zeros(out, into // word, dtype=torch.int32),
-            f"{name}.weight_shape": torch.tensor([out, into]),
-            f"{name}.weight_scale": torch.zeros(out, into // group),
-        },
-    }[method]
-    save_file({**whole, **packed}, tmp_path / "model.safetensors")
-    found = inventory(headers(tmp_path / "model.safetensors"), {"quant_method": method, "bits": bits})
-    assert found.modules == {name: [out, into]}
-    assert found.parameters == 100 * into + into + out * into
+    path = tmp_path / "model"
+    shutil.copytree(tiny_model, path)
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": method, "bits": 4}
+    (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    packed = {"model.layers.0.self_attn.q_proj.qweight": torch.zeros(8, 64, dtype=torch.int32)}
+    save_file(packed, path / "model.safetensors", metadata={"format": "pt"})
+    original = lock_model(ModelTable(path=str(tiny_model)), Path())
+    found = lock_model(ModelTable(path=str(path)), Path())
+    assert found.modules == original.modules
+    assert found.parameters == original.parameters
 
 
 def test_bases_of_different_quantizations_are_not_shared(engine: Engine) -> None:
