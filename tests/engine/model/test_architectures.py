@@ -7,11 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from architectures_fixture import save_model  # noqa: E402
 from engine_fixture import Engine  # noqa: E402
 from methods_fixture import METHODS, STARTS, plain_logits  # noqa: E402
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
 
-from lorafile.engine.data.sources import find_model  # noqa: E402
 from lorafile.graph.parameter_count import adapter_parameters  # noqa: E402
 from lorafile.graph.target_modules import placed  # noqa: E402
 from lorafile.lock.lockfile import ModelLock, lock_model  # noqa: E402
@@ -21,25 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{start}")
     for start in ("`is_gradient_checkpointing` is deprecated:FutureWarning", ":UserWarning", ":RuntimeWarning")
 ]
-LLAMA = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-}
-SHAPES: dict[str, dict[str, Any]] = {
-    "llama": LLAMA,
-    "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "n_ctx": 128},
-    "phi": {**LLAMA, "num_key_value_heads": 4},
-    "qwen2": LLAMA,
-    "qwen3": {**LLAMA, "head_dim": 8},
-    "gemma2": {**LLAMA, "head_dim": 8, "sliding_window": 64, "query_pre_attn_scalar": 8},
-    "gemma3_text": {**LLAMA, "head_dim": 8, "sliding_window": 64, "query_pre_attn_scalar": 8},
-    "mistral": LLAMA,
-    "phi3": {**LLAMA, "pad_token_id": 3},
-}
 QKVO = {"q_proj", "k_proj", "v_proj", "o_proj"}
 GATED = {"gate_proj", "up_proj", "down_proj"}
 # What the words stand for: the last parts of the modules' names, under attention and under feed-forward.
@@ -59,18 +40,9 @@ PARTS: dict[str, tuple[str, set[str], set[str]]] = {
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A random model of three layers for each architecture, with the built-in tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(find_model("builtin:facts-llama", None, Path()))
-    found = {}
-    for name, shape in SHAPES.items():
-        where = tmp_path_factory.mktemp("architectures") / name
-        ids = {"pad_token_id": 3, "bos_token_id": 1, "eos_token_id": 2}
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(name, vocab_size=len(tokenizer), **{**ids, **shape})
-        )
-        model.save_pretrained(where)
-        tokenizer.save_pretrained(where)
-        found[name] = where
+    found = {name: tmp_path_factory.mktemp("architectures") / name for name in PARTS}
+    for name, where in found.items():
+        save_model(name, where, **{"n_layer" if name == "gpt2" else "num_hidden_layers": 3})
     return found
 
 
@@ -98,7 +70,7 @@ def expected(name: str, word: str, layers: tuple[int, ...]) -> set[str]:
 
 @pytest.mark.parametrize("layers", [None, "last-third", [0, 2]], ids=str)
 @pytest.mark.parametrize("word", ["attention", "mlp", "all-linear"])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", PARTS)
 def test_a_word_is_the_right_modules_and_their_parameters_are_counted(
     models: dict[str, Path], name: str, word: str, layers: Any
 ) -> None:
@@ -121,7 +93,7 @@ def test_a_word_is_the_right_modules_and_their_parameters_are_counted(
     assert adapter_parameters({"method": "lora", **adapter}, lock) == model.get_nb_trainable_parameters()[0]
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize("word", ["attention", "mlp", "all-linear"])
 def test_it_trains_loads_in_plain_peft_and_merges(engine: Engine, name: str, word: str) -> None:
     from peft import PeftModel

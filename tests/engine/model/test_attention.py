@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from architectures_fixture import ARCHITECTURES, SMALL  # noqa: E402
+from architectures_fixture import SMALL, config_of  # noqa: E402
 from engine_fixture import Engine  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
@@ -23,8 +23,7 @@ LENGTH = 150  # two blocks and a part of one
 def model_of(kind: str) -> Any:
     torch.manual_seed(0)
     sizes = {"n_positions": 256} if kind == "gpt2" else {"max_position_embeddings": 256}
-    config = AutoConfig.for_model(kind, **{**ARCHITECTURES[kind], **sizes})
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    return AutoModelForCausalLM.from_config(config_of(kind, **sizes), attn_implementation="sdpa").eval()
 
 
 def computed(model: Any, **inputs: Any) -> list[Any]:

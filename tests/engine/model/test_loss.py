@@ -21,11 +21,11 @@ pytestmark = [
 ]
 HEADS: dict[str, dict[str, Any]] = {  # what a model does with the output of its head
     "llama": SMALL,
-    "gpt2": ARCHITECTURES["gpt2"],
-    "gemma2": {**ARCHITECTURES["gemma2"], "final_logit_softcapping": 0.5},  # a cap
+    "gpt2": ARCHITECTURES["gpt2"].settings,
+    "gemma2": {**ARCHITECTURES["gemma2"].settings, "final_logit_softcapping": 0.5},  # a cap
     "cohere": {**SMALL, "logit_scale": 0.25},  # a factor
     "granite": {**SMALL, "logits_scaling": 4.0},
-    "phi": ARCHITECTURES["phi"],  # a bias
+    "phi": ARCHITECTURES["phi"].settings,  # a bias
     "ctrl": {
         "vocab_size": 64,
         "n_embd": 32,
