@@ -18,6 +18,7 @@ from torch import nn
 
 from lorafile.engine.data.encode import load_tokenizer, own_end_token
 from lorafile.engine.data.hub import first_line
+from lorafile.engine.model.calls import uncalled_layers
 from lorafile.engine.model.head import head_modules, is_in, missing_poolers
 from lorafile.engine.model.loading import auto_class, on_meta
 from lorafile.engine.model.quantized import stored_quantization
@@ -33,7 +34,7 @@ class Description:
 
     :ivar transformers: the version that made it
     :ivar architecture: the class
-    :ivar modules: linear layers inside its text model's blocks that an adapter can be put on: dotted name -> [out, in]
+    :ivar modules: linear layers that an adapter can be put on, in its text model's blocks: dotted name -> [out, in]
     :ivar experts: parameters that hold a matrix for each expert: dotted name -> [experts, …, …]
     :ivar reserved: other modules whose last name is that of a linear layer: routers, the layers of a vision tower
     :ivar tensors: every other parameter outside the head: dotted name -> shape
@@ -74,7 +75,7 @@ def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
     of_head = sorted({*head_modules(model), *missing_poolers(missing)}) if classifies else []
     drawn = [module for module in of_head if any(is_in(name, [module]) for name in missing)]
     modules = _linear_layers(model, of_head)
-    for name in _refused_by_peft(model, modules):
+    for name in {*_refused_by_peft(model, modules), *uncalled_layers(copy.deepcopy(model), modules)}:
         del modules[name]
     parameters = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     experts = {name: shape for name, shape in parameters.items() if len(shape) == 3 and "experts" in name.split(".")}
@@ -142,19 +143,19 @@ def _head_shapes(path: str, trust_remote_code: bool, modules: list[str]) -> dict
 def _linear_layers(model: Any, without: list[str]) -> dict[str, list[int]]:
     """Return the linear layers in the numbered blocks of a model's text part, with their shapes [out, in].
 
-    Routers are none: what they return is a choice of experts.
+    Routers are none: what they return is a choice of experts. Nor are gates of one output: their weight is one row.
     """
     from transformers.pytorch_utils import Conv1D
 
     text = model.get_decoder()
     prefix = next(f"{name}." if name else "" for name, module in model.named_modules() if module is text)
-    layers = {}
+    layers: dict[str, list[int]] = {}
     for name, module in model.named_modules():
         inside = name.startswith(prefix) and any(part.isdigit() for part in name.split("."))
         linear = isinstance(module, (nn.Linear, Conv1D)) and "Router" not in type(module).__name__
         if inside and linear and not is_in(name, without):
-            shape = list(module.weight.shape)
-            layers[name] = shape[::-1] if isinstance(module, Conv1D) else shape
+            out, into = reversed(module.weight.shape) if isinstance(module, Conv1D) else module.weight.shape
+            layers |= {name: [out, into]} if out > 1 else {}
     return layers
 
 
@@ -194,22 +195,26 @@ def _belongs(name: str, model: Any) -> bool:
     return first != "pooler" and any(first == child for child, _ in base.named_children())
 
 
-def main() -> None:
-    """Read a request and write what was found, or the `problem`."""
+def answer(path: str, task_type: str, trust_remote_code: bool) -> dict[str, Any]:
+    """Return a checkpoint's description as a table, or the `problem` that transformers has with it."""
     import transformers
 
     quiet_libraries()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    request = json.loads(sys.stdin.read())
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # a model's own code may print
     try:
-        found: dict[str, Any] = asdict(describe(**request))
+        return asdict(describe(path, task_type, trust_remote_code))
     except Exception as error:
-        found = {"problem": first_line(error), "transformers": transformers.__version__}
-    answer.write(json.dumps(found))
-    answer.close()
+        return {"problem": first_line(error), "transformers": transformers.__version__}
+
+
+def main() -> None:
+    """Read a request and write what was found, or the `problem`."""
+    request = json.loads(sys.stdin.read())
+    stream = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a model's own code may print
+    stream.write(json.dumps(answer(**request)))
+    stream.close()
 
 
 if __name__ == "__main__":

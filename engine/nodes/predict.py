@@ -36,14 +36,14 @@ def predict(request: Request, out: Path, bases: Bases, report: Report) -> Result
     if request.settings["task"]["output"] == "lm_eval":
         return evaluate_task(request, out, bases, report)
     split = load_split(request)
-    with _plain(bases, request) as (base, model):
+    with predicting_model(bases, request) as (base, model):
         (lines,) = predictions(base, model, split, report)
         figures = decoder_figure(base, model, split)
     return write_predictions(split, lines, out, figures)
 
 
 @contextlib.contextmanager
-def _plain(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
+def predicting_model(bases: Bases, request: Request) -> Iterator[tuple[Base, Any]]:
     """Yield the base and the model of a request; a plain LoRA goes without PEFT, whose layers take longer to make."""
     files = request.inputs.get("adapter", {})
     if "adapter_config.json" not in files:
