@@ -57,6 +57,16 @@ def missing_poolers(missing: Iterable[str]) -> list[str]:
     return sorted({".".join(names[: names.index(_POOLER) + 1]) for names in parts if _POOLER in names})
 
 
+def absent_poolers(model: Any, tensors: Iterable[str]) -> list[str]:
+    """Return a model's poolers where a checkpoint has none.
+
+    :param tensors: the names of its tensors
+    """
+    if any(_POOLER in name.split(".") for name in tensors):
+        return []
+    return missing_poolers(name for name, _ in model.named_parameters())
+
+
 def takes(model: Any, name: str) -> bool:
     """Return whether a model's forward pass has a parameter of this name, under whatever PEFT put around it."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model

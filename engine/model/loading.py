@@ -8,7 +8,8 @@ from safetensors import safe_open
 from torch.nn import functional
 
 from lorafile.engine.data.hub import first_line
-from lorafile.engine.model.head import head_modules, head_options, in_float32, is_head, is_in, missing_poolers
+from lorafile.engine.model.calls import uncalled_layers
+from lorafile.engine.model.head import absent_poolers, head_modules, head_options, in_float32, is_head, is_in, missing_poolers
 from lorafile.engine.model.quantized import (
     check_libraries,
     check_quantized,
@@ -55,15 +56,16 @@ def load_model(path: str, settings: dict[str, Any], device_map: str | None = Non
     placed = device_map is not None or (not later and (config is not None or stored is not None))
     if placed:
         options["device_map"] = device_map or {"": device}
-    if config is not None and is_head(settings):
-        _spare_head(config, head_modules(on_meta(path, True, options["trust_remote_code"])))
+    spared = [] if config is None else _unquantizable(path, settings)
+    if spared and not later:
+        _spare(config, spared, path, settings)
     model, report = _from_pretrained(path, options, settings)
     head = head_modules(model) if is_head(settings) else []
     drawn = [] if stored is not None else _drawn(model, head, report, path)
     head = sorted({*head, *drawn})
     in_float32(model, head)
     if later:
-        return make_hqq(model, config, dtype, device, head), head, drawn
+        return make_hqq(model, config, dtype, device, [*head, *spared]), head, drawn
     if config is not None:
         check_quantized(model, str(chosen.get("quant_method", "bitsandbytes")))
     _check_places(model)
@@ -95,10 +97,28 @@ def auto_class(classifies: bool) -> Any:
     return AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
 
 
-def _spare_head(config: Any, head: list[str]) -> None:
-    """Let a quantization leave a head alone: transformers spares its last parameter and not all of it."""
+def _unquantizable(path: str, settings: dict[str, Any]) -> list[str]:
+    """Return what of a model stays as it is under any quantization: a head, and layers that only lend their weight.
+
+    A pooler that the checkpoint lacks is a part of the head: it is drawn and trained.
+    """
+    trusted, classifies = settings["model"]["trust_remote_code"], is_head(settings)
+    model = on_meta(path, classifies, trusted)
+    layers = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    inside = [name for name in layers if any(part.isdigit() for part in name.split("."))]
+    head = [*head_modules(model), *absent_poolers(model, tensor_files(Path(path)))] if classifies else []
+    return [*head, *uncalled_layers(model, inside, quantized=True)]
+
+
+def _spare(config: Any, modules: list[str], path: str, settings: dict[str, Any]) -> None:
+    """Let a quantization leave modules alone: of a head, transformers by itself spares its last parameter only."""
+    from transformers.quantizers.base import get_keys_to_not_convert
+
     name = "llm_int8_skip_modules" if hasattr(config, "llm_int8_skip_modules") else "modules_to_not_convert"
-    setattr(config, name, [*(getattr(config, name, None) or []), *head])
+    given = getattr(config, name, None)
+    if given is None and not is_head(settings):  # what transformers spares where nothing is named
+        given = sorted(get_keys_to_not_convert(on_meta(path, False, settings["model"]["trust_remote_code"])))
+    setattr(config, name, [*(given or []), *modules])
 
 
 def _drawn(model: Any, head: list[str], report: dict[str, Any], path: str) -> list[str]:

@@ -166,7 +166,8 @@ def keep_as_loaded(model: nn.Module) -> None:
 
     Its 4-bit CPU path for inference repacks weights in place and computes in bfloat16, so that a loss depends on what
     ran before, and it refuses widths that its block does not divide. All its layers cast their bias, for good, to the
-    type of their first input; here they get a cast copy, and the bias stays what it is.
+    type of their first input; here they get a cast copy, and the bias stays what it is. Its 8-bit layers read rows of
+    two and three dimensions, and scale those of four (DeepSeek's keys and values) by each other.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -174,6 +175,9 @@ def keep_as_loaded(model: nn.Module) -> None:
         if type(module).__module__.startswith("bitsandbytes.") and getattr(module, "bias", None) is not None:
             module.register_forward_pre_hook(_lend_cast_bias)
             module.register_forward_hook(_take_bias_back, always_call=True)
+        if type(module).__name__ == "Linear8bitLt":
+            module.register_forward_pre_hook(_flatten)
+            module.register_forward_hook(_restore_shape, always_call=True)
 
 
 def _lend_cast_bias(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -188,3 +192,16 @@ def _take_bias_back(module: Any, _inputs: Any, _output: Any) -> None:
     if "own_bias" in module.__dict__:
         del module.__dict__["bias"]
         module._parameters["bias"] = module.__dict__.pop("own_bias")
+
+
+def _flatten(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+    """Give a layer what it reads as a matrix, where that has more than three dimensions."""
+    if inputs[0].ndim <= 3:
+        return None
+    module.__dict__["read_shape"] = inputs[0].shape
+    return (inputs[0].flatten(0, -2), *inputs[1:])
+
+
+def _restore_shape(module: Any, _inputs: Any, output: Any) -> Any:
+    shape = module.__dict__.pop("read_shape", None)
+    return output if shape is None or output is None else output.unflatten(0, shape[:-1])

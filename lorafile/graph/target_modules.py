@@ -1,5 +1,6 @@
 """Where a configuration's adapter sits in its model: the words and names of a spec as the names that PEFT takes."""
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -75,8 +76,23 @@ def _matched(named: str, pattern: str, modules: Iterable[str]) -> Iterable[tuple
 def _targets(setting: str, targets: str | list[str], model: ModelLock) -> list[str]:
     asked = (setting, repr(targets))
     if asked not in model.resolved:
-        model.resolved[asked] = target_names(targets, model.modules, setting, reserved=model.reserved)
+        try:
+            model.resolved[asked] = target_names(targets, model.modules, setting, reserved=model.reserved)
+        except ModelError as error:
+            raise ModelError(f"{error}{_about_experts(setting, model)}") from error
     return model.resolved[asked]
+
+
+def _about_experts(setting: str, model: ModelLock) -> str:
+    """Return what adapts a model's experts, which are no layers."""
+    if not model.experts or not setting.startswith("lora."):
+        return ""
+    return f" Its experts are adapted by name: lora.target_parameters = {json.dumps(_expert_names(model))}."
+
+
+def _expert_names(model: ModelLock) -> list[str]:
+    """Return the shortest names of a model's experts."""
+    return sorted({".".join(name.split(".")[-2:]) for name in model.experts})
 
 
 def _feed_forward(settings: dict[str, Any], model: ModelLock) -> dict[str, Any]:
@@ -111,7 +127,7 @@ def _check_experts(settings: dict[str, Any], model: ModelLock) -> None:
     wanted = settings.get("target_parameters") or []
     if not wanted and settings.get("target_modules") == []:
         raise ModelError("lora.target_modules: is empty, so that nothing would be adapted.")
-    endings = sorted({".".join(name.split(".")[-2:]) for name in model.experts})
+    endings = _expert_names(model)
     for name in wanted:
         if not any(f".{parameter}".endswith(f".{name}") for parameter in model.experts):
             there = f"it has {', '.join(endings)}" if endings else "this model has none"

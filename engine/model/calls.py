@@ -1,0 +1,47 @@
+"""Which layers a model's forward pass calls: an adapter sits around a layer's call, and on any other it does nothing.
+
+Some models read the weight of a layer instead (the time step of a Mamba), or have layers for what they do not do here.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_LENGTH = 8  # tokens
+
+
+class _NoValues(TorchDispatchMode):
+    """Answers what a forward pass asks about values, of which the meta device has none."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return True
+        return func(*args, **(kwargs or {}))
+
+
+def uncalled_layers(model: Any, names: Iterable[str], quantized: bool = False) -> list[str]:
+    """Return which of some layers the forward pass of a model over one text never calls.
+
+    Nothing where the meta device cannot tell: there a layer counts as called.
+
+    :param model: on the meta device; it is spoiled
+    :param quantized: as a quantized base, which some models compute in another way
+    """
+    called: set[str] = set()
+    names = list(names)
+    for name in names:
+        model.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: called.add(name))
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 3 and "experts" in name.split("."):  # which rows one gets depends on values
+            model.get_submodule(name.rpartition(".")[0]).forward = lambda states, *_, **__: states
+    if quantized:
+        model.config._is_quantized = True
+    ids = torch.zeros(1, _LENGTH, dtype=torch.int64, device="meta")
+    try:
+        with _NoValues(), torch.no_grad():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except Exception:  # a model may do anything with its values
+        return []
+    return [name for name in names if name not in called]
