@@ -21,6 +21,7 @@ def peft_config(request: Request, steps: int, head: Iterable[str] = ()) -> Any:
     """
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
     from peft.tuners.lora.config import CordaConfig, EvaConfig, LoraGAConfig
+    from peft.utils.constants import DUMMY_TARGET_MODULES
 
     settings = {key: value for key, value in request.settings["adapter"].items() if key != "method"}
     method, task = request.settings["adapter"]["method"], request.settings["model"].get("task_type", "CAUSAL_LM")
@@ -35,6 +36,8 @@ def peft_config(request: Request, steps: int, head: Iterable[str] = ()) -> Any:
         settings["total_step"] = steps
     if settings.get("prompt_tuning_init") == "TEXT":
         settings["tokenizer_name_or_path"] = request.paths["model"]
+    if method == "head":  # to PEFT it is a LoRA on nothing, with modules to save
+        method, settings["target_modules"] = "lora", DUMMY_TARGET_MODULES
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.upper())]
     if head and "modules_to_save" in kind.__dataclass_fields__:
         saved = {name.rpartition(".")[2] for name in head} | set(settings.get("modules_to_save") or [])

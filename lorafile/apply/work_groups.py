@@ -13,7 +13,7 @@ from lorafile.environment import gpus
 from lorafile.errors import StateError
 from lorafile.graph.extra_evaluations import harness_folder
 from lorafile.graph.graph import Graph, GraphNode
-from lorafile.graph.parameter_count import adapter_parameters, head_parameters
+from lorafile.graph.parameter_count import trained_parameters
 from lorafile.graph.target_modules import adapted_modules
 from lorafile.lock.lockfile import identity
 from lorafile.plan.plan import Plan
@@ -215,11 +215,8 @@ def _planned(graph: Graph, node: GraphNode) -> dict[str, Any]:
     if model.transformers is None or adapter["method"] in ("full", "none"):
         return {}
     linear = "target_modules" in adapter and adapter["method"] != "ln_tuning"
-    classes = len(node.settings["model"].get("labels", ()))
-    parameters = adapter_parameters(adapter, model) + head_parameters(model, classes)
-    return {
-        "planned": {"modules": adapted_modules(adapter, model.modules) if linear else None, "parameters": parameters}
-    }
+    modules = adapted_modules(adapter, model.modules) if linear else None
+    return {"planned": {"modules": modules, "parameters": trained_parameters(node.settings, model)}}
 
 
 def read_digests(node: GraphNode, results: dict[str, Attempt]) -> dict[str, dict[str, str]]:

@@ -10,11 +10,11 @@ Adapter = dict[str, Any]
 
 
 def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
-    """Return the trainable parameters of a method on a model; all of them for `full`, none for `none`."""
+    """Return the trainable parameters of a method on a model without its head; all of them for `full`."""
     method = adapter["method"]
     if method == "full":
         return model.parameters
-    if method == "none":
+    if method in ("head", "none"):
         return 0
     if method == "prompt_tuning":
         return int(adapter["num_virtual_tokens"]) * _width(model)
@@ -28,6 +28,12 @@ def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
     count = sum(_module(adapter, module, *model.modules[module]) for module in modules)
     count += sum(_expert(adapter, shape) for name, shape in model.experts.items() if _is_target(adapter, name))
     return count + _biases(adapter, modules, model) + _saved(adapter, model) + _tokens(adapter, model)
+
+
+def trained_parameters(sections: dict[str, Any], model: ModelLock) -> int:
+    """Return all that a configuration trains by its sections: a method's parameters, and those of a new head."""
+    adapter, classes = sections["adapter"], len(sections["model"].get("labels", ()))
+    return adapter_parameters(adapter, model) + (head_parameters(model, classes) if adapter["method"] != "none" else 0)
 
 
 def head_parameters(model: ModelLock, classes: int) -> int:

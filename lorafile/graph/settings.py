@@ -99,7 +99,7 @@ def head(configuration: Configuration, model: ModelLock, data: DataLock) -> dict
         if configuration.method == "none":
             raise NodeError(
                 f'method: "none" cannot classify with {configuration.model.path}: its head would be drawn at random. '
-                "Name a checkpoint that was trained to classify, or compare with a model without a head."
+                'Compare with method = "head", which trains the head alone, or name a checkpoint that can classify.'
             )
         return {"labels": names, "head": "new"}
     return {"labels": _ordered(names, model, configuration.model.path), "head": "own"}

@@ -193,6 +193,8 @@ def contradiction(c: Configuration) -> Contradiction:
         return ("quantization",), f"PEFT has no {method.title} for a quantized base"
     if c.varied.get("train.loraplus_lr_ratio") and not _trains_b(c):
         return ("train", "loraplus_lr_ratio"), _no_b_message(c)
+    if c.method == "head" and c.model.task_type != "SEQ_CLS":
+        return ("method",), '"head" trains a classification head alone; set model.task_type = "SEQ_CLS"'
     if c.method == "prompt_tuning" and c.model.task_type == "SEQ_CLS":
         return ("method",), "PEFT's virtual tokens hide from a classification head where a padded text ends"
     settings = c.adapter or {}

@@ -192,7 +192,9 @@ METHODS: dict[str, Method] = {
     "prompt_tuning": Method("PromptTuningConfig", "prompt tuning", PROMPT_TUNING),
     "ln_tuning": Method("LNTuningConfig", "layer-norm tuning", LN_TUNING),
 }
-MethodName = Literal["lora", "ia3", "vera", "adalora", "loha", "lokr", "prompt_tuning", "ln_tuning", "full", "none"]
+MethodName = Literal[
+    "lora", "ia3", "vera", "adalora", "loha", "lokr", "prompt_tuning", "ln_tuning", "head", "full", "none"
+]
 
 
 def refusal(path: tuple[str | int, ...]) -> str:

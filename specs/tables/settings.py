@@ -147,7 +147,11 @@ class SpecTables(Settings):
     study: StudyTable
     model: ModelTable
     data: DataTable
-    method: MethodName = Field(default="lora", description="A method of PEFT, `full` fine-tuning, or `none` (untuned).")
+    method: MethodName = Field(
+        default="lora",
+        description="A method of PEFT, `head` (linear probing: a classification head is trained, its base frozen), "
+        "`full` fine-tuning, or `none` (untuned).",
+    )
     lora: LoraSettings = Field(default=LoraSettings())
     ia3: Ia3Settings = Field(default=Ia3Settings())
     vera: VeraSettings = Field(default=VeraSettings())

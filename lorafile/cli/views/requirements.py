@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lorafile.cli.views.console import MOST
-from lorafile.graph.parameter_count import adapter_parameters
+from lorafile.graph.parameter_count import trained_parameters
 from lorafile.lock.lockfile import identity
 from lorafile.plan.cost import estimate_cost
 from lorafile.plan.plan import Change, Plan
@@ -85,7 +85,7 @@ def _parameters(plan: Plan, name: str) -> str:
     """Return how many parameters a configuration trains."""
     configuration = plan.graph.spec.named[name]
     lock = plan.graph.lock.models[identity(configuration.model)]
-    count = adapter_parameters(plan.graph.sections[name]["adapter"], lock)
+    count = trained_parameters(plan.graph.sections[name], lock)
     return f"{count:,}" if count else ""
 
 

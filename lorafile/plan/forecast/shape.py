@@ -133,7 +133,7 @@ Adapter = dict[str, Any]
 
 def reach(adapter: Adapter, model: ModelLock, layers: int) -> Reach:
     """Return what an adapter's section touches of a model with so many blocks."""
-    if adapter["method"] == "none":
+    if adapter["method"] in ("head", "none"):
         return Reach(0, 0, 0, 0, 0)
     if adapter["method"] == "ln_tuning" or "target_modules" not in adapter:
         return Reach(0, 0, 0, 0, layers)
