@@ -18,7 +18,7 @@ _THIRDS = get_args(LayerWord)[:3]
 _ATTENTION = ("attn", "attention")
 _MLP = ("mlp", "ffn", "feed_forward", "feedforward", "moe", "densereludense")
 _MLP_LEAVES = ("fc1", "fc2")  # OPT keeps its feed-forward layers next to the attention, without a module around them
-_BERT = (["intermediate", "dense"], ["output", "dense"])  # its two, in BERT and those like it
+_MLP_ENDS = ("intermediate.dense", "output.dense")  # so do BERT and its kin
 
 
 def layer_indexes(word: str, layers: int) -> list[int]:
@@ -85,8 +85,8 @@ def is_mlp(module: str) -> bool:
     parts = module.lower().split(".")
     return not is_attention(module) and (
         parts[-1] in _MLP_LEAVES
+        or ".".join(parts[-2:]) in _MLP_ENDS
         or any(word in part for part in parts for word in _MLP)
-        or parts[-2:] in _BERT
     )
 
 

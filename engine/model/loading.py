@@ -9,7 +9,15 @@ from torch.nn import functional
 
 from lorafile.engine.data.hub import first_line
 from lorafile.engine.model.calls import uncalled_layers
-from lorafile.engine.model.head import absent_poolers, head_modules, head_options, in_float32, is_head, is_in, missing_poolers
+from lorafile.engine.model.head import (
+    absent_poolers,
+    head_modules,
+    head_options,
+    in_float32,
+    is_head,
+    is_in,
+    missing_poolers,
+)
 from lorafile.engine.model.quantized import (
     check_libraries,
     check_quantized,

@@ -34,6 +34,11 @@ PHI = inventory("model.layers", "self_attn.q_proj", "self_attn.dense", "mlp.fc1"
 PHI3 = inventory("model.layers", "self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
 OPT = inventory("model.decoder.layers", "self_attn.q_proj", "self_attn.out_proj", "fc1", "fc2")
 
+BERT = inventory(
+    "bert.encoder.layer",
+    *("attention.self.query", "attention.output.dense", "intermediate.dense", "output.dense"),
+)
+
 
 @pytest.mark.parametrize("layers", range(1, 50))
 def test_thirds_cover_every_layer_once_in_order(layers: int) -> None:
@@ -58,6 +63,7 @@ def test_alternate_is_every_second_layer() -> None:
         (PHI, ["dense", "q_proj"], ["fc1", "fc2"]),
         (PHI3, ["o_proj", "qkv_proj"], ["down_proj", "gate_up_proj"]),
         (OPT, ["out_proj", "q_proj"], ["fc1", "fc2"]),
+        (BERT, ["attention.output.dense", "query"], [*(f"{n}.output.dense" for n in LAYERS), "intermediate.dense"]),
     ],
 )
 def test_groups_are_named_as_the_model_names_them(model: Inventory, attention: list[str], mlp: list[str]) -> None:
