@@ -166,7 +166,7 @@ def resolve(name: str, sweep: str, raw: RawTables, varied: dict[str, Any]) -> Co
     typed = {key: raw.typed(key, table) for key, table in tables.items()}
     method = typed.get("method", SpecTables.model_fields["method"].default)
     field = SpecTables.model_fields.get(method)  # `head` has no settings of its own
-    own = typed[method] if method in tables else field and field.default
+    own: Any = typed[method] if method in tables else field and field.default
     return Configuration(
         name=name,
         sweep=sweep,

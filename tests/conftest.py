@@ -21,6 +21,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="Faults and bad input: all of them, not a sample.")
+    parser.addoption("--write-coverage", action="store_true", help="Write the rows of docs/coverage.md that are run.")
 
 
 @pytest.fixture

@@ -3,13 +3,18 @@
 Some models read the weight of a layer instead (the time step of a Mamba), or have layers for what they do not do here.
 """
 
+import inspect
+import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _LENGTH = 8  # tokens
+_LENT = re.compile(r"\bself\.(\w+)\.weight\s*[,)]")
+_BEGINNINGS = ("__init__", "_init_weights", "reset_parameters")  # methods that may write weights
 
 
 class _NoValues(TorchDispatchMode):
@@ -40,8 +45,34 @@ def uncalled_layers(model: Any, names: Iterable[str], quantized: bool = False) -
         model.config._is_quantized = True
     ids = torch.zeros(1, _LENGTH, dtype=torch.int64, device="meta")
     try:
-        with _NoValues(), torch.no_grad():
+        with _NoValues(), torch.no_grad():  # type: ignore[no-untyped-call]
             model(input_ids=ids, attention_mask=torch.ones_like(ids))
     except Exception:  # a model may do anything with its values
         return []
     return [name for name in names if name not in called]
+
+
+def lent_layers(model: Any, names: Iterable[str]) -> list[str]:
+    """Return which of some layers a model calls on one device, and on another only lends their weight to a kernel.
+
+    It stands in the source of the module that holds them: `kernel(…, self.out_proj.weight, …)`.
+    """
+    holders = ((name, *name.rpartition(".")[::2]) for name in names)
+    return [name for name, holder, leaf in holders if leaf in _lent_by(_class(model, holder))]
+
+
+def _class(model: Any, name: str) -> Any:
+    return type(model.get_submodule(name))
+
+
+@cache
+def _lent_by(kind: Any) -> frozenset[str]:
+    """Return the names of the layers of which a module's class hands on the whole weight."""
+    methods = [method for name, method in vars(kind).items() if inspect.isfunction(method) and name not in _BEGINNINGS]
+    lent: set[str] = set()
+    for method in methods:
+        try:
+            lent |= set(_LENT.findall(inspect.getsource(method)))
+        except (OSError, TypeError):  # a class without a file
+            continue
+    return frozenset(lent)

@@ -12,13 +12,14 @@ import os
 import sys
 import warnings
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 from torch import nn
 
 from lorafile.engine.data.encode import load_tokenizer, own_end_token
 from lorafile.engine.data.hub import first_line
-from lorafile.engine.model.calls import uncalled_layers
+from lorafile.engine.model.calls import lent_layers, uncalled_layers
 from lorafile.engine.model.head import head_modules, is_in, missing_poolers
 from lorafile.engine.model.loading import auto_class, on_meta
 from lorafile.engine.model.quantized import stored_quantization
@@ -75,7 +76,8 @@ def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
     of_head = sorted({*head_modules(model), *missing_poolers(missing)}) if classifies else []
     drawn = [module for module in of_head if any(is_in(name, [module]) for name in missing)]
     modules = _linear_layers(model, of_head)
-    for name in {*_refused_by_peft(model, modules), *uncalled_layers(copy.deepcopy(model), modules)}:
+    without = (_refused_by_peft(model, modules), uncalled_layers(copy.deepcopy(model), modules))
+    for name in {*chain(*without), *lent_layers(model, modules)}:
         del modules[name]
     parameters = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     experts = {name: shape for name, shape in parameters.items() if len(shape) == 3 and "experts" in name.split(".")}

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from architectures_fixture import ARCHITECTURES
+from coverage_table_fixture import TITLES, read_table
 
 from lorafile.specs.tables.data import Format
 from lorafile.specs.tables.evaluate import MetricName
@@ -34,3 +36,10 @@ def test_every_name_has_a_row_with_a_test(title: str) -> None:
 def test_the_test_of_a_row_exists(test: str) -> None:
     file, _, name = test.partition("::")
     assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), test
+
+
+def test_every_architecture_has_a_row_and_nothing_else() -> None:
+    table = read_table()
+    assert list(table) == list(ARCHITECTURES)
+    assert all(tuple(cells) == TITLES and all(cells.values()) for cells in table.values())
+    assert len(table) >= 45
