@@ -6,7 +6,6 @@ Some models read the weight of a layer instead (the time step of a Mamba), or ha
 import inspect
 import re
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 import torch
@@ -57,16 +56,18 @@ def lent_layers(model: Any, names: Iterable[str]) -> list[str]:
 
     It stands in the source of the module that holds them: `kernel(…, self.out_proj.weight, …)`.
     """
-    holders = ((name, *name.rpartition(".")[::2]) for name in names)
-    return [name for name, holder, leaf in holders if leaf in _lent_by(_class(model, holder))]
+    lent: dict[type, set[str]] = {}
+    chosen = []
+    for name in names:
+        holder, _, leaf = name.rpartition(".")
+        kind = type(model.get_submodule(holder))
+        if kind not in lent:
+            lent[kind] = _lent_by(kind)
+        chosen += [name] if leaf in lent[kind] else []
+    return chosen
 
 
-def _class(model: Any, name: str) -> Any:
-    return type(model.get_submodule(name))
-
-
-@cache
-def _lent_by(kind: Any) -> frozenset[str]:
+def _lent_by(kind: type) -> set[str]:
     """Return the names of the layers of which a module's class hands on the whole weight."""
     methods = [method for name, method in vars(kind).items() if inspect.isfunction(method) and name not in _BEGINNINGS]
     lent: set[str] = set()
@@ -75,4 +76,4 @@ def _lent_by(kind: Any) -> frozenset[str]:
             lent |= set(_LENT.findall(inspect.getsource(method)))
         except (OSError, TypeError):  # a class without a file
             continue
-    return frozenset(lent)
+    return lent
