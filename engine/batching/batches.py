@@ -26,7 +26,7 @@ class Batch:
     :ivar supervised: bool [b, t], true where the token is in the loss
     :ivar position_ids: int64 [b, t] of packed text, beginning at 0 with each document: then no mask is given
     :ivar token_type_ids: int64 [b, t], which sentence of a pair each token belongs to
-    :ivar classes: int64 [b], the class of each example, for a classification head
+    :ivar labels: for a head, what it should say of each example: int64 [b], its class; float32 [b], its number
     """
 
     indexes: list[int]
@@ -35,7 +35,7 @@ class Batch:
     supervised: torch.Tensor
     position_ids: torch.Tensor | None = None
     token_type_ids: torch.Tensor | None = None
-    classes: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -60,8 +60,8 @@ class Batch:
 
     @property
     def targets(self) -> int:
-        """Number of what is predicted: supervised tokens, or examples for a classification head."""
-        return int(self.supervised[:, 1:].sum()) if self.classes is None else len(self.classes)
+        """Number of what is predicted: supervised tokens, or examples for a head."""
+        return int(self.supervised[:, 1:].sum()) if self.labels is None else len(self.labels)
 
     @property
     def tokens(self) -> int:
@@ -120,13 +120,13 @@ def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: t
     if isinstance(tokens, Blocks):  # padding is a document of its own after the others, which nothing sees
         longest, places = input_ids.shape[1], [tokens.positions(index) for index in indexes]
         positions = torch.stack([torch.cat([p, torch.arange(longest - len(p))]) for p in places]).to(device)
-    classes = types = None
-    if isinstance(tokens, Tokens) and tokens.classes is not None:
-        classes = tokens.classes[indexes].to(device)
+    labels = types = None
+    if isinstance(tokens, Tokens) and tokens.labels is not None:
+        labels = tokens.labels[indexes].to(device)
     if isinstance(tokens, Tokens) and tokens.types is not None:
         types = pad_sequence([tokens.types_of(index) for index in indexes], batch_first=True).to(device)
     ids, mask, marked = (tensor.to(device) for tensor in (input_ids, attention_mask, supervised))
-    return Batch(indexes, ids, mask, marked, positions, types, classes)
+    return Batch(indexes, ids, mask, marked, positions, types, labels)
 
 
 def join_batches(batches: Sequence[Batch | None], padding: int) -> Batch:

@@ -23,7 +23,8 @@ class Tokens:
     :ivar prompts: int64 [n], how many tokens of each example are its prompt
     :ivar blocks: int64 [n], the block of each example where text is packed
     :ivar types: uint8 [T], which sentence of a pair each token belongs to, where the tokenizer tells
-    :ivar classes: int64 [n], the class of each example, where a classification head reads them; never stored
+    :ivar labels: for a head, what it should say of each example: int64 [n], its class; float32 [n], its number; never
+        stored
     """
 
     input_ids: torch.Tensor
@@ -32,7 +33,7 @@ class Tokens:
     prompts: torch.Tensor
     blocks: torch.Tensor | None = None
     types: torch.Tensor | None = None
-    classes: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -47,14 +48,14 @@ class Tokens:
         ids: list[int] = self.example(index)[0][: int(self.prompts[index])].tolist()
         return ids
 
-    def texts(self, classes: torch.Tensor) -> "Tokens":
-        """Return the prompts alone, each with its class: what a classification head reads."""
+    def texts(self, labels: torch.Tensor) -> "Tokens":
+        """Return the prompts alone, each with its label: what a head reads."""
         kept = [torch.arange(int(size)) + start for size, start in zip(self.prompts, self.offsets[:-1], strict=True)]
         ids = self.input_ids[torch.cat(kept)]
         types = None if self.types is None else self.types[torch.cat(kept)]
         offsets = torch.cat([self.offsets[:1], self.prompts.cumsum(0)])
         unread = torch.zeros_like(ids, dtype=torch.uint8)
-        return Tokens(ids, unread, offsets, self.prompts, types=types, classes=classes)
+        return Tokens(ids, unread, offsets, self.prompts, types=types, labels=labels)
 
     def types_of(self, index: int) -> torch.Tensor:
         """Return which sentence each token of an example belongs to, int64 [t]."""

@@ -58,10 +58,10 @@ def predictions(base: Base, model: Any, split: Split, report: Report, slices: in
     reader = _Reader(base, model, split, report, slices)
     if split.task["output"] == "generation":
         return reader.answers()
-    if split.task["output"] == "choice" and split.tokens.classes is None:
+    if split.task["output"] == "choice" and split.tokens.labels is None:
         texts, owners = candidates(base.tokenizer, split.tokens, split.lines)
         return [choose_labels(lines, owners, split.lines) for lines in reader.read(texts, likelihoods)]
-    if split.tokens.classes is not None:
+    if split.tokens.labels is not None:
         return reader.read(split.tokens, lambda model, batch: class_choices(model, batch, split.labels))
     return reader.read(split.tokens, likelihoods)
 

@@ -115,8 +115,8 @@ def _gathered(model: Any, rows: torch.Tensor, at: torch.Tensor, shape: tuple[int
 
 def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
     """Return the sum of the negative log likelihood, in nats, over the supervised tokens or the classes of a batch."""
-    if batch.classes is not None:
-        return functional.cross_entropy(class_logits(model, batch), batch.classes, reduction="sum")
+    if batch.labels is not None:
+        return functional.cross_entropy(class_logits(model, batch), batch.labels, reduction="sum")
     logits, targets, _ = supervised_logits(model, batch)
     return cross_entropies(logits, targets).sum()
 

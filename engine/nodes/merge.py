@@ -115,8 +115,8 @@ def _quantized(module: nn.Module) -> bool:
 @torch.inference_mode()
 def _compared(model: Any, batch: Batch) -> _Compared:
     """Return logits [s, v] and targets [s]: of the supervised tokens, or of the examples where a head classifies."""
-    if batch.classes is not None:
-        logits, targets = class_logits(model, batch), batch.classes
+    if batch.labels is not None:
+        logits, targets = class_logits(model, batch), batch.labels
     else:
         logits, targets, _ = supervised_logits(model, batch)
     return {"logits": logits.cpu().contiguous(), "targets": targets.cpu()}

@@ -45,7 +45,7 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Resul
             with checkpointed(model, request.settings["training"].get("gradient_checkpointing", False)):
                 figures |= _train(base, model, training_units(tokens, model)[0], request, report)
         figures |= _evaluate(base, model.eval(), tokens)
-        if tokens.classes is not None:  # a head writes no text
+        if tokens.labels is not None:  # a head writes no text
             return Result(figures=figures)
         figures |= _generate(base, model, tokens, request, "")
         if hasattr(model, "merge_and_unload"):
@@ -102,7 +102,7 @@ def _evaluate(base: Base, model: Any, tokens: Tokens) -> Figures:
 
     def evaluate() -> None:
         for batch in batches:
-            likelihoods(model, batch) if batch.classes is None else class_logits(model, batch)
+            likelihoods(model, batch) if batch.labels is None else class_logits(model, batch)
 
     with torch.inference_mode():
         with _phase(figures, "evaluate", base, model):

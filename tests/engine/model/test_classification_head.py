@@ -124,7 +124,7 @@ def test_the_loss_is_transformers_own(engine: Heads) -> None:
     tokens = Tokens.load(engine.prepared()["tokens.safetensors"]).texts(torch.arange(30) % 3)
     model = load_base({"model": HEAD, "quantization": None}, {"model": str(engine.model)}).model
     batch = collate(tokens, list(range(8)), 3, torch.device("cpu"))
-    theirs = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.classes).loss
+    theirs = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
     assert (summed_loss(model, batch) / batch.targets).item() == pytest.approx(theirs.item(), abs=1e-6)
 
 
