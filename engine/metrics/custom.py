@@ -1,9 +1,9 @@
 """A user's own metric: a Python file that the spec names. It is read without being run, and runs in its own process.
 
 The file defines `compute(rows) -> (figure, one number for each example)`, or `score(row) -> number` whose mean is the
-figure; optionally `NEEDS` ("generation" unless it says "likelihood" or "choice"), `MORE_IS_BETTER` (True) and `UNIT`.
-Rows are the stored predictions. Its digest is in the key of its own `score` node; other files next to it are not on its
-path, because a change in them would change the figures under the same key.
+figure; optionally `NEEDS` ("generation" unless it says "likelihood", "choice" or "regression"), `MORE_IS_BETTER` (True)
+and `UNIT`. Rows are the stored predictions. Its digest is in the key of its own `score` node; other files next to it
+are not on its path, because a change in them would change the figures under the same key.
 """
 
 import ast

@@ -22,15 +22,16 @@ from lorafile.engine.metrics.classification import (
     matthews_correlation,
     matthews_influence,
 )
+from lorafile.engine.metrics.regression import mse, pearson, pearson_influence, spearman, spearman_influence
 
-Needs = Literal["likelihood", "generation", "choice"]
+Needs = Literal["likelihood", "generation", "choice", "regression"]
 
 
 @dataclass(frozen=True)
 class Metric:
     """A figure of one split's predictions.
 
-    :ivar needs: which predictions it reads: `likelihood`, `generation` or `choice`
+    :ivar needs: which predictions it reads: `likelihood`, `generation`, `choice` or `regression`
     :ivar compute: predictions, and the metric's own settings -> (the figure, and what each example adds to it)
     :ivar pooled: how the figure comes from the examples' outcomes: their `mean`; their `weighted` mean, by the field of
         the rows that `weight` names; or over the `corpus`, so that no mean of outcomes gives it
@@ -79,6 +80,7 @@ def token_accuracy(rows: Rows) -> Scored:
 
 
 _F1_UNIT = "share, the harmonic mean of precision and recall"
+_CORRELATION = "correlation, −1 to 1"
 _ROUGE_UNIT = "share, F-measure of n-gram overlap"
 
 
@@ -96,8 +98,11 @@ METRICS = {
     "accuracy": Metric("choice", "share of examples", True, accuracy),
     "f1": Metric("choice", _F1_UNIT, True, f1, "corpus", influence=f1_influence, version=2),
     "matthews_correlation": Metric(
-        "choice", "correlation, −1 to 1", True, matthews_correlation, "corpus", influence=matthews_influence, version=2
+        "choice", _CORRELATION, True, matthews_correlation, "corpus", influence=matthews_influence, version=2
     ),
+    "pearson": Metric("regression", _CORRELATION, True, pearson, "corpus", influence=pearson_influence),
+    "spearman": Metric("regression", _CORRELATION, True, spearman, "corpus", influence=spearman_influence),
+    "mse": Metric("regression", "squared units of the label", False, mse),
     "squad_exact": Metric("generation", "share of examples", True, squad_exact),
     "squad_f1": Metric("generation", "share, the mean F1 of answers' words", True, squad_f1),
     "bleu": _corpus("bleu"),

@@ -17,6 +17,9 @@ MetricName = Literal[
     "accuracy",
     "f1",
     "matthews_correlation",
+    "pearson",
+    "spearman",
+    "mse",
     "squad_exact",
     "squad_f1",
     "bleu",
@@ -28,9 +31,13 @@ MetricName = Literal[
 Metric = MetricName | Annotated[str, Field(pattern=METRIC_FILE)]
 # What a metric reads, where that is more than the loss of any text.
 OF_CLASSES = ("accuracy", "f1", "matthews_correlation")
+OF_REGRESSIONS = ("pearson", "spearman", "mse")
 OF_PASSAGES = ("squad_exact", "squad_f1")
 OF_ANSWERS = ("exact_match", *OF_PASSAGES, "bleu", "chrf", "rouge1", "rouge2", "rougeL")
 OF_HEADS = ("accuracy", "log_loss")  # of a classification head, where the spec names no metrics
+OF_NUMBERS = ("pearson", "mse")  # of a regression, likewise
+NEEDS_NUMBERS = 'needs numbers: model.num_labels = 1 with model.task_type = "SEQ_CLS"'
+PREDICTS_NUMBERS = f"reads no numbers, which model.num_labels = 1 predicts; use {', '.join(OF_REGRESSIONS)}"
 OF_LIKELIHOODS = ("log_loss", "perplexity", "bits_per_byte", "token_accuracy")
 
 
@@ -85,8 +92,8 @@ class EvaluateTable(Settings):
 
     metrics: Annotated[list[Metric], Field(min_length=1)] = Field(
         default=["log_loss", "perplexity", "token_accuracy"],
-        description="Computed from stored predictions; unset, a classification head has accuracy and log_loss. A "
-        "Python file, relative to the spec, is a metric of one's own.",
+        description="Computed from stored predictions; unset, a classification head has accuracy and log_loss, a "
+        "regression pearson and mse. A Python file, relative to the spec, is a metric of one's own.",
     )
     primary: Metric | None = Field(
         default=None, description="The metric that the study decides by; unset: the first one."

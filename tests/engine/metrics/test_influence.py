@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from lorafile.engine.metrics.registry import METRICS
@@ -25,6 +26,12 @@ def sentences(n: int = 40) -> list[dict[str, Any]]:
     texts = [[noise.choice(WORDS) for _ in range(noise.randint(3, 14))] for _ in range(n)]
     garbled = [[word if noise.random() < 0.8 else noise.choice(WORDS) for word in text] for text in texts]
     return [{"reference": " ".join(a), "answer": " ".join(b)} for a, b in zip(texts, garbled, strict=True)]
+
+
+def numbers(n: int = 40, places: int = 1) -> list[dict[str, Any]]:
+    noise = random.Random(17)
+    rows = [{"reference": round(noise.uniform(0, 5), places)} for _ in range(n)]
+    return [row | {"answer": round(row["reference"] + noise.gauss(0, 1.5), places)} for row in rows]
 
 
 def both(rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
@@ -66,8 +73,25 @@ def test_bleu_and_chrf(name: str) -> None:
     assert METRICS[name.lower()].influence(rows) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("name", "theirs"), [("pearson", pearsonr), ("spearman", spearmanr)])
+def test_correlations_of_numbers(name: str, theirs: Any) -> None:
+    rows = numbers()
+    assert len({row["answer"] for row in rows}) < len(rows), "some share a rank"
+    expected = leaving_out(lambda some: theirs(*both(some))[0], rows)
+    assert METRICS[name].influence(rows) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_an_example_without_which_nothing_varies_is_left_out_exactly(name: str) -> None:
+    rows = [{"reference": float(n), "answer": 0.1} for n in range(6)] + [{"reference": 6.0, "answer": 1e6}]
+    figure, expected = METRICS[name].compute(rows)[0], leaving_out(lambda some: METRICS[name].compute(some)[0], rows)
+    assert METRICS[name].influence(rows) == pytest.approx(expected)
+    assert METRICS[name].influence(rows)[-1] == pytest.approx(7 * figure), "without it there is no correlation"
+
+
 ROWS = {"f1": classes("abc", 400), "matthews_correlation": classes("abc", 400), "bleu": sentences(100)}
 ROWS["chrf"] = ROWS["bleu"]
+ROWS["pearson"] = ROWS["spearman"] = numbers(400, 3)
 
 
 @pytest.mark.parametrize("name", ROWS)

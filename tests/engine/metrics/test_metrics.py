@@ -7,10 +7,11 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef, mean_squared_error
 
 from lorafile.engine.metrics.registry import METRICS, OF_HEADS
-from lorafile.specs.tables.evaluate import OF_ANSWERS, OF_CLASSES, OF_LIKELIHOODS, MetricName
+from lorafile.specs.tables.evaluate import OF_ANSWERS, OF_CLASSES, OF_LIKELIHOODS, OF_REGRESSIONS, MetricName
 
 ROWS = [
     {
@@ -62,6 +63,7 @@ def test_specs_and_metrics_know_the_same_names() -> None:
     assert {name for name, metric in METRICS.items() if metric.needs == "choice"} == {*OF_CLASSES}
     assert {name for name, metric in METRICS.items() if metric.needs == "generation"} == {*OF_ANSWERS}
     assert {name for name, metric in METRICS.items() if metric.needs == "likelihood"} == {*OF_LIKELIHOODS}
+    assert {name for name, metric in METRICS.items() if metric.needs == "regression"} == {*OF_REGRESSIONS}
 
 
 def chosen(classes: list[str], pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -150,3 +152,26 @@ def test_rouge_is_rouge_score_s(name: str) -> None:
 def test_rouge_1_by_hand() -> None:
     """Five of six words each: precision 5/6, recall 5/6."""
     assert METRICS["rouge1"].compute(answers()[:1])[0] == pytest.approx(5 / 6)
+
+
+NUMBERS = st.floats(-5, 5).map(lambda number: round(number, 1))  # equal ones among them
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=30))
+def test_figures_of_numbers_are_scipy_s_and_scikit_learn_s(pairs: list[tuple[float, float]]) -> None:
+    rows = [{"row": n, "reference": a, "answer": b} for n, (a, b) in enumerate(pairs)]
+    true, predicted = [a for a, _ in pairs], [b for _, b in pairs]
+    assert METRICS["mse"].compute(rows)[0] == pytest.approx(mean_squared_error(true, predicted))
+    constant = min(len({*true}), len({*predicted})) < 2  # scipy warns, and returns no number
+    for name, theirs in (("pearson", pearsonr), ("spearman", spearmanr)):
+        figure, each = METRICS[name].compute(rows)
+        assert figure == pytest.approx(0.0 if constant else theirs(true, predicted)[0], abs=1e-9)
+        assert sum(each) / len(each) == pytest.approx(figure, abs=1e-9), "each is a product of standardized numbers"
+
+
+def test_correlations_of_numbers_by_hand() -> None:
+    """Ranks 1, 2, 3 against 1, 3, 2: 1 − 6 · 2 / (3 · 8) = 0.5; numbers 0, 1, 2 against 0, 9, 3: 3 / (√2 · √42)."""
+    rows = [{"reference": a, "answer": b} for a, b in ((0.0, 0.0), (1.0, 9.0), (2.0, 3.0))]
+    assert METRICS["spearman"].compute(rows)[0] == pytest.approx(0.5)
+    assert METRICS["pearson"].compute(rows)[0] == pytest.approx(3 / math.sqrt(2 * 42))
+    assert METRICS["mse"].compute(rows) == (pytest.approx(65 / 3), [0.0, 64.0, 1.0])
