@@ -69,16 +69,18 @@ def _configuration(graph: Graph, name: str | None, split: str) -> Configuration:
 
 def _split(tokenizer: Any, node: GraphNode, paths: dict[str, Any], rows: int) -> tuple[dict[str, Any], Digests]:
     """Return one split's figures and its first examples, none of an empty split, and the digests of its rows."""
+    from lorafile.engine.data.encode import is_encoder_at
     from lorafile.engine.data.examples import digests, examples, shown_rows, split_rows, written
 
     data = node.settings["data"]
+    encoder = data.get("task_type") == "SEQ_CLS" and is_encoder_at(paths["model"])
     files = [Path(file) for file in paths["data"]]
     everything = split_rows(data["rows"], files, data.get("sample_by", "auto"))
     shown = shown_rows(data, [Path(file) for file in paths.get("shots", [])])
     compared = [digests(example.text) for _, example in written(tokenizer, data, evenly(everything, _COMPARED))]
     sample = evenly(everything, _MEASURED)
-    measured = list(examples(tokenizer, data, sample, shown))
-    first = list(examples(tokenizer, data, everything[:rows], shown))[:rows] if rows else []
+    measured = list(examples(tokenizer, data, sample, shown, encoder))
+    first = list(examples(tokenizer, data, everything[:rows], shown, encoder))[:rows] if rows else []
     lengths = [len(example.encoded.input_ids) for example in measured]
     if not lengths:
         return {}, compared
