@@ -85,7 +85,12 @@ def probability(p: float) -> str:
 
 def axis_unit(metric: str) -> tuple[float, str]:
     """Return (by what differences of a metric are multiplied on an axis, and their unit there)."""
-    return (100, "points") if is_share(metric) else (1, unit_of(metric))
+    return (100, "points") if is_share(metric) else (1, _unit_alone(metric))
+
+
+def _unit_alone(metric: str) -> str:
+    """Return a metric's unit without what explains it after a comma: `correlation`."""
+    return unit_of(metric).partition(",")[0]
 
 
 def sentence_case(text: str) -> str:
@@ -117,7 +122,7 @@ def difference(metric: str, value: float) -> str:
     """Return the size of a difference of a metric, in its unit: percentage points for shares."""
     if is_share(metric):
         return f"{_points(abs(value))} points"
-    return f"{number(abs(value))} {unit_of(metric)}".strip()
+    return f"{number(abs(value))} {_unit_alone(metric)}".strip()
 
 
 def setting(value: Any) -> str:
