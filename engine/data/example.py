@@ -14,7 +14,7 @@ Row = dict[str, Any]
 class Example:
     """One example as text: what the model reads, and what it should write.
 
-    :ivar reference: the answer that a greedy one is compared with
+    :ivar reference: the answer that a greedy one is compared with; of a regression, the number
     :ivar special: whether the text already holds the tokenizer's special tokens, as a chat template's does
     :ivar turns: (start, end) of each earlier answer inside the prompt, in characters; these are supervised, too
     :ivar pair: the second of two sentences that an encoder reads, of which the prompt is the first
@@ -23,7 +23,7 @@ class Example:
 
     prompt: str
     completion: str
-    reference: str
+    reference: str | float
     special: bool = False
     turns: tuple[tuple[int, int], ...] = ()
     pair: str | None = None

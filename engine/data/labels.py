@@ -1,5 +1,6 @@
-"""Classification as text: what is asked, and the name of the class as its answer. Imports no torch."""
+"""Labels: classes as text, with the name of the class as the answer, and the numbers of a regression. No torch."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,13 +19,30 @@ def label_key(value: Any) -> str:
     return str(value).strip()
 
 
+def number_of(value: Any) -> float | None:
+    """Return a label as a finite number, also one that is written as text; None where it is none."""
+    try:
+        number = float(label_key(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def classes(values: Iterable[str], names: dict[str, str]) -> list[list[str]]:
     """Return [value, name] of every class in one order: numbers by size, words by the alphabet.
 
     :param values: the data's own, without hidden ones
     :param names: value -> name, from `data.labels`; without any, a class is called by its value
-    :raises NodeError: when a class has no name, or two have one
+    :raises NodeError: when a class has no name, two have one, or labels are fractions that nobody named
     """
+    values = list(values)
+    fractions = [value for value in values if not (number_of(value) or 0.0).is_integer()]
+    if fractions and not names:
+        raise NodeError(
+            f'the data\'s labels are no classes: "{min(fractions, key=_order)}" is not a whole number. To predict '
+            'numbers, set model.num_labels = 1 with model.task_type = "SEQ_CLS"; where each is a class of its own, '
+            "name them all in data.labels"
+        )
     # A published file may hold the names themselves where another layout of the same set holds numbers.
     unnamed = [value for value in values if names and value not in names and value not in names.values()]
     if unnamed:
@@ -51,6 +69,8 @@ def label_example(row: Row, data: dict[str, Any]) -> Example:
 
     :raises NodeError: when the row's class is hidden or not among those known
     """
+    if data.get("num_labels") == 1:
+        return _number_example(row, data)
     values = dict(data["labels"])
     names = list(values.values())
     key = label_key(row["label"])
@@ -60,14 +80,35 @@ def label_example(row: Row, data: dict[str, Any]) -> Example:
             f"data.split: {hidden_labels()}" if key == HIDDEN else f'data.labels: a row has the unknown label "{key}".'
         )
     written = data["template"] or {"prompt": _prompt(row, names), "completion": " {label}"}
-    bare = data.get("task_type") == "SEQ_CLS" and not data["template"]
-    # A classification head reads the text alone, or both sentences, each in a line.
-    plain = "{text}" if "text" in row else "{sentence1}\n{sentence2}"
-    prompt = fill(plain if bare else written["prompt"], row)
+    prompt, pair = _of_head(row, data) if data.get("task_type") == "SEQ_CLS" else (fill(written["prompt"], row), None)
     completions = [fill(written["completion"], {**row, "label": choice}) for choice in names]
-    pair = str(row["sentence2"]) if bare and "text" not in row else None
     about = {"choices": names, "completions": completions}
     return Example(prompt, completions[names.index(name)], name, pair=pair, about=about)
+
+
+def _number_example(row: Row, data: dict[str, Any]) -> Example:
+    """Return a row of a regression: its text, and its number, which a head reads from `reference` alone.
+
+    :raises NodeError: when the label is no number
+    """
+    number = number_of(row["label"])
+    if number is None:
+        raise NodeError(
+            f'model.num_labels: 1 predicts numbers, and the label "{label_key(row["label"])}" is no number.'
+        )
+    written = data["template"] or {"completion": " {label}"}
+    completion = fill(written["completion"], {**row, "label": label_key(number)})
+    prompt, pair = _of_head(row, data)
+    return Example(prompt, completion, number, pair=pair)
+
+
+def _of_head(row: Row, data: dict[str, Any]) -> tuple[str, str | None]:
+    """Return what a head reads: the text alone, or both sentences, each in a line, and then the second one of them."""
+    if data["template"]:
+        return fill(data["template"]["prompt"], row), None
+    if "text" in row:
+        return fill("{text}", row), None
+    return fill("{sentence1}\n{sentence2}", row), str(row["sentence2"])
 
 
 def hidden_labels() -> str:
@@ -75,6 +116,14 @@ def hidden_labels() -> str:
     return (
         "a row has the label -1, which is how GLUE's published test sets hide theirs. Evaluate on the published "
         'validation set instead: split = { train = "train[:95%]", validation = "train[95%:]", test = "validation" }.'
+    )
+
+
+def too_many_labels(column: str) -> str:
+    """Say what a label column of more values than classes can be is."""
+    return (
+        f'the label column "{column}" has too many values to be classes; to predict them as numbers, set '
+        'model.num_labels = 1 with model.task_type = "SEQ_CLS"'
     )
 
 

@@ -13,7 +13,7 @@ from lorafile.engine.data.encode import Encoded, encode
 from lorafile.engine.data.example import Example
 from lorafile.engine.inference.generation import answer
 from lorafile.engine.model.base import Base
-from lorafile.engine.model.head import class_choices, load_tokens
+from lorafile.engine.model.head import class_choices, load_tokens, numbers
 from lorafile.engine.model.loss import likelihoods
 from lorafile.engine.model.peak_memory import is_out_of_memory
 from lorafile.engine.request import EVAL_BATCH, Report, Request
@@ -61,6 +61,8 @@ def predictions(base: Base, model: Any, split: Split, report: Report, slices: in
     if split.task["output"] == "choice" and split.tokens.labels is None:
         texts, owners = candidates(base.tokenizer, split.tokens, split.lines)
         return [choose_labels(lines, owners, split.lines) for lines in reader.read(texts, likelihoods)]
+    if split.task["output"] == "regression":
+        return reader.read(split.tokens, numbers)
     if split.tokens.labels is not None:
         return reader.read(split.tokens, lambda model, batch: class_choices(model, batch, split.labels))
     return reader.read(split.tokens, likelihoods)

@@ -1,10 +1,11 @@
 """Classification heads: which modules of a model they are, how they are drawn, and what they say of a text.
 
 A model that was made to write has one score for each class at a text's last token; an encoder has a head of its class's
-own, often of several layers, over what the class pools.
+own, often of several layers, over what the class pools. A regression is a head of one output, which is the number.
 """
 
 import inspect
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,8 +33,15 @@ def is_new(settings: dict[str, Any]) -> bool:
     return is_head(settings) and settings["model"]["head"] == "new"
 
 
+def is_regression(model: dict[str, Any]) -> bool:
+    """Return whether a model of this section predicts a number."""
+    return bool(model.get("num_labels") == 1)
+
+
 def head_options(model: dict[str, Any]) -> dict[str, Any]:
-    """Return transformers' options for a head: the classes by name, in the order of their scores."""
+    """Return transformers' options for a head: the classes by name, in the order of their scores; or one number."""
+    if is_regression(model):
+        return {"num_labels": 1, "problem_type": "regression"}
     names = model["labels"]
     return {
         "num_labels": len(names),
@@ -112,23 +120,26 @@ def draw_head(model: Any, modules: Iterable[str], seed: int) -> None:
 
 
 def load_tokens(request: Request, role: str) -> Tokens:
-    """Return the prepared examples of a split: for a head each text alone, with its class.
+    """Return the prepared examples of a split: for a head each text alone, with its class, or its number.
 
     :raises NodeError: when a text is empty, or ends with the token that means padding
     """
     tokens = Tokens.load(request.inputs[role]["tokens.safetensors"])
     if not is_head(request.settings):
         return tokens
-    names = request.settings["model"]["labels"]
     lines = list(read_lines(request.inputs[role]["examples.jsonl.gz"]))
     empty = next((line["row"] for line, length in zip(lines, tokens.prompts.tolist(), strict=True) if not length), None)
     if empty is not None:
         raise NodeError(f"data: row {empty} has no text that a classification head could read.")
-    return tokens.texts(torch.tensor([names.index(line["reference"]) for line in lines]))
+    model, references = request.settings["model"], [line["reference"] for line in lines]
+    if is_regression(model):
+        return tokens.texts(torch.tensor(references, dtype=torch.float32))
+    names = model["labels"]
+    return tokens.texts(torch.tensor([names.index(reference) for reference in references]))
 
 
 def class_logits(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the scores [b, classes] of a batch in float32.
+    """Return the scores [b, classes] of a batch in float32; [b, 1] of a regression.
 
     :raises NodeError: when a text ends with the token that transformers takes for padding
     """
@@ -149,3 +160,18 @@ def class_choices(model: Any, batch: Batch, names: list[str]) -> list[dict[str, 
     """Return for each example its likeliest class (`answer`), and the log likelihood of each (`scores`, in nats)."""
     logs = class_logits(model, batch).double().log_softmax(dim=-1).tolist()
     return [{"answer": names[row.index(max(row))], "scores": dict(zip(names, row, strict=True))} for row in logs]
+
+
+def numbers(model: Any, batch: Batch) -> list[dict[str, Any]]:
+    """Return for each example the number that a regression predicts (`answer`)."""
+    return [{"answer": number} for number in class_logits(model, batch).squeeze(1).tolist()]
+
+
+def blind_loss(tokens: Tokens, choices: int) -> float:
+    """Return the loss of a blind guess: all choices alike, in nats; of a regression, the mean square of a guess of 0.
+
+    :param choices: tokens, or classes, of which one is right
+    """
+    if tokens.labels is not None and tokens.labels.is_floating_point():
+        return float(tokens.labels.double().square().mean())
+    return math.log(choices)

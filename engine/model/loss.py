@@ -114,7 +114,12 @@ def _gathered(model: Any, rows: torch.Tensor, at: torch.Tensor, shape: tuple[int
 
 
 def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the sum of the negative log likelihood, in nats, over the supervised tokens or the classes of a batch."""
+    """Return the sum of the negative log likelihood, in nats, over the supervised tokens or the classes of a batch.
+
+    Of a regression it is the sum of squared errors.
+    """
+    if batch.labels is not None and batch.labels.is_floating_point():
+        return functional.mse_loss(class_logits(model, batch).squeeze(1), batch.labels, reduction="sum")
     if batch.labels is not None:
         return functional.cross_entropy(class_logits(model, batch), batch.labels, reduction="sum")
     logits, targets, _ = supervised_logits(model, batch)

@@ -114,7 +114,7 @@ def _quantized(module: nn.Module) -> bool:
 
 @torch.inference_mode()
 def _compared(model: Any, batch: Batch) -> _Compared:
-    """Return logits [s, v] and targets [s]: of the supervised tokens, or of the examples where a head classifies."""
+    """Return logits [s, v] and targets [s]: of the supervised tokens, or of the examples where a head reads them."""
     if batch.labels is not None:
         logits, targets = class_logits(model, batch), batch.labels
     else:
@@ -123,16 +123,16 @@ def _compared(model: Any, batch: Batch) -> _Compared:
 
 
 class Differences:
-    """Sums up how two models' logits differ, batch by batch."""
+    """Sums up how two models' logits differ, batch by batch; of a regression these are the numbers themselves."""
 
     def __init__(self) -> None:
         self.largest = self.total = 0.0
         self.count = self.agreed = self.tokens = 0
         self.losses = [0.0, 0.0]
-        self.finite = True
+        self.finite, self.regression = True, False
 
     def add(self, attached: _Compared, other: _Compared) -> None:
-        """Add the logits [s, v] of some tokens."""
+        """Add the logits [s, v] of some tokens; of examples, [b, 1], where targets are numbers."""
         first, second = attached["logits"].double(), other["logits"].double()
         self.finite = self.finite and bool(second.isfinite().all())
         difference = (first - second).abs()
@@ -140,6 +140,9 @@ class Differences:
         self.total += float(difference.sum())
         self.count += difference.numel()
         self.tokens += len(first)
+        if attached["targets"].is_floating_point():
+            self.regression = True
+            return
         self.agreed += int((first.argmax(-1) == second.argmax(-1)).sum())
         for side, logits in enumerate((first, second)):
             chosen = logits.log_softmax(-1).gather(1, attached["targets"][:, None])
@@ -148,13 +151,15 @@ class Differences:
     def figures(self) -> dict[str, Any]:
         """Return the figures; only `finite` says so where merged weights overflow their type."""
         figures: dict[str, Any] = {"tokens": self.tokens, "finite": self.finite}
-        figures["log_loss_attached"] = self.losses[0] / self.tokens
+        if not self.regression:
+            figures["log_loss_attached"] = self.losses[0] / self.tokens
         if not self.finite:
+            return figures
+        figures |= {"max_logit_difference": self.largest, "mean_logit_difference": self.total / self.count}
+        if self.regression:
             return figures
         return figures | {
             "log_loss_merged": self.losses[1] / self.tokens,
             "log_loss_difference": (self.losses[1] - self.losses[0]) / self.tokens,
-            "max_logit_difference": self.largest,
-            "mean_logit_difference": self.total / self.count,
             "argmax_agreement": self.agreed / self.tokens,
         }

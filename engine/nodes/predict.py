@@ -1,4 +1,4 @@
-"""`predict`: the likelihood, the chosen label or the written answer of each held-out example."""
+"""`predict`: the likelihood, the chosen label, the number or the written answer of each held-out example."""
 
 import contextlib
 import importlib.util
@@ -28,6 +28,7 @@ _CARRIED = {
     "likelihood": ("row", "reference", "bytes"),
     "generation": ("row", "reference", "references", "unanswerable"),
     "choice": ("row", "reference"),
+    "regression": ("row", "reference"),
 }
 
 

@@ -11,7 +11,7 @@ from lorafile.engine.batching.batches import epoch_order, split_micro_batches
 from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
 from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
 from lorafile.engine.model.base import Base, Bases, load_base
-from lorafile.engine.model.head import load_tokens
+from lorafile.engine.model.head import blind_loss, load_tokens
 from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.methods import after_step, penalty
 from lorafile.engine.model.peak_memory import is_out_of_memory
@@ -104,11 +104,12 @@ def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve
     stepper = Stepper(base, model, settings, steps)
     done = recorder.begin(stepper, curve, steps)
     stepper.parts, stepper.count = recorder.parts, done
+    blind = blind_loss(tokens.tokens if isinstance(tokens, Blocks) else tokens, base.choices)
     for epoch, group in islice(step_batches(tokens, settings, request.settings["seed"]), done, steps):
         rate = stepper.optimizer_step.rate
         loss, norm = stepper.step(tokens, group, curve)
         curve.add(epoch, loss, rate, norm)
-        trouble = curve.diverged(stepper.vocabulary, settings, request.settings["model"]["dtype"])
+        trouble = curve.diverged(blind, settings, request.settings["model"]["dtype"])
         if trouble:
             return trouble
         recorder.record_step(stepper, curve)
@@ -120,7 +121,7 @@ class Stepper(ResumableModel):
 
     def __init__(self, base: Base, model: Any, settings: dict[str, Any], steps: int) -> None:
         super().__init__(model, OptimizerStep(model, settings, steps, base.device))
-        self.base, self.settings, self.vocabulary = base, settings, base.choices
+        self.base, self.settings = base, settings
         self.parts, self.count = 1, 0
 
     def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """One run of a pack: everything of a run but the forward pass, which the runs share."""
 
+import math
 import time
 from itertools import islice
 from pathlib import Path
@@ -82,7 +83,7 @@ class Member:
         """Note a step, and whether training diverged."""
         self.curve.add(self._epoch, loss, self._rate, norm)
         dtype = self.request.settings["model"]["dtype"]
-        self.trouble = self.curve.diverged(self.base.choices, self.settings, dtype)
+        self.trouble = self.curve.diverged(math.log(self.base.choices), self.settings, dtype)
 
     def finished(self, more: dict[str, Any]) -> Result:
         """Write the result of the run, as a run alone does; the base has to be bare.

@@ -32,11 +32,12 @@ class Curve:
         self.supervised += supervised
         return supervised
 
-    def diverged(self, vocabulary: int, training: dict[str, Any], dtype: str) -> str:
+    def diverged(self, blind: float, training: dict[str, Any], dtype: str) -> str:
         """Return why training should stop: a loss that is no number, or one far above ignorance; else nothing.
 
         Under loss scaling an infinite gradient is ordinary: the scaler skips that step and lowers its scale.
 
+        :param blind: the loss of a blind guess
         :param dtype: of the base's weights
         """
         last, step = self.rows[-1], len(self.rows)
@@ -45,7 +46,7 @@ class Curve:
         if not (training["fp16"] or math.isfinite(last["grad_norm"])):
             return f"the gradient was no longer a number at step {step}{_hint(step, training, dtype)}"
         recent = [row["loss"] for row in self.rows[-_WINDOW:]]
-        limit = max(_EXPLOSION * self.rows[0]["loss"], math.log(vocabulary))
+        limit = max(_EXPLOSION * self.rows[0]["loss"], blind)
         if len(recent) == _WINDOW and sum(recent) / _WINDOW > limit:
             return (
                 f"the loss averaged {sum(recent) / _WINDOW:.1f} over the {_WINDOW} steps up to step {step}: "

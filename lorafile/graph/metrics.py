@@ -9,10 +9,13 @@ from lorafile.graph.builder import GraphBuilder
 from lorafile.graph.graph import Graph
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.tables.evaluate import (
+    NEEDS_NUMBERS,
     OF_ANSWERS,
     OF_CLASSES,
     OF_LIKELIHOODS,
     OF_PASSAGES,
+    OF_REGRESSIONS,
+    PREDICTS_NUMBERS,
     is_metric_file,
     metric_label,
 )
@@ -112,7 +115,10 @@ def check_metrics(builder: GraphBuilder, configuration: Configuration, form: str
     for number, metric in enumerate(builder.spec.tables.evaluate.metrics):
         own = builder.graph.own.get(metric_label(metric)) if is_metric_file(metric) else None
         wrong = ""
-        if (metric in OF_CLASSES or (own and own.needs == "choice")) and form != "classification":
+        regression = configuration.model.is_regression
+        if (metric in OF_REGRESSIONS or (own is not None and own.needs == "regression")) != regression:
+            wrong = PREDICTS_NUMBERS if regression else NEEDS_NUMBERS
+        elif (metric in OF_CLASSES or (own and own.needs == "choice")) and form != "classification":
             wrong = f'needs classes: data.format = "classification", not "{form}"'
         elif metric in OF_PASSAGES and form != "squad":
             wrong = f'needs passages with accepted answers: data.format = "squad", not "{form}"'

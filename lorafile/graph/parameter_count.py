@@ -32,13 +32,14 @@ def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
 
 def trained_parameters(sections: dict[str, Any], model: ModelLock) -> int:
     """Return all that a configuration trains by its sections: a method's parameters, and those of a new head."""
-    adapter, classes = sections["adapter"], len(sections["model"].get("labels", ()))
-    return adapter_parameters(adapter, model) + (head_parameters(model, classes) if adapter["method"] != "none" else 0)
+    adapter, head = sections["adapter"], sections["model"]
+    outputs = head.get("num_labels") or len(head.get("labels", ()))
+    return adapter_parameters(adapter, model) + (head_parameters(model, outputs) if adapter["method"] != "none" else 0)
 
 
-def head_parameters(model: ModelLock, classes: int) -> int:
-    """Return the parameters of a classification head for so many classes."""
-    return sum(prod(size or classes for size in shape) for shape in model.head.values())
+def head_parameters(model: ModelLock, outputs: int) -> int:
+    """Return the parameters of a classification head for so many classes, or for one number."""
+    return sum(prod(size or outputs for size in shape) for shape in model.head.values())
 
 
 def _module(adapter: Adapter, module: str, out: int, into: int) -> int:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lorafile.engine.data.columns import check_columns
-from lorafile.engine.data.labels import HIDDEN, classes, hidden_labels
+from lorafile.engine.data.labels import HIDDEN, classes, hidden_labels, number_of, too_many_labels
 from lorafile.errors import NodeError
 from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.graph.metrics import check_metrics, is_head
@@ -22,7 +22,8 @@ def add_splits(builder: GraphBuilder, configuration: Configuration, seed: int | 
     :raises SpecError: when the data do not have what the spec asks of them
     """
     # `none` may need no train split, and says so itself where it needs one.
-    reading = (configuration.method == "none", configuration.model.task_type, _tokenizer(builder, configuration))
+    task = (configuration.model.task_type, configuration.model.is_regression)
+    reading = (configuration.method == "none", *task, _tokenizer(builder, configuration))
     name = ("splits", configuration.data.as_text, configuration.shots, seed, *reading)
     return builder.once(name, lambda: _splits(builder, configuration, seed))
 
@@ -65,7 +66,10 @@ def _check(builder: GraphBuilder, configuration: Configuration, lock: DataLock, 
     """Check that the data have what the spec asks of them."""
     table, error = configuration.data, builder.spec.error
     model = builder.lock.models[identity(configuration.model)]
-    _check_classes(builder, table, lock, drawn)
+    if configuration.model.is_regression:
+        _check_numbers(builder, lock, drawn)
+    else:
+        _check_classes(builder, table, lock, drawn)
     for split, rows in drawn.items():
         try:
             check_columns(data_section(configuration, lock, model, rows, split), lock.columns, table.path)
@@ -92,9 +96,7 @@ def _check_classes(builder: GraphBuilder, table: DataTable, lock: DataLock, draw
     if data_format(table, lock) != "classification":
         return
     if lock.label and not lock.labels:
-        raise builder.spec.error(
-            ("data", "columns"), f'the label column "{lock.label}" has too many values to be classes'
-        )
+        raise builder.spec.error(("data", "columns"), too_many_labels(lock.label))
     for split, rows in drawn.items():
         if HIDDEN in lock.labels.get(rows.source, []):
             raise builder.spec.error(("data", "split"), f"{split} draws from {rows.source}: {hidden_labels()}")
@@ -102,6 +104,21 @@ def _check_classes(builder: GraphBuilder, table: DataTable, lock: DataLock, draw
         classes(lock.classes(), table.labels)
     except NodeError as error:
         raise builder.spec.error(("data", "labels"), str(error)) from error
+
+
+def _check_numbers(builder: GraphBuilder, lock: DataLock, drawn: dict[str, Rows]) -> None:
+    """Check that the labels of a regression are numbers, and that no split that is used hides them.
+
+    Of a column of very many values the lock has none, and `prepare` checks each row.
+    """
+    for split, rows in drawn.items():
+        values = lock.labels.get(rows.source, [])
+        if values == [HIDDEN]:
+            raise builder.spec.error(("data", "split"), f"{split} draws from {rows.source}: {hidden_labels()}")
+        other = next((value for value in values if number_of(value) is None), None)
+        if other is not None:
+            message = f'1 predicts numbers, and the label column "{lock.label}" holds "{other}"'
+            raise builder.spec.error(("model", "num_labels"), message)
 
 
 def _tokenizer(builder: GraphBuilder, configuration: Configuration) -> str:

@@ -4,9 +4,9 @@ from functools import cache
 from typing import Any
 
 from lorafile.engine.data.columns import detect
-from lorafile.engine.data.labels import classes
+from lorafile.engine.data.labels import classes, too_many_labels
 from lorafile.engine.data.templates import CONVERSABLE
-from lorafile.errors import NodeError
+from lorafile.errors import ModelError, NodeError
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.graph.splits import Rows
 from lorafile.graph.target_modules import placed
@@ -83,7 +83,8 @@ def _when_set(configuration: Configuration, model: ModelLock, lock: Lock) -> dic
     if configuration.model.task_type == "SEQ_CLS":
         data = lock.data[identity(configuration.data)]
         if data_format(configuration.data, data) != "classification":
-            raise NodeError('model.task_type: "SEQ_CLS" needs data with classes: data.format = "classification".')
+            what = "labels" if configuration.model.is_regression else "classes"
+            raise NodeError(f'model.task_type: "SEQ_CLS" needs data with {what}: data.format = "classification".')
         section |= {"task_type": "SEQ_CLS", **head(configuration, model, data)}
     return section
 
@@ -91,24 +92,56 @@ def _when_set(configuration: Configuration, model: ModelLock, lock: Lock) -> dic
 def head(configuration: Configuration, model: ModelLock, data: DataLock) -> dict[str, Any]:
     """Return a head's `labels`, in the order of its scores, and `head`: `own` from the checkpoint, or `new`.
 
+    A regression has `num_labels` instead of `labels`.
+
     :raises NodeError: when the classes of the checkpoint are others than the data's, or a new head is not trained
     """
-    names = [name for _, name in classes(data.classes(), configuration.data.labels)]
+    regression, path = configuration.model.is_regression, configuration.model.path
+    names = [] if regression else _class_names(configuration, data)
     architecture = (model.settings.get("architectures") or [""])[0]
-    if not architecture.endswith("ForSequenceClassification"):
-        if configuration.method == "none":
-            raise NodeError(
-                f'method: "none" cannot classify with {configuration.model.path}: its head would be drawn at random. '
-                'Compare with method = "head", which trains the head alone, or name a checkpoint that can classify.'
-            )
-        return {"labels": names, "head": "new"}
-    return {"labels": _ordered(names, model, configuration.model.path), "head": "own"}
+    own = architecture.endswith("ForSequenceClassification")
+    if not own and configuration.method == "none":
+        raise NodeError(
+            f'method: "none" cannot classify with {path}: its head would be drawn at random. Compare with method = '
+            '"head", which trains the head alone, or name a checkpoint that can classify.'
+        )
+    if not regression:
+        return {"labels": _ordered(names, model, path) if own else names, "head": "own" if own else "new"}
+    outputs = len(_own_names(model))
+    if own and outputs != 1:
+        raise ModelError(f"model.num_labels: {path} has a head of {outputs} classes, which predicts no number")
+    return {"num_labels": 1, "head": "own" if own else "new"}
+
+
+def _class_names(configuration: Configuration, data: DataLock) -> list[str]:
+    """Return the names of the data's classes.
+
+    :raises ModelError: when they are none, or not as many as the spec says
+    """
+    if data.label and not data.labels:
+        raise ModelError(f"data.columns: {too_many_labels(data.label)}")
+    try:
+        names = [name for _, name in classes(data.classes(), configuration.data.labels)]
+    except NodeError as error:
+        raise ModelError(f"data.labels: {error}") from error
+    outputs = configuration.model.num_labels
+    if outputs not in (None, len(names)):
+        raise ModelError(
+            f"model.num_labels: {outputs} is neither 1, which predicts numbers, nor the number of the data's classes, "
+            f"{len(names)}; leave it out"
+        )
+    return names
+
+
+def _own_names(model: ModelLock) -> list[str]:
+    """Return the classes of a checkpoint's own head, in the order of its scores."""
+    stored = model.settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers writes no default
+    return [str(stored[key]) for key in sorted(stored, key=int)]
 
 
 def _ordered(names: list[str], model: ModelLock, path: str) -> list[str]:
     """Return the data's classes in the order of a checkpoint's own head; `LABEL_0` and so on are placeholders."""
-    stored = model.settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers writes no default
-    own = [str(stored[key]) for key in sorted(stored, key=int)]
+    own = _own_names(model)
     if set(own) == set(names):
         return own
     if len(own) == len(names) and all(name.startswith("LABEL_") for name in own):
@@ -214,13 +247,20 @@ def data_section(
         "too_long": table.too_long,
         # Held-out losses are of the answer alone, so that they compare whatever the training loss was.
         "completion_only_loss": table.completion_only_loss or split != "train",
-        **({"labels": classes(lock.classes(), table.labels)} if form == "classification" else {}),
+        **_labels(configuration, lock, form),
         **({"packing": True} if form == "text" and table.packing else {}),
         **({"sample_by": table.sample_by} if table.sample_by != "auto" else {}),
         **({"task_type": "SEQ_CLS"} if configuration.model.task_type == "SEQ_CLS" else {}),
         **({"unanswerable": table.unanswerable} if form == "squad" else {}),
         **of_tokenizer(configuration, form, model),
     }
+
+
+def _labels(configuration: Configuration, lock: DataLock, form: str) -> dict[str, Any]:
+    """Return the classes of a classification; of a regression, that labels are numbers."""
+    if configuration.model.is_regression:
+        return {"num_labels": 1}
+    return {"labels": classes(lock.classes(), configuration.data.labels)} if form == "classification" else {}
 
 
 def of_tokenizer(configuration: Configuration, form: str, model: ModelLock) -> dict[str, Any]:

@@ -225,7 +225,8 @@ def gate_failures(figures: dict[str, Any], table: MergeTable) -> list[str]:
     if not figures["finite"]:
         return ["logits that are no numbers"]
     failures = []
-    moved, agreed = abs(figures["log_loss_difference"]), figures["argmax_agreement"]
+    # A regression has neither: its logit is the number that it predicts.
+    moved, agreed = abs(figures.get("log_loss_difference", 0.0)), figures.get("argmax_agreement", 1.0)
     if table.max_log_loss_difference is not None and moved > table.max_log_loss_difference:
         failures.append(
             f"a log loss that moves by {moved:.3g}, more than {table.max_log_loss_difference:g} nats per token"

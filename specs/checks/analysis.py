@@ -12,7 +12,7 @@ from lorafile.specs.tables.settings import SpecTables
 
 WAIVED = ("environment", "imported")  # what may be waived in addition to settings
 _ALWAYS = ("kind", "ask", "name")
-_WITHOUT_POINTS = ("log_loss", "perplexity", "bits_per_byte")
+_WITHOUT_POINTS = ("log_loss", "perplexity", "bits_per_byte", "pearson", "spearman", "mse")
 
 
 def check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) -> None:

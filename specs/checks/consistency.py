@@ -5,16 +5,20 @@ from string import Formatter
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
-from lorafile.specs.checks.analysis import check_analyses
+from lorafile.specs.checks.analysis import check_analyses, varied_settings
 from lorafile.specs.checks.sweeps import check_bits
 from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.data import DataTable, TemplateTable
 from lorafile.specs.tables.evaluate import (
+    NEEDS_NUMBERS,
     OF_ANSWERS,
     OF_CLASSES,
     OF_HEADS,
+    OF_NUMBERS,
     OF_PASSAGES,
+    OF_REGRESSIONS,
+    PREDICTS_NUMBERS,
     EvaluateTable,
     MetricName,
     is_metric_file,
@@ -47,6 +51,8 @@ def check_tables(tables: SpecTables, raw: dict[str, Any], problems: Problems) ->
     _check_training(tables, problems)
     _check_data(tables.data, problems)
     _check_evaluate(tables.evaluate, tables.data, problems)
+    if not {"model.task_type", "model.num_labels"} & {*varied_settings(raw)}:
+        _check_regression(tables, problems)
     check_bits(raw.get("quantization"), ("quantization",), problems)
     check_analyses(tables, raw, problems)
     _check_tracking(tables.tracking, problems)
@@ -127,11 +133,26 @@ def _check_tracking(tracking: TrackingTable, problems: Problems) -> None:
 
 
 def with_default_metrics(tables: SpecTables) -> SpecTables:
-    """Return the tables with the metrics that a classification head can have, where the spec names none."""
+    """Return the tables with the metrics that a head can have, where the spec names none."""
     evaluate = tables.evaluate
     if tables.model.task_type != "SEQ_CLS" or "metrics" in evaluate.model_fields_set:
         return tables
-    return tables.model_copy(update={"evaluate": evaluate.model_copy(update={"metrics": list(OF_HEADS)})})
+    metrics = list(OF_NUMBERS if tables.model.is_regression else OF_HEADS)
+    return tables.model_copy(update={"evaluate": evaluate.model_copy(update={"metrics": metrics})})
+
+
+def _check_regression(tables: SpecTables, problems: Problems) -> None:
+    """Check that numbers are predicted where metrics read them, and nothing else is asked of a regression."""
+    regression = tables.model.is_regression
+    for number, metric in enumerate(tables.evaluate.metrics):
+        if not is_metric_file(metric) and (metric in OF_REGRESSIONS) != regression:
+            wrong = PREDICTS_NUMBERS if regression else NEEDS_NUMBERS
+            problems.add(("evaluate", "metrics", number), f"{metric} {wrong}")
+    if regression and tables.data.labels:
+        problems.add(("data", "labels"), "names classes, and model.num_labels = 1 predicts numbers; keep one of them")
+    if regression and tables.merge is not None and tables.merge.max_logit_difference is None:
+        remedy = "say with merge.max_logit_difference how far a predicted number may move"
+        problems.add(("merge",), f"numbers have no log loss and no argmax; {remedy}")
 
 
 def _check_evaluate(evaluate: EvaluateTable, data: DataTable, problems: Problems) -> None:

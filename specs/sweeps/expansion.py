@@ -197,6 +197,8 @@ def contradiction(c: Configuration) -> Contradiction:
         return ("method",), '"head" trains a classification head alone; set model.task_type = "SEQ_CLS"'
     if c.method == "prompt_tuning" and c.model.task_type == "SEQ_CLS":
         return ("method",), "PEFT's virtual tokens hide from a classification head where a padded text ends"
+    if c.model.num_labels is not None and c.model.task_type != "SEQ_CLS":
+        return ("model", "num_labels"), 'is of a head, and a model that writes has none; set task_type = "SEQ_CLS"'
     settings = c.adapter or {}
     if settings.get("prompt_tuning_init") == "TEXT" and not settings["prompt_tuning_init_text"]:
         return ("prompt_tuning", "prompt_tuning_init"), '"TEXT" needs a prompt_tuning_init_text'

@@ -70,6 +70,11 @@ class ModelTable(Settings):
         default="CAUSAL_LM",
         description="As PEFT calls it: a model that writes text, or one with a head that scores classes.",
     )
+    num_labels: Positive | None = Field(
+        default=None,
+        description="Outputs of a head (`SEQ_CLS`), as transformers calls it. 1 is a regression: labels are numbers, "
+        "and the loss is their mean squared error. Unset: one for each class of the data.",
+    )
     attn_implementation: AttentionName = Field(
         default="auto", description="How attention is computed, as transformers calls it; `auto` is its choice."
     )
@@ -77,6 +82,11 @@ class ModelTable(Settings):
         default=None,
         description="Spread a base that is larger than one GPU over all of them; changes no key, and cannot vary.",
     )
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether a head predicts a number."""
+        return self.task_type == "SEQ_CLS" and self.num_labels == 1
 
 
 class InspectTable(Settings):

@@ -242,7 +242,7 @@ def test_what_is_no_number_is_told_with_its_likely_cause(
 ) -> None:
     rows = [{"step": n, "loss": 3.0, "grad_norm": 1.0} for n in range(1, step)]
     curve = Curve([*rows, {"step": step, "loss": loss, "grad_norm": norm}])
-    told = curve.diverged(100, {"fp16": fp16, "learning_rate": 0.5}, dtype)
+    told = curve.diverged(math.log(100), {"fp16": fp16, "learning_rate": 0.5}, dtype)
     assert words in told
     assert bool(told) is bool(words)
     assert not told or f"at step {step}" in told

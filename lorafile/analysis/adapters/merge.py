@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table, filled
-from lorafile.analysis.common.format import amount, number
+from lorafile.analysis.common.format import amount, number, sentence_case
 from lorafile.analysis.common.scores import profiled
 from lorafile.results.results import Results, grouped, missing, row_dicts
 from lorafile.specs.tables.analysis import AnalysisTable
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 _LATENCY = ("token_seconds", "merged_token_seconds")
 _FIGURES = ("max_logit_difference", "mean_logit_difference", "argmax_agreement", "log_loss_difference")
 CAPTION = (
-    "How far the log loss of held-out text moves when the adapter is merged, the worst seed's, on a logarithmic axis. "
+    "How far the {} of held-out text moves when the adapter is merged, the worst seed's, on a logarithmic axis. "
     "Crosses fail the declared gate. Types that overflow have no figure and are not drawn."
 )
 _LEAST = 1e-9  # what float64 sums of float32 logits cannot tell from nothing
@@ -29,7 +29,7 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
         return []
     question = "Is the merged model the same as the one that was measured?"
     analysis = Analysis("merge", "merge", "Merging", question, _sentences(rows), (_table_of(rows),))
-    return [analysis.with_chart(_chart(rows), CAPTION)]
+    return [analysis.with_chart(_chart(rows), CAPTION.format(_drawn(rows)[1]))]
 
 
 def merge_rows(merges: pd.DataFrame, latency: dict[str, dict[str, float]]) -> list[Row]:
@@ -60,19 +60,32 @@ def _sentences(rows: list[Row]) -> list[str]:
         reasons = listing(row["reasons"])
         lines.append(f"{row['configuration']} in {row['dtype']} fails the gate under {seeds}, with {reasons}.")
     for dtype, members in grouped((row["dtype"], row) for row in rows).items():
-        measured = [row for row in members if row["log_loss_difference"] is not None]
         passed = sum(not row["failed"] for row in members)
         text = f"Merged in {dtype}, {passed} of {plural(len(members), 'configuration')} pass"
-        if measured:
-            loss = max(abs(row["log_loss_difference"]) for row in measured)
-            logit = max(row["max_logit_difference"] for row in measured)
-            agreed = min(row["argmax_agreement"] for row in measured)
-            text += (
-                f"; at worst the log loss moves by {number(loss)} nats per token, a logit by {number(logit)}, and the "
-                f"first choice agrees at {amount('share', agreed)} of tokens"
-            )
-        lines.append(f"{text}.")
+        lines.append(f"{text}{_at_worst([row for row in members if row['max_logit_difference'] is not None])}.")
     return lines
+
+
+def _at_worst(measured: list[Row]) -> str:
+    """Return how far merging moved anything, in words; nothing where nothing could be measured."""
+    if not measured:
+        return ""
+    logit = max(row["max_logit_difference"] for row in measured)
+    if measured[0]["log_loss_difference"] is None:
+        return f"; at worst a predicted number moves by {number(logit)}"
+    loss = max(abs(row["log_loss_difference"]) for row in measured)
+    agreed = min(row["argmax_agreement"] for row in measured)
+    return (
+        f"; at worst the log loss moves by {number(loss)} nats per token, a logit by {number(logit)}, and the first "
+        f"choice agrees at {amount('share', agreed)} of tokens"
+    )
+
+
+def _drawn(rows: list[Row]) -> tuple[str, str, str]:
+    """Return what the chart draws: a figure, what it is of, and its unit."""
+    if all(row["log_loss_difference"] is None for row in rows) and any(row["max_logit_difference"] for row in rows):
+        return "max_logit_difference", "predicted number", "units of the label"
+    return "log_loss_difference", "log loss", "nats per token"
 
 
 def _table_of(rows: list[Row]) -> Table:
@@ -92,21 +105,22 @@ def _table_of(rows: list[Row]) -> Table:
 
 
 def _chart(rows: list[Row]) -> Any:
-    """Return a mark for each configuration and type, log loss moved on a logarithmic axis."""
+    """Return a mark for each configuration and type, how far it moved on a logarithmic axis."""
     import altair as alt
 
     from lorafile.analysis.common.chart_parts import WIDTH, finish, names_axis, room, tooltip
 
+    figure, what, unit = _drawn(rows)
     drawn = [
         {
             "label": row["configuration"],
             "dtype": row["dtype"],
-            "moved": max(abs(row["log_loss_difference"]), _LEAST),
-            "shown": f"{number(abs(row['log_loss_difference']))} nats per token",
+            "moved": max(abs(row[figure]), _LEAST),
+            "shown": f"{number(abs(row[figure]))} {unit}",
             "gate": "fails" if row["failed"] else "passes",
         }
         for row in rows
-        if row["log_loss_difference"] is not None
+        if row[figure] is not None
     ]
     frame = pd.DataFrame(drawn, columns=["label", "dtype", "moved", "shown", "gate"])
     moved = [row["moved"] for row in drawn] or [1e-6, 1e-2]
@@ -117,7 +131,7 @@ def _chart(rows: list[Row]) -> Any:
     shapes = alt.Scale(domain=["passes", "fails"], range=["circle", "cross"])
     marks = alt.Chart(frame).mark_point(filled=True, size=90, opacity=0.9)
     whole = marks.encode(
-        x=alt.X("moved:Q", scale=scale, axis=axis, title="log loss moved by merging, nats per token"),
+        x=alt.X("moved:Q", scale=scale, axis=axis, title=f"{what} moved by merging, {unit}"),
         y=names_axis(order, alt.Scale(domain=order), grid=True),
         color=alt.Color("dtype:N", sort=types, legend=alt.Legend(title=None, orient="top")),
         shape=alt.Shape("gate:N", scale=shapes, legend=None),
@@ -125,4 +139,5 @@ def _chart(rows: list[Row]) -> Any:
         tooltip=tooltip(("label:N", "configuration"), ("dtype:N", "type"), ("shown:N", "moved"), ("gate:N", "gate")),
     ).properties(width=WIDTH, height=alt.Step(26))
     text = "; ".join(f"{row['label']} in {row['dtype']}: {row['shown']}" for row in drawn)
-    return finish(whole, "Attached against merged", f"Log loss moved by merging. {text}", margin=room(order))
+    description = f"{sentence_case(what)} moved by merging. {text}"
+    return finish(whole, "Attached against merged", description, margin=room(order))
