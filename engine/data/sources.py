@@ -9,6 +9,7 @@ from lorafile.engine.data.hub import DATA_SUFFIXES, snapshot
 from lorafile.errors import NodeError
 
 BUILTIN = "builtin:"
+_BEGINNING = 4096  # bytes of a file by which it is told what it holds
 _MOST_ENTRIES = 100_000  # of a directory with data, and of all that are in it
 _ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "config.json")
 _SPLIT_WORDS = {"train": "train", **dict.fromkeys(("validation", "valid", "val", "dev"), "validation")}
@@ -51,6 +52,8 @@ def data_files(path: Path, name: str | None = None) -> dict[str, list[Path]]:
         inside = file.relative_to(root)
         if file.is_file() and _holds_rows(inside):
             splits.setdefault(_split_of(inside), []).append(file)
+    if len(splits) > 1:
+        splits = {split: parts for split, parts in splits.items() if not all(map(_lists_names, parts))}
     if not splits:
         raise NodeError(f"data.path: {root} holds no {', '.join(DATA_SUFFIXES)} file.")
     for split, parts in splits.items():
@@ -79,6 +82,14 @@ def _holds_rows(file: Path) -> bool:
         file.suffix == ".txt" and file.stem.lower() in ("readme", "license", "requirements")
     )
     return file.suffix in DATA_SUFFIXES and not about and not any(part.startswith(".") for part in file.parts)
+
+
+def _lists_names(file: Path) -> bool:
+    """Return whether a file is a JSON list of names or numbers, such as that of a data set's classes: no rows."""
+    if file.suffix != ".json":
+        return False
+    with file.open("rb") as stream:
+        return re.match(rb"\s*\[\s*[^\s{\[\]]", stream.read(_BEGINNING)) is not None
 
 
 def _split_of(file: Path) -> str:

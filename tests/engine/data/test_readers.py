@@ -173,3 +173,15 @@ def test_a_directory_of_too_much_is_not_looked_through(tmp_path: Path, monkeypat
     (tmp_path / "notes").mkdir()
     with pytest.raises(NodeError, match="more than 3 files and directories"):
         data_files(tmp_path)
+
+
+def test_a_list_of_class_names_beside_the_splits_holds_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,category\na,b\n", encoding="utf-8")
+    (tmp_path / "categories.json").write_text('[\n  "b",\n  "c"\n]\n', encoding="utf-8")
+    (tmp_path / "more.json").write_text('[{"text": "a", "category": "b"}]', encoding="utf-8")
+    assert sorted(data_files(tmp_path)) == ["more", "train"]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "names.json").write_text('["b"]', encoding="utf-8")
+    with pytest.raises(NodeError, match="a row should be an object"):
+        list(read_rows(data_files(alone)["names"]))
