@@ -35,6 +35,16 @@ def snapshot(name: str, kind: str, revision: str | None) -> Path:
         raise NodeError(refusal(name, kind, revision, error)) from None  # the cause may quote a header with the token
 
 
+def cached_snapshot(name: str, kind: str) -> Path | None:
+    """Return a repository's snapshot as the cache holds it, or None; the hub is not asked."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(**_download_options(name, kind, None), local_files_only=True))
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+        return None
+
+
 def bytes_to_download(name: str, kind: str, revision: str | None) -> int:
     """Return how many bytes of a repository are not in the cache yet; 0 where the hub cannot be asked."""
     from huggingface_hub import snapshot_download

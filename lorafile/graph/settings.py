@@ -84,7 +84,7 @@ def _when_set(configuration: Configuration, model: ModelLock, lock: Lock) -> dic
         data = lock.data[identity(configuration.data)]
         if data_format(configuration.data, data) != "classification":
             what = "labels" if configuration.model.is_regression else "classes"
-            raise NodeError(f'model.task_type: "SEQ_CLS" needs data with {what}: data.format = "classification".')
+            raise ModelError(f'model.task_type: "SEQ_CLS" needs data with {what}: data.format = "classification".')
         section |= {"task_type": "SEQ_CLS", **head(configuration, model, data)}
     return section
 
@@ -101,7 +101,7 @@ def head(configuration: Configuration, model: ModelLock, data: DataLock) -> dict
     architecture = (model.settings.get("architectures") or [""])[0]
     own = architecture.endswith("ForSequenceClassification")
     if not own and configuration.method == "none":
-        raise NodeError(
+        raise ModelError(
             f'method: "none" cannot classify with {path}: its head would be drawn at random. Compare with method = '
             '"head", which trains the head alone, or name a checkpoint that can classify.'
         )

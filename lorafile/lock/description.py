@@ -72,8 +72,7 @@ def describe_model(
     :raises ModelError: when tensors are missing, left over or of another shape, when transformers does not know the
         model, or when the libraries that have its classes are not installed here
     """
-    missing = [name for name in _LIBRARIES if find_spec(name) is None]
-    if missing:
+    if not can_describe():
         raise ModelError(
             f"model.path: the lock does not know {table.path} as it is now, and its layers are read from transformers' "
             "classes, which are not installed here: pip install 'lorafile[train]', or run lora lock where they are."
@@ -89,6 +88,11 @@ def describe_model(
             _keep(kept, found)
     _check(found, directory)
     return found
+
+
+def can_describe() -> bool:
+    """Return whether the libraries that have models' classes are installed here."""
+    return all(find_spec(name) is not None for name in _LIBRARIES)
 
 
 def _ask(directory: Path, table: ModelTable) -> dict[str, Any]:

@@ -9,13 +9,20 @@ from statistics import median
 from typing import Any
 
 from lorafile.engine.data.columns import detect
-from lorafile.engine.data.hub import DATA_SUFFIXES
+from lorafile.engine.data.hub import DATA_SUFFIXES, cached_snapshot
 from lorafile.engine.data.readers import read_rows
-from lorafile.engine.data.sources import data_files
-from lorafile.errors import LoraError, NodeError
+from lorafile.engine.data.sources import BUILTIN, data_files
+from lorafile.errors import LoraError, ModelError, NodeError
+from lorafile.files.jsonl import read_json
+from lorafile.lock.description import can_describe
+from lorafile.lock.lockfile import ModelLock, lock_model, weight_files
 from lorafile.specs import parse
 from lorafile.specs.catalogue import preset as preset_text
+from lorafile.specs.snapshot import is_encoder
+from lorafile.specs.tables.settings import ModelTable
+from lorafile.study.preset_placement import PLACING, placed_preset
 
+_TASK = ('task_type = "SEQ_CLS" # an encoder: it has a head that scores classes',)
 BUILTIN_MODEL, BUILTIN_DATA = "builtin:facts-llama", "builtin:facts"
 FIRST = """\
 # A first study: the untuned model, LoRA at three ranks, and full fine-tuning, each under three seeds.
@@ -83,6 +90,8 @@ _ANSWER = (
 _TEXT = ("text", "content", "document", "body", "article", "story", "sentence")
 _PASSAGE = ("context", "passage")
 _LABELLED = ("text", "sentence", "review", "comment", "tweet", "content", "body", "title")
+_CLASSES = ("label", "labels", "category", "class", "intent", "sentiment", "topic", "target", "quality")
+_PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"))
 _GUANACO = "### Assistant:"
 _METRICS = {
     "classification": ("accuracy", "log_loss"),
@@ -120,13 +129,24 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
     :raises LoraError: for an unknown preset, and for data that are missing, empty, or of no usable column
     """
     text = preset_text(preset) if preset else FIRST
-    layout = _detect_of_path(data) if data else DataFormat()
     if preset is None and (model or BUILTIN_MODEL) == BUILTIN_MODEL:
         for ordinary, small in _BUILTIN_TRAINING:
             text = text.replace(ordinary, small)
+    classifies = False
     if model:
-        _check_model(model)
-        text = _replace_path(text, BUILTIN_MODEL, model)
+        directory = _model_directory(model)
+        config = _config(directory) if directory else {}
+        classifies = is_encoder(config)
+        if classifies and data is None:
+            raise ModelError(
+                f"--model {model} is an encoder, which classifies. Name data that have classes with --data."
+            )
+        text = _replace_path(text, BUILTIN_MODEL, model, _TASK if classifies else ())
+        if not model.startswith(BUILTIN):
+            text = placed_preset(text, preset or "", _described(directory, preset, classifies))
+        if classifies and not str(config.get("architectures")).endswith("ForSequenceClassification']"):
+            text = _with_trained_head(text)
+    layout = _detect_of_path(data, classifies) if data else DataFormat()
     if data:
         text = _replace_path(text, BUILTIN_DATA, data, layout.lines())
     short = layout.short_answers or (preset is None and data in (None, BUILTIN_DATA))
@@ -157,12 +177,43 @@ def _replace_path(text: str, old: str, new: str, more: tuple[str, ...] = ()) -> 
     return re.sub(rf'^path = "{re.escape(old)}".*$', lambda _: lines, text, count=1, flags=re.MULTILINE)
 
 
-def _check_model(model: str) -> None:
+def _model_directory(model: str) -> Path | None:
+    """Return where a model is on this machine; None for a hub name that is not in the cache, and what is built in.
+
+    :raises LoraError: when a path holds no model
+    """
     path = Path(model).expanduser()
-    if path.exists() and not (path / "config.json").is_file():
-        raise LoraError(f"--model {model}: there is no config.json in it, so it is not a transformers model.")
-    if not path.exists() and _looks_local(model):
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise LoraError(f"--model {model}: there is no config.json in it, so it is not a transformers model.")
+        return path
+    if _looks_local(model):
         raise LoraError(f"--model {model}: there is no such directory.")
+    cached = None if model.startswith(BUILTIN) else cached_snapshot(model, "model")
+    return cached if cached and (cached / "config.json").is_file() and weight_files(cached) else None
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    """Return a model's config.json; of one that is damaged nothing, because `lora plan` says what is wrong with it."""
+    try:
+        config = read_json(directory / "config.json")
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _described(directory: Path | None, preset: str | None, classifies: bool) -> ModelLock | None:
+    """Return what a lock would say of a model, where a preset needs it and the libraries that know it are here."""
+    if directory is None or preset not in PLACING or not can_describe():
+        return None
+    return lock_model(ModelTable(path=str(directory), task_type="SEQ_CLS" if classifies else "CAUSAL_LM"), Path())
+
+
+def _with_trained_head(text: str) -> str:
+    """Return a spec that compares with a trained head on a frozen encoder: a new head says nothing before training."""
+    text = re.sub(r'name = "untuned"( #.*)?', 'name = "head" # the encoder as it is, with a trained head', text)
+    text = text.replace('method = ["none"', 'method = ["head"')
+    return text.replace("the untuned model", "a trained head alone")
 
 
 def _looks_local(name: str) -> bool:
@@ -170,7 +221,7 @@ def _looks_local(name: str) -> bool:
     return not name.startswith("builtin:") and (name.startswith((".", "/", "~")) or name.count("/") > 1)
 
 
-def _detect_of_path(data: str) -> DataFormat:
+def _detect_of_path(data: str, classifies: bool) -> DataFormat:
     """Return the format of local data, by their first rows; data on the hub are not read."""
     path = Path(data).expanduser()
     try:
@@ -186,7 +237,32 @@ def _detect_of_path(data: str) -> DataFormat:
         raise LoraError(f"--data {data}: cannot be read: {error.strerror or error}.") from error
     if not rows:
         raise LoraError(f"--data {data}: is empty; it has no rows.")
-    return detect_format(rows, data)
+    return _classes_of(rows, data) if classifies else detect_format(rows, data)
+
+
+def _classes_of(rows: list[dict[str, Any]], name: str) -> DataFormat:
+    """Return which columns of a data set are texts and their classes.
+
+    :raises ModelError: when none can be
+    """
+    columns = [str(column) for column in rows[0]]
+    usable = [column for column in columns if _is_text(rows, column)]
+    metrics = _METRICS["classification"]
+    if set(usable) >= {"label"} and (set(usable) & {"text", "sentence"} or set(usable) >= {"sentence1", "sentence2"}):
+        return DataFormat(metrics=metrics)
+    label = _first(usable, _CLASSES)
+    texts = [column for column in usable if column != label]
+    pair = next((pair for pair in _PAIRS if set(pair) <= set(texts)), None)
+    text = _first(texts, _LABELLED) or (texts[0] if len(texts) == 1 else None)
+    if label is None or not (pair or text):
+        raise ModelError(
+            f"--data {name}: its columns ({', '.join(columns) or 'none'}) do not tell what is a text and what its "
+            "class, and the model is an encoder, which classifies. Write a spec without --model and --data, and name "
+            'them there: model.task_type = "SEQ_CLS", data.columns = { text = "column", label = "other column" }.'
+        )
+    fields = {"sentence1": pair[0], "sentence2": pair[1]} if pair else {"text": text or ""}
+    renamed = {field: column for field, column in {**fields, "label": label}.items() if field != column}
+    return DataFormat("classification", renamed, metrics=metrics)
 
 
 def detect_format(rows: list[dict[str, Any]], name: str) -> DataFormat:

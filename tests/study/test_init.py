@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lorafile.errors import LoraError
+from lorafile import Study
+from lorafile.errors import LoraError, ModelError
 from lorafile.specs import Spec, parse
 from lorafile.specs.catalogue import preset, preset_names
 from lorafile.study.init import first_spec, toml_string
@@ -44,7 +45,16 @@ def test_a_preset_keeps_its_comments_and_takes_model_and_data(name: str) -> None
     assert (found.tables.model.path, found.tables.data.path) == ("owner/model", "owner/data")
     assert "builtin:" not in text
     assert text.splitlines()[0] == preset(name).splitlines()[0]
-    assert len(found.configurations) == len(spec(preset(name)).configurations)
+    if name != "module_sweep":  # which has words for a model that is not here
+        assert len(found.configurations) == len(spec(preset(name)).configurations)
+
+
+def placements(text: str) -> list[Any]:
+    return [(c.adapter or {})["target_modules"] for c in spec(text).configurations if c.method == "lora"]
+
+
+def test_words_stand_for_the_modules_of_a_model_that_is_not_here() -> None:
+    assert placements(first_spec("module_sweep", "owner/model")) == ["attention", "mlp", "all-linear"]
 
 
 def test_a_preset_alone_is_the_preset() -> None:
@@ -161,6 +171,120 @@ def test_a_file_of_an_unknown_kind(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
     with pytest.raises(LoraError, match=r"should be one of \.jsonl, \.json"):
         first_spec(data=str(tmp_path / "rows.xlsx"))
+
+
+# On models that are here
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    from checkpoint_fixture import make_checkpoint
+
+    root = tmp_path_factory.mktemp("models")
+    for kind in ("llama", "gpt2", "mixtral", "mamba"):
+        make_checkpoint(kind, root / kind)
+    make_checkpoint("bert", root / "bert", encoder=True)
+    make_checkpoint("llama", root / "five", num_hidden_layers=5)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (
+            "llama",
+            [
+                ["q_proj", "v_proj"],
+                ["k_proj", "q_proj", "v_proj"],
+                ["k_proj", "o_proj", "q_proj", "v_proj"],
+                ["down_proj", "gate_proj", "up_proj"],
+                "all-linear",
+            ],
+        ),
+        ("gpt2", [["c_attn"], ["attn.c_proj", "c_attn"], ["c_fc", "mlp.c_proj"], "all-linear"]),
+        ("mamba", [["dt_proj"], ["in_proj"], ["x_proj"], "all-linear"]),
+    ],
+)
+def test_modules_are_called_as_the_model_calls_them(models: Path, kind: str, expected: list[Any]) -> None:
+    assert placements(first_spec("module_sweep", str(models / kind))) == expected
+
+
+def test_experts_are_parameters_beside_the_modules(models: Path) -> None:
+    for preset_name in ("module_sweep", "placement"):
+        found = spec(first_spec(preset_name, str(models / "mixtral"))).configurations
+        experts = [c.adapter["target_modules"] for c in found if c.adapter and c.adapter["target_parameters"]]
+        assert experts == [[], "all-linear"]
+    assert placements(first_spec("placement", str(models / "mixtral")))[0] == "attention", "it has no mlp"
+
+
+def test_layers_are_counted(models: Path) -> None:
+    def layers(kind: str) -> list[Any]:
+        found = spec(first_spec("placement", str(models / kind))).configurations
+        return [c.adapter["layers_to_transform"] for c in found if c.adapter and c.adapter["layers_to_transform"]]
+
+    assert layers("five") == [[0, 1], [2], [3, 4], [0, 2, 4]]
+    assert layers("llama") == [[0], [1]], "of two layers there is no middle third, and every second is the first"
+
+
+@pytest.mark.parametrize("name", [None, *preset_names()])
+def test_an_encoder_classifies_beside_a_trained_head(models: Path, tmp_path: Path, name: str | None) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("text,category\nwhere does anna live,place\nwho is tom,person\n", encoding="utf-8")
+    found = spec(first_spec(name, str(models / "bert"), str(file)))
+    assert found.tables.model.task_type == "SEQ_CLS"
+    assert (found.tables.data.format, found.tables.data.columns) == ("classification", {"label": "category"})
+    assert found.primary == "accuracy"
+    methods = {c.method for c in found.configurations}
+    assert "none" not in methods
+    assert "head" in methods
+    if name == "module_sweep":
+        assert placements(first_spec(name, str(models / "bert"), str(file))) == [
+            ["query", "value"],
+            ["key", "query", "value"],
+            ["attention.output.dense", "key", "query", "value"],
+            "mlp",
+            "all-linear",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"sentence1": "a", "sentence2": "b", "label": 1}, {}),
+        ({"premise": "a", "hypothesis": "b", "label": 1}, {"sentence1": "premise", "sentence2": "hypothesis"}),
+        ({"idx": 3, "review": "a", "sentiment": "good"}, {"text": "review", "label": "sentiment"}),
+    ],
+)
+def test_texts_and_classes_are_found(
+    models: Path, tmp_path: Path, row: dict[str, Any], columns: dict[str, str]
+) -> None:
+    found = spec(first_spec(None, str(models / "bert"), write(tmp_path, row)))
+    assert found.tables.data.columns == columns
+
+
+def test_an_encoder_without_classes_is_told(models: Path, tmp_path: Path) -> None:
+    data = write(tmp_path, {"question": "q", "answer": "a"})
+    with pytest.raises(ModelError, match="do not tell what is a text and what its class") as caught:
+        first_spec(None, str(models / "bert"), data)
+    assert caught.value.exit_code == 3
+    with pytest.raises(ModelError, match="Name data that have classes with --data"):
+        first_spec(None, str(models / "bert"))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mixtral", "mamba", "bert"])
+def test_what_is_written_can_be_planned(models: Path, tmp_path: Path, kind: str) -> None:
+    row = {"text": "who is tom", "category": "person"} if kind == "bert" else {"question": "who", "answer": "tom"}
+    data = write(tmp_path, *[row, {**row, "category": "place"}] * 10)
+    for name in ("module_sweep", "placement"):
+        file = tmp_path / f"{name}.toml"
+        file.write_text(first_spec(name, str(models / kind), data), encoding="utf-8")
+        assert Study.load(file, tmp_path / "state").plan().work
+
+
+def test_without_the_libraries_words_stand_for_modules(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorafile.study.init.can_describe", lambda: False)
+    assert placements(first_spec("module_sweep", str(models / "gpt2"))) == ["attention", "mlp", "all-linear"]
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
