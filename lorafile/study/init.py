@@ -10,6 +10,7 @@ from typing import Any
 
 from lorafile.engine.data.columns import detect
 from lorafile.engine.data.hub import DATA_SUFFIXES, cached_snapshot
+from lorafile.engine.data.labels import number_of
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import BUILTIN, data_files
 from lorafile.errors import LoraError, ModelError, NodeError
@@ -22,7 +23,6 @@ from lorafile.specs.snapshot import is_encoder
 from lorafile.specs.tables.settings import ModelTable
 from lorafile.study.preset_placement import PLACING, placed_preset
 
-_TASK = ('task_type = "SEQ_CLS" # an encoder: it has a head that scores classes',)
 BUILTIN_MODEL, BUILTIN_DATA = "builtin:facts-llama", "builtin:facts"
 FIRST = """\
 # A first study: the untuned model, LoRA at three ranks, and full fine-tuning, each under three seeds.
@@ -90,7 +90,7 @@ _ANSWER = (
 _TEXT = ("text", "content", "document", "body", "article", "story", "sentence")
 _PASSAGE = ("context", "passage")
 _LABELLED = ("text", "sentence", "review", "comment", "tweet", "content", "body", "title")
-_CLASSES = ("label", "labels", "category", "class", "intent", "sentiment", "topic", "target", "quality")
+_CLASSES = ("label", "labels", "category", "class", "intent", "sentiment", "topic", "target", "score", "quality")
 _PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"))
 _GUANACO = "### Assistant:"
 _METRICS = {
@@ -109,6 +109,7 @@ class DataFormat:
     template: dict[str, str] = field(default_factory=dict)
     short_answers: bool = False
     metrics: tuple[str, ...] = ()
+    numbers: bool = False  # labels are fractions, which are predicted and not chosen from
 
     def lines(self) -> tuple[str, ...]:
         """Return the settings as lines of `[data]`."""
@@ -132,21 +133,20 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
     if preset is None and (model or BUILTIN_MODEL) == BUILTIN_MODEL:
         for ordinary, small in _BUILTIN_TRAINING:
             text = text.replace(ordinary, small)
-    classifies = False
+    directory = _model_directory(model) if model else None
+    config = _config(directory) if directory else {}
+    classifies = is_encoder(config)
+    layout = _detect_of_path(data, classifies) if data else DataFormat()
     if model:
-        directory = _model_directory(model)
-        config = _config(directory) if directory else {}
-        classifies = is_encoder(config)
         if classifies and data is None:
             raise ModelError(
                 f"--model {model} is an encoder, which classifies. Name data that have classes with --data."
             )
-        text = _replace_path(text, BUILTIN_MODEL, model, _TASK if classifies else ())
+        text = _replace_path(text, BUILTIN_MODEL, model, _task(layout) if classifies else ())
         if not model.startswith(BUILTIN):
             text = placed_preset(text, preset or "", _described(directory, preset, classifies))
         if classifies and not str(config.get("architectures")).endswith("ForSequenceClassification']"):
             text = _with_trained_head(text)
-    layout = _detect_of_path(data, classifies) if data else DataFormat()
     if data:
         text = _replace_path(text, BUILTIN_DATA, data, layout.lines())
     short = layout.short_answers or (preset is None and data in (None, BUILTIN_DATA))
@@ -209,6 +209,13 @@ def _described(directory: Path | None, preset: str | None, classifies: bool) -> 
     return lock_model(ModelTable(path=str(directory), task_type="SEQ_CLS" if classifies else "CAUSAL_LM"), Path())
 
 
+def _task(layout: DataFormat) -> tuple[str, ...]:
+    """Return what an encoder does with its data, as lines of `[model]`."""
+    if layout.numbers:
+        return ('task_type = "SEQ_CLS"', "num_labels = 1 # labels are numbers: a regression")
+    return ('task_type = "SEQ_CLS" # an encoder: it has a head that scores classes',)
+
+
 def _with_trained_head(text: str) -> str:
     """Return a spec that compares with a trained head on a frozen encoder: a new head says nothing before training."""
     text = re.sub(r'name = "untuned"( #.*)?', 'name = "head" # the encoder as it is, with a trained head', text)
@@ -247,10 +254,11 @@ def _classes_of(rows: list[dict[str, Any]], name: str) -> DataFormat:
     """
     columns = [str(column) for column in rows[0]]
     usable = [column for column in columns if _is_text(rows, column)]
-    metrics = _METRICS["classification"]
-    if set(usable) >= {"label"} and (set(usable) & {"text", "sentence"} or set(usable) >= {"sentence1", "sentence2"}):
-        return DataFormat(metrics=metrics)
     label = _first(usable, _CLASSES)
+    numbers = label is not None and any(not (number_of(row.get(label)) or 0.0).is_integer() for row in rows)
+    metrics = () if numbers else _METRICS["classification"]
+    if set(usable) >= {"label"} and (set(usable) & {"text", "sentence"} or set(usable) >= {"sentence1", "sentence2"}):
+        return DataFormat(metrics=metrics, numbers=numbers)
     texts = [column for column in usable if column != label]
     pair = next((pair for pair in _PAIRS if set(pair) <= set(texts)), None)
     text = _first(texts, _LABELLED) or (texts[0] if len(texts) == 1 else None)
@@ -262,7 +270,7 @@ def _classes_of(rows: list[dict[str, Any]], name: str) -> DataFormat:
         )
     fields = {"sentence1": pair[0], "sentence2": pair[1]} if pair else {"text": text or ""}
     renamed = {field: column for field, column in {**fields, "label": label}.items() if field != column}
-    return DataFormat("classification", renamed, metrics=metrics)
+    return DataFormat("classification", renamed, metrics=metrics, numbers=numbers)
 
 
 def detect_format(rows: list[dict[str, Any]], name: str) -> DataFormat:

@@ -263,6 +263,14 @@ def test_texts_and_classes_are_found(
     assert found.tables.data.columns == columns
 
 
+def test_fractions_are_predicted(models: Path, tmp_path: Path) -> None:
+    rows = [{"sentence1": "a", "sentence2": "b", "score": score} for score in (2.5, 4.0)]
+    found = spec(first_spec(None, str(models / "bert"), write(tmp_path, *rows)))
+    assert found.tables.model.num_labels == 1
+    assert found.tables.data.columns == {"label": "score"}
+    assert found.primary == "pearson"
+
+
 def test_an_encoder_without_classes_is_told(models: Path, tmp_path: Path) -> None:
     data = write(tmp_path, {"question": "q", "answer": "a"})
     with pytest.raises(ModelError, match="do not tell what is a text and what its class") as caught:
