@@ -25,6 +25,7 @@ from lorafile.units import listing
 
 _PATIENCE = 600.0  # seconds; a checkpoint of hundreds of gigabytes is read once
 _FORMAT = 2  # of what is kept
+_RESCALE = 6  # blocks; transformers' default of an RWKV, which config.json leaves out
 _LIBRARIES = ("torch", "transformers", "peft")
 
 
@@ -45,6 +46,11 @@ def check_type(settings: Mapping[str, Any], table: ModelTable) -> None:
         )
     if kind not in types["known"] or settings.get("auto_map"):
         return
+    if kind == "rwkv" and settings.get("rescale_every", _RESCALE) > 0:
+        raise ModelError(
+            f"model.path: {table.path} (rwkv) divides some of its own weights when it predicts, which an adapter on them "
+            "would not follow. Set rescale_every = 0 in its config.json: only float16 needs it."
+        )
     if not classifies and is_encoder(settings):
         raise ModelError(
             f"model.path: {table.path} is an encoder ({kind}): each of its tokens sees those that follow, so that it "
