@@ -48,8 +48,8 @@ def check_type(settings: Mapping[str, Any], table: ModelTable) -> None:
         return
     if kind == "rwkv" and settings.get("rescale_every", _RESCALE) > 0:
         raise ModelError(
-            f"model.path: {table.path} (rwkv) divides some of its own weights when it predicts, which an adapter on them "
-            "would not follow. Set rescale_every = 0 in its config.json: only float16 needs it."
+            f"model.path: {table.path} (rwkv) divides some of its own weights when it predicts, which an adapter on "
+            "them would not follow. Set rescale_every = 0 in its config.json: only float16 needs it."
         )
     if not classifies and is_encoder(settings):
         raise ModelError(

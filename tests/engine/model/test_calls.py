@@ -67,7 +67,7 @@ def test_eight_bits_read_rows_of_four_dimensions_as_a_matrix() -> None:
 
     torch.manual_seed(0)
     layer = Linear8bitLt(16, 24, has_fp16_weights=False, threshold=0.0)
-    holder = torch.nn.Sequential(layer).to("cpu").eval()
+    holder = torch.nn.Sequential(layer).to("cpu").eval()  # which computes in another way than training
     keep_as_loaded(holder)
     rows = torch.randn(2, 1, 5, 16)
     computed = layer(rows)
