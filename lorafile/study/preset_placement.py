@@ -78,7 +78,7 @@ def _by_word(model: ModelLock) -> list[Row]:
     """Return the placements of `placement`: the words that name something in a model, else its names one by one."""
     attention, mlp, others = _parts(model)
     rows: list[Row] = []
-    if not attention and not mlp:
+    if not attention and not mlp and len(leaves(others)) > 1:
         rows = _unique([(_called(others, (name,)), "", "") for name in leaves(others)], model)
     for word, modules in (("attention", attention), ("mlp", mlp), ("all-linear", set(model.modules))):
         if modules and not (word == "all-linear" and len(rows) == 1 and not others):

@@ -76,7 +76,7 @@ def test_a_cut_of_an_example_goes_from_plan_to_report(name: str, tmp_path: Path)
         assert configuration.name in text
     trained = study.gather().runs.set_index("configuration")["trainable_parameters"].to_dict()
     if name == "classification":
-        assert trained["probe/method=head,learning_rate=0.01"] == 77 * 384 + 77
+        assert trained["probe/method=head,learning_rate=0.03"] == 77 * 384 + 77
         assert trained["rank/r=2"] < trained["rank/r=8"] < trained["rank/r=32"] < trained["methods/method=full"]
 
 

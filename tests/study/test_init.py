@@ -203,7 +203,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ],
         ),
         ("gpt2", [["c_attn"], ["attn.c_proj", "c_attn"], ["c_fc", "mlp.c_proj"], "all-linear"]),
-        ("mamba", [["dt_proj"], ["in_proj"], ["x_proj"], "all-linear"]),
+        ("mamba", [["in_proj"]]),
     ],
 )
 def test_modules_are_called_as_the_model_calls_them(models: Path, kind: str, expected: list[Any]) -> None:
@@ -216,6 +216,12 @@ def test_experts_are_parameters_beside_the_modules(models: Path) -> None:
         experts = [c.adapter["target_modules"] for c in found if c.adapter and c.adapter["target_parameters"]]
         assert experts == [[], "all-linear"]
     assert placements(first_spec("placement", str(models / "mixtral")))[0] == "attention", "it has no mlp"
+
+
+def test_a_model_of_one_kind_of_layer_has_one_placement(models: Path) -> None:
+    assert placements(first_spec("placement", str(models / "mamba")))[0] == "all-linear"
+    modules = [c for c in spec(first_spec("placement", str(models / "mamba"))).configurations if c.sweep == "modules"]
+    assert len(modules) == 1
 
 
 def test_layers_are_counted(models: Path) -> None:
