@@ -21,6 +21,9 @@ from lorafile.specs.snapshot import is_encoder
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TEMPLATE_SECONDS = 10.0  # seconds for one row
+# Model types whose positions are learned, and those of them that count positions from the padding token's number on.
+_LEARNED = ("albert", "bert", "biogpt", "distilbert", "electra", "gpt2", "gpt_bigcode", "gpt_neo", "opt")
+_AFTER_PADDING = ("camembert", "data2vec-text", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xmod")
 Ids = list[int]
 
 
@@ -150,6 +153,15 @@ def encode_texts(tokenizer: Any, examples: list[Example], limit: int | None = No
         ids = list(tokens["input_ids"])
         encoded.append(Encoded(ids, [0] * len(ids), len(ids), tokens.get("token_type_ids")))
     return encoded
+
+
+def most_tokens(path: str) -> int | None:
+    """Return how many tokens a model has learned positions for; None where positions are computed."""
+    config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+    kind, positions = config.get("model_type"), config.get("max_position_embeddings") or config.get("n_positions")
+    if kind in _AFTER_PADDING and isinstance(positions, int):
+        return positions - int(config.get("pad_token_id") or 0) - 1
+    return positions if kind in _LEARNED and isinstance(positions, int) else None
 
 
 def is_encoder_at(path: str) -> bool:

@@ -7,7 +7,15 @@ from typing import Any
 
 from lorafile.engine.batching.tokens import pack
 from lorafile.engine.data.columns import check_columns
-from lorafile.engine.data.encode import Encoded, chat_of, encode_texts, ids_of, is_encoder_at, load_tokenizer
+from lorafile.engine.data.encode import (
+    Encoded,
+    chat_of,
+    encode_texts,
+    ids_of,
+    is_encoder_at,
+    load_tokenizer,
+    most_tokens,
+)
 from lorafile.engine.data.examples import Numbered, examples, shown_rows, split_rows
 from lorafile.engine.data.prompts import prompt_example
 from lorafile.engine.model.base import Bases
@@ -37,7 +45,8 @@ def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Resu
     check_columns(data, list(rows[0][1]), request.paths["data_name"])
     shown = shown_rows(data, [Path(file) for file in request.paths.get("shots", [])])
     encoder = data.get("task_type") == "SEQ_CLS" and is_encoder_at(request.paths["model"])
-    limit = min(data["max_length"], tokenizer.model_max_length) if encoder else data["max_length"]
+    reads = most_tokens(request.paths["model"]) or data["max_length"]
+    limit = min(data["max_length"], reads, tokenizer.model_max_length if encoder else reads)
     kept: list[Encoded] = []
     lines, digests, cut, unknown = [], bytearray(), 0, 0
     for prepared in examples(tokenizer, data, rows, shown, encoder):

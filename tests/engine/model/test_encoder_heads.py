@@ -133,3 +133,22 @@ def test_token_types_are_the_tokenizers(tmp_path: Path, pairs: Path) -> None:
     assert tokens["input_ids"][:size].tolist() == theirs["input_ids"]
     assert tokens["types"][:size].tolist() == theirs["token_type_ids"]
     assert 1 in theirs["token_type_ids"]
+
+
+def test_a_text_beyond_the_models_positions_is_refused(tmp_path: Path) -> None:
+    """A RoBERTa counts positions from its padding token on: of 66 it reads 65 tokens, [CLS] and [SEP] among them."""
+    path = make_checkpoint("roberta", tmp_path / "model", encoder=True)
+    tokenizer = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (path / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"model_max_length": 10**9}), encoding="utf-8")
+    rows = tmp_path / "rows.jsonl"
+    labels = [[str(number), name] for number, name in enumerate(NAMES)]
+    data = {"format": "classification", "labels": labels, "task_type": "SEQ_CLS", "max_length": 512}
+    for words, outcome in ((63, "done"), (64, "failed")):
+        lines = [json.dumps({"text": "tom " * words, "label": number % 3}) for number in range(6)]
+        rows.write_text("\n".join(lines), encoding="utf-8")
+        settings = {"template": None, "columns": {}, "too_long": "error", "completion_only_loss": True, **data}
+        settings["rows"] = {"seed": None, "start": 0, "stop": 6}
+        (tmp_path / str(words)).mkdir()
+        done, _ = Encoders(path, rows, tmp_path / str(words)).run("prepare", {"data": settings})
+        assert done.outcome == outcome, done.message
+    assert "has 66 tokens, more than 65. The model reads no more" in done.message
