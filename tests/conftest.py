@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sample_fixture import drawn
 from spec_fixture import BASIC
 
 if TYPE_CHECKING:
@@ -22,6 +23,23 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="Faults and bad input: all of them, not a sample.")
     parser.addoption("--write-coverage", action="store_true", help="Write the rows of docs/coverage.md that are run.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep of a test that is marked `sampled(n)` the rows that the commit draws, unless all are asked for."""
+    if config.getoption("--full"):
+        return
+    tables: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left: set[pytest.Item] = set()
+    for name, rows in tables.items():
+        marker = rows[0].get_closest_marker("sampled")
+        assert marker is not None
+        left |= set(rows) - set(drawn(rows, marker.args[0], name))
+    config.hook.pytest_deselected(items=[item for item in items if item in left])
+    items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 `pytest --full --write-coverage tests/engine/model/test_architecture_coverage.py` writes it anew.
 """
 
-import random
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ pytest.importorskip("torch")
 
 from architectures_fixture import ARCHITECTURES
 from coverage_fixture import COLUMNS, Trial
-from coverage_table_fixture import ROOT, WORKS, read_table, write_row
+from coverage_table_fixture import WORKS, read_table, write_row
 
 from lorafile.engine.model.description import answer
 from lorafile.specs.tables.settings import ModelTable
@@ -24,7 +22,6 @@ pytestmark = [pytest.mark.usefixtures("described_here")] + [
     pytest.mark.filterwarnings(f"ignore:{start}")
     for start in ("`is_gradient_checkpointing` is deprecated:FutureWarning", ":UserWarning", ":RuntimeWarning")
 ]
-SAMPLE = 8  # rows, other ones for each commit
 
 
 @pytest.fixture
@@ -38,19 +35,8 @@ def described_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "name" in metafunc.fixturenames:
-        names = sorted(ARCHITECTURES)
-        full = metafunc.config.getoption("--full")
-        metafunc.parametrize("name", names if full else random.Random(_commit()).sample(names, SAMPLE))
-
-
-def _commit() -> str:
-    """Return the hash of the commit that is checked out; of a copy without git, nothing."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
+@pytest.mark.sampled(8)
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_a_row_is_what_the_table_says(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, counts: Callable[..., None]
 ) -> None:

@@ -27,6 +27,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.sampled(14)
 @pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore:The following rank_pattern:RuntimeWarning"
 )
