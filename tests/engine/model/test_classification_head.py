@@ -12,7 +12,7 @@ from engine_fixture import LORA, MODEL, Engine  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
-from lorafile.errors import LoraError, NodeError  # noqa: E402
+from lorafile.errors import LoraError, NodeError, SpecError  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 from lorafile.specs.tables.quantizations import quantization_settings  # noqa: E402
 
@@ -240,7 +240,7 @@ def test_a_study_of_a_head_from_plan_to_results(tiny_model: Path, classes_file: 
 
 
 def test_a_new_head_without_training_is_refused(tiny_model: Path, classes_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(NodeError, match="its head would be drawn at random"):
+    with pytest.raises(SpecError, match="its head would be drawn at random"):
         study(tmp_path, tiny_model, classes_file, "[[sweep]]\nmethod = ['none', 'lora']").plan()
 
 
