@@ -16,7 +16,7 @@ from lorafile.analysis.registry import analyses  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
 from lorafile.engine.metrics.registry import more_is_better, unit_of  # noqa: E402
 from lorafile.engine.training.curve import Curve  # noqa: E402
-from lorafile.errors import LoraError, NodeError, SpecError  # noqa: E402
+from lorafile.errors import LoraError, SpecError  # noqa: E402
 
 WORDS = ["paris", "rome", "oslo", "bern", "lima"]
 HEAD = {**MODEL, "task_type": "SEQ_CLS", "num_labels": 1, "head": "new"}
@@ -421,5 +421,5 @@ def test_a_checkpoint_that_predicts_numbers_keeps_its_head(
     assert [attempt.message for attempt in applied.attempts if attempt.outcome != "done"] == []
     with pytest.raises(LoraError, match="has a head of 3 classes, which predicts no number"):
         study(tmp_path, tmp_path / "3", scores_file).plan()
-    with pytest.raises(NodeError, match="its head would be drawn at random"):
+    with pytest.raises(SpecError, match="its head would be drawn at random"):
         study(tmp_path, tiny_encoder, scores_file, "[[sweep]]\nmethod = ['none', 'lora']").plan()
