@@ -97,6 +97,7 @@ class Box:
     def __init__(self, root: Path) -> None:
         self.root, self.work = root, root / "around" / "work"
         self.environment = {"HOME": str(root / "home"), "TMPDIR": str(root / "tmp"), "HF_HOME": str(root / "hub")}
+        self.environment["XDG_CACHE_HOME"] = str(root / "hub")
         self.environment["TORCHINDUCTOR_CACHE_DIR"] = str(root / "hub")  # torch makes it when it is imported
         self.fresh()
 
@@ -106,10 +107,15 @@ class Box:
         return self.root / "canary"
 
     def fresh(self) -> Path:
-        """Empty the box and return the directory to work in."""
+        """Empty the box, but for what is kept of models, and return the directory to work in."""
+        kept, aside = self.root / "hub" / "lorafile", self.root.with_name("kept")
+        if kept.is_dir():
+            kept.rename(aside)
         shutil.rmtree(self.root, ignore_errors=True)
         for name in ("home", "tmp", "hub", "around/work", "around/neighbour"):
             (self.root / name).mkdir(parents=True)
+        if aside.is_dir():
+            aside.rename(kept)
         for file in (self.canary, self.root / "around" / "neighbour" / "kept"):
             file.write_text(_SECRET, encoding="utf-8")
         return self.work
