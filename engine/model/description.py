@@ -20,7 +20,7 @@ from torch import nn
 from lorafile.engine.data.encode import load_tokenizer, own_end_token
 from lorafile.engine.data.hub import first_line
 from lorafile.engine.model.calls import lent_layers, uncalled_layers
-from lorafile.engine.model.head import head_modules, is_in, missing_poolers
+from lorafile.engine.model.head import head_parts, is_in
 from lorafile.engine.model.loading import auto_class, on_meta
 from lorafile.engine.model.quantized import stored_quantization
 from lorafile.engine.quiet import quiet_libraries
@@ -40,7 +40,6 @@ class Description:
     :ivar reserved: other modules whose last name is that of a linear layer: routers, the layers of a vision tower
     :ivar tensors: every other parameter outside the head: dotted name -> shape
     :ivar head: parameters of a classification head: dotted name -> shape; 0 stands for the number of classes
-    :ivar drawn: modules of the head, or a pooler, that the checkpoint lacks: they are drawn for each run
     :ivar chat_template: whether the tokenizer has one
     :ivar end_token: the model's own, where the tokenizer has none
     :ivar missing: parameters that the checkpoint should hold and does not; `mismatched`: of another shape
@@ -54,7 +53,6 @@ class Description:
     reserved: list[str] = field(default_factory=list)
     tensors: dict[str, list[int]] = field(default_factory=dict)
     head: dict[str, list[int]] = field(default_factory=dict)
-    drawn: list[str] = field(default_factory=list)
     chat_template: bool = False
     end_token: int | None = None
     missing: list[str] = field(default_factory=list)
@@ -73,8 +71,7 @@ def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
     classifies = task_type == "SEQ_CLS"
     model, report = _load_on_meta(path, classifies, trust_remote_code)
     missing = sorted(report.get("missing_keys", ()))
-    of_head = sorted({*head_modules(model), *missing_poolers(missing)}) if classifies else []
-    drawn = [module for module in of_head if any(is_in(name, [module]) for name in missing)]
+    of_head, drawn = head_parts(model, missing) if classifies else ([], [])
     modules = _linear_layers(model, of_head)
     without = (_refused_by_peft(model, modules), uncalled_layers(copy.deepcopy(model), modules))
     for name in {*chain(*without), *lent_layers(model, modules)}:
@@ -91,7 +88,6 @@ def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
         reserved=_reserved(model, modules),
         tensors={n: s for n, s in sorted(parameters.items()) if n not in taken and not is_in(n, of_head)},
         head=_head_shapes(path, trust_remote_code, of_head) if classifies else {},
-        drawn=drawn,
         chat_template=chat_template,
         end_token=end_token,
         missing=[name for name in missing if not is_in(name, drawn)],

@@ -65,6 +65,16 @@ def missing_poolers(missing: Iterable[str]) -> list[str]:
     return sorted({".".join(names[: names.index(_POOLER) + 1]) for names in parts if _POOLER in names})
 
 
+def head_parts(model: Any, missing: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the modules of a head, a pooler that the checkpoint lacks among them, and those that it lacks.
+
+    :param missing: the names of the checkpoint's missing tensors
+    """
+    lost = list(missing)
+    head = sorted({*head_modules(model), *missing_poolers(lost)})
+    return head, [module for module in head if any(is_in(name, [module]) for name in lost)]
+
+
 def absent_poolers(model: Any, tensors: Iterable[str]) -> list[str]:
     """Return a model's poolers where a checkpoint has none.
 

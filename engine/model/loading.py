@@ -13,10 +13,10 @@ from lorafile.engine.model.head import (
     absent_poolers,
     head_modules,
     head_options,
+    head_parts,
     in_float32,
     is_head,
     is_in,
-    missing_poolers,
 )
 from lorafile.engine.model.quantized import (
     check_libraries,
@@ -68,9 +68,9 @@ def load_model(path: str, settings: dict[str, Any], device_map: str | None = Non
     if spared and not later:
         _spare(config, spared, path, settings)
     model, report = _from_pretrained(path, options, settings)
-    head = head_modules(model) if is_head(settings) else []
-    drawn = [] if stored is not None else _drawn(model, head, report, path)
-    head = sorted({*head, *drawn})
+    head, drawn = head_parts(model, report["missing_keys"]) if is_head(settings) else ([], [])
+    if stored is None:  # the tensors of a quantized checkpoint have other names than the model's
+        _check_complete(model, drawn, report, path)
     in_float32(model, head)
     if later:
         return make_hqq(model, config, dtype, device, [*head, *spared]), head, drawn
@@ -129,24 +129,17 @@ def _spare(config: Any, modules: list[str], path: str, settings: dict[str, Any])
     setattr(config, name, [*(given or []), *modules])
 
 
-def _drawn(model: Any, head: list[str], report: dict[str, Any], path: str) -> list[str]:
-    """Return the modules of a head that a checkpoint lacks.
+def _check_complete(model: Any, drawn: list[str], report: dict[str, Any], path: str) -> None:
+    """Refuse a checkpoint that lacks anything but a head, which transformers would draw at random.
 
-    :raises NodeError: when it lacks anything else, which transformers would draw at random
+    :param drawn: the modules of a head that are drawn for each run
     """
-    missing = sorted(report["missing_keys"])
-    drawn = [
-        module
-        for module in (*head, *(missing_poolers(missing) if head else ()))
-        if any(is_in(name, [module]) for name in missing)
-    ]
-    lost = [name for name in missing if not is_in(name, drawn)]
+    lost = sorted(name for name in report["missing_keys"] if not is_in(name, drawn))
     if lost:
         raise NodeError(
             f"model.path: {path} lacks {listing(lost, 3)} of a {type(model).__name__}, which would be drawn at random. "
             "Is the download complete?"
         )
-    return sorted(set(drawn))
 
 
 def _from_pretrained(path: str, options: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -210,11 +210,11 @@ def execution(graph: Graph, node: GraphNode) -> dict[str, Any]:
 
 
 def _planned(graph: Graph, node: GraphNode) -> dict[str, Any]:
-    """Return what the plan says of an adapter, for the engine to check; nothing of an older lock's model."""
+    """Return what the plan says of an adapter, for the engine to check; an older lock's modules have other names."""
     model, adapter = graph.lock.models[identity(graph.spec.named[node.configuration].model)], node.settings["adapter"]
-    if model.transformers is None or adapter["method"] in ("full", "none"):
+    if adapter["method"] in ("full", "none"):
         return {}
-    linear = "target_modules" in adapter and adapter["method"] != "ln_tuning"
+    linear = "target_modules" in adapter and adapter["method"] != "ln_tuning" and model.transformers is not None
     modules = adapted_modules(adapter, model.modules) if linear else None
     return {"planned": {"modules": modules, "parameters": trained_parameters(node.settings, model)}}
 

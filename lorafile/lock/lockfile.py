@@ -34,8 +34,8 @@ SIZES = (
 )
 _LARGEST = 2**31
 _DESCRIBED = (
-    *("modules", "tensors", "experts", "reserved", "head", "drawn"),
-    *("chat_template", "end_token", "architecture", "transformers"),
+    *("modules", "tensors", "experts", "reserved", "head"),
+    *("chat_template", "end_token", "transformers"),
 )
 _DERIVED = ("settings", "characters", "bytes", "label", "labels")  # follow from the others
 _SHOWN = 12  # characters of a revision
@@ -66,10 +66,8 @@ class ModelLock:
     experts: dict[str, list[int]] = field(default_factory=dict)
     reserved: list[str] = field(default_factory=list)
     head: dict[str, list[int]] = field(default_factory=dict)
-    drawn: list[str] = field(default_factory=list)
     chat_template: bool = False
     end_token: int | None = None
-    architecture: str = ""
     transformers: str | None = None
 
     @cached_property

@@ -74,8 +74,8 @@ def test_a_block_that_the_config_leaves_out_is_refused(tmp_path: Path, study: Ma
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}), encoding="utf-8")
     said = refusal(study(model))
-    assert "it holds model.layers.1." in said
-    assert "6 more" in said or "more, which the model of config.json has no place for" in said
+    assert "it holds model.layers.1.input_layernorm.weight, model.layers.1.mlp.down_proj.weight" in said
+    assert "and 6 more, which the model of config.json has no place for" in said
 
 
 def test_the_head_of_another_task_is_no_part_of_the_model(tmp_path: Path, study: Made) -> None:
@@ -95,9 +95,12 @@ def test_the_head_of_another_task_is_no_part_of_the_model(tmp_path: Path, study:
     lock = read_lock(made.spec)
     assert lock is not None
     (entry,) = lock.models.values()
-    assert entry.architecture == "BertForSequenceClassification"
-    assert entry.drawn == ["bert.pooler", "classifier"]
-    assert entry.head["classifier.weight"] == [0, 32]
+    assert entry.head == {
+        "bert.pooler.dense.weight": [32, 32],
+        "bert.pooler.dense.bias": [32],
+        "classifier.weight": [0, 32],
+        "classifier.bias": [0],
+    }
     assert made.plan().work
 
 
@@ -191,6 +194,21 @@ def test_what_was_adapted_is_compared_with_what_was_planned(tmp_path: Path, stud
     failed = [attempt for attempt in made.apply().attempts if attempt.kind == "train"]
     assert {attempt.outcome for attempt in failed} == {"failed"}
     assert "model.layers.1.mlp.up_proj is not in the plan" in failed[0].message
+    assert "lora lock" in failed[0].message
+
+
+def test_a_lock_of_before_that_counts_otherwise_fails_the_run(tmp_path: Path, study: Made) -> None:
+    """It was told by the names in the weight files, of which experts that are one tensor now were layers."""
+    made = study(make_checkpoint("mixtral", tmp_path / "m"), '[lora]\ntarget_modules = "all-linear"\n')
+    made.lock()
+    lock = read_lock(made.spec)
+    assert lock is not None
+    ((name, entry),) = lock.models.items()
+    experts = {f"model.layers.0.block_sparse_moe.experts.{number}.w2": [32, 64] for number in range(4)}
+    older = replace(entry, modules={**entry.modules, **experts}, experts={}, transformers=None)
+    write_lock(made.spec, replace(lock, models={name: older}))
+    failed = [attempt for attempt in made.apply().attempts if attempt.kind == "train"]
+    assert {attempt.outcome for attempt in failed} == {"failed"}
     assert "lora lock" in failed[0].message
 
 

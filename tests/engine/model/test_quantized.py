@@ -370,6 +370,21 @@ def test_a_quantized_checkpoint_trains_as_it_is(checkpoint: Path, rows_file: Pat
     assert engine.predict(prepared, None) == before
 
 
+def test_a_new_head_on_a_quantized_checkpoint_is_drawn_from_the_seed(checkpoint: Path) -> None:
+    """Its own report of what is missing has the packed tensors' names in it."""
+
+    def head(seed: int) -> torch.Tensor:
+        model = {**MODEL, "task_type": "SEQ_CLS", "labels": ["a", "b", "c"], "head": "new"}
+        base = load_base({"model": model, "quantization": None}, {"model": str(checkpoint)}, proven=False)
+        base.draw_head(seed)
+        assert base.drawn == ("score",)
+        drawn: torch.Tensor = base.model.get_submodule("score").weight.detach().clone()
+        return drawn
+
+    assert torch.equal(head(1), head(1))
+    assert not torch.equal(head(1), head(2))
+
+
 SPEC = """
 [study]
 name = "q"
