@@ -62,7 +62,9 @@ class Spec:
             yield
         except ModelError as error:
             setting, _, message = str(error).partition(": ")
-            raise self.error(tuple(setting.split(".")), message) from error
+            path: Place = tuple(setting.split("."))
+            swept = (place for place in self.positions if place[:1] == ("sweep",) and place[2:] == path)
+            raise self.error(path if path in self.positions else next(swept, path), message) from error
 
     @cached_property
     def named(self) -> dict[str, Configuration]:

@@ -118,7 +118,13 @@ def _class_names(configuration: Configuration, data: DataLock) -> list[str]:
 
     :raises ModelError: when they are none, or not as many as the spec says
     """
-    if data.label and not data.labels:
+    if data.label is None:
+        column = configuration.data.columns.get("label", "label")
+        raise ModelError(
+            f'data.columns: {configuration.data.path} has no column "{column}" with the classes; its columns are: '
+            f"{', '.join(data.columns)}. Name it: columns = {{ label = \"…\" }}"
+        )
+    if not data.labels:
         raise ModelError(f"data.columns: {too_many_labels(data.label)}")
     try:
         names = [name for _, name in classes(data.classes(), configuration.data.labels)]
