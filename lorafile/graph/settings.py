@@ -24,7 +24,7 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
     """Return a configuration's sections with everything filled in that its model decides.
 
     :param shared: text -> section of a model, of which configurations that are on the same model get the same one
-    :raises NodeError: when a target is nowhere in the model
+    :raises ModelError: when a target is nowhere in the model
     """
     model = lock.models[identity(configuration.model)]
     base = _model(configuration, model, lock) if shared is None else _shared_model(configuration, model, lock, shared)
@@ -37,7 +37,7 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
     if configuration.adapter is not None:
         sections["adapter"] |= _adapter(configuration, model)
         if dtype != "float32" and configuration.adapter.get("bias", "none") != "none":
-            raise NodeError(
+            raise ModelError(
                 f"{configuration.method}.bias: biases are trained in the type of the base, and small steps are lost in "
                 f'{dtype}; set model.dtype = "float32", or leave bias at "none".'
             )
@@ -94,7 +94,7 @@ def head(configuration: Configuration, model: ModelLock, data: DataLock) -> dict
 
     A regression has `num_labels` instead of `labels`.
 
-    :raises NodeError: when the classes of the checkpoint are others than the data's, or a new head is not trained
+    :raises ModelError: when the classes of the checkpoint are others than the data's, or a new head is not trained
     """
     regression, path = configuration.model.is_regression, configuration.model.path
     names = [] if regression else _class_names(configuration, data)
@@ -122,7 +122,7 @@ def _class_names(configuration: Configuration, data: DataLock) -> list[str]:
         column = configuration.data.columns.get("label", "label")
         raise ModelError(
             f'data.columns: {configuration.data.path} has no column "{column}" with the classes; its columns are: '
-            f"{', '.join(data.columns)}. Name it: columns = {{ label = \"…\" }}"
+            f'{", ".join(data.columns)}. Name it: columns = {{ label = "…" }}'
         )
     if not data.labels:
         raise ModelError(f"data.columns: {too_many_labels(data.label)}")
@@ -152,7 +152,7 @@ def _ordered(names: list[str], model: ModelLock, path: str) -> list[str]:
         return own
     if len(own) == len(names) and all(name.startswith("LABEL_") for name in own):
         return names
-    raise NodeError(
+    raise ModelError(
         f"model.path: {path} classifies into {', '.join(own)}, and the data have {', '.join(names)}; name them alike "
         "with data.labels."
     )
@@ -161,42 +161,44 @@ def _ordered(names: list[str], model: ModelLock, path: str) -> list[str]:
 def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, Any] | None:
     """Return how a base is quantized when it is loaded; None leaves a checkpoint as it is.
 
-    :raises NodeError: when the checkpoint is quantized already, or would have to be
+    :raises ModelError: when the checkpoint is quantized already, or would have to be
     """
     wanted = configuration.quantization
     stored = model.settings.get("quantization_config")
     asked = wanted and wanted.get("quant_method", "bitsandbytes")
     path = configuration.model.path
     if asked == "hqq" and configuration.model.device_map:
-        raise NodeError(
+        raise ModelError(
             "model.device_map: an HQQ base is made on one GPU, and cannot be spread; leave one of them out."
         )
     if stored is None:
         if asked == "awq":
-            raise NodeError(
+            raise ModelError(
                 "quantization: AWQ is not done while a model is loaded; name a checkpoint that was quantized with it "
                 f"in model.path, instead of {path}."
             )
         return wanted
     own = stored.get("quant_method", "bitsandbytes")
     if own == "hqq":
-        raise NodeError(
+        raise ModelError(
             f"model.path: {path} is an HQQ checkpoint, which transformers 5 does not load; name the model that it was "
             'made from, with quantization = { quant_method = "hqq" }.'
         )
     if configuration.method == "full":
-        raise NodeError(f"method: {path} is quantized already ({own}), and cannot be fine-tuned in full.")
+        raise ModelError(f"method: {path} is quantized already ({own}), and cannot be fine-tuned in full.")
     method = METHODS.get(configuration.method)
     if method is not None and not method.on_quantized:
-        raise NodeError(f"method: {path} is quantized already ({own}), and PEFT has no {method.title} for such a base.")
+        raise ModelError(
+            f"method: {path} is quantized already ({own}), and PEFT has no {method.title} for such a base."
+        )
     start = (configuration.adapter or {}).get("init_lora_weights")
     if str(start).startswith((*REWRITING, "mica", "orthogonal", "loftq")):
-        raise NodeError(
+        raise ModelError(
             f'lora.init_lora_weights: "{start}" begins from full weights, and {path} is quantized already ({own}).'
         )
     if wanted is None or (asked == own and own in ("gptq", "awq")):  # these two take a kernel for their checkpoints
         return wanted
-    raise NodeError(
+    raise ModelError(
         f"quantization: {path} is quantized already ({own}), and cannot be quantized again; leave quantization out for "
         "this model, or name the one that it was made from."
     )

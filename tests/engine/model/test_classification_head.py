@@ -12,7 +12,7 @@ from engine_fixture import LORA, MODEL, Engine  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
-from lorafile.errors import LoraError, NodeError, SpecError  # noqa: E402
+from lorafile.errors import LoraError, SpecError  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 from lorafile.specs.tables.quantizations import quantization_settings  # noqa: E402
 
@@ -295,5 +295,5 @@ def test_a_checkpoint_that_classifies_keeps_its_head(tiny_model: Path, classes_f
     other = SPEC.format(model=where, data=classes_file, more="", metrics='["accuracy"]').replace("neither", "neutral")
     file = tmp_path / "other.toml"
     file.write_text(other, encoding="utf-8")
-    with pytest.raises(NodeError, match="name them alike"):
+    with pytest.raises(SpecError, match="name them alike"):
         Study.load(file, tmp_path / "state").plan()

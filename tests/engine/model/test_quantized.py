@@ -406,7 +406,7 @@ path = "{data}"
 def test_a_quantized_checkpoint_is_not_quantized_again(
     checkpoint: Path, rows_file: Path, tmp_path: Path, more: str, message: str
 ) -> None:
-    with pytest.raises(NodeError, match=message):
+    with pytest.raises(SpecError, match=message):
         _build(SPEC.format(model=checkpoint, data=rows_file, more=more), tmp_path)
     graph = _build(SPEC.format(model=checkpoint, data=rows_file, more=""), tmp_path)
     assert graph.sections["lora"]["quantization"] is None
@@ -415,13 +415,13 @@ def test_a_quantized_checkpoint_is_not_quantized_again(
 
 def test_awq_needs_a_checkpoint(tiny_model: Path, rows_file: Path, tmp_path: Path) -> None:
     more = '[[sweep]]\nquantization = [{ quant_method = "awq" }]'
-    with pytest.raises(NodeError, match="AWQ is not done while a model is loaded"):
+    with pytest.raises(SpecError, match="AWQ is not done while a model is loaded"):
         _build(SPEC.format(model=tiny_model, data=rows_file, more=more), tmp_path)
 
 
 def test_hqq_is_not_spread(tiny_model: Path, rows_file: Path, tmp_path: Path) -> None:
     text = SPEC.format(model=tiny_model, data=rows_file, more='[[sweep]]\nquantization = ["hqq4"]')
-    with pytest.raises(NodeError, match="an HQQ base is made on one GPU"):
+    with pytest.raises(SpecError, match="an HQQ base is made on one GPU"):
         _build(text.replace("[data]", 'device_map = "auto"\n[data]'), tmp_path)
 
 
