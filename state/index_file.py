@@ -10,8 +10,11 @@ import sqlite3
 import stat
 import struct
 import threading
+import weakref
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from lorafile.errors import named
@@ -26,13 +29,58 @@ _BYTE_ORDERS = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}  # of the wo
 _DEFAULT_PAGE_SIZE, _SMALLEST_PAGE, _LARGEST_PAGE = 4096, 512, 65536
 
 
+class _Connection(sqlite3.Connection):
+    """A connection to an index; the files that were read meanwhile are closed after it (see `_reading`)."""
+
+    def close(self) -> None:
+        super().close()
+        with _guard:
+            _connections.discard(self)
+            _close_read()
+
+
+_guard = threading.Lock()
+_connections: weakref.WeakSet[_Connection] = weakref.WeakSet()  # the open ones of this process
+_read: list[BinaryIO] = []  # files to close when none is open
+
+
+def connect(database: Path | str, **options: Any) -> sqlite3.Connection:
+    """Return a connection to an index; every one of this process is made here."""
+    connection = sqlite3.connect(database, factory=_Connection, **options)
+    with _guard:
+        _connections.add(connection)
+    return connection
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[BinaryIO]:
+    """Open a file that SQLite may hold locks on, and close it when this process has no connection to an index.
+
+    When a process closes a file, it loses all the locks that it has on it (POSIX): a writer elsewhere would then take
+    away the log that a connection of this process is still reading.
+    """
+    with named(file):
+        stream = file.open("rb")
+        try:
+            yield stream
+        finally:
+            with _guard:
+                _read.append(stream)
+                _close_read()
+
+
+def _close_read() -> None:
+    while _read and not _connections:
+        _read.pop().close()
+
+
 def connect_read_only(database: Path, immutable: bool) -> sqlite3.Connection:
     """Return a connection that writes nothing.
 
     :param immutable: for a file without a log that no process writes: it needs no lock and leaves no files next to it
     """
     mode = "mode=ro&immutable=1" if immutable else "mode=ro"
-    return sqlite3.connect(f"file:{quote(str(database))}?{mode}", uri=True, isolation_level=None)
+    return connect(f"file:{quote(str(database))}?{mode}", uri=True, isolation_level=None)
 
 
 def has_log(database: Path) -> bool:
@@ -130,7 +178,7 @@ def _stored_checksum(database: Path) -> bytes:
 
 def _checksum(database: Path) -> str:
     checksum = 0
-    with named(database), database.open("rb") as stream:
+    with _reading(database) as stream:
         while content := stream.read(_CHUNK):
             checksum = zlib.crc32(content, checksum)
     return f"crc32 {checksum:08x}\n"
@@ -200,8 +248,8 @@ def ignored_transactions(database: Path) -> int:
 
 
 def _content(file: Path) -> bytes:
-    with named(file):
-        return file.read_bytes()
+    with _reading(file) as stream:
+        return stream.read()
 
 
 def _is_header_intact(header: bytes) -> bool:
@@ -216,7 +264,7 @@ def _is_header_intact(header: bytes) -> bool:
 
 
 def _page_size(database: Path) -> int:
-    with database.open("rb") as stream:
+    with _reading(database) as stream:
         size = int.from_bytes(stream.read(18)[16:], "big")
     size = _LARGEST_PAGE if size == 1 else size
     return size if _SMALLEST_PAGE <= size <= _LARGEST_PAGE else _DEFAULT_PAGE_SIZE

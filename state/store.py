@@ -10,7 +10,15 @@ from typing import Any
 
 from lorafile.files.digests import text_digest
 from lorafile.state.errors import check_rows, translate_errors
-from lorafile.state.index_file import BACKUP, back_up, drop_checksum, has_log, is_surely_as_closed, write_checksum
+from lorafile.state.index_file import (
+    BACKUP,
+    back_up,
+    connect,
+    drop_checksum,
+    has_log,
+    is_surely_as_closed,
+    write_checksum,
+)
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
 from lorafile.state.read_transaction import Read, ReadTransaction, check_directory, read_index, retry_if_changed
@@ -240,7 +248,7 @@ class WritableState(State):
         database = directory / "state.db"
         read_index(database, ())  # refuses a newer schema before anything is touched
         drop_checksum(directory)
-        connection = sqlite3.connect(database)
+        connection = connect(database)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")

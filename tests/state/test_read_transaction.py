@@ -1,7 +1,11 @@
 """A reader sees one moment of a state, whatever a writer records while it reads."""
 
 import contextlib
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from state_fixture import finish, write_study
@@ -37,6 +41,44 @@ def test_beside_a_writer(one: Path) -> None:
 
         assert State.snapshot(one, read) == [1, 1, 1]
         assert attempts(State.read(one)) == 2, "the writer was not held up"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from test_read_transaction import ATTEMPT, NODE
+from lorafile.state import State
+with State.write(Path(sys.argv[1])) as state:
+    state.record(NODE, ATTEMPT, {})
+    print("open", flush=True)
+    sys.stdin.readline()
+    for _ in range(100):
+        state.record(NODE, ATTEMPT, {})
+print("closed", flush=True)
+"""
+
+
+def test_beside_the_writer_of_another_process_that_ends_meanwhile(one: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(one)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as writer:
+        assert writer.stdin is not None and writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+
+        def read(state: State) -> list[Any]:
+            first = attempts(state)
+            assert attempts(State.read(one)) == 2, "a second connection of this process came and went"
+            writer.stdin.write("\n")
+            writer.stdin.flush()
+            assert writer.stdout.readline() == "closed\n"
+            return [first, attempts(state), state.query("PRAGMA integrity_check")]
+
+        assert State.snapshot(one, read) == [2, 2, [[("ok",)]]]
+    assert attempts(State.read(one)) == 102
 
 
 def test_before_a_writer_who_begins_meanwhile(one: Path) -> None:
