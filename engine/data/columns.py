@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lorafile.engine.data.example import placeholders
+from lorafile.engine.data.example import MISSING, NAN, no_text, placeholders
 from lorafile.errors import NodeError
 
 # Formats by what they read; a row may have any one of the sets.
@@ -26,6 +26,16 @@ ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
         "sentence2": ("#2 String",),
         "label": ("Quality",),
     },
+}
+# Format -> its fields that are texts, and whether a missing value is the empty text.
+_FIELDS: dict[str, dict[str, bool]] = {
+    "alpaca": {"instruction": False, "input": True, "output": True},
+    "classification": {"text": False, "sentence1": False, "sentence2": False},
+    "completion": {"prompt": False, "completion": True},
+    "guanaco": {"text": False},
+    "question": {"question": False, "answer": True},
+    "squad": {"context": False, "question": False},
+    "text": {"text": False},
 }
 _BY_COLUMNS = (
     ("chat", ("messages",)),
@@ -81,6 +91,49 @@ def check_columns(data: dict[str, Any], columns: list[str], data_name: str) -> N
         f'{data_name} has no column "{name}", which {reads} reads; its columns are: {", ".join(columns)}. '
         "Say which is which with data.columns, or write a data.template."
     )
+
+
+def check_texts(data: dict[str, Any], kinds: dict[str, list[str]], data_name: str) -> None:
+    """Check that what fills a text can.
+
+    :param kinds: column -> what some of its values are that are no text, as a lock has it
+    :raises NodeError: naming the column
+    """
+    for field, may_be_missing in _texts(data, kinds).items():
+        column = next((name for name in _columns_of(data, field) if name in kinds), field)
+        for kind in kinds.get(column, ()):
+            if not (may_be_missing and kind in MISSING):
+                raise NodeError(f"{data_name}: {no_text(column, kind)}.")
+
+
+def reads_otherwise(data: dict[str, Any], kinds: dict[str, list[str]]) -> bool:
+    """Return whether a data set holds what `prepare` once wrote as Python does, and reads now: NaN, or messages."""
+    texts = _texts(data, kinds)
+    messages = data["format"] == "completion" and not data["template"] and not texts
+    return messages or any(NAN in kinds.get(column, ()) for field in texts for column in _columns_of(data, field))
+
+
+def _texts(data: dict[str, Any], kinds: dict[str, list[str]]) -> dict[str, bool]:
+    """Return field -> whether it may be missing, of the fields that fill a text."""
+    form, template = data["format"], data["template"]
+    if template and form != "squad":
+        given = [
+            name for name in placeholders(template["prompt"]) if not (form == "classification" and name == "label")
+        ]
+        return {
+            **dict.fromkeys(placeholders(template["completion"]), form != "classification"),
+            **dict.fromkeys(given, False),
+        }
+    if form == "completion" and all(
+        "a list" in kinds.get(data["columns"].get(name, name), ()) for name in ("prompt", "completion")
+    ):
+        return {}  # messages
+    return _FIELDS.get(form, {})
+
+
+def _columns_of(data: dict[str, Any], field: str) -> tuple[str, ...]:
+    """Return the names that a column of a field may have."""
+    return (data["columns"].get(field, field), *ALIASES.get(data["format"], {}).get(field, ()))
 
 
 def _named(data: dict[str, Any], columns: list[str]) -> set[str]:

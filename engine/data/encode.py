@@ -8,18 +8,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from itertools import accumulate, pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lorafile.engine.data.example import Chat, Example
+from lorafile.engine.data.example import Chat, Example, Spans
 from lorafile.errors import NodeError
 from lorafile.specs.snapshot import is_encoder
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+_REASONING = ("</think>", "[/THINK]", "</thinking>", "</thought>", "</reasoning>")  # what closes a block of reasoning
 _TEMPLATE_SECONDS = 10.0  # seconds for one row
 # Model types whose positions are learned, and those of them that count positions from the padding token's number on.
 _LEARNED = ("albert", "bert", "biogpt", "distilbert", "electra", "gpt2", "gpt_bigcode", "gpt_neo", "opt")
@@ -85,30 +88,80 @@ def _without_stdout() -> Iterator[None]:
         os.close(kept)
 
 
-def chat_of(tokenizer: Any) -> Chat:
-    """Return a tokenizer's chat template; one that cannot write a conversation says so in a sentence."""
+def chat_of(tokenizer: Any, data: dict[str, Any]) -> Chat:
+    """Return the chat template of a data section; one that cannot write a conversation says so in a sentence.
 
-    def text(messages: list[Any], opens: bool) -> str:
-        if tokenizer.chat_template is None:
-            raise NodeError(
-                "data.format: the model's tokenizer has no chat template; use another format or a data.template."
-            )
+    :param data: `jinja`, the text of a template, or `jinja_name`, the name of one of the tokenizer's, in place of its
+        own; `date`, what it prints as today's
+    """
+
+    def template(tools: list[Any] | None) -> str:
+        return _chat_template(tokenizer, data, tools)
+
+    def text(messages: list[Any], opens: bool, tools: list[Any] | None) -> str:
+        options = {"chat_template": template(tools), "tools": tools, "add_generation_prompt": opens}
         with _template_errors():
-            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens))
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
-    def marked(messages: list[Any]) -> list[tuple[int, int]] | None:
-        template = tokenizer.chat_template
-        if not isinstance(template, str) or not _MARKS.search(template):
+    def marked(messages: list[Any], tools: list[Any] | None) -> Spans | None:
+        if not _MARKS.search(template(tools)):
             return None
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        options: dict[str, Any] = {"chat_template": template, "return_assistant_tokens_mask": True}
+        options: dict[str, Any] = {"chat_template": template(tools), "return_assistant_tokens_mask": True}
         options |= {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
         with _template_errors():
-            rendered: Any = render_jinja_template([messages], **options)
-        return [(start, end) for start, end in rendered[1][0]]
+            rendered: Any = render_jinja_template([messages], tools=tools, **options)
+        return tuple((start, end) for start, end in rendered[1][0])
 
-    return Chat(text, marked)
+    reasoning = next((end for end in _REASONING if end in chat_templates(tokenizer, data)), "")
+    return Chat(text, marked, _without_special_tokens(tokenizer), reasoning)
+
+
+def chat_templates(tokenizer: Any, data: dict[str, Any]) -> str:
+    """Return the text of every chat template that rows may go through; empty where there is none."""
+    if "jinja" in data:
+        return str(data["jinja"])
+    own = tokenizer.chat_template or ""
+    texts = own if isinstance(own, dict) else {"default": own}
+    return str(texts.get(data["jinja_name"], "")) if "jinja_name" in data else "".join(texts.values())
+
+
+def _chat_template(tokenizer: Any, data: dict[str, Any], tools: list[Any] | None) -> str:
+    """Return the template for a row, with the date of the lock where it prints today's.
+
+    :raises NodeError: when there is none
+    """
+    own, given = tokenizer.chat_template, data.get("jinja", data.get("jinja_name"))
+    if "jinja_name" in data and not (isinstance(own, dict) and given in own):
+        names = ", ".join(own) if isinstance(own, dict) else "none by name"
+        raise NodeError(f'data.chat_template: there is no file "{given}", and the tokenizer has {names}')
+    if own is None and given is None:
+        raise NodeError(
+            "data.format: the model's tokenizer has no chat template; name one with data.chat_template, or use another "
+            "format or a data.template"
+        )
+    try:
+        template = str(tokenizer.get_chat_template(given, tools))
+    except ValueError as error:
+        raise NodeError(f"data.chat_template: {error}") from error
+    if _TODAY.search(template) and "date" in data:
+        today = date.fromisoformat(data["date"])
+        template = _TODAY.sub(lambda call: json.dumps(today.strftime(call[2])), template)
+    if "strftime_now(" in template:
+        raise NodeError(
+            "data: the chat template prints today's date, so that its text would change every day; run lora lock, "
+            "which keeps one date, or write one into the template and name it with data.chat_template"
+        )
+    return template
+
+
+def _without_special_tokens(tokenizer: Any) -> Callable[[str], str]:
+    """Return what takes special tokens out of a text, as decoding an answer does."""
+    names = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names |= {*tokenizer.all_special_tokens}
+    pattern = re.compile("|".join(re.escape(name) for name in sorted(names - {""}, key=len, reverse=True)) or "(?!)")
+    return lambda text: pattern.sub("", text)
 
 
 @contextlib.contextmanager
@@ -119,7 +172,7 @@ def _template_errors() -> Iterator[None]:
             yield
     except Exception as error:
         why = "it needs more memory than there is" if isinstance(error, MemoryError) else str(error).strip()
-        raise NodeError(f"data: the tokenizer's chat template refuses a row: {why or type(error).__name__}") from error
+        raise NodeError(f"data: the chat template refuses a row: {why or type(error).__name__}") from error
 
 
 def encode(tokenizer: Any, examples: list[Example], completion_only: bool) -> list[Encoded]:
@@ -136,6 +189,8 @@ def encode(tokenizer: Any, examples: list[Example], completion_only: bool) -> li
     )
     return [
         _encoded(tokenizer, example, at, [next(ids) for _ in at], completion_only)
+        if example.marked is None or not completion_only
+        else _encoded_by_marks(tokenizer, example, [next(ids) for _ in at])
         for example, at in zip(examples, cuts, strict=True)
     ]
 
@@ -162,6 +217,14 @@ def most_tokens(path: str) -> int | None:
     if kind in _AFTER_PADDING and isinstance(positions, int):
         return positions - int(config.get("pad_token_id") or 0) - 1
     return positions if kind in _LEARNED and isinstance(positions, int) else None
+
+
+def context_tokens(path: str) -> int | None:
+    """Return how many tokens a model reads, by its config; None where it does not say."""
+    config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config") or config
+    size = next((text[name] for name in ("max_position_embeddings", "n_positions", "n_ctx") if text.get(name)), None)
+    return most_tokens(path) or (size if isinstance(size, int) else None)
 
 
 def is_encoder_at(path: str) -> bool:
@@ -202,6 +265,32 @@ def _encoded(tokenizer: Any, example: Example, cuts: list[int], ids: list[Ids], 
     for start, stop in answers:
         first = max(start, 1)  # nothing predicts the very first token
         marks[first:stop] = [1] * (stop - first)
+    return Encoded(whole, marks, prompt)
+
+
+def _encoded_by_marks(tokenizer: Any, example: Example, ids: list[Ids]) -> Encoded:
+    """Return the tokens of an example of which its chat template marks what is supervised.
+
+    The tokens are those of the whole text, and every token that a mark overlaps is supervised, as in transformers'
+    `return_assistant_tokens_mask`.
+
+    :raises NodeError: when the tokenizer cannot tell the characters of a token
+    """
+    if not tokenizer.is_fast:
+        raise NodeError(
+            "data: the chat template marks with {% generation %} what is supervised, and only a tokenizer of the "
+            "tokenizers library tells which tokens these are; name a template without marks with data.chat_template"
+        )
+    tokens = tokenizer(example.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    whole, before = list(tokens["input_ids"]), ids[-2]
+    marks = [0] * len(whole)
+    for number, (start, end) in enumerate(tokens["offset_mapping"]):
+        marks[number] = int(number > 0 and any(start < stop and end > first for first, stop in example.marked or ()))
+    if whole[: len(before)] == before:
+        prompt = len(before)
+    else:  # a token reaches over the end of the prompt
+        ends = [end for _, end in tokens["offset_mapping"]]
+        prompt = next((number for number, end in enumerate(ends) if end > len(example.prompt)), len(whole))
     return Encoded(whole, marks, prompt)
 
 

@@ -1,13 +1,19 @@
 """A row as a model reads it: `Example`, and what makes one from a row: a template, or a chat template. No torch."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
+from decimal import Decimal
 from string import Formatter
 from typing import Any
 
 from lorafile.errors import NodeError
 
 Row = dict[str, Any]
+Spans = tuple[tuple[int, int], ...]  # (start, end) in characters
+_KINDS = {dict: "an object", list: "a list", tuple: "a list", bytes: "bytes", float: "a number that is not finite"}
+NULL, NAN = "null", "NaN"  # missing values; pandas writes NaN for an empty cell
+MISSING = (NULL, NAN)
 
 
 @dataclass(frozen=True)
@@ -16,7 +22,8 @@ class Example:
 
     :ivar reference: the answer that a greedy one is compared with; of a regression, the number
     :ivar special: whether the text already holds the tokenizer's special tokens, as a chat template's does
-    :ivar turns: (start, end) of each earlier answer inside the prompt, in characters; these are supervised, too
+    :ivar turns: where the earlier answers stand inside the prompt; these are supervised, too
+    :ivar marked: where the text is that a chat template marks as the assistant's own: just this is supervised, then
     :ivar pair: the second of two sentences that an encoder reads, of which the prompt is the first
     :ivar about: what its predictions carry for their metrics, by name: `choices`, `references`, …
     """
@@ -25,7 +32,8 @@ class Example:
     completion: str
     reference: str | float
     special: bool = False
-    turns: tuple[tuple[int, int], ...] = ()
+    turns: Spans = ()
+    marked: Spans | None = None
     pair: str | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -40,15 +48,53 @@ Render = Callable[[Row], Example]
 
 @dataclass(frozen=True)
 class Chat:
-    """A tokenizer's chat template.
+    """A chat template.
 
-    :ivar text: messages -> their text; the flag opens the assistant's turn
-    :ivar marked: messages -> (start, end) in characters of what the template itself marks as the assistant's own
+    :ivar text: messages, tools -> their text; the flag opens the assistant's turn
+    :ivar marked: messages, tools -> where the text is that the template itself marks as the assistant's own
         (`{% generation %}`), or None where it marks nothing
+    :ivar visible: a text -> the text without special tokens, as answers are decoded
+    :ivar reasoning: what closes the block of reasoning that the template writes before an answer, or nothing
     """
 
-    text: Callable[[list[Any], bool], str]
-    marked: Callable[[list[Any]], list[tuple[int, int]] | None] = lambda _: None
+    text: Callable[[list[Any], bool, list[Any] | None], str]
+    marked: Callable[[list[Any], list[Any] | None], Spans | None] = lambda _messages, _tools: None
+    visible: Callable[[str], str] = str
+    reasoning: str = ""
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value is null or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def kind_of(value: Any) -> str:
+    """Return in words what a value is that is no text; nothing for a string, a finite number or a truth value."""
+    if isinstance(value, (str, bool, int)) or (isinstance(value, (float, Decimal)) and math.isfinite(value)):
+        return ""
+    if is_missing(value):
+        return NULL if value is None else NAN
+    return next((words for kind, words in _KINDS.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+
+
+def text_of(row: Row, column: str, may_be_missing: bool = False) -> str:
+    """Return the text of a column: a string as it stands, a finite number or a truth value as Python writes it.
+
+    :param may_be_missing: a missing value is the empty text
+    :raises NodeError: when it is anything else, which no text can be made of without a guess
+    """
+    kind = kind_of(row[column])
+    if kind in MISSING and may_be_missing:
+        return ""
+    if kind:
+        raise NodeError(f"data: {no_text(column, kind)}")
+    return str(row[column])
+
+
+def no_text(column: str, kind: str) -> str:
+    """Say that a column holds what no text can be made of without a guess."""
+    remedy = "fill it in, or leave the row out" if kind in MISSING else "write the data with a text there"
+    return f'the column "{column}" holds {kind}, and a text is needed; {remedy}'
 
 
 def placeholders(template: str) -> list[str]:
@@ -56,10 +102,11 @@ def placeholders(template: str) -> list[str]:
     return list(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name))
 
 
-def fill(template: str, row: Row) -> str:
+def fill(template: str, row: Row, may_be_missing: Container[str] = ()) -> str:
     """Fill `{column}` places; doubled braces are braces, and a row's own text is never read as a template.
 
-    :raises NodeError: when the row has no such column
+    :param may_be_missing: columns of which a missing value is the empty text
+    :raises NodeError: when the row has no such column, or no text in it
     """
     parts = []
     for literal, name, _, _ in Formatter().parse(template):
@@ -67,5 +114,5 @@ def fill(template: str, row: Row) -> str:
         if name is not None:
             if name not in row:
                 raise NodeError(f'data: a row has no column "{name}"; its columns are: {", ".join(map(str, row))}.')
-            parts.append(str(row[name]))
+            parts.append(text_of(row, name, name in may_be_missing))
     return "".join(parts)

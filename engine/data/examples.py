@@ -9,15 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.data.conversations import Message, chat_example, messages_of
-from lorafile.engine.data.encode import Encoded, chat_of, encode, encode_texts
+from lorafile.engine.data.conversations import chat_example
+from lorafile.engine.data.encode import Encoded, chat_of, context_tokens, encode, encode_texts, most_tokens
 from lorafile.engine.data.example import Chat, Example, Render, Row
 from lorafile.engine.data.readers import read_rows
-from lorafile.engine.data.templates import named, renderer, turns_of
+from lorafile.engine.data.templates import as_conversation, is_conversation, named, renderer
 from lorafile.errors import NodeError
 
 _AT_ONCE = 256
-_NO_CHAT = Chat(lambda _messages, _opens: "")
+_NO_CHAT = Chat(lambda _messages, _opens, _tools: "")
 _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 Numbered = tuple[int, Row]
 Piece = tuple[str, Encoded]
@@ -30,6 +30,7 @@ class Prepared:
     :ivar row: its place in the drawn order of its split's source
     :ivar size: UTF-8 bytes of the text whose tokens are supervised
     :ivar exact: digest of the text; `normal`: of its letters and digits alone, case folded
+    :ivar shots: how many of its tokens are those of solved examples before it
     """
 
     row: int
@@ -38,6 +39,56 @@ class Prepared:
     size: int
     exact: bytes
     normal: bytes
+    shots: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write: its answer is empty."""
+        return isinstance(self.example.reference, str) and not self.example.reference.strip()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long an example may be, in tokens.
+
+    :ivar own: without the solved examples before it; `context`: with them, as many as the model reads
+    :ivar too_long: what happens to a longer one: `error`, `drop` or `truncate`
+    """
+
+    own: int
+    context: int | None
+    too_long: str
+
+    @classmethod
+    def of(cls, data: dict[str, Any], model: str, tokenizer: Any, encoder: bool) -> "Limits":
+        """Return the limits of a data section's examples for the model in a directory."""
+        reads = most_tokens(model) or data["max_length"]
+        own = min(data["max_length"], reads, tokenizer.model_max_length if encoder else reads)
+        return cls(own, context_tokens(model), data["too_long"])
+
+    def fit(self, tokenizer: Any, prepared: Prepared, encoder: bool) -> Encoded | None:
+        """Return the tokens of an example as they go in; None where it is left out, for nothing of it would be learned.
+
+        :raises NodeError: when it is too long, and may not be, or longer with its solved examples than the model reads
+        """
+        encoded, shots = prepared.encoded, prepared.shots
+        if shots and self.context is not None and len(encoded.input_ids) - self.excess(prepared) > self.context:
+            raise NodeError(
+                f"none.shots: row {prepared.row} has {len(encoded.input_ids)} tokens with the solved examples before "
+                f"it, and the model reads {self.context}. Show fewer of them."
+            )
+        if not self.excess(prepared):
+            return encoded
+        if self.too_long == "drop":
+            return None
+        if encoder:
+            return encode_texts(tokenizer, [prepared.example], self.own)[0]
+        cut = encoded.cut(shots + self.own)
+        return cut if any(cut.supervised) or not any(encoded.supervised) else None
+
+    def excess(self, prepared: Prepared) -> int:
+        """Return how many tokens an example has too many, without the solved ones before it."""
+        return max(len(prepared.encoded.input_ids) - prepared.shots - self.own, 0)
 
 
 def split_rows(rule: dict[str, Any], files: list[Path], sample_by: str) -> list[Numbered]:
@@ -75,21 +126,28 @@ def examples(
     if data["format"] == "text":
         yield from _documents(tokenizer, data, rows)
         return
-    texts = written(tokenizer, data, rows, shown)
-    while some := list(islice(texts, _AT_ONCE)):
+
+    def tokens_of(some: list[tuple[int, Example]]) -> list[Encoded]:
         batch = [example for _, example in some]
-        encoded = encode_texts(tokenizer, batch) if encoder else encode(tokenizer, batch, data["completion_only_loss"])
-        for (number, example), tokens in zip(some, encoded, strict=True):
-            answers = (example.completion, *(example.prompt[start:end] for start, end in example.turns))
-            size = sum(len(answer.encode()) for answer in answers)
-            yield Prepared(number, example, tokens, size, *digests(example.text))
+        return encode_texts(tokenizer, batch) if encoder else encode(tokenizer, batch, data["completion_only_loss"])
+
+    left = iter(rows)
+    while numbered := list(islice(left, _AT_ONCE)):
+        some = list(written(tokenizer, data, numbered, shown))
+        encoded = tokens_of(some)
+        own = tokens_of(list(written(tokenizer, data, numbered))) if shown else encoded
+        for (number, example), tokens, alone in zip(some, encoded, own, strict=True):
+            spans = example.marked or (*example.turns, (len(example.prompt), len(example.text)))
+            size = sum(len(example.text[start:end].encode()) for start, end in spans)
+            shots = len(tokens.input_ids) - len(alone.input_ids)
+            yield Prepared(number, example, tokens, size, *digests(example.text), shots)
 
 
 def written(
     tokenizer: Any, data: dict[str, Any], rows: Iterable[Numbered], shown: list[Row] | None = None
 ) -> Iterator[tuple[int, Example]]:
     """Yield (row number, example) of some rows, in words; the tokenizer lends its chat template."""
-    chat = chat_of(tokenizer)
+    chat = chat_of(tokenizer, data)
     render = renderer(data, chat)
     if shown:
         render = with_shots(render, shown, data, chat)
@@ -113,7 +171,7 @@ def _rendered(render: Render, number: int, row: Row) -> Example:
         example.text.encode()
         return example
     except NodeError as error:
-        raise NodeError(f"{error} (row {number})") from error
+        raise NodeError(f"{str(error).removesuffix('.')} (row {number}).") from error
     except KeyError as error:
         why = f"has no {error}, as its format needs; its columns are: {', '.join(map(str, row))}"
         raise NodeError(f"data: row {number} {why}.") from error
@@ -150,9 +208,16 @@ def with_shots(render: Render, shown: list[Row], data: dict[str, Any], chat: Cha
 
     What is shown is never supervised.
     """
-    if data["format"] == "chat" or data.get("chat_template"):
-        turns = [message for row in shown for message in _messages(row, data) if message["role"] != "system"]
-        return lambda row: _after_turns(row, turns, data, chat)
+    fields = [named(row, data["columns"], data["format"]) for row in shown]
+    if all(is_conversation(row, data) for row in fields):
+        conversations = [as_conversation(row, data) for row in fields]
+        turns = [message for c in conversations for message in c.messages if message["role"] != "system"]
+
+        def after_turns(row: Row) -> Example:
+            conversation = as_conversation(named(row, data["columns"], data["format"]), data).after(turns)
+            return replace(chat_example(conversation, chat), about=render(row).about)
+
+        return after_turns
     before = "".join(f"{render(row).text}\n\n" for row in shown)
 
     def after_text(row: Row) -> Example:
@@ -161,19 +226,6 @@ def with_shots(render: Render, shown: list[Row], data: dict[str, Any], chat: Cha
         return replace(example, prompt=before + example.prompt, turns=turns)
 
     return after_text
-
-
-def _messages(row: Row, data: dict[str, Any]) -> list[Message]:
-    values = named(row, data["columns"], data["format"])
-    return messages_of(values["messages"] if data["format"] == "chat" else turns_of(values, data))
-
-
-def _after_turns(row: Row, turns: list[Any], data: dict[str, Any], chat: Chat) -> Example:
-    messages = _messages(row, data)
-    opening = next(number for number, message in enumerate(messages) if message["role"] != "system")
-    example = chat_example({"messages": [*messages[:opening], *turns, *messages[opening:]]}, chat)
-    answers = sum(message["role"] == "assistant" for message in turns)
-    return replace(example, turns=example.turns[answers:], about=renderer(data, chat)(row).about)
 
 
 def pieces(tokenizer: Any, texts: list[str], limit: int) -> Iterator[list[Piece]]:

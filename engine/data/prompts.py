@@ -46,7 +46,7 @@ def question_example(data: dict[str, Any], question: str, columns: Row, before: 
         for turn in before:
             said += [("user", turn.question), ("assistant", turn.answer)]
         messages = [{"role": role, "content": content} for role, content in [*said, ("user", question)]]
-        return Example(chat.text(messages, True), "", "", special=True)
+        return Example(chat.text(messages, True, None), "", "", special=True)
     if keeps_history(data):
         history = "".join(f"### Human: {turn.question}### Assistant: {turn.answer}" for turn in before)
         return renderer(data, chat)({"text": f"{history}### Human: {question}### Assistant: -"})
@@ -69,7 +69,7 @@ def prompt_example(row: str | Row, data: dict[str, Any], chat: Chat) -> Example:
         given = [{"role": "user", "content": row}] if isinstance(row, str) else row.get("messages")
         if not isinstance(given, list) or not given:
             raise NodeError("a row should hold `messages`, a list of {role, content}.")
-        return Example(chat.text(given, True), "", "", special=True)
+        return Example(chat.text(given, True, None), "", "", special=True)
     if isinstance(row, str):
         if form == "guanaco":
             return Example(f"### Human: {row}\n### Assistant:", "", "")

@@ -1,11 +1,12 @@
 """Rows to text: what a model reads, and what it should write, for each format of `[data]`. Imports no torch."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 from lorafile.engine.data.columns import ALIASES
-from lorafile.engine.data.conversations import Message, chat_example, guanaco_example
-from lorafile.engine.data.example import Chat, Example, Render, Row, fill
+from lorafile.engine.data.conversations import Conversation, chat_example, conversation_of, guanaco_example
+from lorafile.engine.data.example import Chat, Example, Render, Row, fill, is_missing, placeholders, text_of
 from lorafile.engine.data.labels import label_example
 from lorafile.errors import NodeError
 
@@ -38,28 +39,37 @@ def renderer(data: dict[str, Any], chat: Chat) -> Render:
     :param data: resolved data settings: `format` (not `auto`), `template`, `columns`, and what the format has
     """
     form, columns = data["format"], data["columns"]
-    if data.get("chat_template"):
-        return lambda row: _through_template(named(row, columns, form), data, chat)
     readers: dict[str, Render] = {
         "alpaca": _alpaca,
-        "chat": lambda row: chat_example(row, chat),
         "classification": lambda row: label_example(row, data),
         "guanaco": guanaco_example,
         "squad": lambda row: passage_example(row, data),
-        "text": lambda row: _answered("", str(row["text"])),
+        "text": lambda row: _answered("", text_of(row, "text")),
     }
     if form in readers:
         read = readers[form]
     else:
         written = data["template"]
-        prompt, completion = (written["prompt"], written["completion"]) if written else TEMPLATES[form]
-        read = lambda row: _answered(fill(prompt, row), fill(completion, row))  # noqa: E731
-    return lambda row: read(named(row, columns, form))
+        prompt, completion = (written["prompt"], written["completion"]) if written else TEMPLATES.get(form, ("", ""))
+        answers = placeholders(completion)
+        read = lambda row: _answered(fill(prompt, row), fill(completion, row, answers))  # noqa: E731
+
+    def render(row: Row) -> Example:
+        row = named(row, columns, form)
+        return _through_template(row, data, chat) if is_conversation(row, data) else read(row)
+
+    return render
+
+
+def is_conversation(row: Row, data: dict[str, Any]) -> bool:
+    """Return whether a row goes through the chat template: by its format, or because it holds messages."""
+    messages = data["format"] == "completion" and not data["template"] and isinstance(row.get("prompt"), list)
+    return data["format"] == "chat" or bool(data.get("chat_template")) or messages
 
 
 def named(row: Row, columns: dict[str, str], form: str) -> Row:
     """Return a row under the names of its format's fields, as the spec or the published layouts call them."""
-    values = {key: "" if value is None else value for key, value in row.items()}
+    values = dict(row)
     for field, others in ALIASES.get(form, {}).items():
         alias = next((name for name in others if name in values), None)
         if alias is not None:
@@ -71,32 +81,49 @@ def _answered(prompt: str, completion: str) -> Example:
     return Example(prompt, completion, completion)
 
 
-def turns_of(row: Row, data: dict[str, Any]) -> list[Message]:
-    """Return a row of one question and its answer as two turns, for a chat template.
+def as_conversation(row: Row, data: dict[str, Any]) -> Conversation:
+    """Return a row as turns, for a chat template; a question and its answer are two.
 
-    :param data: of a format of `CONVERSABLE`
+    :param row: under the names of its format's fields
+    :raises NodeError: when its messages are none, or nothing is answered
     """
-    if data["format"] == "alpaca":
-        more = str(row.get("input", ""))
-        asked, answer = str(row["instruction"]) + (f"\n\n{more}" if more.strip() else ""), str(row["output"])
-    elif data["format"] == "squad":
+    form = data["format"]
+    if form == "chat":
+        return conversation_of(row, row["messages"])
+    if form == "completion" and isinstance(row["prompt"], list):
+        return conversation_of(row, row["prompt"], row["completion"])
+    if form == "alpaca":
+        more = _input(row)
+        asked, answer = (
+            text_of(row, "instruction") + (f"\n\n{more}" if more.strip() else ""),
+            text_of(row, "output", True),
+        )
+    elif form == "squad":
         example = passage_example(row, data)
         asked, answer = example.prompt, example.completion.strip()
     else:
-        fields = ("question", "answer") if data["format"] == "question" else ("prompt", "completion")
-        asked, answer = (str(row[field]) for field in fields)
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        question, field = ("question", "answer") if form == "question" else ("prompt", "completion")
+        asked, answer = text_of(row, question), text_of(row, field, True)
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    return conversation_of(row, turns)
 
 
 def _through_template(row: Row, data: dict[str, Any], chat: Chat) -> Example:
-    example = chat_example({"messages": turns_of(row, data)}, chat)
-    about = passage_example(row, data).about if data["format"] == "squad" else {}
-    return replace(example, about=about)
+    example = chat_example(as_conversation(row, data), chat)
+    return (
+        replace(example, about=example.about | passage_example(row, data).about)
+        if data["format"] == "squad"
+        else example
+    )
+
+
+def _input(row: Row) -> str:
+    return text_of(row, "input", True) if "input" in row else ""
 
 
 def _alpaca(row: Row) -> Example:
-    template = ALPACA_INPUT if str(row.get("input", "")).strip() else ALPACA
-    return _answered(fill(template, row), str(row["output"]))
+    template = ALPACA_INPUT if _input(row).strip() else ALPACA
+    return _answered(fill(template, row), text_of(row, "output", True))
 
 
 def passage_example(row: Row, data: dict[str, Any]) -> Example:
@@ -121,9 +148,20 @@ def passage_example(row: Row, data: dict[str, Any]) -> Example:
 
 
 def accepted(answers: Any) -> list[str]:
-    """Return the accepted answers, each once: from `{text: [...]}`, as the hub has them, or a list of `{text}`."""
+    """Return the accepted answers, each once: from `{text: [...]}`, as the hub has them, or a list of `{text}`.
+
+    :raises NodeError: when they are the text of such an object, which a table holds where it was not meant for lists
+    """
     if isinstance(answers, dict):
-        answers = answers.get("text", [])
+        answers = answers.get("text")
     if isinstance(answers, str):
+        if re.match(r"\s*[\[{]", answers):
+            raise NodeError(
+                f'data: the column "answers" holds the text of an object ({answers.strip()[:40]}…), as in a '
+                "CSV that was made of SQuAD; use the data as JSON lines or Parquet"
+            )
         answers = [answers] if answers else []
-    return list(dict.fromkeys(str(answer["text"] if isinstance(answer, dict) else answer) for answer in answers))
+    if is_missing(answers):
+        return []
+    rows = [answer if isinstance(answer, dict) else {"text": answer} for answer in answers]
+    return list(dict.fromkeys(text_of(row, "text") for row in rows))

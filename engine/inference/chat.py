@@ -63,7 +63,7 @@ class ChatSession:
     def text(self, question: str, columns: dict[str, Any]) -> str:
         """Return what a model reads of a first question."""
         responder = next(iter(self.responders.values()))
-        return question_example(self.data, question, columns, [], chat_of(responder.base.tokenizer)).prompt
+        return question_example(self.data, question, columns, [], chat_of(responder.base.tokenizer, self.data)).prompt
 
     def reset(self) -> None:
         """Forget what was said."""
@@ -72,7 +72,7 @@ class ChatSession:
 
     def _say(self, responder: Responder, question: str, columns: dict[str, Any]) -> str:
         tokenizer = responder.base.tokenizer
-        example = question_example(self.data, question, columns, responder.turns, chat_of(tokenizer))
+        example = question_example(self.data, question, columns, responder.turns, chat_of(tokenizer, self.data))
         (encoded,) = encode(tokenizer, [example], True)
         ids = torch.tensor(encoded.input_ids[: encoded.prompt], device=responder.base.device)
         if not ids.numel():

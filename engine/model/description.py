@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from lorafile.engine.data.encode import load_tokenizer, own_end_token
+from lorafile.engine.data.encode import chat_templates, load_tokenizer, own_end_token
 from lorafile.engine.data.hub import first_line
 from lorafile.engine.model.calls import lent_layers, uncalled_layers
 from lorafile.engine.model.head import head_parts, is_in
@@ -41,6 +41,7 @@ class Description:
     :ivar tensors: every other parameter outside the head: dotted name -> shape
     :ivar head: parameters of a classification head: dotted name -> shape; 0 stands for the number of classes
     :ivar chat_template: whether the tokenizer has one
+    :ivar prints_date: whether that writes today's date
     :ivar end_token: the model's own, where the tokenizer has none
     :ivar missing: parameters that the checkpoint should hold and does not; `mismatched`: of another shape
     :ivar unexpected: tensors of the checkpoint that no part of the model takes
@@ -54,6 +55,7 @@ class Description:
     tensors: dict[str, list[int]] = field(default_factory=dict)
     head: dict[str, list[int]] = field(default_factory=dict)
     chat_template: bool = False
+    prints_date: bool = False
     end_token: int | None = None
     missing: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
@@ -79,7 +81,6 @@ def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
     parameters = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     experts = {name: shape for name, shape in parameters.items() if len(shape) == 3 and "experts" in name.split(".")}
     taken = {*experts, *(f"{name}.weight" for name in modules)}
-    chat_template, end_token = _about_tokenizer(path, trust_remote_code)
     return Description(
         transformers=transformers.__version__,
         architecture=type(model).__name__,
@@ -88,8 +89,7 @@ def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
         reserved=_reserved(model, modules),
         tensors={n: s for n, s in sorted(parameters.items()) if n not in taken and not is_in(n, of_head)},
         head=_head_shapes(path, trust_remote_code, of_head) if classifies else {},
-        chat_template=chat_template,
-        end_token=end_token,
+        **_about_tokenizer(path, trust_remote_code),
         missing=[name for name in missing if not is_in(name, drawn)],
         mismatched=sorted(row[0] if isinstance(row, tuple) else row for row in report.get("mismatched_keys", ())),
         unexpected=sorted(name for name in report.get("unexpected_keys", ()) if _belongs(name, model)),
@@ -116,13 +116,17 @@ def _load_on_meta(path: str, classifies: bool, trust_remote_code: bool) -> tuple
     return model, report
 
 
-def _about_tokenizer(path: str, trust_remote_code: bool) -> tuple[bool, int | None]:
-    """Return whether a tokenizer has a chat template, and the model's end token where it has none itself."""
+def _about_tokenizer(path: str, trust_remote_code: bool) -> dict[str, Any]:
+    """Return what a description says of a tokenizer: `chat_template`, `prints_date`, `end_token`."""
     try:
         tokenizer = load_tokenizer(path, trust_remote_code)
     except NodeError:  # `prepare` says it, where it is needed
-        return False, None
-    return bool(tokenizer.chat_template), own_end_token(path) if tokenizer.eos_token_id is None else None
+        return {}
+    return {
+        "chat_template": bool(tokenizer.chat_template),
+        "prints_date": "strftime_now(" in chat_templates(tokenizer, {}),
+        "end_token": own_end_token(path) if tokenizer.eos_token_id is None else None,
+    }
 
 
 def _head_shapes(path: str, trust_remote_code: bool, modules: list[str]) -> dict[str, list[int]]:

@@ -1,22 +1,15 @@
 """`prepare`: the rows of one split to token ids, with what is supervised."""
 
 from bisect import bisect_left, insort
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from lorafile.engine.batching.tokens import pack
 from lorafile.engine.data.columns import check_columns
-from lorafile.engine.data.encode import (
-    Encoded,
-    chat_of,
-    encode_texts,
-    ids_of,
-    is_encoder_at,
-    load_tokenizer,
-    most_tokens,
-)
-from lorafile.engine.data.examples import Numbered, examples, shown_rows, split_rows
+from lorafile.engine.data.encode import Encoded, chat_of, ids_of, is_encoder_at, load_tokenizer
+from lorafile.engine.data.examples import Limits, Numbered, examples, shown_rows, split_rows
 from lorafile.engine.data.prompts import prompt_example
 from lorafile.engine.model.base import Bases
 from lorafile.engine.request import Report, Request, Result
@@ -45,29 +38,29 @@ def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Resu
     check_columns(data, list(rows[0][1]), request.paths["data_name"])
     shown = shown_rows(data, [Path(file) for file in request.paths.get("shots", [])])
     encoder = data.get("task_type") == "SEQ_CLS" and is_encoder_at(request.paths["model"])
-    reads = most_tokens(request.paths["model"]) or data["max_length"]
-    limit = min(data["max_length"], reads, tokenizer.model_max_length if encoder else reads)
+    limits = Limits.of(data, request.paths["model"], tokenizer, encoder)
     kept: list[Encoded] = []
-    lines, digests, cut, unknown = [], bytearray(), 0, 0
+    lines, digests, counts = [], bytearray(), Counter(too_long=0, answers_lost=0, empty_answers=0, unknown_tokens=0)
     for prepared in examples(tokenizer, data, rows, shown, encoder):
         ids, example = prepared.encoded.input_ids, prepared.example
-        unknown += ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
-        too_long = len(ids) > limit
-        cut += too_long
-        if too_long and data["too_long"] == "error":
-            raise NodeError(_too_long(prepared.row, len(ids), limit, request))
-        if too_long and data["too_long"] == "drop":
+        counts["unknown_tokens"] += ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
+        too_long = limits.excess(prepared) > 0
+        counts["too_long"] += too_long
+        if too_long and limits.too_long == "error":
+            raise NodeError(_too_long(prepared.row, len(ids) - prepared.shots, limits.own, request))
+        encoded = limits.fit(tokenizer, prepared, encoder)
+        if encoded is None:
+            counts["answers_lost"] += limits.too_long == "truncate"
             continue
-        if too_long and encoder:
-            kept += encode_texts(tokenizer, [example], limit)
-        else:
-            kept.append(prepared.encoded.cut(limit) if too_long else prepared.encoded)
-        size = _supervised_bytes(tokenizer, kept[-1]) if too_long else prepared.size
+        counts["empty_answers"] += prepared.is_empty and not encoder and data["format"] != "text"
+        kept.append(encoded)
+        size = _supervised_bytes(tokenizer, encoded) if too_long else prepared.size
         line = {"row": prepared.row, "prompt": example.prompt, "reference": example.reference, "bytes": size}
         lines.append(line | example.about)
         digests += prepared.exact + prepared.normal
-    figures = _figures(kept, cut, unknown)
+    figures = _figures(kept) | counts
     _check_supervised(figures, rows, any(line["bytes"] for line in lines), encoder, request)
+    figures |= {"reasoning": lines[0]["reasoning"]} if lines and "reasoning" in lines[0] else {}
     if "labels" in data:
         figures["choices"] = [name for _, name in data["labels"]]
     blocks = best_fit([len(example.input_ids) for example in kept], data["max_length"]) if data.get("packing") else None
@@ -107,7 +100,7 @@ def _too_long(number: int, length: int, limit: int, request: Request) -> str:
     )
 
 
-def _figures(kept: list[Encoded], cut: int, unknown: int) -> dict[str, Any]:
+def _figures(kept: list[Encoded]) -> dict[str, Any]:
     lengths = sorted(len(example.input_ids) for example in kept)
     tokens = sum(lengths)
     supervised = sum(sum(example.supervised) for example in kept)
@@ -116,8 +109,6 @@ def _figures(kept: list[Encoded], cut: int, unknown: int) -> dict[str, Any]:
         "tokens": tokens,
         "supervised_tokens": supervised,
         "supervised_fraction": supervised / tokens if tokens else 0.0,
-        "too_long": cut,
-        "unknown_tokens": unknown,
         "longest": max(lengths, default=0),
         "median_tokens": median(lengths) if lengths else 0,
         "p95_tokens": lengths[-(-len(lengths) * 95 // 100) - 1] if lengths else 0,  # nearest rank
@@ -142,8 +133,9 @@ def _check_supervised(
     split, name = request.paths["split"], request.paths["data_name"]
     limit = request.settings["data"]["max_length"]
     if not figures["examples"]:
+        what = "lose their whole answer at" if figures["answers_lost"] else "are longer than"
         raise NodeError(
-            f"data.max_length: all {len(rows)} examples of the {split} split ({name}) are longer than {limit} tokens."
+            f"data.max_length: all {len(rows)} examples of the {split} split ({name}) {what} {limit} tokens."
         )
     if not encoder and not (figures["supervised_tokens"] and text):
         raise NodeError(f"data: no token of the {split} split ({name}) is supervised; are the completions empty?")
@@ -155,7 +147,7 @@ def _prepare_prompts(data: dict[str, Any], tokenizer: Any, out: Path) -> Result:
     :raises NodeError: when one cannot be put into the format, or leaves no room
     """
     kept, lines = [], []
-    chat = chat_of(tokenizer)
+    chat = chat_of(tokenizer, data)
     for number, row in enumerate(data["prompts"]):
         try:
             example = prompt_example(row, data, chat)

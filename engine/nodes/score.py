@@ -13,6 +13,8 @@ from lorafile.files.jsonl import read_lines, write_lines
 def score(request: Request, out: Path) -> Result:
     """Compute what a `score` node declares, and what each example adds to it; a metric that fails is an outcome."""
     predictions = {role: list(read_lines(files["predictions.jsonl.gz"])) for role, files in request.inputs.items()}
+    if request.settings.get("strip_reasoning", True):
+        predictions = {role: [without_reasoning(row) for row in rows] for role, rows in predictions.items()}
     first = next(iter(predictions.values()))
     each = [{"row": row["row"]} for row in first]
     try:
@@ -29,6 +31,14 @@ def score(request: Request, out: Path) -> Result:
     write_lines(out / "outcomes.jsonl.gz", each)
     figures = {"examples": len(first), **{name: figure for name, (figure, _) in scores.items()}}
     return Result(figures=figures, files=["outcomes.jsonl.gz"])
+
+
+def without_reasoning(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose answer and reference are what follows the block of reasoning that a chat template writes."""
+    if "reasoning" not in row:
+        return row
+    texts = {name: row[name] for name in ("answer", "reference") if isinstance(row.get(name), str)}
+    return row | {name: text.rpartition(row["reasoning"])[2].strip() for name, text in texts.items()}
 
 
 def _built_in(

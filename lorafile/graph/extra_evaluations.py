@@ -93,7 +93,8 @@ def _reference_section(builder: GraphBuilder, configuration: Configuration) -> d
     except ValueError as error:
         raise builder.spec.error(("evaluate", "reference", "rows"), str(error).removeprefix("test ")) from error
     model = builder.lock.models[identity(configuration.model)]
-    section = data_section(configuration._replace(data=table), lock, model, rows, "reference")
+    base = builder.spec.file.parent
+    section = data_section(configuration._replace(data=table), lock, model, rows, "reference", base)
     try:
         check_columns(section, lock.columns, table.path)
     except NodeError as error:
@@ -101,7 +102,8 @@ def _reference_section(builder: GraphBuilder, configuration: Configuration) -> d
     return section
 
 
-_SHARED = ("labels", "unanswerable", "chat_template", "end_token")  # what prompts have as the study's own data do
+# What prompts have as the study's own data do.
+_SHARED = ("labels", "unanswerable", "chat_template", "jinja", "jinja_name", "date", "end_token")
 
 
 def _prompts_section(builder: GraphBuilder, configuration: Configuration) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def _score_section(builder: GraphBuilder, configuration: Configuration, split: s
         options["exact_match"] = {"extract": evaluate.extract}
     if "f1" in names:
         options["f1"] = _f1(builder, configuration, split)
+    section |= {} if evaluate.strip_reasoning else {"strip_reasoning": False}
     return section | ({"options": options} if any(options.values()) else {})
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lorafile.engine.data.columns import check_columns
+from lorafile.engine.data.columns import check_columns, check_texts
 from lorafile.engine.data.labels import HIDDEN, classes, hidden_labels, number_of, too_many_labels
 from lorafile.errors import NodeError
 from lorafile.graph.builder import GraphBuilder, Owner
@@ -40,7 +40,7 @@ def _splits(builder: GraphBuilder, configuration: Configuration, seed: int | Non
     for split, rows in drawn.items():
         if split == "train" and configuration.method == "none" and not builder.spec.tables.profile.enabled:
             continue
-        data = data_section(configuration, lock, model, rows, split)
+        data = data_section(configuration, lock, model, rows, split, builder.spec.file.parent)
         if configuration.shots:
             data["shots"] = _shots(configuration, seed, drawn["train"], lock)
         sections = {"data": data, "tokenizer": _tokenizer(builder, configuration)}
@@ -52,7 +52,9 @@ def _splits(builder: GraphBuilder, configuration: Configuration, seed: int | Non
 def _shots(configuration: Configuration, seed: int | None, train: Rows, lock: DataLock) -> dict[str, Any]:
     """Return what decides the solved examples of a prompt: they are train rows, and never held-out ones."""
     rows = {"seed": train.seed, "start": train.start, "stop": train.stop}
-    return {"count": configuration.shots, "seed": seed, "digest": lock.digests[train.source], "rows": rows}
+    # Length is that of the row alone: `max_length` does not count what is shown before it.
+    counted = {"max_length": "alone"}
+    return {"count": configuration.shots, "seed": seed, "digest": lock.digests[train.source], "rows": rows, **counted}
 
 
 def _address(builder: GraphBuilder, configuration: Configuration, split: str, seed: int | None) -> str:
@@ -72,7 +74,9 @@ def _check(builder: GraphBuilder, configuration: Configuration, lock: DataLock, 
         _check_classes(builder, table, lock, drawn)
     for split, rows in drawn.items():
         try:
-            check_columns(data_section(configuration, lock, model, rows, split), lock.columns, table.path)
+            section = data_section(configuration, lock, model, rows, split, builder.spec.file.parent)
+            check_columns(section, lock.columns, table.path)
+            check_texts(section, (lock.kinds or {}).get(rows.source, {}), table.path)
         except NodeError as wrong:
             raise error(("data", "template" if table.template else "format"), str(wrong)) from wrong
     check_metrics(builder, configuration, data_format(table, lock))

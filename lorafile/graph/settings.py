@@ -1,9 +1,10 @@
 """The sections of a node: a configuration's settings with everything filled in that its model and data decide."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from lorafile.engine.data.columns import detect
+from lorafile.engine.data.columns import detect, reads_otherwise
 from lorafile.engine.data.labels import classes, too_many_labels
 from lorafile.engine.data.templates import CONVERSABLE
 from lorafile.errors import ModelError, NodeError
@@ -240,12 +241,16 @@ def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
 
 
 def data_section(
-    configuration: Configuration, lock: DataLock, model: ModelLock, rows: Rows, split: str
+    configuration: Configuration, lock: DataLock, model: ModelLock, rows: Rows, split: str, base: Path
 ) -> dict[str, Any]:
-    """Return what decides the prepared examples of one split."""
+    """Return what decides the prepared examples of one split.
+
+    :param base: the spec's directory
+    :raises ModelError: when the chat template that the spec names is not there, or has nothing to write
+    """
     table = configuration.data
     form = data_format(table, lock)
-    return {
+    section = {
         "digest": lock.digests[rows.source],
         "rows": {"seed": rows.seed, "start": rows.start, "stop": rows.stop},
         "format": form,
@@ -260,8 +265,12 @@ def data_section(
         **({"sample_by": table.sample_by} if table.sample_by != "auto" else {}),
         **({"task_type": "SEQ_CLS"} if configuration.model.task_type == "SEQ_CLS" else {}),
         **({"unanswerable": table.unanswerable} if form == "squad" else {}),
-        **of_tokenizer(configuration, form, model),
+        **of_tokenizer(configuration, form, model, base),
     }
+    kinds = (lock.kinds or {}).get(rows.source, {})
+    loses_answers = table.too_long == "truncate" and form != "text" and configuration.model.task_type != "SEQ_CLS"
+    conversations = form == "chat" or section.get("chat_template")
+    return section | ({"reading": 2} if conversations or loses_answers or reads_otherwise(section, kinds) else {})
 
 
 def _labels(configuration: Configuration, lock: DataLock, form: str) -> dict[str, Any]:
@@ -271,14 +280,34 @@ def _labels(configuration: Configuration, lock: DataLock, form: str) -> dict[str
     return {"labels": classes(lock.classes(), configuration.data.labels)} if form == "classification" else {}
 
 
-def of_tokenizer(configuration: Configuration, form: str, model: ModelLock) -> dict[str, Any]:
+def of_tokenizer(configuration: Configuration, form: str, model: ModelLock, base: Path) -> dict[str, Any]:
     """Return what a model's tokenizer decides of the examples of a format: its chat template, and a lent end token."""
-    table = configuration.data
-    chats = table.format == "auto" and not table.template and form in CONVERSABLE and model.chat_template
+    table, writes = configuration.data, configuration.model.task_type == "CAUSAL_LM"
+    named = table.chat_template is not None
+    can = writes and not table.template and form in CONVERSABLE
+    chats = can and (named or (table.format == "auto" and model.chat_template))
+    if named and not chats and not (writes and form == "chat"):
+        what = "a data.template" if table.template else f'data.format = "{form}"' if writes else 'task_type = "SEQ_CLS"'
+        raise ModelError(f"data.chat_template: rows of {what} go through no chat template.")
+    dated = {"date": model.date} if model.date and not named and (chats or form == "chat") else {}
     return {
-        **({"chat_template": True} if chats and configuration.model.task_type == "CAUSAL_LM" else {}),
+        **({"chat_template": True} if chats else {}),
+        **(_jinja(table.chat_template, base) if table.chat_template else dated),
         **({"end_token": model.end_token} if model.end_token is not None else {}),
     }
+
+
+def _jinja(name: str, base: Path) -> dict[str, str]:
+    """Return the text of a chat template in a file, or the name of one of the tokenizer's."""
+    file = base / Path(name).expanduser()
+    if file.is_file():
+        try:
+            return {"jinja": file.read_text(encoding="utf-8")}
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"data.chat_template: {file} cannot be read: {error}") from error
+    if file.suffix or "/" in name:
+        raise ModelError(f"data.chat_template: there is no file {file}.")
+    return {"jinja_name": name}
 
 
 def data_format(table: DataTable, lock: DataLock) -> str:

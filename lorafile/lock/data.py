@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorafile.engine.data.columns import label_column
+from lorafile.engine.data.example import kind_of
 from lorafile.engine.data.labels import HIDDEN, label_key
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import data_files, find_data
@@ -19,6 +20,8 @@ class DataLock:
     """A data set by content: of each of its splits digest, number of rows, and mean and longest row in characters.
 
     :ivar label: the column of classes, where it has one; `labels`: split -> its distinct values, as text
+    :ivar kinds: split -> column -> what some of its values are that are no text (`engine.data.example.kind_of`); None
+        in a lock of before, which did not look
     """
 
     revision: str | None
@@ -28,6 +31,7 @@ class DataLock:
     columns: list[str]
     label: str | None = None
     labels: dict[str, list[str]] = field(default_factory=dict)
+    kinds: dict[str, dict[str, list[str]]] | None = None
 
     def classes(self) -> list[str]:
         """Return the distinct labels of all splits, without what stands for a hidden one."""
@@ -39,29 +43,40 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
     source = find_data(table.path, table.revision, base)
     files = data_files(source, table.name)
     digests = {split: data_digest(parts, table.sample_by) for split, parts in files.items()}
-    if locked is not None and locked.digests == digests and same_label_column(table, locked):
+    if (
+        locked is not None
+        and locked.digests == digests
+        and same_label_column(table, locked)
+        and locked.kinds is not None
+    ):
         return locked
     rows: dict[str, int] = {}
     characters: dict[str, list[int]] = {}
     columns: list[str] = []
     label: str | None = None
     labels: dict[str, list[str]] = {}
+    kinds: dict[str, dict[str, list[str]]] = {}
     for split, parts in files.items():
         lengths = []
         values: set[str] = set()
+        others: dict[str, set[str]] = {}
         for row in read_rows(parts, table.sample_by):
             lengths.append(sum(len(str(value)) for value in row.values()))
             if not columns:
                 columns = [str(column) for column in row]
                 label = label_column(table.columns, columns)
+            for column, value in row.items():
+                if not isinstance(value, str) and (kind := kind_of(value)):
+                    others.setdefault(str(column), set()).add(kind)
             if label in row and len(values) <= MAX_CLASSES:
                 values.add(label_key(row[label]))
         rows[split] = len(lengths)
         characters[split] = [sum(lengths) // max(len(lengths), 1), max(lengths, default=0)]
+        kinds |= {split: {column: sorted(words) for column, words in sorted(others.items())}} if others else {}
         labels |= {split: sorted(values)} if label and len(values) <= MAX_CLASSES else {}
     if not any(rows.values()):
         raise NodeError(f"data.path: {source} is empty: it has no rows.")
-    return DataLock(commit_of(source), digests, rows, characters, columns, label, labels)
+    return DataLock(commit_of(source), digests, rows, characters, columns, label, labels, kinds)
 
 
 def same_label_column(table: DataTable, locked: DataLock) -> bool:

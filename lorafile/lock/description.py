@@ -24,7 +24,7 @@ from lorafile.specs.tables.settings import ModelTable
 from lorafile.units import listing
 
 _PATIENCE = 600.0  # seconds; a checkpoint of hundreds of gigabytes is read once
-_FORMAT = 3  # of what is kept
+_FORMAT = 4  # of what is kept
 _RESCALE = 6  # blocks; transformers' default of an RWKV, which config.json leaves out
 _LIBRARIES = ("torch", "transformers", "peft")
 

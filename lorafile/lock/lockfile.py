@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -35,9 +36,9 @@ SIZES = (
 _LARGEST = 2**31
 _DESCRIBED = (
     *("modules", "tensors", "experts", "reserved", "head"),
-    *("chat_template", "end_token", "transformers"),
+    *("chat_template", "end_token", "date", "transformers"),
 )
-_DERIVED = ("settings", "characters", "bytes", "label", "labels")  # follow from the others
+_DERIVED = ("settings", "characters", "bytes", "label", "labels", "kinds")  # follow from the others
 _SHOWN = 12  # characters of a revision
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 
@@ -49,6 +50,7 @@ class ModelLock:
     :ivar weights: digest over the weight files; `config`, `tokenizer`: over those files
     :ivar settings: config.json
     :ivar parameters: how many, without a head that is drawn for each run; `bytes` on disk
+    :ivar date: what its chat template prints as today's, where it prints that
     :ivar transformers: the version whose classes told the rest, which `engine.model.description` describes; None in
         a lock of before 0.18, which was told by the names in the weight files
     """
@@ -68,6 +70,7 @@ class ModelLock:
     head: dict[str, list[int]] = field(default_factory=dict)
     chat_template: bool = False
     end_token: int | None = None
+    date: str | None = None
     transformers: str | None = None
 
     @cached_property
@@ -141,7 +144,7 @@ def resolve(spec: Spec, stored: Lock | None, fresh: bool = False) -> tuple[Lock,
         locked = old.models.get(name)
         keep = locked is not None and not fresh and is_on_hub(model.path, base)
         with spec.located():
-            models[name] = locked if locked and keep else lock_model(model, base, None if fresh else locked)
+            models[name] = locked if locked and keep else lock_model(model, base, locked, fresh)
         changed += [f"The model {name} is not what the lock says."] if locked and locked != models[name] else []
     references = [spec.reference] if spec.reference else []
     for name, table in _by_identity([*(c.data for c in spec.configurations), *references]).items():
@@ -171,10 +174,11 @@ def identity(table: ModelTable | DataTable) -> str:
     return table.path + (f"/{table.name}" if table.name else "") + revision + read
 
 
-def lock_model(table: ModelTable, base: Path, locked: ModelLock | None = None) -> ModelLock:
+def lock_model(table: ModelTable, base: Path, locked: ModelLock | None = None, fresh: bool = False) -> ModelLock:
     """Return a model's lock entry from its files.
 
     :param locked: the entry so far: what it says of the layers stays where the files are the same
+    :param fresh: look at the layers anew all the same; the date that a chat template prints stays
     :raises NodeError: when it has no safetensors weights (pickled ones are never loaded), or cannot be trained
     """
     directory = find_model(table.path, table.revision, base)
@@ -203,10 +207,12 @@ def lock_model(table: ModelTable, base: Path, locked: ModelLock | None = None) -
         "bytes": sum(file.stat().st_size for file in weights),
         "settings": settings,
     }
-    if locked is not None and all(getattr(locked, name) == value for name, value in contents.items()):
+    if locked is not None and not fresh and all(getattr(locked, name) == value for name, value in contents.items()):
         return locked
     described = describe_model(directory, table, contents, tensors)
     shapes = [*described["modules"].values(), *described["experts"].values(), *described["tensors"].values()]
+    today = (locked.date if locked else None) or date.today().isoformat()
+    described["date"] = today if described["prints_date"] else None
     return ModelLock(**contents, parameters=sum(map(prod, shapes)), **{n: described[n] for n in _DESCRIBED})
 
 
@@ -280,7 +286,7 @@ def _describe_difference(before: Any, after: Any) -> str:
 
 
 def _describe_field(name: str, old: Any, new: Any) -> str:
-    if name in ("revision", "transformers"):
+    if name in ("revision", "transformers", "date"):
         return f"{name} {str(old)[:_SHOWN]} → {str(new)[:_SHOWN]}"
     if name == "rows":
         splits = [split for split in {**old, **new} if old.get(split) != new.get(split)]

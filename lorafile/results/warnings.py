@@ -9,6 +9,7 @@ from lorafile.results.environments import Environments
 from lorafile.results.results import grouped, listed
 from lorafile.results.runs import under_way
 from lorafile.results.study_facts import data_of
+from lorafile.specs.tables.evaluate import OF_ANSWERS
 from lorafile.units import plural
 
 TIME_SPREADS = ("generate_spread", "merged_generate_spread")
@@ -96,6 +97,19 @@ def _of_data(plan: Plan) -> list[str]:
     for split, figures in data_of(plan)["splits"].items():
         if cut := figures.get("too_long"):
             lines.append(f"{cut} examples of the {split} split exceed max_length and were dropped or cut.")
+        if lost := figures.get("answers_lost"):
+            lines.append(f"{lost} of them lost their whole answer and were dropped.")
+        if empty := figures.get("empty_answers"):
+            lines.append(
+                f"{plural(empty, 'example')} of the {split} split: an empty answer, which teaches to say nothing."
+            )
         if unknown := figures.get("unknown_tokens"):
             lines.append(f"{unknown} tokens of the {split} split are unknown to the tokenizer.")
+    evaluate = plan.graph.spec.tables.evaluate
+    ends = {figures["reasoning"] for figures in data_of(plan)["splits"].values() if figures.get("reasoning")}
+    if ends and set(evaluate.metrics) & set(OF_ANSWERS):
+        whole = (
+            "whole, with the reasoning before them" if not evaluate.strip_reasoning else f"by what follows {min(ends)}"
+        )
+        lines.append(f"Answers are compared {whole} (evaluate.strip_reasoning).")
     return lines

@@ -70,7 +70,7 @@ def _configuration(graph: Graph, name: str | None, split: str) -> Configuration:
 def _split(tokenizer: Any, node: GraphNode, paths: dict[str, Any], rows: int) -> tuple[dict[str, Any], Digests]:
     """Return one split's figures and its first examples, none of an empty split, and the digests of its rows."""
     from lorafile.engine.data.encode import is_encoder_at
-    from lorafile.engine.data.examples import digests, examples, shown_rows, split_rows, written
+    from lorafile.engine.data.examples import Limits, digests, examples, shown_rows, split_rows, written
 
     data = node.settings["data"]
     encoder = data.get("task_type") == "SEQ_CLS" and is_encoder_at(paths["model"])
@@ -86,6 +86,10 @@ def _split(tokenizer: Any, node: GraphNode, paths: dict[str, Any], rows: int) ->
         return {}, compared
     exact, normal = duplicates(compared)
     supervised = sum(sum(example.encoded.supervised) for example in measured)
+    limits = Limits.of(data, paths["model"], tokenizer, encoder)
+    too_long = [example for example in measured if limits.excess(example)]
+    cut = data["too_long"] == "truncate"
+    plain = not encoder and data["format"] != "text"
     figures = {
         "split": node.split,
         "rows": len(everything),
@@ -100,10 +104,12 @@ def _split(tokenizer: Any, node: GraphNode, paths: dict[str, Any], rows: int) ->
         },
         "supervised_fraction": supervised / sum(lengths),
         "max_length": data["max_length"],
-        "too_long": sum(length > data["max_length"] for length in lengths),
+        "too_long": len(too_long),
+        "answers_lost": sum(limits.fit(tokenizer, example, encoder) is None for example in too_long) if cut else 0,
+        "empty_answers": sum(example.is_empty for example in measured) if plain else 0,
         "compared": len(compared),
         "duplicates": {"exact": exact, "normalised": normal},
-        "examples": [example_of(tokenizer, example, data["max_length"]) for example in first],
+        "examples": [example_of(tokenizer, example, limits, encoder) for example in first],
     }
     return figures, compared
 
@@ -118,9 +124,11 @@ def percentile(values: list[int], share: int) -> int:
     return sorted(values)[max(-(-len(values) * share // 100), 1) - 1]
 
 
-def example_of(tokenizer: Any, example: Any, limit: int) -> dict[str, Any]:
-    """Return one example as decoded tokens, special ones among them: parts of text, supervised or not."""
+def example_of(tokenizer: Any, example: Any, limits: Any, encoder: bool) -> dict[str, Any]:
+    """Return one example as decoded tokens, special ones among them: parts of text, supervised, cut off, or neither."""
     ids, marks = example.encoded.input_ids, example.encoded.supervised
+    limit = example.shots + limits.own
+    left_out = limits.excess(example) and limits.fit(tokenizer, example, encoder) is None
     parts: list[dict[str, Any]] = []
     before, start = "", 0
     for at in range(1, len(ids) + 1):
@@ -131,4 +139,5 @@ def example_of(tokenizer: Any, example: Any, limit: int) -> dict[str, Any]:
         text = through[len(before) :] if through.startswith(before) else alone
         parts.append({"text": text, "supervised": bool(marks[start]), "cut": start >= limit})
         before, start = through, at
-    return {"row": example.row, "tokens": len(ids), "supervised": sum(marks), "parts": parts}
+    count = {"tokens": len(ids), "cut": max(len(ids) - limit, 0), "supervised": sum(marks[:limit])}
+    return {"row": example.row, **count, "left_out": bool(left_out), "parts": parts}

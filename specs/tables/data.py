@@ -69,6 +69,11 @@ class DataTable(Settings):
         description="A template of one's own, instead of a format's; beside `classification` it may name {label}, "
         "beside `squad` {answer} and {unanswerable}.",
     )
+    chat_template: Text | None = Field(
+        default=None,
+        description="The chat template to use instead of the tokenizer's own: a file (`.jinja`), relative to the spec, "
+        "or the name of one of several that the tokenizer has.",
+    )
     labels: dict[str, str] = Field(
         default={}, description="`classification`: names of the classes, value = name; absent: the data's own values."
     )

@@ -109,6 +109,10 @@ class EvaluateTable(Settings):
     pos_label: Text | None = Field(
         default=None, description="The positive class of a binary `f1`; unset: the last one."
     )
+    strip_reasoning: bool = Field(
+        default=True,
+        description="Compare what follows a block of reasoning (`</think>`), where the chat template writes one.",
+    )
     metric_timeout: PositiveNumber = Field(default=600.0, description="Seconds for a metric file and split; in no key.")
     max_new_tokens: Positive = Field(default=64, description="The most tokens of an answer (`exact_match`).")
     do_sample: bool = Field(

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorafile.results.datacard import leak_sentences
+from lorafile.units import plural
 
 _OPEN, _CLOSE = "⟦", "⟧"
 _SUPERVISED, _READ, _CUT = "bold green", "default", "dim red strike"
@@ -35,10 +36,13 @@ def show_data(shown: dict[str, Any], out: Console) -> None:
 
 
 def _show_example(example: dict[str, Any], split: str, out: Console) -> None:
-    share = f"{example['supervised']} of {example['tokens']} tokens supervised"
-    title = f"{split}, row {example['row']}: {share}"
+    title = f"{split}, row {example['row']}: {example['supervised']} of {example['tokens']} tokens supervised"
+    title += f", {example['cut']} cut" if example["cut"] else ""
+    title += "; left out" if example["left_out"] else ""
     text = Text()
     for part in example["parts"]:
+        if part["cut"] and not out.is_terminal:
+            continue
         marked = part["supervised"] and not out.is_terminal
         style = _CUT if part["cut"] else _SUPERVISED if part["supervised"] else _READ
         text.append(f"{_OPEN}{part['text']}{_CLOSE}" if marked else part["text"], style=style)
@@ -77,7 +81,7 @@ def _lengths(splits: list[dict[str, Any]]) -> Table:
 
 def notes(shown: dict[str, Any]) -> list[str]:
     """Say what was only sampled, and which held-out rows are in another split."""
-    lines = []
+    lines = [line for split in shown["splits"] for line in _of_answers(split)]
     for count, text in (("measured", "lengths of {} rows, evenly drawn."), ("compared", "{} rows were compared.")):
         sampled = [split for split in shown["splits"] if split[count] < split["rows"]]
         shares = {split["split"]: f"{split[count]:,} of {split['rows']:,}" for split in sampled}
@@ -87,6 +91,17 @@ def notes(shown: dict[str, Any]) -> list[str]:
     if shown["leaks"] and not leaking:
         lines.append("No held-out row is in another split.")
     return lines
+
+
+def _of_answers(split: dict[str, Any]) -> list[str]:
+    """Say which examples have no answer, of those that were looked at."""
+    of = f" of {split['measured']:,} rows" if split["measured"] < split["rows"] else ""
+    texts = {
+        "answers_lost": f"left out: nothing is left of the answer at {split['max_length']} tokens.",
+        "empty_answers": "with an empty answer, which teaches to say nothing.",
+    }
+    counts = {name: plural(split[name], "example") for name in texts if split[name]}
+    return [f"[yellow]{split['split']}:[/] {count}{of} {texts[name]}" for name, count in counts.items()]
 
 
 def show_catalogue(entries: dict[str, dict[str, Any]], out: Console) -> None:

@@ -196,10 +196,11 @@ def test_every_turn_of_the_assistant_is_supervised_and_no_other(
     tokenizer = load_tokenizer(str(model))
     (line,) = read_lines(prepared["examples.jsonl.gz"])
     expected = tokenizer("paris ;\n", add_special_tokens=False)["input_ids"]
-    expected += tokenizer("in rome ;\n", add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    expected += tokenizer("in rome ;\n", add_special_tokens=False)["input_ids"]
+    expected += [tokenizer.eos_token_id] if template == CHATML else []  # what is marked is all that is supervised
     ids, marks = Tokens.load(prepared["tokens.safetensors"]).example(0)
     assert ids[marks.bool()].tolist() == expected
-    assert line["reference"] == "in rome"
+    assert line["reference"] == "in rome ;", "what the template writes"
     assert line["prompt"].endswith("and tom ? ;\n<|assistant|> ")
     assert line["bytes"] == len("paris ;\nin rome ;\n")
 
