@@ -222,3 +222,18 @@ def test_guanaco_s_layout_supervises_both_answers(tiny_model: Path, tmp_path: Pa
     assert line["prompt"] == text[: text.index(" rome")]
     assert (line["reference"], line["bytes"]) == ("rome", len(" paris rome"))
     assert supervised(prepared, load_tokenizer(str(tiny_model))).replace("</s>", "").split() == ["paris", "rome"]
+
+
+def test_an_example_whose_answer_is_cut_away_is_left_out_and_counted(tiny_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [
+        {"prompt": "where does anna live ?" + " and bob ?" * n, "completion": " in paris and rome"} for n in range(6)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    mine = Engine(tiny_model, file, tmp_path)
+    lengths = [len(load_tokenizer(str(tiny_model))(row["prompt"])["input_ids"]) for row in rows]
+    settings = mine.prepare_settings(6, max_length=lengths[3], too_long="truncate")
+    done, files = mine.run("prepare", {"data": settings})
+    assert [line["row"] for line in read_lines(Path(files["examples.jsonl.gz"]))] == [0, 1, 2]
+    assert (done.figures["answers_lost"], done.figures["examples"]) == (3, 3)
+    assert all(Tokens.load(Path(files["tokens.safetensors"])).example(n)[1].any() for n in range(3))

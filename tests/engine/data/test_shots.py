@@ -124,3 +124,26 @@ def test_evidence_in_the_prompt_is_a_row_of_its_own(tmp_path: Path, tiny_model: 
         if a.kind == "prepare"
     }
     assert first == {"where", "anna"}
+
+
+def test_what_is_shown_does_not_count_in_max_length(tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "where does anna live ?" + " and bob ?" * (n % 4), "completion": " paris"} for n in range(16)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    mine = Engine(tiny_model, file, tmp_path)
+    shots = {"count": 2, "seed": 1, "rows": {"seed": None, "start": 0, "stop": 8}}
+    kept = [
+        [
+            line["row"]
+            for line in read_lines(mine.prepare(16, max_length=14, too_long="drop", **more)["examples.jsonl.gz"])
+        ]
+        for more in ({}, {"shots": shots})
+    ]
+    assert kept[0] == kept[1]
+    assert 0 < len(kept[0]) < 16
+    context = json.loads((tiny_model / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    many = shots | {"count": context // 8, "rows": {"seed": None, "start": 0, "stop": 16}}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows * (context // 16)), encoding="utf-8")
+    many["rows"]["stop"] = 16 * (context // 16)
+    with pytest.raises(AssertionError, match=rf"none\.shots: row 0 has \d+ tokens .* and the model reads {context}"):
+        mine.prepare(16, max_length=32, shots=many)
