@@ -50,9 +50,9 @@ def conversation_of(row: Row, turns: Any, completion: Any = None) -> Conversatio
     :param completion: the messages that follow; then those alone are supervised
     :raises NodeError: when there is no answer in it, or a turn is none
     """
-    messages = [*_history(row), *_messages(turns, "messages" if completion is None else "prompt")]
+    messages = [*_history(row), *messages_of(turns, "messages" if completion is None else "prompt")]
     first = len(messages) if completion is not None else 0
-    messages += _messages(completion, "completion") if completion is not None else []
+    messages += messages_of(completion, "completion") if completion is not None else []
     supervised = [
         number >= first and message["role"] == "assistant" and _is_learned(message)
         for number, message in enumerate(messages)
@@ -66,10 +66,14 @@ def conversation_of(row: Row, turns: Any, completion: Any = None) -> Conversatio
     if not any(supervised):
         raise NodeError("data: a row has no turn of the assistant that answers something and is to be learned")
     end = max(number for number, learned in enumerate(supervised) if learned) + 1
-    return Conversation([_clean(message) for message in messages[:end]], supervised[:end], _tools(row))
+    return Conversation([_clean(message) for message in messages[:end]], supervised[:end], tools_of(row))
 
 
-def _messages(turns: Any, column: str) -> list[Message]:
+def messages_of(turns: Any, column: str) -> list[Message]:
+    """Return the messages of a column as {role, content} and whatever else they have for a chat template.
+
+    :raises NodeError: when they are none
+    """
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
         raise NodeError(
             f'data: the column "{column}" should hold a list of messages, {{role, content}} or {{from, value}}'
@@ -145,7 +149,7 @@ def _history(row: Row) -> list[Message]:
     return [{"role": role, "content": text_of({"history": text}, "history")} for role, text in turns]
 
 
-def _tools(row: Row) -> list[Any] | None:
+def tools_of(row: Row) -> list[Any] | None:
     """Return a row's tools, also those that are written as JSON; what Parquet fills in with null is left out."""
     tools = row.get("tools")
     if isinstance(tools, str) and tools.strip():

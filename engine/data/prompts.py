@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lorafile.engine.data.conversations import messages_of, tools_of
 from lorafile.engine.data.example import Chat, Example, Row, placeholders
-from lorafile.engine.data.templates import renderer
+from lorafile.engine.data.templates import named, renderer
 from lorafile.errors import NodeError
 
 _CONVERSATIONS = ("chat", "guanaco")
@@ -66,10 +67,10 @@ def prompt_example(row: str | Row, data: dict[str, Any], chat: Chat) -> Example:
     """
     form = data["format"]
     if form == "chat":
-        given = [{"role": "user", "content": row}] if isinstance(row, str) else row.get("messages")
-        if not isinstance(given, list) or not given:
-            raise NodeError("a row should hold `messages`, a list of {role, content}.")
-        return Example(chat.text(given, True, None), "", "", special=True)
+        row = {"messages": [{"role": "user", "content": row}]} if isinstance(row, str) else row
+        row = named(row, data["columns"], form)
+        messages = messages_of(row.get("messages"), "messages")
+        return Example(chat.text(messages, True, tools_of(row)), "", "", special=True)
     if isinstance(row, str):
         if form == "guanaco":
             return Example(f"### Human: {row}\n### Assistant:", "", "")

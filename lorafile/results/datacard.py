@@ -61,8 +61,8 @@ def about(graph: Graph, configuration: Configuration) -> dict[str, Any]:
 
 
 def _split(split: str, figures: dict[str, Any], digests: Digests) -> dict[str, Any]:
-    names = ("examples", "tokens", "supervised_fraction", "median_tokens", "p95_tokens", "longest", "too_long")
-    names += ("answers_lost", "empty_answers")
+    names = ["examples", "tokens", "supervised_fraction", "median_tokens", "p95_tokens", "longest", "too_long"]
+    names += ["answers_lost", "empty_answers"]
     exact, normal = duplicates(digests)
     return {
         "split": split,
