@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lorafile.engine.metrics import extraction
 from lorafile.engine.metrics.custom import CustomMetric, read_custom_metric
 from lorafile.engine.metrics.registry import OF_HEADS, CustomMetricName, built_in
 from lorafile.errors import NodeError
@@ -15,6 +16,7 @@ from lorafile.specs.tables.evaluate import (
     OF_LIKELIHOODS,
     OF_PASSAGES,
     OF_REGRESSIONS,
+    OF_WORDS,
     PREDICTS_NUMBERS,
     is_metric_file,
     metric_label,
@@ -81,6 +83,9 @@ def _score_section(builder: GraphBuilder, configuration: Configuration, split: s
     options: dict[str, dict[str, Any]] = {}
     if evaluate.extract:
         options["exact_match"] = {"extract": evaluate.extract}
+        section["metrics"]["exact_match"] = extraction.VERSIONS.get(evaluate.extract, section["metrics"]["exact_match"])
+    if evaluate.tokenize:
+        options |= {name: {"tokenize": evaluate.tokenize} for name in names if name in OF_WORDS}
     if "f1" in names:
         options["f1"] = _f1(builder, configuration, split)
     return section | ({"options": options} if any(options.values()) else {})

@@ -11,6 +11,7 @@ from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.data import DataTable, TemplateTable
 from lorafile.specs.tables.evaluate import (
+    EXTRACTIONS,
     NEEDS_NUMBERS,
     OF_ANSWERS,
     OF_CLASSES,
@@ -18,6 +19,7 @@ from lorafile.specs.tables.evaluate import (
     OF_NUMBERS,
     OF_PASSAGES,
     OF_REGRESSIONS,
+    OF_WORDS,
     PREDICTS_NUMBERS,
     EvaluateTable,
     MetricName,
@@ -167,6 +169,8 @@ def _check_evaluate(evaluate: EvaluateTable, data: DataTable, problems: Problems
             problems.add(path, f'{metric} needs data.format = "squad", not "{form}"')
         if metric in OF_ANSWERS and form == "text":
             problems.add(path, f'{metric} needs answers, and data.format = "text" has none')
+    if evaluate.tokenize is not None and not {*OF_WORDS} & {*evaluate.metrics}:
+        problems.add(("evaluate", "tokenize"), f"is read by {', '.join(OF_WORDS)}, none of which is in evaluate.metrics")
     for setting, reader in (("extract", "exact_match"), ("average", "f1"), ("pos_label", "f1")):
         if getattr(evaluate, setting) is not None and reader not in evaluate.metrics:
             problems.add(("evaluate", setting), f"is read by {reader}, which is not among evaluate.metrics")
@@ -200,14 +204,15 @@ def _check_metric_names(evaluate: EvaluateTable, problems: Problems) -> None:
 
 
 def _check_extract(extract: str | None, problems: Problems) -> None:
-    if extract is None or extract == "last-number":
+    if extract is None or extract in EXTRACTIONS:
         return
-    path = ("evaluate", "extract")
+    path: Path = ("evaluate", "extract")
+    wanted = f"should be {', '.join(map(show, EXTRACTIONS))}, or"
     try:
         groups = re.compile(extract).groups
     except (re.error, OverflowError, RecursionError) as error:
-        problems.add(path, f'should be "last-number" or a valid regular expression ({error})')
+        problems.add(path, f"{wanted} a valid regular expression ({error})")
         return
     if groups != 1:
         remedy = f"not {groups}; a bracket that only groups is written (?:…)" if groups else "not none: write (…)"
-        problems.add(path, f'should be "last-number" or a regular expression with one group, {remedy}')
+        problems.add(path, f"{wanted} a regular expression with one group, {remedy}{suggestion(extract, EXTRACTIONS)}")

@@ -38,6 +38,12 @@ OF_HEADS = ("accuracy", "log_loss")  # of a classification head, where the spec 
 OF_NUMBERS = ("pearson", "mse")  # of a regression, likewise
 NEEDS_NUMBERS = 'needs numbers: model.num_labels = 1 with model.task_type = "SEQ_CLS"'
 PREDICTS_NUMBERS = f"reads no numbers, which model.num_labels = 1 predicts; use {', '.join(OF_REGRESSIONS)}"
+# What `exact_match` takes of a text by name, and what splits texts into words for BLEU and ROUGE (sacrebleu's names).
+EXTRACTIONS = ("gsm8k", "strict-match", "flexible-extract", "last-number")
+Tokenizer = Literal[
+    "13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200"
+]
+OF_WORDS = ("bleu", "rouge1", "rouge2", "rougeL")
 OF_LIKELIHOODS = ("log_loss", "perplexity", "bits_per_byte", "token_accuracy")
 
 
@@ -100,8 +106,17 @@ class EvaluateTable(Settings):
     )
     extract: Text | None = Field(
         default=None,
-        description="What `exact_match` compares instead of whole texts: `last-number` (of GSM8K's reference, the one "
-        "after ####), or a regular expression with one group.",
+        description="What `exact_match` compares instead of whole texts: `gsm8k` (GSM8K's own rule, the first number "
+        "after `#### `, as text), `strict-match` and `flexible-extract` (lm-evaluation-harness's filters of its task "
+        "gsm8k), `last-number` (the last one after the last `####`, by its value), or a regular expression with one "
+        "group.",
+    )
+    tokenize: Tokenizer | None = Field(
+        default=None,
+        description="What splits texts into words for `bleu` and `rouge1`, `rouge2`, `rougeL`: sacrebleu's tokenizers "
+        "by name (ROUGE's words in lower case); unset: 13a for BLEU, and for ROUGE rouge-score's own, which knows a to "
+        "z and digits alone. `intl` for scripts with spaces, `zh` for Chinese, `char` for any; `ja-mecab`, `ko-mecab` "
+        "and `spm`, `flores101`, `flores200` need more than sacrebleu.",
     )
     average: Literal["binary", "macro", "micro", "weighted"] | None = Field(
         default=None, description="How `f1` averages over classes; unset: binary for two, macro for more."
