@@ -2,12 +2,15 @@
 
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli
 
 from lorafile.errors import LoraError
 from lorafile.units import did_you_mean
+
+if TYPE_CHECKING:
+    from lorafile.specs.tables.data import DataTable
 
 PREFIX = "catalogue:"
 _PRESETS = files("lorafile.specs") / "presets"
@@ -15,7 +18,11 @@ _PRESETS = files("lorafile.specs") / "presets"
 
 @cache
 def catalogue() -> dict[str, dict[str, Any]]:
-    """Return name -> settings of `[data]`, and `about`: what, licence, source, metrics, perhaps a note."""
+    """Return name -> settings of `[data]`, and two tables.
+
+    `evaluate`, where a set has one: settings of `[evaluate]` that fit its answers; `about`: what, licence, source,
+    metrics, perhaps a note.
+    """
     return tomli.loads((files("lorafile.specs") / "catalogue.toml").read_text(encoding="utf-8"))
 
 
@@ -34,7 +41,7 @@ def with_catalogue_settings(table: dict[str, Any]) -> dict[str, Any]:
     entry = named or entry_name(table.get("like"))
     if entry is None:
         return table
-    settings = {key: value for key, value in catalogue()[entry].items() if key != "about"}
+    settings = {key: value for key, value in catalogue()[entry].items() if key not in ("about", "evaluate")}
     if named is None:
         settings = {key: value for key, value in settings.items() if key not in ("path", "name")}
     if "template" in table and settings["format"] not in ("classification", "squad"):
@@ -43,6 +50,19 @@ def with_catalogue_settings(table: dict[str, Any]) -> dict[str, Any]:
         settings = {key: value for key, value in settings.items() if key in ("path", "name", "split")}
     own = {key: value for key, value in table.items() if not (key == "path" and named)}
     return {**settings, **own, "like": entry}
+
+
+def evaluation(table: "DataTable") -> dict[str, Any]:
+    """Return the settings of `[evaluate]` that fit the answers of the set that a table `[data]` names.
+
+    What ends an answer is of the set's own prompt, and left out where the spec writes another one.
+    """
+    if table.like is None:
+        return {}
+    entry = catalogue()[table.like]
+    settings: dict[str, Any] = entry.get("evaluate", {})
+    own_prompt = table.template is not None or table.format != entry["format"]
+    return {key: value for key, value in settings.items() if not (own_prompt and key == "stop_strings")}
 
 
 def licence(entry: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What `exact_match` compares of an answer instead of all of it: rules by name (`evaluate.extract`), or a regex's group.
+"""What `exact_match` compares instead of whole texts (`evaluate.extract`): a rule by its name, or a pattern's group.
 
 A rule is applied to an answer and to its reference, and says whether both are the same.
 """

@@ -84,7 +84,10 @@ def _sacrebleu_tokenizer(name: str) -> Callable[[str], str]:
 
     try:
         tokenizer: Any = _get_tokenizer(name)()
-    except (Exception, SystemExit) as error:  # what sacrebleu makes of a missing library, or a file that it cannot fetch
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # sacrebleu exits where it cannot fetch a file
         library = LIBRARIES.get(name, ("", ""))[1]
         remedy = f" Install it with: pip install '{library}'" if library else ""
         why = next(iter(str(error).strip().splitlines()), type(error).__name__)

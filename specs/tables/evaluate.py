@@ -40,9 +40,7 @@ NEEDS_NUMBERS = 'needs numbers: model.num_labels = 1 with model.task_type = "SEQ
 PREDICTS_NUMBERS = f"reads no numbers, which model.num_labels = 1 predicts; use {', '.join(OF_REGRESSIONS)}"
 # What `exact_match` takes of a text by name, and what splits texts into words for BLEU and ROUGE (sacrebleu's names).
 EXTRACTIONS = ("gsm8k", "strict-match", "flexible-extract", "last-number")
-Tokenizer = Literal[
-    "13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200"
-]
+Tokenizer = Literal["13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200"]
 OF_WORDS = ("bleu", "rouge1", "rouge2", "rougeL")
 OF_LIKELIHOODS = ("log_loss", "perplexity", "bits_per_byte", "token_accuracy")
 

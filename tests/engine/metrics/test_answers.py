@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorafile.engine.metrics.answers import last_number
+from lorafile.engine.metrics.extraction import last_number
 from lorafile.engine.metrics.registry import METRICS
 
 REFERENCE = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nShe sold 48+24 = <<48+24=72>>72 clips.\n#### 72"
