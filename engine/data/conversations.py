@@ -9,6 +9,7 @@ from lorafile.errors import NodeError
 # ShareGPT's names for who speaks, and the others that its sets use.
 _SPEAKERS = dict.fromkeys(("human", "user"), "user")
 _SPEAKERS |= dict.fromkeys(("gpt", "chatgpt", "assistant", "model"), "assistant") | {"system": "system"}
+GUANACO = "### Human:"
 _GUANACO = re.compile(r"### (Human|Assistant):")
 Message = dict[str, Any]
 

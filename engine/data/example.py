@@ -50,10 +50,23 @@ class Chat:
     text: Callable[[list[Any], bool], str]
     marked: Callable[[list[Any]], list[tuple[int, int]] | None] = lambda _: None
 
+    def between(self) -> str:
+        """Return what stands between an answer and the next question; nothing where the template alters them."""
+        answer, question = "Zq1", "Zq2"
+        turns = [("user", "Zq0"), ("assistant", answer), ("user", question)]
+        text = self.text([{"role": role, "content": content} for role, content in turns], False)
+        return text.partition(answer)[2].partition(question)[0] if question in text.partition(answer)[2] else ""
+
 
 def placeholders(template: str) -> list[str]:
     """Return the columns that a template names, each once, in their order."""
     return list(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name))
+
+
+def literal_beginning(template: str) -> str:
+    """Return the text of a template before the first column, which all prompts begin with."""
+    literal, _, _, _ = next(iter(Formatter().parse(template)), ("", None, None, None))
+    return literal
 
 
 def fill(template: str, row: Row) -> str:

@@ -13,7 +13,7 @@ from lorafile.engine.data.conversations import Message, chat_example, messages_o
 from lorafile.engine.data.encode import Encoded, chat_of, encode, encode_texts
 from lorafile.engine.data.example import Chat, Example, Render, Row
 from lorafile.engine.data.readers import read_rows
-from lorafile.engine.data.templates import named, renderer, turns_of
+from lorafile.engine.data.templates import SHOTS_APART, named, renderer, turns_of
 from lorafile.errors import NodeError
 
 _AT_ONCE = 256
@@ -153,7 +153,7 @@ def with_shots(render: Render, shown: list[Row], data: dict[str, Any], chat: Cha
     if data["format"] == "chat" or data.get("chat_template"):
         turns = [message for row in shown for message in _messages(row, data) if message["role"] != "system"]
         return lambda row: _after_turns(row, turns, data, chat)
-    before = "".join(f"{render(row).text}\n\n" for row in shown)
+    before = "".join(render(row).text + SHOTS_APART for row in shown)
 
     def after_text(row: Row) -> Example:
         example = render(row)

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from lorafile.engine.data.columns import ALIASES
-from lorafile.engine.data.conversations import Message, chat_example, guanaco_example
-from lorafile.engine.data.example import Chat, Example, Render, Row, fill
-from lorafile.engine.data.labels import label_example
+from lorafile.engine.data.conversations import GUANACO, Message, chat_example, guanaco_example
+from lorafile.engine.data.example import Chat, Example, Render, Row, fill, literal_beginning
+from lorafile.engine.data.labels import PROMPTS, label_example
 from lorafile.errors import NodeError
 
 ALPACA = (
@@ -28,8 +28,27 @@ TEMPLATES = {
 }
 
 
+SHOTS_APART = "\n\n"  # between the solved examples of a prompt
 # Formats of one question and its answer, which a chat template can put as turns.
 CONVERSABLE = ("alpaca", "completion", "question", "squad")
+
+
+def next_shot(data: dict[str, Any]) -> list[str]:
+    """Return with what another solved example would begin: a blank line, and what every prompt begins with.
+
+    A prompt that begins with a column has the blank line alone; turns in guanaco's layout follow each other without.
+    """
+    written = data["template"]
+    if data["format"] == "guanaco" and not written:
+        return [GUANACO]
+    prompts: dict[str, tuple[str, ...]] = {
+        "alpaca": (ALPACA, ALPACA_INPUT),
+        "classification": PROMPTS,
+        "squad": (PROMPT_OR_NONE if data.get("unanswerable") else PROMPT,),
+    }
+    form = data["format"]
+    begins = (written["prompt"],) if written else prompts.get(form) or (TEMPLATES[form][0],)
+    return list(dict.fromkeys((SHOTS_APART + literal_beginning(prompt)).rstrip(" ") for prompt in begins))
 
 
 def renderer(data: dict[str, Any], chat: Chat) -> Render:

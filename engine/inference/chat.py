@@ -78,8 +78,8 @@ class ChatSession:
         if not ids.numel():
             raise NodeError("There is nothing to answer: the question has no token.")
         with torch.inference_mode(), responder.model.disable_adapter() if responder.bare else contextlib.nullcontext():
-            (text,) = answer(responder.base, responder.model, prompt_batch(ids), self.task, [self.count])
-        return text.strip()
+            (said,) = answer(responder.base, responder.model, prompt_batch(ids), self.task, [self.count])
+        return said.text.strip()
 
 
 @contextlib.contextmanager

@@ -88,9 +88,10 @@ def _flexible_extract(answer: str, reference: str) -> bool:
 
 def _alike(given: str, wanted: str) -> bool:
     """Compare as lm-evaluation-harness's exact_match does: without what its task ignores, in lower case."""
+    wanted = wanted.strip()  # the space that a template puts before an answer is ours
     for pattern in _IGNORED:
         given, wanted = pattern.sub("", given), pattern.sub("", wanted)
-    return given.lower() == wanted.strip().lower()
+    return given.lower() == wanted.lower()
 
 
 _RULES: dict[str, Callable[[str, str], bool]] = dict(

@@ -259,9 +259,18 @@ def data_section(
         **({"packing": True} if form == "text" and table.packing else {}),
         **({"sample_by": table.sample_by} if table.sample_by != "auto" else {}),
         **({"task_type": "SEQ_CLS"} if configuration.model.task_type == "SEQ_CLS" else {}),
-        **({"unanswerable": table.unanswerable} if form == "squad" else {}),
+        **({"unanswerable": unanswerable(table, lock)} if form == "squad" else {}),
         **of_tokenizer(configuration, form, model),
     }
+
+
+def unanswerable(table: DataTable, lock: DataLock) -> str:
+    """Return what a model should write where a passage holds no answer; nothing where no row is so, as the lock knows.
+
+    A prompt that offers it without need is another task: models take the offer.
+    """
+    known = lock.answers is not None and "unanswerable" not in table.model_fields_set
+    return "" if known and not any(lock.unanswerable.values()) else table.unanswerable
 
 
 def _labels(configuration: Configuration, lock: DataLock, form: str) -> dict[str, Any]:

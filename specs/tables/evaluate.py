@@ -123,7 +123,11 @@ class EvaluateTable(Settings):
         default=None, description="The positive class of a binary `f1`; unset: the last one."
     )
     metric_timeout: PositiveNumber = Field(default=600.0, description="Seconds for a metric file and split; in no key.")
-    max_new_tokens: Positive = Field(default=64, description="The most tokens of an answer (`exact_match`).")
+    max_new_tokens: Positive = Field(
+        default=64,
+        description="The most tokens of an answer; a plan says where references are longer, and a report how many "
+        "answers it cut.",
+    )
     do_sample: bool = Field(
         default=False,
         description="Draw answers instead of taking the likeliest token; seeded by study seed and example, so that an "
@@ -138,7 +142,11 @@ class EvaluateTable(Settings):
     )
     num_beams: Positive = Field(default=1, description="Beams of a beam search; 1 is greedy.")
     repetition_penalty: PositiveNumber = Field(default=1.0, description="Above 1, tokens seen before are less likely.")
-    stop_strings: list[Text] = Field(default=[], description="Texts that end an answer, and are no part of it.")
+    stop_strings: list[Text] = Field(
+        default=[],
+        description="Texts that end an answer, and are no part of it; unset, an answer after solved examples "
+        "(`none.shots`) ends where another one would begin.",
+    )
     lm_eval_tasks: list[Text] = Field(
         default=[], description="Tasks of lm-evaluation-harness, run on every model of the study (`lorafile[lm-eval]`)."
     )
