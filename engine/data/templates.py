@@ -9,6 +9,7 @@ from lorafile.engine.data.example import Chat, Example, Render, Row, fill, liter
 from lorafile.engine.data.labels import PROMPTS, label_example
 from lorafile.errors import NodeError
 
+ALPACA_BEGINS = "Below is an instruction that describes a task"
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n### Response:\n"
@@ -34,7 +35,7 @@ CONVERSABLE = ("alpaca", "completion", "question", "squad")
 
 
 def next_shot(data: dict[str, Any]) -> list[str]:
-    """Return with what another solved example would begin: a blank line, and what every prompt begins with.
+    """Return with what another solved example would begin: a blank line, and the line that every prompt begins with.
 
     A prompt that begins with a column has the blank line alone; turns in guanaco's layout follow each other without.
     """
@@ -42,13 +43,14 @@ def next_shot(data: dict[str, Any]) -> list[str]:
     if data["format"] == "guanaco" and not written:
         return [GUANACO]
     prompts: dict[str, tuple[str, ...]] = {
-        "alpaca": (ALPACA, ALPACA_INPUT),
+        "alpaca": (ALPACA_BEGINS,),
         "classification": PROMPTS,
         "squad": (PROMPT_OR_NONE if data.get("unanswerable") else PROMPT,),
     }
     form = data["format"]
     begins = (written["prompt"],) if written else prompts.get(form) or (TEMPLATES[form][0],)
-    return list(dict.fromkeys((SHOTS_APART + literal_beginning(prompt)).rstrip(" ") for prompt in begins))
+    lines = (literal_beginning(prompt).lstrip("\n").partition("\n")[0].rstrip() for prompt in begins)
+    return [SHOTS_APART + line for line in dict.fromkeys(lines)]
 
 
 def renderer(data: dict[str, Any], chat: Chat) -> Render:
