@@ -2,15 +2,12 @@
 
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tomli
 
 from lorafile.errors import LoraError
 from lorafile.units import did_you_mean
-
-if TYPE_CHECKING:
-    from lorafile.specs.tables.data import DataTable
 
 PREFIX = "catalogue:"
 _PRESETS = files("lorafile.specs") / "presets"
@@ -52,17 +49,18 @@ def with_catalogue_settings(table: dict[str, Any]) -> dict[str, Any]:
     return {**settings, **own, "like": entry}
 
 
-def evaluation(table: "DataTable") -> dict[str, Any]:
-    """Return the settings of `[evaluate]` that fit the answers of the set that a table `[data]` names.
+def evaluation(entry: str | None, form: str, templated: bool) -> dict[str, Any]:
+    """Return the settings of `[evaluate]` that fit the answers of a set.
 
     What ends an answer is of the set's own prompt, and left out where the spec writes another one.
+
+    :param form: the spec's `data.format`; `templated`: whether it has a template of its own
     """
-    if table.like is None:
+    if entry is None:
         return {}
-    entry = catalogue()[table.like]
-    settings: dict[str, Any] = entry.get("evaluate", {})
-    own_prompt = table.template is not None or table.format != entry["format"]
-    return {key: value for key, value in settings.items() if not (own_prompt and key == "stop_strings")}
+    settings: dict[str, Any] = catalogue()[entry].get("evaluate", {})
+    other_prompt = templated or form != catalogue()[entry]["format"]
+    return {key: value for key, value in settings.items() if not (other_prompt and key == "stop_strings")}
 
 
 def licence(entry: str | None) -> str | None:

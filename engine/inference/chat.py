@@ -10,6 +10,7 @@ import torch
 from lorafile.engine.batching.batches import prompt_batch
 from lorafile.engine.data.encode import chat_of, encode
 from lorafile.engine.data.prompts import Turn, keeps_history, question_example
+from lorafile.engine.inference.generation import Answer as Answer
 from lorafile.engine.inference.generation import answer
 from lorafile.engine.model.adapters import load_tuned, stored_adapter
 from lorafile.engine.model.base import Base, load_base

@@ -51,7 +51,8 @@ def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int], sl
     :param slices: how many adapters the prompts are for, each with as many
     """
     reader, prompts, embeddings = _prompts(base, model, batch)
-    stops, ends = [*task.get("stop_strings", [])], [*base.model.generation_config.eos_token_id]
+    settings: Any = base.model.generation_config
+    stops, ends = [*task.get("stop_strings", [])], [*settings.eos_token_id]
     if task.get("stop_at_turn"):
         turn_stops, turn_ends = end_of_turn(base.tokenizer)
         stops, ends = stops + turn_stops, ends + turn_ends

@@ -109,7 +109,7 @@ def _corpus_metric(name: str, tokenize: str, sentences: bool = False) -> Any:
 
     if name == "chrf":
         return sacrebleu.CHRF()
-    return sacrebleu.BLEU(effective_order=sentences, **({"tokenize": tokenize} if tokenize else {}))
+    return sacrebleu.BLEU(effective_order=sentences, tokenize=tokenize or None)
 
 
 def corpus_influence(rows: Rows, name: str, tokenize: str = "") -> list[float]:

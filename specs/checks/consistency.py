@@ -142,7 +142,7 @@ def with_defaults(tables: SpecTables) -> SpecTables:
     if model.task_type == "SEQ_CLS":
         brought["metrics"] = list(OF_NUMBERS if model.is_regression else OF_HEADS)
     else:
-        brought |= evaluation(tables.data)
+        brought |= evaluation(tables.data.like, tables.data.format, tables.data.template is not None)
         if "exact_match" not in evaluate.metrics:
             brought.pop("extract", None)
     brought = {name: value for name, value in brought.items() if name not in evaluate.model_fields_set}
