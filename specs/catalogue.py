@@ -15,7 +15,11 @@ _PRESETS = files("lorafile.specs") / "presets"
 
 @cache
 def catalogue() -> dict[str, dict[str, Any]]:
-    """Return name -> settings of `[data]`, and `about`: what, licence, source, metrics, perhaps a note."""
+    """Return name -> settings of `[data]`, and two tables.
+
+    `evaluate`, where a set has one: settings of `[evaluate]` that fit its answers; `about`: what, licence, source,
+    metrics, perhaps a note.
+    """
     return tomli.loads((files("lorafile.specs") / "catalogue.toml").read_text(encoding="utf-8"))
 
 
@@ -34,7 +38,7 @@ def with_catalogue_settings(table: dict[str, Any]) -> dict[str, Any]:
     entry = named or entry_name(table.get("like"))
     if entry is None:
         return table
-    settings = {key: value for key, value in catalogue()[entry].items() if key != "about"}
+    settings = {key: value for key, value in catalogue()[entry].items() if key not in ("about", "evaluate")}
     if named is None:
         settings = {key: value for key, value in settings.items() if key not in ("path", "name")}
     if "template" in table and settings["format"] not in ("classification", "squad"):
@@ -43,6 +47,20 @@ def with_catalogue_settings(table: dict[str, Any]) -> dict[str, Any]:
         settings = {key: value for key, value in settings.items() if key in ("path", "name", "split")}
     own = {key: value for key, value in table.items() if not (key == "path" and named)}
     return {**settings, **own, "like": entry}
+
+
+def evaluation(entry: str | None, form: str, templated: bool) -> dict[str, Any]:
+    """Return the settings of `[evaluate]` that fit the answers of a set.
+
+    What ends an answer is of the set's own prompt, and left out where the spec writes another one.
+
+    :param form: the spec's `data.format`; `templated`: whether it has a template of its own
+    """
+    if entry is None:
+        return {}
+    settings: dict[str, Any] = catalogue()[entry].get("evaluate", {})
+    other_prompt = templated or form != catalogue()[entry]["format"]
+    return {key: value for key, value in settings.items() if not (other_prompt and key == "stop_strings")}
 
 
 def licence(entry: str | None) -> str | None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from lorafile.errors import ModelError, Problem, SpecError
 from lorafile.specs.checks.claims import check_claims
-from lorafile.specs.checks.consistency import check_tables, with_default_metrics
+from lorafile.specs.checks.consistency import check_tables, with_defaults
 from lorafile.specs.checks.sweeps import check_blocks
 from lorafile.specs.configurations import REQUIRED, Configuration
 from lorafile.specs.error_messages import MAX_PROBLEMS, Problems
@@ -164,7 +164,7 @@ def _tables(raw: dict[str, Any], problems: Problems) -> SpecTables:
         if len(bad) >= MAX_PROBLEMS:
             raise SpecError(problems.list()) from error
         tables = _valid_tables(raw, bad)
-    tables = with_default_metrics(tables)
+    tables = with_defaults(tables)
     check_blocks(raw, problems)
     check_tables(tables, raw, problems)
     if problems.by_place:

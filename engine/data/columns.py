@@ -75,6 +75,12 @@ def label_column(columns: dict[str, str], names: list[str]) -> str | None:
     return next((name for name in candidates if name in names), None)
 
 
+def answers_column(columns: dict[str, str], names: list[str]) -> str | None:
+    """Return the column that holds accepted answers, as SQuAD's rows have them: those that have a context, too."""
+    fields = [columns.get(field, field) for field in ("context", "question", "answers")]
+    return fields[-1] if set(fields) <= set(names) else None
+
+
 def check_columns(data: dict[str, Any], columns: list[str], data_name: str) -> None:
     """Check that a data set has the columns that its format or template reads.
 

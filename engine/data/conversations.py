@@ -13,6 +13,7 @@ _SPEAKERS = dict.fromkeys(("human", "user"), "user")
 _SPEAKERS |= dict.fromkeys(("gpt", "chatgpt", "assistant", "model", "function_call"), "assistant")
 _SPEAKERS |= dict.fromkeys(("observation", "tool", "function_response"), "tool") | {"system": "system"}
 _CALL = "function_call"  # whose value is {name, arguments} as JSON
+GUANACO = "### Human:"
 _GUANACO = re.compile(r"### (Human|Assistant):")
 _OTHER_TEMPLATE = "name another one with data.chat_template, or use rows of one answer each"
 Message = dict[str, Any]

@@ -62,6 +62,13 @@ class Chat:
     visible: Callable[[str], str] = str
     reasoning: str = ""
 
+    def between(self) -> str:
+        """Return what stands between an answer and the next question; nothing where the template alters them."""
+        answer, question = "Zq1", "Zq2"
+        turns = [("user", "Zq0"), ("assistant", answer), ("user", question)]
+        text = self.text([{"role": role, "content": content} for role, content in turns], False, None)
+        return text.partition(answer)[2].partition(question)[0] if question in text.partition(answer)[2] else ""
+
 
 def is_missing(value: Any) -> bool:
     """Return whether a value is null or NaN."""
@@ -100,6 +107,12 @@ def no_text(column: str, kind: str) -> str:
 def placeholders(template: str) -> list[str]:
     """Return the columns that a template names, each once, in their order."""
     return list(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name))
+
+
+def literal_beginning(template: str) -> str:
+    """Return the text of a template before the first column, which all prompts begin with."""
+    literal, _, _, _ = next(iter(Formatter().parse(template)), ("", None, None, None))
+    return literal
 
 
 def fill(template: str, row: Row, may_be_missing: Container[str] = ()) -> str:

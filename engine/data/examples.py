@@ -13,7 +13,7 @@ from lorafile.engine.data.conversations import chat_example
 from lorafile.engine.data.encode import Encoded, chat_of, context_tokens, encode, encode_texts, most_tokens
 from lorafile.engine.data.example import Chat, Example, Render, Row
 from lorafile.engine.data.readers import read_rows
-from lorafile.engine.data.templates import as_conversation, is_conversation, named, renderer
+from lorafile.engine.data.templates import SHOTS_APART, as_conversation, is_conversation, named, renderer
 from lorafile.errors import NodeError
 
 _AT_ONCE = 256
@@ -218,7 +218,7 @@ def with_shots(render: Render, shown: list[Row], data: dict[str, Any], chat: Cha
             return replace(chat_example(conversation, chat), about=render(row).about)
 
         return after_turns
-    before = "".join(f"{render(row).text}\n\n" for row in shown)
+    before = "".join(render(row).text + SHOTS_APART for row in shown)
 
     def after_text(row: Row) -> Example:
         example = render(row)

@@ -9,7 +9,7 @@ from lorafile.errors import NodeError
 
 HIDDEN = "-1"  # what GLUE's test sets have in place of their labels
 _MOST_LISTED = 20  # labels that a prompt names; with more of them it would be longer than its text
-_SINGLE, _PAIR = "Text: {text}\n", "Sentence 1: {sentence1}\nSentence 2: {sentence2}\n"
+PROMPTS = _SINGLE, _PAIR = "Text: {text}\n", "Sentence 1: {sentence1}\nSentence 2: {sentence2}\n"
 
 
 def label_key(value: Any) -> str:

@@ -5,11 +5,22 @@ from dataclasses import replace
 from typing import Any
 
 from lorafile.engine.data.columns import ALIASES
-from lorafile.engine.data.conversations import Conversation, chat_example, conversation_of, guanaco_example
-from lorafile.engine.data.example import Chat, Example, Render, Row, fill, is_missing, placeholders, text_of
-from lorafile.engine.data.labels import label_example
+from lorafile.engine.data.conversations import GUANACO, Conversation, chat_example, conversation_of, guanaco_example
+from lorafile.engine.data.example import (
+    Chat,
+    Example,
+    Render,
+    Row,
+    fill,
+    is_missing,
+    literal_beginning,
+    placeholders,
+    text_of,
+)
+from lorafile.engine.data.labels import PROMPTS, label_example
 from lorafile.errors import NodeError
 
+ALPACA_BEGINS = "Below is an instruction that describes a task"
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n### Response:\n"
@@ -29,8 +40,28 @@ TEMPLATES = {
 }
 
 
+SHOTS_APART = "\n\n"  # between the solved examples of a prompt
 # Formats of one question and its answer, which a chat template can put as turns.
 CONVERSABLE = ("alpaca", "completion", "question", "squad")
+
+
+def next_shot(data: dict[str, Any]) -> list[str]:
+    """Return with what another solved example would begin: a blank line, and the line that every prompt begins with.
+
+    A prompt that begins with a column has the blank line alone; turns in guanaco's layout follow each other without.
+    """
+    written = data["template"]
+    if data["format"] == "guanaco" and not written:
+        return [GUANACO]
+    prompts: dict[str, tuple[str, ...]] = {
+        "alpaca": (ALPACA_BEGINS,),
+        "classification": PROMPTS,
+        "squad": (PROMPT_OR_NONE if data.get("unanswerable") else PROMPT,),
+    }
+    form = data["format"]
+    begins = (written["prompt"],) if written else prompts.get(form) or (TEMPLATES[form][0],)
+    lines = (literal_beginning(prompt).lstrip("\n").partition("\n")[0].rstrip() for prompt in begins)
+    return [SHOTS_APART + line for line in dict.fromkeys(lines)]
 
 
 def renderer(data: dict[str, Any], chat: Chat) -> Render:

@@ -10,6 +10,7 @@ import torch
 from lorafile.engine.batching.batches import prompt_batch
 from lorafile.engine.data.encode import chat_of, encode
 from lorafile.engine.data.prompts import Turn, keeps_history, question_example
+from lorafile.engine.inference.generation import Answer as Answer
 from lorafile.engine.inference.generation import answer
 from lorafile.engine.model.adapters import load_tuned, stored_adapter
 from lorafile.engine.model.base import Base, load_base
@@ -78,8 +79,8 @@ class ChatSession:
         if not ids.numel():
             raise NodeError("There is nothing to answer: the question has no token.")
         with torch.inference_mode(), responder.model.disable_adapter() if responder.bare else contextlib.nullcontext():
-            (text,) = answer(responder.base, responder.model, prompt_batch(ids), self.task, [self.count])
-        return text.strip()
+            (said,) = answer(responder.base, responder.model, prompt_batch(ids), self.task, [self.count])
+        return said.text.strip()
 
 
 @contextlib.contextmanager

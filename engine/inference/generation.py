@@ -1,7 +1,7 @@
 """Answers: prompts padded on the left, decoded so that an answer never depends on what else is in its batch."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import (
@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from lorafile.engine.batching.batches import Batch
+from lorafile.engine.data.encode import chat_of, ids_of
 from lorafile.engine.inference.decoding import Rules, can_decode, decode
 from lorafile.engine.model.base import Base
 from lorafile.engine.model.methods import virtual_tokens, with_virtual_tokens
@@ -21,6 +22,13 @@ from lorafile.engine.randomness import derive
 
 Task = dict[str, Any]
 LORAFILE_DECODER = "lorafile"
+
+
+class Answer(NamedTuple):
+    """An answer's text, and whether it was cut: ended by the most tokens that it may have, and by nothing else."""
+
+    text: str
+    cut: bool
 
 
 def generate(base: Base, model: Any, batch: Batch, new_tokens: int, least: int = 0) -> list[str]:
@@ -32,7 +40,7 @@ def generate(base: Base, model: Any, batch: Batch, new_tokens: int, least: int =
     return _texts(base, _by_transformers(*_prompts(base, model, batch), task, [], []))
 
 
-def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int], slices: int = 1) -> list[str]:
+def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int], slices: int = 1) -> list[Answer]:
     """Return the answer to each prompt, without special tokens, up to the first of the strings that end one.
 
     Settings of the task that are absent are greedy decoding's. Samples are drawn by the Gumbel-max trick (the arg max
@@ -43,16 +51,39 @@ def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int], sl
     :param slices: how many adapters the prompts are for, each with as many
     """
     reader, prompts, embeddings = _prompts(base, model, batch)
-    stops = task.get("stop_strings", [])
+    settings: Any = base.model.generation_config
+    stops, ends = [*task.get("stop_strings", [])], [*settings.eos_token_id]
+    if task.get("stop_at_turn"):
+        turn_stops, turn_ends = end_of_turn(base.tokenizer)
+        stops, ends = stops + turn_stops, ends + turn_ends
     processors = _processors(prompts, task, rows)
     stopping = [_Ended(base.tokenizer, prompts.input_ids.shape[1], stops)] if stops else []
     if decoder(reader, task) == LORAFILE_DECODER:
-        ends: Any = base.model.generation_config
-        rules = Rules(task["max_new_tokens"], ends.eos_token_id, processors, stopping, slices)
-        texts = _texts(base, decode(reader, prompts, rules, embeddings))
+        rules = Rules(task["max_new_tokens"], ends, processors, stopping, slices)
+        tokens = decode(reader, prompts, rules, embeddings)
     else:
-        texts = _texts(base, _by_transformers(reader, prompts, embeddings, task, processors, stopping))
-    return [text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))] for text in texts]
+        tokens = _by_transformers(reader, prompts, embeddings, task | {"ends": ends}, processors, stopping).tolist()
+    answers = []
+    for made, text in zip(tokens, _texts(base, tokens), strict=True):
+        stop = min((text.find(stop) for stop in stops if stop in text), default=None)
+        cut = stop is None and len(made) >= task["max_new_tokens"] and not {*made} & {*ends}
+        answers.append(Answer(text[:stop], cut))
+    return answers
+
+
+def end_of_turn(tokenizer: Any) -> tuple[list[str], list[int]]:
+    """Return what ends an answer of a conversation: what the chat template writes between it and the next question.
+
+    :return: strings, or tokens where that holds a special one: a base model without a turn of its own to learn from
+        may go on behind it with a question that it invents
+    """
+    if tokenizer.chat_template is None:  # the study has another
+        return [], []
+    between = chat_of(tokenizer, {"date": "2000-01-01"}).between()  # no date stands there
+    special = [token for token in ids_of(tokenizer, [(between, True)])[0] if token in tokenizer.all_special_ids]
+    if special:
+        return [], special[:1]
+    return ([between.strip()] if between.strip() else []), []
 
 
 def decoder(reader: Any, task: Task) -> str:
@@ -89,6 +120,7 @@ def _by_transformers(
         min_new_tokens=task.get("min_new_tokens", 0),
         logits_processor=processors,
         stopping_criteria=stopping,
+        **({"eos_token_id": task["ends"]} if "ends" in task else {}),
         **({} if embeddings is None else {"inputs_embeds": embeddings}),
     )
     return ids[:, prompts.input_ids.shape[1] :]

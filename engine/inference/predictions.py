@@ -20,6 +20,7 @@ from lorafile.engine.request import EVAL_BATCH, Report, Request
 from lorafile.files.jsonl import read_lines
 
 Line = dict[str, Any]
+CUT = "cut"  # of an answer, for the figures alone: whether the most new tokens ended it
 _Work = Callable[[list[int]], list[Line]]
 
 
@@ -91,8 +92,8 @@ class _Reader:
         def predict(indexes: list[int]) -> list[Line]:
             prompts = collate_prompts(split.tokens, indexes, self.base.padding, self.base.device)
             rows = [split.lines[index]["row"] for index in indexes] * self.slices
-            texts = answer(self.base, self.model, prompts.repeated(self.slices), split.task, rows, self.slices)
-            return [{"answer": text} for text in texts]
+            answers = answer(self.base, self.model, prompts.repeated(self.slices), split.task, rows, self.slices)
+            return [{"answer": text, CUT: cut} for text, cut in answers]
 
         new = split.task["max_new_tokens"]
         return self._each([length + new for length in split.tokens.prompts.tolist()], predict)

@@ -7,12 +7,11 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
 from lorafile.engine.metrics.classification import Rows, Scored, mean_of, pseudo_values
-from lorafile.errors import NodeError
-from lorafile.specs.bounded_regex import matches
+from lorafile.engine.metrics.extraction import same
+from lorafile.engine.metrics.tokenizers import check_words, words_of
 
 LAST_NUMBER = "last-number"
 _MARK = "####"  # what stands before the result in GSM8K's answers
@@ -25,41 +24,12 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 def exact_match(rows: Rows, extract: str = "") -> Scored:
     """Return the share of answers that equal the reference, surrounding white space aside; for each example 0 or 1.
 
-    :param extract: `last-number`, or a regular expression whose group is compared instead of the whole text. An answer
-        that holds no such thing is wrong; a reference that holds none is taken whole.
+    :param extract: a rule of `extraction.py`, or a regular expression whose group is compared instead of the whole
+        text. An answer that holds no such thing is wrong; a reference that does not hold a group is taken whole.
     """
-    if not extract:
-        each = [float(row["answer"].strip() == row["reference"].strip()) for row in rows]
-    else:
-        texts = [row[part] for row in rows for part in ("answer", "reference")]
-        taken = [last_number(text) for text in texts] if extract == LAST_NUMBER else _groups(extract, texts)
-        answers, references = taken[::2], taken[1::2]
-        each = [float(_same(*triple)) for triple in zip(answers, references, rows, strict=True)]
-    return mean_of(each)
-
-
-def last_number(text: str) -> Decimal | None:
-    """Return the last number of a text, after the last `####` where there is one: $1,000.00 is 1000, 1.0 is 1."""
-    numbers = [match for match in _NUMBER.finditer(text.rpartition(_MARK)[2]) if match[2] or match[3]]
-    if not numbers:
-        return None
-    sign, whole, rest = numbers[-1].groups(default="")
-    return Decimal(f"{sign}{whole.replace(',', '') or '0'}{rest}")
-
-
-def _same(answer: Decimal | str | None, reference: Decimal | str | None, row: dict[str, Any]) -> bool:
-    return answer is not None and answer == (row["reference"].strip() if reference is None else reference)
-
-
-def _groups(pattern: str, texts: list[str]) -> list[Decimal | str | None]:
-    """Return the group of the first match in each text, without white space around.
-
-    :raises NodeError: when the pattern takes too long
-    """
-    try:
-        return [None if group is None else group.strip() for group in matches(pattern, tuple(texts), "search")]
-    except ValueError as error:
-        raise NodeError(f"evaluate.extract {error}.") from error
+    if extract:
+        return mean_of(list(map(float, same(extract, rows))))
+    return mean_of([float(row["answer"].strip() == row["reference"].strip()) for row in rows])
 
 
 # As the official evaluation script of SQuAD v2 defines them (evaluate-v2.0.py), with shares of one instead of percent:
@@ -99,41 +69,54 @@ def _words_f1(gold: str, answer: str) -> float:
     return 2 * (Counter(wanted) & Counter(given)).total() / (len(wanted) + len(given))
 
 
-def rouge(rows: Rows, name: str) -> Scored:
+def rouge(rows: Rows, name: str, tokenize: str = "") -> Scored:
     """Return the mean F-measure of what answer and reference share; for each example its own.
 
-    By rouge-score without stemming, as Hugging Face's `evaluate` has it. Its tokenizer keeps the letters a to z and
+    By rouge-score without stemming, as Hugging Face's `evaluate` has it. Its own tokenizer keeps the letters a to z and
     digits alone: texts in other scripts have no words for it.
 
     :param name: `rouge1` (words), `rouge2` (pairs of words) or `rougeL` (the longest common subsequence of words)
+    :param tokenize: the name of one of sacrebleu's tokenizers, whose words are put in lower case, as ROUGE's own are
+    :raises NodeError: when a reference has no word, or the tokenizer needs what is not installed
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer([name], use_stemmer=False)
+    words = words_of(tokenize)
+    check_words(rows, name, tokenize)
+    scorer = RougeScorer([name], use_stemmer=False, tokenizer=words)
     return mean_of([float(scorer.score(row["reference"], row["answer"])[name].fmeasure) for row in rows])
 
 
-def corpus_score(rows: Rows, name: str) -> Scored:
+def corpus_score(rows: Rows, name: str, tokenize: str = "") -> Scored:
     """Return sacrebleu's figure of the corpus (0 to 100) with its own defaults; for each example its sentence's.
 
     The corpus figure pools n-gram counts over all examples: it is no mean of the sentences' figures.
 
-    :param name: `bleu` (tokenizer 13a; of sentences with effective order) or `chrf` (chrF2)
+    :param name: `bleu` (of sentences with effective order) or `chrf` (chrF2, which has no tokenizer)
+    :param tokenize: of `bleu`, the name of one of sacrebleu's tokenizers; 13a otherwise
+    :raises NodeError: when BLEU would be 0 for any answer, or the tokenizer needs what is not installed
     """
+    if name == "bleu":
+        check_words(rows, name, tokenize or "13a")
+    whole, single = _corpus_metric(name, tokenize), _corpus_metric(name, tokenize, sentences=True)
+    answers, references = _texts(rows)
+    each = [single.sentence_score(answer, [gold]).score for answer, gold in zip(answers, references, strict=True)]
+    return float(whole.corpus_score(answers, [references]).score), each
+
+
+def _corpus_metric(name: str, tokenize: str, sentences: bool = False) -> Any:
     import sacrebleu
 
-    corpus, sentence = getattr(sacrebleu, f"corpus_{name}"), getattr(sacrebleu, f"sentence_{name}")
-    answers, references = _texts(rows)
-    each = [sentence(answer, [gold]).score for answer, gold in zip(answers, references, strict=True)]
-    return float(corpus(answers, [references]).score), each
+    if name == "chrf":
+        return sacrebleu.CHRF()
+    return sacrebleu.BLEU(effective_order=sentences, tokenize=tokenize or None)
 
 
-def corpus_influence(rows: Rows, name: str) -> list[float]:
+def corpus_influence(rows: Rows, name: str, tokenize: str = "") -> list[float]:
     """Return each example's pseudo-value; a corpus is the sum of its segments' counts, as in sacrebleu's bootstrap."""
     import numpy as np
-    import sacrebleu
 
-    metric, (answers, references) = getattr(sacrebleu, name.upper())(), _texts(rows)
+    metric, (answers, references) = _corpus_metric(name, tokenize), _texts(rows)
     counts = np.array(metric._extract_corpus_statistics(answers, [references]))
     whole = counts.sum(axis=0)
     figure, *without = (metric._compute_score_from_stats(left.tolist()).score for left in (whole, *whole - counts))

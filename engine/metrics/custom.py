@@ -2,8 +2,9 @@
 
 The file defines `compute(rows) -> (figure, one number for each example)`, or `score(row) -> number` whose mean is the
 figure; optionally `NEEDS` ("generation" unless it says "likelihood", "choice" or "regression"), `MORE_IS_BETTER` (True)
-and `UNIT`. Rows are the stored predictions. Its digest is in the key of its own `score` node; other files next to it
-are not on its path, because a change in them would change the figures under the same key.
+and `UNIT`. Rows are the stored predictions. Its digest is in the key of its own `score` node, with that of the modules
+beside it that it imports (`local_modules.py`); nothing else next to it can be imported, because a change there would
+change the figures under the same key.
 """
 
 import ast
@@ -13,11 +14,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from lorafile.engine.metrics.classification import Rows
+from lorafile.engine.metrics.local_modules import local_modules, parsed
 from lorafile.engine.metrics.registry import Needs
 from lorafile.errors import NodeError
 
@@ -34,7 +36,8 @@ class CustomMetric:
     """What a metric file says of itself.
 
     :ivar written: the file's name as the spec has it; `label`: the metric's name in figures and reports
-    :ivar digest: sha256 of the file
+    :ivar digest: sha256 of the file, and of the modules that it imports from beside it
+    :ivar modules: dotted name -> file of each of these; of a package without `__init__.py`, its folder
     """
 
     written: str
@@ -44,22 +47,17 @@ class CustomMetric:
     needs: Needs
     unit: str
     more_is_better: bool
+    modules: dict[str, Path] = field(default_factory=dict)
 
 
 def read_custom_metric(written: str, label: str, base: Path) -> CustomMetric:
     """Read a metric file without running it.
 
-    :raises NodeError: when there is none, it is no Python, or it defines nothing to run
+    :raises NodeError: when there is none, it is no Python, it defines nothing to run, or an import of its cannot be
+        followed
     """
     file = (base / Path(written).expanduser()).resolve()
-    try:
-        content = file.read_bytes()
-        tree = ast.parse(content)
-    except OSError as error:
-        raise NodeError(f"{file} cannot be read: {error.strerror}") from error
-    except (SyntaxError, ValueError) as error:
-        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise NodeError(f"{file}{line} is not Python: {getattr(error, 'msg', error)}") from error
+    content, tree = parsed(file)
     defined = _defined(tree)
     if len({"compute", "score"} & defined.keys()) != 1:
         how = "both compute and score; keep one" if "compute" in defined else "neither compute(rows) nor score(row)"
@@ -67,8 +65,19 @@ def read_custom_metric(written: str, label: str, base: Path) -> CustomMetric:
     settings = {name: _setting(name, defined.get(name), file) for name in _SETTINGS}
     if settings["NEEDS"] not in get_args(Needs):
         raise NodeError(f"{file}: NEEDS should be one of {', '.join(get_args(Needs))}, not {settings['NEEDS']!r}")
-    digest = hashlib.sha256(content).hexdigest()
-    return CustomMetric(written, label, file, digest, settings["NEEDS"], settings["UNIT"], settings["MORE_IS_BETTER"])
+    modules = local_modules(tree, file, base.resolve())
+    about = (settings["NEEDS"], settings["UNIT"], settings["MORE_IS_BETTER"])
+    return CustomMetric(written, label, file, _digest(content, modules), *about, modules)
+
+
+def _digest(content: bytes, modules: dict[str, Path]) -> str:
+    """Return the digest of a metric file, and of the local modules that it imports, where it imports any."""
+    own = hashlib.sha256(content).hexdigest()
+    imported = [
+        [name, hashlib.sha256(place.read_bytes()).hexdigest() if place.suffix == ".py" else ""]
+        for name, place in modules.items()
+    ]
+    return hashlib.sha256(json.dumps([own, imported]).encode()).hexdigest() if imported else own
 
 
 def _defined(tree: ast.Module) -> dict[str, ast.expr | None]:
@@ -101,16 +110,19 @@ def run_custom_metric(metric: CustomMetric, rows: Rows, seconds: float) -> tuple
 
     :raises NodeError: naming file, line and exception when it raises, takes too long, or gives something else
     """
-    content = metric.file.read_bytes() if metric.file.is_file() else b""
-    if hashlib.sha256(content).hexdigest() != metric.digest:
-        raise NodeError(
-            f"evaluate.metrics: {metric.written} changed after the plan was made. Run the same command again."
-        )
+    try:
+        unchanged = _digest(metric.file.read_bytes(), metric.modules) == metric.digest
+    except OSError:
+        unchanged = False
+    if not unchanged:
+        what = f"{metric.written}, or a module that it imports," if metric.modules else metric.written
+        raise NodeError(f"evaluate.metrics: {what} changed after the plan was made. Run the same command again.")
     with tempfile.TemporaryDirectory(prefix="lorafile-metric-") as directory:
         rows_file, answer_file = Path(directory) / "rows.json", Path(directory) / "answer.json"
         rows_file.write_text(json.dumps(rows), encoding="utf-8")
         # -P: the directory in which lora runs is not on its path. A session of its own: Ctrl-C is for us.
         command = [sys.executable, "-P", str(_RUNNER), str(metric.file), str(rows_file), str(answer_file)]
+        command.append(json.dumps({name: str(place) for name, place in metric.modules.items()}))
         try:
             done = subprocess.run(  # noqa: S603  (the user's own file, named in the user's own spec)
                 command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, start_new_session=True

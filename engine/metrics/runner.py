@@ -1,18 +1,24 @@
-"""Runs one metric file on rows, as a program of its own: FILE ROWS ANSWER. Imports the standard library alone."""
+"""Runs one metric file on rows, as a program of its own: FILE ROWS ANSWER MODULES. Imports the standard library alone.
+
+MODULES is JSON: dotted name -> file of each module beside the metric file that it may import.
+"""
 
 import importlib.util
 import json
 import math
 import sys
 import traceback
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 
-def main(file: str, rows_file: str, answer_file: str) -> None:
+def main(file: str, rows_file: str, answer_file: str, modules: str = "{}") -> None:
     """Write `{figure, each}`, or `{error, line}`, to the answer file."""
     rows = json.loads(Path(rows_file).read_text(encoding="utf-8"))
+    sys.meta_path.insert(0, _LocalModules(json.loads(modules)))
     try:
         answer = _answer(_load(file), rows)
     except BaseException as error:  # whatever it raises, exit included, is the answer
@@ -22,9 +28,42 @@ def main(file: str, rows_file: str, answer_file: str) -> None:
     Path(answer_file).write_text(json.dumps(answer), encoding="utf-8")
 
 
+class _Source(SourceFileLoader):
+    """Compiles a file as it stands, and leaves no compiled copy, which may be of an earlier second."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the code of the file."""
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
+class _LocalModules(MetaPathFinder):
+    """Finds the modules that are in the metric's key, and nothing else of their folders."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self._files = files
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        """Return where a module is; None for all others."""
+        file = self._files.get(fullname)
+        if file is None:
+            return None
+        if not file.endswith(".py"):
+            return ModuleSpec(fullname, None, is_package=True)
+        return _spec(fullname, file)
+
+
+def _spec(name: str, file: str) -> ModuleSpec | None:
+    inside: list[str] | None = [] if file.endswith("__init__.py") else None
+    return importlib.util.spec_from_file_location(
+        name, file, loader=_Source(name, file), submodule_search_locations=inside
+    )
+
+
 def _load(file: str) -> ModuleType:
     """Load the file under a name that no module has, so that a `statistics.py` shadows nothing."""
-    spec = importlib.util.spec_from_file_location("lorafile_own_metric", file)
+    spec = _spec("lorafile_own_metric", file)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} cannot be loaded")
     module = importlib.util.module_from_spec(spec)

@@ -13,7 +13,7 @@ import torch
 from lorafile.engine.data.hub import first_line
 from lorafile.engine.inference.decoding import can_reserve
 from lorafile.engine.inference.generation import decoder
-from lorafile.engine.inference.predictions import Split, load_split, predictions
+from lorafile.engine.inference.predictions import CUT, Split, load_split, predictions
 from lorafile.engine.model.adapters import stored_adapter, tuned_model
 from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.methods import virtual_tokens
@@ -74,10 +74,14 @@ def write_predictions(split: Split, predicted: list[dict[str, Any]], out: Path, 
     :param figures: of the result, next to the number of its examples
     """
     carried = _CARRIED[split.task["output"]]
+    if split.task["output"] == "generation":
+        figures = {**figures, CUT: sum(line[CUT] for line in predicted)}
     rows = [
         {**{name: example[name] for name in carried if name in example}, **line}
         for example, line in zip(split.lines, predicted, strict=True)
     ]
+    for row in rows:
+        row.pop(CUT, None)
     write_lines(out / "predictions.jsonl.gz", rows)
     return Result(figures={"examples": len(rows), **figures}, files=["predictions.jsonl.gz"])
 

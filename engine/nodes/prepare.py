@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from lorafile.engine.batching.tokens import pack
+from lorafile.engine.data.answer_lengths import answer_lengths
 from lorafile.engine.data.columns import check_columns
 from lorafile.engine.data.encode import Encoded, chat_of, ids_of, is_encoder_at, load_tokenizer
 from lorafile.engine.data.examples import Limits, Numbered, examples, shown_rows, split_rows
@@ -112,6 +113,7 @@ def _figures(kept: list[Encoded]) -> dict[str, Any]:
         "longest": max(lengths, default=0),
         "median_tokens": median(lengths) if lengths else 0,
         "p95_tokens": lengths[-(-len(lengths) * 95 // 100) - 1] if lengths else 0,  # nearest rank
+        **answer_lengths(kept),
     }
 
 

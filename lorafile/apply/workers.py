@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lorafile import specs
 from lorafile.apply.work_groups import groups, is_spread
 from lorafile.engine.metrics.registry import built_in
+from lorafile.engine.metrics.tokenizers import LIBRARIES as TOKENIZER_LIBRARIES
 from lorafile.environment import cores, gpus, installed, most_threads
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.lock.lockfile import Lock
@@ -74,7 +75,7 @@ def default_workers(spec: specs.Spec, lock: Lock) -> int:
 def check_libraries(plan: Plan) -> None:
     """Check, before anything is paid for, that what scores the plan's predictions is installed.
 
-    :raises MissingExtra: naming the first metric whose library is not
+    :raises LoraError: naming the first metric, or the tokenizer, whose library is not
     """
     for change in plan.work:
         task = plan.graph.nodes[change.key].settings.get("task", {})
@@ -84,3 +85,13 @@ def check_libraries(plan: Plan) -> None:
             library = built_in(name).library
             if library and find_spec(library) is None:
                 raise MissingExtra(f"The metric {name}", library.replace("_", "-"), "metrics")
+            _check_tokenizer(plan.graph.nodes[change.key].settings.get("options", {}).get(name, {}).get("tokenize", ""))
+
+
+def _check_tokenizer(name: str) -> None:
+    library, package = TOKENIZER_LIBRARIES.get(name, ("", ""))
+    if library and find_spec(library) is None:
+        raise LoraError(
+            f'evaluate.tokenize = "{name}" needs {library}, which is not installed here. Install it with: '
+            f"pip install '{package}'"
+        )

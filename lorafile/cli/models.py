@@ -116,7 +116,7 @@ def import_runs(
 @click.option("--seed", type=int, help="Which seed of a configuration. [default: the first that is trained]")
 @click.option("--prompt", help="Answer this once, and end.")
 @click.option("--column", "columns", multiple=True, metavar="NAME=TEXT", help="Fills another column of the prompt.")
-@click.option("--max-new-tokens", type=click.IntRange(1), help="The most tokens of an answer. [default: the spec's]")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="The most tokens of an answer. [default: 512]")
 @click.option("--temperature", type=click.FloatRange(0), help="Draw answers; without it they are greedy.")
 @json_option
 def chat(

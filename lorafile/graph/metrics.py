@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lorafile.engine.metrics import extraction
 from lorafile.engine.metrics.custom import CustomMetric, read_custom_metric
 from lorafile.engine.metrics.registry import OF_HEADS, CustomMetricName, built_in
 from lorafile.errors import NodeError
@@ -15,6 +16,7 @@ from lorafile.specs.tables.evaluate import (
     OF_LIKELIHOODS,
     OF_PASSAGES,
     OF_REGRESSIONS,
+    OF_WORDS,
     PREDICTS_NUMBERS,
     is_metric_file,
     metric_label,
@@ -24,16 +26,32 @@ from lorafile.specs.tables.evaluate import (
 def own_metrics(spec: Spec) -> dict[str, CustomMetric]:
     """Return name -> the metric file of that name.
 
-    :raises SpecError: when a file is missing, or is no metric
+    :raises SpecError: when a file is missing, or is no metric, or a margin is in points that it has not
     """
-    metrics = {}
+    metrics: dict[str, CustomMetric] = {}
     for number, metric in enumerate(spec.tables.evaluate.metrics):
         if is_metric_file(metric):
             try:
                 metrics[metric_label(metric)] = read_custom_metric(metric, metric_label(metric), spec.file.parent)
             except NodeError as error:
                 raise spec.error(("evaluate", "metrics", number), str(error)) from error
+    _check_margins(spec, metrics)
     return metrics
+
+
+def _check_margins(spec: Spec, own: dict[str, CustomMetric]) -> None:
+    """Refuse a margin in percentage points of a metric file whose unit is no share: it would be no margin at all."""
+    tables = spec.tables
+    asked: list[tuple[tuple[str | int, ...], Any, Any]] = [(("verdict", "margin"), tables.verdict.margin, None)]
+    asked += [(("analysis", at, "margin"), table.margin, table.metric) for at, table in enumerate(tables.analysis)]
+    for at, claim in enumerate(tables.claim):
+        asked += [(("claim", at, name), getattr(claim, name), claim.metric) for name in ("margin", "at_most_below")]
+    for place, margin, metric in asked:
+        of = own.get(metric_label(metric) if metric else spec.primary)
+        if of and isinstance(margin, str) and margin.endswith("pt") and not of.unit.startswith(("share", "points")):
+            unit = f'"{of.unit}"' if of.unit else "none"
+            remedy = f'write a number in it, or "1%"; of a share {of.written} says UNIT = "share"'
+            raise spec.error(place, f"{margin} are percentage points, and the unit of {of.label} is {unit}; {remedy}")
 
 
 def built_in_metrics(spec: Spec) -> list[str]:
@@ -81,6 +99,9 @@ def _score_section(builder: GraphBuilder, configuration: Configuration, split: s
     options: dict[str, dict[str, Any]] = {}
     if evaluate.extract:
         options["exact_match"] = {"extract": evaluate.extract}
+        section["metrics"]["exact_match"] = extraction.VERSIONS.get(evaluate.extract, section["metrics"]["exact_match"])
+    if evaluate.tokenize:
+        options |= {name: {"tokenize": evaluate.tokenize} for name in names if name in OF_WORDS}
     if "f1" in names:
         options["f1"] = _f1(builder, configuration, split)
     section |= {} if evaluate.strip_reasoning else {"strip_reasoning": False}

@@ -1,20 +1,85 @@
 """What a study asks for that somebody may not have meant: said in its plan and its report, and done all the same."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lorafile.engine.data.templates import CONVERSABLE
+from lorafile.engine.data.example import placeholders
+from lorafile.engine.data.templates import CONVERSABLE, SHOTS_APART
 from lorafile.graph.graph import Graph
 from lorafile.lock.lockfile import identity
 from lorafile.units import listing, plural
 
+REFERENCES = "evaluate.max_new_tokens:"  # how a sentence on long references begins
+_CHARACTERS = 6  # of a token: GPT-2's, Llama's and Qwen's have three to five in English
+_ANSWERS = {  # the column with the answer of each format that has it as a text of its own
+    "alpaca": ("output",),
+    "builtin:facts": ("answer",),
+    "completion": ("completion",),
+    "question": ("answer",),
+}
 _RISING = ("linear", "cosine", "constant_with_warmup")  # schedules that have a warm-up
 
 
 def notices(graph: Graph) -> list[str]:
     """Return a sentence for each thing, naming the configurations."""
-    return [*_long_warmups(graph), *_unused_templates(graph)]
+    return [*_long_warmups(graph), *_unused_templates(graph), *_blank_lines(graph)]
+
+
+def long_references(graph: Graph, prepared: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each limit of answers that does not hold the references of what is predicted.
+
+    :param prepared: key of a finished `prepare` node -> its figures; of others the longest text of the column that
+        holds the answers tells, where the lock has it: a token is rarely more than six characters
+    """
+    longer: dict[int, dict[str, None]] = {}
+    seen: set[tuple[int, str]] = set()
+    for node in graph.nodes.values():
+        limit = node.settings["task"].get("max_new_tokens") if node.kind == "predict" else None
+        data = graph.nodes.get(node.inputs.get("data", ""))
+        if limit is None or data is None or (limit, data.key) in seen or "rows" not in data.settings["data"]:
+            continue
+        seen.add((limit, data.key))
+        figures = prepared.get(data.key, {})
+        if "longest_answer" in figures:
+            longest = figures["longest_answer"]
+            text = f"{longest} tokens, and half of them more than {figures['median_answer']:g}"
+        else:
+            characters = _longest_answer(graph, node.configuration, data.settings["data"])
+            longest, text = characters // _CHARACTERS, f"{characters} characters"
+        if longest > limit:
+            longer.setdefault(limit, {})[f"the longest of {node.split} has {text}"] = None
+    return [
+        f"{REFERENCES} {limit} tokens do not hold every reference ({'; '.join(which)}), and answers are cut there and "
+        "judged as they stand. Raise it, or leave out the metrics of answers."
+        for limit, which in longer.items()
+    ]
+
+
+def _longest_answer(graph: Graph, name: str, data: dict[str, Any]) -> int:
+    """Return the characters of the longest text in the columns that hold a split's answers; 0 where that is open."""
+    lock = graph.lock.data[identity(graph.spec.named[name].data)]
+    split = next(split for split, digest in lock.digests.items() if digest == data["digest"])
+    written, form = data["template"], data["format"]
+    fields = placeholders(written["completion"]) if written else _ANSWERS.get(form, ())
+    lengths = lock.lengths.get(split, {})
+    return sum(lengths.get(data["columns"].get(field, field), [0, 0])[1] for field in fields)
+
+
+def _blank_lines(graph: Graph) -> Iterator[str]:
+    """Name few-shot prompts whose answers end at a blank line, because nothing else begins every example."""
+    if "stop_strings" in graph.spec.tables.evaluate.model_fields_set:
+        return
+    found = {
+        node.configuration: None
+        for node in graph.nodes.values()
+        if node.kind == "predict" and node.settings["task"].get("stop_strings") == [SHOTS_APART]
+    }
+    if found:
+        yield (
+            "evaluate.stop_strings: prompts with solved examples begin with a column, so that an answer ends at its "
+            f"first blank line; name another end where answers have several paragraphs ({listing([*found])})."
+        )
 
 
 def _long_warmups(graph: Graph) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lorafile.engine.data.templates import next_shot
 from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.graph.extra_evaluations import add_extra_evaluations
 from lorafile.graph.graph import Replicate
@@ -101,7 +102,7 @@ def _asked(
         for split in (split for split in on if split in splits):
             predicted = {}
             for output in outputs(builder, configuration):
-                task = _task(builder, output, seed)
+                task = _task(builder, configuration, output, seed)
                 predicted[output] = builder.share(
                     ("predict", id(task), *map(id, bare.values())), {**bare, "task": task}
                 )
@@ -112,13 +113,28 @@ def _asked(
     return builder.once(("asked", *alike), make)
 
 
-def _task(builder: GraphBuilder, output: str, seed: int | None) -> dict[str, Any]:
+def _task(builder: GraphBuilder, configuration: Configuration, output: str, seed: int | None) -> dict[str, Any]:
     """Return what is predicted, and how an answer is drawn."""
     evaluate = builder.spec.tables.evaluate
     drawn = seed if output == "generation" and evaluate.do_sample else None
+    ends = end_of_shot(builder, configuration) if output == "generation" else {}
 
     def make() -> dict[str, Any]:
-        task = {"output": output} | (decoding(evaluate) if output == "generation" else {})
+        task = {"output": output} | (decoding(evaluate) | ends if output == "generation" else {})
         return task | ({"seed": seed} if output == "generation" and evaluate.do_sample else {})
 
-    return builder.once(("task", output, drawn), make)
+    return builder.once(("task", output, drawn, repr(ends)), make)
+
+
+def end_of_shot(builder: GraphBuilder, configuration: Configuration) -> dict[str, Any]:
+    """Return what ends an answer after solved examples: the beginning of another one, which nobody asked for.
+
+    A spec that names `evaluate.stop_strings` says so itself; earlier turns of a conversation end as its template does.
+    """
+    if not configuration.shots or "stop_strings" in builder.spec.tables.evaluate.model_fields_set:
+        return {}
+    key = next(iter(builder.graph.splits[configuration.name].values()))
+    data = builder.graph.nodes[key].settings["data"]
+    if data["format"] == "chat" or data.get("chat_template"):
+        return {"stop_at_turn": True}
+    return {"stop_strings": next_shot(data)}

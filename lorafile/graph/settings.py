@@ -264,13 +264,22 @@ def data_section(
         **({"packing": True} if form == "text" and table.packing else {}),
         **({"sample_by": table.sample_by} if table.sample_by != "auto" else {}),
         **({"task_type": "SEQ_CLS"} if configuration.model.task_type == "SEQ_CLS" else {}),
-        **({"unanswerable": table.unanswerable} if form == "squad" else {}),
+        **({"unanswerable": unanswerable(table, lock)} if form == "squad" else {}),
         **of_tokenizer(configuration, form, model, base),
     }
     kinds = (lock.kinds or {}).get(rows.source, {})
     loses_answers = table.too_long == "truncate" and form != "text" and configuration.model.task_type != "SEQ_CLS"
     conversations = form == "chat" or section.get("chat_template")
     return section | ({"reading": 2} if conversations or loses_answers or reads_otherwise(section, kinds) else {})
+
+
+def unanswerable(table: DataTable, lock: DataLock) -> str:
+    """Return what a model should write where a passage holds no answer; nothing where no row is so, as the lock knows.
+
+    A prompt that offers it without need is another task: models take the offer.
+    """
+    known = lock.answers is not None and "unanswerable" not in table.model_fields_set
+    return "" if known and not any(lock.unanswerable.values()) else table.unanswerable
 
 
 def _labels(configuration: Configuration, lock: DataLock, form: str) -> dict[str, Any]:

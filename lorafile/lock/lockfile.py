@@ -16,7 +16,7 @@ from lorafile.errors import LoraError, NodeError
 from lorafile.files.atomic import write_text
 from lorafile.files.digests import file_digest, json_digest
 from lorafile.files.jsonl import read_json
-from lorafile.lock.data import DataLock, commit_of, lock_data, same_label_column
+from lorafile.lock.data import DataLock, commit_of, lock_data, same_columns
 from lorafile.lock.description import check_type, describe_model
 from lorafile.lock.weights import Header, headers
 from lorafile.specs import Spec
@@ -38,7 +38,17 @@ _DESCRIBED = (
     *("modules", "tensors", "experts", "reserved", "head"),
     *("chat_template", "end_token", "date", "transformers"),
 )
-_DERIVED = ("settings", "characters", "bytes", "label", "labels", "kinds")  # follow from the others
+_DERIVED = (
+    "settings",
+    "characters",
+    "bytes",
+    "label",
+    "labels",
+    "lengths",
+    "answers",
+    "unanswerable",
+    "kinds",
+)  # follow from the others
 _SHOWN = 12  # characters of a revision
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 
@@ -149,7 +159,7 @@ def resolve(spec: Spec, stored: Lock | None, fresh: bool = False) -> tuple[Lock,
     references = [spec.reference] if spec.reference else []
     for name, table in _by_identity([*(c.data for c in spec.configurations), *references]).items():
         was = old.data.get(name)
-        keep = was is not None and not fresh and is_on_hub(table.path, base) and same_label_column(table, was)
+        keep = was is not None and not fresh and is_on_hub(table.path, base) and same_columns(table, was)
         data[name] = was if was and keep else lock_data(table, base, was)
         moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
         changed += [f"The data {name} are not what the lock says."] if moved else []

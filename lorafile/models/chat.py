@@ -21,6 +21,8 @@ from lorafile.specs.tables.evaluate import decoding
 from lorafile.state import State
 from lorafile.state.names import UnknownName, run_name
 
+MAX_NEW_TOKENS = 512
+
 if TYPE_CHECKING:
     from lorafile.engine.inference.chat import ChatSession
 
@@ -74,6 +76,7 @@ def open_chat(
 ) -> Iterator["ChatSession"]:
     """Load a model and its base for a chat with both.
 
+    :param max_new_tokens: the most of an answer; unset: 512, whatever the spec's own answers may have
     :param temperature: draws answers; they are greedy without it, whatever the spec's own decoding is
     :raises MissingExtra: on a machine without torch
     """
@@ -84,7 +87,7 @@ def open_chat(
 
     quiet_libraries()
     evaluate = target.graph.spec.tables.evaluate
-    task: dict[str, Any] = {"max_new_tokens": max_new_tokens or evaluate.max_new_tokens}
+    task: dict[str, Any] = {"max_new_tokens": max_new_tokens or MAX_NEW_TOKENS}
     task |= {key: value for key, value in decoding(evaluate).items() if key == "stop_strings"}
     if temperature:
         task |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "seed": 0}

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lorafile.graph.build import build
+from lorafile.graph.notices import REFERENCES, long_references
 from lorafile.lock.lockfile import Lock
 from lorafile.plan.decide import decide, new_plan
 from lorafile.plan.forecast.forecasts import forecasts
@@ -40,8 +41,16 @@ def plan_work(
     """Return what is to be done as far as it is known: a choice that state allows is made, and its nodes are there."""
     plan = new_plan(build(spec, lock, state.acceptances()), warnings, options)
     plan = decide(plan, state)
+    plan = name_long_references(plan)
     plan = settle_tuning(plan, state)
     return restrict_to_targets(plan)
+
+
+def name_long_references(plan: Plan) -> Plan:
+    """Return the plan with what finished `prepare` nodes tell of the lengths of references, or else the lock."""
+    prepared = {key: done.figures for key, done in plan.results.items() if done.kind == "prepare"}
+    others = [line for line in plan.warnings if not line.startswith(REFERENCES)]
+    return replace(plan, warnings=(*others, *long_references(plan.graph, prepared)))
 
 
 def add_forecasts(plan: Plan, state: State, gpu: str | None = None) -> Plan:

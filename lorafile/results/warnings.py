@@ -28,6 +28,7 @@ def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]],
         *(line for data in card for line in leak_sentences(data)),
         *dict.fromkeys(text for done in plan.results.values() if (text := done.figures.get("unpacked"))),
         *_of_runs(plan, runs),
+        *_of_answers(plan),
         *_of_profiles(plan),
         *_of_data(plan),
         *places.mixed(plan.graph),
@@ -72,6 +73,21 @@ def _of_runs(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
 
 def _with(runs: list[dict[str, Any]], flag: str) -> list[str]:
     return [f"{run['configuration']}/seed={run['seed']}" for run in runs if run.get(flag)]
+
+
+def _of_answers(plan: Plan) -> list[str]:
+    """Say how many answers the most new tokens ended, and nothing else did; results of before 0.18 do not tell."""
+    counted: dict[tuple[int, str], list[int]] = {}
+    for key, done in plan.results.items():
+        node = plan.graph.nodes.get(key)
+        if node is not None and node.split != "prompts" and done.figures.get("cut"):
+            of = counted.setdefault((node.settings["task"]["max_new_tokens"], node.split), [0, 0, 0])
+            of[:] = (of[0] + done.figures["cut"], of[1] + done.figures["examples"], of[2] + 1)
+    return [
+        f"{cut} of {plural(total, 'answer')} on {split}, of {plural(runs, 'run')}, were cut at "
+        f"evaluate.max_new_tokens = {limit} and are judged as they stand."
+        for (limit, split), (cut, total, runs) in counted.items()
+    ]
 
 
 def _of_profiles(plan: Plan) -> list[str]:

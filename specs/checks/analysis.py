@@ -12,7 +12,15 @@ from lorafile.specs.tables.settings import SpecTables
 
 WAIVED = ("environment", "imported")  # what may be waived in addition to settings
 _ALWAYS = ("kind", "ask", "name")
-_WITHOUT_POINTS = ("log_loss", "perplexity", "bits_per_byte", "pearson", "spearman", "mse")
+WITHOUT_POINTS = (
+    "log_loss",
+    "perplexity",
+    "bits_per_byte",
+    "matthews_correlation",
+    "pearson",
+    "spearman",
+    "mse",
+)
 
 
 def check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) -> None:
@@ -92,7 +100,7 @@ def _check_measured(block: dict[str, Any], profiled: bool, path: Path, problems:
 
 def check_margin(margin: Any, metric: str, path: Path, problems: Problems) -> None:
     """Refuse percentage points of a metric that has none: a whole nat would make everything equivalent."""
-    if isinstance(margin, str) and margin.endswith("pt") and metric in _WITHOUT_POINTS:
+    if isinstance(margin, str) and margin.endswith("pt") and metric in WITHOUT_POINTS:
         remedy = 'write a number in its unit, or "1%"'
         problems.add(path, f"{margin} are percentage points, and {metric} is no percentage; {remedy}")
 

@@ -5,12 +5,14 @@ from string import Formatter
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
+from lorafile.specs.catalogue import evaluation
 from lorafile.specs.checks.analysis import check_analyses, varied_settings
 from lorafile.specs.checks.sweeps import check_bits
 from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.data import DataTable, TemplateTable
 from lorafile.specs.tables.evaluate import (
+    EXTRACTIONS,
     NEEDS_NUMBERS,
     OF_ANSWERS,
     OF_CLASSES,
@@ -18,6 +20,7 @@ from lorafile.specs.tables.evaluate import (
     OF_NUMBERS,
     OF_PASSAGES,
     OF_REGRESSIONS,
+    OF_WORDS,
     PREDICTS_NUMBERS,
     EvaluateTable,
     MetricName,
@@ -132,13 +135,18 @@ def _check_tracking(tracking: TrackingTable, problems: Problems) -> None:
         problems.add(path, "is no address; write for example sqlite:///mlflow.db or https://mlflow.example.org")
 
 
-def with_default_metrics(tables: SpecTables) -> SpecTables:
-    """Return the tables with the metrics that a head can have, where the spec names none."""
-    evaluate = tables.evaluate
-    if tables.model.task_type != "SEQ_CLS" or "metrics" in evaluate.model_fields_set:
-        return tables
-    metrics = list(OF_NUMBERS if tables.model.is_regression else OF_HEADS)
-    return tables.model_copy(update={"evaluate": evaluate.model_copy(update={"metrics": metrics})})
+def with_defaults(tables: SpecTables) -> SpecTables:
+    """Return the tables with what is measured, where the spec does not say: what a head can have, what a set brings."""
+    evaluate, model = tables.evaluate, tables.model
+    brought: dict[str, Any] = {}
+    if model.task_type == "SEQ_CLS":
+        brought["metrics"] = list(OF_NUMBERS if model.is_regression else OF_HEADS)
+    else:
+        brought |= evaluation(tables.data.like, tables.data.format, tables.data.template is not None)
+        if "exact_match" not in evaluate.metrics:
+            brought.pop("extract", None)
+    brought = {name: value for name, value in brought.items() if name not in evaluate.model_fields_set}
+    return tables.model_copy(update={"evaluate": evaluate.model_copy(update=brought)}) if brought else tables
 
 
 def _check_regression(tables: SpecTables, problems: Problems) -> None:
@@ -167,6 +175,8 @@ def _check_evaluate(evaluate: EvaluateTable, data: DataTable, problems: Problems
             problems.add(path, f'{metric} needs data.format = "squad", not "{form}"')
         if metric in OF_ANSWERS and form == "text":
             problems.add(path, f'{metric} needs answers, and data.format = "text" has none')
+    if evaluate.tokenize is not None and not {*OF_WORDS} & {*evaluate.metrics}:
+        problems.add(("evaluate", "tokenize"), f"is read by {', '.join(OF_WORDS)}, and none is in evaluate.metrics")
     for setting, reader in (("extract", "exact_match"), ("average", "f1"), ("pos_label", "f1")):
         if getattr(evaluate, setting) is not None and reader not in evaluate.metrics:
             problems.add(("evaluate", setting), f"is read by {reader}, which is not among evaluate.metrics")
@@ -200,14 +210,15 @@ def _check_metric_names(evaluate: EvaluateTable, problems: Problems) -> None:
 
 
 def _check_extract(extract: str | None, problems: Problems) -> None:
-    if extract is None or extract == "last-number":
+    if extract is None or extract in EXTRACTIONS:
         return
-    path = ("evaluate", "extract")
+    path: Path = ("evaluate", "extract")
+    wanted = f"should be {', '.join(map(show, EXTRACTIONS))}, or"
     try:
         groups = re.compile(extract).groups
     except (re.error, OverflowError, RecursionError) as error:
-        problems.add(path, f'should be "last-number" or a valid regular expression ({error})')
+        problems.add(path, f"{wanted} a valid regular expression ({error})")
         return
     if groups != 1:
         remedy = f"not {groups}; a bracket that only groups is written (?:…)" if groups else "not none: write (…)"
-        problems.add(path, f'should be "last-number" or a regular expression with one group, {remedy}')
+        problems.add(path, f"{wanted} a regular expression with one group, {remedy}{suggestion(extract, EXTRACTIONS)}")

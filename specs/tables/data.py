@@ -89,8 +89,8 @@ class DataTable(Settings):
     )
     unanswerable: str = Field(
         default="unanswerable",
-        description="`squad`: what to write where the passage holds no answer; the prompt says so. Empty: every row "
-        "has one, and the prompt says nothing.",
+        description="`squad`: what to write where the passage holds no answer; the prompt says so. Empty, or unset for "
+        "data in which every row has an answer: the prompt says nothing.",
     )
     columns: dict[str, str] = Field(default={}, description="Renames: the format's field = the column that holds it.")
     split: SplitTable = Field(

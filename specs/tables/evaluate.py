@@ -38,6 +38,10 @@ OF_HEADS = ("accuracy", "log_loss")  # of a classification head, where the spec 
 OF_NUMBERS = ("pearson", "mse")  # of a regression, likewise
 NEEDS_NUMBERS = 'needs numbers: model.num_labels = 1 with model.task_type = "SEQ_CLS"'
 PREDICTS_NUMBERS = f"reads no numbers, which model.num_labels = 1 predicts; use {', '.join(OF_REGRESSIONS)}"
+# What `exact_match` takes of a text by name, and what splits texts into words for BLEU and ROUGE (sacrebleu's names).
+EXTRACTIONS = ("gsm8k", "strict-match", "flexible-extract", "last-number")
+Tokenizer = Literal["13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200"]
+OF_WORDS = ("bleu", "rouge1", "rouge2", "rougeL")
 OF_LIKELIHOODS = ("log_loss", "perplexity", "bits_per_byte", "token_accuracy")
 
 
@@ -100,8 +104,17 @@ class EvaluateTable(Settings):
     )
     extract: Text | None = Field(
         default=None,
-        description="What `exact_match` compares instead of whole texts: `last-number` (of GSM8K's reference, the one "
-        "after ####), or a regular expression with one group.",
+        description="What `exact_match` compares instead of whole texts: `gsm8k` (GSM8K's own rule, the first number "
+        "after `#### `, as text), `strict-match` and `flexible-extract` (lm-evaluation-harness's filters of its task "
+        "gsm8k), `last-number` (the last one after the last `####`, by its value), or a regular expression with one "
+        "group.",
+    )
+    tokenize: Tokenizer | None = Field(
+        default=None,
+        description="What splits texts into words for `bleu` and `rouge1`, `rouge2`, `rougeL`: sacrebleu's tokenizers "
+        "by name (ROUGE's words in lower case); unset: 13a for BLEU, and for ROUGE rouge-score's own, which knows a to "
+        "z and digits alone. `intl` for scripts with spaces, `zh` for Chinese, `char` for any; `ja-mecab`, `ko-mecab` "
+        "and `spm`, `flores101`, `flores200` need more than sacrebleu.",
     )
     average: Literal["binary", "macro", "micro", "weighted"] | None = Field(
         default=None, description="How `f1` averages over classes; unset: binary for two, macro for more."
@@ -114,7 +127,11 @@ class EvaluateTable(Settings):
         description="Compare what follows a block of reasoning (`</think>`), where the chat template writes one.",
     )
     metric_timeout: PositiveNumber = Field(default=600.0, description="Seconds for a metric file and split; in no key.")
-    max_new_tokens: Positive = Field(default=64, description="The most tokens of an answer (`exact_match`).")
+    max_new_tokens: Positive = Field(
+        default=64,
+        description="The most tokens of an answer; a plan says where references are longer, and a report how many "
+        "answers it cut.",
+    )
     do_sample: bool = Field(
         default=False,
         description="Draw answers instead of taking the likeliest token; seeded by study seed and example, so that an "
@@ -129,7 +146,11 @@ class EvaluateTable(Settings):
     )
     num_beams: Positive = Field(default=1, description="Beams of a beam search; 1 is greedy.")
     repetition_penalty: PositiveNumber = Field(default=1.0, description="Above 1, tokens seen before are less likely.")
-    stop_strings: list[Text] = Field(default=[], description="Texts that end an answer, and are no part of it.")
+    stop_strings: list[Text] = Field(
+        default=[],
+        description="Texts that end an answer, and are no part of it; unset, an answer after solved examples "
+        "(`none.shots`) ends where another one would begin.",
+    )
     lm_eval_tasks: list[Text] = Field(
         default=[], description="Tasks of lm-evaluation-harness, run on every model of the study (`lorafile[lm-eval]`)."
     )

@@ -37,7 +37,16 @@ def scores(plan: Plan) -> list[dict[str, Any]]:
             'metrics[1]: squad_f1 needs passages with accepted answers: data.format = "squad"',
         ),
         ('["log_loss"]\nextract = "last-number"', "evaluate.extract: is read by exact_match, which is not among"),
-        ('["exact_match"]\nextract = "(a"', 'extract: should be "last-number" or a valid regular expression'),
+        (
+            '["exact_match"]\nextract = "(a"',
+            'extract: should be "gsm8k", "strict-match", "flexible-extract", "last-number", or a valid regular',
+        ),
+        (
+            '["exact_match"]\nextract = "last_number"',
+            'with one group, not none: write (…); did you mean "last-number"?',
+        ),
+        ('["log_loss"]\ntokenize = "zh"', "evaluate.tokenize: is read by bleu, rouge1, rouge2, rougeL, and none is in"),
+        ('["rouge1"]\ntokenize = "13b"', "evaluate.tokenize: "),
         ('["exact_match"]\nextract = "a"', "a regular expression with one group, not none: write (…)"),
         ('["exact_match"]\nextract = "(a)(b)"', "not 2; a bracket that only groups is written (?:…)"),
         ('["log_loss"]\naverage = "macro"', "evaluate.average: is read by f1"),

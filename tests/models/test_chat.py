@@ -203,3 +203,18 @@ def read_until(handle: int, mark: bytes, times: int = 1) -> bytes:
         if found.endswith(mark) and (times == 1 or b"tuned" in found):
             return found
     raise AssertionError(found)
+
+
+def test_a_chat_has_a_limit_of_its_own(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lorafile.engine.inference import chat as engine
+
+    asked = []
+
+    def answer(*words: Any) -> list[Any]:
+        asked.append(words[3]["max_new_tokens"])
+        return [engine.Answer("yes", False)]
+
+    monkeypatch.setattr(engine, "answer", answer)
+    assert lora(spec, "other/method=none", "--prompt", QUESTION).exit_code == 0
+    assert lora(spec, "other/method=none", "--prompt", QUESTION, "--max-new-tokens", "7").exit_code == 0
+    assert asked == [512, 7]

@@ -147,3 +147,39 @@ def test_what_is_shown_does_not_count_in_max_length(tmp_path: Path, tiny_model: 
     many["rows"]["stop"] = 16 * (context // 16)
     with pytest.raises(AssertionError, match=rf"none\.shots: row 0 has \d+ tokens .* and the model reads {context}"):
         mine.prepare(16, max_length=32, shots=many)
+
+
+def test_the_lengths_of_answers_are_counted_with_the_token_that_ends_them(tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "anna lives in", "completion": " paris" * (n + 1), "text": "anna"} for n in range(20)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    settings = {"format": "completion", "template": None, "columns": {}, "max_length": 64, "too_long": "error"}
+    rule = {"completion_only_loss": True, "rows": {"seed": None, "start": 0, "stop": 20}}
+    done, _ = Engine(tiny_model, file, tmp_path).run("prepare", {"data": {**settings, **rule}})
+    tokenizer = load_tokenizer(str(tiny_model))
+    lengths = [len(tokenizer(row["completion"], add_special_tokens=False)["input_ids"]) + 1 for row in rows]
+    lengths.sort()
+    assert done.figures["longest_answer"] == lengths[-1]
+    assert done.figures["median_answer"] == (lengths[9] + lengths[10]) / 2
+    assert done.figures["p95_answer"] == lengths[18]
+    (tmp_path / "text").mkdir()
+    text, _ = Engine(tiny_model, file, tmp_path / "text").run(
+        "prepare", {"data": {**settings, **rule, "format": "text"}}
+    )
+    assert "longest_answer" not in text.figures
+
+
+def test_what_is_cut_and_what_does_not_fit_is_told(tmp_path: Path, tiny_model: Path, rows_file: Path) -> None:
+    mine = few_shot(tmp_path, tiny_model, rows_file)
+    file = tmp_path / "study.toml"
+    measured = 'metrics = ["exact_match"]\nmax_new_tokens = 1'
+    file.write_text(file.read_text(encoding="utf-8").replace('metrics = ["log_loss"]', measured), encoding="utf-8")
+    mine = Study.load(file, tmp_path / ".lora")
+    applied = mine.apply()
+    assert {attempt.outcome for attempt in applied.attempts} == {"done"}, [a.message for a in applied.attempts]
+    cut = [a.figures["cut"] for a in applied.attempts if a.kind == "predict" and "/test/" in a.address]
+    found = mine.gather().warnings
+    runs = f"of {6 * len(cut)} answers on test, of {len(cut)} runs, were cut at evaluate.max_new_tokens = 1"
+    assert any(line.startswith(f"{sum(cut)} {runs}") for line in found), found
+    (line,) = [line for line in found if line.startswith("evaluate.max_new_tokens:")]
+    assert "tokens, and half of them more than" in line, "what prepare has counted"

@@ -123,6 +123,67 @@ def test_an_answer_ends_before_a_stop_string(engine: Engine) -> None:
     assert stopped != whole
 
 
+@pytest.mark.parametrize("task", [{}, {"num_beams": 3}])
+def test_answers_that_nothing_but_the_limit_ended_are_counted(
+    engine: Engine, task: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against plain transformers on unpadded prompts, with an end token that some of its answers hold."""
+    from transformers import AutoModelForCausalLM
+
+    prepared = engine.prepare(8)
+    tokens = Tokens.load(prepared["tokens.safetensors"])
+    settings = {"model": MODEL, "quantization": None}
+    base = engine.bases.get(settings, {"model": str(engine.model)})
+    model = AutoModelForCausalLM.from_pretrained(engine.model).eval()
+
+    def made(ends: list[int]) -> list[list[int]]:
+        prompts = [torch.tensor([tokens.prompt(index)]) for index in range(8)]
+        options = {"do_sample": False, "max_new_tokens": 8, "eos_token_id": ends, **task}
+        whole = [model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0] for ids in prompts]
+        return [ids[prompt.shape[1] :].tolist() for ids, prompt in zip(whole, prompts, strict=True)]
+
+    ends = [*base.model.generation_config.eos_token_id]
+    ends.append(made(ends)[0][3])
+    monkeypatch.setattr(base.model.generation_config, "eos_token_id", ends)
+    expected = sum(not {*ids} & {*ends} for ids in made(ends))
+    asked = {"output": "generation", "max_new_tokens": 8, "do_sample": False, **task}
+    for size in (1, 5):
+        done, files = engine.run(
+            "predict", {**settings, "task": asked}, {"data": prepared}, per_device_eval_batch_size=size
+        )
+        assert done.figures["cut"] == expected
+        assert expected < 8 or task, "the test shows nothing otherwise"
+        assert {*next(iter(read_lines(files["predictions.jsonl.gz"])))} == {"row", "reference", "answer"}
+    if not task:  # a beam that holds a string may lose against others
+        whole = answers(engine, prepared, 8)
+        stop = max(whole, key=len)[:3]
+        done, _ = engine.run("predict", {**settings, "task": {**asked, "stop_strings": [stop]}}, {"data": prepared})
+        assert done.figures["cut"] == sum(
+            not {*ids} & {*ends} and stop not in text for ids, text in zip(made(ends), whole, strict=True)
+        )
+
+
+def test_after_turns_an_answer_ends_as_the_template_ends_it(engine: Engine) -> None:
+    from lorafile.engine.inference.generation import end_of_turn
+
+    prepared = engine.prepare(8)
+    whole = answers(engine, prepared, 8)
+    tokenizer = engine.bases.get({"model": MODEL, "quantization": None}, {"model": str(engine.model)}).tokenizer
+    kept = tokenizer.chat_template
+    stop = max(whole, key=len).split()[1]
+    try:
+        tokenizer.chat_template = "{% for m in messages %}{{ m.content }} " + stop + " {% endfor %}"
+        assert end_of_turn(tokenizer) == ([stop], [])
+        assert answers(engine, prepared, 3, stop_at_turn=True) == [text.split(stop)[0] for text in whole]
+        assert answers(engine, prepared, 8) == whole, "others are not ended"
+        tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ eos_token }}user :{% endfor %}"
+        assert end_of_turn(tokenizer) == ([], [tokenizer.eos_token_id])
+        tokenizer.chat_template = "{% for m in messages %}{{ m.content | upper }};{% endfor %}"
+        assert end_of_turn(tokenizer) == ([], []), "what the template alters tells nothing"
+    finally:
+        tokenizer.chat_template = kept
+
+
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 def test_perplexity_does_not_depend_on_batch_or_padding_side(
     engine: Engine, quantization: str, monkeypatch: pytest.MonkeyPatch

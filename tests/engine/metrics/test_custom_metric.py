@@ -60,11 +60,10 @@ def test_figures_come_from_a_mean_or_from_the_file_itself(tmp_path: Path) -> Non
         ("import os; os._exit(7)", "own.py ended its process with code 7 before it gave a figure"),
         ("import os; os.kill(os.getpid(), 9)", "own.py was killed by SIGKILL before it gave a figure"),
         ("import time; time.sleep(60)", "own.py took more than 2 s; raise evaluate.metric_timeout"),
-        ("import helper", "own.py, line 2: ModuleNotFoundError: No module named 'helper'"),
+        ("import missing_helper", "own.py, line 2: ModuleNotFoundError: No module named 'missing_helper'"),
     ],
 )
 def test_whatever_a_file_does_is_one_sentence(tmp_path: Path, body: str, told: str) -> None:
-    (tmp_path / "helper.py").write_text("", encoding="utf-8")
     with pytest.raises(NodeError) as error:
         run_custom_metric(metric(tmp_path, f"def score(row):\n    {body}\n", "own.py"), ROWS, 2)
     assert told in str(error.value)

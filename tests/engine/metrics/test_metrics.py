@@ -11,6 +11,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef, mean_squared_error
 
 from lorafile.engine.metrics.registry import METRICS, OF_HEADS
+from lorafile.specs.checks.analysis import WITHOUT_POINTS
 from lorafile.specs.tables.evaluate import OF_ANSWERS, OF_CLASSES, OF_LIKELIHOODS, OF_REGRESSIONS, MetricName
 
 ROWS = [
@@ -64,6 +65,9 @@ def test_specs_and_metrics_know_the_same_names() -> None:
     assert {name for name, metric in METRICS.items() if metric.needs == "generation"} == {*OF_ANSWERS}
     assert {name for name, metric in METRICS.items() if metric.needs == "likelihood"} == {*OF_LIKELIHOODS}
     assert {name for name, metric in METRICS.items() if metric.needs == "regression"} == {*OF_REGRESSIONS}
+    assert {name for name, metric in METRICS.items() if not metric.unit.startswith(("share", "points"))} == {
+        *WITHOUT_POINTS
+    }
 
 
 def chosen(classes: list[str], pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
