@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_said_with_file_and_line(
 
 def render(data: dict[str, Any], row: dict[str, Any]) -> tuple[str, str]:
     settings = {"format": "auto", "template": None, "columns": {}, **data}
-    chat = Chat(lambda messages, opens: "|".join(m["content"] for m in messages) + ("|" if opens else ""))
+    chat = Chat(lambda messages, opens, _tools: "|".join(m["content"] for m in messages) + ("|" if opens else ""))
     example = renderer(settings, chat)(row)
     return example.prompt, example.completion
 

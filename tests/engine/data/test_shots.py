@@ -72,6 +72,8 @@ def test_in_a_chat_shots_are_earlier_turns_and_not_supervised(tmp_path: Path, ti
     other = [{"role": "user", "content": "and bob ?"}, {"role": "assistant", "content": "lima"}]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps({"messages": turns}) + "\n" for turns in (TURNS, other)), encoding="utf-8")
+    config = (model / "config.json").read_text(encoding="utf-8").replace("128", "256")
+    (model / "config.json").write_text(config, encoding="utf-8")
     mine = Engine(model, file, tmp_path)
     shots = {"count": 1, "seed": 1, "rows": {"seed": None, "start": 1, "stop": 2}}
     prepared = mine.prepare(1, format="chat", max_length=200, shots=shots)
