@@ -22,9 +22,9 @@ ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     "chat": {"messages": ("conversations",)},
     "classification": {
         "text": ("sentence",),  # GLUE's SST-2 and CoLA
-        "sentence1": ("#1 String",),  # MRPC's own files
-        "sentence2": ("#2 String",),
-        "label": ("Quality",),
+        "sentence1": ("#1 String", "question1"),  # the files that MRPC and QQP publish
+        "sentence2": ("#2 String", "question2"),
+        "label": ("Quality", "is_duplicate", "gold_label", "score"),  # MRPC, QQP, MNLI, STS-B
     },
 }
 _BY_COLUMNS = (
@@ -58,10 +58,27 @@ def detect(columns: list[str], path: str) -> str:
     )
 
 
+PREFERENCES = ("chosen", "rejected")
+
+
+def is_preference_set(columns: list[str]) -> bool:
+    """Return whether rows hold a better and a worse answer, as preference optimization (DPO) reads them."""
+    return {*PREFERENCES} <= {*columns}
+
+
+def preference_set(path: str) -> str:
+    """Say what a set of preferences is, and what can be done with it."""
+    return (
+        f"{path} is a preference set (columns chosen, rejected), and preferences are not trained on. To train on the "
+        'better answers alone, say so: a data.template, or a data.format with columns such as { messages = "chosen" }.'
+    )
+
+
 def label_column(columns: dict[str, str], names: list[str]) -> str | None:
     """Return the column that holds the classes: what `data.columns` says, or one that is called so."""
     named = columns.get("label")
-    candidates = [named] if named else ["label", *ALIASES["classification"]["label"]]
+    aliases = [name for name in ALIASES["classification"]["label"] if name != "score" or "sentence2" in names]
+    candidates = [named] if named else ["label", *aliases]
     return next((name for name in candidates if name in names), None)
 
 

@@ -9,7 +9,8 @@ from statistics import median
 from typing import Any
 
 from lorafile.engine.data.columns import detect
-from lorafile.engine.data.hub import DATA_SUFFIXES, cached_snapshot
+from lorafile.engine.data.files import FORMATS, SUFFIXES, suffix_of
+from lorafile.engine.data.hub import cached_snapshot
 from lorafile.engine.data.labels import number_of
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import BUILTIN, data_files
@@ -233,11 +234,11 @@ def _detect_of_path(data: str, classifies: bool) -> DataFormat:
     path = Path(data).expanduser()
     try:
         if not path.exists():
-            if _looks_local(data) or data.endswith(DATA_SUFFIXES):
+            if _looks_local(data) or data.lower().endswith(SUFFIXES):
                 raise LoraError(f"--data {data}: there is no such file or directory.")
             return DataFormat()
-        if path.is_file() and path.suffix not in DATA_SUFFIXES:
-            raise LoraError(f"--data {data}: should be one of {', '.join(DATA_SUFFIXES)}, or a directory of these.")
+        if path.is_file() and not suffix_of(path):
+            raise LoraError(f"--data {data}: should be one of {', '.join(FORMATS)}, or a directory of these.")
         files = data_files(path)
         rows: list[dict[str, Any]] = list(islice(read_rows(files.get("train") or next(iter(files.values()))), 50))
     except OSError as error:
