@@ -143,7 +143,7 @@ def open_text(file: DataFile, newline: str | None = None) -> TextIO:
 
     :raises NodeError: when it cannot be opened
     """
-    how = {"encoding": file.reading.encoding or "utf-8-sig", "newline": newline}
+    how: dict[str, Any] = {"encoding": file.reading.encoding or "utf-8-sig", "newline": newline}
     packed = next((packed for packed in _COMPRESSED if file.suffix.endswith(packed)), "")
     try:
         if packed == ".zst":

@@ -95,7 +95,7 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
 
 @dataclass
 class _Count:
-    """What is counted of a split: rows, those that `data.where` leaves out, characters in all and of the longest row."""
+    """What is counted of a split: rows, those that `data.where` leaves out, characters, and labels."""
 
     rows: int = 0
     left_out: int = 0
