@@ -20,6 +20,8 @@ def parse_where(condition: Condition) -> list[tuple[str, str, Any]]:
     :raises ValueError: with what it should be, when it is none
     """
     if isinstance(condition, dict):
+        if not condition:
+            raise ValueError("columns with the values that they may have, such as { label = [0, 1] }")
         for column, values in condition.items():
             if not values or not all(isinstance(value, str | int | float) for value in values):
                 raise ValueError(f"a list of the values that {column} may have, such as {{ {column} = [0, 1] }}")

@@ -22,8 +22,8 @@ ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     "chat": {"messages": ("conversations",)},
     "classification": {
         "text": ("sentence",),  # GLUE's SST-2 and CoLA
-        "sentence1": ("#1 String", "question1"),  # the files that MRPC and QQP publish
-        "sentence2": ("#2 String", "question2"),
+        "sentence1": ("#1 String", "question1", "premise"),  # MRPC's own files, QQP, MNLI
+        "sentence2": ("#2 String", "question2", "hypothesis"),
         "label": ("Quality", "is_duplicate", "gold_label", "score"),  # MRPC, QQP, MNLI, STS-B
     },
 }
@@ -54,7 +54,7 @@ def detect(columns: list[str], path: str) -> str:
             return name
     raise NodeError(
         f"data.format: the columns of {path} ({', '.join(columns)}) fit no known format. Name them with "
-        "data.columns, or write a data.template."
+        "data.columns, or write a data.template; of a table without a header line, with data.column_names."
     )
 
 
@@ -104,7 +104,7 @@ def _named(data: dict[str, Any], columns: list[str]) -> set[str]:
     """Return the names under which a row's columns can be read."""
     names = set(columns) | {name for name, column in data["columns"].items() if column in columns}
     for name, others in ALIASES.get(data["format"], {}).items():
-        if set(others) & set(columns):
+        if (set(others) & set(columns)) - {*data["columns"].values()}:
             names.add(name)
     return names - {name for name, column in data["columns"].items() if column not in columns}
 

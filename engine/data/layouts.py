@@ -43,7 +43,7 @@ def rows_by_datasets(file: DataFile) -> Iterator[Row]:
     except NodeError:
         raise
     except Exception as error:  # whatever pandas, pyarrow and the library's own builders meet
-        raise NodeError(f"{file.path}: cannot be read by datasets: {_first_line(error)}") from error
+        raise NodeError(f"{file.path}: cannot be read by datasets: {_sentence(error)}") from error
 
 
 def has_configurations(root: Path) -> bool:
@@ -73,7 +73,7 @@ def configuration(root: Path, name: str | None, reading: Reading) -> dict[str, l
         names = list(datasets.get_dataset_config_names(str(root)))
         chosen = name or datasets.get_dataset_default_config_name(str(root))
     except Exception as error:
-        raise NodeError(f"data.path: datasets does not read {root}: {_first_line(error)}") from error
+        raise NodeError(f"data.path: datasets does not understand {root / CARDS[0]}: {_sentence(error)}.") from error
     if chosen is None:
         raise NodeError(
             f"data.name: {root / 'README.md'} declares several configurations ({', '.join(names)}). Name the one to "
@@ -87,7 +87,7 @@ def configuration(root: Path, name: str | None, reading: Reading) -> dict[str, l
         builder = datasets.load_dataset_builder(str(root), chosen)
         splits = {str(split): list(map(Path, files)) for split, files in builder.config.data_files.items()}
     except Exception as error:
-        raise NodeError(f'data.name: datasets does not read "{chosen}" of {root}: {_first_line(error)}') from error
+        raise NodeError(f'data.name: datasets does not read "{chosen}" of {root}: {_sentence(error)}') from error
     settings = _builder_settings(builder, [file for files in splits.values() for file in files])
     return {split: [_as_declared(file, settings, reading) for file in files] for split, files in splits.items()}
 
@@ -167,7 +167,7 @@ def declared_class_names(root: Path, name: str | None, column: str) -> dict[str,
     try:
         feature = (datasets.load_dataset_builder(str(root), name).info.features or {}).get(column)
     except Exception as error:
-        raise NodeError(f"data.path: datasets does not read {root}: {_first_line(error)}") from error
+        raise NodeError(f"data.path: datasets does not read {root}: {_sentence(error)}") from error
     names = getattr(feature, "names", None)
     return {str(number): str(name) for number, name in enumerate(names)} if names else {}
 
@@ -218,6 +218,7 @@ def _library(path: Path) -> Any:
     return datasets
 
 
-def _first_line(error: Exception) -> str:
+def _sentence(error: Exception) -> str:
     cause = error.__cause__ or error
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    lines = (str(cause).strip() or type(cause).__name__).splitlines()
+    return ", ".join(line.strip().rstrip(",.:") for line in lines[:2])

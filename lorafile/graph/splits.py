@@ -107,6 +107,11 @@ def _default(
             return None  # who slices by hand says what is left for training, too
         drawn = any(wanted.values()) or not (own["validation"] and own["test"])
         return 1.0 if drawn else _pool(None, available)
+    if own.get(name) and len(available) == 1:
+        raise ValueError(
+            f"the data have nothing but {own[name]}. To train on a part of it, say which: split = {{ "
+            f'train = "{own[name]}[:80%]", test = "{own[name]}[80%:]" }}'
+        )
     if own.get(name):
         return own[name]
     return None if any(wanted.values()) else DEFAULT_SHARE[name]
