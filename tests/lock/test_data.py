@@ -186,12 +186,10 @@ def test_init_knows_the_directories_of_glue(tmp_path: Path, name: str) -> None:
 
 
 PLAN = """
-import sys
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "datasets", "transformers", "peft", "tokenizers", "safetensors"}:
-            raise ModuleNotFoundError(f"No module named {name!r}")
-sys.meta_path.insert(0, Missing())
+import importlib.machinery, sys
+find = importlib.machinery.PathFinder.find_spec
+missing = {"torch", "datasets", "transformers", "peft", "tokenizers", "safetensors"}
+importlib.machinery.PathFinder.find_spec = lambda name, *more: None if name in missing else find(name, *more)
 from lorafile.cli.main import main
 main(["plan", sys.argv[1], "--state", sys.argv[2]])
 """
