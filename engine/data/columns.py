@@ -22,9 +22,9 @@ ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     "chat": {"messages": ("conversations",)},
     "classification": {
         "text": ("sentence",),  # GLUE's SST-2 and CoLA
-        "sentence1": ("#1 String",),  # MRPC's own files
-        "sentence2": ("#2 String",),
-        "label": ("Quality",),
+        "sentence1": ("#1 String", "question1", "premise"),  # MRPC's own files, QQP, MNLI
+        "sentence2": ("#2 String", "question2", "hypothesis"),
+        "label": ("Quality", "is_duplicate", "gold_label", "score"),  # MRPC, QQP, MNLI, STS-B
     },
 }
 # Format -> its fields that are texts, and whether a missing value is the empty text.
@@ -64,14 +64,31 @@ def detect(columns: list[str], path: str) -> str:
             return name
     raise NodeError(
         f"data.format: the columns of {path} ({', '.join(columns)}) fit no known format. Name them with "
-        "data.columns, or write a data.template."
+        "data.columns, or write a data.template; of a table without a header line, with data.column_names."
+    )
+
+
+PREFERENCES = ("chosen", "rejected")
+
+
+def is_preference_set(columns: list[str]) -> bool:
+    """Return whether rows hold a better and a worse answer, as preference optimization (DPO) reads them."""
+    return {*PREFERENCES} <= {*columns}
+
+
+def preference_set(path: str) -> str:
+    """Say what a set of preferences is, and what can be done with it."""
+    return (
+        f"{path} is a preference set (columns chosen, rejected), and preferences are not trained on. To train on the "
+        'better answers alone, say so: a data.template, or a data.format with columns such as { messages = "chosen" }.'
     )
 
 
 def label_column(columns: dict[str, str], names: list[str]) -> str | None:
     """Return the column that holds the classes: what `data.columns` says, or one that is called so."""
     named = columns.get("label")
-    candidates = [named] if named else ["label", *ALIASES["classification"]["label"]]
+    aliases = [name for name in ALIASES["classification"]["label"] if name != "score" or "sentence2" in names]
+    candidates = [named] if named else ["label", *aliases]
     return next((name for name in candidates if name in names), None)
 
 
@@ -146,7 +163,7 @@ def _named(data: dict[str, Any], columns: list[str]) -> set[str]:
     """Return the names under which a row's columns can be read."""
     names = set(columns) | {name for name, column in data["columns"].items() if column in columns}
     for name, others in ALIASES.get(data["format"], {}).items():
-        if set(others) & set(columns):
+        if (set(others) & set(columns)) - {*data["columns"].values()}:
             names.add(name)
     return names - {name for name, column in data["columns"].items() if column not in columns}
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from lorafile.engine.data.conversations import chat_example
 from lorafile.engine.data.encode import Encoded, chat_of, context_tokens, encode, encode_texts, most_tokens
 from lorafile.engine.data.example import Chat, Example, Render, Row
+from lorafile.engine.data.files import DataFile
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.templates import SHOTS_APART, as_conversation, is_conversation, named, renderer
 from lorafile.errors import NodeError
@@ -91,7 +91,7 @@ class Limits:
         return max(len(prepared.encoded.input_ids) - prepared.shots - self.own, 0)
 
 
-def split_rows(rule: dict[str, Any], files: list[Path], sample_by: str) -> list[Numbered]:
+def split_rows(rule: dict[str, Any], files: list[DataFile], sample_by: str) -> list[Numbered]:
     """Return (row number, row) of one split: a slice of the file's rows, in file order or in a seeded order."""
     rows = list(enumerate(read_rows(files, sample_by)))
     if rule["seed"] is not None:
@@ -99,7 +99,7 @@ def split_rows(rule: dict[str, Any], files: list[Path], sample_by: str) -> list[
     return rows[rule["start"] : rule["stop"]]
 
 
-def shown_rows(data: dict[str, Any], files: list[Path]) -> list[Row]:
+def shown_rows(data: dict[str, Any], files: list[DataFile]) -> list[Row]:
     """Return the solved examples that stand in every prompt, where the data section asks for any.
 
     :param files: of the data's own split from which they are drawn

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.data.files import CARDS, SUFFIXES
 from lorafile.errors import NodeError
 
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 _MODEL = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py")
+_DATA = [*(f"*{end}" for suffix in SUFFIXES for end in (suffix, suffix.upper())), *CARDS]
 _LOOKS_LIKE_A_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?<=Bearer )[^\s'\"]+")
 
 
@@ -123,7 +124,7 @@ def _token_advice() -> str:
 
 
 def _download_options(name: str, kind: str, revision: str | None) -> dict[str, Any]:
-    patterns = list(_MODEL) if kind == "model" else [f"*{suffix}" for suffix in DATA_SUFFIXES]
+    patterns = list(_MODEL) if kind == "model" else _DATA
     return {"repo_id": name, "repo_type": kind, "revision": revision, "allow_patterns": patterns}
 
 

@@ -114,8 +114,8 @@ def _of_head(row: Row, data: dict[str, Any]) -> tuple[str, str | None]:
 def hidden_labels() -> str:
     """Say what a label of -1 is."""
     return (
-        "a row has the label -1, which is how GLUE's published test sets hide theirs. Evaluate on the published "
-        'validation set instead: split = { train = "train[:95%]", validation = "train[95%:]", test = "validation" }.'
+        "a row has the label -1, which stands for none: GLUE's published test sets hide theirs so, and other sets mark "
+        'rows so on which annotators disagreed. Leave such rows out: data.where = "label >= 0".'
     )
 
 

@@ -102,7 +102,7 @@ def named(row: Row, columns: dict[str, str], form: str) -> Row:
     """Return a row under the names of its format's fields, as the spec or the published layouts call them."""
     values = dict(row)
     for field, others in ALIASES.get(form, {}).items():
-        alias = next((name for name in others if name in values), None)
+        alias = next((name for name in others if name in values and name not in columns.values()), None)
         if alias is not None:
             values.setdefault(field, values[alias])
     return values | {name: values[column] for name, column in columns.items() if column in values}

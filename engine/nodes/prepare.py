@@ -11,6 +11,7 @@ from lorafile.engine.data.answer_lengths import answer_lengths
 from lorafile.engine.data.columns import check_columns
 from lorafile.engine.data.encode import Encoded, chat_of, ids_of, is_encoder_at, load_tokenizer
 from lorafile.engine.data.examples import Limits, Numbered, examples, shown_rows, split_rows
+from lorafile.engine.data.files import data_file
 from lorafile.engine.data.prompts import prompt_example
 from lorafile.engine.model.base import Bases
 from lorafile.engine.request import Report, Request, Result
@@ -32,12 +33,12 @@ def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Resu
     _set_end_token(tokenizer, data)
     if "prompts" in data:
         return _prepare_prompts(data, tokenizer, out)
-    files = [Path(file) for file in request.paths["data"]]
+    files = [data_file(file) for file in request.paths["data"]]
     rows = split_rows(data["rows"], files, data.get("sample_by", "auto"))
     if not rows:
         raise NodeError(f"data.path: {request.paths['data_name']}: the {request.paths['split']} split is empty.")
     check_columns(data, list(rows[0][1]), request.paths["data_name"])
-    shown = shown_rows(data, [Path(file) for file in request.paths.get("shots", [])])
+    shown = shown_rows(data, [data_file(file) for file in request.paths.get("shots", [])])
     encoder = data.get("task_type") == "SEQ_CLS" and is_encoder_at(request.paths["model"])
     limits = Limits.of(data, request.paths["model"], tokenizer, encoder)
     kept: list[Encoded] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.apply.executors.base import Group
-from lorafile.engine.data.sources import data_files, find_data, find_model
+from lorafile.engine.data.sources import find_data, find_model
 from lorafile.engine.request import EVAL_BATCH, Request, base_identity
 from lorafile.engine.stacking.compatible import prediction_class, training_class
 from lorafile.environment import gpus
@@ -15,6 +15,7 @@ from lorafile.graph.extra_evaluations import harness_folder
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.parameter_count import trained_parameters
 from lorafile.graph.target_modules import adapted_modules
+from lorafile.lock.data import split_files
 from lorafile.lock.lockfile import identity
 from lorafile.plan.plan import Plan
 from lorafile.specs import Configuration
@@ -192,11 +193,11 @@ class RequestBuilder:
             entry = lock.data[identity(data)]
             source = next(split for split, digest in entry.digests.items() if digest == rows["digest"])
             directory = find_data(data.path, entry.revision or data.revision, self.graph.spec.file.parent)
-            files = data_files(directory, data.name)[source]
-            paths |= {"data": [str(file) for file in files], "split": node.split, "data_name": data.path}
+            files = split_files(directory, data, entry)
+            paths |= {"data": [file.as_json() for file in files[source]], "split": node.split, "data_name": data.path}
             if "shots" in rows:
                 source = next(split for split, digest in entry.digests.items() if digest == rows["shots"]["digest"])
-                paths["shots"] = [str(file) for file in data_files(directory, data.name)[source]]
+                paths["shots"] = [file.as_json() for file in files[source]]
         return paths
 
 

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lorafile.engine.data.example import placeholders
+from lorafile.engine.data.sources import canonical
 from lorafile.engine.data.templates import CONVERSABLE, SHOTS_APART
 from lorafile.graph.graph import Graph
+from lorafile.graph.splits import draw
 from lorafile.lock.lockfile import identity
 from lorafile.units import listing, plural
 
@@ -23,7 +25,8 @@ _RISING = ("linear", "cosine", "constant_with_warmup")  # schedules that have a 
 
 def notices(graph: Graph) -> list[str]:
     """Return a sentence for each thing, naming the configurations."""
-    return [*_long_warmups(graph), *_unused_templates(graph), *_blank_lines(graph)]
+    ours = [*_long_warmups(graph), *_unused_templates(graph), *_blank_lines(graph)]
+    return [*ours, *_unread_files(graph), *_unused_splits(graph)]
 
 
 def long_references(graph: Graph, prepared: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -80,6 +83,37 @@ def _blank_lines(graph: Graph) -> Iterator[str]:
             "evaluate.stop_strings: prompts with solved examples begin with a column, so that an answer ends at its "
             f"first blank line; name another end where answers have several paragraphs ({listing([*found])})."
         )
+
+
+def _unread_files(graph: Graph) -> Iterator[str]:
+    """Name files and configurations next to the data that are not read, and count rows that `data.where` leaves out."""
+    for name, lock in graph.lock.data.items():
+        if lock.ignored:
+            verbs = ("holds", "is") if len(lock.ignored) == 1 else ("hold", "are")
+            yield f"{name}: {listing(lock.ignored)} next to the data {verbs[0]} no rows, and {verbs[1]} left out."
+        if lock.configurations:
+            others = listing(lock.configurations)
+            yield f"{name}: the default configuration of its README.md is read; data.name chooses another: {others}."
+        if lock.left_out:
+            counts = ", ".join(f"{count:,} of {split}" for split, count in lock.left_out.items())
+            yield f"{name}: data.where leaves out rows: {counts}."
+
+
+def _unused_splits(graph: Graph) -> Iterator[str]:
+    """Name splits of the data that nothing reads, where held-out rows are drawn from the train split instead."""
+    told: set[str] = set()
+    for configuration in graph.spec.configurations:
+        table = configuration.data
+        name, lock = identity(table), graph.lock.data[identity(table)]
+        drawn = draw(table.split, table.split_seed, lock.rows)
+        sources = {rows.source for rows in drawn.values()}
+        unused = [split for split in lock.rows if split not in sources and canonical(split) is None]
+        if name not in told and unused and len(sources) < len(drawn):
+            told.add(name)
+            yield (
+                f"{name}: the data have {listing(unused)}, too, which nothing reads; held-out rows are drawn from "
+                f"{listing(sorted(sources))}. If one of them is meant to be, say so: data.split."
+            )
 
 
 def _long_warmups(graph: Graph) -> Iterator[str]:

@@ -1,18 +1,24 @@
 """`prepare` nodes: the rows of each split, as the configurations read them."""
 
+import json
+import re
 from typing import Any
 
 from lorafile.engine.data.columns import check_columns, check_texts
-from lorafile.engine.data.labels import HIDDEN, classes, hidden_labels, number_of, too_many_labels
+from lorafile.engine.data.labels import HIDDEN, number_of, too_many_labels
 from lorafile.errors import NodeError
 from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.graph.metrics import check_metrics, is_head
-from lorafile.graph.settings import data_format, data_section
+from lorafile.graph.settings import data_format, data_section, named_classes
 from lorafile.graph.splits import Rows, draw
 from lorafile.lock.data import DataLock
 from lorafile.lock.lockfile import identity
 from lorafile.specs import Configuration
 from lorafile.specs.tables.data import DataTable
+
+_EMPTY = {"", "None"}  # how a lock holds a label that is missing
+_NO_LABEL = {HIDDEN, *_EMPTY}
+_UNSURE = (HIDDEN, "-")  # what SNLI and others have where annotators disagreed
 
 
 def add_splits(builder: GraphBuilder, configuration: Configuration, seed: int | None = None) -> dict[str, str]:
@@ -102,12 +108,55 @@ def _check_classes(builder: GraphBuilder, table: DataTable, lock: DataLock, draw
     if lock.label and not lock.labels:
         raise builder.spec.error(("data", "columns"), too_many_labels(lock.label))
     for split, rows in drawn.items():
-        if HIDDEN in lock.labels.get(rows.source, []):
-            raise builder.spec.error(("data", "split"), f"{split} draws from {rows.source}: {hidden_labels()}")
+        unsure = sorted({*lock.labels.get(rows.source, [])} & {*_UNSURE})
+        if unsure and not _has_no_labels(lock, rows.source):
+            message = f'{split} draws from {rows.source}, where rows have the label "{unsure[0]}" in "{lock.label}"'
+            remedy = f"which stands for none. Leave such rows out: data.where = {_condition(lock.label, unsure[0])}"
+            raise builder.spec.error(("data", "split"), f"{message}, {remedy}")
+    _check_labelled(builder, lock, drawn)
     try:
-        classes(lock.classes(), table.labels)
+        named_classes(table, lock)
     except NodeError as error:
         raise builder.spec.error(("data", "labels"), str(error)) from error
+
+
+def _condition(label: str | None, unsure: str) -> str:
+    """Return the setting, as TOML has it, that leaves out rows with a label that stands for none."""
+    name = str(label)
+    plain = re.fullmatch(r"[\w.-]+", name)
+    column = name if plain else json.dumps(name, ensure_ascii=False)
+    if unsure == HIDDEN:
+        return f'"{column} >= 0"' if plain else f"'{column} >= 0'"
+    return f"'{column} != \"{unsure}\"'"
+
+
+def _has_no_labels(lock: DataLock, source: str) -> bool:
+    """Return whether a split of the data has no label in any row: its column is missing, empty, or all -1."""
+    return source in lock.labels and not {*lock.labels[source]} - _NO_LABEL
+
+
+def _check_labelled(builder: GraphBuilder, lock: DataLock, drawn: dict[str, Rows]) -> None:
+    """Refuse a split that is drawn from rows without labels, and name those that have some."""
+    for split, rows in drawn.items():
+        if not lock.label or not _has_no_labels(lock, rows.source):
+            continue
+        labelled = [name for name in lock.rows if lock.rows[name] and not _has_no_labels(lock, name)]
+        why = "is all -1" if HIDDEN in lock.labels[rows.source] else "is missing or empty"
+        message = f'{split} draws from {rows.source}, which has no labels ("{lock.label}" {why} there)'
+        raise builder.spec.error(("data", "split"), message + _in_place(split, drawn, labelled))
+
+
+def _in_place(split: str, drawn: dict[str, Rows], labelled: list[str]) -> str:
+    """Say which split with labels can take the place of one without."""
+    if not labelled:
+        return ", and no split of these data has any"
+    pool = drawn["train"].source if "train" in drawn else labelled[0]
+    held = next((name for name in labelled if name != pool), None)
+    if held is None or split == "train":
+        return f". Draw it from a split that has labels: {', '.join(labelled)}"
+    slices = {"train": f"{pool}[:95%]", "validation": f"{pool}[95%:]", "test": held}
+    shown = ", ".join(f'{name} = "{rows}"' for name, rows in slices.items())
+    return f". {held} has labels and can take its place: split = {{ {shown} }}"
 
 
 def _check_numbers(builder: GraphBuilder, lock: DataLock, drawn: dict[str, Rows]) -> None:
@@ -115,11 +164,9 @@ def _check_numbers(builder: GraphBuilder, lock: DataLock, drawn: dict[str, Rows]
 
     Of a column of very many values the lock has none, and `prepare` checks each row.
     """
-    for split, rows in drawn.items():
-        values = lock.labels.get(rows.source, [])
-        if values == [HIDDEN]:
-            raise builder.spec.error(("data", "split"), f"{split} draws from {rows.source}: {hidden_labels()}")
-        other = next((value for value in values if number_of(value) is None), None)
+    _check_labelled(builder, lock, drawn)
+    for rows in drawn.values():
+        other = next((value for value in lock.labels.get(rows.source, []) if number_of(value) is None), None)
         if other is not None:
             message = f'1 predicts numbers, and the label column "{lock.label}" holds "{other}"'
             raise builder.spec.error(("model", "num_labels"), message)

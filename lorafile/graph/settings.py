@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.data.columns import detect, reads_otherwise
+from lorafile.engine.data.columns import PREFERENCES, detect, is_preference_set, preference_set, reads_otherwise
 from lorafile.engine.data.labels import classes, too_many_labels
 from lorafile.engine.data.templates import CONVERSABLE
 from lorafile.errors import ModelError, NodeError
@@ -128,7 +128,7 @@ def _class_names(configuration: Configuration, data: DataLock) -> list[str]:
     if not data.labels:
         raise ModelError(f"data.columns: {too_many_labels(data.label)}")
     try:
-        names = [name for _, name in classes(data.classes(), configuration.data.labels)]
+        names = [name for _, name in named_classes(configuration.data, data)]
     except NodeError as error:
         raise ModelError(f"data.labels: {error}") from error
     outputs = configuration.model.num_labels
@@ -263,6 +263,7 @@ def data_section(
         **_labels(configuration, lock, form),
         **({"packing": True} if form == "text" and table.packing else {}),
         **({"sample_by": table.sample_by} if table.sample_by != "auto" else {}),
+        **({"where": table.where} if table.where else {}),
         **({"task_type": "SEQ_CLS"} if configuration.model.task_type == "SEQ_CLS" else {}),
         **({"unanswerable": unanswerable(table, lock)} if form == "squad" else {}),
         **of_tokenizer(configuration, form, model, base),
@@ -286,7 +287,15 @@ def _labels(configuration: Configuration, lock: DataLock, form: str) -> dict[str
     """Return the classes of a classification; of a regression, that labels are numbers."""
     if configuration.model.is_regression:
         return {"num_labels": 1}
-    return {"labels": classes(lock.classes(), configuration.data.labels)} if form == "classification" else {}
+    return {"labels": named_classes(configuration.data, lock)} if form == "classification" else {}
+
+
+def named_classes(table: DataTable, lock: DataLock) -> list[list[str]]:
+    """Return [value, name] of every class: as the spec names them, or else the data themselves.
+
+    :raises NodeError: when the data have no classes, or some have no name
+    """
+    return classes(lock.classes(), table.labels or lock.class_names)
 
 
 def of_tokenizer(configuration: Configuration, form: str, model: ModelLock, base: Path) -> dict[str, Any]:
@@ -320,10 +329,17 @@ def _jinja(name: str, base: Path) -> dict[str, str]:
 
 
 def data_format(table: DataTable, lock: DataLock) -> str:
-    """Return the format of a data set: what the spec says, or what its columns tell."""
+    """Return the format of a data set: what the spec says, or what its columns tell.
+
+    :raises NodeError: when no format fits, or the rows are preferences
+    """
     if table.format != "auto":
         return table.format
-    return "template" if table.template else detect([*lock.columns, *table.columns], table.path)
+    if table.template:
+        return "template"
+    if is_preference_set(lock.columns) and not {*PREFERENCES} & {*table.columns.values()}:
+        raise NodeError(f"data.format: {preference_set(table.path)}")
+    return detect([*lock.columns, *table.columns], table.path)
 
 
 def solved_rank(adapter: dict[str, Any], model: ModelLock, wanted: int) -> int:

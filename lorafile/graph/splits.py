@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
+from lorafile.engine.data.sources import canonical
 from lorafile.specs.tables.data import SplitTable
 
 DEFAULT_SHARE = {"test": 0.1, "validation": 0.1}
@@ -31,30 +33,71 @@ def draw(table: SplitTable, seed: int, available: dict[str, int]) -> dict[str, R
     of that name, or else from a pool (its `train` split, or its only one); from the pool test draws first, then
     validation, then train, so that a larger train split never moves the held-out examples.
 
-    :raises ValueError: when a split asks for what is not there, or two splits share rows
+    :raises ValueError: when a split asks for what is not there, two splits share rows, or several of the data's own
+        could be meant
     """
     wanted = {name: getattr(table, name) for name in ("test", "validation", "train")}
-    pool = "train" if "train" in available else next(iter(available))
+    own = {name: _own(name, available) for name, size in wanted.items() if not isinstance(size, str)}
     splits: dict[str, Rows] = {}
     used = 0
     for name, size in wanted.items():
-        size = _default(name, size, wanted, available)
+        size = _default(name, size, wanted, own, available)
         if size is None:
             continue
         if isinstance(size, str):
             splits[name] = _slice(name, size, available)
             continue
-        source = name if name in available else pool
-        start = used if source == pool else 0
+        held = own[name] if name != "train" else None
+        source = held or _pool(wanted["train"], available)
+        start = 0 if held else used
         stop = start + _count(name, size, available[source], start)
-        used = stop if source == pool else used
+        used = used if held else stop
         splits[name] = Rows(source, seed, start, stop)
     _check_apart(splits)
     return {name: splits[name] for name in ("train", "validation", "test") if name in splits}
 
 
+def _own(name: str, available: dict[str, int]) -> str | None:
+    """Return which of the data's own splits is meant by `train`, `validation` or `test`; None where there is none.
+
+    :raises ValueError: when several are (`validation_matched`, `validation_mismatched`)
+    """
+    if name in available:
+        return name
+    variants = [split for split in available if canonical(split) == name]
+    if len(variants) > 1:
+        raise ValueError(
+            f"the data have several splits for {name} ({', '.join(variants)}); name one: "
+            f'split = {{ …, {name} = "{variants[0]}" }}'
+        )
+    return variants[0] if variants else None
+
+
+def _pool(train: int | float | str | None, available: dict[str, int]) -> str:
+    """Return the split of the data from which rows are drawn: their `train`, what the spec calls so, or their only one.
+
+    :raises ValueError: when there are several: they may be splits, configurations or languages
+    """
+    if isinstance(train, str) and "train" not in available:
+        match = _SLICE.fullmatch(train.strip())
+        if match is not None and match["name"] in available:
+            return match["name"]
+    own = _own("train", available)
+    if own is None and len(available) > 1:
+        raise ValueError(
+            f"the data have {', '.join(available)}, and none is called train, so that it is not known which rows are "
+            "for what. Name one file in data.path, or a configuration in data.name, or say which is which: "
+            f'split = {{ train = "{next(iter(available))}", … }}'
+        )
+    return own or next(iter(available))
+
+
 def _default(
-    name: str, size: int | float | str | None, wanted: dict[str, object], available: dict[str, int]
+    name: str,
+    size: int | float | str | None,
+    wanted: dict[str, Any],
+    own: dict[str, str | None],
+    available: dict[str, int],
 ) -> int | float | str | None:
     """Return what a split is where the spec does not say: the data's own, or a share of the pool."""
     if size is not None:
@@ -62,10 +105,15 @@ def _default(
     if name == "train":
         if any(isinstance(other, str) for other in wanted.values()):
             return None  # who slices by hand says what is left for training, too
-        drawn = any(wanted.values()) or not {"validation", "test"} <= available.keys()
-        return 1.0 if drawn else "train"
-    if name in available:
-        return name
+        drawn = any(wanted.values()) or not (own["validation"] and own["test"])
+        return 1.0 if drawn else _pool(None, available)
+    if own.get(name) and len(available) == 1:
+        raise ValueError(
+            f"the data have nothing but {own[name]}. To train on a part of it, say which: split = {{ "
+            f'train = "{own[name]}[:80%]", test = "{own[name]}[80%:]" }}'
+        )
+    if own.get(name):
+        return own[name]
     return None if any(wanted.values()) else DEFAULT_SHARE[name]
 
 
@@ -86,13 +134,14 @@ def _slice(name: str, text: str, available: dict[str, int]) -> Rows:
         raise ValueError(
             f'"{text}" is not a split: write a count, a fraction, "train", "train[:80%]" or "train[100:200]"'
         )
-    if match["name"] not in available:
+    source = _own(match["name"], available)
+    if source is None:
         raise ValueError(f'{name} wants the split "{match["name"]}", but the data have: {", ".join(available)}')
-    rows = available[match["name"]]
+    rows = available[source]
     start, stop = _bound(match["start"], rows, 0), _bound(match["stop"], rows, rows)
     if start >= stop:
         raise ValueError(f'"{text}" holds no row: "{match["name"]}" has {rows}')
-    return Rows(match["name"], None, start, stop)
+    return Rows(source, None, start, stop)
 
 
 def _bound(text: str | None, rows: int, default: int) -> int:

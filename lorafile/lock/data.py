@@ -1,13 +1,24 @@
 """The lock entry of a data set: digests, rows, columns and classes."""
 
 import contextlib
-from dataclasses import dataclass, field
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lorafile.engine.data.columns import answers_column, label_column
 from lorafile.engine.data.example import kind_of
+from lorafile.engine.data.files import DataFile, Reading, data_file
 from lorafile.engine.data.labels import HIDDEN, label_key
+from lorafile.engine.data.layouts import (
+    class_names,
+    declared_class_names,
+    has_configurations,
+    has_datasets,
+    other_configurations,
+)
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import data_files, find_data
 from lorafile.engine.data.templates import accepted
@@ -16,13 +27,19 @@ from lorafile.files.digests import file_digest, json_digest
 from lorafile.specs.tables.data import DataTable
 
 MAX_CLASSES = 1000  # a column of more distinct values is no label, and its values stand in no lock
+_OF_SOME = ("class_names", "left_out", "ignored", "configurations", "layout")
 
 
 @dataclass(frozen=True)
 class DataLock:
     """A data set by content: of each of its splits digest, number of rows, and mean and longest row in characters.
 
-    :ivar label: the column of classes, where it has one; `labels`: split -> its distinct values, as text
+    :ivar label: the column of classes, where it has one; `labels`: split -> its distinct values, as text;
+        `class_names`: value -> name, where the data name them
+    :ivar left_out: split -> rows that `data.where` leaves out, which `rows` and all else do not count
+    :ivar ignored: files next to the data that hold no rows
+    :ivar configurations: those of a README.md that are not read, where its default one is
+    :ivar layout: split -> its files, where a README.md says which they are
     :ivar lengths: split -> column -> mean and longest text in characters; none in a lock of before 0.18
     :ivar answers: the column of accepted answers (SQuAD's), where it has one; `unanswerable`: split -> rows without any
     :ivar kinds: split -> column -> what some of its values are that are no text (`engine.data.example.kind_of`); None
@@ -36,6 +53,11 @@ class DataLock:
     columns: list[str]
     label: str | None = None
     labels: dict[str, list[str]] = field(default_factory=dict)
+    class_names: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    configurations: list[str] = field(default_factory=list)
+    layout: dict[str, list[Any]] = field(default_factory=dict)
     lengths: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     answers: str | None = None
     unanswerable: dict[str, int] = field(default_factory=dict)
@@ -45,76 +67,162 @@ class DataLock:
         """Return the distinct labels of all splits, without what stands for a hidden one."""
         return sorted({value for values in self.labels.values() for value in values} - {HIDDEN, ""})
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the lock file holds it: what only some data have stands there only for these."""
+        return {name: value for name, value in asdict(self).items() if value or name not in _OF_SOME}
+
 
 def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> DataLock:
     """Return a data set's lock entry from its files; rows are counted again only where a digest changed."""
     source = find_data(table.path, table.revision, base)
-    files = data_files(source, table.name)
+    ignored: list[str] = []
+    files, layout = _files(source, table, locked, ignored)
     digests = {split: data_digest(parts, table.sample_by) for split, parts in files.items()}
-    if locked is not None and locked.digests == digests and same_columns(table, locked) and locked.kinds is not None:
+    same = locked is not None and (locked.digests, locked.layout) == (digests, layout)
+    if locked is not None and same and same_columns(table, locked) and locked.kinds is not None:
         return locked
-    rows: dict[str, int] = {}
-    characters: dict[str, list[int]] = {}
-    columns: list[str] = []
-    label: str | None = None
-    answers: str | None = None
-    labels: dict[str, list[str]] = {}
-    texts: dict[str, dict[str, list[int]]] = {}
-    unanswerable: dict[str, int] = {}
-    kinds: dict[str, dict[str, list[str]]] = {}
-    for split, parts in files.items():
-        lengths = []
-        values: set[str] = set()
-        written = _Texts()
-        others: dict[str, set[str]] = {}
-        for row in read_rows(parts, table.sample_by):
-            lengths.append(sum(len(str(value)) for value in row.values()))
-            if not columns:
-                columns = [str(column) for column in row]
-                label = label_column(table.columns, columns)
-                answers = answers_column(table.columns, columns)
-            for column, value in row.items():
-                if not isinstance(value, str) and (kind := kind_of(value)):
-                    others.setdefault(str(column), set()).add(kind)
-            if label in row and len(values) <= MAX_CLASSES:
-                values.add(label_key(row[label]))
-            written.add(row, answers)
-        rows[split] = len(lengths)
-        characters[split] = [sum(lengths) // max(len(lengths), 1), max(lengths, default=0)]
-        kinds |= {split: {column: sorted(words) for column, words in sorted(others.items())}} if others else {}
-        labels |= {split: sorted(values)} if label and len(values) <= MAX_CLASSES else {}
-        texts[split] = {name: [total // len(lengths), longest] for name, (total, longest) in written.columns.items()}
-        unanswerable |= {split: written.unanswered} if answers else {}
-    if not any(rows.values()):
-        raise NodeError(f"data.path: {source} is empty: it has no rows.")
-    entries = (columns, label, labels, texts, answers, unanswerable, kinds)
-    return DataLock(commit_of(source), digests, rows, characters, *entries)
+    columns = _columns(files, table.sample_by)
+    label = label_column(table.columns, columns)
+    answers = answers_column(table.columns, columns)
+    counts = {split: _count(parts, table, label, answers) for split, parts in files.items()}
+    left_out = {split: count.left_out for split, count in counts.items() if count.left_out}
+    if not any(count.rows for count in counts.values()):
+        why = " has no row that data.where keeps" if left_out else " is empty: it has no rows"
+        raise NodeError(f"data.path: {source}{why}.")
+    return DataLock(
+        revision=commit_of(source),
+        digests=digests,
+        rows={split: count.rows for split, count in counts.items()},
+        characters={split: [count.characters // max(count.rows, 1), count.longest] for split, count in counts.items()},
+        columns=columns,
+        label=label,
+        labels={split: sorted(c.labels) for split, c in counts.items() if label and len(c.labels) <= MAX_CLASSES},
+        class_names=_class_names(source, table, files, label) if label in columns else {},
+        left_out=left_out,
+        ignored=sorted(ignored),
+        configurations=other_configurations(source) if layout and table.name is None else [],
+        layout=layout,
+        lengths={split: count.lengths() for split, count in counts.items()},
+        answers=answers,
+        unanswerable={split: count.unanswered for split, count in counts.items()} if answers else {},
+        kinds={s: {name: sorted(c.kinds[name]) for name in sorted(c.kinds)} for s, c in counts.items() if c.kinds},
+    )
 
 
-class _Texts:
-    """The texts of a split while its rows are read: column -> characters of all of them, and of the longest.
+@dataclass
+class _Count:
+    """What is counted of a split: rows, those that `data.where` leaves out, characters, and labels.
 
+    :ivar texts: column -> characters of all its texts, and of the longest; `kinds`: what its values are that are none
     :ivar unanswered: rows without an accepted answer
     """
 
-    def __init__(self) -> None:
-        self.columns: dict[str, tuple[int, int]] = {}
-        self.unanswered = 0
+    rows: int = 0
+    left_out: int = 0
+    characters: int = 0
+    longest: int = 0
+    labels: set[str] = field(default_factory=set)
+    texts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    kinds: dict[str, set[str]] = field(default_factory=dict)
+    unanswered: int = 0
 
-    def add(self, row: dict[str, Any], answers: str | None) -> None:
+    def add(self, row: dict[str, Any], label: str | None, answers: str | None) -> None:
         """Take in a row.
 
         :param answers: the column of accepted answers, where the data have one
         """
+        characters = sum(len(str(value)) for value in row.values())
+        self.rows += 1
+        self.characters += characters
+        self.longest = max(self.longest, characters)
+        if label in row and len(self.labels) <= MAX_CLASSES:
+            self.labels.add(label_key(row[label]))
         for column, value in row.items():
             if isinstance(value, str):
-                total, longest = self.columns.get(column, (0, 0))
-                self.columns[column] = (total + len(value), max(longest, len(value)))
-        if answers is not None:
-            with contextlib.suppress(
-                KeyError, TypeError, NodeError
-            ):  # `prepare` says which row is not as its format needs it
+                total, longest = self.texts.get(column, (0, 0))
+                self.texts[column] = (total + len(value), max(longest, len(value)))
+            elif kind := kind_of(value):
+                self.kinds.setdefault(str(column), set()).add(kind)
+        if answers is not None:  # `prepare` says which row is not as its format needs it
+            with contextlib.suppress(KeyError, TypeError, NodeError):
                 self.unanswered += not accepted(row.get(answers) or [])
+
+    def lengths(self) -> dict[str, list[int]]:
+        """Return column -> mean and longest text, in characters."""
+        return {name: [total // self.rows, longest] for name, (total, longest) in self.texts.items()}
+
+
+def _count(files: list[DataFile], table: DataTable, label: str | None, answers: str | None) -> _Count:
+    """Count the rows of a split, one at a time."""
+    count, left_out = _Count(), Counter[str]()
+    for row in read_rows(files, table.sample_by, left_out):
+        count.add(row, label, answers)
+    count.left_out = left_out["where"]
+    return count
+
+
+def _columns(files: dict[str, list[DataFile]], sample_by: str) -> list[str]:
+    """Return the columns of the train split, or else of the first that has rows."""
+    for split in sorted(files, key=lambda name: name != "train"):
+        row = next(read_rows(files[split], sample_by), None)
+        if row is not None:
+            return [str(column) for column in row]
+    return []
+
+
+def _class_names(source: Path, table: DataTable, files: dict[str, list[DataFile]], label: str | None) -> dict[str, str]:
+    """Return what the data themselves call the classes of a column: value -> name."""
+    stored = (class_names(part, str(label)) for parts in files.values() for part in parts)
+    return next(filter(None, stored), {}) or declared_class_names(source, table.name, str(label))
+
+
+def split_files(source: Path, table: DataTable, locked: DataLock | None = None) -> dict[str, list[DataFile]]:
+    """Return split -> its files.
+
+    :param locked: what it knows of a layout that `datasets` reads is taken from it
+    """
+    if locked is not None and locked.layout:
+        return _of_layout(source, locked.layout)
+    return _files(source, table, locked, [])[0]
+
+
+def _of_layout(source: Path, layout: dict[str, list[Any]]) -> dict[str, list[DataFile]]:
+    """Return split -> its files, as a lock holds them.
+
+    :raises NodeError: when one is not there
+    """
+    files = {split: [data_file(part, source) for part in parts] for split, parts in layout.items()}
+    missing = next((part.path for parts in files.values() for part in parts if not part.path.exists()), None)
+    if missing is not None:
+        raise NodeError(f"data.path: {missing} is missing, which the lock names. If that is right: lora lock")
+    return files
+
+
+def _files(
+    source: Path, table: DataTable, locked: DataLock | None, ignored: list[str]
+) -> tuple[dict[str, list[DataFile]], dict[str, list[Any]]]:
+    """Return split -> its files; and the same as a lock holds it, where a README.md says which they are."""
+    reading = reading_of(table)
+    if not source.is_dir() or not has_configurations(source):
+        return data_files(source, table.name, reading, ignored), {}
+    if locked is not None and locked.layout and not has_datasets():
+        return _of_layout(source, locked.layout), locked.layout
+    files = data_files(source, table.name, reading, ignored)
+    inside = all(part.path.is_relative_to(source) for parts in files.values() for part in parts)
+    shown = {split: [part.as_json(source) for part in parts] for split, parts in files.items()} if inside else {}
+    return files, shown
+
+
+def reading_of(table: DataTable) -> Reading:
+    """Return how a spec says that files are read."""
+    return Reading(
+        encoding=table.encoding,
+        delimiter=table.delimiter,
+        column_names=tuple(table.column_names),
+        field=table.field,
+        where=table.where,
+        tables=table.format not in ("auto", "text", "guanaco"),
+    )
 
 
 def same_columns(table: DataTable, locked: DataLock) -> bool:
@@ -123,10 +231,16 @@ def same_columns(table: DataTable, locked: DataLock) -> bool:
     return answers and locked.label == label_column(table.columns, locked.columns)
 
 
-def data_digest(files: list[Path], sample_by: str = "auto") -> str:
+def data_digest(files: Sequence[Path | DataFile], sample_by: str = "auto") -> str:
     """Return the digest of the rows of some files: their bytes in order, and how to read them, but no name."""
-    way = "" if sample_by == "auto" else f" by {sample_by}"
-    return json_digest([(file.suffix + (way if file.suffix == ".txt" else ""), file_digest(file)) for file in files])
+    parts = []
+    for file in map(data_file, files):
+        plain_text = file.format == ".txt" and not file.delimiter
+        way = f" by {sample_by}" if sample_by != "auto" and plain_text else ""
+        settings = file.way()
+        way += f" {json.dumps(settings, sort_keys=True)}" if settings else ""
+        parts += [((file.suffix or file.path.suffix) + way, file_digest(content)) for content in file.contents()]
+    return json_digest(parts)
 
 
 def commit_of(source: Path) -> str | None:

@@ -38,6 +38,7 @@ _DESCRIBED = (
     *("modules", "tensors", "experts", "reserved", "head"),
     *("chat_template", "end_token", "date", "transformers"),
 )
+_READING = ("encoding", "delimiter", "column_names", "field", "where")  # settings that say how files are read
 _DERIVED = (
     "settings",
     "characters",
@@ -48,6 +49,7 @@ _DERIVED = (
     "answers",
     "unanswerable",
     "kinds",
+    "layout",
 )  # follow from the others
 _SHOWN = 12  # characters of a revision
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
@@ -104,7 +106,9 @@ class Lock:
 
     def text(self) -> str:
         """Return the lock as it is committed."""
-        return json.dumps({"version": VERSION, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+        data = {name: entry.as_json() for name, entry in self.data.items()}
+        content = {"version": VERSION, "models": {name: asdict(entry) for name, entry in self.models.items()}}
+        return json.dumps({**content, "data": data}, indent=1, sort_keys=True) + "\n"
 
 
 def lock_file(spec: Spec) -> Path:
@@ -160,7 +164,7 @@ def resolve(spec: Spec, stored: Lock | None, fresh: bool = False) -> tuple[Lock,
     for name, table in _by_identity([*(c.data for c in spec.configurations), *references]).items():
         was = old.data.get(name)
         keep = was is not None and not fresh and is_on_hub(table.path, base) and same_columns(table, was)
-        data[name] = was if was and keep else lock_data(table, base, was)
+        data[name] = was if was and keep else lock_data(table, base, None if fresh else was)
         moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
         changed += [f"The data {name} are not what the lock says."] if moved else []
     advice = f" Its results will be new ones; accept with: lora lock {spec.file}"
@@ -181,6 +185,8 @@ def identity(table: ModelTable | DataTable) -> str:
     if isinstance(table, ModelTable):
         return table.path + revision + (" as SEQ_CLS" if table.task_type == "SEQ_CLS" else "")
     read = f" by {table.sample_by}" if table.sample_by != "auto" else ""
+    settings = {name: value for name in _READING if (value := getattr(table, name))}
+    read += f" with {json.dumps(settings, sort_keys=True)}" if settings else ""
     return table.path + (f"/{table.name}" if table.name else "") + revision + read
 
 

@@ -1,6 +1,5 @@
 """A study's data as the model will see them: a few examples, how long all are, what repeats. Runs no model."""
 
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
@@ -71,12 +70,13 @@ def _split(tokenizer: Any, node: GraphNode, paths: dict[str, Any], rows: int) ->
     """Return one split's figures and its first examples, none of an empty split, and the digests of its rows."""
     from lorafile.engine.data.encode import is_encoder_at
     from lorafile.engine.data.examples import Limits, digests, examples, shown_rows, split_rows, written
+    from lorafile.engine.data.files import data_file
 
     data = node.settings["data"]
     encoder = data.get("task_type") == "SEQ_CLS" and is_encoder_at(paths["model"])
-    files = [Path(file) for file in paths["data"]]
+    files = [data_file(file) for file in paths["data"]]
     everything = split_rows(data["rows"], files, data.get("sample_by", "auto"))
-    shown = shown_rows(data, [Path(file) for file in paths.get("shots", [])])
+    shown = shown_rows(data, [data_file(file) for file in paths.get("shots", [])])
     compared = [digests(example.text) for _, example in written(tokenizer, data, evenly(everything, _COMPARED))]
     sample = evenly(everything, _MEASURED)
     measured = list(examples(tokenizer, data, sample, shown, encoder))

@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lorafile.engine.data.columns import detect
-from lorafile.engine.data.hub import DATA_SUFFIXES, cached_snapshot
+from lorafile.engine.data.columns import detect, is_preference_set, preference_set
+from lorafile.engine.data.files import FORMATS, SUFFIXES, Reading, suffix_of
+from lorafile.engine.data.hub import cached_snapshot
 from lorafile.engine.data.labels import number_of
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import BUILTIN, data_files
@@ -18,6 +19,7 @@ from lorafile.files.jsonl import read_json
 from lorafile.lock.description import can_describe
 from lorafile.lock.lockfile import ModelLock, lock_model, weight_files
 from lorafile.specs import parse
+from lorafile.specs.catalogue import catalogue
 from lorafile.specs.catalogue import preset as preset_text
 from lorafile.specs.snapshot import is_encoder
 from lorafile.specs.tables.settings import ModelTable
@@ -92,6 +94,9 @@ _PASSAGE = ("context", "passage")
 _LABELLED = ("text", "sentence", "review", "comment", "tweet", "content", "body", "title")
 _CLASSES = ("label", "labels", "category", "class", "intent", "sentiment", "topic", "target", "score", "quality")
 _PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"))
+# The directories in which GLUE is published: name -> name in the catalogue.
+_GLUE = {name.lower(): name.lower() for name in ("CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "WNLI")}
+_GLUE |= {"sst-2": "sst2", "sts-b": "stsb"}
 _GUANACO = "### Assistant:"
 _METRICS = {
     "classification": ("accuracy", "log_loss"),
@@ -109,11 +114,13 @@ class DataFormat:
     template: dict[str, str] = field(default_factory=dict)
     short_answers: bool = False
     metrics: tuple[str, ...] = ()
+    like: str = ""
     numbers: bool = False  # labels are fractions, which are predicted and not chosen from
 
     def lines(self) -> tuple[str, ...]:
         """Return the settings as lines of `[data]`."""
-        lines: tuple[str, ...] = (f'format = "{self.format}"',) if self.format else ()
+        settings = {"format": self.format, "like": self.like}
+        lines = tuple(f'{name} = "{value}"' for name, value in settings.items() if value)
         for name, table in (("columns", self.columns), ("template", self.template)):
             if table:
                 inner = ", ".join(f"{key} = {toml_string(value)}" for key, value in table.items())
@@ -233,17 +240,30 @@ def _detect_of_path(data: str, classifies: bool) -> DataFormat:
     path = Path(data).expanduser()
     try:
         if not path.exists():
-            if _looks_local(data) or data.endswith(DATA_SUFFIXES):
+            if _looks_local(data) or data.lower().endswith(SUFFIXES):
                 raise LoraError(f"--data {data}: there is no such file or directory.")
             return DataFormat()
-        if path.is_file() and path.suffix not in DATA_SUFFIXES:
-            raise LoraError(f"--data {data}: should be one of {', '.join(DATA_SUFFIXES)}, or a directory of these.")
-        files = data_files(path)
+        if path.is_file() and not suffix_of(path):
+            raise LoraError(f"--data {data}: should be one of {', '.join(FORMATS)}, or a directory of these.")
+        glue = _GLUE.get(path.resolve().name.lower()) if any(map(path.glob, ("*train.tsv", "*train.txt"))) else None
+        files = data_files(path, reading=Reading(tables=glue is not None))
+        if "train" not in files and len(files) > 1:
+            raise LoraError(
+                f"--data {data}: holds {', '.join(files)}, and none is called train. Name one file, or write a spec "
+                "without --data and say there which is which: data.split."
+            )
         rows: list[dict[str, Any]] = list(islice(read_rows(files.get("train") or next(iter(files.values()))), 50))
     except OSError as error:
         raise LoraError(f"--data {data}: cannot be read: {error.strerror or error}.") from error
     if not rows:
         raise LoraError(f"--data {data}: is empty; it has no rows.")
+    if glue == "stsb" and not classifies:
+        raise LoraError(
+            f"--data {data}: STS-B has scores, and no classes. Name an encoder with --model, or write a spec with "
+            'model.task_type = "SEQ_CLS" and model.num_labels = 1.'
+        )
+    if glue is not None:
+        return DataFormat(like=glue, metrics=tuple(catalogue()[glue]["about"]["metrics"]), numbers=glue == "stsb")
     return _classes_of(rows, data) if classifies else detect_format(rows, data)
 
 
@@ -279,6 +299,8 @@ def detect_format(rows: list[dict[str, Any]], name: str) -> DataFormat:
     :raises LoraError: when no column is of use
     """
     columns = [str(column) for column in rows[0]]
+    if is_preference_set(columns):
+        raise LoraError(f"--data {preference_set(name)}")
     usable = [column for column in columns if _is_text(rows, column)]
     others = [column for column in columns if _is_chat(rows, column) or _is_answers(rows, column)]
     try:

@@ -1,10 +1,12 @@
 """The table of data: where examples are, how they become text, and which are for what."""
 
+import codecs
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from lorafile.specs.catalogue import PREFIX, catalogue, with_catalogue_settings
+from lorafile.specs.row_filter import Condition, parse_where
 from lorafile.specs.values import Length, Natural, Settings, SplitSize, Text
 
 Format = Literal["auto", "alpaca", "chat", "classification", "completion", "guanaco", "question", "squad", "text"]
@@ -40,19 +42,37 @@ def _path(path: str) -> str:
     return path
 
 
+def _encoding(name: str) -> str:
+    try:
+        codecs.lookup(name)
+    except (LookupError, ValueError):
+        raise ValueError('the name of an encoding that Python knows, such as "latin-1" or "utf-16"') from None
+    return name
+
+
+def _where(condition: Condition) -> Condition:
+    parse_where(condition)
+    return condition
+
+
 class DataTable(Settings):
     """The examples, and how they become text."""
 
     path: Annotated[Text, AfterValidator(_path)] = Field(
-        description="A name of the catalogue (`lora data list`); a hub id; a JSONL, JSON, CSV, TSV, Parquet or text "
-        "file; a directory with one file for each split; or `builtin:facts`."
+        description="A name of the catalogue (`lora data list`); a hub id; a JSONL, JSON, CSV, TSV, Parquet, Arrow or "
+        "text file, texts also compressed (.gz, .bz2, .xz, .zst); a directory with one file for each split, with a "
+        "README.md that has `configs:`, or of `save_to_disk`; or `builtin:facts`."
     )
     like: Annotated[str, AfterValidator(_entry)] | None = Field(
         default=None,
         description="A name of the catalogue (`lora data list`): format, columns, labels and splits are that set's, "
         "where the spec does not say; for a local copy of it.",
     )
-    name: str | None = Field(default=None, description="The configuration of a hub data set that has several.")
+    name: str | None = Field(
+        default=None,
+        description="The configuration of a data set that has several: a `config_name` of its README.md, or a "
+        "directory.",
+    )
     revision: str | None = Field(
         default=None, description="Branch, tag or commit on the hub; the lock keeps the commit."
     )
@@ -86,6 +106,29 @@ class DataTable(Settings):
         default="auto",
         description="What a document of a .txt file is; `auto` is a paragraph where blank lines separate any, else a "
         "line.",
+    )
+    encoding: Annotated[str, AfterValidator(_encoding)] | None = Field(
+        default=None, description="The encoding of text files; absent: UTF-8."
+    )
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
+        default=None,
+        description="What separates the columns of CSV, TSV and .txt tables; absent: tabs in .tsv, commas in .csv, or "
+        "semicolons or tabs where its first line has no comma. A .txt file is a table where this is set, or where "
+        "`format` is one that plain text cannot have.",
+    )
+    column_names: list[Text] = Field(
+        default=[],
+        description="Names of the columns of tables without a header line; a file with another number of columns has "
+        "a header of its own.",
+    )
+    field: Text | None = Field(
+        default=None, description="Of a JSON file that holds an object: the name whose value is the rows."
+    )
+    where: Annotated[str | dict[str, list[Any]], AfterValidator(_where)] | None = Field(
+        default=None,
+        description="Which rows are read: a comparison of one column (`==`, `!=`, `<`, `<=`, `>`, `>=`, `in`), such as "
+        '`"label >= 0"`, or the values that columns may have, such as `{ label = [0, 1, 2] }`. Rows that are left out '
+        "are counted; a missing value fulfils nothing.",
     )
     unanswerable: str = Field(
         default="unanswerable",

@@ -15,14 +15,20 @@ from lorafile.study.study import Study
 
 NAMES = {
     "alpaca-cleaned",
+    "cola",
     "dolly-15k",
     "gsm8k",
     "metamathqa",
+    "mnli",
     "mrpc",
     "openassistant-guanaco",
+    "qnli",
+    "qqp",
     "rte",
     "squad_v2",
     "sst2",
+    "stsb",
+    "wnli",
 }
 ROWS = {
     "alpaca-cleaned": {"train.json": [{"instruction": "i", "input": "", "output": "o"}]},
@@ -34,6 +40,10 @@ ROWS = {
     "mrpc": {
         name: [{"Quality": "1", "#1 ID": "1", "#2 ID": "2", "#1 String": 'say "x', "#2 String": "b"}]
         for name in ("train.tsv", "dev.tsv", "test.tsv")
+    },
+    "qnli": {
+        name: [{"index": "0", "question": "a", "sentence": "b", "label": "not_entailment"}]
+        for name in ("train.tsv", "dev.tsv")
     },
     "openassistant-guanaco": {
         f"openassistant_best_replies_{name}.jsonl": [{"text": "### Human: q### Assistant: a"}]

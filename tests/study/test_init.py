@@ -169,7 +169,7 @@ def test_data_that_are_of_no_use_are_told_so(tmp_path: Path, text: str | None, t
 
 def test_a_file_of_an_unknown_kind(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
-    with pytest.raises(LoraError, match=r"should be one of \.jsonl, \.json"):
+    with pytest.raises(LoraError, match=r"should be one of \.jsonl, \.ndjson, \.json"):
         first_spec(data=str(tmp_path / "rows.xlsx"))
 
 

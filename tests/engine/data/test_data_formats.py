@@ -14,7 +14,7 @@ from engine_fixture import Engine  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
 from lorafile.engine.data.encode import load_tokenizer  # noqa: E402
 from lorafile.engine.data.readers import read_rows  # noqa: E402
-from lorafile.errors import SpecError  # noqa: E402
+from lorafile.errors import NodeError, SpecError  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 from lorafile.state import State  # noqa: E402
 
@@ -47,7 +47,8 @@ def test_hidden_labels_are_refused_before_anything_is_paid_for(tmp_path: Path, t
     file = tmp_path / "rows.jsonl"
     rows = [{"idx": n, "sentence": "paris", "label": -1} for n in range(8)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    with pytest.raises(SpecError, match=r"data.split: .*the label -1, which is how GLUE"):
+    message = r'data.split: train draws from train, which has no labels \("label" is all -1 there\)'
+    with pytest.raises(SpecError, match=message):
         study(tmp_path, tiny_model, file).plan()
 
 
@@ -237,3 +238,55 @@ def test_an_example_whose_answer_is_cut_away_is_left_out_and_counted(tiny_model:
     assert [line["row"] for line in read_lines(Path(files["examples.jsonl.gz"]))] == [0, 1, 2]
     assert (done.figures["answers_lost"], done.figures["examples"]) == (3, 3)
     assert all(Tokens.load(Path(files["tokens.safetensors"])).example(n)[1].any() for n in range(3))
+
+
+def written(root: Path, rows: list[dict[str, Any]], name: str = "rows.jsonl") -> Path:
+    (root / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return root / name
+
+
+@pytest.mark.parametrize(
+    ("label", "hidden", "advised"),
+    [
+        ("label", -1, 'data.where = "label >= 0"'),
+        ("label", "-1", 'data.where = "label >= 0"'),
+        ("label", "-", "data.where = 'label != \"-\"'"),
+        ("my label", -1, "data.where = '\"my label\" >= 0'"),
+    ],
+)
+def test_rows_without_a_label_are_refused_with_advice_that_helps(
+    tmp_path: Path, tiny_model: Path, label: str, hidden: Any, advised: str
+) -> None:
+    rows = [{"text": f"paris {n}", label: hidden if n % 4 == 3 else n % 4} for n in range(40)]
+    more = "" if label == "label" else f'format = "classification"\ncolumns = {{ label = "{label}" }}\n'
+    file = written(tmp_path, rows)
+    with pytest.raises(SpecError, match=f'have the label "{hidden}"') as caught:
+        study(tmp_path, tiny_model, file, more).plan()
+    assert str(caught.value).endswith(advised)
+    setting = advised.removeprefix("data.")
+    mine = study(tmp_path, tiny_model, file, f"{more}{setting}\n")
+    plan = mine.plan()
+    assert any("data.where leaves out rows: 10 of train" in notice for notice in plan.warnings)
+    rules = [node.settings["data"]["rows"] for node in plan.graph.nodes.values() if node.kind == "prepare"]
+    assert sum(rule["stop"] - rule["start"] for rule in rules) == 30
+    done = mine.apply(mine.plan(target=["data/train:prepare", "data/validation:prepare", "data/test:prepare"]))
+    assert [attempt.outcome for attempt in done.attempts] == ["done"] * 3
+
+
+def test_a_split_without_labels_is_named_with_one_that_has_some(tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(SpecError, match=r'test draws from test, which has no labels \("label" is missing') as caught:
+        study(tmp_path, tiny_model, sst2(tmp_path)).plan()
+    advised = str(caught.value).split("can take its place: ")[1]
+    study(tmp_path, tiny_model, tmp_path / "SST-2", advised + "\n").plan()
+
+
+def test_preferences_are_refused_by_name_unless_the_spec_says_what_to_read(tmp_path: Path, tiny_model: Path) -> None:
+    file = written(tmp_path, [{"prompt": f"q {n}", "chosen": f"a {n}", "rejected": "b"} for n in range(20)])
+    with pytest.raises(NodeError, match=r"is a preference set \(columns chosen, rejected\)"):
+        study(tmp_path, tiny_model, file).plan()
+    for more in (
+        'template = { prompt = "{prompt}", completion = " {chosen}" }\n',
+        'format = "completion"\ncolumns = { completion = "chosen" }\n',
+        'columns = { completion = "chosen" }\n',
+    ):
+        study(tmp_path, tiny_model, file, more).plan()

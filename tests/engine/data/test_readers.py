@@ -8,6 +8,7 @@ import pytest
 
 from lorafile.engine.data.columns import detect
 from lorafile.engine.data.example import Chat, fill
+from lorafile.engine.data.files import DataFile, Reading, data_file
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import data_files
 from lorafile.engine.data.templates import ALPACA, ALPACA_INPUT, renderer
@@ -58,6 +59,19 @@ def test_a_directory_has_a_split_for_each_file(tmp_path: Path) -> None:
         ("a.csv", b"x\n\xff\n", "is not UTF-8 text"),
         ("a.parquet", b"PAR", "not a readable Parquet file"),
         ("a.jsonl", b'{"x":' + b"[" * 100_000, "not valid JSON"),
+        ("a.csv", b"a,b\nx, y, z\n", r"a.csv:2: has 3 fields, more than the header has columns \(2: a, b\)"),
+        ("a.tsv", b"a\tb\nx\ty\tz\n", "a.tsv:2: has 3 fields"),
+        ("a.csv", b"a,b\nx,y\n" * 3 + b'x,"never\nends\n', "a.csv:7: a quoted field begins here or below"),
+        ("a.csv", b"a,a\nx,y\n", 'a.csv:1: two columns are called "a".*data.column_names'),
+        ("a.csv", b"a,b\nx\0,y\n", "a.csv:2: holds a NUL character"),
+        ("a.csv", "a,b\nx,y\n".encode("utf-16"), "is not UTF-8 text.*data.encoding"),
+        ("a.csv.gz", b"a,b\nx,y\n", "is damaged, or not compressed as its suffix says"),
+        ("a.jsonl.zst", b"{}\n", "is damaged, or not compressed as its suffix says"),
+        ("a.json", b'{"a": [{"x": 1}], "b": [{"x": 2}]}', r'several lists of rows \(a, b\).*data.field = "a"'),
+        ("a.json", b'{"names": ["x"]}', "a row should be an object"),
+        ("a.dat", b"{}\n", r"its suffix is not known.*Known are \.jsonl, \.ndjson"),
+        ("a.parquet.gz", b"", "its suffix is not known"),
+        ("a.arrow", b"no", "cannot be read by datasets"),
     ],
 )
 def test_what_cannot_be_read_is_said_with_file_and_line(
@@ -179,9 +193,136 @@ def test_a_list_of_class_names_beside_the_splits_holds_no_rows(tmp_path: Path) -
     (tmp_path / "train.csv").write_text("text,category\na,b\n", encoding="utf-8")
     (tmp_path / "categories.json").write_text('[\n  "b",\n  "c"\n]\n', encoding="utf-8")
     (tmp_path / "more.json").write_text('[{"text": "a", "category": "b"}]', encoding="utf-8")
-    assert sorted(data_files(tmp_path)) == ["more", "train"]
+    ignored: list[str] = []
+    assert sorted(data_files(tmp_path, left_out=ignored)) == ["more", "train"]
+    assert ignored == ["categories.json"]
     alone = tmp_path / "alone"
     alone.mkdir()
     (alone / "names.json").write_text('["b"]', encoding="utf-8")
     with pytest.raises(NodeError, match="a row should be an object"):
         list(read_rows(data_files(alone)["names"]))
+
+
+ABOUT = {
+    "results.json": {"accuracy": 0.9},
+    "metadata.json": {"name": "x", "tags": ["a"]},
+    "eval_results.json": {"l": 1},
+}
+
+
+def test_results_beside_the_data_do_not_stop_the_read(tmp_path: Path) -> None:
+    written(tmp_path / "train.jsonl")
+    for name, content in ABOUT.items():
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    ignored: list[str] = []
+    assert list(data_files(tmp_path, left_out=ignored)) == ["train"]
+    assert sorted(ignored) == sorted(ABOUT)
+    (tmp_path / "test.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(NodeError, match="should hold a list of rows"):
+        list(read_rows(data_files(tmp_path)["test"]))
+
+
+def splits_of(root: Path, *names: str) -> list[str]:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        written(root / name)
+    return sorted(data_files(root))
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (
+            ("train.tsv", "dev_matched.tsv", "dev_mismatched.tsv"),
+            ["train", "validation_matched", "validation_mismatched"],
+        ),
+        (("train_1.jsonl", "train_2.jsonl", "dev.csv"), ["train", "validation"]),
+        (("test.jsonl", "test_hard.jsonl", "train.jsonl"), ["test", "test_hard", "train"]),
+        (("msr_paraphrase_train.tsv", "msr_paraphrase_test.tsv"), ["test", "train"]),
+        (("msr_paraphrase_train.tsv", "train.tsv", "dev_ids.tsv"), ["msr_paraphrase_train", "train", "validation"]),
+        (("train/a.jsonl", "train/b.jsonl", "test/a.jsonl"), ["test", "train"]),
+        (("de.jsonl", "en.jsonl"), ["de", "en"]),
+        (("rows-00000-of-00002.jsonl", "rows-00001-of-00002.jsonl"), ["rows"]),
+        (("eval_data/train.jsonl",), ["train"]),
+    ],
+)
+def test_files_are_splits_by_their_names(tmp_path: Path, names: tuple[str, ...], splits: list[str]) -> None:
+    assert splits_of(tmp_path / "data", *names) == splits
+
+
+def test_lists_of_a_json_file_that_are_called_as_splits_are_are_these(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps({"test": ROWS[:1], "dev": ROWS[1:], "train": ROWS * 3}), encoding="utf-8")
+    for path in (file, tmp_path):
+        splits = data_files(path)
+        assert {split: len(list(read_rows(parts))) for split, parts in splits.items()} == {
+            "test": 1,
+            "validation": 1,
+            "train": 6,
+        }
+        again = {
+            split: [data_file(json.loads(json.dumps(part.as_json()))) for part in parts]
+            for split, parts in splits.items()
+        }
+        assert again == splits, "a request carries them as JSON"
+    file.write_text(json.dumps({"version": 1, "data": ROWS}), encoding="utf-8")
+    assert list(read_rows(data_files(file)["train"])) == ROWS
+    file.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}), encoding="utf-8")
+    assert len(list(read_rows([file]))) == 1, "a row by itself, and not its messages"
+
+
+def test_a_digest_knows_how_its_files_are_read_where_that_changes_their_rows(tmp_path: Path) -> None:
+    from lorafile.lock.data import data_digest
+
+    file = written(tmp_path / "rows.csv")
+    plain = data_digest([file])
+    assert data_digest([DataFile(file, Reading(field="x", tables=True))]) == plain, "these say nothing of a CSV file"
+    ways = [Reading(delimiter=";"), Reading(encoding="latin-1"), Reading(where="x > 1"), Reading(column_names=("a",))]
+    assert len({plain, *(data_digest([DataFile(file, way)]) for way in ways)}) == len(ways) + 1
+    tabbed = written(tmp_path / "rows.tsv")
+    assert data_digest([DataFile(tabbed, Reading(delimiter="\t"))]) == data_digest([tabbed])
+    upper = (tmp_path / "rows.csv").rename(tmp_path / "ROWS.CSV")
+    assert data_digest([upper]) == plain
+
+
+def test_several_configurations_are_never_mixed(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    for name in ("en", "de"):
+        written(tmp_path / f"{name}.jsonl")
+    card = "---\nconfigs:\n- config_name: en\n  data_files: en.jsonl\n- config_name: de\n  data_files: de.jsonl\n"
+    (tmp_path / "README.md").write_text(card + "---\n", encoding="utf-8")
+    with pytest.raises(NodeError, match=r'data.name: .*several configurations \(en, de\).*data.name = "en"'):
+        data_files(tmp_path)
+    with pytest.raises(NodeError, match=r'no configuration "fr"; it has: en, de'):
+        data_files(tmp_path, "fr")
+    assert [part.path.name for part in data_files(tmp_path, "de")["train"]] == ["de.jsonl"]
+    (tmp_path / "README.md").write_text(card + "  default: true\n---\n", encoding="utf-8")
+    assert [part.path.name for part in data_files(tmp_path)["train"]] == ["de.jsonl"]
+    (tmp_path / "README.md").write_text("---\nconfigs: [\n---\n", encoding="utf-8")
+    with pytest.raises(NodeError, match=r"datasets does not understand .*README\.md"):
+        data_files(tmp_path)
+
+
+def test_a_loading_script_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "rows.py").write_text("raise SystemExit", encoding="utf-8")
+    with pytest.raises(NodeError, match=r"a loading script \(rows.py\), and code of a data set is not run"):
+        data_files(tmp_path)
+
+
+def test_the_names_of_classes_come_with_the_data(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    from lorafile.lock.data import lock_data
+    from lorafile.specs.tables.data import DataTable
+
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    rows = datasets.Dataset.from_list([{"text": "a", "label": 1}, {"text": "b", "label": 0}], features=features)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    rows.save_to_disk(tmp_path / "saved")
+    (tmp_path / "card").mkdir()
+    rows.to_csv(tmp_path / "card" / "train.csv")
+    info = "features: [{name: text, dtype: string}, {name: label, dtype: {class_label: {names: [bad, good]}}}]"
+    (tmp_path / "card" / "README.md").write_text(f"---\ndataset_info: {{{info}}}\n---\n", encoding="utf-8")
+    for name in ("rows.parquet", "saved", "card"):
+        assert lock_data(DataTable(path=name), tmp_path).class_names == {"0": "bad", "1": "good"}
