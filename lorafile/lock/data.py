@@ -207,6 +207,7 @@ def _files(
         return data_files(source, table.name, reading, ignored), {}
     if locked is not None and locked.layout and not has_datasets():
         return _of_layout(source, locked.layout), locked.layout
+    source = source.absolute()  # as the library has it
     files = data_files(source, table.name, reading, ignored)
     inside = all(part.path.is_relative_to(source) for parts in files.values() for part in parts)
     shown = {split: [part.as_json(source) for part in parts] for split, parts in files.items()} if inside else {}
