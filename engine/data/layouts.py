@@ -64,8 +64,9 @@ def _front(card: Path) -> str:
 
 
 def configuration(root: Path, name: str | None, reading: Reading) -> dict[str, list[DataFile]] | None:
-    """Return split -> its files of one configuration of a directory's README.md; None where it has none of that name.
+    """Return split -> its files of one configuration of a directory's README.md.
 
+    :return: None where it has none of that name, or the one that it has names no files
     :raises NodeError: when several are there and none is named, or `datasets` does not understand the README.md
     """
     datasets = _library(root)
@@ -83,6 +84,8 @@ def configuration(root: Path, name: str | None, reading: Reading) -> dict[str, l
         if (root / chosen).is_dir():
             return None
         raise NodeError(f'data.name: {root} has no configuration "{chosen}"; it has: {", ".join(names)}.')
+    if not _says_which_files(root, chosen):
+        return None
     try:
         builder = datasets.load_dataset_builder(str(root), chosen)
         splits = {str(split): list(map(Path, files)) for split, files in builder.config.data_files.items()}
@@ -90,6 +93,16 @@ def configuration(root: Path, name: str | None, reading: Reading) -> dict[str, l
         raise NodeError(f'data.name: datasets does not read "{chosen}" of {root}: {_sentence(error)}') from error
     settings = _builder_settings(builder, [file for files in splits.values() for file in files])
     return {split: [_as_declared(file, settings, reading) for file in files] for split, files in splits.items()}
+
+
+def _says_which_files(root: Path, name: str) -> bool:
+    """Return whether a configuration names its files; the library takes all of the directory for one that does not."""
+    from huggingface_hub import DatasetCard
+
+    if not (root / CARDS[0]).is_file():
+        return True
+    rows = DatasetCard.load(root / CARDS[0]).data.get("configs") or []
+    return any({"data_files", "data_dir"} & row.keys() for row in rows if row.get("config_name") == name)
 
 
 def other_configurations(root: Path) -> list[str]:
@@ -215,6 +228,7 @@ def _library(path: Path) -> Any:
             "pip install 'lorafile[train]'. With a lock of these data a plan needs none."
         ) from error
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
     return datasets
 
 

@@ -298,6 +298,10 @@ def test_several_configurations_are_never_mixed(tmp_path: Path) -> None:
     assert [part.path.name for part in data_files(tmp_path, "de")["train"]] == ["de.jsonl"]
     (tmp_path / "README.md").write_text(card + "  default: true\n---\n", encoding="utf-8")
     assert [part.path.name for part in data_files(tmp_path)["train"]] == ["de.jsonl"]
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- {config_name: a, data_file: en.jsonl}\n---\n", encoding="utf-8"
+    )
+    assert sorted(data_files(tmp_path)) == ["de", "en"], "no mixture where it does not name its files"
     (tmp_path / "README.md").write_text("---\nconfigs: [\n---\n", encoding="utf-8")
     with pytest.raises(NodeError, match=r"datasets does not understand .*README\.md"):
         data_files(tmp_path)
