@@ -35,7 +35,7 @@ def long_references(graph: Graph, prepared: Mapping[str, Mapping[str, Any]]) -> 
     :param prepared: key of a finished `prepare` node -> its figures; of others the longest text of the column that
         holds the answers tells, where the lock has it: a token is rarely more than six characters
     """
-    longer: dict[int, dict[str, None]] = {}
+    longer: dict[int, dict[str, list[str]]] = {}
     seen: set[tuple[int, str]] = set()
     for node in graph.nodes.values():
         limit = node.settings["task"].get("max_new_tokens") if node.kind == "predict" else None
@@ -46,17 +46,22 @@ def long_references(graph: Graph, prepared: Mapping[str, Mapping[str, Any]]) -> 
         figures = prepared.get(data.key, {})
         if "longest_answer" in figures:
             longest = figures["longest_answer"]
-            text = f"{longest} tokens, and half of them more than {figures['median_answer']:g}"
+            text = f"up to {longest} tokens, half of them more than {figures['median_answer']:g}"
         else:
             characters = _longest_answer(graph, node.configuration, data.settings["data"])
-            longest, text = characters // _CHARACTERS, f"{characters} characters"
+            longest, text = characters // _CHARACTERS, f"drawn from answers of up to {characters} characters"
         if longest > limit:
-            longer.setdefault(limit, {})[f"the longest of {node.split} has {text}"] = None
-    return [
-        f"{REFERENCES} {limit} tokens do not hold every reference ({'; '.join(which)}), and answers are cut there and "
-        "judged as they stand. Raise it, or leave out the metrics of answers."
-        for limit, which in longer.items()
-    ]
+            longer.setdefault(limit, {}).setdefault(text, []).append(node.split)
+    return [f"{REFERENCES} {limit} {_too_short(lengths)}" for limit, lengths in longer.items()]
+
+
+def _too_short(lengths: dict[str, list[str]]) -> str:
+    """Say which splits have longer references; `lengths` is their length -> the splits."""
+    which = "; ".join(f"{listing(dict.fromkeys(splits))}: {length}" for length, splits in lengths.items())
+    return (
+        f"tokens do not hold every reference ({which}), and answers are cut there and judged as they stand. Raise it, "
+        "or leave out the metrics of answers."
+    )
 
 
 def _longest_answer(graph: Graph, name: str, data: dict[str, Any]) -> int:
