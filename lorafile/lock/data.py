@@ -27,7 +27,7 @@ from lorafile.files.digests import file_digest, json_digest
 from lorafile.specs.tables.data import DataTable
 
 MAX_CLASSES = 1000  # a column of more distinct values is no label, and its values stand in no lock
-_OF_SOME = ("class_names", "left_out", "ignored", "configurations", "layout")
+_OF_SOME = ("class_names", "left_out", "ignored", "configurations", "layout", "answers", "unanswerable")
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ def test_a_condition_that_cannot_be_meant_is_refused(rows: Path, where: str, mes
 def test_an_entry_without_what_some_have_is_written_as_before(rows: Path) -> None:
     entry = lock_data(table(path="rows.jsonl"), rows)
     content = json.loads(Lock({}, {"rows.jsonl": entry}).text())["data"]["rows.jsonl"]
-    assert set(content) == {"revision", "digests", "rows", "characters", "columns", "label", "labels"}
+    assert set(content) == {
+        *("revision", "digests", "rows", "characters", "columns", "label", "labels", "lengths", "kinds")
+    }
     assert DataLock(**content) == entry
 
 
