@@ -16,7 +16,12 @@ _RISING = ("linear", "cosine", "constant_with_warmup")  # schedules that have a 
 
 def notices(graph: Graph) -> list[str]:
     """Return a sentence for each thing, naming the configurations."""
-    return [*_long_warmups(graph), *_unused_templates(graph), *_unread_files(graph), *_unused_splits(graph)]
+    return [*_long_warmups(graph), *_unused_templates(graph), *data_notices(graph)]
+
+
+def data_notices(graph: Graph) -> list[str]:
+    """Return a sentence for whatever of the data is not read."""
+    return [*_unread_files(graph), *_unused_splits(graph)]
 
 
 def _unread_files(graph: Graph) -> Iterator[str]:
