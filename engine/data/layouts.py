@@ -88,11 +88,20 @@ def configuration(root: Path, name: str | None, reading: Reading) -> dict[str, l
         return None
     try:
         builder = datasets.load_dataset_builder(str(root), chosen)
-        splits = {str(split): list(map(Path, files)) for split, files in builder.config.data_files.items()}
+        splits = {
+            str(name): [_inside(root, Path(file)) for file in files]
+            for name, files in builder.config.data_files.items()
+        }
     except Exception as error:
         raise NodeError(f'data.name: datasets does not read "{chosen}" of {root}: {_sentence(error)}') from error
     settings = _builder_settings(builder, [file for files in splits.values() for file in files])
     return {split: [_as_declared(file, settings, reading) for file in files] for split, files in splits.items()}
+
+
+def _inside(root: Path, file: Path) -> Path:
+    """Return a file as it is called from a directory; the library gives it without the links on its way."""
+    whole = root.resolve()
+    return root / file.relative_to(whole) if file.is_relative_to(whole) else file
 
 
 def _says_which_files(root: Path, name: str) -> bool:

@@ -26,7 +26,7 @@ _RISING = ("linear", "cosine", "constant_with_warmup")  # schedules that have a 
 def notices(graph: Graph) -> list[str]:
     """Return a sentence for each thing, naming the configurations."""
     ours = [*_long_warmups(graph), *_unused_templates(graph), *_blank_lines(graph)]
-    return [*ours, *_unread_files(graph), *_unused_splits(graph)]
+    return [*ours, *data_notices(graph)]
 
 
 def long_references(graph: Graph, prepared: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -88,6 +88,11 @@ def _blank_lines(graph: Graph) -> Iterator[str]:
             "evaluate.stop_strings: prompts with solved examples begin with a column, so that an answer ends at its "
             f"first blank line; name another end where answers have several paragraphs ({listing([*found])})."
         )
+
+
+def data_notices(graph: Graph) -> list[str]:
+    """Return a sentence for whatever of the data is not read."""
+    return [*_unread_files(graph), *_unused_splits(graph)]
 
 
 def _unread_files(graph: Graph) -> Iterator[str]:

@@ -7,6 +7,7 @@ from lorafile.apply.work_groups import RequestBuilder
 from lorafile.errors import LoraError
 from lorafile.graph.build import build
 from lorafile.graph.graph import Graph, GraphNode
+from lorafile.graph.notices import data_notices
 from lorafile.lock.lockfile import read_lock, resolve
 from lorafile.results.datacard import Digests, about, duplicates, leaks
 from lorafile.specs import Configuration
@@ -52,6 +53,7 @@ def preview(study: Study, split: str = "train", rows: int = 3, configuration: st
         "model": chosen.model.path,
         "splits": list(figures.values()),
         "leaks": leaks(compared),
+        "notices": data_notices(graph),
     }
 
 

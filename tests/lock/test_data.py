@@ -58,6 +58,22 @@ def test_a_condition_that_cannot_be_meant_is_refused(rows: Path, where: str, mes
         lock_data(table(path="rows.jsonl", where=where), rows)
 
 
+def test_what_a_readme_says_is_locked_by_names_from_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "ds").mkdir()
+    for name in ("en", "de"):
+        (tmp_path / "ds" / f"{name}.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 3, encoding="utf-8")
+    card = "configs: [{config_name: en, data_files: en.jsonl, default: true}, {config_name: de, data_files: de.jsonl}]"
+    (tmp_path / "ds" / "README.md").write_text(f"---\n{card}\n---\n", encoding="utf-8")
+    (tmp_path / "link").symlink_to(tmp_path / "ds", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    for base, path in ((Path(), "ds"), (tmp_path, "link"), (tmp_path, str(tmp_path / "ds"))):
+        entry = lock_data(table(path=path), base)
+        assert (entry.layout, entry.configurations) == ({"train": ["en.jsonl"]}, ["de"])
+
+
 def test_an_entry_without_what_some_have_is_written_as_before(rows: Path) -> None:
     entry = lock_data(table(path="rows.jsonl"), rows)
     content = json.loads(Lock({}, {"rows.jsonl": entry}).text())["data"]["rows.jsonl"]

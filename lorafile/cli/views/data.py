@@ -90,7 +90,7 @@ def notes(shown: dict[str, Any]) -> list[str]:
     lines += [f"[yellow]Leak:[/] {_plain(line)}" for line in leaking]
     if shown["leaks"] and not leaking:
         lines.append("No held-out row is in another split.")
-    return lines
+    return [*lines, *map(_plain, shown["notices"])]
 
 
 def _of_answers(split: dict[str, Any]) -> list[str]:
