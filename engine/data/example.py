@@ -1,6 +1,7 @@
 """A row as a model reads it: `Example`, and what makes one from a row: a template, or a chat template. No torch."""
 
 import math
+import re
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -100,7 +101,9 @@ def text_of(row: Row, column: str, may_be_missing: bool = False) -> str:
 
 def no_text(column: str, kind: str) -> str:
     """Say that a column holds what no text can be made of without a guess."""
-    remedy = "fill it in, or leave the row out" if kind in MISSING else "write the data with a text there"
+    name = column if re.fullmatch(r"[\w.-]+", column) else f'"{column}"'
+    leave_out = f"""fill it in, or leave such rows out: data.where = '{name} != ""'"""
+    remedy = leave_out if kind in MISSING else "write the data with a text there"
     return f'the column "{column}" holds {kind}, and a text is needed; {remedy}'
 
 

@@ -4,16 +4,19 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from lorafile.engine.data.example import Example, Row, fill
+from lorafile.engine.data.example import Example, Row, fill, is_missing
 from lorafile.errors import NodeError
 
+LEAVE_OUT = """Leave such rows out: data.where = 'label != ""'"""
 HIDDEN = "-1"  # what GLUE's test sets have in place of their labels
 _MOST_LISTED = 20  # labels that a prompt names; with more of them it would be longer than its text
 PROMPTS = _SINGLE, _PAIR = "Text: {text}\n", "Sentence 1: {sentence1}\nSentence 2: {sentence2}\n"
 
 
 def label_key(value: Any) -> str:
-    """Return a class as text: 1, 1.0 and "1" are one."""
+    """Return a class as text: 1, 1.0 and "1" are one, and null and NaN are none, the empty text."""
+    if is_missing(value):
+        return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()
@@ -76,9 +79,8 @@ def label_example(row: Row, data: dict[str, Any]) -> Example:
     key = label_key(row["label"])
     name = values.get(key, key if key in names else None)
     if name is None:
-        raise NodeError(
-            f"data.split: {hidden_labels()}" if key == HIDDEN else f'data.labels: a row has the unknown label "{key}".'
-        )
+        unknown = f'a row has the unknown label "{key}"' if key else f"a row has no label. {LEAVE_OUT}"
+        raise NodeError(f"data.split: {hidden_labels()}" if key == HIDDEN else f"data.labels: {unknown}")
     written = data["template"] or {"prompt": _prompt(row, names), "completion": " {label}"}
     prompt, pair = _of_head(row, data) if data.get("task_type") == "SEQ_CLS" else (fill(written["prompt"], row), None)
     completions = [fill(written["completion"], {**row, "label": choice}) for choice in names]

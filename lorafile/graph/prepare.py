@@ -16,9 +16,8 @@ from lorafile.lock.lockfile import identity
 from lorafile.specs import Configuration
 from lorafile.specs.tables.data import DataTable
 
-_EMPTY = {"", "None"}  # how a lock holds a label that is missing
-_NO_LABEL = {HIDDEN, *_EMPTY}
-_UNSURE = (HIDDEN, "-")  # what SNLI and others have where annotators disagreed
+_NO_LABEL = {HIDDEN, ""}
+_UNSURE = {*_NO_LABEL, "-"}  # what SNLI and others have where annotators disagreed
 
 
 def add_splits(builder: GraphBuilder, configuration: Configuration, seed: int | None = None) -> dict[str, str]:
@@ -108,11 +107,13 @@ def _check_classes(builder: GraphBuilder, table: DataTable, lock: DataLock, draw
     if lock.label and not lock.labels:
         raise builder.spec.error(("data", "columns"), too_many_labels(lock.label))
     for split, rows in drawn.items():
-        unsure = sorted({*lock.labels.get(rows.source, [])} & {*_UNSURE})
+        unsure = sorted({*lock.labels.get(rows.source, [])} & _UNSURE)
         if unsure and not _has_no_labels(lock, rows.source):
-            message = f'{split} draws from {rows.source}, where rows have the label "{unsure[0]}" in "{lock.label}"'
-            remedy = f"which stands for none. Leave such rows out: data.where = {_condition(lock.label, unsure[0])}"
-            raise builder.spec.error(("data", "split"), f"{message}, {remedy}")
+            written = f'have the label "{unsure[0]}" in "{lock.label}", which stands for none'
+            what = written if unsure[0] else f'have no label in "{lock.label}"'
+            remedy = f"Leave such rows out: data.where = {_condition(lock.label, unsure[0])}"
+            message = f"{split} draws from {rows.source}, where rows {what}. {remedy}"
+            raise builder.spec.error(("data", "split"), message)
     _check_labelled(builder, lock, drawn)
     try:
         named_classes(table, lock)

@@ -251,6 +251,7 @@ def written(root: Path, rows: list[dict[str, Any]], name: str = "rows.jsonl") ->
         ("label", -1, 'data.where = "label >= 0"'),
         ("label", "-1", 'data.where = "label >= 0"'),
         ("label", "-", "data.where = 'label != \"-\"'"),
+        ("label", None, "data.where = 'label != \"\"'"),
         ("my label", -1, "data.where = '\"my label\" >= 0'"),
     ],
 )
@@ -260,7 +261,8 @@ def test_rows_without_a_label_are_refused_with_advice_that_helps(
     rows = [{"text": f"paris {n}", label: hidden if n % 4 == 3 else n % 4} for n in range(40)]
     more = "" if label == "label" else f'format = "classification"\ncolumns = {{ label = "{label}" }}\n'
     file = written(tmp_path, rows)
-    with pytest.raises(SpecError, match=f'have the label "{hidden}"') as caught:
+    what = 'have no label in "label"' if hidden is None else f'have the label "{hidden}"'
+    with pytest.raises(SpecError, match=what) as caught:
         study(tmp_path, tiny_model, file, more).plan()
     assert str(caught.value).endswith(advised)
     setting = advised.removeprefix("data.")
