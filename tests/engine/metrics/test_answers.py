@@ -72,7 +72,7 @@ def test_a_question_without_an_answer_wants_the_phrase_for_none() -> None:
 
 
 def test_squad_s_figures_take_the_best_of_all_answers_as_torchmetrics_has_them() -> None:
-    pytest.importorskip("torchmetrics", reason="torchmetrics is here to compare with, and in no extra")
+    pytest.importorskip("torchmetrics")
     from torchmetrics.functional.text import squad
 
     noise = random.Random(4)
