@@ -2,15 +2,15 @@
 
 from bisect import bisect_left, insort
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from lorafile.engine.batching.tokens import pack
-from lorafile.engine.data.answer_lengths import answer_lengths
 from lorafile.engine.data.columns import check_columns
 from lorafile.engine.data.encode import Encoded, chat_of, ids_of, is_encoder_at, load_tokenizer
-from lorafile.engine.data.examples import Limits, Numbered, examples, shown_rows, split_rows
+from lorafile.engine.data.examples import Limits, Numbered, Prepared, examples, shown_rows, split_rows
 from lorafile.engine.data.files import data_file
 from lorafile.engine.data.prompts import prompt_example
 from lorafile.engine.model.base import Bases
@@ -40,26 +40,7 @@ def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Resu
     check_columns(data, list(rows[0][1]), request.paths["data_name"])
     shown = shown_rows(data, [data_file(file) for file in request.paths.get("shots", [])])
     encoder = data.get("task_type") == "SEQ_CLS" and is_encoder_at(request.paths["model"])
-    limits = Limits.of(data, request.paths["model"], tokenizer, encoder)
-    kept: list[Encoded] = []
-    lines, digests, counts = [], bytearray(), Counter(too_long=0, answers_lost=0, empty_answers=0, unknown_tokens=0)
-    for prepared in examples(tokenizer, data, rows, shown, encoder):
-        ids, example = prepared.encoded.input_ids, prepared.example
-        counts["unknown_tokens"] += ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
-        too_long = limits.excess(prepared) > 0
-        counts["too_long"] += too_long
-        if too_long and limits.too_long == "error":
-            raise NodeError(_too_long(prepared.row, len(ids) - prepared.shots, limits.own, request))
-        encoded = limits.fit(tokenizer, prepared, encoder)
-        if encoded is None:
-            counts["answers_lost"] += limits.too_long == "truncate"
-            continue
-        counts["empty_answers"] += prepared.is_empty and not encoder and data["format"] != "text"
-        kept.append(encoded)
-        size = _supervised_bytes(tokenizer, encoded) if too_long else prepared.size
-        line = {"row": prepared.row, "prompt": example.prompt, "reference": example.reference, "bytes": size}
-        lines.append(line | example.about)
-        digests += prepared.exact + prepared.normal
+    kept, lines, digests, counts = _fitted(tokenizer, examples(tokenizer, data, rows, shown, encoder), encoder, request)
     figures = _figures(kept) | counts
     _check_supervised(figures, rows, any(line["bytes"] for line in lines), encoder, request)
     figures |= {"reasoning": lines[0]["reasoning"]} if lines and "reasoning" in lines[0] else {}
@@ -71,6 +52,38 @@ def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Resu
     write_lines(out / "examples.jsonl.gz", lines)
     (out / "digests.bin").write_bytes(digests)
     return Result(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz", "digests.bin"])
+
+
+def _fitted(
+    tokenizer: Any, prepared: Iterable[Prepared], encoder: bool, request: Request
+) -> tuple[list[Encoded], list[dict[str, Any]], bytes, Counter[str]]:
+    """Return the tokens of the examples that go in, a line and two digests for each, and what is counted of all.
+
+    :raises NodeError: when one is longer than it may be
+    """
+    data = request.settings["data"]
+    limits = Limits.of(data, request.paths["model"], tokenizer, encoder)
+    answers = not encoder and data["format"] != "text"
+    kept: list[Encoded] = []
+    lines, digests, counts = [], bytearray(), Counter(too_long=0, answers_lost=0, empty_answers=0, unknown_tokens=0)
+    for one in prepared:
+        ids, example = one.encoded.input_ids, one.example
+        counts["unknown_tokens"] += ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
+        too_long = limits.excess(one) > 0
+        counts["too_long"] += too_long
+        if too_long and limits.too_long == "error":
+            raise NodeError(_too_long(one.row, len(ids) - one.shots, limits.own, request))
+        encoded = limits.fit(tokenizer, one, encoder)
+        if encoded is None:
+            counts["answers_lost"] += limits.too_long == "truncate"
+            continue
+        counts["empty_answers"] += one.is_empty and answers
+        kept.append(encoded)
+        size = _supervised_bytes(tokenizer, encoded) if too_long else one.size
+        line = {"row": one.row, "prompt": example.prompt, "reference": example.reference, "bytes": size}
+        lines.append(line | example.about)
+        digests += one.exact + one.normal
+    return kept, lines, bytes(digests), counts
 
 
 def _set_end_token(tokenizer: Any, data: dict[str, Any]) -> None:
@@ -116,6 +129,19 @@ def _figures(kept: list[Encoded]) -> dict[str, Any]:
         "p95_tokens": lengths[-(-len(lengths) * 95 // 100) - 1] if lengths else 0,  # nearest rank
         **answer_lengths(kept),
     }
+
+
+def answer_lengths(kept: list[Encoded]) -> dict[str, int | float]:
+    """Return median, 95th percentile and most of the tokens after each prompt, with the one that ends an answer.
+
+    It is what `evaluate.max_new_tokens` has to have room for; nothing where there are no answers: of raw text, and of
+    what a classification head reads.
+    """
+    lengths = sorted(len(example.input_ids) - example.prompt for example in kept)
+    if not lengths or not any(example.prompt for example in kept) or not lengths[-1]:
+        return {}
+    nearest_rank = lengths[-(-len(lengths) * 95 // 100) - 1]
+    return {"median_answer": median(lengths), "p95_answer": nearest_rank, "longest_answer": lengths[-1]}
 
 
 def _block_figures(kept: list[Encoded], blocks: list[int]) -> dict[str, int]:
