@@ -42,7 +42,7 @@ class Conversation:
 
 
 def conversation_of(row: Row, turns: Any, completion: Any = None) -> Conversation:
-    """Return the conversation that a row holds, with its `tools`, `system` and `history`.
+    """Return the conversation of some turns, with a row's `tools`, `system` and `history`.
 
     What follows the last supervised answer teaches nothing, and an answer before the first question answers nothing;
     both are left out. A turn of `weight` 0, or with `train` false, is read and not learned.

@@ -120,15 +120,13 @@ def as_conversation(row: Row, data: dict[str, Any]) -> Conversation:
     """
     form = data["format"]
     if form == "chat":
-        return conversation_of(row, row["messages"])
+        return conversation_of(_more(row, data, ("tools", "system", "history")), row["messages"])
     if form == "completion" and isinstance(row["prompt"], list):
-        return conversation_of(row, row["prompt"], row["completion"])
+        more = _more(row, data, ("tools", "system", "history"))
+        return conversation_of(more, row["prompt"], row["completion"])
     if form == "alpaca":
-        more = _input(row)
-        asked, answer = (
-            text_of(row, "instruction") + (f"\n\n{more}" if more.strip() else ""),
-            text_of(row, "output", True),
-        )
+        evidence, answer = _input(row), text_of(row, "output", True)
+        asked = text_of(row, "instruction") + (f"\n\n{evidence}" if evidence.strip() else "")
     elif form == "squad":
         example = passage_example(row, data)
         asked, answer = example.prompt, example.completion.strip()
@@ -136,16 +134,20 @@ def as_conversation(row: Row, data: dict[str, Any]) -> Conversation:
         question, field = ("question", "answer") if form == "question" else ("prompt", "completion")
         asked, answer = text_of(row, question), text_of(row, field, True)
     turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-    return conversation_of(row, turns)
+    return conversation_of(_more(row, data, ("system", "history") if form == "alpaca" else ()), turns)
+
+
+def _more(row: Row, data: dict[str, Any], known: tuple[str, ...]) -> Row:
+    """Return what else of a row belongs to a conversation: columns that the layout has so, or that the spec names."""
+    return {
+        name: row[name] for name in ("tools", "system", "history") if name in row and name in (*known, *data["columns"])
+    }
 
 
 def _through_template(row: Row, data: dict[str, Any], chat: Chat) -> Example:
     example = chat_example(as_conversation(row, data), chat)
-    return (
-        replace(example, about=example.about | passage_example(row, data).about)
-        if data["format"] == "squad"
-        else example
-    )
+    about = passage_example(row, data).about if data["format"] == "squad" else {}
+    return replace(example, about=example.about | about)
 
 
 def _input(row: Row) -> str:

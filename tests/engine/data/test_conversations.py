@@ -197,6 +197,14 @@ def test_history_in_a_column_of_its_own_comes_first(tokenizer: Any) -> None:
     assert [made.text[start:end] for start, end in made.turns] == [f"In Paris{END}\n"]
 
 
+def test_columns_of_other_layouts_are_no_system_prompt_unless_the_spec_says_so(tokenizer: Any) -> None:
+    row = {"question": "And Tom?", "answer": "In Rome", "system": "Linux", "tools": "a hammer", "history": "of Rome"}
+    made = example(tokenizer, PLAIN, row, format="question", chat_template=True)
+    assert "Linux" not in made.text
+    named = example(tokenizer, PLAIN, row, format="question", chat_template=True, columns={"system": "system"})
+    assert named.text.startswith(f"<|im_start|>system\nLinux{END}")
+
+
 def test_with_a_block_of_reasoning_the_answer_that_was_learned_is_right(tokenizer: Any) -> None:
     template = PLAIN.replace(
         "{{ m.content }}", "{{ '<think>\n\n</think>\n\n' if m.role == 'assistant' and loop.last }}{{ m.content }}"
