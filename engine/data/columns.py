@@ -3,7 +3,7 @@
 from typing import Any
 
 from lorafile.engine.data.example import MISSING, NAN, no_text, placeholders
-from lorafile.errors import NodeError
+from lorafile.errors import ModelError, NodeError
 
 # Formats by what they read; a row may have any one of the sets.
 REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -82,6 +82,21 @@ def preference_set(path: str) -> str:
         f"{path} is a preference set (columns chosen, rejected), and preferences are not trained on. To train on the "
         'better answers alone, say so: a data.template, or a data.format with columns such as { messages = "chosen" }.'
     )
+
+
+def cluster_column(cluster: str | None, form: str, columns: dict[str, str], names: list[str]) -> str | None:
+    """Return the column by which rows belong together, or None: what `data.cluster` says, or SQuAD's contexts.
+
+    :param form: what `data.format` says; `columns` and `template` of the spec do not change what belongs together
+    :raises ModelError: when there is no such column
+    """
+    if cluster and cluster not in names:
+        raise ModelError(f'data.cluster: there is no column "{cluster}"; the columns are: {", ".join(names)}.')
+    if cluster is not None:
+        return cluster or None
+    context = columns.get("context", "context")
+    squad = form == "squad" or (form == "auto" and {"question", "answers", context} <= {*names})
+    return context if squad and context in names else None
 
 
 def label_column(columns: dict[str, str], names: list[str]) -> str | None:

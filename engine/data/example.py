@@ -1,5 +1,6 @@
 """A row as a model reads it: `Example`, and what makes one from a row: a template, or a chat template. No torch."""
 
+import json
 import math
 import re
 from collections.abc import Callable, Container
@@ -74,6 +75,17 @@ class Chat:
 def is_missing(value: Any) -> bool:
     """Return whether a value is null or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def cluster_of(row: Row, column: str, number: int) -> str:
+    """Return to what a row belongs: the text of a column; a row without a value belongs to itself alone.
+
+    :param number: the row's own
+    """
+    value = row.get(column)
+    if is_missing(value) or value == "":
+        return f"row {number}"
+    return f"= {json.dumps(value, sort_keys=True, default=str)}"
 
 
 def kind_of(value: Any) -> str:

@@ -5,12 +5,12 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 from lorafile.engine.data.conversations import chat_example
 from lorafile.engine.data.encode import Encoded, chat_of, context_tokens, encode, encode_texts, most_tokens
-from lorafile.engine.data.example import Chat, Example, Render, Row
+from lorafile.engine.data.example import Chat, Example, Render, Row, cluster_of
 from lorafile.engine.data.files import DataFile
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.templates import SHOTS_APART, as_conversation, is_conversation, named, renderer
@@ -96,7 +96,14 @@ def split_rows(rule: dict[str, Any], files: list[DataFile], sample_by: str) -> l
     rows = list(enumerate(read_rows(files, sample_by)))
     if rule["seed"] is not None:
         random.Random(rule["seed"]).shuffle(rows)
-    return rows[rule["start"] : rule["stop"]]
+    if "cluster" not in rule:
+        return rows[rule["start"] : rule["stop"]]
+    clusters: dict[str, list[Numbered]] = {}
+    for number, row in rows:
+        clusters.setdefault(cluster_of(row, rule["cluster"], number), []).append((number, row))
+    firsts = accumulate((len(cluster) for cluster in clusters.values()), initial=0)
+    whole = [c for first, c in zip(firsts, clusters.values(), strict=False) if rule["start"] <= first < rule["stop"]]
+    return [numbered for cluster in whole for numbered in cluster]
 
 
 def shown_rows(data: dict[str, Any], files: list[DataFile]) -> list[Row]:

@@ -10,6 +10,7 @@ from typing import Any
 from lorafile.engine.batching.tokens import pack
 from lorafile.engine.data.columns import check_columns
 from lorafile.engine.data.encode import Encoded, chat_of, ids_of, is_encoder_at, load_tokenizer
+from lorafile.engine.data.example import cluster_of
 from lorafile.engine.data.examples import Limits, Numbered, Prepared, examples, shown_rows, split_rows
 from lorafile.engine.data.files import data_file
 from lorafile.engine.data.prompts import prompt_example
@@ -29,6 +30,8 @@ def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Resu
     :raises NodeError: for an empty split, a missing column, a too long example, no supervised token
     """
     data = request.settings["data"]
+    if "clusters" in data:
+        return _prepare_clusters(data, request, out)
     tokenizer = load_tokenizer(request.paths["model"], request.paths.get("trust_remote_code", False))
     _set_end_token(tokenizer, data)
     if "prompts" in data:
@@ -168,6 +171,19 @@ def _check_supervised(
         )
     if not encoder and not (figures["supervised_tokens"] and text):
         raise NodeError(f"data: no token of the {split} split ({name}) is supervised; are the completions empty?")
+
+
+def _prepare_clusters(data: dict[str, Any], request: Request, out: Path) -> Result:
+    """Tell which rows of a split belong together: `clusters.jsonl.gz`, `row` and `cluster` of each, a number."""
+    files = [data_file(file) for file in request.paths["data"]]
+    rows = split_rows(data["rows"], files, data.get("sample_by", "auto"))
+    names: dict[str, int] = {}
+    lines = [
+        {"row": number, "cluster": names.setdefault(cluster_of(row, data["clusters"], number), len(names))}
+        for number, row in rows
+    ]
+    write_lines(out / "clusters.jsonl.gz", lines)
+    return Result(figures={"examples": len(lines), "clusters": len(names)}, files=["clusters.jsonl.gz"])
 
 
 def _prepare_prompts(data: dict[str, Any], tokenizer: Any, out: Path) -> Result:

@@ -8,7 +8,7 @@ from lorafile.graph.builder import GraphBuilder, extended
 from lorafile.graph.extra_evaluations import add_extra_evaluations, add_texts
 from lorafile.graph.graph import Graph, GraphNode, Replicate
 from lorafile.graph.metrics import own_metrics
-from lorafile.graph.prepare import add_splits
+from lorafile.graph.prepare import add_clusters, add_splits
 from lorafile.graph.profile import add_profile
 from lorafile.graph.replicates import add_candidate, add_repeat, add_replicate
 from lorafile.graph.settings import resolved_sections
@@ -62,6 +62,8 @@ def _add_data(builder: GraphBuilder, configurations: Iterable[Configuration]) ->
             graph.sections[configuration.name] = resolved_sections(configuration, builder.lock, builder.shared)
         first = spec.tables.study.seeds[0] if configuration.shots else None
         graph.splits[configuration.name] = add_splits(builder, configuration, first)
+        with spec.located():
+            graph.clusters[configuration.name] = add_clusters(builder, configuration)
         _check_validation(graph, configuration)
         graph.texts[configuration.name] = add_texts(builder, configuration)
 

@@ -66,6 +66,7 @@ class Graph:
     :ivar sections: configuration -> its resolved sections
     :ivar own: name -> the user's metric file
     :ivar checkpoints: digest -> files of a model from outside
+    :ivar clusters: like `splits`, of what tells which held-out examples belong together; empty where none do
     :ivar texts: like `splits`, of `reference` and `prompts`
     :ivar before: configuration -> the extra evaluations of its untuned base
     :ivar accepted: key -> the acceptance by which another result is used in its place
@@ -82,6 +83,7 @@ class Graph:
     own: dict[str, CustomMetric] = field(default_factory=dict)
     checkpoints: dict[str, dict[str, str]] = field(default_factory=dict)
     texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    clusters: dict[str, dict[str, str]] = field(default_factory=dict)
     before: dict[str, dict[str, str]] = field(default_factory=dict)
     accepted: "dict[str, Acceptance]" = field(default_factory=dict)
 

@@ -92,7 +92,7 @@ def _blank_lines(graph: Graph) -> Iterator[str]:
 
 def data_notices(graph: Graph) -> list[str]:
     """Return a sentence for whatever of the data is not read."""
-    return [*_unread_files(graph), *_unused_splits(graph)]
+    return [*_unread_files(graph), *_unused_splits(graph), *_shared_clusters(graph)]
 
 
 def _unread_files(graph: Graph) -> Iterator[str]:
@@ -107,6 +107,17 @@ def _unread_files(graph: Graph) -> Iterator[str]:
         if lock.left_out:
             counts = ", ".join(f"{count:,} of {split}" for split, count in lock.left_out.items())
             yield f"{name}: data.where leaves out rows: {counts}."
+
+
+def _shared_clusters(graph: Graph) -> Iterator[str]:
+    """Name what belongs together and is in two splits that the data declare: it stays as it is declared."""
+    for name, lock in graph.lock.data.items():
+        for splits, count in lock.shared_clusters.items():
+            first, second = splits.split(", ")
+            yield (
+                f'{name}: {count:,} values of "{lock.cluster}" are in both {first} and {second}, as the data declare '
+                "them: what is learned of one helps with the other."
+            )
 
 
 def _unused_splits(graph: Graph) -> Iterator[str]:

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from lorafile.engine.data.columns import check_columns, check_texts
+from lorafile.engine.data.columns import check_columns, check_texts, cluster_column
 from lorafile.engine.data.labels import HIDDEN, number_of, too_many_labels
 from lorafile.errors import NodeError
 from lorafile.graph.builder import GraphBuilder, Owner
@@ -37,7 +37,7 @@ def _splits(builder: GraphBuilder, configuration: Configuration, seed: int | Non
     table = configuration.data
     lock, model = builder.lock.data[identity(table)], builder.lock.models[identity(configuration.model)]
     try:
-        drawn = draw(table.split, table.split_seed, lock.rows)
+        drawn = draw(table.split, table.split_seed, lock.rows, lock.cluster)
     except ValueError as error:
         raise builder.spec.error(("data", "split"), str(error)) from error
     _check(builder, configuration, lock, drawn)
@@ -54,12 +54,37 @@ def _splits(builder: GraphBuilder, configuration: Configuration, seed: int | Non
     return keys
 
 
+def add_clusters(builder: GraphBuilder, configuration: Configuration) -> dict[str, str]:
+    """Add what tells which held-out examples belong together; return split -> key, nothing where none do.
+
+    It is a node of its own, so that nothing is prepared or predicted again for it.
+
+    :raises ModelError: when there is no such column
+    """
+    table, lock = configuration.data, builder.lock.data[identity(configuration.data)]
+    column = cluster_column(table.cluster, table.format, table.columns, lock.columns)
+    keys = {}
+    for split, key in builder.graph.splits[configuration.name].items() if column else ():
+        if split != "train":
+            data = builder.graph.nodes[key].settings["data"]
+            reads = {name: data[name] for name in ("digest", "rows", "sample_by", "where") if name in data}
+            owner = Owner(configuration.name, split=split)
+            sections = {"data": {**reads, "clusters": column}}
+            keys[split] = builder.add("prepare", f"data/{split}/clusters:prepare", sections, {}, owner)
+    return keys
+
+
 def _shots(configuration: Configuration, seed: int | None, train: Rows, lock: DataLock) -> dict[str, Any]:
     """Return what decides the solved examples of a prompt: they are train rows, and never held-out ones."""
-    rows = {"seed": train.seed, "start": train.start, "stop": train.stop}
     # Length is that of the row alone: `max_length` does not count what is shown before it.
     counted = {"max_length": "alone"}
-    return {"count": configuration.shots, "seed": seed, "digest": lock.digests[train.source], "rows": rows, **counted}
+    return {
+        "count": configuration.shots,
+        "seed": seed,
+        "digest": lock.digests[train.source],
+        "rows": train.rule,
+        **counted,
+    }
 
 
 def _address(builder: GraphBuilder, configuration: Configuration, split: str, seed: int | None) -> str:

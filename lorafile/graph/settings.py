@@ -252,7 +252,7 @@ def data_section(
     form = data_format(table, lock)
     section = {
         "digest": lock.digests[rows.source],
-        "rows": {"seed": rows.seed, "start": rows.start, "stop": rows.stop},
+        "rows": rows.rule,
         "format": form,
         "template": table.template.model_dump() if table.template else None,
         "columns": table.columns,

@@ -1,7 +1,8 @@
 """Which rows of a data set are for training, for choosing, and for the final figures."""
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lorafile.engine.data.sources import canonical
@@ -13,12 +14,22 @@ _SLICE = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?
 
 @dataclass(frozen=True)
 class Rows:
-    """A slice of the rows of one of the data's own splits; with a seed, of those rows in a seeded order."""
+    """A slice of the rows of one of the data's own splits; with a seed, of those rows in a seeded order.
+
+    :ivar cluster: the column by which rows belong together: a slice has those whose first row is in it, all of each
+    """
 
     source: str
     seed: int | None
     start: int
     stop: int
+    cluster: str | None = None
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """The slice as it stands in a key."""
+        rule = {"seed": self.seed, "start": self.start, "stop": self.stop}
+        return rule | ({"cluster": self.cluster} if self.cluster else {})
 
     @property
     def count(self) -> int:
@@ -26,13 +37,14 @@ class Rows:
         return self.stop - self.start
 
 
-def draw(table: SplitTable, seed: int, available: dict[str, int]) -> dict[str, Rows]:
+def draw(table: SplitTable, seed: int, available: dict[str, int], cluster: str | None = None) -> dict[str, Rows]:
     """Return split -> its rows.
 
     A name or slice takes rows in file order. A count or a fraction takes them in a seeded order from the split
     of that name, or else from a pool (its `train` split, or its only one); from the pool test draws first, then
     validation, then train, so that a larger train split never moves the held-out examples.
 
+    :param cluster: the column by which rows belong together, which stay so where several splits draw from one source
     :raises ValueError: when a split asks for what is not there, two splits share rows, or several of the data's own
         could be meant
     """
@@ -54,6 +66,11 @@ def draw(table: SplitTable, seed: int, available: dict[str, int]) -> dict[str, R
         used = used if held else stop
         splits[name] = Rows(source, seed, start, stop)
     _check_apart(splits)
+    sources = Counter(rows.source for rows in splits.values() if rows.seed is not None)
+    splits = {
+        name: replace(rows, cluster=cluster) if rows.seed is not None and sources[rows.source] > 1 else rows
+        for name, rows in splits.items()
+    }
     return {name: splits[name] for name in ("train", "validation", "test") if name in splits}
 
 

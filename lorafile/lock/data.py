@@ -5,11 +5,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.data.columns import answers_column, label_column
-from lorafile.engine.data.example import kind_of
+from lorafile.engine.data.columns import answers_column, cluster_column, label_column
+from lorafile.engine.data.example import cluster_of, kind_of
 from lorafile.engine.data.files import DataFile, Reading, data_file
 from lorafile.engine.data.labels import HIDDEN, label_key
 from lorafile.engine.data.layouts import (
@@ -27,7 +28,17 @@ from lorafile.files.digests import file_digest, json_digest
 from lorafile.specs.tables.data import DataTable
 
 MAX_CLASSES = 1000  # a column of more distinct values is no label, and its values stand in no lock
-_OF_SOME = ("class_names", "left_out", "ignored", "configurations", "layout", "answers", "unanswerable")
+_OF_SOME = (
+    "class_names",
+    "left_out",
+    "ignored",
+    "configurations",
+    "layout",
+    "answers",
+    "unanswerable",
+    "cluster",
+    "shared_clusters",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,8 @@ class DataLock:
 
     :ivar label: the column of classes, where it has one; `labels`: split -> its distinct values, as text;
         `class_names`: value -> name, where the data name them
+    :ivar cluster: the column by which rows stay together where splits are drawn; `shared_clusters`: two splits of the
+        data -> how many of its values are in both
     :ivar left_out: split -> rows that `data.where` leaves out, which `rows` and all else do not count
     :ivar ignored: files next to the data that hold no rows
     :ivar configurations: those of a README.md that are not read, where its default one is
@@ -54,6 +67,8 @@ class DataLock:
     label: str | None = None
     labels: dict[str, list[str]] = field(default_factory=dict)
     class_names: dict[str, str] = field(default_factory=dict)
+    cluster: str | None = None
+    shared_clusters: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     configurations: list[str] = field(default_factory=list)
@@ -84,7 +99,8 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
     columns = _columns(files, table.sample_by)
     label = label_column(table.columns, columns)
     answers = answers_column(table.columns, columns)
-    counts = {split: _count(parts, table, label, answers) for split, parts in files.items()}
+    cluster = cluster_column(table.cluster, table.format, table.columns, columns)
+    counts = {split: _count(parts, table, label, answers, cluster) for split, parts in files.items()}
     left_out = {split: count.left_out for split, count in counts.items() if count.left_out}
     if not any(count.rows for count in counts.values()):
         why = " has no row that data.where keeps" if left_out else " is empty: it has no rows"
@@ -98,6 +114,8 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
         label=label,
         labels={split: sorted(c.labels) for split, c in counts.items() if label and len(c.labels) <= MAX_CLASSES},
         class_names=_class_names(source, table, files, label) if label in columns else {},
+        cluster=cluster,
+        shared_clusters=_shared(counts),
         left_out=left_out,
         ignored=sorted(ignored),
         configurations=other_configurations(source) if layout and table.name is None else [],
@@ -125,12 +143,16 @@ class _Count:
     texts: dict[str, tuple[int, int]] = field(default_factory=dict)
     kinds: dict[str, set[str]] = field(default_factory=dict)
     unanswered: int = 0
+    clusters: set[int] = field(default_factory=set)
 
-    def add(self, row: dict[str, Any], label: str | None, answers: str | None) -> None:
+    def add(self, row: dict[str, Any], label: str | None, answers: str | None, cluster: str | None) -> None:
         """Take in a row.
 
         :param answers: the column of accepted answers, where the data have one
+        :param cluster: the column by which rows belong together
         """
+        if cluster is not None:
+            self.clusters.add(hash(cluster_of(row, cluster, self.rows)))
         characters = sum(len(str(value)) for value in row.values())
         self.rows += 1
         self.characters += characters
@@ -152,11 +174,20 @@ class _Count:
         return {name: [total // self.rows, longest] for name, (total, longest) in self.texts.items()}
 
 
-def _count(files: list[DataFile], table: DataTable, label: str | None, answers: str | None) -> _Count:
+def _shared(counts: dict[str, _Count]) -> dict[str, int]:
+    """Return how many clusters each two splits share, of those that share any."""
+    order = sorted(counts, key=lambda split: (split != "train", split != "validation", split))
+    shared = {f"{a}, {b}": len(counts[a].clusters & counts[b].clusters) for a, b in combinations(order, 2)}
+    return {names: count for names, count in shared.items() if count}
+
+
+def _count(
+    files: list[DataFile], table: DataTable, label: str | None, answers: str | None, cluster: str | None
+) -> _Count:
     """Count the rows of a split, one at a time."""
     count, left_out = _Count(), Counter[str]()
     for row in read_rows(files, table.sample_by, left_out):
-        count.add(row, label, answers)
+        count.add(row, label, answers, cluster)
     count.left_out = left_out["where"]
     return count
 
@@ -229,7 +260,8 @@ def reading_of(table: DataTable) -> Reading:
 def same_columns(table: DataTable, locked: DataLock) -> bool:
     """Return whether a lock entry knows the classes, and the answers, of the columns that a spec now calls so."""
     answers = locked.answers is None or locked.answers == answers_column(table.columns, locked.columns)
-    return answers and locked.label == label_column(table.columns, locked.columns)
+    clusters = table.cluster is None or (table.cluster or None) == locked.cluster
+    return answers and clusters and locked.label == label_column(table.columns, locked.columns)
 
 
 def data_digest(files: Sequence[Path | DataFile], sample_by: str = "auto") -> str:

@@ -49,6 +49,7 @@ _DERIVED = (
     "answers",
     "unanswerable",
     "kinds",
+    "shared_clusters",
     "layout",
 )  # follow from the others
 _SHOWN = 12  # characters of a revision
@@ -164,7 +165,8 @@ def resolve(spec: Spec, stored: Lock | None, fresh: bool = False) -> tuple[Lock,
     for name, table in _by_identity([*(c.data for c in spec.configurations), *references]).items():
         was = old.data.get(name)
         keep = was is not None and not fresh and is_on_hub(table.path, base) and same_columns(table, was)
-        data[name] = was if was and keep else lock_data(table, base, None if fresh else was)
+        with spec.located():
+            data[name] = was if was and keep else lock_data(table, base, None if fresh else was)
         moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
         changed += [f"The data {name} are not what the lock says."] if moved else []
     advice = f" Its results will be new ones; accept with: lora lock {spec.file}"

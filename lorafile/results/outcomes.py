@@ -28,11 +28,16 @@ _FILES = ("adapter_config.json", "adapter_model.safetensors")
 def stored_outcomes(graph: Graph, results: Attempts, state: State) -> "Mapping[OutcomeKey, pd.DataFrame]":
     """Return the outcomes of every scored run: (configuration, seed, split) -> one row for each example."""
     files: dict[OutcomeKey, tuple[str, ...]] = {}
+    clusters = {
+        (name, split): done(results, key) for name, keys in graph.clusters.items() for split, key in keys.items()
+    }
     for (name, seed), replicate in _replicates(graph).items():
         for split in ("validation", "test"):
             own = [key for (of_split, _), key in replicate.own.items() if of_split == split]
             keys = [key for key in (replicate.score.get(split), *own) if key in results]
             outputs = [results[key].outputs.get(_FILE) for key in keys if key]
+            together = clusters.get((name, split))
+            outputs += [together.outputs.get("clusters.jsonl.gz")] if together and outputs else []
             digests = tuple(digest for digest in outputs if digest is not None and state.objects.has(digest))
             if digests:
                 files[name, seed, split] = digests
@@ -42,8 +47,8 @@ def stored_outcomes(graph: Graph, results: Attempts, state: State) -> "Mapping[O
         import pandas as pd
 
         first, *others = (pd.DataFrame(list(state.objects.rows(digest))) for digest in digests)
-        for other in others:  # a metric file has a node of its own
-            first = first.merge(other, on="row", validate="one_to_one")
+        for other in others:  # a metric file has a node of its own; clusters are of dropped rows, too
+            first = first.merge(other, on="row", how="left", validate="one_to_one")
         return first
 
     return OnDemand(files, read)

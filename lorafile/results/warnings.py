@@ -107,6 +107,21 @@ def _of_profiles(plan: Plan) -> list[str]:
     ]
 
 
+def _of_clusters(plan: Plan) -> list[str]:
+    """Say where examples that belong together are counted as one."""
+    keys = {key: split for splits in plan.graph.clusters.values() for split, key in splits.items()}
+    lines = {}
+    for key, split in keys.items():
+        if key in plan.results and (figures := plan.results[key].figures):
+            column = plan.graph.nodes[key].settings["data"]["clusters"]
+            counts = f"{figures['examples']} examples of the {split} split are in {figures['clusters']} clusters"
+            lines[
+                f'The {counts} by their "{column}". Significance is judged on clusters, for examples of one are not '
+                "independent (data.cluster)."
+            ] = None
+    return list(lines)
+
+
 def _of_data(plan: Plan) -> list[str]:
     """Say which examples did not go in whole."""
     lines = []
@@ -121,6 +136,7 @@ def _of_data(plan: Plan) -> list[str]:
             )
         if unknown := figures.get("unknown_tokens"):
             lines.append(f"{unknown} tokens of the {split} split are unknown to the tokenizer.")
+    lines += _of_clusters(plan)
     evaluate = plan.graph.spec.tables.evaluate
     ends = {figures["reasoning"] for figures in data_of(plan)["splits"].values() if figures.get("reasoning")}
     if ends and set(evaluate.metrics) & set(OF_ANSWERS):

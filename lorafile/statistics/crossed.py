@@ -14,7 +14,7 @@ radiological imaging data", Statistics in Medicine 33), and Satterthwaite's (194
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, nan
 from typing import NamedTuple
@@ -37,10 +37,14 @@ class Outcomes:
 
     :ivar values: float64 [runs, examples], such that the mean over examples is the run's figure: see `linear`
     :ivar exact: no seed would change it (the untuned base), so that there is one run, and it has no run variance
+    :ivar unit: what is drawn at random: an `example`, or a `cluster` of examples that belong together
+    :ivar shares: whether an example is right or wrong, where the values are those of clusters
     """
 
     values: np.ndarray
     exact: bool = False
+    unit: str = "example"
+    shares: bool = False
 
     @property
     def runs(self) -> int:
@@ -82,7 +86,22 @@ class Outcomes:
     @cached_property
     def binary(self) -> bool:
         """Whether every outcome is right or wrong."""
-        return bool(np.isin(self.values, (0.0, 1.0)).all())
+        return self.shares or bool(np.isin(self.values, (0.0, 1.0)).all())
+
+    def clustered(self, clusters: np.ndarray) -> "Outcomes":
+        """Return it by clusters of examples, with the same figures: another sample has other clusters, and all of each.
+
+        Each cluster has the figure plus its influence on it, the linearization of a ratio of sums over clusters, from
+        which a mean has the variance that is robust against clusters (Liang and Zeger, 1986).
+
+        :param clusters: [examples], the number of each example's cluster, from 0
+        """
+        sizes = np.bincount(clusters)
+        sums = np.stack([np.bincount(clusters, weights=run) for run in self.values])
+        means = np.divide(sums, sizes, out=np.zeros_like(sums), where=sizes > 0)[:, sizes > 0]
+        weights = sizes[sizes > 0].astype(float)
+        values = np.stack([linear(run, weights) for run in means])
+        return replace(self, values=values, unit="cluster", shares=self.binary)
 
     @cached_property
     def residual(self) -> float:
@@ -225,7 +244,7 @@ class Estimate:
     :ivar difference: first less second (or the sum), in the metric's unit
     :ivar runs: the variance that other seeds would bring; `examples`: that another sample of examples would
     :ivar df: Satterthwaite's degrees of freedom; `runs_df`: those of the run variance alone
-    :ivar seeds: runs of each; `n`: examples
+    :ivar seeds: runs of each; `n`: examples, or clusters of them, as `unit` says
     :ivar residual: of each, the mean square of the seed-by-example residual; `run_variances`: of each, the variance of
         one run's figure, 0 where no seed changes it; both times its weight's square, 1 in a difference
     :ivar pooled: whether the run variance is the whole study's
@@ -242,6 +261,7 @@ class Estimate:
     exact: tuple[bool, ...]
     pooled: bool
     run_variances: tuple[float, ...]
+    unit: str = "example"
 
     @property
     def error(self) -> float:
@@ -293,6 +313,7 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
         exact=tuple(side.exact for side, _ in terms),
         pooled=use_pool,
         run_variances=tuple(weight**2 * run for run, (_, weight) in zip(variances, terms, strict=True)),
+        unit=terms[0][0].unit,
     )
 
 

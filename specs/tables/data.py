@@ -139,6 +139,11 @@ class DataTable(Settings):
     split: SplitTable = Field(
         default=SplitTable(), description="Sizes of the splits; unset: the data's own, or 80/10/10 %."
     )
+    cluster: str | None = Field(
+        default=None,
+        description="The column by which rows belong together: such rows stay in one split where Lorafile draws the "
+        "splits, and count as one where significance is judged. Unset: `context` of `squad`; empty: none.",
+    )
     split_seed: Natural = Field(default=0, description="Seed of the draw of splits; study seeds never move it.")
     max_length: Length = Field(default=512, description="The most tokens of one example.")
     too_long: Literal["error", "drop", "truncate"] = Field(

@@ -90,6 +90,10 @@ def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | 
             why[name] = "was judged on one example"
         else:
             outcomes[name] = Outcomes(np.array(whole), exact=set(frames) == {None})
+    judged = [frame for name in outcomes for frame in runs[name].values()]  # on the same rows, all of them
+    together = next((frame["cluster"].to_numpy(int) for frame in judged if "cluster" in frame), None)
+    if together is not None:
+        outcomes = {name: side.clustered(together) for name, side in outcomes.items()}
     why = dict.fromkeys(results.names, "has no finished run") | why
     without = {name: text for name, text in why.items() if name not in outcomes}
     return Crossed(outcomes, without, pool(outcomes.values()), compared_as(metric))

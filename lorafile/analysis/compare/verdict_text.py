@@ -65,9 +65,9 @@ def size(verdict: Verdict) -> str:
         return ""
     seeds = sorted({count for count, exact in zip(estimate.seeds, estimate.exact, strict=True) if not exact})
     if not seeds:
-        return plural(estimate.n, "example")
+        return plural(estimate.n, estimate.unit)
     word = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} and {seeds[1]} seeds"
-    return f"{word} × {plural(estimate.n, 'example')}"
+    return f"{word} × {plural(estimate.n, estimate.unit)}"
 
 
 def levels(tested: list[Verdict]) -> str:
@@ -132,9 +132,10 @@ def _open(verdict: Verdict) -> str:
         return "all of alpha is spent, so no further look can decide it (verdict.keep)"
     seeds, examples = verdict.sample_size.seeds, verdict.sample_size.examples
     ways = [plural(seeds, "seed")] if seeds else []
-    ways += [f"about {round_up(examples)} examples"] if examples else []
+    unit = verdict.estimate.unit if verdict.estimate else "example"
+    ways += [f"about {round_up(examples)} {unit}s"] if examples else []
     if not ways:
-        return "neither more seeds nor more examples alone would decide it; both together would"
+        return f"neither more seeds nor more {unit}s alone would decide it; both together would"
     return f"{' or '.join(ways)} would decide it (margin {margin_text(verdict.metric, verdict.margin)}, 80 % power)"
 
 
@@ -148,6 +149,7 @@ def _without(verdict: Verdict) -> str:
     start = f"There is no verdict on {' and '.join(verdict.pair.names)}: {verdict.why}"
     if verdict.estimate is None:
         return f"{start}."
-    gap, examples = signed_difference(verdict.scale, verdict.estimate.difference), plural(verdict.estimate.n, "example")
+    gap = signed_difference(verdict.scale, verdict.estimate.difference)
+    examples = plural(verdict.estimate.n, verdict.estimate.unit)
     p = f" (McNemar's p = {number(verdict.mcnemar, 2)}, which describes these runs)"
     return f"{start}. The difference of these runs is {gap} on {examples}{'' if isnan(verdict.mcnemar) else p}."

@@ -207,7 +207,7 @@ def _cautions(found: Decomposition) -> list[str]:
     if cells is None:
         return []
     fewest, *more = sorted({cell.runs for row in cells.table for cell in row})
-    examples = plural(cells.table[0][0].examples, "example")
+    examples = plural(cells.table[0][0].examples, cells.table[0][0].unit)
     line = f"Each cell has {'at least ' if more else ''}{plural(fewest, 'seed')} × {examples}"
     line += ", which is few: intervals are wide" if fewest < FEW else ""
     line += "; run variances clearly differ between cells, so each has its own" if cells.pooled.differ else ""

@@ -182,7 +182,7 @@ def _tested(series: SteppedSeries) -> str:
     intervals = several if len(series.steps) > 1 else "95 % interval"
     few = ", which is few" if fewest < FEW else ""
     own = "; run variances clearly differ, so each has its own" if series.pooled.differ else ""
-    return f"{intervals}; {seeds} × {plural(series.outcomes[0].examples, 'example')}{few}{own}"
+    return f"{intervals}; {seeds} × {plural(series.outcomes[0].examples, series.outcomes[0].unit)}{few}{own}"
 
 
 def _saturation(series: SteppedSeries) -> list[str]:

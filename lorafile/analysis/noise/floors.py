@@ -59,6 +59,7 @@ class Floors:
     examples: int
     repeats: Repeats
     effects: list[Verdict]
+    unit: str = "example"
 
     @property
     def scale(self) -> str:
@@ -101,6 +102,7 @@ def floors(results: Results, metric: str, split: str) -> Floors:
         detectable=detectable(error, df, alpha) if estimates else nan,
         seeds=tuple(sorted({side.runs for side in drawn})),
         examples=drawn[0].examples if drawn else 0,
+        unit=drawn[0].unit if drawn else "example",
         repeats=_repeats(results, metric, split),
         effects=effects,
     )

@@ -63,7 +63,7 @@ def floor_rows(noise: Floors) -> list[dict[str, Any]]:
 
 
 def _examples(noise: Floors) -> str:
-    return plural(noise.examples, "example")
+    return plural(noise.examples, noise.unit)
 
 
 def _sizes(noise: Floors) -> str:

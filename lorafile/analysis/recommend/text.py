@@ -78,7 +78,7 @@ def _firm(found: Recommendation, taken: str, which: str, metric: str) -> str:
     several = f"{which} of the {count} of {candidates} that are"
     role = f"the only one of {candidates} that is" if count == 1 else several
     side = found.data.outcomes[taken]
-    size = f"{'' if side.exact else plural(side.runs, 'seed') + ' × '}{plural(side.examples, 'example')}"
+    size = f"{'' if side.exact else plural(side.runs, 'seed') + ' × '}{plural(side.examples, side.unit)}"
     return f"take {taken}, {role} {good} ({_p(found.p[taken])} after adjustment for all candidates; {size})."
 
 
