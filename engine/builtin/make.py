@@ -154,7 +154,9 @@ def task_rows(seed: int = 13) -> dict[str, list[dict[str, str]]]:
             for split, numbers in (("train", wordings[:3]), ("validation", wordings[3:4]), ("test", wordings[4:])):
                 for wording in numbers:
                     question = ask(subject, attribute, wording)
-                    rows[split].append({"question": question, "answer": subject.facts[attribute], "person": subject.name})
+                    rows[split].append(
+                        {"question": question, "answer": subject.facts[attribute], "person": subject.name}
+                    )
     for part in rows.values():
         rng.shuffle(part)
     return rows
