@@ -141,7 +141,7 @@ def test_an_adapter_cut_to_a_smaller_rank_answers_at_its_address(spec: Path) -> 
     assert answers(cut, address)["base"] == answers(spec, "rank/r=4")["base"]
 
 
-def plain(messages: list[Any], opens: bool) -> str:
+def plain(messages: list[Any], opens: bool, _tools: list[Any] | None) -> str:
     return "".join(f"<{row['role']}>{row['content']}" for row in messages) + ("<assistant>" if opens else "")
 
 
