@@ -110,7 +110,7 @@ def _of_profiles(plan: Plan) -> list[str]:
 def _of_clusters(plan: Plan) -> list[str]:
     """Say where examples that belong together are counted as one."""
     keys = {key: split for splits in plan.graph.clusters.values() for split, key in splits.items()}
-    lines = {}
+    lines: dict[str, None] = {}
     for key, split in keys.items():
         if key in plan.results and (figures := plan.results[key].figures):
             column = plan.graph.nodes[key].settings["data"]["clusters"]
