@@ -38,7 +38,7 @@ def rows(tmp_path: Path) -> Path:
 
 def test_rows_that_are_left_out_are_counted_and_not_locked(rows: Path) -> None:
     whole, kept = (lock_data(table(path="rows.jsonl", **more), rows) for more in ({}, {"where": "label >= 0"}))
-    assert (whole.rows, whole.left_out, whole.labels["train"]) == ({"train": 40}, {}, ["-1", "0", "1", "2", "None"])
+    assert (whole.rows, whole.left_out, whole.labels["train"]) == ({"train": 40}, {}, ["", "-1", "0", "1", "2"])
     assert (kept.rows, kept.left_out, kept.labels["train"]) == ({"train": 24}, {"train": 16}, ["0", "1", "2"])
     assert whole.digests != kept.digests
     files = split_files(rows / "rows.jsonl", table(path="rows.jsonl", where={"label": [2]}))
