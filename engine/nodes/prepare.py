@@ -39,7 +39,13 @@ def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Resu
     files = [data_file(file) for file in request.paths["data"]]
     rows = split_rows(data["rows"], files, data.get("sample_by", "auto"))
     if not rows:
-        raise NodeError(f"data.path: {request.paths['data_name']}: the {request.paths['split']} split is empty.")
+        column = data["rows"].get("cluster")
+        why = (
+            f', for the rows of one "{column}" stay together, and there are too few of them (data.cluster)'
+            if column
+            else ""
+        )
+        raise NodeError(f"data.path: {request.paths['data_name']}: the {request.paths['split']} split is empty{why}.")
     check_columns(data, list(rows[0][1]), request.paths["data_name"])
     shown = shown_rows(data, [data_file(file) for file in request.paths.get("shots", [])])
     encoder = data.get("task_type") == "SEQ_CLS" and is_encoder_at(request.paths["model"])

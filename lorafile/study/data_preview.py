@@ -44,7 +44,9 @@ def preview(study: Study, split: str = "train", rows: int = 3, configuration: st
     for name, node in splits.items():
         figures[name], compared[name] = _split(tokenizer, node, paths[name], rows if name == split else 0)
         if not figures[name]:
-            raise LoraError(f"The {name} split of {study.spec.file} has no example to show.")
+            column = node.settings["data"]["rows"].get("cluster")
+            why = f', for the rows of one "{column}" stay together (data.cluster)' if column else ""
+            raise LoraError(f"The {name} split of {study.spec.file} has no example to show{why}.")
     return {
         "format_version": FORMAT_VERSION,
         "study": graph.spec.name,

@@ -92,7 +92,10 @@ def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | 
             outcomes[name] = Outcomes(np.array(whole), exact=set(frames) == {None})
     judged = [frame for name in outcomes for frame in runs[name].values()]  # on the same rows, all of them
     together = next((frame["cluster"].to_numpy(int) for frame in judged if "cluster" in frame), None)
-    if together is not None:
+    if together is not None and len({*together}) < 2:
+        why |= dict.fromkeys(outcomes, "was judged on examples of one cluster (data.cluster)")
+        outcomes = {}
+    elif together is not None:
         outcomes = {name: side.clustered(together) for name, side in outcomes.items()}
     why = dict.fromkeys(results.names, "has no finished run") | why
     without = {name: text for name, text in why.items() if name not in outcomes}
