@@ -61,8 +61,8 @@ def _add_data(builder: GraphBuilder, configurations: Iterable[Configuration]) ->
         with spec.located():
             graph.sections[configuration.name] = resolved_sections(configuration, builder.lock, builder.shared)
         first = spec.tables.study.seeds[0] if configuration.shots else None
-        graph.splits[configuration.name] = add_splits(builder, configuration, first)
         with spec.located():
+            graph.splits[configuration.name] = add_splits(builder, configuration, first)
             graph.clusters[configuration.name] = add_clusters(builder, configuration)
         _check_validation(graph, configuration)
         graph.texts[configuration.name] = add_texts(builder, configuration)

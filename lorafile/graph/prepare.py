@@ -6,7 +6,7 @@ from typing import Any
 
 from lorafile.engine.data.columns import check_columns, check_texts, cluster_column
 from lorafile.engine.data.labels import HIDDEN, number_of, too_many_labels
-from lorafile.errors import NodeError
+from lorafile.errors import ModelError, NodeError
 from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.graph.metrics import check_metrics, is_head
 from lorafile.graph.settings import data_format, data_section, named_classes
@@ -107,6 +107,8 @@ def _check(builder: GraphBuilder, configuration: Configuration, lock: DataLock, 
             section = data_section(configuration, lock, model, rows, split, builder.spec.file.parent)
             check_columns(section, lock.columns, table.path)
             check_texts(section, (lock.kinds or {}).get(rows.source, {}), table.path)
+        except ModelError:
+            raise  # it says which setting
         except NodeError as wrong:
             raise error(("data", "template" if table.template else "format"), str(wrong)) from wrong
     check_metrics(builder, configuration, data_format(table, lock))
