@@ -60,7 +60,7 @@ print("closed", flush=True)
 
 def test_beside_the_writer_of_another_process_that_ends_meanwhile(one: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(one)],
+        [sys.executable, "-P", "-c", WRITER, str(one)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
