@@ -24,15 +24,15 @@ import numpy as np
 
 from lorafile.statistics.crossed import (
     ROUNDING,
-    MeanSquare,
     Outcomes,
-    RunVariance,
     combination,
     combination_variance,
     pool,
+    run_parts,
     unseen,
 )
 from lorafile.statistics.probabilities import holm, upper, uppers
+from lorafile.statistics.run_variance import RunVariance
 
 CEILING = 0.1  # the share of the error that the test against the ceiling has
 
@@ -64,16 +64,19 @@ def pairwise_differences(outcomes: Mapping[str, Outcomes], pooled: RunVariance) 
     n = sides[0].examples
     if unlike := [side.examples for side in sides if side.examples != n]:
         raise ValueError(f"{n} and {unlike[0]} examples cannot be paired")
-    names = ("by_example", "mean", "binary", "exact", "runs", "residual")
-    by_example, mean, binary, exact, runs, residual = (np.array([getattr(s, name) for s in sides]) for name in names)
-    run_variance = np.array([side.run_variance for side in sides])
+    names = ("by_example", "mean", "binary", "exact", "runs", "residual", "run_variance", "df")
+    by_example, mean, binary, exact, runs, residual, own, own_df = (
+        np.array([getattr(side, name) for side in sides]) for name in names
+    )
+    counts = pooled.of(own, own_df)
+    brought = np.where(exact, 0.0, counts.variance) / runs
     left, left_df = residual / runs / n, np.maximum((runs - 1.0) * (n - 1), 1.0)
     for at in range(len(sides) - 1):  # row by row: all at once would be a number for every pair and example
         rest = slice(at + 1, None)
         row = combination_variance(
             by_example[at] - by_example[rest],
             ROUNDING * np.maximum(abs(mean[at]), abs(mean[rest])),
-            _run_parts(at, rest, exact, runs, run_variance, pooled),
+            run_parts(*(_both(array, at) for array in (brought, counts.df, counts.borrowed, exact, runs))),
             [(left[at], left_df[at]), (left[rest], left_df[rest])],
             np.where(binary[at] & binary[rest], unseen(1.0, n), 0.0),
         )
@@ -83,23 +86,9 @@ def pairwise_differences(outcomes: Mapping[str, Outcomes], pooled: RunVariance) 
     return every
 
 
-def _run_parts(
-    one: int, others: slice, exact: np.ndarray, runs: np.ndarray, run_variance: np.ndarray, pooled: RunVariance
-) -> list[MeanSquare]:
-    """Return what runs bring to one configuration less others: together where they are pooled, else of each by itself.
-
-    :param exact: [configurations], as are `runs` and `run_variance`; what is exact brings nothing
-    """
-    single, seeded = (runs < 2) & ~exact, np.where(exact, 0.0, 1 / runs)
-    use_pool = np.logical_or(not pooled.differ, single[one] | single[others])
-    none = exact[one] & exact[others]
-    together = np.where(none, 0.0, pooled.value * (seeded[one] + seeded[others]))
-    parts: list[MeanSquare] = [(np.where(use_pool, together, 0.0), np.where(use_pool & ~none, pooled.df, 1.0))]
-    for side in (one, others):
-        unpooled = ~use_pool & ~exact[side]
-        variance = np.where(unpooled, run_variance[side] / runs[side], 0.0)
-        parts.append((variance, np.where(unpooled, runs[side] - 1.0, 1.0)))
-    return parts
+def _both(array: np.ndarray, at: int) -> np.ndarray:
+    """Return a configuration's value next to that of each later one: [2, later ones]."""
+    return np.stack((np.repeat(array[at], len(array) - at - 1), array[at + 1 :]))
 
 
 @dataclass(frozen=True)

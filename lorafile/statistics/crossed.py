@@ -4,7 +4,7 @@ A figure is a mean over examples of what a run makes of each, and a configuratio
 seed would move it, and so would another sample of examples, which all configurations share. With outcomes
 y[seed, example] of each configuration, the variance of a difference has two parts:
 
-- runs: the variance between the seeds' means, over the number of seeds; pooled over all configurations of the study
+- runs: the variance between the seeds' means, over the number of seeds; `run_variance` says how far it is the study's
 - examples: the variance between the examples' paired differences, over the number of examples, less what the runs
   have put into it already (the mean square of the seed-by-example residual)
 
@@ -20,9 +20,10 @@ from math import inf, nan
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
-CLEARLY = 0.01  # the probability, were all run variances equal, below which they are not pooled
+from lorafile.statistics import run_variance
+from lorafile.statistics.run_variance import WIDE, RunVariance
+
 # The error of a share by n examples is at least this over n, were they all alike: a 95 % interval then reaches 3 / n,
 # the rule of three (Hanley and Lippman-Hand, 1983, "If nothing goes wrong, is everything all right?", JAMA 249).
 _UNSEEN = 3 / 1.96
@@ -124,48 +125,9 @@ def linear(outcomes: np.ndarray, weights: np.ndarray | None = None) -> np.ndarra
     return np.asarray(figure + weights / weights.mean() * (outcomes - figure))
 
 
-@dataclass(frozen=True)
-class RunVariance:
-    """The variance between runs that a study's configurations have in common.
-
-    :ivar value: pooled sample variance, NaN where no configuration has two runs
-    :ivar unequal: probability of run variances as unlike as these, were they equal (Bartlett)
-    """
-
-    value: float
-    df: int
-    unequal: float
-
-    @property
-    def differ(self) -> bool:
-        """Whether the configurations' run variances clearly differ, so that each pair has its own."""
-        return self.unequal < CLEARLY
-
-
 def pool(configurations: Iterable[Outcomes]) -> RunVariance:
-    """Return the run variance pooled over configurations, weighted by their degrees of freedom."""
-    variances = [(side.run_variance, side.df) for side in configurations if side.df > 0]
-    df = sum(df for _, df in variances)
-    if not df:
-        return RunVariance(nan, 0, 1.0)
-    return RunVariance(sum(df * variance for variance, df in variances) / df, df, bartlett(variances))
-
-
-def bartlett(variances: Sequence[tuple[float, int]]) -> float:
-    """Return the probability of variances as unlike as these, were they equal (Bartlett, 1937).
-
-    A variance of exactly zero (every run got everything right) is left out: it has no logarithm.
-
-    :param variances: each with its degrees of freedom
-    """
-    positive = [(variance, df) for variance, df in variances if variance > 0]
-    if len(positive) < 2:
-        return 1.0
-    s2, n = np.array(positive).T
-    total, k = n.sum(), len(positive)
-    statistic = total * np.log((n * s2).sum() / total) - (n * np.log(s2)).sum()
-    correction = 1 + ((1 / n).sum() - 1 / total) / (3 * (k - 1))
-    return float(special.chdtrc(k - 1, statistic / correction))
+    """Return what configurations tell together about the variance between runs."""
+    return run_variance.pool((side.run_variance, side.df) for side in configurations)
 
 
 class LinearCombinationVariance(NamedTuple):
@@ -247,7 +209,9 @@ class Estimate:
     :ivar seeds: runs of each; `n`: examples, or clusters of them, as `unit` says
     :ivar residual: of each, the mean square of the seed-by-example residual; `run_variances`: of each, the variance of
         one run's figure, 0 where no seed changes it; both times its weight's square, 1 in a difference
-    :ivar pooled: whether the run variance is the whole study's
+    :ivar borrowed: of each, whether its run variance has the degrees of freedom of the whole study's
+    :ivar ratios: of each, its own run variance to that of all others, NaN where either is unknown
+    :ivar pool: what all configurations of the study tell about the run variance
     """
 
     difference: float
@@ -259,14 +223,21 @@ class Estimate:
     n: int
     residual: tuple[float, ...]
     exact: tuple[bool, ...]
-    pooled: bool
     run_variances: tuple[float, ...]
+    borrowed: tuple[bool, ...]
+    ratios: tuple[float, ...]
+    pool: RunVariance
     unit: str = "example"
 
     @property
     def error(self) -> float:
         """The standard error."""
         return float(np.sqrt(self.runs + self.examples))
+
+    @property
+    def wide(self) -> tuple[bool, ...]:
+        """Of each, whether its runs vary more than twice as much as those of the others."""
+        return tuple(ratio > WIDE**2 for ratio in self.ratios)
 
     @property
     def on_runs_only(self) -> bool:
@@ -291,13 +262,16 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
     n = terms[0][0].examples
     if unlike := [side.examples for side, _ in terms if side.examples != n]:
         raise ValueError(f"{n} and {unlike[0]} examples cannot be paired")
-    use_pool = not pooled.differ or any(side.df < 1 and not side.exact for side, _ in terms)
     residuals = [weight**2 * side.residual for side, weight in terms]
-    variances = [pooled.value if use_pool and not side.exact else side.run_variance for side, _ in terms]
+    squares = np.array([weight**2 for _, weight in terms])
+    runs = np.array([side.runs for side, _ in terms])
+    exact = np.array([side.exact for side, _ in terms])
+    counts = pooled.of(np.array([side.run_variance for side, _ in terms]), np.array([side.df for side, _ in terms]))
+    run_variances = np.where(exact, 0.0, squares * counts.variance)
     variance = combination_variance(
         sum((weight * side.by_example for side, weight in terms), np.zeros(n)),
         ROUNDING * max(abs(weight * side.mean) for side, weight in terms),
-        _run_parts(terms, pooled, use_pool),
+        run_parts(run_variances / runs, counts.df, counts.borrowed, exact, runs),
         [
             (residual / side.runs / n, (side.runs - 1.0) * (n - 1))
             for residual, (side, _) in zip(residuals, terms, strict=True)
@@ -311,8 +285,10 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
         n=n,
         residual=tuple(residuals),
         exact=tuple(side.exact for side, _ in terms),
-        pooled=use_pool,
-        run_variances=tuple(weight**2 * run for run, (_, weight) in zip(variances, terms, strict=True)),
+        run_variances=tuple(map(float, run_variances)),
+        borrowed=tuple(map(bool, counts.borrowed & ~exact)),
+        ratios=tuple(float(ratio) for ratio in np.where(exact, nan, counts.ratio)),
+        pool=pooled,
         unit=terms[0][0].unit,
     )
 
@@ -325,9 +301,25 @@ def unseen(weight: float, n: int) -> float:
     return (_UNSEEN * weight / n) ** 2
 
 
-def _run_parts(terms: Sequence[tuple[Outcomes, float]], pooled: RunVariance, use_pool: bool) -> list[MeanSquare]:
-    """Return (variance, degrees of freedom) of what runs bring; nothing for a side that no seed changes."""
-    seeded = [(side, weight**2) for side, weight in terms if not side.exact]
-    if seeded and use_pool:
-        return [(pooled.value * sum(square / side.runs for side, square in seeded), float(pooled.df))]
-    return [(square * side.run_variance / side.runs, float(side.df)) for side, square in seeded]
+def run_parts(
+    brought: np.ndarray, df: np.ndarray, borrowed: np.ndarray, exact: np.ndarray, runs: np.ndarray
+) -> list[MeanSquare]:
+    """Return what runs bring to a sum: together where it is borrowed, else each configuration by itself.
+
+    Configurations of unlike numbers of runs have the fewest degrees of freedom of those that stand by themselves:
+    Satterthwaite's would be too many, at the moment at which the variance of the few is too small by chance.
+
+    :param brought: [configurations, ...], what each brings to the sum's variance, 0 of one that no seed changes; of the
+        others alike: `df`, degrees of freedom, `borrowed`, `exact` and `runs`
+    """
+    alone = ~borrowed & ~exact
+    least = np.where(alone, df, inf).min(axis=0)
+    unlike = np.where(exact, 0, runs).max(axis=0) != np.where(exact, runs.max(), runs).min(axis=0)
+    fewest = unlike & (least < inf)
+    together = np.where(fewest, brought.sum(axis=0), np.where(borrowed & ~exact, brought, 0.0).sum(axis=0))
+    shared = np.where(borrowed & ~exact, df, 1.0).max(axis=0)
+    parts: list[MeanSquare] = [(together, np.where(fewest, least, shared))]
+    return parts + [
+        (np.where(by_itself & ~fewest, part, 0.0), np.where(by_itself, own, 1.0))
+        for part, own, by_itself in zip(brought, df, alone, strict=True)
+    ]

@@ -15,8 +15,9 @@ from math import isnan, nan
 import numpy as np
 from scipy import special
 
-from lorafile.statistics.crossed import Estimate, Outcomes, RunVariance, combination, contrast
+from lorafile.statistics.crossed import Estimate, Outcomes, combination, contrast
 from lorafile.statistics.probabilities import equivalence, holm, interval, two_sided
+from lorafile.statistics.run_variance import RunVariance
 
 
 @dataclass(frozen=True)

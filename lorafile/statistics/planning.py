@@ -5,16 +5,19 @@ An observed difference never enters: seeds that are added until something is sig
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from math import inf, isinf, isnan, nan
 
 import numpy as np
 from scipy import special
 
-from lorafile.statistics.crossed import Estimate, degrees
+from lorafile.statistics.crossed import Estimate, degrees, run_parts
 from lorafile.statistics.probabilities import t_cdf, t_quantile
+from lorafile.statistics.run_variance import LEAST_TO_BORROW, largest_ratio
 
 POWER = 0.8
 MOST_SEEDS, MOST_EXAMPLES = 10_000, 1_000_000
+_MOST_SIDES = 4  # of a sum, for which every way it may turn out is gone through
 _STRIDE = 1.25  # by which a search goes up until it has passed what is enough
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 
@@ -31,30 +34,100 @@ class SampleSize:
     examples: int | None
 
 
-def error_with(estimate: Estimate, seeds: tuple[int, ...], examples: int, others: int = 0) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Prospect:
+    """How a comparison may turn out with other numbers of seeds or examples.
+
+    :ivar probability: of turning out so: other runs may or may not show that a side is not far noisier than others
+    """
+
+    probability: float
+    error: float
+    df: float
+
+
+def error_with(estimate: Estimate, seeds: tuple[int, ...], examples: int) -> tuple[float, float]:
     """Return (standard error, degrees of freedom) with other numbers of seeds and of examples.
 
     With the numbers that the estimate has, these are its own. What a run's figure varies by has a part that more
     examples average out, the seed-by-example residual over their number, and a part that they do not.
 
     :param seeds: of each; what is said of a side that no seed changes is not read
-    :param others: degrees of freedom of a pooled run variance that the study's other configurations bring in addition:
-        one for each further run of theirs
+    """
+    df = estimate.pool.df + _further(estimate, seeds)
+    return _error(estimate, seeds, examples, df, estimate.borrowed, (1.0,) * len(seeds))
+
+
+def prospects(estimate: Estimate, seeds: tuple[int, ...], others: int = 0) -> list[Prospect]:
+    """Return how a comparison may turn out with further seeds, the variances being what they seem to be.
+
+    Whether a side then borrows degrees of freedom depends on what its runs will show; where they do not show it, its
+    variance is found to be larger as well (the mean of a chi-square variable beyond a bound).
+
+    :param others: degrees of freedom that further runs of the study's other configurations bring in addition
     """
     sides = [at for at, exact in enumerate(estimate.exact) if not exact]
-    parts, residuals = [], []
-    for at in sides:
-        variance, count = estimate.run_variances[at], seeds[at]
-        residual = min(estimate.residual[at], variance * estimate.n)
-        parts.append(((variance - residual / estimate.n + residual / examples) / count, count - 1.0))
-        residuals.append((estimate.residual[at] / count / examples, float((count - 1) * (examples - 1))))
-    runs = sum(square for square, _ in parts)
-    if estimate.pooled and sides:
-        parts = [(runs, estimate.runs_df + sum(seeds[at] - estimate.seeds[at] for at in sides) + others)]
-    of_examples = estimate.examples * estimate.n / examples
-    pieces = [(of_examples + sum(square for square, _ in residuals), examples - 1.0)] if of_examples > 0 else []
-    pieces += [(square, df) for square, df in residuals if df and of_examples > 0]
-    return (runs + of_examples) ** 0.5, float(degrees(parts, pieces, of_examples))
+    pooled = estimate.pool.df + _further(estimate, seeds) + others
+    dfs = np.array([seeds[at] - 1 for at in sides])
+    rest = np.maximum(pooled - dfs, 0)
+    most = max(estimate.pool.most, *dfs) if sides else 0
+    ratios = np.array([max(ratio, 1.0) if not isnan(ratio := estimate.ratios[at]) else 1.0 for at in sides])
+    bounds = largest_ratio(dfs, rest, most) / ratios
+    lend = rest >= LEAST_TO_BORROW
+    likely = np.where(lend, special.fdtr(np.maximum(dfs, 1), np.maximum(rest, 1), bounds), 0.0)
+    with np.errstate(invalid="ignore"):  # so far beyond that it does not happen
+        beyond = special.chdtrc(dfs + 2, dfs * bounds) / special.chdtrc(dfs, dfs * bounds)
+    beyond = np.where(lend & np.isfinite(beyond), beyond, 1.0)
+    turns: dict[tuple[bool, ...], float] = {}
+    for turn in product((True, False), repeat=len(sides)) if len(sides) <= _MOST_SIDES else [tuple(likely >= 0.5)]:
+        share = float(np.prod(np.where(turn, likely, 1 - likely))) if len(sides) <= _MOST_SIDES else 1.0
+        turns[tuple(map(bool, turn))] = share
+    found = []
+    for turn, share in turns.items():
+        borrowed, times = [False] * len(seeds), [1.0] * len(seeds)
+        for at, side in enumerate(sides):
+            borrowed[side], times[side] = turn[at], 1.0 if turn[at] else float(beyond[at])
+        error, df = _error(estimate, seeds, estimate.n, pooled, tuple(borrowed), tuple(times))
+        found.append(Prospect(share, error, df))
+    return [one for one in found if one.probability > 0]
+
+
+def _further(estimate: Estimate, seeds: tuple[int, ...]) -> int:
+    """Return the degrees of freedom that further runs of the sides bring to the pooled run variance."""
+    return sum(
+        count - now for count, now, exact in zip(seeds, estimate.seeds, estimate.exact, strict=True) if not exact
+    )
+
+
+def _error(
+    estimate: Estimate,
+    seeds: tuple[int, ...],
+    examples: int,
+    pooled: int,
+    borrowed: tuple[bool, ...],
+    times: tuple[float, ...],
+) -> tuple[float, float]:
+    """Return (standard error, degrees of freedom).
+
+    :param pooled: degrees of freedom of the pooled run variance
+    :param borrowed: of each side, whether it has these; `times`: how many times its run variance is found
+    """
+    n, exact, runs = estimate.n, np.array(estimate.exact), np.maximum(np.array(seeds), 1)
+    residual = np.where(exact, 0.0, estimate.residual)
+    variance = np.where(exact, 0.0, estimate.run_variances)
+    of_examples = np.minimum(residual, variance * n)
+    brought = (variance * times - of_examples / n + of_examples / examples) / runs
+    df = np.where(borrowed, float(pooled), runs - 1.0)
+    parts = run_parts(brought, df, np.array(borrowed), exact, runs)
+    residuals = [
+        (square / count / examples, float((count - 1) * (examples - 1)))
+        for square, count, fixed in zip(residual, runs, exact, strict=True)
+        if not fixed
+    ]
+    left = estimate.examples * n / examples
+    pieces = [(left + sum(square for square, _ in residuals), examples - 1.0)] if left > 0 else []
+    pieces += [(square, df) for square, df in residuals if df and left > 0]
+    return float((brought.sum() + left) ** 0.5), float(degrees(parts, pieces, left))
 
 
 def power_of_difference(error: float, df: float, difference: float, alpha: float) -> float:
@@ -116,10 +189,16 @@ def _noncentral(value: float, df: float, shift: float) -> float:
 
 def would_decide(error: float, df: float, margin: float, alpha: float) -> bool:
     """Return whether a comparison would be decided, with the usual power, were there no difference or the margin's."""
-    return (
-        power_of_difference(error, df, margin, alpha) >= POWER
-        and power_of_equivalence(error, df, 0.0, margin, alpha) >= POWER
-    )
+    return _decides([Prospect(1.0, error, df)], margin, alpha)
+
+
+def _decides(turns: list[Prospect], margin: float, alpha: float) -> bool:
+    """Return whether a comparison is decided with the usual power, over all the ways in which it may turn out."""
+    different = sum(one.probability * power_of_difference(one.error, one.df, margin, alpha) for one in turns)
+    if different < POWER:
+        return False
+    same = sum(one.probability * power_of_equivalence(one.error, one.df, 0.0, margin, alpha) for one in turns)
+    return same >= POWER
 
 
 def sample_size(estimate: Estimate, margin: float, alpha: float) -> SampleSize:
@@ -129,15 +208,17 @@ def sample_size(estimate: Estimate, margin: float, alpha: float) -> SampleSize:
     """
     if not _can_be_planned(estimate, margin, alpha):
         return SampleSize(None, None)
-    seeds = None
-
-    def enough(seeds: tuple[int, ...], examples: int) -> bool:
-        return would_decide(*error_with(estimate, seeds, examples), margin, alpha)
-
+    seeds, sides = None, len(estimate.seeds)
     if not all(estimate.exact):
-        sides = len(estimate.seeds)
-        seeds = _smallest(max(2, *estimate.seeds), MOST_SEEDS, lambda n: enough((n,) * sides, estimate.n))
-    return SampleSize(seeds, _smallest(estimate.n, MOST_EXAMPLES, lambda n: enough(estimate.seeds, n)))
+        seeds = _smallest(
+            max(2, *estimate.seeds),
+            MOST_SEEDS,
+            lambda n: _decides(prospects(estimate, (n,) * sides), margin, alpha),
+        )
+    examples = _smallest(
+        estimate.n, MOST_EXAMPLES, lambda n: would_decide(*error_with(estimate, estimate.seeds, n), margin, alpha)
+    )
+    return SampleSize(seeds, examples)
 
 
 def more_seeds(estimate: Estimate, margin: float, alpha: float, others: int = 0) -> int | None:
@@ -151,7 +232,7 @@ def more_seeds(estimate: Estimate, margin: float, alpha: float, others: int = 0)
 
     def enough(more: int) -> bool:
         seeds = tuple(runs + more for runs in estimate.seeds)
-        return would_decide(*error_with(estimate, seeds, estimate.n, others * more), margin, alpha)
+        return _decides(prospects(estimate, seeds, others * more), margin, alpha)
 
     return _smallest(1, MOST_SEEDS, enough)
 

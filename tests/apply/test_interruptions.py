@@ -76,7 +76,7 @@ def test_sigterm_to_the_whole_group_is_a_sentence_whenever_it_comes(spec_file: P
     study(spec_file, LONG)
     chance = random.Random(int(os.environ.get("LORA_TEST_SEED", "0")))
     lock, log = (spec_file.parent / ".lora" / name for name in ("lock", "staging/worker.log"))
-    for number in range(20 if full else 4):
+    for number in range(20 if full else 2):
         for file in (lock, log):  # of the apply before
             file.unlink(missing_ok=True)
         running = start(spec_file)

@@ -10,7 +10,7 @@ import pytest
 
 from fuzz.oracle import Box, Oracle, Server
 
-SAMPLED = 8  # one of so many cases of a test is tried without --full
+SAMPLED = 12  # one of so many cases of a test is tried without --full
 SEED = int(os.environ.get("LORA_FUZZ_SEED", "20261121"))
 
 

@@ -82,14 +82,14 @@ def read(lora: Oracle, path: str, more: str = "", alone: bool = False) -> None:
 
 @pytest.mark.parametrize("name", list(FORMATS))
 def test_files_with_other_bytes(lora: Oracle, name: str, draw: random.Random, full: bool) -> None:
-    for number in range(250 if full else 12):
+    for number in range(250 if full else 6):
         (lora.box.work / name).write_bytes(spoil(FORMATS[name], draw))
         read(lora, name, alone=number % 100 == 99)
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_rows_with_other_values(lora: Oracle, layout: str, draw: random.Random, full: bool) -> None:
-    for _ in range(250 if full else 12):
+    for _ in range(250 if full else 6):
         rows = json.loads(json.dumps(LAYOUTS[layout]))
         for _ in range(draw.choice([1, 3, 40])):
             row = draw.choice(rows)

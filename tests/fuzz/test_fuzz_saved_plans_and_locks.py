@@ -71,7 +71,7 @@ def spoiled(content: bytes, draw: random.Random) -> bytes:
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_a_file_with_something_changed(lora: Oracle, work: Path, name: str, draw: random.Random, full: bool) -> None:
     good = (work / name).read_bytes()
-    for number in range(700 if full else 40):
+    for number in range(700 if full else 20):
         (work / name).write_bytes(spoiled(good, draw))
         for words in COMMANDS[name]:
             writes = (".lora",) if words[0] == "apply" else ()
@@ -127,6 +127,6 @@ def test_what_is_said_on_the_command_line(lora: Oracle, work: Path, words: tuple
     values += ["1e999/h", "-1/h", "9" * 5000, "9" * 400 + "GB", "1e400GB", "0.0000001GB", "2.50/h/h", "½GB", "٣/h"]
     if words[0] == "export":  # where somebody wants it written, it is written
         values = [value for value in values if not value.startswith(("/", "~", "..", "a/.."))]
-    for value in values if full else values[::6]:
+    for value in values if full else values[::12]:
         last = [value] if words[-1].startswith("--") else ["--", value]
         lora(*words, *last, writes=("",), starts=("git",))

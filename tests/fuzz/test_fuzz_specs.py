@@ -50,7 +50,7 @@ def specs(draw: st.DrawFn) -> bytes:
 def test_good_specs_with_something_changed(lora: Oracle, full: bool) -> None:
     @seed(SEED)
     @settings(
-        max_examples=2500 if full else 100,
+        max_examples=2500 if full else 50,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
@@ -64,7 +64,7 @@ def test_good_specs_with_something_changed(lora: Oracle, full: bool) -> None:
 
 
 def test_good_specs_with_other_bytes(lora: Oracle, draw: random.Random, full: bool) -> None:
-    for number in range(1500 if full else 60):
+    for number in range(1500 if full else 30):
         content = draw.choice(TEXTS).replace("microsoft/phi-2", "builtin:facts-llama").encode()
         try_spec(lora, spoil(content, draw), alone=number % 50 == 0)
 

@@ -50,7 +50,7 @@ def take(lora: Oracle, file: str, alone: bool = False) -> None:
 
 def test_bundles_with_other_bytes(lora: Oracle, bundle: Path, draw: random.Random, full: bool) -> None:
     good = bundle.read_bytes()
-    for number in range(600 if full else 40):
+    for number in range(600 if full else 20):
         (lora.box.work / "b.tar").write_bytes(spoil(good, draw))
         take(lora, "b.tar", alone=number % 100 == 99)
 
@@ -62,7 +62,7 @@ def test_bundles_whose_rows_lie(lora: Oracle, bundle: Path, draw: random.Random,
         changed = mutate(rows, draw.choice, [*VALUES, "[" * 50_000, 10**30])
         rows[:] = changed if isinstance(changed, list) else rows
 
-    for _ in range(800 if full else 40):
+    for _ in range(800 if full else 20):
         try:
             with_index(bundle, lora.box.work / "b.tar", change)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):

@@ -6,6 +6,7 @@ from scipy import stats
 
 from lorafile.statistics.crossed import Estimate
 from lorafile.statistics.deciding import decide
+from lorafile.statistics.run_variance import RunVariance
 
 ONE = Estimate(
     difference=0.0,
@@ -17,8 +18,10 @@ ONE = Estimate(
     n=200,
     residual=(0.1, 0.1),
     exact=(False, False),
-    pooled=True,
     run_variances=(1.125e-4, 1.125e-4),
+    borrowed=(True, True),
+    ratios=(1.0, 1.0),
+    pool=RunVariance(1.125e-4, 20, most=2),
 )  # a standard error of 0.01
 
 

@@ -46,7 +46,8 @@ def test_f_of_no_interaction_is_that_of_the_analysis_of_variance() -> None:
 
 def test_a_product_contrast_over_the_runs_alone_is_the_t_test_of_the_linear_model() -> None:
     # every example alike: nothing but runs varies
-    means = np.random.default_rng(2).normal(EFFECT[:, [0, 2], None], 0.03, (2, 2, 4))
+    draw = np.random.default_rng(2)
+    means = EFFECT[:, [0, 2], None] + draw.permuted(np.tile(draw.normal(0, 0.03, 4), (2, 2, 1)), axis=2)
     table = [[Outcomes(np.repeat(cell[:, None], 20, axis=1)) for cell in row] for row in means]
     cells = Cells(table, pool(cell for row in table for cell in row))
     frame = pd.DataFrame({"a": np.repeat([0, 0, 1, 1], 4), "b": np.repeat([0, 1, 0, 1], 4), "y": means.ravel()})

@@ -14,7 +14,7 @@ from lorafile.analysis.compare.pairs import Pair, pairs
 from lorafile.analysis.compare.verdict_text import (
     levels,
     look_name,
-    own_variances,
+    noisy_configurations,
     sentence,
     signed_difference,
     signed_interval,
@@ -86,7 +86,7 @@ def _head(results: Results, verdicts: list[Verdict], exploratory: bool) -> list[
         line += " This is not the study's primary metric: the verdicts are exploratory."
     elif len(tested) > 1 and not isnan(tested[0].alpha):
         line += f" All {len(tested)} comparisons of the study are one family (Holm, {levels(tested)})."
-    return [line, *own_variances(verdicts)]
+    return [line, *noisy_configurations(verdicts)]
 
 
 def verdict_table(verdicts: list[Verdict]) -> Table:

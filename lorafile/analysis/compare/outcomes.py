@@ -14,9 +14,10 @@ from lorafile.analysis.common.format import difference, is_share, metric_name
 from lorafile.analysis.common.scores import values
 from lorafile.engine.metrics.registry import METRICS, CustomMetricName, unit_of
 from lorafile.results.results import Results
-from lorafile.statistics.crossed import Outcomes, RunVariance, combination, linear, pool
+from lorafile.statistics.crossed import Outcomes, combination, linear, pool
 from lorafile.statistics.deciding import shares
 from lorafile.statistics.probabilities import interval
+from lorafile.statistics.run_variance import RunVariance
 
 if TYPE_CHECKING:
     import pandas as pd

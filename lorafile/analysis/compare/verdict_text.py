@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from math import ceil, floor, isnan, log10
+from math import ceil, floor, isinf, isnan, log10
 
 from lorafile.analysis.common.format import difference, is_share, level, number, on
 from lorafile.analysis.common.scores import lost, outcomes
@@ -23,14 +23,20 @@ def sentence(results: Results, verdict: Verdict) -> str:
     return f"{_claim(verdict)}: {figures(verdict)}{_cautions(results, verdict)}."
 
 
-def own_variances(verdicts: Sequence[Verdict]) -> list[str]:
-    """Say, once for all verdicts, where the run variance is not the whole study's."""
-    count = sum(verdict.estimate is not None and not verdict.estimate.pooled for verdict in verdicts)
-    if not count:
+def noisy_configurations(verdicts: Sequence[Verdict]) -> list[str]:
+    """Say, once for all verdicts, which configurations vary more than twice as much between seeds as the others."""
+    ratios: dict[str, float] = {}
+    for verdict in verdicts:
+        if (estimate := verdict.estimate) is not None:
+            sides = zip(verdict.pair.names, estimate.wide, estimate.ratios, strict=True)
+            ratios |= {name: ratio**0.5 for name, wide, ratio in sides if wide}
+    if not ratios:
         return []
-    whose = "each comparison has" if count == len(verdicts) else f"{count} comparisons have"
+    many = [f"{name} varies {'many' if isinf(ratio) else f'{ratio:.1f}'} times" for name, ratio in ratios.items()]
+    these = "it" if len(many) == 1 else "them"
     return [
-        f"Run variances clearly differ between configurations, so {whose} those of its own two, and not a pooled one."
+        f"Between seeds, {listing(many)} as much as the other configurations: more seeds of {these} would make the "
+        f"comparisons with {these} more certain."
     ]
 
 

@@ -12,7 +12,7 @@ from lorafile.analysis.compare.outcomes import Crossed, crossed
 from lorafile.analysis.factors.eligible import RATE, Grid
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
-from lorafile.statistics.crossed import Estimate, pool
+from lorafile.statistics.crossed import Estimate
 from lorafile.statistics.factorial import Cells, FTest, Interaction, f_test, interaction
 from lorafile.statistics.probabilities import interval
 
@@ -121,9 +121,7 @@ def _why(grid: Grid, data: Crossed, rows: tuple[int, ...], columns: tuple[int, .
 def _decomposed(base: Decomposition, data: Crossed) -> Decomposition:
     grid, rows, columns = base.grid, base.rows, base.columns
     table = [[data.outcomes[grid.cells[i, j]] for j in columns] for i in rows]
-    # the grid's own run variance where those of the study are too unlike to be pooled
-    pooled = pool(cell for row in table for cell in row) if data.variance.differ else data.variance
-    cells = Cells(table, pooled)
+    cells = Cells(table, data.variance)
     high, low, choices = _ends(cells, grid.ordered[0] and grid.factor != RATE)
     sign = 1 if base.more else -1
     figures = [(sign * base.scores[grid.cells[i, j]].mean, at) for at, j in enumerate(columns) for i in rows]
@@ -142,7 +140,7 @@ def _decomposed(base: Decomposition, data: Crossed) -> Decomposition:
         },
         cells=cells,
         interaction=interaction(cells),
-        f=None if pooled.differ else f_test(cells),
+        f=None if data.variance.differ else f_test(cells),
     )
 
 

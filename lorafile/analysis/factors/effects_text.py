@@ -210,5 +210,5 @@ def _cautions(found: Decomposition) -> list[str]:
     examples = plural(cells.table[0][0].examples, cells.table[0][0].unit)
     line = f"Each cell has {'at least ' if more else ''}{plural(fewest, 'seed')} × {examples}"
     line += ", which is few: intervals are wide" if fewest < FEW else ""
-    line += "; run variances clearly differ between cells, so each has its own" if cells.pooled.differ else ""
+    line += "; a configuration of the study is clearly noisier than the others" if cells.pooled.differ else ""
     return [f"{line}. These are exploratory: they are no part of the study's family of verdicts."]

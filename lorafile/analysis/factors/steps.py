@@ -11,8 +11,9 @@ from lorafile.analysis.compare.verdict_text import FEW, signed_difference, signe
 from lorafile.analysis.factors.eligible import Trend
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
-from lorafile.statistics.crossed import Outcomes, RunVariance, pool
+from lorafile.statistics.crossed import Outcomes
 from lorafile.statistics.factorial import FactorStep, saturated, steps
+from lorafile.statistics.run_variance import RunVariance
 from lorafile.units import listing, plural
 
 LEVEL = 0.05
@@ -73,8 +74,7 @@ def stepped_series(results: Results, trend: Trend, metric: str, split: str, seri
     if len(kept) < 2 or len(set(numbers)) < len(numbers):
         return None
     sides = [data.outcomes[name] for name in kept]
-    # the series' own run variance where those of the study are too unlike to be pooled
-    pooled = pool(sides) if data.variance.differ else data.variance
+    pooled = data.variance
     tested = steps(sides, pooled, LEVEL)
     if any(isnan(step.estimate.error) or step.estimate.on_runs_only for step in tested):
         return None
@@ -181,7 +181,7 @@ def _tested(series: SteppedSeries) -> str:
     several = f"95 % intervals that hold for all {len(series.steps) + 1} at once, Holm"
     intervals = several if len(series.steps) > 1 else "95 % interval"
     few = ", which is few" if fewest < FEW else ""
-    own = "; run variances clearly differ, so each has its own" if series.pooled.differ else ""
+    own = "; their spreads between seeds clearly differ" if any(any(one.estimate.wide) for one in series.steps) else ""
     return f"{intervals}; {seeds} × {plural(series.outcomes[0].examples, series.outcomes[0].unit)}{few}{own}"
 
 

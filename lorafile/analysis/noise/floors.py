@@ -10,9 +10,10 @@ from lorafile.analysis.compare.pairs import pairs
 from lorafile.analysis.compare.verdicts import Verdict, family, judge
 from lorafile.results.results import Results, cells, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
-from lorafile.statistics.crossed import Outcomes, RunVariance, contrast
+from lorafile.statistics.crossed import Outcomes, contrast
 from lorafile.statistics.planning import detectable
 from lorafile.statistics.probabilities import deviation_interval, half_width
+from lorafile.statistics.run_variance import RunVariance
 
 LEVEL = 0.05
 

@@ -115,7 +115,7 @@ def _seeds(noise: Floors) -> list[str]:
     lines = [f"{line}."]
     if noise.variance.differ:
         lines.append(
-            "Configurations clearly differ in it, so that this is an average, and each difference has its own."
+            "It is an average without configurations that are clearly noisier than the others, which have their own."
         )
     if max(noise.seeds) < FEW:
         lines.append(f"With {plural(max(noise.seeds), 'seed')} each, the spread between seeds is itself uncertain.")

@@ -68,7 +68,7 @@ def expected(name: str, word: str, layers: tuple[int, ...]) -> set[str]:
     return found
 
 
-@pytest.mark.sampled(18)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("layers", [None, "last-third", [0, 2]], ids=str)
 @pytest.mark.parametrize("word", ["attention", "mlp", "all-linear"])
 @pytest.mark.parametrize("name", PARTS)
@@ -130,7 +130,7 @@ def test_it_trains_loads_in_plain_peft_and_merges(engine: Engine, name: str, wor
 CONV1D = ("loha", "lokr")  # which PEFT has for plain linear layers only
 
 
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["gpt2", "phi", "phi3", "gemma3_text"])
 def test_every_method_is_counted_as_peft_counts_it_and_trains(engine: Engine, name: str, method: str) -> None:

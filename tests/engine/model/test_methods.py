@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.sampled(14)
+@pytest.mark.sampled(8)
 @pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore:The following rank_pattern:RuntimeWarning"
 )

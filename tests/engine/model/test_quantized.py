@@ -105,7 +105,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[s
     return found
 
 
-@pytest.mark.sampled(16)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("dtype", "bf16"), [("float32", False), ("float32", True), ("bfloat16", False)])
 @pytest.mark.parametrize(
     ("shape", "name"),

@@ -322,7 +322,7 @@ def test_a_checkpoint_that_the_disk_does_not_give_back_is_not_taken_for_none(spe
     assert trained.outcome == "done"
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("adapter", [*CASES, pytest.param({**LORA, "loraplus": 4.0}, id="LoRA+")])
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # PEFT's own
 def test_every_method_and_every_beginning_goes_on_to_the_bit(
