@@ -147,6 +147,18 @@ def unit_of(metric: str) -> str:
     return metric.unit if isinstance(metric, CustomMetricName) else METRICS[metric].unit
 
 
+def range_of(metric: str) -> tuple[float, float]:
+    """Return the least and the largest value that a metric can have; infinite where nothing says so."""
+    unit = unit_of(metric)
+    if unit.startswith("share"):
+        return 0.0, 1.0
+    if unit == "points of 100":
+        return 0.0, 100.0
+    if unit == _CORRELATION:
+        return -1.0, 1.0
+    return (0.0 if metric in METRICS else -math.inf), math.inf
+
+
 def more_is_better(metric: str) -> bool:
     """Return whether more of a metric is better."""
     return metric.more_is_better if isinstance(metric, CustomMetricName) else METRICS[metric].more_is_better

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
+from lorafile.analysis.common.error_rate import of_verdicts
 from lorafile.analysis.common.format import difference
 from lorafile.analysis.compare.verdicts import Family, Verdict, family
 from lorafile.results.results import Results
@@ -62,8 +63,8 @@ def resolution(results: Results, spec: Spec, most: int) -> Resolution:
     :raises SpecError: when the spec has no margin, or keeps no alpha for a further look
     """
     looks, table = len(results.looks), results.verdict
-    share = shares(table.alpha, table.keep, looks + 1)[-1]
-    left = table.alpha * table.keep ** (looks + 1)
+    share = of_verdicts(results, shares(table.alpha, table.keep, looks + 1)[-1])
+    left = of_verdicts(results, table.alpha * table.keep ** (looks + 1))
     compared = family(results)
     count = len(compared.judged)
     stage = Resolution(str(results.primary), compared.split, looks, share, left, most, comparisons=count)

@@ -15,7 +15,7 @@ Technometrics 7): a candidate stays unless some other is significantly better at
 is among those that stay with probability 1 - alpha.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf, nan
@@ -122,6 +122,7 @@ def choose(
     alpha: float,
     pooled: RunVariance | None = None,
     differences: PairwiseDifferences | None = None,
+    rivals: Collection[str] | None = None,
 ) -> Choice:
     """Return the cheapest candidate that is non-inferior to the best, with what else may be said of all.
 
@@ -130,6 +131,7 @@ def choose(
     :param margin: how much worse than the best is still good enough, in the metric's unit; None: nothing is claimed
     :param pooled: the study's run variance, where it has more configurations than these candidates
     :param differences: between every two candidates, and any others, where they are computed already
+    :param rivals: those that may be the best, and so hold up others; all of them where it is None
     :raises ValueError: when two candidates have not the same number of examples
     """
     pooled = pool(outcomes.values()) if pooled is None else pooled
@@ -137,25 +139,30 @@ def choose(
     binary = more and all(candidate.binary for candidate in outcomes.values())
     sign = -1 if more else 1
     order = sorted(outcomes, key=lambda name: (costs.get(name, inf), sign * outcomes[name].mean, name))
-    rivals, ahead = _rivals(outcomes, differences, margin, more, alpha)
+    nearest, ahead = _rivals(outcomes, differences, margin, more, alpha, rivals)
     p = dict.fromkeys(outcomes, nan)
     rival: dict[str, str] = {}
     for name, candidate in outcomes.items():
         if margin is None or not (candidate.exact or candidate.runs > 1):
             continue
         p[name] = 0.0
-        if name in rivals:
-            rival[name], p[name] = rivals[name]
+        if name in nearest:
+            rival[name], p[name] = nearest[name]
             if binary and not np.isnan(p[name]):
                 p[name] = min(1.0, p[name] / (1 - CEILING), _below_ceiling(candidate, margin, pooled) / CEILING)
     adjusted = dict(zip(p, holm(list(p.values()), one_is_false=True), strict=True))
     claimed = tuple(name for name in order if adjusted[name] <= alpha)
-    stay = tuple(name for name in order if name not in ahead)
+    stay = tuple(name for name in order if name not in ahead and (rivals is None or name in rivals))
     return Choice(claimed[0] if claimed else None, claimed, stay, p, adjusted, rival, ahead)
 
 
 def _rivals(
-    outcomes: Mapping[str, Outcomes], differences: PairwiseDifferences, margin: float | None, more: bool, alpha: float
+    outcomes: Mapping[str, Outcomes],
+    differences: PairwiseDifferences,
+    margin: float | None,
+    more: bool,
+    alpha: float,
+    rivals: Collection[str] | None,
 ) -> tuple[dict[str, tuple[str, float]], dict[str, str]]:
     """Return of each the rival that it is likeliest worse than by the margin, with that probability; `Choice.ahead`.
 
@@ -168,13 +175,17 @@ def _rivals(
     worse, better = (p[np.ix_(places, places)] for p in _probabilities(differences, margin, more))
     of_rivals = np.where(np.isnan(worse), inf, worse)
     np.fill_diagonal(of_rivals, -inf)
+    if rivals is not None:  # where nothing else is left, the others are rivals after all
+        idle = np.array([name not in rivals for name in names])
+        alone = np.array([all(idle[other] for other in range(len(names)) if other != at) for at in range(len(names))])
+        of_rivals = np.where(idle & ~alone[:, None], -inf, of_rivals)
     largest = of_rivals.argmax(axis=1)
     clearly = better.transpose() <= alpha / (len(names) - 1)
     np.fill_diagonal(clearly, False)
     means = np.array([one.mean for one in outcomes.values()]) * (-1 if more else 1)
     leaders = np.where(clearly, means, inf).argmin(axis=1)
-    rivals = {name: (names[largest[at]], float(worse[at, largest[at]])) for at, name in enumerate(names)}
-    return rivals, {names[at]: names[leaders[at]] for at in np.flatnonzero(clearly.any(axis=1))}
+    nearest = {name: (names[largest[at]], float(worse[at, largest[at]])) for at, name in enumerate(names)}
+    return nearest, {names[at]: names[leaders[at]] for at in np.flatnonzero(clearly.any(axis=1))}
 
 
 def _below_ceiling(candidate: Outcomes, margin: float, pooled: RunVariance) -> float:

@@ -207,8 +207,9 @@ class Estimate:
     :ivar runs: the variance that other seeds would bring; `examples`: that another sample of examples would
     :ivar df: Satterthwaite's degrees of freedom; `runs_df`: those of the run variance alone
     :ivar seeds: runs of each; `n`: examples, or clusters of them, as `unit` says
+    :ivar squares: of each, its weight's square, 1 in a difference
     :ivar residual: of each, the mean square of the seed-by-example residual; `run_variances`: of each, the variance of
-        one run's figure, 0 where no seed changes it; both times its weight's square, 1 in a difference
+        one run's figure, 0 where no seed changes it; both times its weight's square
     :ivar borrowed: of each, whether its run variance has the degrees of freedom of the whole study's
     :ivar ratios: of each, its own run variance to that of all others, NaN where either is unknown
     :ivar pool: what all configurations of the study tell about the run variance
@@ -223,6 +224,7 @@ class Estimate:
     n: int
     residual: tuple[float, ...]
     exact: tuple[bool, ...]
+    squares: tuple[float, ...]
     run_variances: tuple[float, ...]
     borrowed: tuple[bool, ...]
     ratios: tuple[float, ...]
@@ -285,6 +287,7 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
         n=n,
         residual=tuple(residuals),
         exact=tuple(side.exact for side, _ in terms),
+        squares=tuple(map(float, squares)),
         run_variances=tuple(map(float, run_variances)),
         borrowed=tuple(map(bool, counts.borrowed & ~exact)),
         ratios=tuple(float(ratio) for ratio in np.where(exact, nan, counts.ratio)),

@@ -1,14 +1,13 @@
 """Verdicts on a family of comparisons: estimates and margins in, a word for each out."""
 
 from dataclasses import dataclass
-from math import isnan, nan
+from math import inf, isnan, nan
 from typing import Literal
 
 from lorafile.statistics.crossed import Estimate
-from lorafile.statistics.probabilities import equivalence, holm, interval, non_inferiority, two_sided
+from lorafile.statistics.probabilities import equivalence, holm, holm_levels, interval, non_inferiority, two_sided
 
 Word = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive", "none"]
-_LEVEL = 0.05  # of the interval of one comparison, whatever share of alpha a look has
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,9 @@ class Decision:
     :ivar p: of the difference, adjusted for the family, as are `p_equivalence` and `p_non_inferiority` (NaN without
         a margin), each within a family of its own
     :ivar detectable: whether the difference is significant; with `equivalent`, it is real but negligible
-    :ivar interval: at 95 %, of this comparison alone; `simultaneous`: at 1 − alpha over the whole family (Bonferroni)
+    :ivar interval: the one that decides: it excludes nothing, or lies within the margin, exactly where the word says so
+    :ivar confidence: of that interval, such as 0.99: the level at which Holm's procedure tested this comparison
+    :ivar simultaneous: at 1 − alpha over the whole family (Bonferroni)
     """
 
     word: Word
@@ -28,33 +29,47 @@ class Decision:
     p_non_inferiority: float
     detectable: bool
     interval: tuple[float, float]
+    confidence: float
     simultaneous: tuple[float, float]
 
 
-def decide(estimates: list[Estimate], margins: list[float | None], alpha: float, more: bool) -> list[Decision]:
+def decide(
+    estimates: list[Estimate], margins: list[float | None], alpha: float, more: bool, reach: float = inf
+) -> list[Decision]:
     """Return the decision on each comparison of a family.
 
     :param margins: in the metric's unit, of each comparison; None where none is declared
     :param alpha: of the family, at this look
     :param more: whether more of the metric is better
+    :param reach: the largest difference that the metric allows; no interval goes further
     """
     pairs = list(zip(estimates, margins, strict=True))
     size = sum(not isnan(one.error) for one in estimates)
-    differences = holm([two_sided(one) for one in estimates])
-    same = holm([nan if margin is None else equivalence(one, margin) for one, margin in pairs])
-    not_worse = holm([nan if margin is None else non_inferiority(one, margin, more) for one, margin in pairs])
-    return [
-        Decision(
-            word=_word(one, p, p_same, p_not_worse, alpha, more),
-            p=p,
-            p_equivalence=p_same,
-            p_non_inferiority=p_not_worse,
-            detectable=p <= alpha,
-            interval=interval(one, _LEVEL),
-            simultaneous=interval(one, alpha / max(size, 1)),
+    raw = {
+        "difference": [two_sided(one) for one in estimates],
+        "equivalent": [nan if margin is None else equivalence(one, margin) for one, margin in pairs],
+        "non-inferior": [nan if margin is None else non_inferiority(one, margin, more) for one, margin in pairs],
+    }
+    differences, same, not_worse = (holm(p) for p in raw.values())
+    levels = {what: holm_levels(p, alpha) for what, p in raw.items()}
+    decisions = []
+    for at, (one, p, p_same, p_not_worse) in enumerate(zip(estimates, differences, same, not_worse, strict=True)):
+        word = _word(one, p, p_same, p_not_worse, alpha, more)
+        # a one-sided test at some level is what the two-sided interval at twice that level says
+        share = 2 * levels[word][at] if word in ("equivalent", "non-inferior") else levels["difference"][at]
+        decisions.append(
+            Decision(
+                word=word,
+                p=p,
+                p_equivalence=p_same,
+                p_non_inferiority=p_not_worse,
+                detectable=p <= alpha,
+                interval=interval(one, share, reach),
+                confidence=1 - share,
+                simultaneous=interval(one, alpha / max(size, 1), reach),
+            )
         )
-        for one, p, p_same, p_not_worse in zip(estimates, differences, same, not_worse, strict=True)
-    ]
+    return decisions
 
 
 def _word(one: Estimate, p: float, p_same: float, p_not_worse: float, alpha: float, more: bool) -> Word:

@@ -10,7 +10,7 @@ and Wax, 1973, "Simultaneous confidence intervals for product-type interaction c
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isnan, nan
+from math import inf, isnan, nan
 
 import numpy as np
 from scipy import special
@@ -138,14 +138,17 @@ class FactorStep:
     interval: tuple[float, float]
 
 
-def steps(members: Sequence[Outcomes], pooled: RunVariance, alpha: float) -> list[FactorStep]:
-    """Return the steps between neighbours, and last the one from end to end; of two members there is one step."""
+def steps(members: Sequence[Outcomes], pooled: RunVariance, alpha: float, reach: float = inf) -> list[FactorStep]:
+    """Return the steps between neighbours, and last the one from end to end; of two members there is one step.
+
+    :param reach: the largest difference that the metric allows
+    """
     ends = list(pairwise(range(len(members))))
     ends += [(0, len(members) - 1)] if len(members) > 2 else []
     differences = [contrast(members[high], members[low], pooled) for low, high in ends]
     adjusted = holm([two_sided(difference) for difference in differences])
     return [
-        FactorStep(low, high, difference, p, interval(difference, alpha / len(differences)))
+        FactorStep(low, high, difference, p, interval(difference, alpha / len(differences), reach))
         for (low, high), difference, p in zip(ends, differences, adjusted, strict=True)
     ]
 

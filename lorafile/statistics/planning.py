@@ -4,7 +4,7 @@ An observed difference never enters: seeds that are added until something is sig
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import inf, isinf, isnan, nan
 
@@ -59,37 +59,42 @@ def error_with(estimate: Estimate, seeds: tuple[int, ...], examples: int) -> tup
 
 
 def prospects(estimate: Estimate, seeds: tuple[int, ...], others: int = 0) -> list[Prospect]:
-    """Return how a comparison may turn out with further seeds, the variances being what they seem to be.
+    """Return how a comparison may turn out with further seeds.
 
-    Whether a side then borrows degrees of freedom depends on what its runs will show; where they do not show it, its
-    variance is found to be larger as well (the mean of a chi-square variable beyond a bound).
+    The run variance is taken to be the pooled one, and its own for a side whose runs vary more than twice as much as
+    the others'. Whether a side then borrows degrees of freedom depends on what its runs will show; what counts is never
+    less than the pooled variance, so that it is larger on average (means of a chi-square variable beyond a bound).
 
     :param others: degrees of freedom that further runs of the study's other configurations bring in addition
     """
     sides = [at for at, exact in enumerate(estimate.exact) if not exact]
     pooled = estimate.pool.df + _further(estimate, seeds) + others
-    dfs = np.array([seeds[at] - 1 for at in sides])
+    dfs = np.array([seeds[at] - 1.0 for at in sides])
     rest = np.maximum(pooled - dfs, 0)
-    most = max(estimate.pool.most, *dfs) if sides else 0
-    ratios = np.array([max(ratio, 1.0) if not isnan(ratio := estimate.ratios[at]) else 1.0 for at in sides])
-    bounds = largest_ratio(dfs, rest, most) / ratios
+    ratios = np.array([estimate.ratios[at] if estimate.wide[at] else 1.0 for at in sides])
+    bounds = largest_ratio(dfs, rest, max(estimate.pool.most, *dfs)) / ratios
     lend = rest >= LEAST_TO_BORROW
-    likely = np.where(lend, special.fdtr(np.maximum(dfs, 1), np.maximum(rest, 1), bounds), 0.0)
+    likely = np.where(lend, special.fdtr(dfs, np.maximum(rest, 1), bounds), 0.0)
+    larger = np.where(ratios > 1, 1.0, special.chdtr(dfs, dfs) + special.chdtrc(dfs + 2, dfs))
     with np.errstate(invalid="ignore"):  # so far beyond that it does not happen
         beyond = special.chdtrc(dfs + 2, dfs * bounds) / special.chdtrc(dfs, dfs * bounds)
-    beyond = np.where(lend & np.isfinite(beyond), beyond, 1.0)
-    turns: dict[tuple[bool, ...], float] = {}
-    for turn in product((True, False), repeat=len(sides)) if len(sides) <= _MOST_SIDES else [tuple(likely >= 0.5)]:
-        share = float(np.prod(np.where(turn, likely, 1 - likely))) if len(sides) <= _MOST_SIDES else 1.0
-        turns[tuple(map(bool, turn))] = share
+    beyond = np.where(lend & np.isfinite(beyond), np.maximum(beyond, larger), larger)
+    planned = replace(estimate, run_variances=_planned_variances(estimate))
     found = []
-    for turn, share in turns.items():
+    for turn in product((True, False), repeat=len(sides)) if len(sides) <= _MOST_SIDES else [tuple(likely >= 0.5)]:
+        share = float(np.where(turn, likely, 1 - likely).prod()) if len(sides) <= _MOST_SIDES else 1.0
         borrowed, times = [False] * len(seeds), [1.0] * len(seeds)
         for at, side in enumerate(sides):
-            borrowed[side], times[side] = turn[at], 1.0 if turn[at] else float(beyond[at])
-        error, df = _error(estimate, seeds, estimate.n, pooled, tuple(borrowed), tuple(times))
-        found.append(Prospect(share, error, df))
-    return [one for one in found if one.probability > 0]
+            borrowed[side], times[side] = bool(turn[at]), float((larger if turn[at] else beyond)[at])
+        if share > 0:
+            found.append(Prospect(share, *_error(planned, seeds, estimate.n, pooled, tuple(borrowed), tuple(times))))
+    return found
+
+
+def _planned_variances(estimate: Estimate) -> tuple[float, ...]:
+    """Return the run variance that further runs of each side are expected to have, in the units of `run_variances`."""
+    sides = zip(estimate.run_variances, estimate.wide, estimate.squares, strict=True)
+    return tuple(own if wide else square * estimate.pool.value for own, wide, square in sides)
 
 
 def _further(estimate: Estimate, seeds: tuple[int, ...]) -> int:

@@ -48,10 +48,15 @@ def non_inferiority(estimate: Estimate, margin: float, more: bool) -> float:
     return upper(estimate, gain + margin)
 
 
-def interval(estimate: Estimate, alpha: float = 0.05) -> tuple[float, float]:
-    """Return the two-sided interval at 1 − alpha."""
+def interval(estimate: Estimate, alpha: float = 0.05, reach: float = inf) -> tuple[float, float]:
+    """Return the two-sided interval at 1 − alpha: of all values that are possible, those that the test does not reject.
+
+    :param reach: no difference of the metric is larger
+    """
     half = half_width(estimate.error, estimate.df, alpha)
-    return estimate.difference - half, estimate.difference + half
+    if isnan(half):
+        return nan, nan
+    return max(estimate.difference - half, -reach), min(estimate.difference + half, reach)
 
 
 def half_width(error: float, df: float, alpha: float) -> float:
@@ -73,6 +78,20 @@ def holm(probabilities: list[float], one_is_false: bool = False) -> list[float]:
         largest = max(largest, min(1.0, p * min(size - place, most)))
         adjusted[at] = largest
     return adjusted
+
+
+def holm_levels(probabilities: list[float], alpha: float) -> list[float]:
+    """Return the level at which Holm's procedure compares each probability of a family; NaN of what is not in it.
+
+    A probability is at most its level where, and only where, it is significant: the interval at that level is the one
+    that decides. What comes after the first that is not significant has that one's level.
+    """
+    order = sorted((p, at) for at, p in enumerate(probabilities) if not isnan(p))
+    levels, stopped = [nan] * len(probabilities), 0.0
+    for place, (p, at) in enumerate(order):
+        levels[at] = stopped or alpha / (len(order) - place)
+        stopped = stopped or (levels[at] if p > levels[at] else 0.0)
+    return levels
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:

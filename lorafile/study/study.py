@@ -243,8 +243,9 @@ class Study:
         from lorafile.analysis.compare.compare import verdict_table
         from lorafile.analysis.compare.verdicts import family
 
-        verdicts = list(family(results or self.gather()).verdicts)
-        return verdict_table(verdicts).frame if verdicts else pd.DataFrame()
+        results = results or self.gather()
+        verdicts = list(family(results).verdicts)
+        return verdict_table(results, verdicts).frame if verdicts else pd.DataFrame()
 
     def ask(
         self, run: str, question: str, seed: int | None = None, max_new_tokens: int | None = None

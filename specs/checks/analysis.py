@@ -10,7 +10,8 @@ from lorafile.specs.tables.analysis import MARGINED, PROFILED, QUALITIES, READS,
 from lorafile.specs.tables.evaluate import MetricName, is_metric_file
 from lorafile.specs.tables.settings import SpecTables
 
-WAIVED = ("environment", "imported")  # what may be waived in addition to settings
+LOST = ("diverged", "out-of-memory")  # runs that a claim may be made without
+WAIVED = ("environment", "imported", *LOST)  # what may be waived in addition to settings
 _ALWAYS = ("kind", "ask", "name")
 WITHOUT_POINTS = (
     "log_loss",

@@ -99,7 +99,8 @@ class VerdictTable(Settings):
     waive: list[str] = Field(
         default=[],
         description="What may differ between compared configurations beside the setting in question, and is marked: "
-        "settings, `environment`, `imported`.",
+        "settings, `environment`, `imported`; and lost runs without which a claim may be supported: `diverged`, "
+        "`out-of-memory`.",
     )
 
 
@@ -198,6 +199,9 @@ class ClaimTable(Limits):
     )
     metric: Metric | None = Field(default=None, description="The primary one otherwise.")
     margin: Margin | None = Field(default=None, description="As `verdict.margin`.")
+    waive: list[Literal["diverged", "out-of-memory"]] = Field(
+        default=[], description="Lost runs without which it may be supported; otherwise they leave it undecided."
+    )
     at_least: float | None = Field(default=None, description="Lower limit on the metric of `one`; shares as fractions.")
     at_most: float | None = Field(default=None, description="Upper limit on the metric of `one`; shares as fractions.")
 

@@ -146,7 +146,7 @@ def test_a_claim_is_stale_when_a_run_that_it_rests_on_has_other_figures(results:
 
 
 def test_a_run_that_is_gone_makes_a_claim_stale_and_another_claims_runs_do_not(results: Results) -> None:
-    before = recorded(results, other="rank/r=1", **{"is": "better"})
+    before = recorded(results, other="baselines/method=none", **{"is": "better"})
     gone = (results.runs["configuration"] == "rank/r=8") & (results.runs["seed"] == 1337)
     (stale,) = check(replace(before, runs=results.runs[~gone]))
     assert (stale.verdict, stale.status) == ("supported", "stale")
@@ -189,3 +189,28 @@ def test_the_report_says_of_every_claim_what_became_of_it(results: Results) -> N
     found = json.loads(json.dumps(figures(stated, []), allow_nan=False))["claims"]
     assert [one["verdict"] for one in found] == ["supported", "refuted", "undecided"]
     assert found[0]["rests_on"].keys() == {f"rank/r={r}/seed={s}" for r in (1, 8) for s in (42, 1337, 2024)}
+
+
+def test_a_lost_run_leaves_a_claim_undecided_unless_it_is_waived(results: Results) -> None:
+    runs = results.runs.copy()
+    row = (runs["configuration"] == "rank/r=1") & (runs["seed"] == 42)
+    runs.loc[row, "outcome"] = "diverged"
+    columns = [name for name in runs.columns if name.startswith(("test.", "validation."))]
+    runs.loc[row, columns] = None
+    partial = replace(results, runs=runs)
+    about = {"one": "rank/r=1", "other": "baselines/method=none", "is": "better"}
+    (found,) = check(replace(partial, claims=(claim(**about),)))
+    assert found.verdict == "undecided"
+    assert "of the 3 runs of rank/r=1, 1 diverged, and the others are no fair sample" in found.line
+    assert 'waive = ["diverged"]' in found.line
+    (waived,) = check(replace(partial, claims=(claim(**about, waive=["diverged"]),)))
+    assert waived.verdict == "supported"
+    (other,) = check(replace(partial, claims=(claim(**about, waive=["out-of-memory"]),)))
+    assert other.verdict == "undecided"
+
+
+def test_without_a_test_split_a_claim_is_at_most_undecided(results: Results) -> None:
+    runs = results.runs.drop(columns=[name for name in results.runs.columns if name.startswith("test.")])
+    only = replace(results, runs=runs)
+    (found,) = check(replace(only, claims=(claim(one="rank/r=8", at_least=0.1),)))
+    assert found.verdict == "undecided"

@@ -8,9 +8,11 @@ import pytest
 from scipy import stats
 from verdicts_fixture import EXAMPLES, compare, study
 
+from lorafile.analysis.compare.compare import verdict_table
 from lorafile.analysis.compare.pairs import pairs
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import family, judge
+from lorafile.errors import StateError
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import VerdictTable
 
@@ -36,10 +38,10 @@ def test_figures_are_those_of_independent_formulas_where_all_examples_weigh_alik
     (verdict,) = family(results).verdicts
     assert verdict.estimate is not None
     means = results.runs.groupby("configuration")["test.exact_match"].apply(list)
-    t, _ = stats.ttest_ind(means["rank/r=16"], means["rank/r=8"])
     difference = np.mean(means["rank/r=16"]) - np.mean(means["rank/r=8"])
     assert verdict.estimate.difference == pytest.approx(difference)
-    assert verdict.estimate.runs == pytest.approx((difference / t) ** 2)
+    own = [np.var(means[name], ddof=1) for name in ("rank/r=16", "rank/r=8")]
+    assert verdict.estimate.runs == pytest.approx(sum(max(one, np.mean(own)) for one in own) / 3)
 
 
 def test_equality_is_claimed_within_a_margin_only() -> None:
@@ -95,7 +97,8 @@ def test_a_missing_and_a_diverged_run_are_named_in_the_verdict() -> None:
     (verdict,) = family(partial).verdicts
     assert verdict.estimate is not None
     assert verdict.estimate.seeds == (2, 3)
-    assert "not in these figures: 1 diverged of rank/r=16" in sentence(partial, verdict)
+    assert sentence(partial, verdict).startswith("1 diverged of 3 runs of rank/r=16: rank/r=16 is better than")
+    assert list(verdict_table(partial, [verdict]).frame["lost"]) == ["1 diverged of 3 runs of rank/r=16"]
 
 
 def test_all_comparisons_on_the_primary_metric_are_one_family() -> None:
@@ -184,10 +187,10 @@ def test_what_a_first_look_decides_stands_and_the_rest_is_looked_at_with_all_see
     seeds = (1, 2, 3, 4, 5, 6, 7, 8)
     results = ranks([0.4, 0.8, 0.4], verdict=VerdictTable(), seeds=seeds, looks=((1, 2, 3), (4, 5, 6, 7, 8)))
     first, second = family(results).verdicts
-    assert (first.word, first.look, first.alpha) == ("better", 0, pytest.approx(0.04))
+    assert (first.word, first.look, first.alpha) == ("better", 0, pytest.approx(0.04 * 0.8))
     assert first.estimate is not None
     assert first.estimate.seeds == (3, 3)
-    assert (second.look, second.alpha) == (1, pytest.approx(0.008))
+    assert (second.look, second.alpha) == (1, pytest.approx(0.008 * 0.8))
     assert second.estimate is not None
     assert second.estimate.seeds == (8, 8)
 
@@ -208,3 +211,51 @@ def test_a_sweep_of_other_methods_alone_is_held_against_the_best_lora() -> None:
     results = study({"rank/r=8": 0.4, "rank/r=16": 0.8, "untuned/method=none": 0.2}, points)
     found = pairs(results, compare())
     assert ("untuned/method=none", "rank/r=16", "method") in [(pair.one, pair.other, pair.factor) for pair in found]
+
+
+def test_a_score_that_cannot_be_read_takes_its_own_comparisons_out_and_no_others() -> None:
+    results = ranks([0.4, 0.8, 0.6])
+
+    class Damaged(dict[Any, Any]):
+        def __getitem__(self, key: Any) -> Any:
+            if key[0] == "rank/r=32":
+                raise StateError("The object abc is damaged.")
+            return super().__getitem__(key)
+
+    verdicts = family(replace(results, outcomes=Damaged(results.outcomes))).verdicts
+    assert {verdict.pair.one: verdict.word for verdict in verdicts} == {"rank/r=16": "better", "rank/r=32": "none"}
+    assert "rank/r=32 has a score that cannot be read: The object abc is damaged." in verdicts[1].why
+
+
+def test_what_validation_chose_is_not_judged_by_validation() -> None:
+    results = ranks([0.4, 0.8, 0.6])
+    method = "baselines/method=full"
+    several = study(
+        {"rank/r=4": 0.5, "rank/r=8": 0.7, method: 0.9},
+        {"rank/r=4": {"lora.r": 4}, "rank/r=8": {"lora.r": 8}, method: {"method": "full"}},
+    )
+    chosen = next(pair for pair in pairs(several, compare()) if method in pair.names)
+    assert chosen.chosen in ("rank/r=4", "rank/r=8"), "the best LoRA configuration on validation"
+    runs = several.runs.drop(columns="test.exact_match")
+    outcomes = {(name, seed, "validation"): frame for (name, seed, _), frame in several.outcomes.items()}
+    verdict = family(replace(several, runs=runs, outcomes=outcomes)).of(*chosen.names)
+    assert verdict is not None and verdict.word == "none"
+    assert "and there is no test split to judge it by" in verdict.why
+    assert family(results).verdicts[0].word == "better"
+
+
+def test_the_interval_that_is_shown_is_the_one_that_decided() -> None:
+    """Holm's level: an open comparison never has an interval without zero, whatever one interval alone would say."""
+    results = ranks([0.50, 0.56, 0.61, 0.80], verdict=VerdictTable())
+    for verdict in family(results).verdicts:
+        assert verdict.decision is not None
+        low, high = verdict.decision.interval
+        assert (low <= 0 <= high) == (verdict.word == "inconclusive"), verdict
+
+
+def test_no_interval_leaves_what_the_metric_allows() -> None:
+    results = ranks([0.01, 0.99], seeds=(1, 2), verdict=VerdictTable())
+    (verdict,) = family(results).verdicts
+    assert verdict.decision is not None
+    for low, high in (verdict.decision.interval, verdict.decision.simultaneous):
+        assert -1 <= low <= high <= 1

@@ -167,7 +167,20 @@ def test_non_inferiority_is_a_one_sided_test_against_the_margin(more: bool, sign
 def test_infinite_degrees_of_freedom_are_the_normal_distribution() -> None:
     known = RunVariance(0.045, 1000)
     normal = Estimate(
-        0.3, 0.01, 0.0, inf, inf, (9, 9), 50, (0.0, 0.0), (False, False), (0.0, 0.0), (True, True), (1.0, 1.0), known
+        0.3,
+        0.01,
+        0.0,
+        inf,
+        inf,
+        (9, 9),
+        50,
+        (0.0, 0.0),
+        (False, False),
+        (1.0, 1.0),
+        (0.0, 0.0),
+        (True, True),
+        (1.0, 1.0),
+        known,
     )
     assert two_sided(normal) == pytest.approx(2 * stats.norm.sf(3))
     assert interval(normal) == pytest.approx(stats.norm.interval(0.95, 0.3, 0.1))

@@ -18,6 +18,7 @@ ONE = Estimate(
     n=200,
     residual=(0.1, 0.1),
     exact=(False, False),
+    squares=(1.0, 1.0),
     run_variances=(1.125e-4, 1.125e-4),
     borrowed=(True, True),
     ratios=(1.0, 1.0),

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lorafile.analysis.common.format import amount, number, on, score
-from lorafile.analysis.common.scores import COSTS, cost_of, profiles, scores, split_of
+from lorafile.analysis.common.scores import COSTS, cost_of, lost, outcomes, profiles, scores, split_of
 from lorafile.analysis.compare.compare import judged
 from lorafile.analysis.compare.outcomes import compared_as, crossed, figure_interval, margin_of, margin_text
 from lorafile.analysis.compare.pairs import Pair, named_configuration, pairs
@@ -15,10 +16,13 @@ from lorafile.analysis.compare.verdicts import Verdict, family, judge
 from lorafile.analysis.recommend.budgets import SHARE, limited
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results, cells, rows_of
+from lorafile.specs.checks.analysis import LOST
+from lorafile.specs.error_messages import show
 from lorafile.specs.tables.analysis import ClaimTable, Limits
 from lorafile.specs.tables.evaluate import metric_label
 from lorafile.specs.values import in_base_units
 from lorafile.statistics.probabilities import t_quantile
+from lorafile.units import plural
 
 Word = Literal["supported", "refuted", "undecided"]
 _LEVEL = 0.05  # a bound holds where the nearer end of the 95 % interval keeps it
@@ -42,7 +46,29 @@ def parts(results: Results, claim: ClaimTable) -> list[ClaimPart]:
     for bound, at_least in ((claim.at_least, True), (claim.at_most, False)):
         if bound is not None:
             checked.append(_bounded(results, claim, bound, at_least))
+    if doubts := _doubts(results, claim):
+        checked = [
+            ClaimPart("undecided", "; ".join([*doubts, part.text])) if part.word == "supported" else part
+            for part in checked
+        ]
     return checked + [_limited(results, claim, name) for name in limits(claim)]
+
+
+def _doubts(results: Results, claim: ClaimTable) -> list[str]:
+    """Return why nothing on quality can be supported: runs that were lost, figures of the split that chose."""
+    waived = {*claim.waive, *results.verdict.waive}
+    ended = outcomes(results)
+    doubts = []
+    for name in configurations(results, claim):
+        counts = Counter({how: ended[name][how] for how in LOST if name in ended and how not in waived})
+        if text := lost(counts):
+            doubts.append(
+                f"of the {plural(ended[name].total(), 'run')} of {name}, {text}, and the others are no fair sample "
+                f"(waive = [{', '.join(show(how) for how in LOST if counts[how])}] leaves it at that)"
+            )
+    if split_of(results, metric_of(results, claim)) != "test":
+        doubts.append("there is no test split, and validation is what configurations are chosen on")
+    return doubts
 
 
 def _compared(results: Results, claim: ClaimTable) -> ClaimPart:

@@ -51,7 +51,7 @@ def caption(verdicts: list[Verdict]) -> str:
     """Return what the marks mean."""
     margins = dict.fromkeys(margin_text(v.metric, v.margin) for v in verdicts if v.margin is not None)
     band = f" Band: the margin, {' or '.join(margins)}." if margins else ""
-    bars = "Thick bar: its 95 % interval. Thin line: the interval that holds for all at once."
+    bars = "Thick bar: the interval of its test. Thin line: the interval that holds for all at once."
     return f"Diamond: first less second. {bars}{band}"
 
 

@@ -14,6 +14,7 @@ from lorafile.analysis.compare.pairs import Pair, pairs
 from lorafile.analysis.compare.verdict_text import (
     levels,
     look_name,
+    lost_runs,
     noisy_configurations,
     sentence,
     signed_difference,
@@ -58,7 +59,7 @@ def _analysis(results: Results, table: AnalysisTable, metric: str, factor: str, 
     title = f"Compared along {about}{' (exploratory)' if exploratory else ''}"
     lines = [*_head(results, verdicts, exploratory), *(sentence(results, verdict) for verdict in ordered(verdicts))]
     question = f"Which differences in {metric_name(metric)} are real?"
-    analysis = Analysis("compare", name, title, question, lines, (verdict_table(verdicts),))
+    analysis = Analysis("compare", name, title, question, lines, (verdict_table(results, verdicts),))
     return with_verdict_chart(analysis, verdicts, about)
 
 
@@ -89,22 +90,23 @@ def _head(results: Results, verdicts: list[Verdict], exploratory: bool) -> list[
     return [line, *noisy_configurations(verdicts)]
 
 
-def verdict_table(verdicts: list[Verdict]) -> Table:
+def verdict_table(results: Results, verdicts: list[Verdict]) -> Table:
     """Return verdicts as a table: difference, intervals, probabilities, margin, seeds and examples."""
     columns = (
         Column("configuration", "configuration"),
         Column("against", "held against"),
         Column("verdict", "verdict"),
         Column("shown", f"difference in {on(verdicts[0].scale, verdicts[0].split)}"),
-        Column("interval", "95 % interval"),
+        Column("interval", "interval of its test"),
         Column("simultaneous", "interval for all at once"),
         Column("p", "p (Holm)"),
         Column("margin", "margin"),
         Column("tested", "last tested"),
         Column("size", "seeds × examples"),
+        Column("lost", "lost runs"),
         Column("beside", "what else differs"),
     )
-    frame = pd.DataFrame([_row(verdict) for verdict in verdicts])
+    frame = pd.DataFrame([_row(results, verdict) for verdict in verdicts])
     several = any(verdict.look for verdict in verdicts)
     frame["tested"] = [
         f"{look_name(verdict.look)}, {level(verdict.alpha)}" if several and verdict.decision is not None else ""
@@ -114,11 +116,12 @@ def verdict_table(verdicts: list[Verdict]) -> Table:
     return Table("Verdicts", frame, tuple(shown))
 
 
-def _row(verdict: Verdict) -> dict[str, Any]:
+def _row(results: Results, verdict: Verdict) -> dict[str, Any]:
     estimate, decision, metric = verdict.estimate, verdict.decision, verdict.scale
     row: dict[str, Any] = {"configuration": verdict.pair.one, "against": verdict.pair.other}
     row |= {"factor": verdict.pair.factor, "verdict": WORDS.get(verdict.word, verdict.word), "why": verdict.why}
     row["beside"] = ", ".join(f"{difference.text()} ({difference.kind})" for difference in verdict.differing)
+    row |= {"lost": listing(lost_runs(results, verdict))}
     row |= {"margin": "" if verdict.margin is None else signed_difference(metric, verdict.margin).removeprefix("+")}
     row |= {"shown": "", "interval": "", "simultaneous": "", "p": "", "size": size(verdict), "look": verdict.look}
     if estimate is not None:
@@ -129,7 +132,8 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         (low, high), (least, most) = decision.interval, decision.simultaneous
         row |= {"low": low, "high": high, "least": least, "most": most, "p_value": decision.p}
         row |= {"p_equivalence": decision.p_equivalence, "p_non_inferiority": decision.p_non_inferiority}
-        row |= {"interval": signed_interval(metric, decision.interval)}
+        row |= {"interval": f"{signed_interval(metric, decision.interval)} ({level(decision.confidence)})"}
+        row |= {"confidence": decision.confidence}
         row |= {"simultaneous": signed_interval(metric, decision.simultaneous)}
         row["p"] = probability(decision.p).removeprefix("= ")
     return row

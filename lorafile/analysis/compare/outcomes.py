@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from math import exp, isnan
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,10 @@ from scipy import special
 
 from lorafile.analysis.common.format import difference, is_share, metric_name
 from lorafile.analysis.common.scores import values
-from lorafile.engine.metrics.registry import METRICS, CustomMetricName, unit_of
+from lorafile.engine.metrics.registry import METRICS, CustomMetricName, range_of, unit_of
+from lorafile.errors import LoraError
 from lorafile.results.results import Results
 from lorafile.statistics.crossed import Outcomes, combination, linear, pool
-from lorafile.statistics.deciding import shares
 from lorafile.statistics.probabilities import interval
 from lorafile.statistics.run_variance import RunVariance
 
@@ -48,18 +47,6 @@ def compared_as(metric: str) -> str:
     return "log_loss" if metric == "perplexity" else metric
 
 
-def looks(results: Results) -> list[tuple[tuple[int, ...], float]]:
-    """Return (all seeds so far, what it may spend of alpha) of each look at the study: the first, then every stage."""
-    groups = results.looks or (tuple(results.seeds),)
-    spent = shares(results.verdict.alpha, results.verdict.keep, len(groups))
-    return [(tuple(chain(*groups[: at + 1])), alpha) for at, alpha in enumerate(spent)]
-
-
-def next_alpha(results: Results) -> float:
-    """Return what the look after the last one may spend of alpha."""
-    return shares(results.verdict.alpha, results.verdict.keep, len(looks(results)) + 1)[-1]
-
-
 @lru_cache(maxsize=32)
 def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | None = None) -> Crossed:
     """Return the outcomes of a metric on a split.
@@ -73,14 +60,19 @@ def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | 
         if seed is not None and seeds is not None and seed not in seeds:
             continue
         key = (name, None if seed is None else int(seed), split)
-        if key in results.outcomes:
-            runs.setdefault(name, {})[key[1]] = results.outcomes[key]
-        else:
+        if key not in results.outcomes:
             why[name] = "has no outcomes of single examples in this state"
+            continue
+        try:
+            runs.setdefault(name, {})[key[1]] = results.outcomes[key]
+        except LoraError as error:  # it takes its own comparisons out, and no others
+            why[name] = f"has a score that cannot be read: {error}"
     judged_on = Counter(tuple(frame["row"]) for frames in runs.values() for frame in frames.values())
     rows = max(judged_on, key=judged_on.__getitem__, default=())  # the examples of most runs
     outcomes: dict[str, Outcomes] = {}
     for name, frames in runs.items():
+        if name in why:
+            continue
         arrays = [_influences(frame, metric, figures[name, seed]) for seed, frame in frames.items()]
         whole = [array for array in arrays if array is not None]
         if any(tuple(frame["row"]) != rows for frame in frames.values()):
@@ -139,6 +131,12 @@ def margin_of(margin: Margin, metric: str, baseline: float) -> float | None:
     return points if unit_of(scale).startswith("points") else None
 
 
+def reach(scale: str) -> float:
+    """Return the largest difference that a metric allows."""
+    least, most = range_of(scale)
+    return most - least
+
+
 def margin_text(metric: str, margin: float) -> str:
     """Return a margin as a sentence has it: `1.0 points`, `0.01 nats per token`."""
     return difference(compared_as(metric), margin)
@@ -158,6 +156,8 @@ def figure_interval(results: Results, name: str, metric: str, split: str) -> tup
     if estimate.on_runs_only or isnan(estimate.error):
         return "with one seed nothing tells how far another one would move it"
     low, high = interval(estimate)
+    least_possible, most_possible = range_of(data.scale)
+    low, high = max(low, least_possible), min(high, most_possible)
     if outcomes.binary:
         right, n = outcomes.mean * outcomes.examples, outcomes.examples
         least = float(special.betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
@@ -165,6 +165,4 @@ def figure_interval(results: Results, name: str, metric: str, split: str) -> tup
         low, high = min(low, least), max(high, most)
     elif estimate.error == 0:
         return "its examples do not differ, so nothing tells how far others would move it"
-    if is_share(data.scale):
-        low, high = max(low, 0.0), min(high, 1.0)
     return (exp(low), exp(high)) if metric == "perplexity" else (low, high)

@@ -22,6 +22,7 @@ class Pair:
 
     :ivar factor: the setting that it is about; empty where everything that differs is
     :ivar margin: the table's own, as the spec writes it; `waive`: what may differ apart from the factor
+    :ivar chosen: the one of them that was chosen among several on validation, if any
     """
 
     one: str
@@ -29,6 +30,7 @@ class Pair:
     factor: str
     margin: Margin = None
     waive: tuple[str, ...] = ()
+    chosen: str = ""
 
     @property
     def names(self) -> tuple[str, str]:
@@ -46,9 +48,12 @@ def pairs(results: Results, table: AnalysisTable) -> list[Pair]:
     unique: dict[frozenset[str], Pair] = {}
     everyone = table.pairs == "all"
     whole = table.factor is None and (table.baseline is not None or everyone)
+    lora = [name for name, how in results.methods.items() if how == "lora"]
     for factor, members in [("", results.names)] if whole else _along(results, table.factor):
+        picked = members[0] if factor == "method" and table.factor is None and len(lora) > 1 else ""
         for compared, baseline in _matched(results, factor, members, table.baseline, everyone):
-            pair = Pair(compared, baseline, factor, table.margin, tuple(table.waive))
+            chosen = picked if picked in (compared, baseline) else ""
+            pair = Pair(compared, baseline, factor, table.margin, tuple(table.waive), chosen)
             unique.setdefault(pair.unordered, pair)
     return list(unique.values())
 

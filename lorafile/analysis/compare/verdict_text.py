@@ -20,7 +20,15 @@ def sentence(results: Results, verdict: Verdict) -> str:
         return f"{' and '.join(verdict.pair.names)} are not compared: {verdict.why}."
     if verdict.word == "none":
         return _without(verdict)
-    return f"{_claim(verdict)}: {figures(verdict)}{_cautions(results, verdict)}."
+    lost_first = f"{', '.join(missing)}: " if (missing := lost_runs(results, verdict)) else ""
+    return f"{lost_first}{_claim(verdict)}: {figures(verdict)}{_cautions(verdict)}."
+
+
+def lost_runs(results: Results, verdict: Verdict) -> list[str]:
+    """Return `1 diverged of 3 runs of rank/r=8` for each side that has not all of its runs."""
+    ended = {name: outcomes(results).get(name, Counter()) for name in verdict.pair.names}
+    texts = {name: lost(counts) for name, counts in ended.items()}
+    return [f"{text} of {plural(ended[name].total(), 'run')} of {name}" for name, text in texts.items() if text]
 
 
 def noisy_configurations(verdicts: Sequence[Verdict]) -> list[str]:
@@ -61,7 +69,8 @@ def figures(verdict: Verdict) -> str:
     if estimate is None or decision is None:
         return ""
     difference = signed_difference(verdict.scale, estimate.difference)
-    return f"{difference}, 95 % interval {signed_interval(verdict.scale, decision.interval)}, {size(verdict)}"
+    between = f"{level(decision.confidence)} interval {signed_interval(verdict.scale, decision.interval)}"
+    return f"{difference}, {between}, {size(verdict)}"
 
 
 def size(verdict: Verdict) -> str:
@@ -108,7 +117,7 @@ def signed_difference(metric: str, value: float) -> str:
     return f"{'+' if value > 0 else '−' if value < 0 else ''}{difference(metric, value)}"
 
 
-def _cautions(results: Results, verdict: Verdict) -> str:
+def _cautions(verdict: Verdict) -> str:
     """Return what weakens a verdict, or explains it, as clauses."""
     estimate, decision = verdict.estimate, verdict.decision
     if estimate is None or decision is None:
@@ -117,12 +126,6 @@ def _cautions(results: Results, verdict: Verdict) -> str:
     fewest = min((n for n, exact in zip(estimate.seeds, estimate.exact, strict=True) if not exact), default=FEW)
     if fewest < FEW:
         parts.append(f"with {plural(fewest, 'seed')} this is weak")
-    low, high = decision.simultaneous
-    if verdict.word in ("better", "worse") and low <= 0 <= high:
-        parts.append("the interval that holds for all comparisons at once still touches zero")
-    runs = {name: lost(outcomes(results).get(name, Counter())) for name in verdict.pair.names}
-    if unfinished := [f"{text} of {name}" for name, text in runs.items() if text]:
-        parts.append(f"not in these figures: {listing(unfinished)}")
     if waived := [row.text() for row in verdict.differing if row.kind == "waived"]:
         parts.append(f"waived: {listing(waived)} differs as well")
     if verdict.open:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import isnan, nan
 
+from lorafile.analysis.common.error_rate import looks, next_alpha, of_verdicts
+from lorafile.analysis.common.factors import tuned
 from lorafile.analysis.common.scores import split_of
 from lorafile.analysis.compare.confounders import UNPAIRED, Difference, differing
-from lorafile.analysis.compare.outcomes import Crossed, Margin, compared_as, crossed, looks, margin_of, next_alpha
+from lorafile.analysis.compare.outcomes import Crossed, compared_as, crossed, margin_of, reach
 from lorafile.analysis.compare.pairs import Pair, pairs
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
@@ -17,6 +19,7 @@ from lorafile.statistics.crossed import Estimate, contrast
 from lorafile.statistics.deciding import Decision, decide
 from lorafile.statistics.planning import SampleSize, sample_size
 from lorafile.statistics.probabilities import mcnemar
+from lorafile.units import listing
 
 DECIDED = ("better", "worse", "equivalent", "non-inferior")
 
@@ -111,24 +114,22 @@ def judge(results: Results, metric: str, split: str, compared: Sequence[Pair]) -
     for pair in compared:
         what = differing(results, *pair.names, pair.factor, (*pair.waive, *results.verdict.waive))
         begun.append(Verdict(pair, metric, split, "", differing=tuple(what)))
-    more = more_is_better(compared_as(metric))
+    scale = compared_as(metric)
     decided: dict[int, Verdict] = {}
     latest: list[Verdict] = []
-    for look, (seeds, alpha) in enumerate(looks(results)):
-        data = crossed(results, metric, split, seeds)
-        estimated = [_estimated(verdict, data, results.verdict.margin) for verdict in begun]
-        latest = [replace(verdict, look=look, alpha=alpha) for verdict in _tested(estimated, alpha, more)]
+    for look, (seeds, spent) in enumerate(looks(results)):
+        alpha, data = of_verdicts(results, spent), crossed(results, metric, split, seeds)
+        estimated = [_estimated(results, verdict, data) for verdict in begun]
+        latest = [replace(verdict, look=look, alpha=alpha) for verdict in _tested(estimated, alpha, scale)]
         decided = {at: verdict for at, verdict in enumerate(latest) if verdict.word in DECIDED} | decided
-    following = next_alpha(results) / max(sum(verdict.decision is not None for verdict in latest), 1)
+    tested = sum(verdict.decision is not None for verdict in latest)
+    following = of_verdicts(results, next_alpha(results)) / max(tested, 1)
     return tuple(_with_sample_size(decided.get(at, verdict), following) for at, verdict in enumerate(latest))
 
 
-def _estimated(verdict: Verdict, data: Crossed, margin: Margin) -> Verdict:
-    """Return a verdict with its estimate; with its word and why where nothing can be tested.
-
-    :param margin: the study's, for a pair that declares none
-    """
-    pair = verdict.pair
+def _estimated(results: Results, verdict: Verdict, data: Crossed) -> Verdict:
+    """Return a verdict with its estimate; with its word and why where nothing can be tested."""
+    pair, margin = verdict.pair, verdict.pair.margin or results.verdict.margin
     if pair.factor in UNPAIRED or any(row.setting in UNPAIRED for row in verdict.differing):
         return replace(verdict, word="refused", why="they were not judged on the same examples")
     for name in pair.names:
@@ -136,7 +137,11 @@ def _estimated(verdict: Verdict, data: Crossed, margin: Margin) -> Verdict:
             return replace(verdict, word="none", why=f"{name} {data.why[name]}")
     one, other = (data.outcomes[name] for name in pair.names)
     estimate = contrast(one, other, data.variance)
-    verdict = replace(verdict, estimate=estimate, margin=margin_of(pair.margin or margin, verdict.metric, other.mean))
+    verdict = replace(verdict, estimate=estimate, margin=margin_of(margin, verdict.metric, other.mean))
+    optimistic = [name for name in pair.names if name == pair.chosen or tuned(results)[name]]
+    if verdict.split != "test" and optimistic:
+        why = f"validation chose {listing(optimistic)}, and there is no test split to judge it by"
+        return replace(verdict, word="none", why=why)
     if confounds := [row.text() for row in verdict.differing if row.kind == "confound"]:
         return replace(verdict, word="refused", why=f"{', '.join(confounds)} differs as well")
     if estimate.on_runs_only:
@@ -149,13 +154,14 @@ def _estimated(verdict: Verdict, data: Crossed, margin: Margin) -> Verdict:
     return verdict
 
 
-def _tested(verdicts: list[Verdict], alpha: float, more: bool) -> list[Verdict]:
+def _tested(verdicts: list[Verdict], alpha: float, scale: str) -> list[Verdict]:
     """Return verdicts of one look, those that have no word yet decided as one family."""
     tested, estimates = list(verdicts), dict[int, Estimate]()
     for at, verdict in enumerate(verdicts):
         if verdict.estimate is not None and not verdict.word:
             estimates[at] = verdict.estimate
-    decisions = decide(list(estimates.values()), [verdicts[at].margin for at in estimates], alpha, more)
+    margins = [verdicts[at].margin for at in estimates]
+    decisions = decide(list(estimates.values()), margins, alpha, more_is_better(scale), reach(scale))
     for at, decision in zip(estimates, decisions, strict=True):
         tested[at] = replace(tested[at], decision=decision, word=decision.word)
     return tested

@@ -5,31 +5,37 @@ those that survived, and an average over it would flatter the setting that broke
 """
 
 from dataclasses import dataclass, field, replace
-from math import isnan
+from math import isnan, nan
 
+from lorafile.analysis.common.error_rate import of_exploring
 from lorafile.analysis.common.scores import CENSORED, Score, outcomes, scores, split_of
-from lorafile.analysis.compare.outcomes import Crossed, crossed
-from lorafile.analysis.factors.eligible import RATE, Grid
+from lorafile.analysis.compare.outcomes import Crossed, crossed, reach
+from lorafile.analysis.factors.eligible import RATE, Grid, families
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.statistics.crossed import Estimate
 from lorafile.statistics.factorial import Cells, FTest, Interaction, f_test, interaction
 from lorafile.statistics.probabilities import interval
 
-LEVEL = 0.05
+_FAMILIES = 4  # of a grid: what the rows do in each column, how far that differs, on average, and the interaction
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A difference with an interval, which holds for `of` such effects at once."""
+    """A difference with an interval.
+
+    :ivar level: of that interval: such that it holds for all effects of its family at once (Bonferroni)
+    :ivar reach: the largest difference that the metric allows
+    """
 
     estimate: Estimate
-    of: int
+    level: float
+    reach: float
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The interval that holds for all of them at once (Bonferroni), at 95 %."""
-        return interval(self.estimate, LEVEL / self.of)
+        """The interval at its level."""
+        return interval(self.estimate, self.level, self.reach)
 
     @property
     def clear(self) -> bool:
@@ -54,6 +60,7 @@ class Decomposition:
         else those furthest apart on average), by their number in the grid; `simple`: column -> that difference
     :ivar best: the column of the best cell; `behind`: column -> by how much that difference is larger in `best`
     :ivar average: factor -> (value, against which value, difference), between those furthest apart
+    :ivar level: at which the interaction is tested
     :ivar f: on the runs' figures; None where their variances clearly differ between cells
     """
 
@@ -75,6 +82,7 @@ class Decomposition:
     interaction: Interaction | None = None
     f: FTest | None = None
     cells: Cells | None = None
+    level: float = nan
 
     @property
     def tested(self) -> bool:
@@ -95,7 +103,7 @@ def decompose(results: Results, grid: Grid, metric: str) -> Decomposition:
     rows, columns = complete(known, len(grid.rows), len(grid.columns))
     why, more = _why(grid, data, rows, columns), more_is_better(data.scale)
     base = Decomposition(grid, metric, data.scale, split, more, of_cells, lost, rows, columns, why)
-    return base if base.why else _decomposed(base, data)
+    return base if base.why else _decomposed(base, data, of_exploring(results, families(results)) / _FAMILIES)
 
 
 def complete(known: set[tuple[int, int]], rows: int, columns: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -118,7 +126,11 @@ def _why(grid: Grid, data: Crossed, rows: tuple[int, ...], columns: tuple[int, .
     return next((f"{name} {data.why[name]}" for name in names if name in data.why), "")
 
 
-def _decomposed(base: Decomposition, data: Crossed) -> Decomposition:
+def _decomposed(base: Decomposition, data: Crossed, share: float) -> Decomposition:
+    """Return what is tested of a grid.
+
+    :param share: the level of each of its families
+    """
     grid, rows, columns = base.grid, base.rows, base.columns
     table = [[data.outcomes[grid.cells[i, j]] for j in columns] for i in rows]
     cells = Cells(table, data.variance)
@@ -127,27 +139,32 @@ def _decomposed(base: Decomposition, data: Crossed) -> Decomposition:
     figures = [(sign * base.scores[grid.cells[i, j]].mean, at) for at, j in enumerate(columns) for i in rows]
     best = max(figures)[1]
     of = choices * len(columns)
+    most = reach(data.scale)
     others = {place: cells.product(high, best, low, at) for at, place in enumerate(columns) if at != best}
     return replace(
         base,
         pair=(rows[high], rows[low]),
-        simple={place: Effect(cells.simple(high, low, at), of) for at, place in enumerate(columns)},
+        simple={place: Effect(cells.simple(high, low, at), share / of, most) for at, place in enumerate(columns)},
         best=columns[best],
-        behind={place: Effect(product, of * (len(columns) - 1) // 2) for place, product in others.items()},
+        behind={
+            place: Effect(product, share / max(of * (len(columns) - 1) // 2, 1), 2 * most)
+            for place, product in others.items()
+        },
         average={
-            grid.factor: _furthest(cells, [grid.rows[i] for i in rows]),
-            grid.by: _furthest(cells.turned(), [grid.columns[j] for j in columns]),
+            grid.factor: _furthest(cells, [grid.rows[i] for i in rows], share / 2, most),
+            grid.by: _furthest(cells.turned(), [grid.columns[j] for j in columns], share / 2, most),
         },
         cells=cells,
+        level=share,
         interaction=interaction(cells),
         f=None if data.variance.differ else f_test(cells),
     )
 
 
-def _furthest(cells: Cells, labels: list[str]) -> tuple[str, str, Effect]:
+def _furthest(cells: Cells, labels: list[str], share: float, most: float) -> tuple[str, str, Effect]:
     """Return (the highest value, the lowest, their difference) on average."""
     high, low, choices = _ends(cells, False)
-    return labels[high], labels[low], Effect(cells.main(high, low), choices)
+    return labels[high], labels[low], Effect(cells.main(high, low), share / choices, most)
 
 
 def _ends(cells: Cells, ordered: bool) -> tuple[int, int, int]:

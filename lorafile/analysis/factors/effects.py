@@ -61,7 +61,7 @@ def _simple(found: Decomposition) -> Table:
     columns = (
         Column("by", grid.by),
         Column("effect", f"difference in {on(found.scale, found.split)}"),
-        Column("interval", "95 % interval, all at once"),
+        Column("interval", "interval for all at once"),
         Column("high", "configuration"),
         Column("low", "held against"),
     )

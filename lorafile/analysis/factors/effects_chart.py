@@ -39,7 +39,7 @@ def caption(found: Decomposition) -> str:
     if found.simple:
         high, low = (found.grid.rows[place] for place in found.pair)
         parts.append(f"Below: {level(found.grid.factor, high)} less {low}, ")
-        parts[-1] += "with 95 % intervals that hold for all at once." if found.tested else "of one run each."
+        parts[-1] += "with intervals that hold for all at once." if found.tested else "of one run each."
     return " ".join(parts)
 
 
@@ -110,7 +110,7 @@ def _line(found: Decomposition) -> Any:
     pair = f"{grid.rows[high]} less {grid.rows[low]}"
     title = [f"{pair},", unit] if unit else pair
     y = alt.Y("difference:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format=".3~g", tickCount=5))
-    tips = tooltip(("column:N", grid.by), ("shown:N", "difference"), ("interval:N", "95 % interval"))
+    tips = tooltip(("column:N", grid.by), ("shown:N", "difference"), ("interval:N", "interval"))
     base = alt.Chart(frame).encode(x=x)
     layers = [
         zero_line("y"),

@@ -4,7 +4,7 @@ from math import isnan
 
 from lorafile.analysis.common.format import difference, number, on, probability
 from lorafile.analysis.compare.verdict_text import FEW, signed_difference, signed_interval
-from lorafile.analysis.factors.decomposition import LEVEL, Decomposition, Effect
+from lorafile.analysis.factors.decomposition import Decomposition, Effect
 from lorafile.analysis.factors.eligible import RATE
 from lorafile.statistics.crossed import Estimate
 from lorafile.statistics.probabilities import interval
@@ -102,11 +102,11 @@ def _depends(found: Decomposition) -> list[str]:
 
 def _doubted(found: Decomposition, one: Effect) -> str:
     """Return an effect's interval, with a doubt where it is not significant."""
-    return f"95 % interval {interval_text(found, one)}{'' if one.clear else ', which cannot be told from none'}"
+    return f"interval {interval_text(found, one)}{'' if one.clear else ', which cannot be told from none'}"
 
 
 def _interacts(found: Decomposition) -> bool:
-    return found.interaction is not None and found.interaction.p <= LEVEL
+    return found.interaction is not None and found.interaction.p <= found.level
 
 
 def _turns(found: Decomposition) -> list[str]:
@@ -162,7 +162,7 @@ def _behind(found: Decomposition, column: int, hidden: bool) -> str:
     doubt = "cannot be told from none, and " if hidden else ""
     return (
         f"at {grid.columns[column]} its effect {doubt}is {short} less than at {grid.columns[found.best]} "
-        f"(95 % interval of that difference {interval_text(found, one)})"
+        f"(interval of that difference {interval_text(found, one)})"
     )
 
 
@@ -171,7 +171,7 @@ def _interaction(found: Decomposition) -> str:
     one, cells, grid = found.interaction, found.cells, found.grid
     if one is None or cells is None:
         return ""
-    ends = signed_interval(found.scale, interval(one.estimate, LEVEL / one.contrasts))
+    ends = signed_interval(found.scale, interval(one.estimate, found.level / one.contrasts))
     row, column = grid.rows[found.rows[one.row]], grid.columns[found.columns[one.column]]
     first_row, first_column = grid.rows[found.rows[0]], grid.columns[found.columns[0]]
     largest = (
@@ -211,4 +211,4 @@ def _cautions(found: Decomposition) -> list[str]:
     line = f"Each cell has {'at least ' if more else ''}{plural(fewest, 'seed')} × {examples}"
     line += ", which is few: intervals are wide" if fewest < FEW else ""
     line += "; a configuration of the study is clearly noisier than the others" if cells.pooled.differ else ""
-    return [f"{line}. These are exploratory: they are no part of the study's family of verdicts."]
+    return [f"{line}. They are tested at their own part of the page's error rate, apart from the verdicts."]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, permutations
 from numbers import Real
 from typing import Any
@@ -229,3 +230,14 @@ def _values(results: Results, factor: str, members: list[str]) -> tuple[list[str
     numbers = plain_numbers(setting_values(results, factor, members))
     order = sorted(members, key=lambda name: numbers[name]) if numbers else members
     return list(dict.fromkeys(labels[name] for name in order)), labels
+
+
+@lru_cache(maxsize=8)
+def families(results: Results) -> int:
+    """Return how many families of tests trends and effects may put on a page: one for each series and each grid."""
+    declared = any(table.factor == PARAMETERS for table in results.declared)
+    along = trends(results) + (by_parameters(results) if declared else [])
+    asked = [table for table in results.declared if table.kind == "effects"]
+    named = [(table.factor, table.by) if table.factor else (table.by, None) for table in asked] or [(None, None)]
+    every = [grid for pair in dict.fromkeys(named) for grid in grids(results, *pair)]
+    return sum(len(set(trend.series.values())) for trend in along) + len(every)

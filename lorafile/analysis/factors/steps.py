@@ -4,19 +4,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan, log2, nan
 
-from lorafile.analysis.common.format import difference, on, sentence_case
+from lorafile.analysis.common.error_rate import of_exploring
+from lorafile.analysis.common.format import difference, level, on, sentence_case
 from lorafile.analysis.common.scores import CENSORED, Score, outcomes, profiled, scores, split_of
-from lorafile.analysis.compare.outcomes import crossed, margin_of, margin_text
+from lorafile.analysis.compare.outcomes import crossed, margin_of, margin_text, reach
 from lorafile.analysis.compare.verdict_text import FEW, signed_difference, signed_interval
-from lorafile.analysis.factors.eligible import Trend
+from lorafile.analysis.factors.eligible import Trend, families
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.statistics.crossed import Outcomes
 from lorafile.statistics.factorial import FactorStep, saturated, steps
 from lorafile.statistics.run_variance import RunVariance
 from lorafile.units import listing, plural
-
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class SteppedSeries:
     :ivar doublings: of each step: how often the factor doubles in it; NaN where it does not (from zero)
     :ivar margin: the difference that does not matter, None where none is declared; `saturates`: the place from which on
         all larger values are equivalent within it, None where nothing was shown
+    :ivar level: of all steps together: their part of the page's error rate
     """
 
     trend: Trend
@@ -44,6 +44,7 @@ class SteppedSeries:
     doublings: tuple[float, ...]
     margin: float | None
     saturates: int | None
+    level: float
 
     def value(self, place: int) -> str:
         """Return the factor's value at a place, as a reader sees it."""
@@ -75,11 +76,12 @@ def stepped_series(results: Results, trend: Trend, metric: str, split: str, seri
         return None
     sides = [data.outcomes[name] for name in kept]
     pooled = data.variance
-    tested = steps(sides, pooled, LEVEL)
+    share = of_exploring(results, families(results))
+    tested = steps(sides, pooled, share, reach(data.scale))
     if any(isnan(step.estimate.error) or step.estimate.on_runs_only for step in tested):
         return None
     margin = margin_of(results.verdict.margin, metric, sides[0].mean)
-    reached = saturated(sides, pooled, margin, LEVEL)[0] if margin is not None else len(sides) - 1
+    reached = saturated(sides, pooled, margin, share)[0] if margin is not None else len(sides) - 1
     return SteppedSeries(
         trend=trend,
         metric=metric,
@@ -95,6 +97,7 @@ def stepped_series(results: Results, trend: Trend, metric: str, split: str, seri
         doublings=tuple(log2(high / low) if low > 0 else nan for low, high in pairwise(numbers)),
         margin=margin,
         saturates=reached if reached < len(sides) - 1 else None,
+        level=share,
     )
 
 
@@ -142,20 +145,20 @@ def step_sentences(series: SteppedSeries) -> list[str]:
 
 def _shape(series: SteppedSeries) -> str:
     """Return whether quality gets better from end to end, and whether it turns on the way."""
-    down = [step for step in series.steps if step.p <= LEVEL and not series.better(step)]
-    up = [step for step in series.steps if step.p <= LEVEL and series.better(step)]
+    down = [step for step in series.steps if step.p <= series.level and not series.better(step)]
+    up = [step for step in series.steps if step.p <= series.level and series.better(step)]
     what, factor = on(series.scale, series.split), series.trend.factor
     ends = f"from {factor} = {series.value(0)} to {series.value(series.whole.high)}"
     whole = _amount(series, series.whole)
     if up and down:
         return f"{what} is not monotone along {factor}: {_worse(series, down)}; {ends} it changes by {whole}"
-    if series.whole.p <= LEVEL and series.better(series.whole):
+    if series.whole.p <= series.level and series.better(series.whole):
         fall = f", but not at every step: {_worse(series, down)}" if down else ""
         note = "" if len(series.steps) == 1 or down else ", and no step for the worse can be told from the noise"
         return f"{what} gets better {ends}, by {whole}{fall or note}"
-    if series.whole.p <= LEVEL or down:
+    if series.whole.p <= series.level or down:
         rise = "" if len(series.steps) == 1 else ", and no step for the better can be told from the noise"
-        by = f", by {whole}" if series.whole.p <= LEVEL else f" at a step: {_worse(series, down)}"
+        by = f", by {whole}" if series.whole.p <= series.level else f" at a step: {_worse(series, down)}"
         return f"{what} gets worse {ends}{by}{rise}"
     if up:
         step = up[0]
@@ -178,8 +181,9 @@ def _tested(series: SteppedSeries) -> str:
     """Return what the intervals and words of the shape rest on."""
     fewest, *more = sorted({side.runs for side in series.outcomes})
     seeds = f"{'at least ' if more else ''}{plural(fewest, 'seed')}"
-    several = f"95 % intervals that hold for all {len(series.steps) + 1} at once, Holm"
-    intervals = several if len(series.steps) > 1 else "95 % interval"
+    confidence = level(1 - series.level)
+    several = f"{confidence} intervals that hold for all {len(series.steps) + 1} at once, Holm"
+    intervals = several if len(series.steps) > 1 else f"{confidence} interval"
     few = ", which is few" if fewest < FEW else ""
     own = "; their spreads between seeds clearly differ" if any(any(one.estimate.wide) for one in series.steps) else ""
     return f"{intervals}; {seeds} × {plural(series.outcomes[0].examples, series.outcomes[0].unit)}{few}{own}"
@@ -196,7 +200,7 @@ def _saturation(series: SteppedSeries) -> list[str]:
             start = series.value(series.saturates)
             return [f"From {factor} = {start} on, every larger value is equivalent to it within {margin}."]
         return [f"That it levels off within {margin} before {series.value(last)} is not shown."]
-    clear = [at for at, step in enumerate(series.steps, 1) if step.p <= LEVEL and series.better(step)]
+    clear = [at for at, step in enumerate(series.steps, 1) if step.p <= series.level and series.better(step)]
     if not clear:
         return []
     if clear[-1] == last:

@@ -121,7 +121,7 @@ def _table(figures: TrendFigures) -> Table:
         columns.insert(1, Column("runs", "runs"))
     if gains:
         columns.append(Column("gain", "per doubling, from the value before"))
-        columns.append(Column("interval", "95 % interval, all steps"))
+        columns.append(Column("interval", "interval for all steps at once"))
     if figures.memory:
         columns.append(Column("memory", "peak training memory", "bytes"))
     columns.append(Column("configuration", "configuration"))

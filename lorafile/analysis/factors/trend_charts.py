@@ -28,7 +28,7 @@ from lorafile.analysis.common.published import MARK
 from lorafile.analysis.common.published import figures as published_figures
 from lorafile.analysis.compare.verdict_text import signed_difference, signed_interval
 from lorafile.analysis.factors.eligible import Trend
-from lorafile.analysis.factors.steps import LEVEL, SteppedSeries, TrendFigures
+from lorafile.analysis.factors.steps import SteppedSeries, TrendFigures
 from lorafile.analysis.overview.chart import MARKS, dots
 from lorafile.results.results import Results
 from lorafile.statistics.crossed import combination
@@ -37,7 +37,7 @@ from lorafile.statistics.probabilities import half_width
 LINE = "Dots: one seed each. Line and bar: mean ± sample standard deviation over seeds. ×: runs without a figure."
 
 BAND = "Band: 95 % interval of each figure alone, from seeds and examples; differences are judged in pairs."
-STEPS = " Below it: what a doubling changes in each step, with 95 % intervals that hold for all steps at once."
+STEPS = " Below it: what a doubling changes in each step, with intervals that hold for all steps at once."
 
 
 def chart(results: Results, figures: TrendFigures) -> Any:
@@ -174,7 +174,7 @@ def _band_rows(stepped: list[SteppedSeries]) -> list[dict[str, Any]]:
         trend = series.trend
         for name, outcomes in zip(series.members, series.outcomes, strict=True):
             alone = combination([outcomes], [1.0], series.pooled)
-            half = half_width(alone.error, alone.df, LEVEL)
+            half = half_width(alone.error, alone.df, 0.05)
             low, high = outcomes.mean - half, outcomes.mean + half
             if series.metric == "perplexity":
                 low, high = float(np.exp(low)), float(np.exp(high))
@@ -209,7 +209,7 @@ def _gains_panel(rows: list[dict[str, Any]], scale: str, x: Any, colour: dict[st
     _, unit = axis_unit(scale)
     title = ["per doubling,", unit] if unit else "per doubling"
     y = alt.Y("gain:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format=".3~g", tickCount=4))
-    tips = tooltip(("step:N", "step"), ("shown:N", "per doubling"), ("interval:N", "95 % interval"))
+    tips = tooltip(("step:N", "step"), ("shown:N", "per doubling"), ("interval:N", "interval"))
     base = alt.Chart(pd.DataFrame(rows)).encode(**colour)
     layers = [
         zero_line("y"),

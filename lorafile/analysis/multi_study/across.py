@@ -136,7 +136,7 @@ def _compared(
     verdicts = list(judge(results, metric, split_of(results, metric), wanted[:_SHOWN]))
     question = f"Which differences in {metric_name(metric)} between the studies are real?"
     lines = [*_head(verdicts, len(wanted)), *(sentence(results, verdict) for verdict in ordered(verdicts))]
-    tables = (verdict_table(verdicts),) if verdicts else ()
+    tables = (verdict_table(results, verdicts),) if verdicts else ()
     analysis = Analysis("compare", f"across{suffix}", "Compared across studies", question, lines, tables)
     return [with_verdict_chart(analysis, verdicts, "studies")]
 

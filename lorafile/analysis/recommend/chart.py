@@ -1,4 +1,4 @@
-"""A recommendation drawn: each candidate's distance to the best on validation, with the margin, cheapest first."""
+"""A recommendation drawn: each candidate's distance to the best, with the margin, cheapest first."""
 
 from math import isnan
 from typing import Any
@@ -9,13 +9,13 @@ import pandas as pd
 from lorafile.analysis.common.chart_parts import WIDTH, finish, named_rows, room, tooltip, zero_line
 from lorafile.analysis.common.format import DASH, axis_unit, on
 from lorafile.analysis.common.scores import price_of
-from lorafile.analysis.compare.outcomes import margin_text
+from lorafile.analysis.compare.outcomes import margin_text, reach
 from lorafile.analysis.compare.verdict_text import signed, signed_interval
 from lorafile.analysis.recommend.budgets import TITLES, shown
-from lorafile.analysis.recommend.choice import SPLIT, Recommendation
+from lorafile.analysis.recommend.choice import Recommendation
+from lorafile.analysis.recommend.text import leader as best_mean
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
-from lorafile.statistics.crossed import combination
 from lorafile.statistics.probabilities import interval
 
 MOST = 40  # rows; the table has the others
@@ -31,7 +31,7 @@ def chart(results: Results, found: Recommendation) -> Any:
     """Return one row for each candidate: its difference to the best mean with a 95 % interval, and its cost."""
     metric = found.scale
     more = metric != "log_loss" and more_is_better(found.metric)
-    leader = _best_mean(found, more)
+    leader = best_mean(found)
     costs = price_of(results, found.prefer)
     rows = pd.DataFrame([_row(found, name, leader, costs.get(name)) for name in found.order[:MOST]])
     factor, unit = axis_unit(metric)
@@ -41,7 +41,7 @@ def chart(results: Results, found: Recommendation) -> Any:
         rows[column] = rows[column].clip(*domain)
     beyond = (rows["difference"] < domain[0]) | (rows["difference"] > domain[1])
     rows["at"] = rows["difference"].clip(*domain)
-    title = f"difference to {leader} in {on(metric, SPLIT)}, {unit}".rstrip(", ")
+    title = f"difference to {leader} in {on(metric, found.split)}, {unit}".rstrip(", ")
     x = alt.X(
         "at:Q", title=title, scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(format=".3~g", tickCount=7)
     )
@@ -77,20 +77,13 @@ def caption(found: Recommendation) -> str:
     )
 
 
-def _best_mean(found: Recommendation, more: bool) -> str:
-    """Return the candidate with the best mean on validation."""
-    sign, data = -1 if more else 1, found.data
-    means = {name: combination([data.outcomes[name]], [1.0], data.variance).difference for name in found.order}
-    return min(means, key=lambda name: sign * means[name])
-
-
 def _row(found: Recommendation, name: str, leader: str, price: float | None) -> dict[str, Any]:
     metric, word = found.scale, found.word(name)
     factor, _ = axis_unit(metric)
     difference, low, high = 0.0, 0.0, 0.0
     if name != leader:
         estimate = found.against(name, leader)
-        difference, (low, high) = estimate.difference, interval(estimate)
+        difference, (low, high) = estimate.difference, interval(estimate, reach=reach(metric))
     cost = DASH if price is None else shown(found.prefer, price)
     text = f"{signed(metric, difference)}, 95 % interval {signed_interval(metric, (low, high))}"
     return {

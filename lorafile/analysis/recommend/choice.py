@@ -1,21 +1,24 @@
-"""The choice behind a recommendation: selected on validation among what keeps within a budget, by tests alone."""
+"""The choice behind a recommendation: what keeps within a budget, compared by tests on examples that chose nothing."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from math import inf, isnan
+from math import inf, isnan, log
 
-from lorafile.analysis.common.scores import best, price_of, scores
+import numpy as np
+
+from lorafile.analysis.common.error_rate import looks
+from lorafile.analysis.common.rate_groups import groups
+from lorafile.analysis.common.scores import best, price_of, scores, split_of
 from lorafile.analysis.compare.confounders import UNPAIRED
-from lorafile.analysis.compare.outcomes import Crossed, Margin, crossed, looks, margin_of, next_alpha
+from lorafile.analysis.compare.outcomes import Crossed, Margin, crossed, margin_of
 from lorafile.analysis.recommend.budgets import Budget, Refusal, refusals
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.statistics.choosing import Choice, PairwiseDifferences, choose, pairwise_differences
 from lorafile.statistics.crossed import Estimate, contrast
-from lorafile.statistics.planning import SampleSize, sample_size
+from lorafile.statistics.run_variance import WIDE
 from lorafile.units import listing
 
-SPLIT = "validation"  # where configurations are selected
 _THRESHOLDS = 8  # looser limits that are tried
 
 
@@ -25,7 +28,11 @@ class Recommendation:
 
     :ivar budgets: those that come to the same
     :ivar margin: in the unit that the metric is compared in; None where none is declared
+    :ivar split: the one that is tested on: test, unless the study has none; what was chosen, validation chose
     :ivar refused: configuration -> why it does not keep within the budget; `unjudged`: why it keeps, and has no test
+    :ivar other_rates: configuration -> the one that differs in its learning rate only, and is better on validation
+    :ivar scattered: configuration -> by how much its mean is worse than the best on validation, while its runs vary
+        more than twice as much as the others': it is no rival
     :ivar prefer: the cost by which the order is made: the budget's, or the next one that was measured
     :ivar order: candidates, the first to be taken first, were they equally good
     :ivar data: the outcomes on validation of the last look; `choice`: made from them; None where nothing can be tested
@@ -38,6 +45,7 @@ class Recommendation:
 
     budgets: tuple[Budget, ...]
     metric: str
+    split: str
     margin: float | None
     refused: dict[str, list[Refusal]]
     unjudged: dict[str, str]
@@ -52,6 +60,8 @@ class Recommendation:
     one_seed: bool
     alpha: float
     looser: tuple[tuple[str, float, str], ...] = ()
+    other_rates: dict[str, str] = field(default_factory=dict)
+    scattered: dict[str, float] = field(default_factory=dict)
 
     @property
     def scale(self) -> str:
@@ -74,7 +84,7 @@ class Recommendation:
         return self.choice is not None and len(self.order) > 1 and not self.one_seed
 
     def against(self, one: str, other: str) -> Estimate:
-        """Return the difference between two configurations on validation, the first less the second."""
+        """Return the difference between two configurations, the first less the second."""
         return contrast(self.data.outcomes[one], self.data.outcomes[other], self.data.variance)
 
     def word(self, name: str) -> str:
@@ -85,6 +95,10 @@ class Recommendation:
             return "recommended" if self.firm else "only one" if len(self.order) == 1 else "suggested"
         if name in self.claimed:
             return "non-inferior"
+        if name in self.other_rates:
+            return "better at another rate"
+        if name in self.scattered:
+            return "scatters"
         if self.choice is None or name not in self.order or self.one_seed:
             return "not judged"
         return f"behind {self.choice.ahead[name]}" if name in self.choice.ahead else "may be best"
@@ -101,18 +115,22 @@ def _choose(
 ) -> Recommendation:
     eligible = [name for name in results.names if name not in refused]
     more = metric != "perplexity" and more_is_better(metric)
-    sign = 1 if more else -1
+    sign, split = 1 if more else -1, split_of(results, metric)
+    other_rates = _other_rates(results, metric, eligible)
+    eligible = [name for name in eligible if name not in other_rates]
     claimed: set[str] = set()
     p: dict[str, float] = {}
     for seeds, alpha in looks(results):
-        data = crossed(results, metric, SPLIT, seeds)
+        data = crossed(results, metric, split, seeds)
         judged, unjudged = _judged(results, eligible, data)
         outcomes = {name: data.outcomes[name] for name in judged}
         prefer, costs = _costs(results, budget, judged)
         means = [sign * candidate.mean for candidate in outcomes.values()]
         allowed = margin_of(margin, metric, abs(max(means))) if means else None
-        differences = _differences(results, metric, seeds)
-        choice = choose(outcomes, costs, allowed, more, alpha, data.variance, differences)
+        differences = _differences(results, metric, split, seeds)
+        scattered = _scattered(results, metric, data, judged, allowed)
+        rivals = [name for name in judged if name not in scattered]
+        choice = choose(outcomes, costs, allowed, more, alpha, data.variance, differences, rivals)
         p |= {name: value for name, value in choice.adjusted.items() if name not in claimed}
         claimed |= set(choice.claimed)
     order = sorted(judged, key=lambda name: (costs.get(name, inf), -sign * outcomes[name].mean, name))
@@ -120,10 +138,16 @@ def _choose(
     one_seed = all(side.runs < 2 for side in sides) and not all(side.exact for side in sides)
     kept = tuple(name for name in order if name in claimed)
     firm = bool(kept) and len(order) > 1
-    suggested = choice.may_be_best[0] if order and not one_seed else _best_mean(results, metric, eligible)
+    top = max((sign * outcomes[name].mean for name in choice.may_be_best), default=0.0)
+    near = [
+        name for name in choice.may_be_best if top - sign * outcomes[name].mean <= (inf if allowed is None else allowed)
+    ]
+    suggested = next(iter(near), None) if order and not one_seed else None
+    suggested = suggested or _best_mean(results, metric, split, eligible)
     return Recommendation(
         budgets=(budget,),
         metric=metric,
+        split=split,
         margin=allowed,
         refused=refused,
         unjudged=unjudged,
@@ -137,11 +161,48 @@ def _choose(
         firm=firm,
         one_seed=one_seed,
         alpha=alpha,
+        other_rates=other_rates,
+        scattered=scattered,
     )
 
 
-def _best_mean(results: Results, metric: str, eligible: list[str]) -> str | None:
-    figures = scores(results, f"{SPLIT}.{metric}")
+def _other_rates(results: Results, metric: str, eligible: list[str]) -> dict[str, str]:
+    """Return the points of a sweep over learning rates that validation does not prefer -> the one that it does."""
+    taken = {}
+    for group in groups(results):
+        members = [name for name, rate in group.rates.items() if name in eligible and not isnan(rate)]
+        several = len({group.rates[name] for name in members}) > 1
+        chosen = best(results, members, metric) if several else None
+        taken |= {name: chosen for name in members if chosen is not None and name != chosen}
+    return taken
+
+
+def _scattered(
+    results: Results, metric: str, data: Crossed, judged: list[str], margin: float | None
+) -> dict[str, float]:
+    """Return what is no rival: on average worse than the best by more than the margin, and far noisier than others.
+
+    Nobody who trains it once can count on it. Without this it would hold up every other candidate: little is known of
+    its mean. The spread is independent of the mean, so that this makes no claim more likely to be wrong of the others.
+    """
+    figures = scores(results, f"validation.{metric}")
+    known = {name: figures[name].mean for name in judged if figures[name].known}
+    if margin is None or not known:
+        return {}
+    sign = 1 if more_is_better(metric) else -1
+    scale = log if metric == "perplexity" else float
+    top = max(known, key=lambda name: sign * known[name])
+    behind = {name: sign * (scale(known[top]) - scale(figure)) for name, figure in known.items()}
+    counted = data.variance.of(
+        np.array([data.outcomes[name].run_variance for name in known]),
+        np.array([data.outcomes[name].df for name in known]),
+    )
+    wide = {name for name, ratio in zip(known, counted.ratio, strict=True) if ratio > WIDE**2}
+    return {name: gap for name, gap in behind.items() if name in wide and gap > margin}
+
+
+def _best_mean(results: Results, metric: str, split: str, eligible: list[str]) -> str | None:
+    figures = scores(results, f"{split}.{metric}")
     return best(results, [name for name in eligible if figures[name].known], metric)
 
 
@@ -175,27 +236,10 @@ def _costs(results: Results, budget: Budget, judged: list[str]) -> tuple[str, di
 
 
 @lru_cache(maxsize=16)
-def _differences(results: Results, metric: str, seeds: tuple[int, ...]) -> PairwiseDifferences:
-    """Return the difference between every two configurations on validation."""
-    data = crossed(results, metric, SPLIT, seeds)
+def _differences(results: Results, metric: str, split: str, seeds: tuple[int, ...]) -> PairwiseDifferences:
+    """Return the difference between every two configurations."""
+    data = crossed(results, metric, split, seeds)
     return pairwise_differences(data.outcomes, data.variance)
-
-
-def deciding(results: Results, found: Recommendation) -> SampleSize | None:
-    """Return how many seeds or examples would decide between the suggested one and its rivals, variances alone."""
-    alpha = next_alpha(results) / max(len(found.order) - 1, 1)
-    if found.choice is None or found.taken is None or found.margin is None or found.one_seed or not alpha:
-        return None
-    estimates = [found.against(found.taken, rival) for rival in found.choice.may_be_best if rival != found.taken]
-    sizes = [sample_size(estimate, found.margin, alpha) for estimate in estimates if not isnan(estimate.error)]
-    if not sizes:
-        return None
-    return SampleSize(_most([size.seeds for size in sizes]), _most([size.examples for size in sizes]))
-
-
-def _most(counts: list[int | None]) -> int | None:
-    numbers = [count for count in counts if count is not None]
-    return max(numbers) if len(numbers) == len(counts) else None
 
 
 def _looser(results: Results, margin: Margin, found: Recommendation) -> list[tuple[str, float, str]]:

@@ -7,10 +7,10 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table
 from lorafile.analysis.common.format import kind_of, metric_name, on, score, slug
-from lorafile.analysis.common.scores import COSTS, scores
+from lorafile.analysis.common.scores import COSTS, scores, split_of
 from lorafile.analysis.compare.outcomes import figure_interval
 from lorafile.analysis.recommend.budgets import SHARE, TITLES, budgets, limited
-from lorafile.analysis.recommend.choice import SPLIT, Recommendation, recommend
+from lorafile.analysis.recommend.choice import Recommendation, recommend
 from lorafile.analysis.recommend.text import heading, sentences
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
@@ -46,7 +46,7 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
 def recommendations(results: Results, table: AnalysisTable) -> list[Recommendation]:
     """Return the recommendation for each budget; budgets that come to the same share one."""
     metric = table.metric or results.primary
-    if sum(score.known for score in scores(results, f"{SPLIT}.{metric}").values()) < 2:
+    if sum(score.known for score in scores(results, f"{split_of(results, metric)}.{metric}").values()) < 2:
         return []
     choices: list[Recommendation] = []
     for budget in budgets(results, table):
@@ -71,7 +71,7 @@ def _table(results: Results, found: Recommendation) -> Table:
     columns = [
         Column("configuration", "configuration"),
         Column("verdict", "verdict"),
-        Column("validation", on(metric, SPLIT), kind_of(metric)),
+        Column("validation", on(metric, "validation"), kind_of(metric)),
         Column("test", on(metric, "test"), kind_of(metric)),
         Column("interval", "95 % interval on test"),
         *(Column(name, TITLES[name], _kind(name)) for name in prices),
@@ -90,7 +90,7 @@ def _kind(cost: str) -> ColumnKind:
 def _row(results: Results, found: Recommendation, name: str, prices: dict[str, dict[str, float]]) -> dict[str, Any]:
     metric = found.metric
     row: dict[str, Any] = {"configuration": name, "verdict": found.word(name), "p": found.p.get(name), "interval": ""}
-    for split in (SPLIT, "test"):
+    for split in ("validation", "test"):
         row[split] = scores(results, f"{split}.{metric}")[name].mean
     ends = figure_interval(results, name, metric, "test")
     if not isinstance(ends, str):

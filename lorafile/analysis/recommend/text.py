@@ -3,16 +3,21 @@
 from collections import Counter
 from math import inf, isnan
 
-from lorafile.analysis.common.format import number, on, probability, score
+from lorafile.analysis.common.format import difference, on, probability, score
 from lorafile.analysis.common.scores import price_of, profiles, scores
-from lorafile.analysis.compare.outcomes import figure_interval, margin_text
-from lorafile.analysis.compare.verdict_text import FEW, round_up, signed_difference, signed_interval
+from lorafile.analysis.compare.outcomes import figure_interval, margin_text, reach
+from lorafile.analysis.compare.verdict_text import FEW, round_up, signed_interval
 from lorafile.analysis.recommend.budgets import SHARE, TITLES, Refusal, limited, shown, unfit_runs
-from lorafile.analysis.recommend.choice import SPLIT, Recommendation, deciding
+from lorafile.analysis.recommend.choice import Recommendation
+from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.statistics.choosing import Choice
+from lorafile.statistics.planning import sample_size
 from lorafile.statistics.probabilities import interval
 from lorafile.units import listing, plural
+
+_MOST_TIMES = 100  # the examples that there are: what takes more is no advice
+OPTIMISTIC = "Without a test split, validation both chose and judged: these figures are optimistic."
 
 
 def sentences(results: Results, choices: list[Recommendation]) -> list[str]:
@@ -38,7 +43,7 @@ def heading(found: Recommendation) -> str:
 
 
 def _answer(results: Results, found: Recommendation, taken: str) -> str:
-    metric, price = on(found.scale, SPLIT), _price(results, found, taken)
+    metric, price = on(found.scale, found.split), _price(results, found, taken)
     if found.one_seed:
         return (
             f"no verdict, since with one seed there is none on configurations. Of these runs {taken} has the best "
@@ -50,36 +55,87 @@ def _answer(results: Results, found: Recommendation, taken: str) -> str:
     if len(found.order) == 1:
         rest = "keeps within these limits and can be judged" if found.budget.terms else "has figures"
         return f"{taken}, the only configuration that {rest}; there was nothing to choose."
-    which = "the best mean" if found.budget.by == "quality" else f"the cheapest ({price})"
     if found.firm:
-        return _firm(found, taken, which, metric)
-    open_text = _open(found.choice.may_be_best, len(found.order), taken, which, metric)
+        return _firm(found, taken, price, metric)
     if found.margin is None:
-        needs = 'Which are good enough is not said without a margin (`verdict.margin`, such as "1pt").'
-        return f"no verdict. {open_text}. {needs}"
+        needs = 'Which are good enough cannot be said without a margin (`verdict.margin`, such as "1pt").'
+        return f"no verdict. {_open(found, taken, price, metric)} {needs}"
     none = f"none of {len(found.order)} candidates is shown to be less than {_margin(found)} worse than the best"
-    return f"undecided: {none}. {open_text}.{_decides(results, found)}"
+    return f"undecided: {none}. {_open(found, taken, price, metric)}"
 
 
-def _open(may: tuple[str, ...], count: int, taken: str, which: str, metric: str) -> str:
+def _open(found: Recommendation, taken: str, price: str, metric: str) -> str:
     """Return what may be said where nothing is shown to be good enough: which may be the best, and a suggestion."""
+    assert found.choice is not None  # noqa: S101  (there are candidates)
+    may, count = found.choice.may_be_best, len(found.order)
     if len(may) == 1:
         all_others = "the only other candidate" if count == 2 else f"each of the other {count - 1} candidates"
-        return f"{taken} is significantly better in {metric} than {all_others}"
-    text = f"{taken} is a suggestion: {which} of {len(may)} that may be the best in {metric} ({listing(may, 8)})"
-    rest = count - len(may)
-    others = "one is" if rest == 1 else f"{rest} are"
-    return text + (f"; the other {others} significantly worse than one of them" if rest else "")
+        return f"{taken} is significantly better in {metric} than {all_others}."
+    which = "the best mean" if found.budget.by == "quality" else f"the cheapest ({price})"
+    rest = sum(name in found.choice.ahead for name in found.order)
+    others = f"; {'one other is' if rest == 1 else f'{rest} others are'} significantly worse than one of them"
+    start = f"{taken} is a suggestion: {which} of {len(may)} that may be the best in {metric} ({listing(may, 8)})"
+    return f"{start}{others if rest else ''}.{_safe(found, taken)}"
 
 
-def _firm(found: Recommendation, taken: str, which: str, metric: str) -> str:
+def _safe(found: Recommendation, taken: str) -> str:
+    """Return what is safe where a cheaper one is suggested, how far that one is from it, and what would settle it."""
+    best = leader(found)
+    if best == taken:
+        return f" {taken} has the best mean, so it is the safe choice as well.{_settles(found, taken, '')}"
+    return (
+        f" The safe choice is {best}, which has the best mean. {_gap(found, taken, best)}{_settles(found, taken, best)}"
+    )
+
+
+def _firm(found: Recommendation, taken: str, price: str, metric: str) -> str:
     good = f"shown to be less than {_margin(found)} worse than the best in {metric}"
     count, candidates = len(found.claimed), plural(len(found.order), "candidate")
-    several = f"{which} of the {count} of {candidates} that are"
-    role = f"the only one of {candidates} that is" if count == 1 else several
+    role = f"the only one of {candidates} that is"
+    if count > 1:
+        which = "the best mean" if found.budget.by == "quality" else f"the cheapest ({price})"
+        role = f"{which} of the {count} of {candidates} that are"
     side = found.data.outcomes[taken]
     size = f"{'' if side.exact else plural(side.runs, 'seed') + ' × '}{plural(side.examples, side.unit)}"
-    return f"take {taken}, {role} {good} ({_p(found.p[taken])} after adjustment for all candidates; {size})."
+    nothing = ""
+    if found.budget.by == "cost" and found.order[-1] == taken and len(found.order) > 1:
+        nothing = " It is also the dearest: nothing cheaper is shown to be as good."
+    return f"take {taken}, {role} {good} ({_p(found.p[taken])} after adjustment for all candidates; {size}).{nothing}"
+
+
+def leader(found: Recommendation) -> str:
+    """Return the candidate with the best mean."""
+    sign = -1 if more_is_better(found.scale) else 1
+    return min(found.order, key=lambda name: (sign * found.data.outcomes[name].mean, name))
+
+
+def _gap(found: Recommendation, one: str, other: str) -> str:
+    """Return `rank/r=32 scored 1.5 points lower (95 % interval −4.9 to +2.0)`."""
+    estimate = found.against(one, other)
+    word = "higher" if estimate.difference > 0 else "lower"
+    size = difference(found.scale, estimate.difference)
+    ends = signed_interval(found.scale, interval(estimate, reach=reach(found.scale)))
+    return f"{one} scored {size} {word} (95 % interval {ends})."
+
+
+def _settles(found: Recommendation, name: str, against: str) -> str:
+    """Return which rival holds a candidate up, and how many seeds or examples would settle it."""
+    choice, margin = found.choice, found.margin
+    rival = choice.rival.get(name) if choice is not None else None
+    if choice is None or margin is None or rival is None:
+        return ""
+    sides = (found.data.outcomes[name], found.data.outcomes[rival])
+    estimate = found.against(name, rival)
+    wanted = sample_size(estimate, margin, max(found.alpha / max(len(found.order) - 1, 1), 1e-12))
+    have = max((side.runs for side in sides if not side.exact), default=0)
+    ways = [plural(wanted.seeds - have, "more seed")] if wanted.seeds and wanted.seeds > have else []
+    affordable = wanted.examples is not None and wanted.examples <= _MOST_TIMES * estimate.n
+    ways += [f"{round_up(wanted.examples or 0)} {found.split} {estimate.unit}s"] if affordable else []
+    held = "" if rival == against else f" {rival} holds it up: {_gap(found, name, rival)[:-1]}."
+    what = f"whether {name} is within the margin of {_margin(found)}"
+    if not ways:
+        return f"{held} Neither more seeds nor more {estimate.unit}s alone would show {what}; both together would."
+    return f"{held} {' or '.join(ways)} would show {what} (80 % power, from the variances alone)."
 
 
 def _margin(found: Recommendation) -> str:
@@ -103,13 +159,14 @@ def _p(p: float) -> str:
 
 
 def _quoted(results: Results, found: Recommendation, taken: str) -> str:
-    """Return the figure on test, which had no part in the choice."""
-    metric, figure = found.metric, scores(results, f"test.{found.metric}")[taken]
+    """Return the figure of what is taken, and a warning where validation both chose and judged."""
+    metric, figure = found.metric, scores(results, f"{found.split}.{found.metric}")[taken]
     if not figure.known:
-        return "It has no figure on test."
-    ends = figure_interval(results, taken, metric, "test")
+        return f"It has no figure on {found.split}."
+    ends = figure_interval(results, taken, metric, found.split)
     between = "" if isinstance(ends, str) else f" (95 % interval {score(metric, ends[0])} to {score(metric, ends[1])})"
-    return f"On test, which had no part in the choice: {score(metric, figure.mean)}{between}."
+    text = f"Its figure on {found.split}: {score(metric, figure.mean)}{between}."
+    return text if found.split == "test" else f"{text} {OPTIMISTIC}"
 
 
 def _cautions(results: Results, found: Recommendation) -> list[str]:
@@ -125,6 +182,15 @@ def _cautions(results: Results, found: Recommendation) -> list[str]:
     untrained = [name for name in found.order if results.methods[name] == "none"]
     if untrained and found.taken not in untrained:
         lines.append(f"{listing(untrained)} is a candidate as well, at no cost of training.")
+    lines += [
+        f"{name} is no rival: its mean is {difference(found.scale, gap)} worse than the best on validation, and its "
+        "runs vary more than twice as much as the others'. More seeds of it would show what it is worth."
+        for name, gap in found.scattered.items()
+    ]
+    if count := len(found.other_rates):
+        lines.append(
+            f"Left out of the choice: {plural(count, 'configuration')} that validation likes better at another rate."
+        )
     if found.unjudged and found.choice is not None:
         lines.append(f"Not judged: {listing([f'{name} {why}' for name, why in found.unjudged.items()], 4)}.")
     device = profiles(results)[0]
@@ -144,21 +210,10 @@ def _unfit(results: Results, found: Recommendation) -> list[str]:
     return lines
 
 
-def _decides(results: Results, found: Recommendation) -> str:
-    wanted = deciding(results, found)
-    if wanted is None:
-        return ""
-    ways = [plural(wanted.seeds, "seed")] if wanted.seeds else []
-    ways += [f"about {round_up(wanted.examples)} validation examples"] if wanted.examples else []
-    if not ways:
-        return " Neither more seeds nor more examples alone would decide it; both together would."
-    return f" From the variances alone, {' or '.join(ways)} would decide it (80 % power)."
-
-
 def _nothing(found: Recommendation, head: str) -> str:
     """Return which limits leave nothing, and the nearest miss."""
     if not found.refused:
-        return f"{head}: no configuration has a figure on {SPLIT}, where the choice is made."
+        return f"{head}: no configuration has a figure on {found.split}."
     if found.unjudged:
         reasons = [f"{name} {why}" for name, why in found.unjudged.items()]
         return f"{head}: what keeps within it cannot be judged ({listing(reasons, 4)})."
@@ -196,17 +251,12 @@ def _changes(results: Results, found: Recommendation, taken: str) -> list[str]:
 
 
 def _next_cheaper(results: Results, found: Recommendation, choice: Choice, taken: str) -> list[str]:
-    """Return the cheaper candidate that comes nearest to being good enough, and by how much it misses."""
+    """Return the cheaper candidate that comes nearest to being good enough: how far it is, and what would settle it."""
     cheaper = found.order[: found.order.index(taken)] if found.budget.by == "cost" else ()
     tested = [name for name in cheaper if not isnan(choice.adjusted[name])]
     if not tested or found.margin is None:
         return []
     near = min(reversed(tested), key=choice.p.__getitem__)
-    estimate = found.against(near, choice.rival[near])
-    gap = f"{signed_difference(found.scale, estimate.difference)} against {choice.rival[near]}"
-    ends = signed_interval(found.scale, interval(estimate))
-    p = f"{_p(choice.adjusted[near])}, where {number(found.alpha, 2)} is needed"
-    return [
-        f"Of the cheaper ones {near} ({_price(results, found, near)}) comes nearest: {gap}, "
-        f"95 % interval {ends}, with a margin of {_margin(found)} ({p})."
-    ]
+    prices = price_of(results, found.prefer)
+    share = f" at {100 * prices[near] / prices[taken]:.0f} % of the {TITLES[found.prefer]}" if prices.get(taken) else ""
+    return [f"Of the cheaper ones, {_gap(found, near, taken)[:-1]}{share}.{_settles(found, near, taken)}"]

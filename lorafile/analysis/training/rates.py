@@ -1,6 +1,5 @@
 """Was each configuration run at a learning rate that suits it: what is known, what is not, what speaks against it."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan, nan
 from typing import Any
@@ -31,30 +30,18 @@ from lorafile.analysis.common.format import (
     slug,
     spread_of,
 )
+from lorafile.analysis.common.rate_groups import RANK, RATE, RateGroup, groups
 from lorafile.analysis.common.scores import Score, outcomes, scores
 from lorafile.engine.metrics.registry import more_is_better
-from lorafile.results.results import Results, grouped, missing, rows_of
+from lorafile.results.results import Results, grouped, missing
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing
 
-RATE, RANK = "train.learning_rate", "lora.r"
 NOT_BRACKETED = "so the best rate is not bracketed."
 CAPTION = (
     "Dots: one seed each. Lines and bars: mean ± sample standard deviation over seeds, on validation. "
     "A line that still rises at its end has not shown its best rate. ×: runs without a figure."
 )
-
-
-@dataclass(frozen=True)
-class RateGroup:
-    """Trained configurations that differ in the learning rate only.
-
-    :ivar label: what they share: the settings that vary elsewhere in the study
-    :ivar rates: configuration -> learning rate, ascending
-    """
-
-    label: str
-    rates: dict[str, float]
 
 
 def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
@@ -74,44 +61,6 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     tables = (_table(metric, several, by_name),) if several else ()
     analysis = Analysis("rates", name, "Learning rates", question, sentences, tables, limits=open_ended)
     return [analysis.with_chart(_chart(quality(results, metric, "validation"), drawn), CAPTION) if drawn else analysis]
-
-
-def groups(results: Results) -> list[RateGroup]:
-    """Return the trained configurations, grouped by every setting that varies except the learning rate.
-
-    Those whose rate was tuned are described with their candidates, by `tune`.
-    """
-    chosen = tuned(results)
-    trained = [name for name, method in results.methods.items() if method != "none" and RATE not in chosen[name]]
-    labels = equal_settings(results, RATE, trained)
-    peaks = peak_rates(results, trained)
-    shared = grouped(
-        (tuple((key, known[name]) for key, known in labels.items() if name in known), name) for name in trained
-    )
-    rate_groups = []
-    for settings, members in shared.items():
-        rates = {name: peaks[name] for name in sorted(members, key=peaks.__getitem__)}
-        rate_groups.append(RateGroup(_label(settings, labels) if len(rates) > 1 else next(iter(rates)), rates))
-    return rate_groups
-
-
-def _label(settings: tuple[tuple[str, str], ...], labels: dict[str, dict[str, str]]) -> str:
-    """Return a group's settings, leaving out those at the value that most of the study has."""
-    usual = {factor: pd.Series(list(values.values())).mode().iloc[0] for factor, values in labels.items() if values}
-    shown = [(factor, value) for factor, value in settings if value != usual[factor] or factor == RANK]
-    return ", ".join(f"{factor.rsplit('.', 1)[-1]}={value}" for factor, value in shown) or "all other settings equal"
-
-
-def peak_rates(results: Results, among: list[str]) -> dict[str, float]:
-    """Return configuration -> learning rate: the setting where it varies, else the curves' highest, else NaN."""
-    peaks: dict[str, float] = {}
-    for name, value in rows_of(results.curves, "configuration", "learning_rate"):
-        if value is not None:
-            peaks[str(name)] = max(peaks.get(str(name), 0.0), float(value))
-    if RATE in results.configurations.columns:
-        settings = setting_values(results, RATE, among)
-        peaks |= {name: float(value) for name, value in settings.items() if not missing(value)}
-    return {name: peaks.get(name, nan) for name in among}
 
 
 def _diverged(results: Results) -> list[str]:
