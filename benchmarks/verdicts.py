@@ -1,7 +1,9 @@
 """Are verdicts wrong as seldom as they say? Studies whose truth is known, judged by the code that judges real ones.
 
-Run `python benchmarks/verdicts.py`: it prints a table, tells where a promise is broken, and writes
-`benchmarks/results/DATE-verdicts.json`. `--quick` takes a minute and shows only that it runs.
+Run `python benchmarks/verdicts.py`: it prints tables, tells where a promise is broken, and writes
+`benchmarks/results/DATE-verdicts.json`. First come ordinary worlds (`ordinary_worlds.py`), after twenty studies have
+shown that they are judged here as `Study.verdicts()` judges them; then a grid of seeds, spreads and kinds of outcomes.
+`--quick` takes a minute and shows only that it runs; `--only ordinary` and `--only grid` run one of the two.
 """
 
 import argparse
@@ -10,7 +12,7 @@ import os
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -18,6 +20,7 @@ from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
+import ordinary_worlds
 from worlds import EXAMPLES, HARD, OWN, REST, World, against_first, truth
 
 from lorafile.analysis.compare.verdicts import DECIDED
@@ -25,11 +28,13 @@ from lorafile.statistics.choosing import choose
 from lorafile.statistics.crossed import contrast, pool
 from lorafile.statistics.deciding import decide, shares
 from lorafile.statistics.planning import (
+    Prospect,
     more_seeds,
     power_of_difference,
     power_of_equivalence,
     power_of_non_inferiority,
 )
+from lorafile.statistics.probabilities import interval
 
 HERE = Path(__file__).resolve().parent
 ALPHA, KEEP = 0.05, 0.2  # the defaults of [verdict]
@@ -72,13 +77,13 @@ def judged(world: World, rng: np.random.Generator, seeds: int, margin: float) ->
         estimates = against_first(world.study(rng, [0.0] * (size + 1)).run(seeds))
         decisions = decide(estimates, [None] * size, ALPHA, more=True)
         yield f"false difference, {label}", any(one.word in ("better", "worse") for one in decisions)
-        yield f"coverage, {label}", float(np.mean([one.interval[0] <= 0 <= one.interval[1] for one in decisions]))
+        yield f"coverage, {label}", float(np.mean([low <= 0 <= high for low, high in map(interval, estimates)]))
         yield f"all covered, {label}", all(one.simultaneous[0] <= 0 <= one.simultaneous[1] for one in decisions)
         estimates = against_first(world.study(rng, [0.0] + [-margin] * size).run(seeds))
         decisions = decide(estimates, [margin] * size, ALPHA, more=True)
         yield f"wrong equivalence, {label}", any(one.p_equivalence <= ALPHA for one in decisions)
         yield f"wrong non-inferiority, {label}", any(one.p_non_inferiority <= ALPHA for one in decisions)
-        covered = [one.interval[0] <= -margin <= one.interval[1] for one in decisions]
+        covered = [low <= -margin <= high for low, high in map(interval, estimates)]
         yield f"coverage of the margin, {label}", float(np.mean(covered))
 
 
@@ -125,8 +130,8 @@ def resolved(world: World, rng: np.random.Generator, seeds: int, margin: float) 
 
 def powers(world: World, rng: np.random.Generator, seeds: int, size: int) -> dict[str, tuple[partial[bool], float]]:
     """Return what is tried -> (one trial, the predicted probability that it succeeds)."""
-    error, df = truth(world, rng, 0.0, seeds, size)
-    effect = min(2.5 * error, world.most)
+    equal = truth(world, rng, 0.0, seeds, size)
+    effect = min(2.5 * typical(equal), world.most)
     moved = truth(world, rng, -effect, seeds, size)
 
     def tried(effect: float, margin: float, what: str) -> bool:
@@ -135,28 +140,36 @@ def powers(world: World, rng: np.random.Generator, seeds: int, size: int) -> dic
         [decision] = decide([estimate], [margin], ALPHA, more=True)
         return getattr(decision, what) <= ALPHA
 
-    margin = min(3 * error, world.most)
+    def foreseen(turns: list[Prospect], power: Callable[[float, float], float]) -> float:
+        return sum(one.probability * power(one.error, one.df) for one in turns)
+
+    margin = min(3 * typical(equal), world.most)
     return {
         f"power of a difference, {size}": (
             partial(tried, -effect, 1.0, "p"),
-            power_of_difference(*moved, effect, ALPHA),
+            foreseen(moved, lambda error, df: power_of_difference(error, df, effect, ALPHA)),
         ),
         f"power of equivalence, {size}": (
             partial(tried, 0.0, margin, "p_equivalence"),
-            power_of_equivalence(error, df, 0.0, margin, ALPHA),
+            foreseen(equal, lambda error, df: power_of_equivalence(error, df, 0.0, margin, ALPHA)),
         ),
         f"power of non-inferiority, {size}": (
             partial(tried, 0.0, effect, "p_non_inferiority"),
-            power_of_non_inferiority(error, df, 0.0, effect, ALPHA),
+            foreseen(equal, lambda error, df: power_of_non_inferiority(error, df, 0.0, effect, ALPHA)),
         ),
     }
+
+
+def typical(turns: list[Prospect]) -> float:
+    """Return the standard error of what is likeliest."""
+    return max(turns, key=lambda one: one.probability).error
 
 
 def cell(task: tuple[World, int, int, int]) -> tuple[World, int, dict[str, tuple[float, float]]]:
     """Return figure -> (mean, its standard error) of one world with so many seeds."""
     world, seeds, repeats, number = task
     rng = np.random.default_rng([2026, number])
-    margin = min(MARGIN * truth(world, rng, 0.0, seeds, FAMILY + 1)[0], world.most)
+    margin = min(MARGIN * typical(truth(world, rng, 0.0, seeds, FAMILY + 1)), world.most)
     found: Found = defaultdict(list)
     for scenario in (judged, recommended, resolved):
         for _ in range(repeats):
@@ -190,10 +203,58 @@ def broken(name: str, mean: float, error: float) -> bool:
     return bounds is not None and not bounds[0] - 3 * error <= mean <= bounds[1] + 3 * error
 
 
+def ordinary_cell(task: tuple[str, int, int]) -> tuple[str, dict[str, tuple[float, float]]]:
+    """Return figure -> (mean, its standard error) of one ordinary world."""
+    name, repeats, number = task
+    world, rng = ordinary_worlds.worlds()[name], np.random.default_rng([2026, 11, number])
+    found: Found = defaultdict(list)
+    for _ in range(repeats):
+        for what, value in world(rng):
+            found[what].append(float(value))
+    return name, {what: summary(values) for what, values in found.items()}
+
+
+def ordinary(repeats: int, processes: int) -> dict[str, dict[str, tuple[float, float]]]:
+    """Print the table of the ordinary worlds in Markdown, in percent, and return its figures."""
+    ordinary_worlds.check()
+    print("Twenty studies have the verdicts here that Study.verdicts() gives them.")
+    tasks = [(name, repeats, number) for number, name in enumerate(ordinary_worlds.worlds())]
+    with Pool(processes) as workers:
+        rows = dict(workers.imap(ordinary_cell, tasks))
+    print(f"\n| world | {' | '.join(ORDINARY)} |\n|---|{'---:|' * len(ORDINARY)}")
+    for name, figures in rows.items():
+        print(f"| {name} | {' | '.join(_shown(what, figures.get(what)) for what in ORDINARY.values())} |")
+    return rows
+
+
+ORDINARY = {  # title -> figure
+    "false": "false",
+    "95 % cover": "covered",
+    "length": "length",
+    "finds": "power",
+    "figure's 95 % cover": "figure covered",
+    "ends outside the range": "outside",
+}
+
+
+def _shown(what: str, figure: tuple[float, float] | None) -> str:
+    if figure is None:
+        return ""
+    mean = figure[0]
+    if what == "length":
+        return f"{mean:.1f}"
+    bad = (
+        (what == "false" and mean > 0.06) or (what.endswith("covered") and mean < 0.93) or (what == "outside" and mean)
+    )
+    return f"**{100 * mean:.1f}**" if bad else f"{100 * mean:.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few repeats of a few cells")
-    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=1000, help="of each cell of the grid")
+    parser.add_argument("--ordinary", type=int, default=4000, help="repeats of each ordinary world")
+    parser.add_argument("--only", choices=["ordinary", "grid"])
     parser.add_argument("--world", default="", help="only worlds whose name begins so")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--show", type=Path, help="print the tables of a result that is there")
@@ -201,6 +262,11 @@ def main() -> None:
     if given.show:
         stored = json.loads(given.show.read_text(encoding="utf-8"))["cells"]
         show({(cell["world"], cell["seed_sd"], cell["seeds"]): cell["figures"] for cell in stored})
+        return
+    common = {} if given.only == "grid" else ordinary(50 if given.quick else given.ordinary, given.processes)
+    if given.only == "ordinary":
+        if not given.quick:
+            write({}, common, given.repeats, given.ordinary, 0.0, given.processes)
         return
     repeats = 20 if given.quick else given.repeats
     worlds = [world for world in WORLDS if world.name.startswith(given.world)]
@@ -215,7 +281,7 @@ def main() -> None:
     show(rows)
     print(f"{repeats} repeats of {len(rows)} cells in {seconds:.0f} s")
     if not given.quick and not given.world:
-        write(rows, repeats, seconds, given.processes)
+        write(rows, common, repeats, given.ordinary, seconds, given.processes)
 
 
 def show(rows: Rows) -> None:
@@ -244,7 +310,14 @@ def worst(found: dict[str, tuple[float, float]], figures: tuple[str, ...]) -> st
     return f"{mark}{100 * found[name][0]:.1f}{mark}"
 
 
-def write(rows: Rows, repeats: int, seconds: float, processes: int) -> None:
+def write(
+    rows: Rows,
+    common: dict[str, dict[str, tuple[float, float]]],
+    repeats: int,
+    of_ordinary: int,
+    seconds: float,
+    processes: int,
+) -> None:
     about = {"date": datetime.now(UTC).date().isoformat(), "machine": platform.processor() or platform.machine()}
     about |= {name: version(name) for name in ("lorafile", "numpy", "scipy")} | {"python": platform.python_version()}
     set_up = {"examples": EXAMPLES, "hard": HARD, "own": OWN, "rest": REST, "alpha": ALPHA, "keep": KEEP}
@@ -252,7 +325,9 @@ def write(rows: Rows, repeats: int, seconds: float, processes: int) -> None:
         {"world": world, "seed_sd": sd, "seeds": n, "figures": {name: list(value) for name, value in found.items()}}
         for (world, sd, n), found in sorted(rows.items())
     ]
+    ordinary = {"repeats": of_ordinary, "worlds": {name: dict(figures) for name, figures in common.items()}}
     content = {**about, "repeats": repeats, "seconds": seconds, "processes": processes, **set_up, "cells": cells}
+    content |= {"ordinary": ordinary}
     out = HERE / "results" / f"{about['date']}-verdicts.json"
     out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -7,7 +7,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from lorafile.statistics.crossed import Estimate, Outcomes, contrast, pool
-from lorafile.statistics.planning import error_with
+from lorafile.statistics.planning import Prospect, prospects
+from lorafile.statistics.run_variance import RunVariance
 
 EXAMPLES = 200
 # Shares of one run's variance over examples: hard for all, hard for one configuration, left between runs.
@@ -68,8 +69,8 @@ class Study:
         return [Outcomes(values) for values in self.runs]
 
 
-def truth(world: World, rng: np.random.Generator, effect: float, seeds: int, size: int) -> tuple[float, float]:
-    """Return the (standard error, degrees of freedom) that planning foresees from the true variances.
+def truth(world: World, rng: np.random.Generator, effect: float, seeds: int, size: int) -> list[Prospect]:
+    """Return what planning foresees from the true variances.
 
     These are means over many pilots, each with many seeds; examples' variance untruncated, so that it has no bias.
 
@@ -93,10 +94,13 @@ def truth(world: World, rng: np.random.Generator, effect: float, seeds: int, siz
         n=EXAMPLES,
         residual=(float(residual[0]), float(residual[1])),
         exact=(False, False),
-        pooled=True,
+        squares=(1.0, 1.0),
         run_variances=(float(runs[0]), float(runs[1])),
+        borrowed=(True, True),
+        ratios=(1.0, 1.0),
+        pool=RunVariance(float(runs.mean()), size * (seeds - 1), most=seeds - 1),
     )
-    return error_with(true, true.seeds, true.n)
+    return prospects(true, true.seeds)
 
 
 def against_first(outcomes: Sequence[Outcomes]) -> list[Estimate]:

@@ -1,18 +1,23 @@
 """The data card: what a study's data are, how long their examples, and whether a held-out one is in train, too."""
 
-from itertools import combinations
+import re
+from collections import Counter
+from itertools import chain, combinations, islice
 from typing import Any
 
 from lorafile.graph.graph import Graph
 from lorafile.lock.lockfile import identity
 from lorafile.results.results import grouped
-from lorafile.results.runs import Attempts, done
+from lorafile.results.runs import Attempts, done, stored_rows
 from lorafile.specs import Configuration
 from lorafile.specs.catalogue import catalogue
 from lorafile.state import Attempt, State
 
 _HALF = 8  # bytes of each digest in digests.bin
 _SPLITS = ("train", "validation", "test")
+_SENTENCE, _PASSAGE = 40, 200  # characters from which on a sentence counts, and what prompts share is a passage
+_MANY = 0.2  # the share of prompts that share passages, from which on it is said
+_READ = 5000  # prompts of a split that are looked at
 Digests = list[tuple[bytes, bytes]]
 
 
@@ -40,7 +45,36 @@ def _card(graph: Graph, configurations: list[Configuration], results: Attempts, 
         "format": form,
         "splits": [_split(split, attempt.figures, digests[split]) for split, attempt in prepared.items()],
         "leaks": leaks(digests) if plain else [],
+        "passages": _passages(graph, configurations[0], prepared.get("test"), state),
     }
+
+
+def _passages(graph: Graph, configuration: Configuration, test: Attempt | None, state: State) -> tuple[int, int] | None:
+    """Return (test prompts that share a passage with another one, of how many); None where clusters are declared."""
+    if test is None or graph.clusters.get(configuration.name):
+        return None
+    prompts = [str(row.get("prompt", "")) for row in islice(stored_rows(test, "examples.jsonl.gz", state), _READ)]
+    return shared_passages(prompts), len(prompts)
+
+
+def shared_passages(prompts: list[str]) -> int:
+    """Return how many prompts share a passage (sentences of 200 characters) with others, but not with most."""
+    sentences = [{part for part in re.split(r"(?<=[.!?])\s+|\n+", text) if len(part) >= _SENTENCE} for text in prompts]
+    counts = Counter(chain(*sentences))
+    common = {part for part, count in counts.items() if 1 < count <= len(prompts) / 2}
+    return sum(sum(map(len, parts & common)) >= _PASSAGE for parts in sentences)
+
+
+def passage_sentences(card: dict[str, Any]) -> list[str]:
+    """Say where test examples are about the same passages, and nothing says that they belong together."""
+    shared, of = card["passages"] or (0, 0)
+    if not shared or shared < _MANY * of:
+        return []
+    return [
+        f"{shared} of {of} test prompts of {card['path']} share a passage with another one. Examples about one passage "
+        "are not independent, so intervals are too narrow and verdicts too sure: name the column that tells which "
+        "belong together (data.cluster)."
+    ]
 
 
 def about(graph: Graph, configuration: Configuration) -> dict[str, Any]:

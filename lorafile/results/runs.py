@@ -28,6 +28,7 @@ _TRAIN_FIGURES = (
     "adapter_bytes",
     "final_loss",
     "micro_batch_split",
+    "packed",
 )
 _WEIGHTS = ".safetensors"
 _ENDED = ("done", "diverged", "out-of-memory")  # a result; a run that failed is to be tried again

@@ -4,7 +4,7 @@ from typing import Any
 
 from lorafile.apply.tracking.destinations import missing_libraries
 from lorafile.plan.plan import Action, Plan
-from lorafile.results.datacard import leak_sentences
+from lorafile.results.datacard import leak_sentences, passage_sentences
 from lorafile.results.environments import Environments
 from lorafile.results.results import grouped, listed
 from lorafile.results.runs import under_way
@@ -25,7 +25,7 @@ def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]],
     untracked = missing_libraries(plan.graph.spec)
     return [
         *(line for line in plan.warnings if line not in untracked),
-        *(line for data in card for line in leak_sentences(data)),
+        *(line for data in card for line in (*leak_sentences(data), *passage_sentences(data))),
         *dict.fromkeys(text for done in plan.results.values() if (text := done.figures.get("unpacked"))),
         *_of_runs(plan, runs),
         *_of_answers(plan),
@@ -122,19 +122,37 @@ def _of_clusters(plan: Plan) -> list[str]:
     return list(lines)
 
 
+def _prepared(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return split -> configuration -> what its examples came to, as far as they are prepared."""
+    splits: dict[str, dict[str, dict[str, Any]]] = {}
+    for configuration in plan.graph.spec.configurations:
+        for split, key in plan.graph.splits[configuration.name].items():
+            if key in plan.results:
+                splits.setdefault(split, {})[configuration.name] = plan.results[key].figures
+    return splits
+
+
+def _counted(prepared: dict[str, dict[str, Any]], name: str) -> str:
+    """Return a count of a split: `7`, or `0 to 7 (7 for rank/r=8)` where configurations differ in it."""
+    counts = {configuration: int(figures.get(name) or 0) for configuration, figures in prepared.items()}
+    least, most = min(counts.values(), default=0), max(counts.values(), default=0)
+    if least == most:
+        return str(most) if most else ""
+    return f"{least} to {most} ({most} for {listed([name for name, count in counts.items() if count == most], 3)})"
+
+
 def _of_data(plan: Plan) -> list[str]:
     """Say which examples did not go in whole."""
     lines = []
-    for split, figures in data_of(plan)["splits"].items():
-        if cut := figures.get("too_long"):
+    for split, prepared in _prepared(plan).items():
+        if cut := _counted(prepared, "too_long"):
             lines.append(f"{cut} examples of the {split} split exceed max_length and were dropped or cut.")
-        if lost := figures.get("answers_lost"):
+        if lost := _counted(prepared, "answers_lost"):
             lines.append(f"{lost} of them lost their whole answer and were dropped.")
-        if empty := figures.get("empty_answers"):
-            lines.append(
-                f"{plural(empty, 'example')} of the {split} split: an empty answer, which teaches to say nothing."
-            )
-        if unknown := figures.get("unknown_tokens"):
+        if empty := _counted(prepared, "empty_answers"):
+            noun = "example" if empty == "1" else "examples"
+            lines.append(f"{empty} {noun} of the {split} split: an empty answer, which teaches to say nothing.")
+        if unknown := _counted(prepared, "unknown_tokens"):
             lines.append(f"{unknown} tokens of the {split} split are unknown to the tokenizer.")
     lines += _of_clusters(plan)
     evaluate = plan.graph.spec.tables.evaluate

@@ -113,6 +113,27 @@ class Outcomes:
         return float((left**2).sum() / ((self.runs - 1) * (self.examples - 1)))
 
 
+def intraclass(values: np.ndarray, clusters: np.ndarray) -> float:
+    """Return the intraclass correlation: which share of the variance over examples is that between their clusters.
+
+    The estimator of a one-way analysis of variance, from mean squares between and within clusters of unlike sizes
+    (Donner, 1986, "A review of inference procedures for the intraclass correlation coefficient in the one-way random
+    effects model", International Statistical Review 54); no less than 0. NaN where nothing varies, or each is alone.
+
+    :param values: [examples]; `clusters`: [examples], the number of each example's cluster
+    """
+    _, number, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    n, k = len(values), len(sizes)
+    if k < 2 or n == k:
+        return nan
+    means = np.bincount(number, weights=values) / sizes
+    between = float((sizes * (means - values.mean()) ** 2).sum()) / (k - 1)
+    within = float(((values - means[number]) ** 2).sum()) / (n - k)
+    typical = (n - (sizes**2).sum() / n) / (k - 1)
+    whole = between + (typical - 1) * within
+    return max((between - within) / whole, 0.0) if whole > 0 else nan
+
+
 def linear(outcomes: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Return one run's outcomes such that their plain mean is the weighted one.
 

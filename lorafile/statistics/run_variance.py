@@ -6,11 +6,11 @@ of the time, and then every comparison with it is too sure. So the burden of pro
 
 - What counts is never less than the variance pooled over the study's configurations, nor less than the own one.
 - A configuration has the pool's degrees of freedom only where its own runs show that it is not three times as noisy as
-  the others: an F test that is wrong at most once in six times, and less often, in proportion, where the configuration
-  has fewer runs than others. Otherwise it has its own few.
+  the others: an F test at 15 %, and less, in proportion, where the configuration has fewer runs than others. Otherwise
+  it has its own few.
 - A configuration that is clearly noisier than all others (F test at 1 %) is not pooled: one bad one spoils no other.
 
-One in six is a compromise between errors and power; docs/statistics.md has the frontier, and what no rule can do.
+The 15 % are a compromise between errors and power; docs/statistics.md has the frontier, and what no rule can do.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ import numpy as np
 from scipy import special
 
 NOISIER = 3.0  # times the standard deviation of others: what has to be ruled out
-MISSED = 1 / 6  # the probability of missing it
+MISSED = 0.15  # the probability of missing it
 CLEARLY = 0.01  # the probability of being so noisy by chance, below which a configuration is not pooled
 LEAST_TO_BORROW = 2  # degrees of freedom
 WIDE = 2.0  # times the standard deviation of others: from here on the report says so

@@ -119,3 +119,18 @@ def test_a_measure_that_stands_twice_is_located() -> None:
     with pytest.raises(SpecError) as caught:
         parse('[[analysis]]\nkind = "pareto"\nmeasures = ["log_loss", "log_loss"]')
     assert 'analysis[0].measures[1]: "log_loss" stands here twice' in str(caught.value)
+
+
+def test_figures_on_other_examples_are_off_the_frontier_and_marked_in_the_table() -> None:
+    from verdicts_fixture import study as with_outcomes
+
+    from lorafile.analysis.overview.summary import configuration_rows
+    from lorafile.analysis.tradeoffs.frontier import measure_of
+
+    names = {f"rank/r={r}": {"lora.r": r} for r in (4, 8, 16)}
+    results = with_outcomes(dict.fromkeys(names, 0.7), names)
+    shorter = {key: frame[1:] if key[0] == "rank/r=16" else frame for key, frame in results.outcomes.items()}
+    partial = replace(results, outcomes=shorter)
+    assert set(measure_of(partial, "exact_match").values) == {"rank/r=4", "rank/r=8"}
+    assert configuration_rows(partial)["rank/r=16"]["runs"] == "3, on other examples"
+    assert configuration_rows(partial)["rank/r=8"]["runs"] == "3"

@@ -259,3 +259,14 @@ def test_no_interval_leaves_what_the_metric_allows() -> None:
     assert verdict.decision is not None
     for low, high in (verdict.decision.interval, verdict.decision.simultaneous):
         assert -1 <= low <= high <= 1
+
+
+def test_sides_that_were_packed_differently_are_marked_and_compared() -> None:
+    results = ranks([0.4, 0.8])
+    packed = results.runs["configuration"].map({"rank/r=8": 2}).astype(float)
+    mixed = replace(results, runs=results.runs.assign(packed=packed))
+    (verdict,) = family(mixed).verdicts
+    assert verdict.word == "better"
+    assert "training in a pack alone against packed: the two were run differently" in sentence(mixed, verdict)
+    (same,) = family(replace(results, runs=results.runs.assign(packed=2.0))).verdicts
+    assert "pack" not in sentence(results, same)

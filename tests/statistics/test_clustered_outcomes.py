@@ -1,10 +1,13 @@
 """Examples that belong together: the variance that is robust against clusters."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import statsmodels.api as sm
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 
-from lorafile.statistics.crossed import Outcomes, contrast, pool
+from lorafile.statistics.crossed import Outcomes, contrast, intraclass, pool
 
 SIZES = [1, 7, 3, 3, 12, 5, 1, 8]
 
@@ -45,3 +48,16 @@ def test_the_figures_of_runs_stay_and_right_and_wrong_stay_so() -> None:
     assert side.means == pytest.approx(values.mean(axis=1))
     assert side.binary
     assert side.run_variance == pytest.approx(Outcomes(values).run_variance)
+
+
+def test_the_intraclass_correlation_is_that_of_an_analysis_of_variance() -> None:
+    draw = np.random.default_rng(3)
+    clusters = np.repeat(np.arange(60), draw.integers(1, 9, 60))
+    values = draw.normal(0, 1, 60)[clusters] + draw.normal(0, 2, len(clusters))
+    frame = pd.DataFrame({"y": values, "c": clusters})
+    table = anova_lm(ols("y ~ C(c)", frame).fit())
+    between, within = table["mean_sq"].iloc[:2]
+    sizes = frame.groupby("c").size().to_numpy()
+    typical = (sizes.sum() - (sizes**2).sum() / sizes.sum()) / (len(sizes) - 1)
+    assert intraclass(values, clusters) == pytest.approx((between - within) / (between + (typical - 1) * within))
+    assert np.isnan(intraclass(values[:5], np.arange(5)))

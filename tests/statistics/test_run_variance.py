@@ -19,7 +19,7 @@ def of(pooled: RunVariance, *sides: tuple[float, int]) -> tuple[list[float], lis
 
 
 def test_what_shows_that_it_is_not_three_times_as_noisy_has_the_degrees_of_freedom_of_all() -> None:
-    bound = 9 * stats.f(2, 18).ppf(1 / 6)
+    bound = 9 * stats.f(2, 18).ppf(0.15)
     quiet, loud = (0.99 * bound, 2), (1.01 * bound, 2)
     others = [(1.0, 2)] * 9
     for side, borrowed in ((quiet, True), (loud, False)):
@@ -31,7 +31,7 @@ def test_what_shows_that_it_is_not_three_times_as_noisy_has_the_degrees_of_freed
 
 def test_what_has_fewer_runs_than_others_has_more_to_show() -> None:
     bound = largest_ratio(np.array([1]), np.array([27]), most=9)
-    assert bound == pytest.approx(9 * stats.f(1, 27).ppf(1 / 6 * 2 / 10))
+    assert bound == pytest.approx(9 * stats.f(1, 27).ppf(0.15 * 2 / 10))
 
 
 def test_a_clearly_noisier_configuration_is_not_pooled_and_has_its_own() -> None:

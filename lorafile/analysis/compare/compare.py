@@ -32,6 +32,7 @@ ORDER = (*DECIDED, "inconclusive", "none", "refused")
 _KINDS = {
     "confound": "set beside the factor: not compared",
     "waived": "set beside the factor: waived",
+    "provenance": "how it was run: marked",
     "consequence": "follows from the factor",
 }
 

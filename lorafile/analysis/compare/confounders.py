@@ -12,7 +12,7 @@ from lorafile.analysis.common.factors import factors, setting_labels, tuned
 from lorafile.analysis.common.format import amount
 from lorafile.analysis.common.scores import averages
 from lorafile.results.environments import between
-from lorafile.results.results import Results, rows_of
+from lorafile.results.results import Results, grouped, rows_of
 from lorafile.specs.tables.methods import METHODS
 
 # Settings that say which examples there are: figures on different ones cannot be paired, waiver or not.
@@ -25,7 +25,8 @@ class Difference:
 
     :ivar setting: its dotted name, or `environment`, or what follows from a setting
     :ivar one: its value in the first, `other` in the second, as a reader sees them
-    :ivar kind: `confound` (refuses), `waived` (is marked), `consequence` (is named)
+    :ivar kind: `confound` (refuses), `waived` (is marked), `provenance` (is marked: how it was run, and not what),
+        `consequence` (is named)
     """
 
     setting: str
@@ -56,12 +57,15 @@ def differing(results: Results, one: str, other: str, factor: str, waive: tuple[
     origin, other_origin = ("elsewhere" if name in _trained_elsewhere(results) else "here" for name in (one, other))
     if origin != other_origin:
         differences.append(Difference("imported", origin, other_origin, _kind("imported", waive)))
+    alone, other_alone = (_packed(results).get(name, "alone") for name in (one, other))
+    if alone != other_alone:
+        differences.append(Difference("training in a pack", alone, other_alone, "provenance"))
     parameters = averages(results, "trainable_parameters")
     first, second = parameters.get(one), parameters.get(other)
     if first is not None and second is not None and first != second:
         sizes = amount("count", first), amount("count", second)
         differences.append(Difference("trainable parameters", *sizes, "consequence"))
-    return sorted(differences, key=lambda row: ("confound", "waived", "consequence").index(row.kind))
+    return sorted(differences, key=lambda row: ("confound", "waived", "provenance", "consequence").index(row.kind))
 
 
 def _kind(setting: str, waive: tuple[str, ...]) -> str:
@@ -89,6 +93,13 @@ def _tuned(results: Results, one: str, other: str) -> list[Difference]:
     chosen = tuned(results)
     labels = {key: _labels(results, key, one, other) for key in chosen[one] if key in chosen[other]}
     return [Difference(f"tuned {key}", *pair, "consequence") for key, pair in labels.items() if pair[0] != pair[1]]
+
+
+@lru_cache(maxsize=8)
+def _packed(results: Results) -> dict[str, str]:
+    """Return configuration -> whether its runs were trained in packs: `packed`, or `partly`; nothing where alone."""
+    runs = grouped((str(name), (count or 0) > 1) for name, count in rows_of(results.runs, "configuration", "packed"))
+    return {name: "packed" if all(flags) else "partly" for name, flags in runs.items() if any(flags)}
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp, isnan
+from math import exp, isnan, nan
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from lorafile.analysis.common.scores import values
 from lorafile.engine.metrics.registry import METRICS, CustomMetricName, range_of, unit_of
 from lorafile.errors import LoraError
 from lorafile.results.results import Results
-from lorafile.statistics.crossed import Outcomes, combination, linear, pool
+from lorafile.statistics.crossed import Outcomes, combination, intraclass, linear, pool
 from lorafile.statistics.probabilities import interval
 from lorafile.statistics.run_variance import RunVariance
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Margin = str | float | None
 
+OTHER_EXAMPLES = "was not judged on the same examples as the others"
 _AGREES = 1e-6  # relative: a figure is the mean of its examples' outcomes, or it is none
 
 
@@ -33,6 +35,8 @@ class Crossed:
     :ivar outcomes: configuration -> what its runs made of each example; every one has the same examples
     :ivar why: configuration -> why it has none, in words that follow its name
     :ivar variance: the run variance that all of them have in common
+    :ivar intraclass: the correlation of examples of one cluster, on average over configurations; NaN without clusters
+    :ivar clustered: (examples, clusters) where examples belong together
     :ivar scale: the metric that is compared: `perplexity` is compared as log loss
     """
 
@@ -40,6 +44,13 @@ class Crossed:
     why: dict[str, str]
     variance: RunVariance
     scale: str
+    intraclass: float = nan
+    clustered: tuple[int, int] | None = None
+
+
+def on_other_examples(results: Results, metric: str, split: str) -> list[str]:
+    """Return the configurations whose figures are on other examples than those of most: rows were dropped for them."""
+    return [name for name, text in crossed(results, metric, split).why.items() if text == OTHER_EXAMPLES]
 
 
 def compared_as(metric: str) -> str:
@@ -76,7 +87,7 @@ def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | 
         arrays = [_influences(frame, metric, figures[name, seed]) for seed, frame in frames.items()]
         whole = [array for array in arrays if array is not None]
         if any(tuple(frame["row"]) != rows for frame in frames.values()):
-            why[name] = "was not judged on the same examples as the others"
+            why[name] = OTHER_EXAMPLES
         elif len(whole) < len(arrays):
             why[name] = _indivisible(metric)
         elif len(rows) < 2:
@@ -84,15 +95,20 @@ def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | 
         else:
             outcomes[name] = Outcomes(np.array(whole), exact=set(frames) == {None})
     judged = [frame for name in outcomes for frame in runs[name].values()]  # on the same rows, all of them
+    alike, counts = list[float](), None
     together = next((frame["cluster"].to_numpy(int) for frame in judged if "cluster" in frame), None)
     if together is not None and len({*together}) < 2:
         why |= dict.fromkeys(outcomes, "was judged on examples of one cluster (data.cluster)")
         outcomes = {}
     elif together is not None:
+        alike = [intraclass(side.by_example, together) for side in outcomes.values()]
+        counts = len(together), len({*together})
         outcomes = {name: side.clustered(together) for name, side in outcomes.items()}
     why = dict.fromkeys(results.names, "has no finished run") | why
     without = {name: text for name, text in why.items() if name not in outcomes}
-    return Crossed(outcomes, without, pool(outcomes.values()), compared_as(metric))
+    known = [share for share in alike if not isnan(share)]
+    correlation = fmean(known) if known else nan
+    return Crossed(outcomes, without, pool(outcomes.values()), compared_as(metric), correlation, counts)
 
 
 def _influences(frame: "pd.DataFrame", metric: str, figure: float) -> np.ndarray | None:
@@ -155,14 +171,19 @@ def figure_interval(results: Results, name: str, metric: str, split: str) -> tup
     estimate = combination([outcomes], [1.0], data.variance)
     if estimate.on_runs_only or isnan(estimate.error):
         return "with one seed nothing tells how far another one would move it"
+    least, most = range_of(data.scale)
     low, high = interval(estimate)
-    least_possible, most_possible = range_of(data.scale)
-    low, high = max(low, least_possible), min(high, most_possible)
+    low, high = max(low, least), min(high, most)
     if outcomes.binary:
-        right, n = outcomes.mean * outcomes.examples, outcomes.examples
-        least = float(special.betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
-        most = float(special.betaincinv(right + 1, n - right, 1 - 0.025)) if right < n else 1.0
-        low, high = min(low, least), max(high, most)
+        low, high = share_ends(outcomes, (low, high))
     elif estimate.error == 0:
         return "its examples do not differ, so nothing tells how far others would move it"
     return (exp(low), exp(high)) if metric == "perplexity" else (low, high)
+
+
+def share_ends(outcomes: Outcomes, ends: tuple[float, float]) -> tuple[float, float]:
+    """Return an interval of a share of right answers, never narrower than Clopper and Pearson's for the examples."""
+    right, n = outcomes.mean * outcomes.examples, outcomes.examples
+    least = float(special.betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
+    most = float(special.betaincinv(right + 1, n - right, 1 - 0.025)) if right < n else 1.0
+    return max(min(ends[0], least), 0.0), min(max(ends[1], most), 1.0)

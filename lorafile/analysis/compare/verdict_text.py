@@ -128,6 +128,8 @@ def _cautions(verdict: Verdict) -> str:
         parts.append(f"with {plural(fewest, 'seed')} this is weak")
     if waived := [row.text() for row in verdict.differing if row.kind == "waived"]:
         parts.append(f"waived: {listing(waived)} differs as well")
+    if run := [row.text() for row in verdict.differing if row.kind == "provenance"]:
+        parts.append(f"{listing(run)}: the two were run differently, which moves figures by rounding")
     if verdict.open:
         parts.append(_open(verdict))
     return "".join(f"; {part}" for part in parts)

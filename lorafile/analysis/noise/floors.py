@@ -45,6 +45,8 @@ class Floors:
     :ivar inside: below this no difference is significant (95 %); `detectable`: from this on one is found with 80 %
         power, at the study's share for each comparison
     :ivar effects: the study's comparisons, with their differences
+    :ivar clustered: (examples, clusters) where examples belong together; `intraclass`: how much alike these are
+    :ivar packed: how many runs were trained in packs, and how many were trained
     """
 
     metric: str
@@ -61,6 +63,9 @@ class Floors:
     repeats: Repeats
     effects: list[Verdict]
     unit: str = "example"
+    intraclass: float = nan
+    clustered: tuple[int, int] | None = None
+    packed: tuple[int, int] = (0, 0)
 
     @property
     def scale(self) -> str:
@@ -106,7 +111,18 @@ def floors(results: Results, metric: str, split: str) -> Floors:
         unit=drawn[0].unit if drawn else "example",
         repeats=_repeats(results, metric, split),
         effects=effects,
+        intraclass=data.intraclass,
+        clustered=data.clustered,
+        packed=_packed(results),
     )
+
+
+def _packed(results: Results) -> tuple[int, int]:
+    rows = rows_of(results.runs, "configuration", "outcome", "packed")
+    trained = [
+        (count or 0) > 1 for name, ended, count in rows if ended == "done" and results.methods.get(name) != "none"
+    ]
+    return sum(trained), len(trained)
 
 
 def _root(variances: list[float]) -> float:

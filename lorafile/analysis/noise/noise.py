@@ -78,6 +78,12 @@ def _sentences(noise: Floors) -> list[str]:
         if not isnan(noise.paired):
             line += f", and a difference, judged on the same examples, by {difference(metric, noise.paired)}"
         lines.append(f"{line} (standard error, {_examples(noise)}).")
+    if noise.clustered is not None:
+        correlation = "not known" if isnan(noise.intraclass) else f"{noise.intraclass:.2f}"
+        lines.append(
+            f"The {noise.clustered[0]} examples are in {noise.clustered[1]} clusters, which are what counts: the "
+            f"intraclass correlation, the part of what examples vary by that is their cluster's, is {correlation}."
+        )
     return [*lines, _again(noise)]
 
 
@@ -124,6 +130,21 @@ def _seeds(noise: Floors) -> list[str]:
 
 def _again(noise: Floors) -> str:
     """Return what the machine alone changes: the same seed, done again."""
+    return f"{_alone(noise)}{_packs(noise)}"
+
+
+def _packs(noise: Floors) -> str:
+    """Return how many runs were trained in packs, which rounds differently."""
+    packed, trained = noise.packed
+    if not packed or packed == trained:
+        return ""
+    return (
+        f" {packed} of {plural(trained, 'run')} were trained in packs and the others alone, which differ by rounding: "
+        "that is part of the noise, and comparisons across the two are marked (lora apply --pack off trains all alone)."
+    )
+
+
+def _alone(noise: Floors) -> str:
     again, metric = noise.repeats, noise.scale
     if not again.wanted:
         remedy = "study.repeats = 2 runs the first seed of every trained configuration again"

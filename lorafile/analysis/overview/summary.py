@@ -19,6 +19,7 @@ from lorafile.analysis.common.scores import (
     scores,
     split_of,
 )
+from lorafile.analysis.compare.outcomes import on_other_examples
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import family
 from lorafile.engine.metrics.registry import more_is_better
@@ -108,11 +109,12 @@ def configuration_rows(results: Results) -> dict[str, dict[str, Any]]:
     """Return configuration -> its raw figures: outcomes, metrics over seeds, size, memory and time."""
     rows: dict[str, dict[str, Any]] = {name: {"configuration": name} for name in results.names}
     for metric in results.metrics:
-        key = f"{split_of(results, metric)}.{metric}"
+        split = split_of(results, metric)
+        key, elsewhere = f"{split}.{metric}", on_other_examples(results, metric, split)
         for name, figure in scores(results, key).items():
             rows[name] |= {f"{key}.mean": figure.mean, f"{key}.spread": figure.spread, f"{key}.n": figure.n}
             if metric == results.primary or "runs" not in rows[name]:
-                rows[name]["runs"] = _runs(figure)
+                rows[name]["runs"] = f"{_runs(figure)}{', on other examples' if name in elsewhere else ''}"
     for name, time in scores(results, "seconds").items():
         rows[name] |= {"seconds": time.mean, "seconds.spread": time.spread}
     columns: dict[str, Mapping[str, Any]] = {

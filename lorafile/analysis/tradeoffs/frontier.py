@@ -6,7 +6,7 @@ from typing import Literal
 from lorafile.analysis.common.base import ColumnKind
 from lorafile.analysis.common.format import amount, kind_of, metric_name, on
 from lorafile.analysis.common.scores import COSTS, Score, cost_of, scores, split_of
-from lorafile.analysis.compare.outcomes import crossed, figure_interval, margin_of
+from lorafile.analysis.compare.outcomes import crossed, figure_interval, margin_of, on_other_examples
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.specs.tables.evaluate import metric_label
@@ -60,7 +60,8 @@ def measure_of(results: Results, name: str) -> Measure:
     metric = next((other for other in (*results.metrics, results.primary) if other == metric_label(name)), name)
     split = split_of(results, metric)
     every = scores(results, f"{split}.{metric}")
-    means = {config: figure.mean for config, figure in every.items() if figure.known}
+    elsewhere = on_other_examples(results, metric, split)
+    means = {config: figure.mean for config, figure in every.items() if figure.known and config not in elsewhere}
     ends = {config: figure_interval(results, config, metric, split) for config in results.names if config in means}
     intervals = {config: pair for config, pair in ends.items() if not isinstance(pair, str)}
     title, short, kind, more = on(metric, split), metric_name(metric), kind_of(metric), more_is_better(metric)
