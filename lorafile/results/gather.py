@@ -115,11 +115,20 @@ def _runs(plan: Plan, state: State, history: History, places: Environments) -> t
             runs += [{**about, "seed": seed} for seed in spec.tables.study.seeds]
         for replicate in graph.replicates[c.name]:
             run, progress = run_row(c, replicate, plan.results, history), open_runs.get(replicate.train or "")
-            run |= places.of_run(replicate)
+            run |= places.of_run(replicate) | question_tokens(graph, replicate, plan.results)
             run |= extra_figures(graph, c.name, replicate, plan.results)
             runs.append(run | blocked_by(run, graph, history) | unfinished_status(run, progress))
             curves += curve_rows(c, replicate, history, state, progress)
     return runs, curves
+
+
+def question_tokens(graph: Graph, replicate: Replicate, results: Attempts) -> dict[str, float]:
+    """Return how many tokens a held-out example has on average, solved examples in its prompt included."""
+    keys = {split: graph.nodes[key].inputs["data"] for (split, _), key in replicate.predict.items()}
+    attempt = done(results, keys.get("test") or keys.get("validation"))
+    if attempt is None or not attempt.figures.get("examples") or "tokens" not in attempt.figures:
+        return {}
+    return {"question_tokens": attempt.figures["tokens"] / attempt.figures["examples"]}
 
 
 def _profiles(plan: Plan, places: Environments) -> list[dict[str, Any]]:

@@ -121,7 +121,7 @@ class Results:
         `seconds`, `steps`, `supervised_tokens`, `tokens`, `imported` (True where trained elsewhere),
         `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`, `micro_batch_split` (into so many
         parts each micro-batch was cut, where a whole one did not fit into memory), `packed` (with so many others it was
-        trained at a time, counting itself; missing where alone)
+        trained at a time, counting itself; missing where alone), `question_tokens` (of a held-out example, on average)
     :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `environment`, `load_seconds`,
         `train_step_seconds`, `tokens_per_second`, `supervised_tokens_per_second`, peak bytes by phase
         (`load_…`, `train_…`, `evaluate_…`, `generate_…`, each `…_allocated_bytes` and `…_reserved_bytes`; on a CPU

@@ -243,3 +243,31 @@ def test_what_was_chosen_on_validation_is_tested_on_test_and_else_called_optimis
     )
     assert one(only, margin="5pt").split == "validation"
     assert "validation both chose and judged: these figures are optimistic" in said(only, margin="5pt")
+
+
+SHOTS = "b/method=none,shots=4"
+
+
+def test_a_prompt_that_makes_every_question_longer_is_not_the_cheapest() -> None:
+    figures = FIGURES | {UNTUNED: (0.81,)}
+    results = made(figures)
+    short = one(results, margin="5pt")
+    assert short.order[0] == UNTUNED, "nothing is trained, and questions are as long as all others"
+    tokens = results.runs["configuration"].map({UNTUNED: 300.0}).fillna(100.0)
+    longer = replace(results, runs=results.runs.assign(question_tokens=tokens))
+    found = one(longer, margin="5pt")
+    assert found.order[-1] == UNTUNED and found.taken == MIDDLE
+    best = one(longer, margin="1pt", profiles=["best-quality"])
+    assert best.order
+
+
+def test_a_tie_at_the_end_of_the_scale_is_called_that_and_a_metric_that_can_tell_is_named() -> None:
+    nothing = {name: (0.01,) * len(values) for name, values in FIGURES.items()}  # 0 on test
+    results = made(nothing)
+    outcomes = {key: frame.assign(exact_match=0.0) for key, frame in results.outcomes.items()}
+    runs = results.runs.assign(**{"test.exact_match": 0.0, "test.log_loss": np.linspace(1, 2, len(results.runs))})
+    floor = replace(results, runs=runs, outcomes=outcomes, metrics=("exact_match", "log_loss"))
+    text = said(floor, margin="5pt")
+    assert "no choice: all 4 candidates score 0.0 % in exact match, so it cannot tell them apart" in text
+    assert "log loss can: set evaluate.primary" in text
+    assert "take" not in text

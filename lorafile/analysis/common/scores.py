@@ -197,6 +197,13 @@ COSTS: dict[str, CostMeasure] = {  # the names that specs.tables.analysis allows
 }
 
 
+def question_lengths(results: Results) -> dict[str, float]:
+    """Return configuration -> how many times the tokens of the shortest ones its held-out questions have."""
+    counts = averages(results, "question_tokens")
+    least = min(counts.values(), default=0.0)
+    return {name: count / least for name, count in counts.items()} if least else {}
+
+
 def price_of(results: Results, name: str) -> dict[str, float]:
     """Return configuration -> a measure of cost, with nothing for training what is not trained."""
     free = [label for label, method in results.methods.items() if method == "none"] if name in TRAINING else []

@@ -8,7 +8,7 @@ import numpy as np
 
 from lorafile.analysis.common.error_rate import looks
 from lorafile.analysis.common.rate_groups import groups
-from lorafile.analysis.common.scores import best, price_of, scores, split_of
+from lorafile.analysis.common.scores import best, price_of, question_lengths, scores, split_of
 from lorafile.analysis.compare.confounders import UNPAIRED
 from lorafile.analysis.compare.outcomes import Crossed, Margin, crossed, margin_of
 from lorafile.analysis.recommend.budgets import Budget, Refusal, refusals
@@ -19,6 +19,7 @@ from lorafile.statistics.crossed import Estimate, contrast
 from lorafile.statistics.run_variance import WIDE
 from lorafile.units import listing
 
+_LONGER = 1.2  # times the tokens of the shortest questions, from which on a prompt is a cost
 _THRESHOLDS = 8  # looser limits that are tried
 
 
@@ -222,15 +223,19 @@ def _judged(results: Results, eligible: list[str], data: Crossed) -> tuple[list[
 def _costs(results: Results, budget: Budget, judged: list[str]) -> tuple[str, dict[str, float]]:
     """Return (the cost that decides first, configuration -> its place from the cheapest on).
 
-    Of equal costs the smaller adapter comes first, then fewer trainable parameters; equal places are left to the means.
+    A prompt with solved examples costs nothing to train, and makes every question longer for good: what needs clearly
+    more tokens for a question comes after all that do not. Of equal costs the smaller adapter comes first, then fewer
+    trainable parameters; equal places are left to the means.
     """
+    longer = {name: times for name, times in question_lengths(results).items() if times > _LONGER}
     chain = dict.fromkeys((budget.prefer, "adapter_size", "trainable_parameters"))
     prices = {cost: price_of(results, cost) for cost in chain}
-    measured = [cost for cost in chain if any(prices[cost].get(name) for name in judged)]
+    measured = [cost for cost in chain if len({price for name in judged if (price := prices[cost].get(name))}) > 1]
+    measured = measured or [cost for cost in chain if any(prices[cost].get(name) for name in judged)]
     prefer = measured[0] if measured else budget.prefer
     if budget.by == "quality":
         return prefer, {}
-    keys = {name: tuple(prices[cost].get(name, inf) for cost in measured) for name in judged}
+    keys = {name: (longer.get(name, 1.0), *(prices[cost].get(name, inf) for cost in measured)) for name in judged}
     places = {key: float(place) for place, key in enumerate(sorted(set(keys.values())))}
     return prefer, {name: places[key] for name, key in keys.items()}
 

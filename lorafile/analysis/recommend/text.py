@@ -3,13 +3,13 @@
 from collections import Counter
 from math import inf, isnan
 
-from lorafile.analysis.common.format import difference, on, probability, score
-from lorafile.analysis.common.scores import price_of, profiles, scores
+from lorafile.analysis.common.format import difference, metric_name, on, probability, score
+from lorafile.analysis.common.scores import averages, price_of, profiles, question_lengths, scores
 from lorafile.analysis.compare.outcomes import figure_interval, margin_text, reach
 from lorafile.analysis.compare.verdict_text import FEW, round_up, signed_interval
 from lorafile.analysis.recommend.budgets import SHARE, TITLES, Refusal, limited, shown, unfit_runs
 from lorafile.analysis.recommend.choice import Recommendation
-from lorafile.engine.metrics.registry import more_is_better
+from lorafile.engine.metrics.registry import more_is_better, range_of
 from lorafile.results.results import Results
 from lorafile.statistics.choosing import Choice
 from lorafile.statistics.planning import sample_size
@@ -52,6 +52,8 @@ def _answer(results: Results, found: Recommendation, taken: str) -> str:
     if found.choice is None:
         reason = next(iter(found.unjudged.values()), "has no figure")
         return f"no verdict. {taken} has the best mean {metric}; nothing can be tested ({taken} {reason})."
+    if tie := _tie(results, found):
+        return tie
     if len(found.order) == 1:
         rest = "keeps within these limits and can be judged" if found.budget.terms else "has figures"
         return f"{taken}, the only configuration that {rest}; there was nothing to choose."
@@ -62,6 +64,24 @@ def _answer(results: Results, found: Recommendation, taken: str) -> str:
         return f"no verdict. {_open(found, taken, price, metric)} {needs}"
     none = f"none of {len(found.order)} candidates is shown to be less than {_margin(found)} worse than the best"
     return f"undecided: {none}. {_open(found, taken, price, metric)}"
+
+
+def _tie(results: Results, found: Recommendation) -> str:
+    """Return that all candidates are at one end of the scale, and which metric may tell them apart."""
+    means = {found.data.outcomes[name].mean for name in found.order}
+    at = next(iter(means))
+    if len(found.order) < 2 or len(means) > 1 or at not in range_of(found.scale):
+        return ""
+    told = [
+        metric_name(other)
+        for other in results.metrics
+        if other != found.metric and len({*averages(results, f"{found.split}.{other}").values()}) > 1
+    ]
+    remedy = f"{listing(told)} can: set evaluate.primary." if told else "add log_loss to evaluate.metrics, which can."
+    return (
+        f"no choice: all {len(found.order)} candidates score {score(found.metric, at)} in {metric_name(found.metric)}, "
+        f"so it cannot tell them apart; {remedy}"
+    )
 
 
 def _open(found: Recommendation, taken: str, price: str, metric: str) -> str:
@@ -144,9 +164,11 @@ def _margin(found: Recommendation) -> str:
 
 def _price(results: Results, found: Recommendation, name: str) -> str:
     """Return `4.37 GB peak training memory, 12.0 MB saved size`, as far as it is known; nothing for what is free."""
+    times = question_lengths(results).get(name, 1.0)
+    longer = f"{times:.1f} times the tokens for every question" if times >= 1.05 else ""
     if results.methods[name] == "none":
-        return "nothing is trained: the base model as it is"
-    parts = []
+        return f"nothing is trained: the base model as it is{f', with {longer}' if longer else ''}"
+    parts = [longer] if longer else []
     for cost in dict.fromkeys((found.prefer, *found.budget.limits, "adapter_size")):
         price = price_of(results, cost).get(name) if cost != SHARE else None
         parts += [] if price is None else [f"{shown(cost, price)} {TITLES[cost]}"]
