@@ -230,7 +230,7 @@ def _costs(results: Results, budget: Budget, judged: list[str]) -> tuple[str, di
     longer = {name: times for name, times in question_lengths(results).items() if times > _LONGER}
     chain = dict.fromkeys((budget.prefer, "adapter_size", "trainable_parameters"))
     prices = {cost: price_of(results, cost) for cost in chain}
-    measured = [cost for cost in chain if len({price for name in judged if (price := prices[cost].get(name))}) > 1]
+    measured = [cost for cost in chain if len({prices[cost].get(name, inf) for name in judged} - {0.0}) > 1]
     measured = measured or [cost for cost in chain if any(prices[cost].get(name) for name in judged)]
     prefer = measured[0] if measured else budget.prefer
     if budget.by == "quality":
