@@ -16,6 +16,7 @@ from lorafile.engine.request import Request
 from lorafile.engine.worker.channel import Event, NodeEnd, NodeProgress, NodeStart
 from lorafile.environment import environment
 from lorafile.errors import StateError
+from lorafile.files.git import registration
 from lorafile.plan.forecast.forecasts import recorded_forecast, target_of
 from lorafile.plan.plan import Plan
 from lorafile.state import Attempt, Node, WritableState
@@ -51,6 +52,9 @@ class Applier:
         self._waiting = pending_inputs(self.plan, scores)  # what is read -> the scores that wait for it
         self._ready = deque(key for key in scores if key not in self._waiting)  # scores to be computed
         log = self.state.directory / "staging" / "worker.log"
+        spec = self.plan.graph.spec
+        where = registration(spec.file) if spec.tables.study.registered else None
+        self._registered = {"registered": where.as_json()} if where else {}
         # A metric file may take a minute, in which the applying process would hear neither its workers nor its user.
         expected = FEW if scores and self.plan.graph.own else len(scores)
         self._pool = ScorePool(expected, log, lambda: self.stop.urgency, light=len(scores) == len(to_do))
@@ -144,7 +148,7 @@ class Applier:
             started=end.started or utc_now(),
             seconds=end.seconds,
             device=done_in["device"],
-            environment=done_in,
+            environment=done_in | self._registered,
             figures=result.figures,
             forecast=recorded_forecast(self.forecasts.get(node.key), self.plan.graph, node, self.results, self.target),
             reads=read_digests(node, self.results),

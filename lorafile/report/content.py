@@ -103,6 +103,7 @@ def facts(results: Results) -> list[Fact]:
     lines += [Fact(f"data {key}", value(key, item)) for key, item in results.data.items() if not missing(item)]
     lines.append(Fact("seeds", listing([str(seed) for seed in results.seeds], 20) or "none"))
     lines += [Fact(name, text) for name, text in look_lines(results)]
+    lines += [Fact("registration", text) for text in results.registration]
     errors = [
         f"{quantity} off by {amount('share', median(map(abs, each)))} (median of {plural(len(each), 'node')})"
         for quantity, each in results.forecast_errors.items()

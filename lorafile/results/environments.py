@@ -27,10 +27,11 @@ class Environments:
                 self._at(attempt)
 
     def _at(self, attempt: Attempt) -> int:
-        identity = str(sorted(attempt.environment.items(), key=str))
+        where = {name: value for name, value in attempt.environment.items() if name != "registered"}
+        identity = str(sorted(where.items(), key=str))
         if identity not in self._places:
             self._places[identity] = len(self.rows)
-            self.rows.append(attempt.environment)
+            self.rows.append(where)
         return self._places[identity]
 
     def of(self, key: str | None) -> int | None:

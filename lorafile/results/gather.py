@@ -11,6 +11,7 @@ from lorafile.results.claims_file import claims_file, read_claims
 from lorafile.results.datacard import cards
 from lorafile.results.environments import Environments
 from lorafile.results.outcomes import StoredSamples, run_details, serving_refusals, stored_outcomes
+from lorafile.results.registration import registration_sentences
 from lorafile.results.results import Results
 from lorafile.results.runs import (
     Attempts,
@@ -69,6 +70,7 @@ def gather(plan: Plan, state: State) -> Results:
         forecast_errors=errors(attempt for attempts in history.values() for attempt in attempts),
         warnings=warnings(plan, runs, card, places),
         card=card,
+        registration=tuple(registration_sentences(spec, history)),
         outcomes=stored_outcomes(graph, plan.results, state),
         details=run_details(graph),
         samples=StoredSamples(graph, plan.results, state),

@@ -164,6 +164,7 @@ class Results:
     :ivar claims: the `[[claim]]` tables; `recorded`: sentence -> what it rested on when it was last reported
     :ivar published: the `[[reference]]` tables: figures from elsewhere, which are drawn and never tested
     :ivar folder: where the spec stands, which the files that it names are relative to
+    :ivar registration: what stood in git before the first attempt: lorafile/results/registration.py
     :ivar topics: published methods, initializations and quantizations that it uses: results/study_facts.py
     """
 
@@ -205,6 +206,7 @@ class Results:
     published: tuple[PublishedTable, ...] = ()
     folder: Path = Path()
     topics: tuple[str, ...] = ()
+    registration: tuple[str, ...] = ()
     candidates: "pd.DataFrame" = field(default_factory=_nothing)
     tuning: tuple[TuningStatus, ...] = ()
 

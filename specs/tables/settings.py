@@ -53,6 +53,11 @@ class StudyTable(Settings):
         description="How many times every trained configuration runs under its first seed: more than once shows what "
         "the machine alone changes; no repeat counts as a seed.",
     )
+    registered: bool = Field(
+        default=False,
+        description="Record the git commit and the spec in it with each attempt; the report says which claims, margins "
+        "and analyses stood there before the first one.",
+    )
 
 
 class ModelTable(Settings):
