@@ -169,7 +169,7 @@ def _choose(
 
 def _other_rates(results: Results, metric: str, eligible: list[str]) -> dict[str, str]:
     """Return the points of a sweep over learning rates that validation does not prefer -> the one that it does."""
-    taken = {}
+    taken: dict[str, str] = {}
     for group in groups(results):
         members = [name for name, rate in group.rates.items() if name in eligible and not isnan(rate)]
         several = len({group.rates[name] for name in members}) > 1

@@ -94,8 +94,10 @@ def _without(results: Results, measure: Measure, measures: list[Measure]) -> lis
     table = {name: score for other in measures for name, score in other.scores.items()}
     without = [name for name in results.names if name not in measure.values]
     if measure.split:
-        why = {name: "on other examples" if score.known else score.lost or "no figure" for name, score in table.items()}
-        reasons = [f"{name} ({why[name]})" for name in without]
+        reason_of = {
+            name: "on other examples" if score.known else score.lost or "no figure" for name, score in table.items()
+        }
+        reasons = [f"{name} ({reason_of[name]})" for name in without]
         return [f"Without {measure.short}, hence not shown: {listing(reasons, 20)}."] if reasons else []
     without = [name for name in without if not table or table[name].known]
     if not without:
