@@ -36,7 +36,7 @@ def block(stage: "Resolution") -> str:
     names = json.dumps(list(stage.configurations), ensure_ascii=False).replace("\x7f", "\\u007f")
     shares = f"{100 * stage.alpha:.3g} %, which leaves {100 * stage.left:.3g} % of alpha"
     return (
-        f"# {date.today().isoformat()}, stage {stage.stage}: {undecided} not decided yet.\n"
+        f"# {date.today().isoformat()}, stage {stage.stage}: {undecided} inconclusive so far.\n"
         f"# More seeds, by the variances alone, to decide {decided} with 80 % power each; tested at {shares}.\n"
         f"[[stage]]\nseeds = {json.dumps(list(stage.seeds))}\nconfigurations = {names}\n"
     )

@@ -70,7 +70,8 @@ def test_the_next_cheaper_one_says_by_how_much_it_misses() -> None:
 def test_without_a_margin_there_is_a_set_that_may_be_best_and_no_verdict() -> None:
     found = one(made(FIGURES))
     assert (found.taken, found.firm, found.word(SMALL)) == (MIDDLE, False, f"behind {LARGE}")
-    assert "no verdict. a/r=4 is a suggestion" in said(made(FIGURES))
+    assert "no verdict. 2 of 4 may be the best in exact match on test (a/r=4 and a/r=16)" in said(made(FIGURES))
+    assert f"Take {LARGE} to be safe: it has the best mean. {MIDDLE} is the cheapest of these" in said(made(FIGURES))
     assert "without a margin" in said(made(FIGURES))
 
 
@@ -83,9 +84,10 @@ def test_with_one_seed_there_is_no_verdict() -> None:
 def test_what_is_undecided_says_what_would_decide_it() -> None:
     noisy = FIGURES | {MIDDLE: (0.70, 0.80, 0.90), LARGE: (0.71, 0.81, 0.91)}
     text = said(made(noisy), margin="5pt")
-    assert "undecided: none of 4 candidates is shown to be less than 5.0 points worse than the best" in text
-    assert f"The safe choice is {LARGE}, which has the best mean. {MIDDLE} scored 1.0 points lower" in text
-    assert f"more seeds would show whether {MIDDLE} is within the margin of 5.0 points (80 % power" in text
+    assert "inconclusive: none of 4 candidates is shown to be less than 5.0 points worse than the best" in text
+    assert f"Take {LARGE} to be safe: it has the best mean. {MIDDLE} is the cheapest whose mean is within 5.0" in text
+    assert f"{MIDDLE} scored 1.0 points lower" in text
+    assert f"more seeds would show whether {MIDDLE} is within 5.0 points of {LARGE} (80 % power" in text
 
 
 def test_below_three_seeds_it_says_so() -> None:

@@ -60,7 +60,7 @@ def _claim(verdict: Verdict) -> str:
         "equivalent": f"{one} is equivalent to {other}{within} in {metric}{note}",
         "non-inferior": f"{one} is not inferior to {other}{within} in {metric}",
     }
-    return claims.get(verdict.word, f"Whether {one} differs from {other} in {metric} is not decided")
+    return claims.get(verdict.word, f"{one} against {other} is inconclusive in {metric}")
 
 
 def figures(verdict: Verdict) -> str:

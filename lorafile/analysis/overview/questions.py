@@ -94,7 +94,7 @@ def _full(results: Results) -> list[str]:
 _COUNTED = {
     "equivalent": "show that there is none that matters",
     "non-inferior": "show that the first is not inferior",
-    "inconclusive": "are not decided",
+    "inconclusive": "are inconclusive",
 }
 
 
@@ -125,7 +125,7 @@ _WORDS = {
     "worse": "worse",
     "equivalent": "equivalent within the margin",
     "non-inferior": "not inferior",
-    "inconclusive": "not decided",
+    "inconclusive": "inconclusive",
     "none": "without a verdict",
     "refused": "not compared",
 }

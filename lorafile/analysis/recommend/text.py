@@ -63,7 +63,7 @@ def _answer(results: Results, found: Recommendation, taken: str) -> str:
         needs = 'Which are good enough cannot be said without a margin (`verdict.margin`, such as "1pt").'
         return f"no verdict. {_open(found, taken, price, metric)} {needs}"
     none = f"none of {len(found.order)} candidates is shown to be less than {_margin(found)} worse than the best"
-    return f"undecided: {none}. {_open(found, taken, price, metric)}"
+    return f"inconclusive: {none}. {_open(found, taken, price, metric)}"
 
 
 def _tie(results: Results, found: Recommendation) -> str:
@@ -87,24 +87,21 @@ def _tie(results: Results, found: Recommendation) -> str:
 def _open(found: Recommendation, taken: str, price: str, metric: str) -> str:
     """Return what may be said where nothing is shown to be good enough: which may be the best, and a suggestion."""
     assert found.choice is not None  # noqa: S101  (there are candidates)
-    may, count = found.choice.may_be_best, len(found.order)
+    may, count, best = found.choice.may_be_best, len(found.order), leader(found)
     if len(may) == 1:
         all_others = "the only other candidate" if count == 2 else f"each of the other {count - 1} candidates"
         return f"{taken} is significantly better in {metric} than {all_others}."
-    which = "the best mean" if found.budget.by == "quality" else f"the cheapest ({price})"
-    rest = sum(name in found.choice.ahead for name in found.order)
-    others = f"; {'one other is' if rest == 1 else f'{rest} others are'} significantly worse than one of them"
-    start = f"{taken} is a suggestion: {which} of {len(may)} that may be the best in {metric} ({listing(may, 8)})"
-    return f"{start}{others if rest else ''}.{_safe(found, taken)}"
-
-
-def _safe(found: Recommendation, taken: str) -> str:
-    """Return what is safe where a cheaper one is suggested, how far that one is from it, and what would settle it."""
-    best = leader(found)
+    behind = sum(name in found.choice.ahead for name in found.order)
+    others = f"; {'one other is' if behind == 1 else f'{behind} others are'} significantly worse than one of these"
+    start = f"{len(may)} of {count} may be the best in {metric} ({listing(may, 8)}){others if behind else ''}."
     if best == taken:
-        return f" {taken} has the best mean, so it is the safe choice as well.{_settles(found, taken, '')}"
+        nearer = "" if found.budget.by == "quality" or found.margin is None else ", and nothing cheaper comes near it"
+        return f"{start} Take {taken} ({price}) to be safe: it has the best mean{nearer}.{_settles(found, taken, '')}"
+    which = "has" if found.margin is None else f"is the cheapest whose mean is within {_margin(found)} of the best:"
+    cheaper = f"{taken} is the cheapest of these ({price})" if which == "has" else f"{taken} {which} {price}"
     return (
-        f" The safe choice is {best}, which has the best mean. {_gap(found, taken, best)}{_settles(found, taken, best)}"
+        f"{start} Take {best} to be safe: it has the best mean. {cheaper}. {_gap(found, taken, best)}"
+        f"{_settles(found, taken, best)}"
     )
 
 
@@ -151,8 +148,8 @@ def _settles(found: Recommendation, name: str, against: str) -> str:
     ways = [plural(wanted.seeds - have, "more seed")] if wanted.seeds and wanted.seeds > have else []
     affordable = wanted.examples is not None and wanted.examples <= _MOST_TIMES * estimate.n
     ways += [f"{round_up(wanted.examples or 0)} {found.split} {estimate.unit}s"] if affordable else []
-    held = "" if rival == against else f" {rival} holds it up: {_gap(found, name, rival)[:-1]}."
-    what = f"whether {name} is within the margin of {_margin(found)}"
+    held = "" if rival == against else f" {rival} may be better: {_gap(found, name, rival)}"
+    what = f"whether {name} is within {_margin(found)} of {rival}"
     if not ways:
         return f"{held} Neither more seeds nor more {estimate.unit}s alone would show {what}; both together would."
     return f"{held} {' or '.join(ways)} would show {what} (80 % power, from the variances alone)."

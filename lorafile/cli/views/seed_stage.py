@@ -16,7 +16,7 @@ from lorafile.units import and_more, listing, plural
 
 
 def show_resolution(stage: Resolution, out: Console) -> None:
-    """Say what is not decided and what would decide it; the stage as the spec will have it."""
+    """Say what is inconclusive and what would decide it; the stage as the spec will have it."""
     for sentence in sentences(stage):
         out.print(escape(sentence))
     if stage.seeds:
@@ -28,13 +28,13 @@ def sentences(stage: Resolution) -> list[str]:
     if stage.why:
         return [f"No stage is planned: {stage.why}"]
     lines = [_sentence(comparison, stage) for comparison in stage.undecided[:MOST]]
-    if more := and_more(len(stage.undecided), MOST, "comparisons that are not decided."):
+    if more := and_more(len(stage.undecided), MOST, "comparisons that are inconclusive."):
         lines.append(more)
     return [*lines, _stage(stage)]
 
 
 def _sentence(comparison: OpenComparison, stage: Resolution) -> str:
-    start = f"{comparison.one} and {comparison.other} are not decided"
+    start = f"{comparison.one} and {comparison.other} are inconclusive"
     if comparison.margin is None:
         return f"{start}, and without a margin nothing says what would decide them."
     margin = margin_text(stage.metric, comparison.margin)
