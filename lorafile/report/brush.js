@@ -5,7 +5,7 @@
   const views = new Map();
   let kept = "";
 
-  const tablesOf = (place) => page.tables.filter(({ section }) => section.id === "summary" || section === place.closest("section"));
+  const tablesOf = (place) => page.tables.filter(({ section }) => section.id === "summary" || section.id === place.dataset.chart || section === place.closest("section"));
 
   function inside(row, brushed) {
     return Object.entries(brushed).every(([field, bounds]) => {

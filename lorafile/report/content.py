@@ -7,22 +7,23 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table, filled
 from lorafile.analysis.common.format import amount, direction, kind_of, metric_name, number, on, setting
+from lorafile.analysis.overview.first_screen import short_training
 from lorafile.engine.metrics.registry import unit_of
 from lorafile.report.figures_json import look_lines
 from lorafile.results.results import Results, cells, missing, row_dicts
 from lorafile.units import listing, plural
 
 LIMITS = (
-    "A verdict holds over other seeds and other examples like these: both are random factors, the run variance is "
-    "pooled over the study, and all comparisons on the primary metric are one family. An interval beside a verdict is "
-    "at 95 % for that comparison alone.",
+    "A verdict holds over other seeds and other examples like these: both are random factors. All comparisons on the "
+    "primary metric are one family, and verdicts, trends and effects share one error rate. The interval next to a "
+    "verdict is the one that decided.",
     "± is the sample standard deviation over seeds; with three of them it is itself uncertain, and no test.",
     "Test examples are shared by all configurations, so their figures share its luck: another sample would move all.",
     "Figures hold for this model, this data and these settings. A setting that did not vary was not examined.",
     "Memory and time are those of the device they were measured on. Sizes are decimal: 1 GB is 10^9 bytes.",
 )
 PROTOCOL = (
-    "Configurations are chosen on validation; test figures had no part in any choice.",
+    "Rates and other settings are chosen on validation; verdicts, claims and recommendations are tested on test.",
     "Quality is measured on held-out examples through the template that inference uses.",
     "Memory and latency are measured apart from quality: alone on the device, in a fresh process, after a warm-up.",
     "Runs that diverged, failed or are missing are counted and marked, and enter no mean.",
@@ -52,7 +53,7 @@ def split_summary(results: Results, analyses: list[Analysis]) -> tuple[Analysis,
 def warnings(results: Results, analyses: list[Analysis]) -> list[str]:
     """Return what a reader has to know first: of the study, and of analyses that could not be made."""
     failed = [f"{analysis.title}: {analysis.sentences[0]}" for analysis in analyses if analysis.failed]
-    return [*results.warnings, *failed]
+    return [*short_training(results), *results.warnings, *failed]
 
 
 FIRST = ("recommend", "claims")  # what a reader may do, and what others say of the study, before how it is known

@@ -1,7 +1,7 @@
 """What the page carries besides its text, once each: charts, the figures behind every table, every run's details."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -30,15 +30,21 @@ class PageRun:
 
 
 def embedded(
-    results: Results, analyses: list[Analysis], specs: dict[str, Spec], tables: dict[str, Table]
+    results: Results,
+    analyses: list[Analysis],
+    specs: dict[str, Spec],
+    tables: dict[str, Table],
+    drawn: Sequence[Analysis] = (),
 ) -> dict[str, Any]:
     """Return everything that the page's scripts read.
 
     :param specs: name of a chart -> its specification
     :param tables: name -> every table of the page, in the order of their numbers
+    :param drawn: what is drawn on the page and is no analysis of the study
     """
+    every = [*analyses, *drawn]
     return {
-        "charts": {name: _on_page(specs[name], analysis.kind) for analysis in analyses for name in analysis.charts},
+        "charts": {name: _on_page(specs[name], analysis.kind) for analysis in every for name in analysis.charts},
         "light": config("light"),
         "dark": config("dark"),
         "names": results.names,

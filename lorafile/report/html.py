@@ -14,6 +14,7 @@ from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.factors import factors, full_name, setting_labels, sweeps
 from lorafile.analysis.common.format import cell
 from lorafile.analysis.common.scores import LOST_WORDS
+from lorafile.analysis.overview.first_screen import first_screen, readable
 from lorafile.report import content
 from lorafile.report.citations import cited
 from lorafile.report.embedded import TOLD, embedded, runs_by_configuration
@@ -23,6 +24,7 @@ from lorafile.results.results import Results, cells, grouped
 
 RELOAD_SECONDS = 5
 SCRIPTS = ("page.js", "tables.js", "brush.js", "runs.js", "downloads.js")
+SHOWN = 3  # sentences of a section; the others are folded away
 LONG = 160  # letters; a longer name is shown in a box that scrolls
 MOST = 2000  # letters of a text without one
 Show = Callable[[object], Markup]
@@ -37,12 +39,20 @@ def page(results: Results, analyses: list[Analysis], specs: dict[str, Spec] | No
     summary, others = content.split_summary(results, analyses)
     questions, others = content.questions(others), content.ordered(others)
     specs = specifications([summary, *others]) if specs is None else specs
+    first = first_screen(results, others)
+    if first is not None and first.chart is not None and not set(first.chart.charts) <= set(specs):
+        specs = specs | specifications([first.chart])
+    drawn = [first.chart] if first is not None and first.chart is not None and first.chart not in others else []
     tables = content.named_tables(results, [summary, *others])
+    if first is not None and first.table is not None:
+        tables = {"answer": first.table, **tables}
     rendered: str = _template(results, list(tables.values())).render(
         results=results,
         reload=RELOAD_SECONDS if live else 0,
+        first_screen=first,
         summary=summary,
-        questions=questions,
+        questions=[_question(question, others) for question in questions],
+        shown_first=SHOWN,
         first=content.FIRST,
         others=others,
         warnings=content.warnings(results, analyses),
@@ -59,7 +69,7 @@ def page(results: Results, analyses: list[Analysis], specs: dict[str, Spec] | No
         js=Markup("\n".join(map(_read, SCRIPTS))),  # noqa: S704 (the package's own text)
         stay=Markup(_read("live.js")),  # noqa: S704 (the package's own text)
         vega=Markup(_vega()) if specs else "",  # noqa: S704 (a library's own text)
-        data=_json(embedded(results, [summary, *questions, *others], specs, tables)),
+        data=_json(embedded(results, [summary, *questions, *others], specs, tables, drawn)),
     )
     return rendered
 
@@ -67,18 +77,44 @@ def page(results: Results, analyses: list[Analysis], specs: dict[str, Spec] | No
 def _template(results: Results, tables: list[Table]) -> Any:
     """Return the page's template with what it calls: names linked to their runs in text, isolated in headings."""
     linked, places = isolation(results, linked=True), anchors(results)
+    spoken = isolation(results, linked=True, words=readable(results))
     numbers = {id(table): at for at, table in enumerate(tables)}
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_read)
     )
-    environment.filters |= {"isolate": isolation(results), "linked": linked, "boxed": boxed}
+    environment.filters |= {"isolate": isolation(results), "linked": linked, "boxed": boxed, "spoken": spoken}
     environment.filters |= {"number": lambda column: column.kind != "text", "lost": _is_lost}
     environment.globals |= {
-        "cell": lambda column, row: linked(cell(column, row)) if column.kind == "text" else escape(cell(column, row)),
+        "cell": lambda column, row, names="linked": _cell(column, row, spoken if names == "spoken" else linked),
+        "fresh": _once(),
         "number_of": lambda table: numbers[id(table)],
         "anchor": lambda row: places.get(str(row.get("configuration")), ""),
     }
     return environment.get_template("page.html")
+
+
+def _question(question: Analysis, others: list[Analysis]) -> dict[str, Any]:
+    """Return a question with what no section of the page says already, and the sections that say the rest."""
+    said = {line: analysis for analysis in reversed(others) for line in analysis.sentences}
+    elsewhere = {said[line].name: said[line] for line in question.sentences if line in said}
+    own = [line for line in question.sentences if line not in said]
+    return {"name": question.name, "title": question.title, "own": own, "elsewhere": list(elsewhere.values())}
+
+
+def _cell(column: Column, row: dict[str, Any], names: Show) -> Markup:
+    return names(cell(column, row)) if column.kind == "text" else escape(cell(column, row))
+
+
+def _once() -> Callable[[str], bool]:
+    """Return what says of a chart whether it is met for the first time: each is drawn in one place."""
+    met: set[str] = set()
+
+    def fresh(name: str) -> bool:
+        before = name in met
+        met.add(name)
+        return not before
+
+    return fresh
 
 
 @cache
@@ -150,10 +186,11 @@ def boxed(text: object) -> Markup:
     return Markup("<bdi{}>{}</bdi>").format(box, text)
 
 
-def isolation(results: Results, linked: bool = False) -> Show:
+def isolation(results: Results, linked: bool = False, words: dict[str, str] | None = None) -> Show:
     """Return what escapes text and isolates the names in it: a right-to-left one turns nothing else.
 
     :param linked: names of configurations lead to their runs
+    :param words: name -> how it is shown instead, the name itself being told to who points at it
     """
     places = anchors(results) if linked else {}
     isolated = _isolated_texts(results)
@@ -166,6 +203,9 @@ def isolation(results: Results, linked: bool = False) -> Show:
         if name not in places:
             return boxed(name)
         kind = "run long" if len(name) > LONG else "run"
+        if words is not None and name in words:
+            spoken = Markup('<a class="run" href="#{}" title="{}"><bdi>{}</bdi></a>')
+            return spoken.format(places[name], name, words[name])
         return Markup('<a class="{}" href="#{}"><bdi>{}</bdi></a>').format(kind, places[name], name)
 
     @cache

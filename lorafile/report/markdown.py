@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from lorafile.analysis.common.base import Analysis, Table
 from lorafile.analysis.common.format import cell
+from lorafile.analysis.overview.first_screen import first_screen
 from lorafile.report import content
 from lorafile.report.citations import cited
 from lorafile.results.results import Results, row_dicts
@@ -21,11 +22,16 @@ def document(results: Results, analyses: list[Analysis]) -> str:
     lines = [f"# {plain(results.title or results.study)}", ""]
     if results.question:
         lines += [plain(results.question), ""]
-    lines += ["## Answer", "", *_list(summary.sentences)]
-    for question in content.questions(others):
-        lines += [f"### {plain(question.title)}", "", *_list(question.sentences)]
+    first = first_screen(results, others)
+    if first is not None:
+        lines += [plain(" · ".join(first.provenance)), ""]
     if warnings := content.warnings(results, analyses):
         lines += ["## Read this first", "", *_list(warnings)]
+    lines += ["## Answer", "", *_list(first.sentences if first is not None else summary.sentences)]
+    if first is not None:
+        lines += [*_tables([first.table] if first.table is not None else []), *_list(summary.sentences)]
+    for question in content.questions(others):
+        lines += [f"### {plain(question.title)}", "", *_list(question.sentences)]
     if summary.charts or summary.tables:
         lines += ["## All configurations", "", *_charts(summary), *_tables(summary.tables)]
     for analysis in content.ordered(others):

@@ -114,7 +114,22 @@ const page = (() => {
     clearTimeout(waiting);
     waiting = setTimeout(redraw, 200);
   });
-  window.addEventListener("beforeprint", () => { wishes.push("all"); });
+  // What is folded away opens for whoever is led there, and on paper.
+  function unfold(hash) {
+    for (let at = hash && document.getElementById(decodeURIComponent(hash.slice(1))); at; at = at.parentElement) {
+      if (at.tagName === "DETAILS") at.open = true;
+    }
+  }
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.('a[href^="#"]');
+    if (link) unfold(link.getAttribute("href"));
+  });
+  window.addEventListener("hashchange", () => unfold(location.hash));
+  unfold(location.hash);
+  window.addEventListener("beforeprint", () => {
+    wishes.push("all");
+    for (const place of document.querySelectorAll("details.fold")) place.open = true;
+  });
   prefersDark.addEventListener("change", () => { if (mode === "auto") redraw(); });
   button.addEventListener("click", () => { mode = modes[(modes.indexOf(mode) + 1) % modes.length]; redraw(); });
   button.hidden = false;

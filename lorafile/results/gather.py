@@ -11,7 +11,7 @@ from lorafile.results.claims_file import claims_file, read_claims
 from lorafile.results.datacard import cards
 from lorafile.results.environments import Environments
 from lorafile.results.outcomes import StoredSamples, run_details, serving_refusals, stored_outcomes
-from lorafile.results.registration import registration_sentences
+from lorafile.results.registration import commit_of, registration_sentences
 from lorafile.results.results import Results
 from lorafile.results.runs import (
     Attempts,
@@ -71,6 +71,7 @@ def gather(plan: Plan, state: State) -> Results:
         warnings=warnings(plan, runs, card, places),
         card=card,
         registration=tuple(registration_sentences(spec, history)),
+        commit=commit_of(spec),
         outcomes=stored_outcomes(graph, plan.results, state),
         details=run_details(graph),
         samples=StoredSamples(graph, plan.results, state),

@@ -7,7 +7,7 @@ from typing import Any
 
 import tomli
 
-from lorafile.files.git import Registration, blob_at, content_at
+from lorafile.files.git import Registration, blob_at, content_at, registration
 from lorafile.results.runs import History
 from lorafile.specs import Spec
 from lorafile.units import listing, plural
@@ -38,6 +38,15 @@ def registration_sentences(spec: Spec, history: History) -> list[str]:
     start = f"Registered before the first attempt on {when} in commit {commit} (self-declared): "
     dirty = " Other files of the repository had changes that were not committed." if then.dirty else ""
     return [f"{start}{_compared(content_at(spec.file, then.commit) or b'', spec.file.read_bytes())}{dirty}"]
+
+
+def commit_of(spec: Spec) -> str:
+    """Return the commit that is checked out, and whether the spec differs from it; empty without git."""
+    now = registration(spec.file)
+    if now is None:
+        return ""
+    committed = blob_at(spec.file, now.commit)
+    return f"{now.commit[:_SHORT]}{'' if committed == now.spec else ' with changes' if committed else ', not in it'}"
 
 
 def _compared(before: bytes, now: bytes) -> str:

@@ -165,6 +165,7 @@ class Results:
     :ivar published: the `[[reference]]` tables: figures from elsewhere, which are drawn and never tested
     :ivar folder: where the spec stands, which the files that it names are relative to
     :ivar registration: what stood in git before the first attempt: lorafile/results/registration.py
+    :ivar commit: the commit that the spec is in, with what is not committed yet; empty without git
     :ivar topics: published methods, initializations and quantizations that it uses: results/study_facts.py
     """
 
@@ -207,6 +208,7 @@ class Results:
     folder: Path = Path()
     topics: tuple[str, ...] = ()
     registration: tuple[str, ...] = ()
+    commit: str = ""
     candidates: "pd.DataFrame" = field(default_factory=_nothing)
     tuning: tuple[TuningStatus, ...] = ()
 

@@ -34,8 +34,8 @@ def planted() -> Results:
     "said",
     [
         "rank/r=16 and rank/r=8 are not compared: train.num_train_epochs 3 against 1 differs as well",
-        "not in these figures: 1 not run yet of rank/r=32",
-        "not in these figures: 1 diverged of rank/r=64",
+        "1 not run yet of 3 runs of rank/r=32",
+        "1 diverged of 3 runs of rank/r=64",
         "rank/r=128 and rank/r=8 are not compared: environment (device cpu and NVIDIA L4) differs as well",
         "Not compared: rank/r=16 and rank/r=8, along lora.r: train.num_train_epochs 3 against 1.",
         "1 diverged (rank/r=64 under seed 3)",

@@ -184,7 +184,7 @@ def test_brushing_the_frontier_keeps_the_rows_of_its_points(shown: Any) -> None:
     drag.w3c_actions.pointer_action.move_to_location(x + width // 2, y + height - 3)
     drag.release()
     drag.perform()
-    told_ = shown.find_element(By.CSS_SELECTOR, "#pareto .brushed")
+    told_ = shown.find_element(By.CSS_SELECTOR, "#answer .brushed")
     until(lambda: "Brushed" in told_.text)
     left = set(cells(shown, "#pareto table", 0))
     assert left < every
@@ -217,7 +217,7 @@ def test_everything_can_be_saved_from_inside_the_file(report: Path, tmp_path: Pa
         driver.execute_script("document.querySelector('#download-all button').click()")
         driver.execute_script("document.querySelector('#cost .table .tools button').click()")
         driver.execute_script(
-            "document.querySelectorAll('#pareto figure .tools button').forEach((button) => button.click())"
+            "document.querySelectorAll('#answer figure .tools button').forEach((button) => button.click())"
         )
         names = {"results.json", "cost.csv", "pareto.png", "pareto.svg", "pareto.vl.json"}
         until(lambda: {file.name for file in tmp_path.iterdir()} >= names)

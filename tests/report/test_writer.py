@@ -134,9 +134,9 @@ def test_names_in_text_and_tables_lead_to_their_runs() -> None:
     assert set(links) <= targets
 
 
-def test_the_page_answers_first_then_warns(written: Path) -> None:
+def test_the_page_warns_answers_and_then_shows(written: Path) -> None:
     html = (written / "report.html").read_text(encoding="utf-8")
-    order = [html.index(f'id="{name}"') for name in ("answer", "warnings", "summary", "trend-rank-lora-r", "methods")]
+    order = [html.index(f'id="{name}"') for name in ("warnings", "answer", "summary", "trend-rank-lora-r", "methods")]
     assert order == sorted(order)
 
 

@@ -27,7 +27,10 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     metric = table.metric or results.primary
     name = table.name and slug("recommend", table.name)
     name = name or slug("recommend", "" if metric == results.primary else metric)
-    drawn = {slug(name, *(budget.name for budget in found.budgets)): found for found in choices if found.drawable}
+    # of budgets with the same candidates one is drawn: the differences are the same, in another order
+    drawable = {frozenset(found.order): found for found in choices if found.drawable and found.budget.by == "quality"}
+    drawable |= {frozenset(found.order): found for found in choices if found.drawable and found.budget.by == "cost"}
+    drawn = {slug(name, *(budget.name for budget in found.budgets)): found for found in drawable.values()}
     charts = {key: chart(results, found) for key, found in drawn.items()}
     return [
         Analysis(

@@ -34,6 +34,54 @@ def sentences(results: Results, choices: list[Recommendation]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def brief(results: Results, found: Recommendation) -> tuple[str, ...]:
+    """Return what to take and how sure that is, in one or two sentences; nothing where nothing can be said."""
+    if found.taken is None or found.choice is None:
+        return ()
+    if tie := _tie(results, found):
+        return (f"There is {tie}",)
+    metric = on(found.scale, found.split)
+    if found.one_seed:
+        return (
+            f"With one seed there is no verdict; of these runs {_scored(results, found, found.taken)} is the best.",
+        )
+    if found.firm:
+        within = f"shown to be less than {_margin(found)} worse than the best in {metric}"
+        why = (
+            "the best mean" if found.budget.by == "quality" else f"the cheapest ({_price(results, found, found.taken)})"
+        )
+        several = f"{why} of the {len(found.claimed)} candidates that are {within}"
+        role = several if len(found.claimed) > 1 else f"the only one of {len(found.order)} candidates {within}"
+        return (
+            f"Take {_scored(results, found, found.taken)}: {role}.",
+            *_next_cheaper(results, found, found.choice, found.taken),
+        )
+    best = leader(found)
+    safe = f"{_scored(results, found, best)} is the safe choice: it has the best mean in {metric}."
+    if best == found.taken or found.margin is None:
+        needs = ' A margin (verdict.margin, such as "1pt") would say which cheaper ones are good enough.'
+        return (f"{safe}{needs if found.margin is None else _settles(found, best, '')}",)
+    gap = _gap(found, found.taken, best)[:-1]
+    return (safe, f"{gap}{_share(results, found, found.taken, best)}.{_settles(found, found.taken, best)}")
+
+
+def _scored(results: Results, found: Recommendation, name: str) -> str:
+    """Return `rank/r=16 (98.5 %, 95 % interval 95.2 % to 99.6 %)`."""
+    figure = score(found.metric, scores(results, f"{found.split}.{found.metric}")[name].mean)
+    ends = figure_interval(results, name, found.metric, found.split)
+    if isinstance(ends, str):
+        return f"{name} ({figure})"
+    return f"{name} ({figure}, 95 % interval {score(found.metric, ends[0])} to {score(found.metric, ends[1])})"
+
+
+def _share(results: Results, found: Recommendation, name: str, of: str) -> str:
+    """Return ` at 37 % of the saved size`; nothing where either price is not known."""
+    prices = price_of(results, found.prefer)
+    if not prices.get(of) or prices.get(name) is None:
+        return ""
+    return f" at {100 * prices[name] / prices[of]:.0f} % of the {TITLES[found.prefer]}"
+
+
 def heading(found: Recommendation) -> str:
     """Return the budgets' names, with their limits."""
     terms = list(dict.fromkeys(term for budget in found.budgets for term in budget.terms))
@@ -276,6 +324,5 @@ def _next_cheaper(results: Results, found: Recommendation, choice: Choice, taken
     if not tested or found.margin is None:
         return []
     near = min(reversed(tested), key=choice.p.__getitem__)
-    prices = price_of(results, found.prefer)
-    share = f" at {100 * prices[near] / prices[taken]:.0f} % of the {TITLES[found.prefer]}" if prices.get(taken) else ""
+    share = _share(results, found, near, taken)
     return [f"Of the cheaper ones, {_gap(found, near, taken)[:-1]}{share}.{_settles(found, near, taken)}"]
