@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lorafile.analysis.claims.claims import as_json as claims_as_json
 from lorafile.analysis.claims.claims import check, record
+from lorafile.analysis.overview.first_screen import first_screen, in_words
 from lorafile.cli.terminal import echo
 from lorafile.errors import ClaimError
 from lorafile.files.atomic import write_text
@@ -16,7 +17,7 @@ from lorafile.report.writer import figures, write_page, write_report
 from lorafile.results.claims_file import claims_file, claims_text
 from lorafile.state import State
 from lorafile.study.multi_study import contents, directory_of
-from lorafile.units import plural
+from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
     from lorafile.analysis.common.base import Analysis
@@ -34,13 +35,17 @@ def write(studies: "list[Study]", out: Path | None = None) -> int:
     """
     results, analyses = contents(studies)
     written = write_report(results, analyses, out or directory_of(studies))
-    checks = check(results)
+    checks, also = check(results), ""
     if checks:
         file = claims_file(studies[0].spec.file)
         write_text(file, claims_text(record(checks)))
-        written.append(file)
-    for path in written:
-        echo(f"Wrote {path}")
+        also = f", and {file}"
+    first = first_screen(results, analyses) if len(studies) == 1 else None
+    for line in first.sentences if first is not None else ():
+        echo(in_words(results, line))
+    charts, tables = (sum(path.suffix == ending for path in written) for ending in (".svg", ".csv"))
+    beside = listing(["RESULTS.md", plural(charts, "chart"), plural(tables, "table")])
+    echo(f"Wrote {written[0]}, with {beside} next to it{also}")
     for claim in checks:
         if claim.verdict != "supported" or claim.changed:
             echo(claim.line, err=True)

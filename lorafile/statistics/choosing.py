@@ -68,7 +68,7 @@ def pairwise_differences(outcomes: Mapping[str, Outcomes], pooled: RunVariance) 
     by_example, mean, binary, exact, runs, residual, own, own_df = (
         np.array([getattr(side, name) for side in sides]) for name in names
     )
-    counts = pooled.of(own, own_df)
+    counts, independent = pooled.of(own, own_df), min(side.independent for side in sides)
     brought = np.where(exact, 0.0, counts.variance) / runs
     left, left_df = residual / runs / n, np.maximum((runs - 1.0) * (n - 1), 1.0)
     for at in range(len(sides) - 1):  # row by row: all at once would be a number for every pair and example
@@ -78,7 +78,7 @@ def pairwise_differences(outcomes: Mapping[str, Outcomes], pooled: RunVariance) 
             ROUNDING * np.maximum(abs(mean[at]), abs(mean[rest])),
             run_parts(*(_both(array, at) for array in (brought, counts.df, counts.borrowed, exact, runs))),
             [(left[at], left_df[at]), (left[rest], left_df[rest])],
-            np.where(binary[at] & binary[rest], unseen(1.0, n), 0.0),
+            np.where(binary[at] & binary[rest], unseen(1.0, independent), 0.0),
         )
         difference[at, rest], difference[rest, at] = row.difference, -row.difference
         error[at, rest] = error[rest, at] = np.sqrt(row.runs + row.examples)

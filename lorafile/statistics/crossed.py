@@ -16,7 +16,7 @@ radiological imaging data", Statistics in Medicine 33), and Satterthwaite's (194
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf, nan
+from math import inf, isnan, nan
 from typing import NamedTuple
 
 import numpy as np
@@ -40,12 +40,19 @@ class Outcomes:
     :ivar exact: no seed would change it (the untuned base), so that there is one run, and it has no run variance
     :ivar unit: what is drawn at random: an `example`, or a `cluster` of examples that belong together
     :ivar shares: whether an example is right or wrong, where the values are those of clusters
+    :ivar worth: how many independent examples the clusters are worth, where that is known (Kish's design effect)
     """
 
     values: np.ndarray
     exact: bool = False
     unit: str = "example"
     shares: bool = False
+    worth: float = nan
+
+    @property
+    def independent(self) -> float:
+        """How many independent examples there are: no fewer than clusters, no more than examples."""
+        return self.examples if isnan(self.worth) else max(self.worth, float(self.examples))
 
     @property
     def runs(self) -> int:
@@ -89,20 +96,23 @@ class Outcomes:
         """Whether every outcome is right or wrong."""
         return self.shares or bool(np.isin(self.values, (0.0, 1.0)).all())
 
-    def clustered(self, clusters: np.ndarray) -> "Outcomes":
+    def clustered(self, clusters: np.ndarray, correlation: float = nan) -> "Outcomes":
         """Return it by clusters of examples, with the same figures: another sample has other clusters, and all of each.
 
         Each cluster has the figure plus its influence on it, the linearization of a ratio of sums over clusters, from
         which a mean has the variance that is robust against clusters (Liang and Zeger, 1986).
 
         :param clusters: [examples], the number of each example's cluster, from 0
+        :param correlation: of examples of one cluster, as the study's configurations show it (`intraclass`)
         """
         sizes = np.bincount(clusters)
         sums = np.stack([np.bincount(clusters, weights=run) for run in self.values])
         means = np.divide(sums, sizes, out=np.zeros_like(sums), where=sizes > 0)[:, sizes > 0]
         weights = sizes[sizes > 0].astype(float)
         values = np.stack([linear(run, weights) for run in means])
-        return replace(self, values=values, unit="cluster", shares=self.binary)
+        effect = 1 + ((sizes**2).sum() / sizes.sum() - 1) * correlation  # Kish, 1965: the design effect
+        worth = float(sizes.sum() / effect)
+        return replace(self, values=values, unit="cluster", shares=self.binary, worth=worth)
 
     @cached_property
     def residual(self) -> float:
@@ -300,7 +310,9 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
             for residual, (side, _) in zip(residuals, terms, strict=True)
             if side.runs > 1 and n > 1
         ],
-        unseen(max(abs(weight) for _, weight in terms), n) if all(side.binary for side, _ in terms) else 0.0,
+        unseen(max(abs(weight) for _, weight in terms), min(side.independent for side, _ in terms))
+        if all(side.binary for side, _ in terms)
+        else 0.0,
     )
     return Estimate(
         **{name: float(value) for name, value in variance._asdict().items()},
@@ -317,7 +329,7 @@ def combination(sides: Sequence[Outcomes], weights: Sequence[float], pooled: Run
     )
 
 
-def unseen(weight: float, n: int) -> float:
+def unseen(weight: float, n: float) -> float:
     """Return the least variance of a sum of shares by so many examples, however alike the answers are.
 
     :param weight: the largest of the sum

@@ -61,3 +61,16 @@ def test_the_intraclass_correlation_is_that_of_an_analysis_of_variance() -> None
     typical = (sizes.sum() - (sizes**2).sum() / sizes.sum()) / (len(sizes) - 1)
     assert intraclass(values, clusters) == pytest.approx((between - within) / (between + (typical - 1) * within))
     assert np.isnan(intraclass(values[:5], np.arange(5)))
+
+
+def test_answers_that_are_all_right_are_worth_as_many_independent_ones_as_clusters_let_them_be() -> None:
+    clusters = np.repeat(np.arange(40), 4)
+    alone, alike, unknown = (
+        Outcomes(np.ones((3, 160))).clustered(clusters, correlation) for correlation in (0.0, 1.0, np.nan)
+    )
+    assert (alone.independent, alike.independent, unknown.independent) == (160, 40, 40)
+    half = Outcomes(np.ones((3, 160))).clustered(clusters, 0.5)
+    assert half.independent == pytest.approx(160 / (1 + 3 * 0.5)), "Kish's design effect"
+    sides = [half, half]
+    error = contrast(*sides, pool(sides)).error
+    assert 1.96 * error == pytest.approx(3 / half.independent), "the rule of three"

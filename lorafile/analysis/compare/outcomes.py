@@ -95,19 +95,18 @@ def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | 
         else:
             outcomes[name] = Outcomes(np.array(whole), exact=set(frames) == {None})
     judged = [frame for name in outcomes for frame in runs[name].values()]  # on the same rows, all of them
-    alike, counts = list[float](), None
+    correlation, counts = nan, None
     together = next((frame["cluster"].to_numpy(int) for frame in judged if "cluster" in frame), None)
     if together is not None and len({*together}) < 2:
         why |= dict.fromkeys(outcomes, "was judged on examples of one cluster (data.cluster)")
         outcomes = {}
     elif together is not None:
         alike = [intraclass(side.by_example, together) for side in outcomes.values()]
-        counts = len(together), len({*together})
-        outcomes = {name: side.clustered(together) for name, side in outcomes.items()}
+        known = [share for share in alike if not isnan(share)]
+        correlation, counts = fmean(known) if known else nan, (len(together), len({*together}))
+        outcomes = {name: side.clustered(together, correlation) for name, side in outcomes.items()}
     why = dict.fromkeys(results.names, "has no finished run") | why
     without = {name: text for name, text in why.items() if name not in outcomes}
-    known = [share for share in alike if not isnan(share)]
-    correlation = fmean(known) if known else nan
     return Crossed(outcomes, without, pool(outcomes.values()), compared_as(metric), correlation, counts)
 
 
@@ -183,7 +182,7 @@ def figure_interval(results: Results, name: str, metric: str, split: str) -> tup
 
 def share_ends(outcomes: Outcomes, ends: tuple[float, float]) -> tuple[float, float]:
     """Return an interval of a share of right answers, never narrower than Clopper and Pearson's for the examples."""
-    right, n = outcomes.mean * outcomes.examples, outcomes.examples
+    right, n = outcomes.mean * outcomes.independent, outcomes.independent
     least = float(special.betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
     most = float(special.betaincinv(right + 1, n - right, 1 - 0.025)) if right < n else 1.0
     return max(min(ends[0], least), 0.0), min(max(ends[1], most), 1.0)

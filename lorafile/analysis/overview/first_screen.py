@@ -1,5 +1,6 @@
 """What a reader sees first: what was measured in one line, the answer in three sentences, one table, one chart."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
@@ -75,6 +76,16 @@ def readable(results: Results) -> dict[str, str]:
             words[name] = ", ".join(_setting(key, value) for key, _, value in settings)
     counts = Counter(words.values())
     return {name: text for name, text in words.items() if text and counts[text] == 1 and text != name}
+
+
+def in_words(results: Results, line: str) -> str:
+    """Return a sentence with configurations as a reader would call them, its first letter a capital."""
+    words = readable(results)
+    names = sorted(words, key=len, reverse=True)
+    if names:
+        pattern = "|".join(re.escape(name) for name in names)
+        line = re.sub(rf"(?<!\w)({pattern})(?!\w)", lambda found: words[found.group()], line)
+    return line[:1].upper() + line[1:]
 
 
 def _setting(key: str, value: str) -> str:
