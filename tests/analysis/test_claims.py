@@ -46,7 +46,7 @@ def test_at_most_so_much_below_is_non_inferiority_at_that_margin(results: Result
     assert checked(results, at_most_below="3pt", **below).verdict == "refuted"
     near = checked(results, at_most_below="11pt", **below)
     assert near.verdict == "undecided"
-    assert "held against a margin of 11.0 points" in near.reasons
+    assert "judged by a margin of 11.0 points" in near.reasons
 
 
 def test_the_direction_of_the_metric_counts(results: Results) -> None:

@@ -89,7 +89,7 @@ def _compared(results: Results, claim: ClaimTable) -> ClaimPart:
     if margin is None and wanted in ("equivalent", "non-inferior"):
         return ClaimPart("undecided", f"{text}; there is no margin for it")
     if own is not None and margin is not None and margin != verdict.margin:
-        text += f"; held against a margin of {margin_text(metric, margin)}"
+        text += f"; judged by a margin of {margin_text(metric, margin)}"
     return ClaimPart(_judged(verdict, one, wanted, margin or 0.0), text)
 
 

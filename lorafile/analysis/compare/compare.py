@@ -30,8 +30,8 @@ from lorafile.units import listing, plural
 WORDS = {"none": "without a verdict", "refused": "not compared"}
 ORDER = (*DECIDED, "inconclusive", "none", "refused")
 _KINDS = {
-    "confound": "set beside the factor: not compared",
-    "waived": "set beside the factor: waived",
+    "confound": "set apart from the factor: not compared",
+    "waived": "set apart from the factor: waived",
     "provenance": "how it was run: marked",
     "consequence": "follows from the factor",
 }
@@ -95,7 +95,7 @@ def verdict_table(results: Results, verdicts: list[Verdict]) -> Table:
     """Return verdicts as a table: difference, intervals, probabilities, margin, seeds and examples."""
     columns = (
         Column("configuration", "configuration"),
-        Column("against", "held against"),
+        Column("against", "compared with"),
         Column("verdict", "verdict"),
         Column("shown", f"difference in {on(verdicts[0].scale, verdicts[0].split)}"),
         Column("interval", "interval of its test"),
@@ -179,7 +179,7 @@ def _factor(verdict: Verdict) -> str:
 
 
 def _confound_table(verdicts: tuple[Verdict, ...]) -> tuple[Table, ...]:
-    titles = {"configuration": "configuration", "against": "held against", "factor": "compared along"}
+    titles = {"configuration": "configuration", "against": "compared with", "factor": "compared along"}
     titles |= {"setting": "what else differs", "one": "in the first", "other": "in the second", "kind": "how"}
     rows = [
         (*verdict.pair.names, _factor(verdict), row.setting, row.one, row.other, _KINDS[row.kind])
@@ -187,4 +187,4 @@ def _confound_table(verdicts: tuple[Verdict, ...]) -> tuple[Table, ...]:
         for row in verdict.differing
     ]
     columns = tuple(Column(key, title) for key, title in titles.items())
-    return (Table("Beside the factor", pd.DataFrame(rows, columns=list(titles)), columns),) if rows else ()
+    return (Table("What else differs", pd.DataFrame(rows, columns=list(titles)), columns),) if rows else ()

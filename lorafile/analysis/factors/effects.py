@@ -63,7 +63,7 @@ def _simple(found: Decomposition) -> Table:
         Column("effect", f"difference in {on(found.scale, found.split)}"),
         Column("interval", "interval for all at once"),
         Column("high", "configuration"),
-        Column("low", "held against"),
+        Column("low", "compared with"),
     )
     return Table(f"{against(found)}, at each {grid.by}", pd.DataFrame(rows), columns)
 
