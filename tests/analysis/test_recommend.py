@@ -12,6 +12,7 @@ from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.recommend.budgets import budget_of
 from lorafile.analysis.recommend.choice import Recommendation
 from lorafile.analysis.recommend.recommend import recommendations
+from lorafile.analysis.recommend.text import brief
 from lorafile.analysis.registry import analyses
 from lorafile.errors import SpecError
 from lorafile.results.results import Results
@@ -273,3 +274,26 @@ def test_a_tie_at_the_end_of_the_scale_is_called_that_and_a_metric_that_can_tell
     assert "no choice: all 4 candidates score 0.0 % in exact match, so it cannot tell them apart" in text
     assert "log loss can: set evaluate.primary" in text
     assert "take" not in text
+
+
+def top(figures: dict[str, tuple[float | str, ...]]) -> str:
+    results = made(figures)
+    return " ".join(brief(results, one(results, margin="5pt"))).replace("\u202f", " ")
+
+
+def test_three_planted_worlds_have_the_right_answer_and_the_right_reason() -> None:
+    """Cheap and equal; cheap and worse by the margin; seeds that scatter more than the margin."""
+    rest = {UNTUNED: (0.1,)}
+    equal = top({SMALL: (0.80, 0.81, 0.82), LARGE: (0.81, 0.80, 0.82), **rest})
+    assert equal.startswith(f"Take {SMALL} (80.0 %, 95 % interval")
+    assert "the cheapest (2.00 GB peak training memory and 2.00 MB saved size) of the 2 candidates that are" in equal
+    worse = top({SMALL: (0.75, 0.76, 0.77), LARGE: (0.80, 0.81, 0.82), **rest})
+    assert worse.startswith(f"Take {LARGE} (80.0 %, 95 % interval")
+    assert "the only one of 3 candidates shown to be less than 5.0 points worse" in worse
+    assert f"Of the cheaper ones, {SMALL} scored 5.0 points lower" in worse
+    assert "at 22 % of the peak training memory" in worse
+    open_ = top({SMALL: (0.72, 0.80, 0.88), LARGE: (0.73, 0.81, 0.89), **rest})
+    assert open_.startswith(f"{LARGE} (80.0 %, 95 % interval")
+    assert "is the safe choice: it has the best mean" in open_
+    assert f"{SMALL} scored 1.0 points lower (95 % interval" in open_
+    assert f"more seeds would show whether {SMALL} is within 5.0 points of {LARGE}" in open_
