@@ -94,7 +94,7 @@ def _along(trend: Trend, title: str | None) -> Any:
     domain = [low / room, high * room] if log else [low - room, high + room]
     # bars would pad their own axis, and then stand next to the points above them
     scale = alt.Scale(type="log" if log else "linear", domain=domain, padding=0, nice=False)
-    form = ".2~e" if 0 < low < 0.01 or high >= 100_000 else "~g"
+    form = ".2~e" if 0 < low < 0.01 or high >= 100_000 else ".4~r"
     axis = alt.Axis(values=numbers, format=form, grid=False, labels=title is not None, labelOverlap="greedy")
     return alt.X("x:Q", scale=scale, axis=axis, title=title)
 

@@ -169,7 +169,7 @@ def _bars(rows: Rows, key: str, kind: str, what: str, spread: str = "") -> Any:
         bar = {"label": row["configuration"], "value": value / size, "shown": f"{number(value / size)} {name}"}
         bars.append(bar | {"low": (value - half) / size, "high": (value + half) / size})
     scale = alt.Scale(domain=[0, max(bar["high"] for bar in bars) * 1.16], nice=False)
-    x = alt.X("value:Q", title=f"{what}, {name}", scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
+    x = alt.X("value:Q", title=f"{what}, {name}", scale=scale, axis=alt.Axis(tickCount=5, format=".3~r"))
     tips = tooltip(("label:N", "configuration"), ("shown:N", what))
     base = alt.Chart(pd.DataFrame(bars)).encode(y=_names(measured), tooltip=tips)
     layers = [base.mark_bar(style="cost", height={"band": 0.7}).encode(x=x)]
