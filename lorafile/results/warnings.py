@@ -10,7 +10,7 @@ from lorafile.results.results import grouped, listed
 from lorafile.results.runs import under_way
 from lorafile.results.study_facts import data_of
 from lorafile.specs.tables.evaluate import OF_ANSWERS
-from lorafile.units import plural
+from lorafile.units import listing, plural
 
 TIME_SPREADS = ("generate_spread", "merged_generate_spread")
 STEADY = 0.5  # of 16 profiles on two idle cores the largest was 0.31; of 8 next to two busy processes the smallest 0.76
@@ -110,16 +110,17 @@ def _of_profiles(plan: Plan) -> list[str]:
 def _of_clusters(plan: Plan) -> list[str]:
     """Say where examples that belong together are counted as one."""
     keys = {key: split for splits in plan.graph.clusters.values() for split, key in splits.items()}
-    lines: dict[str, None] = {}
+    counts: dict[str, dict[str, None]] = {}
     for key, split in keys.items():
         if key in plan.results and (figures := plan.results[key].figures):
             column = plan.graph.nodes[key].settings["data"]["clusters"]
-            counts = f"{figures['examples']} examples of the {split} split are in {figures['clusters']} clusters"
-            lines[
-                f'The {counts} by their "{column}". Significance is judged on clusters, for examples of one are not '
-                "independent (data.cluster)."
-            ] = None
-    return list(lines)
+            text = f"{figures['examples']} {split} examples are in {figures['clusters']} clusters"
+            counts.setdefault(column, {})[text] = None
+    return [
+        f'By their "{column}", {listing(list(texts))}. Significance is judged on clusters, for examples of one are not '
+        "independent (data.cluster)."
+        for column, texts in counts.items()
+    ]
 
 
 def _prepared(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:

@@ -61,7 +61,7 @@ def test_rows_of_one_cluster_stay_in_one_split_and_count_as_one(tmp_path: Path, 
         assert side.mean == pytest.approx(figures[name].mean())
     mine.report(tmp_path / "report")
     text = (tmp_path / "report" / "RESULTS.md").read_text(encoding="utf-8")
-    assert f'are in {len(test)} clusters by their "person"' in text
+    assert f"test examples are in {len(test)} clusters" in text
 
 
 def keys(mine: Study, kind: str) -> dict[str, str]:

@@ -36,7 +36,7 @@ def caption(noise: Floors) -> str:
     parts = ["Bars: standard deviations; thick line: the 95 % interval of that between seeds."]
     if noise.effects:
         more = f" (the {_MOST} largest of {len(noise.effects)})" if len(noise.effects) > _MOST else ""
-        parts.append(f"Diamonds: the study's differences, whatever their sign, with 95 % intervals{more}.")
+        parts.append(f"Diamonds: the study's differences, whatever their sign, with their tests' intervals{more}.")
         parts.append("An arrow: beyond the axis.")
     return " ".join(parts)
 
