@@ -25,7 +25,10 @@ class Registration:
 
 def registration(file: Path) -> Registration | None:
     """Return where a file stands in git; None without git, a repository, or a commit."""
-    commit, blob = git(file, "rev-parse", "--verify", "--quiet", "HEAD"), git(file, "hash-object", "--", file.name)
+    commit, blob = (
+        git(file, "rev-parse", "--verify", "--quiet", "HEAD"),
+        git(file, "hash-object", "--no-filters", "--", file.name),
+    )
     if commit is None or blob is None:
         return None
     dirty = git(file, "status", "--porcelain", "--untracked-files=no")
@@ -50,7 +53,11 @@ def git(file: Path, *arguments: str) -> bytes | None:
         return None
     try:
         done = subprocess.run(  # noqa: S603  (no shell; the arguments are ours, and a name stands after --)
-            [program, *arguments], cwd=file.absolute().parent, capture_output=True, timeout=60, check=False
+            [program, "-c", "core.fsmonitor=false", *arguments],
+            cwd=file.absolute().parent,
+            capture_output=True,
+            timeout=60,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -5,6 +5,7 @@ from collections import Counter
 from itertools import chain, combinations, islice
 from typing import Any
 
+from lorafile.errors import StateError
 from lorafile.graph.graph import Graph
 from lorafile.lock.lockfile import identity
 from lorafile.results.results import grouped
@@ -53,7 +54,10 @@ def _passages(graph: Graph, configuration: Configuration, test: Attempt | None, 
     """Return (test prompts that share a passage with another one, of how many); None where clusters are declared."""
     if test is None or graph.clusters.get(configuration.name):
         return None
-    prompts = [str(row.get("prompt", "")) for row in islice(stored_rows(test, "examples.jsonl.gz", state), _READ)]
+    try:
+        prompts = [str(row.get("prompt", "")) for row in islice(stored_rows(test, "examples.jsonl.gz", state), _READ)]
+    except StateError:
+        return None  # a damaged file is named where its examples are shown; nothing is known of passages
     return shared_passages(prompts), len(prompts)
 
 

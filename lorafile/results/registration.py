@@ -41,8 +41,8 @@ def registration_sentences(spec: Spec, history: History) -> list[str]:
 
 
 def commit_of(spec: Spec) -> str:
-    """Return the commit that is checked out, and whether the spec differs from it; empty without git."""
-    now = registration(spec.file)
+    """Return the commit that is checked out, and whether the spec differs; empty where the study is not registered."""
+    now = registration(spec.file) if spec.tables.study.registered else None
     if now is None:
         return ""
     committed = blob_at(spec.file, now.commit)

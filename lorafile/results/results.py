@@ -165,7 +165,7 @@ class Results:
     :ivar published: the `[[reference]]` tables: figures from elsewhere, which are drawn and never tested
     :ivar folder: where the spec stands, which the files that it names are relative to
     :ivar registration: what stood in git before the first attempt: lorafile/results/registration.py
-    :ivar commit: the commit that the spec is in, with what is not committed yet; empty without git
+    :ivar commit: of a registered study, the commit that the spec is in, and whether it has changes; empty without git
     :ivar topics: published methods, initializations and quantizations that it uses: results/study_facts.py
     """
 

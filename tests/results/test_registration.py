@@ -61,3 +61,12 @@ def test_without_git_nothing_is_registered_and_without_the_setting_nothing_is_sa
     assert "no git commit was recorded" in told(registered)
     edit(registered, ("registered = true\n", ""))
     assert load(registered).gather().registration == ()
+
+
+def test_a_report_of_a_study_that_is_not_registered_asks_git_nothing(
+    spec_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repository that somebody prepared could make git run what it likes."""
+    study(spec_file, REGISTERED)
+    monkeypatch.setattr("lorafile.files.git.git", lambda *arguments: pytest.fail("git was asked"))
+    assert load(spec_file).gather().commit == ""

@@ -103,6 +103,7 @@ def test_amounts_are_decimal_bytes_and_seconds(amount: str, dimension: str, valu
 def test_the_examples_of_the_documentation_are_good_specs() -> None:
     text = (Path(__file__).parents[2] / "docs" / "reporting.md").read_text(encoding="utf-8")
     blocks = [block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "own.py" not in block]
+    blocks = [block for block in blocks if "registered" not in block]
     assert len(blocks) == 2
     full = '[[sweep]]\nname = "baselines"\nmethod = ["full"]\n'
     assert len(spec(full + "".join(blocks)).tables.claim) == 2
