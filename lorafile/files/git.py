@@ -25,14 +25,23 @@ class Registration:
 
 def registration(file: Path) -> Registration | None:
     """Return where a file stands in git; None without git, a repository, or a commit."""
-    commit, blob = (
-        git(file, "rev-parse", "--verify", "--quiet", "HEAD"),
-        git(file, "hash-object", "--no-filters", "--", file.name),
-    )
+    commit, blob = head(file), blob_of(file)
     if commit is None or blob is None:
         return None
     dirty = git(file, "status", "--porcelain", "--untracked-files=no")
-    return Registration(commit.decode().strip(), blob.decode().strip(), dirty is None or bool(dirty.strip()))
+    return Registration(commit, blob, dirty is None or bool(dirty.strip()))
+
+
+def head(file: Path) -> str | None:
+    """Return the commit that is checked out where a file is; None where there is none."""
+    found = git(file, "rev-parse", "--verify", "--quiet", "HEAD")
+    return None if found is None else found.decode().strip()
+
+
+def blob_of(file: Path) -> str | None:
+    """Return git's digest of a file as it is now."""
+    found = git(file, "hash-object", "--no-filters", "--", file.name)
+    return None if found is None else found.decode().strip()
 
 
 def blob_at(file: Path, commit: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import tomli
 
-from lorafile.files.git import Registration, blob_at, content_at, registration
+from lorafile.files.git import Registration, blob_at, blob_of, content_at, head
 from lorafile.results.runs import History
 from lorafile.specs import Spec
 from lorafile.units import listing, plural
@@ -42,11 +42,12 @@ def registration_sentences(spec: Spec, history: History) -> list[str]:
 
 def commit_of(spec: Spec) -> str:
     """Return the commit that is checked out, and whether the spec differs; empty where the study is not registered."""
-    now = registration(spec.file) if spec.tables.study.registered else None
-    if now is None:
+    commit = head(spec.file) if spec.tables.study.registered else None
+    if commit is None:
         return ""
-    committed = blob_at(spec.file, now.commit)
-    return f"{now.commit[:_SHORT]}{'' if committed == now.spec else ' with changes' if committed else ', not in it'}"
+    committed = blob_at(spec.file, commit)
+    same = committed == blob_of(spec.file)
+    return f"{commit[:_SHORT]}{'' if same else ' with changes' if committed else ', not in it'}"
 
 
 def _compared(before: bytes, now: bytes) -> str:

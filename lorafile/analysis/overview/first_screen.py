@@ -173,7 +173,7 @@ def _frontier(results: Results) -> Analysis | None:
 
     for cost in _COSTS:
         if len({*price_of(results, cost).values()} - {0.0}) > 1:
-            found = analyse(results, AnalysisTable(kind="pareto", measures=[results.primary, cost]))  # type: ignore[list-item]
+            found = analyse(results, AnalysisTable(kind="pareto", measures=[results.primary, cost]))
             return found[0] if found and found[0].charts else None
     return None
 
