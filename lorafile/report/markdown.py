@@ -52,7 +52,7 @@ def document(results: Results, analyses: list[Analysis]) -> str:
     lines += ["## Configurations", "", *_charts(summary, captions=False), *_tables(_configurations(results, summary))]
     lines += _tables(_verdicts(results))
     for analysis in others:
-        lines += _section(analysis, drawn=first is not None and first.chart is analysis)
+        lines += _section(results, analysis, drawn=first is not None and first.chart is analysis)
     facts = "; ".join(f"{fact.name}: {fact.value}" for fact in content.facts(results) if fact.name not in _SAID)
     lines += ["## Methods and limits", "", plain(facts), "", *_tables(_lost(results))]
     lines += _list([line for analysis in analyses for line in analysis.limits])
@@ -93,7 +93,7 @@ def _lost(results: Results) -> list[Table]:
     return [Table("Runs without a figure", lost, columns)] if len(lost) else []
 
 
-def _section(analysis: Analysis, drawn: bool) -> list[str]:
+def _section(results: Results, analysis: Analysis, drawn: bool) -> list[str]:
     """Return an analysis: whole where nothing above says it, else its pictures, and its first sentence.
 
     :param drawn: its picture stands above
@@ -103,7 +103,8 @@ def _section(analysis: Analysis, drawn: bool) -> list[str]:
     if whole:
         start = [f"## {plain(analysis.title)}", "", plain(analysis.question), ""]
         return [*start, *charts, *_list(analysis.sentences), *_tables(analysis.tables)]
-    said = analysis.sentences[:1] if analysis.kind in _BRIEF else []
+    private = analysis.kind == "data" and any(card["private"] for card in results.card)  # a reader misses the texts
+    said = analysis.sentences[:1] if analysis.kind in _BRIEF or private else []
     return [*([f"**{plain(analysis.title)}.** {plain(said[0])}", ""] if said else []), *charts]
 
 
