@@ -40,7 +40,7 @@ def write(studies: "list[Study]", out: Path | None = None) -> int:
         file = claims_file(studies[0].spec.file)
         write_text(file, claims_text(record(checks)))
         also = f", and {file}"
-    first = first_screen(results, analyses) if len(studies) == 1 else None
+    first = first_screen(results, analyses)
     for line in first.sentences if first is not None else ():
         echo(in_words(results, line))
     charts, tables = (sum(path.suffix == ending for path in written) for ending in (".svg", ".csv"))

@@ -166,6 +166,7 @@ class Results:
     :ivar folder: where the spec stands, which the files that it names are relative to
     :ivar registration: what stood in git before the first attempt: lorafile/results/registration.py
     :ivar commit: of a registered study, the commit that the spec is in, and whether it has changes; empty without git
+    :ivar studies: how many studies it puts side by side: no recommendation is made across several
     :ivar topics: published methods, initializations and quantizations that it uses: results/study_facts.py
     """
 
@@ -211,6 +212,7 @@ class Results:
     commit: str = ""
     candidates: "pd.DataFrame" = field(default_factory=_nothing)
     tuning: tuple[TuningStatus, ...] = ()
+    studies: int = 1
 
     @cached_property
     def names(self) -> list[str]:

@@ -232,7 +232,7 @@ def test_points_of_a_rate_sweep_that_validation_does_not_prefer_are_no_candidate
     table = pd.concat([results.configurations, pd.DataFrame(settings)], axis=1)
     found = one(replace(results, configurations=table), margin="5pt")
     assert found.other_rates == {SMALL: MIDDLE} and SMALL not in found.order
-    assert "1 configuration that validation likes better at another rate" in said(
+    assert "1 configuration with a better learning rate by validation" in said(
         replace(results, configurations=table), margin="5pt"
     )
 
@@ -260,8 +260,6 @@ def test_a_prompt_that_makes_every_question_longer_is_not_the_cheapest() -> None
     longer = replace(results, runs=results.runs.assign(question_tokens=tokens))
     found = one(longer, margin="5pt")
     assert found.order[-1] == UNTUNED and found.taken == MIDDLE
-    best = one(longer, margin="1pt", profiles=["best-quality"])
-    assert best.order
 
 
 def test_a_tie_at_the_end_of_the_scale_is_called_that_and_a_metric_that_can_tell_is_named() -> None:

@@ -86,6 +86,8 @@ def test_the_command_writes_one_page_for_several_specs(specs: dict[str, Path], t
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "report" / "RESULTS.md").read_text(encoding="utf-8")
     assert "# a and b, side by side" in text
+    answer = text.split("## Answer")[1].split("## Configurations")[0]
+    assert "is the safe choice" not in answer and "Take " not in answer, "a recommendation is each study's own"
     printed = lora("report", str(specs["a"]), str(specs["b"]), "--state", state, "--json", cwd=tmp_path)
     assert next(row["configuration"] for row in json.loads(printed.stdout)["configurations"]) == "a: rank/r=2"
 

@@ -64,7 +64,7 @@ def _doubts(results: Results, claim: ClaimTable) -> list[str]:
         if text := lost(counts):
             doubts.append(
                 f"of the {plural(ended[name].total(), 'run')} of {name}, {text}, and the others are no fair sample "
-                f"(waive = [{', '.join(show(how) for how in LOST if counts[how])}] leaves it at that)"
+                f"(waive = [{', '.join(show(how) for how in LOST if counts[how])}] accepts the loss)"
             )
     if split_of(results, metric_of(results, claim)) != "test":
         doubts.append("there is no test split, and validation is what configurations are chosen on")

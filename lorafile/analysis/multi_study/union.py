@@ -171,6 +171,7 @@ def united(members: list[MemberStudy], named: Named, metrics: list[str], primary
         topics=_each(topic for results in every for topic in results.topics),
         verdict=verdict,
         looks=(seeds,),
+        studies=len(members),
         **tables,
         **mappings,
     )

@@ -45,12 +45,12 @@ class FirstScreen:
 
 
 def first_screen(results: Results, analyses: list[Analysis]) -> FirstScreen | None:
-    """Return the top of the report; None where no configuration has a figure yet.
+    """Return the top of the report; None where no configuration has a figure yet, and across several studies.
 
     :param analyses: those of the page, among which the chart is taken where one is there
     """
     metric, split = results.primary, split_of(results, results.primary)
-    if not any(figure.known for figure in scores(results, f"{split}.{metric}").values()):
+    if results.studies > 1 or not any(figure.known for figure in scores(results, f"{split}.{metric}").values()):
         return None
     choice = _choice(results)
     frontier = next((one for one in analyses if one.kind == "pareto" and one.charts), None) or _frontier(results)

@@ -183,8 +183,9 @@ def _scattered(
 ) -> dict[str, float]:
     """Return what is no rival: on average worse than the best by more than the margin, and far noisier than others.
 
-    Nobody who trains it once can count on it. Without this it would hold up every other candidate: little is known of
-    its mean. The spread is independent of the mean, so that this makes no claim more likely to be wrong of the others.
+    A single run of it says little of what the next will give. Without this it would hold up every other candidate:
+    little is known of its mean. The spread is independent of the mean, so that this makes no claim more likely to be
+    wrong of the others.
     """
     figures = scores(results, f"validation.{metric}")
     known = {name: figures[name].mean for name in judged if figures[name].known}

@@ -256,7 +256,7 @@ def _cautions(results: Results, found: Recommendation) -> list[str]:
     ]
     if count := len(found.other_rates):
         lines.append(
-            f"Left out of the choice: {plural(count, 'configuration')} that validation likes better at another rate."
+            f"Left out of the choice: {plural(count, 'configuration')} with a better learning rate by validation."
         )
     if found.unjudged and found.choice is not None:
         lines.append(f"Not judged: {listing([f'{name} {why}' for name, why in found.unjudged.items()], 4)}.")
