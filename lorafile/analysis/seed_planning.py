@@ -18,7 +18,7 @@ _UNFINISHED = ("missing", "running", "interrupted")
 
 @dataclass(frozen=True)
 class OpenComparison:
-    """A comparison that is not decided, and what would decide it at the next look.
+    """An undecided comparison, and what would decide it at the next look.
 
     :ivar margin: in the unit that the metric is compared in; None where none is declared
     :ivar seeds: how many further ones of both; None where no number would do

@@ -32,7 +32,7 @@ _PANELS = 8  # configurations that have a panel of their own; the tables have al
 _PANEL = 250
 _MAPS = {"inspect-norm": ("relative_norm", "‖ΔW‖ / ‖W‖"), "inspect-rank": ("effective_rank", "effective rank")}
 _CAPTIONS = {
-    "inspect-norm": "Size of the update beside that of its weight (Frobenius norms), mean over seeds.",
+    "inspect-norm": "Size of the update relative to that of its weight (Frobenius norms), mean over seeds.",
     "inspect-rank": "exp of the entropy of the update's normalised singular values (Roy & Vetterli 2007): how many "
     "directions it really uses. Mean over seeds.",
     "inspect-cka": "Linear CKA (Kornblith et al. 2019) of hidden states with the untuned base's, at the same "

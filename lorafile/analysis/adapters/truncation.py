@@ -97,7 +97,7 @@ def sentences(metric: str, split: str, rows: list[Row]) -> list[str]:
         for row in rows
         if row["trained"] is not None and row["trained"].known
     ]
-    return [*lines, f"Cut beside trained at that rank: {listing(compared, 6)}."] if compared else lines
+    return [*lines, f"Truncated and trained at that rank: {listing(compared, 6)}."] if compared else lines
 
 
 def _answer(metric: str, place: str, whole: Row, cut: list[Row]) -> str:

@@ -92,7 +92,7 @@ def _apart(union: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) ->
         if not (one[0].measured_on and other[0].measured_on):
             why = "there are no figures on the same split"
         both = f"{_those(union, one)} and {_those(union, other)}"
-        lines.append(f"{sentence_case(both)} are shown beside each other and never tested: {why}.")
+        lines.append(f"{sentence_case(both)} are shown side by side and never tested: {why}.")
     return lines
 
 
@@ -195,6 +195,6 @@ def _head(verdicts: list[Verdict], wanted: int) -> list[str]:
         ]
     line = (
         f"{plural(len(verdicts), 'comparison')} across the studies: their best configurations, chosen on validation, "
-        "and those that differ in one setting alone. They are one family, beside that of each study's own report."
+        "and those that differ in one setting alone. They are one family, apart from that of each study's own report."
     )
     return [line, *([f"{wanted - _SHOWN} more are left out."] if wanted > _SHOWN else [])]

@@ -28,7 +28,7 @@ def chart(noise: Floors, rows: list[dict[str, Any]]) -> Any:
     text = "; ".join(f"{row['what']}: {row['shown']}" for row in rows)
     whole = alt.vconcat(*panels, spacing=14)
     labels = [row["what"] for row in (*bars, *effects)]
-    return finish(whole, "The noise floor, and the differences beside it", f"{title}. {text}", margin=room(labels) + 20)
+    return finish(whole, "The noise floor and the differences", f"{title}. {text}", margin=room(labels) + 20)
 
 
 def caption(noise: Floors) -> str:

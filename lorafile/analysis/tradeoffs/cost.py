@@ -35,7 +35,7 @@ LATENCY = {
 WAYS = ["attached", "merged"]
 _CAPTIONS = {
     "cost-train-time": "Bars: mean over seeds. Lines: ± sample standard deviation.",
-    "cost-latency": "Median of repeated generations of one sequence. Attached: the adapter beside the base. "
+    "cost-latency": "Median of repeated generations of one sequence. Attached: the adapter next to the base. "
     "Merged: the adapter added into the base's weights, which not every base allows. Rows without an adapter are "
     "the model as it is.",
 }
