@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from lorafile.analysis.claims.claims import as_json as claims_as_json
 from lorafile.analysis.claims.claims import check, record
-from lorafile.analysis.overview.first_screen import first_screen, in_words
+from lorafile.analysis.common.display_names import in_words
+from lorafile.analysis.overview.first_screen import first_screen
 from lorafile.cli.terminal import echo
 from lorafile.errors import ClaimError
 from lorafile.files.atomic import write_text

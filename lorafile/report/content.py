@@ -8,9 +8,10 @@ import pandas as pd
 from lorafile.analysis.common.base import Analysis, Column, Table, filled
 from lorafile.analysis.common.format import amount, direction, kind_of, metric_name, number, on, setting
 from lorafile.analysis.overview.first_screen import short_training
+from lorafile.analysis.overview.questions import PLACEMENT
 from lorafile.engine.metrics.registry import unit_of
 from lorafile.report.figures_json import look_lines
-from lorafile.results.results import Results, cells, missing, row_dicts
+from lorafile.results.results import Results, cells, grouped, missing, row_dicts
 from lorafile.units import listing, plural
 
 LIMITS = (
@@ -58,6 +59,53 @@ def warnings(results: Results, analyses: list[Analysis]) -> list[str]:
 
 FIRST = ("recommend", "claims")  # what a reader may do, and what others say of the study, before how it is known
 QUESTION = "question"
+# Which of the questions that people bring an analysis belongs to: by the setting that it is about, or by its kind.
+_BY_FACTOR = {
+    "lora.r": "rank",
+    **dict.fromkeys(PLACEMENT, "placement"),
+    "quantization": "quantization",
+    "method": "lora-or-full",
+}
+_BY_KIND = {
+    "recommend": "best-for-my-gpu",
+    "cost": "inference-speed",
+    "noise": "real-or-noise",
+    "confounds": "real-or-noise",
+}
+
+
+class Section(NamedTuple):
+    """A part of the page under one heading: a question with its answer and the analyses behind it, or one of these."""
+
+    name: str
+    title: str
+    sentences: list[str]
+    members: list[Analysis]
+    asked: bool = False  # a question's own words are no name of anything
+
+
+def sections(questions: list[Analysis], others: list[Analysis]) -> list[Section]:
+    """Return the page's sections: questions in their order, each with what shows its answer; then the other analyses.
+
+    A question's sentences are those that no member says already; the first member speaks for one without any.
+    """
+    by_question = grouped((_question_of(analysis), analysis) for analysis in others)
+    found = []
+    for question in questions:
+        members = by_question.pop(question.name, [])
+        factors = list(dict.fromkeys(member.factor for member in members))
+        members.sort(key=lambda member: (factors.index(member.factor), member.kind != "trend"))
+        said = {line for member in members for line in member.sentences}
+        own = [line for line in question.sentences if line not in said]
+        found.append(Section(question.name, question.title, own, members, asked=True))
+    left = {id(analysis) for members in by_question.values() for analysis in members}
+    rest = [analysis for analysis in others if id(analysis) in left]
+    return [*found, *(Section(analysis.name, analysis.title, [], [analysis]) for analysis in rest)]
+
+
+def _question_of(analysis: Analysis) -> str:
+    name = _BY_FACTOR.get(analysis.factor) or _BY_KIND.get(analysis.kind)
+    return f"question-{name}" if name else ""
 
 
 def questions(analyses: list[Analysis]) -> list[Analysis]:

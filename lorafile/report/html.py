@@ -5,17 +5,18 @@ import re
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.display_names import readable
 from lorafile.analysis.common.factors import factors, full_name, setting_labels, sweeps
-from lorafile.analysis.common.format import cell
+from lorafile.analysis.common.format import DASH, cell
 from lorafile.analysis.common.scores import LOST_WORDS
-from lorafile.analysis.overview.first_screen import first_screen, readable
-from lorafile.report import content
+from lorafile.analysis.overview.first_screen import first_screen
+from lorafile.report import content, glossary
 from lorafile.report.citations import cited
 from lorafile.report.embedded import TOLD, embedded, runs_by_configuration
 from lorafile.report.figures_json import Spec, specifications
@@ -24,7 +25,7 @@ from lorafile.results.results import Results, cells, grouped
 
 RELOAD_SECONDS = 5
 SCRIPTS = ("page.js", "tables.js", "brush.js", "runs.js", "downloads.js")
-SHOWN = 3  # sentences of a section; the others are folded away
+SHOWN = 2  # sentences of a section; the others are folded away
 LONG = 160  # letters; a longer name is shown in a box that scrolls
 MOST = 2000  # letters of a text without one
 Show = Callable[[object], Markup]
@@ -51,10 +52,9 @@ def page(results: Results, analyses: list[Analysis], specs: dict[str, Spec] | No
         reload=RELOAD_SECONDS if live else 0,
         first_screen=first,
         summary=summary,
-        questions=[_question(question, others) for question in questions],
+        sections=content.sections(questions, others),
         shown_first=SHOWN,
-        first=content.FIRST,
-        others=others,
+        glossary=glossary.TERMS,
         warnings=content.warnings(results, analyses),
         facts=content.facts(results),
         environments=tables.get("environments"),
@@ -77,15 +77,15 @@ def page(results: Results, analyses: list[Analysis], specs: dict[str, Spec] | No
 def _template(results: Results, tables: list[Table]) -> Any:
     """Return the page's template with what it calls: names linked to their runs in text, isolated in headings."""
     linked, places = isolation(results, linked=True), anchors(results)
-    spoken = isolation(results, linked=True, words=readable(results))
     numbers = {id(table): at for at, table in enumerate(tables)}
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_read)
     )
-    environment.filters |= {"isolate": isolation(results), "linked": linked, "boxed": boxed, "spoken": spoken}
+    environment.filters |= {"isolate": isolation(results), "linked": linked, "boxed": boxed}
     environment.filters |= {"number": lambda column: column.kind != "text", "lost": _is_lost}
     environment.globals |= {
-        "cell": lambda column, row, names="linked": _cell(column, row, spoken if names == "spoken" else linked),
+        "cell": lambda column, row: _cell(column, row, linked),
+        "differing": _differing,
         "fresh": _once(),
         "number_of": lambda table: numbers[id(table)],
         "anchor": lambda row: places.get(str(row.get("configuration")), ""),
@@ -93,12 +93,20 @@ def _template(results: Results, tables: list[Table]) -> Any:
     return environment.get_template("page.html")
 
 
-def _question(question: Analysis, others: list[Analysis]) -> dict[str, Any]:
-    """Return a question with what no section of the page says already, and the sections that say the rest."""
-    said = {line: analysis for analysis in reversed(others) for line in analysis.sentences}
-    elsewhere = {said[line].name: said[line] for line in question.sentences if line in said}
-    own = [line for line in question.sentences if line not in said]
-    return {"name": question.name, "title": question.title, "own": own, "elsewhere": list(elsewhere.values())}
+class _Shown(NamedTuple):
+    """A table's columns as a reader sees them: (place, column) of those that differ, (title, text) of the others."""
+
+    columns: list[tuple[int, Column]]
+    same: list[tuple[str, str]]
+
+
+def _differing(table: Table) -> _Shown:
+    """Return which columns of a table say something: one with the same text in every row is said once below it."""
+    rows, columns = table.frame.to_dict("records"), list(enumerate(table.columns))
+    texts = {at: {cell(column, row) for row in rows} for at, column in columns}
+    same = [(at, column) for at, column in columns[1:] if len(rows) > 2 and len(texts[at]) == 1]
+    kept = [place for place in columns if place not in same]
+    return _Shown(kept, [(column.title, text) for at, column in same if (text := texts[at].pop()) not in ("", DASH)])
 
 
 def _cell(column: Column, row: dict[str, Any], names: Show) -> Markup:
@@ -186,26 +194,27 @@ def boxed(text: object) -> Markup:
     return Markup("<bdi{}>{}</bdi>").format(box, text)
 
 
-def isolation(results: Results, linked: bool = False, words: dict[str, str] | None = None) -> Show:
+def isolation(results: Results, linked: bool = False) -> Show:
     """Return what escapes text and isolates the names in it: a right-to-left one turns nothing else.
 
-    :param linked: names of configurations lead to their runs
-    :param words: name -> how it is shown instead, the name itself being told to who points at it
+    :param linked: configurations are called as a reader would call them, and lead to their runs; their own name is
+        told to who points at one, and terms are explained likewise
     """
-    places = anchors(results) if linked else {}
+    places, words = (anchors(results), readable(results)) if linked else ({}, {})
     isolated = _isolated_texts(results)
     longest_first = sorted(filter(None, isolated), key=len, reverse=True)
     if not longest_first:
         return escape
     pattern = re.compile(r"(?<!\w)(" + "|".join(re.escape(name) for name in longest_first) + r")(?!\w)")
 
-    def named(name: str) -> Markup:
+    def named(name: str, in_address: bool = False, begins: bool = False) -> Markup:
         if name not in places:
             return boxed(name)
         kind = "run long" if len(name) > LONG else "run"
-        if words is not None and name in words:
+        if name in words and not in_address:
+            shown = words[name][:1].upper() + words[name][1:] if begins else words[name]
             spoken = Markup('<a class="run" href="#{}" title="{}"><bdi>{}</bdi></a>')
-            return spoken.format(places[name], name, words[name])
+            return spoken.format(places[name], name, shown)
         return Markup('<a class="{}" href="#{}"><bdi>{}</bdi></a>').format(kind, places[name], name)
 
     @cache
@@ -213,15 +222,35 @@ def isolation(results: Results, linked: bool = False, words: dict[str, str] | No
         if text in isolated:
             return named(str(text))
         parts = pattern.split(str(text))
-        return Markup("").join(named(part) if at % 2 else _plain(part) for at, part in enumerate(parts))
+        shown = [
+            named(part, _in_address(parts[at - 1], parts[at + 1]), at == 1 and not parts[0])
+            if at % 2
+            else _plain(part, linked)
+            for at, part in enumerate(parts)
+        ]
+        return Markup("").join(shown)
 
     return isolate
 
 
-def _plain(text: str) -> Markup:
-    """Return text that stands between names; one long word without a break is no sentence, and is boxed."""
+def _in_address(before: str, after: str) -> bool:
+    """Return whether a name is part of what somebody types: quoted, or followed by a node or a seed."""
+    return before.endswith(("'", '"')) or re.match(r"[:/]\w", after) is not None
+
+
+def _plain(text: str, explained: bool) -> Markup:
+    """Return text that stands between names; one long word without a break is no sentence, and is boxed.
+
+    :param explained: terms have what they mean as their title
+    """
     endless = len(text) > MOST or max(map(len, text.split()), default=0) > LONG
-    return boxed(text) if endless else escape(text)
+    if endless:
+        return boxed(text)
+    if not explained:
+        return escape(text)
+    term = Markup('<abbr title="{}">{}</abbr>')
+    parts = enumerate(glossary.split(text))
+    return Markup("").join(term.format(glossary.TERMS[part], part) if at % 2 else escape(part) for at, part in parts)
 
 
 def _isolated_texts(results: Results) -> set[str]:

@@ -30,7 +30,8 @@ page.tables = (() => {
     const state = { words: [], chosen: null };
     const tools = make("p", { class: "tools" });
     const told = make("span", { role: "status" });
-    const words = (row) => (row.words ??= row.textContent.toLowerCase());
+    const named = (row) => [...row.querySelectorAll("[title]")].map((link) => link.title); // addresses
+    const words = (row) => (row.words ??= [row.textContent, ...named(row)].join(" ").toLowerCase());
 
     function show() {
       let left = 0;
@@ -43,7 +44,7 @@ page.tables = (() => {
     }
 
     function sort(at, turn) {
-      const { key, kind } = about.shown[at];
+      const { key, kind } = about.shown[table.tHead.rows[0].cells[at].dataset.at];
       const value = (row) => {
         const figure = raw()[places.get(row)][key];
         return kind !== "text" || figure === null ? figure : String(figure);

@@ -213,7 +213,7 @@ def test_curves_are_thinned_and_show_the_diverged_run() -> None:
     assert thinned(results).groupby(["configuration", "seed"]).size().max() <= 60
     (found,) = run(results, "curves")
     assert "rates/learning_rate=0.005 (seed 2024) diverged; its last finite loss is that of step 60." in text([found])
-    assert "learning_rate=0.005: diverged" in json.dumps(found.charts["curves"].to_dict())
+    assert "rate 0.005: diverged" in json.dumps(found.charts["curves"].to_dict())
 
 
 def test_a_best_rate_at_the_edge_is_not_bracketed() -> None:
@@ -257,7 +257,7 @@ def test_by_default_every_kind_that_has_something_to_say_runs() -> None:
 def test_sweeps_whose_names_differ_in_signs_only_both_appear() -> None:
     settings = {f"{sweep}/r={r}": {"lora.r": r} for sweep in ("a b", "a-b") for r in (1, 2)}
     found = run(small({name: [0.5, 0.6] for name in settings}, settings), "trend")
-    assert {analysis.title for analysis in found} == {"lora.r in sweep a b", "lora.r in sweep a-b"}
+    assert {analysis.title for analysis in found} == {"lora.r, sweep a b", "lora.r, sweep a-b"}
     assert len({analysis.name for analysis in found} | {name for one in found for name in one.charts}) == 2
 
 

@@ -25,7 +25,7 @@ def test_every_question_has_its_words() -> None:
 
 def test_rank_answers_with_verdicts_and_with_memory() -> None:
     text = said("rank")
-    assert "Against rank/r=8, in exact match on test, worse: r=1 (−" in text
+    assert "Against rank/r=8, in exact match on test, worse: rank/r=1 (−" in text
     assert "Peak training memory by r: 4.37 GB (1)" in text
 
 
@@ -56,8 +56,8 @@ def test_times_of_a_machine_that_did_other_work_are_not_passed_on_as_if_it_was_i
 
 def test_lora_or_full_holds_the_best_lora_on_validation_against_full_and_untuned() -> None:
     text = said("lora-or-full")
-    assert "baselines/method=full against modules/target_modules=all-linear is inconclusive" in text
-    assert "baselines/method=none is worse than modules/target_modules=all-linear" in text
+    assert "Against modules/target_modules=all-linear, in exact match on test, worse: baselines/method=none (−" in text
+    assert "inconclusive: baselines/method=full (" in text
 
 
 def test_real_or_noise_counts_what_is_real() -> None:
@@ -90,6 +90,6 @@ def test_the_page_and_the_document_answer_them_at_the_top() -> None:
 
     found = analyses(RESULTS, [AnalysisTable(kind="summary"), AnalysisTable(ask="rank"), AnalysisTable(kind="cost")])
     asked = replace(RESULTS, declared=(AnalysisTable(ask="rank"),))
-    for text, after in ((page(RESULTS, found), 'id="cost"'), (document(asked, found), "**Cost.**")):
+    for text, after in ((page(RESULTS, found), 'section id="cost"'), (document(asked, found), "**Cost.**")):
         assert text.count(QUESTIONS["rank"].text) >= 1
         assert text.index(QUESTIONS["rank"].text) < text.index(after)

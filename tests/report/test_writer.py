@@ -25,7 +25,7 @@ class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, list[str]] = {}
+        self.texts: list[tuple[str, str]] = []
         self.open: list[str] = []
         self.feed(html)
         self.close()
@@ -39,15 +39,15 @@ class Page(HTMLParser):
         assert self.open.pop() == tag  # every element is closed, in order
 
     def handle_data(self, data: str) -> None:
-        self.texts.setdefault(self.open[-1] if self.open else "", []).append(data)
+        self.texts.append((self.open[-1] if self.open else "", data))
 
     @property
     def text(self) -> str:
-        return "".join(text for tag, texts in self.texts.items() if tag not in ("script", "style") for text in texts)
+        return "".join(text for tag, text in self.texts if tag not in ("script", "style"))
 
     @property
     def data(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.texts["script"][0])
+        found: dict[str, Any] = json.loads(next(text for tag, text in self.texts if tag == "script"))
         return found
 
 
@@ -73,7 +73,7 @@ def test_the_page_asks_the_network_for_nothing(written: Path) -> None:
     assert all(str(value).startswith("#") for value in loads)
     policy = next(attributes["content"] for tag, attributes in found.elements if attributes.get("http-equiv"))
     assert str(policy).startswith("default-src 'none'")
-    assert not any(mark in "".join(found.texts["style"]) for mark in ("@import", "url("))
+    assert not any(mark in "".join(text for tag, text in found.texts if tag == "style") for mark in ("@import", "url("))
     assert "http" not in json.dumps(found.data)
     assert len(html) < 10_000_000
 
@@ -136,7 +136,7 @@ def test_names_in_text_and_tables_lead_to_their_runs() -> None:
 
 def test_the_page_warns_answers_and_then_shows(written: Path) -> None:
     html = (written / "report.html").read_text(encoding="utf-8")
-    order = [html.index(f'id="{name}"') for name in ("warnings", "answer", "summary", "trend-rank-lora-r", "methods")]
+    order = [html.index(f'id="{name}"') for name in ("warnings", "answer", "trend-rank-lora-r", "summary", "methods")]
     assert order == sorted(order)
 
 

@@ -55,6 +55,7 @@ class Analysis:
     :ivar captions: name of a chart -> what its marks mean
     :ivar failed: it could not be made, and its sentences say why
     :ivar limits: sentences that the report's limits repeat: not bracketed, waived, from few seeds
+    :ivar factor: the setting that it is about, where that is one
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Analysis:
     captions: dict[str, str] = field(default_factory=dict)
     failed: bool = False
     limits: tuple[str, ...] = ()
+    factor: str = ""
 
     def renamed(self, name: str) -> "Analysis":
         """Return the same analysis under another name, its charts with it."""

@@ -43,7 +43,7 @@ class Quality:
 
     def axis(self) -> alt.Axis:
         """Return the axis's ticks and numbers."""
-        return alt.Axis(format=self.format, tickCount=6)
+        return alt.Axis(format=self.format, tickCount=6, labelOverlap="greedy", labelSeparation=6)
 
     def upright(self, scale: alt.Scale) -> alt.Y:
         """Return the vertical axis of a chart whose figures are its `value`s; which way is better stands elsewhere."""

@@ -49,7 +49,8 @@ MOST = 60  # points up to which those behind the frontier are named on the chart
 def place_labels(rows: pd.DataFrame, axes: Axes, line: bool) -> list[dict[str, Any]]:
     """Return the labels that can be drawn, each with its place: frontier points always, others where there is room.
 
-    :param rows: `configuration`, `x`, `y`, the ends of their bars (NaN without), `front`, and `order` on the frontier
+    :param rows: `configuration`, `label`, `x`, `y`, the ends of their bars (NaN without), `front`, and `order` on
+        the frontier
     :param line: whether the frontier is drawn as steps
     """
     sorted_rows = rows.sort_values(["front", "order"], ascending=[False, True]).to_dict("records")
@@ -59,18 +60,20 @@ def place_labels(rows: pd.DataFrame, axes: Axes, line: bool) -> list[dict[str, A
     taken += _steps([points[row["configuration"]] for row in sorted_rows if row["front"]]) if line else []
     placed = []
     for row in sorted_rows:
-        name, front = str(row["configuration"]), bool(row["front"])
+        name, label, front = str(row["configuration"]), str(row["label"]), bool(row["front"])
         if not front and len(rows) > MOST:
             continue
         places = PLACES if front else PLACES[:NEAR]
-        boxes = {place: _box(points[name], place, min(len(name) * LETTER[front], 320)) for place in places}
+        boxes = {place: _box(points[name], place, min(len(label) * LETTER[front], 320)) for place in places}
         crowd = {
             place: sum(_overlap(box, other) for other in taken) + _outside(box, axes) for place, box in boxes.items()
         }
         place = min(places, key=lambda place: crowd[place])
         if front or crowd[place] == 0:
             taken.append(boxes[place])
-            placed.append({"configuration": name, "x": row["x"], "y": row["y"], "front": front, "place": place})
+            placed.append(
+                {"configuration": name, "label": label, "x": row["x"], "y": row["y"], "front": front, "place": place}
+            )
     return placed
 
 
@@ -86,7 +89,7 @@ def texts(labels: list[dict[str, Any]], x: Any, y: Any) -> list[Any]:
                 text = alt.Chart(pd.DataFrame(rows).drop(columns="place")).mark_text(
                     style=style, align=align, dx=dx, dy=dy, baseline="middle", limit=320
                 )
-                layers.append(text.encode(x=x, y=y, text="configuration:N"))
+                layers.append(text.encode(x=x, y=y, text="label:N"))
     return layers
 
 

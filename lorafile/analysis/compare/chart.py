@@ -14,20 +14,27 @@ from lorafile.analysis.compare.verdicts import Verdict
 TIPS = (("pair:N", "comparison"), ("verdict:N", "verdict"), ("shown:N", "difference"))
 
 
-def chart(verdicts: list[Verdict], about: str, more: bool) -> Any:
-    """Return one row for each comparison that was tested: difference, 95 % interval, and the simultaneous one."""
-    rows = pd.DataFrame([_row(verdict) for verdict in verdicts if verdict.decision is not None])
+def chart(verdicts: list[Verdict], names: dict[str, str], about: str, more: bool) -> Any:
+    """Return one row for each comparison that was tested: difference, 95 % interval, and the simultaneous one.
+
+    :param names: configuration -> what a reader would call it
+    """
+    tested = [verdict for verdict in verdicts if verdict.decision is not None]
+    rows = pd.DataFrame([_row(verdict) for verdict in tested])
+    others = {verdict.pair.other for verdict in tested}
+    rows["label"] = [_label(verdict, names, alone=len(others) > 1) for verdict in tested]
     metric = verdicts[0].scale
     _, unit = axis_unit(metric)
     better = "higher" if more else "lower"
-    title = f"difference in {on(metric, verdicts[0].split)}{', ' if unit else ''}{unit} ({better} is better)"
+    to = f" to {names.get(other := others.pop(), other)}" if len(others) == 1 else ""
+    title = f"difference{to} in {on(metric, verdicts[0].split)}{', ' if unit else ''}{unit} ({better} is better)"
     low, high = float(rows[["least", "band_low"]].min().min()), float(rows[["most", "band_high"]].max().max())
     gap = (max(high, 0) - min(low, 0)) * 0.06 or 1.0
     # room on the right for the verdicts, which stand next to their intervals
     scale = alt.Scale(domain=[min(low, 0) - gap, max(high, 0) + 3 * gap], nice=False, zero=False)
     x = alt.X("difference:Q", title=title, scale=scale, axis=alt.Axis(format=".3~g", tickCount=7))
-    order = list(rows["pair"])
-    y = named_rows("pair:N", order)
+    order = list(rows["label"])
+    y = named_rows("label:N", order)
     base = alt.Chart(rows).encode(y=y)
 
     def along(column: str) -> Any:
@@ -44,7 +51,13 @@ def chart(verdicts: list[Verdict], about: str, more: bool) -> Any:
     ]
     text = "; ".join(f"{row['pair']}: {row['verdict']}, {row['shown']}" for row in rows.to_dict("records"))
     whole = alt.layer(*layers).properties(width=WIDTH, height=alt.Step(38))
-    return finish(whole, f"Compared along {about}", f"{title}. {text}", margin=room(order))
+    return finish(whole, f"Verdicts along {about}", f"{title}. {text}", margin=room(order))
+
+
+def _label(verdict: Verdict, names: dict[str, str], alone: bool) -> str:
+    """Return the name of a row; with what it is compared with where that differs between rows."""
+    one, other = (names.get(name, name) for name in (verdict.pair.one, verdict.pair.other))
+    return f"{one} − {other}" if alone else one
 
 
 def caption(verdicts: list[Verdict]) -> str:
@@ -52,7 +65,7 @@ def caption(verdicts: list[Verdict]) -> str:
     margins = dict.fromkeys(margin_text(v.metric, v.margin) for v in verdicts if v.margin is not None)
     band = f" Band: the margin, {' or '.join(margins)}." if margins else ""
     bars = "Thick bar: the interval of its test. Thin line: the interval that holds for all at once."
-    return f"Diamond: first less second. {bars}{band}"
+    return f"Diamond: the difference. {bars}{band}"
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.display_names import display_names
 from lorafile.analysis.common.format import level, metric_name, on, probability, slug
 from lorafile.analysis.common.scores import split_of
 from lorafile.analysis.compare.outcomes import compared_as
@@ -57,20 +58,22 @@ def _analysis(results: Results, table: AnalysisTable, metric: str, factor: str, 
     exploratory = compared_as(metric) != compared_as(results.primary)
     about = factor or "all configurations"
     name = slug("compare", table.name or "", factor or "all", metric if exploratory else "")
-    title = f"Compared along {about}{' (exploratory)' if exploratory else ''}"
+    title = f"Verdicts along {about}{' (exploratory)' if exploratory else ''}"
     lines = [*_head(results, verdicts, exploratory), *(sentence(results, verdict) for verdict in ordered(verdicts))]
     question = f"Which differences in {metric_name(metric)} are real?"
-    analysis = Analysis("compare", name, title, question, lines, (verdict_table(results, verdicts),))
-    return with_verdict_chart(analysis, verdicts, about)
+    analysis = Analysis("compare", name, title, question, lines, (verdict_table(results, verdicts),), factor=factor)
+    return with_verdict_chart(results, analysis, verdicts, about)
 
 
-def with_verdict_chart(analysis: Analysis, verdicts: list[Verdict], about: str) -> Analysis:
+def with_verdict_chart(results: Results, analysis: Analysis, verdicts: list[Verdict], about: str) -> Analysis:
     """Return an analysis of verdicts with their chart, where any of them was tested."""
     if not any(verdict.decision is not None for verdict in verdicts):
         return analysis
     from lorafile.analysis.compare.chart import caption, chart
 
-    return analysis.with_chart(chart(verdicts, about, more_is_better(verdicts[0].scale)), caption(verdicts))
+    return analysis.with_chart(
+        chart(verdicts, display_names(results), about, more_is_better(verdicts[0].scale)), caption(verdicts)
+    )
 
 
 def ordered(verdicts: list[Verdict]) -> list[Verdict]:

@@ -33,9 +33,9 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
 def _analysis(results: Results, trend: Trend, metric: str) -> Analysis:
     figures = trend_figures(results, trend, metric)
     name = slug("trend", trend.sweep, trend.factor, "" if metric == results.primary else metric)
-    title = f"{trend.factor}{f' in sweep {trend.sweep}' if trend.sweep else ''}"
+    title = f"{trend.factor}{f', sweep {trend.sweep}' if trend.sweep else ''}"
     question = f"What does {trend.factor} do to {metric_name(metric)} and to memory?"
-    analysis = Analysis("trend", name, title, question, _sentences(figures), (_table(figures),))
+    analysis = Analysis("trend", name, title, question, _sentences(figures), (_table(figures),), factor=trend.factor)
     if not (figures.memory or any(score.known for score in figures.scores.values())):
         return analysis
     from lorafile.analysis.factors.trend_charts import caption, chart

@@ -138,7 +138,7 @@ def _compared(
     lines = [*_head(verdicts, len(wanted)), *(sentence(results, verdict) for verdict in ordered(verdicts))]
     tables = (verdict_table(results, verdicts),) if verdicts else ()
     analysis = Analysis("compare", f"across{suffix}", "Compared across studies", question, lines, tables)
-    return [with_verdict_chart(analysis, verdicts, "studies")]
+    return [with_verdict_chart(results, analysis, verdicts, "studies")]
 
 
 def pairs_across(

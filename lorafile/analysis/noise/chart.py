@@ -13,14 +13,17 @@ _FAR = 4  # times the largest floor: where the axis ends at the latest
 _MOST = 20  # differences that are drawn, the largest first
 
 
-def chart(noise: Floors, rows: list[dict[str, Any]]) -> Any:
-    """Return the floors as bars, the thresholds as lines through them, and the differences below."""
+def chart(noise: Floors, names: dict[str, str], rows: list[dict[str, Any]]) -> Any:
+    """Return the floors as bars, the thresholds as lines through them, and the differences below.
+
+    :param names: configuration -> what a reader would call it
+    """
     metric = noise.scale
     factor, unit = axis_unit(metric)
     title = f"{on(metric, noise.split)}{', ' + unit if unit else ''}"
     bars = [_scaled(row, factor) for row in rows if row["kind"] == "floor"]
     limits = [_scaled(row, factor) for row in rows if row["kind"] == "threshold"]
-    effects = _effects(noise, factor)
+    effects = _effects(noise, names, factor)
     edge = _edge([*bars, *limits], effects)
     scale, axis = alt.Scale(domain=[0, edge], nice=False), alt.Axis(format=".3~g", tickCount=7)
     x = alt.X("size:Q", title=title, scale=scale, axis=axis)
@@ -46,7 +49,7 @@ def _scaled(row: dict[str, Any], factor: float) -> dict[str, Any]:
     return row | ends | {"size": factor * row["size"]}
 
 
-def _effects(noise: Floors, factor: float) -> list[dict[str, Any]]:
+def _effects(noise: Floors, names: dict[str, str], factor: float) -> list[dict[str, Any]]:
     """Return the differences by size, the largest first."""
     rows = list[dict[str, Any]]()
     for verdict in noise.effects:
@@ -56,7 +59,11 @@ def _effects(noise: Floors, factor: float) -> list[dict[str, Any]]:
         size, (low, high) = abs(estimate.difference), sorted(abs(end) for end in decision.interval)
         if decision.interval[0] < 0 < decision.interval[1]:
             low = 0.0
-        row = {"what": " − ".join(verdict.pair.names), "verdict": verdict.word, "size": factor * size}
+        row = {
+            "what": " − ".join(names.get(name, name) for name in verdict.pair.names),
+            "verdict": verdict.word,
+            "size": factor * size,
+        }
         rows.append(row | {"low": factor * low, "high": factor * high, "shown": difference(noise.scale, size)})
     return sorted(rows, key=lambda row: -row["size"])[:_MOST]
 

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
+from lorafile.analysis.common.display_names import display_names
 from lorafile.analysis.common.format import difference, kind_of, metric_name, on, slug
 from lorafile.analysis.common.scores import split_of, values
 from lorafile.analysis.compare.outcomes import crossed
@@ -35,7 +36,7 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
         return [analysis]
     from lorafile.analysis.noise.chart import caption, chart
 
-    return [analysis.with_chart(chart(noise, rows), caption(noise))]
+    return [analysis.with_chart(chart(noise, display_names(results), rows), caption(noise))]
 
 
 def floor_rows(noise: Floors) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from lorafile.analysis.common.chart_parts import (
     seed_rows,
     tooltip,
 )
+from lorafile.analysis.common.display_names import display_names
 from lorafile.analysis.common.format import on, score, sentence_case
 from lorafile.analysis.common.published import MARK, figures
 from lorafile.results.results import Results
@@ -31,13 +32,13 @@ MARKS = "Dots: one seed each. Diamond and bar: mean ± sample standard deviation
 def overview(results: Results, metric: str) -> tuple[Any, str]:
     """Return every configuration's score as seeds, mean and spread, in the spec's order, and what the marks mean."""
     shown = quality(results, metric)
-    labels = {name: name for name in results.names}
+    labels = display_names(results)
     title = f"Every configuration: {on(metric, shown.split)}"
     description = f"{title}. " + "; ".join(f"{name} {score(metric, shown.scores[name].mean)}" for name in labels)
     _, _, outside = near_references(results, shown, results.names)
     caption = [MARKS, *([MARK] if figures(results, metric) else []), *(f"{sentence_case(text)}." for text in outside)]
     drawn = dots(results, shown, labels, own=True)
-    return finish(drawn, title, description, margin=room(labels)), " ".join(caption)
+    return finish(drawn, title, description, margin=room(labels.values())), " ".join(caption)
 
 
 def dots(results: Results, shown: Quality, labels: dict[str, Any], width: int = WIDTH, own: bool = False) -> Any:

@@ -1,6 +1,5 @@
 """What a reader sees first: what was measured in one line, the answer in three sentences, one table, one chart."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
@@ -9,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table, filled
-from lorafile.analysis.common.factors import sweeps
 from lorafile.analysis.common.format import amount, kind_of, metric_name, on, rate, score
 from lorafile.analysis.common.rate_groups import peak_rates
 from lorafile.analysis.common.scores import best, price_of, references, scores, split_of
@@ -57,48 +55,6 @@ def first_screen(results: Results, analyses: list[Analysis]) -> FirstScreen | No
     return FirstScreen(_provenance(results), _answer(results, choice), _table(results, choice), frontier)
 
 
-def readable(results: Results) -> dict[str, str]:
-    """Return configuration -> how a reader would call it: `rank 16`, `full fine-tuning`, `untuned`.
-
-    Only where that is one configuration's alone; others keep their names.
-    """
-    shots, words = results.setting("shots"), {}
-    short = {name: part for members in reversed(sweeps(results).values()) for name, part in members.items()}
-    for name, method in results.methods.items():
-        if method == "none":
-            words[name] = f"untuned, {shots[name]:.0f} examples in the prompt" if shots[name] else "untuned"
-        elif method == "full":
-            words[name] = "full fine-tuning"
-        elif method == "head":
-            words[name] = "the head alone"
-        else:
-            settings = [part.partition("=") for part in short.get(name, name).split(",")]
-            words[name] = ", ".join(_setting(key, value) for key, _, value in settings)
-    counts = Counter(words.values())
-    return {name: text for name, text in words.items() if text and counts[text] == 1 and text != name}
-
-
-def in_words(results: Results, line: str) -> str:
-    """Return a sentence with configurations as a reader would call them, its first letter a capital."""
-    words = readable(results)
-    names = sorted(words, key=len, reverse=True)
-    if names:
-        pattern = "|".join(re.escape(name) for name in names)
-        line = re.sub(rf"(?<!\w)({pattern})(?!\w)", lambda found: words[found.group()], line)
-    return line[:1].upper() + line[1:]
-
-
-def _setting(key: str, value: str) -> str:
-    known = {
-        "r": f"rank {value}",
-        "method": value,
-        "target_modules": f"modules {value}",
-        "quantization": f"{value} base",
-    }
-    known |= {"layers_to_transform": f"layers {value}", "learning_rate": f"rate {value}"}
-    return known.get(key, f"{key} {value}" if value else key)
-
-
 def _choice(results: Results) -> Recommendation | None:
     declared = [table for table in results.declared if table.kind == "recommend"]
     found = recommendations(results, (declared or [AnalysisTable(kind="recommend")])[0])
@@ -115,7 +71,7 @@ def _answer(results: Results, choice: Recommendation | None) -> tuple[str, ...]:
         lines = [f"{top} has the best mean: {score(metric, figures[top].mean)}."] if top else []
     untuned = [name for name, role in references(results).items() if role == "untuned" and figures[name].known]
     if untuned and len(lines) < 3:
-        lines.append(f"Without training ({untuned[0]}) it is {score(metric, figures[untuned[0]].mean)}.")
+        lines.append(f"Without training ({untuned[0]}) it scores {score(metric, figures[untuned[0]].mean)}.")
     if split != "test" and OPTIMISTIC not in " ".join(lines):
         lines = [*lines[:2], OPTIMISTIC]
     return tuple(lines[:3])

@@ -10,7 +10,7 @@ from lorafile.analysis.common.factors import label, setting_labels, setting_valu
 from lorafile.analysis.common.format import amount, on, sentence_case
 from lorafile.analysis.common.scores import COSTS, cost_of, profiled
 from lorafile.analysis.compare.outcomes import compared_as
-from lorafile.analysis.compare.verdict_text import levels, sentence, signed_difference
+from lorafile.analysis.compare.verdict_text import levels, signed_difference
 from lorafile.analysis.compare.verdicts import Verdict, family
 from lorafile.analysis.noise import noise
 from lorafile.analysis.recommend import recommend
@@ -78,7 +78,7 @@ def _speed(results: Results) -> list[str]:
 def _full(results: Results) -> list[str]:
     """Return the verdicts along the method, and what each side trains and takes."""
     verdicts = _verdicts(results, "method")
-    lines = [sentence(results, verdict) for verdict in verdicts]
+    lines = _along(results, "method")
     names = {name for verdict in verdicts for name in (verdict.pair.other, verdict.pair.one)}
     trained = {name for name in names if results.methods[name] != "none"}
     for measure in ("trainable_parameters", "train_memory", "train_time"):
@@ -140,8 +140,8 @@ def _by_verdict(verdicts: list[Verdict]) -> str:
 
 
 def _short(verdict: Verdict) -> str:
-    """Return `r=16 (+24.1 points)`: the configuration within its sweep, and the difference."""
-    name = verdict.pair.one.partition("/")[2] or verdict.pair.one
+    """Return `rank/r=16 (+24.1 points)`: the configuration and the difference."""
+    name = verdict.pair.one
     if verdict.estimate is None:
         return name
     return f"{name} ({signed_difference(compared_as(verdict.metric), verdict.estimate.difference)})"

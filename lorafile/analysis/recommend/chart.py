@@ -7,6 +7,7 @@ import altair as alt
 import pandas as pd
 
 from lorafile.analysis.common.chart_parts import WIDTH, finish, named_rows, room, tooltip, zero_line
+from lorafile.analysis.common.display_names import display_names
 from lorafile.analysis.common.format import DASH, axis_unit, on
 from lorafile.analysis.common.scores import price_of
 from lorafile.analysis.compare.outcomes import margin_text, reach
@@ -41,11 +42,13 @@ def chart(results: Results, found: Recommendation) -> Any:
         rows[column] = rows[column].clip(*domain)
     beyond = (rows["difference"] < domain[0]) | (rows["difference"] > domain[1])
     rows["at"] = rows["difference"].clip(*domain)
-    title = f"difference to {leader} in {on(metric, found.split)}, {unit}".rstrip(", ")
+    names = display_names(results)
+    rows["label"] = rows["configuration"].map(names)
+    title = f"difference to {names[leader]} in {on(metric, found.split)}, {unit}".rstrip(", ")
     x = alt.X(
         "at:Q", title=title, scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(format=".3~g", tickCount=7)
     )
-    y = named_rows("configuration:N", list(rows["configuration"]))
+    y = named_rows("label:N", list(rows["label"]))
     layers = [zero_line("x")]
     if found.margin is not None:
         ends = pd.DataFrame({"from": [min(band, 0.0)], "to": [max(band, 0.0)]})
@@ -61,9 +64,7 @@ def chart(results: Results, found: Recommendation) -> Any:
     whole = alt.layer(*layers, about).properties(width=WIDTH, height=alt.Step(24))
     text = "; ".join(f"{row['configuration']}: {row['verdict']}, {row['shown']}" for row in rows.to_dict("records"))
     order = "best mean first" if found.budget.by == "quality" else "cheapest first"
-    return finish(
-        whole, f"Candidates for {found.names}, {order}", f"{title}. {text}", margin=room(rows["configuration"]) + 150
-    )
+    return finish(whole, f"Candidates for {found.names}, {order}", f"{title}. {text}", margin=room(rows["label"]) + 150)
 
 
 def caption(found: Recommendation) -> str:

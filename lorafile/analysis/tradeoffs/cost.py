@@ -11,7 +11,8 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table, filled
 from lorafile.analysis.common.chart_parts import WIDTH, finish, names_axis, room, tooltip
-from lorafile.analysis.common.format import amount, number, unit
+from lorafile.analysis.common.display_names import display_names
+from lorafile.analysis.common.format import amount, unit
 from lorafile.analysis.common.scores import averages, profiled, profiles, scores
 from lorafile.results.results import Results, missing
 from lorafile.results.warnings import STEADY, TIME_SPREADS
@@ -54,8 +55,10 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     if len(shown) < 2:
         return []
     question = "How long does training take, how fast is inference, and how large is what is saved?"
+    names = display_names(results)
+    named = [row | {"label": names[row["configuration"]]} for row in rows]
     lines, table = _sentences(results, rows), Table("Time and size", pd.DataFrame(rows), shown)
-    return [Analysis("cost", "cost", "Cost", question, lines, (table,), *charts(rows))]
+    return [Analysis("cost", "cost", "Cost", question, lines, (table,), *charts(named))]
 
 
 def cost_rows(results: Results) -> list[dict[str, Any]]:
@@ -166,11 +169,12 @@ def _bars(rows: Rows, key: str, kind: str, what: str, spread: str = "") -> Any:
     bars = []
     for row in measured:
         value, half = float(row[key]), 0.0 if missing(row.get(spread)) else float(row[spread])
-        bar = {"label": row["configuration"], "value": value / size, "shown": f"{number(value / size)} {name}"}
+        bar = {"label": row["label"], "configuration": row["configuration"], "value": value / size}
+        bar["shown"] = amount(kind, value)
         bars.append(bar | {"low": (value - half) / size, "high": (value + half) / size})
     scale = alt.Scale(domain=[0, max(bar["high"] for bar in bars) * 1.16], nice=False)
     x = alt.X("value:Q", title=f"{what}, {name}", scale=scale, axis=alt.Axis(tickCount=5, format=".3~r"))
-    tips = tooltip(("label:N", "configuration"), ("shown:N", what))
+    tips = tooltip(("configuration:N", "configuration"), ("shown:N", what))
     base = alt.Chart(pd.DataFrame(bars)).encode(y=_names(measured), tooltip=tips)
     layers = [base.mark_bar(style="cost", height={"band": 0.7}).encode(x=x)]
     if spread:
@@ -183,7 +187,7 @@ def _bars(rows: Rows, key: str, kind: str, what: str, spread: str = "") -> Any:
 
 
 def _names(rows: Rows) -> alt.Y:
-    order = [row["configuration"] for row in rows]
+    order = [row["label"] for row in rows]
     return names_axis(order, alt.Scale(domain=order))
 
 
@@ -196,7 +200,8 @@ def _latency(rows: Rows) -> Any:
     panels: list[Any] = []
     for title, pair in LATENCY.items():
         bars = [
-            {"label": row["configuration"], "way": way, "value": float(row[key]), "shown": amount("seconds", row[key])}
+            {"label": row["label"], "configuration": row["configuration"], "way": way, "value": float(row[key])}
+            | {"shown": amount("seconds", row[key])}
             for row in timed
             for way, key in zip(WAYS, pair, strict=True)
             if not missing(row.get(key))
@@ -207,7 +212,7 @@ def _latency(rows: Rows) -> Any:
                 names["axis"] = None
             panels.append(_panel(pd.DataFrame(bars), title, names, len(timed)))
     text = "; ".join(f"{row['configuration']}: {amount('seconds', row['token_seconds'])} per token" for row in timed)
-    margin = room([row["configuration"] for row in timed], 2)
+    margin = room([row["label"] for row in timed], 2)
     whole = alt.hconcat(*panels, spacing=16)
     return finish(whole, "Inference latency", f"Inference latency. {text}", margin=margin, least=120)
 
@@ -223,6 +228,6 @@ def _panel(frame: pd.DataFrame, title: str, y: alt.Y, count: int) -> Any:
         y=y,
         yOffset=alt.YOffset("way:N", sort=WAYS, scale=ways),
         color=alt.Color("way:N", sort=WAYS, legend=alt.Legend(title=None, orient="top"), scale=ways),
-        tooltip=tooltip(("label:N", "configuration"), ("way:N", "adapter"), ("shown:N", title)),
+        tooltip=tooltip(("configuration:N", "configuration"), ("way:N", "adapter"), ("shown:N", title)),
     )
     return bars.properties(width=WIDTH // 2 - 20, height=count * 26)

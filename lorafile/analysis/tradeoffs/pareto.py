@@ -12,6 +12,7 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table
 from lorafile.analysis.common.chart_parts import WIDTH, domain_of, finish, marks, padded, tooltip, with_cost
+from lorafile.analysis.common.display_names import display_names
 from lorafile.analysis.common.format import above, direction, sentence_case, slug, unit
 from lorafile.analysis.common.label_layout import Axes, place_labels, texts
 from lorafile.analysis.common.published import MARK
@@ -23,6 +24,7 @@ from lorafile.units import listing
 
 DEFAULT = "train_memory"
 HEIGHT = 400
+Units = dict[str, tuple[float, str]]  # channel -> how many base units, and the unit's name
 LOG_FROM = 2.5  # the ratio of the largest to the smallest cost from which on a logarithmic axis pays
 
 
@@ -42,7 +44,7 @@ def analyse(results: Results, asked: AnalysisTable) -> list[Analysis]:
     analysis = Analysis("pareto", name, title, _question(first, others), lines, (table,))
     elsewhere = [published(results, first, other, standing) for other in others]
     caption = _caption(measures, standing, any(len(figures) for figures in elsewhere))
-    return [analysis.with_chart(_chart(measures, standing, elsewhere), caption)]
+    return [analysis.with_chart(_chart(measures, standing, elsewhere, display_names(results)), caption)]
 
 
 def _question(first: Measure, others: list[Measure]) -> str:
@@ -133,15 +135,18 @@ def _table(measures: list[Measure], standing: dict[str, FrontierPlace]) -> Table
     return Table(f"By {measures[1].title}", pd.DataFrame(rows), tuple(columns))
 
 
-def _chart(measures: list[Measure], standing: dict[str, FrontierPlace], elsewhere: list[pd.DataFrame]) -> Any:
+def _chart(
+    measures: list[Measure], standing: dict[str, FrontierPlace], elsewhere: list[pd.DataFrame], names: dict[str, str]
+) -> Any:
     """Return the first measure against the others; the frontier is labelled first, others where there is room.
 
     :param elsewhere: the published figures of each panel
+    :param names: configuration -> what a reader would call it
     """
     first, *others = measures
     width = WIDTH if len(others) == 1 else WIDTH // 2 - 10
     panels = [
-        _panel(first, other, standing, figures, width, len(others) == 1)
+        _panel(first, other, _rows(first, other, standing, names), figures, width, len(others) == 1)
         for other, figures in zip(others, elsewhere, strict=True)
     ]
     whole = panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=16)
@@ -165,9 +170,9 @@ def _caption(measures: list[Measure], standing: dict[str, FrontierPlace], elsewh
 
 
 def _panel(
-    first: Measure, other: Measure, standing: dict[str, FrontierPlace], elsewhere: pd.DataFrame, width: int, line: bool
+    first: Measure, other: Measure, drawn: tuple[pd.DataFrame, Units], elsewhere: pd.DataFrame, width: int, line: bool
 ) -> Any:
-    rows, units = _rows(first, other, standing)
+    rows, units = drawn
     elsewhere = elsewhere.assign(x=elsewhere["x"] / units["x"][0])
     x_domain, x_log = _domain(other, rows, "x", list(elsewhere["x"]))
     y_domain, y_log = _domain(first, rows, "y", [*elsewhere["low"], *elsewhere["high"]])
@@ -180,14 +185,14 @@ def _panel(
 
 
 def _rows(
-    first: Measure, other: Measure, standing: dict[str, FrontierPlace]
-) -> tuple[pd.DataFrame, dict[str, tuple[float, str]]]:
+    first: Measure, other: Measure, standing: dict[str, FrontierPlace], names: dict[str, str]
+) -> tuple[pd.DataFrame, Units]:
     """Return one row for each configuration in the units of the axes, and these units."""
     about = {"x": other, "y": first}
     units = {channel: (1.0, "") if measure.split else _unit(measure, standing) for channel, measure in about.items()}
     rows: list[dict[str, Any]] = []
     for name, place in standing.items():
-        row: dict[str, Any] = {"configuration": name, "front": place.word == "frontier"}
+        row: dict[str, Any] = {"configuration": name, "label": names[name], "front": place.word == "frontier"}
         row |= {"place": "on the frontier" if not place.by else f"behind {place.by}"}
         for channel, measure in about.items():
             size = units[channel][0]

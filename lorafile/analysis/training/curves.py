@@ -11,6 +11,7 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.common.chart_parts import finish, tooltip
+from lorafile.analysis.common.display_names import readable
 from lorafile.analysis.common.factors import sweeps
 from lorafile.analysis.common.format import number
 from lorafile.analysis.factors.eligible import trends
@@ -110,10 +111,10 @@ def _chart(results: Results, thin: pd.DataFrame) -> tuple[Any, str]:
     done = thin[thin["outcome"] == "done"]
     domain = _domain(done if len(done) else thin)
     panels, caption = [], CAPTION
-    every = sweeps(results)
+    every, names = sweeps(results), readable(results)
     for sweep, members in every.items():
         order, numeric = _ordered(results, sweep, members)
-        if labels := {name: label for name, label in order.items() if name in drawn}:
+        if labels := {name: names.get(name, label) for name, label in order.items() if name in drawn}:
             panels.append(_panel(thin, labels, sweep, domain, numeric))
     if any(len(members) > _NAMED for members in every.values()):
         caption += " A panel's legend names its first twelve configurations."
