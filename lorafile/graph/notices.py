@@ -112,11 +112,11 @@ def _unread_files(graph: Graph) -> Iterator[str]:
 def _shared_clusters(graph: Graph) -> Iterator[str]:
     """Name what belongs together and is in two splits that the data declare: it stays as it is declared."""
     for name, lock in graph.lock.data.items():
-        for splits, count in lock.shared_clusters.items():
-            first, second = splits.split(", ")
+        shared = [f"{count:,} in {' and '.join(pair.split(', '))}" for pair, count in lock.shared_clusters.items()]
+        if shared:
             yield (
-                f'{name}: {count:,} values of "{lock.cluster}" are in both {first} and {second}, as the data declare '
-                "them: what is learned of one helps with the other."
+                f'{name}: the data declare splits that share values of "{lock.cluster}" ({"; ".join(shared)}), so that '
+                "what is learned of one helps with the other."
             )
 
 
