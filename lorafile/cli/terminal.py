@@ -10,12 +10,24 @@ from lorafile.errors import LoraError
 # Control characters, those that turn the direction of text, and halves of characters, which no terminal takes.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _ENDLESS = re.compile(r"\S{2000,}")
+_WORD = re.compile(r"\S+\s*|^\s+")
 _BEGINNING = 200
 
 
 def printable(text: str) -> str:
     """Return a text with its control characters as JSON writes them; JSON stays the same JSON."""
     return text if text.isprintable() else _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def breaks(text: str, width: int) -> list[int]:
+    """Return where lines of at most so many characters begin, the first one left out; no word is ever cut."""
+    starts, used = [], 0
+    for word in _WORD.finditer(text):
+        if used and used + len(word[0].rstrip()) > width:
+            starts.append(word.start())
+            used = 0
+        used += len(word[0])
+    return starts
 
 
 def echo(text: str = "", err: bool = False, nl: bool = True) -> None:

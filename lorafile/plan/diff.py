@@ -9,7 +9,7 @@ from typing import Any
 from lorafile.lock.lockfile import describe_changes
 from lorafile.plan.cost import estimate_cost
 from lorafile.plan.document import PlanDocument
-from lorafile.plan.drift import describe, flat_sections
+from lorafile.plan.drift import describe_differences, flat_sections
 from lorafile.plan.plan import WORK, Plan
 
 _DONE = ("reuse", "drift")
@@ -204,11 +204,7 @@ def _alike(changed: Iterable[tuple[str, list[Row], tuple[str, ...]]]) -> tuple[I
 def _why(old: Side, new: Side, name: str) -> tuple[str, ...]:
     """Return which settings of a configuration differ."""
     before, after = old.settings.get(name, {}), new.settings.get(name, {})
-    method = str(after.get("adapter.method", "lora"))
-    differing = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return tuple(describe(key, before.get(key), after.get(key), method) for key in differing) or (
-        "other training examples",
-    )
+    return tuple(describe_differences(before, after)) or ("other training examples",)
 
 
 def _price(side: Side, keys: set[str]) -> float | None:
