@@ -21,6 +21,7 @@ PATH = click.Path(path_type=Path)
 spec_argument = click.argument("spec", type=PATH, default="study.toml")
 state_option = click.option("--state", type=PATH, help="The state's directory. [default: LORA_STATE, or .lora]")
 spec_option = click.option("--spec", type=PATH, help="The study that is meant, where several have the name.")
+study_option = click.option("--spec", type=PATH, default="study.toml", show_default=True, help="The study.")
 lock_option = click.option(
     "--lock-timeout", type=float, default=0.0, help="Seconds to wait while an apply holds the state."
 )
@@ -57,7 +58,12 @@ def resolve_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def price_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command take `--price`; it gets `hourly`, what an hour of one device costs, or None."""
 
-    @click.option("--price", "text", metavar="PRICE", help="What an hour of one GPU costs, as in 2.50/h.")
+    @click.option(
+        "--price",
+        "text",
+        metavar="PRICE",
+        help="What an hour of one GPU costs: 2.50/h, '$2.50/h', '2.50 EUR/h'.",
+    )
     @wraps(function)
     def run(*args: Any, text: str | None, **kwargs: Any) -> Any:
         from lorafile.plan.cost import price

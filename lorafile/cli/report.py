@@ -11,7 +11,7 @@ from lorafile.analysis.claims.claims import as_json as claims_as_json
 from lorafile.analysis.claims.claims import check, record
 from lorafile.analysis.overview.first_screen import first_screen, in_words
 from lorafile.cli.terminal import echo
-from lorafile.errors import ClaimError
+from lorafile.errors import ClaimError, LoraError
 from lorafile.files.atomic import write_text
 from lorafile.report.writer import figures, write_page, write_report
 from lorafile.results.claims_file import claims_file, claims_text
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from lorafile.study.study import Study
 
 _POLL_SECONDS = 2.0
+
+
+class NothingFinished(LoraError):
+    """There is nothing to report yet."""
+
+
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -32,8 +38,14 @@ def write(studies: "list[Study]", out: Path | None = None) -> int:
     """Write the report, and next to the spec what its claims rest on; 1 where a custom analysis failed.
 
     :param studies: several make one page that puts them side by side
+    :raises NothingFinished: where nothing is finished; nothing is written then
     """
     results, analyses = contents(studies)
+    if not _finished(results):
+        command = f"lora apply {studies[0].spec.file}"
+        raise NothingFinished(
+            f"Nothing of {results.study} is finished, so there is nothing to report. Begin with: {command}"
+        )
     written = write_report(results, analyses, out or directory_of(studies))
     checks, also = check(results), ""
     if checks:
@@ -52,6 +64,12 @@ def write(studies: "list[Study]", out: Path | None = None) -> int:
     return _failures(analyses)
 
 
+def _finished(results: "Results") -> bool:
+    """Return whether anything has ended that a report can tell of: a run, or a profile."""
+    ended = {"done", "diverged", "out-of-memory", "failed"} & {str(outcome) for outcome in results.runs["outcome"]}
+    return bool(ended) or not results.profiles.empty
+
+
 def follow(studies: "list[Study]", out: Path | None = None) -> int:
     """Write the page while somebody applies, and the whole report at the end.
 
@@ -62,7 +80,10 @@ def follow(studies: "list[Study]", out: Path | None = None) -> int:
     echo(f"Watching; open {directory / 'report.html'}. Ctrl-C ends it.")
     if not _watch(studies, directory):
         echo("Stopped watching; the report is written as things stand.")
-    return write(studies, out)
+    try:
+        return write(studies, out)
+    except NothingFinished:
+        return 0  # the page that was watched says so
 
 
 def _watch(studies: "list[Study]", directory: Path) -> bool:

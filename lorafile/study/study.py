@@ -11,11 +11,12 @@ from lorafile.apply.progress import Applied
 from lorafile.apply.tracking.destinations import missing_libraries
 from lorafile.apply.workers import default_workers, model_types
 from lorafile.environment import installed
-from lorafile.errors import LoraError, SpecError, StalePlan
+from lorafile.errors import LoraError, SpecError, StalePlan, UnmatchedPattern
 from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, write_lock
 from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan
 from lorafile.state import Attempt, State
+from lorafile.units import Price
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,17 @@ def state_directory(named: str | Path | None = None) -> Path:
 def spec_and_state(spec: Path | None, state: Path | None) -> tuple[specs.Spec | None, Path]:
     """Return the spec of a study that may have been named, and the state's directory."""
     return specs.load(spec) if spec is not None else None, state_directory(state)
+
+
+@dataclasses.dataclass(frozen=True)
+class BestFigure:
+    """The best mean of a study's primary metric so far, and the configuration and number of seeds that have it."""
+
+    metric: str
+    split: str
+    configuration: str
+    mean: float
+    seeds: int
 
 
 class Study:
@@ -77,6 +89,9 @@ class Study:
             )
         except SpecError as error:
             raise StalePlan(f"{file} no longer holds: its spec cannot be planned.\n{error}") from error
+        except UnmatchedPattern as error:
+            again = f"Plan again with: lora plan {saved.made_from.spec} --out {file}"
+            raise StalePlan(f"{file} no longer holds; nothing was done. {error} {again}") from error
         check_unchanged(file, saved, plan)
         return study, plan
 
@@ -116,7 +131,7 @@ class Study:
         :param replace: nodes that are done again although they are finished
         :param rerun_drifted: what was done in another environment is done again
         :param refresh: look at models and data afresh, on the hub too, instead of taking the lock's word
-        :param hourly: what an hour of one device costs
+        :param hourly: what an hour of one device costs; a `lorafile.units.Price` has a currency
         :raises LoraError: when a pattern fits nothing
         """
         before = read_lock(self.spec)
@@ -129,7 +144,7 @@ class Study:
             plan,
             warnings=(*plan.warnings, *missing_libraries(self.spec)),
             workers=default_workers(self.spec, lock),
-            hourly=hourly,
+            hourly=None if hourly is None else Price(hourly),
             refreshed=refresh and lock != before,
         )
 
@@ -226,6 +241,19 @@ class Study:
         from lorafile.results.gather import gather
 
         return State.snapshot(self.state, lambda state: gather(self.plan(), state))
+
+    def best_figure(self) -> "BestFigure | None":
+        """Return the best mean of the primary metric so far; None where no configuration has one."""
+        from lorafile.analysis.common.scores import scores, split_of
+        from lorafile.engine.metrics.registry import more_is_better
+
+        results = self.gather()
+        metric, split = results.primary, split_of(results, results.primary)
+        known = {name: score for name, score in scores(results, f"{split}.{metric}").items() if score.known}
+        if not known:
+            return None
+        name = (max if more_is_better(metric) else min)(known, key=lambda name: known[name].mean)
+        return BestFigure(metric, split, name, known[name].mean, known[name].n)
 
     def analyses(self, results: "Results | None" = None) -> "list[Analysis]":
         """Return the spec's analyses, or every one that has something to say: sentences, tables and Altair charts.

@@ -104,12 +104,13 @@ def show_first(lines: Sequence[str], out: Console, more: str = "", style: str | 
 
 def json_text(content: dict[str, Any]) -> str:
     """Return documented JSON: with the version of its format, and null for what is no finite number."""
-    return json.dumps(_finite({"format_version": FORMAT_VERSION, **content}), indent=2, allow_nan=False)
+    return json.dumps(finite({"format_version": FORMAT_VERSION, **content}), indent=2, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a value for JSON: null for what is no finite number."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -151,8 +151,8 @@ def cost_line(plan: Plan, device: str = "") -> str:
     with_workers = f", about {duration(sums.clock_seconds)} with {plan.workers} workers" if plan.workers > 1 else ""
     rest = f"; {size(sums.disk_bytes)} in the state" if sums.disk_bytes else ""
     rest += f"; {sums.joules / 3.6e6:.2g} kWh" if sums.joules else ""
-    if sums.cost is not None:
-        rest += f"; {sums.cost:.2f} for {sums.device_hours:.2g} hours at {plan.hourly:g}"
+    if sums.cost is not None and (price := plan.hourly) is not None:
+        rest += f"; {price.money(sums.cost)} for {sums.device_hours:.2g} hours at {price.money(price)} an hour"
     later = "; what follows the choices comes on top" if any(status.later for status in plan.tuning) else ""
     on = device or plan.device
     return f"Forecast: {duration(sums.seconds)} of work{span} on {on}{with_workers}{rest} ({sums.source}){later}."
