@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from lorafile import __version__
+from lorafile.cli.status_line import status_line
 from lorafile.cli.terminal import echo_error
 from lorafile.errors import LoraError, StateError
 
@@ -28,6 +29,7 @@ lock_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 markdown_option = click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 _SEEDS = 20  # of a stage, at most, unless somebody says otherwise
+rehash_option = click.option("--rehash", is_flag=True, help="Read weights although their digests are known.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print errors alone.")
 atexit.register(gc.freeze)  # what is left goes with the process: no need to look for cycles in it first
 _kept: list[Any] = []
@@ -99,9 +101,10 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @option("--replace", "Do the nodes of this address again although they are finished. Repeatable.")
     @click.option("--rerun-drifted", is_flag=True, help="Do again what was done in another environment.")
     @click.option("--refresh", is_flag=True, help="Look at models and data afresh, on the hub too.")
+    @rehash_option
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        names = ("target", "exclude", "replace", "rerun_drifted", "refresh")
+        names = ("target", "exclude", "replace", "rerun_drifted", "refresh", "rehash")
         selected = {name: kwargs.pop(name) for name in names}
         return function(*args, selected={name: value for name, value in selected.items() if value}, **kwargs)
 
@@ -209,7 +212,8 @@ def command(name: str, group: click.Group | None = None) -> Callable[[Callable[.
             if "lock_timeout" in kwargs:
                 _log_to_stderr(kwargs.get("quiet", False))
             try:
-                return function(*args, **kwargs) or 0
+                with status_line():
+                    return function(*args, **kwargs) or 0
             except Exception as error:
                 if context.obj or isinstance(error, (BrokenPipeError, click.ClickException)):
                     raise

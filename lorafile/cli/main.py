@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lorafile.cli.command import PATH, command, json_option, main, spec_argument, state_option
+from lorafile.cli.command import PATH, command, json_option, main, rehash_option, spec_argument, state_option
 from lorafile.cli.terminal import echo, echo_error
 from lorafile.errors import LoraError
 
@@ -75,7 +75,8 @@ def schema() -> None:
 
 @command("lock")
 @spec_argument
-def lock(spec: Path) -> None:
+@rehash_option
+def lock(spec: Path, rehash: bool) -> None:
     """Look at models and data afresh and write the lock beside the spec.
 
     \b
@@ -85,7 +86,7 @@ def lock(spec: Path) -> None:
     from lorafile.study.study import Study
 
     study = Study.load(spec)
-    written = study.lock()
+    written = study.lock(rehash=rehash)
     echo(f"Wrote {lock_file(study.spec)}: {len(written.models)} models, {len(written.data)} data sets.")
 
 

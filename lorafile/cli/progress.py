@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.markup import escape
 
+from lorafile.cli.status_line import hide_status_line
 from lorafile.cli.terminal import echo
 from lorafile.cli.views.apply import stage_lines
 from lorafile.cli.views.console import FORMAT_VERSION, finite
@@ -123,6 +124,7 @@ class Bars(Lines):
         self.nodes: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
+        hide_status_line()
         self.bars.start()
         return self
 

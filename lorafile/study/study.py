@@ -95,13 +95,13 @@ class Study:
         check_unchanged(file, saved, plan)
         return study, plan
 
-    def lock(self, fresh: bool = True) -> Lock:
+    def lock(self, fresh: bool = True, rehash: bool = False) -> Lock:
         """Write the lock next to the spec and return it; one that cannot be read any more is replaced."""
         try:
             before = read_lock(self.spec)
         except LoraError:
             before = None
-        lock, _ = resolve(self.spec, before, fresh)
+        lock, _ = resolve(self.spec, before, fresh, rehash)
         write_lock(self.spec, lock)
         return lock
 
@@ -120,6 +120,7 @@ class Study:
         replace: Sequence[str] = (),
         rerun_drifted: bool = False,
         refresh: bool = False,
+        rehash: bool = False,
         hourly: float | None = None,
     ) -> Plan:
         """Return what an apply would do; writes nothing.
@@ -131,11 +132,12 @@ class Study:
         :param replace: nodes that are done again although they are finished
         :param rerun_drifted: what was done in another environment is done again
         :param refresh: look at models and data afresh, on the hub too, instead of taking the lock's word
+        :param rehash: read weights although the user's cache has the digests of files like these
         :param hourly: what an hour of one device costs; a `lorafile.units.Price` has a currency
         :raises LoraError: when a pattern fits nothing
         """
         before = read_lock(self.spec)
-        lock, changed = resolve(self.spec, before, refresh)
+        lock, changed = resolve(self.spec, before, refresh, rehash)
         if refresh:
             changed = describe_changes(before, lock)
         options = PlanOptions(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)

@@ -48,8 +48,8 @@ def show_plan(
         from lorafile.cli.views.seed_stage import show_resolution
 
         show_resolution(stage, out)
-    configurations = len(plan.graph.spec.configurations)
-    out.print(f"Study [bold]{escape(plan.study)}[/]: {configurations} configurations, {seeds(plan)}")
+    configurations = plural(len(plan.graph.spec.configurations), "configuration")
+    out.print(f"Study [bold]{escape(plan.study)}[/]: {configurations}, {seeds(plan)}")
     _show_work(plan, out, full)
     for line in open_lines(plan):
         out.print(f"  [cyan]?[/] {escape(line)}")

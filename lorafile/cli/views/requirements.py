@@ -11,9 +11,10 @@ from lorafile.cli.views.table import Column, show_table
 from lorafile.graph.parameter_count import trained_parameters
 from lorafile.lock.lockfile import identity
 from lorafile.plan.cost import estimate_cost
+from lorafile.plan.forecast.forecasts import WALK_GIVEN_UP
 from lorafile.plan.plan import Change, Plan
 from lorafile.specs.target_modules import leaves
-from lorafile.units import and_more, duration, size
+from lorafile.units import and_more, duration, listing, size
 
 _MOST_NAMES = 9  # of modules, that are shown as PEFT needs them
 _COLUMNS = (
@@ -159,14 +160,19 @@ def cost_line(plan: Plan, device: str = "") -> str:
 
 
 def memory_lines(plan: Plan) -> list[str]:
-    """Return a line for each way in which something would not fit, with the smallest change that would."""
+    """Return a line for each way in which something would not fit, with the smallest change that would.
+
+    Before them: for which configurations memory is known worse than it could be.
+    """
     by_remedy: dict[tuple[str | None, str], list[int]] = {}
     for change in plan.work:
         forecast = change.forecast or {}
         if forecast.get("fits") is False and change.kind in ("train", "profile"):
             sizes = by_remedy.setdefault((forecast.get("would_fit"), change.configuration), [])
             sizes.append(forecast["reserved_bytes"])
-    lines = []
+    sources = dict.fromkeys((c.configuration, (c.forecast or {}).get("memory_source")) for c in plan.work)
+    given_up = [name for name, source in sources if source == WALK_GIVEN_UP]
+    lines = [f"Peak memory of {listing(given_up)} is {WALK_GIVEN_UP}."] if given_up else []
     for (remedy, name), sizes in by_remedy.items():
         advice = f"It would fit with {remedy}." if remedy else "No smaller batch, checkpointing or 4-bit base would do."
         lines.append(f"{name} would not fit: it takes {size(max(sizes))}. {advice}")
