@@ -8,6 +8,7 @@ import click
 from lorafile.cli.command import PATH, command, json_option, main, rehash_option, spec_argument, state_option
 from lorafile.cli.terminal import echo, echo_error
 from lorafile.errors import LoraError
+from lorafile.units import listing, plural
 
 __all__ = ["main"]
 
@@ -39,25 +40,29 @@ def init(spec: Path, preset: str | None, model: str | None, data: str | None, fo
 @command("validate")
 @click.argument("specs", nargs=-1, type=PATH)
 def validate(specs: tuple[Path, ...]) -> int:
-    """Check specs; every mistake is shown, each where it stands.
+    """Check specs with their models and data; every mistake is shown, each where it stands.
+
+    What is on the hub is looked at as far as the lock knows it: nothing is downloaded.
 
     \b
     Example: lora validate study.toml
     """
     from lorafile.apply.tracking.destinations import missing_libraries
     from lorafile.errors import SpecError
-    from lorafile.specs import load
+    from lorafile.study.validation import check
 
     wrong = 0
     for file in specs or (Path("study.toml"),):
-        try:
-            spec = load(file)
-            echo(f"{file}: good, {len(spec.configurations)} configurations")
-            for warning in missing_libraries(spec):
-                echo_error(f"{file}: warning: {warning}")
-        except SpecError as error:
-            wrong = error.exit_code
-            echo_error(str(error))
+        spec, mistakes, unseen = check(file)
+        for mistake in mistakes:
+            wrong = SpecError.exit_code
+            echo_error(mistake)
+        if spec is None or mistakes:
+            continue
+        rest = f"; not looked at, because the lock does not have it yet: {listing(unseen)}" if unseen else ""
+        echo(f"{file}: good, {plural(len(spec.configurations), 'configuration')}{rest}")
+        for warning in missing_libraries(spec):
+            echo_error(f"{file}: warning: {warning}")
     return wrong
 
 
