@@ -41,7 +41,8 @@ def spec(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rows_file: 
 
 
 def lora(spec: Path, *words: str, typed: str | None = None) -> Result:
-    return CliRunner().invoke(main, ["chat", *words, "--spec", str(spec), "--state", str(spec.parent / ".lora")], input=typed)
+    where = ["--spec", str(spec), "--state", str(spec.parent / ".lora")]
+    return CliRunner().invoke(main, ["chat", *words, *where], input=typed)
 
 
 def answers(spec: Path, *words: str) -> dict[str, str]:

@@ -66,8 +66,9 @@ def test_data_are_checked_although_the_model_is_missing(tmp_path: Path) -> None:
         ("builtin:facts-llama", "./nowhere"),
         ('"builtin:facts"', '"rows.jsonl"\nformat = "alpaca"'),
     )
-    assert [line.split(": ")[1] for line in lines][0] == "model.path"
-    assert 'no column "instruction"' in lines[1]
+    first, second = lines
+    assert first.split(": ")[1] == "model.path"
+    assert 'no column "instruction"' in second
 
 
 def test_what_only_the_hub_has_is_named_and_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
