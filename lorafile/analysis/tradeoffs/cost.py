@@ -13,8 +13,8 @@ from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table, f
 from lorafile.analysis.common.chart_parts import WIDTH, finish, names_axis, room, tooltip
 from lorafile.analysis.common.format import amount, number, unit
 from lorafile.analysis.common.scores import averages, profiled, profiles, scores
+from lorafile.plan.forecast.calibration import STEADY, TIME_SPREADS
 from lorafile.results.results import Results, missing
-from lorafile.results.warnings import STEADY, TIME_SPREADS
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.methods import METHODS
 from lorafile.units import listing, plural

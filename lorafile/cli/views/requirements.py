@@ -47,6 +47,8 @@ def show_requirements(plan: Plan, out: Console, full: bool) -> None:
     if more := and_more(len(named), most, "configurations; --full shows them"):
         out.print(more)
     for names, word in word_of.items():
+        if not any(word in row[2] for row in rows):
+            continue
         out.print(f"[dim]{escape(word)} here: {escape(', '.join(shown(names)))}[/]")
 
 
