@@ -103,6 +103,17 @@ def test_what_is_no_longer_declared_is_told_together(small: Path, tmp_path: Path
     ]
 
 
+def test_what_never_had_a_result_is_not_said_to_be_kept(tmp_path: Path) -> None:
+    """An apply that was killed had declared the whole study, and finished a part of it."""
+    file = written(tmp_path, 4, 1)
+    nodes = Study.load(file, tmp_path / "state").plan().graph.nodes.values()
+    with State.write(tmp_path / "state") as store:
+        store.declare("many", {node.address: (node.key, node.kind) for node in nodes})
+    assert plan(written(tmp_path, 4, 1), tmp_path / "state")
+    lines = plan(written(tmp_path, 1, 1), tmp_path / "state")
+    assert not [line for line in lines if line.startswith("  - ") or "undeclared" in line]
+
+
 def test_what_divergence_blocks_is_told_together(tmp_path: Path) -> None:
     file = written(tmp_path, 8, 1)
     finish(file, tmp_path / "state", but="rank/")
