@@ -41,8 +41,9 @@ class Price(float):
     def __new__(cls, amount: float, currency: str = "", leads: bool = False) -> Self:
         """Return a price; one that is a price already stays what it is."""
         price = super().__new__(cls, amount)
-        known = isinstance(amount, Price)
-        price.currency, price.leads = (amount.currency, amount.leads) if known else (currency, leads)
+        price.currency, price.leads = currency, leads
+        if isinstance(amount, Price):
+            price.currency, price.leads = amount.currency, amount.leads
         return price
 
     def money(self, amount: float) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from lorafile.cli.command import PATH, command, json_option, main, rehash_option, spec_argument, state_option
-from lorafile.cli.terminal import echo, echo_error
+from lorafile.cli.terminal import echo, echo_error, say
 from lorafile.errors import LoraError
 from lorafile.units import listing, plural
 
@@ -34,7 +34,7 @@ def init(spec: Path, preset: str | None, model: str | None, data: str | None, fo
     if spec.exists() and not force:
         raise LoraError(f"{spec} is there already; name another file, or pass --force to write over it.")
     write_text(spec, first_spec(preset, model, data))
-    echo(f"Wrote {spec}. Next: lora plan {spec}")
+    say(f"Wrote {spec}. Next: lora plan {spec}")
 
 
 @command("validate")
@@ -60,7 +60,7 @@ def validate(specs: tuple[Path, ...]) -> int:
         if spec is None or mistakes:
             continue
         rest = f"; not looked at, because the lock does not have it yet: {listing(unseen)}" if unseen else ""
-        echo(f"{file}: good, {plural(len(spec.configurations), 'configuration')}{rest}")
+        say(f"{file}: good, {plural(len(spec.configurations), 'configuration')}{rest}")
         for warning in missing_libraries(spec):
             echo_error(f"{file}: warning: {warning}")
     return wrong
@@ -92,7 +92,7 @@ def lock(spec: Path, rehash: bool) -> None:
 
     study = Study.load(spec)
     written = study.lock(rehash=rehash)
-    echo(f"Wrote {lock_file(study.spec)}: {len(written.models)} models, {len(written.data)} data sets.")
+    say(f"Wrote {lock_file(study.spec)}: {len(written.models)} models, {len(written.data)} data sets.")
 
 
 @command("report")

@@ -15,7 +15,7 @@ from lorafile.cli.command import (
     state_option,
     study_option,
 )
-from lorafile.cli.terminal import echo
+from lorafile.cli.terminal import echo, say
 
 DTYPES = click.Choice(["float32", "bfloat16", "float16"])
 
@@ -39,13 +39,13 @@ def fetch(spec: Path, to: Path | None, as_json: bool) -> None:
     from lorafile.study.study import Study
 
     study = Study.load(spec)
-    fetched = study.fetch(to, None if as_json else lambda row: echo(fetched_line(row)))
+    fetched = study.fetch(to, None if as_json else lambda row: say(fetched_line(row)))
     if as_json:
         echo(fetched_json(fetched))
         return
-    echo(f"Verified; the lock is {lock_file(study.spec)}.")
+    say(f"Verified; the lock is {lock_file(study.spec)}.")
     for line in offline_advice(fetched, to):
-        echo(line)
+        say(line)
 
 
 @command("evaluate")
@@ -208,6 +208,6 @@ def export(
     study = Study.load(spec, state)
     stored = State.read(study.state)
     done = write(study.plan(), stored, name, out, ExportOptions(**options))
-    echo(f"Wrote {done.directory}: {done.address}, {', '.join(done.files)}")
+    say(f"Wrote {done.directory}: {done.address}, {', '.join(done.files)}")
     if done.command:
         echo(f"Serve it with: {done.command}")

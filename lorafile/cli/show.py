@@ -79,7 +79,11 @@ def _follow(shown: "ShownNode", directory: Path, out: "Console") -> None:
     run = shown.history
     while run.standing == "running":
         if run.curve:
-            out.print(curve_line(run), end="\r" if out.is_terminal else "\n", markup=False)
+            out.print(
+                curve_line(run, out.width if out.is_terminal else None),
+                end="\r" if out.is_terminal else "\n",
+                markup=False,
+            )
         time.sleep(_POLL_SECONDS)
         run = history(State.read(directory), shown.named)
     if out.is_terminal:

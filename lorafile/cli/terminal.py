@@ -1,7 +1,9 @@
 """What a terminal is shown: control characters in a spec, in data or in a state are printed, and never obeyed."""
 
 import re
+import shutil
 import sys
+from itertools import pairwise
 
 import click
 
@@ -31,13 +33,26 @@ def breaks(text: str, width: int) -> list[int]:
 
 
 def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
-    """Print a text."""
+    """Print a text as it is."""
     click.echo(printable(text), err=err, nl=nl)
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print sentences; on a terminal they wrap at words."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(part for line in text.split("\n") for part in _parts(line, width))
+    echo(text, err=err)
+
+
+def _parts(line: str, width: int) -> list[str]:
+    starts = [0, *breaks(line, width), len(line)]
+    return [line[start:end].rstrip() for start, end in pairwise(starts)]
 
 
 def echo_error(text: str) -> None:
     """Print what went wrong; of a word without end, a path of a megabyte among them, only the beginning."""
-    echo(_ENDLESS.sub(lambda match: match[0][:_BEGINNING] + "…", text), err=True)
+    say(_ENDLESS.sub(lambda match: match[0][:_BEGINNING] + "…", text), err=True)
 
 
 def agreed(yes: bool, question: str) -> bool:
@@ -51,5 +66,5 @@ def agreed(yes: bool, question: str) -> bool:
         raise LoraError("Nobody is there to answer: pass --yes.")
     if input(f"{question} Only 'yes' is taken for yes: ").strip() == "yes":
         return True
-    echo("Nothing was done.")
+    say("Nothing was done.")
     return False

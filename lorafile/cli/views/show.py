@@ -17,7 +17,7 @@ from lorafile.study.run_summary import ShownConfiguration
 from lorafile.units import duration, plural, size
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_WIDTH = 60
+_WIDTH, _NARROWEST = 60, 10  # blocks of a curve
 COLOURS = {
     **dict.fromkeys(("diverged", "out-of-memory", "interrupted", "missing"), "yellow"),
     **{"done": "green", "running": "cyan", "not run yet": "dim", "failed": "red"},
@@ -34,7 +34,7 @@ def show_history(shown: History, out: Console) -> None:
     show_section("Settings", settings_lines(shown.settings), out)
     for at, attempt in enumerate(shown.attempts, 1):
         show_section(f"Attempt {at}", attempt_lines(attempt), out)
-    show_section("Loss", [curve_line(shown)] if shown.curve else [], out)
+    show_section("Loss", [curve_line(shown, out.width if out.is_terminal else None)] if shown.curve else [], out)
 
 
 def node_lines(
@@ -77,15 +77,20 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def curve_line(shown: History) -> str:
-    """Return the loss as blocks, where it began and where it is, and how far the run has come."""
+def curve_line(shown: History, width: int | None = None) -> str:
+    """Return the loss as blocks, where it began and where it is, and how far the run has come.
+
+    :param width: of the terminal; the blocks take what the words leave
+    """
     losses = [float(row["loss"]) for row in shown.curve]
     steps = f"step {len(losses)}"
     if shown.unfinished is not None:
         kept = f", checkpoint at {shown.unfinished.checkpoint}" if shown.unfinished.checkpoint else ""
         steps += f" of {shown.unfinished.steps}{kept}"
     last = losses[-10:]
-    return f"{sparkline(losses)}  {losses[0]:.3f} → {sum(last) / len(last):.3f}  {steps} ({shown.standing})"
+    words = f"  {losses[0]:.3f} → {sum(last) / len(last):.3f}  {steps} ({shown.standing})"
+    room = _WIDTH if width is None else max(_NARROWEST, min(_WIDTH, width - len(words) - 2))
+    return sparkline(losses, room) + words
 
 
 def sparkline(values: list[float], width: int = _WIDTH) -> str:
