@@ -2,6 +2,7 @@
 
 import io
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_a_console_obeys_its_own_codes_alone() -> None:
 def test_lines_break_before_words_and_never_in_them() -> None:
     text = "study.toml:3:13: a path of /somewhere/that/is/long/indeed/and/one/word and more"
     starts = [0, *breaks(text, 30), len(text)]
-    parts = [text[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+    parts = [text[start:end] for start, end in pairwise(starts)]
     assert "".join(parts) == text
     assert [part.rstrip() for part in parts] == [
         "study.toml:3:13: a path of",
