@@ -184,3 +184,11 @@ def test_a_plan_has_the_order_of_the_spec(spec_file: Path, tmp_path: Path) -> No
     lines = [line for line in plan(spec_file, tmp_path / "none") if "prepare" not in line]
     assert [line.split()[1] for line in lines if line.startswith("  + ")] == names
     assert [name for line in lines for name in names if line.startswith(name)] == names
+
+
+def test_a_walk_that_is_given_up_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr("lorafile.plan.forecast.forecasts._WALKED_FROM", 1)
+    monkeypatch.setattr("lorafile.plan.forecast.meta_device._PATIENCE", 0.01)
+    lines = plan(written(tmp_path, 1, 1), tmp_path / "none", "--gpu", "24GB")
+    assert any("the walk through the model was given up" in line and "rank/r=1" in line for line in lines)
