@@ -49,7 +49,8 @@ class Price(float):
     def money(self, amount: float) -> str:
         """Return an amount in this currency: `$84.00`, `84.00 EUR`."""
         space = "" if self.leads and not self.currency.isalpha() else " "
-        parts = (self.currency, f"{amount:.2f}") if self.leads else (f"{amount:.2f}", self.currency)
+        number = f"{amount:.2f}" if amount >= 0.005 or not amount else f"{amount:.1g}"
+        parts = (self.currency, number) if self.leads else (number, self.currency)
         return space.join(filter(None, parts))
 
 
