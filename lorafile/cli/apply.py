@@ -83,12 +83,11 @@ def apply(
     out, width = console(quiet or as_json), pack_width(options["pack"])
     study, planned, stage = _planned(spec, state, selected, resolve, hourly)
     study.warm_up(planned)
-    watcher = watcher_for(planned, out, as_json)
     show_plan(planned, out, stage=stage, pack=width)
     if not planned.work and not (stage and stage.seeds):
         _settle(study, planned, options["lock_timeout"], out)
         out.print(f"Next: lora report {study.spec.file}", markup=False)
-        watcher.on_result({"seconds": 0.0, "left": 0, "exit_code": 0})
+        watcher_for(planned, out, as_json).on_result({"seconds": 0.0, "left": 0, "exit_code": 0})
         return 0
     if not agreed(approved, "Do this?"):
         return 1
@@ -96,6 +95,7 @@ def apply(
         seed_stage.append(study, stage)
     if unused := unused_workers(planned, options["workers"]):
         show_warnings([unused], out)
+    watcher = watcher_for(planned, out, as_json)
     with watcher:
         applied = study.apply(planned, watchers=[watcher], **options)
     return _conclude(study, planned, applied, options["budget"], watcher, out)
