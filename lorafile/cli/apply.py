@@ -87,7 +87,9 @@ def apply(
     if not planned.work and not (stage and stage.seeds):
         _settle(study, planned, options["lock_timeout"], out)
         out.print(f"Next: lora report {study.spec.file}", markup=False)
-        watcher_for(planned, out, as_json).on_result({"seconds": 0.0, "left": 0, "exit_code": 0})
+        watcher_for(planned, out, as_json).on_result(
+            {"seconds": 0.0, "left": 0, "exit_code": 0, "warnings": [], "best": None}
+        )
         return 0
     if not agreed(approved, "Do this?"):
         return 1
