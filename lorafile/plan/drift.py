@@ -155,6 +155,8 @@ class Nearest:
         differences = describe_differences(self.flats[best], wanted)
         if not differences:
             return "new"
+        if len(differences) == 1 and self.flats[best].get("seed") != wanted.get("seed"):
+            return "new seed"
         more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         run = self.addresses[best].rpartition(":")[0] or self.addresses[best]
         nearest = run if self.flats[best].get("seed") != wanted.get("seed") else run.partition("/seed=")[0]
