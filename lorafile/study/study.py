@@ -251,11 +251,11 @@ class Study:
 
         results = self.gather()
         metric, split = results.primary, split_of(results, results.primary)
-        known = {name: score for name, score in scores(results, f"{split}.{metric}").items() if score.known}
-        if not known:
+        scored = {name: score for name, score in scores(results, f"{split}.{metric}").items() if score.known}
+        if not scored:
             return None
-        name = (max if more_is_better(metric) else min)(known, key=lambda name: known[name].mean)
-        return BestFigure(metric, split, name, known[name].mean, known[name].n)
+        name = (max if more_is_better(metric) else min)(scored, key=lambda name: scored[name].mean)
+        return BestFigure(metric, split, name, scored[name].mean, scored[name].n)
 
     def analyses(self, results: "Results | None" = None) -> "list[Analysis]":
         """Return the spec's analyses, or every one that has something to say: sentences, tables and Altair charts.

@@ -56,13 +56,13 @@ def _look(spec: Spec, mistakes: dict[str, None]) -> tuple[Lock, list[str]]:
     models = {identity(c.model): c.model for c in reversed(spec.configurations)}
     data = {identity(table): table for table in [*references, *(c.data for c in reversed(spec.configurations))]}
     for name, model in models.items():
-        known = stored.models.get(name)
+        locked = stored.models.get(name)
         if _may_be_on_hub(model.path, base) or not can_describe():
-            unseen += [] if known else [f"the model {name}"]
-            lock.models.update({name: known} if known else {})
+            unseen += [] if locked else [f"the model {name}"]
+            lock.models.update({name: locked} if locked else {})
         else:
             with _collected(spec, mistakes, "model.path"):
-                lock.models[name] = lock_model(model, base, known)
+                lock.models[name] = lock_model(model, base, locked)
     for name, table in data.items():
         rows = stored.data.get(name)
         if _may_be_on_hub(table.path, base):
