@@ -27,25 +27,20 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 2.0
 
 
-class NothingFinished(LoraError):
-    """There is nothing to report yet."""
-
-
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
-def write(studies: "list[Study]", out: Path | None = None) -> int:
+def write(studies: "list[Study]", out: Path | None = None, unfinished: bool = False) -> int:
     """Write the report, and next to the spec what its claims rest on; 1 where a custom analysis failed.
 
     :param studies: several make one page that puts them side by side
-    :raises NothingFinished: where nothing is finished; nothing is written then
+    :param unfinished: write it although nothing is finished
+    :raises LoraError: where nothing is finished; nothing is written then
     """
     results, analyses = contents(studies)
-    if not _finished(results):
+    if not unfinished and not _finished(results):
         command = f"lora apply {studies[0].spec.file}"
-        raise NothingFinished(
-            f"Nothing of {results.study} is finished, so there is nothing to report. Begin with: {command}"
-        )
+        raise LoraError(f"Nothing of {results.study} is finished, so there is nothing to report. Begin with: {command}")
     written = write_report(results, analyses, out or directory_of(studies))
     checks, also = check(results), ""
     if checks:
@@ -80,10 +75,7 @@ def follow(studies: "list[Study]", out: Path | None = None) -> int:
     say(f"Watching; open {directory / 'report.html'}. Ctrl-C ends it.")
     if not _watch(studies, directory):
         say("Stopped watching; the report is written as things stand.")
-    try:
-        return write(studies, out)
-    except NothingFinished:
-        return 0  # the page that was watched says so
+    return write(studies, out, unfinished=True)
 
 
 def _watch(studies: "list[Study]", directory: Path) -> bool:
