@@ -72,6 +72,10 @@ class StalePlan(LoraError):
     exit_code = 5
 
 
+class UnmatchedPattern(LoraError):
+    """A pattern that selects a part of a study fits nothing in it."""
+
+
 class ClaimError(LoraError):
     """A claim of the spec no longer holds for what the state has."""
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Self
 
 
 def duration(seconds: float) -> str:
@@ -26,6 +27,31 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+class Price(float):
+    """What an hour of one device costs: a number, with the currency as the user typed it.
+
+    :ivar currency: `$`, `EUR`, or nothing; `leads`: whether it stands before the number
+    """
+
+    currency: str
+    leads: bool
+
+    def __new__(cls, amount: float, currency: str = "", leads: bool = False) -> Self:
+        """Return a price; one that is a price already stays what it is."""
+        price = super().__new__(cls, amount)
+        price.currency, price.leads = currency, leads
+        if isinstance(amount, Price):
+            price.currency, price.leads = amount.currency, amount.leads
+        return price
+
+    def money(self, amount: float) -> str:
+        """Return an amount in this currency: `$84.00`, `84.00 EUR`."""
+        space = "" if self.leads and not self.currency.isalpha() else " "
+        number = f"{amount:.2f}" if amount >= 0.005 or not amount else f"{amount:.1g}"
+        parts = (self.currency, number) if self.leads else (number, self.currency)
+        return space.join(filter(None, parts))
 
 
 def plural(count: int, noun: str) -> str:

@@ -60,6 +60,9 @@ class Budget:
         self.refused = max(1, self.refused)
         return True
 
-    def message(self) -> str:
-        """Return what the user has to know of an apply that it ended."""
-        return f"{self.words}: what would not have ended in time was not begun, or stopped. The same command goes on."
+    def message(self, left: str) -> str:
+        """Return what the user has to know of an apply that it ended.
+
+        :param left: what of the plan is not done
+        """
+        return f"{self.words} ended the apply: {left} left that would not have ended in time. The same command goes on."

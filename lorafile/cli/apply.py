@@ -18,12 +18,15 @@ from lorafile.cli.command import (
 )
 from lorafile.cli.terminal import agreed
 from lorafile.errors import StateError
+from lorafile.units import Price
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from lorafile.analysis.seed_planning import Resolution
     from lorafile.apply.budget import Budget
+    from lorafile.apply.progress import Applied
+    from lorafile.cli.progress import Lines
     from lorafile.plan.plan import Plan
     from lorafile.study.study import Study
 
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 @budget_options
 @selection_options
 @resolve_option
+@click.option("--json", "as_json", is_flag=True, help="Print each event as a line of JSON; needs --yes.")
 @quiet_option
 def apply(
     spec: Path,
@@ -55,6 +59,7 @@ def apply(
     hourly: float | None,
     selected: dict[str, Any],
     resolve: int | None,
+    as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> int:
@@ -66,39 +71,63 @@ def apply(
     Example: lora apply study.toml --yes
     """
     from lorafile.apply.workers import pack_width, unused_workers
-    from lorafile.cli.progress import Bars, Lines
-    from lorafile.cli.views.apply import show_applied, show_tracking
+    from lorafile.cli.progress import watcher_for
     from lorafile.cli.views.console import console, show_warnings
     from lorafile.cli.views.plan import show_plan
     from lorafile.plan.planfile import is_plan
-    from lorafile.results.datacard import leak_warnings
-    from lorafile.state import State
     from lorafile.study import seed_stage
 
-    out, width = console(quiet), pack_width(options["pack"])
-    budget: Budget | None = options["budget"]
+    approved = yes or is_plan(spec)
+    if as_json and not approved:
+        raise click.UsageError("--json asks no question; pass --yes, too.")
+    out, width = console(quiet or as_json), pack_width(options["pack"])
     study, planned, stage = _planned(spec, state, selected, resolve, hourly)
     study.warm_up(planned)
     show_plan(planned, out, stage=stage, pack=width)
     if not planned.work and not (stage and stage.seeds):
         _settle(study, planned, options["lock_timeout"], out)
+        out.print(f"Next: lora report {study.spec.file}", markup=False)
+        watcher_for(planned, out, as_json).on_result(
+            {"seconds": 0.0, "left": 0, "exit_code": 0, "warnings": [], "best": None}
+        )
         return 0
-    if not agreed(yes or is_plan(spec), "Do this?"):
+    if not agreed(approved, "Do this?"):
         return 1
     if stage and stage.seeds:
         seed_stage.append(study, stage)
     if unused := unused_workers(planned, options["workers"]):
         show_warnings([unused], out)
-    watcher = (Bars if out.is_terminal else Lines)(planned, out)
+    watcher = watcher_for(planned, out, as_json)
     with watcher:
         applied = study.apply(planned, watchers=[watcher], **options)
+    return _conclude(study, planned, applied, options["budget"], watcher, out)
+
+
+def _conclude(
+    study: "Study", planned: "Plan", applied: "Applied", budget: "Budget | None", watcher: "Lines", out: "Console"
+) -> int:
+    """Show what was done, the best figure so far, and what comes next; return the exit code."""
+    from lorafile.cli.views.apply import best_json, best_line, left_over, show_applied, show_tracking
+    from lorafile.cli.views.console import show_warnings
+    from lorafile.results.datacard import leak_warnings
+    from lorafile.state import State
+
+    ended = budget is not None and bool(budget.refused)
+    left = left_over(planned, applied)
+    warnings = [budget.message(left.words)] if budget is not None and ended else []
+    warnings += leak_warnings(planned.graph, State.read(study.state))
+    failed = applied.with_outcome("failed") or (applied.with_outcome("interrupted") and not ended)
+    exit_code = 130 if applied.interrupted else 1 if failed else 7 if ended else 0
+    best = study.best_figure() if any(attempt.finished for attempt in applied.attempts) else None
     show_applied(applied, out)
     show_tracking(applied.tracking, study.state, out)
-    ended = [] if budget is None or not budget.refused else [budget.message()]
-    show_warnings([*ended, *leak_warnings(planned.graph, State.read(study.state))], out)
-    if applied.interrupted:
-        return 130
-    return 1 if applied.with_outcome("failed") or (applied.with_outcome("interrupted") and not ended) else 0
+    show_warnings(warnings, out)
+    if best is not None:
+        out.print(best_line(best), markup=False)
+        out.print(f"Next: lora report {study.spec.file}", markup=False)
+    content = {"seconds": applied.seconds, "left": left.nodes, "exit_code": exit_code, "warnings": warnings}
+    watcher.on_result({**content, "best": best_json(best)})
+    return exit_code
 
 
 def _settle(study: "Study", planned: "Plan", lock_timeout: float, out: "Console") -> None:
@@ -135,4 +164,4 @@ def _planned(
     if selected or resolve:
         raise click.UsageError(f"{spec} is a plan, and says itself what it is of; leave the other options out.")
     study, plan = Study.approved(spec, state)
-    return study, replace(plan, hourly=hourly), None
+    return study, replace(plan, hourly=None if hourly is None else Price(hourly)), None

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from lorafile import __version__
+from lorafile.cli.status_line import status_line
 from lorafile.cli.terminal import echo_error
 from lorafile.errors import LoraError, StateError
 
@@ -21,12 +22,14 @@ PATH = click.Path(path_type=Path)
 spec_argument = click.argument("spec", type=PATH, default="study.toml")
 state_option = click.option("--state", type=PATH, help="The state's directory. [default: LORA_STATE, or .lora]")
 spec_option = click.option("--spec", type=PATH, help="The study that is meant, where several have the name.")
+study_option = click.option("--spec", type=PATH, default="study.toml", show_default=True, help="The study.")
 lock_option = click.option(
     "--lock-timeout", type=float, default=0.0, help="Seconds to wait while an apply holds the state."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 markdown_option = click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 _SEEDS = 20  # of a stage, at most, unless somebody says otherwise
+rehash_option = click.option("--rehash", is_flag=True, help="Read weights although their digests are known.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print errors alone.")
 atexit.register(gc.freeze)  # what is left goes with the process: no need to look for cycles in it first
 _kept: list[Any] = []
@@ -57,7 +60,12 @@ def resolve_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def price_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command take `--price`; it gets `hourly`, what an hour of one device costs, or None."""
 
-    @click.option("--price", "text", metavar="PRICE", help="What an hour of one GPU costs, as in 2.50/h.")
+    @click.option(
+        "--price",
+        "text",
+        metavar="PRICE",
+        help="What an hour of one GPU costs: 2.50/h, '$2.50/h', '2.50 EUR/h'.",
+    )
     @wraps(function)
     def run(*args: Any, text: str | None, **kwargs: Any) -> Any:
         from lorafile.plan.cost import price
@@ -93,9 +101,10 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @option("--replace", "Do the nodes of this address again although they are finished. Repeatable.")
     @click.option("--rerun-drifted", is_flag=True, help="Do again what was done in another environment.")
     @click.option("--refresh", is_flag=True, help="Look at models and data afresh, on the hub too.")
+    @rehash_option
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        names = ("target", "exclude", "replace", "rerun_drifted", "refresh")
+        names = ("target", "exclude", "replace", "rerun_drifted", "refresh", "rehash")
         selected = {name: kwargs.pop(name) for name in names}
         return function(*args, selected={name: value for name, value in selected.items() if value}, **kwargs)
 
@@ -203,7 +212,8 @@ def command(name: str, group: click.Group | None = None) -> Callable[[Callable[.
             if "lock_timeout" in kwargs:
                 _log_to_stderr(kwargs.get("quiet", False))
             try:
-                return function(*args, **kwargs) or 0
+                with status_line():
+                    return function(*args, **kwargs) or 0
             except Exception as error:
                 if context.obj or isinstance(error, (BrokenPipeError, click.ClickException)):
                     raise

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from lorafile.cli.command import PATH, command, json_option, main, spec_argument, state_option
-from lorafile.cli.terminal import echo, echo_error
+from lorafile.cli.command import PATH, command, json_option, main, rehash_option, spec_argument, state_option
+from lorafile.cli.terminal import echo, echo_error, say
 from lorafile.errors import LoraError
+from lorafile.units import listing, plural
 
 __all__ = ["main"]
 
@@ -33,31 +34,35 @@ def init(spec: Path, preset: str | None, model: str | None, data: str | None, fo
     if spec.exists() and not force:
         raise LoraError(f"{spec} is there already; name another file, or pass --force to write over it.")
     write_text(spec, first_spec(preset, model, data))
-    echo(f"Wrote {spec}. Next: lora plan {spec}")
+    say(f"Wrote {spec}. Next: lora plan {spec}")
 
 
 @command("validate")
 @click.argument("specs", nargs=-1, type=PATH)
 def validate(specs: tuple[Path, ...]) -> int:
-    """Check specs; every mistake is shown, each where it stands.
+    """Check specs with their models and data; every mistake is shown, each where it stands.
+
+    What is on the hub is looked at as far as the lock knows it: nothing is downloaded.
 
     \b
     Example: lora validate study.toml
     """
     from lorafile.apply.tracking.destinations import missing_libraries
     from lorafile.errors import SpecError
-    from lorafile.specs import load
+    from lorafile.study.validation import check
 
     wrong = 0
     for file in specs or (Path("study.toml"),):
-        try:
-            spec = load(file)
-            echo(f"{file}: good, {len(spec.configurations)} configurations")
-            for warning in missing_libraries(spec):
-                echo_error(f"{file}: warning: {warning}")
-        except SpecError as error:
-            wrong = error.exit_code
-            echo_error(str(error))
+        spec, mistakes, unseen = check(file)
+        for mistake in mistakes:
+            wrong = SpecError.exit_code
+            echo_error(mistake)
+        if spec is None or mistakes:
+            continue
+        rest = f"; not looked at, because the lock does not have it yet: {listing(unseen)}" if unseen else ""
+        say(f"{file}: good, {plural(len(spec.configurations), 'configuration')}{rest}")
+        for warning in missing_libraries(spec):
+            echo_error(f"{file}: warning: {warning}")
     return wrong
 
 
@@ -75,7 +80,8 @@ def schema() -> None:
 
 @command("lock")
 @spec_argument
-def lock(spec: Path) -> None:
+@rehash_option
+def lock(spec: Path, rehash: bool) -> None:
     """Look at models and data afresh and write the lock beside the spec.
 
     \b
@@ -85,8 +91,8 @@ def lock(spec: Path) -> None:
     from lorafile.study.study import Study
 
     study = Study.load(spec)
-    written = study.lock()
-    echo(f"Wrote {lock_file(study.spec)}: {len(written.models)} models, {len(written.data)} data sets.")
+    written = study.lock(rehash=rehash)
+    say(f"Wrote {lock_file(study.spec)}: {len(written.models)} models, {len(written.data)} data sets.")
 
 
 @command("report")

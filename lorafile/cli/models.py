@@ -5,8 +5,17 @@ from typing import Any
 
 import click
 
-from lorafile.cli.command import PATH, command, json_option, lock_option, quiet_option, spec_argument, state_option
-from lorafile.cli.terminal import echo
+from lorafile.cli.command import (
+    PATH,
+    command,
+    json_option,
+    lock_option,
+    quiet_option,
+    spec_argument,
+    state_option,
+    study_option,
+)
+from lorafile.cli.terminal import echo, say
 
 DTYPES = click.Choice(["float32", "bfloat16", "float16"])
 
@@ -30,18 +39,18 @@ def fetch(spec: Path, to: Path | None, as_json: bool) -> None:
     from lorafile.study.study import Study
 
     study = Study.load(spec)
-    fetched = study.fetch(to, None if as_json else lambda row: echo(fetched_line(row)))
+    fetched = study.fetch(to, None if as_json else lambda row: say(fetched_line(row)))
     if as_json:
         echo(fetched_json(fetched))
         return
-    echo(f"Verified; the lock is {lock_file(study.spec)}.")
+    say(f"Verified; the lock is {lock_file(study.spec)}.")
     for line in offline_advice(fetched, to):
-        echo(line)
+        say(line)
 
 
 @command("evaluate")
 @click.argument("adapter")
-@click.option("--spec", type=PATH, default="study.toml", help="Whose model, data and metrics.")
+@study_option
 @state_option
 @click.option("--split", "splits", multiple=True, help="Which split; may be given again. [default: test]")
 @click.option("--no-profile", is_flag=True, help="Leave out memory and latency.")
@@ -55,7 +64,7 @@ def evaluate(
     \b
     Example: lora evaluate outputs/checkpoint-500 --spec study.toml
     """
-    from lorafile.cli.progress import Bars, Lines
+    from lorafile.cli.progress import watcher_for
     from lorafile.cli.views.console import console
     from lorafile.cli.views.models import evaluation_json, show_evaluation
     from lorafile.models.evaluate import plan_evaluation
@@ -64,7 +73,7 @@ def evaluate(
     study = Study.load(spec, state)
     out, err = console(quiet), console(quiet or as_json, stderr=True)
     _, plan, _ = plan_evaluation(study.spec, study.state, adapter, splits, not no_profile)
-    watcher = (Bars if err.is_terminal else Lines)(plan, err)
+    watcher = watcher_for(plan, err)
     with watcher:
         evaluation = study.evaluate(adapter, splits=splits, profile=not no_profile, watchers=[watcher])
     if as_json:
@@ -76,7 +85,7 @@ def evaluate(
 
 @command("import")
 @click.argument("directories", nargs=-1, required=True)
-@click.option("--spec", type=PATH, default="study.toml", help="Whose configurations they are.")
+@study_option
 @state_option
 @click.option("--configuration", help="Which configuration, where the files leave it open or training differs.")
 @click.option("--seed", type=int, help="Which of the study's seeds, where the files do not say.")
@@ -110,8 +119,8 @@ def import_runs(
 
 
 @command("chat")
-@click.argument("spec", type=PATH)
 @click.argument("run")
+@study_option
 @state_option
 @click.option("--seed", type=int, help="Which seed of a configuration. [default: the first that is trained]")
 @click.option("--prompt", help="Answer this once, and end.")
@@ -120,8 +129,8 @@ def import_runs(
 @click.option("--temperature", type=click.FloatRange(0), help="Draw answers; without it they are greedy.")
 @json_option
 def chat(
-    spec: Path,
     run: str,
+    spec: Path,
     state: Path | None,
     seed: int | None,
     prompt: str | None,
@@ -135,7 +144,7 @@ def chat(
     RUN is a configuration, an address, the beginning of a key, or a directory with a checkpoint.
 
     \b
-    Example: lora chat study.toml rank/r=16 --seed 42
+    Example: lora chat rank/r=16 --seed 42 --spec study.toml
     """
     from lorafile.cli.chat_loop import HELP, converse, show_answers
     from lorafile.cli.views.console import console
@@ -168,9 +177,9 @@ def chat(
 
 
 @command("export")
-@spec_argument
 @click.argument("name", metavar="RUN")
 @click.argument("out", type=PATH)
+@study_option
 @state_option
 @click.option("--seed", type=int, help="Which replicate of a configuration. [default: its first finished one]")
 @click.option("--merged", is_flag=True, help="Merge the adapter into its base and write the whole model.")
@@ -178,9 +187,9 @@ def chat(
 @click.option("--for", "server", type=click.Choice(["vllm"]), help="Check that it loads there, and show the command.")
 @click.option("--force", is_flag=True, help="Write into a directory that is not empty.")
 def export(
-    spec: Path,
     name: str,
     out: Path,
+    spec: Path,
     state: Path | None,
     **options: Any,
 ) -> None:
@@ -189,7 +198,7 @@ def export(
     RUN is a configuration, an address, or the beginning of a key.
 
     \b
-    Example: lora export study.toml rank/r=16 adapters/r16 --for vllm
+    Example: lora export rank/r=16 adapters/r16 --spec study.toml --for vllm
     """
     from lorafile.models.export import ExportOptions
     from lorafile.models.export import export as write
@@ -199,6 +208,6 @@ def export(
     study = Study.load(spec, state)
     stored = State.read(study.state)
     done = write(study.plan(), stored, name, out, ExportOptions(**options))
-    echo(f"Wrote {done.directory}: {done.address}, {', '.join(done.files)}")
+    say(f"Wrote {done.directory}: {done.address}, {', '.join(done.files)}")
     if done.command:
         echo(f"Serve it with: {done.command}")

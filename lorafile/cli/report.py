@@ -11,8 +11,8 @@ from lorafile.analysis.claims.claims import as_json as claims_as_json
 from lorafile.analysis.claims.claims import check, record
 from lorafile.analysis.common.display_names import in_words
 from lorafile.analysis.overview.first_screen import first_screen
-from lorafile.cli.terminal import echo
-from lorafile.errors import ClaimError
+from lorafile.cli.terminal import echo, say
+from lorafile.errors import ClaimError, LoraError
 from lorafile.files.atomic import write_text
 from lorafile.report.writer import figures, write_page, write_report
 from lorafile.results.claims_file import claims_file, claims_text
@@ -26,15 +26,22 @@ if TYPE_CHECKING:
     from lorafile.study.study import Study
 
 _POLL_SECONDS = 2.0
+
+
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
-def write(studies: "list[Study]", out: Path | None = None) -> int:
+def write(studies: "list[Study]", out: Path | None = None, unfinished: bool = False) -> int:
     """Write the report, and next to the spec what its claims rest on; 1 where a custom analysis failed.
 
     :param studies: several make one page that puts them side by side
+    :param unfinished: write it although nothing is finished
+    :raises LoraError: where nothing is finished; nothing is written then
     """
     results, analyses = contents(studies)
+    if not unfinished and not _finished(results):
+        command = f"lora apply {studies[0].spec.file}"
+        raise LoraError(f"Nothing of {results.study} is finished, so there is nothing to report. Begin with: {command}")
     written = write_report(results, analyses, out or directory_of(studies))
     checks, also = check(results), ""
     if checks:
@@ -43,14 +50,20 @@ def write(studies: "list[Study]", out: Path | None = None) -> int:
         also = f", and {file}"
     first = first_screen(results, analyses)
     for line in first.sentences if first is not None else ():
-        echo(in_words(results, line))
+        say(in_words(results, line))
     charts, tables = (sum(path.suffix == ending for path in written) for ending in (".svg", ".csv"))
     beside = listing(["RESULTS.md", plural(charts, "chart"), plural(tables, "table")])
-    echo(f"Wrote {written[0]}, with {beside} next to it{also}")
+    say(f"Wrote {written[0]}, with {beside} next to it{also}")
     for claim in checks:
         if claim.verdict != "supported" or claim.changed:
-            echo(claim.line, err=True)
+            say(claim.line, err=True)
     return _failures(analyses)
+
+
+def _finished(results: "Results") -> bool:
+    """Return whether anything has ended that a report can tell of: a run, or a profile."""
+    ended = {"done", "diverged", "out-of-memory", "failed"} & {str(outcome) for outcome in results.runs["outcome"]}
+    return bool(ended) or not results.profiles.empty
 
 
 def follow(studies: "list[Study]", out: Path | None = None) -> int:
@@ -60,10 +73,10 @@ def follow(studies: "list[Study]", out: Path | None = None) -> int:
     that of any report. A second one breaks off.
     """
     directory = out or directory_of(studies)
-    echo(f"Watching; open {directory / 'report.html'}. Ctrl-C ends it.")
+    say(f"Watching; open {directory / 'report.html'}. Ctrl-C ends it.")
     if not _watch(studies, directory):
-        echo("Stopped watching; the report is written as things stand.")
-    return write(studies, out)
+        say("Stopped watching; the report is written as things stand.")
+    return write(studies, out, unfinished=True)
 
 
 def _watch(studies: "list[Study]", directory: Path) -> bool:
@@ -83,7 +96,7 @@ def _watch(studies: "list[Study]", directory: Path) -> bool:
                 seen = now
                 left, (results, analyses) = State.snapshot(studies[0].state, read)
                 write_page(results, analyses, directory, live=left > 0)
-                echo(_progress_line(results, left))
+                say(_progress_line(results, left))
                 if not left:
                     return True
             time.sleep(_POLL_SECONDS)
@@ -130,9 +143,9 @@ def check_claims(study: "Study", as_json: bool = False) -> int:
         echo(json.dumps({"format_version": "1.0", "claims": claims_as_json(checks)}, indent=2))
     else:
         for claim in checks:
-            echo(claim.line)
+            say(claim.line)
     if not checks:
-        echo(f"{study.spec.file} states no claim; a claim is a [[claim]] block.", err=True)
+        say(f"{study.spec.file} states no claim; a claim is a [[claim]] block.", err=True)
     broken = [claim for claim in checks if claim.status != "supported"]
     if broken:
         verb = "does" if len(broken) == 1 else "do"
@@ -143,5 +156,5 @@ def check_claims(study: "Study", as_json: bool = False) -> int:
 def _failures(analyses: "list[Analysis]") -> int:
     failed = [analysis for analysis in analyses if analysis.failed]
     for analysis in failed:
-        echo(f"{analysis.title}: {analysis.sentences[0]}", err=True)
+        say(f"{analysis.title}: {analysis.sentences[0]}", err=True)
     return 1 if failed else 0

@@ -76,10 +76,10 @@ def _follow(shown: "ShownNode", directory: Path, out: "Console") -> None:
     from lorafile.state import State
     from lorafile.state.node_details import history
 
-    run = shown.history
+    run, width = shown.history, out.width if out.is_terminal else None
     while run.standing == "running":
         if run.curve:
-            out.print(curve_line(run), end="\r" if out.is_terminal else "\n", markup=False)
+            out.print(curve_line(run, width), end="\r" if out.is_terminal else "\n", markup=False)
         time.sleep(_POLL_SECONDS)
         run = history(State.read(directory), shown.named)
     if out.is_terminal:

@@ -17,7 +17,7 @@ from lorafile.cli.command import (
     spec_option,
     state_option,
 )
-from lorafile.cli.terminal import agreed, echo
+from lorafile.cli.terminal import agreed, echo, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -137,7 +137,7 @@ def rm(
     if not agreed(yes, "Forget these?"):
         return 1
     forget(directory, nodes, reason, lock_timeout)
-    echo("Forgotten. The next apply of a study that declares them makes them again.")
+    say("Forgotten. The next apply of a study that declares them makes them again.")
     return 0
 
 
@@ -168,12 +168,12 @@ def accept(
     names = (lambda stored: names_of(stored, study_spec)) if study_spec else None
     if withdraw:
         for key in ledger.withdraw_by_name(directory, new, names, lock_timeout):
-            echo(f"{key[:12]}… stands for itself again.")
+            say(f"{key[:12]}… stands for itself again.")
         return
     if not reason:
         raise click.UsageError("--reason is needed: it is shown wherever the result is used.")
     accepted = ledger.accept_by_name(directory, old, new, reason, names, lock_timeout)
-    echo(f"The result of {accepted.old[:12]}… is used in place of {accepted.new[:12]}…: {accepted.reason}")
+    say(f"The result of {accepted.old[:12]}… is used in place of {accepted.new[:12]}…: {accepted.reason}")
 
 
 @command("verify", state_group)

@@ -2,18 +2,24 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 _CHUNK = 1 << 20
 
 
-def file_digest(file: Path) -> str:
-    """Return the digest of a file's bytes."""
+def file_digest(file: Path, on_read: Callable[[int], None] | None = None) -> str:
+    """Return the digest of a file's bytes.
+
+    :param on_read: is told how many bytes more are read
+    """
     digest = hashlib.sha256()
     with file.open("rb", buffering=0) as stream:
         while content := stream.read(_CHUNK):
             digest.update(content)
+            if on_read is not None:
+                on_read(len(content))
     return digest.hexdigest()
 
 

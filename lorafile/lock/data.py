@@ -25,6 +25,7 @@ from lorafile.engine.data.sources import data_files, find_data
 from lorafile.engine.data.templates import accepted
 from lorafile.errors import NodeError
 from lorafile.files.digests import file_digest, json_digest
+from lorafile.files.tasks import task
 from lorafile.specs.tables.data import DataTable
 
 MAX_CLASSES = 1000  # a column of more distinct values is no label, and its values stand in no lock
@@ -186,8 +187,10 @@ def _count(
 ) -> _Count:
     """Count the rows of a split, one at a time."""
     count, left_out = _Count(), Counter[str]()
-    for row in read_rows(files, table.sample_by, left_out):
-        count.add(row, label, answers, cluster)
+    with task(f"Reading the data {table.path}", unit="rows") as reading:
+        for row in read_rows(files, table.sample_by, left_out):
+            count.add(row, label, answers, cluster)
+            reading.done = count.rows
     count.left_out = left_out["where"]
     return count
 

@@ -5,7 +5,6 @@ tensors, on its code and on the libraries alone; it is kept in the user's cache 
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,6 +17,8 @@ from lorafile.errors import ModelError, NodeError
 from lorafile.files.atomic import write_text
 from lorafile.files.digests import json_digest
 from lorafile.files.jsonl import read_json
+from lorafile.files.tasks import task
+from lorafile.files.user_cache import cache_directory
 from lorafile.lock.weights import Header
 from lorafile.specs.snapshot import is_encoder, model_types
 from lorafile.specs.tables.settings import ModelTable
@@ -86,7 +87,7 @@ def describe_model(
     shapes = sorted((name, header.dtype, header.shape) for name, header in tensors.items())
     task = [table.task_type, table.trust_remote_code, contents["config"], contents["tokenizer"], contents["settings"]]
     asked = [_FORMAT, [_version(name) for name in _LIBRARIES], task, shapes]
-    kept = _cache() / f"{json_digest(asked, sort_keys=True)}.json"
+    kept = cache_directory("models") / f"{json_digest(asked, sort_keys=True)}.json"
     found = _read(kept)
     if found is None:
         found = _ask(directory, table)
@@ -105,9 +106,10 @@ def _ask(directory: Path, table: ModelTable) -> dict[str, Any]:
     request = {"path": str(directory), "task_type": table.task_type, "trust_remote_code": table.trust_remote_code}
     command = [sys.executable, "-P", "-m", "lorafile.engine.model.description"]
     try:
-        done = subprocess.run(  # noqa: S603
-            command, input=json.dumps(request), capture_output=True, text=True, timeout=_PATIENCE, check=False
-        )
+        with task(f"Reading the layers of {table.path}"):
+            done = subprocess.run(  # noqa: S603
+                command, input=json.dumps(request), capture_output=True, text=True, timeout=_PATIENCE, check=False
+            )
         found: dict[str, Any] = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         raise NodeError(f"model.path: {directory} could not be read in {_PATIENCE:g} s.") from None
@@ -137,11 +139,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
-
-
-def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "lorafile" / "models"
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -16,6 +16,8 @@ from lorafile.errors import LoraError, NodeError
 from lorafile.files.atomic import write_text
 from lorafile.files.digests import file_digest, json_digest
 from lorafile.files.jsonl import read_json
+from lorafile.files.tasks import task
+from lorafile.files.user_cache import cached_digest
 from lorafile.lock.data import DataLock, commit_of, lock_data, same_columns
 from lorafile.lock.description import check_type, describe_model
 from lorafile.lock.weights import Header, headers
@@ -146,10 +148,12 @@ def write_lock(spec: Spec, lock: Lock) -> None:
     write_text(lock_file(spec), lock.text())
 
 
-def resolve(spec: Spec, stored: Lock | None, fresh: bool = False) -> tuple[Lock, list[str]]:
+def resolve(spec: Spec, stored: Lock | None, fresh: bool = False, rehash: bool = False) -> tuple[Lock, list[str]]:
     """Return the lock of a spec as its models and data are now, and what has changed since the stored one.
 
     Local files are read; a hub name is taken from the stored lock unless a fresh look is asked for.
+
+    :param rehash: read weights although their digests are known
     """
     models: dict[str, ModelLock] = {}
     data: dict[str, DataLock] = {}
@@ -159,7 +163,7 @@ def resolve(spec: Spec, stored: Lock | None, fresh: bool = False) -> tuple[Lock,
         locked = old.models.get(name)
         keep = locked is not None and not fresh and is_on_hub(model.path, base)
         with spec.located():
-            models[name] = locked if locked and keep else lock_model(model, base, locked, fresh)
+            models[name] = locked if locked and keep else lock_model(model, base, locked, fresh, rehash)
         changed += [f"The model {name} is not what the lock says."] if locked and locked != models[name] else []
     references = [spec.reference] if spec.reference else []
     for name, table in _by_identity([*(c.data for c in spec.configurations), *references]).items():
@@ -192,11 +196,14 @@ def identity(table: ModelTable | DataTable) -> str:
     return table.path + (f"/{table.name}" if table.name else "") + revision + read
 
 
-def lock_model(table: ModelTable, base: Path, locked: ModelLock | None = None, fresh: bool = False) -> ModelLock:
+def lock_model(
+    table: ModelTable, base: Path, locked: ModelLock | None = None, fresh: bool = False, rehash: bool = False
+) -> ModelLock:
     """Return a model's lock entry from its files.
 
     :param locked: the entry so far: what it says of the layers stays where the files are the same
     :param fresh: look at the layers anew all the same; the date that a chat template prints stays
+    :param rehash: read the weights although their digests are known
     :raises NodeError: when it has no safetensors weights (pickled ones are never loaded), or cannot be trained
     """
     directory = find_model(table.path, table.revision, base)
@@ -216,7 +223,7 @@ def lock_model(table: ModelTable, base: Path, locked: ModelLock | None = None, f
     code = [(file.name, file_digest(file)) for file in directory.glob("*.py")]
     contents: dict[str, Any] = {
         "revision": commit_of(directory),
-        "weights": json_digest(sorted((file.name, file_digest(file)) for file in weights)),
+        "weights": json_digest(sorted(_weight_digests(table.path, weights, rehash))),
         "config": json_digest(
             sorted([("config", json.dumps(meaning, sort_keys=True)), ("eos", json.dumps(ends)), *code])
         ),
@@ -232,6 +239,11 @@ def lock_model(table: ModelTable, base: Path, locked: ModelLock | None = None, f
     today = (locked.date if locked else None) or date.today().isoformat()
     described["date"] = today if described["prints_date"] else None
     return ModelLock(**contents, parameters=sum(map(prod, shapes)), **{n: described[n] for n in _DESCRIBED})
+
+
+def _weight_digests(name: str, files: list[Path], rehash: bool) -> list[tuple[str, str]]:
+    with task(f"Hashing the weights of {name}", sum(file.stat().st_size for file in files)) as hashing:
+        return [(file.name, cached_digest(file, rehash, hashing.advance)) for file in files]
 
 
 def tokenizer_files(directory: Path) -> list[Path]:

@@ -8,8 +8,9 @@ from typing import Any
 from lorafile.engine.data.hub import snapshot
 from lorafile.engine.data.sources import BUILTIN
 from lorafile.errors import NodeError
-from lorafile.files.digests import file_digest, json_digest
+from lorafile.files.digests import json_digest
 from lorafile.files.jsonl import read_json
+from lorafile.files.user_cache import cached_digest
 from lorafile.lock.lockfile import ModelLock, weight_files
 from lorafile.lock.weights import headers
 
@@ -73,7 +74,7 @@ def open_checkpoint(name: str) -> Checkpoint:
     settings = read_settings(file)
     if not isinstance(settings, dict):
         raise NodeError(f"{file} holds no JSON object.")
-    digests = [(file.name, file_digest(file)) for file in weights]
+    digests = [(file.name, cached_digest(file)) for file in weights]
     meaning = {key: _sorted(value) for key, value in settings.items() if kind == "model" or key not in ABOUT}
     digest = json_digest([kind, meaning, digests], sort_keys=True)
     return Checkpoint(name, directory, kind, digest, files, settings)

@@ -7,8 +7,12 @@ from typing import Any
 from lorafile.environment import gpus, profiled
 from lorafile.errors import LoraError
 from lorafile.plan.plan import Plan
+from lorafile.units import Price
 
-_PRICE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*h(?:our)?)?", re.IGNORECASE)
+_CURRENCY = r"[A-Z]{3}|[A-Z]{0,2}[$€£¥₹₩₽₺₫₱₪฿]"
+_PRICE = re.compile(
+    rf"(?P<before>{_CURRENCY})?\s*(?P<amount>\d+(?:\.\d+)?)\s*(?P<after>{_CURRENCY})?\s*(?:/\s*h(?:our)?)?"
+)
 _HOUR = 3600.0
 
 
@@ -65,15 +69,19 @@ def estimate_cost(plan: Plan) -> CostEstimate:
 
 def cost_json(plan: Plan) -> dict[str, Any]:
     """Return a plan's cost as the documented JSON."""
-    return {**asdict(estimate_cost(plan)), "price_per_hour": plan.hourly}
+    return {
+        **asdict(estimate_cost(plan)),
+        "price_per_hour": plan.hourly,
+        "currency": None if plan.hourly is None else plan.hourly.currency,
+    }
 
 
-def price(text: str) -> float:
-    """Return what an hour of one device costs, from `2.50/h`.
+def price(text: str) -> Price:
+    """Return what an hour of one device costs, from `2.50/h`, `$2.50/h` or `2.50 EUR/h`.
 
     :raises LoraError: when it is no price
     """
     match = _PRICE.fullmatch(text.strip())
-    if match is None:
-        raise LoraError(f'--price: "{text}" is no price of an hour; write for example --price 2.50/h')
-    return float(match[1])
+    if match is None or (match["before"] and match["after"]):
+        raise LoraError(f"--price: \"{text}\" is no price of an hour; write for example --price '$2.50/h'")
+    return Price(float(match["amount"]), match["before"] or match["after"] or "", bool(match["before"]))

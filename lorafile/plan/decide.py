@@ -213,11 +213,14 @@ def _undeclared(graph: Graph, state: State) -> list[Change]:
     gone = state.declared(graph.spec.name, but=graph.nodes)
     if not gone:
         return []
+    attempts = state.latest((key for key, _ in gone.values()), forecasts=False)
+    kept = {key for key, tries in attempts.items() if any(attempt.finished for attempt in tries)}
     addresses = {node.address for node in graph.nodes.values()}
-    # What follows a choice is declared, whichever candidate it will be of.
+    # An address that is there still was changed, and is not gone. What follows a choice is declared, whichever
+    # candidate it will be of.
     later = tuple(f"{c.name}{mark}" for c in graph.spec.configurations if c.open for mark in ("/seed=", ":"))
     return [
         Change(address, key, kind, Action.UNDECLARED, reason)
         for address, (key, kind) in gone.items()
-        if address not in addresses and not address.startswith(later)  # neither renamed nor changed: gone
+        if key in kept and address not in addresses and not address.startswith(later)
     ]

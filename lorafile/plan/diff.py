@@ -8,9 +8,10 @@ from typing import Any
 
 from lorafile.lock.lockfile import describe_changes
 from lorafile.plan.cost import estimate_cost
-from lorafile.plan.document import PlanDocument
-from lorafile.plan.drift import describe, flat_sections
+from lorafile.plan.document import CostRow, PlanDocument
+from lorafile.plan.drift import describe_differences, flat_sections
 from lorafile.plan.plan import WORK, Plan
+from lorafile.units import Price
 
 _DONE = ("reuse", "drift")
 
@@ -40,7 +41,7 @@ class Side:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: dict[str, Any] = field(default_factory=dict)
     plan: Plan | None = None
-    hourly: float | None = None
+    hourly: Price | None = None
     paid: float = 0.0
 
     @classmethod
@@ -73,7 +74,7 @@ class Side:
         }
         whole = saved.bill
         paid = whole.device_hours / whole.seconds if whole.seconds else 0.0
-        return cls(name, saved.study, rows, hourly=whole.price_per_hour if hourly is None else hourly, paid=paid)
+        return cls(name, saved.study, rows, hourly=_saved_price(whole) if hourly is None else Price(hourly), paid=paid)
 
     @cached_property
     def by_name(self) -> dict[str, list[Row]]:
@@ -127,7 +128,7 @@ class Diff:
     moved: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     price: float | None = None
-    hourly: float | None = None
+    hourly: Price | None = None
 
 
 def diff(old: Side, new: Side) -> Diff:
@@ -204,11 +205,12 @@ def _alike(changed: Iterable[tuple[str, list[Row], tuple[str, ...]]]) -> tuple[I
 def _why(old: Side, new: Side, name: str) -> tuple[str, ...]:
     """Return which settings of a configuration differ."""
     before, after = old.settings.get(name, {}), new.settings.get(name, {})
-    method = str(after.get("adapter.method", "lora"))
-    differing = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return tuple(describe(key, before.get(key), after.get(key), method) for key in differing) or (
-        "other training examples",
-    )
+    return tuple(describe_differences(before, after)) or ("other training examples",)
+
+
+def _saved_price(bill: CostRow) -> Price | None:
+    currency = bill.currency or ""
+    return None if bill.price_per_hour is None else Price(bill.price_per_hour, currency, not currency.isalpha())
 
 
 def _price(side: Side, keys: set[str]) -> float | None:

@@ -58,6 +58,7 @@ class CostRow(Row):
     cost: float | None = Field(description="In the currency of --price; null without one.")
     source: str
     price_per_hour: float | None
+    currency: str | None = Field(default=None, description="Of --price, as it was typed; empty where it named none.")
 
 
 class ChangeRow(Row):

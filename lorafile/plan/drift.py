@@ -6,6 +6,7 @@ from operator import ne
 from typing import Any
 
 from lorafile.graph.graph import GraphNode
+from lorafile.specs.tables.quantizations import quantization_name
 from lorafile.state import Node, State
 
 # Two results that differ in these meet in one comparison only with a mark: see docs/architecture.md.
@@ -13,6 +14,16 @@ _COST_FIELDS = ("device", "driver", "torch")
 _QUALITY_FIELDS = ("device",)
 _QUALITY_MAJOR = ("torch", "transformers", "peft")
 _SHOWN = 3  # settings that are named
+_LISTED = 4  # values of a list that are shown
+_DIGEST = 64  # characters
+_OTHERS = {  # digests and keys, by setting or section, in the words of a reader
+    "input.train": "training data",
+    "input.data": "data",
+    "data.digest": "data",
+    "model.tokenizer": "tokenizer",
+    "tokenizer": "tokenizer",
+    "model": "model",
+}
 
 
 def drift(kind: str, then: dict[str, Any], now: dict[str, Any]) -> str:
@@ -46,15 +57,45 @@ def flat_sections(sections: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def describe(name: str, before: Any, after: Any, method: str = "lora") -> str:
-    """Return `lora.r 8 → 16`; digests and keys are only named.
+def describe_differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return `r 8 → 16` for each setting that differs, as a spec names it; what follows from another is left out.
 
-    :param method: the method whose settings an adapter's are
+    :param before, after: settings as `flat_sections` has them
     """
-    label = "method" if name == "adapter.method" else name.replace("adapter.", f"{method}.")
-    label = label.replace("training.", "train.")
-    if any(isinstance(value, str) and len(value) == 64 for value in (before, after)):
-        return f"other {label}"
+    differing = [name for name in {**after, **before} if before.get(name) != after.get(name)]
+    parts: dict[str, None] = {}
+    if "adapter.method" in differing:  # its other settings follow
+        parts[_change("method", before.get("adapter.method"), after.get("adapter.method"))] = None
+        differing = [name for name in differing if not name.startswith("adapter.")]
+    if _same_scale(before, after):
+        differing = [name for name in differing if name != "adapter.lora_alpha"]
+    for name in differing:
+        section, _, setting = name.partition(".")
+        if section == "quantization":
+            parts[_change("quantization", _quantization(before), _quantization(after))] = None
+        elif any(isinstance(values.get(name), str) and len(values[name]) == _DIGEST for values in (before, after)):
+            parts[f"other {_OTHERS.get(name) or _OTHERS.get(section, name)}"] = None
+        else:
+            label = setting if section in ("adapter", "training") else name
+            parts[_change(label, before.get(name), after.get(name))] = None
+    return list(parts)
+
+
+def _same_scale(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Return whether alpha only follows the rank, as in `lora_alpha = "2r"`."""
+    names = ("adapter.lora_alpha", "adapter.r")
+    (alpha, rank), (other_alpha, other_rank) = (map(values.get, names) for values in (before, after))
+    if not all(isinstance(value, (int, float)) for value in (alpha, rank, other_alpha, other_rank)):
+        return False
+    return bool(rank != other_rank and alpha * other_rank == other_alpha * rank)  # type: ignore[operator]
+
+
+def _quantization(settings: dict[str, Any]) -> str:
+    section = {name.partition(".")[2]: value for name, value in settings.items() if name.startswith("quantization.")}
+    return quantization_name(section or None)
+
+
+def _change(label: str, before: Any, after: Any) -> str:
     return f"{label} {_short(before)} → {_short(after)}"
 
 
@@ -67,8 +108,8 @@ def log_ratio_distance(before: Any, after: Any) -> float:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        return "+".join(map(str, value))
-    return "unset" if value is None else str(value)
+        return "+".join(map(str, value)) if len(value) <= _LISTED else f"{len(value)} of them"
+    return "unset" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _major(text: str | None) -> str | None:
@@ -105,18 +146,21 @@ class Nearest:
     def reason(self, wanted: dict[str, Any]) -> str:
         """Name the node in which the fewest settings differ, of several the one whose numbers are nearest."""
         if not self.rows:
-            return "nothing like it is finished"
+            return "new"
         target = tuple(map(wanted.get, self.varying))
         counts = [sum(map(ne, row, target)) for row in self.rows]
         least = min(counts)
         alike = [number for number, count in enumerate(counts) if count == least]
         best = min(alike, key=lambda number: self._distance(self.rows[number], target))
-        settings, method = self.flats[best], str(wanted.get("adapter.method", "lora"))
-        differing = sorted(name for name in wanted.keys() | settings.keys() if wanted.get(name) != settings.get(name))
-        differences = [describe(name, settings.get(name), wanted.get(name), method) for name in differing]
+        differences = describe_differences(self.flats[best], wanted)
+        if not differences:
+            return "new"
+        if len(differences) == 1 and self.flats[best].get("seed") != wanted.get("seed"):
+            return "new seed"
         more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
-        shown = ", ".join(differences[:_SHOWN]) + more
-        return f"new; nearest is {self.addresses[best]}: {shown}"
+        run = self.addresses[best].rpartition(":")[0] or self.addresses[best]
+        nearest = run if self.flats[best].get("seed") != wanted.get("seed") else run.partition("/seed=")[0]
+        return f"new: {', '.join(differences[:_SHOWN])}{more}, compared with {nearest}"
 
     def _distance(self, row: tuple[Any, ...], target: tuple[Any, ...]) -> float:
         return sum(log_ratio_distance(value, other) for value, other in zip(row, target, strict=True) if value != other)

@@ -9,6 +9,7 @@ from lorafile.files.run_directory import Unfinished
 from lorafile.graph.graph import Graph
 from lorafile.plan.tuning_status import TuningStatus
 from lorafile.state import Attempt
+from lorafile.units import Price
 
 
 class Action(StrEnum):
@@ -102,7 +103,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     device: str = "cpu"
     workers: int = 1
-    hourly: float | None = None
+    hourly: Price | None = None
     unfinished: dict[str, Unfinished] = field(default_factory=dict)
     tuning: tuple[TuningStatus, ...] = ()
     options: PlanOptions = EVERYTHING

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from lorafile.errors import LoraError
+from lorafile.errors import UnmatchedPattern
 from lorafile.graph.graph import Graph, GraphNode, Replicate
 from lorafile.plan.plan import Action, Plan, PlanOptions
 from lorafile.specs import Configuration
@@ -14,12 +14,14 @@ from lorafile.units import closest
 def check_patterns(options: PlanOptions, graph: Graph) -> None:
     """Refuse a pattern that fits nothing.
 
-    :raises LoraError: naming what comes near
+    :raises UnmatchedPattern: naming what comes near
     """
     for option in ("target", "exclude", "replace"):
         for pattern in getattr(options, option):
             if not (matched(graph, pattern) if option != "replace" else _nodes(graph, pattern)):
-                raise LoraError(f"--{option}: nothing in this study is called {pattern!r}.{_near(graph, pattern)}")
+                raise UnmatchedPattern(
+                    f"--{option}: nothing in this study is called {pattern!r}.{_near(graph, pattern)}"
+                )
 
 
 def why_again(options: PlanOptions, node: GraphNode, action: Action) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from lorafile.apply.tracking.destinations import missing_libraries
+from lorafile.plan.forecast.calibration import STEADY, TIME_SPREADS
 from lorafile.plan.plan import Action, Plan
 from lorafile.results.datacard import leak_sentences, passage_sentences
 from lorafile.results.environments import Environments
@@ -12,8 +13,6 @@ from lorafile.results.study_facts import data_of
 from lorafile.specs.tables.evaluate import OF_ANSWERS
 from lorafile.units import listing, plural
 
-TIME_SPREADS = ("generate_spread", "merged_generate_spread")
-STEADY = 0.5  # of 16 profiles on two idle cores the largest was 0.31; of 8 next to two busy processes the smallest 0.76
 _NAMED = 3
 
 

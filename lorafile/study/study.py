@@ -11,11 +11,12 @@ from lorafile.apply.progress import Applied
 from lorafile.apply.tracking.destinations import missing_libraries
 from lorafile.apply.workers import default_workers, model_types
 from lorafile.environment import installed
-from lorafile.errors import LoraError, SpecError, StalePlan
+from lorafile.errors import LoraError, SpecError, StalePlan, UnmatchedPattern
 from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, write_lock
 from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan
 from lorafile.state import Attempt, State
+from lorafile.units import Price
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,17 @@ def state_directory(named: str | Path | None = None) -> Path:
 def spec_and_state(spec: Path | None, state: Path | None) -> tuple[specs.Spec | None, Path]:
     """Return the spec of a study that may have been named, and the state's directory."""
     return specs.load(spec) if spec is not None else None, state_directory(state)
+
+
+@dataclasses.dataclass(frozen=True)
+class BestFigure:
+    """The best mean of a study's primary metric so far, and the configuration and number of seeds that have it."""
+
+    metric: str
+    split: str
+    configuration: str
+    mean: float
+    seeds: int
 
 
 class Study:
@@ -77,16 +89,19 @@ class Study:
             )
         except SpecError as error:
             raise StalePlan(f"{file} no longer holds: its spec cannot be planned.\n{error}") from error
+        except UnmatchedPattern as error:
+            again = f"Plan again with: lora plan {saved.made_from.spec} --out {file}"
+            raise StalePlan(f"{file} no longer holds; nothing was done. {error} {again}") from error
         check_unchanged(file, saved, plan)
         return study, plan
 
-    def lock(self, fresh: bool = True) -> Lock:
+    def lock(self, fresh: bool = True, rehash: bool = False) -> Lock:
         """Write the lock next to the spec and return it; one that cannot be read any more is replaced."""
         try:
             before = read_lock(self.spec)
         except LoraError:
             before = None
-        lock, _ = resolve(self.spec, before, fresh)
+        lock, _ = resolve(self.spec, before, fresh, rehash)
         write_lock(self.spec, lock)
         return lock
 
@@ -105,6 +120,7 @@ class Study:
         replace: Sequence[str] = (),
         rerun_drifted: bool = False,
         refresh: bool = False,
+        rehash: bool = False,
         hourly: float | None = None,
     ) -> Plan:
         """Return what an apply would do; writes nothing.
@@ -116,11 +132,12 @@ class Study:
         :param replace: nodes that are done again although they are finished
         :param rerun_drifted: what was done in another environment is done again
         :param refresh: look at models and data afresh, on the hub too, instead of taking the lock's word
-        :param hourly: what an hour of one device costs
+        :param rehash: read weights although the user's cache has the digests of files like these
+        :param hourly: what an hour of one device costs; a `lorafile.units.Price` has a currency
         :raises LoraError: when a pattern fits nothing
         """
         before = read_lock(self.spec)
-        lock, changed = resolve(self.spec, before, refresh)
+        lock, changed = resolve(self.spec, before, refresh, rehash)
         if refresh:
             changed = describe_changes(before, lock)
         options = PlanOptions(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)
@@ -129,7 +146,7 @@ class Study:
             plan,
             warnings=(*plan.warnings, *missing_libraries(self.spec)),
             workers=default_workers(self.spec, lock),
-            hourly=hourly,
+            hourly=None if hourly is None else Price(hourly),
             refreshed=refresh and lock != before,
         )
 
@@ -226,6 +243,19 @@ class Study:
         from lorafile.results.gather import gather
 
         return State.snapshot(self.state, lambda state: gather(self.plan(), state))
+
+    def best_figure(self) -> "BestFigure | None":
+        """Return the best mean of the primary metric so far; None where no configuration has one."""
+        from lorafile.analysis.common.scores import scores, split_of
+        from lorafile.engine.metrics.registry import more_is_better
+
+        results = self.gather()
+        metric, split = results.primary, split_of(results, results.primary)
+        scored = {name: score for name, score in scores(results, f"{split}.{metric}").items() if score.known}
+        if not scored:
+            return None
+        name = (max if more_is_better(metric) else min)(scored, key=lambda name: scored[name].mean)
+        return BestFigure(metric, split, name, scored[name].mean, scored[name].n)
 
     def analyses(self, results: "Results | None" = None) -> "list[Analysis]":
         """Return the spec's analyses, or every one that has something to say: sentences, tables and Altair charts.

@@ -1,11 +1,12 @@
 """The checks of what a report is to answer: claims, published figures, and analyses of one's own."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path as File
+from typing import Any
 
 from lorafile.specs.checks.analysis import check_margin
-from lorafile.specs.configurations import Configuration
+from lorafile.specs.configurations import Configuration, flatten
 from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, Limits, PublishedTable
@@ -22,7 +23,7 @@ def dimension(cost: str) -> Dimension | None:
     return "bytes" if cost in _BYTES else None if cost == "trainable_parameters" else "seconds"
 
 
-def check_claims(tables: SpecTables, configurations: Iterable[Configuration], file: File, problems: Problems) -> None:
+def check_claims(tables: SpecTables, configurations: Sequence[Configuration], file: File, problems: Problems) -> None:
     """Check claims, published figures and files of analyses, now that the configurations have their names.
 
     :param file: where the spec stands; files that it names are relative to its folder
@@ -33,6 +34,8 @@ def check_claims(tables: SpecTables, configurations: Iterable[Configuration], fi
         _check_custom_analysis(analysis, ("analysis", number), file.parent, problems)
         if isinstance(analysis.baseline, str):
             _check_name(analysis.baseline, ("analysis", number, "baseline"), names, problems)
+        elif analysis.baseline:
+            _check_baseline(analysis.baseline, ("analysis", number, "baseline"), configurations, problems)
     for number, claim in enumerate(tables.claim):
         place: Path = ("claim", number)
         _check_claim(claim, place, problems)
@@ -77,6 +80,21 @@ def _check_name(name: str, place: Path, names: list[str], problems: Problems) ->
     if name not in names:
         hint = suggestion(name, names) or f"; there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
         problems.add(place, f"{show(name)} is no configuration of this study{hint}")
+
+
+def _check_baseline(
+    baseline: dict[str, Any], place: Path, configurations: Sequence[Configuration], problems: Problems
+) -> None:
+    """Refuse a number that no configuration has: it would choose no baseline, and nothing would be compared."""
+    everyone = [each for c in configurations for each in (c, *(c.tuned.candidates if c.tuned else ()))]
+    for setting, value in flatten(baseline).items():
+        section, _, name = setting.rpartition(".")
+        values = [c.varied[setting] for c in everyone if setting in c.varied]
+        values += [getattr(c.train, name, None) for c in everyone if section == "train"]
+        values += [(c.adapter or {}).get(name) for c in everyone if c.method == section]
+        if isinstance(value, (int, float)) and values and value not in values:
+            listed = ", ".join(dict.fromkeys(show(each) for each in values if each is not None))
+            problems.add(place, f"no configuration has {setting} = {show(value)}; there are {listed}")
 
 
 def _check_names(claim: ClaimTable, place: Path, names: list[str], problems: Problems) -> None:

@@ -53,7 +53,7 @@ def test_what_changes_in_the_spec_is_what_is_planned(spec_file: Path) -> None:
     more = planned(text.replace("[2, 4]", "[2, 4, 128]"))
     assert addresses(more, "train") == ["rank/r=128/seed=1:train", "rank/r=128/seed=2:train"]
     train = next(change for change in more.work if change.kind == "train")
-    assert "nearest is rank/r=4/seed=1:train: lora.lora_alpha 8 → 256, lora.r 4 → 128" in train.reason
+    assert "new: r 4 → 128, compared with rank/r=4" in train.reason
     assert all("rank/r=128" in change.address for change in more.work)
     renamed = planned("# a comment\n" + text.replace('name = "rank"', 'name = "ranks"').replace("[2, 4]", "[4, 2]"))
     assert renamed.work == []

@@ -104,12 +104,12 @@ def test_the_command_line_says_what_was_chosen_and_ends_with_nothing_to_do(spec_
     assert "of 3 candidates on validation" in applied.stdout
     again = lora("plan", "--detailed-exitcode", cwd=folder)
     assert again.returncode == 0, again.stdout
-    exported = lora("export", "study.toml", "rank/r=2", "out", cwd=folder)
+    exported = lora("export", "rank/r=2", "out", cwd=folder)
     assert exported.returncode == 0, exported.stderr
 
 
 def test_before_the_choice_there_is_no_single_run_to_export(spec_file: Path) -> None:
     tuned(spec_file)
-    told = lora("export", "study.toml", "rank/r=2", "out", cwd=spec_file.parent)
+    told = lora("export", "rank/r=2", "out", cwd=spec_file.parent)
     assert told.returncode == 1
     assert "rank/r=2 is no single run: its learning_rate is not chosen yet" in told.stderr

@@ -51,7 +51,7 @@ def test_what_is_trained_anew_is_told_with_what_differs(repository: Path) -> Non
     found = since(repository)
     (item,) = found.retrained
     assert item.names == ("rank/r=2", "rank/r=4")
-    assert item.why == ("train.max_steps 3 → 4",)
+    assert item.why == ("max_steps 3 → 4",)
     assert conclusion(found)[0] == "2 configurations trained anew."
     assert "Nothing is trained again." not in conclusion(found)
     assert not found.added and not found.removed and not found.renamed

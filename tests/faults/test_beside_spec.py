@@ -55,8 +55,8 @@ WRITERS = {
     "tables": Writer(("state", "export", "--out", "tables")),
     "parquet": Writer(("state", "export", "--out", "tables", "--format", "parquet"), again=False),
     "bundle": Writer(("state", "export", "--bundle", "all.tar")),
-    "export": Writer(("export", "study.toml", RUN, "adapter"), again=False, together=_EXPORTED),
-    "export again": Writer(("export", "study.toml", RUN, "adapter", "--force"), together=_EXPORTED),
+    "export": Writer(("export", RUN, "adapter"), again=False, together=_EXPORTED),
+    "export again": Writer(("export", RUN, "adapter", "--force"), together=_EXPORTED),
 }
 
 

@@ -51,7 +51,7 @@ def readings(bench: Bench) -> dict[str, tuple[str, ...]]:
     return {
         "report": ("report", spec, "--json"),
         "show": ("show", runs[0], "--predictions", "2"),
-        "export": ("export", spec, runs[0], str(out)),
+        "export": ("export", runs[0], str(out), "--spec", spec),
         "bundle": ("state", "export", "--bundle", str(bench.spec.with_name("all.tar"))),
     }
 

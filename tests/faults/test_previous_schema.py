@@ -71,7 +71,7 @@ def readings(bench: Bench) -> list[tuple[str, ...]]:
         ("plan", "study.toml"),
         ("report", "study.toml", "--json"),
         ("show", run),
-        ("export", "study.toml", run, "exported"),
+        ("export", run, "exported"),
         ("state", "list"),
         ("state", "show", run),
         ("state", "verify"),

@@ -22,7 +22,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "repair": ("state", "verify", "--repair"),
     "tables": ("state", "export", "--out", "tables"),
     "bundle": ("state", "export", "--bundle", "all.tar"),
-    "export": ("export", "study.toml", RUN, "adapter", "--force"),
+    "export": ("export", RUN, "adapter", "--force"),
     "apply": ("apply", "study.toml", *OPTIONS),
 }
 SAMPLED = {"report": 1, "repair": 1}

@@ -117,7 +117,7 @@ OPTIONS = [
     *(("show", "--spec", "study.toml"), ("state", "show"), ("state", "rm", "--yes"), ("state", "list", "--where")),
     *(("state", "accept", "rank/r=4/seed=1:train"), ("state", "import"), ("diff", "study.toml"), ("graph",)),
     *(("diff", "--git"), ("init", "--model"), ("report", "study.toml", "--check", "--state"), ("evaluate",)),
-    *(("import",), ("chat",), ("export", "study.toml", "rank/r=4"), ("data", "show", "study.toml", "--split")),
+    *(("import",), ("chat",), ("export", "rank/r=4"), ("data", "show", "study.toml", "--split")),
 ]
 
 

@@ -34,7 +34,7 @@ def try_spec(lora: Oracle, content: bytes, alone: bool = False) -> None:
     lora("graph", "s.toml")
     lora("diff", "base.toml", "s.toml")
     if content.count(b"[[sweep]]") < 100:
-        lora("report", "s.toml", writes=("",))
+        lora("report", "s.toml", "--json")
 
 
 @st.composite

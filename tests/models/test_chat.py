@@ -41,7 +41,8 @@ def spec(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rows_file: 
 
 
 def lora(spec: Path, *words: str, typed: str | None = None) -> Result:
-    return CliRunner().invoke(main, ["chat", str(spec), *words, "--state", str(spec.parent / ".lora")], input=typed)
+    where = ["--spec", str(spec), "--state", str(spec.parent / ".lora")]
+    return CliRunner().invoke(main, ["chat", *words, *where], input=typed)
 
 
 def answers(spec: Path, *words: str) -> dict[str, str]:
@@ -172,7 +173,7 @@ def test_a_question_goes_through_the_formats_own_template() -> None:
 def test_ctrl_d_and_ctrl_c_end_cleanly_in_a_terminal(spec: Path, key: bytes, code: int) -> None:
     ours, theirs = pty.openpty()
     script = "from lorafile.cli.main import main; main()"
-    words = ["chat", str(spec), "rank/r=4", "--state", str(spec.parent / ".lora")]
+    words = ["chat", "rank/r=4", "--spec", str(spec), "--state", str(spec.parent / ".lora")]
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", script, *words],
         stdin=theirs,

@@ -210,7 +210,7 @@ def test_what_is_no_directory_is_refused_before_anything_is_written_beside_it(do
 
 def test_the_command_says_what_it_wrote_and_how_to_serve_it(done: Study, tmp_path: Path) -> None:
     spec, out = str(done.spec.file), str(tmp_path / "out")
-    arguments = ["export", spec, "rank/r=32", out, "--state", str(done.state), "--for", "vllm"]
+    arguments = ["export", "rank/r=32", out, "--spec", spec, "--state", str(done.state), "--for", "vllm"]
     said = CliRunner().invoke(main, arguments)
     assert said.exit_code == 0, said.output
     assert "Wrote" in said.output

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lorafile.plan.forecast.calibration import errors
-from lorafile.state import State
+from lorafile.plan.forecast.calibration import ARITHMETIC, Corrections, errors
+from lorafile.state import Attempt, State
 from lorafile.study.study import Study
 
 pytest.importorskip("torch")
@@ -42,6 +42,23 @@ def study(tmp_path: Path, *configurations: str) -> Study:
     file = tmp_path / "study.toml"
     file.write_text(SPEC.replace("MADE", ", ".join(configurations)), encoding="utf-8")
     return Study.load(file, tmp_path / "state")
+
+
+def attempt(kind: str, seconds: float, **figures: object) -> Attempt:
+    forecast = {"arithmetic": ARITHMETIC, "group": f"{kind}/lora", "analytic_seconds": 10.0, "analytic_bytes": 100}
+    about = {"message": "", "started": "", "device": "cpu", "environment": {}, "figures": dict(figures)}
+    return Attempt(key="k", kind=kind, outcome="done", seconds=seconds, forecast=forecast, **about)  # type: ignore[arg-type]
+
+
+def test_times_of_a_busy_machine_or_an_interrupted_run_correct_nothing() -> None:
+    """What such a profile says of memory still counts."""
+    busy = attempt("profile", 90.0, generate_spread=0.8, merged_generate_spread=0.1, train_allocated_bytes=150)
+    steady = attempt("profile", 20.0, generate_spread=0.1, train_allocated_bytes=160)
+    resumed = attempt("train", 70.0, resumed_from=[5], seconds_before=20.0)
+    known = Corrections.of([busy, steady, resumed, attempt("train", 30.0)], "cpu")
+    assert known.time["profile"] == [2.0]
+    assert known.time["train"] == [3.0]
+    assert known.of_memory("profile/lora").runs == 2
 
 
 def test_after_one_profile_the_memory_of_others_is_known_within_a_tenth(tmp_path: Path) -> None:

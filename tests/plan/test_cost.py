@@ -48,10 +48,28 @@ def test_a_price_makes_money_of_the_hours(tmp_path: Path) -> None:
 
 def test_a_price_is_a_number_by_the_hour() -> None:
     assert price("3") == price("3/h") == 3.0
-    with pytest.raises(LoraError, match=r"2\.50/h"):
-        price("cheap")
+    assert price("3").money(1.5) == "1.50"
+    for wrong in ("cheap", "$2 EUR/h", "2.50/h/h", "-1/h", "2.50 h"):
+        with pytest.raises(LoraError, match=r"2\.50/h"):
+            price(wrong)
     with pytest.raises(LoraError, match="--price"):
         Budget.of(None, 10.0, None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "money"),
+    [
+        ("$2.50/h", "$84.00"),
+        ("2.50 EUR/h", "84.00 EUR"),
+        ("USD 2.50/h", "USD 84.00"),
+        ("€2.50", "€84.00"),
+        ("2.50€/hour", "84.00 €"),
+        ("US$2.50/h", "US$84.00"),
+    ],
+)
+def test_a_price_keeps_the_currency_that_was_typed(typed: str, money: str) -> None:
+    assert price(typed) == 2.5
+    assert price(typed).money(84) == money
 
 
 def test_the_tighter_bound_counts() -> None:

@@ -47,7 +47,7 @@ TABLES = {"pandas", "altair", "numpy", "scipy", "networkx", "sqlite_utils"}
     ("arguments", "unused"),
     [
         (["--help"], TABLES | {"pydantic", "rich", "sqlite3"}),
-        (["validate", str(QUICKSTART)], TABLES | {"rich", "sqlite3"}),
+        (["validate", str(QUICKSTART)], TABLES | {"rich"}),
         (["plan", str(QUICKSTART), "--state", "none"], TABLES | {"multiprocessing"}),
     ],
     ids=["help", "validate", "plan"],

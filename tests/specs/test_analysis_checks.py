@@ -25,6 +25,10 @@ lora.r = [8, 16]
     ("table", "said"),
     [
         ('[[analysis]]\nkind = "compare"\nbaseline = "rank/r=9"', 'baseline: "rank/r=9" is no configuration'),
+        (
+            '[[analysis]]\nkind = "compare"\nbaseline = { lora.r = 99 }',
+            "has lora.r = 99; there are 8, 16",
+        ),
         ('[[analysis]]\nkind = "compare"\nbaseline = { lora.rr = 8 }', '"lora.rr" does not vary in this study'),
         ('[[analysis]]\nkind = "trend"\nbaseline = "rank/r=8"', "baseline: is read by compare, and not by trend"),
         ('[[analysis]]\nkind = "compare"\nwaive = ["enviroment"]', 'did you mean "environment"?'),

@@ -14,8 +14,8 @@ from lorafile.analysis.common.chart_parts import WIDTH, finish, names_axis, room
 from lorafile.analysis.common.display_names import display_names
 from lorafile.analysis.common.format import amount, unit
 from lorafile.analysis.common.scores import averages, profiled, profiles, scores
+from lorafile.plan.forecast.calibration import STEADY, TIME_SPREADS
 from lorafile.results.results import Results, missing
-from lorafile.results.warnings import STEADY, TIME_SPREADS
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.methods import METHODS
 from lorafile.units import listing, plural

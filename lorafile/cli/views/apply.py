@@ -2,19 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from lorafile.cli.views.console import MOST
 from lorafile.cli.views.plan import counted
+from lorafile.cli.views.show import metric_title, metric_value
 from lorafile.plan.plan import Plan
 from lorafile.units import and_more, duration, plural
 
 if TYPE_CHECKING:
     from lorafile.apply.progress import Applied, Tracked
+    from lorafile.study.study import BestFigure
 
 
 def stage_lines(plan: Plan) -> list[str]:
@@ -37,6 +40,35 @@ def show_applied(applied: "Applied", out: Console) -> None:
             out.print(more)
     if applied.interrupted:
         out.print("[yellow]Interrupted.[/] What had finished is kept; the next apply goes on from there.")
+
+
+@dataclass(frozen=True)
+class LeftOver:
+    """What of a plan is not done."""
+
+    nodes: int
+    words: str
+
+
+def left_over(plan: Plan, applied: "Applied") -> LeftOver:
+    """Return how much of a plan an apply has left: nodes by kind, and the time that was estimated for them."""
+    ended = {attempt.key for attempt in applied.attempts if attempt.outcome != "interrupted"}
+    left = [change for change in plan.work if change.key not in ended]
+    seconds = sum((change.forecast or {}).get("seconds", 0.0) for change in left)
+    words = f"{len(left)} of {plural(len(plan.work), 'node')} ({counted(left)}; about {duration(seconds)})"
+    return LeftOver(len(left), words)
+
+
+def best_line(best: "BestFigure") -> str:
+    """Return `Best so far: 98.5 % exact match on test, rank/r=32 (3 seeds)`."""
+    value = metric_value(f"{best.split}.{best.metric}", best.mean)
+    seeds = plural(best.seeds, "seed")
+    return f"Best so far: {metric_title(f'{best.split}.{best.metric}')} {value}, {best.configuration} ({seeds})"
+
+
+def best_json(best: "BestFigure | None") -> dict[str, Any] | None:
+    """Return the best figure as documented JSON."""
+    return None if best is None else asdict(best)
 
 
 def show_sending(runs: int, out: Console) -> None:

@@ -8,12 +8,16 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
+from rich.text import Text
 
-from lorafile.cli.terminal import printable
+from lorafile.cli.terminal import breaks, printable
 from lorafile.plan.plan import Action
 from lorafile.units import and_more
 
 FORMAT_VERSION = "1.0"  # of the JSON that commands print
+_HANGING = 2  # characters by which the second line of a text is indented further
+_NARROWEST = 20  # characters of text in a line, however narrow the terminal is
+_UNBROKEN = 10_000  # characters of a line off a terminal
 MOST = 12  # items of a list that are shown one by one
 SYMBOLS = {
     Action.RUN: "+",
@@ -33,7 +37,27 @@ COLOURS = {
 
 
 class _Terminal(Console):
-    """Rich's console, which obeys no control character that stands in what it shows."""
+    """Rich's console, which obeys no control character that stands in what it shows, and cuts no word."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; on a terminal text wraps at its words, and what is indented goes on under its own beginning."""
+        if self.is_terminal:
+            markup = options.get("markup")
+            objects = tuple(self._wrapped(item, markup) if isinstance(item, str) else item for item in objects)
+            options = {"overflow": "ignore", "crop": False, **options}  # a path without spaces stays one word
+        super().print(*objects, **options)
+
+    def _wrapped(self, content: str, markup: bool | None) -> Text:
+        lines: list[Text] = []
+        for line in self.render_str(content, markup=markup).split("\n", allow_blank=True):
+            text = line.plain
+            indent = len(text) - len(text.lstrip(" "))
+            starts = breaks(text, max(_NARROWEST, self.width - indent - _HANGING)) if line.cell_len > self.width else []
+            first, *rest = line.divide(starts)
+            lines += [first, *(Text(" " * (indent + _HANGING)) + part for part in rest)]
+        for line in lines:
+            line.rstrip()
+        return Text("\n").join(lines)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the pieces of what is shown; the console's own control codes are pieces by themselves."""
@@ -44,9 +68,9 @@ class _Terminal(Console):
 
 def console(quiet: bool = False, stderr: bool = False) -> Console:
     """Return the terminal; off a terminal lines are never broken and nothing is coloured."""
-    options: dict[str, Any] = {"highlight": False, "emoji": False, "soft_wrap": True, "quiet": quiet, "stderr": stderr}
+    options: dict[str, Any] = {"highlight": False, "emoji": False, "quiet": quiet, "stderr": stderr}
     out = _Terminal(**options)
-    return out if out.is_terminal else _Terminal(**options, no_color=True, width=200)
+    return out if out.is_terminal else _Terminal(**options, soft_wrap=True, no_color=True, width=_UNBROKEN)
 
 
 def show_warnings(warnings: Iterable[str], out: Console) -> None:
@@ -80,12 +104,13 @@ def show_first(lines: Sequence[str], out: Console, more: str = "", style: str | 
 
 def json_text(content: dict[str, Any]) -> str:
     """Return documented JSON: with the version of its format, and null for what is no finite number."""
-    return json.dumps(_finite({"format_version": FORMAT_VERSION, **content}), indent=2, allow_nan=False)
+    return json.dumps(finite({"format_version": FORMAT_VERSION, **content}), indent=2, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a value for JSON: null for what is no finite number."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

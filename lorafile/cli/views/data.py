@@ -5,9 +5,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
+from lorafile.cli.views.table import Column, show_table
 from lorafile.results.datacard import leak_sentences
 from lorafile.units import plural
 
@@ -30,7 +30,7 @@ def show_data(shown: dict[str, Any], out: Console) -> None:
             _show_example(example, split["split"], out)
     out.print(_key(out))
     out.print()
-    out.print(_lengths(shown["splits"]))
+    _show_lengths(shown["splits"], out)
     for line in notes(shown):
         out.print(line)
 
@@ -48,7 +48,7 @@ def _show_example(example: dict[str, Any], split: str, out: Console) -> None:
         text.append(f"{_OPEN}{part['text']}{_CLOSE}" if marked else part["text"], style=style)
     out.print()
     if out.is_terminal:
-        out.print(Panel(text, title=title, title_align="left", border_style="dim", expand=True), soft_wrap=False)
+        out.print(Panel(text, title=title, title_align="left", border_style="dim", expand=True))
     else:
         out.print(title)
         out.print(text)
@@ -60,13 +60,23 @@ def _key(out: Console) -> str:
     return f"[{_SUPERVISED}]green[/]: supervised, the loss counts it · white: only read · [{_CUT}]struck out[/]: cut"
 
 
-def _lengths(splits: list[dict[str, Any]]) -> Table:
-    """Return lengths in tokens of each split."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title="Tokens", title_justify="left")
-    table.title_style = "bold"
-    columns = ("split", "rows", "mean", "median", "95 %", "longest", "too long", "supervised", "all", "repeated rows")
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number == 0 else "right")
+_LENGTHS = (
+    Column("split"),
+    Column("rows", right=True),
+    Column("mean", right=True, omit=2),
+    Column("median", right=True),
+    Column("95 %", right=True),
+    Column("longest", right=True),
+    Column("too long", right=True),
+    Column("supervised", right=True),
+    Column("all", right=True, omit=1),
+    Column("repeated rows", right=True),
+)
+
+
+def _show_lengths(splits: list[dict[str, Any]], out: Console) -> None:
+    """Show lengths in tokens of each split."""
+    rows = []
     for split in splits:
         tokens, repeated = split["tokens"], split["duplicates"]
         several = f"{repeated['normalised']} ({repeated['exact']} exactly)" if repeated["normalised"] else "none"
@@ -75,8 +85,9 @@ def _lengths(splits: list[dict[str, Any]]) -> Table:
         long = f"{many} > {split['max_length']}" if split["too_long"] else "none"
         row = [split["split"], f"{split['rows']:,}", f"{tokens['mean']:.1f}", f"{tokens['median']:g}"]
         row += [f"{tokens['p95']}", f"{tokens['max']}", long, f"{100 * split['supervised_fraction']:.1f} %"]
-        table.add_row(*row, f"{tokens['total']:,}", several)
-    return table
+        rows.append([*row, f"{tokens['total']:,}", several])
+    out.print("[bold]Tokens[/]")
+    show_table(_LENGTHS, rows, out)
 
 
 def notes(shown: dict[str, Any]) -> list[str]:
@@ -106,13 +117,13 @@ def _of_answers(split: dict[str, Any]) -> list[str]:
 
 def show_catalogue(entries: dict[str, dict[str, Any]], out: Console) -> None:
     """Show every set of the catalogue."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("name", "format", "licence", "suggested metrics", "what"):
-        table.add_column(name, overflow="fold", no_wrap=name == "name")
+    columns = [Column("name"), Column("format"), Column("licence", "text", omit=2)]
+    columns += [Column("suggested metrics", "text", omit=1), Column("what", "text")]
+    rows = []
     for name, entry in entries.items():
         about = entry["about"]
-        table.add_row(f"[bold]{name}[/]", entry["format"], about["licence"], ", ".join(about["metrics"]), about["what"])
-    out.print(table, soft_wrap=False)
+        rows.append([name, entry["format"], about["licence"], ", ".join(about["metrics"]), about["what"]])
+    show_table(columns, rows, out)
     out.print('\nName one with data.path = "gsm8k"; a local copy with data.path = "…" and data.like = "gsm8k".')
 
 

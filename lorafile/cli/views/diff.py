@@ -77,7 +77,9 @@ def conclusion(changes: Diff) -> list[str]:
         sentences.append("Nothing is trained again.")
     sentences += changes.moved
     if changes.cost.work:
-        price = f", {changes.price:.2f} at {changes.hourly:g} an hour" if changes.price is not None else ""
+        price = ""
+        if changes.price is not None and (hourly := changes.hourly) is not None:
+            price = f", {hourly.money(changes.price)} at {hourly.money(hourly)} an hour"
         sentences.append(f"It would run {_nodes(changes.cost)}{price}.")
     else:
         sentences.append("It would run nothing.")

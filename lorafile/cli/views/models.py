@@ -5,9 +5,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from lorafile.cli.views.console import json_text, show_warnings
+from lorafile.cli.views.table import Column, show_table
 from lorafile.lock.fetch import Fetched
 from lorafile.models.evaluate import Evaluation
 from lorafile.models.import_runs import Import
@@ -70,18 +70,17 @@ def show_evaluation(evaluation: Evaluation, out: Console) -> None:
     show_warnings(evaluation.warnings, out)
     for attempt in evaluation.failed:
         out.print(f"[red]{attempt.outcome}:[/] {escape(attempt.address)}: {escape(attempt.message)}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("metric", "split", "value", *(["untuned base"] if evaluation.base else [])):
-        table.add_column(title, justify="left" if title in ("metric", "split") else "right")
+    columns = [Column("metric"), Column("split"), Column("value", right=True), Column("untuned base", right=True)]
+    rows = []
     for split, figures in evaluation.figures.items():
         for name, value in figures.items():
             base = evaluation.base.get(split, {}).get(name)
-            table.add_row(name, split, _number(value), *([_number(base)] if evaluation.base else []))
+            rows.append([name, split, _number(value), _number(base)])
     for name, value in evaluation.profile.items():
         shown = size(value) if name.endswith("_bytes") and value is not None else _number(value)
-        table.add_row(name, "profile", shown)
-    if table.row_count:
-        out.print(table)
+        rows.append([name, "profile", shown, ""])
+    if rows:
+        show_table(columns if evaluation.base else columns[:-1], rows, out)
     if not evaluation.plan.work:
         out.print("All of it was in the state already; nothing was run.")
     if evaluation.figures and not evaluation.base:

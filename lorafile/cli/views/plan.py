@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lorafile.cli.views.console import COLOURS, MOST, SYMBOLS, show_warnings
-from lorafile.cli.views.requirements import cost_line, fitted, memory_lines, module_words, requirements, shown
+from lorafile.cli.views.requirements import cost_line, in_spec_order, memory_lines, show_requirements
 from lorafile.plan.plan import Action, Change, Plan
 from lorafile.plan.tuning_status import edge_lines
 from lorafile.units import and_more, duration, plural, size
@@ -48,15 +48,13 @@ def show_plan(
         from lorafile.cli.views.seed_stage import show_resolution
 
         show_resolution(stage, out)
-    configurations = len(plan.graph.spec.configurations)
-    out.print(f"Study [bold]{escape(plan.study)}[/]: {configurations} configurations, {seeds(plan)}")
+    configurations = plural(len(plan.graph.spec.configurations), "configuration")
+    out.print(f"Study [bold]{escape(plan.study)}[/]: {configurations}, {seeds(plan)}")
     _show_work(plan, out, full)
     for line in open_lines(plan):
         out.print(f"  [cyan]?[/] {escape(line)}")
     if plan.work:
-        out.print(fitted(requirements(plan, full), out))
-        for names, word in module_words(plan).items():
-            out.print(f"[dim]{escape(word)} here: {escape(', '.join(shown(names)))}[/]")
+        show_requirements(plan, out, full)
     if not full:
         _show_rest(plan, out)
     for line in damage_lines(plan):
@@ -103,26 +101,35 @@ def seeds(plan: Plan) -> str:
 def _show_work(plan: Plan, out: Console, full: bool) -> None:
     """Show the nodes that would run: one line for each configuration and reason, or each node in full."""
     if full:
-        _print_each(plan.changes, out)
+        _print_each(in_spec_order(plan, plan.changes), out)
         return
     by_name: dict[str, list[Change]] = {}
     owners = plan.graph.spec.owners
-    for change in plan.work:
+    for change in in_spec_order(plan, plan.work):
         name = owners.get(change.configuration, change.configuration)
         by_name.setdefault(name if change.kind != "prepare" else change.address, []).append(change)
     if len(by_name) > MOST + 1:
         _print_groups(list(work_lines(plan, by_name)), out)
         return
+    reasons = {_why(_lead(changes)) for changes in by_name.values()}
+    if len(by_name) > 1 and len(reasons) == 1:
+        out.print(f"In every row: [dim]{escape(next(iter(reasons)))}[/]")
     for name, changes in by_name.items():
         work, lead = counted(changes), _lead(changes)
         tried = len({change.configuration for change in changes if change.configuration in owners})
         work = f"{plural(tried, 'candidate')}: {work}" if tried else work
-        out.print(f"  {_mark(lead.action)} {escape(name)}  ({work})  [dim]{escape(lead.reason)}[/]")
+        why = "" if len(by_name) > 1 and len(reasons) == 1 else f"  [dim]{escape(_why(lead))}[/]"
+        out.print(f"  {_mark(lead.action)} {escape(name)}  ({work}){why}")
 
 
 def _lead(changes: list[Change]) -> Change:
     """Return the change that stands for all of a configuration: its first training, if there is one."""
     return next((change for change in changes if change.kind == "train"), changes[0])
+
+
+def _why(lead: Change) -> str:
+    """Return the reason for a configuration's work: what only follows new work is new."""
+    return "new" if lead.reason.startswith("follows ") else lead.reason
 
 
 def _mark(action: Action) -> str:
@@ -132,7 +139,7 @@ def _mark(action: Action) -> str:
 def _show_rest(plan: Plan, out: Console) -> None:
     """Show what drifted, is blocked, or is declared no more."""
     for action in (Action.DRIFT, Action.BLOCKED, Action.UNDECLARED):
-        rows = [change for change in plan.changes if change.action is action]
+        rows = [change for change in in_spec_order(plan, plan.changes) if change.action is action]
         if len(rows) > MOST:
             _print_groups(list(node_lines(plan, rows)), out)
         else:
@@ -239,8 +246,8 @@ def node_lines(plan: Plan, changes: Iterable[Change]) -> Iterator[tuple[Action, 
 
 
 def _reason(members: list[Change], first: str) -> str:
-    same = all(change.reason == members[0].reason for change in members)
-    return members[0].reason if same else f"such as {first}: {members[0].reason}"
+    why = _why(members[0])
+    return why if all(_why(change) == why for change in members) else f"such as {first}: {why}"
 
 
 def _sweep(plan: Plan, change: Change) -> str:
@@ -282,7 +289,7 @@ def _groups(plan: Plan) -> list[tuple[str, list[Change]]]:
     """Return the work of each configuration, that of the data first."""
     owners = plan.graph.spec.owners
     groups: dict[str, list[Change]] = {}
-    for change in plan.work:
+    for change in in_spec_order(plan, plan.work):
         name = "data" if change.kind == "prepare" else owners.get(change.configuration, change.configuration)
         groups.setdefault(name, []).append(change)
     return list(groups.items())
@@ -297,7 +304,7 @@ def _group(name: str, changes: list[Change]) -> str:
         f"`{SYMBOLS[lead.action]}`",
         marked(name),
         counted(changes),
-        marked(lead.reason),
+        marked(_why(lead)),
         duration(sum(forecast.get("seconds", 0.0) for forecast in forecasts)),
         size(peak) if peak else "",
         "" if not fits else "yes" if all(fits) else "**no**",
@@ -307,7 +314,7 @@ def _group(name: str, changes: list[Change]) -> str:
 
 def _folded(plan: Plan) -> Iterable[str]:
     """Return every node that is not simply finished, folded away."""
-    rows = [change for change in plan.changes if change.action is not Action.REUSE]
+    rows = [change for change in in_spec_order(plan, plan.changes) if change.action is not Action.REUSE]
     if not rows:
         return []
     lines = [f"| `{SYMBOLS[row.action]}` | {marked(row.address)} | {marked(row.reason)} |" for row in rows[:_NODES]]

@@ -1,51 +1,68 @@
 """What each configuration of a plan is, what it needs, and whether that fits: one table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from lorafile.cli.views.console import MOST
+from lorafile.cli.views.table import Column, show_table
 from lorafile.graph.parameter_count import trained_parameters
 from lorafile.lock.lockfile import identity
 from lorafile.plan.cost import estimate_cost
+from lorafile.plan.forecast.forecasts import WALK_GIVEN_UP
 from lorafile.plan.plan import Change, Plan
 from lorafile.specs.target_modules import leaves
-from lorafile.units import duration, size
+from lorafile.units import and_more, duration, listing, size
 
 _MOST_NAMES = 9  # of modules, that are shown as PEFT needs them
-_NAME, _OTHERS = 12, 70  # characters for a name, at least; those in which everything else is still readable
+_COLUMNS = (
+    Column("configuration", "name"),
+    Column("adapter", "text", omit=4),
+    Column("on", "text", omit=2),
+    Column("parameters", right=True),
+    Column("quantization", omit=1),
+    Column("rate", "text", omit=3),
+    Column("peak memory"),
+    Column("fits"),
+    Column("time for a seed"),
+)
 
 
-def requirements(plan: Plan, full: bool) -> Table:
-    """Return a table of what each configuration with work needs, and what its words were resolved to."""
-    styles: dict[str, Any] = {"header_style": "bold", "title_style": "bold", "title_justify": "left"}
-    table = Table(box=None, pad_edge=False, title="What they need", **styles)
-    titles = ("configuration", "adapter", "on", "parameters", "quantization", "rate", "peak memory", "fits")
-    for title in (*titles, "time for a seed"):
-        table.add_column(title, overflow="fold")
+def show_requirements(plan: Plan, out: Console, full: bool) -> None:
+    """Show what each configuration with work needs, and what its words were resolved to."""
     owners = plan.graph.spec.owners
     named: dict[str, list[Change]] = {}  # a candidate's work is its configuration's
-    for change in plan.work:
+    for change in in_spec_order(plan, plan.work):
         if change.kind != "prepare":
             named.setdefault(owners.get(change.configuration, change.configuration), []).append(change)
+    if not named:
+        return
     word_of = module_words(plan)
-    for number, (name, changes) in enumerate(named.items()):
-        if number == MOST and len(named) > MOST + 1 and not full:
-            table.add_row("…")
-            break
-        table.add_row(*map(escape, _need(plan, name, changes, word_of)))
-    return table
+    most = len(named) if full or len(named) <= MOST + 1 else MOST
+    rows = [_need(plan, name, changes, word_of) for name, changes in list(named.items())[:most]]
+    out.print("[bold]What they need[/]")
+    show_table(_COLUMNS, rows, out, complete=most >= len(named))
+    if more := and_more(len(named), most, "configurations; --full shows them"):
+        out.print(more)
+    for names, word in word_of.items():
+        if not any(word in row[2] for row in rows):
+            continue
+        out.print(f"[dim]{escape(word)} here: {escape(', '.join(shown(names)))}[/]")
 
 
-def fitted(table: Table, out: Console) -> Table:
-    """Return the table as a terminal has room for it: where that is scarce, names get what others do not need."""
-    if out.measure(table, options=out.options.update(width=1000)).maximum > out.width:
-        longest = max(len(str(cell)) for cell in table.columns[0].cells)
-        table.columns[0].width = min(longest, max(_NAME, out.width - _OTHERS))
-    return table
+def in_spec_order(plan: Plan, changes: Iterable[Change]) -> list[Change]:
+    """Return the nodes in the order of the spec's configurations, after the data's; others come last."""
+    spec = plan.graph.spec
+    order = {configuration.name: number for number, configuration in enumerate(spec.configurations)}
+    owners = spec.owners
+
+    def position(change: Change) -> int:
+        name = owners.get(change.configuration, change.configuration)
+        return -1 if change.kind == "prepare" else order.get(name, len(order))
+
+    return sorted(changes, key=position)
 
 
 def _need(plan: Plan, name: str, changes: list[Change], word_of: dict[tuple[str, ...], str]) -> list[str]:
@@ -137,22 +154,27 @@ def cost_line(plan: Plan, device: str = "") -> str:
     with_workers = f", about {duration(sums.clock_seconds)} with {plan.workers} workers" if plan.workers > 1 else ""
     rest = f"; {size(sums.disk_bytes)} in the state" if sums.disk_bytes else ""
     rest += f"; {sums.joules / 3.6e6:.2g} kWh" if sums.joules else ""
-    if sums.cost is not None:
-        rest += f"; {sums.cost:.2f} for {sums.device_hours:.2g} hours at {plan.hourly:g}"
+    if sums.cost is not None and (price := plan.hourly) is not None:
+        rest += f"; {price.money(sums.cost)} for {sums.device_hours:.2g} hours at {price.money(price)} an hour"
     later = "; what follows the choices comes on top" if any(status.later for status in plan.tuning) else ""
     on = device or plan.device
     return f"Forecast: {duration(sums.seconds)} of work{span} on {on}{with_workers}{rest} ({sums.source}){later}."
 
 
 def memory_lines(plan: Plan) -> list[str]:
-    """Return a line for each way in which something would not fit, with the smallest change that would."""
+    """Return a line for each way in which something would not fit, with the smallest change that would.
+
+    Before them: for which configurations memory is known worse than it could be.
+    """
     by_remedy: dict[tuple[str | None, str], list[int]] = {}
     for change in plan.work:
         forecast = change.forecast or {}
         if forecast.get("fits") is False and change.kind in ("train", "profile"):
             sizes = by_remedy.setdefault((forecast.get("would_fit"), change.configuration), [])
             sizes.append(forecast["reserved_bytes"])
-    lines = []
+    sources = dict.fromkeys((c.configuration, (c.forecast or {}).get("memory_source")) for c in plan.work)
+    given_up = [name for name, source in sources if source == WALK_GIVEN_UP]
+    lines = [f"Peak memory of {listing(given_up)} is {WALK_GIVEN_UP}."] if given_up else []
     for (remedy, name), sizes in by_remedy.items():
         advice = f"It would fit with {remedy}." if remedy else "No smaller batch, checkpointing or 4-bit base would do."
         lines.append(f"{name} would not fit: it takes {size(max(sizes))}. {advice}")

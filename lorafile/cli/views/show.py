@@ -6,10 +6,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from lorafile.analysis.common.format import kind_of, number, score, with_spread
 from lorafile.cli.views.console import json_text, show_section
+from lorafile.cli.views.table import Column, show_table
 from lorafile.engine.metrics.registry import METRICS
 from lorafile.state import Attempt
 from lorafile.state.node_details import History
@@ -17,8 +17,11 @@ from lorafile.study.run_summary import ShownConfiguration
 from lorafile.units import duration, plural, size
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_WIDTH = 60
-COLOURS = {"done": "green", "running": "cyan", "not run yet": "dim", "failed": "red"}
+_WIDTH, _NARROWEST = 60, 10  # blocks of a curve
+COLOURS = {
+    **dict.fromkeys(("diverged", "out-of-memory", "interrupted", "missing"), "yellow"),
+    **{"done": "green", "running": "cyan", "not run yet": "dim", "failed": "red"},
+}
 _MATTERS = ("device", "threads", "torch", "transformers", "peft", "bitsandbytes", "lorafile")
 
 
@@ -31,7 +34,7 @@ def show_history(shown: History, out: Console) -> None:
     show_section("Settings", settings_lines(shown.settings), out)
     for at, attempt in enumerate(shown.attempts, 1):
         show_section(f"Attempt {at}", attempt_lines(attempt), out)
-    show_section("Loss", [curve_line(shown)] if shown.curve else [], out)
+    show_section("Loss", [curve_line(shown, out.width if out.is_terminal else None)] if shown.curve else [], out)
 
 
 def node_lines(
@@ -74,15 +77,20 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def curve_line(shown: History) -> str:
-    """Return the loss as blocks, where it began and where it is, and how far the run has come."""
+def curve_line(shown: History, width: int | None = None) -> str:
+    """Return the loss as blocks, where it began and where it is, and how far the run has come.
+
+    :param width: of the terminal; the blocks take what the words leave
+    """
     losses = [float(row["loss"]) for row in shown.curve]
     steps = f"step {len(losses)}"
     if shown.unfinished is not None:
         kept = f", checkpoint at {shown.unfinished.checkpoint}" if shown.unfinished.checkpoint else ""
         steps += f" of {shown.unfinished.steps}{kept}"
     last = losses[-10:]
-    return f"{sparkline(losses)}  {losses[0]:.3f} → {sum(last) / len(last):.3f}  {steps} ({shown.standing})"
+    words = f"  {losses[0]:.3f} → {sum(last) / len(last):.3f}  {steps} ({shown.standing})"
+    room = _WIDTH if width is None else max(_NARROWEST, min(_WIDTH, width - len(words) - 2))
+    return sparkline(losses, room) + words
 
 
 def sparkline(values: list[float], width: int = _WIDTH) -> str:
@@ -139,20 +147,20 @@ def show_configuration(shown: ShownConfiguration, out: Console) -> None:
     lines = [f"study: {shown.study}"]
     for name, (mean, spread, n) in shown.means.items():
         value = metric_value(name, mean) if math.isnan(spread) else _with_spread(name, mean, spread)
-        lines.append(f"{_title(name)}: {value} ({plural(n, 'seed')})")
+        lines.append(f"{metric_title(name)}: {value} ({plural(n, 'seed')})")
     show_section("", lines, out)
     if shown.environments:
         differing = escape(", ".join(shown.environments))
         out.print(f"[yellow]  † its runs come from environments that differ: {differing}[/]")
     out.print("[bold]Runs[/]")
-    out.print(_runs(shown))
+    _show_runs(shown, out)
     show_section("Verdicts", shown.verdicts, out)
     show_section("Cost", _costs(shown.costs), out)
     show_section("Settings", settings_lines(shown.settings), out)
 
 
-def _title(name: str) -> str:
-    """Return `exact match on test` of `test.exact_match`."""
+def metric_title(name: str) -> str:
+    """Say in words what was measured on which split: return `exact match on test` of `test.exact_match`."""
     split, _, metric = name.partition(".")
     return f"{metric.replace('_', ' ')} on {split}"
 
@@ -168,20 +176,18 @@ def metric_value(name: str, value: float | None) -> str:
     return "" if value is None else score(metric, value) if metric in METRICS else number(value)
 
 
-def _runs(shown: ShownConfiguration) -> Table:
+def _show_runs(shown: ShownConfiguration, out: Console) -> None:
     names = list(dict.fromkeys(name for run in shown.runs for name in run.figures))
-    table = Table(box=None, pad_edge=True, header_style="dim")
-    for title in ("seed", "outcome", "training time"):
-        table.add_column(title)
-    for name in names:
-        table.add_column(_title(name), justify="right")
-    for run in shown.runs:
-        colour = COLOURS.get(run.outcome, "yellow")
-        outcome = f"{run.outcome}: {run.message}" if run.message else run.outcome
+    outcome = Column("outcome", "text", styles=COLOURS)
+    columns = [Column("seed"), outcome, Column("training time", right=True, omit=2)]
+    columns += [Column(metric_title(name), right=True, omit=0 if name.startswith("test.") else 1) for name in names]
+    rows = []
+    for run in sorted(shown.runs, key=lambda run: -1 if run.seed is None else run.seed):
         seed = "none needed" if run.seed is None else str(run.seed)
-        row = [seed, f"[{colour}]{escape(outcome)}[/]", duration(run.seconds) if run.seconds else ""]
-        table.add_row(*row, *(metric_value(name, run.figures.get(name)) for name in names))
-    return table
+        ended = f"{run.outcome}: {run.message}" if run.message else run.outcome
+        row = [seed, ended, duration(run.seconds) if run.seconds else ""]
+        rows.append([*row, *(metric_value(name, run.figures.get(name)) for name in names)])
+    show_table(columns, rows, out, indent=2)
 
 
 def _costs(costs: dict[str, Any]) -> list[str]:
@@ -195,7 +201,8 @@ def _costs(costs: dict[str, Any]) -> list[str]:
 
 def show_results(figures: dict[str, float], predictions: list[dict[str, Any]], out: Console) -> None:
     """Show a run's scores, and some of its predictions."""
-    show_section("Scores", [f"{_title(name)}: {metric_value(name, value)}" for name, value in figures.items()], out)
+    scores = [f"{metric_title(name)}: {metric_value(name, value)}" for name, value in figures.items()]
+    show_section("Scores", scores, out)
     for row in predictions:
         texts = {name: value for name, value in row.items() if name not in ("split", "row")}
         lines = [f"{name.replace('_', ' ')}: {_short(value)}" for name, value in texts.items()]

@@ -9,7 +9,16 @@ from rich.markup import escape
 
 from lorafile.cli.terminal import printable
 from lorafile.cli.views.console import MOST, json_text, show_first, show_section
-from lorafile.cli.views.show import COLOURS, as_text, attempt_lines, metric_value, node_lines, settings_lines
+from lorafile.cli.views.show import (
+    COLOURS,
+    as_text,
+    attempt_lines,
+    metric_title,
+    metric_value,
+    node_lines,
+    settings_lines,
+)
+from lorafile.cli.views.table import Column, fit, lines, show_omitted, show_same
 from lorafile.state.gc import Garbage
 from lorafile.state.integrity.repair import RepairReport
 from lorafile.state.integrity.verify import Verification
@@ -20,33 +29,39 @@ from lorafile.state.transfer.exporter import BundleSummary
 from lorafile.state.transfer.importer import ImportSummary
 from lorafile.units import duration, plural, size
 
+_LISTED = (
+    Column("name", "name"),
+    Column("study", "name"),
+    Column("outcome", styles=COLOURS),
+    Column("begun", omit=1),
+    Column("time", right=True, omit=3),
+)
+
 
 def show_list(rows: list[NodeRow], out: Console) -> None:
     """Show a line for each row, and how many there are; figures that no row has take no room."""
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     names = [name for name in names if name.startswith("test.")] or names
-    titles = ["name", "study", "outcome", "begun", "time", *names, "key"]
-    table = [_cells(row, names) for row in rows]
-    widths = [max(map(len, column)) for column in zip(titles, *table, strict=True)]
-    styled = out.is_terminal and not out.no_color
-    lines = [click.style(_line(titles, widths), dim=True)] if rows else []
-    for row, cells in zip(rows, table, strict=True):
-        outcome = click.style(cells[2].ljust(widths[2]), fg=COLOURS.get(row.outcome, "yellow"))
-        lines.append("  ".join([_line(cells[:2], widths), outcome, _line(cells[3:], widths[3:]).rstrip()]))
-    if lines:  # at once: a terminal's library would take seconds for ten thousand lines
-        click.echo("\n".join(lines), color=styled)
+    columns = [*_LISTED, *(Column(metric_title(name), right=True, omit=4) for name in names), Column("key", omit=2)]
+    table = fit(columns, [_cells(row, names) for row in rows], out.width if out.is_terminal else None)
+    show_same(table, out)
+    if rows:  # at once: a terminal's library would take seconds for ten thousand lines
+        click.echo("\n".join(lines(table, _styled)), color=out.is_terminal and not out.no_color)
+    show_omitted(table, out)
     failed = sum(row.outcome != "done" for row in rows)
     rest = f", {failed} of them not done" if failed else ""
     out.print(f"{plural(len(rows), 'row')}{rest}." if rows else "Nothing here is so.")
 
 
+def _styled(text: str, style: str) -> str:
+    if not style or style in ("dim", "bold"):
+        return click.style(text, dim=True) if style else text
+    return click.style(text, fg=style)
+
+
 def _cells(row: NodeRow, names: list[str]) -> list[str]:
     about = [row.name, row.study, row.outcome, row.started[:16].replace("T", " "), duration(row.seconds)]
     return [*map(printable, about), *(metric_value(name, row.metrics.get(name)) for name in names), row.key[:12]]
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
 
 
 def list_json(rows: list[NodeRow]) -> str:

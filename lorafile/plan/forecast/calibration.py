@@ -14,6 +14,8 @@ from lorafile.plan.forecast.time import seconds
 from lorafile.state import Attempt
 
 ARITHMETIC = 3  # raised when memory or time are computed otherwise: what was compared with the former corrects nothing
+TIME_SPREADS = ("generate_spread", "merged_generate_spread")
+STEADY = 0.5  # of 16 profiles on two idle cores the largest was 0.31; of 8 next to two busy processes the smallest 0.76
 _UNMEASURED = 3.0  # the arithmetic alone may be off by this factor, either way
 _ONE_RUN = 1.25  # so far a second run may be from a single one
 _NORMAL = 1.2816  # four of five runs fall within
@@ -32,6 +34,12 @@ class Correction:
     def source(self) -> str:
         """Where the forecast is from."""
         return f"calibrated on {self.runs} run{'s' if self.runs > 1 else ''}" if self.runs else "analytic"
+
+
+def undisturbed(attempt: Attempt) -> bool:
+    """Return whether its time is that of the work alone: not interrupted, and not taken on a busy machine."""
+    spreads = [attempt.figures.get(name) or 0.0 for name in TIME_SPREADS]
+    return "resumed_from" not in attempt.figures and max(spreads) <= STEADY
 
 
 def correction(ratios: list[float]) -> Correction:
@@ -87,7 +95,7 @@ class Corrections:
 
     def _add(self, attempt: Attempt, forecast: dict[str, Any]) -> None:
         took = attempt.seconds + attempt.figures.get("seconds_before", 0.0)
-        if forecast.get("analytic_seconds") and took > 0:
+        if forecast.get("analytic_seconds") and took > 0 and undisturbed(attempt):
             for name in dict.fromkeys(_names(forecast["group"])):
                 self.time.setdefault(name, []).append(took / forecast["analytic_seconds"])
         peak = peak_of(attempt.figures)

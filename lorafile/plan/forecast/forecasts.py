@@ -20,6 +20,7 @@ from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.state import Attempt, State
 
 _WALKED_FROM = 10**8  # parameters: below it a walk takes longer than its answer is worth
+WALK_GIVEN_UP = "analytic, since the walk through the model was given up"
 _ANSWER_BYTES = 200  # of an example's predictions
 
 Forecast = dict[str, Any]
@@ -50,6 +51,7 @@ class _Forecaster:
     target: Device
     corrections: Corrections = field(init=False)
     walks: dict[str, float] = field(init=False)  # group of nodes -> walked over analytic memory
+    given_up: set[str] = field(default_factory=set)  # groups whose model was not walked to the end
 
     def __post_init__(self) -> None:
         measured = (attempt for attempts in self.state.latest().values() for attempt in attempts)
@@ -92,7 +94,7 @@ class _Forecaster:
         elif group in self.walks:
             peak, source = analytic * self.walks[group], "walked"
         else:
-            peak, source = analytic, Correction().source
+            peak, source = analytic, WALK_GIVEN_UP if group in self.given_up else Correction().source
         reserved = int(peak * SLACK)
         fits = reserved + (CONTEXT if self.target.gpu else 0) <= self.target.memory
         forecast: Forecast = {"peak_memory_bytes": int(peak), "reserved_bytes": reserved, "memory_source": source}
@@ -128,6 +130,7 @@ class _Forecaster:
         if not chosen or not can_walk():
             return {}
         peaks = walked(list(chosen.values()), installed("bitsandbytes"))
+        self.given_up = {group for group, peak in zip(chosen, peaks, strict=True) if not peak}
         return {
             group: peak / sum(memory(walk.node, walk.shape).values())
             for (group, walk), peak in zip(chosen.items(), peaks, strict=True)

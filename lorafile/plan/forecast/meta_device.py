@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from lorafile.files.tasks import task
 from lorafile.graph.graph import GraphNode
 from lorafile.plan.forecast.memory import BYTES
 from lorafile.plan.forecast.shape import Shape
 from lorafile.specs.tables.quantizations import weight_bits
+from lorafile.units import plural
 
 _PATIENCE = 120.0  # seconds
 _FIXED = (0, 43, 2)  # bitsandbytes kept the inputs of its layers until then (its pull request 1270)
@@ -37,7 +39,10 @@ def walked(walks: list[Walk], bitsandbytes: str | None) -> list[int | None]:
     steps = json.dumps([_step(walk, bitsandbytes) for walk in walks])
     command = [sys.executable, "-P", "-m", "lorafile.engine.training.memory_walk"]
     try:
-        done = subprocess.run(command, input=steps, capture_output=True, text=True, timeout=_PATIENCE, check=True)  # noqa: S603
+        with task(f"Walking through {plural(len(walks), 'training step')} without weights"):
+            done = subprocess.run(  # noqa: S603
+                command, input=steps, capture_output=True, text=True, timeout=_PATIENCE, check=True
+            )
         by_step = json.loads(done.stdout)
     except (subprocess.SubprocessError, OSError, ValueError):
         return [None] * len(walks)  # the arithmetic stands, and says that it is what it is

@@ -1,0 +1,67 @@
+"""What is kept in the user's cache directory: digests of large files that have not changed since."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lorafile.files.atomic import write_text
+from lorafile.files.digests import file_digest, text_digest
+from lorafile.files.jsonl import read_json
+
+_LARGE = 1 << 24  # bytes: reading less takes no longer than looking it up
+_SETTLED = 2_000_000_000  # nanoseconds: of a file that changed a moment ago, a clock may not tell the next change
+
+
+def cache_directory(name: str) -> Path:
+    """Return a directory in the user's cache: `XDG_CACHE_HOME`, or `~/.cache`."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "lorafile" / name
+
+
+def cached_digest(file: Path, rehash: bool = False, on_read: Callable[[int], None] | None = None) -> str:
+    """Return the digest of a file's bytes, which are read only where path, size, times or inode are other ones.
+
+    :param rehash: read it in any case
+    :param on_read: is told how many bytes more are done
+    """
+    path = file.resolve()
+    if path.stat().st_size < _LARGE:
+        return file_digest(path, on_read)
+    kept = cache_directory("digests") / f"{text_digest(str(path))}.json"
+    before = _identity(path)
+    if not rehash and (digest := _kept(kept, before)) is not None:
+        if on_read is not None:
+            on_read(path.stat().st_size)
+        return digest
+    digest = file_digest(path, on_read)
+    about = path.stat()
+    if _identity(path) == before and time.time_ns() - max(about.st_mtime_ns, about.st_ctime_ns) > _SETTLED:
+        _keep(kept, before, digest)
+    return digest
+
+
+def _identity(path: Path) -> list[str | int]:
+    about = path.stat()
+    return [str(path), about.st_size, about.st_mtime_ns, about.st_ino, about.st_ctime_ns, about.st_dev]
+
+
+def _kept(kept: Path, identity: list[str | int]) -> str | None:
+    """Return the digest that is kept of a file as it is now; what is damaged is computed again."""
+    try:
+        content = read_json(kept)
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or content.get("identity") != identity:
+        return None
+    digest = content.get("digest")
+    return digest if isinstance(digest, str) and len(digest) == 64 else None
+
+
+def _keep(kept: Path, identity: list[str | int], digest: str) -> None:
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_text(kept, json.dumps({"identity": identity, "digest": digest}))
+    except OSError:
+        return  # a home that cannot be written costs the reading each time

@@ -1,0 +1,63 @@
+"""Why something is new, in the words of a spec: what differs from the nearest finished run."""
+
+from typing import Any
+
+from lorafile.plan.drift import Nearest, describe_differences
+from lorafile.specs.tables.quantizations import quantization_settings
+
+DONE: dict[str, Any] = {
+    "input.train": "a" * 64,
+    "model.weights": "b" * 64,
+    "quantization": None,
+    "adapter.method": "lora",
+    "adapter.r": 16,
+    "adapter.lora_alpha": 32,
+    "adapter.lora_dropout": 0.0,
+    "adapter.target_modules": ["q_proj", "v_proj"],
+    "training.learning_rate": 0.0002,
+    "seed": 1,
+}
+
+
+def differences(**changes: Any) -> list[str]:
+    return describe_differences(DONE, {**DONE, **{name.replace("__", "."): value for name, value in changes.items()}})
+
+
+def test_settings_are_called_as_in_a_spec() -> None:
+    assert differences(adapter__lora_dropout=0.05, training__learning_rate=0.001) == [
+        "lora_dropout 0 → 0.05",
+        "learning_rate 0.0002 → 0.001",
+    ]
+    assert differences(adapter__target_modules=["o_proj"]) == ["target_modules q_proj+v_proj → o_proj"]
+    assert differences(adapter__target_modules=list("abcdefg")) == ["target_modules q_proj+v_proj → 7 of them"]
+
+
+def test_an_alpha_that_follows_the_rank_is_left_out_and_one_that_does_not_is_said() -> None:
+    assert differences(adapter__r=32, adapter__lora_alpha=64) == ["r 16 → 32"]
+    assert differences(adapter__r=32, adapter__lora_alpha=32.5) == ["r 16 → 32", "lora_alpha 32 → 32.5"]
+    assert differences(adapter__lora_alpha=64) == ["lora_alpha 32 → 64"]
+
+
+def test_what_another_method_or_base_brings_with_it_is_one_difference() -> None:
+    full = {name: value for name, value in DONE.items() if not name.startswith("adapter.")}
+    assert describe_differences(DONE, {**full, "adapter.method": "full", "adapter.bias": "none"}) == [
+        "method lora → full"
+    ]
+    nf4 = quantization_settings("nf4")
+    assert nf4 is not None
+    plain = {name: value for name, value in DONE.items() if name != "quantization"}
+    quantized = plain | {f"quantization.{name}": value for name, value in nf4.items()}
+    assert describe_differences(DONE, quantized) == ["quantization none → nf4"]
+
+
+def test_digests_are_named_by_what_they_are_of() -> None:
+    assert differences(input__train="c" * 64, model__weights="d" * 64) == ["other training data", "other model"]
+
+
+def test_the_nearest_run_is_named_with_what_differs() -> None:
+    known = Nearest(["rank/r=16/seed=1:train"], [DONE], {"k"})
+    assert (
+        known.reason({**DONE, "adapter.r": 32, "adapter.lora_alpha": 64}) == "new: r 16 → 32, compared with rank/r=16"
+    )
+    assert known.reason({**DONE, "seed": 2}) == "new seed"
+    assert Nearest([], [], set()).reason(DONE) == "new"
