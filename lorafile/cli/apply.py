@@ -66,6 +66,7 @@ def apply(
     Example: lora apply study.toml --yes
     """
     from lorafile.apply.workers import pack_width, unused_workers
+    from lorafile.cli.conclusion import conclusion
     from lorafile.cli.progress import Bars, Lines
     from lorafile.cli.views.apply import show_applied, show_tracking
     from lorafile.cli.views.console import console, show_warnings
@@ -79,7 +80,8 @@ def apply(
     budget: Budget | None = options["budget"]
     study, planned, stage = _planned(spec, state, selected, resolve, hourly)
     study.warm_up(planned)
-    show_plan(planned, out, stage=stage, pack=width)
+    conclude = None if quiet else conclusion(study, planned)
+    show_plan(planned, out, stage=stage, pack=width, conclude=conclude.lines if conclude else ())
     if not planned.work and not (stage and stage.seeds):
         _settle(study, planned, options["lock_timeout"], out)
         return 0
