@@ -18,6 +18,7 @@ from lorafile.statistics.sensitivity import Design, Sensitivity, sensitivity
 
 Range = tuple[float, float]
 _UNKNOWN = (nan, nan)
+_WIDTH = 1.96  # standard errors of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -95,25 +96,48 @@ def planned_sensitivity(plan: Plan, state: State) -> PlannedSensitivity | None:
     if variance is None:
         return stated
     margin = margin_of(results.verdict.margin, metric, variance.mean)
-    return _stated(replace(stated, margin=None if margin is None or isnan(margin) else margin), variance)
+    return with_variance(replace(stated, margin=None if margin is None or isnan(margin) else margin), variance)
 
 
-def _stated(planned: PlannedSensitivity, variance: VarianceEstimate) -> PlannedSensitivity:
+def with_variance(planned: PlannedSensitivity, variance: VarianceEstimate) -> PlannedSensitivity:
     """Return it with what it detects, and what it would at the ends of the variance's interval."""
     at = sensitivity_of(planned, variance)
-    ends = []
-    for deviation in deviation_interval(variance.runs, variance.df) if variance.df else ():
-        other = replace(variance, runs=deviation**2, residual=min(variance.residual, deviation**2 * max(variance.n, 1)))
-        ends.append(sensitivity_of(planned, other))
-    if not ends:
-        return replace(planned, difference=at.difference, equivalence=at.margin)
-    low, high = ends
+    planned = replace(planned, difference=at.difference, equivalence=at.margin)
+    if not variance.df:
+        return planned
+    low, high = (sensitivity_of(planned, end) for end in _ends(variance))
     return replace(
         planned,
-        difference=at.difference,
-        equivalence=at.margin,
         difference_range=(low.difference, high.difference),
         equivalence_range=(low.margin, high.margin),
+    )
+
+
+def _ends(variance: VarianceEstimate) -> tuple[VarianceEstimate, VarianceEstimate]:
+    """Return the variance at both ends of what it may be: the 95 % interval of that between runs, from chi-square.
+
+    Of right and wrong answers the share is in an interval, too, and with it what examples bring.
+    """
+    low, high = deviation_interval(variance.runs, variance.df)
+    shares, worth = [variance.mean] * 2, variance.n if isnan(variance.independent) else variance.independent
+    if variance.binary and worth:
+        half = _WIDTH * (variance.mean * (1 - variance.mean) / worth) ** 0.5
+        least, most = max(variance.mean - half, 0.5 / worth), min(variance.mean + half, 1 - 0.5 / worth)
+        middle = min(max(least, 0.5), most)
+        shares = [max(least, most, key=lambda share: abs(share - 0.5)), middle]
+    return _end(variance, low, shares[0]), _end(variance, high, shares[1])
+
+
+def _end(variance: VarianceEstimate, deviation: float, share: float) -> VarianceEstimate:
+    """Return the variance with another deviation between runs, and answers that vary as those of another share do."""
+    known = variance.binary and 0 < variance.mean < 1
+    times = share * (1 - share) / variance.mean / (1 - variance.mean) if known else 1.0
+    return replace(
+        variance,
+        runs=deviation**2,
+        residual=min(variance.residual * times, deviation**2 * max(variance.n, 1)),
+        examples=variance.examples * times,
+        mean=share,
     )
 
 
