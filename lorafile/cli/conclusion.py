@@ -22,6 +22,8 @@ def conclusion(study: Study, plan: Plan, detect: str | None = None, gpu: str | N
     """
     if detect is None and (not plan.work or len(plan.graph.spec.configurations) < 2):
         return None
+    if detect is None and len(plan.graph.spec.configurations) > _MOST:
+        return Conclusion(("What so many configurations can detect takes a while to compute: ask with --detect 1pt.",))
     if detect is None and not study.knows_variance(plan):  # which is told without loading what computes it
         return Conclusion((_UNKNOWN,))
     from lorafile.cli.views.sensitivity import sensitivity_json, sensitivity_lines
@@ -34,6 +36,7 @@ def conclusion(study: Study, plan: Plan, detect: str | None = None, gpu: str | N
     return Conclusion(lines, sensitivity_json(planned, found, plan))
 
 
+_MOST = 1000  # configurations of which it is computed without being asked
 _UNKNOWN = (
     "What the study can detect is not known: nothing says how far figures vary between seeds. Set verdict.expect_sd to "
     'the standard deviation that you expect, such as "1.5pt".'

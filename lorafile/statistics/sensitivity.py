@@ -21,8 +21,7 @@ from lorafile.statistics.planning import POWER
 
 DRAWS = 4000  # a power of 80 % is then known to half a point
 _MOST_POOLED = 64  # configurations that are drawn: more have no more to tell of their run variance
-_STEPS = 8  # of an effect that changes the variance which it is compared with
-_EXACT = 1e-4  # relative
+_EXACT, _CLOSE = 1e-4, 5e-3  # relative
 
 
 @dataclass(frozen=True)
@@ -139,13 +138,11 @@ def sensitivity(design: Design, alpha: float) -> Sensitivity:
 
     :param alpha: of this one comparison: the family's, divided by its size
     """
-    effect = 0.0
-    for _ in range(_STEPS if design.binary else 1):
-        before, effect = effect, _smallest(_difference_power(design.moved(effect), alpha), design.error)
-        if not effect <= design.reach or abs(effect - before) <= 0.01 * effect:
-            break
-    margin = _smallest(_equivalence_power(design, alpha), design.error)
-    return Sensitivity(*(size if size <= design.reach else nan for size in (effect, margin)))
+    if design.binary:  # the effect changes the variance that it is compared with, so that each is tried by itself
+        effect = _smallest(lambda size: power_of_difference(design, size, alpha), design, _CLOSE)
+    else:
+        effect = _smallest(_difference_power(design, alpha), design, _EXACT)
+    return Sensitivity(effect, _smallest(_equivalence_power(design, alpha), design, _EXACT))
 
 
 def power_of_difference(design: Design, effect: float, alpha: float) -> float:
@@ -182,14 +179,19 @@ def _equivalence_power(design: Design, alpha: float) -> Callable[[float], float]
     return power
 
 
-def _smallest(power: Callable[[float], float], error: float) -> float:
-    """Return the smallest effect that is found with the usual power; NaN where the error is not known."""
-    if isnan(error):
+def _smallest(power: Callable[[float], float], design: Design, exact: float) -> float:
+    """Return the smallest effect that is found with the usual power; NaN where none is, or the error is not known.
+
+    :param exact: how exact it has to be, relatively
+    """
+    if isnan(design.error):
         return nan
-    low, high = 0.0, error or _EXACT
+    low, high = 0.0, min(design.error or _EXACT, design.reach)
     while power(high) < POWER:
-        low, high = high, 2 * high
-    while high - low > _EXACT * high:
+        if high >= design.reach:
+            return nan
+        low, high = high, min(2 * high, design.reach)
+    while high - low > exact * high:
         middle = (low + high) / 2
         low, high = (low, middle) if power(middle) >= POWER else (middle, high)
     return high

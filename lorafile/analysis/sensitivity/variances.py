@@ -10,6 +10,7 @@ import numpy as np
 
 from lorafile.analysis.common.format import is_share
 from lorafile.analysis.compare.outcomes import Crossed, compared_as, crossed, margin_of
+from lorafile.errors import LoraError
 from lorafile.plan.plan import Plan
 from lorafile.results.results import OnDemand, Results
 from lorafile.specs.tables.analysis import ExpectedTable
@@ -124,7 +125,10 @@ def _of_others(plan: Plan, state: State, results: Results, split: str) -> list[R
         same = prepared["digest"] == data["digest"]
         words = "earlier runs of this study" if study == plan.study else f'study "{study}" in this state'
         words += "" if same else ", on other data of the same format"
-        estimate = from_outcomes(_crossed(state, scored, metric, split, clusters), words)
+        try:
+            estimate = from_outcomes(_crossed(state, scored, metric, split, clusters), words)
+        except LoraError:  # a damaged file of another study, which `lora state verify` names
+            continue
         if estimate is not None:
             ranked.append(((float(same), min(estimate.df, _ENOUGH), 0, estimate.df), estimate))
     return ranked
@@ -182,9 +186,10 @@ def _crossed(state: State, scored: Scored, metric: str, split: str, clusters: st
     """Return the outcomes of another study's runs."""
     import pandas as pd
 
+    together = pd.DataFrame(list(state.objects.rows(clusters))) if clusters else None
+
     def read(digest: str) -> pd.DataFrame:
         frame = pd.DataFrame(list(state.objects.rows(digest)))
-        together = pd.DataFrame(list(state.objects.rows(clusters))) if clusters else None
         return frame if together is None else frame.merge(together, on="row", how="left", validate="one_to_one")
 
     names = list(dict.fromkeys(name for name, _ in scored))
