@@ -150,11 +150,6 @@ def power_of_difference(design: Design, effect: float, alpha: float) -> float:
     return _difference_power(design.moved(effect), alpha)(effect)
 
 
-def power_of_equivalence(design: Design, margin: float, alpha: float) -> float:
-    """Return how likely equals are shown to be equivalent within a margin."""
-    return _equivalence_power(design, alpha)(margin)
-
-
 def _difference_power(design: Design, alpha: float) -> Callable[[float], float]:
     found = _found(design, np.random.default_rng(0))
     bars = found.bars(alpha / 2)

@@ -13,7 +13,6 @@ import scipy.stats
 torch = pytest.importorskip("torch")
 
 from engine_fixture import LORA, MODEL, Engine  # noqa: E402
-from methods_fixture import STARTS  # noqa: E402
 
 from lorafile.engine.batching.batches import by_length, collate, collate_prompts, epoch_order  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
@@ -74,19 +73,18 @@ def test_prompt_tokens_are_not_supervised_and_the_end_is(engine: Engine) -> None
     assert everything.example(0)[1].tolist() == [0] + [1] * (len(ids) - 1)
 
 
-@pytest.mark.parametrize("start", ["true", "lora_ga"])
-def test_steps_see_the_same_examples_however_they_are_split(engine: Engine, start: str) -> None:
-    """22 rows of unlike length, so that the last step of an epoch is a partial one; three epochs."""
+def test_steps_see_the_same_examples_however_they_are_split(engine: Engine) -> None:
+    """22 rows of unlike length, so that the last step of an epoch is a partial one; two epochs."""
     prepared, curves = engine.prepare(22), []
-    for size, accumulated in ((8, 1), (4, 2), (2, 4), (3, 1)):
+    for size, accumulated in ((8, 1), (2, 4), (4, 2), (3, 1)):
         split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulated}
-        done, files = engine.train(prepared, {**LORA, **STARTS[start]}, max_steps=9, **split)
+        done, files = engine.train(prepared, max_steps=6, **split)
         assert done.outcome == "done", done.message
         curves.append([row["loss"] for row in read_lines(files["curve.jsonl.gz"])])
-    whole, halves, quarters, another = curves
-    assert halves == pytest.approx(whole, abs=1e-5)
+    whole, quarters, halves, another = curves
     assert quarters == pytest.approx(whole, abs=1e-5)
-    assert another != pytest.approx(whole, abs=1e-3), "which examples a step sees can be told by its loss"
+    assert halves == pytest.approx(whole, abs=1e-5)
+    assert another != pytest.approx(whole, abs=1e-2), "which examples a step sees can be told by its loss"
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(engine: Engine) -> None:

@@ -74,7 +74,8 @@ def wanted_difference(text: str, planned: PlannedSensitivity) -> float:
 
     :raises LoraError: when it is none, or the metric has no points
     """
-    variance, size = planned.variance, None
+    variance = planned.variance
+    size: float | None = None
     if re.fullmatch(MARGIN, text):
         size = margin_of(text, planned.metric, variance.mean if variance else float("nan"))
     elif re.fullmatch(r"[0-9]*\.?[0-9]+(e-?[0-9]+)?", text, re.IGNORECASE):
