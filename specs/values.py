@@ -13,6 +13,7 @@ NAME = r"^[^\s/:\x00-\x1f]([^/:\x00-\x1f]*[^\s/:\x00-\x1f])?$"
 ONE_LINE = r"^[^\x00-\x1f]*$"
 METRIC_FILE = r"^[^\x00-\x1f]*[\w-]\.py$"  # its name is the metric's name
 MARGIN = r"^[0-9]{1,9}(\.[0-9]{1,9})?(pt|%)$"
+POINTS = r"^[0-9]{1,9}(\.[0-9]{1,9})?pt$"
 _BYTES = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600}
 _NUMBER, _OF_SIZE, _OF_TIME = r"^[0-9]{1,9}(\.[0-9]{1,6})?\s?", "|".join(_BYTES), "|".join(_SECONDS)
@@ -30,6 +31,7 @@ PATTERNS = {
     ONE_LINE: "a text of one line",
     METRIC_FILE: 'a Python file such as "metrics/brevity.py"',
     MARGIN: 'a margin such as "1pt" (percentage points) or "1%" (of the baseline)',
+    POINTS: 'a standard deviation such as "1.2pt" (percentage points)',
     AMOUNT: 'an amount with its unit such as "24GB" or "30ms"',
     SIZE: 'a size such as "24GB" or "7.5GiB"',
     DURATION: 'a time such as "30ms", "90s" or "2h"',

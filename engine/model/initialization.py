@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lorafile.engine.batching.batches import epoch_order
+from lorafile.engine.batching.batches import epoch_order, split_micro_batches
 from lorafile.engine.batching.tokens import Tokens
 from lorafile.engine.model.base import Base
 from lorafile.engine.model.loading import tensor_files
@@ -169,10 +169,13 @@ def _collect_gradients(base: Base, config: Any, tokens: Tokens, request: Request
     from peft.tuners.lora.loraga import preprocess_loraga
 
     def look() -> None:
-        size = request.settings["training"]["per_device_train_batch_size"]
-        for indexes in _order(tokens, size, _GRADIENTS):
-            batch = base.collate(tokens, indexes)
-            (summed_loss(base.model, batch) / max(int(batch.supervised.sum()), 1)).backward()
+        settings = request.settings["training"]
+        size = settings["per_device_train_batch_size"]
+        for step in _order(tokens, size * settings["gradient_accumulation_steps"], _GRADIENTS):
+            batches = [base.collate(tokens, indexes) for indexes in split_micro_batches([step], size, 1)]
+            supervised = max(sum(int(batch.supervised.sum()) for batch in batches), 1)
+            for batch in batches:
+                (summed_loss(base.model, batch) / supervised).backward()
 
     preprocess_loraga(base.model, config, look)
 

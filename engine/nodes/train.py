@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
-from itertools import groupby, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -156,13 +156,14 @@ def total_steps(examples: int, settings: dict[str, Any]) -> int:
 
 
 def step_batches(tokens: Tokens | Blocks, settings: dict[str, Any], seed: int) -> Iterator[tuple[int, list[list[int]]]]:
-    """Yield (epoch, micro-batches of one optimizer step) without end; a step never spans two epochs."""
-    accumulate, lengths, epoch = settings["gradient_accumulation_steps"], tokens.lengths(), 0
-    while True:
-        order = epoch_order(lengths, settings["per_device_train_batch_size"], seed, epoch)
-        for _, group in groupby(enumerate(order), key=lambda pair: pair[0] // accumulate):
-            yield epoch, [indexes for _, indexes in group]
-        epoch += 1
+    """Yield (epoch, micro-batches of one optimizer step) without end; a step never spans two epochs.
+
+    The examples of a step are drawn together and then split, so that 2 × 4 sees those of 8 × 1.
+    """
+    size, lengths = settings["per_device_train_batch_size"], tokens.lengths()
+    for epoch in count():
+        for step in epoch_order(lengths, size * settings["gradient_accumulation_steps"], seed, epoch):
+            yield epoch, split_micro_batches([step], size, 1)
 
 
 def save(model: Any, request: Request, out: Path, figures: dict[str, Any]) -> list[str]:

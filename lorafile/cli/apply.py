@@ -71,6 +71,7 @@ def apply(
     Example: lora apply study.toml --yes
     """
     from lorafile.apply.workers import pack_width, unused_workers
+    from lorafile.cli.conclusion import conclusion
     from lorafile.cli.progress import watcher_for
     from lorafile.cli.views.console import console, show_warnings
     from lorafile.cli.views.plan import show_plan
@@ -83,7 +84,8 @@ def apply(
     out, width = console(quiet or as_json), pack_width(options["pack"])
     study, planned, stage = _planned(spec, state, selected, resolve, hourly)
     study.warm_up(planned)
-    show_plan(planned, out, stage=stage, pack=width)
+    conclude = None if quiet or as_json else conclusion(study, planned)
+    show_plan(planned, out, stage=stage, pack=width, conclude=conclude.lines if conclude else ())
     if not planned.work and not (stage and stage.seeds):
         _settle(study, planned, options["lock_timeout"], out)
         out.print(f"Next: lora report {study.spec.file}", markup=False)

@@ -22,6 +22,7 @@ from lorafile.cli.terminal import echo
 
 if TYPE_CHECKING:
     from lorafile.analysis.seed_planning import Resolution
+    from lorafile.cli.conclusion import Conclusion
     from lorafile.plan.plan import Plan
 
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--gpu", help="Say whether it fits this GPU: 24GB, or a name such as 'RTX 4090' or H100.")
 @click.option("--full", is_flag=True, help="Show every node.")
 @click.option("--detailed-exitcode", is_flag=True, help="End with 2 when there is something to do.")
+@click.option("--detect", metavar="DIFFERENCE", help="Name the cheapest seeds and test rows that detect it, as in 1pt.")
 @click.option("--out", type=PATH, help="Save the plan, for `lora apply FILE`.")
 @price_option
 @selection_options
@@ -44,6 +46,7 @@ def plan(
     gpu: str | None,
     full: bool,
     detailed_exitcode: bool,
+    detect: str | None,
     out: Path | None,
     hourly: float | None,
     selected: dict[str, Any],
@@ -57,6 +60,7 @@ def plan(
     \b
     Example: lora plan study.toml --gpu 24GB
     """
+    from lorafile.cli.conclusion import conclusion
     from lorafile.cli.views.console import console
     from lorafile.cli.views.plan import plan_markdown, show_plan
     from lorafile.state import State
@@ -67,21 +71,24 @@ def plan(
         raise click.UsageError("--out keeps what an apply can do; add the seeds first with: lora apply --resolve")
     loaded = Study.load(spec, state)
 
-    def read(_: State) -> "tuple[Plan, Resolution | None]":
+    def read(_: State) -> "tuple[Plan, Resolution | None, Conclusion | None]":
         study, stage = seed_stage.resolve(loaded, resolve)
-        return study.plan(gpu, hourly=hourly, **selected), stage
+        made = study.plan(gpu, hourly=hourly, **selected)
+        return made, stage, conclusion(study, made, detect, gpu)
 
-    planned, stage = State.snapshot(loaded.state, read)
+    planned, stage, conclude = State.snapshot(loaded.state, read)
     keep_until_exit(planned)
     if as_json:
         from lorafile.cli.views.seed_stage import resolution_json
         from lorafile.plan.document import document, text
 
-        echo(text(document(planned, resolution_json(stage) if stage else None)))
+        resolved = resolution_json(stage) if stage else None
+        echo(text(document(planned, resolved, conclude.as_json if conclude else None)))
     elif markdown:
-        echo(plan_markdown(planned), nl=False)
+        echo(plan_markdown(planned, conclude.lines if conclude else ()), nl=False)
     else:
-        show_plan(planned, console(quiet), full, f"a GPU of {gpu}" if gpu else "", stage)
+        device = f"a GPU of {gpu}" if gpu else ""
+        show_plan(planned, console(quiet), full, device, stage, conclude=conclude.lines if conclude else ())
     if out is not None:
         loaded.save_plan(planned, out)
         console(quiet or as_json or markdown).print(f"Saved. Do exactly this with: lora apply {out}", markup=False)

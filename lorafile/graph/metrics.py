@@ -9,6 +9,7 @@ from lorafile.errors import NodeError
 from lorafile.graph.builder import GraphBuilder
 from lorafile.graph.graph import Graph
 from lorafile.specs import Configuration, Spec
+from lorafile.specs.checks.analysis import expected_deviations
 from lorafile.specs.tables.evaluate import (
     NEEDS_NUMBERS,
     OF_ANSWERS,
@@ -44,6 +45,7 @@ def _check_margins(spec: Spec, own: dict[str, CustomMetric]) -> None:
     tables = spec.tables
     asked: list[tuple[tuple[str | int, ...], Any, Any]] = [(("verdict", "margin"), tables.verdict.margin, None)]
     asked += [(("analysis", at, "margin"), table.margin, table.metric) for at, table in enumerate(tables.analysis)]
+    asked += [(place, deviation, None) for place, deviation in expected_deviations(tables.verdict)]
     for at, claim in enumerate(tables.claim):
         asked += [(("claim", at, name), getattr(claim, name), claim.metric) for name in ("margin", "at_most_below")]
     for place, margin, metric in asked:

@@ -16,6 +16,7 @@ from lorafile.specs import Configuration
 from lorafile.specs.error_messages import suggestion
 from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.settings import ModelTable
+from lorafile.specs.tables.train import ACCUMULATION
 from lorafile.specs.target_modules import target_names
 
 # Settings of an adapter that say how it was trained, and not what it computes: --configuration may overrule these.
@@ -174,7 +175,7 @@ def _compare_training(match: Match, run: TrainerRun, training: dict[str, Any]) -
     settings = run.settings
     fits = rate_fits(run, training)
     unused = {"num_train_epochs"} if training.get("max_steps", -1) > 0 else {"max_steps"}
-    unused |= set(_OF_RATE) if fits else set()
+    unused |= {ACCUMULATION, *(_OF_RATE if fits else ())}  # no trainer draws examples in our order
     for name, here in training.items():
         if name in unused:
             continue

@@ -126,16 +126,25 @@ class PlanDocument(Row):
     bill: CostRow
     resolve: dict[str, JsonValue] | None = Field(default=None, description="The stage of seeds that --resolve plans.")
 
+    sensitivity: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="What the study will be able to conclude: the smallest `difference` that it detects, the smallest "
+        "margin of `equivalence` that it can show, the `variance` that this rests on, and what --detect found.",
+    )
+
     @property
     def work(self) -> dict[str, ChangeRow]:
         """Key -> what would be done."""
         return {change.key: change for change in self.changes if change.action in WORK}
 
 
-def document(plan: Plan, stage: dict[str, Any] | None = None) -> dict[str, Any]:
+def document(
+    plan: Plan, stage: dict[str, Any] | None = None, sensitivity: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Return a plan as the documented JSON.
 
     :param stage: the JSON of the stage that `--resolve` has planned
+    :param sensitivity: the JSON of what the study will be able to conclude
     """
     owners = plan.graph.spec.owners
     changes = [
@@ -163,7 +172,8 @@ def document(plan: Plan, stage: dict[str, Any] | None = None) -> dict[str, Any]:
         "made_from": _made_from(plan),
         "bill": cost_json(plan),
     }
-    return content if stage is None else {**content, "resolve": stage}
+    asked = {"resolve": stage, "sensitivity": sensitivity}
+    return content | {name: value for name, value in asked.items() if value is not None}
 
 
 def text(content: dict[str, Any]) -> str:

@@ -85,6 +85,35 @@ def gather(plan: Plan, state: State) -> Results:
     )
 
 
+def gather_scores(plan: Plan, state: State) -> Results:
+    """Return a study's configurations, runs and outcomes, and nothing else: what its comparisons are made of."""
+    import pandas as pd
+
+    graph, spec, named = plan.graph, plan.graph.spec, metric_names(plan.graph)
+    history = state.latest(graph.nodes, forecasts=False)
+    runs = [
+        run_row(c, replicate, plan.results, history)
+        for c in spec.configurations
+        if not c.open
+        for replicate in graph.replicates[c.name]
+    ]
+    everyone, nothing = spec.configurations, pd.DataFrame()
+    configurations = [configuration_row(c, everyone, runs, graph.sections[c.name]["adapter"]) for c in everyone]
+    columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
+    return Results(
+        **_declared(spec),
+        primary=named[spec.primary],
+        metrics=tuple(named.values()),
+        configurations=pd.DataFrame(configurations),
+        runs=pd.DataFrame(runs, columns=columns),
+        profiles=nothing,
+        curves=nothing,
+        outcomes=stored_outcomes(graph, plan.results, state),
+        looks=looks(spec, runs),
+        tuning=tuple(plan.tuning),
+    )
+
+
 def _declared(spec: Spec) -> dict[str, Any]:
     """Return what the spec alone says of a study."""
     tables = spec.tables

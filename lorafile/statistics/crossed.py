@@ -191,14 +191,26 @@ def combination_variance(
     brought = np.asarray(sum(square for square, _ in runs))
     between = paired.var(axis=-1, ddof=1) / n if n > 1 else np.full(paired.shape[:-1], nan)
     between = np.where(between < np.square(least), 0.0, between)
+    examples, held = examples_part(between, n, brought, left, unseen)
+    difference = paired.mean(axis=-1)
+    difference = np.where(abs(difference) > least, difference, 0.0)
+    return LinearCombinationVariance(difference, brought, examples, degrees(runs, held, examples), satterthwaite(runs))
+
+
+def examples_part(
+    between: Numbers, n: int, brought: Numbers, left: Sequence[MeanSquare], unseen: Numbers
+) -> tuple[np.ndarray, list[MeanSquare]]:
+    """Return the variance that examples bring to sums, and the mean squares that it is made of.
+
+    :param between: the variance of the sums over examples, divided by their number `n`
+    :param brought: what runs bring; the others as `combination_variance` takes them
+    """
     examples = np.maximum(between - sum(square for square, _ in left), 0.0)
     vary, short = examples > 0, brought + examples < unseen
     examples = np.where(short, unseen - brought, examples)
     held = [(np.where(short, examples, np.where(vary, between, 0.0)), max(n - 1.0, 1.0))]
     held += [(np.where(vary & ~short, square, 0.0), df) for square, df in left]
-    difference = paired.mean(axis=-1)
-    difference = np.where(abs(difference) > least, difference, 0.0)
-    return LinearCombinationVariance(difference, brought, examples, degrees(runs, held, examples), satterthwaite(runs))
+    return examples, held
 
 
 def degrees(runs: Sequence[MeanSquare], held: Sequence[MeanSquare], examples: Numbers) -> np.ndarray:

@@ -26,6 +26,7 @@ MISSED = 0.15  # the probability of missing it
 CLEARLY = 0.01  # the probability of being so noisy by chance, below which a configuration is not pooled
 LEAST_TO_BORROW = 2  # degrees of freedom
 WIDE = 2.0  # times the standard deviation of others: from here on the report says so
+Numbers = np.ndarray | float
 
 
 class BorrowedVariance(NamedTuple):
@@ -65,19 +66,31 @@ class RunVariance:
         :param variances: [configurations], sample variances between runs; `dfs`: their degrees of freedom
         """
         own = np.where(dfs > 0, variances, nan)
-        mine = np.array([0 if one in self.noisy else one[1] for one in zip(own, dfs, strict=True)])
-        others = np.maximum(self.df - mine, 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rest = np.maximum(self.value * self.df - np.where(mine > 0, own * mine, 0.0), 0.0) / others
-            ratio = np.where(others > 0, own / rest, nan)
-        borrowed = (dfs < 1) | ((others >= LEAST_TO_BORROW) & (ratio <= largest_ratio(dfs, others, self.most)))
-        df = np.where(borrowed, self.df, dfs)
-        return BorrowedVariance(np.fmax(own, self.value), df, borrowed, ratio)
+        pooled = np.array([0 if one in self.noisy else one[1] for one in zip(own, dfs, strict=True)])
+        return borrow(own, dfs, pooled, self.value, self.df, self.most)
 
     @property
     def differ(self) -> bool:
         """Whether some configuration is clearly noisier than all others."""
         return bool(self.noisy)
+
+
+def borrow(
+    own: np.ndarray, dfs: np.ndarray, pooled: np.ndarray, value: Numbers, df: Numbers, most: float
+) -> BorrowedVariance:
+    """Return what counts for configurations, of one study or of many at once.
+
+    :param own: [..., configurations], sample variances between runs; `dfs`: their degrees of freedom
+    :param pooled: those of them that are in the pool: 0 of a configuration that is clearly noisier
+    :param value: [..., 1], the pooled variance; `df`: its degrees of freedom
+    :param most: the largest degrees of freedom that a configuration has
+    """
+    others = np.maximum(df - pooled, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rest = np.maximum(value * df - np.where(pooled > 0, own * pooled, 0.0), 0.0) / others
+        ratio = np.where(others > 0, own / rest, nan)
+    borrowed = (dfs < 1) | ((others >= LEAST_TO_BORROW) & (ratio <= largest_ratio(dfs, others, most)))
+    return BorrowedVariance(np.fmax(own, value), np.where(borrowed, df, dfs), borrowed, ratio)
 
 
 def largest_ratio(dfs: np.ndarray, others: np.ndarray, most: float) -> np.ndarray:
@@ -107,13 +120,39 @@ def pool(variances: Iterable[tuple[float, int]]) -> RunVariance:
     return RunVariance(sum(df * variance for variance, df in kept) / df, df, frozenset(noisy), most)
 
 
+def pool_many(variances: np.ndarray, dfs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `pool` does, of many studies of the same design at once.
+
+    :param variances: [studies, configurations], sample variances; `dfs`: [configurations], all above 0
+    :return: [studies, 1] pooled variances, [studies, 1] their degrees of freedom, and [studies, configurations], the
+        degrees of freedom of each configuration that are in the pool
+    """
+    pooled = np.broadcast_to(dfs, variances.shape).copy()
+    studies = np.arange(len(variances))
+    while len(studies):  # in which one more may be noisier than those that are left
+        worst, p = _noisiest(variances[studies], pooled[studies])
+        studies, worst = studies[p < CLEARLY], worst[p < CLEARLY]
+        pooled[studies, worst] = 0
+    df = pooled.sum(axis=1, keepdims=True)
+    return (pooled * variances).sum(axis=1, keepdims=True) / df, df, pooled
+
+
+def _noisiest(variances: np.ndarray, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return of each study which configuration is most clearly noisier than all others pooled, and how probably not.
+
+    :param variances: [studies, configurations]; `pooled`: degrees of freedom, 0 of what is left out
+    """
+    squares = variances * pooled
+    others = pooled.sum(axis=1, keepdims=True) - pooled
+    rest = np.maximum(squares.sum(axis=1, keepdims=True) - squares, 0.0) / np.maximum(others, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = special.fdtrc(pooled, others, variances / rest)
+    p = np.where((variances > 0) & (pooled > 0) & (others > 0), p, 1.0)
+    return p.argmin(axis=1), p.min(axis=1)
+
+
 def _clearly_noisier(kept: list[tuple[float, int]]) -> tuple[float, int] | None:
     """Return the one that is most clearly noisier than all others pooled; None where none is."""
-    if len(kept) < 2:
-        return None
     variances, dfs = np.array(kept, float).T
-    others = dfs.sum() - dfs
-    rest = np.maximum((variances * dfs).sum() - variances * dfs, 0.0) / others
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.where(variances > 0, special.fdtrc(dfs, others, variances / rest), 1.0)
-    return kept[int(p.argmin())] if p.min() < CLEARLY else None
+    [worst], [p] = _noisiest(variances[None], dfs[None])
+    return kept[int(worst)] if p < CLEARLY else None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lorafile.analysis.common.base import Analysis
+    from lorafile.analysis.sensitivity.mixes import Detection
+    from lorafile.analysis.sensitivity.planned import PlannedSensitivity
     from lorafile.apply.budget import Budget
     from lorafile.apply.progress import Progress
     from lorafile.lock.fetch import Fetched
@@ -149,6 +151,31 @@ class Study:
             hourly=None if hourly is None else Price(hourly),
             refreshed=refresh and lock != before,
         )
+
+    def knows_variance(self, plan: Plan) -> bool:
+        """Return whether anything may tell how far figures vary between seeds: scores in the state, or the spec."""
+        tables = plan.graph.spec.tables
+        if tables.verdict.expect_sd is not None or any(table.sd is not None for table in tables.reference):
+            return True
+        query = "SELECT 1 FROM attempts WHERE kind = 'score' LIMIT 1"
+        return State.snapshot(self.state, lambda state: bool(state.rows(query)))
+
+    def sensitivity(self, plan: Plan) -> "PlannedSensitivity | None":
+        """Return what the study will be able to conclude once a plan is carried out; None where it compares nothing."""
+        from lorafile.analysis.sensitivity.planned import planned_sensitivity
+
+        return State.snapshot(self.state, lambda state: planned_sensitivity(plan, state))
+
+    def detection(self, plan: Plan, difference: str, gpu: str | None = None) -> "Detection":
+        """Return the cheapest mix of seeds and test rows that detects a difference with 80 % power; writes nothing.
+
+        :param difference: `1pt`, `1%` of the typical figure, or a number in the primary metric's unit
+        :param gpu: as `plan` takes it
+        :raises LoraError: when it is no difference, or nothing is known of the variance
+        """
+        from lorafile.analysis.sensitivity.mixes import detection
+
+        return State.snapshot(self.state, lambda state: detection(plan, state, difference, gpu))
 
     def save_plan(self, plan: Plan, file: str | Path) -> None:
         """Write a plan as a file that `lora apply` takes, and `Study.approved`.

@@ -6,7 +6,15 @@ from lorafile.specs.checks.sweeps import SWEEP_SETTINGS
 from lorafile.specs.configurations import flatten, inner_tables
 from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
-from lorafile.specs.tables.analysis import MARGINED, PROFILED, QUALITIES, READS, AnalysisTable
+from lorafile.specs.tables.analysis import (
+    MARGINED,
+    PROFILED,
+    QUALITIES,
+    READS,
+    AnalysisTable,
+    ExpectedTable,
+    VerdictTable,
+)
 from lorafile.specs.tables.evaluate import MetricName, is_metric_file
 from lorafile.specs.tables.settings import SpecTables
 
@@ -37,7 +45,17 @@ def check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) 
         _check_waivers(block.get("waive"), varied, (*path, "waive"), problems)
         check_margin(block.get("margin"), block.get("metric") or primary, (*path, "margin"), problems)
     check_margin(tables.verdict.margin, primary, ("verdict", "margin"), problems)
+    for place, deviation in expected_deviations(tables.verdict):
+        check_margin(deviation, primary, place, problems)
     _check_waivers(tables.verdict.waive, varied, ("verdict", "waive"), problems)
+
+
+def expected_deviations(verdict: VerdictTable) -> list[tuple[Path, Any]]:
+    """Return every standard deviation that the spec expects, with where it stands."""
+    expected, place = verdict.expect_sd, ("verdict", "expect_sd")
+    if isinstance(expected, ExpectedTable):
+        return [((*place, "runs"), expected.runs), ((*place, "examples"), expected.examples)]
+    return [(place, expected)]
 
 
 def _check_kind(block: dict[str, Any], path: Path, problems: Problems) -> None:
@@ -102,7 +120,7 @@ def _check_measured(block: dict[str, Any], profiled: bool, path: Path, problems:
 def check_margin(margin: Any, metric: str, path: Path, problems: Problems) -> None:
     """Refuse percentage points of a metric that has none: a whole nat would make everything equivalent."""
     if isinstance(margin, str) and margin.endswith("pt") and metric in WITHOUT_POINTS:
-        remedy = 'write a number in its unit, or "1%"'
+        remedy = "write a number in its unit" + ("" if "expect_sd" in path else ', or "1%"')
         problems.add(path, f"{margin} are percentage points, and {metric} is no percentage; {remedy}")
 
 

@@ -8,6 +8,7 @@ from lorafile.specs.tables.evaluate import Metric
 from lorafile.specs.values import (
     AMOUNT,
     MARGIN,
+    POINTS,
     Duration,
     Name,
     Natural,
@@ -78,8 +79,23 @@ READS: dict[str, tuple[str, ...]] = {
 }
 QUALITIES = ("trainable_parameters",)  # what a trend may follow in addition to the settings that vary
 Margin = Annotated[str, Field(pattern=MARGIN)] | PositiveNumber
+Deviation = Annotated[str, Field(pattern=POINTS)] | PositiveNumber
 Amount = Annotated[str, Field(pattern=AMOUNT)]
 Measure = Cost | Metric
+
+
+class ExpectedTable(Settings):
+    """How far figures are expected to vary, where no finished run tells."""
+
+    runs: Deviation = Field(
+        description="Standard deviation of one run's figure between seeds: `1.2pt` (percentage points), or a number in "
+        "the metric's unit."
+    )
+    examples: Deviation | None = Field(
+        default=None,
+        description="Standard deviation over examples of the difference between two configurations: `45pt`. Unset: "
+        "what right and wrong answers may have at most; of other metrics nothing is known.",
+    )
 
 
 class VerdictTable(Settings):
@@ -95,6 +111,11 @@ class VerdictTable(Settings):
     )
     keep: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.2, description="The share of alpha that is kept for stages with more seeds (`lora plan --resolve`)."
+    )
+    expect_sd: Deviation | ExpectedTable | None = Field(
+        default=None,
+        description="The standard deviation of one run's figure between seeds that you expect (`1.2pt`), or a table "
+        "with `runs` and `examples`: `lora plan` says what the study can detect, where no finished run tells.",
     )
     waive: list[str] = Field(
         default=[],
@@ -216,6 +237,12 @@ class PublishedTable(Settings):
         default=None, description="The number of examples that it comes from; of a share they give its standard error."
     )
     error: PositiveNumber | None = Field(default=None, description="Its standard error, in the same unit.")
+    sd: PositiveNumber | None = Field(
+        default=None,
+        description="The standard deviation between its runs (seeds), in the same unit: `lora plan` says from it what "
+        "the study can detect, where no finished run tells.",
+    )
+    seeds: Annotated[int, Field(ge=2)] | None = Field(default=None, description="The number of runs that `sd` is from.")
     source: Text = Field(description="Where it was published.")
     costs: dict[Cost, Amount | PositiveNumber] = Field(
         default={},

@@ -50,9 +50,13 @@ class TrainTable(Settings):
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """What decides a result: every setting that has a value, without those of `EXECUTION`. Not to be changed."""
+        """What decides a result: every setting that has a value, without those of `EXECUTION`. Not to be changed.
+
+        Runs that accumulate have a protocol of their own, so that no other run's key says anything of it.
+        """
         settings = self.model_dump(exclude=set(EXECUTION))
-        return {name: value for name, value in settings.items() if value is not None}
+        protocol = {ACCUMULATION: _ACCUMULATION_PROTOCOL} if self.gradient_accumulation_steps > 1 else {}
+        return {name: value for name, value in settings.items() if value is not None} | protocol
 
     @cached_property
     def as_text(self) -> str:
@@ -62,6 +66,8 @@ class TrainTable(Settings):
 
 # How a run is done, and not what: these stand in no key, and cannot vary.
 EXECUTION = ("save_steps", "save_minutes", "auto_find_batch_size")
+# 2: the examples of a step are drawn together, and then split into micro-batches. Before, micro-batches were drawn.
+ACCUMULATION, _ACCUMULATION_PROTOCOL = "accumulation_protocol", 2
 
 
 class FullTable(Settings):

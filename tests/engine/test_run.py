@@ -73,6 +73,20 @@ def test_prompt_tokens_are_not_supervised_and_the_end_is(engine: Engine) -> None
     assert everything.example(0)[1].tolist() == [0] + [1] * (len(ids) - 1)
 
 
+def test_steps_see_the_same_examples_however_they_are_split(engine: Engine) -> None:
+    """22 rows of unlike length, so that the last step of an epoch is a partial one; two epochs."""
+    prepared, curves = engine.prepare(22), []
+    for size, accumulated in ((8, 1), (2, 4), (4, 2), (3, 1)):
+        split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulated}
+        done, files = engine.train(prepared, max_steps=6, **split)
+        assert done.outcome == "done", done.message
+        curves.append([row["loss"] for row in read_lines(files["curve.jsonl.gz"])])
+    whole, quarters, halves, another = curves
+    assert quarters == pytest.approx(whole, abs=1e-5)
+    assert halves == pytest.approx(whole, abs=1e-5)
+    assert another != pytest.approx(whole, abs=1e-2), "which examples a step sees can be told by its loss"
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(engine: Engine) -> None:
     prepared = engine.prepare()
     weights = [

@@ -118,6 +118,18 @@ def test_golden_keys() -> None:
     assert {node.address: node.key for node in graph().nodes.values()} == golden
 
 
+def test_only_runs_that_accumulate_say_in_their_keys_how_examples_of_a_step_are_drawn() -> None:
+    def protocols(text: str) -> set[object]:
+        nodes = graph(text).nodes.values()
+        return {node.settings["training"].get("accumulation_protocol") for node in nodes if node.kind == "train"}
+
+    assert protocols(SPEC) == {None}
+    accumulating = graph(SPEC + "[train]\ngradient_accumulation_steps = 2\n")
+    assert protocols(SPEC + "[train]\ngradient_accumulation_steps = 2\n") == {2}
+    profiles = [node.settings["training"] for node in accumulating.nodes.values() if node.kind == "profile"]
+    assert not any("accumulation_protocol" in training for training in profiles)
+
+
 def test_an_unknown_target_is_refused_with_the_names_that_there_are() -> None:
     with pytest.raises(LoraError, match="q_proj"):
         graph(SPEC + '[lora]\ntarget_modules = ["q_prj"]\n')

@@ -38,10 +38,12 @@ def show_plan(
     device: str = "",
     stage: "Resolution | None" = None,
     pack: int = 0,
+    conclude: Sequence[str] = (),
 ) -> None:
     """Show what would be done, why, for how long, and whether it fits; before it, the stage that it includes.
 
     :param pack: how many adapters are trained together at most; 0 where that is measured
+    :param conclude: what the study will be able to conclude
     """
     show_warnings(plan.warnings, out)
     if stage is not None:
@@ -76,6 +78,8 @@ def show_plan(
     else:
         whose = "is selected" if plan.options.partial else "the study declares"
         out.print(f"Nothing to do: everything that {whose} is finished.")
+    for number, line in enumerate(conclude):
+        out.print(f"[bold]{escape(line)}[/]" if not number else f"[dim]{escape(line)}[/]")
 
 
 def _packing(plan: Plan, pack: int) -> str:
@@ -266,14 +270,17 @@ def _kind_of(change: Change) -> str:
     return _NUMBER.sub("…", reason)
 
 
-def plan_markdown(plan: Plan) -> str:
-    """Return a plan as GitHub's Markdown."""
+def plan_markdown(plan: Plan, conclude: Sequence[str] = ()) -> str:
+    """Return a plan as GitHub's Markdown.
+
+    :param conclude: what the study will be able to conclude
+    """
     summary = plan.summary()
     words = {Action.RUN: "to run", Action.RETRY: "to retry", **_REST}
     counts = [f"{summary[action.value]} {word}" for action, word in words.items() if summary[action.value]]
     text = [f"### Plan of {marked(plan.study)}", "", f"**{', '.join(counts) or 'Nothing is declared'}.**"]
     text[-1] += f" {marked(cost_line(plan))}" if plan.work else " Nothing to do."
-    notes = [*plan.warnings, *memory_lines(plan), *damage_lines(plan), *open_lines(plan)]
+    notes = [*conclude, *plan.warnings, *memory_lines(plan), *damage_lines(plan), *open_lines(plan)]
     notes = [partial_line(plan), *notes] if plan.options.partial else notes
     text += ["", *(f"- {marked(line)}" for line in notes)] if notes else []
     if plan.work:

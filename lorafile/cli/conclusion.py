@@ -1,0 +1,43 @@
+"""What `lora plan` and `lora apply` say of what a study will be able to conclude."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lorafile.plan.plan import Plan
+from lorafile.study.study import Study
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """It as sentences, and as documented JSON."""
+
+    lines: tuple[str, ...]
+    as_json: dict[str, Any] | None = None
+
+
+def conclusion(study: Study, plan: Plan, detect: str | None = None, gpu: str | None = None) -> Conclusion | None:
+    """Return what a study will be able to conclude; None where nothing is to be done and nothing is asked.
+
+    :param detect: the difference of `--detect`
+    """
+    if detect is None and (not plan.work or len(plan.graph.spec.configurations) < 2):
+        return None
+    if detect is None and len(plan.graph.spec.configurations) > _MOST:
+        return Conclusion(("What so many configurations can detect takes a while to compute: ask with --detect 1pt.",))
+    if detect is None and not study.knows_variance(plan):  # which is told without loading what computes it
+        return Conclusion((_UNKNOWN,))
+    from lorafile.cli.views.sensitivity import sensitivity_json, sensitivity_lines
+
+    found = study.detection(plan, detect, gpu) if detect is not None else None
+    planned = found.planned if found else study.sensitivity(plan)
+    if planned is None:
+        return None
+    lines = tuple(sensitivity_lines(planned, found, plan)) or (_UNKNOWN,)
+    return Conclusion(lines, sensitivity_json(planned, found, plan))
+
+
+_MOST = 1000  # configurations of which it is computed without being asked
+_UNKNOWN = (
+    "What the study can detect is not known: nothing says how far figures vary between seeds. Set verdict.expect_sd to "
+    'the standard deviation that you expect, such as "1.5pt".'
+)
