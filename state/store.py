@@ -241,6 +241,23 @@ class State:
             groups.setdefault(tuple(content), {})[key] = since
         return list(groups.values())
 
+    def trained_on(self, part: str, own: str, content: str) -> str | None:
+        """Return the digest of model files that finished training read, and that hold the same as others.
+
+        :param part: `weights`, `config` or `tokenizer`
+        :param own: digest of the others; None is returned where something was trained on these
+        :param content: digest of what they hold, as `Attempt.reads` has it
+        """
+        if self.rows("SELECT 1 FROM nodes WHERE kind = 'train' AND settings LIKE ? LIMIT 1", f"%{own}%"):
+            return None
+        rows = self.rows(
+            "SELECT json_extract(n.settings, '$.model.' || ?) FROM results r JOIN nodes n ON n.key = r.key "
+            "WHERE r.kind = 'train' AND r.reads LIKE ? ORDER BY r.id LIMIT 1",
+            part,
+            f"%{content}%",
+        )
+        return rows[0][0] if rows else None
+
     def with_inputs(self, keys: Iterable[str]) -> set[str]:
         """Return keys with those of all that their nodes were made from."""
         query = """

@@ -80,13 +80,15 @@ def _model(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[s
     # Small steps are lost in half-precision weights: all weights are trained in float32 unless the spec says otherwise.
     own = "float32" if configuration.method == "full" else model.dtype
     return {
-        "weights": model.weights,
-        "config": model.config,
-        "tokenizer": model.tokenizer,
+        **{name: lock.equal.get(digest, digest) for name, digest in _files(model).items()},
         "dtype": own if configuration.model.dtype == "auto" else configuration.model.dtype,
         "trust_remote_code": configuration.model.trust_remote_code,
         **_when_set(configuration, model, lock),
     }
+
+
+def _files(model: ModelLock) -> dict[str, str]:
+    return {"weights": model.weights, "config": model.config, "tokenizer": model.tokenizer}
 
 
 def _when_set(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[str, Any]:
@@ -250,6 +252,16 @@ def _on_by_default(config: str) -> frozenset[str]:
 def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
     """Return what decides the model that an adapter is put on."""
     return {part: sections[part] for part in ("model", "quantization", "checkpoint") if part in sections}
+
+
+def answering_sections(bare: dict[str, Any], model: ModelLock, by_turns: bool = False) -> dict[str, Any]:
+    """Return what decides the model that answers: the token that ends an answer is its files' own.
+
+    :param by_turns: an answer ends where a turn of the chat template does, which is the tokenizer's own
+    """
+    names = ("config", "tokenizer") if by_turns else ("config",)
+    own = bare["model"] | {name: _files(model)[name] for name in names}
+    return bare if own == bare["model"] else bare | {"model": own}
 
 
 def data_section(

@@ -10,6 +10,7 @@ from lorafile.files.run_directory import Unfinished, unfinished
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.notices import notices
 from lorafile.plan.drift import Nearest, drift, flat
+from lorafile.plan.equal_models import equal_model_lines
 from lorafile.plan.missing_objects import missing_digests
 from lorafile.plan.plan import EVERYTHING, WORK, Action, Change, Plan, PlanOptions
 from lorafile.plan.targeting import why_again
@@ -21,7 +22,7 @@ _MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nea
 
 def new_plan(graph: Graph, warnings: Iterable[str] = (), options: PlanOptions = EVERYTHING) -> Plan:
     """Return a plan in which nothing is decided yet."""
-    lines = tuple(dict.fromkeys([*warnings, *graph.accepted_lines(), *notices(graph)]))
+    lines = tuple(dict.fromkeys([*warnings, *equal_model_lines(graph.lock), *graph.accepted_lines(), *notices(graph)]))
     return Plan(graph.spec.name, graph, warnings=lines, options=options, device=device_class())
 
 

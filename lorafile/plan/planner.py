@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lorafile.graph.build import build
 from lorafile.graph.notices import REFERENCES, long_references
 from lorafile.lock.lockfile import Lock
 from lorafile.plan.decide import decide, new_plan
 from lorafile.plan.equal_data import expect_equal_data
+from lorafile.plan.equal_models import build_known
 from lorafile.plan.forecast.forecasts import forecasts
 from lorafile.plan.missing_objects import check_objects
 from lorafile.plan.plan import EVERYTHING, WORK, Plan, PlanOptions
@@ -40,7 +40,7 @@ def plan_work(
     spec: Spec, lock: Lock, state: State, warnings: Iterable[str] = (), options: PlanOptions = EVERYTHING
 ) -> Plan:
     """Return what is to be done as far as it is known: a choice that state allows is made, and its nodes are there."""
-    plan = new_plan(build(spec, lock, state.acceptances()), warnings, options)
+    plan = new_plan(build_known(spec, lock, state), warnings, options)
     plan = decide(plan, state)
     plan = name_long_references(plan)
     plan = settle_tuning(plan, state)
