@@ -34,6 +34,12 @@ def accept(state: WritableState, old: str, new: str, kind: str, reason: str) -> 
         state.db.table("acceptances").insert(row)
 
 
+def record_equal_data(state: WritableState) -> None:
+    """Record which `prepare` nodes are one, because they left the same bytes: `State.equal_data`."""
+    for acceptance in state.equal_data():
+        accept(state, acceptance.old, acceptance.new, acceptance.kind, acceptance.reason)
+
+
 def withdraw(state: WritableState, new: str) -> int:
     """Let a key stand for itself again; return how many acceptances that ended."""
     with translate_errors(state.directory), state.db.atomic():

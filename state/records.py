@@ -15,6 +15,7 @@ from lorafile.files.digests import text_digest
 
 NOTHING: dict[str, Any] = {}  # what an attempt holds is never changed
 CURVE = "curve.jsonl.gz"
+EQUAL_DATA = "prepared to the same bytes"
 COLUMNS = (
     *("key", "kind", "outcome", "message", "started", "seconds", "device"),
     *("figures", "reads", "study", "address"),
@@ -72,6 +73,11 @@ class Acceptance:
     kind: str
     reason: str
     since: str
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether nobody had to declare it: the two left the same bytes."""
+        return self.reason == EQUAL_DATA
 
 
 def seal(values: list[Any], outputs: list[tuple[str, str, int]]) -> str:

@@ -25,6 +25,7 @@ from lorafile.state.read_transaction import Read, ReadTransaction, check_directo
 from lorafile.state.records import (
     COLUMNS,
     CURVE,
+    EQUAL_DATA,
     NOTHING,
     Acceptance,
     Attempt,
@@ -203,7 +204,59 @@ class State:
             "SELECT old, new, kind, reason, since FROM acceptances "
             "WHERE withdrawn IS NULL AND old IN (SELECT key FROM results) ORDER BY id"
         )
-        return {row[1]: Acceptance(*row) for row in rows}
+        equal = {acceptance.new: acceptance for acceptance in self.equal_data()}
+        return equal | {row[1]: Acceptance(*row) for row in rows}
+
+    def equal_data(self) -> list[Acceptance]:
+        """Return which `prepare` nodes are one with another, as far as that is not recorded yet.
+
+        They left the same bytes and the same figures. Of several the one stands for all that results were made from,
+        or else the first; one that results were made from stands for itself, and so does one whose acceptance was
+        withdrawn.
+        """
+        groups = [group for group in self._prepared_alike() if len(group) > 1]
+        settled = {key for (key,) in self.rows("SELECT new FROM acceptances")} if groups else set()
+        equal = []
+        for group in groups:
+            read = {key for key in group if self.rows("SELECT 1 FROM nodes WHERE inputs LIKE ? LIMIT 1", f"%{key}%")}
+            open_keys = [key for key in group if key not in settled]
+            first = next((key for key in open_keys if key in read), next(iter(open_keys), ""))
+            others = [key for key in open_keys if key not in read and key != first]
+            equal += [Acceptance(first, key, "prepare", EQUAL_DATA, group[key]) for key in others]
+        return equal
+
+    def _prepared_alike(self) -> list[dict[str, str]]:
+        """Return the finished `prepare` nodes (key -> since when) in groups that left the same bytes and figures."""
+        left: dict[str, tuple[int, str, list[str]]] = {}  # key -> its newest attempt, when, and what that left
+        for number, key, since, figures, name, digest in self.rows(
+            "SELECT a.id, a.key, a.started, a.figures, o.name, o.digest FROM attempts a JOIN outputs o "
+            "ON o.attempt = a.id WHERE a.kind = 'prepare' AND a.outcome = 'done' "
+            "AND a.id NOT IN (SELECT attempt FROM removals) ORDER BY a.id, o.name"
+        ):
+            if key not in left or left[key][0] != number:
+                left[key] = (number, since, [figures])
+            left[key][2].extend((name, digest))
+        groups: dict[tuple[str, ...], dict[str, str]] = {}
+        for key, (_, since, content) in left.items():
+            groups.setdefault(tuple(content), {})[key] = since
+        return list(groups.values())
+
+    def trained_on(self, part: str, own: str, content: str) -> str | None:
+        """Return the digest of model files that finished training read, and that hold the same as others.
+
+        :param part: `weights`, `config` or `tokenizer`
+        :param own: digest of the others; None is returned where something was trained on these
+        :param content: digest of what they hold, as `Attempt.reads` has it
+        """
+        if self.rows("SELECT 1 FROM nodes WHERE kind = 'train' AND settings LIKE ? LIMIT 1", f"%{own}%"):
+            return None
+        rows = self.rows(
+            "SELECT json_extract(n.settings, '$.model.' || ?) FROM results r JOIN nodes n ON n.key = r.key "
+            "WHERE r.kind = 'train' AND r.reads LIKE ? ORDER BY r.id LIMIT 1",
+            part,
+            f"%{content}%",
+        )
+        return rows[0][0] if rows else None
 
     def with_inputs(self, keys: Iterable[str]) -> set[str]:
         """Return keys with those of all that their nodes were made from."""

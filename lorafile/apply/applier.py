@@ -11,7 +11,7 @@ from lorafile.apply.budget import Budget
 from lorafile.apply.executors.base import Executor, ExecutorCallbacks, Group
 from lorafile.apply.progress import Applied, Progress, Stop
 from lorafile.apply.score_pool import FEW, ScorePool, ScoreTask
-from lorafile.apply.work_groups import RequestBuilder, groups, pending_inputs, read_digests
+from lorafile.apply.work_groups import RequestBuilder, groups, model_content, pending_inputs, read_digests
 from lorafile.engine.request import Request
 from lorafile.engine.worker.channel import Event, NodeEnd, NodeProgress, NodeStart
 from lorafile.environment import environment
@@ -151,7 +151,7 @@ class Applier:
             environment=done_in | self._registered,
             figures=result.figures,
             forecast=recorded_forecast(self.forecasts.get(node.key), self.plan.graph, node, self.results, self.target),
-            reads=read_digests(node, self.results),
+            reads=read_digests(node, self.results) | model_content(self.plan.graph, node),
             study=self.plan.study,
             address=node.address,
         )

@@ -9,10 +9,12 @@ from lorafile.apply.tracking.reporter import tracked
 from lorafile.apply.workers import check_libraries, local_executor
 from lorafile.errors import StalePlan
 from lorafile.lock.lockfile import read_lock, resolve, write_lock
+from lorafile.plan.equal_data import prepare_first
 from lorafile.plan.plan import Plan
-from lorafile.plan.planner import next_stage, still_missing
+from lorafile.plan.planner import after_prepare, next_stage, still_missing
 from lorafile.specs import Spec
 from lorafile.state import WritableState
+from lorafile.state.ledger import record_equal_data
 
 
 def apply_plan(
@@ -32,20 +34,31 @@ def apply_plan(
     """
     check_libraries(approved)
     _pin_lock(spec, approved)
-    done, stages = Applied(), [still_missing(approved, state)]
+    record_equal_data(state)  # what an apply that was killed had prepared
+    missing = still_missing(approved, state)
+    first = prepare_first(missing)
+    done, stages = Applied(), [first or missing]
     shutil.rmtree(state.directory / "staging", ignore_errors=True)  # what a killed apply left; we hold the lock
-    with tracked(stages[0], state, done) as trackers, stop_on_signals([*(watchers or []), *trackers]) as stop:
+    with tracked(missing, state, done) as trackers, stop_on_signals([*(watchers or []), *trackers]) as stop:
         while not done.interrupted:
             executor = local_executor(stages[-1], state.directory, workers, pack)
             done.add(Applier(stages[-1], state, executor, stop.watchers, stop=stop, budget=budget).run())
             ended = done.interrupted or (budget is not None and budget.refused)
-            stage = None if ended else next_stage(spec, stages, state)
+            stage = None if ended else _next(spec, missing, first, stages, state)
             if stage is None:
                 break
             stages.append(stage)
             for watcher in stop.watchers:
                 watcher.on_next_stage(stage)
     return done
+
+
+def _next(spec: Spec, approved: Plan, first: Plan | None, stages: list[Plan], state: WritableState) -> Plan | None:
+    """Return the next stage; where data had to be prepared first, what is left once it is known what they equal."""
+    if first is None or len(stages) > 1:
+        return next_stage(spec, stages, state)
+    record_equal_data(state)
+    return after_prepare(spec, approved, first, state)
 
 
 def _pin_lock(spec: Spec, approved: Plan) -> None:

@@ -223,3 +223,11 @@ def _planned(graph: Graph, node: GraphNode) -> dict[str, Any]:
 def read_digests(node: GraphNode, results: dict[str, Attempt]) -> dict[str, dict[str, str]]:
     """Return the digests of the very bytes that a node reads: role -> file name -> digest."""
     return {role: dict(results[key].outputs) for role, key in node.inputs.items() if key in results}
+
+
+def model_content(graph: Graph, node: GraphNode) -> dict[str, dict[str, str]]:
+    """Return the digests of what training reads of a base, by which other files of the same content are recognised."""
+    if node.kind != "train":
+        return {}
+    content = graph.lock.models[identity(graph.spec.named[node.configuration].model)].content
+    return {"model": content} if content else {}

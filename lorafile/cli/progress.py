@@ -55,8 +55,8 @@ class Lines:
         self.out.print(_STOPS.get(times, "Breaking off."))
 
     def on_next_stage(self, plan: Plan) -> None:
-        """Print what was chosen, and how much follows."""
-        self.total += len(plan.work)
+        """Print what was chosen, and how much follows; what was to come may be reused by now."""
+        self.total = len(self.ended_nodes) + len(plan.work)
         for line in stage_lines(plan):
             self.out.print(escape(line))
 
@@ -158,10 +158,10 @@ class Bars(Lines):
             self.out.print(escape(_outcome(node, attempt)))
 
     def on_next_stage(self, plan: Plan) -> None:
-        """Print what was chosen, and lengthen the plan's bar."""
+        """Print what was chosen, and make the plan's bar as long as what follows."""
         super().on_next_stage(plan)
         self.seconds |= (more := _forecast(plan))
-        total = (self.bars.tasks[0].total or 0.0) + sum(more.values())
+        total = self.bars.tasks[0].completed + sum(more.values())
         self.bars.update(self.all, total=total, description=f"{self.total} nodes")
 
 

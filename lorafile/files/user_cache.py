@@ -10,7 +10,7 @@ from lorafile.files.atomic import write_text
 from lorafile.files.digests import file_digest, text_digest
 from lorafile.files.jsonl import read_json
 
-_LARGE = 1 << 24  # bytes: reading less takes no longer than looking it up
+LARGE = 1 << 24  # bytes: reading less takes no longer than looking it up
 _SETTLED = 2_000_000_000  # nanoseconds: of a file that changed a moment ago, a clock may not tell the next change
 
 
@@ -27,7 +27,7 @@ def cached_digest(file: Path, rehash: bool = False, on_read: Callable[[int], Non
     :param on_read: is told how many bytes more are done
     """
     path = file.resolve()
-    if path.stat().st_size < _LARGE:
+    if path.stat().st_size < LARGE:
         return file_digest(path, on_read)
     kept = cache_directory("digests") / f"{text_digest(str(path))}.json"
     before = _identity(path)
@@ -39,6 +39,18 @@ def cached_digest(file: Path, rehash: bool = False, on_read: Callable[[int], Non
     about = path.stat()
     if _identity(path) == before and time.time_ns() - max(about.st_mtime_ns, about.st_ctime_ns) > _SETTLED:
         _keep(kept, before, digest)
+    return digest
+
+
+def cached_digest_of(content: str, make: Callable[[], str]) -> str:
+    """Return a digest that follows from content with a digest of its own, made once.
+
+    :param content: the digest of the content, and what is made of it
+    """
+    kept = cache_directory("digests") / f"{text_digest(content)}.json"
+    if (digest := _kept(kept, [content])) is None:
+        digest = make()
+        _keep(kept, [content], digest)
     return digest
 
 

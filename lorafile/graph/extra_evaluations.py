@@ -13,7 +13,7 @@ from lorafile.files.digests import file_digest
 from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.graph.graph import Graph
 from lorafile.graph.metrics import is_head
-from lorafile.graph.settings import bare_sections, data_format, data_section
+from lorafile.graph.settings import answering_sections, bare_sections, data_format, data_section
 from lorafile.graph.splits import draw
 from lorafile.lock.lockfile import identity
 from lorafile.specs import Configuration
@@ -62,7 +62,9 @@ def add_extra_evaluations(
     def predict(of: str, task: dict[str, Any], inputs: dict[str, str], split: str) -> str:
         address = f"{place}:predict/{of}"
         owner = Owner(name, seed, split)
-        return builder.add("predict", address, {**bare, "task": task}, {**inputs, **reads}, owner)
+        model = builder.lock.models[identity(configuration.model)]
+        base = bare if task["output"] == "likelihood" else answering_sections(bare, model)
+        return builder.add("predict", address, {**base, "task": task}, {**inputs, **reads}, owner)
 
     if "reference" in texts:
         inputs = {"data": texts["reference"]}

@@ -129,7 +129,7 @@ class Graph:
             f"{node.address} uses the result of {node.accepted.old[:12]}…, accepted in place of "
             f"{node.accepted.new[:12]}… on {node.accepted.since[:10]}: {node.accepted.reason}"
             for node in self.nodes.values()
-            if node.accepted is not None
+            if node.accepted is not None and not node.accepted.is_equal
         ]
 
 

@@ -8,7 +8,8 @@ from lorafile.graph.extra_evaluations import add_extra_evaluations
 from lorafile.graph.graph import Replicate
 from lorafile.graph.metrics import built_in_outputs, is_head, outputs, score_section
 from lorafile.graph.prepare import add_splits
-from lorafile.graph.settings import bare_sections
+from lorafile.graph.settings import answering_sections, bare_sections
+from lorafile.lock.lockfile import identity
 from lorafile.specs import Configuration
 from lorafile.specs.tables.evaluate import decoding
 
@@ -98,13 +99,16 @@ def _asked(
     alike = (*data, on, drawn, is_head(configuration), *map(id, bare.values()))
 
     def make() -> list[Asked]:
+        model = builder.lock.models[identity(configuration.model)]
         shipped, asked = built_in_outputs(builder, configuration), []
         for split in (split for split in on if split in splits):
             predicted = {}
             for output in outputs(builder, configuration):
                 task = _task(builder, configuration, output, seed)
+                answers = output == "generation"
+                base = answering_sections(bare, model, "stop_at_turn" in task) if answers else bare
                 predicted[output] = builder.share(
-                    ("predict", id(task), *map(id, bare.values())), {**bare, "task": task}
+                    ("predict", id(task), *map(id, base.values())), {**base, "task": task}
                 )
             read = tuple(output for output in predicted if output in shipped)
             asked.append((split, predicted, (read, score_section(builder, configuration, split)) if read else None))

@@ -10,7 +10,7 @@ from lorafile.engine.data.templates import CONVERSABLE
 from lorafile.errors import ModelError, NodeError
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.graph.splits import Rows
-from lorafile.graph.target_modules import placed
+from lorafile.graph.target_modules import placed, without_idle
 from lorafile.lock.data import DataLock
 from lorafile.lock.lockfile import Lock, ModelLock, identity
 from lorafile.specs import Configuration
@@ -47,9 +47,21 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
             wanted = resolved_sections(first, lock)["adapter"]
             parameters = adapter_parameters(wanted, lock.models[identity(first.model)])
             sections["adapter"] = matched(sections["adapter"], model, parameters, configuration.alpha_of_rank)
+        sections["adapter"] = without_idle(sections["adapter"], model)
     if configuration.train is not None:
-        sections["training"] = configuration.train.results
+        sections["training"] = _training(configuration.train.results, sections["adapter"])
     return sections
+
+
+def _training(settings: dict[str, Any], adapter: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of training, without a LoRA+ that gives all matrices one rate.
+
+    With weight decay its groups differ from AdamW's in vectors: those of DoRA, and of modules that are saved whole.
+    """
+    vectors = settings["weight_decay"] and (adapter.get("use_dora") or adapter.get("modules_to_save"))
+    if settings.get("loraplus_lr_ratio") != 1 or vectors:
+        return settings
+    return {name: value for name, value in settings.items() if name != "loraplus_lr_ratio"}
 
 
 def _shared_model(configuration: Configuration, model: ModelLock, lock: Lock, shared: dict[str, Any]) -> dict[str, Any]:
@@ -68,13 +80,15 @@ def _model(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[s
     # Small steps are lost in half-precision weights: all weights are trained in float32 unless the spec says otherwise.
     own = "float32" if configuration.method == "full" else model.dtype
     return {
-        "weights": model.weights,
-        "config": model.config,
-        "tokenizer": model.tokenizer,
+        **{name: lock.equal.get(digest, digest) for name, digest in _files(model).items()},
         "dtype": own if configuration.model.dtype == "auto" else configuration.model.dtype,
         "trust_remote_code": configuration.model.trust_remote_code,
         **_when_set(configuration, model, lock),
     }
+
+
+def _files(model: ModelLock) -> dict[str, str]:
+    return {"weights": model.weights, "config": model.config, "tokenizer": model.tokenizer}
 
 
 def _when_set(configuration: Configuration, model: ModelLock, lock: Lock) -> dict[str, Any]:
@@ -238,6 +252,16 @@ def _on_by_default(config: str) -> frozenset[str]:
 def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
     """Return what decides the model that an adapter is put on."""
     return {part: sections[part] for part in ("model", "quantization", "checkpoint") if part in sections}
+
+
+def answering_sections(bare: dict[str, Any], model: ModelLock, by_turns: bool = False) -> dict[str, Any]:
+    """Return what decides the model that answers: the token that ends an answer is its files' own.
+
+    :param by_turns: an answer ends where a turn of the chat template does, which is the tokenizer's own
+    """
+    names = ("config", "tokenizer") if by_turns else ("config",)
+    own = bare["model"] | {name: _files(model)[name] for name in names}
+    return bare if own == bare["model"] else bare | {"model": own}
 
 
 def data_section(

@@ -11,6 +11,10 @@ from lorafile.specs.bounded_regex import matches
 from lorafile.specs.target_modules import Inventory, layer_indexes, leaves, shortest_names, target_modules, target_names
 from lorafile.units import did_you_mean
 
+# Settings that leave targets out, each with what means nothing without it.
+_NARROWING = (("layers_to_transform", "layers_pattern"), ("exclude_modules",))
+_PATTERNS = (("rank_pattern", "r", "init_r"), ("alpha_pattern", "lora_alpha", "alpha"))  # with what it falls back to
+
 
 def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str, Any]:
     """Return a method's settings with every name of a module resolved and checked against the model.
@@ -41,6 +45,28 @@ def adapted_modules(adapter: dict[str, Any], modules: Inventory) -> list[str]:
     if layers is None:
         return targets
     return [module for module in targets if next(int(part) for part in module.split(".") if part.isdigit()) in layers]
+
+
+def without_idle(adapter: dict[str, Any], model: ModelLock) -> dict[str, Any]:
+    """Return an adapter's settings without what changes nothing on this model, so that it changes no key.
+
+    That is a choice of layers that leaves every target in, an exclusion that takes none out, and ranks and alphas of
+    single modules that are those of all. With parameters of experts, or ranks that EVA divides, all stays as it is.
+    """
+    narrowing = [names for names in _NARROWING if adapter.get(names[0])]
+    patterns = [names for names in _PATTERNS if adapter.get(names[0])]
+    named = not adapter.get("target_parameters") and adapter.get("init_lora_weights") != "eva"
+    if not (narrowing or patterns) or not named:
+        return adapter
+    settings, modules = dict(adapter), adapted_modules(adapter, model.modules)
+    for names in narrowing if modules else ():
+        without = {name: value for name, value in settings.items() if name not in names}
+        settings = without if adapted_modules(without, model.modules) == modules else settings
+    for pattern, *defaults in patterns if modules else ():
+        default = next(settings[name] for name in defaults if name in settings)
+        if all(of_pattern(settings[pattern], module, default) == default for module in modules):
+            del settings[pattern]
+    return settings
 
 
 def layer_count(modules: Inventory) -> int:

@@ -17,7 +17,8 @@ from lorafile.files.atomic import write_text
 from lorafile.files.digests import file_digest, json_digest
 from lorafile.files.jsonl import read_json
 from lorafile.files.tasks import task
-from lorafile.files.user_cache import cached_digest
+from lorafile.files.user_cache import LARGE, cached_digest, cached_digest_of
+from lorafile.lock.content import tensors_digest, tokenizer_digest
 from lorafile.lock.data import DataLock, commit_of, lock_data, same_columns
 from lorafile.lock.description import check_type, describe_model
 from lorafile.lock.weights import Header, headers
@@ -26,7 +27,7 @@ from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.settings import ModelTable
 
 _Table = TypeVar("_Table", ModelTable, DataTable)
-VERSION = 2
+VERSION = 3
 _TOKENIZER = (
     *("tokenizer", "vocab", "merges", "special_tokens_map", "added_tokens", "chat_template", "spiece"),
     "sentencepiece",
@@ -53,6 +54,7 @@ _DERIVED = (
     "kinds",
     "shared_clusters",
     "layout",
+    "content",
 )  # follow from the others
 _SHOWN = 12  # characters of a revision
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
@@ -68,6 +70,9 @@ class ModelLock:
     :ivar date: what its chat template prints as today's, where it prints that
     :ivar transformers: the version whose classes told the rest, which `engine.model.description` describes; None in
         a lock of before 0.18, which was told by the names in the weight files
+    :ivar content: `weights`, `config` and `tokenizer` once more, over what training reads of them: tensors however they
+        are stored, a config without the token that ends an answer, a tokenizer without white space and chat template;
+        empty in a lock of before version 3
     """
 
     revision: str | None
@@ -87,6 +92,7 @@ class ModelLock:
     end_token: int | None = None
     date: str | None = None
     transformers: str | None = None
+    content: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def resolved(self) -> dict[tuple[str, str], list[str]]:
@@ -102,10 +108,15 @@ class ModelLock:
 
 @dataclass(frozen=True)
 class Lock:
-    """Every model and data set that a study names, by `path@revision`."""
+    """Every model and data set that a study names, by `path@revision`.
+
+    :ivar equal: digest of a model's files -> that of files with the same content, which results in state were made
+        with; it is not part of the file
+    """
 
     models: dict[str, ModelLock]
     data: dict[str, DataLock]
+    equal: dict[str, str] = field(default_factory=dict, compare=False)
 
     def text(self) -> str:
         """Return the lock as it is committed."""
@@ -164,7 +175,7 @@ def resolve(spec: Spec, stored: Lock | None, fresh: bool = False, rehash: bool =
         keep = locked is not None and not fresh and is_on_hub(model.path, base)
         with spec.located():
             models[name] = locked if locked and keep else lock_model(model, base, locked, fresh, rehash)
-        changed += [f"The model {name} is not what the lock says."] if locked and locked != models[name] else []
+        changed += [_moved_model(name, locked, models[name])] if locked and locked != models[name] else []
     references = [spec.reference] if spec.reference else []
     for name, table in _by_identity([*(c.data for c in spec.configurations), *references]).items():
         was = old.data.get(name)
@@ -172,9 +183,16 @@ def resolve(spec: Spec, stored: Lock | None, fresh: bool = False, rehash: bool =
         with spec.located():
             data[name] = was if was and keep else lock_data(table, base, None if fresh else was)
         moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
-        changed += [f"The data {name} are not what the lock says."] if moved else []
-    advice = f" Its results will be new ones; accept with: lora lock {spec.file}"
+        reused = "What is prepared to the same bytes is reused, the rest is new"
+        changed += [f"The data {name} are not what the lock says. {reused}"] if moved else []
+    advice = f"; accept with: lora lock {spec.file}"
     return Lock(models, data), [sentence + advice for sentence in changed]
+
+
+def _moved_model(name: str, locked: ModelLock, now: ModelLock) -> str:
+    if locked.content and locked.content == now.content:
+        return f"The model {name} has other files than the lock says, with the same content for training"
+    return f"The model {name} is not what the lock says. Its results will be new ones"
 
 
 def _by_identity(tables: Iterable[_Table]) -> dict[str, _Table]:
@@ -238,12 +256,29 @@ def lock_model(
     shapes = [*described["modules"].values(), *described["experts"].values(), *described["tensors"].values()]
     today = (locked.date if locked else None) or date.today().isoformat()
     described["date"] = today if described["prints_date"] else None
-    return ModelLock(**contents, parameters=sum(map(prod, shapes)), **{n: described[n] for n in _DESCRIBED})
+    content = {
+        "weights": _tensors_digest(table.path, contents, tensors, rehash),
+        "config": json_digest(sorted([("config", json.dumps(meaning, sort_keys=True)), *code])),
+        "tokenizer": tokenizer_digest(tokenizer_files(directory)),
+    }
+    description = {name: described[name] for name in _DESCRIBED}
+    return ModelLock(**contents, parameters=sum(map(prod, shapes)), **description, content=content)
 
 
 def _weight_digests(name: str, files: list[Path], rehash: bool) -> list[tuple[str, str]]:
     with task(f"Hashing the weights of {name}", sum(file.stat().st_size for file in files)) as hashing:
         return [(file.name, cached_digest(file, rehash, hashing.advance)) for file in files]
+
+
+def _tensors_digest(name: str, contents: dict[str, Any], tensors: dict[str, Header], rehash: bool) -> str:
+    """Return the digest over a model's tensors; of large weights whose bytes are known, the one that is kept."""
+
+    def read() -> str:
+        with task(f"Hashing the tensors of {name}", contents["bytes"]) as hashing:
+            return tensors_digest(tensors, hashing.advance)
+
+    large = contents["bytes"] >= LARGE and not rehash
+    return cached_digest_of(f"tensors of {contents['weights']}", read) if large else read()
 
 
 def tokenizer_files(directory: Path) -> list[Path]:

@@ -8,12 +8,12 @@ from typing import Any
 
 from lorafile.errors import LoraError
 from lorafile.files.jsonl import write_lines
-from lorafile.graph.build import build
 from lorafile.graph.graph import GraphNode
 from lorafile.lock.lockfile import identity, read_lock, resolve
 from lorafile.lock.weights import headers
 from lorafile.models.run_matching import Match, choose, choose_seed
 from lorafile.models.trainer_output import TrainerRun, read_run
+from lorafile.plan.equal_models import build_known
 from lorafile.specs import Spec
 from lorafile.state import Attempt, Node, State
 from lorafile.units import utc_now
@@ -48,7 +48,7 @@ def plan_imports(
     :raises LoraError: when one fits no configuration, two are the same, or a node has a result of other bytes
     """
     lock, _ = resolve(spec, read_lock(spec))
-    graph = build(spec, lock, state.acceptances())
+    graph = build_known(spec, lock, state)
     imports: dict[str, Import] = {}
     history = state.latest()
     for source in sources:

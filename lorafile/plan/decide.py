@@ -10,10 +10,11 @@ from lorafile.files.run_directory import Unfinished, unfinished
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.notices import notices
 from lorafile.plan.drift import Nearest, drift, flat
+from lorafile.plan.equal_models import equal_model_lines
 from lorafile.plan.missing_objects import missing_digests
 from lorafile.plan.plan import EVERYTHING, WORK, Action, Change, Plan, PlanOptions
 from lorafile.plan.targeting import why_again
-from lorafile.state import Attempt, State
+from lorafile.state import EQUAL_DATA, Attempt, State
 
 _FALLBACK = "auto_find_batch_size"
 _MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nearest; beyond it, new is all that is said
@@ -21,7 +22,7 @@ _MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nea
 
 def new_plan(graph: Graph, warnings: Iterable[str] = (), options: PlanOptions = EVERYTHING) -> Plan:
     """Return a plan in which nothing is decided yet."""
-    lines = tuple(dict.fromkeys([*warnings, *graph.accepted_lines(), *notices(graph)]))
+    lines = tuple(dict.fromkeys([*warnings, *equal_model_lines(graph.lock), *graph.accepted_lines(), *notices(graph)]))
     return Plan(graph.spec.name, graph, warnings=lines, options=options, device=device_class())
 
 
@@ -124,6 +125,8 @@ class Planner:
         if acceptance is None:
             return action, reason
         old, new = acceptance.old[:12], acceptance.new[:12]
+        if acceptance.is_equal:
+            return action, reason if action in WORK else f"{reason}; {EQUAL_DATA} as {old}…"
         if action in WORK:
             remedy = f"lora state accept {old} {new} --withdraw"
             return Action.BLOCKED, f"the result that is accepted for it cannot be used: {reason}; to run it: {remedy}"

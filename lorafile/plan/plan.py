@@ -93,6 +93,7 @@ class Plan:
     :ivar tuning: of every configuration that is tuned
     :ivar left_out: how many nodes would run, and are not selected
     :ivar damaged: files of what is kept as it is
+    :ivar if_equal: keys of what is reused if its data are prepared equal to finished ones
     :ivar refreshed: whether its lock is not the one next to the spec: an apply writes it
     """
 
@@ -109,6 +110,7 @@ class Plan:
     options: PlanOptions = EVERYTHING
     left_out: int = 0
     damaged: tuple[Damage, ...] = ()
+    if_equal: frozenset[str] = frozenset()
     refreshed: bool = False
 
     def summary(self) -> dict[str, int]:

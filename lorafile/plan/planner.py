@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lorafile.graph.build import build
 from lorafile.graph.notices import REFERENCES, long_references
 from lorafile.lock.lockfile import Lock
 from lorafile.plan.decide import decide, new_plan
+from lorafile.plan.equal_data import expect_equal_data
+from lorafile.plan.equal_models import build_known
 from lorafile.plan.forecast.forecasts import forecasts
 from lorafile.plan.missing_objects import check_objects
 from lorafile.plan.plan import EVERYTHING, WORK, Plan, PlanOptions
@@ -39,10 +40,11 @@ def plan_work(
     spec: Spec, lock: Lock, state: State, warnings: Iterable[str] = (), options: PlanOptions = EVERYTHING
 ) -> Plan:
     """Return what is to be done as far as it is known: a choice that state allows is made, and its nodes are there."""
-    plan = new_plan(build(spec, lock, state.acceptances()), warnings, options)
+    plan = new_plan(build_known(spec, lock, state), warnings, options)
     plan = decide(plan, state)
     plan = name_long_references(plan)
     plan = settle_tuning(plan, state)
+    plan = expect_equal_data(plan, state)
     return restrict_to_targets(plan)
 
 
@@ -62,7 +64,7 @@ def still_missing(approved: Plan, state: State) -> Plan:
     """Return an approved plan without what somebody else has finished since."""
     now = decide(new_plan(approved.graph, approved.warnings, approved.options), state)
     work = {change.key: change for change in approved.work}
-    now = replace(now, tuning=approved.tuning).with_work(set(work))
+    now = replace(now, tuning=approved.tuning, if_equal=approved.if_equal).with_work(set(work))
     return now.with_forecasts({key: change.forecast for key, change in work.items() if change.forecast})
 
 
@@ -73,6 +75,16 @@ def next_stage(spec: Spec, stages: Sequence[Plan], state: State) -> Plan | None:
     """
     plan = rerun_dependents(stages, state) or _after_choice(spec, stages, state)
     return None if plan is None else add_forecasts(plan, state)
+
+
+def after_prepare(spec: Spec, approved: Plan, prepared: Plan, state: State) -> Plan:
+    """Return what is left of an approved plan once its data are prepared: what turned out equal is reused.
+
+    :param prepared: the plan of what was prepared first
+    """
+    plan = plan_work(spec, approved.graph.lock, state, approved.warnings, approved.options)
+    addresses = {change.address for change in approved.work} - {change.address for change in prepared.work}
+    return add_forecasts(plan.with_work({change.key for change in plan.work if change.address in addresses}), state)
 
 
 def rerun_dependents(stages: Sequence[Plan], state: State) -> Plan | None:

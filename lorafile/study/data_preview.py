@@ -5,10 +5,10 @@ from typing import Any
 
 from lorafile.apply.work_groups import RequestBuilder
 from lorafile.errors import LoraError
-from lorafile.graph.build import build
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.notices import data_notices
 from lorafile.lock.lockfile import read_lock, resolve
+from lorafile.plan.equal_models import build_known
 from lorafile.results.datacard import Digests, about, duplicates, leaks
 from lorafile.specs import Configuration
 from lorafile.specs.error_messages import suggestion
@@ -31,7 +31,7 @@ def preview(study: Study, split: str = "train", rows: int = 3, configuration: st
 
     lock, _ = resolve(study.spec, read_lock(study.spec))
     state = State.read(study.state)
-    graph = build(study.spec, lock, state.acceptances())
+    graph = build_known(study.spec, lock, state)
     chosen = _configuration(graph, configuration, split)
     requests = RequestBuilder(graph, state)
     splits = {name: graph.nodes[key] for name, key in graph.splits[chosen.name].items()}

@@ -52,11 +52,18 @@ class TrainTable(Settings):
     def results(self) -> dict[str, Any]:
         """What decides a result: every setting that has a value, without those of `EXECUTION`. Not to be changed.
 
-        Runs that accumulate have a protocol of their own, so that no other run's key says anything of it.
+        A setting that cannot matter under the others has its default, so that it changes no key. Runs that accumulate
+        have a protocol of their own, so that no other run's key says anything of it.
         """
         settings = self.model_dump(exclude=set(EXECUTION))
+        settings |= {name: type(self).model_fields[name].default for name in self._idle()}
         protocol = {ACCUMULATION: _ACCUMULATION_PROTOCOL} if self.gradient_accumulation_steps > 1 else {}
         return {name: value for name, value in settings.items() if value is not None} | protocol
+
+    def _idle(self) -> list[str]:
+        """Return the settings that the others make meaningless."""
+        idle = ["num_train_epochs" if self.max_steps > 0 else "max_steps"]
+        return [*idle, "warmup_steps"] if self.lr_scheduler_type == "constant" else idle  # as in transformers
 
     @cached_property
     def as_text(self) -> str:

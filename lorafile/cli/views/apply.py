@@ -13,7 +13,7 @@ from lorafile.cli.views.console import MOST
 from lorafile.cli.views.plan import counted
 from lorafile.cli.views.show import metric_title, metric_value
 from lorafile.plan.plan import Plan
-from lorafile.units import and_more, duration, plural
+from lorafile.units import and_more, duration, listing, plural
 
 if TYPE_CHECKING:
     from lorafile.apply.progress import Applied, Tracked
@@ -25,7 +25,9 @@ def stage_lines(plan: Plan) -> list[str]:
     lines = [f"Chosen: {status.choice}." for status in plan.tuning if status.chosen]
     reasons = dict.fromkeys(change.reason for change in plan.work if "was added, since" in change.reason)
     lines += [f"Not chosen yet: {reason}." for reason in reasons]
-    return [*lines, f"{len(plan.work)} more nodes follow."]
+    equal = [node.address for node in plan.graph.nodes.values() if node.accepted and node.accepted.is_equal]
+    lines += [f"Prepared to the bytes of finished ones: {listing(equal)}; what reads them is reused."] if equal else []
+    return [*lines, f"{plural(len(plan.work), 'node')} to go."]
 
 
 def show_applied(applied: "Applied", out: Console) -> None:

@@ -69,6 +69,8 @@ def show_plan(
         if number
     ]
     out.print(f"[bold]Plan:[/] {', '.join(counts) or 'nothing'}.")
+    if reused := sum(change.key in plan.if_equal for change in plan.work):
+        out.print(f"{reused} of them are reused if their data are prepared equal: known after prepare.")
     if plan.options.partial:
         out.print(f"[yellow]{escape(partial_line(plan))}[/]")
     if plan.work:
