@@ -17,7 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lorafile.engine.batching.batches import Batch
 from lorafile.engine.model.adapters import peft_errors
+from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.methods import peft_config
 from lorafile.engine.model.peak_memory import LiveTensors
 from lorafile.engine.quiet import quiet_libraries
@@ -156,16 +158,17 @@ def walk(step: Step) -> StepMemory:
 
 
 def _once(model: Any, step: Step) -> None:
-    """Compute a loss at the supervised positions, and its gradients."""
+    """Compute the engine's own loss at the supervised positions, and its gradients."""
+    summed_loss(model, _batch(step)).backward()
+
+
+def _batch(step: Step) -> Batch:
+    """Return a micro-batch on the meta device; only which tokens are supervised, the last ones, has values."""
     ids = torch.zeros(step.examples, step.length, dtype=torch.int64, device="meta")
-    columns = max(1, min(step.length, -(-step.supervised // step.examples)))
-    options = {"logits_to_keep": torch.arange(columns, device="meta")}
-    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **options).logits
-    flat = logits.float().flatten(0, 1)
-    aims = torch.zeros(len(flat), dtype=torch.int64, device="meta")
-    loss = functional.cross_entropy(flat, aims, reduction="sum")
-    del logits, flat
-    loss.backward()
+    columns = max(1, min(step.length - 1, -(-step.supervised // step.examples)))
+    supervised = torch.zeros(step.examples, step.length, dtype=torch.bool)
+    supervised[:, -columns:] = True
+    return Batch(list(range(step.examples)), ids, torch.ones_like(ids), supervised)
 
 
 def _model(step: Step) -> Any:

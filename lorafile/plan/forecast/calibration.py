@@ -13,7 +13,7 @@ from lorafile.plan.forecast.shape import Shape
 from lorafile.plan.forecast.time import seconds
 from lorafile.state import Attempt
 
-ARITHMETIC = 3  # raised when memory or time are computed otherwise: what was compared with the former corrects nothing
+ARITHMETIC = 4  # raised when memory or time are computed otherwise: what was compared with the former corrects nothing
 _UNMEASURED = 3.0  # the arithmetic alone may be off by this factor, either way
 _ONE_RUN = 1.25  # so far a second run may be from a single one
 _NORMAL = 1.2816  # four of five runs fall within

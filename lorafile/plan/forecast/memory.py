@@ -10,6 +10,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CONTEXT = 600 * 2**20  # a CUDA context and its kernels
 SLACK = 1.05  # what the allocator holds beyond what it gave: 22.3 for 21.2, 38.9 for 35.9 GB (PEFT's comparison)
 EVALUATED = 16  # examples at a time
+PIECE = 2**26  # logits that a loss holds in float32 at a time; `engine/model/loss.py` says so
 
 Parts = dict[str, float]
 
@@ -24,7 +25,8 @@ def memory(node: GraphNode, shape: Shape) -> Parts:
     if not training:
         positions = EVALUATED * shape.longest
         live = positions * (2 * shape.hidden + shape.intermediate) * 4 * width
-        return parts | {"activations": live, "logits": _logits(positions, shape)}
+        words = positions * shape.supervised * shape.vocabulary
+        return parts | {"activations": live, "logits": words * width + 2 * 8 * min(words, PIECE)}  # in double precision
     return parts | _training(node.settings, shape, training, width)
 
 
@@ -81,8 +83,14 @@ def _read(adapter: dict[str, Any], shape: Shape, width: int) -> float:
 
 
 def _logits(positions: float, shape: Shape) -> float:
-    """Return the bytes of the logits at the supervised positions: themselves, their logarithms, their gradient."""
-    return 3 * 4 * positions * shape.supervised * shape.vocabulary
+    """Return the bytes of a loss over the supervised positions.
+
+    The logits and their gradient are in the base's own type (the gradient of float16 in float32). Their logarithms are
+    float32, piece by piece, next to a copy of the piece where the base is narrower.
+    """
+    words, width = positions * shape.supervised * shape.vocabulary, BYTES[shape.dtype]
+    gradient = 4 if shape.dtype == "float16" else width
+    return words * (width + gradient) + min(words, PIECE) * (8 if width < 4 else 4)
 
 
 def weight_bytes(quantization: dict[str, Any] | None, shape: Shape, width: int) -> float:
