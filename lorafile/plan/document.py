@@ -64,7 +64,7 @@ class ChangeRow(Row):
     """One node, in the order in which it would be done."""
 
     address: Line
-    key: Digest
+    key: Digest | None = Field(description="null where a model's weights are not here, so that it is unknown.")
     kind: Literal["prepare", "train", "predict", "score", "profile", "inspect", "truncate", "merge"]
     action: ActionName
     reason: str
@@ -128,7 +128,7 @@ class PlanDocument(Row):
     @property
     def work(self) -> dict[str, ChangeRow]:
         """Key -> what would be done."""
-        return {change.key: change for change in self.changes if change.action in WORK}
+        return {change.key: change for change in self.changes if change.action in WORK and change.key}
 
 
 def document(plan: Plan, stage: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -136,11 +136,11 @@ def document(plan: Plan, stage: dict[str, Any] | None = None) -> dict[str, Any]:
 
     :param stage: the JSON of the stage that `--resolve` has planned
     """
-    owners = plan.graph.spec.owners
+    owners, unlocked = plan.graph.spec.owners, plan.unlocked
     changes = [
         {
             "address": c.address,
-            "key": c.key,
+            "key": None if unlocked else c.key,
             "kind": c.kind,
             "action": c.action.value,
             "reason": c.reason,

@@ -116,6 +116,11 @@ class Plan:
         return {action.value: counts[action] for action in Action}
 
     @property
+    def unlocked(self) -> list[str]:
+        """Models whose weights nobody has seen: what the plan says of time and memory holds, and its keys do not."""
+        return [name for name, model in self.graph.lock.models.items() if not model.is_locked]
+
+    @property
     def work(self) -> list[Change]:
         """What would be done, in order."""
         return [change for change in self.changes if change.action in WORK]

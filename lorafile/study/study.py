@@ -12,10 +12,11 @@ from lorafile.apply.tracking.destinations import missing_libraries
 from lorafile.apply.workers import default_workers, model_types
 from lorafile.environment import installed
 from lorafile.errors import LoraError, SpecError, StalePlan
-from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, write_lock
+from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, unlocked_warnings, write_lock
 from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan
 from lorafile.state import Attempt, State
+from lorafile.units import listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,18 @@ def state_directory(named: str | Path | None = None) -> Path:
 def spec_and_state(spec: Path | None, state: Path | None) -> tuple[specs.Spec | None, Path]:
     """Return the spec of a study that may have been named, and the state's directory."""
     return specs.load(spec) if spec is not None else None, state_directory(state)
+
+
+def check_locked(plan: Plan) -> None:
+    """Refuse a plan of models whose weights are not here: its nodes have no keys yet.
+
+    :raises LoraError: naming them
+    """
+    if plan.unlocked:
+        raise LoraError(
+            f"This plan only estimates: the weights of {listing(plan.unlocked)} are not here, so that its nodes have "
+            "no keys. Bring them with: lora fetch"
+        )
 
 
 class Study:
@@ -120,9 +133,10 @@ class Study:
         :raises LoraError: when a pattern fits nothing
         """
         before = read_lock(self.spec)
-        lock, changed = resolve(self.spec, before, refresh)
+        lock, changed = resolve(self.spec, before, refresh, without_weights=gpu is not None)
         if refresh:
             changed = describe_changes(before, lock)
+        changed += unlocked_warnings(self.spec, lock)
         options = PlanOptions(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)
         plan = State.snapshot(self.state, lambda state: make_plan(self.spec, lock, state, changed, options, gpu))
         return dataclasses.replace(
@@ -140,6 +154,7 @@ class Study:
         """
         from lorafile.plan.planfile import save
 
+        check_locked(plan)
         save(plan, Path(file))
 
     def apply(
@@ -162,6 +177,8 @@ class Study:
         """
         from lorafile.apply.stages import apply_plan
 
+        if plan is not None:
+            check_locked(plan)
         with State.write(self.state, lock_timeout) as state:
             return apply_plan(self.spec, plan or self.plan(), state, workers, pack, watchers, budget)
 
