@@ -25,7 +25,8 @@ from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.quiet import quiet_libraries
 from lorafile.engine.training import memory_walk
 from lorafile.engine.training.memory_walk import Step, walk
-from lorafile.plan.forecast.memory import CONTEXT, SLACK
+from lorafile.plan.forecast.devices import CONTEXT
+from lorafile.plan.forecast.memory import SLACK
 from lorafile.specs.tables.quantizations import quantization_settings, weight_bits
 from lorafile.specs.tables.train import TrainTable
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from lorafile.files.run_directory import Unfinished
 from lorafile.graph.graph import Graph
+from lorafile.plan.forecast.devices import Device
 from lorafile.plan.tuning_status import TuningStatus
 from lorafile.state import Attempt
 
@@ -92,6 +93,7 @@ class Plan:
     :ivar tuning: of every configuration that is tuned
     :ivar left_out: how many nodes would run, and are not selected
     :ivar damaged: files of what is kept as it is
+    :ivar target: what its forecasts of memory are compared with
     :ivar refreshed: whether its lock is not the one next to the spec: an apply writes it
     """
 
@@ -109,6 +111,7 @@ class Plan:
     left_out: int = 0
     damaged: tuple[Damage, ...] = ()
     refreshed: bool = False
+    target: Device | None = None
 
     def summary(self) -> dict[str, int]:
         """Return how many nodes each action has."""

@@ -7,7 +7,7 @@ from lorafile.graph.build import build
 from lorafile.graph.notices import REFERENCES, long_references
 from lorafile.lock.lockfile import Lock
 from lorafile.plan.decide import decide, new_plan
-from lorafile.plan.forecast.forecasts import forecasts
+from lorafile.plan.forecast.forecasts import forecasts, target_of
 from lorafile.plan.missing_objects import check_objects
 from lorafile.plan.plan import EVERYTHING, WORK, Plan, PlanOptions
 from lorafile.plan.targeting import all_matched, check_patterns, restrict_to_targets
@@ -55,6 +55,7 @@ def name_long_references(plan: Plan) -> Plan:
 
 def add_forecasts(plan: Plan, state: State, gpu: str | None = None) -> Plan:
     """Return the plan with time, memory, disk and energy of each node that would run."""
+    plan = replace(plan, target=target_of(plan.graph, gpu))
     return plan.with_forecasts(forecasts(plan, state, gpu))
 
 

@@ -13,7 +13,7 @@ from lorafile.lock.lockfile import identity
 from lorafile.plan.cost import estimate_cost
 from lorafile.plan.plan import Change, Plan
 from lorafile.specs.target_modules import leaves
-from lorafile.units import duration, size
+from lorafile.units import duration, memory_size, size
 
 _MOST_NAMES = 9  # of modules, that are shown as PEFT needs them
 _NAME, _OTHERS = 12, 70  # characters for a name, at least; those in which everything else is still readable
@@ -54,7 +54,7 @@ def _need(plan: Plan, name: str, changes: list[Change], word_of: dict[tuple[str,
     sections = plan.graph.sections[name]
     adapter = sections["adapter"]
     forecast = [(change, change.forecast) for change in changes if change.forecast]
-    peaks = [values["peak_memory_bytes"] for _, values in forecast if "peak_memory_bytes" in values]
+    peaks = [values["reserved_bytes"] for _, values in forecast if "reserved_bytes" in values]
     fits = [values["fits"] for _, values in forecast if "fits" in values]
     once = [pair for pair in forecast if plan.graph.nodes[pair[0].key].repeat == 1] or forecast
     first = [(change, values) for change, values in once if change.seed == once[0][0].seed]
@@ -66,7 +66,7 @@ def _need(plan: Plan, name: str, changes: list[Change], word_of: dict[tuple[str,
         _parameters(plan, name),
         quantization_name(sections["quantization"]),
         _rate(plan, name),
-        size(max(peaks)) if peaks else "",
+        memory_size(max(peaks)) if peaks else "",
         "" if not fits else "yes" if all(fits) else "NO",
         duration(for_a_seed) if for_a_seed else "",
     ]
@@ -144,6 +144,17 @@ def cost_line(plan: Plan, device: str = "") -> str:
     return f"Forecast: {duration(sums.seconds)} of work{span} on {on}{with_workers}{rest} ({sums.source}){later}."
 
 
+def memory_limit(plan: Plan) -> str:
+    """Say what peak memory is compared with; nothing where nothing loads a model."""
+    target = plan.target
+    if target is None or not any("fits" in (change.forecast or {}) for change in plan.work):
+        return ""
+    if not target.gpu:
+        return f"Peak memory is what a worker holds; {target.name} has {memory_size(target.memory)}."
+    taken = f"driver and CUDA context take {memory_size(target.overhead)}"
+    return f"{target.name} has {memory_size(target.memory)}; {taken}, so that {memory_size(target.usable)} are left."
+
+
 def memory_lines(plan: Plan) -> list[str]:
     """Return a line for each way in which something would not fit, with the smallest change that would."""
     by_remedy: dict[tuple[str | None, str], list[int]] = {}
@@ -152,8 +163,9 @@ def memory_lines(plan: Plan) -> list[str]:
         if forecast.get("fits") is False and change.kind in ("train", "profile"):
             sizes = by_remedy.setdefault((forecast.get("would_fit"), change.configuration), [])
             sizes.append(forecast["reserved_bytes"])
+    has = f", and {plan.target.name} has {memory_size(plan.target.usable)} for it" if plan.target else ""
     lines = []
     for (remedy, name), sizes in by_remedy.items():
-        advice = f"It would fit with {remedy}." if remedy else "No smaller batch, checkpointing or 4-bit base would do."
-        lines.append(f"{name} would not fit: it takes {size(max(sizes))}. {advice}")
+        advice = f"It would fit with {remedy}." if remedy else "Nothing that was tried would make it fit."
+        lines.append(f"{name} does not fit: it needs {memory_size(max(sizes))}{has}. {advice}")
     return lines

@@ -7,7 +7,6 @@ from lorafile.plan.forecast.shape import Shape
 from lorafile.specs.tables.quantizations import weight_bits
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-CONTEXT = 600 * 2**20  # a CUDA context and its kernels
 SLACK = 1.05  # what the allocator holds beyond what it gave: 22.3 for 21.2, 38.9 for 35.9 GB (PEFT's comparison)
 EVALUATED = 16  # examples at a time
 PIECE = 2**26  # logits that a loss holds in float32 at a time; `engine/model/loss.py` says so
