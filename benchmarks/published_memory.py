@@ -32,7 +32,6 @@ from lorafile.specs.tables.train import TrainTable
 
 HERE = Path(__file__).resolve().parent
 UNITS = {"GB": 10**9, "GiB": 2**30}
-QUANTIZATIONS = {"nf4-dq": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}}
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,9 @@ def quantized(config: dict[str, Any], settings: dict[str, Any], with_head: bool)
 def measure(run: dict[str, Any], config: dict[str, Any]) -> Row:
     """Walk a run with its own settings, and as Lorafile would do it."""
     name = run.get("quantization", "none")
-    quantization = quantization_settings(QUANTIZATIONS.get(name, name))
+    quantization = quantization_settings(name.removesuffix("-dq"))
+    if quantization is not None and name == "nf4-dq":
+        quantization |= {"bnb_4bit_use_double_quant": True}
     adapter = {"method": "lora", **run["adapter"]}
     training = TrainTable(gradient_checkpointing=run.get("checkpointing", False)).model_dump()
     settings = {"model": {"dtype": "bfloat16"}, "quantization": quantization, "adapter": adapter, "training": training}
@@ -175,11 +176,10 @@ def main() -> None:
     quiet_libraries()
     content = tomllib.loads((HERE / "published_memory.toml").read_text(encoding="utf-8"))
     rows = []
-    for run in content["runs"]:
+    for number, run in enumerate(content["runs"], 1):
         whole = content["sources"][run["source"]] | run
         rows.append(measure(whole, content["models"][run["model"]]))
-        print(".", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        print(f"[{number}/{len(content['runs'])}] {rows[-1]}", file=sys.stderr, flush=True)
     print(table(rows))
     print(summary(rows))
     out = HERE / "results" / f"{datetime.now(UTC).date().isoformat()}-published-memory.json"

@@ -142,7 +142,7 @@ class Study:
         return dataclasses.replace(
             plan,
             warnings=(*plan.warnings, *missing_libraries(self.spec)),
-            workers=default_workers(self.spec, lock),
+            workers=default_workers(plan),
             hourly=hourly,
             refreshed=refresh and lock != before,
         )

@@ -66,7 +66,7 @@ def test_memory_moves_the_right_way(tmp_path: Path) -> None:
         again["s/gradient_checkpointing=true"]["peak_memory_bytes"]
         < again["s/gradient_checkpointing=false"]["peak_memory_bytes"]
     )
-    bases = peaks(sweep + 'quantization = ["none", "int8", "nf4"]\n', tmp_path)
+    bases = peaks(sweep + 'quantization = ["none", "int8", "nf4"]\n', tmp_path, "24GB")
     none, int8, nf4 = (bases[f"s/quantization={name}"]["peak_memory_bytes"] for name in ("none", "int8", "nf4"))
     assert nf4 < int8 < none
     methods = peaks(sweep + 'method = ["lora", "full"]\n', tmp_path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.plan.forecast.devices import Device
-from lorafile.plan.forecast.memory import memory
+from lorafile.plan.forecast.memory import peak_bytes
 from lorafile.plan.forecast.shape import Shape
 from lorafile.plan.forecast.time import seconds
 from lorafile.state import Attempt
@@ -63,7 +63,7 @@ def computed(graph: Graph, node: GraphNode, results: dict[str, Attempt], target:
     return {
         "group": group_of(node, shape),
         "analytic_seconds": seconds(node, shape, target),
-        "analytic_bytes": sum(memory(node, shape).values()),
+        "analytic_bytes": peak_bytes(node, shape, target.gpu),
         "arithmetic": ARITHMETIC,
     }
 
@@ -90,7 +90,7 @@ class Corrections:
         if forecast.get("analytic_seconds") and took > 0:
             for name in dict.fromkeys(_names(forecast["group"])):
                 self.time.setdefault(name, []).append(took / forecast["analytic_seconds"])
-        peak = peak_of(attempt.figures)
+        peak = peak_of(attempt)
         if forecast.get("analytic_bytes") and peak:
             name = forecast["group"].partition("/")[2]
             self.memory.setdefault(name, []).append(peak / forecast["analytic_bytes"])
@@ -112,9 +112,13 @@ def _names(group: str) -> tuple[str, str, str]:
     return group, made, made.partition(" ")[0]
 
 
-def peak_of(figures: dict[str, Any]) -> int:
-    """Return the most that a profile saw allocated while it trained; of an untuned model while it evaluated."""
-    return int(figures.get("train_allocated_bytes") or figures.get("evaluate_allocated_bytes") or 0)
+def peak_of(attempt: Attempt) -> int:
+    """Return the peak memory that a profile measured while it trained; of an untuned model while it evaluated.
+
+    On a GPU it is what was allocated, on a CPU the resident size of the worker.
+    """
+    what = "reserved" if attempt.device == "cpu" else "allocated"
+    return int(attempt.figures.get(f"train_{what}_bytes") or attempt.figures.get(f"evaluate_{what}_bytes") or 0)
 
 
 def errors(attempts: Iterable[Attempt]) -> dict[str, list[float]]:
@@ -127,6 +131,6 @@ def errors(attempts: Iterable[Attempt]) -> dict[str, list[float]]:
         took = attempt.seconds + attempt.figures.get("seconds_before", 0.0)
         if "seconds" in forecast and "analytic_seconds" in forecast and took > 0:
             shares["time"].append(forecast["seconds"] / took - 1)
-        if "peak_memory_bytes" in forecast and peak_of(attempt.figures):
-            shares["memory"].append(forecast["peak_memory_bytes"] / peak_of(attempt.figures) - 1)
+        if "peak_memory_bytes" in forecast and peak_of(attempt) and forecast.get("arithmetic") == ARITHMETIC:
+            shares["memory"].append(forecast["peak_memory_bytes"] / peak_of(attempt) - 1)
     return shares

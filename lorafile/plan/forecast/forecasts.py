@@ -12,7 +12,7 @@ from lorafile.graph.settings import largest_rank
 from lorafile.lock.lockfile import identity
 from lorafile.plan.forecast.calibration import Correction, Corrections, computed, group_of, peak_of
 from lorafile.plan.forecast.devices import Device, device
-from lorafile.plan.forecast.memory import BYTES, SLACK, memory
+from lorafile.plan.forecast.memory import BYTES, SLACK, memory, peak_bytes
 from lorafile.plan.forecast.meta_device import Walk, can_walk, walked
 from lorafile.plan.forecast.shape import Shape
 from lorafile.plan.forecast.time import seconds, small, steps
@@ -83,7 +83,7 @@ class _Forecaster:
         return forecast | self._memory(node, shape, group) | self._energy(node, shape)
 
     def _memory(self, node: GraphNode, shape: Shape, group: str) -> Forecast:
-        analytic = sum(memory(node, shape).values())
+        analytic = peak_bytes(node, shape, self.target.gpu)
         measured = self._measured(node)
         factor = self.corrections.of_memory(group)
         if measured:
@@ -94,7 +94,7 @@ class _Forecaster:
             peak, source = analytic * self.walks[group], "walked"
         else:
             peak, source = analytic, Correction().source
-        reserved = int(peak * SLACK)
+        reserved = int(peak * SLACK) if self.target.gpu else int(peak)
         fits = reserved <= self.target.usable
         forecast: Forecast = {"peak_memory_bytes": int(peak), "reserved_bytes": reserved, "memory_source": source}
         forecast["fits"] = fits
@@ -106,7 +106,7 @@ class _Forecaster:
         """Return what a profile of the very configuration measured on the device; 0 where none has."""
         profile = self.plan.graph.profiles.get(node.configuration) if node.kind == "train" else None
         done = self.plan.results.get(profile) if profile and self.target.here else None
-        return peak_of(done.figures) if done else 0
+        return peak_of(done) if done else 0
 
     def _energy(self, node: GraphNode, shape: Shape) -> Forecast:
         profile = self.plan.graph.profiles.get(node.configuration) if node.kind == "train" else None
@@ -176,8 +176,8 @@ def would_fit(node: GraphNode, shape: Shape, factor: float, target: Device) -> s
     :param factor: by which the arithmetic is corrected
     """
     for words, changed, with_shape in _changes(node.settings, shape):
-        peak = sum(memory(node._replace(settings=changed), with_shape).values()) * factor
-        if peak * SLACK <= target.usable:
+        peak = peak_bytes(node._replace(settings=changed), with_shape, target.gpu) * factor
+        if peak * (SLACK if target.gpu else 1) <= target.usable:
             return words
     return None
 
