@@ -34,7 +34,9 @@ class ForecastRow(Row):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
     seconds: Annotated[float, Field(ge=0)]
     source: str = Field(description="Where the time comes from: analytic, or calibrated on what was measured.")
-    peak_memory_bytes: int | None = Field(default=None, description="Allocated; where a model is loaded.")
+    peak_memory_bytes: int | None = Field(
+        default=None, description="Where a model is loaded: allocated, on a CPU resident."
+    )
     fits: bool | None = Field(default=None, description="On the device, or the one of `--gpu`.")
     seconds_low: float | None = Field(default=None, description="Four of five runs take between this and seconds_high.")
     seconds_high: float | None = None
@@ -110,6 +112,14 @@ class MadeFrom(Row):
     )
 
 
+class MemoryRow(Row):
+    """A device, and what of its memory no run gets."""
+
+    name: Line
+    bytes: int
+    overhead_bytes: int = Field(description="The driver's and a CUDA context's; 0 on a CPU.")
+
+
 class PlanDocument(Row):
     """A plan of Lorafile: `lora plan --json`, `lora plan --out FILE`."""
 
@@ -123,6 +133,7 @@ class PlanDocument(Row):
     damaged: list[DamageRow]
     made_from: MadeFrom
     bill: CostRow
+    memory: MemoryRow | None = Field(default=None, description="What `reserved_bytes` is compared with.")
     resolve: dict[str, JsonValue] | None = Field(default=None, description="The stage of seeds that --resolve plans.")
 
     @property
@@ -161,6 +172,7 @@ def document(plan: Plan, stage: dict[str, Any] | None = None) -> dict[str, Any]:
         "damaged": [asdict(damage) for damage in plan.damaged],
         "made_from": _made_from(plan),
         "bill": cost_json(plan),
+        "memory": _memory(plan),
     }
     return content if stage is None else {**content, "resolve": stage}
 
@@ -178,6 +190,12 @@ def json_schema() -> dict[str, Any]:
 
 def _lists(options: PlanOptions) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
+
+
+def _memory(plan: Plan) -> dict[str, Any] | None:
+    """Return what forecasts of memory are compared with, as documented JSON."""
+    limit = plan.target
+    return limit and {"name": limit.name, "bytes": limit.memory, "overhead_bytes": limit.overhead}
 
 
 def _tuning(plan: Plan) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from lorafile.files.run_directory import Unfinished
 from lorafile.graph.graph import Graph
-from lorafile.plan.forecast.devices import Device
 from lorafile.plan.tuning_status import TuningStatus
 from lorafile.state import Attempt
 
@@ -84,6 +83,26 @@ class Damage:
 
 
 @dataclass(frozen=True)
+class MemoryLimit:
+    """What forecasts of memory are compared with.
+
+    :ivar memory: bytes of the device
+    :ivar overhead: bytes of it that no tensor gets: the driver's and a CUDA context's
+    :ivar gpu: whether it is a GPU; else it is a machine, and peak memory the resident size of a worker
+    """
+
+    name: str
+    memory: int
+    overhead: int
+    gpu: bool
+
+    @property
+    def usable(self) -> int:
+        """Bytes that a run may hold."""
+        return max(0, self.memory - self.overhead)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What an apply would do. A step of planning returns another plan: `dataclasses.replace`.
 
@@ -111,7 +130,7 @@ class Plan:
     left_out: int = 0
     damaged: tuple[Damage, ...] = ()
     refreshed: bool = False
-    target: Device | None = None
+    target: MemoryLimit | None = None
 
     def summary(self) -> dict[str, int]:
         """Return how many nodes each action has."""

@@ -9,7 +9,7 @@ from lorafile.lock.lockfile import Lock
 from lorafile.plan.decide import decide, new_plan
 from lorafile.plan.forecast.forecasts import forecasts, target_of
 from lorafile.plan.missing_objects import check_objects
-from lorafile.plan.plan import EVERYTHING, WORK, Plan, PlanOptions
+from lorafile.plan.plan import EVERYTHING, WORK, MemoryLimit, Plan, PlanOptions
 from lorafile.plan.targeting import all_matched, check_patterns, restrict_to_targets
 from lorafile.plan.tuning import settle_tuning
 from lorafile.specs import Spec
@@ -55,7 +55,8 @@ def name_long_references(plan: Plan) -> Plan:
 
 def add_forecasts(plan: Plan, state: State, gpu: str | None = None) -> Plan:
     """Return the plan with time, memory, disk and energy of each node that would run."""
-    plan = replace(plan, target=target_of(plan.graph, gpu))
+    target = target_of(plan.graph, gpu)
+    plan = replace(plan, target=MemoryLimit(target.name, target.memory, target.overhead, target.gpu))
     return plan.with_forecasts(forecasts(plan, state, gpu))
 
 
