@@ -26,6 +26,8 @@ def memory(node: GraphNode, shape: Shape, gpu: bool = True) -> Parts:
     """Return the bytes of tensors at the peak of a node, by what they are for."""
     width = BYTES[shape.dtype]
     parts = {"weights": weight_bytes(node.settings["quantization"], shape, width)}
+    if node.settings["quantization"] is not None and not gpu:  # the heap keeps what was read before it was quantized
+        parts["weights"] += float(shape.model.parameters * width)
     if node.kind == "merge":  # a quantized base is dequantized, and a float32 one is the only copy
         parts["weights"] = float(shape.model.parameters * max(width, BYTES[node.settings["merging"]["dtype"]]))
     training = node.settings.get("training") or {}
