@@ -156,16 +156,25 @@ def memory_limit(plan: Plan) -> str:
 
 
 def memory_lines(plan: Plan) -> list[str]:
-    """Return a line for each way in which something would not fit, with the smallest change that would."""
-    by_remedy: dict[tuple[str | None, str], list[int]] = {}
+    """Return a line for each configuration that does not fit, with its peak and the cheapest change that helps."""
+    owners = plan.graph.spec.owners
+    by_name: dict[str, list[dict[str, Any]]] = {}
     for change in plan.work:
-        forecast = change.forecast or {}
-        if forecast.get("fits") is False and change.kind in ("train", "profile"):
-            sizes = by_remedy.setdefault((forecast.get("would_fit"), change.configuration), [])
-            sizes.append(forecast["reserved_bytes"])
+        if "fits" in (forecast := change.forecast or {}):
+            by_name.setdefault(owners.get(change.configuration, change.configuration), []).append(forecast)
     has = f", and {plan.target.name} has {memory_size(plan.target.usable)} for it" if plan.target else ""
-    lines = []
-    for (remedy, name), sizes in by_remedy.items():
-        advice = f"It would fit with {remedy}." if remedy else "Nothing that was tried would make it fit."
-        lines.append(f"{name} does not fit: it needs {memory_size(max(sizes))}{has}. {advice}")
-    return lines
+    return [
+        f"{name} does not fit: it needs {memory_size(max(row['reserved_bytes'] for row in rows))}{has}. {_remedy(rows)}"
+        for name, rows in by_name.items()
+        if not all(row["fits"] for row in rows)
+    ]
+
+
+def _remedy(forecasts: list[dict[str, Any]]) -> str:
+    """Return what to do about a configuration that does not fit."""
+    remedies = [row["would_fit"] for row in forecasts if "would_fit" in row]
+    if not remedies:
+        return "Its training fits; its predictions do not: they need a smaller or a quantized base."
+    if None in remedies:
+        return "Nothing that was tried would make it fit."
+    return f"It would fit with {remedies[0]}."

@@ -92,7 +92,7 @@ class Corrections:
                 self.time.setdefault(name, []).append(took / forecast["analytic_seconds"])
         peak = peak_of(attempt)
         if forecast.get("analytic_bytes") and peak:
-            name = forecast["group"].partition("/")[2]
+            name = step_of(forecast["group"])
             self.memory.setdefault(name, []).append(peak / forecast["analytic_bytes"])
 
     def of_time(self, group: str) -> Correction:
@@ -103,7 +103,12 @@ class Corrections:
 
     def of_memory(self, group: str) -> Correction:
         """Return the correction of a node's peak memory, from profiles of its like."""
-        return correction(self.memory.get(group.partition("/")[2], []))
+        return correction(self.memory.get(step_of(group), []))
+
+
+def step_of(group: str) -> str:
+    """Return what of a group decides the memory of a step: method, model and quantization, whatever the kind."""
+    return group.partition("/")[2]
 
 
 def _names(group: str) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.graph.settings import largest_rank
 from lorafile.lock.lockfile import identity
-from lorafile.plan.forecast.calibration import Correction, Corrections, computed, group_of, peak_of
+from lorafile.plan.forecast.calibration import Correction, Corrections, computed, group_of, peak_of, step_of
 from lorafile.plan.forecast.devices import Device, device
 from lorafile.plan.forecast.memory import BYTES, SLACK, memory, peak_bytes
 from lorafile.plan.forecast.meta_device import Walk, can_walk, walked
@@ -22,6 +22,7 @@ from lorafile.state import Attempt, State
 
 _WALKED_FROM = 10**8  # parameters: below it a walk takes longer than its answer is worth
 _ANSWER_BYTES = 200  # of an example's predictions
+_STEPS_IN = ("train", "profile")  # those that take the same steps
 
 Forecast = dict[str, Any]
 
@@ -50,7 +51,7 @@ class _Forecaster:
     state: State
     target: Device
     corrections: Corrections = field(init=False)
-    walks: dict[str, float] = field(init=False)  # group of nodes -> walked over analytic memory
+    walks: dict[str, float] = field(init=False)  # method, model and quantization -> walked over analytic memory
 
     def __post_init__(self) -> None:
         measured = (attempt for attempts in self.state.latest().values() for attempt in attempts)
@@ -90,8 +91,8 @@ class _Forecaster:
             peak, source = float(measured), "measured"
         elif factor.runs:
             peak, source = analytic * factor.factor, factor.source
-        elif group in self.walks:
-            peak, source = analytic * self.walks[group], "walked"
+        elif node.kind in _STEPS_IN and step_of(group) in self.walks:
+            peak, source = analytic * self.walks[step_of(group)], "walked"
         else:
             peak, source = analytic, Correction().source
         reserved = int(peak * SLACK) if self.target.gpu else int(peak)
@@ -119,13 +120,13 @@ class _Forecaster:
         chosen: dict[str, Walk] = {}
         for key, shape in self.shapes.items():
             node = self.plan.graph.nodes[key]
-            if shape is None or node.kind not in ("train", "profile") or "training" not in node.settings:
+            if shape is None or node.kind not in _STEPS_IN or "training" not in node.settings:
                 continue
             group = group_of(node, shape)
             if shape.model.parameters >= _WALKED_FROM and not self.corrections.of_memory(group).runs:
-                best = chosen.get(group)
+                best = chosen.get(step_of(group))
                 if best is None or shape.reach.inputs > best.shape.reach.inputs:
-                    chosen[group] = Walk(node, shape)
+                    chosen[step_of(group)] = Walk(node, shape)
         if not chosen or not can_walk():
             return {}
         peaks = walked(list(chosen.values()), installed("bitsandbytes"))
