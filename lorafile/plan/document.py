@@ -195,7 +195,9 @@ def _lists(options: PlanOptions) -> dict[str, Any]:
 def _memory(plan: Plan) -> dict[str, Any] | None:
     """Return what forecasts of memory are compared with, as documented JSON."""
     limit = plan.target
-    return limit and {"name": limit.name, "bytes": limit.memory, "overhead_bytes": limit.overhead}
+    if limit is None:
+        return None
+    return {"name": limit.name, "bytes": limit.memory, "overhead_bytes": limit.overhead}
 
 
 def _tuning(plan: Plan) -> list[dict[str, Any]]:

@@ -199,9 +199,9 @@ def _changes(settings: dict[str, Any], shape: Shape) -> Iterator[tuple[str, dict
         yield words, changed, with_shape
         for more, both, _ in _without_cost(changed, with_shape):
             yield f"{words} and {more}", both, with_shape
-    half = replace(shape, longest=shape.longest // 2, tokens=shape.tokens / 2)
+    shorter = replace(shape, longest=shape.longest // 2, tokens=shape.tokens / 2)
     again = _with(settings, gradient_checkpointing=True)
-    yield f"data.max_length = {half.longest} and train.gradient_checkpointing = true", again, half
+    yield f"data.max_length = {shorter.longest} and train.gradient_checkpointing = true", again, shorter
 
 
 def _without_cost(settings: dict[str, Any], shape: Shape) -> Iterator[tuple[str, dict[str, Any], Shape]]:
