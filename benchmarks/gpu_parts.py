@@ -248,7 +248,7 @@ def _of_attempt(attempt: Attempt) -> Row:
     names = ("seconds", "steps", "tokens_per_second", "final_loss", "packed", "train_step_seconds", "train_step_joules")
     row = {"case": attempt.address, "outcome": attempt.outcome, "seconds": attempt.seconds}
     row |= {f"run_{name}": attempt.figures[name] for name in names if name in attempt.figures}
-    foretold, measured = attempt.forecast.get("peak_memory_bytes"), peak_of(attempt.figures)
+    foretold, measured = attempt.forecast.get("peak_memory_bytes"), peak_of(attempt)
     if foretold and measured:
         row |= {"allocated_bytes": measured} | _against({"allocated_bytes": measured}, foretold)
     return row

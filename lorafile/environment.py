@@ -117,6 +117,15 @@ def cores() -> int:
     return max(1, min(there, bound, _quota()))
 
 
+def machine_memory() -> int:
+    """Return the bytes of memory that this process may use: the machine's, up to what its container may."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(there, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    except (OSError, ValueError):  # there is none, or it is `max`
+        return there
+
+
 def most_threads() -> int:
     """Return how many threads a process may use for one product: all cores, or fewer where OMP_NUM_THREADS says so."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()

@@ -54,6 +54,11 @@ class Price(float):
         return space.join(filter(None, parts))
 
 
+def memory_size(count: float) -> str:
+    """Return a number of bytes of memory for people, in the units that cards are sold in: 1 GiB is 2^30 bytes."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
+
+
 def plural(count: int, noun: str) -> str:
     """Return `1 run`, `3 runs`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

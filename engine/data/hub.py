@@ -16,22 +16,24 @@ from typing import Any
 from lorafile.engine.data.files import CARDS, SUFFIXES
 from lorafile.errors import NodeError
 
-_MODEL = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py")
+_WEIGHTS = "*.safetensors"
+_MODEL = (_WEIGHTS, "*.json", "*.model", "*.txt", "*.jinja", "*.py")
 _DATA = [*(f"*{end}" for suffix in SUFFIXES for end in (suffix, suffix.upper())), *CARDS]
 _LOOKS_LIKE_A_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?<=Bearer )[^\s'\"]+")
 
 
-def snapshot(name: str, kind: str, revision: str | None) -> Path:
+def snapshot(name: str, kind: str, revision: str | None, weights: bool = True) -> Path:
     """Return a hub repository's snapshot; `HF_HUB_OFFLINE=1` takes only what the cache holds.
 
     :param kind: `model` or `dataset`
+    :param weights: a model's weight files, too
     :raises NodeError: one sentence for whatever the hub refuses
     """
     from huggingface_hub import snapshot_download
 
     try:
         with _silent_off_a_terminal():
-            return Path(snapshot_download(**_download_options(name, kind, revision)))
+            return Path(snapshot_download(**_download_options(name, kind, revision, weights)))
     except Exception as error:  # whatever the client meets, httpx's own errors among it
         raise NodeError(refusal(name, kind, revision, error)) from None  # the cause may quote a header with the token
 
@@ -123,8 +125,8 @@ def _token_advice() -> str:
     return f'{why}; one is read from HF_TOKEN, or from {constants.HF_TOKEN_PATH}, where "hf auth login" puts it.'
 
 
-def _download_options(name: str, kind: str, revision: str | None) -> dict[str, Any]:
-    patterns = list(_MODEL) if kind == "model" else _DATA
+def _download_options(name: str, kind: str, revision: str | None, weights: bool = True) -> dict[str, Any]:
+    patterns = [pattern for pattern in _MODEL if weights or pattern != _WEIGHTS] if kind == "model" else _DATA
     return {"repo_id": name, "repo_type": kind, "revision": revision, "allow_patterns": patterns}
 
 

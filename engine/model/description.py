@@ -13,6 +13,7 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -99,9 +100,10 @@ def describe(path: str, task_type: str, trust_remote_code: bool) -> Description:
 def _load_on_meta(path: str, classifies: bool, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
     """Return a checkpoint's model without its bytes, and transformers' report of what did not fit.
 
-    A checkpoint that was quantized before holds packed tensors, of which only the classes are looked at.
+    A checkpoint that was quantized before holds packed tensors, of which only the classes are looked at; so it is where
+    there are no weights at all.
     """
-    if stored_quantization(path) is not None:
+    if stored_quantization(path) is not None or not any(Path(path).glob("*.safetensors")):
         return on_meta(path, classifies, trust_remote_code), {}
     model, report = auto_class(classifies).from_pretrained(
         path,

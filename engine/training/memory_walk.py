@@ -8,8 +8,10 @@ Run as a program it reads a JSON list of steps and writes a JSON list of what th
 imports torch.
 """
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,13 +19,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lorafile.engine.batching.batches import Batch
 from lorafile.engine.model.adapters import peft_errors
+from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.methods import peft_config
 from lorafile.engine.model.peak_memory import LiveTensors
 from lorafile.engine.quiet import quiet_libraries
 from lorafile.engine.request import Request
 
-_ATTENTION = "walked"
 _ADAM = 2  # moments of each trained weight, in its own type
 
 
@@ -94,15 +97,21 @@ class _Attended(torch.autograd.Function):
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
-def _attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **_: Any) -> tuple[torch.Tensor, None]:
-    """Attend as transformers' sdpa does: keys and values are copied for each group where there is a mask."""
-    from transformers.integrations.sdpa_attention import repeat_kv
+def _attend(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> torch.Tensor:
+    """Stand in for torch's scaled_dot_product_attention."""
+    attended: torch.Tensor = _Attended.apply(query, key, value)  # type: ignore[no-untyped-call]
+    return attended
 
-    groups = getattr(module, "num_key_value_groups", 1)
-    if mask is not None and groups > 1:
-        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    attended = _Attended.apply(query, key, value)  # type: ignore[no-untyped-call]
-    return attended.transpose(1, 2).contiguous(), None
+
+@contextlib.contextmanager
+def _fused_attention() -> Iterator[None]:
+    """While this lasts attention is that of a fused kernel; on the meta device torch would write out its matrix."""
+    original = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = _attend
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = original
 
 
 class _Dequantized(torch.autograd.Function):
@@ -150,35 +159,32 @@ def walk(step: Step) -> StepMemory:
         mode.count(moment, "optimizer")
     training = step.settings["training"]
     dtype = torch.bfloat16 if training["bf16"] else torch.float16
-    with mode, torch.autocast("cuda", dtype=dtype, enabled=training["bf16"] or training["fp16"]):
+    with _fused_attention(), mode, torch.autocast("cuda", dtype=dtype, enabled=training["bf16"] or training["fp16"]):
         _once(tuned.train(), step)
     return StepMemory(**{name: mode.peak_by_kind[name] for name in StepMemory.__annotations__})
 
 
 def _once(model: Any, step: Step) -> None:
-    """Compute a loss at the supervised positions, and its gradients."""
+    """Compute the engine's own loss at the supervised positions, and its gradients."""
+    summed_loss(model, _batch(step)).backward()
+
+
+def _batch(step: Step) -> Batch:
+    """Return a micro-batch on the meta device; only which tokens are supervised, the last ones, has values."""
     ids = torch.zeros(step.examples, step.length, dtype=torch.int64, device="meta")
-    columns = max(1, min(step.length, -(-step.supervised // step.examples)))
-    options = {"logits_to_keep": torch.arange(columns, device="meta")}
-    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **options).logits
-    flat = logits.float().flatten(0, 1)
-    aims = torch.zeros(len(flat), dtype=torch.int64, device="meta")
-    loss = functional.cross_entropy(flat, aims, reduction="sum")
-    del logits, flat
-    loss.backward()
+    columns = max(1, min(step.length - 1, -(-step.supervised // step.examples)))
+    supervised = torch.zeros(step.examples, step.length, dtype=torch.bool)
+    supervised[:, -columns:] = True
+    return Batch(list(range(step.examples)), ids, torch.ones_like(ids), supervised)
 
 
 def _model(step: Step) -> Any:
     """Return the bare model on the meta device, frozen."""
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attend)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(_ATTENTION, sdpa_mask)
     fields = {key: value for key, value in step.config.items() if key not in ("model_type", "quantization_config")}
     config = AutoConfig.for_model(step.config["model_type"], **fields)
-    options = {"dtype": getattr(torch, step.settings["model"]["dtype"]), "attn_implementation": _ATTENTION}
+    options = {"dtype": getattr(torch, step.settings["model"]["dtype"]), "attn_implementation": "sdpa"}
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, **options)
         for name, size in step.packed.items():

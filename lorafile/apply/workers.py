@@ -4,13 +4,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorafile import specs
 from lorafile.apply.work_groups import groups, is_spread
 from lorafile.engine.metrics.registry import built_in
 from lorafile.engine.metrics.tokenizers import LIBRARIES as TOKENIZER_LIBRARIES
-from lorafile.environment import cores, gpus, installed, most_threads
+from lorafile.environment import cores, gpus, installed, machine_memory, most_threads
 from lorafile.errors import LoraError, MissingExtra
-from lorafile.lock.lockfile import Lock
 from lorafile.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ def local_executor(plan: Plan, state: Path, workers: int | None, pack: str | int
 
     if installed("torch") is None and plan.work:
         raise MissingExtra("lora apply", "torch")
-    workers = workers or default_workers(plan.graph.spec, plan.graph.lock)
+    workers = workers or default_workers(plan)
     threads = max(1, min(cores() // workers, most_threads()))
     about = (gpus(), model_types(plan), pack_width(pack))
     return LocalExecutor(state / "staging", workers, threads, most_threads(), *about)
@@ -64,12 +62,18 @@ def unused_workers(plan: Plan, workers: int | None) -> str:
     )
 
 
-def default_workers(spec: specs.Spec, lock: Lock) -> int:
-    """Return one worker for each GPU; on a CPU one for each core where models are small, else one with all cores."""
-    if all(is_spread(configuration) for configuration in spec.configurations):
+def default_workers(plan: Plan) -> int:
+    """Return one worker for each GPU; on a CPU one for each core where models are small, else one with all cores.
+
+    On a CPU there are no more than its memory holds of the largest piece of work.
+    """
+    if all(is_spread(configuration) for configuration in plan.graph.spec.configurations):
         return 1
-    small = all(model.parameters < _SMALL_MODEL for model in lock.models.values())
-    return len(gpus()) or (cores() if small else 1)
+    if gpus():
+        return len(gpus())
+    small = all(model.parameters < _SMALL_MODEL for model in plan.graph.lock.models.values())
+    peak = max((change.forecast.get("reserved_bytes", 0) for change in plan.work if change.forecast), default=0)
+    return max(1, min(cores() if small else 1, machine_memory() // max(peak, 1)))
 
 
 def check_libraries(plan: Plan) -> None:

@@ -21,6 +21,7 @@ from lorafile.files.user_cache import LARGE, cached_digest, cached_digest_of
 from lorafile.lock.content import tensors_digest, tokenizer_digest
 from lorafile.lock.data import DataLock, commit_of, lock_data, same_columns
 from lorafile.lock.description import check_type, describe_model
+from lorafile.lock.unlocked import config_directory, describe_unlocked, has_weights, no_weights
 from lorafile.lock.weights import Header, headers
 from lorafile.specs import Spec
 from lorafile.specs.tables.data import DataTable
@@ -100,6 +101,11 @@ class ModelLock:
         return {}
 
     @property
+    def is_locked(self) -> bool:
+        """Whether its weights have been seen; a plan without them estimates, and its keys are none."""
+        return bool(self.weights)
+
+    @property
     def norms(self) -> list[str]:
         """Its norms: the modules of which the weight is a vector."""
         vectors = [name for name, shape in self.tensors.items() if len(shape) == 1]
@@ -159,12 +165,15 @@ def write_lock(spec: Spec, lock: Lock) -> None:
     write_text(lock_file(spec), lock.text())
 
 
-def resolve(spec: Spec, stored: Lock | None, fresh: bool = False, rehash: bool = False) -> tuple[Lock, list[str]]:
+def resolve(
+    spec: Spec, stored: Lock | None, fresh: bool = False, rehash: bool = False, without_weights: bool = False
+) -> tuple[Lock, list[str]]:
     """Return the lock of a spec as its models and data are now, and what has changed since the stored one.
 
     Local files are read; a hub name is taken from the stored lock unless a fresh look is asked for.
 
     :param rehash: read weights although their digests are known
+    :param without_weights: a model whose weights are not here gets an entry from its config.json, `is_locked` false
     """
     models: dict[str, ModelLock] = {}
     data: dict[str, DataLock] = {}
@@ -174,8 +183,10 @@ def resolve(spec: Spec, stored: Lock | None, fresh: bool = False, rehash: bool =
         locked = old.models.get(name)
         keep = locked is not None and not fresh and is_on_hub(model.path, base)
         with spec.located():
-            models[name] = locked if locked and keep else lock_model(model, base, locked, fresh, rehash)
-        changed += [_moved_model(name, locked, models[name])] if locked and locked != models[name] else []
+            unlocked = unlocked_model(model, base) if without_weights and not keep else None
+            models[name] = locked if locked and keep else unlocked or lock_model(model, base, locked, fresh, rehash)
+        moved = locked is not None and unlocked is None and locked != models[name]
+        changed += [_moved_model(name, locked, models[name])] if locked is not None and moved else []
     references = [spec.reference] if spec.reference else []
     for name, table in _by_identity([*(c.data for c in spec.configurations), *references]).items():
         was = old.data.get(name)
@@ -228,9 +239,8 @@ def lock_model(
     settings = _read_json(directory / "config.json")
     check_type(settings, table)
     weights = weight_files(directory)
-    if not weights:
-        why = "others are not loaded, because they can run code"
-        raise NodeError(f"model.path: {directory} holds no .safetensors weights; {why}.")
+    if not has_weights(directory):
+        raise NodeError(no_weights(directory))
     _check_sizes(settings, directory / "config.json")
     tensors = {name: header for file in weights for name, header in headers(file).items()}
     if not tensors:
@@ -279,6 +289,40 @@ def _tensors_digest(name: str, contents: dict[str, Any], tensors: dict[str, Head
 
     large = contents["bytes"] >= LARGE and not rehash
     return cached_digest_of(f"tensors of {contents['weights']}", read) if large else read()
+
+
+def unlocked_model(table: ModelTable, base: Path) -> ModelLock | None:
+    """Return an entry from a model's config.json where its weights are not here; None where they are."""
+    directory = config_directory(table, base, is_on_hub(table.path, base))
+    if directory is None:
+        return None
+    settings = _read_json(directory / "config.json")
+    check_type(settings, table)
+    _check_sizes(settings, directory / "config.json")
+    fields = describe_unlocked(directory, table, settings)
+    tokenizer = tokenizer_files(directory)
+    fields["tokenizer"] = json_digest(sorted((f.name, file_digest(f)) for f in tokenizer)) if tokenizer else ""
+    described = fields.pop("described")
+    return ModelLock(**fields, **{name: described[name] for name in _DESCRIBED if name != "date"})
+
+
+def unlocked_warnings(spec: Spec, lock: Lock) -> list[str]:
+    """Return a sentence for each model whose weights are not here."""
+    remedy = f"Keys are unknown, and nothing can be applied, until the weights are here and: lora lock {spec.file}"
+    sentences = []
+    for name, model in lock.models.items():
+        if not model.is_locked:
+            sentence = f"The weights of {name} are not here: time and memory are estimated from its config.json. "
+            missing = (
+                ""
+                if model.tokenizer
+                else (
+                    "Its tokenizer is not here either: whether it has a chat template is unknown, and lengths are "
+                    "estimated from characters. "
+                )
+            )
+            sentences.append(sentence + missing + remedy)
+    return sentences
 
 
 def tokenizer_files(directory: Path) -> list[Path]:

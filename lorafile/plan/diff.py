@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from lorafile.errors import LoraError
 from lorafile.lock.lockfile import describe_changes
 from lorafile.plan.cost import estimate_cost
 from lorafile.plan.document import CostRow, PlanDocument
@@ -70,8 +71,10 @@ class Side:
                 c.forecast.seconds if c.forecast else None,
             )
             for c in saved.changes
-            if c.action != "undeclared"
+            if c.action != "undeclared" and c.key
         }
+        if not all(c.key for c in saved.changes):
+            raise LoraError(f"{name} only estimates: a model's weights were not there, so that its nodes have no keys.")
         whole = saved.bill
         paid = whole.device_hours / whole.seconds if whole.seconds else 0.0
         return cls(name, saved.study, rows, hourly=_saved_price(whole) if hourly is None else Price(hourly), paid=paid)

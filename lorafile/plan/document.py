@@ -34,7 +34,9 @@ class ForecastRow(Row):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
     seconds: Annotated[float, Field(ge=0)]
     source: str = Field(description="Where the time comes from: analytic, or calibrated on what was measured.")
-    peak_memory_bytes: int | None = Field(default=None, description="Allocated; where a model is loaded.")
+    peak_memory_bytes: int | None = Field(
+        default=None, description="Where a model is loaded: allocated, on a CPU resident."
+    )
     fits: bool | None = Field(default=None, description="On the device, or the one of `--gpu`.")
     seconds_low: float | None = Field(default=None, description="Four of five runs take between this and seconds_high.")
     seconds_high: float | None = None
@@ -65,7 +67,7 @@ class ChangeRow(Row):
     """One node, in the order in which it would be done."""
 
     address: Line
-    key: Digest
+    key: Digest | None = Field(description="null where a model's weights are not here, so that it is unknown.")
     kind: Literal["prepare", "train", "predict", "score", "profile", "inspect", "truncate", "merge"]
     action: ActionName
     reason: str
@@ -111,6 +113,14 @@ class MadeFrom(Row):
     )
 
 
+class MemoryRow(Row):
+    """A device, and what of its memory no run gets."""
+
+    name: Line
+    bytes: int
+    overhead_bytes: int = Field(description="The driver's and a CUDA context's; 0 on a CPU.")
+
+
 class PlanDocument(Row):
     """A plan of Lorafile: `lora plan --json`, `lora plan --out FILE`."""
 
@@ -124,6 +134,7 @@ class PlanDocument(Row):
     damaged: list[DamageRow]
     made_from: MadeFrom
     bill: CostRow
+    memory: MemoryRow | None = Field(default=None, description="What `reserved_bytes` is compared with.")
     resolve: dict[str, JsonValue] | None = Field(default=None, description="The stage of seeds that --resolve plans.")
 
     sensitivity: dict[str, JsonValue] | None = Field(
@@ -135,7 +146,7 @@ class PlanDocument(Row):
     @property
     def work(self) -> dict[str, ChangeRow]:
         """Key -> what would be done."""
-        return {change.key: change for change in self.changes if change.action in WORK}
+        return {change.key: change for change in self.changes if change.action in WORK and change.key}
 
 
 def document(
@@ -146,11 +157,11 @@ def document(
     :param stage: the JSON of the stage that `--resolve` has planned
     :param sensitivity: the JSON of what the study will be able to conclude
     """
-    owners = plan.graph.spec.owners
+    owners, unlocked = plan.graph.spec.owners, plan.unlocked
     changes = [
         {
             "address": c.address,
-            "key": c.key,
+            "key": None if unlocked else c.key,
             "kind": c.kind,
             "action": c.action.value,
             "reason": c.reason,
@@ -171,6 +182,7 @@ def document(
         "damaged": [asdict(damage) for damage in plan.damaged],
         "made_from": _made_from(plan),
         "bill": cost_json(plan),
+        "memory": _memory(plan),
     }
     asked = {"resolve": stage, "sensitivity": sensitivity}
     return content | {name: value for name, value in asked.items() if value is not None}
@@ -189,6 +201,14 @@ def json_schema() -> dict[str, Any]:
 
 def _lists(options: PlanOptions) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
+
+
+def _memory(plan: Plan) -> dict[str, Any] | None:
+    """Return what forecasts of memory are compared with, as documented JSON."""
+    limit = plan.target
+    if limit is None:
+        return None
+    return {"name": limit.name, "bytes": limit.memory, "overhead_bytes": limit.overhead}
 
 
 def _tuning(plan: Plan) -> list[dict[str, Any]]:

@@ -84,6 +84,26 @@ class Damage:
 
 
 @dataclass(frozen=True)
+class MemoryLimit:
+    """What forecasts of memory are compared with.
+
+    :ivar memory: bytes of the device
+    :ivar overhead: bytes of it that no tensor gets: the driver's and a CUDA context's
+    :ivar gpu: whether it is a GPU; else it is a machine, and peak memory the resident size of a worker
+    """
+
+    name: str
+    memory: int
+    overhead: int
+    gpu: bool
+
+    @property
+    def usable(self) -> int:
+        """Bytes that a run may hold."""
+        return max(0, self.memory - self.overhead)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What an apply would do. A step of planning returns another plan: `dataclasses.replace`.
 
@@ -94,6 +114,7 @@ class Plan:
     :ivar left_out: how many nodes would run, and are not selected
     :ivar damaged: files of what is kept as it is
     :ivar if_equal: keys of what is reused if its data are prepared equal to finished ones
+    :ivar target: what its forecasts of memory are compared with
     :ivar refreshed: whether its lock is not the one next to the spec: an apply writes it
     """
 
@@ -112,11 +133,17 @@ class Plan:
     damaged: tuple[Damage, ...] = ()
     if_equal: frozenset[str] = frozenset()
     refreshed: bool = False
+    target: MemoryLimit | None = None
 
     def summary(self) -> dict[str, int]:
         """Return how many nodes each action has."""
         counts = Counter(change.action for change in self.changes)
         return {action.value: counts[action] for action in Action}
+
+    @property
+    def unlocked(self) -> list[str]:
+        """Models whose weights nobody has seen: what the plan says of time and memory holds, and its keys do not."""
+        return [name for name, model in self.graph.lock.models.items() if not model.is_locked]
 
     @property
     def work(self) -> list[Change]:

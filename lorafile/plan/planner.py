@@ -8,9 +8,9 @@ from lorafile.lock.lockfile import Lock
 from lorafile.plan.decide import decide, new_plan
 from lorafile.plan.equal_data import expect_equal_data
 from lorafile.plan.equal_models import build_known
-from lorafile.plan.forecast.forecasts import forecasts
+from lorafile.plan.forecast.forecasts import forecasts, target_of
 from lorafile.plan.missing_objects import check_objects
-from lorafile.plan.plan import EVERYTHING, WORK, Plan, PlanOptions
+from lorafile.plan.plan import EVERYTHING, WORK, MemoryLimit, Plan, PlanOptions
 from lorafile.plan.targeting import all_matched, check_patterns, restrict_to_targets
 from lorafile.plan.tuning import settle_tuning
 from lorafile.specs import Spec
@@ -57,6 +57,8 @@ def name_long_references(plan: Plan) -> Plan:
 
 def add_forecasts(plan: Plan, state: State, gpu: str | None = None) -> Plan:
     """Return the plan with time, memory, disk and energy of each node that would run."""
+    target = target_of(plan.graph, gpu)
+    plan = replace(plan, target=MemoryLimit(target.name, target.memory, target.overhead, target.gpu))
     return plan.with_forecasts(forecasts(plan, state, gpu))
 
 

@@ -12,11 +12,11 @@ from lorafile.apply.tracking.destinations import missing_libraries
 from lorafile.apply.workers import default_workers, model_types
 from lorafile.environment import installed
 from lorafile.errors import LoraError, SpecError, StalePlan, UnmatchedPattern
-from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, write_lock
+from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, unlocked_warnings, write_lock
 from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan
 from lorafile.state import Attempt, State
-from lorafile.units import Price
+from lorafile.units import Price, listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +50,18 @@ class BestFigure:
     configuration: str
     mean: float
     seeds: int
+
+
+def check_locked(plan: Plan) -> None:
+    """Refuse a plan of models whose weights are not here: its nodes have no keys yet.
+
+    :raises LoraError: naming them
+    """
+    if plan.unlocked:
+        raise LoraError(
+            f"This plan only estimates: the weights of {listing(plan.unlocked)} are not here, so that its nodes have "
+            "no keys. Bring them with: lora fetch"
+        )
 
 
 class Study:
@@ -139,15 +151,16 @@ class Study:
         :raises LoraError: when a pattern fits nothing
         """
         before = read_lock(self.spec)
-        lock, changed = resolve(self.spec, before, refresh, rehash)
+        lock, changed = resolve(self.spec, before, refresh, rehash, without_weights=gpu is not None)
         if refresh:
             changed = describe_changes(before, lock)
+        changed += unlocked_warnings(self.spec, lock)
         options = PlanOptions(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)
         plan = State.snapshot(self.state, lambda state: make_plan(self.spec, lock, state, changed, options, gpu))
         return dataclasses.replace(
             plan,
             warnings=(*plan.warnings, *missing_libraries(self.spec)),
-            workers=default_workers(self.spec, lock),
+            workers=default_workers(plan),
             hourly=None if hourly is None else Price(hourly),
             refreshed=refresh and lock != before,
         )
@@ -184,6 +197,7 @@ class Study:
         """
         from lorafile.plan.planfile import save
 
+        check_locked(plan)
         save(plan, Path(file))
 
     def apply(
@@ -206,6 +220,8 @@ class Study:
         """
         from lorafile.apply.stages import apply_plan
 
+        if plan is not None:
+            check_locked(plan)
         with State.write(self.state, lock_timeout) as state:
             return apply_plan(self.spec, plan or self.plan(), state, workers, pack, watchers, budget)
 

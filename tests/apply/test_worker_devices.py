@@ -80,6 +80,21 @@ def test_results_of_mixed_gpus_carry_the_name_of_their_own(spec_file: Path) -> N
     assert set(Counter(node["action"] for node in json.loads(again.stdout)["changes"])) == {"reuse"}
 
 
+def test_a_processor_gets_no_more_workers_than_its_memory_holds(
+    spec_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = load(spec_file).plan()
+    largest = max(change.forecast["reserved_bytes"] for change in plan.work if "fits" in (change.forecast or {}))
+    monkeypatch.setattr("lorafile.apply.workers.gpus", tuple)
+    monkeypatch.setattr("lorafile.apply.workers.cores", lambda: 8)
+    monkeypatch.setattr("lorafile.apply.workers.machine_memory", lambda: 100 * largest)
+    assert default_workers(plan) == 8
+    monkeypatch.setattr("lorafile.apply.workers.machine_memory", lambda: int(3.5 * largest))
+    assert default_workers(plan) == 3
+    monkeypatch.setattr("lorafile.apply.workers.machine_memory", lambda: largest // 2)
+    assert default_workers(plan) == 1
+
+
 def test_only_what_loads_a_spread_base_is_serial_and_workers_are_not_ignored_silently(
     spec_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +107,7 @@ def test_only_what_loads_a_spread_base_is_serial_and_workers_are_not_ignored_sil
     monkeypatch.setattr("lorafile.apply.workers.gpus", lambda: EIGHT)
     spread = Counter((plan.graph.nodes[group.keys[0]].kind, group.spread) for group in groups(plan))
     assert spread == {("prepare", False): 3, ("train", True): 2}
-    assert default_workers(plan.graph.spec, plan.graph.lock) == 1
+    assert default_workers(plan) == 1
     assert not unused_workers(plan, None)
     told = unused_workers(plan, 4)
     assert told.startswith("--workers 4 does not speed up 2 of the runs: model.device_map spreads their base over all")

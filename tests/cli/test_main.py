@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,15 @@ def test_a_plan_as_json_is_the_documented_format(spec_file: Path) -> None:
     assert train["forecast"]["fits"] is True
     tight = json.loads(lora("plan", "--json", "--gpu", "1MB", cwd=spec_file.parent).stdout)
     assert all(c["forecast"]["fits"] is False for c in tight["changes"] if c["kind"] == "train")
+
+
+def test_table_sentence_and_limit_name_the_same_memory(spec_file: Path) -> None:
+    told = lora("plan", "--gpu", "1GB", cwd=spec_file.parent).stdout
+    assert "a GPU of 1GB has 1.0 GiB; driver and CUDA context take 1.1 GiB, so that 0 MiB are left." in told
+    needed = re.search(r"does not fit: it needs ([0-9.]+ MiB), and a GPU of 1GB has 0 MiB for it\.", told)
+    assert needed is not None
+    row = next(line for line in told.splitlines() if " NO " in line)
+    assert needed[1] in row
 
 
 def test_from_nothing_to_a_report_and_back_to_nothing_to_do(spec_file: Path) -> None:

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from lorafile.cli.views.console import COLOURS, MOST, SYMBOLS, show_warnings
-from lorafile.cli.views.requirements import cost_line, in_spec_order, memory_lines, show_requirements
+from lorafile.cli.views.requirements import cost_line, in_spec_order, memory_limit, memory_lines, show_requirements
 from lorafile.plan.plan import Action, Change, Plan
 from lorafile.plan.tuning_status import edge_lines
-from lorafile.units import and_more, duration, plural, size
+from lorafile.units import and_more, duration, memory_size, plural
 
 if TYPE_CHECKING:
     from lorafile.analysis.seed_planning import Resolution
@@ -57,6 +57,8 @@ def show_plan(
         out.print(f"  [cyan]?[/] {escape(line)}")
     if plan.work:
         show_requirements(plan, out, full)
+        if memory_limit(plan):
+            out.print(f"[dim]{escape(memory_limit(plan))}[/]")
     if not full:
         _show_rest(plan, out)
     for line in damage_lines(plan):
@@ -307,7 +309,7 @@ def _groups(plan: Plan) -> list[tuple[str, list[Change]]]:
 def _group(name: str, changes: list[Change]) -> str:
     lead = _lead(changes)
     forecasts = [change.forecast or {} for change in changes]
-    peak = max((forecast.get("peak_memory_bytes") or 0 for forecast in forecasts), default=0)
+    peak = max((forecast.get("reserved_bytes") or 0 for forecast in forecasts), default=0)
     fits = [forecast["fits"] for forecast in forecasts if forecast.get("fits") is not None]
     cells = [
         f"`{SYMBOLS[lead.action]}`",
@@ -315,7 +317,7 @@ def _group(name: str, changes: list[Change]) -> str:
         counted(changes),
         marked(_why(lead)),
         duration(sum(forecast.get("seconds", 0.0) for forecast in forecasts)),
-        size(peak) if peak else "",
+        memory_size(peak) if peak else "",
         "" if not fits else "yes" if all(fits) else "**no**",
     ]
     return f"| {' | '.join(cells)} |"

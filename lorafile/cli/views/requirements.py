@@ -14,7 +14,7 @@ from lorafile.plan.cost import estimate_cost
 from lorafile.plan.forecast.forecasts import WALK_GIVEN_UP
 from lorafile.plan.plan import Change, Plan
 from lorafile.specs.target_modules import leaves
-from lorafile.units import and_more, duration, listing, size
+from lorafile.units import and_more, duration, listing, memory_size, size
 
 _MOST_NAMES = 9  # of modules, that are shown as PEFT needs them
 _COLUMNS = (
@@ -71,7 +71,7 @@ def _need(plan: Plan, name: str, changes: list[Change], word_of: dict[tuple[str,
     sections = plan.graph.sections[name]
     adapter = sections["adapter"]
     forecast = [(change, change.forecast) for change in changes if change.forecast]
-    peaks = [values["peak_memory_bytes"] for _, values in forecast if "peak_memory_bytes" in values]
+    peaks = [values["reserved_bytes"] for _, values in forecast if "reserved_bytes" in values]
     fits = [values["fits"] for _, values in forecast if "fits" in values]
     once = [pair for pair in forecast if plan.graph.nodes[pair[0].key].repeat == 1] or forecast
     first = [(change, values) for change, values in once if change.seed == once[0][0].seed]
@@ -83,7 +83,7 @@ def _need(plan: Plan, name: str, changes: list[Change], word_of: dict[tuple[str,
         _parameters(plan, name),
         quantization_name(sections["quantization"]),
         _rate(plan, name),
-        size(max(peaks)) if peaks else "",
+        memory_size(max(peaks)) if peaks else "",
         "" if not fits else "yes" if all(fits) else "NO",
         duration(for_a_seed) if for_a_seed else "",
     ]
@@ -161,21 +161,43 @@ def cost_line(plan: Plan, device: str = "") -> str:
     return f"Forecast: {duration(sums.seconds)} of work{span} on {on}{with_workers}{rest} ({sums.source}){later}."
 
 
+def memory_limit(plan: Plan) -> str:
+    """Say what peak memory is compared with; nothing where nothing loads a model."""
+    target = plan.target
+    if target is None or not any("fits" in (change.forecast or {}) for change in plan.work):
+        return ""
+    if not target.gpu:
+        return f"Peak memory is what a worker holds; {target.name} has {memory_size(target.memory)}."
+    taken = f"driver and CUDA context take {memory_size(target.overhead)}"
+    return f"{target.name} has {memory_size(target.memory)}; {taken}, so that {memory_size(target.usable)} are left."
+
+
 def memory_lines(plan: Plan) -> list[str]:
-    """Return a line for each way in which something would not fit, with the smallest change that would.
+    """Return a line for each configuration that does not fit, with its peak and the cheapest change that helps.
 
     Before them: for which configurations memory is known worse than it could be.
     """
-    by_remedy: dict[tuple[str | None, str], list[int]] = {}
+    owners = plan.graph.spec.owners
+    by_name: dict[str, list[dict[str, Any]]] = {}
     for change in plan.work:
-        forecast = change.forecast or {}
-        if forecast.get("fits") is False and change.kind in ("train", "profile"):
-            sizes = by_remedy.setdefault((forecast.get("would_fit"), change.configuration), [])
-            sizes.append(forecast["reserved_bytes"])
+        if "fits" in (forecast := change.forecast or {}):
+            by_name.setdefault(owners.get(change.configuration, change.configuration), []).append(forecast)
     sources = dict.fromkeys((c.configuration, (c.forecast or {}).get("memory_source")) for c in plan.work)
     given_up = [name for name, source in sources if source == WALK_GIVEN_UP]
     lines = [f"Peak memory of {listing(given_up)} is {WALK_GIVEN_UP}."] if given_up else []
-    for (remedy, name), sizes in by_remedy.items():
-        advice = f"It would fit with {remedy}." if remedy else "No smaller batch, checkpointing or 4-bit base would do."
-        lines.append(f"{name} would not fit: it takes {size(max(sizes))}. {advice}")
-    return lines
+    has = f", and {plan.target.name} has {memory_size(plan.target.usable)} for it" if plan.target else ""
+    return lines + [
+        f"{name} does not fit: it needs {memory_size(max(row['reserved_bytes'] for row in rows))}{has}. {_remedy(rows)}"
+        for name, rows in by_name.items()
+        if not all(row["fits"] for row in rows)
+    ]
+
+
+def _remedy(forecasts: list[dict[str, Any]]) -> str:
+    """Return what to do about a configuration that does not fit."""
+    remedies = [row["would_fit"] for row in forecasts if "would_fit" in row]
+    if not remedies:
+        return "Its training fits; its predictions do not: they need a smaller or a quantized base."
+    if None in remedies:
+        return "Nothing that was tried would make it fit."
+    return f"It would fit with {remedies[0]}."

@@ -8,12 +8,12 @@ from typing import Any
 
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.plan.forecast.devices import Device
-from lorafile.plan.forecast.memory import memory
+from lorafile.plan.forecast.memory import peak_bytes
 from lorafile.plan.forecast.shape import Shape
 from lorafile.plan.forecast.time import seconds
 from lorafile.state import Attempt
 
-ARITHMETIC = 3  # raised when memory or time are computed otherwise: what was compared with the former corrects nothing
+ARITHMETIC = 4  # raised when memory or time are computed otherwise: what was compared with the former corrects nothing
 TIME_SPREADS = ("generate_spread", "merged_generate_spread")
 STEADY = 0.5  # of 16 profiles on two idle cores the largest was 0.31; of 8 next to two busy processes the smallest 0.76
 _UNMEASURED = 3.0  # the arithmetic alone may be off by this factor, either way
@@ -71,7 +71,7 @@ def computed(graph: Graph, node: GraphNode, results: dict[str, Attempt], target:
     return {
         "group": group_of(node, shape),
         "analytic_seconds": seconds(node, shape, target),
-        "analytic_bytes": sum(memory(node, shape).values()),
+        "analytic_bytes": peak_bytes(node, shape, target.gpu),
         "arithmetic": ARITHMETIC,
     }
 
@@ -98,9 +98,9 @@ class Corrections:
         if forecast.get("analytic_seconds") and took > 0 and undisturbed(attempt):
             for name in dict.fromkeys(_names(forecast["group"])):
                 self.time.setdefault(name, []).append(took / forecast["analytic_seconds"])
-        peak = peak_of(attempt.figures)
+        peak = peak_of(attempt)
         if forecast.get("analytic_bytes") and peak:
-            name = forecast["group"].partition("/")[2]
+            name = step_of(forecast["group"])
             self.memory.setdefault(name, []).append(peak / forecast["analytic_bytes"])
 
     def of_time(self, group: str) -> Correction:
@@ -111,7 +111,12 @@ class Corrections:
 
     def of_memory(self, group: str) -> Correction:
         """Return the correction of a node's peak memory, from profiles of its like."""
-        return correction(self.memory.get(group.partition("/")[2], []))
+        return correction(self.memory.get(step_of(group), []))
+
+
+def step_of(group: str) -> str:
+    """Return what of a group decides the memory of a step: method, model and quantization, whatever the kind."""
+    return group.partition("/")[2]
 
 
 def _names(group: str) -> tuple[str, str, str]:
@@ -120,9 +125,13 @@ def _names(group: str) -> tuple[str, str, str]:
     return group, made, made.partition(" ")[0]
 
 
-def peak_of(figures: dict[str, Any]) -> int:
-    """Return the most that a profile saw allocated while it trained; of an untuned model while it evaluated."""
-    return int(figures.get("train_allocated_bytes") or figures.get("evaluate_allocated_bytes") or 0)
+def peak_of(attempt: Attempt) -> int:
+    """Return the peak memory that a profile measured while it trained; of an untuned model while it evaluated.
+
+    On a GPU it is what was allocated, on a CPU the resident size of the worker.
+    """
+    what = "reserved" if attempt.device == "cpu" else "allocated"
+    return int(attempt.figures.get(f"train_{what}_bytes") or attempt.figures.get(f"evaluate_{what}_bytes") or 0)
 
 
 def errors(attempts: Iterable[Attempt]) -> dict[str, list[float]]:
@@ -135,6 +144,6 @@ def errors(attempts: Iterable[Attempt]) -> dict[str, list[float]]:
         took = attempt.seconds + attempt.figures.get("seconds_before", 0.0)
         if "seconds" in forecast and "analytic_seconds" in forecast and took > 0:
             shares["time"].append(forecast["seconds"] / took - 1)
-        if "peak_memory_bytes" in forecast and peak_of(attempt.figures):
-            shares["memory"].append(forecast["peak_memory_bytes"] / peak_of(attempt.figures) - 1)
+        if "peak_memory_bytes" in forecast and peak_of(attempt) and forecast.get("arithmetic") == ARITHMETIC:
+            shares["memory"].append(forecast["peak_memory_bytes"] / peak_of(attempt) - 1)
     return shares

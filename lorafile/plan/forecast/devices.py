@@ -1,14 +1,15 @@
 """What a plan is compared with: the device that is here, a size of memory, or a GPU by its name."""
 
-import os
 import re
 from dataclasses import dataclass
 
-from lorafile.environment import gpus
+from lorafile.environment import gpus, machine_memory
 from lorafile.errors import LoraError
 
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(GB|GiB|MB|MiB)", re.IGNORECASE)
-_UNITS = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
+_UNITS = {"gb": 2**30, "gib": 2**30, "mb": 2**20, "mib": 2**20}  # cards are sold in units of 2^30 bytes
+DRIVER = 512 * 2**20  # what CUDA does not give of what the driver reports: 0.3 of an RTX 3090, 0.9 GiB of an A100 80GB
+CONTEXT = 600 * 2**20  # a CUDA context and its kernels
 _GUESSED_FLOPS, _CPU_FLOPS = 1.7e14, 5e10  # of a GPU of which only the memory is known; of a processor
 
 # GPU -> MiB that its driver reports, and dense bfloat16 products (float16 where it has no bfloat16) in 10^12 a second,
@@ -46,7 +47,8 @@ _KNOWN: dict[str, tuple[int, float]] = {
 class Device:
     """What a plan is compared with.
 
-    :ivar memory: in bytes
+    :ivar memory: in bytes, as its driver reports it
+    :ivar overhead: bytes of it that no tensor gets: the driver's and a CUDA context's
     :ivar flops: operations a second at its best, in the type that adapters are usually trained over
     :ivar here: it is this machine's, so that what was measured on it counts
     """
@@ -56,6 +58,12 @@ class Device:
     flops: float
     gpu: bool = True
     here: bool = True
+    overhead: int = DRIVER + CONTEXT
+
+    @property
+    def usable(self) -> int:
+        """Bytes that a run may hold."""
+        return max(0, self.memory - self.overhead)
 
 
 def device(gpu: str | None = None, spread: bool = False) -> Device:
@@ -72,10 +80,10 @@ def device(gpu: str | None = None, spread: bool = False) -> Device:
         listed = _known(name)
         flops = _KNOWN[listed][1] * 1e12 if listed else _GUESSED_FLOPS
         if spread and len(gpus()) > 1:  # the layers of one model follow each other, whatever device they lie on
-            return Device(f"{len(gpus())} × {name}", sum(gpu["memory"] or 0 for gpu in gpus()), flops)
+            memory, overhead = sum(gpu["memory"] or 0 for gpu in gpus()), len(gpus()) * (DRIVER + CONTEXT)
+            return Device(f"{len(gpus())} × {name}", memory, flops, overhead=overhead)
         return Device(name, smallest["memory"], flops)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Device("this machine's memory", memory, _CPU_FLOPS, gpu=False)
+    return Device("this machine", machine_memory(), _CPU_FLOPS, gpu=False, overhead=0)
 
 
 def _asked(text: str) -> Device:

@@ -1,5 +1,6 @@
 """Time, memory, disk and energy of what a plan would run, without the device; corrected by what state has measured."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,9 +10,9 @@ from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.graph.settings import largest_rank
 from lorafile.lock.lockfile import identity
-from lorafile.plan.forecast.calibration import Correction, Corrections, computed, group_of, peak_of
+from lorafile.plan.forecast.calibration import Correction, Corrections, computed, group_of, peak_of, step_of
 from lorafile.plan.forecast.devices import Device, device
-from lorafile.plan.forecast.memory import BYTES, CONTEXT, SLACK, memory
+from lorafile.plan.forecast.memory import BYTES, SLACK, memory, peak_bytes
 from lorafile.plan.forecast.meta_device import Walk, can_walk, walked
 from lorafile.plan.forecast.shape import Shape
 from lorafile.plan.forecast.time import seconds, small, steps
@@ -22,6 +23,7 @@ from lorafile.state import Attempt, State
 _WALKED_FROM = 10**8  # parameters: below it a walk takes longer than its answer is worth
 WALK_GIVEN_UP = "analytic, since the walk through the model was given up"
 _ANSWER_BYTES = 200  # of an example's predictions
+_STEPS_IN = ("train", "profile")  # those that take the same steps
 
 Forecast = dict[str, Any]
 
@@ -50,8 +52,8 @@ class _Forecaster:
     state: State
     target: Device
     corrections: Corrections = field(init=False)
-    walks: dict[str, float] = field(init=False)  # group of nodes -> walked over analytic memory
-    given_up: set[str] = field(default_factory=set)  # groups whose model was not walked to the end
+    walks: dict[str, float] = field(init=False)  # method, model and quantization -> walked over analytic memory
+    given_up: set[str] = field(default_factory=set)  # of these, whose model was not walked to the end
 
     def __post_init__(self) -> None:
         measured = (attempt for attempts in self.state.latest().values() for attempt in attempts)
@@ -84,19 +86,20 @@ class _Forecaster:
         return forecast | self._memory(node, shape, group) | self._energy(node, shape)
 
     def _memory(self, node: GraphNode, shape: Shape, group: str) -> Forecast:
-        analytic = sum(memory(node, shape).values())
+        analytic = peak_bytes(node, shape, self.target.gpu)
         measured = self._measured(node)
         factor = self.corrections.of_memory(group)
         if measured:
             peak, source = float(measured), "measured"
         elif factor.runs:
             peak, source = analytic * factor.factor, factor.source
-        elif group in self.walks:
-            peak, source = analytic * self.walks[group], "walked"
+        elif node.kind in _STEPS_IN and step_of(group) in self.walks:
+            peak, source = analytic * self.walks[step_of(group)], "walked"
         else:
-            peak, source = analytic, WALK_GIVEN_UP if group in self.given_up else Correction().source
-        reserved = int(peak * SLACK)
-        fits = reserved + (CONTEXT if self.target.gpu else 0) <= self.target.memory
+            given_up = node.kind in _STEPS_IN and step_of(group) in self.given_up
+            peak, source = analytic, WALK_GIVEN_UP if given_up else Correction().source
+        reserved = int(peak * SLACK) if self.target.gpu else int(peak)
+        fits = reserved <= self.target.usable
         forecast: Forecast = {"peak_memory_bytes": int(peak), "reserved_bytes": reserved, "memory_source": source}
         forecast["fits"] = fits
         if not fits and node.kind in ("train", "profile"):
@@ -107,7 +110,7 @@ class _Forecaster:
         """Return what a profile of the very configuration measured on the device; 0 where none has."""
         profile = self.plan.graph.profiles.get(node.configuration) if node.kind == "train" else None
         done = self.plan.results.get(profile) if profile and self.target.here else None
-        return peak_of(done.figures) if done else 0
+        return peak_of(done) if done else 0
 
     def _energy(self, node: GraphNode, shape: Shape) -> Forecast:
         profile = self.plan.graph.profiles.get(node.configuration) if node.kind == "train" else None
@@ -120,13 +123,13 @@ class _Forecaster:
         chosen: dict[str, Walk] = {}
         for key, shape in self.shapes.items():
             node = self.plan.graph.nodes[key]
-            if shape is None or node.kind not in ("train", "profile") or "training" not in node.settings:
+            if shape is None or node.kind not in _STEPS_IN or "training" not in node.settings:
                 continue
             group = group_of(node, shape)
             if shape.model.parameters >= _WALKED_FROM and not self.corrections.of_memory(group).runs:
-                best = chosen.get(group)
+                best = chosen.get(step_of(group))
                 if best is None or shape.reach.inputs > best.shape.reach.inputs:
-                    chosen[group] = Walk(node, shape)
+                    chosen[step_of(group)] = Walk(node, shape)
         if not chosen or not can_walk():
             return {}
         peaks = walked(list(chosen.values()), installed("bitsandbytes"))
@@ -172,45 +175,55 @@ def recorded_forecast(
 def would_fit(node: GraphNode, shape: Shape, factor: float, target: Device) -> str | None:
     """Return what to set in the spec so that a step fits; None where nothing of what is tried would.
 
-    First what leaves the result as it is but for rounding, then what changes it.
+    What costs least comes first: a smaller micro-batch and gradient checkpointing cost time and leave the result as it
+    is but for rounding; then a half-precision base, then a quantized one, then shorter examples.
 
     :param factor: by which the arithmetic is corrected
     """
     for words, changed, with_shape in _changes(node.settings, shape):
-        peak = sum(memory(node._replace(settings=changed), with_shape).values()) * factor
-        if peak * SLACK + (CONTEXT if target.gpu else 0) <= target.memory:
+        peak = peak_bytes(node._replace(settings=changed), with_shape, target.gpu) * factor
+        if peak * (SLACK if target.gpu else 1) <= target.usable:
             return words
     return None
 
 
-def _changes(settings: dict[str, Any], shape: Shape) -> list[tuple[str, dict[str, Any], Shape]]:
-    """Return what could be set: in words, as settings, and with the shape that follows."""
-    changes: list[tuple[str, dict[str, Any], Shape]] = []
+def _changes(settings: dict[str, Any], shape: Shape) -> Iterator[tuple[str, dict[str, Any], Shape]]:
+    """Yield what could be set: in words, as settings, and with the shape that follows."""
+    yield from _without_cost(settings, shape)
+    bases: list[tuple[str, dict[str, Any], Shape]] = []
+    if shape.dtype == "float32":
+        half = {**settings, "model": {**settings["model"], "dtype": "bfloat16"}}
+        bases.append(('model.dtype = "bfloat16"', half, replace(shape, dtype="bfloat16")))
+    if settings["quantization"] is None and settings["adapter"]["method"] != "full":
+        bases += [
+            (f'quantization = "{name}"', {**settings, "quantization": quantization_settings(name)}, shape)
+            for name in ("int8", "nf4")
+        ]
+    for words, changed, with_shape in bases:
+        yield words, changed, with_shape
+        for more, both, _ in _without_cost(changed, with_shape):
+            yield f"{words} and {more}", both, with_shape
+    shorter = replace(shape, longest=shape.longest // 2, tokens=shape.tokens / 2)
+    again = _with(settings, gradient_checkpointing=True)
+    yield f"data.max_length = {shorter.longest} and train.gradient_checkpointing = true", again, shorter
+
+
+def _without_cost(settings: dict[str, Any], shape: Shape) -> Iterator[tuple[str, dict[str, Any], Shape]]:
+    """Yield what leaves the result as it is: smaller micro-batches, gradient checkpointing, and both."""
     training = settings["training"]
     size, accumulated = training["per_device_train_batch_size"], training["gradient_accumulation_steps"]
+    smaller = []
     while size % 2 == 0:
         size, accumulated = size // 2, accumulated * 2
-        changes.append(
-            (
-                f"train.per_device_train_batch_size = {size} with train.gradient_accumulation_steps = {accumulated}",
-                _with(settings, per_device_train_batch_size=size, gradient_accumulation_steps=accumulated),
-                shape,
-            )
-        )
-    again = _with(settings, gradient_checkpointing=True)
+        words = f"train.per_device_train_batch_size = {size} and train.gradient_accumulation_steps = {accumulated}"
+        smaller.append((words, {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulated}))
+    for words, changed in smaller:
+        yield words, _with(settings, **changed), shape
     if not training["gradient_checkpointing"]:
-        changes.append(("train.gradient_checkpointing = true", again, shape))
-        if size != training["per_device_train_batch_size"]:
-            both = _with(again, per_device_train_batch_size=size, gradient_accumulation_steps=accumulated)
-            words = f"train.gradient_checkpointing = true and train.per_device_train_batch_size = {size}"
-            changes.append((words, both, shape))
-    if settings["quantization"] is None and settings["adapter"]["method"] != "full":
-        changes.append(('quantization = "nf4"', {**settings, "quantization": quantization_settings("nf4")}, shape))
-        words = 'quantization = "nf4" with train.gradient_checkpointing = true'
-        changes.append((words, {**again, "quantization": quantization_settings("nf4")}, shape))
-    half = replace(shape, longest=shape.longest // 2, tokens=shape.tokens / 2)
-    changes.append((f"data.max_length = {half.longest} with train.gradient_checkpointing = true", again, half))
-    return changes
+        again = "train.gradient_checkpointing = true"
+        yield again, _with(settings, gradient_checkpointing=True), shape
+        for words, changed in smaller:
+            yield f"{again}, {words}", _with(settings, gradient_checkpointing=True, **changed), shape
 
 
 def _with(settings: dict[str, Any], **training: Any) -> dict[str, Any]:

@@ -7,28 +7,40 @@ from lorafile.plan.forecast.shape import Shape
 from lorafile.specs.tables.quantizations import weight_bits
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-CONTEXT = 600 * 2**20  # a CUDA context and its kernels
 SLACK = 1.05  # what the allocator holds beyond what it gave: 22.3 for 21.2, 38.9 for 35.9 GB (PEFT's comparison)
+PROCESS = 400 * 2**20  # resident size of a worker that has loaded nothing: Python, torch, transformers, peft
+HEAP = 1.45  # resident bytes of a CPU worker for each byte of its tensors: what its heap keeps between them
 EVALUATED = 16  # examples at a time
+PIECE, CPU_PIECE = 2**26, 2**21  # logits that a loss holds in float32 at a time; `engine/model/loss.py` says so
 
 Parts = dict[str, float]
 
 
-def memory(node: GraphNode, shape: Shape) -> Parts:
-    """Return the bytes allocated at the peak of a node, by what they are for."""
+def peak_bytes(node: GraphNode, shape: Shape, gpu: bool = True) -> float:
+    """Return the bytes at the peak of a node: what is allocated on a GPU; on a CPU the resident size of the worker."""
+    tensors = sum(memory(node, shape, gpu).values())
+    return tensors if gpu else PROCESS + HEAP * tensors
+
+
+def memory(node: GraphNode, shape: Shape, gpu: bool = True) -> Parts:
+    """Return the bytes of tensors at the peak of a node, by what they are for."""
     width = BYTES[shape.dtype]
     parts = {"weights": weight_bytes(node.settings["quantization"], shape, width)}
+    if node.settings["quantization"] is not None and not gpu:  # the heap keeps what was read before it was quantized
+        parts["weights"] += float(shape.model.parameters * width)
     if node.kind == "merge":  # a quantized base is dequantized, and a float32 one is the only copy
         parts["weights"] = float(shape.model.parameters * max(width, BYTES[node.settings["merging"]["dtype"]]))
     training = node.settings.get("training") or {}
     if not training:
         positions = EVALUATED * shape.longest
         live = positions * (2 * shape.hidden + shape.intermediate) * 4 * width
-        return parts | {"activations": live, "logits": _logits(positions, shape)}
-    return parts | _training(node.settings, shape, training, width)
+        words = positions * shape.supervised * shape.vocabulary
+        piece = min(words, PIECE if gpu else CPU_PIECE)
+        return parts | {"activations": live, "logits": words * width + 2 * 8 * piece}  # in double precision
+    return parts | _training(node.settings, shape, training, width, gpu)
 
 
-def _training(settings: dict[str, Any], shape: Shape, training: dict[str, Any], width: int) -> Parts:
+def _training(settings: dict[str, Any], shape: Shape, training: dict[str, Any], width: int, gpu: bool) -> Parts:
     """Return what a training step adds to the weights."""
     full = settings["adapter"]["method"] == "full"
     trained = width if full else 4  # PEFT holds adapters in float32
@@ -43,7 +55,7 @@ def _training(settings: dict[str, Any], shape: Shape, training: dict[str, Any], 
     # The logits go before the gradients of a block come, so that only the larger of the two counts.
     back = positions * (3 * shape.intermediate + 4 * shape.hidden) * width
     back += shape.widest * width if settings["quantization"] else 0
-    logits = _logits(positions, shape)
+    logits = _logits(positions, shape, PIECE if gpu else CPU_PIECE)
     gradients = shape.adapter * trained
     return {
         "adapter": 0.0 if full else float(shape.adapter * trained),
@@ -80,9 +92,15 @@ def _read(adapter: dict[str, Any], shape: Shape, width: int) -> float:
     return 4.0 * (inputs + shape.reach.between + (shape.reach.inputs if dropout else 0))
 
 
-def _logits(positions: float, shape: Shape) -> float:
-    """Return the bytes of the logits at the supervised positions: themselves, their logarithms, their gradient."""
-    return 3 * 4 * positions * shape.supervised * shape.vocabulary
+def _logits(positions: float, shape: Shape, piece: int) -> float:
+    """Return the bytes of a loss over the supervised positions.
+
+    The logits and their gradient are in the base's own type (the gradient of float16 in float32). Their logarithms are
+    float32, piece by piece, next to a copy of the piece where the base is narrower.
+    """
+    words, width = positions * shape.supervised * shape.vocabulary, BYTES[shape.dtype]
+    gradient = 4 if shape.dtype == "float16" else width
+    return words * (width + gradient) + min(words, piece) * (8 if width < 4 else 4)
 
 
 def weight_bytes(quantization: dict[str, Any] | None, shape: Shape, width: int) -> float:
