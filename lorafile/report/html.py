@@ -21,7 +21,7 @@ from lorafile.report.citations import cited
 from lorafile.report.embedded import TOLD, embedded, runs_by_configuration
 from lorafile.report.figures_json import Spec, specifications
 from lorafile.report.theme import INK
-from lorafile.results.results import Results, cells, grouped
+from lorafile.results.results import Results, cells, grouped, row_dicts
 
 RELOAD_SECONDS = 5
 SCRIPTS = ("page.js", "tables.js", "brush.js", "runs.js", "downloads.js")
@@ -102,7 +102,7 @@ class _Shown(NamedTuple):
 
 def _differing(table: Table) -> _Shown:
     """Return which columns of a table say something: one with the same text in every row is said once below it."""
-    rows, columns = table.frame.to_dict("records"), list(enumerate(table.columns))
+    rows, columns = row_dicts(table.frame), list(enumerate(table.columns))
     texts = {at: {cell(column, row) for row in rows} for at, column in columns}
     same = [(at, column) for at, column in columns[1:] if len(rows) > 2 and len(texts[at]) == 1]
     kept = [place for place in columns if place not in same]

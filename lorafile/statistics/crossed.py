@@ -208,7 +208,7 @@ def examples_part(
     examples = np.maximum(between - sum(square for square, _ in left), 0.0)
     vary, short = examples > 0, brought + examples < unseen
     examples = np.where(short, unseen - brought, examples)
-    held = [(np.where(short, examples, np.where(vary, between, 0.0)), max(n - 1.0, 1.0))]
+    held: list[MeanSquare] = [(np.where(short, examples, np.where(vary, between, 0.0)), max(n - 1.0, 1.0))]
     held += [(np.where(vary & ~short, square, 0.0), df) for square, df in left]
     return examples, held
 
