@@ -10,6 +10,7 @@ from lorafile.plan.plan import Plan
 from lorafile.results.claims_file import claims_file, read_claims
 from lorafile.results.datacard import cards
 from lorafile.results.environments import Environments
+from lorafile.results.merging import merge_rows
 from lorafile.results.outcomes import StoredSamples, run_details, serving_refusals, stored_outcomes
 from lorafile.results.registration import commit_of, registration_sentences
 from lorafile.results.results import Results
@@ -31,7 +32,6 @@ from lorafile.results.runs import (
 from lorafile.results.study_facts import configuration_row, data_of, hides_answers, model_of, topics
 from lorafile.results.warnings import warnings
 from lorafile.specs import Configuration, Spec
-from lorafile.specs.tables.settings import MergeTable
 from lorafile.state import State
 
 Rows = list[dict[str, Any]]
@@ -216,36 +216,3 @@ def truncation_rows(c: Configuration, replicate: Replicate, results: Attempts, h
         kept = {"kept_energy": attempt.figures.get("kept_energy")} if attempt is not None else {}
         rows.append({**run_row(c, cut, results, history), "rank": rank, "of_rank": own, **kept})
     return rows
-
-
-def merge_rows(c: Configuration, replicate: Replicate, results: Attempts, table: MergeTable) -> Rows:
-    """Return how the merged model differs at each type, and whether that passes the declared gate.
-
-    Stored figures are compared with the gate here, so that another tolerance merges nothing again.
-    """
-    rows = []
-    for dtype, key in replicate.merge.items():
-        if attempt := done(results, key):
-            failures = gate_failures(attempt.figures, table)
-            about = {"configuration": c.name, "seed": replicate.seed, "dtype": dtype}
-            rows.append({**about, **attempt.figures, "passes": not failures, "failures": failures})
-    return rows
-
-
-def gate_failures(figures: dict[str, Any], table: MergeTable) -> list[str]:
-    """Return what of a gate a merged model fails, in words; nothing where it passes."""
-    if not figures["finite"]:
-        return ["logits that are no numbers"]
-    failures = []
-    # A regression has neither: its logit is the number that it predicts.
-    moved, agreed = abs(figures.get("log_loss_difference", 0.0)), figures.get("argmax_agreement", 1.0)
-    if table.max_log_loss_difference is not None and moved > table.max_log_loss_difference:
-        failures.append(
-            f"a log loss that moves by {moved:.3g}, more than {table.max_log_loss_difference:g} nats per token"
-        )
-    if table.min_argmax_agreement is not None and agreed < table.min_argmax_agreement:
-        failures.append(f"an argmax that agrees at {agreed:.2%} of tokens, fewer than {table.min_argmax_agreement:.2%}")
-    largest = figures["max_logit_difference"]
-    if table.max_logit_difference is not None and largest > table.max_logit_difference:
-        failures.append(f"a logit that differs by {largest:.3g}, more than {table.max_logit_difference:g}")
-    return failures

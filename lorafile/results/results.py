@@ -143,7 +143,9 @@ class Results:
         `validation.<metric>`, `test.<metric>`
     :ivar merges: one row for each adapter and type: `configuration`, `seed`, `dtype`, `tokens`, `finite`,
         `max_logit_difference`, `mean_logit_difference`, `argmax_agreement`, `log_loss_attached`, `log_loss_merged`,
-        `log_loss_difference`, `passes`, `failures` (list of text)
+        `log_loss_difference`, `passes`, `failures` (list of text); where the base computes in half precision, what a
+        change of batch alone does to the attached model: `batch_moved_tokens`, `batch_mean_logit_difference` (over
+        these), `batch_max_logit_difference`, `batch_argmax_agreement`, `batch_log_loss_difference`
     :ivar outcomes: (configuration, seed, split) -> one row for each example: `row` (which one, the same for every run),
         what it adds to each metric, and `tokens` or `bytes`, the weights of those that are weighted; read on demand
     :ivar details: (configuration, seed) -> keys and settings of a run
