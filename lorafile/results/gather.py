@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lorafile.files.digests import json_digest
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.graph.metrics import metric_names
 from lorafile.graph.settings import stored_rank
@@ -35,6 +36,7 @@ from lorafile.specs import Configuration, Spec
 from lorafile.state import State
 
 Rows = list[dict[str, Any]]
+_LETTERS = 16  # of a digest that only tells equal from unequal
 _RUN = ("configuration", "sweep", "seed", "outcome", "message", "key")
 _INSPECTED = {"inspected_modules": "modules.jsonl.gz", "representations": "representations.jsonl.gz"}
 
@@ -51,6 +53,7 @@ def gather(plan: Plan, state: State) -> Results:
     named, hidden = metric_names(graph), hides_answers(graph)
     tables = adapter_tables(graph, plan.results, history, state)
     adapters: dict[str, Any] = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    profiles = _profiles(plan, places)
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
     everyone = spec.configurations
     configurations = [configuration_row(c, everyone, runs, graph.sections[c.name]["adapter"]) for c in everyone]
@@ -60,7 +63,7 @@ def gather(plan: Plan, state: State) -> Results:
         metrics=tuple(named.values()),
         configurations=pd.DataFrame(configurations),
         runs=pd.DataFrame(runs, columns=columns),
-        profiles=pd.DataFrame(_profiles(plan, places)),
+        profiles=pd.DataFrame(profiles),
         curves=pd.DataFrame(curves, columns=["configuration", "seed", "step", "epoch", "loss", "learning_rate"]),
         environments=places.rows,
         data=data_of(plan),
@@ -68,7 +71,7 @@ def gather(plan: Plan, state: State) -> Results:
         answers_private=hidden,
         model=model_of(graph),
         forecast_errors=errors(attempt for attempts in history.values() for attempt in attempts),
-        warnings=warnings(plan, runs, card, places),
+        warnings=warnings(plan, runs, card, places, profiles),
         card=card,
         registration=tuple(registration_sentences(spec, history)),
         commit=commit_of(spec),
@@ -99,6 +102,7 @@ def _declared(spec: Spec) -> dict[str, Any]:
         "claims": tuple(tables.claim),
         "recorded": read_claims(claims_file(spec.file)) if tables.claim else {},
         "published": tuple(tables.reference),
+        "file": str(spec.file),
         "folder": spec.file.parent,
         "topics": topics(spec.configurations),
     }
@@ -138,7 +142,10 @@ def _profiles(plan: Plan, places: Environments) -> list[dict[str, Any]]:
     rows = []
     for configuration, key in plan.graph.profiles.items():
         if attempt := done(plan.results, key):
+            node = plan.graph.nodes[key]
+            base = [node.settings[name] for name in ("model", "quantization", "profile")]
             about = {"configuration": configuration, "device": attempt.device, "environment": places.of(key)}
+            about |= {"key": key, "base": json_digest([*base, node.inputs], sort_keys=True)[:_LETTERS]}
             rows.append({**about, **attempt.figures})
     return rows
 

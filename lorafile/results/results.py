@@ -122,12 +122,14 @@ class Results:
         `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`, `micro_batch_split` (into so many
         parts each micro-batch was cut, where a whole one did not fit into memory), `packed` (with so many others it was
         trained at a time, counting itself; missing where alone), `question_tokens` (of a held-out example, on average)
-    :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `environment`, `load_seconds`,
+    :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `environment`, `key`, `base`
+        (equal where the same base answers the same prompt), `load_seconds`,
         `train_step_seconds`, `tokens_per_second`, `supervised_tokens_per_second`, peak bytes by phase
         (`load_…`, `train_…`, `evaluate_…`, `generate_…`, each `…_allocated_bytes` and `…_reserved_bytes`; on a CPU
         live tensor bytes and resident size), `first_token_seconds`, `token_seconds`, `merged_first_token_seconds`,
-        `merged_token_seconds` (missing where nothing can be merged), `generate_spread`, `merged_generate_spread`
-        (interquartile range over median of the times of one answer, repeated)
+        `merged_token_seconds` (missing where nothing can be merged), `generate_seconds` (a whole answer),
+        `generate_spread` (interquartile range over median of the times of one answer, repeated), and the same under
+        `merged_` and, of the bare base, under `base_`; which times to trust: lorafile/results/timings.py
     :ivar answers: one row for each prompt of the spec and each configuration: `configuration`, `number`, `prompt`,
         `untuned`, `tuned` (the first seed's answer)
     :ivar curves: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`, one row for each optimizer step;
@@ -165,6 +167,7 @@ class Results:
     :ivar declared: the `[[analysis]]` tables, which name the study's family of comparisons
     :ivar claims: the `[[claim]]` tables; `recorded`: sentence -> what it rested on when it was last reported
     :ivar published: the `[[reference]]` tables: figures from elsewhere, which are drawn and never tested
+    :ivar file: the spec, as a command names it
     :ivar folder: where the spec stands, which the files that it names are relative to
     :ivar registration: what stood in git before the first attempt: lorafile/results/registration.py
     :ivar commit: of a registered study, the commit that the spec is in, and whether it has changes; empty without git
@@ -208,6 +211,7 @@ class Results:
     claims: tuple[ClaimTable, ...] = ()
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
     published: tuple[PublishedTable, ...] = ()
+    file: str = "SPEC"
     folder: Path = Path()
     topics: tuple[str, ...] = ()
     registration: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table, filled
 from lorafile.analysis.common.format import amount, number, sentence_case
-from lorafile.analysis.common.scores import profiled
+from lorafile.analysis.common.scores import cost_of
 from lorafile.results.merging import ROUNDING, batch_rounding
 from lorafile.results.results import Results, grouped, missing, row_dicts
 from lorafile.specs.tables.analysis import AnalysisTable
@@ -15,7 +15,7 @@ from lorafile.units import listing, plural
 
 Row = dict[str, Any]
 _BATCH = "batch_mean_logit_difference"
-_LATENCY = ("token_seconds", "merged_token_seconds")
+_LATENCY = {"token_seconds": "token_latency", "merged_token_seconds": "merged_token_latency"}
 _FIGURES = ("max_logit_difference", "mean_logit_difference", "argmax_agreement", "log_loss_difference")
 CAPTION = (
     "How far the {} of held-out text moves when the adapter is merged, the worst seed's, on a logarithmic axis. "
@@ -26,7 +26,7 @@ _LEAST = 1e-9  # what float64 sums of float32 logits cannot tell from nothing
 
 def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return what merging did; nothing where nothing was merged."""
-    rows = merge_rows(results.merges, {key: profiled(results, key) for key in _LATENCY})
+    rows = merge_rows(results.merges, {key: cost_of(results, measure) for key, measure in _LATENCY.items()})
     if not rows:
         return []
     question = "Is the merged model the same as the one that was measured?"
