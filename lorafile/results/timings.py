@@ -16,7 +16,7 @@ class Disturbance(NamedTuple):
     """Why the times of a profile are not to be trusted.
 
     :ivar kind: `spread`: the same answer took times that lie far apart; `yardstick`: the bare base took another time
-        than in the other profiles; `alone`: no other profile of the device can be trusted, so nothing repeats it
+        than in the other profiles; `alone`: no other profile of the base, or of the device, can be trusted, so nothing confirms it
     :ivar size: interquartile range over median; the bare base's time over the median one, minus 1; 0
     """
 
@@ -38,11 +38,12 @@ def disturbances(profiles: Iterable[Mapping[str, Any]]) -> dict[str, Disturbance
         spread = max(_number(row, name) for name in TIME_SPREADS)
         if spread > STEADY:
             found[key] = Disturbance("spread", spread)
-    for members in grouped(((row.get("device"), row.get("base")), key) for key, row in own.items()).values():
+    groups = list(grouped(((row.get("device"), row.get("base")), key) for key, row in own.items()).values())
+    for members in groups:
         found |= _unlike(
             {key: _number(own[key], YARDSTICK) for key in members if key not in found and _number(own[key], YARDSTICK)}
         )
-    for members in grouped((row.get("device"), key) for key, row in own.items()).values():
+    for members in (*groups, *grouped((row.get("device"), key) for key, row in own.items()).values()):
         steady = [key for key in members if key not in found]
         if len(steady) == 1 < len(members):
             found[steady[0]] = Disturbance("alone")

@@ -43,6 +43,8 @@ def test_profiles_of_before_the_yardstick_are_judged_by_their_spread() -> None:
 def test_the_only_steady_one_of_many_is_confirmed_by_none() -> None:
     rows = [profile("a", spread=2.0), profile("b", spread=0.9), profile("c", base="int8")]
     assert disturbances(rows)["c"] == Disturbance("alone")
+    same = [profile("a", 1.0, spread=2.0), profile("b", 1.0), *(profile(name, 5.0, base="int8") for name in "cd")]
+    assert set(disturbances(same)) == {"a", "b"}, "what was measured on another base confirms nothing"
     assert disturbances(rows[2:]) == {}, "a study with one profile has nothing to compare it with"
 
 
