@@ -16,7 +16,7 @@ class Disturbance(NamedTuple):
     """Why the times of a profile are not to be trusted.
 
     :ivar kind: `spread`: the same answer took times that lie far apart; `yardstick`: the bare base took another time
-        than in the other profiles; `alone`: no other profile of the base, or of the device, can be trusted, so nothing confirms it
+        than in the other profiles; `alone`: no other profile of the base, or of the device, confirms it
     :ivar size: interquartile range over median; the bare base's time over the median one, minus 1; 0
     """
 
