@@ -63,5 +63,5 @@ def _key(row: Mapping[str, Any]) -> str:
 
 def _number(row: Mapping[str, Any], name: str) -> float:
     """Return a figure of a profile, 0 where it has none."""
-    value = row.get(name)
-    return 0.0 if missing(value) else float(value)  # type: ignore[arg-type]
+    value: Any = row.get(name)
+    return 0.0 if missing(value) else float(value)

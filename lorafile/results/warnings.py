@@ -102,7 +102,8 @@ def _of_profiles(plan: Plan, profiles: Rows) -> list[str]:
     if len(busy) == len(keys) > _NAMED:
         again, more = "--replace '*:profile'", ""
     count = sum(why.kind != "alone" for why in busy.values())
-    rest = "" if count == len(busy) else ". No other profile confirms those of the one that is left"
+    left = len(busy) - count
+    rest = f". Nothing confirms those of the other {left if left > 1 else 'one'}" if left else ""
     signs = []
     if spread := max((why.size for why in busy.values() if why.kind == "spread"), default=0.0):
         signs.append(f"the same answer took times whose quartiles lie up to {_percent(spread)} of their median apart")

@@ -81,7 +81,8 @@ def cost_rows(results: Results) -> list[dict[str, Any]]:
 
 
 def _sentences(results: Results, all_rows: list[dict[str, Any]]) -> list[str]:
-    lines, rows = [], trusted(results, all_rows, TIMED)
+    lines: list[str] = []
+    rows = trusted(results, all_rows, TIMED)
     for key, what in (("seconds", "Training time"), ("token_seconds", "Time per token, nothing merged,")):
         measured = [row for row in rows if not missing(row[key])]
         if len(measured) > 1:

@@ -42,7 +42,8 @@ def not_measurable(results: Results) -> list[str]:
     kinds = {key or name: busy[name].kind for name, key in rows if name in busy}
     count = sum(kind != "alone" for kind in kinds.values())
     which = plural(count, "profile") if count == len(kinds) else f"{count} of {plural(len(kinds), 'profile')}"
-    rest = "" if count == len(kinds) else ", and none confirms the one that is left"
+    left = len(kinds) - count
+    rest = f", and nothing confirms the other {left if left > 1 else 'one'}" if left else ""
     return [
         f"Inference speed is not measurable here: the machine did other work during {which}{rest}. Measure again on an "
         f"idle machine: lora apply {results.file} --replace '*:profile'"
