@@ -104,11 +104,11 @@ def _without(results: Results, measure: Measure, measures: list[Measure]) -> lis
         return []
     untrained = all(results.methods[name] == "none" for name in without)
     free = untrained and "latency" not in measure.name
-    reasons = grouped((unmeasured(results, measure.name, name), name) for name in without)
+    by_reason = grouped((unmeasured(results, measure.name, name), name) for name in without)
     return [
         f"Without {measure.title}, hence not shown: {listing(names, 20)} "
         f"({'nothing is trained there' if free else f'it {why}'})."
-        for why, names in reasons.items()
+        for why, names in by_reason.items()
     ]
 
 
