@@ -28,6 +28,7 @@ from lorafile.specs.tables.lora import REWRITING
 _EXAMPLES = 256  # as many as CorDA's authors take
 _GRADIENTS = 64  # examples whose gradient LoRA-GA looks at
 _AT_ONCE = 16  # examples of one of EVA's batches
+ModuleTree = list[tuple[nn.Module, dict[str, Any]]]
 _PASSES = 20  # over the examples, until EVA gives up
 
 
@@ -92,7 +93,7 @@ def restored_afterwards(model: nn.Module, adapter: dict[str, Any]) -> Iterator[N
 
     :param adapter: settings of the method: as in a request, or as stored with an adapter
     """
-    modules = [(module, dict(module._modules)) for module in model.modules()]
+    modules = module_tree(model)
     written = _written(model, adapter)
     kept = [p.detach().to("cpu", copy=True) for p in written]
     # On a CPU the last bits of a product depend on where in memory a matrix begins: the bytes go back to their place.
@@ -102,13 +103,23 @@ def restored_afterwards(model: nn.Module, adapter: dict[str, Any]) -> Iterator[N
     finally:
         if hasattr(model, "peft_config"):
             del model.peft_config
-        for module, children in modules:
-            module._modules.clear()
-            module._modules.update(children)
+        restore_modules(modules)
         for parameter, before, place in zip(written, kept, places, strict=True):
             parameter.data = before.to(parameter.device) if place is None else place.copy_(before)
         model.requires_grad_(False)
         model.zero_grad(set_to_none=True)
+
+
+def module_tree(model: nn.Module) -> ModuleTree:
+    """Return each module of a model with its children, so that they can be put back."""
+    return [(module, dict(module._modules)) for module in model.modules()]
+
+
+def restore_modules(tree: ModuleTree) -> None:
+    """Put the children of modules back where they were."""
+    for module, children in tree:
+        module._modules.clear()
+        module._modules.update(children)
 
 
 def _written(model: nn.Module, adapter: dict[str, Any]) -> list[nn.Parameter]:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lorafile.engine.batching.batches import Batch, by_length
+from lorafile.engine.batching.tokens import Blocks, Tokens
 from lorafile.engine.model.adapters import as_directory, peft_errors, tuned_model
 from lorafile.engine.model.base import Base, Bases, load_base
 from lorafile.engine.model.head import class_logits, load_tokens
@@ -23,6 +24,9 @@ _Compared = dict[str, torch.Tensor]
 def merge(request: Request, _out: Path, bases: Bases, report: Report) -> Result:
     """Compare logits at the supervised tokens of held-out text: attached as studied, and merged as exported.
 
+    In half precision they differ by rounding alone, as the attached model's own do when a text is in another batch. So
+    that difference is measured too: each text by itself, and among others.
+
     The base that other nodes share is never merged into: the merged model is loaded after the shared one went.
     """
     tokens = load_tokens(request, "data")
@@ -30,9 +34,14 @@ def merge(request: Request, _out: Path, bases: Bases, report: Report) -> Result:
     with tempfile.TemporaryDirectory(prefix="lorafile-") as directory:
         with tuned_model(bases, request) as (base, model):
             lengths = tokens.lengths()[: settings["examples"]]
-            batches = [base.collate(tokens, indexes) for indexes in by_length(lengths, examples_at_once(request))]
+            size = max(examples_at_once(request), 2)  # a text that is alone anyway would be in no other batch
+            batches = [base.collate(tokens, indexes) for indexes in by_length(lengths, size)]
+            rounded, batching = _rounds_as_coarsely(base.model, settings["dtype"]), Differences()
             for number, batch in enumerate(batches):
-                save_file(_compared(model, batch), Path(directory) / str(number))
+                attached = _compared(model, batch)
+                save_file(attached, Path(directory) / str(number))
+                if rounded:
+                    batching.add(attached, _one_by_one(base, model, tokens, batch))
                 report({"step": number + 1, "steps": 2 * len(batches)})
         bases.drop()
         copy = merged(request.settings, request.paths, request.inputs["adapter"], settings["dtype"])
@@ -40,7 +49,19 @@ def merge(request: Request, _out: Path, bases: Bases, report: Report) -> Result:
         for number, batch in enumerate(batches):
             differences.add(load_file(Path(directory) / str(number)), _compared(copy.model, batch))
             report({"step": len(batches) + number + 1, "steps": 2 * len(batches)})
-    return Result(figures=differences.figures())
+    return Result(figures=differences.figures() | (batching.of_batching() if rounded else {}))
+
+
+def _rounds_as_coarsely(model: Any, dtype: str) -> bool:
+    """Return whether a model computes in half precision, no finer than the type that it is merged in."""
+    own: torch.dtype = model.dtype
+    return own in (torch.float16, torch.bfloat16) and torch.finfo(own).eps >= torch.finfo(getattr(torch, dtype)).eps
+
+
+def _one_by_one(base: Base, model: Any, tokens: Tokens | Blocks, batch: Batch) -> _Compared:
+    """Return what `_compared` does of a batch, each of its examples in a batch of its own, without padding."""
+    each = [_compared(model, base.collate(tokens, [index])) for index in batch.indexes]
+    return {name: torch.cat([one[name] for one in each]) for name in each[0]}
 
 
 def merged(settings: dict[str, Any], paths: dict[str, Any], files: dict[str, str], dtype: str) -> Base:
@@ -127,7 +148,7 @@ class Differences:
 
     def __init__(self) -> None:
         self.largest = self.total = 0.0
-        self.count = self.agreed = self.tokens = 0
+        self.count = self.agreed = self.tokens = self.moved = 0
         self.losses = [0.0, 0.0]
         self.finite, self.regression = True, False
 
@@ -140,6 +161,7 @@ class Differences:
         self.total += float(difference.sum())
         self.count += difference.numel()
         self.tokens += len(first)
+        self.moved += int((difference > 0).any(-1).sum())
         if attached["targets"].is_floating_point():
             self.regression = True
             return
@@ -163,3 +185,17 @@ class Differences:
             "log_loss_difference": (self.losses[1] - self.losses[0]) / self.tokens,
             "argmax_agreement": self.agreed / self.tokens,
         }
+
+    def of_batching(self) -> dict[str, Any]:
+        """Return the figures of a change of batch alone.
+
+        The mean is over the tokens that it moves at all: kernels that add up in the same order round the same way, and
+        then nothing moves; where they do not, rounding is as large as anywhere else.
+        """
+        figures: dict[str, Any] = {"batch_moved_tokens": self.moved, "batch_max_logit_difference": self.largest}
+        if self.moved:
+            figures["batch_mean_logit_difference"] = self.total * self.tokens / self.count / self.moved
+        if not self.regression:
+            figures["batch_log_loss_difference"] = (self.losses[1] - self.losses[0]) / self.tokens
+            figures["batch_argmax_agreement"] = self.agreed / self.tokens
+        return figures

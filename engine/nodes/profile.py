@@ -3,19 +3,22 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from lorafile.engine.batching.batches import by_length, collate_prompts, prompt_batch
+from lorafile.engine.batching.batches import Batch, by_length, collate_prompts, prompt_batch
 from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
 from lorafile.engine.inference.generation import generate
 from lorafile.engine.model.adapters import checkpointed, load_tuned, new_adapter, stored_adapter
 from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.head import class_logits, load_tokens
+from lorafile.engine.model.initialization import ModuleTree, module_tree, restore_modules
 from lorafile.engine.model.loss import likelihoods
 from lorafile.engine.model.peak_memory import LiveTensors, peak, reset_peak
 from lorafile.engine.nodes.train import Stepper, step_batches
@@ -25,11 +28,17 @@ from lorafile.environment import gpus
 from lorafile.specs.tables.train import TrainTable
 
 _EVALUATED, _EVALUATED_AT_ONCE = 4, 16  # batches, and examples in each
+_ANSWERS = ("first_token_seconds", "token_seconds", "generate_seconds", "generate_spread")
 Figures = dict[str, Any]
+Lend = Callable[[], AbstractContextManager[Any]]
 
 
 def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Result:
-    """Measure load, training steps, evaluation, and generation with the adapter attached and merged."""
+    """Measure load, training steps, evaluation, and generation with the adapter attached and merged.
+
+    The bare base is timed in turns with the attached adapter: a yardstick, which on an idle machine is the same for
+    every profile of that base.
+    """
     figures: Figures = {}
     tokens = load_tokens(request, "train")
     bases.drop()
@@ -40,6 +49,7 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Resul
     base.synchronize()
     figures["load_seconds"] = time.perf_counter() - started
     _note(figures, "load", base, LiveTensors(base.model) if device.type == "cpu" else None)
+    bare = module_tree(base.model)
     with _adapted(base, request, tokens) as model:
         if request.settings["adapter"]["method"] != "none":
             with checkpointed(model, request.settings["training"].get("gradient_checkpointing", False)):
@@ -47,10 +57,16 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Resul
         figures |= _evaluate(base, model.eval(), tokens)
         if tokens.labels is not None:  # a head writes no text
             return Result(figures=figures)
-        figures |= _generate(base, model, tokens, request, "")
+        prompt = _prompt(base, tokens)
+        attached: dict[str, Lend] = {"": lambda: nullcontext(model)}
+        if model is not base.model:
+            attached["base_"] = lambda: _bare(base.model, bare)
+        figures |= _generate(base, attached, prompt, request)
+        if model is base.model:  # without an adapter the model is its own yardstick
+            figures |= {f"base_{name}": figures[name] for name in _ANSWERS if name in figures}
         if hasattr(model, "merge_and_unload"):
             merged = model.merge_and_unload()
-            figures |= _generate(base, merged, tokens, request, "merged_")
+            figures |= _generate(base, {"merged_": lambda: nullcontext(merged)}, prompt, request)
     return Result(figures=figures)
 
 
@@ -111,31 +127,62 @@ def _evaluate(base: Base, model: Any, tokens: Tokens) -> Figures:
     return figures
 
 
-def _generate(base: Base, model: Any, tokens: Tokens, request: Request, prefix: str) -> Figures:
-    """Latency of one answer to one prompt: to the first token, and for each token after it (medians).
+@contextlib.contextmanager
+def _bare(model: nn.Module, bare: ModuleTree) -> Iterator[nn.Module]:
+    """Lend the base without PEFT's layers, which take time even where their adapter is switched off."""
+    adapted = [(module, dict(module._modules)) for module, _ in bare]
+    restore_modules(bare)
+    try:
+        yield model
+    finally:
+        restore_modules(adapted)
 
-    `generate_spread` tells a machine that does other work meanwhile: every repeat is the same work.
-    """
-    protocol = request.settings["profile"]
+
+def _prompt(base: Base, tokens: Tokens) -> Batch:
+    """Return the prompt of median length."""
     lengths = tokens.lengths()
     median = sorted(range(len(lengths)), key=lambda index: lengths[index])[len(lengths) // 2]
     batch = collate_prompts(tokens, [median], base.padding, base.device)
     if batch.input_ids.shape[1] == 0:  # plain text has no prompt: begin with its first token
-        batch = prompt_batch(tokens.example(0)[0][:1].to(base.device))
-    figures: Figures = {}
+        return prompt_batch(tokens.example(0)[0][:1].to(base.device))
+    return batch
+
+
+def _generate(base: Base, models: dict[str, Lend], prompt: Batch, request: Request) -> Figures:
+    """Latency of one answer to one prompt: to the first token, for each token after it, and of all (medians).
+
+    `generate_spread` tells a machine that does other work meanwhile: every repeat is the same work.
+
+    :param models: prefix of the figures' names -> lends the model; they take turns, so that whatever else the machine
+        does slows all of them alike
+    """
+    protocol = request.settings["profile"]
     new = protocol["new_tokens"]
+    figures: Figures = {}
+    seconds: dict[tuple[str, int], list[float]] = {}
     with torch.inference_mode():
-        with _phase(figures, f"{prefix}generate", base, model):
-            generate(base, model, batch, new, new)
-        first = [base.timed(lambda: generate(base, model, batch, 1, 1)) for _ in range(protocol["repeats"])]
-        whole = [base.timed(lambda: generate(base, model, batch, new, new)) for _ in range(protocol["repeats"])]
-    figures[f"{prefix}first_token_seconds"] = statistics.median(first)
-    if protocol["repeats"] > 1:
+        for prefix, lend in models.items():
+            counted = prefix != "base_"  # next to an adapter its memory is not that of the base alone
+            with lend() as model, _phase(figures, f"{prefix}generate", base, model) if counted else nullcontext():
+                generate(base, model, prompt, new, new)
+        for length in [1] * protocol["repeats"] + [new] * protocol["repeats"]:
+            for prefix, lend in models.items():
+                with lend() as model:
+                    took = base.timed(lambda model=model, length=length: generate(base, model, prompt, length, length))  # type: ignore[misc]
+                seconds.setdefault((prefix, length), []).append(took)
+    for prefix in models:
+        figures |= _latency(seconds[prefix, 1], seconds[prefix, new], new, prefix)
+    return figures
+
+
+def _latency(first: list[float], whole: list[float], new: int, prefix: str) -> Figures:
+    """Return the figures of answers of one token and of all `new` ones."""
+    middle, all_of_it = statistics.median(first), statistics.median(whole)
+    figures = {f"{prefix}first_token_seconds": middle, f"{prefix}generate_seconds": all_of_it}
+    if len(first) > 1:
         figures[f"{prefix}generate_spread"] = max(_spread(first), _spread(whole))
-    if new > 1:
-        each = (statistics.median(whole) - statistics.median(first)) / (new - 1)
-        if each > 0:  # below the noise of the clock it is not measured
-            figures[f"{prefix}token_seconds"] = each
+    if new > 1 and all_of_it > middle:  # below the noise of the clock it is not measured
+        figures[f"{prefix}token_seconds"] = (all_of_it - middle) / (new - 1)
     return figures
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lorafile.files.digests import json_digest
 from lorafile.graph.graph import Graph, Replicate
 from lorafile.graph.metrics import metric_names
 from lorafile.graph.settings import stored_rank
@@ -10,6 +11,7 @@ from lorafile.plan.plan import Plan
 from lorafile.results.claims_file import claims_file, read_claims
 from lorafile.results.datacard import cards
 from lorafile.results.environments import Environments
+from lorafile.results.merging import merge_rows
 from lorafile.results.outcomes import StoredSamples, run_details, serving_refusals, stored_outcomes
 from lorafile.results.registration import commit_of, registration_sentences
 from lorafile.results.results import Results
@@ -31,10 +33,10 @@ from lorafile.results.runs import (
 from lorafile.results.study_facts import configuration_row, data_of, hides_answers, model_of, topics
 from lorafile.results.warnings import warnings
 from lorafile.specs import Configuration, Spec
-from lorafile.specs.tables.settings import MergeTable
 from lorafile.state import State
 
 Rows = list[dict[str, Any]]
+_LETTERS = 16  # of a digest that only tells equal from unequal
 _RUN = ("configuration", "sweep", "seed", "outcome", "message", "key")
 _INSPECTED = {"inspected_modules": "modules.jsonl.gz", "representations": "representations.jsonl.gz"}
 
@@ -51,6 +53,7 @@ def gather(plan: Plan, state: State) -> Results:
     named, hidden = metric_names(graph), hides_answers(graph)
     tables = adapter_tables(graph, plan.results, history, state)
     adapters: dict[str, Any] = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    profiles = _profiles(plan, places)
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
     everyone = spec.configurations
     configurations = [configuration_row(c, everyone, runs, graph.sections[c.name]["adapter"]) for c in everyone]
@@ -60,7 +63,7 @@ def gather(plan: Plan, state: State) -> Results:
         metrics=tuple(named.values()),
         configurations=pd.DataFrame(configurations),
         runs=pd.DataFrame(runs, columns=columns),
-        profiles=pd.DataFrame(_profiles(plan, places)),
+        profiles=pd.DataFrame(profiles),
         curves=pd.DataFrame(curves, columns=["configuration", "seed", "step", "epoch", "loss", "learning_rate"]),
         environments=places.rows,
         data=data_of(plan),
@@ -68,7 +71,7 @@ def gather(plan: Plan, state: State) -> Results:
         answers_private=hidden,
         model=model_of(graph),
         forecast_errors=errors(attempt for attempts in history.values() for attempt in attempts),
-        warnings=warnings(plan, runs, card, places),
+        warnings=warnings(plan, runs, card, places, profiles),
         card=card,
         registration=tuple(registration_sentences(spec, history)),
         commit=commit_of(spec),
@@ -128,6 +131,7 @@ def _declared(spec: Spec) -> dict[str, Any]:
         "claims": tuple(tables.claim),
         "recorded": read_claims(claims_file(spec.file)) if tables.claim else {},
         "published": tuple(tables.reference),
+        "file": str(spec.file),
         "folder": spec.file.parent,
         "topics": topics(spec.configurations),
     }
@@ -167,7 +171,10 @@ def _profiles(plan: Plan, places: Environments) -> list[dict[str, Any]]:
     rows = []
     for configuration, key in plan.graph.profiles.items():
         if attempt := done(plan.results, key):
+            node = plan.graph.nodes[key]
+            base = [node.settings[name] for name in ("model", "quantization", "profile")]
             about = {"configuration": configuration, "device": attempt.device, "environment": places.of(key)}
+            about |= {"key": key, "base": json_digest([*base, node.inputs], sort_keys=True)[:_LETTERS]}
             rows.append({**about, **attempt.figures})
     return rows
 
@@ -245,36 +252,3 @@ def truncation_rows(c: Configuration, replicate: Replicate, results: Attempts, h
         kept = {"kept_energy": attempt.figures.get("kept_energy")} if attempt is not None else {}
         rows.append({**run_row(c, cut, results, history), "rank": rank, "of_rank": own, **kept})
     return rows
-
-
-def merge_rows(c: Configuration, replicate: Replicate, results: Attempts, table: MergeTable) -> Rows:
-    """Return how the merged model differs at each type, and whether that passes the declared gate.
-
-    Stored figures are compared with the gate here, so that another tolerance merges nothing again.
-    """
-    rows = []
-    for dtype, key in replicate.merge.items():
-        if attempt := done(results, key):
-            failures = gate_failures(attempt.figures, table)
-            about = {"configuration": c.name, "seed": replicate.seed, "dtype": dtype}
-            rows.append({**about, **attempt.figures, "passes": not failures, "failures": failures})
-    return rows
-
-
-def gate_failures(figures: dict[str, Any], table: MergeTable) -> list[str]:
-    """Return what of a gate a merged model fails, in words; nothing where it passes."""
-    if not figures["finite"]:
-        return ["logits that are no numbers"]
-    failures = []
-    # A regression has neither: its logit is the number that it predicts.
-    moved, agreed = abs(figures.get("log_loss_difference", 0.0)), figures.get("argmax_agreement", 1.0)
-    if table.max_log_loss_difference is not None and moved > table.max_log_loss_difference:
-        failures.append(
-            f"a log loss that moves by {moved:.3g}, more than {table.max_log_loss_difference:g} nats per token"
-        )
-    if table.min_argmax_agreement is not None and agreed < table.min_argmax_agreement:
-        failures.append(f"an argmax that agrees at {agreed:.2%} of tokens, fewer than {table.min_argmax_agreement:.2%}")
-    largest = figures["max_logit_difference"]
-    if table.max_logit_difference is not None and largest > table.max_logit_difference:
-        failures.append(f"a logit that differs by {largest:.3g}, more than {table.max_logit_difference:g}")
-    return failures

@@ -122,12 +122,14 @@ class Results:
         `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`, `micro_batch_split` (into so many
         parts each micro-batch was cut, where a whole one did not fit into memory), `packed` (with so many others it was
         trained at a time, counting itself; missing where alone), `question_tokens` (of a held-out example, on average)
-    :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `environment`, `load_seconds`,
+    :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `environment`, `key`, `base`
+        (equal where the same base answers the same prompt), `load_seconds`,
         `train_step_seconds`, `tokens_per_second`, `supervised_tokens_per_second`, peak bytes by phase
         (`load_…`, `train_…`, `evaluate_…`, `generate_…`, each `…_allocated_bytes` and `…_reserved_bytes`; on a CPU
         live tensor bytes and resident size), `first_token_seconds`, `token_seconds`, `merged_first_token_seconds`,
-        `merged_token_seconds` (missing where nothing can be merged), `generate_spread`, `merged_generate_spread`
-        (interquartile range over median of the times of one answer, repeated)
+        `merged_token_seconds` (missing where nothing can be merged), `generate_seconds` (a whole answer),
+        `generate_spread` (interquartile range over median of the times of one answer, repeated), and the same under
+        `merged_` and, of the bare base, under `base_`; which times to trust: lorafile/results/timings.py
     :ivar answers: one row for each prompt of the spec and each configuration: `configuration`, `number`, `prompt`,
         `untuned`, `tuned` (the first seed's answer)
     :ivar curves: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`, one row for each optimizer step;
@@ -143,7 +145,9 @@ class Results:
         `validation.<metric>`, `test.<metric>`
     :ivar merges: one row for each adapter and type: `configuration`, `seed`, `dtype`, `tokens`, `finite`,
         `max_logit_difference`, `mean_logit_difference`, `argmax_agreement`, `log_loss_attached`, `log_loss_merged`,
-        `log_loss_difference`, `passes`, `failures` (list of text)
+        `log_loss_difference`, `passes`, `failures` (list of text); where the base computes in half precision, what a
+        change of batch alone does to the attached model: `batch_moved_tokens`, `batch_mean_logit_difference` (over
+        these), `batch_max_logit_difference`, `batch_argmax_agreement`, `batch_log_loss_difference`
     :ivar outcomes: (configuration, seed, split) -> one row for each example: `row` (which one, the same for every run),
         what it adds to each metric, and `tokens` or `bytes`, the weights of those that are weighted; read on demand
     :ivar details: (configuration, seed) -> keys and settings of a run
@@ -163,6 +167,7 @@ class Results:
     :ivar declared: the `[[analysis]]` tables, which name the study's family of comparisons
     :ivar claims: the `[[claim]]` tables; `recorded`: sentence -> what it rested on when it was last reported
     :ivar published: the `[[reference]]` tables: figures from elsewhere, which are drawn and never tested
+    :ivar file: the spec, as a command names it
     :ivar folder: where the spec stands, which the files that it names are relative to
     :ivar registration: what stood in git before the first attempt: lorafile/results/registration.py
     :ivar commit: of a registered study, the commit that the spec is in, and whether it has changes; empty without git
@@ -206,6 +211,7 @@ class Results:
     claims: tuple[ClaimTable, ...] = ()
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
     published: tuple[PublishedTable, ...] = ()
+    file: str = "SPEC"
     folder: Path = Path()
     topics: tuple[str, ...] = ()
     registration: tuple[str, ...] = ()

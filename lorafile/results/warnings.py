@@ -3,20 +3,21 @@
 from typing import Any
 
 from lorafile.apply.tracking.destinations import missing_libraries
-from lorafile.plan.forecast.calibration import STEADY, TIME_SPREADS
 from lorafile.plan.plan import Action, Plan
 from lorafile.results.datacard import leak_sentences, passage_sentences
 from lorafile.results.environments import Environments
 from lorafile.results.results import grouped, listed
 from lorafile.results.runs import under_way
 from lorafile.results.study_facts import data_of
+from lorafile.results.timings import disturbances
 from lorafile.specs.tables.evaluate import OF_ANSWERS
 from lorafile.units import listing, plural
 
+Rows = list[dict[str, Any]]
 _NAMED = 3
 
 
-def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]], places: Environments) -> list[str]:
+def warnings(plan: Plan, runs: Rows, card: Rows, places: Environments, profiles: Rows) -> list[str]:
     """Return sentences: of the plan, the data, the runs, and where they were computed.
 
     What is not installed here to send runs elsewhere is nothing that a reader of results has to know.
@@ -28,7 +29,7 @@ def warnings(plan: Plan, runs: list[dict[str, Any]], card: list[dict[str, Any]],
         *dict.fromkeys(text for done in plan.results.values() if (text := done.figures.get("unpacked"))),
         *_of_runs(plan, runs),
         *_of_answers(plan),
-        *_of_profiles(plan),
+        *_of_profiles(plan, profiles),
         *_of_data(plan),
         *places.mixed(plan.graph),
         *under_way(plan.graph.spec, runs),
@@ -89,21 +90,33 @@ def _of_answers(plan: Plan) -> list[str]:
     ]
 
 
-def _of_profiles(plan: Plan) -> list[str]:
+def _of_profiles(plan: Plan, profiles: Rows) -> list[str]:
     """Say which timings are those of a machine that did other work meanwhile, and how to take them again."""
-    attempts = [plan.results[key] for key in plan.graph.profiles.values() if key in plan.results]
-    spreads = {attempt.key: max(attempt.figures.get(name, 0) for name in TIME_SPREADS) for attempt in attempts}
-    busy = {plan.graph.nodes[key].address: spread for key, spread in spreads.items() if spread > STEADY}
+    disturbed = disturbances(profiles)
+    keys = {str(row["key"]): disturbed.get(row["configuration"]) for row in profiles}
+    busy = {plan.graph.nodes[key].address: why for key, why in keys.items() if why is not None}
     if not busy:
         return []
     again = " ".join(f"--replace '{address}'" for address in list(busy)[:_NAMED])
     more = f" (and {len(busy) - _NAMED} more)" if len(busy) > _NAMED else ""
-    widest = f"{100 * max(busy.values()):.1f}\u202f%"
+    if len(busy) == len(keys) > _NAMED:
+        again, more = "--replace '*:profile'", ""
+    count = sum(why.kind != "alone" for why in busy.values())
+    left = len(busy) - count
+    rest = f". Nothing confirms those of the other {left if left > 1 else 'one'}" if left else ""
+    signs = []
+    if spread := max((why.size for why in busy.values() if why.kind == "spread"), default=0.0):
+        signs.append(f"the same answer took times whose quartiles lie up to {_percent(spread)} of their median apart")
+    if off := max((abs(why.size) for why in busy.values() if why.kind == "yardstick"), default=0.0):
+        signs.append(f"the time of the bare base lies up to {_percent(off)} from that of the other profiles")
     return [
-        f"The times in {len(busy)} of {plural(len(spreads), 'profile')} are not to be trusted: the machine did other "
-        f"work meanwhile, and the same answer took times whose quartiles lie up to {widest} of their median apart. "
-        f"On an idle machine: lora apply {plan.graph.spec.file} {again}{more}"
+        f"The times in {count} of {plural(len(keys), 'profile')} are not to be trusted: the machine did other work "
+        f"meanwhile, and {listing(signs)}{rest}. On an idle machine: lora apply {plan.graph.spec.file} {again}{more}"
     ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}\u202f%"
 
 
 def _of_clusters(plan: Plan) -> list[str]:

@@ -111,7 +111,10 @@ class TruncateTable(Settings):
 
 
 class MergeTable(Settings):
-    """Merge every trained adapter into its base, and hold the merged model against the attached one; absent: do not."""
+    """Merge every trained adapter into its base, and compare the merged model with the attached one; absent: do not.
+
+    On a base in half precision a change of batch alone sets the gate (docs/reporting.md), and not these tolerances.
+    """
 
     dtypes: Annotated[list[Dtype], Field(min_length=1)] = Field(
         default=["float32", "bfloat16", "float16"], description="Types that the merged weights are stored in."

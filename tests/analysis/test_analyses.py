@@ -206,6 +206,19 @@ def test_costs_name_extremes_and_what_merging_changes() -> None:
     assert "An adapter takes 852 KB (rank/r=1) to 27.3 MB (rank/r=32); full fine-tuning saves 2.47 GB." in said
 
 
+def test_what_merging_moves_in_half_precision_stands_next_to_what_another_batch_moves() -> None:
+    results = study()
+    half = results.merges["dtype"] == "bfloat16"
+    measured = {"batch_moved_tokens": 200.0, "batch_mean_logit_difference": 0.002}
+    merges = results.merges.assign(**{name: half.map({True: value}) for name, value in measured.items()})
+    said = text(run(replace(results, merges=merges), "merge"))
+    assert f"a change of batch alone moves it by {number(0.002)}. Up to 3 times as much counts as rounding." in said
+    assert said.count("a change of batch alone") == 1, "nothing was measured in the other types"
+    assert "another batch" in {
+        c.title.rpartition(", ")[2] for c in run(replace(results, merges=merges), "merge")[0].tables[0].columns
+    }
+
+
 def test_curves_are_thinned_and_show_the_diverged_run() -> None:
     from lorafile.analysis.training.curves import thinned
 

@@ -1,13 +1,16 @@
 """The seven questions, asked by their names."""
 
+import json
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+import scipy.stats
 from results_fixture import study
 
 from lorafile.analysis.overview.questions import QUESTIONS
 from lorafile.analysis.registry import analyses
+from lorafile.results.results import Results, row_dicts
 from lorafile.specs.tables.analysis import AnalysisTable, Question
 
 RESULTS = study()
@@ -52,6 +55,67 @@ def test_times_of_a_machine_that_did_other_work_are_not_passed_on_as_if_it_was_i
     for tables in ([AnalysisTable.model_validate({"ask": "inference-speed"})], [AnalysisTable(kind="cost")]):
         assert told in next(iter(analyses(busy, tables))).sentences
         assert told not in next(iter(analyses(RESULTS, tables))).sentences
+
+
+def yardsticks(seconds: float = 0.6, **by_name: float) -> Results:
+    """Return the results with the bare base timed next to each profile: a token in 20 ms on the base of all."""
+    rows = RESULTS.profiles
+    names, bases = rows["configuration"], RESULTS.setting("quantization")
+    slow = names.map({"quantization/quantization=int8": 1.9, "quantization/quantization=nf4": 1.3}).fillna(1.0)
+    answers = names.map(by_name).fillna(seconds) * slow
+    more = {"base_generate_seconds": answers, "base_token_seconds": 0.02 * slow, "base": names.map(bases)}
+    return replace(RESULTS, profiles=rows.assign(**more))
+
+
+def asked(results: Results, **table: Any) -> Any:
+    return next(iter(analyses(results, [AnalysisTable.model_validate(table)])))
+
+
+def test_speed_is_quoted_against_the_bare_base_in_the_same_process() -> None:
+    text = "\n".join(asked(yardsticks(), ask="inference-speed").sentences)
+    change = 0.019 * 1.4 / 0.02 - 1
+    assert f"An attached adapter changes the time per token by +{100 * change:.1f}" in text
+    assert "against the bare base in the same process" in text
+    assert "A merged adapter changes the time per token by −4.5" in text, "19.1 ms against 20"
+
+
+def test_a_profile_whose_bare_base_took_longer_is_in_no_sentence_and_no_chart_on_speed() -> None:
+    results = yardsticks(**{"rank/r=32": 0.9})
+    found = asked(results, kind="cost")
+    assert "rank/r=32 was timed while the machine did other work" in "\n".join(found.sentences)
+    assert "rank/r=32" not in json.dumps(found.charts["cost-latency"].to_dict())
+    assert "Not drawn (1): rank/r=32" in found.captions["cost-latency"]
+    marked = {row["configuration"]: row["times"] for row in row_dicts(found.table)}
+    assert [name for name, times in marked.items() if times] == ["rank/r=32"]
+    assert "times" in [column.key for column in found.tables[0].columns]
+    front = asked(results, kind="pareto", measures=["exact_match", "token_latency"])
+    assert "rank/r=32" not in set(front.table["configuration"])
+    assert "rank/r=32 (it is not measurable here: the machine did other work meanwhile)" in "\n".join(front.sentences)
+    cheapest = {"cheapest": {"token_latency": "1s", "prefer": "token_latency"}}
+    assert "rank/r=32" not in next(iter(asked(results, kind="recommend", budgets=cheapest).sentences))
+
+
+def test_where_no_profile_can_be_trusted_nothing_is_said_of_speed_but_how_to_measure_it() -> None:
+    busy = replace(RESULTS, profiles=RESULTS.profiles.assign(generate_spread=2.0), file="study.toml")
+    (sentence,) = asked(busy, ask="inference-speed").sentences
+    count = f"{len(RESULTS.profiles)} profiles."
+    assert sentence.startswith(f"Inference speed is not measurable here: the machine did other work during {count}")
+    assert sentence.endswith("lora apply study.toml --replace '*:profile'")
+    found = asked(busy, kind="cost")
+    assert sentence in found.sentences
+    assert "cost-latency" not in found.charts
+
+
+def test_a_training_time_whose_interval_begins_at_zero_is_not_measurable() -> None:
+    """Of 1, 1 and 300 s the mean's 95 % interval by Student's t with two degrees of freedom begins far below zero."""
+    runs = RESULTS.runs.copy()
+    of_one = runs["configuration"] == "rank/r=4"
+    runs.loc[of_one, "seconds"] = [1.0, 1.0, 300.0]
+    assert scipy.stats.t.interval(0.95, 2, 302 / 3, scipy.stats.sem([1, 1, 300]))[0] < 0
+    found = asked(replace(RESULTS, runs=runs), kind="cost")
+    text = "\n".join(found.sentences)
+    assert "The training time of rank/r=4 is not measurable here" in text
+    assert "rank/r=4" not in text.partition("Training time goes from ")[2].partition(".\n")[0]
 
 
 def test_lora_or_full_holds_the_best_lora_on_validation_against_full_and_untuned() -> None:

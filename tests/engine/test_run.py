@@ -267,7 +267,7 @@ def test_a_tokenizer_of_another_model_is_refused(engine: Engine, tmp_path: Path)
     assert "do not belong together" in done.message
 
 
-def profiled(engine: Engine, repeats: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def profiled(engine: Engine, repeats: int, adapter: dict[str, Any] = LORA) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings of a profile, and its figures."""
     protocol = {"warmup_steps": 1, "steps": 2, "new_tokens": 3, "repeats": repeats}
     training = {
@@ -277,7 +277,7 @@ def profiled(engine: Engine, repeats: int) -> tuple[dict[str, Any], dict[str, An
         "fp16": False,
         "gradient_checkpointing": False,
     }
-    settings = {"model": MODEL, "quantization": None, "adapter": LORA, "training": training, "profile": protocol}
+    settings = {"model": MODEL, "quantization": None, "adapter": adapter, "training": training, "profile": protocol}
     done, _ = engine.run("profile", settings, {"train": engine.prepare()})
     assert done.outcome == "done", done.message
     return settings, done.figures
@@ -307,6 +307,34 @@ def test_a_profile_tells_how_far_times_of_the_same_work_lie_apart(
     wanted = scipy.stats.iqr([1, 2, 3, 4, 10]) / 3
     assert figures["generate_spread"] == figures["merged_generate_spread"] == pytest.approx(wanted)
     assert "generate_spread" not in profiled(engine, 1)[1], "one time alone tells nothing"
+
+
+def test_the_bare_base_is_timed_in_turns_with_the_adapter(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any layer of PEFT's; and the adapter is attached again afterwards."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    from lorafile.engine.nodes import profile
+
+    adapted: list[bool] = []
+    real = profile.generate
+
+    def generate(base: Any, model: Any, *rest: int) -> Any:
+        adapted.append(any(isinstance(module, BaseTunerLayer) for module in model.modules()))
+        return real(base, model, *rest)
+
+    monkeypatch.setattr(profile, "generate", generate)
+    _, figures = profiled(engine, 2)
+    assert adapted == [True, False] * 5 + [False] * 5, "a warm-up, two first tokens, two answers; then all merged"
+    assert figures["base_generate_seconds"] > figures["base_first_token_seconds"] > 0
+    assert figures["base_generate_spread"] >= 0
+    assert "base_generate_allocated_bytes" not in figures, "the adapter's memory is there meanwhile"
+
+
+def test_without_an_adapter_the_model_is_its_own_yardstick(engine: Engine) -> None:
+    _, figures = profiled(engine, 2, {"method": "none"})
+    assert "merged_generate_seconds" not in figures
+    for name in ("first_token_seconds", "generate_seconds", "generate_spread"):
+        assert figures[f"base_{name}"] == figures[name]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

@@ -7,13 +7,15 @@ import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table, filled
 from lorafile.analysis.common.format import amount, number, sentence_case
-from lorafile.analysis.common.scores import profiled
+from lorafile.analysis.common.scores import cost_of
+from lorafile.results.merging import ROUNDING, batch_rounding
 from lorafile.results.results import Results, grouped, missing, row_dicts
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
 
 Row = dict[str, Any]
-_LATENCY = ("token_seconds", "merged_token_seconds")
+_BATCH = "batch_mean_logit_difference"
+_LATENCY = {"token_seconds": "token_latency", "merged_token_seconds": "merged_token_latency"}
 _FIGURES = ("max_logit_difference", "mean_logit_difference", "argmax_agreement", "log_loss_difference")
 CAPTION = (
     "How far the {} of held-out text moves when the adapter is merged, the worst seed's, on a logarithmic axis. "
@@ -24,7 +26,7 @@ _LEAST = 1e-9  # what float64 sums of float32 logits cannot tell from nothing
 
 def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return what merging did; nothing where nothing was merged."""
-    rows = merge_rows(results.merges, {key: profiled(results, key) for key in _LATENCY})
+    rows = merge_rows(results.merges, {key: cost_of(results, measure) for key, measure in _LATENCY.items()})
     if not rows:
         return []
     question = "Is the merged model the same as the one that was measured?"
@@ -42,6 +44,10 @@ def merge_rows(merges: pd.DataFrame, latency: dict[str, dict[str, float]]) -> li
         row["gate"] = "passes" if not failed else f"fails ({len(failed)} of {len(seeds)})"
         row["reasons"] = max((seed["failures"] for seed in failed), key=len, default=[])
         row |= {key: _worst(key, [seed.get(key) for seed in seeds]) for key in _FIGURES}
+        moved = [seed for seed in seeds if not missing(seed.get("mean_logit_difference"))]
+        row[_BATCH] = (
+            batch_rounding(max(moved, key=lambda seed: float(seed["mean_logit_difference"]))) if moved else None
+        )
         rows.append(row | {key: seconds.get(name) for key, seconds in latency.items()})
     return rows
 
@@ -63,7 +69,20 @@ def _sentences(rows: list[Row]) -> list[str]:
         passed = sum(not row["failed"] for row in members)
         text = f"Merged in {dtype}, {passed} of {plural(len(members), 'configuration')} pass"
         lines.append(f"{text}{_at_worst([row for row in members if row['max_logit_difference'] is not None])}.")
+        lines += _rounding([row for row in members if row[_BATCH] is not None])
     return lines
+
+
+def _rounding(rounded: list[Row]) -> list[str]:
+    """Return what merging moves next to what a change of batch alone does, of the configuration that moves most."""
+    if not rounded:
+        return []
+    row = max(rounded, key=lambda row: row["mean_logit_difference"] / row[_BATCH])
+    return [
+        f"The attached model computes in half precision, where rounding moves every figure: merging moves a logit by "
+        f"{number(row['mean_logit_difference'])} on average ({row['configuration']}); a change of batch alone moves it "
+        f"by {number(row[_BATCH])}. Up to {ROUNDING} times as much counts as rounding."
+    ]
 
 
 def _at_worst(measured: list[Row]) -> str:
@@ -96,6 +115,7 @@ def _table_of(rows: list[Row]) -> Table:
         Column("log_loss_difference", "log loss moved, nats per token", "number"),
         Column("max_logit_difference", "largest logit difference", "number"),
         Column("mean_logit_difference", "mean logit difference", "number"),
+        Column(_BATCH, "mean logit difference, another batch", "number"),
         Column("argmax_agreement", "argmax agreement", "share"),
         Column("token_seconds", "per token, attached", "seconds"),
         Column("merged_token_seconds", "per token, merged", "seconds"),

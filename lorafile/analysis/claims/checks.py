@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lorafile.analysis.common.format import amount, number, on, score
-from lorafile.analysis.common.scores import COSTS, cost_of, lost, outcomes, profiles, scores, split_of
+from lorafile.analysis.common.scores import COSTS, cost_of, lost, outcomes, profiles, scores, split_of, unmeasured
 from lorafile.analysis.compare.compare import judged
 from lorafile.analysis.compare.outcomes import compared_as, crossed, figure_interval, margin_of, margin_text
 from lorafile.analysis.compare.pairs import Pair, named_configuration, pairs
@@ -158,7 +158,7 @@ def _limited(results: Results, claim: ClaimTable, limit: str) -> ClaimPart:
     cost, most = COSTS[limit], in_base_units(wanted)[1]
     value = cost_of(results, limit).get(name)
     if value is None:
-        return ClaimPart("undecided", f"{name}: its {cost.title} was not measured")
+        return ClaimPart("undecided", f"{name}: its {cost.title} {unmeasured(results, limit, name)}")
     text = f"{name}: {cost.title} {amount(cost.kind, value)}, claimed at most {amount(cost.kind, most)}"
     low, high = value, value
     runs = scores(results, cost.column)[name] if cost.source == "runs" else None

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lorafile.analysis.common.base import ColumnKind
 from lorafile.engine.metrics.registry import more_is_better
-from lorafile.results.results import Results, cells, grouped, rows_of
+from lorafile.results.results import Results, cells, grouped, row_dicts, rows_of
+from lorafile.results.timings import Disturbance, disturbances
+from lorafile.statistics.probabilities import t_quantile
 from lorafile.units import listing, plural
 
 if TYPE_CHECKING:
@@ -150,6 +152,12 @@ def profiled(results: Results, name: str) -> dict[str, float]:
     return {str(label): float(value) for label, value in rows if label is not None and value is not None}
 
 
+@lru_cache(maxsize=8)
+def disturbed(results: Results) -> dict[str, Disturbance]:
+    """Return configuration -> why the times of its profile are not to be trusted; not to be changed by who asks."""
+    return disturbances(row_dicts(profiles(results)[0]))
+
+
 def averages(results: Results, name: str) -> dict[str, float]:
     """Return configuration -> mean over finished seeds of a column of `runs`, where there is one."""
     return {label: score.mean for label, score in scores(results, name).items() if score.known}
@@ -211,6 +219,32 @@ def price_of(results: Results, name: str) -> dict[str, float]:
 
 
 def cost_of(results: Results, name: str) -> dict[str, float]:
-    """Return configuration -> a measure of cost, for those that have one."""
+    """Return configuration -> a measure of cost, for those that have one; no time that says nothing."""
     cost = COSTS[name]
-    return averages(results, cost.column) if cost.source == "runs" else profiled(results, cost.column)
+    values = averages(results, cost.column) if cost.source == "runs" else profiled(results, cost.column)
+    says_nothing = unmeasurable(results, name)
+    return {label: value for label, value in values.items() if label not in says_nothing}
+
+
+def unmeasurable(results: Results, name: str) -> dict[str, str]:
+    """Return configuration -> why a time that was taken says nothing; nothing for a measure that is no time.
+
+    A profile's time says nothing where its machine did other work meanwhile; a training time where the 95 % interval of
+    its mean over seeds includes everything from zero on.
+    """
+    cost = COSTS.get(name)
+    if cost is None or cost.kind != "seconds":
+        return {}
+    if cost.source == "profiles":
+        return dict.fromkeys(disturbed(results), "the machine did other work meanwhile")
+    return {
+        label: f"the 95 % interval over {time.n} seeds begins at zero"
+        for label, time in scores(results, cost.column).items()
+        if time.n > 1 and t_quantile(0.975, time.n - 1) * time.spread / time.n**0.5 >= time.mean
+    }
+
+
+def unmeasured(results: Results, name: str, label: str) -> str:
+    """Return why a configuration has no figure of a cost: `was not measured`, or why it is not measurable."""
+    reason = unmeasurable(results, name).get(label)
+    return f"is not measurable here: {reason}" if reason else "was not measured"

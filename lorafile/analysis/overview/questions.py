@@ -3,19 +3,19 @@
 from collections import Counter
 from collections.abc import Callable
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lorafile.analysis.common.base import Analysis
 from lorafile.analysis.common.factors import label, setting_labels, setting_values
 from lorafile.analysis.common.format import amount, on, sentence_case
-from lorafile.analysis.common.scores import COSTS, cost_of, profiled
+from lorafile.analysis.common.scores import COSTS, cost_of
 from lorafile.analysis.compare.outcomes import compared_as
 from lorafile.analysis.compare.verdict_text import levels, signed_difference
 from lorafile.analysis.compare.verdicts import Verdict, family
 from lorafile.analysis.noise import noise
 from lorafile.analysis.recommend import recommend
-from lorafile.analysis.tradeoffs import cost
-from lorafile.results.results import Results, grouped
+from lorafile.analysis.tradeoffs import cost, speed
+from lorafile.results.results import Results, grouped, missing
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import listing, plural
 
@@ -54,14 +54,12 @@ def _gpu(results: Results) -> list[str]:
 
 def _speed(results: Results) -> list[str]:
     """Return what an attached adapter costs, what merging gives back, and what a quantized base does."""
-    seconds, by_method = profiled(results, "token_seconds"), results.methods
-    bases = setting_labels(results, "quantization")
-    untuned = {bases.get(name, ""): seconds[name] for name in seconds if by_method.get(name) == "none"}
-    ratios = {
-        name: seconds[name] / untuned[bases.get(name, "")] - 1
-        for name in seconds
-        if by_method.get(name) not in ("none", "full", None) and untuned.get(bases.get(name, ""))
-    }
+    if impossible := speed.not_measurable(results):
+        return impossible
+    rows = speed.trusted(results, cost.cost_rows(results), cost.TIMED)
+    ratios, against = speed.base_ratios(rows, "token_seconds"), "the bare base in the same process"
+    if not ratios:
+        ratios, against = _over_untuned(results, rows), "the untuned base"
     lines = []
     if ratios:
         low, high = (
@@ -70,9 +68,21 @@ def _speed(results: Results) -> list[str]:
         )
         ends = f" (median of {plural(len(ratios), 'configuration')}; {low} to {high})" if len(ratios) > 1 else ""
         middle = cost.signed_share(median(ratios.values()))
-        lines.append(f"An attached adapter changes the time per token by {middle}{ends}, against the untuned base.")
-    lines += cost.merging(cost.cost_rows(results))
+        lines.append(f"An attached adapter changes the time per token by {middle}{ends}, against {against}.")
+    lines += cost.merging(rows)
     return [*lines, *_costs(results, "quantization", ("token_latency",)), *cost.untrusted(results)] if lines else []
+
+
+def _over_untuned(results: Results, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return configuration -> its time per token over that of the study's untuned configuration, minus 1."""
+    seconds = {row["configuration"]: row["token_seconds"] for row in rows if not missing(row["token_seconds"])}
+    bases = setting_labels(results, "quantization")
+    untuned = {bases.get(name, ""): seconds[name] for name in seconds if results.methods[name] == "none"}
+    return {
+        row["configuration"]: seconds[row["configuration"]] / untuned[bases.get(row["configuration"], "")] - 1
+        for row in rows
+        if speed.adapted(row) and row["configuration"] in seconds and bases.get(row["configuration"], "") in untuned
+    }
 
 
 def _full(results: Results) -> list[str]:

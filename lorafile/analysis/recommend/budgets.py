@@ -6,7 +6,7 @@ from math import inf, nan
 from typing import Literal
 
 from lorafile.analysis.common.format import amount, number
-from lorafile.analysis.common.scores import CENSORED, COSTS, averages, outcomes, price_of, profiles
+from lorafile.analysis.common.scores import CENSORED, COSTS, averages, outcomes, price_of, profiles, unmeasured
 from lorafile.results.results import Results, cells, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable, BudgetTable
 from lorafile.specs.values import in_base_units
@@ -109,8 +109,8 @@ def refusals(results: Results, budget: Budget) -> dict[str, list[Refusal]]:
             price = prices[limit].get(name)
             if price is None:
                 device = elsewhere.get(name) if limit in COSTS and COSTS[limit].source == "profiles" else None
-                measured = f"only measured on {device}" if device else "not measured"
-                why.append(Refusal(limit, f"its {TITLES[limit]} was {measured}", inf))
+                measured = f"was only measured on {device}" if device else unmeasured(results, limit, name)
+                why.append(Refusal(limit, f"its {TITLES[limit]} {measured}", inf))
             elif price > most:
                 over = price / most if most else inf
                 why.append(Refusal(limit, f"its {TITLES[limit]} is {shown(limit, price)}", over))

@@ -4,7 +4,7 @@ from collections import Counter
 from math import inf, isnan
 
 from lorafile.analysis.common.format import difference, metric_name, on, probability, score
-from lorafile.analysis.common.scores import averages, price_of, profiles, question_lengths, scores
+from lorafile.analysis.common.scores import averages, price_of, profiles, question_lengths, scores, unmeasured
 from lorafile.analysis.compare.outcomes import figure_interval, margin_text, reach
 from lorafile.analysis.compare.verdict_text import FEW, round_up, signed_interval
 from lorafile.analysis.recommend.budgets import SHARE, TITLES, Refusal, limited, shown, unfit_runs
@@ -243,9 +243,8 @@ def _cautions(results: Results, found: Recommendation) -> list[str]:
     if few and not found.one_seed:
         lines.append(f"What is said of {listing(few)} is weak: fewer than {FEW} seeds have a figure.")
     if found.taken and found.prefer != found.budget.prefer and found.budget.by == "cost":
-        lines.append(
-            f"The {TITLES[found.budget.prefer]} was not measured, so {TITLES[found.prefer]} decides what is cheaper."
-        )
+        lost = unmeasured(results, found.budget.prefer, found.taken)
+        lines.append(f"The {TITLES[found.budget.prefer]} {lost}, so {TITLES[found.prefer]} decides what is cheaper.")
     untrained = [name for name in found.order if results.methods[name] == "none"]
     if untrained and found.taken not in untrained:
         lines.append(f"{listing(untrained)} is a candidate as well, at no cost of training.")

@@ -13,8 +13,8 @@ from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table, f
 from lorafile.analysis.common.chart_parts import WIDTH, finish, names_axis, room, tooltip
 from lorafile.analysis.common.display_names import display_names
 from lorafile.analysis.common.format import amount, unit
-from lorafile.analysis.common.scores import averages, profiled, profiles, scores
-from lorafile.plan.forecast.calibration import STEADY, TIME_SPREADS
+from lorafile.analysis.common.scores import averages, disturbed, profiled, profiles, scores, unmeasurable
+from lorafile.analysis.tradeoffs.speed import SCATTERED, base_ratios, marks, not_measurable, trusted
 from lorafile.results.results import Results, missing
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.methods import METHODS
@@ -27,7 +27,9 @@ PROFILED: tuple[tuple[str, str, ColumnKind], ...] = (
     ("merged_first_token_seconds", "first token, merged", "seconds"),
     ("token_seconds", "per token, attached", "seconds"),
     ("merged_token_seconds", "per token, merged", "seconds"),
+    ("base_token_seconds", "per token, bare base", "seconds"),
 )
+TIMED = tuple(key for key, _, _ in PROFILED)
 Rows = list[dict[str, Any]]
 LATENCY = {
     "first token": ("first_token_seconds", "merged_first_token_seconds"),
@@ -50,6 +52,7 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
         Column("seconds", "training time", "seconds", "seconds.spread", "seconds.n"),
         *(Column(key, title, kind) for key, title, kind in PROFILED),
         Column("adapter_bytes", "saved size", "bytes"),
+        Column("times", "times"),
     )
     shown = filled(columns, rows)
     if len(shown) < 2:
@@ -58,24 +61,31 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     names = display_names(results)
     named = [row | {"label": names[row["configuration"]]} for row in rows]
     lines, table = _sentences(results, rows), Table("Time and size", pd.DataFrame(rows), shown)
-    return [Analysis("cost", "cost", "Cost", question, lines, (table,), *charts(named))]
+    drawn, captions = charts(trusted(results, named, TIMED))
+    if left := [row["configuration"] for row in rows if row["configuration"] in disturbed(results)]:
+        captions["cost-latency"] += f" Not drawn ({len(left)}): {listing(left, 20)}, timed while the machine did other "
+        captions["cost-latency"] += "work."
+    return [Analysis("cost", "cost", "Cost", question, lines, (table,), drawn, captions)]
 
 
 def cost_rows(results: Results) -> list[dict[str, Any]]:
     """Return one row for each configuration: seconds, bytes and tokens per second, None where not measured."""
     seconds, size = scores(results, "seconds"), averages(results, "adapter_bytes")
     measured = {key: profiled(results, key) for key, _, _ in PROFILED}
+    says_nothing = marks(results)
     rows = []
     for name in results.names:
         time = seconds[name]
         row: dict[str, Any] = {"configuration": name, "method": results.methods[name], "adapter_bytes": size.get(name)}
         row |= {"seconds": time.mean, "seconds.spread": time.spread, "seconds.n": time.n if time.known else None}
+        row |= {"times": says_nothing.get(name, "")}
         rows.append(row | {key: figures.get(name) for key, figures in measured.items()})
     return rows
 
 
-def _sentences(results: Results, rows: list[dict[str, Any]]) -> list[str]:
-    lines = []
+def _sentences(results: Results, all_rows: list[dict[str, Any]]) -> list[str]:
+    lines: list[str] = []
+    rows = trusted(results, all_rows, TIMED)
     for key, what in (("seconds", "Training time"), ("token_seconds", "Time per token, nothing merged,")):
         measured = [row for row in rows if not missing(row[key])]
         if len(measured) > 1:
@@ -84,10 +94,12 @@ def _sentences(results: Results, rows: list[dict[str, Any]]) -> list[str]:
                 for row in (pick(measured, key=lambda row: row[key]) for pick in (min, max))
             )
             lines.append(f"{what} goes from {low} to {high}.")
+    if scattered := [name for name in results.names if name in unmeasurable(results, "train_time")]:
+        lines.append(f"The training time of {listing(scattered, 20)} is not measurable here: {SCATTERED}.")
     lines += merging(rows) + _sizes(rows)
-    if untimed := [row["configuration"] for row in rows if missing(row["token_seconds"])]:
+    if untimed := [row["configuration"] for row in all_rows if missing(row["token_seconds"])]:
         lines.append(f"Without a latency measurement: {listing(untimed, 20)}.")
-    lines += untrusted(results)
+    lines += not_measurable(results) or untrusted(results)
     device, others = profiles(results)
     if len(device) and "device" in device.columns:
         lines.append(f"Latency was measured on {device['device'].iloc[0]}, while nothing else of the study ran there.")
@@ -97,22 +109,30 @@ def _sentences(results: Results, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def untrusted(results: Results) -> list[str]:
-    """Return what was timed while its machine did other work: the same answer took times that lie far apart."""
-    spreads = [profiled(results, key) for key in TIME_SPREADS]
-    busy = [name for name in results.names if max(spread.get(name, 0) for spread in spreads) > STEADY]
+    """Return what was timed while its machine did other work."""
+    busy = [name for name in results.names if name in disturbed(results)]
     was = "was" if len(busy) == 1 else "were"
     line = f"{listing(busy)} {was} timed while the machine did other work: these times are not to be trusted."
     return [line] if busy else []
 
 
 def merging(rows: list[dict[str, Any]]) -> list[str]:
-    """Return what merging does to the time per token, over the configurations measured both ways."""
+    """Return what merging does to the time per token, over the configurations measured both ways.
+
+    Where the bare base was timed in the same process, a merged adapter is compared with that.
+    """
+    against = list(base_ratios(rows, "merged_token_seconds").values())
     pairs = [(row["token_seconds"], row["merged_token_seconds"]) for row in rows]
-    ratios = [after / before - 1 for before, after in pairs if before and not missing(before) and not missing(after)]
+    ratios = against or [
+        after / before - 1 for before, after in pairs if before and not missing(before) and not missing(after)
+    ]
     if not ratios:
         return []
     low, high = min(ratios), max(ratios)
     ends = signed_share(low) if f"{low:.2f}" == f"{high:.2f}" else f"{signed_share(low)} to {signed_share(high)}"
+    if against:
+        of = f"({plural(len(ratios), 'configuration')}, each next to the bare base in the same process)"
+        return [f"A merged adapter changes the time per token by {ends} {of}."]
     return [
         f"Merging the adapter changes the time per token by {ends} ({plural(len(ratios), 'configuration')} measured "
         "both ways)."

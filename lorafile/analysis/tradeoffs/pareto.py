@@ -16,7 +16,7 @@ from lorafile.analysis.common.display_names import display_names
 from lorafile.analysis.common.format import above, direction, sentence_case, slug, unit
 from lorafile.analysis.common.label_layout import Axes, place_labels, texts
 from lorafile.analysis.common.published import MARK
-from lorafile.analysis.common.scores import COSTS, profiles
+from lorafile.analysis.common.scores import COSTS, profiles, unmeasured
 from lorafile.analysis.tradeoffs.frontier import FrontierPlace, Measure, exactness, measure_of, places
 from lorafile.results.results import Results, grouped
 from lorafile.specs.tables.analysis import AnalysisTable
@@ -105,8 +105,13 @@ def _without(results: Results, measure: Measure, measures: list[Measure]) -> lis
     if not without:
         return []
     untrained = all(results.methods[name] == "none" for name in without)
-    why = "nothing is trained there" if untrained and "latency" not in measure.name else "it was not measured"
-    return [f"Without {measure.title}, hence not shown: {listing(without, 20)} ({why})."]
+    free = untrained and "latency" not in measure.name
+    by_reason = grouped((unmeasured(results, measure.name, name), name) for name in without)
+    return [
+        f"Without {measure.title}, hence not shown: {listing(names, 20)} "
+        f"({'nothing is trained there' if free else f'it {why}'})."
+        for why, names in by_reason.items()
+    ]
 
 
 def _table(measures: list[Measure], standing: dict[str, FrontierPlace]) -> Table:

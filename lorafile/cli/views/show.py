@@ -137,6 +137,7 @@ _COSTS = {
     "first_token_seconds": "time to the first token, attached",
     "token_seconds": "time per token, attached",
     "merged_token_seconds": "time per token, merged",
+    "base_token_seconds": "time per token, bare base",
 }
 
 

@@ -14,7 +14,7 @@ from lorafile.plan.forecast.time import seconds
 from lorafile.state import Attempt
 
 ARITHMETIC = 4  # raised when memory or time are computed otherwise: what was compared with the former corrects nothing
-TIME_SPREADS = ("generate_spread", "merged_generate_spread")
+TIME_SPREADS = ("generate_spread", "merged_generate_spread", "base_generate_spread")
 STEADY = 0.5  # of 16 profiles on two idle cores the largest was 0.31; of 8 next to two busy processes the smallest 0.76
 _UNMEASURED = 3.0  # the arithmetic alone may be off by this factor, either way
 _ONE_RUN = 1.25  # so far a second run may be from a single one

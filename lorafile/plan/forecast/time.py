@@ -40,7 +40,7 @@ def seconds(node: GraphNode, shape: Shape, device: Device) -> float:
         examples = min(node.settings["inspection" if node.kind == "inspect" else "merging"]["examples"], shape.examples)
         return float(loading + 2 * examples * (shape.tokens * 2 * size / speed + overhead / EVALUATED))
     protocol = node.settings["profile"]
-    count = protocol["warmup_steps"] + protocol["steps"] + 8 * protocol["repeats"] * protocol["new_tokens"] / 4
+    count = protocol["warmup_steps"] + protocol["steps"] + 12 * protocol["repeats"] * protocol["new_tokens"] / 4
     return float(2 + count * (8 * shape.tokens * 4 * size / speed + 3 * overhead))
 
 
