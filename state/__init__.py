@@ -6,6 +6,7 @@ knows no study, plan or graph: their keys and names are passed in.
 
 from lorafile.state.objects import Objects as Objects
 from lorafile.state.records import EQUAL_DATA as EQUAL_DATA
+from lorafile.state.records import EQUAL_SETTINGS as EQUAL_SETTINGS
 from lorafile.state.records import Acceptance as Acceptance
 from lorafile.state.records import Attempt as Attempt
 from lorafile.state.records import Node as Node

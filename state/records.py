@@ -16,6 +16,7 @@ from lorafile.files.digests import text_digest
 NOTHING: dict[str, Any] = {}  # what an attempt holds is never changed
 CURVE = "curve.jsonl.gz"
 EQUAL_DATA = "prepared to the same bytes"
+EQUAL_SETTINGS = "with settings that cannot matter written out"
 COLUMNS = (
     *("key", "kind", "outcome", "message", "started", "seconds", "device"),
     *("figures", "reads", "study", "address"),
@@ -76,8 +77,8 @@ class Acceptance:
 
     @property
     def is_equal(self) -> bool:
-        """Whether nobody had to declare it: the two left the same bytes."""
-        return self.reason == EQUAL_DATA
+        """Whether nobody had to declare it: the two left the same bytes, or differ in what cannot matter."""
+        return self.reason in (EQUAL_DATA, EQUAL_SETTINGS)
 
 
 def seal(values: list[Any], outputs: list[tuple[str, str, int]]) -> str:

@@ -47,8 +47,10 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
             wanted = resolved_sections(first, lock)["adapter"]
             parameters = adapter_parameters(wanted, lock.models[identity(first.model)])
             sections["adapter"] = matched(sections["adapter"], model, parameters, configuration.alpha_of_rank)
-        sections["adapter"] = without_idle(sections["adapter"], model)
-    if configuration.train is not None:
+        sections["adapter"] = sections["adapter"] if lock.as_written else without_idle(sections["adapter"], model)
+    if configuration.train is not None and lock.as_written:
+        sections["training"] = configuration.train.written
+    elif configuration.train is not None:
         sections["training"] = _training(configuration.train.results, sections["adapter"])
     return sections
 

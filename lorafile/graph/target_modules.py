@@ -14,6 +14,7 @@ from lorafile.units import did_you_mean
 # Settings that leave targets out, each with what means nothing without it.
 _NARROWING = (("layers_to_transform", "layers_pattern"), ("exclude_modules",))
 _PATTERNS = (("rank_pattern", "r", "init_r"), ("alpha_pattern", "lora_alpha", "alpha"))  # with what it falls back to
+NARROWING_OR_PATTERN = tuple(names[0] for names in (*_NARROWING, *_PATTERNS))
 
 
 def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str, Any]:

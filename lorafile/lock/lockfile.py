@@ -118,11 +118,14 @@ class Lock:
 
     :ivar equal: digest of a model's files -> that of files with the same content, which results in state were made
         with; it is not part of the file
+    :ivar as_written: settings that cannot matter stay in keys as a spec has them, as those of earlier versions did; it
+        is not part of the file
     """
 
     models: dict[str, ModelLock]
     data: dict[str, DataLock]
     equal: dict[str, str] = field(default_factory=dict, compare=False)
+    as_written: bool = field(default=False, compare=False)
 
     def text(self) -> str:
         """Return the lock as it is committed."""

@@ -1,20 +1,53 @@
-"""Which results count for a model whose files are new, and hold for training what older ones held.
+"""Which finished results count for a study although its keys are others, because what differs cannot matter.
 
-That is so of weights in other shards, an indented tokenizer, another chat template, or another token that ends answers.
+The files of a model may be new, and hold for training what older ones held: weights in other shards, an indented
+tokenizer, another chat template, or another token that ends answers. Or settings that cannot matter were in a key.
 """
 
 from dataclasses import replace
 
 from lorafile.graph.build import build
 from lorafile.graph.graph import Graph
+from lorafile.graph.target_modules import NARROWING_OR_PATTERN
 from lorafile.lock.lockfile import Lock
-from lorafile.specs import Spec
-from lorafile.state import State
+from lorafile.specs import Configuration, Spec
+from lorafile.state import EQUAL_SETTINGS, Acceptance, State
+
+_KEYED = ("train", "profile")  # kinds whose keys hold such settings themselves
 
 
 def build_known(spec: Spec, lock: Lock, state: State) -> Graph:
     """Return the graph of a study with everything that state knows to be equivalent."""
-    return build(spec, replace(lock, equal=_equal(lock, state)), state.acceptances())
+    lock = replace(lock, equal=_equal(lock, state))
+    graph = build(spec, lock, state.acceptances())
+    former = _former(graph, state)
+    return build(spec, lock, {**graph.accepted, **former}) if former else graph
+
+
+def _former(graph: Graph, state: State) -> dict[str, Acceptance]:
+    """Return key -> the finished result under the key that an earlier version gave it.
+
+    Settings that cannot matter were in keys as they were written: `num_train_epochs` under `max_steps`, for example.
+    """
+    if not any(_may_have_idle(configuration) for configuration in graph.spec.configurations):
+        return {}
+    written = build(graph.spec, replace(graph.lock, as_written=True), graph.accepted)
+    keys = {node.address: node.key for node in written.nodes.values() if node.kind in _KEYED}
+    moved = [node for node in graph.nodes.values() if keys.get(node.address, node.key) != node.key]
+    finished = {node.key for kind in {node.kind for node in moved} for node, _ in state.finished(kind)}
+    return {
+        node.key: Acceptance(keys[node.address], node.key, node.kind, EQUAL_SETTINGS, "")
+        for node in moved
+        if keys[node.address] in finished and node.key not in finished
+    }
+
+
+def _may_have_idle(configuration: Configuration) -> bool:
+    """Return whether a configuration writes out a setting that may not matter."""
+    train, adapter = configuration.train, configuration.adapter or {}
+    if train is not None and (train.written != train.results or train.results.get("loraplus_lr_ratio") == 1):
+        return True
+    return any(adapter.get(name) for name in NARROWING_OR_PATTERN)
 
 
 def equal_model_lines(lock: Lock) -> list[str]:

@@ -55,8 +55,13 @@ class TrainTable(Settings):
         A setting that cannot matter under the others has its default, so that it changes no key. Runs that accumulate
         have a protocol of their own, so that no other run's key says anything of it.
         """
+        idle = {name: type(self).model_fields[name].default for name in self._idle()}
+        return {name: value for name, value in (self.written | idle).items() if value is not None}
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """What decides a result, with the settings that cannot matter as they are written."""
         settings = self.model_dump(exclude=set(EXECUTION))
-        settings |= {name: type(self).model_fields[name].default for name in self._idle()}
         protocol = {ACCUMULATION: _ACCUMULATION_PROTOCOL} if self.gradient_accumulation_steps > 1 else {}
         return {name: value for name, value in settings.items() if value is not None} | protocol
 

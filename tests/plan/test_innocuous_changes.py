@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from checkpoint_fixture import make_checkpoint
 
 from lorafile import Study
+from lorafile.graph.build import build
+from lorafile.plan.decide import decide, new_plan
 from lorafile.plan.plan import Plan
 from lorafile.state import State
 from lorafile.state.transfer.exporter import export_bundle
@@ -206,3 +209,21 @@ def test_a_bundle_carries_what_is_equal(copy: Path, tmp_path: Path) -> None:
         "prepared to the same bytes"
     }
     assert not load(copy).plan().work
+
+
+@pytest.mark.parametrize(
+    "change", [in_spec("[train]", "num_train_epochs = 7"), in_spec("[lora]", "layers_to_transform = [0, 1]")]
+)
+def test_results_whose_keys_hold_a_setting_that_cannot_matter_count(copy: Path, change: Change) -> None:
+    shutil.rmtree(copy / ".lora")
+    change(copy)
+    study = load(copy)
+    earlier = build(study.spec, replace(study.plan().graph.lock, as_written=True))  # as versions before did
+    study.apply(State.snapshot(study.state, lambda state: decide(new_plan(earlier), state)))
+    done = {attempt.key for attempts in State.read(copy / ".lora").latest().values() for attempt in attempts}
+    assert done == set(earlier.nodes)
+    plan = load(copy).plan()
+    assert not plan.work
+    (train,) = [change for change in plan.changes if change.kind == "train"]
+    assert "has it, with settings that cannot matter written out" in train.reason
+    assert set(plan.graph.nodes) == done
