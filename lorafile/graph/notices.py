@@ -112,7 +112,8 @@ def _unread_files(graph: Graph) -> Iterator[str]:
 def _shared_clusters(graph: Graph) -> Iterator[str]:
     """Name what belongs together and is in two splits that the data declare: it stays as it is declared."""
     for name, lock in graph.lock.data.items():
-        shared = [f"{count:,} in {' and '.join(pair.split(', '))}" for pair, count in lock.shared_clusters.items()]
+        pairs = sorted(lock.shared_clusters.items())
+        shared = [f"{count:,} in {' and '.join(pair.split(', '))}" for pair, count in pairs]
         if shared:
             yield (
                 f'{name}: the data declare splits that share values of "{lock.cluster}" ({"; ".join(shared)}), so that '
@@ -143,8 +144,7 @@ def _long_warmups(graph: Graph) -> Iterator[str]:
     for node in graph.nodes.values():
         if node.kind == "train" and node.settings["training"]["lr_scheduler_type"] in _RISING:
             settings, steps = node.settings["training"], _steps(graph, node.inputs["train"], node.settings["training"])
-            warmup = settings["warmup_steps"]
-            rising = math.ceil(warmup * (steps or 0)) if warmup < 1 else int(warmup)
+            rising = warmup_steps(settings, steps or 0)
             if steps and rising >= steps:
                 found.setdefault((rising, steps), {})[node.configuration] = None
     for (rising, steps), names in found.items():
@@ -162,11 +162,21 @@ def _steps(graph: Graph, prepare: str, settings: dict[str, Any]) -> int | None:
     data: dict[str, Any] = graph.nodes[prepare].settings["data"] if prepare in graph.nodes else {"format": "text"}
     if data["format"] == "text":
         return None
-    rows = int(data["rows"]["stop"]) - int(data["rows"]["start"])
-    batches = math.ceil(rows / int(settings["per_device_train_batch_size"]))
-    return math.ceil(
-        float(settings["num_train_epochs"]) * math.ceil(batches / int(settings["gradient_accumulation_steps"]))
-    )
+    return optimizer_steps(settings, int(data["rows"]["stop"]) - int(data["rows"]["start"]))
+
+
+def optimizer_steps(training: dict[str, Any], examples: int) -> int:
+    """Return the optimizer steps of a run over so many examples."""
+    if training["max_steps"] > 0:
+        return int(training["max_steps"])
+    batch = int(training["per_device_train_batch_size"]) * int(training["gradient_accumulation_steps"])
+    return math.ceil(float(training["num_train_epochs"]) * math.ceil(examples / batch))
+
+
+def warmup_steps(training: dict[str, Any], steps: int) -> int:
+    """Return the steps in which the learning rate rises."""
+    warmup = training["warmup_steps"] if training["lr_scheduler_type"] in _RISING else 0
+    return math.ceil(warmup * steps) if warmup < 1 else int(warmup)
 
 
 def _unused_templates(graph: Graph) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -38,6 +39,7 @@ _OF_SOME = (
     "answers",
     "unanswerable",
     "cluster",
+    "percentiles",
     "shared_clusters",
 )
 
@@ -58,6 +60,7 @@ class DataLock:
     :ivar answers: the column of accepted answers (SQuAD's), where it has one; `unanswerable`: split -> rows without any
     :ivar kinds: split -> column -> what some of its values are that are no text (`engine.data.example.kind_of`); None
         in a lock of before, which did not look
+    :ivar percentiles: split -> lengths of its rows in characters, from the shortest over each hundredth to the longest
     """
 
     revision: str | None
@@ -78,6 +81,7 @@ class DataLock:
     answers: str | None = None
     unanswerable: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, dict[str, list[str]]] | None = None
+    percentiles: dict[str, list[int]] = field(default_factory=dict)
 
     def classes(self) -> list[str]:
         """Return the distinct labels of all splits, without what stands for a hidden one."""
@@ -125,6 +129,7 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
         answers=answers,
         unanswerable={split: count.unanswered for split, count in counts.items()} if answers else {},
         kinds={s: {name: sorted(c.kinds[name]) for name in sorted(c.kinds)} for s, c in counts.items() if c.kinds},
+        percentiles={split: count.percentiles() for split, count in counts.items() if count.rows},
     )
 
 
@@ -140,6 +145,7 @@ class _Count:
     left_out: int = 0
     characters: int = 0
     longest: int = 0
+    sizes: "array[int]" = field(default_factory=lambda: array("L"))
     labels: set[str] = field(default_factory=set)
     texts: dict[str, tuple[int, int]] = field(default_factory=dict)
     kinds: dict[str, set[str]] = field(default_factory=dict)
@@ -158,6 +164,7 @@ class _Count:
         self.rows += 1
         self.characters += characters
         self.longest = max(self.longest, characters)
+        self.sizes.append(characters)
         if label in row and len(self.labels) <= MAX_CLASSES:
             self.labels.add(label_key(row[label]))
         for column, value in row.items():
@@ -169,6 +176,11 @@ class _Count:
         if answers is not None:  # `prepare` says which row is not as its format needs it
             with contextlib.suppress(KeyError, TypeError, NodeError):
                 self.unanswered += not accepted(row.get(answers) or [])
+
+    def percentiles(self) -> list[int]:
+        """Return the length of the shortest row, of that over each hundredth of the rows, and of the longest."""
+        ordered = sorted(self.sizes)
+        return [ordered[(len(ordered) - 1) * hundredth // 100] for hundredth in range(101)]
 
     def lengths(self) -> dict[str, list[int]]:
         """Return column -> mean and longest text, in characters."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from lorafile.files.digests import file_digest, json_digest
 from lorafile.plan.cost import cost_json
 from lorafile.plan.plan import WORK, Plan, PlanOptions
+from lorafile.plan.training_summary import as_json
 from lorafile.specs.values import ONE_LINE
 
 FORMAT_VERSION = "1.0"
@@ -135,8 +136,11 @@ class PlanDocument(Row):
     made_from: MadeFrom
     bill: CostRow
     memory: MemoryRow | None = Field(default=None, description="What `reserved_bytes` is compared with.")
+    training: dict[str, list[dict[str, JsonValue]]] | None = Field(
+        default=None,
+        description="`splits`: rows, and those that are too long, counted or estimated; `runs`: steps, epochs, batch.",
+    )
     resolve: dict[str, JsonValue] | None = Field(default=None, description="The stage of seeds that --resolve plans.")
-
     sensitivity: dict[str, JsonValue] | None = Field(
         default=None,
         description="What the study will be able to conclude: the smallest `difference` that it detects, the smallest "
@@ -183,6 +187,7 @@ def document(
         "made_from": _made_from(plan),
         "bill": cost_json(plan),
         "memory": _memory(plan),
+        "training": as_json(plan) if plan.work else None,
     }
     asked = {"resolve": stage, "sensitivity": sensitivity}
     return content | {name: value for name, value in asked.items() if value is not None}

@@ -11,6 +11,7 @@ from rich.markup import escape
 from lorafile.cli.views.console import COLOURS, MOST, SYMBOLS, show_warnings
 from lorafile.cli.views.requirements import cost_line, in_spec_order, memory_limit, memory_lines, show_requirements
 from lorafile.plan.plan import Action, Change, Plan
+from lorafile.plan.training_summary import dropped_lines, run_steps, split_rows, training_lines
 from lorafile.plan.tuning_status import edge_lines
 from lorafile.units import and_more, duration, memory_size, plural
 
@@ -56,6 +57,11 @@ def show_plan(
     for line in open_lines(plan):
         out.print(f"  [cyan]?[/] {escape(line)}")
     if plan.work:
+        rows, runs = split_rows(plan), run_steps(plan)
+        for line in dropped_lines(rows):
+            out.print(f"[yellow]{escape(line)}[/]")
+        for line in training_lines(rows, runs):
+            out.print(escape(line))
         show_requirements(plan, out, full)
         if memory_limit(plan):
             out.print(f"[dim]{escape(memory_limit(plan))}[/]")
@@ -284,7 +290,9 @@ def plan_markdown(plan: Plan, conclude: Sequence[str] = ()) -> str:
     counts = [f"{summary[action.value]} {word}" for action, word in words.items() if summary[action.value]]
     text = [f"### Plan of {marked(plan.study)}", "", f"**{', '.join(counts) or 'Nothing is declared'}.**"]
     text[-1] += f" {marked(cost_line(plan))}" if plan.work else " Nothing to do."
-    notes = [*conclude, *plan.warnings, *memory_lines(plan), *damage_lines(plan), *open_lines(plan)]
+    rows = split_rows(plan) if plan.work else []
+    trained = [*dropped_lines(rows), *training_lines(rows, run_steps(plan))] if plan.work else []
+    notes = [*conclude, *plan.warnings, *trained, *memory_lines(plan), *damage_lines(plan), *open_lines(plan)]
     notes = [partial_line(plan), *notes] if plan.options.partial else notes
     text += ["", *(f"- {marked(line)}" for line in notes)] if notes else []
     if plan.work:

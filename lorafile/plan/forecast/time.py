@@ -1,6 +1,7 @@
 """Time by arithmetic: operations over speed, and what each step costs whatever its size."""
 
 from lorafile.graph.graph import GraphNode
+from lorafile.graph.notices import optimizer_steps
 from lorafile.plan.forecast.devices import Device
 from lorafile.plan.forecast.memory import BYTES, EVALUATED
 from lorafile.plan.forecast.shape import Shape
@@ -46,11 +47,7 @@ def seconds(node: GraphNode, shape: Shape, device: Device) -> float:
 
 def steps(node: GraphNode, shape: Shape) -> float:
     """Return the optimizer steps of a `train` node."""
-    training = node.settings["training"]
-    if training["max_steps"] > 0:
-        return float(training["max_steps"])
-    batch = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
-    return float(training["num_train_epochs"] * shape.examples / batch)
+    return float(optimizer_steps(node.settings["training"], shape.examples))
 
 
 def small(rank: int, parameters: int) -> float:

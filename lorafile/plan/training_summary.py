@@ -1,0 +1,213 @@
+"""What would be trained: the rows of each split and what becomes of them, and the steps of each run."""
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lorafile.engine.data.readers import read_rows
+from lorafile.engine.data.sources import find_data, find_model
+from lorafile.errors import NodeError
+from lorafile.graph.graph import Graph, GraphNode
+from lorafile.graph.notices import optimizer_steps, warmup_steps
+from lorafile.lock.data import DataLock, split_files
+from lorafile.lock.lockfile import identity
+from lorafile.plan.plan import Plan
+from lorafile.units import listing, plural
+
+MANY = 0.05  # of a split's rows: so many that are dropped or cut are named
+_CHARACTERS, _TEMPLATE = 4.0, 8  # of a token of English, and tokens that a template adds
+_SAMPLE = 100  # rows from which characters for each token are known
+_WORDS = {"drop": "dropped", "truncate": "cut", "error": "refused: set data.too_long"}
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """One split of one data set, as a tokenizer reads it.
+
+    :ivar too_long: rows of more than `max_length` tokens; None where the lock says nothing of it
+    :ivar empty: rows without an answer; None before they are prepared
+    :ivar exact: counted by a finished `prepare`, and not estimated from characters
+    """
+
+    data: str
+    split: str
+    rows: int
+    max_length: int
+    handling: str
+    too_long: int | None
+    empty: int | None
+    exact: bool
+
+
+@dataclass(frozen=True)
+class RunSteps:
+    """How long runs train.
+
+    :ivar epochs: passes over the examples; `batch`: examples of an optimizer step
+    :ivar tokens: of a run, padding not counted; `exact`: whether its examples are prepared
+    """
+
+    configurations: tuple[str, ...]
+    steps: int
+    epochs: float
+    batch: int
+    warmup: int
+    tokens: int
+    exact: bool
+
+
+def split_rows(plan: Plan) -> list[SplitRows]:
+    """Return the splits that work of the plan reads, each once."""
+    graph, results = plan.graph, plan.results
+    read = {key for change in plan.work for key in (change.key, *graph.nodes[change.key].inputs.values())}
+    found: dict[SplitRows, None] = {}
+    for node in graph.nodes.values():
+        if node.kind == "prepare" and node.key in read and "rows" in node.settings["data"] and node.split:
+            done = results.get(node.key)
+            row = _split(graph, node, done.figures if done is not None else {})
+            if row is not None:
+                found[row] = None
+    return list(found)
+
+
+def run_steps(plan: Plan) -> list[RunSteps]:
+    """Return the runs that would train, those of equal length together; those of packed text once it is prepared."""
+    groups: dict[RunSteps, list[str]] = {}
+    for change in plan.work:
+        node = plan.graph.nodes[change.key]
+        run = _run(plan, node) if node.kind == "train" else None
+        if run is not None and node.configuration not in (names := groups.setdefault(run, [])):
+            names.append(node.configuration)
+    return [RunSteps(**{**asdict(run), "configurations": tuple(names)}) for run, names in groups.items()]
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Return both as the JSON of a plan has them."""
+    runs = [{**asdict(run), "configurations": list(run.configurations)} for run in run_steps(plan)]
+    return {"splits": [asdict(row) for row in split_rows(plan)], "runs": runs}
+
+
+def dropped_lines(rows: list[SplitRows]) -> list[str]:
+    """Say where many rows of a split are dropped, cut or refused, and whether that is counted or estimated."""
+    lines = []
+    for row in rows:
+        if row.too_long and (row.too_long > MANY * row.rows or row.handling == "error"):
+            about = "" if row.exact else "about "
+            source = "" if row.exact else " (estimated from lengths in characters; prepare counts them)"
+            verb = "are" if row.exact else "would be"
+            share, of_rows = f"{100 * row.too_long / row.rows:.0f} %", plural(row.rows, f"{row.split} row")
+            lines.append(
+                f"{row.data}: {about}{row.too_long:,} of {of_rows} ({share}) are longer than "
+                f"data.max_length = {row.max_length} tokens and {verb} {_WORDS[row.handling]}{source}."
+            )
+        if row.empty and row.empty > MANY * row.rows:
+            lines.append(f"{row.data}: {row.empty:,} of {plural(row.rows, f'{row.split} row')} have an empty answer.")
+    return lines
+
+
+def training_lines(rows: list[SplitRows], runs: list[RunSteps]) -> list[str]:
+    """Return the sizes of the splits in one line, and how long each group of runs trains."""
+    sizes = dict.fromkeys(f"{plural(row.rows, f'{row.split} row')}" for row in rows)
+    lines = [f"Data: {listing(list(sizes))}."] if sizes else []
+    for run in runs:
+        about, steps = "" if run.exact else "about ", plural(run.steps, "step")
+        named = f" of {listing(list(run.configurations), 2)}" if len(runs) > 1 else ""
+        rising = f", the first {run.warmup} of them a warm-up" if run.warmup else ""
+        epochs = f"{run.epochs:.2g} epoch{'s' if run.epochs != 1 else ''}"
+        lines.append(
+            f"Training{named}: {about}{steps} of {plural(run.batch, 'example')} ({epochs}){rising}; "
+            f"{about}{run.tokens:,} tokens a run."
+        )
+    return lines
+
+
+def _split(graph: Graph, node: GraphNode, figures: dict[str, Any]) -> SplitRows | None:
+    data = node.settings["data"]
+    if "max_length" not in data or "clusters" in data:
+        return None
+    count = int(data["rows"]["stop"]) - int(data["rows"]["start"])
+    exact = "too_long" in figures
+    too_long = int(figures["too_long"]) if exact else _estimate(graph, node, count)
+    empty = int(figures["empty_answers"]) if "empty_answers" in figures else None
+    name = identity(graph.spec.data(graph.spec.named[node.configuration], node.split))
+    handling = str(data.get("too_long", "error"))
+    return SplitRows(name, node.split, count, int(data["max_length"]), handling, too_long, empty, exact)
+
+
+def _estimate(graph: Graph, node: GraphNode, count: int) -> int | None:
+    """Return about how many rows of a split are too long, from the lengths of the data's rows in characters."""
+    data = node.settings["data"]
+    lock, source = _source(graph, node)
+    lengths = lock.percentiles.get(source)
+    if not lengths or data["format"] == "text":
+        return None
+    room = data["max_length"] - _TEMPLATE
+    if lengths[-1] <= room:  # no token is shorter than a character
+        return 0
+    limit = room * _characters_per_token(graph, node)
+    return round(count * sum(length > limit for length in lengths) / len(lengths))
+
+
+def _source(graph: Graph, prepare: GraphNode) -> tuple[DataLock, str]:
+    """Return the lock of the data that a node reads, and the split of the data that its rows are from."""
+    table = graph.spec.data(graph.spec.named[prepare.configuration], prepare.split)
+    lock, digest = graph.lock.data[identity(table)], prepare.settings["data"]["digest"]
+    return lock, next((split for split, own in lock.digests.items() if own == digest), "")
+
+
+def _characters_per_token(graph: Graph, prepare: GraphNode) -> float:
+    """Return how many characters of the first rows the model's tokenizer makes one token of; else 4."""
+    configuration = graph.spec.named[prepare.configuration]
+    table, model = graph.spec.data(configuration, prepare.split), configuration.model
+    lock, source = _source(graph, prepare)
+    try:
+        directory = find_model(model.path, model.revision, graph.spec.file.parent)
+        files = split_files(find_data(table.path, table.revision, graph.spec.file.parent), table, lock)
+    except NodeError:  # a lock is enough for a plan
+        return _CHARACTERS
+    rows = tuple(islice(read_rows(files.get(source, []), table.sample_by), _SAMPLE))
+    return _ratio(directory / "tokenizer.json", tuple(" ".join(map(str, row.values())) for row in rows))
+
+
+@lru_cache(maxsize=64)
+def _ratio(tokenizer: Path, texts: tuple[str, ...]) -> float:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:  # a machine without the extra train
+        return _CHARACTERS
+    if not tokenizer.is_file():
+        return _CHARACTERS
+    encoded = Tokenizer.from_file(str(tokenizer)).encode_batch(list(texts))
+    tokens = sum(len(one.ids) for one in encoded)
+    return sum(map(len, texts)) / tokens if tokens else _CHARACTERS
+
+
+def _run(plan: Plan, node: GraphNode) -> RunSteps | None:
+    """Return how long a node trains; None where packing leaves it open."""
+    prepare = node.inputs.get("train", "")
+    source, training = plan.graph.nodes.get(prepare), node.settings["training"]
+    if source is None:
+        return None
+    done, data = plan.results.get(prepare), source.settings["data"]
+    figures = done.figures if done is not None else {}
+    row = _split(plan.graph, source, figures)
+    packed = data.get("packing") or data["format"] == "text"
+    if row is None or (packed and not figures):
+        return None
+    dropped = (row.too_long or 0) if data.get("too_long") == "drop" else 0
+    examples = int(figures.get("blocks") or figures.get("examples") or max(row.rows - dropped, 1))
+    steps = optimizer_steps(training, examples)
+    batch = int(training["per_device_train_batch_size"]) * int(training["gradient_accumulation_steps"])
+    passes = steps * batch / examples if training["max_steps"] > 0 else float(training["num_train_epochs"])
+    tokens = figures.get("tokens") or examples * _tokens(plan.graph, source)
+    warmup = warmup_steps(training, steps)
+    return RunSteps((), steps, passes, batch, warmup, round(tokens * passes), bool(figures))
+
+
+def _tokens(graph: Graph, prepare: GraphNode) -> float:
+    """Return about how many tokens an example has."""
+    lock, source = _source(graph, prepare)
+    mean = lock.characters[source][0] / _characters_per_token(graph, prepare)
+    return min(float(prepare.settings["data"]["max_length"]), mean + _TEMPLATE)

@@ -1,0 +1,89 @@
+"""What a plan says of the rows and steps of a training: estimated before the data are prepared, counted afterwards."""
+
+import json
+from pathlib import Path
+
+import pytest
+from checkpoint_fixture import make_checkpoint
+from click.testing import CliRunner
+
+from lorafile import Study
+from lorafile.cli.main import main
+from lorafile.plan.training_summary import dropped_lines, run_steps, split_rows, training_lines
+
+SPEC = """
+[study]
+name = "long"
+seeds = [1]
+[model]
+path = "model"
+[data]
+path = "data"
+format = "completion"
+max_length = 24
+too_long = "drop"
+[lora]
+r = 2
+[train]
+num_train_epochs = 2
+per_device_train_batch_size = 4
+gradient_accumulation_steps = 2
+lr_scheduler_type = "linear"
+warmup_steps = 3
+learning_rate = 1e-2
+[evaluate]
+metrics = ["log_loss"]
+[profile]
+enabled = false
+"""
+SHORT, LONG = "where does anna live ?", " ".join(["where does anna live in rome ?"] * 8)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    make_checkpoint("llama", tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    for split, short, long in (("train", 139, 161), ("validation", 20, 0), ("test", 21, 0)):
+        rows = [{"prompt": text, "completion": " paris"} for text in [SHORT] * short + [LONG] * long]
+        file = tmp_path / "data" / f"{split}.jsonl"
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    (tmp_path / "study.toml").write_text(SPEC, encoding="utf-8")
+    return Study.load(tmp_path / "study.toml", tmp_path / ".lora")
+
+
+def test_rows_that_are_too_long_are_estimated_and_then_counted(study: Study) -> None:
+    before = next(row for row in split_rows(study.plan()) if row.split == "train")
+    assert not before.exact
+    assert before.too_long == pytest.approx(161, abs=5)
+    (line,) = dropped_lines(split_rows(study.plan()))
+    assert (
+        "of 300 train rows (54 %) are longer than data.max_length = 24 tokens and would be dropped (estimated" in line
+    )
+    study.apply(study.plan(target=["data/*"]))
+    (line,) = dropped_lines(split_rows(study.plan()))
+    assert "161 of 300 train rows (54 %) are longer than data.max_length = 24 tokens and are dropped." in line
+
+
+def test_steps_are_those_that_are_trained(study: Study) -> None:
+    study.apply(study.plan(target=["data/*"]))
+    plan = study.plan()
+    (run,) = run_steps(plan)
+    assert run.exact
+    assert (run.batch, run.warmup, run.epochs) == (8, 3, 2)
+    assert run.steps == 2 * 18  # 139 rows are left, in batches of 8
+    assert any(
+        "36 steps of 8 examples (2 epochs), the first 3 of them a warm-up" in line for line in training_lines([], [run])
+    )
+    trained = next(a for a in study.apply(plan).attempts if a.kind == "train")
+    assert trained.figures["steps"] == run.steps
+
+
+def test_the_plan_shows_it_in_every_form(study: Study) -> None:
+    spec = str(study.spec.file)
+    for options in ((), ("--markdown",)):
+        shown = CliRunner().invoke(main, ["plan", spec, *options]).output.replace("\n  ", " ")
+        assert "Data: 300 train rows, 20 validation rows and 21 test rows." in shown
+        assert "Training: about" in shown
+    content = json.loads(CliRunner().invoke(main, ["plan", spec, "--json"]).output)["training"]
+    assert [row["split"] for row in content["splits"]] == ["train", "validation", "test"]
+    assert content["runs"][0]["configurations"] == ["lora"]
