@@ -143,7 +143,7 @@ def _estimate(graph: Graph, node: GraphNode, count: int) -> int | None:
     lengths = lock.percentiles.get(source)
     if not lengths or data["format"] == "text":
         return None
-    room = data["max_length"] - _TEMPLATE
+    room = int(data["max_length"]) - _TEMPLATE
     if lengths[-1] <= room:  # no token is shorter than a character
         return 0
     limit = room * _characters_per_token(graph, node)
