@@ -65,6 +65,7 @@ def test_a_limit_leaves_out_what_exceeds_it_and_the_best_of_the_rest_counts() ->
 def test_the_next_cheaper_one_says_by_how_much_it_misses() -> None:
     text = said(made(FIGURES), margin="5pt")
     assert "Of the cheaper ones, a/r=1 scored 19.0 points lower (95 % interval −21.0 to −17.0)" in text
+    assert "The whole interval lies beyond the margin of" in text
     assert "at 67 % of the peak training memory" in text
 
 

@@ -191,6 +191,9 @@ def _settles(found: Recommendation, name: str, against: str) -> str:
         return ""
     sides = (found.data.outcomes[name], found.data.outcomes[rival])
     estimate = found.against(name, rival)
+    ends = interval(estimate, reach=reach(found.scale))
+    if (ends[1] if more_is_better(found.scale) else -ends[0]) < -margin:  # no more seeds are needed
+        return f" The whole interval lies beyond the margin of {_margin(found)}: no more seeds are needed."
     wanted = sample_size(estimate, margin, max(found.alpha / max(len(found.order) - 1, 1), 1e-12))
     have = max((side.runs for side in sides if not side.exact), default=0)
     ways = [plural(wanted.seeds - have, "more seed")] if wanted.seeds and wanted.seeds > have else []
