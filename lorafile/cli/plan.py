@@ -87,7 +87,7 @@ def plan(
     elif markdown:
         echo(plan_markdown(planned, conclude.lines if conclude else ()), nl=False)
     else:
-        device = f"a GPU of {gpu}" if gpu else ""
+        device = planned.target.name if gpu and planned.target else ""
         show_plan(planned, console(quiet), full, device, stage, conclude=conclude.lines if conclude else ())
     if out is not None:
         loaded.save_plan(planned, out)

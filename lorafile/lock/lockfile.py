@@ -311,7 +311,7 @@ def unlocked_model(table: ModelTable, base: Path) -> ModelLock | None:
 
 def unlocked_warnings(spec: Spec, lock: Lock) -> list[str]:
     """Return a sentence for each model whose weights are not here."""
-    remedy = f"Keys are unknown, and nothing can be applied, until the weights are here and: lora lock {spec.file}"
+    remedy = f"Keys are unknown and nothing can be applied until the weights are here; then run: lora lock {spec.file}"
     sentences = []
     for name, model in lock.models.items():
         if not model.is_locked:

@@ -113,7 +113,7 @@ def test_a_plan_as_json_is_the_documented_format(spec_file: Path) -> None:
 
 def test_table_sentence_and_limit_name_the_same_memory(spec_file: Path) -> None:
     told = lora("plan", "--gpu", "1GB", cwd=spec_file.parent).stdout
-    assert "a GPU of 1GB has 1.0 GiB; driver and CUDA context take 1.1 GiB, so that 0 MiB are left." in told
+    assert "A GPU of 1GB has 1.0 GiB; driver and CUDA context take 1.1 GiB, so that 0 MiB are left." in told
     needed = re.search(r"does not fit: it needs ([0-9.]+ MiB), and a GPU of 1GB has 0 MiB for it\.", told)
     assert needed is not None
     row = next(line for line in told.splitlines() if " NO " in line)

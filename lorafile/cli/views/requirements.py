@@ -169,7 +169,8 @@ def memory_limit(plan: Plan) -> str:
     if not target.gpu:
         return f"Peak memory is what a worker holds; {target.name} has {memory_size(target.memory)}."
     taken = f"driver and CUDA context take {memory_size(target.overhead)}"
-    return f"{target.name} has {memory_size(target.memory)}; {taken}, so that {memory_size(target.usable)} are left."
+    name = target.name[:1].upper() + target.name[1:]
+    return f"{name} has {memory_size(target.memory)}; {taken}, so that {memory_size(target.usable)} are left."
 
 
 def memory_lines(plan: Plan) -> list[str]:
