@@ -46,6 +46,7 @@ _READING = ("encoding", "delimiter", "column_names", "field", "where")  # settin
 _DERIVED = (
     "settings",
     "characters",
+    "percentiles",
     "bytes",
     "label",
     "labels",

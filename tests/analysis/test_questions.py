@@ -157,3 +157,13 @@ def test_the_page_and_the_document_answer_them_at_the_top() -> None:
     for text, after in ((page(RESULTS, found), 'section id="cost"'), (document(asked, found), "**Cost.**")):
         assert text.count(QUESTIONS["rank"].text) >= 1
         assert text.index(QUESTIONS["rank"].text) < text.index(after)
+
+
+def test_a_training_time_is_the_median_of_its_seeds() -> None:
+    from lorafile.analysis.tradeoffs.cost import cost_rows
+
+    runs = RESULTS.runs.copy()
+    mine = runs.index[runs["configuration"] == "rank/r=8"]
+    runs.loc[mine, "seconds"] = [10.0, 11.0, 100.0]
+    row = next(row for row in cost_rows(replace(RESULTS, runs=runs)) if row["configuration"] == "rank/r=8")
+    assert (row["seconds"], row["seconds.low"], row["seconds.high"]) == (11, 10, 100)

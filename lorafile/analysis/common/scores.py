@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from math import nan
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 from lorafile.analysis.common.base import ColumnKind
@@ -23,6 +23,7 @@ FIXED = (
     *("outcomes", "rank", "alpha", "shots", "tuned"),
 )
 CENSORED = ("diverged", "out-of-memory")  # how a run ends that says something against its configuration
+TIME = "seconds"  # the column of `runs` that holds training times
 LOST = (*CENSORED, "failed", "interrupted", "missing")
 _WORDS = {"missing": "not run yet", "out-of-memory": "out of memory"}
 LOST_WORDS = tuple(_WORDS.get(outcome, outcome) for outcome in LOST)
@@ -159,7 +160,13 @@ def disturbed(results: Results) -> dict[str, Disturbance]:
 
 
 def averages(results: Results, name: str) -> dict[str, float]:
-    """Return configuration -> mean over finished seeds of a column of `runs`, where there is one."""
+    """Return configuration -> mean over finished seeds of a column of `runs`, where there is one; of times the median.
+
+    One run on a busy machine moves a median of three not at all.
+    """
+    if name == TIME:
+        taken = grouped((label, value) for (label, _), value in values(results, name).items())
+        return {label: median(own) for label, own in taken.items()}
     return {label: score.mean for label, score in scores(results, name).items() if score.known}
 
 

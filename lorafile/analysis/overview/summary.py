@@ -9,6 +9,7 @@ from lorafile.analysis.common.base import Analysis, Column, Table, filled
 from lorafile.analysis.common.factors import full_name, sweeps
 from lorafile.analysis.common.format import above, direction, kind_of, measured, metric_name, on
 from lorafile.analysis.common.scores import (
+    TIME,
     Score,
     averages,
     best,
@@ -115,8 +116,8 @@ def configuration_rows(results: Results) -> dict[str, dict[str, Any]]:
             rows[name] |= {f"{key}.mean": figure.mean, f"{key}.spread": figure.spread, f"{key}.n": figure.n}
             if metric == results.primary or "runs" not in rows[name]:
                 rows[name]["runs"] = f"{_runs(figure)}{', on other examples' if name in elsewhere else ''}"
-    for name, time in scores(results, "seconds").items():
-        rows[name] |= {"seconds": time.mean, "seconds.spread": time.spread}
+    for name, time in averages(results, TIME).items():
+        rows[name]["seconds"] = time
     columns: dict[str, Mapping[str, Any]] = {
         "rank": results.setting("rank"),
         **{key: averages(results, key) for key in ("trainable_parameters", "adapter_bytes")},
@@ -152,7 +153,7 @@ def columns_of(results: Results, frame: pd.DataFrame) -> tuple[Column, ...]:
         Column("trainable_parameters", "trainable parameters", "count"),
         Column("adapter_bytes", "saved size", "bytes"),
         Column("train_allocated_bytes", "peak training memory", "bytes"),
-        Column("seconds", "training time", "seconds", "seconds.spread"),
+        Column("seconds", "training time (median)", "seconds"),
     ]
     for key, what in (("environment", "runs"), ("cost_environment", "costs")):
         if key in frame:

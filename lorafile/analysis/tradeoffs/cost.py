@@ -13,9 +13,9 @@ from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table, f
 from lorafile.analysis.common.chart_parts import WIDTH, finish, names_axis, room, tooltip
 from lorafile.analysis.common.display_names import display_names
 from lorafile.analysis.common.format import amount, unit
-from lorafile.analysis.common.scores import averages, disturbed, profiled, profiles, scores, unmeasurable
+from lorafile.analysis.common.scores import TIME, averages, disturbed, profiled, profiles, unmeasurable, values
 from lorafile.analysis.tradeoffs.speed import SCATTERED, base_ratios, marks, not_measurable, trusted
-from lorafile.results.results import Results, missing
+from lorafile.results.results import Results, grouped, missing
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.methods import METHODS
 from lorafile.units import listing, plural
@@ -37,7 +37,7 @@ LATENCY = {
 }
 WAYS = ["attached", "merged"]
 _CAPTIONS = {
-    "cost-train-time": "Bars: mean over seeds. Lines: ± sample standard deviation.",
+    "cost-train-time": "Bars: median over seeds. Lines: from the fastest seed to the slowest.",
     "cost-latency": "Median of repeated generations of one sequence. Attached: the adapter next to the base. "
     "Merged: the adapter added into the base's weights, which not every base allows. Rows without an adapter are "
     "the model as it is.",
@@ -49,7 +49,7 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     rows = cost_rows(results)
     columns = (
         Column("configuration", "configuration"),
-        Column("seconds", "training time", "seconds", "seconds.spread", "seconds.n"),
+        Column("seconds", "training time (median)", "seconds"),
         *(Column(key, title, kind) for key, title, kind in PROFILED),
         Column("adapter_bytes", "saved size", "bytes"),
         Column("times", "times"),
@@ -70,14 +70,15 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
 
 def cost_rows(results: Results) -> list[dict[str, Any]]:
     """Return one row for each configuration: seconds, bytes and tokens per second, None where not measured."""
-    seconds, size = scores(results, "seconds"), averages(results, "adapter_bytes")
+    seconds, size = averages(results, TIME), averages(results, "adapter_bytes")
+    taken = grouped((name, value) for (name, _), value in values(results, TIME).items())
     measured = {key: profiled(results, key) for key, _, _ in PROFILED}
     says_nothing = marks(results)
     rows = []
     for name in results.names:
-        time = seconds[name]
         row: dict[str, Any] = {"configuration": name, "method": results.methods[name], "adapter_bytes": size.get(name)}
-        row |= {"seconds": time.mean, "seconds.spread": time.spread, "seconds.n": time.n if time.known else None}
+        row |= {"seconds": seconds.get(name)}
+        row |= {"seconds.low": min(own), "seconds.high": max(own)} if (own := taken.get(name)) else {}
         row |= {"times": says_nothing.get(name, "")}
         rows.append(row | {key: figures.get(name) for key, figures in measured.items()})
     return rows
@@ -171,7 +172,7 @@ def charts(rows: Rows) -> tuple[dict[str, Any], dict[str, str]]:
     if beyond:
         size += f" Not drawn, being a whole model: {listing([f'{name} ({shown})' for name, shown in beyond.items()])}."
     drawn = {
-        "cost-train-time": _bars(rows, "seconds", "seconds", "training time", "seconds.spread"),
+        "cost-train-time": _bars(rows, "seconds", "seconds", "training time", ("seconds.low", "seconds.high")),
         "cost-latency": _latency(rows),
         "cost-size": _bars(
             [row for row in rows if row["configuration"] not in beyond], "adapter_bytes", "bytes", "saved size"
@@ -180,24 +181,25 @@ def charts(rows: Rows) -> tuple[dict[str, Any], dict[str, str]]:
     return {name: chart for name, chart in drawn.items() if chart is not None}, _CAPTIONS | {"cost-size": size}
 
 
-def _bars(rows: Rows, key: str, kind: str, what: str, spread: str = "") -> Any:
-    """Return bars of one measure from zero, all in one unit, with their spread over seeds where there is one."""
+def _bars(rows: Rows, key: str, kind: str, what: str, ends: tuple[str, str] | None = None) -> Any:
+    """Return bars of one measure from zero, all in one unit, with their range over seeds where there is one."""
     measured = [row for row in rows if not missing(row.get(key))]
     if not measured:
         return None
     size, name = unit(kind, max(float(row[key]) for row in measured))
     bars = []
     for row in measured:
-        value, half = float(row[key]), 0.0 if missing(row.get(spread)) else float(row[spread])
+        value = float(row[key])
+        low, high = (float(row[end]) for end in ends) if ends else (value, value)
         bar = {"label": row["label"], "configuration": row["configuration"], "value": value / size}
         bar["shown"] = amount(kind, value)
-        bars.append(bar | {"low": (value - half) / size, "high": (value + half) / size})
+        bars.append(bar | {"low": low / size, "high": high / size})
     scale = alt.Scale(domain=[0, max(bar["high"] for bar in bars) * 1.16], nice=False)
     x = alt.X("value:Q", title=f"{what}, {name}", scale=scale, axis=alt.Axis(tickCount=5, format=".3~r"))
     tips = tooltip(("configuration:N", "configuration"), ("shown:N", what))
     base = alt.Chart(pd.DataFrame(bars)).encode(y=_names(measured), tooltip=tips)
     layers = [base.mark_bar(style="cost", height={"band": 0.7}).encode(x=x)]
-    if spread:
+    if ends:
         layers.append(base.mark_rule(style="spread").encode(x="low:Q", x2="high:Q"))
     layers.append(base.mark_text(style="value", align="left", dx=7).encode(x="high:Q", text="shown:N"))
     whole = alt.layer(*layers).properties(width=WIDTH, height=alt.Step(22))

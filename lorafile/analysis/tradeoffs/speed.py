@@ -8,7 +8,7 @@ from lorafile.units import plural
 
 Rows = list[dict[str, Any]]
 SCATTERED = "the 95 % interval of its mean over seeds begins at zero"
-TRAIN_TIME = ("seconds", "seconds.spread", "seconds.n")
+TRAIN_TIME = ("seconds", "seconds.low", "seconds.high")
 
 
 def marks(results: Results) -> dict[str, str]:
