@@ -14,6 +14,7 @@ _PRICE = re.compile(
     rf"(?P<before>{_CURRENCY})?\s*(?P<amount>\d+(?:\.\d+)?)\s*(?P<after>{_CURRENCY})?\s*(?:/\s*h(?:our)?)?"
 )
 _HOUR = 3600.0
+_PARTS = {"train": "training", "profile": "measuring"}  # kinds of nodes; all others are evaluation
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class CostEstimate:
     :ivar joules: of the nodes of which energy is known; None where none is
     :ivar cost: in the currency of the price; None without one
     :ivar source: where most of the time's forecast is from
+    :ivar parts: `training`, `evaluation` and `measuring` (profiles) -> their share of `seconds`, in seconds
     """
 
     seconds: float
@@ -37,6 +39,7 @@ class CostEstimate:
     joules: float | None
     cost: float | None
     source: str
+    parts: dict[str, float]
 
 
 def estimate_cost(plan: Plan) -> CostEstimate:
@@ -44,11 +47,13 @@ def estimate_cost(plan: Plan) -> CostEstimate:
     forecasts = [(change.kind, change.forecast) for change in plan.work if change.forecast]
     total, low, high, alone = 0.0, 0.0, 0.0, 0.0
     by_source: dict[str, float] = {}
+    parts = dict.fromkeys(("training", "evaluation", "measuring"), 0.0)
     for kind, forecast in forecasts:
         total += forecast["seconds"]
         low += forecast["seconds_low"]
         high += forecast["seconds_high"]
         alone += forecast["seconds"] if kind == "profile" else 0.0
+        parts[_PARTS.get(kind, "evaluation")] += forecast["seconds"]
         if kind != "score":
             by_source[forecast["source"]] = by_source.get(forecast["source"], 0.0) + forecast["seconds"]
     clock = (total - alone) / plan.workers + alone / max(1, min(len(profiled(gpus())), plan.workers))
@@ -64,6 +69,7 @@ def estimate_cost(plan: Plan) -> CostEstimate:
         joules=sum(joules) if joules else None,
         cost=None if plan.hourly is None else hours * plan.hourly,
         source=max(by_source, key=lambda name: by_source[name], default="analytic"),
+        parts=parts,
     )
 
 

@@ -60,6 +60,7 @@ class CostRow(Row):
     joules: float | None
     cost: float | None = Field(description="In the currency of --price; null without one.")
     source: str
+    parts: dict[str, float] | None = Field(default=None, description="Seconds of training, evaluation and measuring.")
     price_per_hour: float | None
     currency: str | None = Field(default=None, description="Of --price, as it was typed; empty where it named none.")
 

@@ -84,6 +84,10 @@ def test_the_plan_shows_it_in_every_form(study: Study) -> None:
         shown = CliRunner().invoke(main, ["plan", spec, *options]).output.replace("\n  ", " ")
         assert "Data: 300 train rows, 20 validation rows and 21 test rows." in shown
         assert "Training: about" in shown
-    content = json.loads(CliRunner().invoke(main, ["plan", spec, "--json"]).output)["training"]
+    whole = json.loads(CliRunner().invoke(main, ["plan", spec, "--json"]).output)
+    content, parts = whole["training"], whole["bill"]["parts"]
+    assert sum(parts.values()) == pytest.approx(whole["bill"]["seconds"])
+    assert parts["training"] > 0 < parts["evaluation"]
+    assert parts["measuring"] == 0  # profile.enabled = false
     assert [row["split"] for row in content["splits"]] == ["train", "validation", "test"]
     assert content["runs"][0]["configurations"] == ["lora"]

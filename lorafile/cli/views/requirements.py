@@ -158,7 +158,10 @@ def cost_line(plan: Plan, device: str = "") -> str:
         rest += f"; {price.money(sums.cost)} for {sums.device_hours:.2g} hours at {price.money(price)} an hour"
     later = "; what follows the choices comes on top" if any(status.later for status in plan.tuning) else ""
     on = device or plan.device
-    return f"Forecast: {duration(sums.seconds)} of work{span} on {on}{with_workers}{rest} ({sums.source}){later}."
+    line = f"Forecast: {duration(sums.seconds)} of work{span} on {on}{with_workers}{rest} ({sums.source}){later}."
+    parts = [f"{name} {duration(seconds)}" for name, seconds in sums.parts.items() if seconds]
+    without = " (profile.enabled = false leaves it out)" if sums.parts["measuring"] else ""
+    return f"{line} Of it {listing(parts)}{without}." if len(parts) > 1 else line
 
 
 def memory_limit(plan: Plan) -> str:

@@ -1,5 +1,7 @@
 """Time by arithmetic: operations over speed, and what each step costs whatever its size."""
 
+from typing import Any
+
 from lorafile.graph.graph import GraphNode
 from lorafile.graph.notices import optimizer_steps
 from lorafile.plan.forecast.devices import Device
@@ -10,6 +12,8 @@ _USED = 0.35  # share of a GPU's best that training usually reaches, until somet
 _STEP_SECONDS = 0.0005  # for each block and pass: launching, whatever the size
 _MODULE_SECONDS = 0.0002  # for each adapted layer and pass, in addition
 _LOAD_SECONDS, _LOADED = 0.25, 1e9  # of a whole model that was trained: each time, and bytes a second
+_PROCESS_SECONDS = 2.0  # of a worker of its own: libraries and a small base
+_EVALUATED = 64  # examples of a profile's evaluation, once for memory and once for time
 _SMALL = 0.1  # seconds of what needs no model
 
 
@@ -24,13 +28,7 @@ def seconds(node: GraphNode, shape: Shape, device: Device) -> float:
     size = shape.model.parameters
     overhead = _STEP_SECONDS * shape.layers
     if node.kind == "train":
-        training = node.settings["training"]
-        accumulated = training["gradient_accumulation_steps"]
-        batch = training["per_device_train_batch_size"] * accumulated
-        back = 2.0 if shape.method == "full" else shape.reach.blocks / shape.layers
-        overheads = overhead * (1 + 2 * min(1.0, back)) + 3 * _MODULE_SECONDS * shape.reach.modules
-        each = batch * shape.tokens * (2 + 2 * back) * size / speed + overheads * accumulated
-        return float(steps(node, shape) * each)
+        return float(steps(node, shape) * _step(node.settings["training"], shape, speed))
     passes = shape.examples / EVALUATED
     loading = _LOAD_SECONDS + size * BYTES[shape.dtype] / _LOADED if shape.method == "full" else 0.0
     if node.kind == "predict":
@@ -40,9 +38,31 @@ def seconds(node: GraphNode, shape: Shape, device: Device) -> float:
     if node.kind in ("inspect", "merge"):  # tuned and bare, or attached and merged
         examples = min(node.settings["inspection" if node.kind == "inspect" else "merging"]["examples"], shape.examples)
         return float(loading + 2 * examples * (shape.tokens * 2 * size / speed + overhead / EVALUATED))
-    protocol = node.settings["profile"]
-    count = protocol["warmup_steps"] + protocol["steps"] + 12 * protocol["repeats"] * protocol["new_tokens"] / 4
-    return float(2 + count * (8 * shape.tokens * 4 * size / speed + 3 * overhead))
+    return _profile(node, shape, speed)
+
+
+def _step(training: dict[str, Any], shape: Shape, speed: float) -> float:
+    """Return the seconds of an optimizer step, at so many operations a second."""
+    accumulated = training["gradient_accumulation_steps"]
+    batch = training["per_device_train_batch_size"] * accumulated
+    back = 2.0 if shape.method == "full" else shape.reach.blocks / shape.layers
+    overheads = _STEP_SECONDS * shape.layers * (1 + 2 * min(1.0, back)) + 3 * _MODULE_SECONDS * shape.reach.modules
+    return float(batch * shape.tokens * (2 + 2 * back) * shape.model.parameters / speed + overheads * accumulated)
+
+
+def _profile(node: GraphNode, shape: Shape, speed: float) -> float:
+    """Return the seconds of a profile: a fresh process, steps, a few batches, and answers of one and of all tokens."""
+    protocol, size, overhead = node.settings["profile"], shape.model.parameters, _STEP_SECONDS * shape.layers
+    training = node.settings["training"]
+    # two more steps are those of peak memory
+    trained = (2 + protocol["warmup_steps"] + protocol["steps"]) * _step(training, shape, speed) if training else 0.0
+    evaluated = 2 * _EVALUATED * shape.tokens * 2 * size / speed
+    short, long = protocol["repeats"], protocol["repeats"] + 1  # one more is that of peak memory
+    read, written = (short + long) * shape.tokens, short + long * protocol["new_tokens"]
+    ways = 1 if shape.method in ("none", "full", "head") else 3  # attached, merged, and the bare base
+    answers = ways * ((read + written) * 2 * size / speed + written * overhead)
+    attached = written * _MODULE_SECONDS * shape.reach.modules
+    return float(_PROCESS_SECONDS + trained + evaluated + answers + attached)
 
 
 def steps(node: GraphNode, shape: Shape) -> float:
