@@ -52,8 +52,8 @@ def attempt(kind: str, seconds: float, **figures: object) -> Attempt:
 
 def test_times_of_a_busy_machine_or_an_interrupted_run_correct_nothing() -> None:
     """What such a profile says of memory still counts."""
-    busy = attempt("profile", 90.0, generate_spread=0.8, merged_generate_spread=0.1, train_allocated_bytes=150)
-    steady = attempt("profile", 20.0, generate_spread=0.1, train_allocated_bytes=160)
+    busy = attempt("profile", 90.0, generate_spread=0.8, merged_generate_spread=0.1, train_reserved_bytes=150)
+    steady = attempt("profile", 20.0, generate_spread=0.1, train_reserved_bytes=160)
     resumed = attempt("train", 70.0, resumed_from=[5], seconds_before=20.0)
     known = Corrections.of([busy, steady, resumed, attempt("train", 30.0)], "cpu")
     assert known.time["profile"] == [2.0]

@@ -56,9 +56,8 @@ def test_rows_that_are_too_long_are_estimated_and_then_counted(study: Study) -> 
     assert not before.exact
     assert before.too_long == pytest.approx(161, abs=5)
     (line,) = dropped_lines(split_rows(study.plan()))
-    assert (
-        "of 300 train rows (54 %) are longer than data.max_length = 24 tokens and would be dropped (estimated" in line
-    )
+    assert "of 300 train rows" in line
+    assert "are longer than data.max_length = 24 tokens and would be dropped (estimated" in line
     study.apply(study.plan(target=["data/*"]))
     (line,) = dropped_lines(split_rows(study.plan()))
     assert "161 of 300 train rows (54 %) are longer than data.max_length = 24 tokens and are dropped." in line
