@@ -1,5 +1,6 @@
 """What a report says, in order, before it is HTML or Markdown: both show the same."""
 
+from dataclasses import replace
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -87,7 +88,7 @@ class Section(NamedTuple):
 def sections(questions: list[Analysis], others: list[Analysis]) -> list[Section]:
     """Return the page's sections: questions in their order, each with what shows its answer; then the other analyses.
 
-    A question's sentences are those that no member says already; the first member speaks for one without any.
+    What a question says its members do not say again.
     """
     by_question = grouped((_question_of(analysis), analysis) for analysis in others)
     found = []
@@ -95,9 +96,9 @@ def sections(questions: list[Analysis], others: list[Analysis]) -> list[Section]
         members = by_question.pop(question.name, [])
         factors = list(dict.fromkeys(member.factor for member in members))
         members.sort(key=lambda member: (factors.index(member.factor), member.kind != "trend"))
-        said = {line for member in members for line in member.sentences}
-        own = [line for line in question.sentences if line not in said]
-        found.append(Section(question.name, question.title, own, members, asked=True))
+        rest = [[line for line in member.sentences if line not in question.sentences] for member in members]
+        members = [replace(member, sentences=lines) for member, lines in zip(members, rest, strict=True)]
+        found.append(Section(question.name, question.title, question.sentences, members, asked=True))
     left = {id(analysis) for members in by_question.values() for analysis in members}
     rest = [analysis for analysis in others if id(analysis) in left]
     return [*found, *(Section(analysis.name, analysis.title, [], [analysis]) for analysis in rest)]
