@@ -6,13 +6,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.data.hub import cached_snapshot
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import find_data, find_model
-from lorafile.errors import NodeError
+from lorafile.errors import LoraError
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.notices import optimizer_steps, warmup_steps
 from lorafile.lock.data import DataLock, split_files
-from lorafile.lock.lockfile import identity
+from lorafile.lock.lockfile import identity, is_on_hub
 from lorafile.plan.plan import Plan
 from lorafile.units import listing, plural
 
@@ -162,12 +163,17 @@ def _characters_per_token(graph: Graph, prepare: GraphNode) -> float:
     configuration = graph.spec.named[prepare.configuration]
     table, model = graph.spec.data(configuration, prepare.split), configuration.model
     lock, source = _source(graph, prepare)
-    try:
-        directory = find_model(model.path, model.revision, graph.spec.file.parent)
-        files = split_files(find_data(table.path, table.revision, graph.spec.file.parent), table, lock)
-    except NodeError:  # a lock is enough for a plan
+    base = graph.spec.file.parent
+    on_hub = [is_on_hub(path, base) for path in (model.path, table.path)]
+    try:  # nothing is downloaded for an estimate
+        directory = cached_snapshot(model.path, "model") if on_hub[0] else find_model(model.path, None, base)
+        place = cached_snapshot(table.path, "dataset") if on_hub[1] else find_data(table.path, None, base)
+        if directory is None or place is None:
+            return _CHARACTERS
+        files = split_files(place, table, lock)
+        rows = tuple(islice(read_rows(files.get(source, []), table.sample_by), _SAMPLE))
+    except LoraError:  # a lock is enough for a plan
         return _CHARACTERS
-    rows = tuple(islice(read_rows(files.get(source, []), table.sample_by), _SAMPLE))
     return _ratio(directory / "tokenizer.json", tuple(" ".join(map(str, row.values())) for row in rows))
 
 
@@ -179,7 +185,10 @@ def _ratio(tokenizer: Path, texts: tuple[str, ...]) -> float:
         return _CHARACTERS
     if not tokenizer.is_file():
         return _CHARACTERS
-    encoded = Tokenizer.from_file(str(tokenizer)).encode_batch(list(texts))
+    try:
+        encoded = Tokenizer.from_file(str(tokenizer)).encode_batch(list(texts))
+    except Exception:  # noqa: BLE001 (the library raises nothing narrower for a file that it cannot read)
+        return _CHARACTERS  # `prepare` says what is wrong with it
     tokens = sum(len(one.ids) for one in encoded)
     return sum(map(len, texts)) / tokens if tokens else _CHARACTERS
 

@@ -78,7 +78,7 @@ def test_an_entry_without_what_some_have_is_written_as_before(rows: Path) -> Non
     entry = lock_data(table(path="rows.jsonl"), rows)
     content = json.loads(Lock({}, {"rows.jsonl": entry}).text())["data"]["rows.jsonl"]
     assert set(content) == {
-        *("revision", "digests", "rows", "characters", "columns", "label", "labels", "lengths", "kinds")
+        *("revision", "digests", "rows", "characters", "columns", "label", "labels", "lengths", "kinds", "percentiles")
     }
     assert DataLock(**content) == entry
 
