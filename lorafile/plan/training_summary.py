@@ -187,7 +187,7 @@ def _ratio(tokenizer: Path, texts: tuple[str, ...]) -> float:
         return _CHARACTERS
     try:
         encoded = Tokenizer.from_file(str(tokenizer)).encode_batch(list(texts))
-    except Exception:  # noqa: BLE001 (the library raises nothing narrower for a file that it cannot read)
+    except Exception:
         return _CHARACTERS  # `prepare` says what is wrong with it
     tokens = sum(len(one.ids) for one in encoded)
     return sum(map(len, texts)) / tokens if tokens else _CHARACTERS
