@@ -96,8 +96,8 @@ def sections(questions: list[Analysis], others: list[Analysis]) -> list[Section]
         members = by_question.pop(question.name, [])
         factors = list(dict.fromkeys(member.factor for member in members))
         members.sort(key=lambda member: (factors.index(member.factor), member.kind != "trend"))
-        rest = [[line for line in member.sentences if line not in question.sentences] for member in members]
-        members = [replace(member, sentences=lines) for member, lines in zip(members, rest, strict=True)]
+        unsaid = [[line for line in member.sentences if line not in question.sentences] for member in members]
+        members = [replace(member, sentences=lines) for member, lines in zip(members, unsaid, strict=True)]
         found.append(Section(question.name, question.title, question.sentences, members, asked=True))
     left = {id(analysis) for members in by_question.values() for analysis in members}
     rest = [analysis for analysis in others if id(analysis) in left]
