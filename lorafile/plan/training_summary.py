@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.data.encode import count_tokens
 from lorafile.engine.data.hub import cached_snapshot
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import find_data, find_model
@@ -179,17 +180,7 @@ def _characters_per_token(graph: Graph, prepare: GraphNode) -> float:
 
 @lru_cache(maxsize=64)
 def _ratio(tokenizer: Path, texts: tuple[str, ...]) -> float:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:  # a machine without the extra train
-        return _CHARACTERS
-    if not tokenizer.is_file():
-        return _CHARACTERS
-    try:
-        encoded = Tokenizer.from_file(str(tokenizer)).encode_batch(list(texts))
-    except Exception:
-        return _CHARACTERS  # `prepare` says what is wrong with it
-    tokens = sum(len(one.ids) for one in encoded)
+    tokens = count_tokens(tokenizer, texts) if tokenizer.is_file() else 0
     return sum(map(len, texts)) / tokens if tokens else _CHARACTERS
 
 

@@ -56,4 +56,5 @@ def test_a_command_loads_only_what_it_uses(arguments: list[str], unused: set[str
     arguments = [str(tmp_path / word) if word == "none" else word for word in arguments]
     run = f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code"
     code = f"from lorafile.cli.main import main\n{run}"
-    assert not loaded(code) & (HEAVY | unused)
+    heavy = HEAVY - {"tokenizers"} if "plan" in arguments else HEAVY  # a plan estimates how long its rows are
+    assert not loaded(code) & (heavy | unused)
