@@ -314,13 +314,3 @@ def time_limit(seconds: float) -> Iterator[None]:
     finally:  # a timer that somebody else had set goes on
         signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 0.001) if left else 0.0, interval)
         signal.signal(signal.SIGALRM, before)
-
-
-def count_tokens(tokenizer: Path, texts: Iterable[str]) -> int:
-    """Return how many tokens a tokenizer.json makes of some texts; 0 where that cannot be said here."""
-    try:
-        from tokenizers import Tokenizer
-
-        return sum(len(one.ids) for one in Tokenizer.from_file(str(tokenizer)).encode_batch(list(texts)))
-    except Exception:  # no such library, or its bare exception for a file that it cannot read
-        return 0

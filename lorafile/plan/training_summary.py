@@ -6,10 +6,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.data.encode import count_tokens
 from lorafile.engine.data.hub import cached_snapshot
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import find_data, find_model
+from lorafile.engine.token_counts import count_tokens
 from lorafile.errors import LoraError
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.notices import optimizer_steps, warmup_steps
