@@ -134,7 +134,7 @@ def _missing_paths(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8")
         raw, places = tomli.loads(text), positions(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     finders: dict[str, Callable[[str, str | None, Path], Path]] = {"model": find_model, "data": find_data}
     problems = Problems(str(file), places)
