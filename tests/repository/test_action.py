@@ -85,7 +85,7 @@ def test_a_pull_request_gets_one_comment_that_is_kept_up_to_date(repository: Pat
     assert "**1 configuration added, 1 renamed.** Nothing is trained again." in body
     assert "### Plan of tiny" in body
     _, asked = review(repository, OURS="123", PRICE="3600 / h")
-    assert " at 3600 an hour." in str(asked[-1]["body"])
+    assert " at 3600.00 an hour" in str(asked[-1]["body"])
     assert asked[-1]["arguments"][3:5] == ["PATCH", "repos/some/body/issues/comments/123"]  # type: ignore[index]
     assert (repository.parent / ".git" / "summary").read_text(encoding="utf-8").count("### Plan of tiny") == 2
 

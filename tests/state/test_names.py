@@ -235,13 +235,15 @@ def test_chat_and_export_take_the_run_of_their_spec_by_name_and_by_key(trained: 
         file, key = trained / f"{name}.toml", key_of(trained / f"{name}.toml")
         for number, words in enumerate((RUN, "rank/r=4", f"{RUN}:score/test", key[:12])):
             out = tmp_path / f"{name}{number}"
-            made = lora(trained, "export", str(file), words, str(out), *(("--seed", "1") if number == 1 else ()))
+            made = lora(
+                trained, "export", words, str(out), "--spec", str(file), *(("--seed", "1") if number == 1 else ())
+            )
             assert made.exit_code == 0, made.output
             weights[name, number] = (out / "adapter_model.safetensors").read_bytes()
             assert key in (out / "README.md").read_text(encoding="utf-8")
     assert len(set(weights.values())) == 2
     other = key_of(trained / "beta.toml")[:12]
-    refused = lora(trained, "export", str(trained / "alpha.toml"), other, str(tmp_path / "no"))
+    refused = lora(trained, "export", other, str(tmp_path / "no"), "--spec", str(trained / "alpha.toml"))
     assert (refused.exit_code, "it belongs to beta." in refused.output) == (1, True)
     with pytest.raises(LoraError, match=r"it belongs to beta\."):
         study(trained / "alpha.toml").ask(other, "where ?")
