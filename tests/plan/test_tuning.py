@@ -10,7 +10,7 @@ from spec_fixture import message
 
 from lorafile import Study, specs
 from lorafile.errors import SpecError
-from lorafile.plan import planner, tuning
+from lorafile.plan import equal_models, tuning
 from lorafile.plan.plan import Plan
 from lorafile.plan.tuning_status import TuningStatus, edge_lines
 from lorafile.specs.configurations import Axis
@@ -356,13 +356,13 @@ def test_a_graph_is_built_once_and_once_more_for_a_choice(
     if finished:
         record(made, bowl(1e-3))
     built = []
-    build = planner.build
+    build = equal_models.build
 
     def counted(*arguments: object) -> object:
         built.append(arguments)
         return build(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(planner, "build", counted)
+    monkeypatch.setattr(equal_models, "build", counted)
     monkeypatch.setattr(tuning, "build", counted)
     plan = made.plan()
     assert len(built) == times
