@@ -1,24 +1,23 @@
 """What the plan would forecast of a step on a random Llama: the memory of one adapter, or of several together."""
 
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from pack_ways import ADAPTER
 from shapes import Shape, config_of
-from transformers import AutoModelForCausalLM
 
 from lorafile.graph.graph import GraphNode
 from lorafile.graph.parameter_count import adapter_parameters
-from lorafile.lock.lockfile import ModelLock
-from lorafile.lock.weights import Header, inventory
+from lorafile.lock.lockfile import ModelLock, unlocked_model
 from lorafile.plan.forecast.memory import memory
 from lorafile.plan.forecast.meta_device import Walk
 from lorafile.plan.forecast.shape import Shape as Work
 from lorafile.plan.forecast.shape import reach
 from lorafile.specs.tables.quantizations import quantization_settings
+from lorafile.specs.tables.settings import ModelTable
 
 SUPERVISED = 0.5  # of the tokens, as `write_tokens` marks them
 _MOMENTS_AND_GRADIENT = 3  # float32 values beside each value of an adapter
@@ -85,13 +84,9 @@ def _work(shape: Shape, dtype: str, training: dict[str, Any]) -> Walk:
 
 @cache
 def _lock(shape: Shape) -> ModelLock:
-    """Return what a lock would say of the model."""
-    config = config_of(shape)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    tensors = {name: Header(Path(), "BF16", list(one.shape), 0, 0) for name, one in model.named_parameters()}
-    found = inventory(tensors, None)
-    size = found.parameters * 2
-    return ModelLock(
-        None, "", "", "", "bfloat16", found.parameters, size, config.to_dict(), found.modules, found.tensors
-    )
+    """Return what a lock would say of the model, by its config alone."""
+    with tempfile.TemporaryDirectory() as directory:
+        config_of(shape).save_pretrained(directory)
+        lock = unlocked_model(ModelTable(path=directory), Path(directory))
+    assert lock is not None
+    return lock
