@@ -16,7 +16,7 @@ from lorafile.files.digests import text_digest
 NOTHING: dict[str, Any] = {}  # what an attempt holds is never changed
 CURVE = "curve.jsonl.gz"
 EQUAL_DATA = "prepared to the same bytes"
-EQUAL_SETTINGS = "with settings that cannot matter written out"
+EQUAL_SETTINGS = "but for settings that cannot matter, the same"
 COLUMNS = (
     *("key", "kind", "outcome", "message", "started", "seconds", "device"),
     *("figures", "reads", "study", "address"),

@@ -158,7 +158,7 @@ class RequestBuilder:
         for name, digest in attempt.outputs.items():
             if not self.state.objects.has(digest):
                 raise StateError(
-                    f"{name} of {attempt.address} has gone from the state. Run the same command again: it is made anew."
+                    f"{name} of {attempt.address} has gone from the state. Run the same command again to recreate it."
                 )
         return {name: str(self.state.objects.proven(digest)) for name, digest in attempt.outputs.items()}
 

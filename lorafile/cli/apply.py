@@ -93,7 +93,7 @@ def apply(
             {"seconds": 0.0, "left": 0, "exit_code": 0, "warnings": [], "best": None}
         )
         return 0
-    if not agreed(approved, "Do this?"):
+    if not agreed(approved, "Apply these changes?"):
         return 1
     if stage and stage.seeds:
         seed_stage.append(study, stage)

@@ -104,7 +104,7 @@ def lock(spec: Path, rehash: bool) -> None:
     help="Where to. [default: report.path of the spec; of several specs: report in the current directory]",
 )
 @click.option("--check", "check_only", is_flag=True, help="Only check the claims; end with 6 when one no longer holds.")
-@click.option("--watch", is_flag=True, help="Write the page anew while an apply runs, until all is done or Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Rewrite the page while an apply runs, until all is done or Ctrl-C.")
 @json_option
 def report(
     specs: tuple[Path, ...], state: Path | None, out: Path | None, check_only: bool, watch: bool, as_json: bool

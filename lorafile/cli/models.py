@@ -165,7 +165,7 @@ def chat(
     with open_chat(target, stored, max_new_tokens, temperature) as session:
         if prompt is None:
             if out.is_terminal:
-                out.print(f"{target.name} beside its base. {HELP}", style="dim", markup=False)
+                out.print(f"{target.name} next to its base. {HELP}", style="dim", markup=False)
             converse(session, filled, out)
             return
         text = session.text(prompt, filled)  # before the answer, which the next prompt would hold

@@ -63,8 +63,8 @@ def agreed(yes: bool, question: str) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise LoraError("Nobody is there to answer: pass --yes.")
-    if input(f"{question} Only 'yes' is taken for yes: ").strip() == "yes":
+        raise LoraError("Standard input is not a terminal, so the plan cannot be approved here. Pass --yes.")
+    if input(f"{question} Only 'yes' is accepted: ").strip() == "yes":
         return True
     say("Nothing was done.")
     return False

@@ -12,7 +12,7 @@ _CHUNK = 1 << 20
 def file_digest(file: Path, on_read: Callable[[int], None] | None = None) -> str:
     """Return the digest of a file's bytes.
 
-    :param on_read: is told how many bytes more are read
+    :param on_read: called with the number of bytes of each read
     """
     digest = hashlib.sha256()
     with file.open("rb", buffering=0) as stream:

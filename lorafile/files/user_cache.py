@@ -24,7 +24,7 @@ def cached_digest(file: Path, rehash: bool = False, on_read: Callable[[int], Non
     """Return the digest of a file's bytes, which are read only where path, size, times or inode are other ones.
 
     :param rehash: read it in any case
-    :param on_read: is told how many bytes more are done
+    :param on_read: called with the number of bytes of each read
     """
     path = file.resolve()
     if path.stat().st_size < LARGE:

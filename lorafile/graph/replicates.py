@@ -131,7 +131,7 @@ def _task(builder: GraphBuilder, configuration: Configuration, output: str, seed
 
 
 def end_of_shot(builder: GraphBuilder, configuration: Configuration) -> dict[str, Any]:
-    """Return what ends an answer after solved examples: the beginning of another one, which nobody asked for.
+    """Return what ends an answer after solved examples: the beginning of another one, which is not wanted.
 
     A spec that names `evaluate.stop_strings` says so itself; earlier turns of a conversation end as its template does.
     """

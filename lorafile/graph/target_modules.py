@@ -143,7 +143,7 @@ def _layers(method: str, word: str, model: ModelLock) -> list[int]:
 
 def _norms(targets: str | list[str], model: ModelLock) -> list[str]:
     if not model.norms:
-        raise ModelError("ln_tuning: the lock lists no norms of this model; write it anew with: lora lock SPEC")
+        raise ModelError("ln_tuning: the lock lists no norms of this model; renew it with: lora lock SPEC")
     if targets == "all-norms":
         return leaves(model.norms)
     return target_names(targets, {name: [] for name in model.norms}, "ln_tuning.target_modules", "norm")

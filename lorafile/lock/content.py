@@ -15,7 +15,7 @@ _CHUNK = 1 << 24
 def tensors_digest(tensors: dict[str, Header], on_read: Callable[[int], None] | None = None) -> str:
     """Return the digest over the tensors of a checkpoint: name, type, shape and bytes of each.
 
-    :param on_read: is told how many bytes more are done
+    :param on_read: called with the number of bytes of each read
     """
     rows = [
         (name, header.dtype, header.shape, _bytes_digest(header, on_read)) for name, header in sorted(tensors.items())

@@ -149,7 +149,7 @@ def read_lock(spec: Spec) -> Lock | None:
     try:
         content = read_json(file)
         if content.pop("version") > VERSION:
-            remedy = f"Update, or write it anew with: lora lock {spec.file}"
+            remedy = f"Update, or renew it with: lora lock {spec.file}"
             raise LoraError(f"{file} was written by a newer lorafile. {remedy}")
         TypeAdapter(Lock).validate_json(json.dumps(content), strict=True)
         models = {name: ModelLock(**row) for name, row in content["models"].items()}
@@ -161,7 +161,7 @@ def read_lock(spec: Spec) -> Lock | None:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             damage = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise LoraError(f"{file} is damaged ({damage}). Write it anew with: lora lock {spec.file}") from error
+        raise LoraError(f"{file} is damaged ({damage}). Renew it with: lora lock {spec.file}") from error
 
 
 def write_lock(spec: Spec, lock: Lock) -> None:

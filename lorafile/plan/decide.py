@@ -14,12 +14,10 @@ from lorafile.plan.equal_models import equal_model_lines
 from lorafile.plan.missing_objects import missing_digests
 from lorafile.plan.plan import EVERYTHING, WORK, Action, Change, Plan, PlanOptions
 from lorafile.plan.targeting import why_again
-from lorafile.state import EQUAL_DATA, EQUAL_SETTINGS, Attempt, State
+from lorafile.state import Attempt, State
 
 _FALLBACK = "auto_find_batch_size"
 _MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nearest; beyond it, new is all that is said
-
-_EQUAL = {EQUAL_DATA: f"{EQUAL_DATA} as {{}}…", EQUAL_SETTINGS: f"{{}}… has it, {EQUAL_SETTINGS}"}
 
 
 def new_plan(graph: Graph, warnings: Iterable[str] = (), options: PlanOptions = EVERYTHING) -> Plan:
@@ -128,7 +126,7 @@ class Planner:
             return action, reason
         old, new = acceptance.old[:12], acceptance.new[:12]
         if acceptance.is_equal:
-            return action, reason if action in WORK else f"{reason}; {_EQUAL[acceptance.reason].format(old)}"
+            return action, reason if action in WORK else f"{reason}; {acceptance.reason} as {old}…"
         if action in WORK:
             remedy = f"lora state accept {old} {new} --withdraw"
             return Action.BLOCKED, f"the result that is accepted for it cannot be used: {reason}; to run it: {remedy}"

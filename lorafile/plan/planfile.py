@@ -48,7 +48,7 @@ def read(file: Path) -> PlanDocument:
         place = ".".join(map(str, row["loc"]))[:100]
         raise LoraError(
             f"{file} is no plan of this version of lorafile: {place + ': ' if place else ''}{row['msg'][:200]}. "
-            f"Write it anew with: lora plan --out {file}"
+            f"Renew it with: lora plan --out {file}"
         ) from error
 
 

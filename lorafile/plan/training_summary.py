@@ -1,10 +1,10 @@
 """What would be trained: the rows of each split and what becomes of them, and the steps of each run."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lorafile.engine.data.hub import cached_snapshot
 from lorafile.engine.data.readers import read_rows
@@ -76,13 +76,17 @@ def split_rows(plan: Plan) -> list[SplitRows]:
 
 def run_steps(plan: Plan) -> list[RunSteps]:
     """Return the runs that would train, those of equal length together; those of packed text once it is prepared."""
-    groups: dict[RunSteps, list[str]] = {}
+    examples: dict[str, _Examples | None] = {}  # of each prepared split: thousands of runs read one
+    groups: dict[RunSteps, dict[str, None]] = {}
     for change in plan.work:
         node = plan.graph.nodes[change.key]
-        run = _run(plan, node) if node.kind == "train" else None
-        if run is not None and node.configuration not in (names := groups.setdefault(run, [])):
-            names.append(node.configuration)
-    return [RunSteps(**{**asdict(run), "configurations": tuple(names)}) for run, names in groups.items()]
+        prepare = plan.graph.nodes.get(node.inputs.get("train", "")) if node.kind == "train" else None
+        if prepare is not None:
+            if prepare.key not in examples:
+                examples[prepare.key] = _examples(plan, prepare)
+            if (read := examples[prepare.key]) is not None:
+                groups.setdefault(_run(node.settings["training"], read), {})[node.configuration] = None
+    return [replace(run, configurations=tuple(names)) for run, names in groups.items()]
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -184,26 +188,33 @@ def _ratio(tokenizer: Path, texts: tuple[str, ...]) -> float:
     return sum(map(len, texts)) / tokens if tokens else _CHARACTERS
 
 
-def _run(plan: Plan, node: GraphNode) -> RunSteps | None:
-    """Return how long a node trains; None where packing leaves it open."""
-    prepare = node.inputs.get("train", "")
-    source, training = plan.graph.nodes.get(prepare), node.settings["training"]
-    if source is None:
+class _Examples(NamedTuple):
+    """What a run reads in one pass; `exact`: as prepared."""
+
+    count: int
+    tokens: float
+    exact: bool
+
+
+def _examples(plan: Plan, prepare: GraphNode) -> _Examples | None:
+    """Return what training reads of a split; None where packing leaves it open."""
+    done, data = plan.results.get(prepare.key), prepare.settings["data"]
+    if done is not None and done.figures.get("examples"):
+        count = int(done.figures.get("blocks") or done.figures["examples"])
+        return _Examples(count, float(done.figures["tokens"]), exact=True)
+    row = _split(plan.graph, prepare, {})
+    if row is None or data.get("packing") or data["format"] == "text":
         return None
-    done, data = plan.results.get(prepare), source.settings["data"]
-    figures = done.figures if done is not None else {}
-    row = _split(plan.graph, source, figures)
-    packed = data.get("packing") or data["format"] == "text"
-    if row is None or (packed and not figures):
-        return None
-    dropped = (row.too_long or 0) if data.get("too_long") == "drop" else 0
-    examples = int(figures.get("blocks") or figures.get("examples") or max(row.rows - dropped, 1))
-    steps = optimizer_steps(training, examples)
+    count = max(row.rows - ((row.too_long or 0) if row.handling == "drop" else 0), 1)
+    return _Examples(count, count * _tokens(plan.graph, prepare), exact=False)
+
+
+def _run(training: dict[str, Any], read: _Examples) -> RunSteps:
+    """Return how long a run trains."""
+    steps = optimizer_steps(training, read.count)
     batch = int(training["per_device_train_batch_size"]) * int(training["gradient_accumulation_steps"])
-    passes = steps * batch / examples if training["max_steps"] > 0 else float(training["num_train_epochs"])
-    tokens = figures.get("tokens") or examples * _tokens(plan.graph, source)
-    warmup = warmup_steps(training, steps)
-    return RunSteps((), steps, passes, batch, warmup, round(tokens * passes), bool(figures))
+    epochs = steps * batch / read.count if training["max_steps"] > 0 else float(training["num_train_epochs"])
+    return RunSteps((), steps, epochs, batch, warmup_steps(training, steps), round(read.tokens * epochs), read.exact)
 
 
 def _tokens(graph: Graph, prepare: GraphNode) -> float:

@@ -249,8 +249,13 @@ def _plain(text: str, explained: bool) -> Markup:
     if not explained:
         return escape(text)
     term = Markup('<abbr title="{}">{}</abbr>')
-    parts = enumerate(glossary.split(text))
-    return Markup("").join(term.format(glossary.TERMS[part], part) if at % 2 else escape(part) for at, part in parts)
+    shown = [(glossary.TERMS[part] if at % 2 else "", _unbroken(part)) for at, part in enumerate(glossary.split(text))]
+    return Markup("").join(term.format(meaning, part) if meaning else escape(part) for meaning, part in shown)
+
+
+def _unbroken(text: str) -> str:
+    """Return text whose lines do not break between a number and its percent sign."""
+    return re.sub(r"(?<=\d) (?=%)", "\u00a0", text)
 
 
 def _isolated_texts(results: Results) -> set[str]:

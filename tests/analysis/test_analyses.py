@@ -130,7 +130,7 @@ def test_settings_that_change_together_are_named() -> None:
     settings = {f"a/{r}": {"lora.r": r, "train.learning_rate": r * 1e-4} for r in (1, 2, 4)}
     found = run(small({name: [0.5, 0.6] for name in settings}, settings), "trend")
     assert len(found) == 1
-    assert "train.learning_rate changes together with lora.r; what belongs to which cannot be told." in text(found)
+    assert "train.learning_rate changes together with lora.r; their effects cannot be separated." in text(found)
 
 
 def test_an_undeclared_factor_names_those_that_there_are() -> None:

@@ -115,7 +115,7 @@ def test_a_value_that_diverged_is_in_no_step() -> None:
 def test_trainable_parameters_order_any_sweep() -> None:
     rank, modules = trend(study(), factor="trainable_parameters")
     assert list(rank.tables[0].frame["configuration"]) == [f"rank/r={r}" for r in (1, 2, 4, 8, 16, 32)]
-    assert "lora.target_modules changes together with trainable_parameters; what belongs to which" in said([modules])
+    assert "lora.target_modules changes together with trainable_parameters; their effects" in said([modules])
     assert modules.name == "trend-modules-trainable-parameters"
 
 

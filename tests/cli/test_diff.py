@@ -52,7 +52,7 @@ def test_what_is_trained_anew_is_told_with_what_differs(repository: Path) -> Non
     (item,) = found.retrained
     assert item.names == ("rank/r=2", "rank/r=4")
     assert item.why == ("max_steps 3 → 4",)
-    assert conclusion(found)[0] == "2 configurations trained anew."
+    assert conclusion(found)[0] == "2 configurations trained again."
     assert "Nothing is trained again." not in conclusion(found)
     assert not found.added and not found.removed and not found.renamed
 

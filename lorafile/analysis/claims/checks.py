@@ -159,9 +159,10 @@ def _limited(results: Results, claim: ClaimTable, limit: str) -> ClaimPart:
     value = cost_of(results, limit).get(name)
     if value is None:
         return ClaimPart("undecided", f"{name}: its {cost.title} {unmeasured(results, limit, name)}")
+    runs = scores(results, cost.column)[name] if cost.source == "runs" else None
+    value = runs.mean if runs is not None else value  # the interval is that of the mean, also of times
     text = f"{name}: {cost.title} {amount(cost.kind, value)}, claimed at most {amount(cost.kind, most)}"
     low, high = value, value
-    runs = scores(results, cost.column)[name] if cost.source == "runs" else None
     if cost.kind == "seconds" and runs is not None and runs.n > 1 and runs.spread > 0:
         half = t_quantile(1 - _LEVEL / 2, runs.n - 1) * runs.spread / runs.n**0.5
         low, high = value - half, value + half

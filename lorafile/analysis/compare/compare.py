@@ -108,7 +108,7 @@ def verdict_table(results: Results, verdicts: list[Verdict]) -> Table:
         Column("tested", "last tested"),
         Column("size", "seeds × examples"),
         Column("lost", "lost runs"),
-        Column("beside", "what else differs"),
+        Column("differing", "what else differs"),
     )
     frame = pd.DataFrame([_row(results, verdict) for verdict in verdicts])
     several = any(verdict.look for verdict in verdicts)
@@ -124,7 +124,7 @@ def _row(results: Results, verdict: Verdict) -> dict[str, Any]:
     estimate, decision, metric = verdict.estimate, verdict.decision, verdict.scale
     row: dict[str, Any] = {"configuration": verdict.pair.one, "against": verdict.pair.other}
     row |= {"factor": verdict.pair.factor, "verdict": WORDS.get(verdict.word, verdict.word), "why": verdict.why}
-    row["beside"] = ", ".join(f"{difference.text()} ({difference.kind})" for difference in verdict.differing)
+    row["differing"] = ", ".join(f"{difference.text()} ({difference.kind})" for difference in verdict.differing)
     row |= {"lost": listing(lost_runs(results, verdict))}
     row |= {"margin": "" if verdict.margin is None else signed_difference(metric, verdict.margin).removeprefix("+")}
     row |= {"shown": "", "interval": "", "simultaneous": "", "p": "", "size": size(verdict), "look": verdict.look}

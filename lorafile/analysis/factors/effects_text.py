@@ -19,7 +19,7 @@ def sentences(found: Decomposition) -> list[str]:
     lines = [*_censored(found), *_left_out(found)]
     if found.grid.tied:
         tied = listing(found.grid.tied)
-        lines.append(f"{tied} changes together with one of the two; what belongs to which cannot be told.")
+        lines.append(f"{tied} changes together with one of the two; their effects cannot be separated.")
     if found.why:
         return [*lines, f"No effects are compared: {found.why}."]
     if not found.tested:

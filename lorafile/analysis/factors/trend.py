@@ -56,9 +56,7 @@ def _sentences(figures: TrendFigures) -> list[str]:
     elif nothing := without_figure(scores):
         lines.append(f"Without a figure: {listing(nothing)}.")
     if trend.tied:
-        lines.append(
-            f"{listing(trend.tied)} changes together with {trend.factor}; what belongs to which cannot be told."
-        )
+        lines.append(f"{listing(trend.tied)} changes together with {trend.factor}; their effects cannot be separated.")
     lines += trend.added.values()
     for series in dict.fromkeys(trend.series.values()):
         members = [name for name in trend.values if trend.series[name] == series]

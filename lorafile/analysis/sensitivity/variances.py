@@ -30,7 +30,7 @@ _UNKNOWN_SHARE = 0.5  # where right and wrong answers vary most
 class VarianceEstimate:
     """How far figures of one metric vary.
 
-    :ivar runs: the variance of one run's figure between seeds; `df`: its degrees of freedom, 0 where nobody knows
+    :ivar runs: the variance of one run's figure between seeds; `df`: its degrees of freedom, 0 where they are not known
     :ivar residual: the mean square of the seed-by-example residual; 0 where more examples are not known to help
     :ivar examples: the variance over examples of the difference between two configurations; NaN where it is not known
     :ivar n: the examples, or clusters, that figures are means over; `independent`: as how many these count; `rows`: as

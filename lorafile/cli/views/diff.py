@@ -12,9 +12,9 @@ from lorafile.plan.diff import Diff, Item
 from lorafile.plan.plan import Action
 from lorafile.units import and_more, duration, plural
 
-_ADDED, _RENAMED, _ANEW, _MORE = SYMBOLS[Action.RUN], ">", SYMBOLS[Action.RETRY], SYMBOLS[Action.RUN]
+_ADDED, _RENAMED, _AGAIN, _MORE = SYMBOLS[Action.RUN], ">", SYMBOLS[Action.RETRY], SYMBOLS[Action.RUN]
 _REMOVED = SYMBOLS[Action.UNDECLARED]
-_COLOUR = {_ADDED: COLOURS[Action.RUN], _ANEW: COLOURS[Action.RETRY], _REMOVED: "red", _RENAMED: "cyan"}
+_COLOUR = {_ADDED: COLOURS[Action.RUN], _AGAIN: COLOURS[Action.RETRY], _REMOVED: "red", _RENAMED: "cyan"}
 
 
 def show_diff(changes: Diff, out: Console) -> None:
@@ -51,7 +51,7 @@ def lines(changes: Diff) -> Iterator[tuple[str, str, str]]:
     if len(changes.renamed) > MOST:
         yield _RENAMED, and_more(len(changes.renamed), MOST), "renamed; their results stay"
     for item in changes.retrained:
-        yield _ANEW, listed(item.names), f"trained anew, {listed(item.why)}: {_each(item)}"
+        yield _AGAIN, listed(item.names), f"trained again, {listed(item.why)}: {_each(item)}"
     for item in changes.more:
         yield _MORE, listed(item.names) if item.names[0] else "data", _each(item)
     for item in changes.fewer:
@@ -67,7 +67,7 @@ def conclusion(changes: Diff) -> list[str]:
         "added": len(changes.added),
         "renamed": len(changes.renamed),
         "removed": len(changes.removed),
-        "trained anew": sum(len(item.names) for item in changes.retrained),
+        "trained again": sum(len(item.names) for item in changes.retrained),
     }
     nonzero = [(number, word) for word, number in numbers.items() if number]
     texts = [f"{plural(number, 'configuration')} {word}" for number, word in nonzero[:1]]

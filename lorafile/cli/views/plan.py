@@ -57,11 +57,7 @@ def show_plan(
     for line in open_lines(plan):
         out.print(f"  [cyan]?[/] {escape(line)}")
     if plan.work:
-        rows, runs = split_rows(plan), run_steps(plan)
-        for line in dropped_lines(rows):
-            out.print(f"[yellow]{escape(line)}[/]")
-        for line in training_lines(rows, runs):
-            out.print(escape(line))
+        _show_training(plan, out)
         show_requirements(plan, out, full)
         if memory_limit(plan):
             out.print(f"[dim]{escape(memory_limit(plan))}[/]")
@@ -71,6 +67,22 @@ def show_plan(
         out.print(f"[red]{escape(line)}[/]")
     for line in edge_lines(plan.tuning):
         out.print(f"[yellow]{escape(line)}[/]")
+    _show_sums(plan, out, device, pack)
+    for number, line in enumerate(conclude):
+        out.print(f"[bold]{escape(line)}[/]" if not number else f"[dim]{escape(line)}[/]")
+
+
+def _show_training(plan: Plan, out: Console) -> None:
+    """Show the rows and steps of what would be trained."""
+    rows = split_rows(plan)
+    for line in dropped_lines(rows):
+        out.print(f"[yellow]{escape(line)}[/]")
+    for line in training_lines(rows, run_steps(plan)):
+        out.print(escape(line))
+
+
+def _show_sums(plan: Plan, out: Console, device: str, pack: int) -> None:
+    """Show how much there is of each action, what does not fit, and what all of it would cost."""
     counts = [
         f"{number} to {name}" if name in ("run", "retry", "reuse") else f"{number} {name}"
         for name, number in plan.summary().items()
@@ -88,8 +100,6 @@ def show_plan(
     else:
         whose = "is selected" if plan.options.partial else "the study declares"
         out.print(f"Nothing to do: everything that {whose} is finished.")
-    for number, line in enumerate(conclude):
-        out.print(f"[bold]{escape(line)}[/]" if not number else f"[dim]{escape(line)}[/]")
 
 
 def _packing(plan: Plan, pack: int) -> str:
