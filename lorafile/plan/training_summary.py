@@ -191,7 +191,7 @@ def _ratio(tokenizer: Path, texts: tuple[str, ...]) -> float:
 class _Examples(NamedTuple):
     """What a run reads in one pass; `exact`: as prepared."""
 
-    count: int
+    number: int
     tokens: float
     exact: bool
 
@@ -211,9 +211,9 @@ def _examples(plan: Plan, prepare: GraphNode) -> _Examples | None:
 
 def _run(training: dict[str, Any], read: _Examples) -> RunSteps:
     """Return how long a run trains."""
-    steps = optimizer_steps(training, read.count)
+    steps = optimizer_steps(training, read.number)
     batch = int(training["per_device_train_batch_size"]) * int(training["gradient_accumulation_steps"])
-    epochs = steps * batch / read.count if training["max_steps"] > 0 else float(training["num_train_epochs"])
+    epochs = steps * batch / read.number if training["max_steps"] > 0 else float(training["num_train_epochs"])
     return RunSteps((), steps, epochs, batch, warmup_steps(training, steps), round(read.tokens * epochs), read.exact)
 
 
