@@ -114,9 +114,11 @@ def dropped_lines(rows: list[SplitRows]) -> list[str]:
 
 
 def training_lines(rows: list[SplitRows], runs: list[RunSteps]) -> list[str]:
-    """Return the sizes of the splits in one line, and how long each group of runs trains."""
-    sizes = dict.fromkeys(f"{plural(row.rows, f'{row.split} row')}" for row in rows)
-    lines = [f"Data: {listing(list(sizes))}."] if sizes else []
+    """Return the sizes of each data set's splits, and how long each group of runs trains."""
+    names, lines = dict.fromkeys(row.data for row in rows), list[str]()
+    for name in names:
+        sizes = dict.fromkeys(plural(row.rows, f"{row.split} row") for row in rows if row.data == name)
+        lines.append(f"Data{f' {name}' if len(names) > 1 else ''}: {listing(list(sizes))}.")
     for run in runs:
         about, steps = "" if run.exact else "about ", plural(run.steps, "step")
         named = f" of {listing(list(run.configurations), 2)}" if len(runs) > 1 else ""

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from lorafile import Study
 from lorafile.cli.main import main
-from lorafile.plan.training_summary import dropped_lines, run_steps, split_rows, training_lines
+from lorafile.plan.training_summary import SplitRows, dropped_lines, run_steps, split_rows, training_lines
 
 SPEC = """
 [study]
@@ -90,3 +90,10 @@ def test_the_plan_shows_it_in_every_form(study: Study) -> None:
     assert parts["measuring"] == 0  # profile.enabled = false
     assert [row["split"] for row in content["splits"]] == ["train", "validation", "test"]
     assert content["runs"][0]["configurations"] == ["lora"]
+
+
+def test_each_of_several_data_sets_is_named() -> None:
+    one = SplitRows("one.jsonl", "train", 300, 24, "drop", 0, 0, True)
+    other = SplitRows("other.jsonl", "train", 1, 24, "drop", 0, 0, True)
+    assert training_lines([one], []) == ["Data: 300 train rows."]
+    assert training_lines([one, other], []) == ["Data one.jsonl: 300 train rows.", "Data other.jsonl: 1 train row."]
