@@ -120,6 +120,13 @@ class State:
         """Return where a run that is not finished keeps what it has, for as long as it is not."""
         return self.directory / "running" / key
 
+    def begun(self) -> set[str]:
+        """Return the keys of runs of which something is kept although they are not finished."""
+        try:
+            return {directory.name for directory in (self.directory / "running").iterdir()}
+        except FileNotFoundError:
+            return set()
+
     def collected(self) -> set[str]:
         """Return the digests of what garbage collection took: it is made again when somebody reads it."""
         return {digest for (digest,) in self.rows("SELECT digest FROM collected")}

@@ -71,7 +71,7 @@ def apply(
     Example: lora apply study.toml --yes
     """
     from lorafile.apply.workers import pack_width, unused_workers
-    from lorafile.cli.conclusion import conclusion
+    from lorafile.cli.conclusion import conclusion, with_confounds
     from lorafile.cli.progress import watcher_for
     from lorafile.cli.views.console import console, show_warnings
     from lorafile.cli.views.plan import show_plan
@@ -85,7 +85,8 @@ def apply(
     study, planned, stage = _planned(spec, state, selected, resolve, hourly)
     study.warm_up(planned)
     conclude = None if quiet or as_json else conclusion(study, planned)
-    show_plan(planned, out, stage=stage, pack=width, conclude=conclude.lines if conclude else ())
+    shown = planned if quiet or as_json else with_confounds(study, planned)
+    show_plan(shown, out, stage=stage, pack=width, conclude=conclude.lines if conclude else ())
     if not planned.work and not (stage and stage.seeds):
         _settle(study, planned, options["lock_timeout"], out)
         out.print(f"Next: lora report {study.spec.file}", markup=False)

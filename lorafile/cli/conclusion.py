@@ -1,6 +1,6 @@
 """What `lora plan` and `lora apply` say of what a study will be able to conclude."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lorafile.plan.plan import Plan
@@ -15,6 +15,14 @@ class Conclusion:
     as_json: dict[str, Any] | None = None
 
 
+def with_confounds(study: Study, plan: Plan) -> Plan:
+    """Return a plan that warns of declared comparisons which will be refused, since something else differs as well."""
+    configurations = len(plan.graph.spec.configurations)
+    if not plan.work or not 1 < configurations <= _MOST or not study.may_be_confounded():
+        return plan
+    return replace(plan, warnings=(*plan.warnings, *study.confounds(plan)))
+
+
 def conclusion(study: Study, plan: Plan, detect: str | None = None, gpu: str | None = None) -> Conclusion | None:
     """Return what a study will be able to conclude; None where nothing is to be done and nothing is asked.
 
@@ -23,7 +31,7 @@ def conclusion(study: Study, plan: Plan, detect: str | None = None, gpu: str | N
     if detect is None and (not plan.work or len(plan.graph.spec.configurations) < 2):
         return None
     if detect is None and len(plan.graph.spec.configurations) > _MOST:
-        return Conclusion(("What so many configurations can detect takes a while to compute: ask with --detect 1pt.",))
+        return Conclusion((_MANY,))
     if detect is None and not study.knows_variance(plan):  # which is told without loading what computes it
         return Conclusion((_UNKNOWN,))
     from lorafile.cli.views.sensitivity import sensitivity_json, sensitivity_lines
@@ -37,6 +45,7 @@ def conclusion(study: Study, plan: Plan, detect: str | None = None, gpu: str | N
 
 
 _MOST = 1000  # configurations of which it is computed without being asked
+_MANY = "What so many configurations can detect takes a while to compute: ask with --detect 1pt."
 _UNKNOWN = (
     "What the study can detect is not known: nothing says how far figures vary between seeds. Set verdict.expect_sd to "
     'the standard deviation that you expect, such as "1.5pt".'

@@ -60,7 +60,7 @@ def plan(
     \b
     Example: lora plan study.toml --gpu 24GB
     """
-    from lorafile.cli.conclusion import conclusion
+    from lorafile.cli.conclusion import conclusion, with_confounds
     from lorafile.cli.views.console import console
     from lorafile.cli.views.plan import plan_markdown, show_plan
     from lorafile.state import State
@@ -73,7 +73,7 @@ def plan(
 
     def read(_: State) -> "tuple[Plan, Resolution | None, Conclusion | None]":
         study, stage = seed_stage.resolve(loaded, resolve)
-        made = study.plan(gpu, hourly=hourly, **selected)
+        made = with_confounds(study, study.plan(gpu, hourly=hourly, **selected))
         return made, stage, conclusion(study, made, detect, gpu)
 
     planned, stage, conclude = State.snapshot(loaded.state, read)

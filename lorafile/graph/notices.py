@@ -123,10 +123,11 @@ def _shared_clusters(graph: Graph) -> Iterator[str]:
 
 def _unused_splits(graph: Graph) -> Iterator[str]:
     """Name splits of the data that nothing reads, where held-out rows are drawn from the train split instead."""
+    tables = [configuration.data for configuration in graph.spec.configurations]
+    apart = {(identity(table), repr(table.split), table.split_seed): table for table in tables}
     told: set[str] = set()
-    for configuration in graph.spec.configurations:
-        table = configuration.data
-        name, lock = identity(table), graph.lock.data[identity(table)]
+    for (name, *_), table in apart.items():
+        lock = graph.lock.data[name]
         drawn = draw(table.split, table.split_seed, lock.rows)
         sources = {rows.source for rows in drawn.values()}
         unused = [split for split in lock.rows if split not in sources and canonical(split) is None]

@@ -61,6 +61,12 @@ def add_clusters(builder: GraphBuilder, configuration: Configuration) -> dict[st
 
     :raises ModelError: when there is no such column
     """
+    splits = builder.graph.splits[configuration.name]  # one object for all that read the same, kept by the graph
+    name = ("clusters", configuration.data.as_text, id(splits))
+    return builder.once(name, lambda: _clusters(builder, configuration))
+
+
+def _clusters(builder: GraphBuilder, configuration: Configuration) -> dict[str, str]:
     table, lock = configuration.data, builder.lock.data[identity(configuration.data)]
     column = cluster_column(table.cluster, table.format, table.columns, lock.columns)
     keys = {}

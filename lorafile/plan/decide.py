@@ -51,6 +51,7 @@ class Planner:
         self.history = state.latest(plan.graph.nodes, forecasts=False)
         self.again = bool(plan.options.replace or plan.options.rerun_drifted)
         self.removed = state.removed()
+        self._begun = state.begun()
         self.today = environments()
         self.decided: dict[str, tuple[Action, str]] = {}
         self.results: dict[str, Attempt] = {}
@@ -164,7 +165,7 @@ class Planner:
 
     def _resumes(self, node: GraphNode) -> str:
         """Return from where a run would go on, and remember it; nothing where it would start from the beginning."""
-        run = unfinished(self.state.running(node.key)) if node.kind == "train" else None
+        run = self._run(node)
         if run is None or not run.checkpoint:
             return ""
         self.unfinished[node.key] = run
@@ -172,10 +173,14 @@ class Planner:
 
     def _running(self, node: GraphNode) -> tuple[Action, str] | None:
         """Return what to say of a run that another apply trains now; None for any other node."""
-        run = unfinished(self.state.running(node.key)) if node.kind == "train" else None
+        run = self._run(node)
         if run is None or not run.live:
             return None
         return Action.RUN, f"another apply trains it now, at step {run.step} of {run.steps}"
+
+    def _run(self, node: GraphNode) -> Unfinished | None:
+        """Return what is here of a node's run that is not finished."""
+        return unfinished(self.state.running(node.key)) if node.key in self._begun else None
 
     def _why_new(self, node: GraphNode) -> str:
         """Name the nearest finished node of the kind, and the settings that differ."""

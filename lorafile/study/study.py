@@ -173,6 +173,19 @@ class Study:
         query = "SELECT 1 FROM attempts WHERE kind = 'score' LIMIT 1"
         return State.snapshot(self.state, lambda state: bool(state.rows(query)))
 
+    def may_be_confounded(self) -> bool:
+        """Return whether the spec may declare confounded comparisons: where every sweep is a whole grid none is."""
+        tables = self.spec.tables
+        cut = any(sweep.zip or sweep.configurations or sweep.exclude for sweep in tables.sweep)
+        return cut or any(table.factor and table.baseline for table in tables.analysis if table.kind == "compare")
+
+    def confounds(self, plan: Plan) -> list[str]:
+        """Return a sentence for each set of declared comparisons that will be refused, since something else differs."""
+        from lorafile.analysis.compare.planned import confound_lines, confounded
+        from lorafile.results.gather import gather_scores
+
+        return State.snapshot(self.state, lambda state: confound_lines(confounded(gather_scores(plan, state))))
+
     def sensitivity(self, plan: Plan) -> "PlannedSensitivity | None":
         """Return what the study will be able to conclude once a plan is carried out; None where it compares nothing."""
         from lorafile.analysis.sensitivity.planned import planned_sensitivity

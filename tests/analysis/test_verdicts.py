@@ -10,6 +10,7 @@ from verdicts_fixture import EXAMPLES, compare, study
 
 from lorafile.analysis.compare.compare import verdict_table
 from lorafile.analysis.compare.pairs import pairs
+from lorafile.analysis.compare.planned import confound_lines, confounded
 from lorafile.analysis.compare.verdict_text import sentence
 from lorafile.analysis.compare.verdicts import family, judge
 from lorafile.errors import StateError
@@ -141,6 +142,30 @@ def test_what_was_set_beside_the_factor_refuses_and_a_waiver_marks_it() -> None:
     (verdict,) = family(waived).verdicts
     assert verdict.word == "better"
     assert "waived: train.num_train_epochs 3 against 1 differs as well" in sentence(waived, verdict)
+
+
+def test_a_confound_is_known_before_anything_has_run() -> None:
+    points = {f"z/{r}": {"lora.r": r, "train.num_train_epochs": epochs} for r, epochs in ((8, 1), (16, 3), (32, 3))}
+    results = study(dict.fromkeys(points, 0.5), points, declared=(compare(factor="lora.r"),))
+    before = replace(results, runs=results.runs[:0], outcomes={})
+    (line,) = confound_lines(confounded(before))
+    assert "2 comparisons along lora.r will be refused, since train.num_train_epochs differs as well" in line
+    refused = [verdict.pair.unordered for verdict in family(results).verdicts if verdict.word == "refused"]
+    assert refused == [row.pair.unordered for row in confounded(before)] != []
+    waived = replace(before, verdict=VerdictTable(waive=["train.num_train_epochs"]))
+    assert confounded(waived) == []
+    equal = {name: {**settings, "train.num_train_epochs": 3} for name, settings in points.items()}
+    assert confounded(study(dict.fromkeys(equal, 0.5), equal)) == []
+
+
+def test_other_examples_are_known_before_anything_has_run() -> None:
+    points = {f"d/{n}": {"data.split.test": n} for n in (100, 200)}
+    results = study(dict.fromkeys(points, 0.5), points, verdict=VerdictTable(waive=["data.split.test"]))
+    (line,) = confound_lines(confounded(results))
+    assert line == (
+        "1 comparison along data.split.test will be refused, since they are not judged on the same examples: d/200 "
+        "against d/100. Give them the same data."
+    )
 
 
 def test_two_environments_meet_with_a_waiver_only() -> None:

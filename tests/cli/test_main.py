@@ -168,3 +168,20 @@ def test_every_command_has_an_example() -> None:
 def test_init_writes_a_spec_that_plans(tmp_path: Path) -> None:
     assert lora("init", cwd=tmp_path).returncode == 0
     assert lora("plan", cwd=tmp_path).returncode == 0
+
+
+def test_a_plan_warns_of_comparisons_that_will_be_refused(spec_file: Path) -> None:
+    sweep = """
+[[sweep]]
+name = "both"
+zip = ["lora.r", "train.learning_rate"]
+lora.r = [2, 4]
+train.learning_rate = [1e-3, 3e-3]
+[[analysis]]
+kind = "compare"
+factor = "lora.r"
+"""
+    spec_file.write_text(spec_file.read_text(encoding="utf-8") + sweep, encoding="utf-8")
+    told = lora("plan", cwd=spec_file.parent)
+    words = " ".join((told.stdout + told.stderr).split())
+    assert "1 comparison along lora.r will be refused, since train.learning_rate differs as well" in words

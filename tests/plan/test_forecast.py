@@ -87,3 +87,19 @@ def test_whether_it_fits_is_held_against_the_gpu_that_is_asked_for(tmp_path: Pat
     assert device("24GiB").memory == 24 * 2**30
     with pytest.raises(LoraError, match="neither a size"):
         device("a big one")
+
+
+def test_what_was_trained_is_expected_to_end_its_answers_and_what_was_not_may_go_on(tmp_path: Path) -> None:
+    sweep = '[[sweep]]\nname = "s"\nmethod = ["none", "lora"]\n[evaluate]\nmetrics = ["exact_match"]\n'
+
+    def answering(limit: int) -> dict[str, float]:
+        spec = specs.parse(SPEC.format(more=f"{sweep}max_new_tokens = {limit}\n"), Path("study.toml"))
+        state = State.read(tmp_path / "none")
+        plan = plan_work(spec, resolve(spec, None)[0], state)
+        found, nodes = forecasts(plan, state), plan.graph.nodes
+        chosen = [change for change in plan.work if nodes[change.key].settings.get("task", {}).get("max_new_tokens")]
+        return {change.configuration: found[change.key]["seconds"] for change in chosen}
+
+    short, long = answering(200), answering(2000)  # both more than any answer of this data set has
+    assert long["s/method=lora"] == short["s/method=lora"]
+    assert long["s/method=none"] > 5 * short["s/method=none"]

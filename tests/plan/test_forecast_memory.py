@@ -90,6 +90,7 @@ def work(
         longest=length,
         examples=1000,
         supervised=1.0,
+        longest_answer=length,
     )
     settings = {
         "model": {"dtype": "bfloat16", "weights": "w"},

@@ -59,6 +59,11 @@ class Verdict:
         return compared_as(self.metric)
 
     @property
+    def confounds(self) -> list[str]:
+        """What differs apart from the factor, and is not waived, as `train.num_train_epochs 3 against 5`."""
+        return [row.text() for row in self.differing if row.kind == "confound"]
+
+    @property
     def open(self) -> bool:
         """Whether more seeds or examples could decide it."""
         return self.word == "inconclusive"
@@ -142,8 +147,8 @@ def _estimated(results: Results, verdict: Verdict, data: Crossed) -> Verdict:
     if verdict.split != "test" and optimistic:
         why = f"validation chose {listing(optimistic)}, and there is no test split to judge it by"
         return replace(verdict, word="none", why=why)
-    if confounds := [row.text() for row in verdict.differing if row.kind == "confound"]:
-        return replace(verdict, word="refused", why=f"{', '.join(confounds)} differs as well")
+    if verdict.confounds:
+        return replace(verdict, word="refused", why=f"{', '.join(verdict.confounds)} differs as well")
     if estimate.on_runs_only:
         why = "with one seed there is no verdict on configurations, only on these runs"
         single = one.binary and other.binary and one.runs == other.runs == 1

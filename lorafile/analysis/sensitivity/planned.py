@@ -80,7 +80,7 @@ def planned_sensitivity(plan: Plan, state: State) -> PlannedSensitivity | None:
     """Return what a study will be able to conclude once a plan is carried out; None where it compares nothing."""
     results = gather_scores(plan, state)
     size, split = study_size(plan)
-    comparisons = sum(verdict.word != "refused" for verdict in family(results).verdicts)
+    comparisons = sum(verdict.word != "refused" and not verdict.confounds for verdict in family(results).verdicts)
     if not comparisons or size is None:
         return None
     variance = known_variance(plan, state, results, split)

@@ -9,11 +9,11 @@ from typing import Any
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.plan.forecast.devices import Device
 from lorafile.plan.forecast.memory import peak_bytes
-from lorafile.plan.forecast.shape import Shape
+from lorafile.plan.forecast.shape import Shape, Shapes
 from lorafile.plan.forecast.time import seconds
 from lorafile.state import Attempt
 
-ARITHMETIC = 4  # raised when memory or time are computed otherwise: what was compared with the former corrects nothing
+ARITHMETIC = 5  # raised when memory or time are computed otherwise: what was compared with the former corrects nothing
 TIME_SPREADS = ("generate_spread", "merged_generate_spread", "base_generate_spread")
 STEADY = 0.5  # of 16 profiles on two idle cores the largest was 0.31; of 8 next to two busy processes the smallest 0.76
 _UNMEASURED = 3.0  # the arithmetic alone may be off by this factor, either way
@@ -65,7 +65,7 @@ def computed(graph: Graph, node: GraphNode, results: dict[str, Attempt], target:
 
     It is computed from the lengths that the examples have by now: what the plan said of them may have been a guess.
     """
-    shape = Shape.of(graph, node, results)
+    shape = Shapes(graph, results).of(node)
     if shape is None:
         return {}
     return {

@@ -14,7 +14,7 @@ from lorafile.plan.forecast.calibration import Correction, Corrections, computed
 from lorafile.plan.forecast.devices import Device, device
 from lorafile.plan.forecast.memory import BYTES, SLACK, memory, peak_bytes
 from lorafile.plan.forecast.meta_device import Walk, can_walk, walked
-from lorafile.plan.forecast.shape import Shape
+from lorafile.plan.forecast.shape import Shape, Shapes
 from lorafile.plan.forecast.time import seconds, small, steps
 from lorafile.plan.plan import Plan
 from lorafile.specs.tables.quantizations import quantization_settings
@@ -58,10 +58,8 @@ class _Forecaster:
     def __post_init__(self) -> None:
         measured = (attempt for attempts in self.state.latest().values() for attempt in attempts)
         self.corrections = Corrections.of(measured, self.plan.device if self.target.here else self.target.name)
-        self.shapes = {
-            change.key: Shape.of(self.plan.graph, self.plan.graph.nodes[change.key], self.plan.results)
-            for change in self.plan.work
-        }
+        shapes = Shapes(self.plan.graph, self.plan.results)
+        self.shapes = {change.key: shapes.of(self.plan.graph.nodes[change.key]) for change in self.plan.work}
         self.walks = self._walks() if self.target.gpu else {}
 
     def all(self) -> dict[str, Forecast]:

@@ -11,6 +11,7 @@ from lorafile.specs import Configuration
 from lorafile.state import Attempt
 
 KINDS = ("train", "predict", "profile", "inspect", "merge")  # those that load a model
+Adapter = dict[str, Any]
 _CHARACTERS, _TEMPLATE = 3, 8  # of a token, and tokens that a template adds: rather too many than too few
 
 
@@ -42,6 +43,7 @@ class Shape:
     :ivar method: of the configuration
     :ivar reach: what the adapter touches of the model
     :ivar tokens: mean tokens of an example, `longest` of any; `supervised`: share of them in the loss
+    :ivar longest_answer: the most tokens that one is to be answered with
     """
 
     model: ModelLock
@@ -60,32 +62,69 @@ class Shape:
     longest: int
     examples: int
     supervised: float
+    longest_answer: float
 
-    @classmethod
-    def of(cls, graph: Graph, node: GraphNode, results: dict[str, Attempt]) -> "Shape | None":
+    @property
+    def answer(self) -> float:
+        """Mean tokens that an example is to be answered with."""
+        return self.tokens * self.supervised
+
+
+class Shapes:
+    """Shapes of a graph's nodes; one is worked out once for all that have the same model, adapter and data."""
+
+    def __init__(self, graph: Graph, results: dict[str, Attempt]) -> None:
+        self._graph, self._results = graph, results
+        self._bases: dict[str, tuple[str, str, str]] = {}  # configuration -> its model, dtype and adapter as text
+        self._of_bases: dict[tuple[str, str, str], dict[str, Any]] = {}  # these -> what they decide
+        self._made: dict[tuple[str, ...], Shape] = {}
+
+    def of(self, node: GraphNode) -> Shape | None:
         """Return the shape of a node's work; None for what needs no model."""
         if node.kind not in KINDS:
             return None
-        configuration = graph.spec.named[node.configuration]
         prepare = node.inputs.get("train") or node.inputs.get("data") or ""
-        figures = results[prepare].figures if prepare in results else {}
-        count, mean, longest = _guess(graph, configuration, graph.nodes.get(prepare), node)
+        # Of a harness task, which nothing is prepared for, the node itself says how many rows there are.
+        name = (*self._base(node.configuration), prepare or node.key)
+        if name not in self._made:
+            self._made[name] = self._make(node, prepare)
+        return self._made[name]
+
+    def _make(self, node: GraphNode, prepare: str) -> Shape:
+        configuration = self._graph.spec.named[node.configuration]
+        figures = self._results[prepare].figures if prepare in self._results else {}
+        count, mean, longest = _guess(self._graph, configuration, self._graph.nodes.get(prepare), node)
         # Packed text is trained block by block.
         examples = int(figures.get("blocks") or figures.get("examples") or count)
-        return cls(
-            **_of_model(graph, node.configuration),
+        longest, supervised = int(figures.get("longest") or longest), figures.get("supervised_fraction") or 0.5
+        return Shape(
+            **self._of_base(node.configuration),
             tokens=figures["tokens"] / examples if figures.get("tokens") else mean,
-            longest=int(figures.get("longest") or longest),
+            longest=longest,
             examples=examples,
-            supervised=figures.get("supervised_fraction") or 0.5,
+            supervised=supervised,
+            longest_answer=figures.get("longest_answer") or longest * supervised,
         )
 
+    def _base(self, configuration: str) -> tuple[str, str, str]:
+        if configuration not in self._bases:
+            sections = self._graph.sections[configuration]
+            model = identity(self._graph.spec.named[configuration].model)
+            self._bases[configuration] = (model, sections["model"]["dtype"], repr(sections["adapter"]))
+        return self._bases[configuration]
 
-def _of_model(graph: Graph, name: str) -> dict[str, Any]:
-    """Return what a configuration's model and adapter decide."""
-    lock = graph.lock.models[identity(graph.spec.named[name].model)]
-    sections = graph.sections[name]
-    adapter, text = sections["adapter"], lock.settings.get("text_config") or lock.settings
+    def _of_base(self, configuration: str) -> dict[str, Any]:
+        base = self._base(configuration)
+        if base not in self._of_bases:
+            model, dtype, _ = base
+            adapter = self._graph.sections[configuration]["adapter"]
+            self._of_bases[base] = _of_model(self._graph.lock.models[model], dtype, adapter)
+        return self._of_bases[base]
+
+
+def _of_model(lock: ModelLock, dtype: str, adapter: Adapter) -> dict[str, Any]:
+    """Return what a model and an adapter decide of a shape."""
+    text = lock.settings.get("text_config") or lock.settings
     text = {key: max(value) if isinstance(value, list) and key in SIZES else value for key, value in text.items()}
     hidden = text.get("hidden_size") or text.get("n_embd") or 1
     heads = text.get("num_attention_heads") or text.get("n_head") or 1
@@ -94,7 +133,7 @@ def _of_model(graph: Graph, name: str) -> dict[str, Any]:
     layers = text.get("num_hidden_layers") or text.get("n_layer") or 1
     return {
         "model": lock,
-        "dtype": sections["model"]["dtype"],
+        "dtype": dtype,
         "layers": layers,
         "hidden": hidden,
         "intermediate": text.get("intermediate_size") or 4 * hidden,
@@ -128,7 +167,6 @@ def _guess(
 
 _OF_THEIR_OWN = ("o_proj", "out_proj", "c_proj", "dense", "dense_4h_to_h", "down_proj", "fc2", "w2", "wo", "proj_out")
 _BELOW = ("modules_to_save", "trainable_token_indices", "bias")  # what may be trained below the first adapted block
-Adapter = dict[str, Any]
 
 
 def reach(adapter: Adapter, model: ModelLock, layers: int) -> Reach:

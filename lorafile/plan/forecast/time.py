@@ -32,13 +32,27 @@ def seconds(node: GraphNode, shape: Shape, device: Device) -> float:
     passes = shape.examples / EVALUATED
     loading = _LOAD_SECONDS + size * BYTES[shape.dtype] / _LOADED if shape.method == "full" else 0.0
     if node.kind == "predict":
-        new = node.settings["task"].get("max_new_tokens", 0)
-        each = (shape.tokens + new) * 2 * size / speed
-        return float(loading + shape.examples * each + passes * (1 + new) * overhead)
+        read, written, longest = _read_and_written(node, shape)
+        each = (read + written) * 2 * size / speed
+        return float(loading + shape.examples * each + passes * (1 + longest) * overhead)
     if node.kind in ("inspect", "merge"):  # tuned and bare, or attached and merged
         examples = min(node.settings["inspection" if node.kind == "inspect" else "merging"]["examples"], shape.examples)
         return float(loading + 2 * examples * (shape.tokens * 2 * size / speed + overhead / EVALUATED))
     return _profile(node, shape, speed)
+
+
+def _read_and_written(node: GraphNode, shape: Shape) -> tuple[float, float, float]:
+    """Return the tokens that a prediction reads of an example, writes in the mean, and writes at most.
+
+    What was trained ends about where the answers do that it has learned; what was not may go on to the limit.
+    """
+    limit = node.settings["task"].get("max_new_tokens")
+    if limit is None:
+        return shape.tokens, 0.0, 0.0
+    read = shape.tokens - shape.answer
+    if "adapter" not in node.inputs:
+        return read, limit, limit
+    return read, min(limit, shape.answer), min(limit, shape.longest_answer)
 
 
 def _step(training: dict[str, Any], shape: Shape, speed: float) -> float:
