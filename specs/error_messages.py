@@ -13,7 +13,7 @@ from lorafile.errors import Problem
 from lorafile.specs.positions import Path, Position, locate
 from lorafile.specs.tables.methods import METHODS, refusal
 from lorafile.specs.tables.quantizations import TABLES
-from lorafile.specs.tables.settings import field_at, table_at
+from lorafile.specs.tables.settings import SpecTables, field_at, table_at
 from lorafile.specs.tables.tracking import secret_refusal
 from lorafile.specs.values import PATTERNS
 from lorafile.units import closest, did_you_mean
@@ -47,11 +47,15 @@ _LONGEST_NAME = 80
 
 @dataclass
 class Problems:
-    """Collects every problem of one spec with its position."""
+    """Collects every problem of one spec, or of another document of tables, with its position.
+
+    :ivar root: the document's table
+    """
 
     file: str
     positions: dict[Path, Position] = field(default_factory=dict)
     by_place: dict[tuple[Path, str], Problem] = field(default_factory=dict)
+    root: type[BaseModel] = SpecTables
 
     def add(self, path: Path, message: str) -> None:
         """Add a problem at a path of the document."""
@@ -80,7 +84,7 @@ class Problems:
             missing = by_path[path][0]["type"] == "missing"
             if missing and any(suggestion(str(name), [str(path[-1])]) for name in near):
                 continue  # it is there, misspelled: one mistake, reported once
-            self.add((*prefix, *path[len(below) :]), _sentence(by_path[path], path))
+            self.add((*prefix, *path[len(below) :]), _sentence(by_path[path], path, self.root))
         return inner
 
     def list(self) -> list[Problem]:
@@ -131,7 +135,7 @@ def setting_tables(tables: tuple[str, ...] = _HOMES) -> dict[str, str]:
     return homes
 
 
-def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
+def unknown_setting(path: Path, branch: type[BaseModel] | None = None, root: type[BaseModel] = SpecTables) -> str:
     """Return the message for an unknown setting: the table it belongs in, a similar name, or the allowed ones.
 
     :param branch: the table of a union that was meant
@@ -141,8 +145,10 @@ def unknown_setting(path: Path, branch: type[BaseModel] | None = None) -> str:
     refused = refusal(path) or secret_refusal(path)
     if refused:
         return refused
-    table, top = branch or table_at(place), table_at(())
+    table, top = branch or table_at(place, root), table_at((), root)
     allowed = list(table.model_fields) if table else []
+    if root is not SpecTables:
+        return f"{unknown}{suggestion(name, allowed) or '; allowed: ' + ', '.join(allowed)}"
     if place and top and name in top.model_fields:
         at_top = f"write it at the top of the file, before the first [{place[0]}]"
         return f"is no setting of {dotted(place)} but stands by itself; {at_top if name in _TOP else f'write [{name}]'}"
@@ -171,14 +177,14 @@ def _real_path(row: Any, raw: Any) -> Path:
     return tuple(path)
 
 
-def _sentence(rows: list[Any], path: Path) -> str:
+def _sentence(rows: list[Any], path: Path, root: type[BaseModel]) -> str:
     kinds = {row["type"] for row in rows}
-    field = field_at(path)
+    field = field_at(path, root)
     meaning = (field.description or "").split(". ")[0].rstrip(".") if field else ""
     if "extra_forbidden" in kinds:
-        return unknown_setting(path, next((TABLES[part] for part in rows[0]["loc"] if part in TABLES), None))
+        return unknown_setting(path, next((TABLES[part] for part in rows[0]["loc"] if part in TABLES), None), root)
     if kinds == {"missing"}:
-        table = table_at(path)
+        table = table_at(path, root)
         needed = [name for name, info in table.model_fields.items() if info.is_required()] if table else []
         how = f"; write [{dotted(path)}] with {', '.join(needed)}" if needed else f": {meaning}" if meaning else ""
         return f"is required{how}"

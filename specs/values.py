@@ -19,6 +19,10 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600}
 _NUMBER, _OF_SIZE, _OF_TIME = r"^[0-9]{1,9}(\.[0-9]{1,6})?\s?", "|".join(_BYTES), "|".join(_SECONDS)
 AMOUNT = f"{_NUMBER}({_OF_SIZE}|{_OF_TIME})$"
 SIZE, DURATION = f"{_NUMBER}({_OF_SIZE})$", f"{_NUMBER}({_OF_TIME})$"
+_CURRENCY = r"[A-Z]{3}|[A-Z]{0,2}[$€£¥₹₩₽₺₫₱₪฿]"
+PRICE = (  # of an hour: 2.50/h, $2.50/h, 2.50 EUR/h
+    rf"^(?P<before>{_CURRENCY})?\s*(?P<amount>[0-9]+(?:\.[0-9]+)?)\s*(?P<after>{_CURRENCY})?\s*(?:/\s*h(?:our)?)?$"
+)
 TRACKED_PROJECT = r"^[^/\\#?%:\x00-\x1f]+$"  # what wandb takes
 _SEGMENT = r"\.?[^./\\~:\x00-\x1f][^/\\:\x00-\x1f]*"
 RELATIVE_DIRECTORY = rf"^(\./)?{_SEGMENT}(/{_SEGMENT})*/?$"
@@ -36,6 +40,7 @@ PATTERNS = {
     SIZE: 'a size such as "24GB" or "7.5GiB"',
     DURATION: 'a time such as "30ms", "90s" or "2h"',
     r"^[^\x00-\x1f]*\.py$": 'a Python file such as "analyses/own.py"',
+    PRICE: 'a price of an hour such as "$2.50/h"',
     TRACKED_PROJECT: 'a name without "/", "\\", "#", "?", "%", ":" or line breaks',
     RELATIVE_DIRECTORY: 'a directory beside the spec such as "report" or "out/report" (elsewhere: lora report --out)',
     NITER: '"pissa_niter_" with a number such as "pissa_niter_16"',

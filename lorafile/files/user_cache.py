@@ -20,6 +20,12 @@ def cache_directory(name: str) -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "lorafile" / name
 
 
+def config_directory() -> Path:
+    """Return the directory of what a user sets for all studies: in `XDG_CONFIG_HOME`, or `~/.config`."""
+    root = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(root) if root else Path.home() / ".config") / "lorafile"
+
+
 def cached_digest(file: Path, rehash: bool = False, on_read: Callable[[int], None] | None = None) -> str:
     """Return the digest of a file's bytes, which are read only where path, size, times or inode are other ones.
 

@@ -7,12 +7,9 @@ from typing import Any
 from lorafile.environment import gpus, profiled
 from lorafile.errors import LoraError
 from lorafile.plan.plan import Plan
+from lorafile.specs.values import PRICE
 from lorafile.units import Price
 
-_CURRENCY = r"[A-Z]{3}|[A-Z]{0,2}[$€£¥₹₩₽₺₫₱₪฿]"
-_PRICE = re.compile(
-    rf"(?P<before>{_CURRENCY})?\s*(?P<amount>\d+(?:\.\d+)?)\s*(?P<after>{_CURRENCY})?\s*(?:/\s*h(?:our)?)?"
-)
 _HOUR = 3600.0
 _PARTS = {"train": "training", "profile": "measuring"}  # kinds of nodes; all others are evaluation
 
@@ -87,7 +84,7 @@ def price(text: str) -> Price:
 
     :raises LoraError: when it is no price
     """
-    match = _PRICE.fullmatch(text.strip())
+    match = re.fullmatch(PRICE, text.strip())
     if match is None or (match["before"] and match["after"]):
         raise LoraError(f"--price: \"{text}\" is no price of an hour; write for example --price '$2.50/h'")
     return Price(float(match["amount"]), match["before"] or match["after"] or "", bool(match["before"]))

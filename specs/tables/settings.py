@@ -201,18 +201,21 @@ class SpecTables(Settings):
     tracking: TrackingTable = TrackingTable()
 
 
-def table_at(path: tuple[str | int, ...]) -> type[BaseModel] | None:
+def table_at(path: tuple[str | int, ...], root: type[BaseModel] = SpecTables) -> type[BaseModel] | None:
     """Return the table at a path of a spec, `()` being the spec itself; None where none of fixed names stands."""
     if not path:
-        return SpecTables
-    field = field_at(path)
+        return root
+    field = field_at(path, root)
     return None if field is None else _table_of(field.annotation)
 
 
-def field_at(path: tuple[str | int, ...]) -> FieldInfo | None:
-    """Return what is known of a setting: `("data", "split", "train")`, `("analysis", 0, "kind")`."""
+def field_at(path: tuple[str | int, ...], root: type[BaseModel] = SpecTables) -> FieldInfo | None:
+    """Return what is known of a setting: `("data", "split", "train")`, `("analysis", 0, "kind")`.
+
+    :param root: the whole document's table, where it is no spec
+    """
     names = [part for part in path if isinstance(part, str)]
-    table: type[BaseModel] | None = SpecTables
+    table: type[BaseModel] | None = root
     field, named = None, False
     for name in names:
         if named:  # the user's own name of a table among tables, such as a budget's
