@@ -1,8 +1,9 @@
 """How far is a forecast off after one calibrating run? Foretold against measured time and peak memory.
 
 Run `python benchmarks/forecast.py` on a free machine; it prints a table and writes a dated JSON into
-`benchmarks/results`. The studies are the quickstart, and two on a real pretrained Llama and real texts (`--shared`: a
-folder of models/ and data/). Of each, one configuration is applied into an empty state, then the rest of the study; the
+`benchmarks/results`. The studies are the quickstart, two on a real pretrained Llama and real texts (`--shared`: a
+folder of models/ and data/), and one on a chat model of 135 million parameters (`--models`: a folder of
+SmolLM2-135M-Instruct/). Of each, one configuration is applied into an empty state, then the rest of the study; the
 errors are those of what the plan foretold of the rest.
 """
 
@@ -26,7 +27,12 @@ from lorafile.state import Attempt, State
 HERE = Path(__file__).resolve().parent
 LORA = [sys.executable, "-P", "-c", "from lorafile.cli.main import main; main()"]
 LIMITS = {"time": 0.2, "memory": 0.1}
-FIRST = {"quickstart": "rank/r=8", "instructions": "rank/r=8", "questions": "modules/target_modules=all-linear"}
+FIRST = {
+    "quickstart": "rank/r=8",
+    "instructions": "rank/r=8",
+    "chat": "rank/r=8",
+    "questions": "modules/target_modules=all-linear",
+}
 SPECS = {
     "instructions": """
 [study]
@@ -78,6 +84,34 @@ lora.layers_to_transform = ["first-third", "last-third"]
 name = "methods"
 method = ["none", "full"]
 """,
+    "chat": """
+[study]
+name = "chat"
+seeds = [42, 1337]
+[model]
+path = "{models}/SmolLM2-135M-Instruct"
+[data]
+path = "{shared}/data/instruct/self_instruct.jsonl"
+format = "alpaca"
+split = {{ train = 32, validation = 8, test = 16 }}
+max_length = 192
+too_long = "drop"
+[train]
+num_train_epochs = 1
+per_device_train_batch_size = 4
+[evaluate]
+metrics = ["log_loss", "rougeL"]
+max_new_tokens = 48
+[[sweep]]
+name = "rank"
+lora.r = [2, 8, 64]
+[[sweep]]
+name = "modules"
+lora.target_modules = [["q_proj", "v_proj"]]
+[[sweep]]
+name = "methods"
+method = ["none"]
+""",
 }
 
 
@@ -94,13 +128,13 @@ def attempts(directory: Path) -> dict[str, Attempt]:
     return {key: known[-1] for key, known in State.read(directory / ".lora").latest().items()}
 
 
-def measure(name: str, shared: Path, directory: Path) -> dict[str, Any]:
+def measure(name: str, shared: Path, models: Path | None, directory: Path) -> dict[str, Any]:
     """Return how far the forecasts of a study were off, as shares of what was measured; signed, in order of size."""
     directory.mkdir()
     if name == "quickstart":
         shutil.copy(HERE.parent / "examples" / "quickstart" / "study.toml", directory)
     else:
-        (directory / "study.toml").write_text(SPECS[name].format(shared=shared), encoding="utf-8")
+        (directory / "study.toml").write_text(SPECS[name].format(shared=shared, models=models), encoding="utf-8")
     applied(directory, "--target", FIRST[name])
     first = attempts(directory)
     applied(directory)
@@ -116,12 +150,13 @@ def measure(name: str, shared: Path, directory: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=HERE.parents[1] / "shared", help="folder of models/ and data/")
+    parser.add_argument("--models", type=Path, help="folder of SmolLM2-135M-Instruct/; without it, chat is left out")
     parser.add_argument("--only", action="append", choices=list(FIRST), help="one of the studies; repeatable")
     options = parser.parse_args()
+    models = options.models.resolve() if options.models else None
+    chosen = options.only or [name for name in FIRST if models or name != "chat"]
     with tempfile.TemporaryDirectory() as directory:
-        found = {
-            name: measure(name, options.shared.resolve(), Path(directory) / name) for name in options.only or FIRST
-        }
+        found = {name: measure(name, options.shared.resolve(), models, Path(directory) / name) for name in chosen}
     over = []
     for what, limit in LIMITS.items():
         every = [abs(one) for study in found.values() for one in study[what]["errors"]]

@@ -1,10 +1,11 @@
-"""What is kept in the user's cache directory: digests of large files that have not changed since."""
+"""What is kept in the user's cache directory: digests of large files that have not changed, and what takes long."""
 
 import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lorafile.files.atomic import write_text
 from lorafile.files.digests import file_digest, text_digest
@@ -44,7 +45,7 @@ def cached_digest(file: Path, rehash: bool = False, on_read: Callable[[int], Non
     digest = file_digest(path, on_read)
     about = path.stat()
     if _identity(path) == before and time.time_ns() - max(about.st_mtime_ns, about.st_ctime_ns) > _SETTLED:
-        _keep(kept, before, digest)
+        _write(kept, {"identity": before, "digest": digest})
     return digest
 
 
@@ -53,11 +54,29 @@ def cached_digest_of(content: str, make: Callable[[], str]) -> str:
 
     :param content: the digest of the content, and what is made of it
     """
-    kept = cache_directory("digests") / f"{text_digest(content)}.json"
-    if (digest := _kept(kept, [content])) is None:
+    digest = kept_json("digests", content)
+    if not isinstance(digest, str) or len(digest) != 64:
         digest = make()
-        _keep(kept, [content], digest)
+        keep_json("digests", content, digest)
     return digest
+
+
+def kept_json(directory: str, about: str) -> Any:
+    """Return what is kept in a directory of the cache about something; None where nothing is, or it is damaged."""
+    try:
+        content = read_json(_kept_file(directory, about))
+    except (OSError, ValueError):
+        return None
+    return content.get("kept") if isinstance(content, dict) else None
+
+
+def keep_json(directory: str, about: str, value: Any) -> None:
+    """Keep a value about something; where the cache cannot be written it is made again each time."""
+    _write(_kept_file(directory, about), {"kept": value})
+
+
+def _kept_file(directory: str, about: str) -> Path:
+    return cache_directory(directory) / f"{text_digest(about)}.json"
 
 
 def _identity(path: Path) -> list[str | int]:
@@ -77,9 +96,9 @@ def _kept(kept: Path, identity: list[str | int]) -> str | None:
     return digest if isinstance(digest, str) and len(digest) == 64 else None
 
 
-def _keep(kept: Path, identity: list[str | int], digest: str) -> None:
+def _write(file: Path, content: dict[str, Any]) -> None:
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_text(kept, json.dumps({"identity": identity, "digest": digest}))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(content))
     except OSError:
-        return  # a home that cannot be written costs the reading each time
+        return

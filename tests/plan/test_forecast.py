@@ -103,3 +103,11 @@ def test_what_was_trained_is_expected_to_end_its_answers_and_what_was_not_may_go
     short, long = answering(200), answering(2000)  # both more than any answer of this data set has
     assert long["s/method=lora"] == short["s/method=lora"]
     assert long["s/method=none"] > 5 * short["s/method=none"]
+
+
+def test_an_untuned_model_beside_trained_ones_is_not_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr("lorafile.plan.forecast.forecasts._WALKED_FROM", 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = peaks('[[sweep]]\nname = "s"\nmethod = ["none", "lora"]\n', tmp_path, "24GB")
+    assert found["s/method=lora"]["memory_source"] == "walked"

@@ -1,6 +1,7 @@
 """Peak memory against figures that others published, from a model's config.json alone."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,9 +154,12 @@ def test_four_bits_are_larger_on_tiny_llama_with_the_bitsandbytes_of_that_day() 
     assert walk_litgpt(TINY_LLAMA, ALL, 8, "nf4") > walk_litgpt(TINY_LLAMA, ALL, 8, "none")
 
 
-def test_arithmetic_and_walk_agree() -> None:
+def test_arithmetic_and_walk_agree_and_a_walk_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
+    from lorafile.plan.forecast import meta_device
     from lorafile.plan.forecast.meta_device import Walk, walked
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     qv = lora("q_proj", "v_proj")
     cases = [
@@ -166,7 +170,12 @@ def test_arithmetic_and_walk_agree() -> None:
         work(TINY_LLAMA, qv, 4, 512, gradient_checkpointing=True),
         work(TINY_LLAMA, {"method": "full"}, 4, 512),
     ]
-    peaks = walked([Walk(*case) for case in cases], "0.50.0")
+    walks = [Walk(*case) for case in cases]
+    peaks = walked(walks, "0.50.0")
+    monkeypatch.setattr(meta_device.sys, "executable", "/nowhere/python")
+    assert walked(walks, "0.50.0") == peaks
+    other = Walk(*work(TINY_LLAMA, qv, 2, 512))
+    assert walked([other, walks[0]], "0.50.0") == [None, peaks[0]]  # what is given up is tried again the next time
     assert [sum(memory(*case).values()) for case in cases] == pytest.approx(peaks, rel=0.06)
 
 

@@ -163,7 +163,7 @@ def _mark(action: Action) -> str:
 def _show_rest(plan: Plan, out: Console) -> None:
     """Show what drifted, is blocked, or is declared no more."""
     for action in (Action.DRIFT, Action.BLOCKED, Action.UNDECLARED):
-        rows = [change for change in in_spec_order(plan, plan.changes) if change.action is action]
+        rows = in_spec_order(plan, (change for change in plan.changes if change.action is action))
         if len(rows) > MOST:
             _print_groups(list(node_lines(plan, rows)), out)
         else:
@@ -343,7 +343,7 @@ def _group(name: str, changes: list[Change]) -> str:
 
 def _folded(plan: Plan) -> Iterable[str]:
     """Return every node that is not simply finished, folded away."""
-    rows = [change for change in in_spec_order(plan, plan.changes) if change.action is not Action.REUSE]
+    rows = in_spec_order(plan, (change for change in plan.changes if change.action is not Action.REUSE))
     if not rows:
         return []
     lines = [f"| `{SYMBOLS[row.action]}` | {marked(row.address)} | {marked(row.reason)} |" for row in rows[:_NODES]]

@@ -121,7 +121,7 @@ class _Forecaster:
         chosen: dict[str, Walk] = {}
         for key, shape in self.shapes.items():
             node = self.plan.graph.nodes[key]
-            if shape is None or node.kind not in _STEPS_IN or "training" not in node.settings:
+            if shape is None or node.kind not in _STEPS_IN or not node.settings.get("training"):
                 continue
             group = group_of(node, shape)
             if shape.model.parameters >= _WALKED_FROM and not self.corrections.of_memory(group).runs:

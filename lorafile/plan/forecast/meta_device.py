@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from lorafile.environment import installed
 from lorafile.files.tasks import task
+from lorafile.files.user_cache import keep_json, kept_json
 from lorafile.graph.graph import GraphNode
 from lorafile.plan.forecast.memory import BYTES
 from lorafile.plan.forecast.shape import Shape
@@ -15,6 +17,9 @@ from lorafile.specs.tables.quantizations import weight_bits
 from lorafile.units import plural
 
 _PATIENCE = 120.0  # seconds
+_LIBRARIES = ("torch", "transformers", "peft")
+_WAY = 1  # raised when a step is walked otherwise
+_WALKS = "walks"  # of the user's cache: a walk takes ten seconds, most of which are imports
 _FIXED = (0, 43, 2)  # bitsandbytes kept the inputs of its layers until then (its pull request 1270)
 
 
@@ -28,7 +33,7 @@ class Walk:
 
 def can_walk() -> bool:
     """Return whether the libraries are here that a walk takes."""
-    return all(find_spec(name) is not None for name in ("torch", "transformers", "peft"))
+    return all(find_spec(name) is not None for name in _LIBRARIES)
 
 
 def walked(walks: list[Walk], bitsandbytes: str | None) -> list[int | None]:
@@ -36,16 +41,36 @@ def walked(walks: list[Walk], bitsandbytes: str | None) -> list[int | None]:
 
     :param bitsandbytes: version that will train, which decides what quantized layers keep
     """
-    steps = json.dumps([_step(walk, bitsandbytes) for walk in walks])
+    steps = [json.dumps(_step(walk, bitsandbytes)) for walk in walks]
+    peaks = {step: _known(step) for step in dict.fromkeys(steps)}
+    new = [step for step, peak in peaks.items() if peak is None]
+    for step, peak in zip(new, _walk(new) if new else [], strict=True):
+        peaks[step] = peak
+        if peak is not None:
+            keep_json(_WALKS, _of_libraries(step), peak)
+    return [peaks[step] for step in steps]
+
+
+def _known(step: str) -> int | None:
+    """Return what a former walk through the very step said, with the libraries that are here."""
+    peak = kept_json(_WALKS, _of_libraries(step))
+    return peak if isinstance(peak, int) and peak > 0 else None
+
+
+def _of_libraries(step: str) -> str:
+    return "\n".join([step, str(_WAY), *(f"{name} {installed(name)}" for name in (*_LIBRARIES, "lorafile"))])
+
+
+def _walk(steps: list[str]) -> list[int | None]:
     command = [sys.executable, "-P", "-m", "lorafile.engine.training.memory_walk"]
     try:
-        with task(f"Walking through {plural(len(walks), 'training step')} without weights"):
+        with task(f"Walking through {plural(len(steps), 'training step')} without weights"):
             done = subprocess.run(  # noqa: S603
-                command, input=steps, capture_output=True, text=True, timeout=_PATIENCE, check=True
+                command, input=f"[{','.join(steps)}]", capture_output=True, text=True, timeout=_PATIENCE, check=True
             )
         by_step = json.loads(done.stdout)
     except (subprocess.SubprocessError, OSError, ValueError):
-        return [None] * len(walks)  # the arithmetic stands, and says that it is what it is
+        return [None] * len(steps)  # the arithmetic stands, and says that it is what it is
     return [sum(held.values()) if held else None for held in by_step]
 
 
