@@ -46,7 +46,7 @@ class Applier:
         self.builder = RequestBuilder(self.plan.graph, self.state)
         to_do = {change.key for change in self.plan.work}
         self.results = {key: attempt for key, attempt in self.plan.results.items() if key not in to_do}
-        self.target = target_of(self.plan.graph)
+        self.target = target_of(self.plan)
         self.forecasts = {change.key: change.forecast for change in self.plan.work}
         scores = [change.key for change in self.plan.work if change.kind == "score"]
         self._waiting = pending_inputs(self.plan, scores)  # what is read -> the scores that wait for it

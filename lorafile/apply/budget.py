@@ -3,15 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
-from lorafile.environment import gpus
 from lorafile.errors import LoraError
 
 _HOUR = 3600.0
-
-
-def _devices() -> int:
-    """Return for how many devices an hour is paid: the GPUs that are used, or one machine."""
-    return max(1, len(gpus()))
 
 
 @dataclass
@@ -28,17 +22,21 @@ class Budget:
     _began: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, hours: float | None, cost: float | None, hourly: float | None) -> "Budget | None":
+    def of(cls, hours: float | None, cost: float | None, hourly: float | None, devices: int = 1) -> "Budget | None":
         """Return the tighter of two bounds; None where there is none.
 
         :param cost: in the currency of `hourly`, the price of an hour of one device
+        :param devices: for how many an hour is paid: the GPUs that are used, or one machine
         :raises LoraError: when there is a bound on money and no price
         """
         bounds = [] if hours is None else [cls(hours * _HOUR, f"--max-hours {hours:g}")]
         if cost is not None:
             if not hourly:
-                raise LoraError("--max-cost: an hour's price is not known; add for example --price 2.50/h")
-            bounds.append(cls(cost / (hourly * _devices()) * _HOUR, f"--max-cost {cost:g}"))
+                raise LoraError(
+                    "--max-cost: an hour's price is not known; add for example --price 2.50/h, or in lora.toml a price "
+                    "to each kind of device"
+                )
+            bounds.append(cls(cost / (hourly * devices) * _HOUR, f"--max-cost {cost:g}"))
         return min(bounds, key=lambda budget: budget.seconds, default=None)
 
     @property

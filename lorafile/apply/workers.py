@@ -67,6 +67,8 @@ def default_workers(plan: Plan) -> int:
 
     On a CPU there are no more than its memory holds of the largest piece of work.
     """
+    if plan.machines.cluster:
+        return plan.machines.most_workers or sum(kind.workers for kind in plan.machines.gpus) or 1
     if all(is_spread(configuration) for configuration in plan.graph.spec.configurations):
         return 1
     if gpus():

@@ -59,6 +59,7 @@ def apply(
     hourly: float | None,
     selected: dict[str, Any],
     resolve: int | None,
+    limits: tuple[float | None, float | None],
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -70,6 +71,7 @@ def apply(
     \b
     Example: lora apply study.toml --yes
     """
+    from lorafile.apply.budget import Budget
     from lorafile.apply.workers import pack_width, unused_workers
     from lorafile.cli.conclusion import conclusion, with_confounds
     from lorafile.cli.progress import watcher_for
@@ -83,6 +85,7 @@ def apply(
         raise click.UsageError("--json asks no question; pass --yes, too.")
     out, width = console(quiet or as_json), pack_width(options["pack"])
     study, planned, stage = _planned(spec, state, selected, resolve, hourly)
+    budget = Budget.of(*limits, planned.hourly, planned.machines.devices)
     study.warm_up(planned)
     conclude = None if quiet or as_json else conclusion(study, planned)
     shown = planned if quiet or as_json else with_confounds(study, planned)
@@ -102,8 +105,8 @@ def apply(
         show_warnings([unused], out)
     watcher = watcher_for(planned, out, as_json)
     with watcher:
-        applied = study.apply(planned, watchers=[watcher], **options)
-    return _conclude(study, planned, applied, options["budget"], watcher, out)
+        applied = study.apply(planned, watchers=[watcher], budget=budget, **options)
+    return _conclude(study, planned, applied, budget, watcher, out)
 
 
 def _conclude(
@@ -167,4 +170,4 @@ def _planned(
     if selected or resolve:
         raise click.UsageError(f"{spec} is a plan, and says itself what it is of; leave the other options out.")
     study, plan = Study.approved(spec, state)
-    return study, replace(plan, hourly=None if hourly is None else Price(hourly)), None
+    return study, replace(plan, hourly=plan.hourly if hourly is None else Price(hourly)), None

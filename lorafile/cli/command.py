@@ -30,6 +30,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 markdown_option = click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 _SEEDS = 20  # of a stage, at most, unless somebody says otherwise
 rehash_option = click.option("--rehash", is_flag=True, help="Read weights although their digests are known.")
+cluster_option = click.option(
+    "--cluster",
+    metavar="NAME",
+    envvar="LORA_CLUSTER",
+    help="Where the work runs: a [cluster.NAME] of lora.toml, ray, or slurm. [default: this machine]",
+)
 quiet_option = click.option("--quiet", is_flag=True, help="Print errors alone.")
 atexit.register(gc.freeze)  # what is left goes with the process: no need to look for cycles in it first
 _kept: list[Any] = []
@@ -68,24 +74,23 @@ def price_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @wraps(function)
     def run(*args: Any, text: str | None, **kwargs: Any) -> Any:
-        from lorafile.plan.cost import price
+        from lorafile.clusters.machines import price_of_an_hour
 
-        return function(*args, hourly=None if text is None else price(text), **kwargs)
+        hourly = None if text is None else price_of_an_hour(text, "--price")
+        return function(*args, hourly=hourly, **kwargs)
 
     return run
 
 
 def budget_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command take `--price`, `--max-hours` and `--max-cost`; it gets `hourly`, and `budget` or None."""
+    """Let a command take `--price`, `--max-hours` and `--max-cost`; it gets `hourly`, and `limits`: hours, money."""
 
     @price_option
     @click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="End before so many hours have passed.")
     @click.option("--max-cost", type=click.FloatRange(0, min_open=True), help="End before so much is paid, by --price.")
     @wraps(function)
-    def run(*args: Any, hourly: float | None, max_hours: float | None, max_cost: float | None, **kwargs: Any) -> Any:
-        from lorafile.apply.budget import Budget
-
-        return function(*args, hourly=hourly, budget=Budget.of(max_hours, max_cost, hourly), **kwargs)
+    def run(*args: Any, max_hours: float | None, max_cost: float | None, **kwargs: Any) -> Any:
+        return function(*args, limits=(max_hours, max_cost), **kwargs)
 
     return run
 
@@ -102,9 +107,10 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--rerun-drifted", is_flag=True, help="Do again what was done in another environment.")
     @click.option("--refresh", is_flag=True, help="Look at models and data afresh, on the hub too.")
     @rehash_option
+    @cluster_option
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        names = ("target", "exclude", "replace", "rerun_drifted", "refresh", "rehash")
+        names = ("target", "exclude", "replace", "rerun_drifted", "refresh", "rehash", "cluster")
         selected = {name: kwargs.pop(name) for name in names}
         return function(*args, selected={name: value for name, value in selected.items() if value}, **kwargs)
 

@@ -1,14 +1,9 @@
 """What a plan would cost in all: hours, disk, energy, and money where an hour has a price."""
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lorafile.environment import gpus, profiled
-from lorafile.errors import LoraError
 from lorafile.plan.plan import Plan
-from lorafile.specs.values import PRICE
-from lorafile.units import Price
 
 _HOUR = 3600.0
 _PARTS = {"train": "training", "profile": "measuring"}  # kinds of nodes; all others are evaluation
@@ -53,8 +48,11 @@ def estimate_cost(plan: Plan) -> CostEstimate:
         parts[_PARTS.get(kind, "evaluation")] += forecast["seconds"]
         if kind != "score":
             by_source[forecast["source"]] = by_source.get(forecast["source"], 0.0) + forecast["seconds"]
-    clock = (total - alone) / plan.workers + alone / max(1, min(len(profiled(gpus())), plan.workers))
-    hours = (total if gpus() else clock) / _HOUR
+    machines = plan.machines
+    clock = (total - alone) / plan.workers + alone / max(1, min(machines.profiling, plan.workers))
+    # Of a GPU its own work is paid for, of a processor the clock.
+    paid = total * machines.gpus[0].per_worker if machines.gpus else clock
+    hours = paid / _HOUR
     joules = [forecast["joules"] for _, forecast in forecasts if "joules" in forecast]
     return CostEstimate(
         seconds=total,
@@ -77,14 +75,3 @@ def cost_json(plan: Plan) -> dict[str, Any]:
         "price_per_hour": plan.hourly,
         "currency": None if plan.hourly is None else plan.hourly.currency,
     }
-
-
-def price(text: str) -> Price:
-    """Return what an hour of one device costs, from `2.50/h`, `$2.50/h` or `2.50 EUR/h`.
-
-    :raises LoraError: when it is no price
-    """
-    match = re.fullmatch(PRICE, text.strip())
-    if match is None or (match["before"] and match["after"]):
-        raise LoraError(f"--price: \"{text}\" is no price of an hour; write for example --price '$2.50/h'")
-    return Price(float(match["amount"]), match["before"] or match["after"] or "", bool(match["before"]))

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from lorafile.engine.request import EVAL_BATCH, EXAMPLES
-from lorafile.environment import device_class, environments
 from lorafile.files.run_directory import Unfinished, unfinished
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.notices import notices
@@ -23,7 +22,8 @@ _MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nea
 def new_plan(graph: Graph, warnings: Iterable[str] = (), options: PlanOptions = EVERYTHING) -> Plan:
     """Return a plan in which nothing is decided yet."""
     lines = tuple(dict.fromkeys([*warnings, *equal_model_lines(graph.lock), *graph.accepted_lines(), *notices(graph)]))
-    return Plan(graph.spec.name, graph, warnings=lines, options=options, device=device_class())
+    plan = Plan(graph.spec.name, graph, warnings=lines, options=options)
+    return replace(plan, device=plan.machines.device)
 
 
 def decide(plan: Plan, state: State) -> Plan:
@@ -52,7 +52,7 @@ class Planner:
         self.again = bool(plan.options.replace or plan.options.rerun_drifted)
         self.removed = state.removed()
         self._begun = state.begun()
-        self.today = environments()
+        self.today = plan.machines.environments
         self.decided: dict[str, tuple[Action, str]] = {}
         self.results: dict[str, Attempt] = {}
         self._usable: set[str] = set()  # done and kept: nothing is blocked by these

@@ -96,6 +96,7 @@ class SelectionRow(Row):
     replace: list[Line]
     rerun_drifted: bool
     refresh: bool
+    cluster: Line | None = Field(default=None, description="The cluster that it is made for; null: the machine.")
     left_out: int = Field(description="Nodes that would run, and are not selected.")
 
 
@@ -206,7 +207,9 @@ def json_schema() -> dict[str, Any]:
 
 
 def _lists(options: PlanOptions) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
+    named = {name: value for name, value in vars(options).items() if name != "machines"}
+    named |= {"cluster": options.machines.cluster} if options.machines and options.machines.cluster else {}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in named.items()}
 
 
 def _memory(plan: Plan) -> dict[str, Any] | None:

@@ -29,12 +29,15 @@ _OTHERS = {  # digests and keys, by setting or section, in the words of a reader
 def drift(kind: str, then: dict[str, Any], now: dict[str, Any]) -> str:
     """Return what differs between two environments in a way that matters for a kind, or nothing.
 
-    A machine without torch computes nothing, so nothing drifts on it. Where an imported run was trained is not known.
+    A machine without torch computes nothing, so nothing drifts on it. Where an imported run was trained is not known,
+    nor which driver and libraries a cluster has.
     """
-    if now["torch"] is None or then.get("imported") or kind in ("prepare", "score"):
+    remote = bool(now.get("remote"))
+    if (now["torch"] is None and not remote) or then.get("imported") or kind in ("prepare", "score"):
         return ""
     before, after = (what_matters(environment, kind == "profile") for environment in (then, now))
-    return ", ".join(f"{name} {before[name]} is now {after[name]}" for name in before if before[name] != after[name])
+    differing = [name for name in before if before[name] != after[name] and not (remote and after[name] is None)]
+    return ", ".join(f"{name} {before[name]} is now {after[name]}" for name in differing)
 
 
 def what_matters(environment: dict[str, Any], cost: bool) -> dict[str, str | None]:

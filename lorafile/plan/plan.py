@@ -3,8 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, NamedTuple
 
+from lorafile.clusters.machines import Machines, this_machine
 from lorafile.files.run_directory import Unfinished
 from lorafile.graph.graph import Graph
 from lorafile.plan.tuning_status import TuningStatus
@@ -47,12 +49,14 @@ class PlanOptions:
     :ivar exclude: patterns of the same kind; without these, and what reads them
     :ivar replace: patterns of addresses of finished nodes that are done again
     :ivar rerun_drifted: whether what was done in another environment is done again in this one
+    :ivar machines: where the work would run, if not on this machine
     """
 
     target: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     replace: tuple[str, ...] = ()
     rerun_drifted: bool = False
+    machines: Machines | None = None
 
     @property
     def partial(self) -> bool:
@@ -134,6 +138,11 @@ class Plan:
     if_equal: frozenset[str] = frozenset()
     refreshed: bool = False
     target: MemoryLimit | None = None
+
+    @cached_property
+    def machines(self) -> Machines:
+        """Where the work would run."""
+        return self.options.machines or this_machine()
 
     def summary(self) -> dict[str, int]:
         """Return how many nodes each action has."""

@@ -57,7 +57,7 @@ def name_long_references(plan: Plan) -> Plan:
 
 def add_forecasts(plan: Plan, state: State, gpu: str | None = None) -> Plan:
     """Return the plan with time, memory, disk and energy of each node that would run."""
-    target = target_of(plan.graph, gpu)
+    target = target_of(plan, gpu)
     plan = replace(plan, target=MemoryLimit(target.name, target.memory, target.overhead, target.gpu))
     return plan.with_forecasts(forecasts(plan, state, gpu))
 

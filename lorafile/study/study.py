@@ -10,6 +10,8 @@ from lorafile import specs
 from lorafile.apply.progress import Applied
 from lorafile.apply.tracking.destinations import missing_libraries
 from lorafile.apply.workers import default_workers, model_types
+from lorafile.clusters.config import find_cluster
+from lorafile.clusters.machines import of_cluster
 from lorafile.environment import installed
 from lorafile.errors import LoraError, SpecError, StalePlan, UnmatchedPattern
 from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, unlocked_warnings, write_lock
@@ -100,6 +102,7 @@ class Study:
                 replace=options.replace,
                 rerun_drifted=options.rerun_drifted,
                 refresh=options.refresh,
+                cluster=options.cluster,
             )
         except SpecError as error:
             raise StalePlan(f"{file} no longer holds: its spec cannot be planned.\n{error}") from error
@@ -136,6 +139,7 @@ class Study:
         refresh: bool = False,
         rehash: bool = False,
         hourly: float | None = None,
+        cluster: str | None = None,
     ) -> Plan:
         """Return what an apply would do; writes nothing.
 
@@ -147,21 +151,24 @@ class Study:
         :param rerun_drifted: what was done in another environment is done again
         :param refresh: look at models and data afresh, on the hub too, instead of taking the lock's word
         :param rehash: read weights although the user's cache has the digests of files like these
-        :param hourly: what an hour of one device costs; a `lorafile.units.Price` has a currency
-        :raises LoraError: when a pattern fits nothing
+        :param hourly: what an hour of one device costs; a `lorafile.units.Price` has a currency. Left out: what the
+            cluster's devices cost
+        :param cluster: where the work would run, by its name in `lora.toml`; left out, this machine
+        :raises LoraError: when a pattern fits nothing, or there is no such cluster
         """
         before = read_lock(self.spec)
         lock, changed = resolve(self.spec, before, refresh, rehash, without_weights=gpu is not None)
         if refresh:
             changed = describe_changes(before, lock)
         changed += unlocked_warnings(self.spec, lock)
-        options = PlanOptions(tuple(target), tuple(exclude), tuple(replace), rerun_drifted)
+        machines = None if cluster is None else of_cluster(cluster, find_cluster(cluster, self.spec.file))
+        options = PlanOptions(tuple(target), tuple(exclude), tuple(replace), rerun_drifted, machines)
         plan = State.snapshot(self.state, lambda state: make_plan(self.spec, lock, state, changed, options, gpu))
         return dataclasses.replace(
             plan,
             warnings=(*plan.warnings, *missing_libraries(self.spec)),
             workers=default_workers(plan),
-            hourly=None if hourly is None else Price(hourly),
+            hourly=plan.machines.hourly if hourly is None else Price(hourly),
             refreshed=refresh and lock != before,
         )
 

@@ -3,11 +3,10 @@
 import re
 from dataclasses import dataclass
 
-from lorafile.environment import gpus, machine_memory
+from lorafile.clusters.machines import Machines, sold_memory, this_machine
+from lorafile.environment import machine_memory
 from lorafile.errors import LoraError
 
-_SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(GB|GiB|MB|MiB)", re.IGNORECASE)
-_UNITS = {"gb": 2**30, "gib": 2**30, "mb": 2**20, "mib": 2**20}  # cards are sold in units of 2^30 bytes
 DRIVER = 512 * 2**20  # what CUDA does not give of what the driver reports: 0.3 of an RTX 3090, 0.9 GiB of an A100 80GB
 CONTEXT = 600 * 2**20  # a CUDA context and its kernels
 _GUESSED_FLOPS, _CPU_FLOPS = 1.7e14, 5e10  # of a GPU of which only the memory is known; of a processor
@@ -66,30 +65,44 @@ class Device:
         return max(0, self.memory - self.overhead)
 
 
-def device(gpu: str | None = None, spread: bool = False) -> Device:
-    """Return the device that is asked for (`24GB`, `RTX 4090`), or the one that is here.
+def device(gpu: str | None = None, spread: bool = False, machines: Machines | None = None) -> Device:
+    """Return the device that is asked for (`24GB`, `RTX 4090`), or the smallest of where the work would run.
 
-    :param spread: a base lies on all GPUs at once
-    :raises LoraError: when the text is neither a size nor a known name
+    :param spread: a base lies on all GPUs of a worker at once
+    :param machines: where the work would run; this machine where that is left out
+    :raises LoraError: when the text is neither a size nor a known name, or a cluster's GPU has no known memory
     """
     if gpu is not None:
         return _asked(gpu.strip())
-    if gpus() and gpus()[0]["memory"]:
-        smallest = min((gpu for gpu in gpus() if gpu["memory"]), key=lambda gpu: gpu["memory"])  # any may get a run
-        name = str(smallest["name"])
-        listed = _known(name)
-        flops = _KNOWN[listed][1] * 1e12 if listed else _GUESSED_FLOPS
-        if spread and len(gpus()) > 1:  # the layers of one model follow each other, whatever device they lie on
-            memory, overhead = sum(gpu["memory"] or 0 for gpu in gpus()), len(gpus()) * (DRIVER + CONTEXT)
-            return Device(f"{len(gpus())} × {name}", memory, flops, overhead=overhead)
-        return Device(name, smallest["memory"], flops)
-    return Device("this machine", machine_memory(), _CPU_FLOPS, gpu=False, overhead=0)
+    machines = machines or this_machine()
+    kinds = [(kind, memory) for kind in machines.gpus if (memory := kind.memory or _listed_memory(kind.name))]
+    if not kinds and machines.cluster and machines.gpus:
+        raise LoraError(
+            f'[cluster.{machines.cluster}] of lora.toml: the memory of "{machines.device}" is not known; set memory in '
+            "its device table."
+        )
+    if not kinds:
+        name = f"a machine of {machines.cluster}" if machines.cluster else "this machine"
+        return Device(name, machine_memory(), _CPU_FLOPS, gpu=False, overhead=0)
+    smallest, memory = min(kinds, key=lambda pair: pair[1])  # any may get a run
+    listed = _known(smallest.name)
+    flops = _KNOWN[listed][1] * 1e12 if listed else _GUESSED_FLOPS
+    together = smallest.per_worker if machines.cluster else machines.devices
+    if spread and together > 1:  # the layers of one model follow each other, whatever device they lie on
+        every = memory * together if machines.cluster else sum((kind.memory or 0) * kind.count for kind, _ in kinds)
+        return Device(f"{together} × {smallest.name}", every, flops, overhead=together * (DRIVER + CONTEXT))
+    return Device(smallest.name, memory, flops)
+
+
+def _listed_memory(name: str) -> int | None:
+    listed = _known(name)
+    return _KNOWN[listed][0] * 2**20 if listed else None
 
 
 def _asked(text: str) -> Device:
-    size = _SIZE.fullmatch(text)
+    size = sold_memory(text)
     if size is not None:
-        return Device(f"a GPU of {text}", int(float(size[1]) * _UNITS[size[2].lower()]), _GUESSED_FLOPS, here=False)
+        return Device(f"a GPU of {text}", size, _GUESSED_FLOPS, here=False)
     listed = _known(text)
     if listed is None:
         raise LoraError(

@@ -35,15 +35,16 @@ def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, For
     `source`; where a model is loaded also `peak_memory_bytes` (allocated), `reserved_bytes`, `memory_source` and
     `fits`, and `joules` where a profile measured energy.
     """
-    target = target_of(plan.graph, gpu)  # first: an unknown device is an error, whatever there is to do
+    target = target_of(plan, gpu)  # first: an unknown device is an error, whatever there is to do
     if not plan.work:
         return {}
     return _Forecaster(plan, state, target).all()
 
 
-def target_of(graph: Graph, gpu: str | None = None) -> Device:
-    """Return the device that a study is compared with: the one that is asked for, or all that its bases lie on here."""
-    return device(gpu, any(configuration.model.device_map for configuration in graph.spec.configurations))
+def target_of(plan: Plan, gpu: str | None = None) -> Device:
+    """Return the device that a plan is compared with: the one that is asked for, or all that its bases lie on."""
+    spread = any(configuration.model.device_map for configuration in plan.graph.spec.configurations)
+    return device(gpu, spread, plan.machines)
 
 
 @dataclass
