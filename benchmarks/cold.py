@@ -63,7 +63,7 @@ def once(command: list[str], where: Path) -> dict[str, float]:
 def measured(commands: Commands, base: str, turns: int, where: Path) -> Rows:
     """Return medians of each command, all of them in turns, after one turn that is not counted.
 
-    :param base: the command that the others are held against; a ratio is of one turn
+    :param base: the command that the others are compared with; a ratio is of one turn
     """
     found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for turn in range(turns + 1):

@@ -1,7 +1,7 @@
 """Made-up studies of many configurations, and states in which all of them are finished: no model is loaded.
 
 `python benchmarks/finished.py SPEC STATE [whole|judged]` finishes a study; a number instead of a spec makes one of so
-many configurations beside the state. With `whole` files are as large as the quickstart's; with `judged` a made study
+many configurations next to the state. With `whole` files are as large as the quickstart's; with `judged` a made study
 has three seeds and a margin, and the rows of its files can be read, as a report does. It prints the spec and how many
 nodes it has.
 """

@@ -1,10 +1,10 @@
-"""How far is a forecast off after one calibrating run? Foretold against measured time and peak memory.
+"""How far is a forecast off after one calibrating run? Estimated against measured time and peak memory.
 
 Run `python benchmarks/forecast.py` on a free machine; it prints a table and writes a dated JSON into
 `benchmarks/results`. The studies are the quickstart, two on a real pretrained Llama and real texts (`--shared`: a
 folder of models/ and data/), and one on a chat model of 135 million parameters (`--models`: a folder of
 SmolLM2-135M-Instruct/). Of each, one configuration is applied into an empty state, then the rest of the study; the
-errors are those of what the plan foretold of the rest.
+errors are those of what the plan estimated for the rest.
 """
 
 import argparse

@@ -20,7 +20,7 @@ from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.specs.tables.settings import ModelTable
 
 SUPERVISED = 0.5  # of the tokens, as `write_tokens` marks them
-_MOMENTS_AND_GRADIENT = 3  # float32 values beside each value of an adapter
+_MOMENTS_AND_GRADIENT = 3  # float32 values next to each value of an adapter
 
 
 @dataclass(frozen=True)

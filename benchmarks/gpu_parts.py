@@ -89,20 +89,20 @@ def train(shape: Shape, dtype: str, ways: tuple[Way, ...], cpu: bool, tell: Tell
     wait(device)
     tell({"case": "base", "model": shape.name, "dtype": dtype, "seconds": time.perf_counter() - began})
     settings = [_training(shape, way) for way in ways]
-    foretold = [forecast(shape, dtype, one, way.width) for one, way in zip(settings, ways, strict=True)]
+    estimated = [forecast(shape, dtype, one, way.width) for one, way in zip(settings, ways, strict=True)]
     product = product_peak(device, dtype if dtype == "nf4" else "bfloat16")
     rows: list[Row] = []
     with ThreadPoolExecutor(1) as pool, tempfile.TemporaryDirectory() as directory:
-        walks = pool.submit(_walks, foretold)
+        walks = pool.submit(_walks, estimated)
         data = write_tokens(shape, base, Path(directory))
-        for way, training, told in zip(ways, settings, foretold, strict=True):
+        for way, training, told in zip(ways, settings, estimated, strict=True):
             about = {"case": way.name, "model": shape.name, "dtype": dtype, "adapters": way.width}
             about |= {"batch": shape.batch, "length": shape.length, "arithmetic_bytes": int(told.together)}
             take = functools.partial(by_peft if way.peft else by_tool, Task(base, data, training, way.width))
             row = about | _measured(base, take, 2 if cpu else way.steps)
             rows.append(_with_shares(row, base, told, product, rows))
             tell(rows[-1])
-        _tell_forecasts(rows, foretold, walks, tell)
+        _tell_forecasts(rows, estimated, walks, tell)
 
 
 def _training(shape: Shape, way: Way) -> dict[str, Any]:
@@ -153,20 +153,20 @@ def _with_shares(row: Row, base: Base, told: Forecast, product: float, before: l
     return row | rates | shares | ratios | _against(row, told.together)
 
 
-def _against(row: Row, foretold: float) -> Row:
-    return {"forecast_bytes": int(foretold), "forecast_over_measured": foretold / row["allocated_bytes"]}
+def _against(row: Row, estimated: float) -> Row:
+    return {"forecast_bytes": int(estimated), "forecast_over_measured": estimated / row["allocated_bytes"]}
 
 
-def _walks(foretold: list[Forecast]) -> list[int | None]:
+def _walks(estimated: list[Forecast]) -> list[int | None]:
     """Walk one adapter of each kind of step: those of one training are alike."""
-    kinds = {str(one.one.node.settings): one.one for one in foretold}
+    kinds = {str(one.one.node.settings): one.one for one in estimated}
     found = dict(zip(kinds, walked(list(kinds.values()), installed("bitsandbytes")), strict=True))
-    return [found[str(one.one.node.settings)] for one in foretold]
+    return [found[str(one.one.node.settings)] for one in estimated]
 
 
-def _tell_forecasts(rows: list[Row], foretold: list[Forecast], walks: Future[list[int | None]], tell: Tell) -> None:
+def _tell_forecasts(rows: list[Row], estimated: list[Forecast], walks: Future[list[int | None]], tell: Tell) -> None:
     """Tell the rows again, their forecasts corrected by the walks, as those of a plan are."""
-    for row, told, walk in zip(rows, foretold, walks.result(), strict=True):
+    for row, told, walk in zip(rows, estimated, walks.result(), strict=True):
         more = _against(row, told.corrected(walk)) if "error" not in row else {}
         tell(row | more | {"forecast": "walked" if walk else "arithmetic"})
 
@@ -248,14 +248,14 @@ def _of_attempt(attempt: Attempt) -> Row:
     names = ("seconds", "steps", "tokens_per_second", "final_loss", "packed", "train_step_seconds", "train_step_joules")
     row = {"case": attempt.address, "outcome": attempt.outcome, "seconds": attempt.seconds}
     row |= {f"run_{name}": attempt.figures[name] for name in names if name in attempt.figures}
-    foretold, measured = attempt.forecast.get("peak_memory_bytes"), peak_of(attempt)
-    if foretold and measured:
-        row |= {"allocated_bytes": measured} | _against({"allocated_bytes": measured}, foretold)
+    estimated, measured = attempt.forecast.get("peak_memory_bytes"), peak_of(attempt)
+    if estimated and measured:
+        row |= {"allocated_bytes": measured} | _against({"allocated_bytes": measured}, estimated)
     return row
 
 
 def tests(cpu: bool, tell: Tell) -> None:
-    """Run the tests that are for a GPU; without one they are skipped, which is told."""
+    """Run the tests that are for a GPU; without one they are skipped, visibly."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "junit.xml"
         chosen = [str(ROOT / "tests" / name) for name in TESTS]

@@ -72,7 +72,7 @@ def _now(device: str) -> float:
 
 
 def _reset(device: str) -> int:
-    """Begin to count the peak anew; return the bytes that are held now."""
+    """Begin to count the peak again; return the bytes that are held now."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()

@@ -77,7 +77,7 @@ def speed(
 
 
 def memory(base: Base, take: Callable[[int, Stamps], None]) -> dict[str, float]:
-    """Return the peaks of a short run, its setup included, beside what the base holds; and how a GPU is waited for."""
+    """Return the peaks of a short run, its setup included, next to what the base holds; and how a GPU is waited for."""
     reset_peak(base.device)
     weights = {tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in held_tensors(base.model)}
     gpu = base.device.type == "cuda"

@@ -189,7 +189,7 @@ def summary(values: list[float]) -> tuple[float, float]:
 
 
 def promised(name: str) -> tuple[float, float] | None:
-    """Return the (least, most) that a figure may be; None where it is told for information."""
+    """Return the (least, most) that a figure may be; None where it is shown for information."""
     if name.startswith(("false", "wrong", "the best is left out")):
         return RATE
     if name.startswith("coverage"):

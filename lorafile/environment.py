@@ -18,7 +18,7 @@ _NO_GPU = ("", "nodevfiles", "none", "void")  # what schedulers and container ru
 def gpus() -> tuple[dict[str, Any], ...]:
     """Return what NVML knows of each GPU, or MIG instance, that this process may use and its torch can use.
 
-    `CUDA_VISIBLE_DEVICES` is heeded: on a shared machine the others belong to somebody else. The cache is of a process:
+    `CUDA_VISIBLE_DEVICES` is heeded: on a shared machine the others belong to other users. The cache is of a process:
     a worker that has set the variable clears it.
 
     :return: of each `visible` (its name in that variable), `uuid`, `name`, `memory` in bytes, `driver`

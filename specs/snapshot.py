@@ -22,7 +22,7 @@ _BNB_HELP = {
     "llm_int8_threshold": "Columns of larger activations stay in 16 bits; at 0 no result depends on its batch.",
     "llm_int8_skip_modules": "Modules that are not quantized.",
     "llm_int8_enable_fp32_cpu_offload": "Modules on the CPU stay in 32 bits.",
-    "llm_int8_has_fp16_weight": "Keep 16-bit weights beside the 8-bit ones.",
+    "llm_int8_has_fp16_weight": "Keep 16-bit weights next to the 8-bit ones.",
     "bnb_4bit_compute_dtype": "Type of the arithmetic; absent: the base's own.",
     "bnb_4bit_quant_type": "The 4-bit type.",
     "bnb_4bit_use_double_quant": "Quantize the quantization constants, too: about 0.4 bits less for each weight.",

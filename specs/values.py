@@ -42,7 +42,7 @@ PATTERNS = {
     r"^[^\x00-\x1f]*\.py$": 'a Python file such as "analyses/own.py"',
     PRICE: 'a price of an hour such as "$2.50/h"',
     TRACKED_PROJECT: 'a name without "/", "\\", "#", "?", "%", ":" or line breaks',
-    RELATIVE_DIRECTORY: 'a directory beside the spec such as "report" or "out/report" (elsewhere: lora report --out)',
+    RELATIVE_DIRECTORY: 'a directory next to the spec such as "report" or "out/report" (elsewhere: lora report --out)',
     NITER: '"pissa_niter_" with a number such as "pissa_niter_16"',
 }
 

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 def writer_lock(directory: Path, timeout: float = 0.0) -> Iterator[None]:
     """Hold the state's lock; wait for it up to a number of seconds, and say at once, as a log record, for whom.
 
-    :raises StateError: when somebody else holds it, with who and since when
+    :raises StateError: when another process holds it, with who and since when
     """
     with (directory / "lock").open("a+", encoding="utf-8") as handle:
         _wait(handle.fileno(), directory, timeout)

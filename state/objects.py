@@ -67,7 +67,7 @@ class Objects:
     def rows(self, digest: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of an object of compressed JSON lines.
 
-        :raises StateError: when it was taken away since somebody looked, is damaged, or cannot be read
+        :raises StateError: when it was removed in the meantime, is damaged, or cannot be read
         """
         with reading_object(self.path(digest)):
             rows = list(read_lines(self.proven(digest)))
@@ -82,7 +82,7 @@ class Objects:
     def _damaged(self, digest: str) -> StateError:
         return StateError(
             f"The object {self.path(digest)} is damaged: its bytes are not the ones that were stored. "
-            "`lora state verify` says what it belongs to; with --repair the next `lora apply` makes it anew."
+            "`lora state verify` says what it belongs to; with --repair the next `lora apply` recreates it."
         )
 
     def put(self, file: Path) -> tuple[str, int]:

@@ -67,7 +67,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Two keys that somebody declared equivalent: where a study has `new`, the result of `old` is used."""
+    """Two keys that were declared equivalent: where a study has `new`, the result of `old` is used."""
 
     old: str
     new: str
@@ -77,7 +77,7 @@ class Acceptance:
 
     @property
     def is_equal(self) -> bool:
-        """Whether nobody had to declare it: the two left the same bytes, or differ in what cannot matter."""
+        """Whether it needed no declaration: the two left the same bytes, or differ in what cannot matter."""
         return self.reason in (EQUAL_DATA, EQUAL_SETTINGS)
 
 

@@ -128,7 +128,7 @@ class State:
             return set()
 
     def collected(self) -> set[str]:
-        """Return the digests of what garbage collection took: it is made again when somebody reads it."""
+        """Return the digests of what garbage collection took: it is made again when a node reads it."""
         return {digest for (digest,) in self.rows("SELECT digest FROM collected")}
 
     def latest(self, keys: Iterable[str] | None = None, forecasts: bool = True) -> dict[str, list[Attempt]]:

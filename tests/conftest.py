@@ -133,7 +133,7 @@ def engine(tiny_model: Path, rows_file: Path, tmp_path: Path) -> "Engine":
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real models and data beside the checkout."""
+    """The folder of real models and data next to the checkout."""
     if not (SHARED / "models").is_dir():
         pytest.skip(f"no real input: {SHARED} is absent")
     return SHARED

@@ -32,7 +32,7 @@ class Conversation:
     tools: list[Any] | None = None
 
     def after(self, turns: list[Message]) -> "Conversation":
-        """Return it with turns before its first one that nobody learns: the solved examples of a prompt."""
+        """Return it with turns before its first one that are not learned: the solved examples of a prompt."""
         opening = next(number for number, message in enumerate(self.messages) if message["role"] != "system")
         return replace(
             self,

@@ -166,7 +166,7 @@ def _without_special_tokens(tokenizer: Any) -> Callable[[str], str]:
 
 @contextlib.contextmanager
 def _template_errors() -> Iterator[None]:
-    """Turn whatever a template does wrong with a row into a NodeError: it is a program that somebody else wrote."""
+    """Turn whatever a template does wrong with a row into a NodeError: it is a program that others wrote."""
     try:
         with time_limit(_TEMPLATE_SECONDS):
             yield
@@ -311,6 +311,6 @@ def time_limit(seconds: float) -> Iterator[None]:
     left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
-    finally:  # a timer that somebody else had set goes on
+    finally:  # a timer that the caller had set goes on
         signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 0.001) if left else 0.0, interval)
         signal.signal(signal.SIGALRM, before)

@@ -72,7 +72,7 @@ class DataFile:
 
     @property
     def delimiter(self) -> str | None:
-        """What separates the columns of a table; None where that is told by the file, or it is no table."""
+        """What separates the columns of a table; None where the file itself says so, or it is no table."""
         tabs = self.format == ".tsv" or (self.format == ".txt" and self.reading.tables)
         return self.reading.delimiter or ("\t" if tabs else None)
 

@@ -36,7 +36,7 @@ def classes(values: Iterable[str], names: dict[str, str]) -> list[list[str]]:
 
     :param values: the data's own, without hidden ones
     :param names: value -> name, from `data.labels`; without any, a class is called by its value
-    :raises NodeError: when a class has no name, two have one, or labels are fractions that nobody named
+    :raises NodeError: when a class has no name, two have one, or labels are fractions without names
     """
     values = list(values)
     fractions = [value for value in values if not (number_of(value) or 0.0).is_integer()]

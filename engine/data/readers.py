@@ -206,7 +206,7 @@ def _list_of(content: Any, file: DataFile) -> list[Any]:
 
 
 def several_lists(path: Path, names: list[str]) -> str:
-    """Say that a JSON file holds several lists, and nobody said which are the rows."""
+    """Say that a JSON file holds several lists, and the spec does not say which are the rows."""
     return (
         f"{path}: holds several lists of rows ({', '.join(names)}), and not every one is called as a split is. Name "
         f'the one to read: data.field = "{names[0]}".'

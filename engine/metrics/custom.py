@@ -3,7 +3,7 @@
 The file defines `compute(rows) -> (figure, one number for each example)`, or `score(row) -> number` whose mean is the
 figure; optionally `NEEDS` ("generation" unless it says "likelihood", "choice" or "regression"), `MORE_IS_BETTER` (True)
 and `UNIT`. Rows are the stored predictions. Its digest is in the key of its own `score` node, with that of the modules
-beside it that it imports (`local_modules.py`); nothing else next to it can be imported, because a change there would
+next to it that it imports (`local_modules.py`); nothing else next to it can be imported, because a change there would
 change the figures under the same key.
 """
 
@@ -36,7 +36,7 @@ class CustomMetric:
     """What a metric file says of itself.
 
     :ivar written: the file's name as the spec has it; `label`: the metric's name in figures and reports
-    :ivar digest: sha256 of the file, and of the modules that it imports from beside it
+    :ivar digest: sha256 of the file, and of the modules that it imports from next to it
     :ivar modules: dotted name -> file of each of these; of a package without `__init__.py`, its folder
     """
 

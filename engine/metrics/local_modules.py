@@ -1,4 +1,4 @@
-"""The modules beside a metric file that it imports, found by reading: their content belongs to the metric's key.
+"""The modules next to a metric file that it imports, found by reading: their content belongs to the metric's key.
 
 They are looked for in the metric file's folder and in the spec's, wherever an import stands in the file or in what it
 imports. What cannot be followed by reading is refused. When the metric runs, nothing else of these folders can be
@@ -104,7 +104,7 @@ def _name(node: ast.expr) -> str:
 def _unfollowed(file: Path, line: int, what: str) -> NodeError:
     return NodeError(
         f"{file}:{line} {what}, so that its code could change under the same key. Write `import name` or `from name "
-        "import …` for a module beside the metric file."
+        "import …` for a module next to the metric file."
     )
 
 
@@ -149,7 +149,7 @@ def _module(folder: Path, name: str) -> Path | None:
             return file
     compiled = next((file for file in folder.glob(f"{name}.*") if file.suffix in _COMPILED), None)
     if compiled is not None:
-        raise NodeError(f"{compiled} is compiled; beside a metric file only Python files can be imported.")
+        raise NodeError(f"{compiled} is compiled; next to a metric file only Python files can be imported.")
     return folder / name if (folder / name).is_dir() else None
 
 
@@ -161,5 +161,5 @@ def _check_installed(name: str, place: Path, where: str) -> None:
         return
     if installed is not None and installed.origin and Path(installed.origin).resolve() != place.resolve():
         raise NodeError(
-            f"{where} imports {name}, which is {place.name} beside it as well as an installed module; rename the file."
+            f"{where} imports {name}, which is {place.name} next to it as well as an installed module; rename the file."
         )

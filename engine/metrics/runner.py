@@ -1,6 +1,6 @@
 """Runs one metric file on rows, as a program of its own: FILE ROWS ANSWER MODULES. Imports the standard library alone.
 
-MODULES is JSON: dotted name -> file of each module beside the metric file that it may import.
+MODULES is JSON: dotted name -> file of each module next to the metric file that it may import.
 """
 
 import importlib.util

@@ -8,7 +8,7 @@ from lorafile.cli.command import PATH, command, json_option, main
 from lorafile.cli.terminal import echo
 
 spec_option = click.option(
-    "--spec", type=PATH, default=Path("study.toml"), show_default=True, help="The spec beside which lora.toml stands."
+    "--spec", type=PATH, default=Path("study.toml"), show_default=True, help="The spec that lora.toml stands next to."
 )
 
 

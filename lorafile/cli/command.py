@@ -28,7 +28,7 @@ lock_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 markdown_option = click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
-_SEEDS = 20  # of a stage, at most, unless somebody says otherwise
+_SEEDS = 20  # of a stage, at most, unless --max-seeds says otherwise
 rehash_option = click.option("--rehash", is_flag=True, help="Read weights although their digests are known.")
 cluster_option = click.option(
     "--cluster",

@@ -32,7 +32,7 @@ def conclusion(study: Study, plan: Plan, detect: str | None = None, gpu: str | N
         return None
     if detect is None and len(plan.graph.spec.configurations) > _MOST:
         return Conclusion((_MANY,))
-    if detect is None and not study.knows_variance(plan):  # which is told without loading what computes it
+    if detect is None and not study.knows_variance(plan):  # which is known without loading what computes it
         return Conclusion((_UNKNOWN,))
     from lorafile.cli.views.sensitivity import sensitivity_json, sensitivity_lines
 

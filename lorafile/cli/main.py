@@ -82,7 +82,7 @@ def schema() -> None:
 @spec_argument
 @rehash_option
 def lock(spec: Path, rehash: bool) -> None:
-    """Look at models and data afresh and write the lock beside the spec.
+    """Look at models and data afresh and write the lock next to the spec.
 
     \b
     Example: lora lock study.toml

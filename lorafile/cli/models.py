@@ -59,7 +59,7 @@ def fetch(spec: Path, to: Path | None, as_json: bool) -> None:
 def evaluate(
     adapter: str, spec: Path, state: Path | None, splits: tuple[str, ...], no_profile: bool, as_json: bool, quiet: bool
 ) -> int:
-    """Evaluate and profile a checkpoint that somebody else trained: a directory, or a hub id.
+    """Evaluate and profile a checkpoint trained elsewhere: a directory, or a hub id.
 
     \b
     Example: lora evaluate outputs/checkpoint-500 --spec study.toml

@@ -52,8 +52,8 @@ def write(studies: "list[Study]", out: Path | None = None, unfinished: bool = Fa
     for line in first.sentences if first is not None else ():
         say(in_words(results, line))
     charts, tables = (sum(path.suffix == ending for path in written) for ending in (".svg", ".csv"))
-    beside = listing(["RESULTS.md", plural(charts, "chart"), plural(tables, "table")])
-    say(f"Wrote {written[0]}, with {beside} next to it{also}")
+    others = listing(["RESULTS.md", plural(charts, "chart"), plural(tables, "table")])
+    say(f"Wrote {written[0]}, with {others} next to it{also}")
     for claim in checks:
         if claim.verdict != "supported" or claim.changed:
             say(claim.line, err=True)
@@ -67,7 +67,7 @@ def _finished(results: "Results") -> bool:
 
 
 def follow(studies: "list[Study]", out: Path | None = None) -> int:
-    """Write the page while somebody applies, and the whole report at the end.
+    """Write the page while an apply runs, and the whole report at the end.
 
     Ctrl-C is the way to leave a study that is not done: the report is written as things stand, and the exit code is
     that of any report. A second one breaks off.

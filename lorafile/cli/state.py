@@ -280,7 +280,7 @@ def export(
     spec: Path | None,
     state: Path | None,
 ) -> None:
-    """Write tables as CSV, JSON or Parquet, or a bundle with adapters to hand to somebody else.
+    """Write tables as CSV, JSON or Parquet, or a bundle with adapters to share.
 
     A bundle holds what NAMES mean (runs, configurations, patterns; everything where none is given), all that it was
     made from, the prepared examples among it, and the files. A name that means different runs in several studies needs

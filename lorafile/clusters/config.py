@@ -74,7 +74,7 @@ class _File(Settings):
 
 
 def find_cluster(name: str, spec: Path) -> Cluster:
-    """Return the cluster of a name: of `lora.toml` beside the spec, of the user's own file, or a bare executor.
+    """Return the cluster of a name: of `lora.toml` next to the spec, of the user's own file, or a bare executor.
 
     :raises LoraError: when there is none of this name, or its file is wrong
     """
@@ -84,22 +84,22 @@ def find_cluster(name: str, spec: Path) -> Cluster:
     if name in ("local", "ray", "slurm"):
         return Cluster.model_validate({"executor": name})
     others = [*known, "local", "ray", "slurm"]
-    beside, own = files(spec)
+    local, own = files(spec)
     hint = did_you_mean(name, others, f"there are {', '.join(others)}.")
-    raise LoraError(f'--cluster: no cluster is called "{name}" in {beside} or {own}; {hint}')
+    raise LoraError(f'--cluster: no cluster is called "{name}" in {local} or {own}; {hint}')
 
 
 def clusters(spec: Path) -> dict[str, Cluster]:
-    """Return name -> cluster, of both files; that beside the spec counts first.
+    """Return name -> cluster, of both files; that next to the spec counts first.
 
     :raises SpecError: with every mistake of a file, located
     """
-    beside, own = files(spec)
-    return {**_read(own), **_read(beside)}
+    local, own = files(spec)
+    return {**_read(own), **_read(local)}
 
 
 def files(spec: Path) -> tuple[Path, Path]:
-    """Return where clusters are described: beside the spec, and in the user's configuration directory."""
+    """Return where clusters are described: next to the spec, and in the user's configuration directory."""
     return spec.parent / FILE, config_directory() / OWN_FILE
 
 

@@ -42,7 +42,7 @@ class Machines:
 
     :ivar cluster: the cluster's name; empty for the machine that plans
     :ivar gpus: its GPUs by kind; empty where a processor computes
-    :ivar most_workers: how many workers there may be, where somebody has said so
+    :ivar most_workers: how many workers there may be, where lora.toml says so
     """
 
     cluster: str = ""

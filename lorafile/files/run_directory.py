@@ -37,7 +37,7 @@ class Unfinished:
     :ivar about: its key, address, settings, and number of steps
     :ivar rows: its curve so far, a row for each optimizer step
     :ivar checkpoint: the step that it would go on from; 0 where there is none
-    :ivar live: somebody trains it now
+    :ivar live: a process trains it now
     """
 
     about: dict[str, Any]

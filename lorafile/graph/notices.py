@@ -1,4 +1,4 @@
-"""What a study asks for that somebody may not have meant: said in its plan and its report, and done all the same."""
+"""What a study asks for that its author may not have meant: named in its plan and report, and done all the same."""
 
 import math
 from collections.abc import Iterator, Mapping

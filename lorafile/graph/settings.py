@@ -247,7 +247,7 @@ def _adapter(configuration: Configuration, model: ModelLock) -> dict[str, Any]:
 
 @cache
 def _on_by_default(config: str) -> frozenset[str]:
-    """Return the settings of a PEFT config that are true unless somebody says otherwise."""
+    """Return the settings of a PEFT config that are true unless the spec says otherwise."""
     return frozenset(name for name, row in snapshot()[config].items() if row["default"] is True)
 
 

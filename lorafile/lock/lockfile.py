@@ -71,7 +71,7 @@ class ModelLock:
     :ivar parameters: how many, without a head that is drawn for each run; `bytes` on disk
     :ivar date: what its chat template prints as today's, where it prints that
     :ivar transformers: the version whose classes told the rest, which `engine.model.description` describes; None in
-        a lock of before 0.18, which was told by the names in the weight files
+        a lock of before 0.18, which was read from the names in the weight files
     :ivar content: `weights`, `config` and `tokenizer` once more, over what training reads of them: tensors however they
         are stored, a config without the token that ends an answer, a tokenizer without white space and chat template;
         empty in a lock of before version 3
@@ -235,7 +235,7 @@ def lock_model(
     """Return a model's lock entry from its files.
 
     :param locked: the entry so far: what it says of the layers stays where the files are the same
-    :param fresh: look at the layers anew all the same; the date that a chat template prints stays
+    :param fresh: look at the layers again all the same; the date that a chat template prints stays
     :param rehash: read the weights although their digests are known
     :raises NodeError: when it has no safetensors weights (pickled ones are never loaded), or cannot be trained
     """

@@ -12,7 +12,7 @@ from lorafile.files.digests import json_digest
 from lorafile.lock.description import describe_model
 from lorafile.specs.tables.settings import ModelTable
 
-UNKNOWN = ""  # the digest of weights that nobody has seen
+UNKNOWN = ""  # the digest of weights that are not here yet
 _WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 

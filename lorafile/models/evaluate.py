@@ -148,7 +148,7 @@ def _own_model(checkpoint: Checkpoint, base: ModelLock, table: ModelTable) -> tu
     if entry.modules != base.modules:
         raise NodeError(
             f"{checkpoint.name} holds no tokenizer, and is not of the shape of {table.path}, so it cannot take that "
-            "one's. Save its tokenizer beside it."
+            "one's. Save its tokenizer next to it."
         )
     return None
 

@@ -86,7 +86,7 @@ def export(plan: Plan, state: State, name: str, out: Path, options: ExportOption
     if options.dtype is not None and not merged:
         raise LoraError("--dtype is the type of merged weights; pass --merged as well.")
     if merged and configuration.method in UNMERGEABLE:
-        raise LoraError(f"{chosen.address} is no change beside the weights, so there is nothing to merge.")
+        raise LoraError(f"{chosen.address} is no change apart from the weights, so there is nothing to merge.")
     requests = RequestBuilder(plan.graph, state)
     files = _present(chosen, state)
     whole = merged or configuration.method == "full"
@@ -145,9 +145,7 @@ def _present(chosen: StudyRun, state: State) -> dict[str, str]:
     outputs = {name: digest for name, digest in chosen.attempt.outputs.items() if name not in _NOT_OF_A_MODEL}
     for name, digest in outputs.items():
         if not state.objects.has(digest):
-            raise LoraError(
-                f"{name} of {chosen.address} has gone from the state; only training it again makes it anew."
-            )
+            raise LoraError(f"{name} of {chosen.address} is no longer in the state. Train it again to recreate it.")
     return {name: str(state.objects.proven(digest)) for name, digest in outputs.items()}
 
 

@@ -115,7 +115,7 @@ class Diff:
     :ivar more, fewer: nodes that configurations of both (or the data) gain and lose; `cost`: of all that is new
     :ivar before: what would have run already without the change
     :ivar price: of `cost`, in the currency of `hourly`, the price of an hour of one device
-    :ivar moved: models and data that are others; `beside`: tables of the spec whose change runs nothing
+    :ivar moved: models and data that are others; `without_run`: tables of the spec whose change runs nothing
     """
 
     old: str
@@ -129,7 +129,7 @@ class Diff:
     cost: Item
     before: Item
     moved: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    without_run: tuple[str, ...] = ()
     price: float | None = None
     hourly: Price | None = None
 
@@ -159,7 +159,7 @@ def diff(old: Side, new: Side) -> Diff:
         cost=_item((), fresh),
         before=_item((), [row for key, row in new.rows.items() if key in old.rows]),
         moved=_moved(old, new),
-        beside=_beside(old, new),
+        without_run=_without_run(old, new),
         price=_price(new, {row.key for row in fresh}),
         hourly=new.hourly,
     )
@@ -231,7 +231,7 @@ def _moved(old: Side, new: Side) -> tuple[str, ...]:
     return tuple(describe_changes(old.plan.graph.lock, new.plan.graph.lock)) if old.plan and new.plan else ()
 
 
-def _beside(old: Side, new: Side) -> tuple[str, ...]:
+def _without_run(old: Side, new: Side) -> tuple[str, ...]:
     """Return the tables of the spec that differ, and of which nothing is computed on a device."""
     if not old.tables or not new.tables:
         return ()

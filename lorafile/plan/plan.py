@@ -151,7 +151,7 @@ class Plan:
 
     @property
     def unlocked(self) -> list[str]:
-        """Models whose weights nobody has seen: what the plan says of time and memory holds, and its keys do not."""
+        """Models whose weights are not here: what the plan says of time and memory holds, and its keys do not."""
         return [name for name, model in self.graph.lock.models.items() if not model.is_locked]
 
     @property

@@ -63,7 +63,7 @@ def add_forecasts(plan: Plan, state: State, gpu: str | None = None) -> Plan:
 
 
 def still_missing(approved: Plan, state: State) -> Plan:
-    """Return an approved plan without what somebody else has finished since."""
+    """Return an approved plan without what another apply has finished since."""
     now = decide(new_plan(approved.graph, approved.warnings, approved.options), state)
     work = {change.key: change for change in approved.work}
     now = replace(now, tuning=approved.tuning, if_equal=approved.if_equal).with_work(set(work))

@@ -234,7 +234,7 @@ def isolation(results: Results, linked: bool = False) -> Show:
 
 
 def _in_address(before: str, after: str) -> bool:
-    """Return whether a name is part of what somebody types: quoted, or followed by a node or a seed."""
+    """Return whether a name is part of what a user types: quoted, or followed by a node or a seed."""
     return before.endswith(("'", '"')) or re.match(r"[:/]\w", after) is not None
 
 

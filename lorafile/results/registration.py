@@ -1,6 +1,6 @@
 """What a study had written down before its first run: claims, margins and comparisons, as git has them.
 
-It is self-declared: git's history can be rewritten, and nobody but the author says that there was no earlier run.
+It is self-declared: git's history can be rewritten, and only the author's word says that there was no earlier run.
 """
 
 from typing import Any

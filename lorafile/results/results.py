@@ -188,7 +188,7 @@ class Results:
     environments: list[dict[str, Any]] = field(default_factory=list)  # each once: device, torch, transformers, peft, …
     data: dict[str, Any] = field(default_factory=dict)  # path, format, rows and supervised fraction of each split
     model: dict[str, Any] = field(default_factory=dict)  # path, architecture, parameters, dtype
-    forecast_errors: dict[str, list[float]] = field(default_factory=dict)  # time, memory: foretold / measured - 1
+    forecast_errors: dict[str, list[float]] = field(default_factory=dict)  # time, memory: estimated / measured - 1
     answers: "pd.DataFrame" = field(default_factory=_nothing)
     answers_private: bool = False  # there are prompts, and no report shows them
     reference: str = ""  # the path of the reference text

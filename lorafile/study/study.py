@@ -270,7 +270,7 @@ class Study:
         lock_timeout: float = 0.0,
         watchers: "list[Progress] | None" = None,
     ) -> "Evaluation":
-        """Evaluate and profile a checkpoint that somebody else trained: a directory, or a hub id."""
+        """Evaluate and profile a checkpoint trained elsewhere: a directory, or a hub id."""
         from lorafile.models.evaluate import evaluate
 
         options: dict[str, Any] = {"workers": workers, "lock_timeout": lock_timeout, "watchers": watchers}

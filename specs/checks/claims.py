@@ -59,11 +59,11 @@ def _check_claim(claim: ClaimTable, place: Path, problems: Problems) -> None:
         ways = 'is = "better" with other, at_most_below = "3pt" with other, at_least, at_most, or a limit of cost'
         problems.add(place, f"says nothing that could hold or not; write {ways}")
     if len(held) == 2:
-        problems.add((*place, "at_most_below"), 'is set beside is; it means is = "non-inferior", so keep one')
+        problems.add((*place, "at_most_below"), 'is set together with is; it means is = "non-inferior", so keep one')
     if held and claim.other is None:
-        problems.add((*place, held[0]), "needs other: the configuration that `one` is held against")
+        problems.add((*place, held[0]), "needs other: the configuration that `one` is compared with")
     if claim.other is not None and not held:
-        problems.add((*place, "other"), 'is held against nothing; write is = "equivalent", or at_most_below = "3pt"')
+        problems.add((*place, "other"), 'is compared with nothing; write is = "equivalent", or at_most_below = "3pt"')
     if claim.margin is not None and claim.is_ not in ("equivalent", "non-inferior"):
         problems.add((*place, "margin"), 'is read by is = "equivalent" and is = "non-inferior" alone')
     if claim.at_least is not None and claim.at_most is not None and claim.at_least > claim.at_most:
@@ -158,7 +158,7 @@ def _check_custom_analysis(analysis: AnalysisTable, place: Path, folder: File, p
     try:
         tree = ast.parse(path.read_bytes())
     except OSError as error:
-        problems.add(at, f"{show(analysis.file)} cannot be read: {error.strerror}; it is looked for beside the spec")
+        problems.add(at, f"{show(analysis.file)} cannot be read: {error.strerror}; it is looked for next to the spec")
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         problems.add(at, f"{show(analysis.file)}{line} is not Python: {getattr(error, 'msg', error)}")

@@ -77,7 +77,7 @@ def _check_lists(tables: SpecTables, problems: Problems) -> None:
 def _check_training(tables: SpecTables, problems: Problems) -> None:
     for name, table in (("train", tables.train), ("full", tables.full)):
         if table.bf16 and table.fp16:
-            problems.add((name, "fp16"), f"cannot be true beside {name}.bf16")
+            problems.add((name, "fp16"), f"cannot be true together with {name}.bf16")
         if table.warmup_ratio is not None and "warmup_steps" in table.model_fields_set:
             problems.add((name, "warmup_ratio"), "is the old name of a fractional warmup_steps; set one of the two")
         if table.max_steps == 0:
@@ -88,7 +88,7 @@ def _check_data(data: DataTable, problems: Problems) -> None:
     if data.template:
         _check_template(data.template, problems)
         if data.format not in _TEMPLATED:
-            problems.add(("data", "format"), "is set beside data.template; keep one of the two")
+            problems.add(("data", "format"), "is set together with data.template; keep one of the two")
     _check_labels(data, problems)
     if data.template and data.format == "auto":
         return
@@ -103,7 +103,7 @@ def _check_labels(data: DataTable, problems: Problems) -> None:
     if data.labels and data.format not in ("auto", "classification"):
         problems.add(("data", "labels"), f'names classes, and data.format = "{data.format}" has none')
     if data.labels and data.template and data.format == "auto":
-        problems.add(("data", "labels"), 'names classes; beside a template say format = "classification"')
+        problems.add(("data", "labels"), 'names classes; with a template say format = "classification"')
     for value, name in data.labels.items():
         if list(data.labels.values()).count(name) > 1:
             problems.add(("data", "labels", value), f"{show(name)} is the name of two classes")
@@ -181,7 +181,7 @@ def _check_evaluate(evaluate: EvaluateTable, data: DataTable, problems: Problems
         if getattr(evaluate, setting) is not None and reader not in evaluate.metrics:
             problems.add(("evaluate", setting), f"is read by {reader}, which is not among evaluate.metrics")
     if evaluate.pos_label and evaluate.average not in (None, "binary"):
-        problems.add(("evaluate", "pos_label"), f'has no meaning beside average = "{evaluate.average}"')
+        problems.add(("evaluate", "pos_label"), f'has no meaning with average = "{evaluate.average}"')
     _check_extract(evaluate.extract, problems)
     if evaluate.prompts is not None and not evaluate.prompts.texts and not evaluate.prompts.path:
         problems.add(("evaluate", "prompts"), 'asks nothing; write texts = ["…"] or path = "prompts.txt"')
@@ -190,7 +190,7 @@ def _check_evaluate(evaluate: EvaluateTable, data: DataTable, problems: Problems
             problems.add(("evaluate", setting), "is read by evaluate.lm_eval_tasks, which are not set")
     for setting in ("temperature", "top_p", "top_k"):
         if getattr(evaluate, setting) is not None and not evaluate.do_sample:
-            problems.add(("evaluate", setting), "has no effect on the likeliest answer; set do_sample = true beside it")
+            problems.add(("evaluate", setting), "has no effect on the likeliest answer; set do_sample = true as well")
     if evaluate.do_sample and evaluate.num_beams > 1:
         remedy = "set do_sample = false, or num_beams = 1"
         problems.add(("evaluate", "num_beams"), f"beams are searched, not drawn; {remedy}")

@@ -119,7 +119,7 @@ class VerdictTable(Settings):
     )
     waive: list[str] = Field(
         default=[],
-        description="What may differ between compared configurations beside the setting in question, and is marked: "
+        description="What may differ between compared configurations apart from the compared setting, and is marked: "
         "settings, `environment`, `imported`; and lost runs without which a claim may be supported: `diverged`, "
         "`out-of-memory`.",
     )
@@ -160,7 +160,7 @@ class BudgetTable(Limits):
 
     trainable_parameters: Positive | None = Field(default=None, description="Trainable parameters.")
     servable: Literal["vllm", "tgi"] | None = Field(
-        default=None, description="A server that has to take the adapter as it is, beside the base."
+        default=None, description="A server that has to take the adapter as it is, next to the base."
     )
     prefer: Cost | None = Field(default=None, description="The cost to keep low; `train_memory` if unset.")
 
@@ -176,7 +176,7 @@ class AnalysisTable(Settings):
     by: str | None = Field(default=None, description="`effects`: the second setting.")
     baseline: dict[str, Any] | Text | None = Field(
         default=None,
-        description="`compare`: what the others are held against: a configuration's name, or settings such as "
+        description="`compare`: what the others are compared with: a configuration's name, or settings such as "
         "`{ lora.r = 16 }`; unset: the one with the spec's own settings, else the first.",
     )
     pairs: Literal["baseline", "all"] = Field(
@@ -202,11 +202,11 @@ class AnalysisTable(Settings):
 
 
 class ClaimTable(Limits):
-    """A sentence that somebody states elsewhere, and what has to hold for it: all that is set, at each report."""
+    """A sentence stated elsewhere, in a README for example, and what has to hold for it at each report."""
 
     text: Text = Field(description="The sentence, as it stands in a README or a paper.")
     one: Text = Field(description="The configuration that it is about, by its name; cost limits are its, too.")
-    other: Text | None = Field(default=None, description="The configuration that it is held against.")
+    other: Text | None = Field(default=None, description="The configuration that it is compared with.")
     analysis: Name | None = Field(
         default=None, description="The `name` of a `compare` that decides it (metric, margin)."
     )
@@ -228,7 +228,7 @@ class ClaimTable(Limits):
 
 
 class PublishedTable(Settings):
-    """A published figure: drawn beside the study's own, and never tested against it."""
+    """A published figure: drawn next to the study's own, and never tested against it."""
 
     name: Text = Field(description="What it is the figure of.")
     value: float = Field(description="In the metric's base unit: shares as fractions of one.")

@@ -86,8 +86,8 @@ class DataTable(Settings):
     )
     template: TemplateTable | None = Field(
         default=None,
-        description="A template of one's own, instead of a format's; beside `classification` it may name {label}, "
-        "beside `squad` {answer} and {unanswerable}.",
+        description="A template of one's own, instead of a format's; with `classification` it may name {label}, "
+        "with `squad` {answer} and {unanswerable}.",
     )
     chat_template: Text | None = Field(
         default=None,

@@ -78,7 +78,7 @@ class ReferenceTable(Settings):
 
 
 class PromptsTable(Settings):
-    """Prompts whose answers the report shows: the untuned base's beside each configuration's."""
+    """Prompts whose answers the report shows: the untuned base's next to each configuration's."""
 
     texts: list[Text] = Field(
         default=[], description="Prompts, put through the data's format (chat data: the template)."

@@ -147,7 +147,7 @@ PROMPT_TUNING = Overrides(
     },
     refused={
         **dict.fromkeys(("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"), _OF_MODEL),
-        "modules_to_save": "PEFT trains no modules beside virtual tokens",
+        "modules_to_save": "PEFT trains no modules besides virtual tokens",
         "tokenizer_name_or_path": "it is the model's own tokenizer",
         "tokenizer_kwargs": "it is the model's own tokenizer",
     },

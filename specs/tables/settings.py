@@ -155,7 +155,7 @@ class ReportTable(Settings):
     path: str = Field(
         default="report",
         pattern=RELATIVE_DIRECTORY,
-        description="Directory of `report.html` and `RESULTS.md`, beside the spec.",
+        description="Directory of `report.html` and `RESULTS.md`, next to the spec.",
     )
 
 
@@ -196,7 +196,7 @@ class SpecTables(Settings):
     verdict: VerdictTable = VerdictTable()
     analysis: list[AnalysisTable] = Field(default=[], description="Which questions the report answers.")
     claim: list[ClaimTable] = Field(default=[], description="Sentences that each report checks.")
-    reference: list[PublishedTable] = Field(default=[], description="Published figures, drawn beside the study's own.")
+    reference: list[PublishedTable] = Field(default=[], description="Published figures, drawn next to the study's own.")
     report: ReportTable = ReportTable()
     tracking: TrackingTable = TrackingTable()
 

@@ -18,10 +18,11 @@ class WandbTable(Settings):
     )
     entity: Text | None = Field(default=None, description="User or team; wandb's own default otherwise.")
     mode: Literal["online", "offline", "disabled"] | None = Field(
-        default=None, description="`offline` writes to `wandb/` beside the spec, for `wandb sync`; unset: `WANDB_MODE`."
+        default=None,
+        description="`offline` writes `wandb/` next to the spec, for `wandb sync`; unset: `WANDB_MODE`.",
     )
     tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(
-        default=[], description="Tags of every run, beside those of its study, sweep and method."
+        default=[], description="Tags of every run, in addition to those of its study, sweep and method."
     )
 
 
@@ -30,8 +31,8 @@ class MlflowTable(Settings):
 
     tracking_uri: Annotated[str, Field(min_length=1, pattern=ONE_LINE)] | None = Field(
         default=None,
-        description="A server, or a file such as `sqlite:///mlflow.db`, beside the spec; unset: `MLFLOW_TRACKING_URI`, "
-        "or that file.",
+        description="A server, or a file such as `sqlite:///mlflow.db`, next to the spec; unset: "
+        "`MLFLOW_TRACKING_URI`, or that file.",
     )
     experiment_name: Text | None = Field(default=None, description="The experiment; the study's name otherwise.")
 
@@ -39,7 +40,7 @@ class MlflowTable(Settings):
 class TensorboardTable(Settings):
     """TensorBoard: event files, a directory for each run."""
 
-    log_dir: Text = Field(default="runs", description="Where to, beside the spec; in it a directory for each study.")
+    log_dir: Text = Field(default="runs", description="Where to, next to the spec; in it a directory for each study.")
 
 
 class TrackingTable(Settings):
@@ -62,7 +63,7 @@ class TrackingTable(Settings):
 
 
 def secret_refusal(path: tuple[str | int, ...]) -> str:
-    """Return why a spec cannot hold what somebody wrote under `[tracking]`, or nothing."""
+    """Return why a spec cannot hold what was written under `[tracking]`, or nothing."""
     if path[0] != "tracking" or path[-1] not in _SECRETS:
         return ""
     return (

@@ -192,9 +192,9 @@ def _portions(sizes: dict[str, int]) -> Iterator[list[str]]:
 def _check_other_files(directory: Path, result: Verification) -> None:
     try:
         for wrong in _checksum_and_copy(directory):
-            result.notes.append(f"{wrong}: `lora state verify --repair` makes it anew")
+            result.notes.append(f"{wrong}: `lora state verify --repair` recreates it")
     except OSError as error:
-        wrong = f"{BACKUP}, the copy of the index, cannot be held against it: {error.strerror or error}"
+        wrong = f"{BACKUP}, the copy of the index, cannot be compared with it: {error.strerror or error}"
         result.unreadable.append(Problem(str(error.filename), wrong))
     result.notes += [f"{path} was left by a process that was killed" for path in leftovers(directory)]
     for path in unfinished_runs(directory).values():

@@ -81,7 +81,7 @@ def test_a_seed_more_is_no_new_configuration(repository: Path) -> None:
     found = since(repository)
     assert conclusion(found)[:2] == ["No configuration changes.", "Nothing is trained again."]
     assert [(item.names, item.kinds["train"]) for item in found.more] == [(("rank/r=2", "rank/r=4"), 2)]
-    assert found.beside == ()
+    assert found.without_run == ()
     assert "each 1 train, 2 predict, 2 score" in next(words for _, _, words in lines(found))
 
 
@@ -97,7 +97,7 @@ def test_what_is_declared_no_more_and_what_costs_nothing(repository: Path) -> No
     found = since(repository)
     assert [item.names for item in found.removed] == [("rank/r=4",)]
     assert found.cost.work == 0
-    assert found.beside == ("study",)
+    assert found.without_run == ("study",)
 
 
 def test_the_past_has_its_own_data_metrics_and_place(spec_file: Path, rows_file: Path) -> None:

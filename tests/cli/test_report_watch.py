@@ -1,4 +1,4 @@
-"""`lora report --watch` beside a real apply."""
+"""`lora report --watch` next to a real apply."""
 
 import signal
 import subprocess

@@ -31,7 +31,7 @@ def without_lock(bench: Bench) -> None:
 
 @dataclass(frozen=True)
 class Writer:
-    """A command that writes beside the spec.
+    """A command that writes next to the spec.
 
     :ivar again: files of an earlier time are there; they have a line more
     :ivar together: names of files that are all of one time, or the first of them is not there
@@ -72,7 +72,7 @@ def beside(undisturbed: Bench, tmp_path: Path) -> Bench:
 
 
 def content(bench: Bench) -> dict[str, bytes]:
-    """Return path -> bytes of all that is beside the spec."""
+    """Return path -> bytes of all that is next to the spec."""
     folder = bench.spec.parent
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
@@ -92,7 +92,7 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> set[str]:
 
 
 def old_and_new(bench: Bench, writer: Writer) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """Return what is beside the spec before a command and after it; before it is there."""
+    """Return what is next to the spec before a command and after it; before it is there."""
     writer.prepare(bench)
     before = content(bench)
     code, said = bench.lora(*writer.words)
@@ -178,7 +178,7 @@ def test_a_fault_at_a_write_beside_the_spec_leaves_whole_files(
         except AssertionError as error:
             wrong[str(case)] = str(error)[-600:]
         met += shim.fired
-    counts(f"faults: {told} beside the spec", sites_and_times=len(chosen), met=met, wrong=len(wrong))
+    counts(f"faults: {told} next to the spec", sites_and_times=len(chosen), met=met, wrong=len(wrong))
     assert not wrong, "\n".join(f"{case}: {error}" for case, error in wrong.items())
 
 
@@ -208,4 +208,4 @@ def test_a_torn_file_beside_the_spec_is_never_believed(beside: Bench, rng: rando
             file.write_bytes(whole)
         assert beside.lora(*reading)[0] == 0
     assert beside.finished() == before
-    counts("faults: torn beside the spec", cuts=CUTS * len(readers), kinds=len(readers))
+    counts("faults: torn next to the spec", cuts=CUTS * len(readers), kinds=len(readers))

@@ -57,7 +57,7 @@ def assert_mended(bench: Bench, all_of_it: bool = True) -> None:
 
 
 def assert_named_and_renewed(bench: Bench, name: str) -> None:
-    """Check that verify says what is wrong with a file beside the index, and that a repair makes it anew."""
+    """Check that verify says what is wrong with a file next to the index, and that a repair makes it anew."""
     code, said = bench.lora("state", "verify")
     assert (code, name in said) == (0, True), said
     assert bench.lora("state", "verify", "--repair")[0] == 0

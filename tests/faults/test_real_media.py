@@ -12,7 +12,7 @@ import pytest
 from faults.study import Bench, Counts, assert_opens, assert_sound, assert_told
 
 DISKS, SAMPLE = 8, 1
-LEAST, MOST = 60, 900  # kilobytes; a finished state and what is made beside it need about so much
+LEAST, MOST = 60, 900  # kilobytes; a finished state and what is made next to it need about so much
 
 
 @contextlib.contextmanager

@@ -136,7 +136,7 @@ def test_chat_templates(lora: Oracle, model: Path, what: str) -> None:
 
 
 def remote_code(model: Path, canary: Path) -> None:
-    """Let config.json and tokenizer_config.json name code that is beside them."""
+    """Let config.json and tokenizer_config.json name code that is next to them."""
     code = f"open({str(canary)!r}, 'w').write('code ran')\nclass Own: pass\n"
     for name in ("own.py", "modeling_own.py", "tokenization_own.py", "setup.py", "conftest.py", "__init__.py"):
         (model / name).write_text(code, encoding="utf-8")

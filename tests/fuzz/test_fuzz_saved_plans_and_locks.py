@@ -1,4 +1,4 @@
-"""Files that a study writes beside its spec and reads again: saved plans, locks, records of claims; and options."""
+"""Files that a study writes next to its spec and reads again: saved plans, locks, records of claims; and options."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""What is looked at beside the held-out splits: a reference text, prompts, and tasks of lm-evaluation-harness."""
+"""What is looked at next to the held-out splits: a reference text, prompts, and tasks of lm-evaluation-harness."""
 
 import json
 from pathlib import Path

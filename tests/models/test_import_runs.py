@@ -92,7 +92,7 @@ def test_importing_again_changes_nothing_and_other_bytes_are_refused(spec: Path,
     (attempts,) = State.read(spec.parent / ".lora").latest().values()
     assert len(attempts) == 1
     other = lora(spec, "import", str(runs / "silent"), *where, "--seed", "1")
-    assert other.exit_code == 0, "the same bytes, whatever stands beside them"
+    assert other.exit_code == 0, "the same bytes, whatever stands next to them"
     shutil.copytree(runs / "r4", spec.parent / "tampered")
     from safetensors.torch import load_file, save_file
 

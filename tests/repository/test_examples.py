@@ -1,7 +1,7 @@
 """The examples on real models: a cut of each, of few rows and steps, from plan to report.
 
 The models are looked for in $LORA_EXAMPLE_MODELS; the data in $LORA_EXAMPLE_DATA, else in examples/data, else in the
-folder of real data beside the checkout. Without them the tests skip.
+folder of real data next to the checkout. Without them the tests skip.
 """
 
 import os

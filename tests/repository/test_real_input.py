@@ -1,4 +1,4 @@
-"""A real pretrained model and real data, from the folder beside the checkout."""
+"""A real pretrained model and real data, from the folder next to the checkout."""
 
 from pathlib import Path
 

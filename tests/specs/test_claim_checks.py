@@ -60,7 +60,7 @@ def test_claims_and_published_figures_as_people_write_them(text: str) -> None:
         (CLAIM + 'other = "rank/r=4"\nis = "better"', "claim[0].other: is the configuration itself"),
         (PAIR + 'is = "equivalent"', 'claim[0].is: "equivalent" needs a margin'),
         (PAIR + 'is = "better"\nmargin = "1pt"', 'claim[0].margin: is read by is = "equivalent"'),
-        (PAIR + 'is = "better"\nat_most_below = "3pt"', "claim[0].at_most_below: is set beside is"),
+        (PAIR + 'is = "better"\nat_most_below = "3pt"', "claim[0].at_most_below: is set together with is"),
         (PAIR + 'is = "beter"', 'did you mean "better"?'),
         (PAIR + 'is = "better"\nanalysis = "rank"', 'no [[analysis]] has the name "rank"; did you mean "ranks"?'),
         (PAIR + 'is = "better"\nanalysis = "front"', '"front" is no comparison'),

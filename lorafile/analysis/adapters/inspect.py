@@ -104,7 +104,7 @@ def _sentences(rows: list[Row], ranks: dict[str, int]) -> list[str]:
     if converted := [row["configuration"] for row in rows if row.get("stored_parameters")]:
         lines.append(
             f"Stored with more parameters than were trained: {listing(converted)}. Their start writes the base, and "
-            "PEFT converts them to plain LoRA of twice the rank, whose update is told here."
+            "PEFT converts them to plain LoRA of twice the rank, whose update is shown here."
         )
     if blind := [row["configuration"] for row in rows if row["relative_norm"] is None]:
         lines.append(

@@ -1,4 +1,4 @@
-"""Does what somebody stated elsewhere still hold: each `[[claim]]` against today's figures, and those of its record."""
+"""Does what was stated elsewhere still hold: each `[[claim]]` against today's figures, and those of its record."""
 
 from collections import Counter
 from dataclasses import dataclass

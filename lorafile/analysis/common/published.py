@@ -18,7 +18,7 @@ from lorafile.units import listing
 
 ELSEWHERE = (
     "These figures come from other setups: model, data, protocol and library versions may all differ. They are drawn "
-    "beside the study's own, and take no part in any test, verdict or recommendation."
+    "next to the study's own, and take no part in any test, verdict or recommendation."
 )
 MARK = "Dotted lines and hollow marks: published elsewhere, ± standard error where it is known; not tested."
 _LONGEST = 48  # characters of a label in a chart

@@ -15,7 +15,7 @@ _SHOWN = 2  # comparisons of one kind that are named
 class Confounded:
     """A declared comparison that will be refused.
 
-    :ivar by: what else differs in it beside its factor; empty where both are not judged on the same examples, which no
+    :ivar by: what differs in it apart from its factor; empty where both are not judged on the same examples, which no
         waiver allows
     """
 

@@ -1,6 +1,6 @@
 """Several studies on one state as one set of tables: every configuration once, under each name that it has.
 
-Names are told apart by their study; runs and environments that several studies have stand there once.
+Names are distinguished by their study; runs and environments that several studies have stand there once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -152,13 +152,13 @@ def most_rows(plan: Plan, planned: PlannedSensitivity) -> int:
     lock = plan.graph.lock.data[identity(table)]
     drawn = draw(table.split, table.split_seed, lock.rows, lock.cluster)
     own, others = drawn[planned.split], [rows for name, rows in drawn.items() if name != planned.split]
-    beside = [rows for rows in others if rows.source == own.source]
+    neighbours = [rows for rows in others if rows.source == own.source]
     if own.seed is None:
-        end = min((rows.start for rows in beside if rows.start >= own.stop), default=lock.rows[own.source])
+        end = min((rows.start for rows in neighbours if rows.start >= own.stop), default=lock.rows[own.source])
         return max(end - own.start, planned.size.rows)
-    if any(not isinstance(getattr(table.split, name), int) for name in drawn if drawn[name] in beside):
+    if any(not isinstance(getattr(table.split, name), int) for name in drawn if drawn[name] in neighbours):
         return planned.size.rows  # what is not counted out is for training, and would become less
-    return max(lock.rows[own.source] - sum(rows.count for rows in beside), planned.size.rows)
+    return max(lock.rows[own.source] - sum(rows.count for rows in neighbours), planned.size.rows)
 
 
 def _price(

@@ -21,8 +21,8 @@ _COLUMNS = (
 def show_clusters(known: Mapping[str, Cluster], files: tuple[Path, Path], out: Console) -> None:
     """Show a row for each cluster; where there are none, how one is described."""
     if not known:
-        beside, own = files
-        out.print(f"No clusters: neither {beside} nor {own} describes one. For example:", markup=False)
+        local, own = files
+        out.print(f"No clusters: neither {local} nor {own} describes one. For example:", markup=False)
         out.print('\n[cluster.lab]\nexecutor = "slurm"\nstorage = "/scratch/me/lora"', markup=False)
         return
     rows = [

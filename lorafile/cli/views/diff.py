@@ -85,8 +85,8 @@ def conclusion(changes: Diff) -> list[str]:
         sentences.append("It would run nothing.")
     if changes.before.work:
         sentences.append(f"Without it there would be {_nodes(changes.before)} to run already.")
-    if changes.beside:
-        sentences.append(f"Changed without a run: {', '.join(f'[{name}]' for name in changes.beside)}.")
+    if changes.without_run:
+        sentences.append(f"Changed without a run: {', '.join(f'[{name}]' for name in changes.without_run)}.")
     return sentences
 
 

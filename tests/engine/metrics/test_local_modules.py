@@ -1,4 +1,4 @@
-"""Modules beside a metric file: in its key with all that they import, or refused; nothing else is found by it."""
+"""Modules next to a metric file: in its key with all that they import, or refused; nothing else is found by it."""
 
 import re
 from pathlib import Path
@@ -105,8 +105,8 @@ def test_a_module_that_changes_after_the_plan_is_not_run(tmp_path: Path) -> None
         ("import importlib.util; importlib.util.spec_from_file_location('a', 'b')", "loads a module by spec_from_file"),
         ("import runpy; runpy.run_path('beside.py')", "loads a module by run_path"),
         ("import broken", "broken.py:1 is not Python"),
-        ("import compiled", "compiled.cpython-311.so is compiled; beside a metric file only Python files"),
-        ("import pluggy", "own.py:1 imports pluggy, which is pluggy.py beside it as well as an installed module"),
+        ("import compiled", "compiled.cpython-311.so is compiled; next to a metric file only Python files"),
+        ("import pluggy", "own.py:1 imports pluggy, which is pluggy.py next to it as well as an installed module"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(tmp_path: Path, line: str, told: str) -> None:

@@ -81,7 +81,7 @@ def test_layers_below_the_first_of_several_adapters_have_no_graph(base: Base) ->
 
 
 def test_many_adapters_hold_one_base(base: Base) -> None:
-    """Four on one token each: what is live beside the base is theirs, and far less than another base."""
+    """Four on one token each: what is live next to the base is theirs, and far less than another base."""
     weights = sum(parameter.nbytes for parameter in base.model.parameters())
     with LiveTensors(base.model) as live:
         stack = Stack(base.model, [factors(base) for _ in range(4)], trained=True)
