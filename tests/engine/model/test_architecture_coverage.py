@@ -1,6 +1,6 @@
 """The table of architectures in docs/coverage.md: each row is what a study on such a model comes to.
 
-`pytest --full --write-coverage tests/engine/model/test_architecture_coverage.py` writes it anew.
+`pytest --full --write-coverage tests/engine/model/test_architecture_coverage.py` writes it again.
 """
 
 from collections.abc import Callable
