@@ -12,24 +12,25 @@ from lorafile.errors import LoraError, MissingExtra
 from lorafile.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from lorafile.apply.executors.local import LocalExecutor
+    from lorafile.apply.executors.loop import PoolExecutor
 
 _SMALL_MODEL = 50_000_000  # parameters; below it a core does more alone than together with the others (benchmarks/)
 
 
-def local_executor(plan: Plan, state: Path, workers: int | None, pack: str | int) -> "LocalExecutor":
-    """Return the local executor with as many workers as the device can use well.
+def local_executor(plan: Plan, state: Path, workers: int | None, pack: str | int) -> "PoolExecutor":
+    """Return the executor of this machine with as many workers as the device can use well.
 
     :raises MissingExtra: where torch is not installed
     """
-    from lorafile.apply.executors.local import LocalExecutor
+    from lorafile.apply.executors.local import LocalPool
+    from lorafile.apply.executors.loop import PoolExecutor
 
     if installed("torch") is None and plan.work:
         raise MissingExtra("lora apply", "torch")
     workers = workers or default_workers(plan)
     threads = max(1, min(cores() // workers, most_threads()))
-    about = (gpus(), model_types(plan), pack_width(pack))
-    return LocalExecutor(state / "staging", workers, threads, most_threads(), *about)
+    pool = LocalPool(state / "staging", workers, threads, most_threads(), gpus(), model_types(plan))
+    return PoolExecutor(pool, pack_width(pack))
 
 
 def model_types(plan: Plan) -> tuple[str, ...]:
