@@ -1,10 +1,13 @@
 """Who does the work of a plan on this machine: how many workers, what they need, and how many adapters in a pack."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorafile.apply.work_groups import groups, is_spread
+from lorafile.clusters.config import Cluster
 from lorafile.engine.metrics.registry import built_in
 from lorafile.engine.metrics.tokenizers import LIBRARIES as TOKENIZER_LIBRARIES
 from lorafile.environment import cores, gpus, installed, machine_memory, most_threads
@@ -31,6 +34,41 @@ def local_executor(plan: Plan, state: Path, workers: int | None, pack: str | int
     threads = max(1, min(cores() // workers, most_threads()))
     pool = LocalPool(state / "staging", workers, threads, most_threads(), gpus(), model_types(plan))
     return PoolExecutor(pool, pack_width(pack))
+
+
+@contextlib.contextmanager
+def executors(
+    cluster: Cluster | None, state: Path, workers: int | None, pack: str | int
+) -> Iterator[Callable[[Plan], "PoolExecutor"]]:
+    """Yield what returns the executor of a plan; workers of a cluster go on from one plan to the next.
+
+    :param cluster: None: this machine
+    :raises LoraError: when the cluster cannot be reached
+    """
+    if cluster is None or cluster.executor == "local":
+        most = workers or (cluster.workers if cluster else None)
+        yield lambda plan: local_executor(plan, state, most, pack)
+        return
+    executor = cluster_executor(cluster, state, workers, pack)
+    try:
+        yield lambda _: executor
+    finally:
+        executor.close()
+
+
+def cluster_executor(cluster: Cluster, state: Path, workers: int | None, pack: str | int) -> "PoolExecutor":
+    """Return the executor of a Ray cluster.
+
+    :raises LoraError: when it cannot be reached, or is of a kind that cannot be used yet
+    """
+    from lorafile.apply.executors.loop import PoolExecutor
+    from lorafile.apply.executors.ray_pool import RayPool
+
+    if cluster.executor == "slurm":
+        raise LoraError(
+            'executor = "slurm" is not there yet. Use a Ray cluster (executor = "ray"), or run `lora apply` in a job.'
+        )
+    return PoolExecutor(RayPool(cluster, state / "staging", workers), pack_width(pack))
 
 
 def model_types(plan: Plan) -> tuple[str, ...]:

@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     metavar="auto|off|N",
     help="How many adapters on one base are trained together: at most N; auto: as many as are measured to be fastest.",
 )
+@click.option(
+    "--cluster",
+    metavar="NAME",
+    help="Where it runs: a [cluster.NAME] of lora.toml, ray, slurm, or local. [default: this machine]",
+)
 @lock_option
 @budget_options
 @selection_options
@@ -75,6 +80,7 @@ def apply(
     from lorafile.cli.progress import watcher_for
     from lorafile.cli.views.console import console, show_warnings
     from lorafile.cli.views.plan import show_plan
+    from lorafile.clusters.config import find_cluster
     from lorafile.plan.planfile import is_plan
     from lorafile.study import seed_stage
 
@@ -83,7 +89,9 @@ def apply(
         raise click.UsageError("--json asks no question; pass --yes, too.")
     out, width = console(quiet or as_json), pack_width(options["pack"])
     study, planned, stage = _planned(spec, state, selected, resolve, hourly)
-    study.warm_up(planned)
+    place = find_cluster(options["cluster"] or "local", study.spec.file)
+    if place.executor == "local":
+        study.warm_up(planned)
     conclude = None if quiet or as_json else conclusion(study, planned)
     shown = planned if quiet or as_json else with_confounds(study, planned)
     show_plan(shown, out, stage=stage, pack=width, conclude=conclude.lines if conclude else ())
@@ -98,7 +106,7 @@ def apply(
         return 1
     if stage and stage.seeds:
         seed_stage.append(study, stage)
-    if unused := unused_workers(planned, options["workers"]):
+    if place.executor == "local" and (unused := unused_workers(planned, options["workers"])):
         show_warnings([unused], out)
     watcher = watcher_for(planned, out, as_json)
     with watcher:

@@ -10,6 +10,7 @@ from lorafile import specs
 from lorafile.apply.progress import Applied
 from lorafile.apply.tracking.destinations import missing_libraries
 from lorafile.apply.workers import default_workers, model_types
+from lorafile.clusters.config import find_cluster
 from lorafile.environment import installed
 from lorafile.errors import LoraError, SpecError, StalePlan, UnmatchedPattern
 from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, unlocked_warnings, write_lock
@@ -222,6 +223,7 @@ class Study:
         lock_timeout: float = 0.0,
         watchers: "list[Progress] | None" = None,
         budget: "Budget | None" = None,
+        cluster: str | None = None,
     ) -> Applied:
         """Do what is missing and return what was done.
 
@@ -230,13 +232,15 @@ class Study:
         :param pack: how many adapters on one base are trained together: at most so many, `auto` as many as are measured
             to be fastest, `off` none
         :param budget: what it may take; what would not end in time is not begun
+        :param cluster: where it runs: a `[cluster.NAME]` of lora.toml, `ray`, `slurm`, or `local`
         """
         from lorafile.apply.stages import apply_plan
 
         if plan is not None:
             check_locked(plan)
+        place = None if cluster is None else find_cluster(cluster, self.spec.file)
         with State.write(self.state, lock_timeout) as state:
-            return apply_plan(self.spec, plan or self.plan(), state, workers, pack, watchers, budget)
+            return apply_plan(self.spec, plan or self.plan(), state, workers, pack, watchers, budget, place)
 
     def untracked(self, plan: Plan) -> int:
         """Return how many finished runs of a plan some tracker of the study does not have, or not as they are."""

@@ -170,13 +170,18 @@ class Dispatcher:
         self._events.append(event.with_log(worker.log()) if event.result.outcome in _WITH_LOG else event)
 
     def _handle_loss(self, worker: WorkerHandle, loss: Loss) -> None:
-        """Go on without a worker: record what it was doing as interrupted, and give its groups to another one."""
+        """Go on without a worker, or with its agent."""
         log = worker.log()
-        worker.close()  # before its groups go out again
-        self.workers.remove(worker)
+        if not (loss.by_its_work and worker.renew()):
+            worker.close()  # before its groups go out again
+            self.workers.remove(worker)
         self._releasable = [other for other in self._releasable if other is not worker]
-        if not worker.groups:
-            return
+        if worker.groups:
+            self._give_back(worker, loss, log)
+            worker.take_back()
+
+    def _give_back(self, worker: WorkerHandle, loss: Loss, log: str) -> None:
+        """Record what a lost worker was doing as interrupted, and give its groups to another one."""
         if loss.exited and not worker.running and not any(self.queue.has_died(group) for group in worker.groups):
             raise LoraError(f"A worker process {loss.why} before it could begin.{_last_words(log)}")
         for key, (started, began) in sorted(worker.running.items()):
