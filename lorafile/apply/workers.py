@@ -57,18 +57,21 @@ def executors(
 
 
 def cluster_executor(cluster: Cluster, state: Path, workers: int | None, pack: str | int) -> "PoolExecutor":
-    """Return the executor of a Ray cluster.
+    """Return the executor of a Ray or Slurm cluster.
 
-    :raises LoraError: when it cannot be reached, or is of a kind that cannot be used yet
+    :raises LoraError: when it cannot be reached
     """
     from lorafile.apply.executors.loop import PoolExecutor
-    from lorafile.apply.executors.ray_pool import RayPool
 
-    if cluster.executor == "slurm":
-        raise LoraError(
-            'executor = "slurm" is not there yet. Use a Ray cluster (executor = "ray"), or run `lora apply` in a job.'
-        )
-    return PoolExecutor(RayPool(cluster, state / "staging", workers), pack_width(pack))
+    staging, width = state / "staging", pack_width(pack)
+    if cluster.executor == "ray":
+        from lorafile.apply.executors.ray_pool import RayPool
+
+        return PoolExecutor(RayPool(cluster, staging, workers), width)
+    from lorafile.apply.collect import area_of
+    from lorafile.apply.executors.slurm_pool import SlurmPool
+
+    return PoolExecutor(SlurmPool(cluster, area_of(cluster, state), staging, workers), width)
 
 
 def model_types(plan: Plan) -> tuple[str, ...]:

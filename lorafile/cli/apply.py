@@ -78,16 +78,20 @@ def apply(
     from lorafile.apply.workers import pack_width, unused_workers
     from lorafile.cli.conclusion import conclusion, with_confounds
     from lorafile.cli.progress import watcher_for
+    from lorafile.cli.views.apply import show_collected
     from lorafile.cli.views.console import console, show_warnings
     from lorafile.cli.views.plan import show_plan
     from lorafile.clusters.config import find_cluster
     from lorafile.plan.planfile import is_plan
     from lorafile.study import seed_stage
+    from lorafile.study.study import Study
 
     approved = yes or is_plan(spec)
     if as_json and not approved:
         raise click.UsageError("--json asks no question; pass --yes, too.")
     out, width = console(quiet or as_json), pack_width(options["pack"])
+    if options["cluster"] and not is_plan(spec):
+        show_collected(Study.load(spec, state).collect(options["cluster"], options["lock_timeout"]), out)
     study, planned, stage = _planned(spec, state, selected, resolve, hourly)
     place = find_cluster(options["cluster"] or "local", study.spec.file)
     if place.executor == "local":

@@ -242,6 +242,22 @@ class Study:
         with State.write(self.state, lock_timeout) as state:
             return apply_plan(self.spec, plan or self.plan(), state, workers, pack, watchers, budget, place)
 
+    def collect(self, cluster: str, lock_timeout: float = 0.0) -> list[Attempt]:
+        """Take in what a Slurm cluster's workers finished while no apply listened; return what was recorded.
+
+        :param cluster: a `[cluster.NAME]` of lora.toml; on Ray nothing outlives the applying process
+        """
+        place = find_cluster(cluster, self.spec.file)
+        if place.executor != "slurm":
+            return []
+        from lorafile.apply.collect import area_of, collect, has_left
+
+        area = area_of(place, self.state)
+        if not has_left(area):
+            return []
+        with State.write(self.state, lock_timeout) as state:
+            return collect(self.plan(), state, area)
+
     def untracked(self, plan: Plan) -> int:
         """Return how many finished runs of a plan some tracker of the study does not have, or not as they are."""
         if not self.spec.tables.tracking.trackers:

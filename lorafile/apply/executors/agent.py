@@ -32,6 +32,7 @@ from lorafile.apply.executors.wire import (
     WorkerDied,
     decode,
 )
+from lorafile.engine.request import Request
 from lorafile.engine.worker.channel import Command, Message, NodeEnd, NodeStart, Status, Work
 from lorafile.files.run_directory import CHECKPOINT, CURVE, DamagedCheckpoint, read_manifest
 
@@ -48,11 +49,8 @@ class Outlet(Protocol):
     def emit(self, letter: Letter) -> None:
         """Send a message; it never waits for the other end."""
 
-    def publish(self, name: str, directory: Path, names: list[str]) -> Files:
-        """Make files of this node available to the other end; return their digests and lengths.
-
-        :param name: of the node or run that they are of, and of what they are
-        """
+    def publish(self, directory: Path, names: list[str]) -> Files:
+        """Make files of this node available to the other end; return their digests and lengths."""
 
 
 class Agent:
@@ -72,6 +70,8 @@ class Agent:
         self._pending: Work | None = None  # waits for files
         self._asked_at = 0.0
         self._working = False
+        self._requests: dict[str, Request] = {}  # of the work in hand, as they came
+        self._left: dict[str, dict[str, str]] = {}  # key -> file name -> digest
         self._running: set[str] = set()
         self._sent: dict[str, int] = {}  # key -> step of the checkpoint that was sent last
         self._checked_at = self._logged_at = time.monotonic()
@@ -148,6 +148,7 @@ class Agent:
             self._asked_at = time.monotonic() + _MISSING_SECONDS
             self.outlet.emit(Missing(missing))
             return
+        self._requests = {request.key: request for replicate in self._pending.replicates for request in replicate}
         work, self._pending = self._localizer.localize(self._pending), None
         if self._worker is None:
             log = self.root / "worker.log"
@@ -200,9 +201,15 @@ class Agent:
             shutil.rmtree(self.root / "running" / end.key, ignore_errors=True)
         if stopped and self.leaving:
             return  # the machine's end is none of the node: another one goes on with it
-        files = self.outlet.publish(end.key, Path(end.directory), end.result.files)
+        files = self.outlet.publish(Path(end.directory), end.result.files)
+        self._left[end.key] = {name: digest for name, (digest, _) in files.items()}
         log = self._worker.log() if self._worker and end.result.outcome in ("failed", "interrupted") else ""
-        self.outlet.emit(Delivered(replace(end, directory="", log=log), files))
+        self.outlet.emit(Delivered(replace(end, directory="", log=log), files, self._reads(end.key)))
+
+    def _reads(self, key: str) -> dict[str, dict[str, str]]:
+        """Return the digests of what a node read: files that came with the work, and what nodes of it left."""
+        request = self._requests[key]
+        return request.inputs | {role: self._left[other] for role, other in request.awaits.items()}
 
     def _send_checkpoint(self, key: str) -> None:
         """Send the last checkpoint of a run, if it is newer than the one that was sent."""
@@ -219,7 +226,7 @@ class Agent:
         except (DamagedCheckpoint, OSError, KeyError, ValueError):  # there is none yet; or it has changed meanwhile
             return
         self._sent[key] = step
-        self.outlet.emit(Checkpointed(key, self.outlet.publish(f"{key}-{step}", copy, names)))
+        self.outlet.emit(Checkpointed(key, self.outlet.publish(copy, names)))
 
     def _send_log(self) -> None:
         if self._worker is None or time.monotonic() - self._logged_at < _LOG_SECONDS:

@@ -36,6 +36,20 @@ class ContentIndex:
         """Return work whose requests name content instead of paths."""
         return replace(work, replicates=[[self._request(each) for each in requests] for requests in work.replicates])
 
+    def path_of(self, digest: str) -> Path:
+        """Return where a file of this digest is.
+
+        :raises LoraError: when it is not what it was when work was made of it
+        """
+        path = self.files[digest]
+        try:
+            if cached_digest(path) == digest:
+                return path
+            why = "was changed meanwhile"
+        except OSError as error:
+            why = error.strerror or str(error)
+        raise LoraError(f"{path} cannot be sent to the cluster: {why}. Apply again.")
+
     def _request(self, request: Request) -> Request:
         paths = dict(request.paths)
         for name in _TREES:

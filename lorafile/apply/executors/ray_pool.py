@@ -55,7 +55,7 @@ class AgentActor:
         """Put a message where the next poll finds it."""
         self._said.put(encode(letter))
 
-    def publish(self, _name: str, directory: Path, names: list[str]) -> Files:
+    def publish(self, directory: Path, names: list[str]) -> Files:
         """Remember files that the applying process will read."""
         files: Files = {}
         for each in names:
@@ -137,19 +137,16 @@ class Supplier:
 
         :raises LoraError: when the file has gone
         """
-        path = self.index.files[digest]
-        try:
-            size = path.stat().st_size
-            if size <= LARGE:
-                if digest not in self._kept:
-                    self._kept[digest] = self.ray.put(path.read_bytes())
-                yield 0, size, self._kept[digest]
-                return
-            with path.open("rb") as stream:
-                for offset in range(0, size, _PIECE):
-                    yield offset, size, self.ray.put(stream.read(_PIECE))
-        except OSError as error:
-            raise LoraError(f"{path} cannot be sent to the cluster: {error.strerror or error}.") from error
+        path = self.index.path_of(digest)
+        size = path.stat().st_size
+        if size <= LARGE:
+            if digest not in self._kept:
+                self._kept[digest] = self.ray.put(path.read_bytes())
+            yield 0, size, self._kept[digest]
+            return
+        with path.open("rb") as stream:
+            for offset in range(0, size, _PIECE):
+                yield offset, size, self.ray.put(stream.read(_PIECE))
 
 
 class RayTransport:

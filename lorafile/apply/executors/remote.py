@@ -153,7 +153,7 @@ class RemoteWorker(WorkerHandle):
     def _take(self, letter: Letter) -> list[Message] | None:
         """Return what a message is to the loop; None where its files are not here yet."""
         match letter:
-            case Delivered(end, files):
+            case Delivered(end, files, _):
                 return self._take_end(end, files)
             case Checkpointed(key, files):
                 return [] if self._take_checkpoint(key, files) else None

@@ -52,10 +52,14 @@ class Missing:
 
 @dataclass(frozen=True)
 class Delivered:
-    """The end of a node, and the files that it left."""
+    """The end of a node, and the files that it left.
+
+    :ivar reads: role -> file name -> digest of what it read
+    """
 
     end: NodeEnd
     files: Files = field(default_factory=dict)
+    reads: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
