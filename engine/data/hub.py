@@ -17,7 +17,7 @@ from lorafile.engine.data.files import CARDS, SUFFIXES
 from lorafile.errors import NodeError
 
 _WEIGHTS = "*.safetensors"
-_MODEL = (_WEIGHTS, "*.json", "*.model", "*.txt", "*.jinja", "*.py")
+MODEL_FILES = (_WEIGHTS, "*.json", "*.model", "*.txt", "*.jinja", "*.py")
 _DATA = [*(f"*{end}" for suffix in SUFFIXES for end in (suffix, suffix.upper())), *CARDS]
 _LOOKS_LIKE_A_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?<=Bearer )[^\s'\"]+")
 
@@ -126,7 +126,7 @@ def _token_advice() -> str:
 
 
 def _download_options(name: str, kind: str, revision: str | None, weights: bool = True) -> dict[str, Any]:
-    patterns = [pattern for pattern in _MODEL if weights or pattern != _WEIGHTS] if kind == "model" else _DATA
+    patterns = [pattern for pattern in MODEL_FILES if weights or pattern != _WEIGHTS] if kind == "model" else _DATA
     return {"repo_id": name, "repo_type": kind, "revision": revision, "allow_patterns": patterns}
 
 

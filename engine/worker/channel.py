@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ class NodeEnd:
     :ivar directory: where its files are, until they are stored
     :ivar started: when it began, as a record writes it; `seconds`: its share of the time that it took with others
     :ivar environment: where it was done; None: where the applying process runs
+    :ivar log: the end of the worker's log, where the node failed or the worker was lost
     """
 
     key: str
@@ -63,6 +64,11 @@ class NodeEnd:
     started: str = ""
     seconds: float = 0.0
     environment: dict[str, Any] | None = None
+    log: str = ""
+
+    def with_log(self, log: str) -> "NodeEnd":
+        """Return it with the end of the worker's log."""
+        return replace(self, log=log)
 
 
 Event = NodeStart | NodeProgress | NodeEnd

@@ -22,7 +22,7 @@ def serve(connection: Connection, staging: str, threads: int, gpu: str | None) -
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order in which the driver counts them, too
         gpus.cache_clear()  # what the server knew of all of them
-    _redirect_output(Path(staging) / "worker.log")
+    _redirect_output(Path(staging) / f"{os.getpid()}.log")
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the applying process, which tells us what to do

@@ -23,6 +23,7 @@ from lorafile.state import Attempt, Node, WritableState
 from lorafile.state.errors import translate_errors
 from lorafile.units import utc_now
 
+WORKER_LOG = "worker.log"  # stored with a failed or lost attempt
 _POLL_SECONDS = 0.5
 
 
@@ -156,10 +157,19 @@ class Applier:
             address=node.address,
         )
         about = Node(node.key, node.kind, node.version, node.settings, node.inputs)
-        stored = self.state.record(about, attempt, {name: Path(end.directory) / name for name in result.files})
+        files = {name: Path(end.directory) / name for name in result.files} | self._log_file(end)
+        stored = self.state.record(about, attempt, files)
         if stored.finished:
             self.results[node.key] = stored
         return stored
+
+    def _log_file(self, end: NodeEnd) -> dict[str, Path]:
+        """Return the file with the end of the worker's log, where it says something."""
+        if not end.log:
+            return {}
+        file = self.state.directory / "staging" / f"{end.key}.log"
+        file.write_text(end.log, encoding="utf-8")
+        return {WORKER_LOG: file}
 
     def _go_on(self, end: NodeEnd, stored: Attempt) -> None:
         """Go on from what is recorded."""

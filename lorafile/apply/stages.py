@@ -6,7 +6,8 @@ from lorafile.apply.applier import Applier
 from lorafile.apply.budget import Budget
 from lorafile.apply.progress import Applied, Progress, stop_on_signals
 from lorafile.apply.tracking.reporter import tracked
-from lorafile.apply.workers import check_libraries, local_executor
+from lorafile.apply.workers import check_libraries, executors
+from lorafile.clusters.config import Cluster
 from lorafile.errors import StalePlan
 from lorafile.lock.lockfile import read_lock, resolve, write_lock
 from lorafile.plan.equal_data import prepare_first
@@ -25,11 +26,13 @@ def apply_plan(
     pack: str | int = "auto",
     watchers: list[Progress] | None = None,
     budget: Budget | None = None,
+    cluster: Cluster | None = None,
 ) -> Applied:
     """Do what an approved plan says and has not been done since, and what follows from it; return what was done.
 
     :param spec: as it is written, in which nothing is chosen yet
     :param state: locked for as long as this takes
+    :param cluster: where it runs; None: on this machine
     :raises StalePlan: when model or data are no longer what the plan was made of
     """
     check_libraries(approved)
@@ -39,10 +42,14 @@ def apply_plan(
     first = prepare_first(missing)
     done, stages = Applied(), [first or missing]
     shutil.rmtree(state.directory / "staging", ignore_errors=True)  # what a killed apply left; we hold the lock
-    with tracked(missing, state, done) as trackers, stop_on_signals([*(watchers or []), *trackers]) as stop:
+    with (
+        tracked(missing, state, done) as trackers,
+        stop_on_signals([*(watchers or []), *trackers]) as stop,
+        executors(cluster, state.directory, workers, pack) as executor,
+    ):
         while not done.interrupted:
-            executor = local_executor(stages[-1], state.directory, workers, pack)
-            done.add(Applier(stages[-1], state, executor, stop.watchers, stop=stop, budget=budget).run())
+            plan = stages[-1]
+            done.add(Applier(plan, state, executor(plan), stop.watchers, stop=stop, budget=budget).run())
             ended = done.interrupted or (budget is not None and budget.refused)
             stage = None if ended else _next(spec, missing, first, stages, state)
             if stage is None:

@@ -1,10 +1,13 @@
 """Who does the work of a plan on this machine: how many workers, what they need, and how many adapters in a pack."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorafile.apply.work_groups import groups, is_spread
+from lorafile.clusters.config import Cluster
 from lorafile.engine.metrics.registry import built_in
 from lorafile.engine.metrics.tokenizers import LIBRARIES as TOKENIZER_LIBRARIES
 from lorafile.environment import cores, gpus, installed, machine_memory, most_threads
@@ -12,24 +15,63 @@ from lorafile.errors import LoraError, MissingExtra
 from lorafile.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from lorafile.apply.executors.local import LocalExecutor
+    from lorafile.apply.executors.loop import PoolExecutor
 
 _SMALL_MODEL = 50_000_000  # parameters; below it a core does more alone than together with the others (benchmarks/)
 
 
-def local_executor(plan: Plan, state: Path, workers: int | None, pack: str | int) -> "LocalExecutor":
-    """Return the local executor with as many workers as the device can use well.
+def local_executor(plan: Plan, state: Path, workers: int | None, pack: str | int) -> "PoolExecutor":
+    """Return the executor of this machine with as many workers as the device can use well.
 
     :raises MissingExtra: where torch is not installed
     """
-    from lorafile.apply.executors.local import LocalExecutor
+    from lorafile.apply.executors.local import LocalPool
+    from lorafile.apply.executors.loop import PoolExecutor
 
     if installed("torch") is None and plan.work:
         raise MissingExtra("lora apply", "torch")
     workers = workers or default_workers(plan)
     threads = max(1, min(cores() // workers, most_threads()))
-    about = (gpus(), model_types(plan), pack_width(pack))
-    return LocalExecutor(state / "staging", workers, threads, most_threads(), *about)
+    pool = LocalPool(state / "staging", workers, threads, most_threads(), gpus(), model_types(plan))
+    return PoolExecutor(pool, pack_width(pack))
+
+
+@contextlib.contextmanager
+def executors(
+    cluster: Cluster | None, state: Path, workers: int | None, pack: str | int
+) -> Iterator[Callable[[Plan], "PoolExecutor"]]:
+    """Yield what returns the executor of a plan; workers of a cluster go on from one plan to the next.
+
+    :param cluster: None: this machine
+    :raises LoraError: when the cluster cannot be reached
+    """
+    if cluster is None or cluster.executor == "local":
+        most = workers or (cluster.workers if cluster else None)
+        yield lambda plan: local_executor(plan, state, most, pack)
+        return
+    executor = cluster_executor(cluster, state, workers, pack)
+    try:
+        yield lambda _: executor
+    finally:
+        executor.close()
+
+
+def cluster_executor(cluster: Cluster, state: Path, workers: int | None, pack: str | int) -> "PoolExecutor":
+    """Return the executor of a Ray or Slurm cluster.
+
+    :raises LoraError: when it cannot be reached
+    """
+    from lorafile.apply.executors.loop import PoolExecutor
+
+    staging, width = state / "staging", pack_width(pack)
+    if cluster.executor == "ray":
+        from lorafile.apply.executors.ray_pool import RayPool
+
+        return PoolExecutor(RayPool(cluster, staging, workers), width)
+    from lorafile.apply.collect import area_of
+    from lorafile.apply.executors.slurm_pool import SlurmPool
+
+    return PoolExecutor(SlurmPool(cluster, area_of(cluster, state), staging, workers), width)
 
 
 def model_types(plan: Plan) -> tuple[str, ...]:
@@ -67,8 +109,9 @@ def default_workers(plan: Plan) -> int:
 
     On a CPU there are no more than its memory holds of the largest piece of work.
     """
-    if plan.machines.cluster:
-        return plan.machines.most_workers or sum(kind.workers for kind in plan.machines.gpus) or 1
+    machines = plan.machines
+    if machines.cluster or machines.most_workers:
+        return machines.most_workers or sum(kind.workers for kind in machines.gpus) or 1
     if all(is_spread(configuration) for configuration in plan.graph.spec.configurations):
         return 1
     if gpus():

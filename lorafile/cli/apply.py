@@ -75,18 +75,24 @@ def apply(
     from lorafile.apply.workers import pack_width, unused_workers
     from lorafile.cli.conclusion import conclusion, with_confounds
     from lorafile.cli.progress import watcher_for
+    from lorafile.cli.views.apply import show_collected
     from lorafile.cli.views.console import console, show_warnings
     from lorafile.cli.views.plan import show_plan
     from lorafile.plan.planfile import is_plan
     from lorafile.study import seed_stage
+    from lorafile.study.study import Study
 
     approved = yes or is_plan(spec)
     if as_json and not approved:
         raise click.UsageError("--json asks no question; pass --yes, too.")
     out, width = console(quiet or as_json), pack_width(options["pack"])
+    if selected.get("cluster") and not is_plan(spec):
+        show_collected(Study.load(spec, state).collect(selected["cluster"], options["lock_timeout"]), out)
     study, planned, stage = _planned(spec, state, selected, resolve, hourly)
     budget = Budget.of(*limits, planned.hourly, planned.machines.devices)
-    study.warm_up(planned)
+    here = not planned.machines.cluster
+    if here:
+        study.warm_up(planned)
     conclude = None if quiet or as_json else conclusion(study, planned)
     shown = planned if quiet or as_json else with_confounds(study, planned)
     show_plan(shown, out, stage=stage, pack=width, conclude=conclude.lines if conclude else ())
@@ -101,7 +107,7 @@ def apply(
         return 1
     if stage and stage.seeds:
         seed_stage.append(study, stage)
-    if unused := unused_workers(planned, options["workers"]):
+    if here and (unused := unused_workers(planned, options["workers"])):
         show_warnings([unused], out)
     watcher = watcher_for(planned, out, as_json)
     with watcher:
@@ -167,7 +173,10 @@ def _planned(
     if not planfile.is_plan(spec):
         study, stage = seed_stage.resolve(Study.load(spec, state), resolve)
         return study, study.plan(hourly=hourly, **selected), stage
-    if selected or resolve:
+    if resolve or {*selected} - {"cluster"}:
         raise click.UsageError(f"{spec} is a plan, and says itself what it is of; leave the other options out.")
     study, plan = Study.approved(spec, state)
+    if selected.get("cluster", plan.machines.cluster) != plan.machines.cluster:
+        made_for = f"the cluster {plan.machines.cluster}" if plan.machines.cluster else "this machine"
+        raise click.UsageError(f"{spec} was made for {made_for}; leave --cluster (or LORA_CLUSTER) out.")
     return study, replace(plan, hourly=plan.hourly if hourly is None else Price(hourly)), None

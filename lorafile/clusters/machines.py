@@ -1,7 +1,7 @@
 """Where a plan's work would run: the machine that plans, or a cluster; what drift, fit, price and workers go by."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -98,7 +98,7 @@ def of_cluster(name: str, cluster: Cluster) -> Machines:
     :raises LoraError: where a price means nothing
     """
     if cluster.executor == "local":
-        return this_machine()
+        return replace(this_machine(), most_workers=cluster.workers)
     if not cluster.device:
         return Machines(name, this_machine().gpus, cluster.workers)
     kinds = tuple(_device_class(table) for table in cluster.device if table.name != "cpu")

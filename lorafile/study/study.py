@@ -229,6 +229,7 @@ class Study:
         lock_timeout: float = 0.0,
         watchers: "list[Progress] | None" = None,
         budget: "Budget | None" = None,
+        cluster: str | None = None,
     ) -> Applied:
         """Do what is missing and return what was done.
 
@@ -237,13 +238,34 @@ class Study:
         :param pack: how many adapters on one base are trained together: at most so many, `auto` as many as are measured
             to be fastest, `off` none
         :param budget: what it may take; what would not end in time is not begun
+        :param cluster: where it runs: a `[cluster.NAME]` of lora.toml, `ray`, `slurm`, or `local`; an approved plan
+            says itself which it was made for
         """
         from lorafile.apply.stages import apply_plan
 
         if plan is not None:
             check_locked(plan)
+        name = plan.machines.cluster if plan is not None else cluster
+        place = find_cluster(name, self.spec.file) if name else None
         with State.write(self.state, lock_timeout) as state:
-            return apply_plan(self.spec, plan or self.plan(), state, workers, pack, watchers, budget)
+            planned = plan or self.plan(cluster=cluster)
+            return apply_plan(self.spec, planned, state, workers, pack, watchers, budget, place)
+
+    def collect(self, cluster: str, lock_timeout: float = 0.0) -> list[Attempt]:
+        """Take in what a Slurm cluster's workers finished while no apply listened; return what was recorded.
+
+        :param cluster: a `[cluster.NAME]` of lora.toml; on Ray nothing outlives the applying process
+        """
+        place = find_cluster(cluster, self.spec.file)
+        if place.executor != "slurm":
+            return []
+        from lorafile.apply.collect import area_of, collect, has_left
+
+        area = area_of(place, self.state)
+        if not has_left(area):
+            return []
+        with State.write(self.state, lock_timeout) as state:
+            return collect(self.plan(cluster=cluster), state, area)
 
     def untracked(self, plan: Plan) -> int:
         """Return how many finished runs of a plan some tracker of the study does not have, or not as they are."""

@@ -1,7 +1,7 @@
 """What waits for a worker: order, readiness, packs, and what comes back from a worker that died."""
 
 from lorafile.apply.executors.base import Group
-from lorafile.apply.executors.local import Queue
+from lorafile.apply.executors.queue import Queue
 from lorafile.engine.request import PackSizes
 
 

@@ -14,8 +14,9 @@ pytest.importorskip("torch")
 
 from apply_fixture import load
 
-from lorafile.apply.executors.base import ExecutorCallbacks, Group
-from lorafile.apply.executors.local import LocalExecutor, Queue, _Phase
+from lorafile.apply.executors.base import ExecutorCallbacks, Group, Phase
+from lorafile.apply.executors.local import LocalPool
+from lorafile.apply.executors.loop import Dispatcher, PoolExecutor
 from lorafile.apply.executors.process import Worker
 from lorafile.apply.work_groups import groups
 from lorafile.apply.workers import default_workers, unused_workers
@@ -26,31 +27,30 @@ LORA = [sys.executable, "-P", "-c", "from lorafile.cli.main import main; main()"
 EIGHT = tuple({"visible": str(n), "uuid": f"GPU-{n}", "name": "A" if n else "B", "memory": 1} for n in range(8))
 
 
-def phase(tmp_path: Path, gpus: tuple[dict[str, Any], ...], workers: int, alone: bool = False) -> _Phase:
-    executor = LocalExecutor(tmp_path, workers, 1, 1, gpus)
-    return _Phase(executor, Queue([]), ExecutorCallbacks(lambda _: [], lambda _: None, lambda: 0), alone, False)
+def pool(tmp_path: Path, gpus: tuple[dict[str, Any], ...], workers: int) -> LocalPool:
+    return LocalPool(tmp_path, workers, 1, 1, gpus)
 
 
 def test_twelve_workers_share_eight_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorafile.apply.executors.local.start_server", lambda *_: None)
     monkeypatch.setattr(Worker, "start", lambda *_: Worker(None, None))  # type: ignore[arg-type]
-    found = phase(tmp_path, EIGHT, 12)
+    twelve, workers = pool(tmp_path, EIGHT, 12), []
     for _ in range(12):
-        found._start()
-    counts = Counter(worker.gpu["visible"] for worker in found.workers if worker.gpu)
+        workers.append(twelve.start(Phase(), workers, lambda: 0))
+    counts = Counter(worker.gpu["visible"] for worker in workers if worker.gpu)
     assert sorted(counts.values()) == [1, 1, 1, 1, 2, 2, 2, 2]
-    found.workers.remove(next(worker for worker in found.workers if worker.gpu["visible"] == "7"))  # type: ignore[index]
-    again = found._start()
+    workers.remove(next(worker for worker in workers if worker.gpu["visible"] == "7"))
+    again = twelve.start(Phase(), workers, lambda: 0)
     assert again is not None and again.gpu is not None
     assert again.gpu["visible"] == "7", "the one with the least to do"
 
 
 def test_profiles_run_on_every_gpu_of_the_kind_that_they_are_stored_for(tmp_path: Path) -> None:
-    found = phase(tmp_path, EIGHT[1:], 12, alone=True)
-    assert found.limit == 7
-    mixed = phase(tmp_path, EIGHT, 12, alone=True)
-    assert (mixed.limit, mixed.gpus) == (1, [EIGHT[0]])
-    assert phase(tmp_path, (), 12, alone=True).limit == 1
+    alone = Phase(alone=True)
+    assert pool(tmp_path, EIGHT[1:], 12).limit(alone) == 7
+    mixed = pool(tmp_path, EIGHT, 12)
+    assert (mixed.limit(alone), mixed._devices(alone)) == (1, [EIGHT[0]])
+    assert pool(tmp_path, (), 12).limit(alone) == 1
 
 
 def test_results_of_mixed_gpus_carry_the_name_of_their_own(spec_file: Path) -> None:
@@ -114,9 +114,9 @@ def test_only_what_loads_a_spread_base_is_serial_and_workers_are_not_ignored_sil
 
 
 def test_what_is_spread_runs_after_the_rest_and_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[tuple[list[Group], int, bool]] = []
-    monkeypatch.setattr(_Phase, "run", lambda self: ran.append((self.queue.waiting, self.limit, self.spread)))
+    ran: list[tuple[list[Group], int]] = []
+    monkeypatch.setattr(Dispatcher, "run", lambda self: ran.append((self.queue.waiting, self.limit)))
     plain, spread, profile = Group(("a",)), Group(("b",), spread=True), Group(("c",), alone=True)
-    executor = LocalExecutor(tmp_path, 12, 1, 1, EIGHT)
+    executor = PoolExecutor(pool(tmp_path, EIGHT, 12))
     executor.run([profile, spread, plain], ExecutorCallbacks(lambda _: [], lambda _: None, lambda: 0))
-    assert [(waiting, limit) for waiting, limit, _ in ran if waiting] == [([plain], 12), ([spread], 1), ([profile], 1)]
+    assert [(waiting, limit) for waiting, limit in ran if waiting] == [([plain], 12), ([spread], 1), ([profile], 1)]

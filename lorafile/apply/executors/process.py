@@ -9,22 +9,22 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from lorafile.apply.executors.base import Group
-from lorafile.engine.worker.channel import Command
+from lorafile.apply.executors.base import Loss, WorkerHandle
+from lorafile.engine.data.hub import hide_tokens
+from lorafile.engine.worker.channel import Command, Message, Work
 from lorafile.errors import LoraError
-from lorafile.units import utc_now
 
 SILENT_SECONDS = 30.0  # without a sign of life a worker is lost
 START_SECONDS = 300.0  # until a worker's first: a server may load torch from a slow disk
 _END_SECONDS = 10.0  # what a killed process may take to be gone: one that waits for a dead disk never is
 _POLL_SECONDS = 0.1
+_LOG_BYTES = 1 << 16
 _WORKING_SECONDS = 0.1  # of processor time in SILENT_SECONDS: less does a process that is frozen, or waits
 
 # In a checkout that is installed elsewhere workers would load the folder `lorafile` that lies in the current directory.
@@ -35,30 +35,23 @@ _KEPT = str(2**30)
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": _KEPT, "MALLOC_TRIM_THRESHOLD_": _KEPT}
 
 
-@dataclass
-class Worker:
-    """One process and what it is doing.
+class Worker(WorkerHandle):
+    """A process of this machine.
 
+    :param logs: the directory of its log, `<process id>.log`
     :ivar gpu: the one that it has for itself or shares with others, as `environment.gpus` describes it
-    :ivar groups: what it has in hand; none while it is idle
-    :ivar running: key -> when the node began: as a record writes it, and on the monotonic clock
-    :ivar base: what it has loaded
-    :ivar commands: what it was asked for
     :ivar heard_at: when it gave its last sign of life, on the monotonic clock; when it was started, before the first
     :ivar heard: whether it gave any
     :ivar used_seconds: its processor time when it had been silent for half of the time that is allowed
     """
 
-    process: ForkServerProcess
-    connection: Connection
-    gpu: dict[str, Any] | None = None
-    groups: list[Group] = field(default_factory=list)
-    running: dict[str, tuple[str, float]] = field(default_factory=dict)
-    base: str = ""
-    commands: set[Command] = field(default_factory=set)
-    heard_at: float = field(default_factory=time.monotonic)
-    heard: bool = False
-    used_seconds: float | None = None
+    def __init__(self, process: ForkServerProcess, connection: Connection, logs: Path | None = None) -> None:
+        super().__init__()
+        self.process, self.connection, self._logs = process, connection, logs
+        self.gpu: dict[str, Any] | None = None
+        self.heard_at, self.heard = time.monotonic(), False
+        self.used_seconds: float | None = None
+        self._broken = False
 
     @classmethod
     def start(
@@ -93,11 +86,40 @@ class Worker:
             why = f"within {START_SECONDS:g} s" if thread.is_alive() else f"({type(failures[0]).__name__})"
             raise LoraError(f"A worker process could not be started {why}; its log is {log}.")
         workers_end.close()
-        return cls(process, ours)
+        return cls(process, ours, log.parent)
 
-    def note_started(self, key: str) -> None:
-        """Remember when a node began, for the case that the worker never says how it ended."""
-        self.running.setdefault(key, (utc_now(), time.monotonic()))
+    def send(self, message: Work | Command) -> None:
+        """Send work or a command."""
+        try:
+            self.connection.send(message)
+        except OSError:  # its end is closed
+            self._broken = True
+
+    def events(self) -> list[Message]:
+        """Return what it said since the last call."""
+        messages: list[Message] = []
+        try:
+            while self.connection.poll():
+                messages.append(self.connection.recv())
+                self.note_alive()
+        except (EOFError, OSError):  # its end is closed
+            self._broken = True
+        return messages
+
+    def lost(self) -> Loss | None:
+        """Return how it died, or that it is silent and was ended: either may be due to its work."""
+        if self._broken or not (self.process.is_alive() or self.connection.poll()):
+            self.process.join(timeout=1)
+            self.kill()  # where it has closed its connection, and goes on
+            return exit_loss(self.process.exitcode or 0)
+        if self.groups and self.is_lost():
+            self.kill()  # so that it cannot come back
+            return Loss(f"gave no sign of life for {self.allowed_silence:g} s and was ended")
+        return None
+
+    def log(self) -> str:
+        """Return the end of what its libraries printed."""
+        return read_tail(self._logs / f"{self.process.pid}.log") if self._logs else ""
 
     def note_alive(self) -> None:
         """Remember a sign of life."""
@@ -126,13 +148,6 @@ class Worker:
             return False
         return silent > (START_SECONDS if state == "D" else self.allowed_silence)
 
-    def ask(self, command: Command) -> None:
-        """Ask it, once, to finish the replicates that it has begun, or to stop at its next step."""
-        if command not in self.commands:
-            self.commands.add(command)
-            with contextlib.suppress(OSError):
-                self.connection.send(command)
-
     def close(self) -> None:
         """End it."""
         with contextlib.suppress(OSError):
@@ -146,6 +161,22 @@ class Worker:
         if self.process.is_alive():
             self.process.kill()
         self.process.join(timeout=_END_SECONDS)
+
+
+def exit_loss(code: int) -> Loss:
+    """Return the loss of a process with such an exit code; a negative one is a signal's."""
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return Loss(how, exited=code >= 0)
+
+
+def read_tail(log: Path) -> str:
+    """Return the last 64 KB of a log, without tokens; nothing where there is none."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - _LOG_BYTES))
+            return hide_tokens(stream.read(_LOG_BYTES).decode(errors="replace"))
+    except OSError:
+        return ""
 
 
 def _process_state(pid: int | None) -> tuple[str, float]:

@@ -17,6 +17,7 @@ from lorafile.units import and_more, duration, listing, plural
 
 if TYPE_CHECKING:
     from lorafile.apply.progress import Applied, Tracked
+    from lorafile.state import Attempt
     from lorafile.study.study import BestFigure
 
 
@@ -28,6 +29,13 @@ def stage_lines(plan: Plan) -> list[str]:
     equal = [node.address for node in plan.graph.nodes.values() if node.accepted and node.accepted.is_equal]
     lines += [f"Prepared to the bytes of finished ones: {listing(equal)}; what reads them is reused."] if equal else []
     return [*lines, f"{plural(len(plan.work), 'node')} to go."]
+
+
+def show_collected(attempts: list["Attempt"], out: Console) -> None:
+    """Say what a cluster's workers finished while no apply listened."""
+    if attempts:
+        kinds = counted(Counter(attempt.kind for attempt in attempts))
+        out.print(f"Taken in: {kinds}, which the cluster finished while no apply listened.")
 
 
 def show_applied(applied: "Applied", out: Console) -> None:

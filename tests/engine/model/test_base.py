@@ -192,7 +192,7 @@ def test_how_a_base_lies_on_devices_changes_no_key(spec_file: Path, tmp_path: Pa
     spread = Study.load(spec_file, tmp_path / "state")
     plan = spread.plan()
     assert set(plan.graph.nodes) == keys
-    assert local_executor(plan, spread.state, 4, "auto").workers == 4, "without several GPUs nothing is spread"
+    assert local_executor(plan, spread.state, 4, "auto").pool.workers == 4, "without several GPUs nothing is spread"
     applied = spread.apply()
     assert {attempt.outcome for attempt in applied.attempts} == {"done"}
     spec_file.write_text(text.replace("[data]", 'attn_implementation = "eager"\n[data]'), encoding="utf-8")

@@ -1,0 +1,205 @@
+"""The loop that hands out groups and takes in events, whatever starts the workers: the one executor."""
+
+import time
+from dataclasses import dataclass, field
+
+from lorafile.apply.executors.base import (
+    ExecutorCallbacks,
+    Group,
+    Loss,
+    Phase,
+    WorkerHandle,
+    WorkerPool,
+)
+from lorafile.apply.executors.queue import MOST_LOSSES, Queue
+from lorafile.engine.request import Result
+from lorafile.engine.worker.channel import (
+    Command,
+    Event,
+    Message,
+    NodeEnd,
+    NodeProgress,
+    NodeStart,
+    PackMeasured,
+    Status,
+    Work,
+)
+from lorafile.errors import LoraError
+
+_POLL_SECONDS = 0.5
+_WITH_LOG = ("failed", "interrupted")  # outcomes with which the end of the worker's log is stored
+
+
+@dataclass
+class PoolExecutor:
+    """Has groups done by the workers of a pool.
+
+    :ivar pack: how many adapters are trained together at most; 0: as many as are measured to be fastest
+    :ivar workers: those that go on, where the pool keeps them
+    """
+
+    pool: WorkerPool
+    pack: int = 0
+    workers: list[WorkerHandle] = field(default_factory=list)
+
+    def run(self, groups: list[Group], callbacks: ExecutorCallbacks) -> None:
+        """Do every group; what has all GPUs for itself comes after the rest, and what is measured alone comes last."""
+        for alone in (False, True):
+            for spread in (False, True):
+                chosen = [group for group in groups if (group.alone, group.spread) == (alone, spread)]
+                queue = Queue(chosen, 1 if alone else self.pack)
+                dispatcher = Dispatcher(self.pool, Phase(alone, spread), queue, callbacks, self.workers)
+                try:
+                    dispatcher.run()
+                finally:
+                    if not self.pool.keeps_workers:
+                        self.close()  # what follows has its devices to itself
+
+    def close(self) -> None:
+        """End the workers that there are."""
+        while self.workers:
+            self.workers.pop().close()
+
+
+@dataclass
+class Dispatcher:
+    """Hands out the groups of one phase and takes in what workers say."""
+
+    pool: WorkerPool
+    phase: Phase
+    queue: Queue
+    callbacks: ExecutorCallbacks
+    workers: list[WorkerHandle] = field(default_factory=list)
+    _events: list[Event] = field(default_factory=list)  # of this turn
+    _releasable: list[WorkerHandle] = field(default_factory=list)  # when what they sent is stored
+
+    def __post_init__(self) -> None:
+        self.limit = self.pool.limit(self.phase)
+
+    def run(self) -> None:
+        """Do every group, or stop where that is wanted."""
+        while True:
+            if not self.callbacks.urgency():
+                self._assign()
+            busy = [worker for worker in self.workers if worker.groups]
+            if not busy:
+                self._flush()
+                return
+            for worker in busy if (urgency := self.callbacks.urgency()) else []:
+                worker.ask(Command.FINISH if urgency == 1 else Command.STOP)
+            self._listen()
+            self._flush()
+            if self.phase.alone:
+                self._renew()
+
+    def _listen(self) -> None:
+        """Wait until a worker says something or is lost, and take in what all of them said."""
+        self.pool.wait(self.workers, _POLL_SECONDS)
+        for worker in list(self.workers):
+            for message in worker.events():
+                self._take(worker, message)
+            if loss := worker.lost():
+                self._handle_loss(worker, loss)
+
+    def _flush(self) -> None:
+        """Have what was said in this turn recorded, and tell those who wait for it."""
+        events, self._events = self._events, []
+        self.callbacks.record(events)
+        releasable, self._releasable = self._releasable, []
+        for worker in releasable:
+            worker.send(Command.RELEASE)
+
+    def _assign(self) -> None:
+        """Give each free worker what it does next."""
+        while True:
+            idle = [worker for worker in self.workers if not worker.groups]
+            free = len(idle) + self.limit - len(self.workers)
+            groups = self.queue.take({worker.base for worker in idle}, free) if free > 0 else []
+            if not groups:
+                return
+            requests = {group: self.callbacks.requests(group) for group in groups}
+            self.queue.mark_ended(*(key for group in groups for key in group.keys if not requests[group]))
+            groups = [group for group in groups if requests[group]]
+            if not groups:
+                continue
+            base = groups[0].base
+            spare = idle[0] if idle else None
+            worker = next((worker for worker in idle if worker.base == base), spare) or self.start()
+            if worker is None:  # a stop was asked for
+                self.queue.give_back(groups)
+                return
+            worker.give(groups, Work([requests[group] for group in groups], self.queue.pack_sizes(groups[0])))
+
+    def start(self) -> WorkerHandle | None:
+        """Start one more worker; None where a stop is asked for meanwhile."""
+        worker = self.pool.start(self.phase, self.workers, self.callbacks.urgency)
+        if worker is not None:
+            self.workers.append(worker)
+        return worker
+
+    def _renew(self) -> None:
+        """See to it that what is measured next is measured in a fresh process."""
+        for worker in [worker for worker in self.workers if not worker.groups and not worker.renew()]:
+            worker.close()
+            self.workers.remove(worker)
+
+    def _take(self, worker: WorkerHandle, message: Message) -> None:
+        match message:
+            case Status.WORK_DONE:
+                self._releasable.append(worker)
+            case Status.IDLE:
+                self.queue.mark_ended(*(key for group in worker.groups for key in group.keys))
+                worker.take_back()
+            case PackMeasured(key, sizes):
+                if self.queue.set_pack_sizes(worker.groups[0], sizes) and sizes.why:
+                    self._events.append(NodeProgress(key, {"note": sizes.why}))
+                self.queue.give_back(worker.groups[sizes.most :])
+                worker.groups = worker.groups[: sizes.most]
+            case NodeStart() | NodeProgress() | NodeEnd():
+                if self.queue.is_open(message.key):  # what is said of a finished node comes too late
+                    self._take_event(worker, message)
+
+    def _take_event(self, worker: WorkerHandle, event: Event) -> None:
+        if not isinstance(event, NodeEnd):
+            worker.note_started(event.key)
+            self._events.append(event)
+            return
+        worker.running.pop(event.key, None)
+        worker.progressed.add(event.key)
+        self.queue.mark_ended(event.key)
+        self._events.append(event.with_log(worker.log()) if event.result.outcome in _WITH_LOG else event)
+
+    def _handle_loss(self, worker: WorkerHandle, loss: Loss) -> None:
+        """Go on without a worker, or with its agent."""
+        log = worker.log()
+        if not (loss.by_its_work and worker.renew()):
+            worker.close()  # before its groups go out again
+            self.workers.remove(worker)
+        self._releasable = [other for other in self._releasable if other is not worker]
+        if worker.groups:
+            self._give_back(worker, loss, log)
+            worker.take_back()
+
+    def _give_back(self, worker: WorkerHandle, loss: Loss, log: str) -> None:
+        """Record what a lost worker was doing as interrupted, and give its groups to another one."""
+        if loss.exited and not worker.running and not any(self.queue.has_died(group) for group in worker.groups):
+            raise LoraError(f"A worker process {loss.why} before it could begin.{_last_words(log)}")
+        for key, (started, began) in sorted(worker.running.items()):
+            self._interrupt(key, f"The worker process {loss.why}.", log, started, time.monotonic() - began)
+        running = set(worker.running)
+        if loss.by_its_work:
+            self.queue.handle_dead_worker(worker.groups, running)
+            return
+        for group in self.queue.handle_lost_machine(worker.groups, running, worker.progressed):
+            if not running & set(group.keys):
+                why = f"Its workers were lost {MOST_LOSSES + 1} times before it began; the last one {loss.why}."
+                self._interrupt(group.keys[0], why, log)
+
+    def _interrupt(self, key: str, why: str, log: str, started: str = "", seconds: float = 0.0) -> None:
+        self._events.append(NodeEnd(key, Result("interrupted", why), started=started, seconds=seconds, log=log))
+
+
+def _last_words(log: str) -> str:
+    """Return the last line of a log as a sentence."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    return f" The last line of its log: {lines[-1].strip()}" if lines else " Its log is empty."
