@@ -16,6 +16,7 @@ from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, u
 from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan
 from lorafile.state import Attempt, State
+from lorafile.state.remote import connect, is_url, locked, remote_of
 from lorafile.units import Price, listing
 
 if TYPE_CHECKING:
@@ -32,8 +33,18 @@ if TYPE_CHECKING:
 
 
 def state_directory(named: str | Path | None = None) -> Path:
-    """Return the state's directory: what is named, or `LORA_STATE`, or `.lora` here."""
-    return Path(named or os.environ.get("LORA_STATE") or ".lora")
+    """Return the state's directory: what is named, or `LORA_STATE`, or `.lora` here.
+
+    Of a URL it is the local state in the user's cache directory, with what is new in the remote.
+
+    :raises StateError: when a remote refuses, or cannot be reached and nothing of it is here
+    """
+    name = named or os.environ.get("LORA_STATE") or ".lora"
+    if is_url(name):
+        return connect(name)
+    if remote := remote_of(Path(name)):
+        remote.refresh()
+    return Path(name)
 
 
 def spec_and_state(spec: Path | None, state: Path | None) -> tuple[specs.Spec | None, Path]:
@@ -209,6 +220,7 @@ class Study:
         lock_timeout: float = 0.0,
         watchers: "list[Progress] | None" = None,
         budget: "Budget | None" = None,
+        state_lock: str = "",
     ) -> Applied:
         """Do what is missing and return what was done.
 
@@ -217,13 +229,17 @@ class Study:
         :param pack: how many adapters on one base are trained together: at most so many, `auto` as many as are measured
             to be fastest, `off` none
         :param budget: what it may take; what would not end in time is not begun
+        :param state_lock: of a state with a remote: `lease`, or `none` for a backend without conditional writes
         """
         from lorafile.apply.stages import apply_plan
 
         if plan is not None:
             check_locked(plan)
-        with State.write(self.state, lock_timeout) as state:
-            return apply_plan(self.spec, plan or self.plan(), state, workers, pack, watchers, budget)
+        with (
+            locked(self.state, lock_timeout, state_lock) as session,
+            State.write(self.state, lock_timeout) as state,
+        ):
+            return apply_plan(self.spec, plan or self.plan(), state, workers, pack, watchers, budget, session)
 
     def untracked(self, plan: Plan) -> int:
         """Return how many finished runs of a plan some tracker of the study does not have, or not as they are."""
@@ -254,7 +270,8 @@ class Study:
         from lorafile.models.evaluate import evaluate
 
         options: dict[str, Any] = {"workers": workers, "lock_timeout": lock_timeout, "watchers": watchers}
-        return evaluate(self.spec, self.state, str(adapter), splits=splits, profile=profile, **options)
+        with locked(self.state, lock_timeout):
+            return evaluate(self.spec, self.state, str(adapter), splits=splits, profile=profile, **options)
 
     def import_runs(
         self,
@@ -273,7 +290,8 @@ class Study:
 
         sources = [str(directory) for directory in directories]
         imports = plan_imports(self.spec, State.read(self.state), sources, configuration, seed, replace)
-        return record_imports(self.spec, self.state, imports, lock_timeout)
+        with locked(self.state, lock_timeout):
+            return record_imports(self.spec, self.state, imports, lock_timeout)
 
     def results(self) -> "pd.DataFrame":
         """Return one row for each run, with its configuration's settings."""
