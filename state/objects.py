@@ -72,7 +72,9 @@ class Objects:
         try:
             origins[self.root.absolute()].download(digest, Path(name))
             if file_digest(Path(name)) != digest:
-                raise StateError(f"The object {digest[:12]}… is damaged in the state's remote. Nothing was taken of it.")
+                raise StateError(
+                    f"The object {digest[:12]}… is damaged in the state's remote. Nothing was taken of it."
+                )
             sync(Path(name))
             self.adopt(Path(name), digest)
         finally:

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 from lorafile.apply.applier import Applier
 from lorafile.apply.budget import Budget
@@ -80,15 +81,27 @@ def sending_to(remote: Session | None, stop: Stop) -> Iterator[None]:
             stop.watchers.remove(counter)
 
 
-class _Counter(Progress):
-    """Counts the attempts that a remote does not have yet."""
+class _Counter:
+    """Counts the attempts that a remote does not have yet; a watcher that minds nothing else."""
 
     def __init__(self, sending: Sending) -> None:
         self._sending = sending
 
-    def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:
+    def on_node_start(self, node: GraphNode) -> None:
+        """Mind nothing."""
+
+    def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
+        """Mind nothing."""
+
+    def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:  # noqa: ARG002
         """Count one more."""
         self._sending.count()
+
+    def on_stop(self, times: int) -> None:
+        """Mind nothing: what has ended is sent."""
+
+    def on_next_stage(self, plan: Plan) -> None:
+        """Mind nothing."""
 
 
 def _next(spec: Spec, approved: Plan, first: Plan | None, stages: list[Plan], state: WritableState) -> Plan | None:

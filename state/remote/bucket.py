@@ -95,7 +95,7 @@ class Bucket:
         client = {"allow_http": allow_http, "timeout": _TIMEOUT, "connect_timeout": _CONNECT_TIMEOUT}
         retry = {"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT}
         try:
-            return cls(url, from_url(url, client_options=client, retry_config=retry))  # type: ignore[arg-type]
+            return cls(url, from_url(url, client_options=client, retry_config=retry))  # type: ignore[call-overload]
         except BaseError as error:
             raise StateError(f"The state {url} cannot be opened: {_first_line(error)}. {_ENVIRONMENT}") from None
 
@@ -132,7 +132,7 @@ class Bucket:
         with self._sentences():
             return self.store.head(path)["last_modified"]
 
-    def list(self, prefix: str) -> Iterator[Entry]:
+    def entries(self, prefix: str) -> Iterator[Entry]:
         """Yield every file under a folder."""
         with self._sentences():
             for page in self.store.list(prefix):
@@ -161,7 +161,7 @@ class Bucket:
             for chunk in self.store.get(path).stream():
                 stream.write(chunk)
 
-    def delete(self, paths: "list[str]") -> None:
+    def delete(self, paths: list[str]) -> None:
         """Take files away."""
         if paths:
             with self._sentences():

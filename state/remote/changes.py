@@ -15,18 +15,17 @@ from lorafile.state.transfer.bundle import Line, write_bundle
 from lorafile.state.transfer.exporter import attempt_lines
 
 SMALL = 1 << 16  # bytes: what is larger stands next to the bundles, under its digest
-_CHOSEN = "IN (SELECT value FROM json_each(?1))"
-_ROWS = {
-    "nodes": f"SELECT key, kind, version, settings, inputs FROM nodes WHERE key IN "
-    f"(SELECT key FROM attempts WHERE id {_CHOSEN})",
-    "environments": f"SELECT digest, settings FROM environments WHERE digest IN "
-    f"(SELECT environment FROM attempts WHERE id {_CHOSEN})",
-    "attempts": f"SELECT * FROM attempts WHERE id {_CHOSEN}",
-    "outputs": f"SELECT attempt, name, digest, bytes FROM outputs WHERE attempt {_CHOSEN}",
-    "seals": f"SELECT attempt, digest FROM seals WHERE attempt {_CHOSEN}",
-    "removals": f"SELECT attempt FROM removals WHERE attempt {_CHOSEN}",
+_ROWS = {  # of the attempts whose numbers are a JSON list
+    "nodes": """SELECT key, kind, version, settings, inputs FROM nodes WHERE key IN (
+        SELECT key FROM attempts WHERE id IN (SELECT value FROM json_each(?1)))""",
+    "environments": """SELECT digest, settings FROM environments WHERE digest IN (
+        SELECT environment FROM attempts WHERE id IN (SELECT value FROM json_each(?1)))""",
+    "attempts": "SELECT * FROM attempts WHERE id IN (SELECT value FROM json_each(?1))",
+    "outputs": "SELECT attempt, name, digest, bytes FROM outputs WHERE attempt IN (SELECT value FROM json_each(?1))",
+    "seals": "SELECT attempt, digest FROM seals WHERE attempt IN (SELECT value FROM json_each(?1))",
+    "removals": "SELECT attempt FROM removals WHERE attempt IN (SELECT value FROM json_each(?1))",
     "collected": "SELECT digest FROM collected WHERE ?1 IS NULL",
-    "forecasts": f"SELECT attempt, forecast FROM forecasts WHERE attempt {_CHOSEN}",
+    "forecasts": "SELECT attempt, forecast FROM forecasts WHERE attempt IN (SELECT value FROM json_each(?1))",
 }
 # What is said of attempts later, each row sent once. An attempt has another number in every state, and one seal.
 _LATER = {

@@ -1,7 +1,7 @@
-"""The remote's lock: a lease that its holder renews, made of files that are created and never overwritten.
+"""The remote's lock: a lease that its holder renews, made of files that nobody else overwrites.
 
-`lock/<n>` says who holds the lock; creating it is taking it. `lock/<n>.beat` is written anew while its holder lives, and
-`lock/<n>.done` once it has ended, or was told to. The lock is free where the highest number is done, or was renewed
+`lock/<n>` says who holds the lock; creating it is taking it. `lock/<n>.beat` is written anew while its holder lives,
+and `lock/<n>.done` once it has ended, or was told to. The lock is free where the highest number is done, or was renewed
 longer than a lease ago: both times are the server's, so that no clock here counts.
 """
 
@@ -70,7 +70,7 @@ class LockStatus:
     @classmethod
     def of(cls, bucket: Bucket) -> "LockStatus":
         """Look at the lock."""
-        entries = [entry for entry in bucket.list("lock/") if _number(entry)]
+        entries = [entry for entry in bucket.entries("lock/") if _number(entry)]
         number = max((_number(entry) for entry in entries), default=0)
         own = {entry.path.rpartition("/")[2]: entry for entry in entries if _number(entry) == number}
         beats = [entry.modified for entry in own.values()]
@@ -190,13 +190,10 @@ def _take(bucket: Bucket, status: LockStatus) -> RemoteLock | None:
     return RemoteLock(bucket, number, holder)
 
 
-def free(bucket: Bucket) -> LockStatus:
-    """Free the lock whoever holds it, who then stops at the next bundle; return what it was."""
-    status = LockStatus.of(bucket)
-    if not status.done:
-        by = str(Holder(**who_runs_this(), id=""))
-        bucket.create(f"lock/{status.number}.done", _text({"ended": utc_now(), "by": by}))
-    return status
+def free(bucket: Bucket, status: LockStatus) -> None:
+    """Free the lock that somebody was seen to hold, who then stops at the next bundle."""
+    by = str(Holder(**who_runs_this(), id=""))
+    bucket.create(f"lock/{status.number}.done", _text({"ended": utc_now(), "by": by}))
 
 
 def describe(status: LockStatus, bucket: Bucket) -> str:

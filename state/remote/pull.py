@@ -37,7 +37,7 @@ class Pulled:
 
 def unseen(bucket: Bucket, knowledge: Knowledge) -> list[str]:
     """Return the bundles that are new, in the order in which they were sent."""
-    names = [entry.path for entry in bucket.list("bundles/")]
+    names = [entry.path for entry in bucket.entries("bundles/")]
     return sorted((name for name in names if _NAME.fullmatch(name) and name not in knowledge.bundles), key=_order)
 
 
@@ -90,14 +90,17 @@ def note_moment(knowledge: Knowledge) -> None:
 
 def _downloaded(bucket: Bucket, names: list[str], directory: Path) -> Iterator[tuple[str, Path]]:
     """Yield bundles as files, several of which are fetched at a time; each is gone when the next is asked for."""
-    with translate_errors(directory), tempfile.TemporaryDirectory(prefix="importing-", dir=directory) as folder:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for start in range(0, len(names), _AT_ONCE):
-                portion = names[start : start + _AT_ONCE]
-                files = [Path(folder) / name.rpartition("/")[2] for name in portion]
-                for name, file, _ in zip(portion, files, pool.map(bucket.download, portion, files), strict=True):
-                    yield name, file
-                    file.unlink()
+    with (
+        translate_errors(directory),
+        tempfile.TemporaryDirectory(prefix="importing-", dir=directory) as folder,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+    ):
+        for start in range(0, len(names), _AT_ONCE):
+            portion = names[start : start + _AT_ONCE]
+            files = [Path(folder) / name.rpartition("/")[2] for name in portion]
+            for name, file, _ in zip(portion, files, pool.map(bucket.download, portion, files), strict=True):
+                yield name, file
+                file.unlink()
 
 
 def _take(name: str, file: Path, state: WritableState, knowledge: Knowledge, here: set[str]) -> int:
@@ -130,7 +133,8 @@ def _finished_twice(
     What stands earlier in the remote's order counts: what is not sent yet stands last, and a bundle that comes late,
     from somebody who had lost the lock, behind those that are here. So all come to the same result.
     """
-    theirs = {slot_of(row.key, row.kind, row.device): row for row in new if row.outcome in _FINISHED}
+    rows = [row for row in incoming.rows.attempts.values() if row.outcome in _FINISHED]
+    theirs, arriving = {slot_of(row.key, row.kind, row.device): row for row in rows}, {row.id for row in new}
     own = set(unsent_attempts(state, knowledge.facts | set(incoming.rows.seals.values())))
     if not theirs or not (own or late):
         return []
@@ -142,7 +146,7 @@ def _finished_twice(
         other = theirs.get(slot_of(key, kind, device))
         if other is not None and number in own:
             twice.append(seal)
-        elif other is not None and late:
+        elif other is not None and late and other.id in arriving:
             twice.append(incoming.rows.seals[other.id])
     return twice
 

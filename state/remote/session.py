@@ -1,4 +1,4 @@
-"""A state with a remote: where its local part is, how it is brought up to date, and what a writer does around its work."""
+"""A state with a remote: where its local part is, how it is kept up to date, and what a writer does around its work."""
 
 import contextlib
 import json
@@ -55,7 +55,9 @@ class Remote:
         try:
             self.bucket.download(f"objects/{digest[:2]}/{digest}", target)
         except Unreachable as error:
-            raise StateError(f"The object {digest[:12]}… is in the remote alone, and {error} Try again then.") from error
+            raise StateError(
+                f"The object {digest[:12]}… is in the remote alone, and {error} Try again then."
+            ) from error
 
     def refresh(self) -> None:
         """Take in what is new, and say as log records how fresh the local state is. No lock of the remote is taken.
@@ -71,15 +73,15 @@ class Remote:
             when = self.knowledge.notes.get("pulled")
             if when is None:
                 raise StateError(f"{error} Nothing of it is on this machine yet. Try again when it answers.") from error
-            _log.warning("%s What follows is from the copy of %s on this machine.", error, when)
+            _log.warning("%s What follows is from the copy of %s on this machine.", error, _moment(when))
             return
         if pulled is None:
             _log.warning("The copy of %s on this machine is in use; what follows is what it has by now.", self.url)
             return
         for reason in pulled.damaged:
             _log.warning("%s. Nothing was taken of it; what it holds counts as not done.", reason)
-        new = f", {plural(pulled.attempts, 'new attempt')}" if pulled.attempts else ""
-        _log.info("State %s as of %s%s.", self.url, self.knowledge.notes["pulled"], new)
+        new = f", with {plural(pulled.attempts, 'new attempt')}" if pulled.attempts else ""
+        _log.info("State %s as of %s%s.", self.url, _moment(self.knowledge.notes["pulled"]), new)
 
     def _pull_as_reader(self) -> Pulled | None:
         """Take in what is new; None where a writer holds the local state."""
@@ -187,6 +189,11 @@ def remote_of(directory: Path) -> Remote | None:
             raise StateError(f"{directory / LINK} is damaged. Name the state by its URL with --state.") from error
         _register(directory, Bucket.open(url))
     return _remotes.get(directory)
+
+
+def _moment(when: str) -> str:
+    """Return `2026-11-30 15:44:09 UTC` of a moment as it is recorded."""
+    return f"{when[:10]} {when[11:19]} UTC"
 
 
 def _register(directory: Path, bucket: Bucket) -> None:
