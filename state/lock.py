@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from lorafile.errors import StateError
 from lorafile.units import utc_now
@@ -21,6 +21,10 @@ _POLL_SECONDS = 0.2
 _TRIES_TO_READ = 20
 _LONGEST_COMMAND = 100  # characters that are shown
 _log = logging.getLogger(__name__)
+
+
+class InUse(StateError):
+    """Another process writes."""
 
 
 @contextlib.contextmanager
@@ -44,7 +48,7 @@ def _wait(handle: int, directory: Path, timeout: float) -> None:
     while not _try(handle):
         if time.monotonic() >= deadline:
             still, longer = (f" It still was after {timeout:g} s.", " a longer") if waiting else ("", "")
-            raise StateError(
+            raise InUse(
                 f"The state {directory} is in use by {_holder(directory)}.{still} "
                 f"Wait for it, or pass{longer} --lock-timeout."
             )
@@ -71,16 +75,20 @@ def _try(handle: int) -> bool:
 
 def _sign(handle: TextIO) -> None:
     """Write down who holds the lock, over what a killed process may have left there."""
-    holder = {
+    handle.truncate(0)
+    handle.write(json.dumps(who_runs_this()))
+    handle.flush()
+
+
+def who_runs_this() -> dict[str, Any]:
+    """Return this process as others are told of it: user, host, pid, command, and the moment (`since`)."""
+    return {
         "user": _user(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "since": utc_now(),
     }
-    handle.truncate(0)
-    handle.write(json.dumps(holder))
-    handle.flush()
 
 
 def _user() -> str:

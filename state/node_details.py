@@ -72,7 +72,8 @@ def history(state: State, named: Named) -> History:
 class StoredFile:
     """A file of an attempt.
 
-    :ivar standing: `here`, `missing`, or `collected` where garbage collection took it
+    :ivar standing: `here`, `missing`, `remote` where only the state's remote has it, or `collected` where garbage
+        collection took it
     """
 
     name: str
@@ -164,6 +165,8 @@ def _files(state: State, attempt: int) -> list[StoredFile]:
     )
     files = []
     for name, digest, size, collected in rows:
-        standing = "here" if state.objects.has(digest) else "collected" if collected else "missing"
+        remote = not state.objects.is_here(digest) and state.objects.is_remote(digest)
+        here = "remote" if remote else "here" if state.objects.has(digest) else ""
+        standing = here or ("collected" if collected else "missing")
         files.append(StoredFile(name, digest, size, state.objects.path(digest), standing))
     return files

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lorafile.errors import StateError
 from lorafile.files.atomic import sync
@@ -19,9 +19,25 @@ _CHUNK = 1 << 20
 _proven: set[tuple[str, int, int]] = set()  # objects that were read whole by this process, as they were then
 
 
+class Origin(Protocol):
+    """Where objects are that are not here yet: a state's remote."""
+
+    def has(self, digest: str) -> bool:
+        """Return whether an object is there; nothing is asked of a server."""
+
+    def download(self, digest: str, target: Path) -> None:
+        """Write an object's bytes to a path here.
+
+        :raises StateError: when they cannot be had
+        """
+
+
+origins: dict[Path, Origin] = {}  # object directory -> where what it lacks may be
+
+
 @dataclass(frozen=True)
 class Objects:
-    """The object directory of one state."""
+    """The object directory of one state; where the state has a remote, objects come here when they are first read."""
 
     root: Path
 
@@ -30,8 +46,40 @@ class Objects:
         return self.root / digest[:2] / digest
 
     def has(self, digest: str) -> bool:
-        """Return whether an object is here."""
+        """Return whether an object is here, or in the state's remote."""
+        return self.is_here(digest) or self.is_remote(digest)
+
+    def is_here(self, digest: str) -> bool:
+        """Return whether an object stands in this directory."""
         return self.path(digest).is_file()
+
+    def is_remote(self, digest: str) -> bool:
+        """Return whether the state's remote has an object."""
+        origin = origins.get(self.root.absolute()) if origins else None
+        return origin is not None and origin.has(digest)
+
+    def fetch(self, digest: str) -> Path:
+        """Return where an object stands, or would stand; one that only the state's remote has is brought here first.
+
+        :raises StateError: when it cannot be had, or its bytes are not the ones that were stored
+        """
+        target = self.path(digest)
+        if self.is_here(digest) or not self.is_remote(digest):
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+        os.close(handle)
+        try:
+            origins[self.root.absolute()].download(digest, Path(name))
+            if file_digest(Path(name)) != digest:
+                raise StateError(
+                    f"The object {digest[:12]}… is damaged in the state's remote. Nothing was taken of it."
+                )
+            sync(Path(name))
+            self.adopt(Path(name), digest)
+        finally:
+            Path(name).unlink(missing_ok=True)
+        return target
 
     def read(self, digest: str) -> bytes:
         """Return an object's bytes.
@@ -40,7 +88,7 @@ class Objects:
         """
         try:
             with reading_object(self.path(digest)):
-                content = self.path(digest).read_bytes()
+                content = self.fetch(digest).read_bytes()
         except FileNotFoundError as error:
             raise self._missing(digest) from error
         if hashlib.sha256(content).hexdigest() != digest:
@@ -52,7 +100,7 @@ class Objects:
 
         :raises StateError: when it is missing or cannot be read, or when they are not
         """
-        path = self.path(digest)
+        path = self.fetch(digest)
         try:
             with reading_object(path):
                 about = path.stat()
@@ -93,7 +141,7 @@ class Objects:
         digest = file_digest(file)
         target = self.path(digest)
         size = file.stat().st_size
-        if self.has(digest) and target.stat().st_size == size:
+        if self.is_here(digest) and target.stat().st_size == size:
             return digest, size
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")

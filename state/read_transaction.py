@@ -176,8 +176,8 @@ def check_directory(directory: Path) -> None:
     """
     if url := _URL.match(str(directory)):
         raise StateError(
-            f"The state {url[1]}://{url[2]} is a URL, and a state is a directory on this machine. Name one with "
-            "--state or LORA_STATE."
+            f"The state {url[1]}://{url[2]} is a URL, and this reads a directory. Take the one that "
+            "lorafile.state.remote.connect returns for the URL."
         )
     if directory.exists() and not directory.is_dir():
         raise StateError(f"{directory} is not a directory, so it cannot be a state. Name another with --state.")

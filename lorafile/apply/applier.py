@@ -32,6 +32,7 @@ class Applier:
     """Does the work of one plan.
 
     :ivar declares: whether the plan is the whole study, so that its nodes are what the study declares
+    :ivar recorded: what is noted with the environment of each attempt
     """
 
     plan: Plan
@@ -41,6 +42,7 @@ class Applier:
     declares: bool = True
     stop: Stop = field(default_factory=Stop)
     budget: Budget | None = None
+    recorded: dict[str, str] = field(default_factory=dict)
     applied: Applied = field(default_factory=Applied)
 
     def __post_init__(self) -> None:
@@ -55,7 +57,7 @@ class Applier:
         log = self.state.directory / "staging" / "worker.log"
         spec = self.plan.graph.spec
         where = registration(spec.file) if spec.tables.study.registered else None
-        self._registered = {"registered": where.as_json()} if where else {}
+        self._noted = self.recorded | ({"registered": where.as_json()} if where else {})
         # A metric file may take a minute, in which the applying process would hear neither its workers nor its user.
         expected = FEW if scores and self.plan.graph.own else len(scores)
         self._pool = ScorePool(expected, log, lambda: self.stop.urgency, light=len(scores) == len(to_do))
@@ -149,7 +151,7 @@ class Applier:
             started=end.started or utc_now(),
             seconds=end.seconds,
             device=done_in["device"],
-            environment=done_in | self._registered,
+            environment=done_in | self._noted,
             figures=result.figures,
             forecast=recorded_forecast(self.forecasts.get(node.key), self.plan.graph, node, self.results, self.target),
             reads=read_digests(node, self.results) | model_content(self.plan.graph, node),

@@ -1,21 +1,26 @@
 """An apply, stage by stage: the approved plan, then what its results or its choices have made known."""
 
+import contextlib
 import shutil
+from collections.abc import Iterator
+from typing import Any
 
 from lorafile.apply.applier import Applier
 from lorafile.apply.budget import Budget
-from lorafile.apply.progress import Applied, Progress, stop_on_signals
+from lorafile.apply.progress import Applied, Progress, Stop, stop_on_signals
 from lorafile.apply.tracking.reporter import tracked
 from lorafile.apply.workers import check_libraries, executors
 from lorafile.clusters.config import Cluster
 from lorafile.errors import StalePlan
+from lorafile.graph.graph import GraphNode
 from lorafile.lock.lockfile import read_lock, resolve, write_lock
 from lorafile.plan.equal_data import prepare_first
 from lorafile.plan.plan import Plan
 from lorafile.plan.planner import after_prepare, next_stage, still_missing
 from lorafile.specs import Spec
-from lorafile.state import WritableState
+from lorafile.state import Attempt, WritableState
 from lorafile.state.ledger import record_equal_data
+from lorafile.state.remote import Sending, Session
 
 
 def apply_plan(
@@ -27,12 +32,14 @@ def apply_plan(
     watchers: list[Progress] | None = None,
     budget: Budget | None = None,
     cluster: Cluster | None = None,
+    remote: Session | None = None,
 ) -> Applied:
     """Do what an approved plan says and has not been done since, and what follows from it; return what was done.
 
     :param spec: as it is written, in which nothing is chosen yet
     :param state: locked for as long as this takes
     :param cluster: where it runs; None: on this machine
+    :param remote: gets what is recorded while this works; what runs is stopped where its lock is lost
     :raises StalePlan: when model or data are no longer what the plan was made of
     """
     check_libraries(approved)
@@ -42,14 +49,17 @@ def apply_plan(
     first = prepare_first(missing)
     done, stages = Applied(), [first or missing]
     shutil.rmtree(state.directory / "staging", ignore_errors=True)  # what a killed apply left; we hold the lock
+    recorded = remote.provenance if remote else {}
     with (
         tracked(missing, state, done) as trackers,
         stop_on_signals([*(watchers or []), *trackers]) as stop,
         executors(cluster, state.directory, workers, pack) as executor,
+        sending_to(remote, stop),
     ):
         while not done.interrupted:
             plan = stages[-1]
-            done.add(Applier(plan, state, executor(plan), stop.watchers, stop=stop, budget=budget).run())
+            applier = Applier(plan, state, executor(plan), stop.watchers, stop=stop, budget=budget, recorded=recorded)
+            done.add(applier.run())
             ended = done.interrupted or (budget is not None and budget.refused)
             stage = None if ended else _next(spec, missing, first, stages, state)
             if stage is None:
@@ -58,6 +68,44 @@ def apply_plan(
             for watcher in stop.watchers:
                 watcher.on_next_stage(stage)
     return done
+
+
+@contextlib.contextmanager
+def sending_to(remote: Session | None, stop: Stop) -> Iterator[None]:
+    """Send to a state's remote what is recorded meanwhile; stop the apply where the remote's lock is lost."""
+    if remote is None:
+        yield
+        return
+    with remote.sending(stop.ask_at_once) as sending:
+        counter = _Counter(sending)
+        stop.watchers.append(counter)
+        try:
+            yield
+        finally:
+            stop.watchers.remove(counter)
+
+
+class _Counter:
+    """Counts the attempts that a remote does not have yet; a watcher that minds nothing else."""
+
+    def __init__(self, sending: Sending) -> None:
+        self._sending = sending
+
+    def on_node_start(self, node: GraphNode) -> None:
+        """Mind nothing."""
+
+    def on_node_progress(self, node: GraphNode, progress: dict[str, Any]) -> None:
+        """Mind nothing."""
+
+    def on_node_end(self, node: GraphNode, attempt: Attempt) -> None:  # noqa: ARG002
+        """Count one more."""
+        self._sending.count()
+
+    def on_stop(self, times: int) -> None:
+        """Mind nothing: what has ended is sent."""
+
+    def on_next_stage(self, plan: Plan) -> None:
+        """Mind nothing."""
 
 
 def _next(spec: Spec, approved: Plan, first: Plan | None, stages: list[Plan], state: WritableState) -> Plan | None:

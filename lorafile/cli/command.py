@@ -20,10 +20,15 @@ from lorafile.errors import LoraError, StateError
 
 PATH = click.Path(path_type=Path)
 spec_argument = click.argument("spec", type=PATH, default="study.toml")
-state_option = click.option("--state", type=PATH, help="The state's directory. [default: LORA_STATE, or .lora]")
+state_option = click.option(
+    "--state",
+    type=PATH,
+    metavar="DIRECTORY|URL",
+    help="The state: a directory, or s3://BUCKET/PREFIX (also gs://, az://, file://). [default: LORA_STATE, or .lora]",
+)
 spec_option = click.option("--spec", type=PATH, help="The study that is meant, where several have the name.")
 study_option = click.option("--spec", type=PATH, default="study.toml", show_default=True, help="The study.")
-lock_option = click.option(
+_timeout_option = click.option(
     "--lock-timeout", type=float, default=0.0, help="Seconds to wait while an apply holds the state."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -47,6 +52,28 @@ def keep_until_exit(made: Any) -> None:
     It is kept in a cycle, which `gc.freeze` keeps from being taken apart when the interpreter ends.
     """
     _kept[:] = [_kept, made]
+
+
+def _set_lock_mode(_context: click.Context, _option: click.Parameter, mode: str) -> None:
+    if mode == "none":
+        from lorafile.state.remote.lock import lock_mode
+
+        lock_mode.set(mode)
+
+
+_lock_mode_option = click.option(
+    "--state-lock",
+    type=click.Choice(["lease", "none"]),
+    default="lease",
+    expose_value=False,
+    callback=_set_lock_mode,
+    help="none: write to a bucket without conditional writes; you see to it that nobody else does. [default: lease]",
+)
+
+
+def lock_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command take `--lock-timeout`; it gets `lock_timeout`, in seconds. `--state-lock` holds for its process."""
+    return _timeout_option(_lock_mode_option(function))
 
 
 def resolve_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -167,7 +194,7 @@ def main(context: click.Context, debug: bool) -> None:
 
 
 def _log_to_stderr(quiet: bool) -> None:
-    """Print on stderr what the state logs while it waits for its lock."""
+    """Print on stderr what the state logs: for whom it waits, and how fresh what it has of a remote is."""
     import logging
 
     class Stderr(logging.Handler):
@@ -215,7 +242,7 @@ def command(name: str, group: click.Group | None = None) -> Callable[[Callable[.
         @wraps(function)
         @click.pass_context
         def run(context: click.Context, *args: Any, **kwargs: Any) -> int:
-            if "lock_timeout" in kwargs:
+            if "lock_timeout" in kwargs or "state" in kwargs:
                 _log_to_stderr(kwargs.get("quiet", False))
             try:
                 with status_line():

@@ -133,4 +133,5 @@ def report(
 
 from lorafile.cli import apply, clusters, diff, models, plan, show  # noqa: E402, F401  (commands)
 from lorafile.cli import data as cli_data  # noqa: E402, F401  (commands)
+from lorafile.cli import remote as cli_remote  # noqa: E402, F401  (commands)
 from lorafile.cli import state as cli_state  # noqa: E402, F401  (commands)

@@ -18,6 +18,7 @@ from lorafile.cli.command import (
     state_option,
 )
 from lorafile.cli.terminal import agreed, echo, say
+from lorafile.errors import StateError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,6 +127,7 @@ def rm(
     from lorafile.plan.names import names_of
     from lorafile.state import State
     from lorafile.state.ledger import forget, forgettable
+    from lorafile.state.remote import locked
     from lorafile.study.study import spec_and_state
 
     study_spec, directory = spec_and_state(spec, state)
@@ -136,7 +138,8 @@ def rm(
         return 0
     if not agreed(yes, "Forget these?"):
         return 1
-    forget(directory, nodes, reason, lock_timeout)
+    with locked(directory, lock_timeout):
+        forget(directory, nodes, reason, lock_timeout)
     say("Forgotten. The next apply of a study that declares them makes them again.")
     return 0
 
@@ -162,17 +165,19 @@ def accept(
     """
     from lorafile.plan.names import names_of
     from lorafile.state import ledger
+    from lorafile.state.remote import locked
     from lorafile.study.study import spec_and_state
 
     study_spec, directory = spec_and_state(spec, state)
     names = (lambda stored: names_of(stored, study_spec)) if study_spec else None
-    if withdraw:
-        for key in ledger.withdraw_by_name(directory, new, names, lock_timeout):
-            say(f"{key[:12]}… stands for itself again.")
-        return
-    if not reason:
+    if not reason and not withdraw:
         raise click.UsageError("--reason is needed: it is shown wherever the result is used.")
-    accepted = ledger.accept_by_name(directory, old, new, reason, names, lock_timeout)
+    with locked(directory, lock_timeout):
+        if withdraw:
+            for key in ledger.withdraw_by_name(directory, new, names, lock_timeout):
+                say(f"{key[:12]}… stands for itself again.")
+            return
+        accepted = ledger.accept_by_name(directory, old, new, reason or "", names, lock_timeout)
     say(f"The result of {accepted.old[:12]}… is used in place of {accepted.new[:12]}…: {accepted.reason}")
 
 
@@ -195,12 +200,18 @@ def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool,
     from lorafile.cli.views.state import show_repaired, show_verified, verified_json
     from lorafile.state.integrity import verify as state_verify
     from lorafile.state.integrity.repair import repair as mend
+    from lorafile.state.remote import remote_of
     from lorafile.study.study import state_directory
 
-    out = console(quiet or as_json)
+    out, directory = console(quiet or as_json), state_directory(state)
+    if repair and (remote := remote_of(directory)):
+        raise StateError(
+            f"A damaged copy of {remote.url} is not repaired but fetched anew. Send what it alone has, if anything, "
+            f"with: lora state push --state {remote.url}; then delete {directory}"
+        )
     with _bar(out) as on_progress:
-        repaired = mend(state_directory(state), lock_timeout, on_progress) if repair else None
-        verified = repaired.verification if repaired else state_verify.verify(state_directory(state), on_progress)
+        repaired = mend(directory, lock_timeout, on_progress) if repair else None
+        verified = repaired.verification if repaired else state_verify.verify(directory, on_progress)
     if as_json:
         echo(verified_json(verified, repaired))
     else:
@@ -219,7 +230,8 @@ def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool,
 def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: float, as_json: bool) -> None:
     """Show which files no study in SPECS declares, and what they take; with --yes they go.
 
-    Without SPECS: what no study declared when it was last applied. What was done, and its figures, stay on record.
+    Without SPECS: what no study declared when it was last applied. What was done, and its figures, stay on record. Of a
+    state in a bucket: the files there that no bundle names and that are older than a week.
 
     \b
     Example: lora state gc study.toml other/study.toml --yes
@@ -228,10 +240,19 @@ def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: flo
     from lorafile.cli.views.state import garbage_json, show_garbage
     from lorafile.state import State
     from lorafile.state.gc import garbage, needed_keys, sweep
+    from lorafile.state.remote import remote_of
     from lorafile.study.study import Study, state_directory
 
-    studies = [Study.load(spec, state) for spec in specs]
     directory = state_directory(state)
+    if remote := remote_of(directory):
+        if specs:
+            raise click.UsageError("A state in a bucket keeps every file that a result has; leave SPECS out.")
+        from lorafile.state.remote import transfer
+
+        freed = transfer.sweep(remote, lock_timeout) if yes else transfer.garbage(remote)
+        echo(garbage_json(freed, yes)) if as_json else show_garbage(freed, yes, console())
+        return
+    studies = [Study.load(spec, state) for spec in specs]
 
     def declared() -> set[str]:
         return {key for study in studies for key in study.plan().graph.nodes}
@@ -333,7 +354,11 @@ def import_(source: Path, state: Path | None, lock_timeout: float) -> None:
     """
     from lorafile.cli.views.console import console
     from lorafile.cli.views.state import show_merged
+    from lorafile.state.remote import locked
     from lorafile.state.transfer.importer import import_state
     from lorafile.study.study import state_directory
 
-    show_merged(import_state(source, state_directory(state), lock_timeout), console())
+    directory = state_directory(state)
+    with locked(directory, lock_timeout):
+        merged = import_state(source, directory, lock_timeout)
+    show_merged(merged, console())

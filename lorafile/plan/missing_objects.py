@@ -32,16 +32,19 @@ def missing_digests(attempt: Attempt, objects: Objects) -> list[str]:
 
 def _damaged(attempt: Attempt, objects: Objects) -> dict[str, str]:
     """Return file name -> what is wrong with it; bytes are read only where the lengths do not add up."""
-    root, total, wrong = os.fspath(objects.root), 0, {}
+    root, total, wrong, elsewhere = os.fspath(objects.root), 0, {}, False
     for name, digest in attempt.outputs.items():
         try:
             total += os.stat(f"{root}/{digest[:2]}/{digest}").st_size  # noqa: PTH116  (tens of thousands of times)
         except FileNotFoundError:
-            wrong[name] = "missing"
+            if objects.is_remote(digest):
+                elsewhere = True
+            else:
+                wrong[name] = "missing"
         except OSError as error:  # it may be there: no reason to pay for it again
             with reading_object(objects.path(digest)):
                 raise error
-    if not wrong and total != attempt.bytes:
+    if not wrong and not elsewhere and total != attempt.bytes:
         for name, digest in attempt.outputs.items():
             with reading_object(objects.path(digest)):
                 if file_digest(objects.path(digest)) != digest:

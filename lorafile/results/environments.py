@@ -12,6 +12,7 @@ from lorafile.results.results import Results, grouped, listed, rows_of
 from lorafile.state import Attempt
 
 _KINDS = ("train", "predict", "profile", "inspect", "truncate", "merge")
+_NO_PLACE = ("registered", "state_lock")  # recorded with an environment, and no part of it
 Of = Literal["quality", "cost"]
 
 
@@ -27,7 +28,7 @@ class Environments:
                 self._at(attempt)
 
     def _at(self, attempt: Attempt) -> int:
-        where = {name: value for name, value in attempt.environment.items() if name != "registered"}
+        where = {name: value for name, value in attempt.environment.items() if name not in _NO_PLACE}
         identity = str(sorted(where.items(), key=str))
         if identity not in self._places:
             self._places[identity] = len(self.rows)

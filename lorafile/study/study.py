@@ -18,6 +18,7 @@ from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, u
 from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan
 from lorafile.state import Attempt, State
+from lorafile.state.remote import connect, is_url, locked, remote_of
 from lorafile.units import Price, listing
 
 if TYPE_CHECKING:
@@ -34,8 +35,18 @@ if TYPE_CHECKING:
 
 
 def state_directory(named: str | Path | None = None) -> Path:
-    """Return the state's directory: what is named, or `LORA_STATE`, or `.lora` here."""
-    return Path(named or os.environ.get("LORA_STATE") or ".lora")
+    """Return the state's directory: what is named, or `LORA_STATE`, or `.lora` here.
+
+    Of a URL it is the local state in the user's cache directory, with what is new in the remote.
+
+    :raises StateError: when a remote refuses, or cannot be reached and nothing of it is here
+    """
+    name = named or os.environ.get("LORA_STATE") or ".lora"
+    if is_url(name):
+        return connect(name)
+    if remote := remote_of(Path(name)):
+        remote.refresh()
+    return Path(name)
 
 
 def spec_and_state(spec: Path | None, state: Path | None) -> tuple[specs.Spec | None, Path]:
@@ -230,6 +241,7 @@ class Study:
         watchers: "list[Progress] | None" = None,
         budget: "Budget | None" = None,
         cluster: str | None = None,
+        state_lock: str = "",
     ) -> Applied:
         """Do what is missing and return what was done.
 
@@ -240,6 +252,7 @@ class Study:
         :param budget: what it may take; what would not end in time is not begun
         :param cluster: where it runs: a `[cluster.NAME]` of lora.toml, `ray`, `slurm`, or `local`; an approved plan
             says itself which it was made for
+        :param state_lock: of a state with a remote: `lease`, or `none` for a backend without conditional writes
         """
         from lorafile.apply.stages import apply_plan
 
@@ -247,9 +260,12 @@ class Study:
             check_locked(plan)
         name = plan.machines.cluster if plan is not None else cluster
         place = find_cluster(name, self.spec.file) if name else None
-        with State.write(self.state, lock_timeout) as state:
+        with (
+            locked(self.state, lock_timeout, state_lock) as session,
+            State.write(self.state, lock_timeout) as state,
+        ):
             planned = plan or self.plan(cluster=cluster)
-            return apply_plan(self.spec, planned, state, workers, pack, watchers, budget, place)
+            return apply_plan(self.spec, planned, state, workers, pack, watchers, budget, place, session)
 
     def collect(self, cluster: str, lock_timeout: float = 0.0) -> list[Attempt]:
         """Take in what a Slurm cluster's workers finished while no apply listened; return what was recorded.
@@ -296,7 +312,8 @@ class Study:
         from lorafile.models.evaluate import evaluate
 
         options: dict[str, Any] = {"workers": workers, "lock_timeout": lock_timeout, "watchers": watchers}
-        return evaluate(self.spec, self.state, str(adapter), splits=splits, profile=profile, **options)
+        with locked(self.state, lock_timeout):
+            return evaluate(self.spec, self.state, str(adapter), splits=splits, profile=profile, **options)
 
     def import_runs(
         self,
@@ -315,7 +332,8 @@ class Study:
 
         sources = [str(directory) for directory in directories]
         imports = plan_imports(self.spec, State.read(self.state), sources, configuration, seed, replace)
-        return record_imports(self.spec, self.state, imports, lock_timeout)
+        with locked(self.state, lock_timeout):
+            return record_imports(self.spec, self.state, imports, lock_timeout)
 
     def results(self) -> "pd.DataFrame":
         """Return one row for each run, with its configuration's settings."""

@@ -134,7 +134,10 @@ def _check_objects(
         if wrong:
             problems = result.objects if wrong == _CHANGED else result.unreadable
             problems.append(_object_problem(objects, digest, owners, wrong))
-    for digest in sorted(owners.keys() - sizes.keys()):
+    absent = owners.keys() - sizes.keys()
+    remote = {digest for digest in absent if objects.is_remote(digest)}
+    result.notes += [f"{len(remote)} objects are in the remote alone, and were not read"] if remote else []
+    for digest in sorted(absent - remote):
         if rows is not None and digest in rows.collected:
             result.collected += 1
         else:

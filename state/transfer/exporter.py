@@ -99,7 +99,7 @@ def export_bundle(state: State, wanted: tuple[str, ...], file: Path, names: Name
     if damaged_rows(rows)[2].keys() & numbers:
         raise LoraError("Rows of this are damaged. `lora state verify --repair` mends what can be mended.")
     digests = {digest: size for (number, _), (digest, size) in rows.outputs.items() if number in numbers}
-    here = {digest: state.objects.path(digest) for digest in sorted(digests) if state.objects.has(digest)}
+    here = {digest: state.objects.fetch(digest) for digest in sorted(digests) if state.objects.has(digest)}
     about = {"schema": SCHEMA_VERSION, "nodes": len(keys), "attempts": len(attempts), "objects": len(here)}
     with replace_file(file) as new, new.open("wb") as out:
         total = write_bundle(out, index_lines(state, rows, keys, attempts), here.items(), about)
@@ -108,6 +108,17 @@ def export_bundle(state: State, wanted: tuple[str, ...], file: Path, names: Name
 
 def index_lines(state: State, rows: IndexRows, keys: set[str], attempts: list[AttemptRow]) -> Iterator[Line]:
     """Yield the rows of a bundle: what refers to something comes after it."""
+    yield from attempt_lines(rows, keys, attempts)
+    for declared in sorted(state.rows("SELECT study, address, key, kind FROM declarations")):
+        if declared[2] in keys:
+            yield Line("declarations", list(declared))
+    for _, accepted in sorted(state.acceptances().items()):
+        if accepted.old in keys:
+            yield Line("acceptances", list(astuple(accepted)))
+
+
+def attempt_lines(rows: IndexRows, keys: set[str], attempts: list[AttemptRow]) -> Iterator[Line]:
+    """Yield attempts, after the environments and nodes that they are of."""
     for digest in sorted({row.environment for row in attempts}):
         yield Line("environments", [digest, rows.environments[digest]])
     for key in sorted(keys):
@@ -116,9 +127,3 @@ def index_lines(state: State, rows: IndexRows, keys: set[str], attempts: list[At
     for row in attempts:
         outputs, seal, forecast = sorted(files.get(row.id, [])), rows.seals.get(row.id), rows.forecasts.get(row.id)
         yield Line("attempts", {**row.__dict__, "outputs": outputs, "seal": seal, "forecast": forecast})
-    for declared in sorted(state.rows("SELECT study, address, key, kind FROM declarations")):
-        if declared[2] in keys:
-            yield Line("declarations", list(declared))
-    for _, accepted in sorted(state.acceptances().items()):
-        if accepted.old in keys:
-            yield Line("acceptances", list(astuple(accepted)))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,17 +42,26 @@ def import_state(source: Path, directory: Path, lock_timeout: float = 0.0) -> Im
     with open_source(source) as incoming, State.write(directory, lock_timeout) as state:
         merged = ImportSummary(source)
         new, missing = _choose(incoming, state, merged)
-        with translate_errors(directory):
-            workshop = Path(tempfile.mkdtemp(prefix="importing-", dir=directory))
-            try:
-                with refuse_malformed(source):
-                    brought = _prove(incoming, missing, workshop, merged)
-                for digest in brought:
-                    state.objects.adopt(workshop / digest, digest)
-            finally:
-                shutil.rmtree(workshop, ignore_errors=True)
+        brought = bring_objects(incoming, state, missing, merged)
         merged.studies = _record_all(state, incoming, new, brought)
         return merged
+
+
+def bring_objects(incoming: Incoming, state: State, missing: set[str], merged: ImportSummary) -> list[str]:
+    """Store the objects that are missing here, once all that came are proven; return their digests.
+
+    :raises LoraError: when one is not what its digest says, or nothing names it; nothing is stored then
+    """
+    with translate_errors(state.directory):
+        workshop = Path(tempfile.mkdtemp(prefix="importing-", dir=state.directory))
+        try:
+            with refuse_malformed(incoming.source):
+                brought = _prove(incoming, missing, workshop, merged)
+            for digest in brought:
+                state.objects.adopt(workshop / digest, digest)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+    return brought
 
 
 def _record_all(state: WritableState, incoming: Incoming, new: list[AttemptRow], brought: list[str]) -> list[str]:
@@ -61,18 +71,9 @@ def _record_all(state: WritableState, incoming: Incoming, new: list[AttemptRow],
 
     :param brought: digests of the objects that came
     """
-    rows = incoming.rows
-    keys, environments = {row.key for row in new}, {row.environment for row in new}
-    files = rows.files()
     with translate_errors(state.directory), state.db.atomic():
         run = state.db.conn.executemany
-        used = [row for row in rows.environments.items() if row[0] in environments]
-        run("INSERT OR IGNORE INTO environments VALUES (?, ?)", used)
-        nodes = [(key, *row) for key, row in rows.nodes.items() if key in keys]
-        run("INSERT OR IGNORE INTO nodes VALUES (?, ?, ?, ?, ?)", nodes)
-        for row in new:
-            _record(state, row, files.get(row.id, []), rows.seals[row.id], rows.forecasts.get(row.id))
-        run("DELETE FROM collected WHERE digest = ?", [(digest,) for digest in brought])
+        record_attempts(state, incoming, new, brought)
         studies = {study for (study,) in state.rows("SELECT DISTINCT study FROM declarations")}
         declarations = [row for row in incoming.declarations if row[0] not in studies]
         run("INSERT OR IGNORE INTO declarations VALUES (?, ?, ?, ?)", declarations)
@@ -82,6 +83,20 @@ def _record_all(state: WritableState, incoming: Incoming, new: list[AttemptRow],
             [(*row, row[0], row[1]) for row in incoming.acceptances],
         )
     return sorted({row[0] for row in declarations})
+
+
+def record_attempts(state: WritableState, incoming: Incoming, new: list[AttemptRow], brought: Iterable[str]) -> None:
+    """Record attempts that are new here, with their nodes and environments, as a part of a transaction."""
+    rows, run = incoming.rows, state.db.conn.executemany
+    keys, environments = {row.key for row in new}, {row.environment for row in new}
+    files = rows.files()
+    used = [row for row in rows.environments.items() if row[0] in environments]
+    run("INSERT OR IGNORE INTO environments VALUES (?, ?)", used)
+    nodes = [(key, *row) for key, row in rows.nodes.items() if key in keys]
+    run("INSERT OR IGNORE INTO nodes VALUES (?, ?, ?, ?, ?)", nodes)
+    for row in new:
+        _record(state, row, files.get(row.id, []), rows.seals[row.id], rows.forecasts.get(row.id))
+    run("DELETE FROM collected WHERE digest = ?", [(digest,) for digest in brought])
 
 
 def _record(
@@ -108,14 +123,14 @@ def _choose(incoming: Incoming, state: WritableState, merged: ImportSummary) -> 
     """Return the attempts that are new here, and the digests of the objects that are needed."""
     here, rows = read_rows(state), incoming.rows
     counting = {seal for number, seal in here.seals.items() if number not in here.removals}
-    finished = {_slot(*row) for row in state.rows("SELECT key, kind, device FROM results")}
+    finished = {slot_of(*row) for row in state.rows("SELECT key, kind, device FROM results")}
     new: list[AttemptRow] = []
     needed: set[int] = set()
     for number, row in sorted(rows.attempts.items()):
         if rows.seals[number] in counting:
             merged.present += 1
             needed.add(number)
-        elif _slot(row.key, row.kind, row.device) in finished:
+        elif slot_of(row.key, row.kind, row.device) in finished:
             merged.kept += 1
         else:
             new.append(row)
@@ -125,7 +140,7 @@ def _choose(incoming: Incoming, state: WritableState, merged: ImportSummary) -> 
     return new, {digest for digest in digests if not state.objects.has(digest)}
 
 
-def _slot(key: str, kind: str, device: str) -> tuple[str, str]:
+def slot_of(key: str, kind: str, device: str) -> tuple[str, str]:
     """Return what there is one result of: a node, or a profile on a device."""
     return key, device if kind == "profile" else ""
 

@@ -33,6 +33,8 @@ class Incoming:
 
     :ivar rows: as an index has them; `declarations` and `acceptances` in the order of their columns
     :ivar objects: each digest, and the bytes that are to have it; each has to be read before the next
+    :ivar removals, withdrawals, remote: what only a remote's bundles say: (seal, since, reason) of attempts that count
+        no more, (old, new, since, withdrawn) of acceptances that were ended, digest -> bytes of objects next to them
     """
 
     source: Path
@@ -40,6 +42,9 @@ class Incoming:
     declarations: list[tuple[str, str, str, str]] = field(default_factory=list)
     acceptances: list[tuple[str, str, str, str, str]] = field(default_factory=list)
     objects: Iterable[tuple[str, Member]] = ()
+    removals: list[tuple[str, str, str]] = field(default_factory=list)
+    withdrawals: list[tuple[str, str, str, str]] = field(default_factory=list)
+    remote: dict[str, int] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -91,7 +96,7 @@ def _from_state(directory: Path) -> Incoming:
 
 def _objects_of_state(objects: Objects, digests: set[str]) -> Iterator[tuple[str, Member]]:
     for digest in sorted(filter(objects.has, digests)):
-        with objects.path(digest).open("rb") as stream:
+        with objects.fetch(digest).open("rb") as stream:
             yield digest, Member(digest, os.fstat(stream.fileno()).st_size, stream)
 
 
@@ -131,6 +136,15 @@ def _take(incoming: Incoming, line: Line) -> None:
     elif line.table == "acceptances":
         old, new, kind, reason, since = values
         incoming.acceptances.append((old, new, kind, reason, since))
+    elif line.table == "removals":
+        seal_digest, since, reason = values
+        incoming.removals.append((seal_digest, since, reason))
+    elif line.table == "withdrawals":
+        old, new, since, withdrawn = values
+        incoming.withdrawals.append((old, new, since, withdrawn))
+    elif line.table == "remote":
+        digest, size = values
+        incoming.remote[digest] = size
 
 
 def check(incoming: Incoming) -> None:
@@ -168,8 +182,10 @@ def check(incoming: Incoming) -> None:
     wrong += [f"attempt {number}: {why}" for number, why in attempts.items()]
     if wrong:
         raise ValueError(f"a row of its index is damaged: {wrong[0]}")
-    for values in (*incoming.declarations, *incoming.acceptances):
+    for values in (*incoming.declarations, *incoming.acceptances, *incoming.removals, *incoming.withdrawals):
         _check_texts(values)
+    if incoming.remote.items() - set(rows.outputs.values()):
+        raise ValueError("it names an object of the remote that is no file of its results")
     if not all(is_digest(declared[2]) for declared in incoming.declarations):
         raise ValueError("a declaration names what is no node")
     if not all(is_digest(key) for accepted in incoming.acceptances for key in accepted[:2]):

@@ -1,0 +1,214 @@
+"""A prefix of a bucket, or a directory: create if absent, read, list. Its errors are sentences without credentials."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorafile.errors import MissingExtra, StateError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+SCHEMES = {"s3": "Amazon S3 and what speaks its protocol", "gs": "Google Cloud", "az": "Azure", "file": "a directory"}
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")  # a path that is a URL has lost one of its two slashes
+_CODE = re.compile(r"<Code>(\w+)</Code>|status code: (\d{3} [A-Za-z ]+)")
+_REFUSED = re.compile(
+    r"<Code>(AccessDenied|SignatureDoesNotMatch|Invalid\w*|Expired\w*)</Code>|status code: 40[13]|[Cc]redential"
+)
+_LARGEST_PUT = 1 << 26  # bytes: larger files are sent in parts, which no service does on a condition
+_TIMEOUT, _CONNECT_TIMEOUT, _RETRY_TIMEOUT = timedelta(seconds=60), timedelta(seconds=5), timedelta(seconds=15)
+_RETRIES = 3
+
+
+class Unreachable(StateError):
+    """The remote does not answer now."""
+
+
+class LostLock(StateError):
+    """Somebody else holds the remote's lock now."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a bucket: its path under the prefix, its size in bytes, and when it was written, by the server."""
+
+    path: str
+    bytes: int
+    modified: datetime
+
+
+def is_url(name: str | Path) -> bool:
+    """Return whether a state's name is a URL, and not a directory."""
+    return _URL.match(str(name)) is not None
+
+
+def normalized(name: str | Path) -> str:
+    """Return a state's URL in the one way that it is written in: `s3://bucket/prefix`.
+
+    :raises StateError: when it is none that a state can have, or holds credentials
+    """
+    match = _URL.match(str(name))
+    scheme, rest = (match[1].lower(), match[2].strip("/")) if match else ("", "")
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{name}:// ({what})" for name, what in SCHEMES.items())
+        raise StateError(f"A state cannot be at {scheme}://. Name a directory, or a URL of: {known}.")
+    if "?" in rest or "#" in rest or "@" in rest:
+        raise StateError(
+            f"The URL {scheme}://… of the state holds more than a bucket and a prefix. Leave credentials and options "
+            "out: they are read from the environment (docs/state.md)."
+        )
+    if not rest:
+        raise StateError(f"The URL {scheme}:// names no bucket. Write {scheme}://BUCKET/PREFIX.")
+    return f"{scheme}://{'/' if scheme == 'file' else ''}{rest}"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What is under one URL."""
+
+    url: str
+    store: "ObjectStore"
+
+    @classmethod
+    def open(cls, url: str) -> "Bucket":
+        """Open a normalized URL; nothing is asked of the server yet.
+
+        :raises MissingExtra: without obstore; StateError: when the environment lacks what the service needs
+        """
+        try:
+            from obstore.exceptions import BaseError
+            from obstore.store import from_url
+        except ImportError as error:
+            raise MissingExtra("A state in a bucket", "obstore", "remote") from error
+        if url.startswith("file://"):
+            parent = Path(url.removeprefix("file://")).parent
+            if not parent.is_dir():
+                raise StateError(f"The state {url} cannot be opened: there is no directory {parent}. Make it first.")
+            return cls(url, from_url(url, mkdir=True))
+        plain_http = any(value.startswith("http://") for name, value in os.environ.items() if "ENDPOINT" in name)
+        allow_http = plain_http or os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"
+        client = {"allow_http": allow_http, "timeout": _TIMEOUT, "connect_timeout": _CONNECT_TIMEOUT}
+        retry = {"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT}
+        try:
+            return cls(url, from_url(url, client_options=client, retry_config=retry))  # type: ignore[call-overload]
+        except BaseError as error:
+            raise StateError(f"The state {url} cannot be opened: {_first_line(error)}. {_ENVIRONMENT}") from None
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a file that is not there yet; return False where it is, unless it holds these very bytes.
+
+        A service may have written it although its answer was lost, and then refuses the second try.
+        """
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with self._sentences():
+            try:
+                self.store.put(path, content, mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return self.read(path) == content
+        return True
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file, whatever was there."""
+        with self._sentences():
+            self.store.put(path, content, use_multipart=False)
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's bytes; None where it is not there."""
+        with self._sentences():
+            try:
+                return bytes(self.store.get(path).bytes())
+            except FileNotFoundError as error:
+                _check_bucket(error)
+                return None
+
+    def modified(self, path: str) -> datetime:
+        """Return when a file was written, by the server's clock."""
+        with self._sentences():
+            return self.store.head(path)["last_modified"]
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield every file under a folder."""
+        with self._sentences():
+            for page in self.store.list(prefix):
+                yield from (Entry(meta["path"], meta["size"], meta["last_modified"]) for meta in page)
+
+    def upload(self, path: str, file: Path) -> None:
+        """Send a file whose name follows from its bytes; nothing where it is there already."""
+        size = file.stat().st_size
+        if size <= _LARGEST_PUT:
+            self.create(path, file.read_bytes())
+            return
+        with self._sentences():
+            try:
+                if self.store.head(path)["size"] == size:
+                    return
+            except FileNotFoundError as error:
+                _check_bucket(error)
+            self.store.put(path, file)
+
+    def download(self, path: str, target: Path) -> None:
+        """Write a file's bytes to a path here.
+
+        :raises StateError: when it is not there
+        """
+        with self._sentences(), target.open("wb") as stream:
+            for chunk in self.store.get(path).stream():
+                stream.write(chunk)
+
+    def delete(self, paths: list[str]) -> None:
+        """Take files away."""
+        if paths:
+            with self._sentences():
+                self.store.delete(paths)
+
+    @contextlib.contextmanager
+    def _sentences(self) -> Iterator[None]:
+        """Turn errors of the service into a sentence; what it answers may hold keys, and is left out, also of traces.
+
+        :raises Unreachable: when it may answer later; StateError: when something has to be changed first
+        """
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            if isinstance(error, OSError) and "Debug source" not in str(error):
+                raise  # the disk here
+            text = str(error)
+            if "NoSuchBucket" in text or "ContainerNotFound" in text:
+                failure = StateError(f"There is no bucket for {self.url}. Create it, or correct the name.")
+            elif _REFUSED.search(text):
+                failure = StateError(f"Access to {self.url} is refused ({_reason(text)}). {_ENVIRONMENT}")
+            elif isinstance(error, FileNotFoundError):
+                failure = StateError(f"A file of {self.url} has gone: {_first_line(error)}. Run the command again.")
+            else:
+                failure = Unreachable(f"{self.url} cannot be reached ({_reason(text)}).")
+            raise failure from None
+
+
+_ENVIRONMENT = (
+    "Credentials are read from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (S3), "
+    "GOOGLE_APPLICATION_CREDENTIALS (Google Cloud), AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (Azure)."
+)
+
+
+def _check_bucket(error: FileNotFoundError) -> None:
+    if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+        raise error
+
+
+def _reason(text: str) -> str:
+    """Return the code or the last words of an error; never an answer's body, a query or a header."""
+    if match := _CODE.search(text):
+        return (match[1] or match[2]).strip()
+    return text.partition("\n")[0].rpartition(" - ")[2].partition("?")[0].strip()[:120] or "no answer"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].partition(": Error performing")[0].partition("?")[0].rstrip(".")[:200]
