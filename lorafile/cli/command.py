@@ -137,6 +137,10 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @cluster_option
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if kwargs["cluster"] and kwargs["state"] is None:
+            from lorafile.clusters.config import find_cluster
+
+            kwargs["state"] = find_cluster(kwargs["cluster"], kwargs["spec"]).state
         names = ("target", "exclude", "replace", "rerun_drifted", "refresh", "rehash", "cluster")
         selected = {name: kwargs.pop(name) for name in names}
         return function(*args, selected={name: value for name, value in selected.items() if value}, **kwargs)
