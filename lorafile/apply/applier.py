@@ -32,6 +32,7 @@ class Applier:
     """Does the work of one plan.
 
     :ivar declares: whether the plan is the whole study, so that its nodes are what the study declares
+    :ivar light: workers are elsewhere, so that nothing here needs torch
     :ivar recorded: what is noted with the environment of each attempt
     """
 
@@ -40,6 +41,7 @@ class Applier:
     executor: Executor
     watchers: list[Progress]
     declares: bool = True
+    light: bool = False
     stop: Stop = field(default_factory=Stop)
     budget: Budget | None = None
     recorded: dict[str, str] = field(default_factory=dict)
@@ -60,7 +62,7 @@ class Applier:
         self._noted = self.recorded | ({"registered": where.as_json()} if where else {})
         # A metric file may take a minute, in which the applying process would hear neither its workers nor its user.
         expected = FEW if scores and self.plan.graph.own else len(scores)
-        self._pool = ScorePool(expected, log, lambda: self.stop.urgency, light=len(scores) == len(to_do))
+        self._pool = ScorePool(expected, log, lambda: self.stop.urgency, light=self.light or len(scores) == len(to_do))
 
     def run(self) -> Applied:
         """Do what the plan says; what had ended before a stop or a failure is recorded."""

@@ -33,6 +33,7 @@ def apply_plan(
     budget: Budget | None = None,
     cluster: Cluster | None = None,
     remote: Session | None = None,
+    detach: bool = False,
 ) -> Applied:
     """Do what an approved plan says and has not been done since, and what follows from it; return what was done.
 
@@ -40,6 +41,7 @@ def apply_plan(
     :param state: locked for as long as this takes
     :param cluster: where it runs; None: on this machine
     :param remote: gets what is recorded while this works; what runs is stopped where its lock is lost
+    :param detach: leave it to the cluster as soon as all can be handed out
     :raises StalePlan: when model or data are no longer what the plan was made of
     """
     check_libraries(approved)
@@ -48,19 +50,22 @@ def apply_plan(
     missing = still_missing(approved, state)
     first = prepare_first(missing)
     done, stages = Applied(), [first or missing]
+    elsewhere = cluster is not None and cluster.executor != "local"
     shutil.rmtree(state.directory / "staging", ignore_errors=True)  # what a killed apply left; we hold the lock
     recorded = remote.provenance if remote else {}
     with (
         tracked(missing, state, done) as trackers,
         stop_on_signals([*(watchers or []), *trackers]) as stop,
-        executors(cluster, state.directory, workers, pack) as executor,
+        executors(cluster, state.directory, workers, pack, detach) as executor_of,
         sending_to(remote, stop),
     ):
         while not done.interrupted:
-            plan = stages[-1]
-            applier = Applier(plan, state, executor(plan), stop.watchers, stop=stop, budget=budget, recorded=recorded)
+            executor = executor_of(stages[-1])
+            applier = Applier(
+                stages[-1], state, executor, stop.watchers, stop=stop, budget=budget, light=elsewhere, recorded=recorded
+            )
             done.add(applier.run())
-            ended = done.interrupted or (budget is not None and budget.refused)
+            ended = done.interrupted or (budget is not None and budget.refused) or executor.detached
             stage = None if ended else _next(spec, missing, first, stages, state)
             if stage is None:
                 break

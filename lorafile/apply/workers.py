@@ -38,22 +38,30 @@ def local_executor(plan: Plan, state: Path, workers: int | None, pack: str | int
 
 @contextlib.contextmanager
 def executors(
-    cluster: Cluster | None, state: Path, workers: int | None, pack: str | int
+    cluster: Cluster | None, state: Path, workers: int | None, pack: str | int, detach: bool = False
 ) -> Iterator[Callable[[Plan], "PoolExecutor"]]:
     """Yield what returns the executor of a plan; workers of a cluster go on from one plan to the next.
 
     :param cluster: None: this machine
+    :param detach: give a Slurm cluster all there is to do, and leave it
     :raises LoraError: when the cluster cannot be reached
     """
+    if detach and (cluster is None or cluster.executor != "slurm"):
+        raise LoraError(
+            "--detach needs a Slurm cluster, whose jobs outlive this process: name one with --cluster. On Ray, submit "
+            "the apply itself: ray job submit --no-wait -- lora apply … --yes"
+        )
     if cluster is None or cluster.executor == "local":
         most = workers or (cluster.workers if cluster else None)
         yield lambda plan: local_executor(plan, state, most, pack)
         return
     executor = cluster_executor(cluster, state, workers, pack)
+    executor.detach = detach
     try:
         yield lambda _: executor
     finally:
-        executor.close()
+        if not executor.detached:
+            executor.close()
 
 
 def cluster_executor(cluster: Cluster, state: Path, workers: int | None, pack: str | int) -> "PoolExecutor":

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     metavar="auto|off|N",
     help="How many adapters on one base are trained together: at most N; auto: as many as are measured to be fastest.",
 )
+@click.option("--detach", is_flag=True, help="Leave once a Slurm cluster has all the work; a later apply takes it in.")
 @lock_option
 @budget_options
 @selection_options
@@ -112,11 +113,17 @@ def apply(
     watcher = watcher_for(planned, out, as_json)
     with watcher:
         applied = study.apply(planned, watchers=[watcher], budget=budget, **options)
-    return _conclude(study, planned, applied, budget, watcher, out)
+    return _conclude(study, planned, applied, budget, watcher, out, options["detach"])
 
 
 def _conclude(
-    study: "Study", planned: "Plan", applied: "Applied", budget: "Budget | None", watcher: "Lines", out: "Console"
+    study: "Study",
+    planned: "Plan",
+    applied: "Applied",
+    budget: "Budget | None",
+    watcher: "Lines",
+    out: "Console",
+    detached: bool,
 ) -> int:
     """Show what was done, the best figure so far, and what comes next; return the exit code."""
     from lorafile.cli.views.apply import best_json, best_line, left_over, show_applied, show_tracking
@@ -134,6 +141,8 @@ def _conclude(
     show_applied(applied, out)
     show_tracking(applied.tracking, study.state, out)
     show_warnings(warnings, out)
+    if detached and left.nodes:
+        out.print(f"Left to the cluster: {left.words}. The same command takes in what it has done.", markup=False)
     if best is not None:
         out.print(best_line(best), markup=False)
         out.print(f"Next: lora report {study.spec.file}", markup=False)

@@ -242,6 +242,7 @@ class Study:
         budget: "Budget | None" = None,
         cluster: str | None = None,
         state_lock: str = "",
+        detach: bool = False,
     ) -> Applied:
         """Do what is missing and return what was done.
 
@@ -253,6 +254,7 @@ class Study:
         :param cluster: where it runs: a `[cluster.NAME]` of lora.toml, `ray`, `slurm`, or `local`; an approved plan
             says itself which it was made for
         :param state_lock: of a state with a remote: `lease`, or `none` for a backend without conditional writes
+        :param detach: return as soon as a Slurm cluster has all there is to do; a later apply takes in what it did
         """
         from lorafile.apply.stages import apply_plan
 
@@ -265,7 +267,7 @@ class Study:
             State.write(self.state, lock_timeout) as state,
         ):
             planned = plan or self.plan(cluster=cluster)
-            return apply_plan(self.spec, planned, state, workers, pack, watchers, budget, place, session)
+            return apply_plan(self.spec, planned, state, workers, pack, watchers, budget, place, session, detach)
 
     def collect(self, cluster: str, lock_timeout: float = 0.0) -> list[Attempt]:
         """Take in what a Slurm cluster's workers finished while no apply listened; return what was recorded.
@@ -280,7 +282,7 @@ class Study:
         area = area_of(place, self.state)
         if not has_left(area):
             return []
-        with State.write(self.state, lock_timeout) as state:
+        with locked(self.state, lock_timeout), State.write(self.state, lock_timeout) as state:
             return collect(self.plan(cluster=cluster), state, area)
 
     def untracked(self, plan: Plan) -> int:

@@ -59,6 +59,9 @@ class Pool:
     def start(self, phase: Phase, workers: Sequence[WorkerHandle], urgency: Callable[[], int]) -> Simulated:
         return Simulated(next(self.numbers), self.script, self.journal)
 
+    def adopt(self) -> list[tuple[WorkerHandle, list[Work]]]:
+        return []
+
     def wait(self, workers: Sequence[WorkerHandle], seconds: float) -> None:
         pass
 

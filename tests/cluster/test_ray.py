@@ -19,18 +19,13 @@ pytest.importorskip("torch")
 from cluster_fixture import (
     Apply,
     attempts,
-    done_once,
     parent,
-    remove_seconds,
     results,
     when,
-    work_left,
     worker_processes,
-    write_study,
 )
 
 HERE = Path(__file__).parent
-STEPS = 150  # of a run: long enough to be killed
 
 
 @pytest.fixture(scope="session")
@@ -62,25 +57,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-@pytest.fixture
-def spec(tmp_path: Path, tiny_model: Path, rows_file: Path) -> Path:
-    return write_study(tmp_path, tiny_model, rows_file, STEPS)
-
-
-def same_as_local(spec: Path, state: str) -> None:
-    """Compare keys, outcomes and scores with a local apply's, and look for what was done twice, or is left."""
-    local = Apply(spec, "local", "--workers", "1")
-    assert local.end() == 0
-    mine, other = results(spec, state), results(spec, "local")
-    assert mine.keys() == other.keys()
-    for key, (outcome, figures) in mine.items():
-        assert (outcome, remove_seconds(figures)) == (other[key][0], remove_seconds(other[key][1]))
-    assert done_once(spec, state)
-    assert work_left(spec, state) == 0
-
-
 def test_a_study_on_two_nodes_that_see_none_of_its_files_and_one_killed_worker(
-    cluster: Path, spec: Path, counts: Callable[..., None]
+    cluster: Path,
+    spec: Path,
+    same_as_local: Callable[[Path, str], None],
+    counts: Callable[..., None],
 ) -> None:
     apply = Apply(spec, "ray", "--cluster", "ray")
     apply.until_trains()
@@ -114,7 +95,12 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_is_lost_is_done_by_others(
-    cluster: Path, spec: Path, fault: str, full: bool, counts: Callable[..., None]
+    cluster: Path,
+    spec: Path,
+    fault: str,
+    same_as_local: Callable[[Path, str], None],
+    full: bool,
+    counts: Callable[..., None],
 ) -> None:
     if not full:
         pytest.skip("the whole table of faults is for --full")
@@ -130,7 +116,11 @@ def test_what_is_lost_is_done_by_others(
 
 
 def test_a_killed_driver_leaves_a_state_that_the_next_apply_completes(
-    cluster: Path, spec: Path, full: bool, counts: Callable[..., None]
+    cluster: Path,
+    spec: Path,
+    same_as_local: Callable[[Path, str], None],
+    full: bool,
+    counts: Callable[..., None],
 ) -> None:
     if not full:
         pytest.skip("the whole table of faults is for --full")

@@ -17,16 +17,13 @@ pytest.importorskip("torch")
 from cluster_fixture import (
     Apply,
     attempts,
-    done_once,
-    remove_seconds,
+    parent,
     results,
-    work_left,
+    when,
     worker_processes,
-    write_study,
 )
 
 HERE = Path(__file__).parent
-STEPS = 150  # of a run: long enough to be killed
 
 
 @pytest.fixture(scope="session")
@@ -55,33 +52,13 @@ def cluster() -> Iterator[Path]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-@pytest.fixture
-def spec(tmp_path: Path, tiny_model: Path, rows_file: Path) -> Path:
-    (tmp_path / "lora.toml").write_text(
-        f'[cluster.lab]\nexecutor = "slurm"\nstorage = "{tmp_path / "storage"}"\nworkers = 2\n'
-        '[cluster.lab.slurm]\ntime = "00:30:00"\ncpus_per_task = 2\n',
-        encoding="utf-8",
-    )
-    return write_study(tmp_path, tiny_model, rows_file, STEPS)
-
-
-def same_as_local(spec: Path, state: str) -> None:
-    """Compare keys, outcomes and scores with a local apply's, and look for what was done twice, or is left."""
-    local = Apply(spec, "local", "--workers", "1")
-    assert local.end() == 0
-    mine, other = results(spec, state), results(spec, "local")
-    assert mine.keys() == other.keys()
-    for key, (outcome, figures) in mine.items():
-        assert (outcome, remove_seconds(figures)) == (other[key][0], remove_seconds(other[key][1]))
-    assert done_once(spec, state)
-    assert work_left(spec, state) == 0
-
-
 def lost(spec: Path) -> list[str]:
     return [attempt.message for attempt in attempts(spec, "slurm") if attempt.outcome == "interrupted"]
 
 
-def test_a_study_on_two_nodes_and_one_killed_worker(cluster: Path, spec: Path, counts: Callable[..., None]) -> None:
+def test_a_study_on_two_nodes_and_one_killed_worker(
+    cluster: Path, spec: Path, same_as_local: Callable[[Path, str], None], counts: Callable[..., None]
+) -> None:
     apply = Apply(spec, "slurm", "--cluster", "lab")
     apply.until_trains()
     os.kill(worker_processes(cluster)[-1], signal.SIGKILL)
@@ -89,3 +66,153 @@ def test_a_study_on_two_nodes_and_one_killed_worker(cluster: Path, spec: Path, c
     assert lost(spec) == ["The worker process was killed by SIGKILL."]
     same_as_local(spec, "slurm")
     counts("slurm", applies=2, nodes=len(results(spec, "slurm")), killed_workers=1)
+
+
+def scontrol(*words: str) -> str:
+    return subprocess.run(["scontrol", *words], capture_output=True, text=True).stdout
+
+
+def _worker(cluster: Path, spec: Path) -> int:
+    return worker_processes(cluster)[-1]
+
+
+def _agent(cluster: Path, spec: Path) -> int:
+    return parent(parent(_worker(cluster, spec)))
+
+
+def _job(cluster: Path, spec: Path) -> str:
+    environment = Path(f"/proc/{_agent(cluster, spec)}/environ").read_text(encoding="utf-8").split("\0")
+    return next(line.partition("=")[2] for line in environment if line.startswith("SLURM_JOB_ID="))
+
+
+def freeze_worker(cluster: Path, spec: Path) -> None:
+    os.kill(_worker(cluster, spec), signal.SIGSTOP)
+
+
+def kill_agent(cluster: Path, spec: Path) -> None:
+    os.kill(_agent(cluster, spec), signal.SIGKILL)
+
+
+def freeze_agent(cluster: Path, spec: Path) -> None:
+    os.kill(_agent(cluster, spec), signal.SIGSTOP)
+
+
+def end_agent(cluster: Path, spec: Path) -> None:
+    """As Slurm does it before a job's time is over, or before it takes its node for another."""
+    os.kill(_agent(cluster, spec), signal.SIGTERM)
+
+
+def warn_agent(cluster: Path, spec: Path) -> None:
+    os.kill(_agent(cluster, spec), signal.SIGUSR2)
+
+
+def cancel_job(cluster: Path, spec: Path) -> None:
+    subprocess.run(["scancel", "--signal=KILL", "--full", _job(cluster, spec)], check=True)
+
+
+def requeue_job(cluster: Path, spec: Path) -> None:
+    scontrol("requeue", _job(cluster, spec))
+
+
+FAULTS = {
+    "a worker is frozen": (freeze_worker, "gave no sign of life for 30 s and was ended."),
+    "an agent is killed": (kill_agent, "The worker process"),
+    "an agent is frozen": (freeze_agent, "gave no sign of life for 30 s."),
+    "SIGTERM": (end_agent, "was told to end by SIGTERM."),
+    "SIGUSR2": (warn_agent, "was told to end by SIGUSR2."),
+    "a job is cancelled": (cancel_job, "The worker process"),
+    "a job is requeued": (requeue_job, "The worker process"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_lost_is_done_by_others(
+    cluster: Path,
+    spec: Path,
+    fault: str,
+    same_as_local: Callable[[Path, str], None],
+    full: bool,
+    counts: Callable[..., None],
+) -> None:
+    if not full:
+        pytest.skip("the whole table of faults is for --full")
+    harm, message = FAULTS[fault]
+    apply = Apply(spec, "slurm", "--cluster", "lab")
+    apply.until_trains()
+    harm(cluster, spec)
+    assert apply.end() == 0, apply.errors
+    told = lost(spec)
+    if fault != "a job is requeued":  # which Slurm refuses, or which ends it
+        assert told and all(message in each for each in told), told
+    same_as_local(spec, "slurm")
+    counts("slurm", applies=2, nodes=len(results(spec, "slurm")), faults=1)
+
+
+def test_sigterm_leaves_a_checkpoint_from_which_another_node_goes_on(
+    cluster: Path,
+    spec: Path,
+    same_as_local: Callable[[Path, str], None],
+    full: bool,
+    counts: Callable[..., None],
+) -> None:
+    """Six preemptions with progress between them: more than a machine may go away without any."""
+    if not full:
+        pytest.skip("the whole table of faults is for --full")
+    text = spec.read_text(encoding="utf-8").replace("max_steps = 150", "max_steps = 4000")
+    spec.write_text(text.replace("lora.r = [2, 4]", "lora.r = [2]").replace("[1, 2]", "[1]"), encoding="utf-8")
+    apply = Apply(spec, "slurm", "--cluster", "lab", "--workers", "1")
+    step = 0
+    for _ in range(6):
+        step = apply.until_trains(step + 50)["step"]
+        end_agent(cluster, spec)
+    assert apply.end() == 0, apply.errors
+    (trained,) = [one for one in attempts(spec, "slurm") if one.kind == "train" and one.outcome == "done"]
+    assert len(trained.figures["resumed_from"]) == 6
+    assert len(lost(spec)) == 6
+    counts("slurm", applies=1, preemptions=6)
+
+
+def test_what_workers_finish_without_an_apply_is_taken_in_by_the_next(
+    cluster: Path,
+    spec: Path,
+    same_as_local: Callable[[Path, str], None],
+    full: bool,
+    counts: Callable[..., None],
+) -> None:
+    if not full:
+        pytest.skip("the whole table of faults is for --full")
+    apply = Apply(spec, "slurm", "--cluster", "lab")
+    apply.until_trains()
+    apply.process.kill()
+    apply.process.communicate()
+    away = next((spec.parent / "storage" / "states").iterdir()) / "away"
+    when(lambda: list(away.glob("*.json")))
+    again = Apply(spec, "slurm", "--cluster", "lab")
+    assert again.end() == 0, again.errors
+    same_as_local(spec, "slurm")
+    assert not list(away.glob("*.json"))
+    counts("slurm", applies=3, nodes=len(results(spec, "slurm")), killed_drivers=1)
+
+
+def test_a_detached_apply_leaves_and_a_later_one_takes_over(
+    cluster: Path,
+    spec: Path,
+    same_as_local: Callable[[Path, str], None],
+    full: bool,
+    counts: Callable[..., None],
+) -> None:
+    if not full:
+        pytest.skip("the whole table of faults is for --full")
+    apply = Apply(spec, "slurm", "--cluster", "lab", "--detach")
+    assert apply.end() == 0, apply.errors
+    trained = [attempt for attempt in attempts(spec, "slurm") if attempt.kind == "train"]
+    assert len(trained) < 4
+    jobs = len(list((spec.parent / "storage" / "states").glob("*/workers/*")))
+    away = next((spec.parent / "storage" / "states").iterdir()) / "away"
+    when(lambda: list(away.glob("*.json")))
+    again = Apply(spec, "slurm", "--cluster", "lab")
+    assert again.end() == 0, again.errors
+    assert lost(spec) == []
+    assert len(list((spec.parent / "storage" / "states").glob("*/workers/*"))) == jobs, "no other job was needed"
+    same_as_local(spec, "slurm")
+    counts("slurm", applies=3, nodes=len(results(spec, "slurm")), detached=1)

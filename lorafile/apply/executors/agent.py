@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import time
+from collections import deque
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -58,16 +59,20 @@ class Agent:
 
     :param root: a directory of its own, for what the worker writes
     :param threads: of the worker
+    :ivar releases_itself: what it publishes stays although the worker's own files go
+    :ivar detached: it ends when its work is done; until then nobody has to listen
     """
+
+    releases_itself = False
 
     def __init__(self, root: Path, store: FileStore, outlet: Outlet, threads: int) -> None:
         self.root, self.store, self.outlet, self._threads = root, store, outlet, threads
-        self.closed = False
+        self.closed = self.detached = False
         self.leaving = ""
         self._orders: queue.SimpleQueue[Letter] = queue.SimpleQueue()
         self._localizer = Localizer(store, root / "running")
         self._worker: Worker | None = None
-        self._pending: Work | None = None  # waits for files
+        self._pending: deque[Work] = deque()  # waits for the worker, or for files
         self._asked_at = 0.0
         self._working = False
         self._requests: dict[str, Request] = {}  # of the work in hand, as they came
@@ -92,7 +97,7 @@ class Agent:
     @property
     def busy(self) -> bool:
         """Whether it has work."""
-        return self._pending is not None or self._working
+        return bool(self._pending) or self._working
 
     def run(self) -> None:
         """Serve until it is told to end."""
@@ -117,23 +122,30 @@ class Agent:
             for key in sorted(self._running):
                 self._send_checkpoint(key)
         self._send_log()
+        if self.detached and not self.busy and self._orders.empty():
+            self.leave("ended because its work was done")
         if self.leaving:
             self._leave()
 
     def _obey(self, order: Letter) -> None:
         match order:
             case Work():
-                self._pending, self._asked_at = order, 0.0
+                self._pending.append(order)
+                self._asked_at = 0.0
             case Order.RENEW:
+                self._pending.clear()
                 self._end_worker()
+            case Command.DETACH:
+                self.detached = True
             case Order.CLOSE:
                 self.closed = True
             case Command.RELEASE:
-                self._tell_worker(order)
+                if not self.releases_itself:
+                    self._tell_worker(order)
             case Command():
-                if self._pending is not None:  # which has not begun
-                    self._pending = None
+                if self._pending and not self._working:  # it has not begun
                     self.outlet.emit(Status.IDLE)
+                self._pending.clear()
                 self._tell_worker(order)
 
     def _tell_worker(self, order: Work | Command) -> None:
@@ -142,14 +154,15 @@ class Agent:
 
     def _begin(self) -> None:
         """Give the worker what waits, once the files that it reads are here."""
-        if self._pending is None or time.monotonic() < self._asked_at:
+        if not self._pending or self._working or time.monotonic() < self._asked_at:
             return
-        if missing := self._localizer.missing(self._pending):
+        if missing := self._localizer.missing(self._pending[0]):
             self._asked_at = time.monotonic() + _MISSING_SECONDS
             self.outlet.emit(Missing(missing))
             return
-        self._requests = {request.key: request for replicate in self._pending.replicates for request in replicate}
-        work, self._pending = self._localizer.localize(self._pending), None
+        sent = self._pending.popleft()
+        self._requests = {request.key: request for replicate in sent.replicates for request in replicate}
+        work = self._localizer.localize(sent)
         if self._worker is None:
             log = self.root / "worker.log"
             self._worker = Worker.start(run_engine, (str(self.root), self._threads, None), log, lambda: 0)
@@ -187,6 +200,8 @@ class Agent:
                 self._running.add(key)
             case Status.WORK_DONE:
                 self._working = False
+                if self.releases_itself:  # what it left is published
+                    self._tell_worker(Command.RELEASE)
             case NodeEnd():
                 self._pass_on_end(message)
                 return
@@ -240,7 +255,7 @@ class Agent:
         """Stop the worker at its next step, and end when it has stopped, or does not within a minute."""
         if not self._stop_at:
             self._stop_at = time.monotonic() + _STOP_SECONDS
-            self._pending = None
+            self._pending.clear()
             self._tell_worker(Command.STOP)
         if not self._working or time.monotonic() > self._stop_at:
             log = self._worker.log() if self._worker else read_tail(self.root / "worker.log")

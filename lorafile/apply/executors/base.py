@@ -155,6 +155,9 @@ class WorkerPool(Protocol):
     def limit(self, phase: Phase) -> int:
         """Return how many workers there are at most."""
 
+    def adopt(self) -> list[tuple[WorkerHandle, list[Work]]]:
+        """Return the workers that an earlier apply has left, with the work that they have in hand."""
+
     def start(self, phase: Phase, workers: Sequence[WorkerHandle], urgency: Callable[[], int]) -> WorkerHandle | None:
         """Start a worker next to others; None where a stop is asked for meanwhile.
 

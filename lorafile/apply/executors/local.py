@@ -9,6 +9,7 @@ from typing import Any
 
 from lorafile.apply.executors.base import Phase, WorkerHandle
 from lorafile.apply.executors.process import Worker, run_engine, start_server
+from lorafile.engine.worker.channel import Work
 from lorafile.environment import profiled
 
 
@@ -34,6 +35,10 @@ class LocalPool:
         if phase.spread:
             return 1
         return max(1, len(self._devices(phase))) if phase.alone else self.workers
+
+    def adopt(self) -> list[tuple[WorkerHandle, list[Work]]]:
+        """Return nothing: workers end with the process that applies."""
+        return []
 
     def start(self, phase: Phase, workers: Sequence[WorkerHandle], urgency: Callable[[], int]) -> Worker | None:
         """Start a worker on the GPU that has the fewest; None where a stop is asked for meanwhile."""

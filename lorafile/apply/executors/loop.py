@@ -12,7 +12,7 @@ from lorafile.apply.executors.base import (
     WorkerPool,
 )
 from lorafile.apply.executors.queue import MOST_LOSSES, Queue
-from lorafile.engine.request import Result
+from lorafile.engine.request import PackSizes, Result
 from lorafile.engine.worker.channel import (
     Command,
     Event,
@@ -35,12 +35,17 @@ class PoolExecutor:
     """Has groups done by the workers of a pool.
 
     :ivar pack: how many adapters are trained together at most; 0: as many as are measured to be fastest
+    :ivar detach: give workers all there is to do, and leave them to it; what is measured alone comes another time
+    :ivar detached: whether workers have been left to their work
     :ivar workers: those that go on, where the pool keeps them
     """
 
     pool: WorkerPool
     pack: int = 0
+    detach: bool = False
+    detached: bool = False
     workers: list[WorkerHandle] = field(default_factory=list)
+    _left: list[tuple[WorkerHandle, list[Work]]] | None = None  # by an earlier apply
 
     def run(self, groups: list[Group], callbacks: ExecutorCallbacks) -> None:
         """Do every group; what has all GPUs for itself comes after the rest, and what is measured alone comes last."""
@@ -49,11 +54,25 @@ class PoolExecutor:
                 chosen = [group for group in groups if (group.alone, group.spread) == (alone, spread)]
                 queue = Queue(chosen, 1 if alone else self.pack)
                 dispatcher = Dispatcher(self.pool, Phase(alone, spread), queue, callbacks, self.workers)
+                dispatcher.detach = self.detach and not alone
                 try:
-                    dispatcher.run()
+                    self._adopt(dispatcher)
+                    if not (self.detach and alone):
+                        dispatcher.run()
+                        self.detached = self.detached or dispatcher.detached
                 finally:
                     if not self.pool.keeps_workers:
                         self.close()  # what follows has its devices to itself
+
+    def _adopt(self, dispatcher: "Dispatcher") -> None:
+        """Let the workers of an earlier apply go on with what is still to be done of their work; end the others."""
+        if self._left is None:
+            self._left = self.pool.adopt()
+        self._left = [(worker, works) for worker, works in self._left if not dispatcher.adopt(worker, works)]
+        if dispatcher.phase == Phase(alone=True, spread=True):
+            for worker, _ in self._left:
+                worker.close()
+            self._left = []
 
     def close(self) -> None:
         """End the workers that there are."""
@@ -70,6 +89,8 @@ class Dispatcher:
     queue: Queue
     callbacks: ExecutorCallbacks
     workers: list[WorkerHandle] = field(default_factory=list)
+    detach: bool = False
+    detached: bool = False
     _events: list[Event] = field(default_factory=list)  # of this turn
     _releasable: list[WorkerHandle] = field(default_factory=list)  # when what they sent is stored
 
@@ -87,10 +108,38 @@ class Dispatcher:
                 return
             for worker in busy if (urgency := self.callbacks.urgency()) else []:
                 worker.ask(Command.FINISH if urgency == 1 else Command.STOP)
+            if self.detach and self.queue.all_ready and not self.callbacks.urgency():
+                self._hand_out_rest()
+                self._flush()
+                self.detached = True
+                return
             self._listen()
             self._flush()
             if self.phase.alone:
                 self._renew()
+
+    def adopt(self, worker: WorkerHandle, works: list[Work]) -> bool:
+        """Take a worker over, if some of the work that it has in hand is still to be done in this phase."""
+        keys = {request.key for work in works for replicate in work.replicates for request in replicate}
+        groups = self.queue.take_all({key for key in keys if self.queue.is_open(key)})
+        replicates = sum(len(work.replicates) for work in works)
+        if not groups or (any(work.sizes is None for work in works) and len(groups) != replicates):
+            self.queue.give_back(groups)
+            return False
+        worker.groups = groups
+        self.workers.append(worker)
+        return True
+
+    def _hand_out_rest(self) -> None:
+        """Give each worker its share of everything that waits, one after another, and leave them to it."""
+        while len(self.workers) < min(self.limit, len(self.workers) + len(self.queue.waiting)) and self.start():
+            pass
+        for number, group in enumerate(self.queue.take_all({key for g in self.queue.waiting for key in g.keys})):
+            worker = self.workers[number % len(self.workers)]
+            if requests := self.callbacks.requests(group):
+                worker.send(Work([requests], PackSizes()))
+        for worker in self.workers:
+            worker.send(Command.DETACH)
 
     def _listen(self) -> None:
         """Wait until a worker says something or is lost, and take in what all of them said."""

@@ -50,6 +50,17 @@ class Queue:
         self.waiting = [group for group in self.waiting if id(group) not in gone]
         return taken
 
+    def take_all(self, keys: set[str]) -> list[Group]:
+        """Take out the groups that have one of these nodes."""
+        taken = [group for group in self.waiting if keys & set(group.keys)]
+        self.waiting = [group for group in self.waiting if not keys & set(group.keys)]
+        return taken
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether no group waits for another one."""
+        return all(self._is_ready(group) for group in self.waiting)
+
     def pack_sizes(self, group: Group) -> PackSizes | None:
         """Return how many of a group's class go together; None where that is to be measured."""
         if not self._can_pack(group):

@@ -5,9 +5,9 @@ Ray restarts and repeats nothing by itself: the loop decides what is done again.
 
 import contextlib
 import fcntl
+import itertools
 import logging
 import os
-import queue
 import shutil
 import tempfile
 import threading
@@ -21,10 +21,10 @@ from typing import Any
 from lorafile.apply.executors.agent import Agent
 from lorafile.apply.executors.base import Phase, WorkerHandle
 from lorafile.apply.executors.content import LARGE, ContentIndex, FileStore
-from lorafile.apply.executors.process import read_tail
 from lorafile.apply.executors.remote import Gone, RemoteWorker
 from lorafile.apply.executors.wire import Files, Letter, encode
 from lorafile.clusters.config import Cluster
+from lorafile.engine.worker.channel import Work
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.files.digests import file_digest
 
@@ -46,14 +46,20 @@ class AgentActor:
         self._lock = _locked(self._root)  # until this process ends
         self._store = FileStore(home)
         self._store.remove_unread()
-        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._said: list[str] = []  # what the other end is not known to have
+        self._forgotten = 0  # how many messages it is known to have
+        self._news = threading.Condition()
+        self._early: dict[int, str] = {}  # messages that came before their turn
+        self._taken = 0
         self._published: dict[str, Path] = {}
         self._agent = Agent(self._root, self._store, self, threads)
         threading.Thread(target=self._agent.run, daemon=True).start()
 
     def emit(self, letter: Letter) -> None:
         """Put a message where the next poll finds it."""
-        self._said.put(encode(letter))
+        with self._news:
+            self._said.append(encode(letter))
+            self._news.notify_all()
 
     def publish(self, directory: Path, names: list[str]) -> Files:
         """Remember files that the applying process will read."""
@@ -65,18 +71,24 @@ class AgentActor:
             files[each] = (digest, file.stat().st_size)
         return files
 
-    def send(self, text: str) -> None:
-        """Take a message."""
-        self._agent.deliver(text)
+    def send(self, number: int, text: str) -> None:
+        """Take a message; calls of one moment run in any order, so that each has a number."""
+        with self._news:
+            self._early[number] = text
+            while self._taken in self._early:
+                self._agent.deliver(self._early.pop(self._taken))
+                self._taken += 1
 
-    def listen(self, seconds: float) -> list[str]:
-        """Return what there is to say; wait for it up to some seconds."""
-        texts = []
-        with contextlib.suppress(queue.Empty):
-            texts.append(self._said.get(timeout=seconds))
-            while True:
-                texts.append(self._said.get_nowait())
-        return texts
+    def listen(self, known: int, seconds: float) -> list[str]:
+        """Return what there is to say; wait for it up to some seconds.
+
+        :param known: how many messages the other end has: an answer that did not come is given again
+        """
+        with self._news:
+            del self._said[: known - self._forgotten]
+            self._forgotten = known
+            self._news.wait_for(lambda: self._said, seconds)
+            return list(self._said)
 
     def read(self, digest: str, offset: int) -> bytes:
         """Return a piece of a file that was published."""
@@ -88,10 +100,6 @@ class AgentActor:
         """Take a piece of a file."""
         self._store.add_piece(digest, offset, size, content)
         self._agent.note_supplied()
-
-    def server_log(self) -> str:
-        """Return the end of what the agent's own libraries printed."""
-        return read_tail(self._root / "worker.log")
 
 
 def _node_directory() -> Path:
@@ -154,8 +162,11 @@ class RayTransport:
 
     def __init__(self, ray: Any, actor: Any, supplier: Supplier) -> None:
         self._ray, self._actor, self._supplier = ray, actor, supplier
-        self._poll: Any = actor.listen.remote(_POLL_SECONDS)
+        self._known = 0  # messages that have come
+        self._poll: Any = actor.listen.remote(0, _POLL_SECONDS)
         self._again_at = 0.0
+        self._numbers = itertools.count()
+        self._told: list[Any] = []  # messages that may still be on their way
         self._wanted: dict[str, Iterator[tuple[int, int, Any]]] = {}
         self._piece: Any = None  # that travels to the actor
         self._read: Any = None  # that is on its way from it
@@ -166,17 +177,18 @@ class RayTransport:
         return [reference for reference in (self._poll, self._piece, self._read) if reference is not None]
 
     def send(self, text: str) -> None:
-        """Send a message; whether it came is what the poll says."""
+        """Send a message; whether it came shows later."""
         with contextlib.suppress(self._ray.exceptions.RayError):
-            self._actor.send.remote(text)
+            self._told.append(self._actor.send.remote(next(self._numbers), text))
 
     def receive(self) -> list[str] | None:
         """Return the answer of the poll, and begin the next one."""
+        self._check_told()
         self._supply_next()
         if self._poll is None:
             if time.monotonic() < self._again_at:
                 return None
-            self._poll = self._actor.listen.remote(_POLL_SECONDS)
+            self._poll = self._actor.listen.remote(self._known, _POLL_SECONDS)
         if not self._is_ready(self._poll):
             return None
         answer, self._poll = self._poll, None
@@ -184,8 +196,20 @@ class RayTransport:
         if texts is None:  # it cannot be reached just now: silence, not death
             self._again_at = time.monotonic() + 1
             return None
-        self._poll = self._actor.listen.remote(_POLL_SECONDS)
+        self._known += len(texts)
+        self._poll = self._actor.listen.remote(self._known, _POLL_SECONDS)
         return list(texts)
+
+    def _check_told(self) -> None:
+        """Look whether messages have come.
+
+        :raises Gone: when one may not have: the actor would wait for it for ever
+        """
+        while self._told and self._is_ready(self._told[0]):
+            try:
+                self._ray.get(self._told.pop(0))
+            except self._ray.exceptions.RayError as error:
+                raise Gone(f"could not be told what to do: {_first_sentence(error)}") from error
 
     def fetch(self, digest: str, size: int, target: Path) -> bool:
         """Bring the next piece of a file here; return whether the file is whole."""
@@ -283,6 +307,10 @@ class RayPool:
     def limit(self, _phase: Phase) -> int:
         """Return how many workers there are at most: each has its device for itself, in every phase."""
         return self.workers or self.cluster.workers or self._places()
+
+    def adopt(self) -> list[tuple[WorkerHandle, list[Work]]]:
+        """Return nothing: workers end with the process that applies."""
+        return []
 
     def start(self, phase: Phase, _workers: Sequence[WorkerHandle], _urgency: Callable[[], int]) -> RemoteWorker:
         """Ask Ray for an actor; where and when it starts is Ray's."""

@@ -91,6 +91,8 @@ class RemoteWorker(WorkerHandle):
         self._loss: Loss | None = None
         self._log = ""
         self._runs: dict[str, Path] = {}  # key -> where the applying process has its checkpoint
+        self._started: set[str] = set()
+        self._works_before = 0  # that it has to end before it is idle
         self._delivered: list[str] = []
 
     def send(self, message: Work | Command) -> None:
@@ -105,6 +107,18 @@ class RemoteWorker(WorkerHandle):
             self._delivered = []
             shutil.rmtree(self._staging, ignore_errors=True)
         self.transport.send(encode(message))
+
+    def adopt(self, works: list[Work], runs: Path, begun: bool) -> None:
+        """Take over a worker of an earlier apply with the work that it has in hand.
+
+        :param runs: where the applying process has the checkpoints of runs
+        :param begun: whether it has given a sign of life, so that it has to give more
+        """
+        self._heard = begun
+        requests = [request for work in works for replicate in work.replicates for request in replicate]
+        self._runs = {request.key: runs / request.key for request in requests if request.kind == "train"}
+        self._started = {request.key for request in requests}
+        self._works_before = max(0, len(works) - 1)
 
     def events(self) -> list[Message]:
         """Return what it said since the last call, as far as the files are here that came with it."""
@@ -165,7 +179,11 @@ class RemoteWorker(WorkerHandle):
                 self._loss, self._log = Loss(f"({self.name}) {why}", by_its_work=False), log
             case LogTail(text):
                 self._log = text
+            case Status.IDLE if self._works_before:
+                self._works_before -= 1
             case NodeStart() | NodeProgress() | PackMeasured() | Status():
+                if isinstance(letter, NodeStart):
+                    self._started.add(letter.key)
                 return [letter]
             case Hello():
                 pass
@@ -176,13 +194,14 @@ class RemoteWorker(WorkerHandle):
         if not self._fetch(files, directory):
             return None
         self._log = end.log or self._log
+        self._started.discard(end.key)
         self._delivered.append(end.key)
         return [replace(end, directory=str(directory))]
 
     def _take_checkpoint(self, key: str, files: Files) -> bool:
         """Put a checkpoint where the next attempt looks for it; the file that names the others comes last."""
         run = self._runs.get(key)
-        if run is None or key not in self.running:  # it has ended
+        if run is None or key not in self._started:  # it has ended
             return True
         directory = self._staging / f"{key}-checkpoint"
         if not self._fetch(files, directory):

@@ -61,6 +61,8 @@ class SpoolAgent(Agent):
     :param leave: after so many seconds in which nobody listened it ends
     """
 
+    releases_itself = True
+
     def __init__(self, root: Path, area: Area, spool: Spool, leave: float) -> None:
         store = FileStore(area.storage)
         self.spool_outlet = SpoolOutlet(area, spool, store)
@@ -83,7 +85,7 @@ class SpoolAgent(Agent):
             self.note_supplied()
         for line in lines:
             self.deliver(line)
-        if self._driver.silent_seconds() > self._leave_seconds:
+        if self._driver.silent_seconds() > self._leave_seconds and not self.detached:
             self.leave(f"ended because no apply had listened for {duration(self._leave_seconds)}")
 
 

@@ -18,8 +18,8 @@ from lorafile.apply.executors.base import Phase, WorkerHandle
 from lorafile.apply.executors.content import ContentIndex, FileStore, digests_of
 from lorafile.apply.executors.process import read_tail
 from lorafile.apply.executors.remote import Gone, RemoteWorker
-from lorafile.apply.executors.spool import BEAT_SECONDS, Area, LineReader, Spool, write_whole
-from lorafile.apply.executors.wire import decode
+from lorafile.apply.executors.spool import BEAT_SECONDS, Area, LineReader, Spool, in_hand, write_whole
+from lorafile.apply.executors.wire import WireError, decode
 from lorafile.clusters.config import Cluster
 from lorafile.engine.worker.channel import Work
 from lorafile.errors import LoraError, MissingExtra
@@ -73,7 +73,7 @@ class SpoolTransport:
 
     def __init__(self, pool: "SlurmPool", spool: Spool, job: str) -> None:
         self.pool, self.spool, self.job = pool, spool, job
-        self._reader, self._submitted_at, self._heard = LineReader(spool.events), time.monotonic(), False
+        self.reader, self._submitted_at, self._heard = LineReader(spool.events), time.monotonic(), False
 
     def send(self, text: str) -> None:
         """Append an order; files that it names are put into the shared directory before."""
@@ -88,7 +88,7 @@ class SpoolTransport:
         :raises Gone: when its job has ended
         :raises LoraError: when it ended before the worker began
         """
-        if lines := self._reader.read():
+        if lines := self.reader.read():
             self._heard = True
             return lines
         if end := self.pool.jobs.end_of(self.job, self._submitted_at):
@@ -166,7 +166,6 @@ class SlurmPool:
         self.area.make()
         self.store = FileStore(self.area.storage)
         self._session = uuid.uuid4().hex
-        self.close_left()
 
     def limit(self, _phase: Phase) -> int:
         """Return how many workers there are at most.
@@ -200,14 +199,31 @@ class SlurmPool:
         self.jobs.look()
         time.sleep(min(seconds, 0.2))
 
-    def close_left(self) -> None:
-        """Give up the workers of an apply that was killed: what they had finished is taken in before a plan is made."""
-        for root in self.area.workers.iterdir():
+    def adopt(self) -> list[tuple[WorkerHandle, list[Work]]]:
+        """Return the workers that an earlier apply has left, with the work that they have in hand.
+
+        One that has ended, or whose spool another version of lorafile wrote, is given up.
+        """
+        adopted: list[tuple[WorkerHandle, list[Work]]] = []
+        for root in sorted(self.area.workers.iterdir()):
             spool = Spool(root)
-            if not spool.closed:
+            if spool.closed:
+                continue
+            try:
+                job = spool.job_file.read_text(encoding="utf-8")
+                transport = SpoolTransport(self, spool, job)
+                left = in_hand(LineReader(spool.orders).read(), transport.reader.read())
+            except (OSError, WireError):  # it was killed before it had submitted a job
                 spool.close()
-                with contextlib.suppress(OSError):
-                    cancel(spool.job_file.read_text(encoding="utf-8"))
+                continue
+            if left.gone or not left.works:
+                transport.close()
+                continue
+            transport.reader.put_back(left.said)
+            worker = RemoteWorker(f"Slurm job {job}", transport, self.index, self.staging / root.name, None)
+            worker.adopt(left.works, self.staging.parent / "running", spool.claimed)
+            adopted.append((worker, left.works))
+        return adopted
 
     def _submit(self, spool: Spool) -> str:
         import submitit

@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorafile.apply.executors.wire import Checkpointed, Delivered, Letter, WireError, decode, encode
+from lorafile.apply.executors.wire import (
+    Checkpointed,
+    Delivered,
+    Leaving,
+    Letter,
+    WireError,
+    WorkerDied,
+    decode,
+    encode,
+)
+from lorafile.engine.worker.channel import Status, Work
 from lorafile.files.digests import text_digest
 
 BEAT_SECONDS = 5.0  # between two signs of life of either side
@@ -83,9 +93,18 @@ class LineReader:
 
     def __init__(self, file: Path) -> None:
         self._file, self._offset = file, 0
+        self._first: list[str] = []
+
+    def put_back(self, lines: list[str]) -> None:
+        """Have lines read again."""
+        self._first = lines
 
     def read(self) -> list[str]:
         """Return the lines that came since the last call."""
+        before, self._first = self._first, []
+        return before + self._read()
+
+    def _read(self) -> list[str]:
         try:
             with self._file.open("rb") as stream:
                 stream.seek(self._offset)
@@ -129,6 +148,11 @@ class Spool:
         return not self.closed
 
     @property
+    def claimed(self) -> bool:
+        """Whether a job serves it."""
+        return (self.root / "claim").exists()
+
+    @property
     def closed(self) -> bool:
         """Whether the driver has given the worker up."""
         return (self.root / "closed").exists()
@@ -142,6 +166,32 @@ class Spool:
         """Add a line."""
         with file.open("a", encoding="utf-8") as stream:
             stream.write(f"{text}\n")
+
+
+@dataclass(frozen=True)
+class InHand:
+    """What a worker has in hand, by its spool.
+
+    :ivar works: what it was given and has not ended; what it does now comes first
+    :ivar said: the lines that it said of it
+    :ivar gone: whether it has said that it ends
+    """
+
+    works: list[Work]
+    said: list[str]
+    gone: bool
+
+
+def in_hand(orders: list[str], events: list[str]) -> InHand:
+    """Return what a worker has in hand.
+
+    :raises WireError: when another version of lorafile wrote the spool
+    """
+    works = [letter for letter in map(decode, orders) if isinstance(letter, Work)]
+    letters = list(map(decode, events))
+    ends = [number for number, letter in enumerate(letters) if letter is Status.IDLE or isinstance(letter, WorkerDied)]
+    gone = any(isinstance(letter, Leaving) for letter in letters)
+    return InHand(works[len(ends) :], events[ends[-1] + 1 :] if ends else events, gone)
 
 
 class Listener:
