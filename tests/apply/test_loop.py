@@ -139,3 +139,28 @@ def test_a_failed_node_carries_the_worker_s_log_and_a_finished_one_does_not() ->
     failed, done = Group(("a",)), Group(("b",))
     script = lambda worker, keys: (ends(keys, "failed" if keys == ["a"] else "done"), None)  # noqa: E731
     assert [event.log for event in run(Pool(script), failed, done)] == ["log of 1", ""]
+
+
+def test_a_stop_does_not_wait_for_a_job_that_has_not_begun() -> None:
+    class Waiting(Simulated):
+        has_begun = False
+
+    pool = Pool(lambda worker, keys: ([], None))
+    pool.start = lambda *_: Waiting(next(pool.numbers), pool.script, pool.journal)  # type: ignore[method-assign]
+    turns = itertools.count()
+    urgency = lambda: 0 if next(turns) < 4 else 1  # noqa: E731
+    requests = lambda group: [Request(key, "train", key, {}, {}) for key in group.keys]  # noqa: E731
+    PoolExecutor(pool, 1).run([Group(("a",))], ExecutorCallbacks(requests, lambda _: None, urgency))
+    assert pool.journal == ["1 gets a", "1 closed"]
+
+
+def test_a_worker_of_an_earlier_apply_goes_on_with_what_is_still_to_be_done() -> None:
+    pool = Pool(lambda worker, keys: (ends(keys), None))
+    left, useless = (Simulated(number, pool.script, pool.journal) for number in (8, 9))
+    left.said = ends(["a"])
+    works = [Work([[Request(key, "train", key, {}, {})]]) for key in ("a", "gone")]
+    pool.adopt = lambda: [(left, works[:1]), (useless, works[1:])]  # type: ignore[method-assign]
+    ended = run(pool, Group(("a",)), Group(("b",)))
+    assert {event.key for event in ended} == {"a", "b"}
+    assert [entry for entry in pool.journal if " a" in entry] == [], "nobody else gets what it has in hand"
+    assert "9 closed" in pool.journal

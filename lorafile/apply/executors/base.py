@@ -100,6 +100,11 @@ class WorkerHandle(ABC):
         self.base = ""
         self.commands: set[Command] = set()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is there: a job may wait for its machine."""
+        return True
+
     @abstractmethod
     def send(self, message: Work | Command) -> None:
         """Send work or a command; whether the worker is still there is what `lost` says."""

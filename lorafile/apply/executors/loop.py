@@ -52,7 +52,7 @@ class PoolExecutor:
         for alone in (False, True):
             for spread in (False, True):
                 chosen = [group for group in groups if (group.alone, group.spread) == (alone, spread)]
-                queue = Queue(chosen, 1 if alone else self.pack)
+                queue = Queue(chosen, 1 if alone or self.detach else self.pack)
                 dispatcher = Dispatcher(self.pool, Phase(alone, spread), queue, callbacks, self.workers)
                 dispatcher.detach = self.detach and not alone
                 try:
@@ -107,7 +107,7 @@ class Dispatcher:
                 self._flush()
                 return
             for worker in busy if (urgency := self.callbacks.urgency()) else []:
-                worker.ask(Command.FINISH if urgency == 1 else Command.STOP)
+                self._stop(worker, urgency)
             if self.detach and self.queue.all_ready and not self.callbacks.urgency():
                 self._hand_out_rest()
                 self._flush()
@@ -117,6 +117,16 @@ class Dispatcher:
             self._flush()
             if self.phase.alone:
                 self._renew()
+
+    def _stop(self, worker: WorkerHandle, urgency: int) -> None:
+        """Ask a worker to finish or to stop; one that has not begun, perhaps for hours, is not waited for."""
+        if worker.has_begun:
+            worker.ask(Command.FINISH if urgency == 1 else Command.STOP)
+            return
+        worker.close()
+        self.workers.remove(worker)
+        self.queue.give_back(worker.groups)
+        worker.take_back()
 
     def adopt(self, worker: WorkerHandle, works: list[Work]) -> bool:
         """Take a worker over, if some of the work that it has in hand is still to be done in this phase."""

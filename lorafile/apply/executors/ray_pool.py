@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -376,6 +377,7 @@ def connect(cluster: Cluster) -> Any:
             'address = "HOST:6379", or submit it there: ray job submit -- lora apply … --yes'
         )
     if not ray.is_initialized():
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # ConnectionError, ValueError, RuntimeError, AuthenticationError, …
@@ -384,4 +386,7 @@ def connect(cluster: Cluster) -> Any:
                 "name it in lora.toml (ray.address) or RAY_ADDRESS; where it wants a token, set RAY_AUTH_MODE and the "
                 "token as on its nodes."
             ) from None
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)  # Ray's would end this process at once
     return ray

@@ -145,6 +145,11 @@ class RemoteWorker(WorkerHandle):
             self._loss = Loss(f"({self.name}) gave no sign of life for {allowed:g} s", by_its_work=False)
         return self._loss
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has given a sign of life."""
+        return self._heard
+
     def log(self) -> str:
         """Return the end of what its libraries printed, as far as it came here."""
         return self._log or self.transport.log()
