@@ -42,6 +42,8 @@ def has_left(area: Area) -> bool:
 
 def collect(plan: Plan, state: WritableState, area: Area) -> list[Attempt]:
     """Record what waits and belongs to a plan; return what was recorded."""
+    if not has_left(area):
+        return []
     store, letters = FileStore(area.storage), area.take_away()
     delivered = {letter.end.key: letter for letter in letters.values() if isinstance(letter, Delivered)}
     for letter in letters.values():

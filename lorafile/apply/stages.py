@@ -7,6 +7,7 @@ from typing import Any
 
 from lorafile.apply.applier import Applier
 from lorafile.apply.budget import Budget
+from lorafile.apply.collect import area_of, collect
 from lorafile.apply.progress import Applied, Progress, Stop, stop_on_signals
 from lorafile.apply.tracking.reporter import tracked
 from lorafile.apply.workers import check_libraries, executors
@@ -46,6 +47,8 @@ def apply_plan(
     """
     check_libraries(approved)
     _pin_lock(spec, approved)
+    if cluster is not None and cluster.executor == "slurm":
+        collect(approved, state, area_of(cluster, state.directory))  # what workers finished since the plan was made
     record_equal_data(state)  # what an apply that was killed had prepared
     missing = still_missing(approved, state)
     first = prepare_first(missing)

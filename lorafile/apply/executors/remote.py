@@ -167,7 +167,8 @@ class RemoteWorker(WorkerHandle):
         """End the agent."""
         self.transport.send(encode(Order.CLOSE))
         self.transport.close()
-        shutil.rmtree(self._staging, ignore_errors=True)
+        if not self._delivered:  # else its last files may not be stored yet; the next apply removes them
+            shutil.rmtree(self._staging, ignore_errors=True)
 
     def _take(self, letter: Letter) -> list[Message] | None:
         """Return what a message is to the loop; None where its files are not here yet."""
@@ -215,6 +216,7 @@ class RemoteWorker(WorkerHandle):
         old = {file.name for file in run.iterdir()} - set(files)
         for name in sorted(files, key=lambda name: name == CHECKPOINT):
             (directory / name).replace(run / name)
+        shutil.rmtree(directory)
         for name in old:
             (run / name).unlink(missing_ok=True)
         self.progressed.add(key)

@@ -28,6 +28,7 @@ from lorafile.specs.values import in_base_units
 QUEUE_SECONDS = 30.0  # between two questions to Slurm, for all jobs at once
 _LISTED_SECONDS = 60.0  # a job that was submitted less long ago may not be listed yet
 _ALIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "RESIZING", "SUSPENDED", "STAGE_OUT", "SIGNALING")
+_JOB_NAME = "lorafile"
 _SIGNAL = "B:TERM@90"  # before a job's time is over: a run needs some seconds to write a checkpoint
 
 
@@ -55,7 +56,8 @@ class JobStates:
             self._question = None
         if self._question is None and time.monotonic() - self._asked_at > QUEUE_SECONDS:
             self._asked_at = time.monotonic()
-            command = ["squeue", "--noheader", "--states=all", f"--user={getpass.getuser()}", "--format=%A %T"]
+            about = [f"--name={_JOB_NAME}", f"--user={getpass.getuser()}"]
+            command = ["squeue", "--noheader", "--states=all", *about, "--format=%A %T"]
             self._question = subprocess.Popen(  # noqa: S603
                 command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
@@ -231,7 +233,7 @@ class SlurmPool:
         executor = submitit.SlurmExecutor(folder=spool.root)
         table = self.cluster.slurm
         executor.update_parameters(
-            job_name="lorafile", use_srun=False, stderr_to_stdout=True, setup=table.setup or None,
+            job_name=_JOB_NAME, use_srun=False, stderr_to_stdout=True, setup=table.setup or None,
             time=None, wckey=None, additional_parameters=self._options(),
         )  # fmt: skip
         arguments = [str(self.area.storage), str(self.area.root), str(spool.root), str(in_base_units(table.leave)[1])]
