@@ -26,6 +26,7 @@ from cluster_fixture import (
 )
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.timeout(900)  # on a loaded machine; else each test takes about a minute
 
 
 @pytest.fixture(scope="session")
