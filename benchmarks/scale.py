@@ -3,8 +3,8 @@
     python benchmarks/scale.py --replicates 500 1000 2000 5000 10000
 
 Each replicate is one `train`, two `predict` and two `score` nodes. The workers answer at once with small files, so that
-all that is timed is the loop that records. `turn` is the longest time that the loop takes for what its workers said in
-one turn. It writes `benchmarks/results/DATE-scale.json`.
+all that is timed is the loop that hands out and records. `turn` is the longest time between two looks at the workers,
+in seconds of processor time. It writes `benchmarks/results/DATE-scale.json`.
 """
 
 import argparse
@@ -14,16 +14,17 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lorafile.apply.applier import Applier
-from lorafile.apply.executors.base import ExecutorCallbacks, Group
+from lorafile.apply.executors.base import Phase, WorkerHandle
+from lorafile.apply.executors.loop import PoolExecutor
 from lorafile.engine.request import Request, Result
-from lorafile.engine.worker.channel import Event, NodeEnd, NodeStart
+from lorafile.engine.worker.channel import Command, Event, Message, NodeEnd, NodeStart, Status, Work
 from lorafile.environment import environment
 from lorafile.state import State
 from lorafile.study.study import Study
@@ -47,42 +48,69 @@ CURVE = {"step": 1, "epoch": 0.0, "loss": 1.0, "learning_rate": 1e-3, "grad_norm
 PREDICTIONS = [{"row": row, "reference": "oslo", "bytes": 4, "tokens": 2, "correct": 1} for row in range(16)]
 
 
-class Simulated:
-    """An executor whose workers answer at once.
+class SimulatedPool:
+    """A pool whose workers answer at once; what they do goes through the loop of every apply.
 
-    :ivar turn: the longest time that the applying process took for one turn's events, in seconds
+    :ivar turn: the longest time that the applying process took for one turn, in seconds of processor time
     """
+
+    keeps_workers = True
 
     def __init__(self, workers: int, directory: Path) -> None:
         self.workers, self.directory, self.where, self.turn = workers, directory, environment(1), 0.0
+        self._began = time.process_time()
 
-    def run(self, groups: list[Group], callbacks: ExecutorCallbacks) -> None:
-        """Do every group, as many at a time as there are workers; examples first."""
-        self._run([group for group in groups if not group.after], callbacks)
-        self._run([group for group in groups if group.after], callbacks)
+    def limit(self, _phase: Phase) -> int:
+        return self.workers
 
-    def _run(self, groups: list[Group], callbacks: ExecutorCallbacks) -> None:
-        waiting = iter(groups)
-        busy: list[Iterator[Event]] = []
-        while True:
-            free = islice(waiting, self.workers - len(busy))
-            busy += [self._events(callbacks.requests(group)) for group in free]
-            if not busy:
-                return
-            said = [(worker, event) for worker in busy if (event := next(worker, None)) is not None]
-            busy = [worker for worker, _ in said]
-            began = time.perf_counter()
-            callbacks.record([event for _, event in said])
-            self.turn = max(self.turn, time.perf_counter() - began)
+    def adopt(self) -> list[tuple[WorkerHandle, list[Work]]]:
+        return []
+
+    def start(self, _phase: Phase, _workers: Sequence[WorkerHandle], _urgency: Callable[[], int]) -> "SimulatedWorker":
+        return SimulatedWorker(self)
+
+    def wait(self, _workers: Sequence[WorkerHandle], _seconds: float) -> None:
+        now = time.process_time()
+        self.turn, self._began = max(self.turn, now - self._began), now
+
+
+class SimulatedWorker(WorkerHandle):
+    """A worker that says one thing in each turn."""
+
+    def __init__(self, pool: SimulatedPool) -> None:
+        super().__init__()
+        self.pool = pool
+        self._messages: Iterator[Message] = iter(())
+
+    def send(self, message: Work | Command) -> None:
+        if isinstance(message, Work):
+            self._messages = self._say([request for requests in message.replicates for request in requests])
+
+    def events(self) -> list[Message]:
+        return list(islice(self._messages, 1))
+
+    def lost(self) -> None:
+        return None
+
+    def log(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        pass
+
+    def _say(self, requests: list[Request]) -> Iterator[Message]:
+        yield from self._events(requests)
+        yield Status.WORK_DONE
+        yield Status.IDLE
 
     def _events(self, requests: list[Request]) -> Iterator[Event]:
         for request in requests:
             yield NodeStart(request.key)
-            out = self.directory / request.key
+            out = self.pool.directory / request.key
             out.mkdir()
             files = [self._write(out / name, request) for name in FILES[request.kind]]
             result = Result(figures={"seconds": 1.0, "examples": 16}, files=files)
-            yield NodeEnd(request.key, result, str(out), "2026-01-01T00:00:00+00:00", 1.0, self.where)
+            yield NodeEnd(request.key, result, str(out), "2026-01-01T00:00:00+00:00", 1.0, self.pool.where)
 
     def _write(self, file: Path, request: Request) -> str:
         if file.name.endswith("jsonl.gz"):
@@ -111,9 +139,9 @@ def measured(replicates: int, workers: int) -> dict[str, Any]:
         study = Study.load(spec, where / "state")
         study.lock()
         plan = study.plan()
-        executor = Simulated(workers, where)
+        pool = SimulatedPool(workers, where)
         with State.write(where / "state") as state:
-            applier = Applier(plan, state, executor, [])
+            applier = Applier(plan, state, PoolExecutor(pool, pack=1), [])
             began, clock = time.process_time(), time.perf_counter()
             applied = applier.run()
             seconds, clock = time.process_time() - began, time.perf_counter() - clock
@@ -128,7 +156,7 @@ def measured(replicates: int, workers: int) -> dict[str, Any]:
         "wall_seconds": clock,
         "attempts_per_cpu_second": count / seconds,
         "attempts_per_wall_second": count / clock,
-        "longest_turn_seconds": executor.turn,
+        "longest_turn_seconds": pool.turn,
         "index_bytes_per_attempt": size / count,
     }
 

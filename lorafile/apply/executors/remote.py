@@ -122,12 +122,12 @@ class RemoteWorker(WorkerHandle):
 
     def events(self) -> list[Message]:
         """Return what it said since the last call, as far as the files are here that came with it."""
+        messages: list[Message] = []
         try:
             texts = self.transport.receive()
             if texts is not None:
                 self._heard_at, self._heard = time.monotonic(), True
                 self._letters += [decode(text) for text in texts]
-            messages: list[Message] = []
             while self._letters and self._loss is None:
                 taken = self._take(self._letters[0])
                 if taken is None:
