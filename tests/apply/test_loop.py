@@ -164,3 +164,20 @@ def test_a_worker_of_an_earlier_apply_goes_on_with_what_is_still_to_be_done() ->
     assert {event.key for event in ended} == {"a", "b"}
     assert [entry for entry in pool.journal if " a" in entry] == [], "nobody else gets what it has in hand"
     assert "9 closed" in pool.journal
+
+
+def test_what_is_measured_gets_a_fresh_process_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def renew(worker: Simulated) -> bool:
+        worker.journal.append(f"{worker.number} renewed")
+        return True
+
+    pool = Pool(lambda worker, keys: (ends(keys), None))
+    monkeypatch.setattr(Simulated, "renew", renew)
+    run(pool, Group(("a",)), Group(("p",), alone=True), Group(("q",), alone=True))
+    assert pool.journal == ["1 gets a", "1 renewed", "1 gets p", "1 renewed", "1 gets q"]
+
+
+def test_a_worker_that_cannot_be_renewed_is_closed_and_another_measures() -> None:
+    pool = Pool(lambda worker, keys: (ends(keys), None))
+    run(pool, Group(("p",), alone=True), Group(("q",), alone=True))
+    assert pool.journal == ["1 gets p", "1 closed", "2 gets q"]

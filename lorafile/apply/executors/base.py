@@ -91,6 +91,7 @@ class WorkerHandle(ABC):
     :ivar progressed: keys that have ended, or have a new checkpoint, since it got its groups
     :ivar base: what it has loaded
     :ivar commands: what it was asked for
+    :ivar used: whether its process has had work
     """
 
     def __init__(self) -> None:
@@ -99,6 +100,7 @@ class WorkerHandle(ABC):
         self.progressed: set[str] = set()
         self.base = ""
         self.commands: set[Command] = set()
+        self.used = False
 
     @property
     def has_begun(self) -> bool:
@@ -131,7 +133,7 @@ class WorkerHandle(ABC):
 
     def give(self, groups: list[Group], work: Work) -> None:
         """Put groups into its hands."""
-        self.groups, self.base, self.progressed = groups, groups[0].base or self.base, set()
+        self.groups, self.base, self.progressed, self.used = groups, groups[0].base or self.base, set(), True
         self.send(work)
 
     def take_back(self) -> None:

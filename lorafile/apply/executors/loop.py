@@ -100,6 +100,8 @@ class Dispatcher:
     def run(self) -> None:
         """Do every group, or stop where that is wanted."""
         while True:
+            if self.phase.alone and self.queue.waiting:
+                self._renew()
             if not self.callbacks.urgency():
                 self._assign()
             busy = [worker for worker in self.workers if worker.groups]
@@ -115,8 +117,6 @@ class Dispatcher:
                 return
             self._listen()
             self._flush()
-            if self.phase.alone:
-                self._renew()
 
     def _stop(self, worker: WorkerHandle, urgency: int) -> None:
         """Ask a worker to finish or to stop; one that has not begun, perhaps for hours, is not waited for."""
@@ -198,9 +198,11 @@ class Dispatcher:
 
     def _renew(self) -> None:
         """See to it that what is measured next is measured in a fresh process."""
-        for worker in [worker for worker in self.workers if not worker.groups and not worker.renew()]:
-            worker.close()
-            self.workers.remove(worker)
+        for worker in [worker for worker in self.workers if worker.used and not worker.groups]:
+            worker.used = False
+            if not worker.renew():
+                worker.close()
+                self.workers.remove(worker)
 
     def _take(self, worker: WorkerHandle, message: Message) -> None:
         match message:
