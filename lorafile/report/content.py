@@ -154,6 +154,10 @@ def facts(results: Results) -> list[Fact]:
     lines.append(Fact("seeds", listing([str(seed) for seed in results.seeds], 20) or "none"))
     lines += [Fact(name, text) for name, text in look_lines(results)]
     lines += [Fact("registration", text) for text in results.registration]
+    unlocked, recorded = results.unlocked
+    if unlocked:
+        held = f"none was held for {unlocked} of {plural(recorded, 'attempt')} (--state-lock none)"
+        lines.append(Fact("state lock", f"{held}: another command may have written at the same time"))
     errors = [
         f"{quantity} off by {amount('share', median(map(abs, each)))} (median of {plural(len(each), 'node')})"
         for quantity, each in results.forecast_errors.items()

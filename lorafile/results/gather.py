@@ -57,6 +57,8 @@ def gather(plan: Plan, state: State) -> Results:
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
     everyone = spec.configurations
     configurations = [configuration_row(c, everyone, runs, graph.sections[c.name]["adapter"]) for c in everyone]
+    attempts = [attempt for one_node in history.values() for attempt in one_node]
+    unlocked = sum(attempt.environment.get("state_lock") == "none" for attempt in attempts)
     return Results(
         **_declared(spec),
         primary=named[spec.primary],
@@ -70,11 +72,12 @@ def gather(plan: Plan, state: State) -> Results:
         answers=pd.DataFrame([] if hidden else answer_rows(graph, plan.results, state)),
         answers_private=hidden,
         model=model_of(graph),
-        forecast_errors=errors(attempt for attempts in history.values() for attempt in attempts),
+        forecast_errors=errors(attempts),
         warnings=warnings(plan, runs, card, places, profiles),
         card=card,
         registration=tuple(registration_sentences(spec, history)),
         commit=commit_of(spec),
+        unlocked=(unlocked, len(attempts)),
         outcomes=stored_outcomes(graph, plan.results, state),
         details=run_details(graph),
         samples=StoredSamples(graph, plan.results, state),

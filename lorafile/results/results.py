@@ -171,6 +171,7 @@ class Results:
     :ivar folder: where the spec stands, which the files that it names are relative to
     :ivar registration: what stood in git before the first attempt: lorafile/results/registration.py
     :ivar commit: of a registered study, the commit that the spec is in, and whether it has changes; empty without git
+    :ivar unlocked: how many attempts were recorded in a bucket without its lock, and of how many
     :ivar studies: how many studies it puts side by side: no recommendation is made across several
     :ivar topics: published methods, initializations and quantizations that it uses: results/study_facts.py
     """
@@ -216,6 +217,7 @@ class Results:
     topics: tuple[str, ...] = ()
     registration: tuple[str, ...] = ()
     commit: str = ""
+    unlocked: tuple[int, int] = (0, 0)
     candidates: "pd.DataFrame" = field(default_factory=_nothing)
     tuning: tuple[TuningStatus, ...] = ()
     studies: int = 1

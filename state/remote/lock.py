@@ -150,10 +150,7 @@ class RemoteLock:
                 _log.debug("The lock could not be renewed: %s", error)
 
 
-_KEEPS = (
-    "Nothing more is sent. What had finished is kept here; the next command that takes the lock sends it, or: "
-    "lora state push"
-)
+_KEEPS = "Nothing more is sent. What had finished is kept here; the next command here that takes the lock sends it."
 
 
 def acquire(bucket: Bucket, timeout: float = 0.0) -> RemoteLock:

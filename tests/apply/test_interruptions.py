@@ -193,15 +193,6 @@ def test_a_file_system_without_locks_has_no_run_to_wait_for(
         assert file.locked()
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/studies", "gs://bucket", "file:///tmp/state"])
-def test_a_url_is_no_state_and_makes_no_directory(spec_file: Path, url: str) -> None:
-    for command in (["plan", str(spec_file)], ["apply", str(spec_file), "--yes"], ["state", "list"]):
-        done = subprocess.run([*LORA, *command, "--state", url], capture_output=True, text=True, cwd=spec_file.parent)
-        assert done.returncode == 4
-        assert f"The state {url.replace('file:///', 'file://')} is a URL" in done.stderr
-    assert not list(spec_file.parent.glob("*:"))
-
-
 def test_an_interrupted_attempt_says_how_long_it_took(spec_file: Path) -> None:
     slow = study(spec_file, RANKS.replace("[2, 4]", "[2]") + "train.max_steps = [300]\n")
 

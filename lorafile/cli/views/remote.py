@@ -22,6 +22,6 @@ def show_pushed(pushed: Pushed, url: str, out: Console) -> None:
 def show_pulled(pulled: ImportSummary | PulledObjects, url: str, out: Console) -> None:
     """Say what was brought."""
     if isinstance(pulled, ImportSummary):
-        show_merged(pulled, out)
+        show_merged(pulled, out, url)
     else:
         out.print(escape(f"Fetched {plural(pulled.objects, 'file')} ({size(pulled.bytes)}) from {url}."))

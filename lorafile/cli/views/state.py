@@ -151,10 +151,13 @@ def show_bundled(bundle: BundleSummary, out: Console) -> None:
         out.print(f"[yellow]{bundle.absent} files are not in it: they are not here any more.[/]")
 
 
-def show_merged(merged: ImportSummary, out: Console) -> None:
-    """Say what an import has brought, and what stayed as it was."""
+def show_merged(merged: ImportSummary, out: Console, source: str = "") -> None:
+    """Say what an import has brought, and what stayed as it was.
+
+    :param source: what it came from, in other words than the path
+    """
     about = f"{merged.attempts} attempts and {merged.objects} files ({size(merged.bytes)})"
-    out.print(escape(f"Took {about} from {merged.source}."))
+    out.print(escape(f"Took {about} from {source or merged.source}."))
     if merged.present:
         out.print(f"{merged.present} attempts were here already.")
     if merged.kept:
