@@ -31,7 +31,7 @@ class Command(Enum):
     STOP = auto()  # stop at the next step
     RELEASE = auto()  # the files of its work are stored
     EXIT = auto()  # there is no more work
-    DETACH = auto()  # an agent on another machine is to end when its work is done; meanwhile nobody listens
+    DETACH = auto()  # an agent on another machine is to end when its work is done; meanwhile no apply listens
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from lorafile.apply.executors.base import ExecutorCallbacks, Group
 from lorafile.apply.executors.content import FileStore
 from lorafile.apply.executors.spool import Area
 from lorafile.apply.executors.wire import Checkpointed, Delivered, Files
-from lorafile.clusters.config import Cluster
 from lorafile.engine.request import Request
 from lorafile.engine.worker.channel import NodeEnd, NodeStart
 from lorafile.errors import LoraError
 from lorafile.files.digests import file_digest
 from lorafile.files.run_directory import CHECKPOINT
+from lorafile.plan.clusters.config import Cluster
 from lorafile.plan.plan import Plan
 from lorafile.state import Attempt, WritableState
 

@@ -11,10 +11,10 @@ from lorafile.apply.collect import area_of, collect
 from lorafile.apply.progress import Applied, Progress, Stop, stop_on_signals
 from lorafile.apply.tracking.reporter import tracked
 from lorafile.apply.workers import check_libraries, executors
-from lorafile.clusters.config import Cluster
 from lorafile.errors import StalePlan
 from lorafile.graph.graph import GraphNode
 from lorafile.lock.lockfile import read_lock, resolve, write_lock
+from lorafile.plan.clusters.config import Cluster
 from lorafile.plan.equal_data import prepare_first
 from lorafile.plan.plan import Plan
 from lorafile.plan.planner import after_prepare, next_stage, still_missing

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorafile.apply.work_groups import groups, is_spread
-from lorafile.clusters.config import Cluster
 from lorafile.engine.metrics.registry import built_in
 from lorafile.engine.metrics.tokenizers import LIBRARIES as TOKENIZER_LIBRARIES
 from lorafile.environment import cores, gpus, installed, machine_memory, most_threads
 from lorafile.errors import LoraError, MissingExtra
+from lorafile.plan.clusters.config import Cluster
 from lorafile.plan.plan import Plan
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ def list_(spec: Path, as_json: bool) -> None:
     """
     from lorafile.cli.views.clusters import clusters_json, show_clusters
     from lorafile.cli.views.console import console
-    from lorafile.clusters.config import clusters, files
+    from lorafile.plan.clusters.config import clusters, files
 
     known = clusters(spec)
     if as_json:

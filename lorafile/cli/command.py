@@ -67,7 +67,7 @@ _lock_mode_option = click.option(
     default="lease",
     expose_value=False,
     callback=_set_lock_mode,
-    help="none: write to a bucket without conditional writes; you see to it that nobody else does. [default: lease]",
+    help="none: write to a bucket without conditional writes; make sure that no one else does. [default: lease]",
 )
 
 
@@ -101,7 +101,7 @@ def price_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @wraps(function)
     def run(*args: Any, text: str | None, **kwargs: Any) -> Any:
-        from lorafile.clusters.machines import price_of_an_hour
+        from lorafile.plan.clusters.machines import price_of_an_hour
 
         hourly = None if text is None else price_of_an_hour(text, "--price")
         return function(*args, hourly=hourly, **kwargs)
@@ -138,7 +138,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         if kwargs["cluster"] and kwargs["state"] is None:
-            from lorafile.clusters.config import find_cluster
+            from lorafile.plan.clusters.config import find_cluster
 
             kwargs["state"] = find_cluster(kwargs["cluster"], kwargs["spec"]).state
         names = ("target", "exclude", "replace", "rerun_drifted", "refresh", "rehash", "cluster")

@@ -206,7 +206,7 @@ def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool,
     out, directory = console(quiet or as_json), state_directory(state)
     if repair and (remote := remote_of(directory)):
         raise StateError(
-            f"A damaged copy of {remote.url} is not repaired but fetched anew. Send what it alone has, if anything, "
+            f"A damaged copy of {remote.url} is not repaired but fetched again. Send what it alone has, if anything, "
             f"with: lora state push --state {remote.url}; then delete {directory}"
         )
     with _bar(out) as on_progress:

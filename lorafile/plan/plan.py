@@ -6,9 +6,9 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from lorafile.clusters.machines import Machines, this_machine
 from lorafile.files.run_directory import Unfinished
 from lorafile.graph.graph import Graph
+from lorafile.plan.clusters.machines import Machines, this_machine
 from lorafile.plan.tuning_status import TuningStatus
 from lorafile.state import Attempt
 from lorafile.units import Price

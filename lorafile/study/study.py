@@ -10,11 +10,11 @@ from lorafile import specs
 from lorafile.apply.progress import Applied
 from lorafile.apply.tracking.destinations import missing_libraries
 from lorafile.apply.workers import default_workers, model_types
-from lorafile.clusters.config import find_cluster
-from lorafile.clusters.machines import of_cluster
 from lorafile.environment import installed
 from lorafile.errors import LoraError, SpecError, StalePlan, UnmatchedPattern
 from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, unlocked_warnings, write_lock
+from lorafile.plan.clusters.config import find_cluster
+from lorafile.plan.clusters.machines import of_cluster
 from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan
 from lorafile.state import Attempt, State

@@ -30,7 +30,7 @@ class Unreachable(StateError):
 
 
 class LostLock(StateError):
-    """Somebody else holds the remote's lock now."""
+    """Another process holds the remote's lock now."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""The remote's lock: a lease that its holder renews, made of files that nobody else overwrites.
+"""The remote's lock: a lease that its holder renews, made of files that are never overwritten by others.
 
-`lock/<n>` says who holds the lock; creating it is taking it. `lock/<n>.beat` is written anew while its holder lives,
+`lock/<n>` says who holds the lock; creating it is taking it. `lock/<n>.beat` is rewritten while its holder lives,
 and `lock/<n>.done` once it has ended, or was told to. The lock is free where the highest number is done, or was renewed
 longer than a lease ago: both times are the server's, so that no clock here counts.
 """
@@ -90,7 +90,7 @@ class LockStatus:
 
 
 class RemoteLock:
-    """The lock as its holder has it; a thread renews it, and notices when somebody else has taken it.
+    """The lock as its holder has it; a thread renews it, and notices when another process has taken it.
 
     :ivar number: of this lock, part of the names of the bundles that are sent under it
     """
@@ -116,7 +116,7 @@ class RemoteLock:
     def check(self) -> None:
         """Make sure that this process still holds the lock.
 
-        :raises LostLock: when it does not; Unreachable: when nobody can say
+        :raises LostLock: when it does not; Unreachable: when the remote does not answer
         """
         status = LockStatus.of(self.bucket)
         if status.number == self.number and not status.done:
@@ -156,7 +156,7 @@ _KEEPS = "Nothing more is sent. What had finished is kept here; the next command
 def acquire(bucket: Bucket, timeout: float = 0.0) -> RemoteLock:
     """Take the lock; wait for it up to a number of seconds, and say at once, as a log record, for whom.
 
-    :raises StateError: when somebody else holds it, with who, or when the backend ignores conditions
+    :raises StateError: when another process holds it, with who, or when the backend ignores conditions
     """
     server_now = _probe(bucket)
     began, asked = time.monotonic(), False
@@ -175,7 +175,7 @@ def acquire(bucket: Bucket, timeout: float = 0.0) -> RemoteLock:
 
 
 def _take(bucket: Bucket, status: LockStatus) -> RemoteLock | None:
-    """Try to take the number that follows; None where somebody else was faster."""
+    """Try to take the number that follows; None where another process was faster."""
     number, holder = status.number + 1, Holder(**who_runs_this(), id=secrets.token_hex(16))
     if not bucket.create(f"lock/{number}", _text(asdict(holder))):
         return None
@@ -188,7 +188,7 @@ def _take(bucket: Bucket, status: LockStatus) -> RemoteLock | None:
 
 
 def free(bucket: Bucket, status: LockStatus) -> None:
-    """Free the lock that somebody was seen to hold, who then stops at the next bundle."""
+    """Free the lock that a process was seen to hold, who then stops at the next bundle."""
     by = str(Holder(**who_runs_this(), id=""))
     bucket.create(f"lock/{status.number}.done", _text({"ended": utc_now(), "by": by}))
 

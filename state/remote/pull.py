@@ -23,7 +23,7 @@ FORMAT, FORMAT_VERSION = "lorafile-remote", "1.0"
 _NAME = re.compile(r"bundles/(\d{1,18})-(\d{1,18})\.tar")
 _AT_ONCE = 8  # downloads
 _FINISHED = ("done", "diverged")
-_ELSEWHERE = "finished by somebody else, too, while the lock of the remote was another's"
+_ELSEWHERE = "finished by another apply, too, while the lock of the remote was another's"
 
 
 @dataclass
@@ -131,7 +131,7 @@ def _finished_twice(
     """Return the seals of results that count no more, because two who did not know of each other finished the same.
 
     What stands earlier in the remote's order counts: what is not sent yet stands last, and a bundle that comes late,
-    from somebody who had lost the lock, behind those that are here. So all come to the same result.
+    from a holder that had lost the lock, behind those that are here. So all come to the same result.
     """
     rows = [row for row in incoming.rows.attempts.values() if row.outcome in _FINISHED]
     theirs, arriving = {slot_of(row.key, row.kind, row.device): row for row in rows}, {row.id for row in new}

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 class Sender:
     """Sends bundles under one lock.
 
-    :ivar lock: None where somebody asked for none; then a bundle's name is made of the time
+    :ivar lock: None where none was asked for; then a bundle's name is made of the time
     """
 
     bucket: Bucket

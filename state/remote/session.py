@@ -208,9 +208,9 @@ def locked(directory: Path, lock_timeout: float = 0.0, mode: str = "") -> Iterat
 
     A state without a remote gives None, and nothing is done. The local state's own lock is taken inside, by who writes.
 
-    :param lock_timeout: seconds to wait for somebody else
+    :param lock_timeout: seconds to wait for another apply
     :param mode: `lease`, or `none` for a backend without conditional writes; what the command line says otherwise
-    :raises StateError: when somebody else holds it, when it was lost meanwhile, or when something could not be sent
+    :raises StateError: when another process holds it, when it was lost meanwhile, or when something could not be sent
     """
     remote = remote_of(directory)
     if remote is None:

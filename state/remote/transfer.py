@@ -85,7 +85,7 @@ def garbage(remote: Remote) -> Garbage:
 def sweep(remote: Remote, lock_timeout: float = 0.0) -> Garbage:
     """Take these objects away, under the remote's lock; return what went.
 
-    :raises StateError: when the lock is another's, or a bundle is damaged, for nobody knows what it names
+    :raises StateError: when the lock is another's, or a bundle is damaged, since what it names is not known
     """
     with locked(remote.directory, lock_timeout):
         waste = garbage(remote)

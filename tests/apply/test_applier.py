@@ -204,7 +204,7 @@ def test_two_applies_at_once_never_do_one_node_twice(spec_file: Path) -> None:
 
 def test_another_device_s_result_is_drift_and_is_kept(spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study(spec_file).apply()
-    monkeypatch.setattr("lorafile.clusters.machines.environments", lambda: [{**_environment(), "peft": "99.0"}])
+    monkeypatch.setattr("lorafile.plan.clusters.machines.environments", lambda: [{**_environment(), "peft": "99.0"}])
     plan = load(spec_file).plan()
     drifted = [change for change in plan.changes if change.action is Action.DRIFT]
     assert plan.work == []
@@ -215,7 +215,7 @@ def test_another_device_s_result_is_drift_and_is_kept(spec_file: Path, monkeypat
 def test_a_machine_without_torch_sees_no_drift(spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study(spec_file).apply()
     monkeypatch.setattr(
-        "lorafile.clusters.machines.environments", lambda: [{**_environment(), "torch": None, "peft": None}]
+        "lorafile.plan.clusters.machines.environments", lambda: [{**_environment(), "torch": None, "peft": None}]
     )
     assert {change.action for change in load(spec_file).plan().changes} == {Action.REUSE}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lorafile.apply.budget import Budget
-from lorafile.clusters.machines import price_of_an_hour as price
 from lorafile.errors import LoraError
+from lorafile.plan.clusters.machines import price_of_an_hour as price
 from lorafile.plan.cost import estimate_cost
 from lorafile.state import State
 from lorafile.study.study import Study

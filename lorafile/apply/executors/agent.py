@@ -60,7 +60,7 @@ class Agent:
     :param root: a directory of its own, for what the worker writes
     :param threads: of the worker
     :ivar releases_itself: what it publishes stays although the worker's own files go
-    :ivar detached: it ends when its work is done; until then nobody has to listen
+    :ivar detached: it ends when its work is done; until then no apply has to listen
     """
 
     releases_itself = False
@@ -91,7 +91,7 @@ class Agent:
             self.leave(str(error).rstrip("."))
 
     def leave(self, why: str) -> None:
-        """End soon, with the checkpoint of what is running: the machine is taken back, or nobody listens."""
+        """End soon, with the checkpoint of what is running: the machine is taken back, or no apply listens."""
         self.leaving = self.leaving or why
 
     @property
@@ -100,7 +100,7 @@ class Agent:
         return bool(self._pending) or self._working
 
     def run(self) -> None:
-        """Serve until it is told to end."""
+        """Serve until asked to end."""
         start_server(self.root / "worker.log")
         self.outlet.emit(Hello(socket.gethostname(), os.getpid()))
         try:

@@ -17,7 +17,7 @@ from lorafile.files.digests import file_digest, json_digest
 from lorafile.files.user_cache import cached_digest
 
 LARGE = 100_000_000  # bytes: more is fetched from the hub where it can be, and travels in pieces
-_KEPT_SECONDS = 7 * 24 * 3600.0  # of a node's copy that nobody has read
+_KEPT_SECONDS = 7 * 24 * 3600.0  # of a node's copy since it was last read
 _TREES = ("model", "lm_eval")  # paths of a request that are directories
 _LISTS = ("data", "shots")  # and those that are lists of files
 
@@ -138,7 +138,7 @@ class FileStore:
         if file_digest(path) != digest:
             path.unlink(missing_ok=True)
             return False
-        if path.stat().st_nlink == 1:  # else it is somebody's own file, too
+        if path.stat().st_nlink == 1:  # else the file has another owner, too
             path.touch()
         self._proven.add(digest)
         return True
@@ -151,7 +151,7 @@ class FileStore:
             os.close(handle)
             part, done = Path(name), 0
         if offset != done:
-            return  # of a transfer that was begun anew
+            return  # of a transfer that was begun again
         with part.open("ab") as stream:
             stream.write(content)
         self._parts[digest] = (part, done + len(content))
@@ -190,7 +190,7 @@ class FileStore:
         return directory / str(reference["entry"])
 
     def remove_unread(self) -> None:
-        """Remove copies that nobody has read for a week."""
+        """Remove copies that were not read for a week."""
         now = time.time()
         for file in self._objects.iterdir():
             if now - file.stat().st_mtime > _KEPT_SECONDS:

@@ -78,7 +78,7 @@ class Queue:
         self._coming -= set(keys)
 
     def is_open(self, key: str) -> bool:
-        """Return whether a node is still to be done: what anybody says of another one comes too late."""
+        """Return whether a node is still to be done: what is said of another one comes too late."""
         return key in self._coming
 
     def give_back(self, groups: list[Group]) -> None:
@@ -95,7 +95,7 @@ class Queue:
         self.give_back([group for group in groups if group not in given_up])
 
     def handle_lost_machine(self, groups: list[Group], running: set[str], progressed: set[str]) -> list[Group]:
-        """Give back the groups of a worker whose machine went away, which was nobody's fault; return those given up.
+        """Give back the groups of a worker whose machine went away, which was not their fault; return those given up.
 
         :param running: the nodes that it was doing
         :param progressed: the nodes that have ended, or have a new checkpoint, since the groups went out

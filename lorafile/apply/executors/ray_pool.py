@@ -24,10 +24,10 @@ from lorafile.apply.executors.base import Phase, WorkerHandle
 from lorafile.apply.executors.content import LARGE, ContentIndex, FileStore
 from lorafile.apply.executors.remote import Gone, RemoteWorker
 from lorafile.apply.executors.wire import Files, Letter, encode
-from lorafile.clusters.config import Cluster
 from lorafile.engine.worker.channel import Work
 from lorafile.errors import LoraError, MissingExtra
 from lorafile.files.digests import file_digest
+from lorafile.plan.clusters.config import Cluster
 
 START_SECONDS = 300.0  # until an actor's first sign of life: Ray may have to start a machine
 _POLL_SECONDS = 2.0  # of a long poll; an empty answer is a sign of life
@@ -36,7 +36,7 @@ _PIECE = 1 << 25  # bytes of a file that travel at once
 
 
 class AgentActor:
-    """An agent as a Ray actor. What it is told and what it says are texts; files are bytes.
+    """An agent as a Ray actor. What it receives and sends are texts; files are bytes.
 
     :param threads: of the worker
     """
@@ -106,12 +106,12 @@ class AgentActor:
 def _node_directory() -> Path:
     """Return where this user's agents on this node keep files; what ended agents left is removed.
 
-    :raises PermissionError: when somebody else has made a directory of that name
+    :raises PermissionError: when another user has made a directory of that name
     """
     home = Path(tempfile.gettempdir()) / f"lorafile-{os.getuid()}"
     home.mkdir(mode=0o700, exist_ok=True)
     if home.stat().st_uid != os.getuid():
-        raise PermissionError(f"{home} belongs to somebody else.")
+        raise PermissionError(f"{home} belongs to another user.")
     for left in home.glob(f"{_AGENT}*"):
         with contextlib.suppress(OSError):  # its agent is there; or another agent removes it
             os.close(_locked(left))

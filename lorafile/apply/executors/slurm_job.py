@@ -1,4 +1,4 @@
-"""What a Slurm job runs: an agent that serves one spool until it is closed, or nobody listens any more.
+"""What a Slurm job runs: an agent that serves one spool until it is closed, or no apply listens any more.
 
 python -m lorafile.apply.executors.slurm_job STORAGE AREA SPOOL LEAVE_SECONDS
 """
@@ -26,7 +26,7 @@ _KEPT_OUTCOMES = ("done", "diverged", "out-of-memory", "failed")
 
 
 class SpoolOutlet:
-    """Appends what an agent says to its event file; what is finished is kept until somebody has recorded it."""
+    """Appends what an agent says to its event file; what is finished is kept until an apply has recorded it."""
 
     def __init__(self, area: Area, spool: Spool, store: FileStore) -> None:
         self._area, self._spool, self._store, self._lock = area, spool, store, threading.Lock()
@@ -58,7 +58,7 @@ class SpoolOutlet:
 class SpoolAgent(Agent):
     """An agent that takes its orders from a spool.
 
-    :param leave: after so many seconds in which nobody listened it ends
+    :param leave: it ends after so many seconds in which no apply listened
     """
 
     releases_itself = True

@@ -20,9 +20,9 @@ from lorafile.apply.executors.process import read_tail
 from lorafile.apply.executors.remote import Gone, RemoteWorker
 from lorafile.apply.executors.spool import BEAT_SECONDS, Area, LineReader, Spool, in_hand, write_whole
 from lorafile.apply.executors.wire import WireError, decode
-from lorafile.clusters.config import Cluster
 from lorafile.engine.worker.channel import Work
 from lorafile.errors import LoraError, MissingExtra
+from lorafile.plan.clusters.config import Cluster
 from lorafile.specs.values import in_base_units
 
 QUEUE_SECONDS = 30.0  # between two questions to Slurm, for all jobs at once
@@ -172,7 +172,7 @@ class SlurmPool:
     def limit(self, _phase: Phase) -> int:
         """Return how many workers there are at most.
 
-        :raises LoraError: when nobody says how many
+        :raises LoraError: when neither lora.toml nor --workers says how many
         """
         devices = sum(device.count // device.gpus_per_worker for device in self.cluster.device)
         most = self.workers or self.cluster.workers or devices
@@ -194,7 +194,7 @@ class SlurmPool:
         return RemoteWorker(f"Slurm job {job}", transport, self.index, self.staging / name, None)
 
     def wait(self, _workers: Sequence[WorkerHandle], seconds: float) -> None:
-        """Wait a moment; tell the workers that somebody listens; ask Slurm now and then."""
+        """Wait a moment; let the workers know that an apply listens; ask Slurm now and then."""
         if time.monotonic() - self._beat_at > BEAT_SECONDS:
             self._beat_at = time.monotonic()
             write_whole(self.area.root / "driver", f"{self._session} {next(self._beats)}")

@@ -2,8 +2,8 @@
 
 `STORAGE/objects/` has files by digest, and `STORAGE/states/<state>/` what belongs to one state:
 
-- `driver`: rewritten every few seconds while somebody listens
-- `away/<key>.json`: what a worker has finished and nobody has recorded yet; `<key>-checkpoint.json` likewise
+- `driver`: rewritten every few seconds while an apply listens
+- `away/<key>.json`: what a worker has finished and no apply has recorded yet; `<key>-checkpoint.json` likewise
 - `workers/<name>/`: a worker's spool: `orders.jsonl` and `events.jsonl`, to which one side appends and from which the
   other reads whole lines; `claim`, made by the one job that serves it; `closed`, once the driver has given it up
 """
@@ -60,7 +60,7 @@ class Area:
             directory.mkdir(parents=True, exist_ok=True)
 
     def put_away(self, letter: Delivered | Checkpointed) -> None:
-        """Keep what a worker has finished until somebody has recorded it."""
+        """Keep what a worker has finished until an apply has recorded it."""
         write_whole(self.away / f"{away_name(letter)}.json", encode(letter))
 
     def take_away(self) -> dict[str, Letter]:
@@ -89,7 +89,7 @@ def write_whole(file: Path, text: str) -> None:
 
 
 class LineReader:
-    """Reads the whole lines that somebody else appends to a file."""
+    """Reads the whole lines that another process appends to a file."""
 
     def __init__(self, file: Path) -> None:
         self._file, self._offset = file, 0

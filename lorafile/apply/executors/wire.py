@@ -85,7 +85,7 @@ class WorkerDied:
 
 @dataclass(frozen=True)
 class Leaving:
-    """An agent ends, because its machine is taken back or nobody is there to listen."""
+    """An agent ends, because its machine is taken back or no apply listens."""
 
     why: str
     log: str = ""

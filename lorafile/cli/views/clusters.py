@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lorafile.cli.views.table import Column, show_table
-from lorafile.clusters.config import Cluster, DeviceTable
+from lorafile.plan.clusters.config import Cluster, DeviceTable
 
 _COLUMNS = (
     Column("cluster", "name"),

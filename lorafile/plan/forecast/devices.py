@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from lorafile.clusters.machines import Machines, sold_memory, this_machine
 from lorafile.environment import machine_memory
 from lorafile.errors import LoraError
+from lorafile.plan.clusters.machines import Machines, sold_memory, this_machine
 
 DRIVER = 512 * 2**20  # what CUDA does not give of what the driver reports: 0.3 of an RTX 3090, 0.9 GiB of an A100 80GB
 CONTEXT = 600 * 2**20  # a CUDA context and its kernels

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from lorafile.clusters.config import Cluster, DeviceTable
 from lorafile.environment import LIBRARIES, environments, gpus
 from lorafile.errors import LoraError
+from lorafile.plan.clusters.config import Cluster, DeviceTable
 from lorafile.specs.values import PRICE
 from lorafile.units import Price
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lorafile.clusters.config import find_cluster
 from lorafile.errors import LoraError, SpecError
+from lorafile.plan.clusters.config import find_cluster
 
 LAB = """\
 [cluster.lab]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lorafile.clusters.config import find_cluster
-from lorafile.clusters.machines import of_cluster, sold_memory
 from lorafile.errors import LoraError
+from lorafile.plan.clusters.config import find_cluster
+from lorafile.plan.clusters.machines import of_cluster, sold_memory
 from lorafile.study.study import Study
 
 H100, A100 = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"
