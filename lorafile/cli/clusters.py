@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lorafile.cli.command import PATH, command, json_option, main
-from lorafile.cli.terminal import echo
+from lorafile.cli.terminal import echo, say
 
 spec_option = click.option(
     "--spec", type=PATH, default=Path("study.toml"), show_default=True, help="The spec that lora.toml stands next to."
@@ -39,3 +39,33 @@ def list_(spec: Path, as_json: bool) -> None:
         echo(clusters_json(known))
     else:
         show_clusters(known, files(spec), console())
+
+
+@command("check", clusters_group)
+@click.argument("name")
+@spec_option
+@click.option("--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds to wait for it.")
+@click.option("--write", is_flag=True, help="Add the device to lora.toml, where the cluster lists none.")
+@json_option
+def check(name: str, spec: Path, timeout: float, write: bool, as_json: bool) -> None:
+    """Start one worker of a cluster, and say what it has: device, memory, driver, versions.
+
+    \b
+    Example: lora clusters check lab --write
+    """
+    from lorafile.apply.cluster_check import first_words
+    from lorafile.cli.views.clusters import check_json, device_table, show_check
+    from lorafile.cli.views.console import console
+    from lorafile.files.tasks import task
+    from lorafile.plan.clusters.config import add_device, find_cluster
+
+    cluster = find_cluster(name, spec)
+    with task(f"Waiting for a worker of {name}"):
+        hello = first_words(cluster, timeout)
+    table = device_table(name, hello)
+    if as_json:
+        echo(check_json(hello))
+    else:
+        show_check(name, cluster, hello, table, console())
+    if write:
+        say(f"Added to {add_device(name, spec, table)}.")

@@ -19,11 +19,14 @@ pytest.importorskip("torch")
 from cluster_fixture import (
     Apply,
     attempts,
+    checked,
     parent,
     results,
     when,
     worker_processes,
 )
+
+from lorafile.environment import environment
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.timeout(900)  # on a loaded machine; else each test takes about a minute
@@ -72,6 +75,14 @@ def test_a_study_on_two_nodes_that_see_none_of_its_files_and_one_killed_worker(
     assert [attempt.message for attempt in lost] == ["The worker process was killed by SIGKILL."]
     same_as_local(spec, "ray")
     counts("ray", applies=2, nodes=len(results(spec, "ray")), killed_workers=1)
+
+
+def test_a_check_says_what_a_worker_has(cluster: Path, spec: Path) -> None:
+    here = environment()
+    there = checked("ray", spec)["environment"]
+    assert {name: there[name] for name in ("device", "torch", "peft")} == {
+        name: here[name] for name in ("device", "torch", "peft")
+    }
 
 
 def _worker(cluster: Path) -> int:

@@ -17,11 +17,15 @@ pytest.importorskip("torch")
 from cluster_fixture import (
     Apply,
     attempts,
+    checked,
     parent,
     results,
     when,
     worker_processes,
 )
+
+from lorafile.environment import environment
+from lorafile.plan.clusters.config import find_cluster
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.timeout(900)  # on a loaded machine; else each test takes about a minute
@@ -67,6 +71,12 @@ def test_a_study_on_two_nodes_and_one_killed_worker(
     assert lost(spec) == ["The worker process was killed by SIGKILL."]
     same_as_local(spec, "slurm")
     counts("slurm", applies=2, nodes=len(results(spec, "slurm")), killed_workers=1)
+
+
+def test_a_check_says_what_a_worker_has_and_adds_it_for_plans(cluster: Path, spec: Path) -> None:
+    assert checked("lab", spec, "--write")["environment"]["device"] == environment()["device"]
+    assert '[[cluster.lab.device]]\nname = "cpu"' in (spec.parent / "lora.toml").read_text(encoding="utf-8")
+    assert find_cluster("lab", spec).device[0].name == "cpu"
 
 
 def scontrol(*words: str) -> str:

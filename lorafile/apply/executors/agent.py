@@ -35,6 +35,7 @@ from lorafile.apply.executors.wire import (
 )
 from lorafile.engine.request import Request
 from lorafile.engine.worker.channel import Command, Message, NodeEnd, NodeStart, Status, Work
+from lorafile.environment import environment
 from lorafile.files.run_directory import CHECKPOINT, CURVE, DamagedCheckpoint, read_manifest
 
 CHECKPOINT_SECONDS = 300.0  # after so many a run's new checkpoint travels
@@ -102,7 +103,7 @@ class Agent:
     def run(self) -> None:
         """Serve until asked to end."""
         start_server(self.root / "worker.log")
-        self.outlet.emit(Hello(socket.gethostname(), os.getpid()))
+        self.outlet.emit(Hello(socket.gethostname(), os.getpid(), environment=environment()))
         try:
             while not self.closed:
                 self.turn()

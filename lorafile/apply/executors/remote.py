@@ -90,6 +90,7 @@ class RemoteWorker(WorkerHandle):
         self._letters: list[Letter] = []
         self._loss: Loss | None = None
         self._log = ""
+        self.hello: Hello | None = None  # what it said first
         self._runs: dict[str, Path] = {}  # key -> where the applying process has its checkpoint
         self._started: set[str] = set()
         self._works_before = 0  # that it has to end before it is idle
@@ -192,7 +193,7 @@ class RemoteWorker(WorkerHandle):
                     self._started.add(letter.key)
                 return [letter]
             case Hello():
-                pass
+                self.hello = letter
         return []
 
     def _take_end(self, end: NodeEnd, files: Files) -> list[Message] | None:

@@ -36,11 +36,13 @@ class Hello:
     """An agent is there.
 
     :ivar node: its machine's name; `process`: its process id there
+    :ivar environment: device, driver and libraries, as a result of this worker records them
     """
 
     node: str
     process: int
     version: str = VERSION
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import tomli
 from pydantic import Field, ValidationError
 
 from lorafile.errors import LoraError, Problem, SpecError
+from lorafile.files.atomic import write_text
 from lorafile.files.user_cache import config_directory
 from lorafile.specs.error_messages import Problems
 from lorafile.specs.positions import positions
@@ -101,6 +102,20 @@ def clusters(spec: Path) -> dict[str, Cluster]:
 def files(spec: Path) -> tuple[Path, Path]:
     """Return where clusters are described: next to the spec, and in the user's configuration directory."""
     return spec.parent / FILE, config_directory() / OWN_FILE
+
+
+def add_device(name: str, spec: Path, table: str) -> Path:
+    """Add a device table to a cluster that lists none, in the file that describes it; return the file.
+
+    :raises LoraError: when it lists devices already, or no file describes it
+    """
+    file = next((file for file in files(spec) if name in _read(file)), None)
+    if file is None:
+        raise LoraError(f"No lora.toml describes {name}: add [cluster.{name}] with its executor first.")
+    if _read(file)[name].device:
+        raise LoraError(f"[cluster.{name}] of {file} lists devices already; nothing was changed.")
+    write_text(file, f"{file.read_text(encoding='utf-8').rstrip()}\n\n{table}\n")
+    return file
 
 
 def _read(file: Path) -> dict[str, Cluster]:
