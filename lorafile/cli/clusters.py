@@ -68,4 +68,6 @@ def check(name: str, spec: Path, timeout: float, write: bool, as_json: bool) -> 
     else:
         show_check(name, cluster, hello, table, console())
     if write:
-        say(f"Added to {add_device(name, spec, table)}.")
+        file = add_device(name, spec, table)
+        if not as_json:
+            say(f"Added to {file}.")
