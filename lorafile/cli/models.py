@@ -109,14 +109,12 @@ def import_runs(
     from lorafile.cli.views.models import show_imports
     from lorafile.models.import_runs import plan_imports, record_imports
     from lorafile.state import State
-    from lorafile.state.remote import locked
     from lorafile.study.study import Study
 
     study = Study.load(spec, state)
     planned = plan_imports(study.spec, State.read(study.state), list(directories), **options)
     if not dry_run:
-        with locked(study.state, lock_timeout):
-            record_imports(study.spec, study.state, planned, lock_timeout)
+        record_imports(study.spec, study.state, planned, lock_timeout)
     show_imports(planned, dry_run, console())
 
 

@@ -17,6 +17,7 @@ from lorafile.files.atomic import write_text
 from lorafile.report.writer import figures, write_page, write_report
 from lorafile.results.claims_file import claims_file, claims_text
 from lorafile.state import State
+from lorafile.state.remote import remote_of
 from lorafile.study.multi_study import contents, directory_of
 from lorafile.units import listing, plural
 
@@ -91,6 +92,8 @@ def _watch(studies: "list[Study]", directory: Path) -> bool:
     seen: _Stamp | None = None
     try:
         while True:
+            for remote in filter(None, map(remote_of, {study.state for study in studies})):
+                remote.refresh(only_news=True)
             now = _stamp(studies)
             if now != seen:
                 seen = now

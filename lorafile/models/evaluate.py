@@ -20,6 +20,7 @@ from lorafile.specs import Configuration, Spec
 from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.specs.tables.settings import ModelTable
 from lorafile.state import Attempt, State
+from lorafile.state.remote import locked
 
 
 @dataclass
@@ -97,10 +98,11 @@ def evaluate(
     checkpoint, plan, warnings = plan_evaluation(spec, directory, name, splits, profile)
     applied, results = Applied(), dict(plan.results)
     if plan.work:
-        with State.write(directory, lock_timeout) as state:
+        with locked(directory, lock_timeout) as session, State.write(directory, lock_timeout) as state:
             executor = local_executor(plan, directory, workers, "auto")
             with stop_on_signals(watchers or []) as stop:
-                applier = Applier(plan, state, executor, stop.watchers, declares=False, stop=stop)
+                recorded = session.provenance if session else {}
+                applier = Applier(plan, state, executor, stop.watchers, declares=False, stop=stop, recorded=recorded)
                 applied, results = applier.run(), applier.results
     graph = plan.graph
     (replicate,) = graph.replicates[graph.spec.configurations[0].name]

@@ -16,6 +16,7 @@ from lorafile.models.trainer_output import TrainerRun, read_run
 from lorafile.plan.equal_models import build_known
 from lorafile.specs import Spec
 from lorafile.state import Attempt, Node, State
+from lorafile.state.remote import locked
 from lorafile.units import utc_now
 
 _LAST = 10  # logged losses whose mean is the final loss, as in a run of our own
@@ -79,7 +80,7 @@ def record_imports(spec: Spec, directory: Path, imports: list[Import], lock_time
     new = [item for item in imports if not item.there]
     if not new:
         return []
-    with State.write(directory, lock_timeout) as state:
+    with locked(directory, lock_timeout), State.write(directory, lock_timeout) as state:
         recorded = []
         for item in new:
             with tempfile.TemporaryDirectory(prefix="import-", dir=directory) as temporary:

@@ -314,8 +314,7 @@ class Study:
         from lorafile.models.evaluate import evaluate
 
         options: dict[str, Any] = {"workers": workers, "lock_timeout": lock_timeout, "watchers": watchers}
-        with locked(self.state, lock_timeout):
-            return evaluate(self.spec, self.state, str(adapter), splits=splits, profile=profile, **options)
+        return evaluate(self.spec, self.state, str(adapter), splits=splits, profile=profile, **options)
 
     def import_runs(
         self,
@@ -334,8 +333,7 @@ class Study:
 
         sources = [str(directory) for directory in directories]
         imports = plan_imports(self.spec, State.read(self.state), sources, configuration, seed, replace)
-        with locked(self.state, lock_timeout):
-            return record_imports(self.spec, self.state, imports, lock_timeout)
+        return record_imports(self.spec, self.state, imports, lock_timeout)
 
     def results(self) -> "pd.DataFrame":
         """Return one row for each run, with its configuration's settings."""

@@ -20,9 +20,11 @@ _CODE = re.compile(r"<Code>(\w+)</Code>|status code: (\d{3} [A-Za-z ]+)")
 _REFUSED = re.compile(
     r"<Code>(AccessDenied|SignatureDoesNotMatch|Invalid\w*|Expired\w*)</Code>|status code: 40[13]|[Cc]redential"
 )
-_LARGEST_PUT = 1 << 26  # bytes: larger files are sent in parts, which no service does on a condition
-_TIMEOUT, _CONNECT_TIMEOUT, _RETRY_TIMEOUT = timedelta(seconds=60), timedelta(seconds=5), timedelta(seconds=15)
-_RETRIES = 3
+_LARGEST_PUT = 1 << 23  # bytes: larger files are sent in parts, which no service does on a condition
+_PIECE = 1 << 23  # bytes of a file that come with one request
+_CONNECT_TIMEOUT, _RETRY_TIMEOUT = timedelta(seconds=5), timedelta(seconds=15)
+_RETRIES, _PARTS_AT_ONCE = 3, 4
+PATIENT, QUICK = 300, 15  # seconds that a request may take: with a piece of a file, and with a few bytes
 
 
 class Unreachable(StateError):
@@ -75,9 +77,10 @@ class Bucket:
     store: "ObjectStore"
 
     @classmethod
-    def open(cls, url: str) -> "Bucket":
+    def open(cls, url: str, timeout: int = PATIENT) -> "Bucket":
         """Open a normalized URL; nothing is asked of the server yet.
 
+        :param timeout: seconds that a request may take
         :raises MissingExtra: without obstore; StateError: when the environment lacks what the service needs
         """
         try:
@@ -92,7 +95,7 @@ class Bucket:
             return cls(url, from_url(url, mkdir=True))
         plain_http = any(value.startswith("http://") for name, value in os.environ.items() if "ENDPOINT" in name)
         allow_http = plain_http or os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"
-        client = {"allow_http": allow_http, "timeout": _TIMEOUT, "connect_timeout": _CONNECT_TIMEOUT}
+        client = {"allow_http": allow_http, "timeout": timedelta(seconds=timeout), "connect_timeout": _CONNECT_TIMEOUT}
         retry = {"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT}
         try:
             return cls(url, from_url(url, client_options=client, retry_config=retry))  # type: ignore[call-overload]
@@ -104,13 +107,16 @@ class Bucket:
 
         A service may have written it although its answer was lost, and then refuses the second try.
         """
+        return self._put_new(path, content) or self.read(path) == content
+
+    def _put_new(self, path: str, content: bytes) -> bool:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         with self._sentences():
             try:
                 self.store.put(path, content, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
-                return self.read(path) == content
+                return False
         return True
 
     def write(self, path: str, content: bytes) -> None:
@@ -142,7 +148,7 @@ class Bucket:
         """Send a file whose name follows from its bytes; nothing where it is there already."""
         size = file.stat().st_size
         if size <= _LARGEST_PUT:
-            self.create(path, file.read_bytes())
+            self._put_new(path, file.read_bytes())
             return
         with self._sentences():
             try:
@@ -150,16 +156,18 @@ class Bucket:
                     return
             except FileNotFoundError as error:
                 _check_bucket(error)
-            self.store.put(path, file)
+            self.store.put(path, file, max_concurrency=_PARTS_AT_ONCE)
 
     def download(self, path: str, target: Path) -> None:
-        """Write a file's bytes to a path here.
+        """Write a file's bytes to a path here; they come in pieces, each of which is asked for again where it fails.
 
         :raises StateError: when it is not there
         """
         with self._sentences(), target.open("wb") as stream:
-            for chunk in self.store.get(path).stream():
-                stream.write(chunk)
+            first = self.store.get(path, options={"range": (0, _PIECE)})
+            stream.write(first.bytes())
+            for start in range(_PIECE, first.meta["size"], _PIECE):
+                stream.write(self.store.get_range(path, start=start, length=_PIECE))
 
     def delete(self, paths: list[str]) -> None:
         """Take files away."""

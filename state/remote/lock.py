@@ -19,7 +19,7 @@ from typing import Any
 
 from lorafile.errors import StateError
 from lorafile.state.lock import who_runs_this
-from lorafile.state.remote.bucket import Bucket, Entry, LostLock
+from lorafile.state.remote.bucket import QUICK, Bucket, Entry, LostLock
 from lorafile.units import duration, utc_now
 
 LEASE, BEAT = 60.0, 15.0  # seconds
@@ -113,12 +113,13 @@ class RemoteLock:
             with contextlib.suppress(StateError):
                 self.bucket.create(f"lock/{self.number}.done", _text({"ended": utc_now(), "id": self.holder.id}))
 
-    def check(self) -> None:
+    def check(self, bucket: Bucket | None = None) -> None:
         """Make sure that this process still holds the lock.
 
-        :raises LostLock: when it does not; Unreachable: when the remote does not answer
+        :param bucket: to ask with, where it is not the lock's own
+        :raises LostLock: when it does not; Unreachable: when nobody can say
         """
-        status = LockStatus.of(self.bucket)
+        status = LockStatus.of(bucket or self.bucket)
         if status.number == self.number and not status.done:
             return
         self._lost.set()
@@ -138,10 +139,11 @@ class RemoteLock:
         return self._lost.is_set()
 
     def _renew(self) -> None:
+        quick = Bucket.open(self.bucket.url, QUICK)  # a request that hangs is given up before the lease ends
         while not self._ended.wait(BEAT):
             try:
-                self.bucket.write(f"lock/{self.number}.beat", _text({"at": utc_now()}))
-                self.check()
+                quick.write(f"lock/{self.number}.beat", _text({"at": utc_now()}))
+                self.check(quick)
             except LostLock:
                 if self.on_lost:
                     self.on_lost()

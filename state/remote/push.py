@@ -94,6 +94,8 @@ class Sending:
     def __enter__(self) -> "Sending":
         if self._sender.lock is not None:
             self._sender.lock.on_lost = self._on_lost
+            if self._sender.lock.lost:
+                self._on_lost()
         self._thread.start()
         return self
 

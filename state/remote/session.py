@@ -59,9 +59,10 @@ class Remote:
                 f"The object {digest[:12]}… is in the remote alone, and {error} Try again then."
             ) from error
 
-    def refresh(self) -> None:
+    def refresh(self, only_news: bool = False) -> None:
         """Take in what is new, and say as log records how fresh the local state is. No lock of the remote is taken.
 
+        :param only_news: say nothing where nothing is new
         :raises StateError: when the remote refuses, or cannot be reached and nothing of it is here
         """
         if time.monotonic() - self.looked < _FRESH_SECONDS:
@@ -80,6 +81,8 @@ class Remote:
             return
         for reason in pulled.damaged:
             _log.warning("%s. Nothing was taken of it; what it holds counts as not done.", reason)
+        if only_news and not pulled.attempts:
+            return
         new = f", with {plural(pulled.attempts, 'new attempt')}" if pulled.attempts else ""
         _log.info("State %s as of %s%s.", self.url, _moment(self.knowledge.notes["pulled"]), new)
 

@@ -117,7 +117,7 @@ def test_a_push_that_dies_anywhere_is_finished_by_the_next(
     monkeypatch.setattr("lorafile.state.remote.push.MOST_ATTEMPTS", 5)
     ann, calls = person("ann"), iter(range(1000))
     directory = unsent(ann, finished)
-    create = Bucket.create
+    create = Bucket._put_new
 
     def dying(bucket: Bucket, path: str, content: bytes) -> bool:
         if path.startswith("lock"):
@@ -131,7 +131,7 @@ def test_a_push_that_dies_anywhere_is_finished_by_the_next(
         return created
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bucket, "create", dying)
+        patch.setattr(Bucket, "_put_new", dying)
         with pytest.raises(KeyboardInterrupt):
             ann.sync()
     assert directory == ann.open().directory
