@@ -233,10 +233,11 @@ class Dispatcher:
     def _handle_loss(self, worker: WorkerHandle, loss: Loss) -> None:
         """Go on without a worker, or with its agent."""
         log = worker.log()
-        if not (loss.by_its_work and worker.renew()):
+        if loss.by_its_work and worker.renew():
+            self._releasable = [other for other in self._releasable if other is not worker]
+        else:
             worker.close()  # before its groups go out again
             self.workers.remove(worker)
-        self._releasable = [other for other in self._releasable if other is not worker]
         if worker.groups:
             self._give_back(worker, loss, log)
             worker.take_back()
