@@ -117,7 +117,7 @@ class RemoteLock:
         """Make sure that this process still holds the lock.
 
         :param bucket: to ask with, where it is not the lock's own
-        :raises LostLock: when it does not; Unreachable: when nobody can say
+        :raises LostLock: when it does not; Unreachable: when the remote does not answer
         """
         status = LockStatus.of(bucket or self.bucket)
         if status.number == self.number and not status.done:
