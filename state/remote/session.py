@@ -17,7 +17,7 @@ from lorafile.state import State
 from lorafile.state.errors import translate_errors
 from lorafile.state.lock import InUse
 from lorafile.state.objects import origins
-from lorafile.state.remote.bucket import Bucket, LostLock, Unreachable, normalized
+from lorafile.state.remote.bucket import Bucket, Unreachable, normalized
 from lorafile.state.remote.knowledge import Knowledge
 from lorafile.state.remote.lock import LockStatus, RemoteLock, acquire, lock_mode
 from lorafile.state.remote.pull import FORMAT, FORMAT_VERSION, Pulled, check_format, note_moment, take_all, unseen
@@ -229,7 +229,7 @@ def locked(directory: Path, lock_timeout: float = 0.0, mode: str = "") -> Iterat
         try:
             yield session
         except BaseException:
-            with contextlib.suppress(LostLock, StateError):  # its own error goes first; the next holder sends the rest
+            with contextlib.suppress(StateError):  # its own error goes first; the next holder sends the rest
                 session.finish()
             raise
         session.finish()
