@@ -16,7 +16,7 @@ from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, u
 from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan
 from lorafile.state import Attempt, State
-from lorafile.state.remote import connect, is_url, locked, remote_of
+from lorafile.state.remote import has_remote
 from lorafile.units import Price, listing
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ def state_directory(named: str | Path | None = None) -> Path:
     :raises StateError: when a remote refuses, or cannot be reached and nothing of it is here
     """
     name = named or os.environ.get("LORA_STATE") or ".lora"
-    if is_url(name):
-        return connect(name)
-    if remote := remote_of(Path(name)):
-        remote.refresh()
-    return Path(name)
+    if not has_remote(name):
+        return Path(name)
+    from lorafile.state.remote.session import connect
+
+    return connect(name)
 
 
 def spec_and_state(spec: Path | None, state: Path | None) -> tuple[specs.Spec | None, Path]:
@@ -232,6 +232,7 @@ class Study:
         :param state_lock: of a state with a remote: `lease`, or `none` for a backend without conditional writes
         """
         from lorafile.apply.stages import apply_plan
+        from lorafile.state.remote.session import locked
 
         if plan is not None:
             check_locked(plan)
