@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorafile.apply.applier import Applier
 from lorafile.apply.budget import Budget
@@ -21,7 +21,10 @@ from lorafile.plan.planner import after_prepare, next_stage, still_missing
 from lorafile.specs import Spec
 from lorafile.state import Attempt, WritableState
 from lorafile.state.ledger import record_equal_data
-from lorafile.state.remote import Sending, Session
+
+if TYPE_CHECKING:
+    from lorafile.state.remote.push import Sending
+    from lorafile.state.remote.session import Session
 
 
 def apply_plan(
@@ -33,7 +36,7 @@ def apply_plan(
     watchers: list[Progress] | None = None,
     budget: Budget | None = None,
     cluster: Cluster | None = None,
-    remote: Session | None = None,
+    remote: "Session | None" = None,
     detach: bool = False,
 ) -> Applied:
     """Do what an approved plan says and has not been done since, and what follows from it; return what was done.
@@ -79,7 +82,7 @@ def apply_plan(
 
 
 @contextlib.contextmanager
-def sending_to(remote: Session | None, stop: Stop) -> Iterator[None]:
+def sending_to(remote: "Session | None", stop: Stop) -> Iterator[None]:
     """Send to a state's remote what is recorded meanwhile; stop the apply where the remote's lock is lost."""
     if remote is None:
         yield
@@ -96,7 +99,7 @@ def sending_to(remote: Session | None, stop: Stop) -> Iterator[None]:
 class _Counter:
     """Counts the attempts that a remote does not have yet; a watcher that minds nothing else."""
 
-    def __init__(self, sending: Sending) -> None:
+    def __init__(self, sending: "Sending") -> None:
         self._sending = sending
 
     def on_node_start(self, node: GraphNode) -> None:

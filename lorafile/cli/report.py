@@ -17,7 +17,7 @@ from lorafile.files.atomic import write_text
 from lorafile.report.writer import figures, write_page, write_report
 from lorafile.results.claims_file import claims_file, claims_text
 from lorafile.state import State
-from lorafile.state.remote import remote_of
+from lorafile.state.remote import has_remote
 from lorafile.study.multi_study import contents, directory_of
 from lorafile.units import listing, plural
 
@@ -92,8 +92,7 @@ def _watch(studies: "list[Study]", directory: Path) -> bool:
     seen: _Stamp | None = None
     try:
         while True:
-            for remote in filter(None, map(remote_of, {study.state for study in studies})):
-                remote.refresh(only_news=True)
+            _refresh(studies)
             now = _stamp(studies)
             if now != seen:
                 seen = now
@@ -105,6 +104,15 @@ def _watch(studies: "list[Study]", directory: Path) -> bool:
             time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         return False
+
+
+def _refresh(studies: "list[Study]") -> None:
+    """Take in what is new in the remotes of states that have one."""
+    for directory in filter(has_remote, {study.state for study in studies}):
+        from lorafile.state.remote.session import remote_of
+
+        if remote := remote_of(directory):
+            remote.refresh(only_news=True)
 
 
 def _stamp(studies: "list[Study]") -> _Stamp:

@@ -127,7 +127,7 @@ def rm(
     from lorafile.plan.names import names_of
     from lorafile.state import State
     from lorafile.state.ledger import forget, forgettable
-    from lorafile.state.remote import locked
+    from lorafile.state.remote.session import locked
     from lorafile.study.study import spec_and_state
 
     study_spec, directory = spec_and_state(spec, state)
@@ -165,7 +165,7 @@ def accept(
     """
     from lorafile.plan.names import names_of
     from lorafile.state import ledger
-    from lorafile.state.remote import locked
+    from lorafile.state.remote.session import locked
     from lorafile.study.study import spec_and_state
 
     study_spec, directory = spec_and_state(spec, state)
@@ -200,7 +200,7 @@ def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool,
     from lorafile.cli.views.state import show_repaired, show_verified, verified_json
     from lorafile.state.integrity import verify as state_verify
     from lorafile.state.integrity.repair import repair as mend
-    from lorafile.state.remote import remote_of
+    from lorafile.state.remote.session import remote_of
     from lorafile.study.study import state_directory
 
     out, directory = console(quiet or as_json), state_directory(state)
@@ -240,7 +240,7 @@ def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: flo
     from lorafile.cli.views.state import garbage_json, show_garbage
     from lorafile.state import State
     from lorafile.state.gc import garbage, needed_keys, sweep
-    from lorafile.state.remote import remote_of
+    from lorafile.state.remote.session import remote_of
     from lorafile.study.study import Study, state_directory
 
     directory = state_directory(state)
@@ -354,7 +354,7 @@ def import_(source: Path, state: Path | None, lock_timeout: float) -> None:
     """
     from lorafile.cli.views.console import console
     from lorafile.cli.views.state import show_merged
-    from lorafile.state.remote import locked
+    from lorafile.state.remote.session import locked
     from lorafile.state.transfer.importer import import_state
     from lorafile.study.study import state_directory
 

@@ -20,7 +20,7 @@ from lorafile.specs import Configuration, Spec
 from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.specs.tables.settings import ModelTable
 from lorafile.state import Attempt, State
-from lorafile.state.remote import locked
+from lorafile.state.remote.session import locked
 
 
 @dataclass

@@ -16,7 +16,7 @@ from lorafile.models.trainer_output import TrainerRun, read_run
 from lorafile.plan.equal_models import build_known
 from lorafile.specs import Spec
 from lorafile.state import Attempt, Node, State
-from lorafile.state.remote import locked
+from lorafile.state.remote.session import locked
 from lorafile.units import utc_now
 
 _LAST = 10  # logged losses whose mean is the final loss, as in a run of our own

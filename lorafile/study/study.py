@@ -18,7 +18,7 @@ from lorafile.plan.clusters.machines import of_cluster
 from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan
 from lorafile.state import Attempt, State
-from lorafile.state.remote import connect, is_url, locked, remote_of
+from lorafile.state.remote import has_remote
 from lorafile.units import Price, listing
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ def state_directory(named: str | Path | None = None) -> Path:
     :raises StateError: when a remote refuses, or cannot be reached and nothing of it is here
     """
     name = named or os.environ.get("LORA_STATE") or ".lora"
-    if is_url(name):
-        return connect(name)
-    if remote := remote_of(Path(name)):
-        remote.refresh()
-    return Path(name)
+    if not has_remote(name):
+        return Path(name)
+    from lorafile.state.remote.session import connect
+
+    return connect(name)
 
 
 def spec_and_state(spec: Path | None, state: Path | None) -> tuple[specs.Spec | None, Path]:
@@ -257,6 +257,7 @@ class Study:
         :param detach: return as soon as a Slurm cluster has all there is to do; a later apply takes in what it did
         """
         from lorafile.apply.stages import apply_plan
+        from lorafile.state.remote.session import locked
 
         if plan is not None:
             check_locked(plan)

@@ -5,9 +5,5 @@ directory, which takes in the bundles that it has not seen and sends what only i
 loses it stops sending. Nothing is ever overwritten, so that two writers at once can do work twice, and damage nothing.
 """
 
-from lorafile.state.remote.bucket import is_url as is_url
-from lorafile.state.remote.push import Sending as Sending
-from lorafile.state.remote.session import Session as Session
-from lorafile.state.remote.session import connect as connect
-from lorafile.state.remote.session import locked as locked
-from lorafile.state.remote.session import remote_of as remote_of
+from lorafile.state.remote.link import has_remote as has_remote
+from lorafile.state.remote.link import is_url as is_url

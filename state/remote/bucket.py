@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorafile.errors import MissingExtra, StateError
+from lorafile.state.remote.link import URL
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 SCHEMES = {"s3": "Amazon S3 and what speaks its protocol", "gs": "Google Cloud", "az": "Azure", "file": "a directory"}
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")  # a path that is a URL has lost one of its two slashes
 _CODE = re.compile(r"<Code>(\w+)</Code>|status code: (\d{3} [A-Za-z ]+)")
 _REFUSED = re.compile(
     r"<Code>(AccessDenied|SignatureDoesNotMatch|Invalid\w*|Expired\w*)</Code>|status code: 40[13]|[Cc]redential"
@@ -44,17 +44,12 @@ class Entry:
     modified: datetime
 
 
-def is_url(name: str | Path) -> bool:
-    """Return whether a state's name is a URL, and not a directory."""
-    return _URL.match(str(name)) is not None
-
-
 def normalized(name: str | Path) -> str:
     """Return a state's URL in the one way that it is written in: `s3://bucket/prefix`.
 
     :raises StateError: when it is none that a state can have, or holds credentials
     """
-    match = _URL.match(str(name))
+    match = URL.match(str(name))
     scheme, rest = (match[1].lower(), match[2].strip("/")) if match else ("", "")
     if scheme not in SCHEMES:
         known = ", ".join(f"{name}:// ({what})" for name, what in SCHEMES.items())

@@ -17,14 +17,14 @@ from lorafile.state import State
 from lorafile.state.errors import translate_errors
 from lorafile.state.lock import InUse
 from lorafile.state.objects import origins
-from lorafile.state.remote.bucket import Bucket, LostLock, Unreachable, normalized
+from lorafile.state.remote.bucket import Bucket, Unreachable, normalized
 from lorafile.state.remote.knowledge import Knowledge
+from lorafile.state.remote.link import LINK, is_url
 from lorafile.state.remote.lock import LockStatus, RemoteLock, acquire, lock_mode
 from lorafile.state.remote.pull import FORMAT, FORMAT_VERSION, Pulled, check_format, note_moment, take_all, unseen
 from lorafile.state.remote.push import Sender, Sending
 from lorafile.units import plural
 
-LINK = "remote.json"  # in a local state: the URL of its remote
 _FRESH_SECONDS = 10.0  # for which one command does not look again
 _LOCAL_LOCK_SECONDS = 5.0  # that a reader waits for a writer of the local state
 _SHOWN = 40
@@ -158,11 +158,13 @@ class Session:
 
 
 def connect(name: str | Path) -> Path:
-    """Return the local state of a URL, with what is new in the remote; made where it is not there yet.
+    """Return the local state of a URL, or one that is named itself, with what is new in the remote.
 
     :raises StateError: when the URL is none, or the remote refuses; MissingExtra: without obstore
     """
-    remote = remote_at(name)
+    remote = remote_at(name) if is_url(name) else remote_of(Path(name))
+    if remote is None:
+        return Path(name)
     remote.refresh()
     return remote.directory
 
@@ -229,7 +231,7 @@ def locked(directory: Path, lock_timeout: float = 0.0, mode: str = "") -> Iterat
         try:
             yield session
         except BaseException:
-            with contextlib.suppress(LostLock, StateError):  # its own error goes first; the next holder sends the rest
+            with contextlib.suppress(StateError):  # its own error goes first; the next holder sends the rest
                 session.finish()
             raise
         session.finish()

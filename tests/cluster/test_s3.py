@@ -23,9 +23,10 @@ from s3_fixture import s3_server, unconditional_proxy
 from state_fixture import finish, write_study
 
 from lorafile.errors import StateError
-from lorafile.state.remote import changes, lock, locked, push
+from lorafile.state.remote import changes, lock, push
 from lorafile.state.remote.bucket import Bucket
 from lorafile.state.remote.lock import LockStatus, acquire
+from lorafile.state.remote.session import locked
 from lorafile.state.transfer.importer import import_state
 
 LEASE, BEAT = 3.0, 0.5  # seconds

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lorafile.errors import MissingExtra, StateError
-from lorafile.state.remote.bucket import Bucket, Unreachable, is_url, normalized
+from lorafile.state.remote import is_url
+from lorafile.state.remote.bucket import Bucket, Unreachable, normalized
 
 
 @pytest.mark.parametrize(

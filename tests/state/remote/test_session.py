@@ -11,10 +11,11 @@ from remote_fixture import Person, contents, forgetful
 
 from lorafile.errors import StateError
 from lorafile.state import Attempt, State, ledger
-from lorafile.state.remote import changes, locked, session
+from lorafile.state.remote import changes, session
 from lorafile.state.remote.bucket import Bucket, LostLock, Unreachable
 from lorafile.state.remote.lock import LockStatus, free
 from lorafile.state.remote.push import Sender
+from lorafile.state.remote.session import locked
 from lorafile.state.remote.transfer import garbage, pull, push, sweep
 from lorafile.state.transfer.importer import import_state
 
