@@ -181,3 +181,18 @@ def test_a_worker_that_cannot_be_renewed_is_closed_and_another_measures() -> Non
     pool = Pool(lambda worker, keys: (ends(keys), None))
     run(pool, Group(("p",), alone=True), Group(("q",), alone=True))
     assert pool.journal == ["1 gets p", "1 closed", "2 gets q"]
+
+
+def test_an_idle_worker_gets_the_work_of_one_that_has_not_begun() -> None:
+    class Late(Simulated):
+        has_begun = False
+
+        def retract(self) -> None:
+            self.journal.append(f"{self.number} gives back")
+
+    pool = Pool(lambda worker, keys: (ends(keys) if worker.has_begun else [], None), most=2)
+    pool.start = lambda *_: (Simulated if next(numbers) else Late)(next(pool.numbers), pool.script, pool.journal)  # type: ignore[method-assign]
+    numbers = itertools.cycle([0, 1])
+    ended = run(pool, Group(("a",)), Group(("b",)), Group(("c",)))
+    assert pool.journal == ["1 gets a", "2 gets b", "2 gets c", "1 gives back", "2 gets a"]
+    assert {event.key for event in ended} == {"a", "b", "c"}

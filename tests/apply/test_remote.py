@@ -153,3 +153,15 @@ def test_a_file_whose_name_leads_elsewhere_is_refused(worker: RemoteWorker, tran
     assert worker.events() == []
     loss = worker.lost()
     assert loss is not None and "'../x'" in loss.why
+
+
+def test_that_it_is_idle_after_work_was_taken_back_says_nothing_of_later_work(
+    worker: RemoteWorker, transport: Wire
+) -> None:
+    worker.retract()
+    assert transport.sent[-1] is Command.FINISH
+    worker.send(Work([[Request("later", "train", "b:train", {}, {})]]))
+    transport.said = [Status.IDLE, NodeStart("later")]
+    assert worker.events() == [NodeStart("later")]
+    transport.said = [Status.IDLE]
+    assert worker.events() == [Status.IDLE]

@@ -127,6 +127,10 @@ class WorkerHandle(ABC):
     def close(self) -> None:
         """End it, whatever it does; from then on nothing that it does counts."""
 
+    def retract(self) -> None:
+        """Take the work back that it was sent last and has not begun."""
+        raise NotImplementedError  # of a worker that begins at once nobody asks it
+
     def renew(self) -> bool:
         """Have it begin its next work as a fresh process; return whether it can."""
         return False

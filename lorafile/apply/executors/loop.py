@@ -103,6 +103,7 @@ class Dispatcher:
             if self.phase.alone and self.queue.waiting:
                 self._renew()
             if not self.callbacks.urgency():
+                self._reclaim()
                 self._assign()
             busy = [worker for worker in self.workers if worker.groups]
             if not busy:
@@ -168,10 +169,21 @@ class Dispatcher:
         for worker in releasable:
             worker.send(Command.RELEASE)
 
+    def _reclaim(self) -> None:
+        """Give back what a worker has in hand that has not begun, perhaps for hours, where another one is idle."""
+        waiting = [worker for worker in self.workers if worker.groups and not worker.has_begun]
+        idle = sum(worker.has_begun and not worker.groups for worker in self.workers)
+        if self.queue.has_ready:
+            return
+        for worker in waiting[:idle]:
+            worker.retract()
+            self.queue.give_back(worker.groups)
+            worker.take_back()
+
     def _assign(self) -> None:
         """Give each free worker what it does next."""
         while True:
-            idle = [worker for worker in self.workers if not worker.groups]
+            idle = sorted((worker for worker in self.workers if not worker.groups), key=lambda one: not one.has_begun)
             free = len(idle) + self.limit - len(self.workers)
             groups = self.queue.take({worker.base for worker in idle}, free) if free > 0 else []
             if not groups:

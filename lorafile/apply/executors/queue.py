@@ -57,6 +57,11 @@ class Queue:
         return taken
 
     @property
+    def has_ready(self) -> bool:
+        """Whether a group could go out now."""
+        return any(self._is_ready(group) for group in self.waiting)
+
+    @property
     def all_ready(self) -> bool:
         """Whether no group waits for another one."""
         return all(self._is_ready(group) for group in self.waiting)

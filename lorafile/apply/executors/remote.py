@@ -155,6 +155,11 @@ class RemoteWorker(WorkerHandle):
         """Return the end of what its libraries printed, as far as it came here."""
         return self._log or self.transport.log()
 
+    def retract(self) -> None:
+        """Take the work back that it was sent last; that it is idle afterwards says nothing of later work."""
+        self._works_before += 1
+        self.transport.send(encode(Command.FINISH))
+
     def renew(self) -> bool:
         """Have it begin its next work as a fresh process; its agent can, where it is still there."""
         if self._loss is not None and not self._loss.by_its_work:
