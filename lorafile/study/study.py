@@ -279,6 +279,7 @@ class Study:
         if place.executor != "slurm":
             return []
         from lorafile.apply.collect import area_of, collect, has_left
+        from lorafile.state.remote.session import locked
 
         area = area_of(place, self.state)
         if not has_left(area):

@@ -129,7 +129,7 @@ class WorkerHandle(ABC):
 
     def retract(self) -> None:
         """Take the work back that it was sent last and has not begun."""
-        raise NotImplementedError  # of a worker that begins at once nobody asks it
+        raise NotImplementedError  # never asked of a worker that begins at once
 
     def renew(self) -> bool:
         """Have it begin its next work as a fresh process; return whether it can."""
