@@ -208,18 +208,18 @@ def measure_pack_sizes(replicates: list[list[Request]], bases: Bases, report: Re
             adapters = TrialAdapters(base, trains)
             training = TrainingTrial(adapters, report)
             train, speeds = widest(training.speed, training.most, training.steps)
-            why, predict = _sentence("trained", train, speeds, "tokens/s"), train
+            why, predict = _sentence("Training", train, speeds, "tokens/s"), train
             writers = [request for request in predicts if request.settings["task"]["output"] == "generation"]
             if writers:
                 answering = AnswerTrial(adapters, writers, report)
                 width, speeds = widest(answering.speed, lambda: len(trains), answering.steps)
                 predict = width if speeds else predict
-                why += _sentence("asked", width, speeds, "answers/s")
+                why += _sentence("Generating with", width, speeds, "answers/s")
     except Stopped:
         raise
     except Exception as error:  # a run that fails says so itself, with an outcome of its own
         traceback.print_exc()
-        return PackSizes(why=f"Adapters are trained one by one: how a pack does was not found out ({error}).")
+        return PackSizes(why=f"Training adapters one at a time (packing them could not be measured: {error}).")
     return PackSizes(train, predict, why.strip())
 
 
@@ -253,9 +253,9 @@ def _sentence(what: str, width: int, speeds: dict[int, Speed], unit: str) -> str
     """Return a sentence with a space before it on what was measured; nothing where nothing was."""
     if not speeds:
         return ""
-    lead = f"{width} adapters are {what} at a time" if width > 1 else f"Adapters are {what} one by one"
+    lead = f"{what} {width} adapters at a time" if width > 1 else f"{what} adapters one at a time"
     if len(speeds) == 1:
-        return f" {lead}: {speeds[1].seconds:.2g} s with one, and two were not worth a trial or did not fit."
+        return f" {lead} ({speeds[1].seconds:.2g} s each; two did not fit, or a trial would not have paid off)."
     rates = (f"{speed.rate:,.0f}" if speed.rate >= 100 else f"{speed.rate:.2g}" for speed in speeds.values())
     measured = ", ".join(f"{rate} {unit} with {number}" for number, rate in zip(speeds, rates, strict=True))
-    return f" {lead}, as measured: {measured}."
+    return f" {lead} ({measured})."

@@ -217,7 +217,7 @@ class Planner:
 
 
 def _undeclared(graph: Graph, state: State) -> list[Change]:
-    reason = "this study declared it once, and no longer does; its result is kept"
+    reason = "no longer in the spec; result kept"
     gone = state.declared(graph.spec.name, but=graph.nodes)
     if not gone:
         return []

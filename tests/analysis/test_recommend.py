@@ -93,7 +93,7 @@ def test_what_is_undecided_says_what_would_decide_it() -> None:
 
 
 def test_below_three_seeds_it_says_so() -> None:
-    assert "is weak: fewer than 3 seeds have a figure" in said(
+    assert "fewer than 3 seeds, so treat these results as preliminary" in said(
         made({name: values[:2] for name, values in FIGURES.items()}), margin="5pt"
     )
 
@@ -216,7 +216,7 @@ def test_what_scatters_and_is_worse_on_average_holds_up_nobody_and_is_named() ->
     results = made(FIGURES | {NOISY: (0.25, 0.55, 0.85)})
     found = one(results, margin="5pt")
     assert (found.taken, found.firm, found.word(NOISY)) == (MIDDLE, True, "scatters")
-    assert f"{NOISY} is no rival: its mean is 26.0 points worse than the best on validation" in said(
+    assert f"{NOISY} is left out: its mean is 26.0 points worse than the best on validation" in said(
         results, margin="5pt"
     )
 

@@ -84,7 +84,7 @@ def test_one_seed_gives_no_verdict_on_configurations_and_mcnemar_for_the_runs() 
 
 def test_two_seeds_are_named_as_few() -> None:
     results = ranks([0.4, 0.8], seeds=(1, 2))
-    assert "with 2 seeds this is weak" in sentence(results, family(results).verdicts[0])
+    assert "only 2 seeds: preliminary" in sentence(results, family(results).verdicts[0])
 
 
 def test_a_missing_and_a_diverged_run_are_named_in_the_verdict() -> None:

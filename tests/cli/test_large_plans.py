@@ -98,8 +98,7 @@ def test_what_is_no_longer_declared_is_told_together(small: Path, tmp_path: Path
     lines = plan(written(tmp_path, 1, 1), small / "state")
     told = [line for line in lines if line.startswith("  - ")]
     assert told == [
-        "  - rank: 35 nodes  (7 train, 14 predict, 14 score)  "
-        "undeclared: this study declared it once, and no longer does; its result is kept"
+        "  - rank: 35 nodes  (7 train, 14 predict, 14 score)  undeclared: no longer in the spec; result kept"
     ]
 
 

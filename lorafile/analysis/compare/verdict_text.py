@@ -125,7 +125,7 @@ def _cautions(verdict: Verdict) -> str:
     parts = []
     fewest = min((n for n, exact in zip(estimate.seeds, estimate.exact, strict=True) if not exact), default=FEW)
     if fewest < FEW:
-        parts.append(f"with {plural(fewest, 'seed')} this is weak")
+        parts.append(f"only {plural(fewest, 'seed')}: preliminary")
     if waived := [row.text() for row in verdict.differing if row.kind == "waived"]:
         parts.append(f"waived: {listing(waived)} differs as well")
     if run := [row.text() for row in verdict.differing if row.kind == "provenance"]:

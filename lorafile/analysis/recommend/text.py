@@ -244,15 +244,15 @@ def _cautions(results: Results, found: Recommendation) -> list[str]:
     outcomes = found.data.outcomes
     few = [name for name in found.order if outcomes[name].runs < FEW and not outcomes[name].exact]
     if few and not found.one_seed:
-        lines.append(f"What is said of {listing(few)} is weak: fewer than {FEW} seeds have a figure.")
+        lines.append(f"{listing(few)}: fewer than {FEW} seeds, so treat these results as preliminary.")
     if found.taken and found.prefer != found.budget.prefer and found.budget.by == "cost":
         lost = unmeasured(results, found.budget.prefer, found.taken)
         lines.append(f"The {TITLES[found.budget.prefer]} {lost}, so {TITLES[found.prefer]} decides what is cheaper.")
     untrained = [name for name in found.order if results.methods[name] == "none"]
     if untrained and found.taken not in untrained:
-        lines.append(f"{listing(untrained)} is a candidate as well, at no cost of training.")
+        lines.append(f"{listing(untrained)} needs no training, and is a candidate as well.")
     lines += [
-        f"{name} is no rival: its mean is {difference(found.scale, gap)} worse than the best on validation, and its "
+        f"{name} is left out: its mean is {difference(found.scale, gap)} worse than the best on validation, and its "
         "runs vary more than twice as much as the others'. More seeds of it would show what it is worth."
         for name, gap in found.scattered.items()
     ]

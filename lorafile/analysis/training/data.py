@@ -46,7 +46,7 @@ def _sentences(card: dict[str, Any]) -> list[str]:
     lines = ["The data are private: no text of theirs is in this report."] if card["private"] else []
     lines += leaking
     if not leaking and card["leaks"]:
-        lines.append("No example of a held-out split is in another split, not even but for case and punctuation.")
+        lines.append("No leakage between splits (ignoring case and punctuation).")
     for split in card["splits"]:
         if split["duplicates"]:
             of = f"{split['duplicates']} of {plural(split['examples'], 'example')}"

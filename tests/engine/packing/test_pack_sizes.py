@@ -74,7 +74,7 @@ def test_real_steps_and_answers_are_measured_and_the_base_is_what_it_was(engine:
     assert found.predict in (1, 2)
     assert "answers/s with 1, " in found.why
     assert "tokens/s with 1, " in found.why
-    assert "tokens/s with 2. " in found.why
+    assert "tokens/s with 2). " in found.why
     base = engine.bases.get({"model": MODEL, "quantization": None}, {"model": str(engine.model)})
     base.check()
     assert fingerprint(base.model, "") == base.fingerprint
@@ -90,7 +90,7 @@ def test_a_measurement_that_fails_is_told_and_one_that_is_stopped_ends(engine: E
     ]
     found = measure_pack_sizes(broken, engine.bases, lambda progress: None)
     assert (found.train, found.predict) == (1, 1)
-    assert "one by one" in found.why
+    assert "one at a time" in found.why
 
     def stop(progress: dict[str, object]) -> None:
         raise Stopped
