@@ -101,12 +101,16 @@ class Agent:
         return bool(self._pending) or self._working
 
     def run(self) -> None:
-        """Serve until asked to end."""
-        start_server(self.root / "worker.log")
-        self.outlet.emit(Hello(socket.gethostname(), os.getpid(), environment=environment()))
+        """Serve until it is told to end; the other end, which would wait for it, hears what stops it."""
         try:
+            start_server(self.root / "worker.log")
+            self.outlet.emit(Hello(socket.gethostname(), os.getpid(), environment=environment()))
             while not self.closed:
                 self.turn()
+        except Exception as error:
+            why = f"could not go on: {type(error).__name__}: {str(error).rstrip('.')}"
+            self.outlet.emit(Leaving(why, read_tail(self.root / "worker.log")))
+            raise
         finally:
             self._end_worker()
 
