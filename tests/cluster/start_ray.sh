@@ -6,6 +6,7 @@
 set -e
 where=$1; hidden=$2; port=$3; ray="$(dirname "$PYTHON")/ray"
 mkdir -p "$where"
+export RAY_worker_niceness=0  # 15 otherwise: on a busy machine an actor would hardly get a processor
 about=(--disable-usage-stats --object-store-memory=100000000)
 "$ray" start --head --port="$port" --num-cpus=0 --include-dashboard=false --temp-dir="$where/ray" "${about[@]}" > "$where/head.log" 2>&1
 for node in 1 2; do
