@@ -101,7 +101,7 @@ class Agent:
         return bool(self._pending) or self._working
 
     def run(self) -> None:
-        """Serve until it is told to end; the other end, which would wait for it, hears what stops it."""
+        """Serve until asked to end; the other end, which would wait for it, hears what stops it."""
         try:
             start_server(self.root / "worker.log")
             self.outlet.emit(Hello(socket.gethostname(), os.getpid(), environment=environment()))

@@ -377,6 +377,7 @@ def connect(cluster: Cluster) -> Any:
             f"{address} is an address of Ray Client, which is not used. Run lora on a node of the cluster with its "
             'address = "HOST:6379", or submit it there: ray job submit -- lora apply … --yes'
         )
+    _keep_stdout(ray)
     if not ray.is_initialized():
         handler = signal.getsignal(signal.SIGTERM)
         try:
@@ -391,3 +392,13 @@ def connect(cluster: Cluster) -> Any:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray's would end this process at once
     return ray
+
+
+def _keep_stdout(ray: Any) -> None:
+    """Keep Ray from printing on stdout what became of its processes, between events in JSON; attempts record it.
+
+    It has no setting for this: `log_to_driver` leaves the messages of its daemons out of account.
+    """
+    worker = getattr(getattr(ray, "_private", None), "worker", None)
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_, **__: None
