@@ -82,7 +82,7 @@ def check_damage(bench: Bench, undisturbed: dict[str, tuple[int, str]], address:
         if code != 0:
             told += 1
             assert code in (1, 4), said
-            assert digest[:12] in said or "gone from the state" in said, said
+            assert digest[:12] in said or "no longer in the state" in said, said
         elif how != "deleted":
             assert said == undisturbed[name][1], f"{name} is not what it was"
     assert bench.lora("state", "verify", "--repair")[0] == 0

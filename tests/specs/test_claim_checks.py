@@ -55,7 +55,7 @@ def test_claims_and_published_figures_as_people_write_them(text: str) -> None:
         (CLAIM, "s.toml:15:1: claim[0]: says nothing that could hold or not"),
         (CLAIM.replace("r=4", "r=5") + "at_most = 1.0", 's.toml:17:1: claim[0].one: "rank/r=5" is no configuration'),
         (CLAIM.replace("r=4", "r=5") + "at_most = 1.0", 'did you mean "rank/r=4"?'),
-        (PAIR, "claim[0].other: is held against nothing"),
+        (PAIR, "claim[0].other: is compared with nothing"),
         (CLAIM + 'is = "better"', "claim[0].is: needs other"),
         (CLAIM + 'other = "rank/r=4"\nis = "better"', "claim[0].other: is the configuration itself"),
         (PAIR + 'is = "equivalent"', 'claim[0].is: "equivalent" needs a margin'),

@@ -240,6 +240,8 @@ class Dispatcher:
         worker.running.pop(event.key, None)
         worker.progressed.add(event.key)
         self.queue.mark_ended(event.key)
+        if event.result.outcome != "interrupted":
+            self.queue.mark_final(event.key)
         self._events.append(event.with_log(worker.log()) if event.result.outcome in _WITH_LOG else event)
 
     def _handle_loss(self, worker: WorkerHandle, loss: Loss) -> None:

@@ -23,6 +23,7 @@ class Queue:
     pack: int = 1
     sizes: dict[str, PackSizes] = field(default_factory=dict)
     _coming: set[str] = field(default_factory=set)
+    _final: set[str] = field(default_factory=set)
     _died: set[Group] = field(default_factory=set)
     _losses: Counter[Group] = field(default_factory=Counter)  # of machines, since a group's last checkpoint
 
@@ -82,9 +83,13 @@ class Queue:
         """Note nodes that are done, or will not be done any more."""
         self._coming -= set(keys)
 
+    def mark_final(self, key: str) -> None:
+        """Note a node that has ended otherwise than interrupted, which another worker might go on with."""
+        self._final.add(key)
+
     def is_open(self, key: str) -> bool:
-        """Return whether a node is still to be done: what is said of another one comes too late."""
-        return key in self._coming
+        """Return whether a node has no final result yet: what is said of another one comes too late."""
+        return key not in self._final
 
     def give_back(self, groups: list[Group]) -> None:
         """Put groups back where they were: they go out next."""
