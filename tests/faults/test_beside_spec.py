@@ -153,6 +153,7 @@ def disturb(
     assert not differing(content(bench), new)
 
 
+@pytest.mark.sampled(18)
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("acts", [*((act,) for act in FAILS), KILLS], ids=[*FAILS, "SIGKILL"])
 @pytest.mark.parametrize("name", WRITERS)

@@ -28,6 +28,7 @@ def kill(process: "subprocess.Popen[str]", rng: random.Random) -> str:
     return whom
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_an_apply_that_is_killed_goes_on(

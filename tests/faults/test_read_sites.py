@@ -66,6 +66,7 @@ def unread(bench: Bench, shim: Shim, name: str, case: tuple[Site, int, str], und
     return code != 0
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", READERS)
 def test_a_disk_that_does_not_read_is_told_and_nothing_is_done_again(

@@ -111,6 +111,7 @@ def disturb(bench: Bench, shim: Shim, writer: Writer, case: Case) -> None:
     assert_sound(bench, bench.finished())
 
 
+@pytest.mark.sampled(14)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("acts", [*((act,) for act in FAILS), KILLS], ids=[*FAILS, "SIGKILL"])
 @pytest.mark.parametrize("name", WRITERS)

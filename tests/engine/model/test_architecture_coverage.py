@@ -35,7 +35,7 @@ def described_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_a_row_is_what_the_table_says(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, counts: Callable[..., None]

@@ -68,7 +68,7 @@ def expected(name: str, word: str, layers: tuple[int, ...]) -> set[str]:
     return found
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("layers", [None, "last-third", [0, 2]], ids=str)
 @pytest.mark.parametrize("word", ["attention", "mlp", "all-linear"])
 @pytest.mark.parametrize("name", PARTS)
@@ -94,7 +94,7 @@ def test_a_word_is_the_right_modules_and_their_parameters_are_counted(
     assert adapter_parameters({"method": "lora", **adapter}, lock) == model.get_nb_trainable_parameters()[0]
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize("word", ["attention", "mlp", "all-linear"])
 def test_it_trains_loads_in_plain_peft_and_merges(engine: Engine, name: str, word: str) -> None:
@@ -178,6 +178,7 @@ def test_initialisations_know_a_layer_that_stores_in_by_out(
         assert row["log_likelihood"] == pytest.approx(plain, abs=1e-4)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "extra",
     [

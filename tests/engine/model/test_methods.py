@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore:The following rank_pattern:RuntimeWarning"
 )
@@ -201,6 +201,7 @@ def test_eva_with_too_few_tokens_says_what_to_change(engine: Engine) -> None:
     assert "lora.eva_config.use_label_mask = false" in done.message
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore:The following rank_p:RuntimeWarning"
 )
@@ -221,6 +222,7 @@ def test_every_method_is_profiled(engine: Engine, name: str) -> None:
     assert ("merged_first_token_seconds" in done.figures) is (name != "prompt_tuning")
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize(
     "adapter",

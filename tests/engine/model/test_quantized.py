@@ -105,7 +105,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[s
     return found
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("dtype", "bf16"), [("float32", False), ("float32", True), ("bfloat16", False)])
 @pytest.mark.parametrize(
     ("shape", "name"),
@@ -183,6 +183,7 @@ def test_adapters_of_quantized_bases_load_in_plain_peft(
     assert [row["log_likelihood"] for row in ours] == pytest.approx(theirs, abs=1e-4)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["none", "int8", "nf4", "hqq4", "torchao-int8"])
 def test_checkpointing_gives_the_same_weights_on_every_base(
