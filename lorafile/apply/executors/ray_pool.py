@@ -399,6 +399,6 @@ def _keep_stdout(ray: Any) -> None:
 
     It has no setting for this: `log_to_driver` leaves the messages of its daemons out of account.
     """
-    worker = getattr(getattr(ray, "_private", None), "worker", None)
-    if hasattr(worker, "print_to_stdstream"):
+    worker: Any = getattr(getattr(ray, "_private", None), "worker", None)
+    if worker is not None and hasattr(worker, "print_to_stdstream"):
         worker.print_to_stdstream = lambda *_, **__: None
