@@ -81,7 +81,7 @@ def _sign(handle: TextIO) -> None:
 
 
 def who_runs_this() -> dict[str, Any]:
-    """Return this process as others are told of it: user, host, pid, command, and the moment (`since`)."""
+    """Return this process as it is shown to others: user, host, pid, command, and the moment (`since`)."""
     return {
         "user": _user(),
         "host": socket.gethostname(),

@@ -216,7 +216,7 @@ def _earlier(conversation: Conversation, whole: str, chat: Chat) -> Spans:
         if not (whole.startswith(through) and through.startswith(before)):
             raise NodeError(
                 "data: the chat template writes an answer otherwise once more turns follow, and marks none with "
-                f"{{% generation %}}, so that the supervised tokens cannot be told; {_OTHER_TEMPLATE}"
+                f"{{% generation %}}, so that the supervised tokens cannot be determined; {_OTHER_TEMPLATE}"
             )
         answers.append((len(before), len(through)))
     return tuple(answers)

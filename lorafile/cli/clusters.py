@@ -4,12 +4,8 @@ from pathlib import Path
 
 import click
 
-from lorafile.cli.command import PATH, command, json_option, main
+from lorafile.cli.command import command, json_option, main, study_option
 from lorafile.cli.terminal import echo, say
-
-spec_option = click.option(
-    "--spec", type=PATH, default=Path("study.toml"), show_default=True, help="The spec that lora.toml stands next to."
-)
 
 
 @main.group("clusters")
@@ -22,7 +18,7 @@ def clusters_group() -> None:
 
 
 @command("list", clusters_group)
-@spec_option
+@study_option
 @json_option
 def list_(spec: Path, as_json: bool) -> None:
     """List clusters with their devices, prices and where they are described.
@@ -43,7 +39,7 @@ def list_(spec: Path, as_json: bool) -> None:
 
 @command("check", clusters_group)
 @click.argument("name")
-@spec_option
+@study_option
 @click.option("--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds to wait for it.")
 @click.option("--write", is_flag=True, help="Add the device to lora.toml, where the cluster lists none.")
 @json_option
@@ -57,9 +53,10 @@ def check(name: str, spec: Path, timeout: float, write: bool, as_json: bool) -> 
     from lorafile.cli.views.clusters import check_json, device_table, show_check
     from lorafile.cli.views.console import console
     from lorafile.files.tasks import task
-    from lorafile.plan.clusters.config import add_device, find_cluster
+    from lorafile.plan.clusters.config import add_device, file_without_devices, find_cluster
 
     cluster = find_cluster(name, spec)
+    file = file_without_devices(name, spec) if write else None
     with task(f"Waiting for a worker of {name}"):
         hello = first_words(cluster, timeout)
     table = device_table(name, hello)
@@ -67,7 +64,7 @@ def check(name: str, spec: Path, timeout: float, write: bool, as_json: bool) -> 
         echo(check_json(hello))
     else:
         show_check(name, cluster, hello, table, console())
-    if write:
-        file = add_device(name, spec, table)
+    if file is not None:
+        add_device(file, table)
         if not as_json:
             say(f"Added to {file}.")

@@ -137,10 +137,13 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @cluster_option
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        # A saved plan says itself which cluster it is of, and `Study.approved` finds that one's state.
         if kwargs["cluster"] and kwargs["state"] is None:
             from lorafile.plan.clusters.config import find_cluster
+            from lorafile.plan.planfile import is_plan
 
-            kwargs["state"] = find_cluster(kwargs["cluster"], kwargs["spec"]).state
+            if not is_plan(kwargs["spec"]):
+                kwargs["state"] = find_cluster(kwargs["cluster"], kwargs["spec"]).state
         names = ("target", "exclude", "replace", "rerun_drifted", "refresh", "rehash", "cluster")
         selected = {name: kwargs.pop(name) for name in names}
         return function(*args, selected={name: value for name, value in selected.items() if value}, **kwargs)

@@ -106,6 +106,8 @@ class Study:
             raise LoraError(f"{file} holds a stage that is not in its spec. Add it first with: lora apply --resolve")
         options = saved.selection
         try:
+            if state is None and options.cluster:
+                state = find_cluster(options.cluster, Path(saved.made_from.spec)).state
             study = cls.load(saved.made_from.spec, state)
             plan = study.plan(
                 target=options.target,

@@ -125,6 +125,19 @@ def test_what_is_said_of_a_finished_node_is_dropped() -> None:
     assert [event.result.outcome for event in ended] == ["done"]
 
 
+def test_a_run_that_stopped_with_its_worker_is_finished_by_another_and_what_is_of_no_group_is_dropped() -> None:
+    """As at a SIGTERM to the worker alone: it says that it was interrupted, and ends."""
+
+    def script(worker: Simulated, keys: list[str]) -> "tuple[list[Message], Loss | None]":
+        if worker.number == 1:
+            stray = NodeEnd("elsewhere", Result("done"))
+            return [NodeStart("a"), NodeEnd("a", Result("interrupted")), stray], Loss("was killed by SIGTERM")
+        return ends(keys), None
+
+    ended = run(Pool(script), Group(("a",)))
+    assert [(event.key, event.result.outcome) for event in ended] == [("a", "interrupted"), ("a", "done")]
+
+
 def test_a_worker_that_dies_of_its_work_is_tried_once_more() -> None:
     ended = run(Pool(lambda worker, keys: ([NodeStart(keys[0])], Loss("was killed by SIGSEGV"))), Group(("a",)))
     assert [event.result.message for event in ended] == ["The worker process was killed by SIGSEGV."] * 2

@@ -23,12 +23,13 @@ class Queue:
     pack: int = 1
     sizes: dict[str, PackSizes] = field(default_factory=dict)
     _coming: set[str] = field(default_factory=set)
-    _final: set[str] = field(default_factory=set)
+    _open: set[str] = field(default_factory=set)  # without a final result
     _died: set[Group] = field(default_factory=set)
     _losses: Counter[Group] = field(default_factory=Counter)  # of machines, since a group's last checkpoint
 
     def __post_init__(self) -> None:
         self._coming |= {key for group in self.waiting for key in group.keys}
+        self._open |= self._coming
 
     def take(self, bases: set[str], free: int) -> list[Group]:
         """Take out the next groups for one worker: rather such as share a base that is loaded; one, or a pack of them.
@@ -85,11 +86,11 @@ class Queue:
 
     def mark_final(self, key: str) -> None:
         """Note a node that has ended otherwise than interrupted, which another worker might go on with."""
-        self._final.add(key)
+        self._open.discard(key)
 
     def is_open(self, key: str) -> bool:
-        """Return whether a node has no final result yet: what is said of another one comes too late."""
-        return key not in self._final
+        """Return whether a node is of this work and has no final result: what is said of any other is dropped."""
+        return key in self._open
 
     def give_back(self, groups: list[Group]) -> None:
         """Put groups back where they were: they go out next."""

@@ -210,7 +210,7 @@ class RayTransport:
             try:
                 self._ray.get(self._told.pop(0))
             except self._ray.exceptions.RayError as error:
-                raise Gone(f"could not be told what to do: {_first_sentence(error)}") from error
+                raise Gone(f"cannot receive its work: {_first_sentence(error)}") from error
 
     def fetch(self, digest: str, size: int, target: Path) -> bool:
         """Bring the next piece of a file here; return whether the file is whole."""

@@ -124,7 +124,7 @@ class Spool:
 
     @property
     def orders(self) -> Path:
-        """The file of what the worker is told."""
+        """The file of the worker's orders."""
         return self.root / "orders.jsonl"
 
     @property
@@ -158,7 +158,7 @@ class Spool:
         return (self.root / "closed").exists()
 
     def close(self) -> None:
-        """Give the worker up: whoever serves it ends, and nothing that it says counts."""
+        """Give the worker up: the agent that serves it ends, and nothing that it says counts."""
         (self.root / "closed").touch()
 
     @staticmethod

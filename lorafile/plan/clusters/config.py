@@ -104,18 +104,22 @@ def files(spec: Path) -> tuple[Path, Path]:
     return spec.parent / FILE, config_directory() / OWN_FILE
 
 
-def add_device(name: str, spec: Path, table: str) -> Path:
-    """Add a device table to a cluster that lists none, in the file that describes it; return the file.
+def file_without_devices(name: str, spec: Path) -> Path:
+    """Return the file that describes a cluster and lists no device of it.
 
-    :raises LoraError: when it lists devices already, or no file describes it
+    :raises LoraError: when it lists some, or no file describes the cluster
     """
     file = next((file for file in files(spec) if name in _read(file)), None)
     if file is None:
         raise LoraError(f"No lora.toml describes {name}: add [cluster.{name}] with its executor first.")
     if _read(file)[name].device:
         raise LoraError(f"[cluster.{name}] of {file} lists devices already; nothing was changed.")
-    write_text(file, f"{file.read_text(encoding='utf-8').rstrip()}\n\n{table}\n")
     return file
+
+
+def add_device(file: Path, table: str) -> None:
+    """Add a device table to a file."""
+    write_text(file, f"{file.read_text(encoding='utf-8').rstrip()}\n\n{table}\n")
 
 
 def _read(file: Path) -> dict[str, Cluster]:

@@ -11,8 +11,8 @@ from lorafile.plan.clusters.config import Cluster, DeviceTable
 from lorafile.specs.values import PRICE
 from lorafile.units import Price
 
-_SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(GB|GiB|MB|MiB)", re.IGNORECASE)
-_UNITS = {"gb": 2**30, "gib": 2**30, "mb": 2**20, "mib": 2**20}
+_UNITS = {"b": 1, "kb": 2**10, "kib": 2**10, "mb": 2**20, "mib": 2**20, "gb": 2**30, "gib": 2**30, "tb": 2**40}
+_SIZE = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?)\s*({'|'.join(_UNITS)})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def this_machine() -> Machines:
 
 
 def of_cluster(name: str, cluster: Cluster) -> Machines:
-    """Return the machines of a cluster; one that lists no devices is taken for one of devices like those here.
+    """Return the machines of a cluster; one that lists no devices is planned as if it had devices like those here.
 
     :raises LoraError: where a price means nothing
     """

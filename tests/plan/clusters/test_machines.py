@@ -110,7 +110,17 @@ def test_a_gpu_of_which_nothing_is_known_needs_its_memory(study: Study) -> None:
         study.plan(cluster="secret")
 
 
+def test_a_saved_plan_is_applied_in_its_clusters_state(study: Study, spec_file: Path) -> None:
+    theirs = spec_file.parent / "theirs"
+    (spec_file.parent / "lora.toml").write_text(f'[cluster.own]\nexecutor = "ray"\nstate = "{theirs}"\n', "utf-8")
+    file = spec_file.parent / "plan.json"
+    study.save_plan(study.plan(cluster="own"), file)
+    assert Study.approved(file)[0].state == theirs
+    assert Study.approved(file, study.state)[0].state == study.state
+
+
 def test_memory_is_that_of_the_card_as_it_is_sold(study: Study) -> None:
+    assert sold_memory("0.5TB") == 2**39
     assert sold_memory("80GB") == sold_memory("80 GiB") == 80 * 2**30
     assert of_cluster("mixed", find_cluster("mixed", study.spec.file)).gpus[0].memory == 80 * 2**30
 
