@@ -10,11 +10,10 @@ from lorafile.apply.budget import Budget
 from lorafile.apply.collect import area_of, collect
 from lorafile.apply.progress import Applied, Progress, Stop, stop_on_signals
 from lorafile.apply.tracking.reporter import tracked
-from lorafile.apply.workers import check_libraries, executors
+from lorafile.apply.workers import Placement, check_libraries, executors
 from lorafile.errors import StalePlan
 from lorafile.graph.graph import GraphNode
 from lorafile.lock.lockfile import read_lock, resolve, write_lock
-from lorafile.plan.clusters.config import Cluster
 from lorafile.plan.equal_data import prepare_first
 from lorafile.plan.plan import Plan
 from lorafile.plan.planner import after_prepare, next_stage, still_missing
@@ -31,45 +30,37 @@ def apply_plan(
     spec: Spec,
     approved: Plan,
     state: WritableState,
-    workers: int | None = None,
-    pack: str | int = "auto",
+    placement: Placement,
     watchers: list[Progress] | None = None,
     budget: Budget | None = None,
-    cluster: Cluster | None = None,
     remote: "Session | None" = None,
-    detach: bool = False,
 ) -> Applied:
     """Do what an approved plan says and has not been done since, and what follows from it; return what was done.
 
     :param spec: as it is written, in which nothing is chosen yet
     :param state: locked for as long as this takes
-    :param cluster: where it runs; None: on this machine
     :param remote: gets what is recorded while this works; what runs is stopped where its lock is lost
-    :param detach: leave it to the cluster as soon as all can be handed out
     :raises StalePlan: when model or data are no longer what the plan was made of
     """
     check_libraries(approved)
     _pin_lock(spec, approved)
-    if cluster is not None and cluster.executor == "slurm":
-        collect(approved, state, area_of(cluster, state.directory))  # what workers finished since the plan was made
+    _collect_finished(placement, approved, state)
     record_equal_data(state)  # what an apply that was killed had prepared
     missing = still_missing(approved, state)
     first = prepare_first(missing)
     done, stages = Applied(), [first or missing]
-    elsewhere = cluster is not None and cluster.executor != "local"
     shutil.rmtree(state.directory / "staging", ignore_errors=True)  # what a killed apply left; we hold the lock
     recorded = remote.provenance if remote else {}
     with (
         tracked(missing, state, done) as trackers,
         stop_on_signals([*(watchers or []), *trackers]) as stop,
-        executors(cluster, state.directory, workers, pack, detach) as executor_of,
+        executors(placement, state.directory) as executor_of,
         sending_to(remote, stop),
     ):
         while not done.interrupted:
             executor = executor_of(stages[-1])
-            applier = Applier(
-                stages[-1], state, executor, stop.watchers, stop=stop, budget=budget, light=elsewhere, recorded=recorded
-            )
+            work = (stages[-1], state, executor, stop.watchers)
+            applier = Applier(*work, light=placement.elsewhere, stop=stop, budget=budget, recorded=recorded)
             done.add(applier.run())
             ended = done.interrupted or (budget is not None and budget.refused) or executor.detached
             stage = None if ended else _next(spec, missing, first, stages, state)
@@ -79,6 +70,12 @@ def apply_plan(
             for watcher in stop.watchers:
                 watcher.on_next_stage(stage)
     return done
+
+
+def _collect_finished(placement: Placement, approved: Plan, state: WritableState) -> None:
+    """Take in what workers of a Slurm cluster finished since the plan was made."""
+    if placement.cluster is not None and placement.cluster.executor == "slurm":
+        collect(approved, state, area_of(placement.cluster, state.directory))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,17 +37,35 @@ def local_executor(plan: Plan, state: Path, workers: int | None, pack: str | int
     return PoolExecutor(pool, pack_width(pack))
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where the work of an apply runs, and how.
+
+    :ivar cluster: None: this machine
+    :ivar workers: at most; None: as many as the devices suggest
+    :ivar pack: how many adapters are trained together, as `pack_width` reads it
+    :ivar detach: give a Slurm cluster all there is to do, and leave it
+    """
+
+    cluster: Cluster | None = None
+    workers: int | None = None
+    pack: str | int = "auto"
+    detach: bool = False
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether workers run on other machines."""
+        return self.cluster is not None and self.cluster.executor != "local"
+
+
 @contextlib.contextmanager
-def executors(
-    cluster: Cluster | None, state: Path, workers: int | None, pack: str | int, detach: bool = False
-) -> Iterator[Callable[[Plan], "PoolExecutor"]]:
+def executors(placement: Placement, state: Path) -> Iterator[Callable[[Plan], "PoolExecutor"]]:
     """Yield what returns the executor of a plan; workers of a cluster go on from one plan to the next.
 
-    :param cluster: None: this machine
-    :param detach: give a Slurm cluster all there is to do, and leave it
     :raises LoraError: when the cluster cannot be reached
     """
-    if detach and (cluster is None or cluster.executor != "slurm"):
+    cluster, workers, pack = placement.cluster, placement.workers, placement.pack
+    if placement.detach and (cluster is None or cluster.executor != "slurm"):
         raise LoraError(
             "--detach needs a Slurm cluster, whose jobs outlive this process: name one with --cluster. On Ray, submit "
             "the apply itself: ray job submit --no-wait -- lora apply … --yes"
@@ -56,7 +75,7 @@ def executors(
         yield lambda plan: local_executor(plan, state, most, pack)
         return
     executor = cluster_executor(cluster, state, workers, pack)
-    executor.detach = detach
+    executor.detach = placement.detach
     try:
         yield lambda _: executor
     finally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lorafile import specs
 from lorafile.apply.progress import Applied
 from lorafile.apply.tracking.destinations import missing_libraries
-from lorafile.apply.workers import default_workers, model_types
+from lorafile.apply.workers import Placement, default_workers, model_types
 from lorafile.environment import installed
 from lorafile.errors import LoraError, SpecError, StalePlan, UnmatchedPattern
 from lorafile.lock.lockfile import Lock, describe_changes, read_lock, resolve, unlocked_warnings, write_lock
@@ -265,12 +265,13 @@ class Study:
             check_locked(plan)
         name = plan.machines.cluster if plan is not None else cluster
         place = find_cluster(name, self.spec.file) if name else None
+        placement = Placement(place, workers, pack, detach)
         with (
             locked(self.state, lock_timeout, state_lock) as session,
             State.write(self.state, lock_timeout) as state,
         ):
             planned = plan or self.plan(cluster=cluster)
-            return apply_plan(self.spec, planned, state, workers, pack, watchers, budget, place, session, detach)
+            return apply_plan(self.spec, planned, state, placement, watchers, budget, session)
 
     def collect(self, cluster: str, lock_timeout: float = 0.0) -> list[Attempt]:
         """Take in what a Slurm cluster's workers finished while no apply listened; return what was recorded.
