@@ -77,9 +77,15 @@ def test_a_study_on_two_nodes_that_see_none_of_its_files_and_one_killed_worker(
     counts("ray", applies=2, nodes=len(results(spec, "ray")), killed_workers=1)
 
 
-def test_a_check_says_what_a_worker_has(cluster: Path, spec: Path) -> None:
+def test_a_check_says_what_a_worker_has_and_nothing_of_the_current_directory_is_imported_there(
+    cluster: Path, spec: Path
+) -> None:
     here = environment()
-    there = checked("ray", spec)["environment"]
+    current = cluster / "current"
+    (current / "lorafile").mkdir(parents=True)
+    for each in ("lorafile/__init__.py", "torch.py", "peft.py"):
+        (current / each).write_text('raise ImportError("a file of the current directory")', encoding="utf-8")
+    there = checked("ray", spec, cwd=current)["environment"]
     assert {name: there[name] for name in ("device", "torch", "peft")} == {
         name: here[name] for name in ("device", "torch", "peft")
     }

@@ -381,7 +381,10 @@ def connect(cluster: Cluster) -> Any:
     if not ray.is_initialized():
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            # Ray puts the current directory before everything else on its workers' path: a peft.py there would be
+            # imported. It gets the name of one that has gone by then.
+            with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # ConnectionError, ValueError, RuntimeError, AuthenticationError, …
             raise LoraError(
                 f"No Ray cluster can be reached at {address}: {_first_sentence(error)}. Start one with `ray start`, or "
