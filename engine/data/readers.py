@@ -74,9 +74,11 @@ def _jsonl(file: DataFile) -> Iterator[Row]:
         for number, line in enumerate(lines_of(stream, file), 1):
             if line.strip():
                 try:
-                    row = json.loads(line)
+                    row = json.loads(line.rstrip("\r\n"))
                 except (ValueError, RecursionError) as error:
-                    raise NodeError(f"{file.path}:{number}: not valid JSON: {error}") from error
+                    place = f"{file.path}:{number}:{getattr(error, 'colno', 1)}"
+                    remedy = "Every line should hold one whole JSON object."
+                    raise NodeError(f"{place}: not valid JSON: {getattr(error, 'msg', error)}. {remedy}") from error
                 yield _row(row, file, number)
 
 

@@ -222,5 +222,8 @@ def _local(path: str, base: Path) -> Path | None:
         return candidate
     looks_local = path.startswith((".", "/", "~")) or path.lower().endswith(SUFFIXES) or path.count("/") != 1
     if (looks_local and "/" in path) or path.lower().endswith(SUFFIXES):
-        raise NodeError(f"There is no file or directory {candidate}.")
+        raise NodeError(
+            f"There is no file or directory {candidate}. A relative path begins where the spec stands; what is on the "
+            "hub is named as in owner/name."
+        )
     return None

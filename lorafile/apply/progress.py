@@ -36,7 +36,8 @@ class Tracked:
     """What a tracker got in an apply.
 
     :ivar where: the place there, in a few words
-    :ivar sent, left: how many runs it took, and how many wait for the next apply
+    :ivar sent: how many runs it took
+    :ivar left: how many runs wait for the next apply
     :ivar problem: why some wait
     """
 

@@ -68,7 +68,7 @@ def test_exit_codes(spec_file: Path, arguments: list[str], code: int, words: str
         ("{data}", "rows/absent.jsonl", "There is no file or directory"),
         ("{data}", "{empty}", "is empty"),
         ("{data}", "{strange}", "fit no known format"),
-        ("{data}", "{broken}", "broken.jsonl:2: not valid JSON"),
+        ("{data}", "{broken}", "broken.jsonl:2:12: not valid JSON"),
         ("{model}", "builtin:nothing", "built in are"),
     ],
 )

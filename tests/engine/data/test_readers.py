@@ -59,6 +59,7 @@ def test_a_directory_has_a_split_for_each_file(tmp_path: Path) -> None:
         ("a.csv", b"x\n\xff\n", "is not UTF-8 text"),
         ("a.parquet", b"PAR", "not a readable Parquet file"),
         ("a.jsonl", b'{"x":' + b"[" * 100_000, "not valid JSON"),
+        ("a.jsonl", b'{"x": 1}\r\n{"x": \r\n', "a.jsonl:2:7: not valid JSON: Expecting value. Every line should hold"),
         ("a.csv", b"a,b\nx, y, z\n", r"a.csv:2: has 3 fields, more than the header has columns \(2: a, b\)"),
         ("a.tsv", b"a\tb\nx\ty\tz\n", "a.tsv:2: has 3 fields"),
         ("a.csv", b"a,b\nx,y\n" * 3 + b'x,"never\nends\n', "a.csv:7: a quoted field begins here or below"),

@@ -1,0 +1,70 @@
+"""Sphinx's configuration: `sphinx-build -W -n docs site` builds the documentation without a network.
+
+Every type and link resolves inside the site, except for types that `nitpick_ignore_regex` lists.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from lorafile import __version__
+
+project = "Lorafile"
+author = "the Lorafile authors"
+copyright = "2026, the Lorafile authors"  # noqa: A001 - the name that Sphinx reads
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click", "sphinx_copybutton"]
+exclude_patterns = ["_build", "pictures", "*.py"]
+default_role = "literal"  # docstrings write code in single backticks
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(pathlib\.)?Path|collections\.abc\.Sequence"),
+    (r"py:.*", r"(pd|pandas|pandas\..*)\.DataFrame"),
+    # Lorafile's own types that a user passes on and never takes apart.
+    (r"py:.*", r"(.*\.)?(Checkpoint|Graph|GraphNode|Lock|Machines|Price|Recorded|Spec|Unfinished|VarianceEstimate)"),
+    (r"py:.*", r"(.*\.)?(AnalysisTable|ClaimTable|PublishedTable|VerdictTable|CostEstimate|TuningStatus)"),
+]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 4
+suppress_warnings = ["myst.header"]  # a page of the repository may begin below its first level
+
+autodoc_class_signature = "mixed"
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+python_use_unqualified_type_names = True
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"Lorafile {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_show_search_summary = False  # summaries are fetched, which a page opened as a file may not do
+html_copy_source = False
+html_theme_options = {
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 6,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "show_toc_level": 2,
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+copybutton_prompt_text = r"\$ |> |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = True
+
+
+def escape_patterns(_app: object, _context: object, lines: list[str]) -> None:
+    """Keep a pattern such as `rank/*` in a command's help from beginning an emphasis."""
+    lines[:] = [line.replace("*", r"\*") for line in lines]
+
+
+def setup(app: Any) -> None:
+    """Connect what changes the text of commands."""
+    connect: Callable[..., Any] = app.connect
+    for part in ("description", "options"):
+        connect(f"sphinx-click-process-{part}", escape_patterns)
