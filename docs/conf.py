@@ -3,6 +3,7 @@
 Every type and link resolves inside the site, except for types that `nitpick_ignore_regex` lists.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,13 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click", "sphinx_copybutton"]
 exclude_patterns = ["_build", "pictures", "*.py"]
 default_role = "literal"  # docstrings write code in single backticks
+smartquotes = False  # they would join the hyphens of options
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(pathlib\.)?Path|collections\.abc\.Sequence"),
+    (r"py:.*", r"(pathlib\.)?Path|collections\.abc\.(Mapping|Sequence)"),
     (r"py:.*", r"(pd|pandas|pandas\..*)\.DataFrame"),
     # Lorafile's own types that a user passes on and never takes apart.
-    (r"py:.*", r"(.*\.)?(Checkpoint|Graph|GraphNode|Lock|Machines|Price|Recorded|Spec|Unfinished|VarianceEstimate)"),
+    (r"py:.*", r"(.*\.)?(Checkpoint|Graph|GraphNode|Lock|Machines|OutcomeKey|Price|Recorded|Spec|Unfinished|VarianceEstimate)"),
     (r"py:.*", r"(.*\.)?(AnalysisTable|ClaimTable|PublishedTable|VerdictTable|CostEstimate|TuningStatus)"),
 ]
 
@@ -32,13 +34,13 @@ suppress_warnings = ["myst.header"]  # a page of the repository may begin below 
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented_params"
 python_use_unqualified_type_names = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"Lorafile {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_sidebars: dict[str, list[str]] = {page: [] for page in ("index", "tutorial", "faq", "comparison")}
 html_show_sourcelink = False
 html_show_search_summary = False  # summaries are fetched, which a page opened as a file may not do
 html_copy_source = False
@@ -58,13 +60,18 @@ copybutton_prompt_is_regexp = True
 copybutton_only_copy_prompt_lines = True
 
 
-def escape_patterns(_app: object, _context: object, lines: list[str]) -> None:
-    """Keep a pattern such as `rank/*` in a command's help from beginning an emphasis."""
-    lines[:] = [line.replace("*", r"\*") for line in lines]
+def mark_up_help(_app: object, _context: object, lines: list[str]) -> None:
+    """Show examples in a command's help as code, and keep a pattern such as `rank/*` from beginning an emphasis."""
+    escaped = [line.replace("*", r"\*") for line in lines]
+    lines[:] = [re.sub(r"Example: (.+)", lambda match: f"Example: ``{_plain(match[1])}``", line) for line in escaped]
+
+
+def _plain(code: str) -> str:
+    return code.replace(r"\*", "*")
 
 
 def setup(app: Any) -> None:
     """Connect what changes the text of commands."""
     connect: Callable[..., Any] = app.connect
     for part in ("description", "options"):
-        connect(f"sphinx-click-process-{part}", escape_patterns)
+        connect(f"sphinx-click-process-{part}", mark_up_help)

@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,8 @@ class Terminal:
             while part := os.read(ours, 1 << 16):
                 output += part
         os.close(ours)
-        lines = output.decode(errors="replace").replace("\r\n", "\n").split("\n")
+        text = output.decode(errors="replace").replace(str(self.directory), "/home/me/study")
+        lines = text.replace("\r\n", "\n").split("\n")
         # A line that says what takes long is written over: what comes last is what stays.
         return "\n".join(line.split("\r")[-1].replace("\x1b[K", "") for line in lines), process.wait()
 
@@ -202,9 +204,8 @@ class Terminal:
 
     def close(self) -> None:
         """End the session."""
-        if self.session is not None and self.session.stdin is not None:
-            self.session.stdin.close()
-            self.session.wait()
+        if self.session is not None:
+            self.session.communicate()
 
 
 def cut(lines: list[str], block: Block) -> list[str]:
@@ -281,29 +282,40 @@ def visit(page: Path, directory: Path, check: bool) -> list[str]:
     return wrong
 
 
+def stage(page: Path, root: Path) -> Path:
+    """Return the directory that a page runs in: empty, or a copy of what another page has left."""
+    directory = root / page.relative_to(DOCS).with_suffix("")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    source = begins_after(page)
+    if source is None:
+        directory.mkdir()
+    else:
+        shutil.copytree(root / source.relative_to(DOCS).with_suffix(""), directory, symlinks=True)
+    return directory
+
+
 def main() -> int:
     """Run the pages that are named, or all; return 1 where one is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--check", action="store_true", help="compare only")
+    parser.add_argument("--jobs", type=int, default=1, help="pages at a time")
     parser.add_argument("names", nargs="*", help="pages; all, where none is named")
     options = parser.parse_args()
     wanted = [Path(name).resolve() for name in options.names] or pages()
     wanted = [page for page in wanted if any(block.action == "run" for block in blocks(page))]
-    sources = {page: begins_after(page) for page in wanted}
-    order = list(dict.fromkeys([*(source for source in sources.values() if source), *wanted]))
+    sources = {begins_after(page) for page in wanted} - {None}
     wrong: list[str] = []
-    with tempfile.TemporaryDirectory() as name:
-        for page in order:
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.jobs) as pool:
+
+        def play(page: Path) -> list[str]:
             began = time.monotonic()
-            directory = Path(name) / page.relative_to(DOCS).with_suffix("")
-            directory.parent.mkdir(parents=True, exist_ok=True)
-            source = begins_after(page)
-            if source is None:
-                directory.mkdir()
-            else:
-                shutil.copytree(Path(name) / source.relative_to(DOCS).with_suffix(""), directory, symlinks=True)
-            wrong += visit(page, directory, options.check or page not in wanted)
+            mistakes = visit(page, stage(page, Path(name)), options.check or page not in wanted)
             print(f"{time.monotonic() - began:6.1f} s  {page.relative_to(DOCS.parent)}", flush=True)
+            return mistakes
+
+        first = [page for page in pages() if page in sources or (page in wanted and begins_after(page) is None)]
+        for group in (first, [page for page in wanted if page not in first]):
+            wrong += [mistake for mistakes in pool.map(play, group) for mistake in mistakes]
     print("\n\n".join(wrong))
     return 1 if wrong else 0
 
