@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from docutils import nodes
+
 from lorafile import __version__
 
 project = "Lorafile"
@@ -23,7 +25,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(pathlib\.)?Path|collections\.abc\.(Mapping|Sequence)"),
     (r"py:.*", r"(pd|pandas|pandas\..*)\.DataFrame"),
     # Lorafile's own types that a user passes on and never takes apart.
-    (r"py:.*", r"(.*\.)?(Checkpoint|Graph|GraphNode|Lock|Machines|OutcomeKey|Price|Recorded|Spec|Unfinished|VarianceEstimate)"),
+    (
+        r"py:.*",
+        r"(.*\.)?(Checkpoint|Graph|GraphNode|Lock|Machines|OutcomeKey|Price|Recorded|Spec|Unfinished|VarianceEstimate)",
+    ),
     (r"py:.*", r"(.*\.)?(AnalysisTable|ClaimTable|PublishedTable|VerdictTable|CostEstimate|TuningStatus)"),
 ]
 
@@ -33,6 +38,7 @@ suppress_warnings = ["myst.header"]  # a page of the repository may begin below 
 
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "description"
 python_use_unqualified_type_names = True
 
@@ -70,8 +76,16 @@ def _plain(code: str) -> str:
     return code.replace(r"\*", "*")
 
 
+def set_dashes(_app: object, doctree: nodes.document, _name: str) -> None:
+    """Set the dash between a parameter and what it is."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text.astext() == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
+
+
 def setup(app: Any) -> None:
-    """Connect what changes the text of commands."""
+    """Connect what changes the text of commands and docstrings."""
     connect: Callable[..., Any] = app.connect
+    connect("doctree-resolved", set_dashes)
     for part in ("description", "options"):
         connect(f"sphinx-click-process-{part}", mark_up_help)
