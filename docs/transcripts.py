@@ -51,6 +51,7 @@ MASKS = (
     (rf"{NUMBER}\s+%", "SHARE"),
     (r"[−-]?\d[\d,]*\.\d+(?:e[+-]?\d+)?", "FIGURE"),
     (r"[▁▂▃▄▅▆▇█]+", "CURVE"),
+    (r"-{3,}", "RULE"),  # of a table, as wide as its numbers
     (r"\s+", " "),
 )
 # One session of Python for a page: a statement per line in, its output and an end mark out.
