@@ -9,7 +9,7 @@ _MOST_TOLD = 100  # mistakes of one spec
 
 
 class LoraError(Exception):
-    """A failure told in one sentence: what, where, why, and what to do."""
+    """A failure in one sentence: what, where, why, and what to do."""
 
     exit_code = 1
 
@@ -72,8 +72,20 @@ class StalePlan(LoraError):
     exit_code = 5
 
 
-class UnmatchedPattern(LoraError):
-    """A pattern that selects a part of a study fits nothing in it."""
+class ArgumentError(LoraError):
+    """An argument of a function, or the option of that name of a command, is wrong.
+
+    :ivar argument: its name
+    :ivar reason: what is wrong, and what is allowed instead
+    """
+
+    def __init__(self, argument: str, reason: str) -> None:
+        self.argument, self.reason = argument, reason
+        super().__init__(f"{argument}: {reason}")
+
+
+class UnmatchedPattern(ArgumentError):
+    """A pattern that selects a part of a study matches nothing in it."""
 
 
 class ClaimError(LoraError):

@@ -18,7 +18,7 @@ from lorafile import __version__
 from lorafile.cli.completion import complete_names
 from lorafile.cli.status_line import status_line
 from lorafile.cli.terminal import echo, echo_error
-from lorafile.errors import LoraError, StateError
+from lorafile.errors import ArgumentError, LoraError, StateError
 
 PATH = click.Path(path_type=Path)
 spec_argument = click.argument("spec", type=PATH, default="study.toml")
@@ -300,6 +300,8 @@ def _damage(state: Path | None) -> str:
 
 def _explain(error: Exception, name: str, state: Path | None) -> tuple[str, int]:
     """Return the sentence and the exit code of a command that failed."""
+    if isinstance(error, ArgumentError):
+        return f"--{error.argument.replace('_', '-')}: {error.reason}", error.exit_code
     if isinstance(error, LoraError):
         return str(error), error.exit_code
     if isinstance(error, OSError):
