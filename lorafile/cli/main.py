@@ -37,8 +37,9 @@ def init(spec: Path, preset: str | None, model: str | None, data: str | None, fo
 
     if spec.exists() and not force:
         raise LoraError(f"{spec} is there already; name another file, or pass --force to write over it.")
-    write_text(spec, first_spec(preset, model, data))
-    say(f"Wrote {spec}. Next: lora plan {spec}")
+    first = first_spec(preset, model, data)
+    write_text(spec, first.text)
+    say("\n".join([*first.guesses, f"Wrote {spec}. Next: lora plan {spec}"]))
 
 
 @command("validate")

@@ -60,7 +60,7 @@ def test_errors_name_arguments(study: Study, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r'^cluster: no cluster is called "moon"'):
         study.plan(cluster="moon")
     file = tmp_path / "wrong.toml"
-    file.write_text('[study]\nname = 3\n', encoding="utf-8")
+    file.write_text("[study]\nname = 3\n", encoding="utf-8")
     with pytest.raises(SpecError) as caught:
         Study.load(file)
     assert isinstance(caught.value, LoraError)
