@@ -18,7 +18,7 @@ from lorafile import __version__
 from lorafile.cli.completion import complete_names
 from lorafile.cli.status_line import status_line
 from lorafile.cli.terminal import echo, echo_error
-from lorafile.errors import ArgumentError, LoraError, StateError
+from lorafile.errors import ArgumentError, LoraError, StateError, install_command
 
 PATH = click.Path(path_type=Path)
 spec_argument = click.argument("spec", type=PATH, default="study.toml")
@@ -245,7 +245,7 @@ def _version(context: click.Context, _option: click.Parameter, asked: bool) -> N
         try:
             torch = f"torch {version('torch')}"
         except PackageNotFoundError:
-            torch = "without torch: pip install 'lorafile[train]' to train"
+            torch = f"no torch; to train: {install_command()}"
         echo(f"lora {__version__} (Python {platform.python_version()}, {torch})")
         context.exit()
 

@@ -105,3 +105,27 @@ def test_a_completion_script_is_read_by_its_shell(shell: str, tmp_path: Path) ->
     file.write_text(script.stdout, encoding="utf-8")
     checked = subprocess.run([shell, "-n", str(file)], capture_output=True, text=True)
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_an_extra_is_installed_from_where_lorafile_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+    import json
+
+    from lorafile.errors import install_command
+
+    class Installed:
+        def __init__(self, direct: object) -> None:
+            self.direct = direct
+
+        def read_text(self, name: str) -> str | None:
+            assert name == "direct_url.json"
+            return None if self.direct is None else json.dumps(self.direct)
+
+    def typed(direct: object) -> str:
+        monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Installed(direct))
+        return install_command("ray")
+
+    assert typed(None) == "pip install 'lorafile[ray]'"
+    assert typed({"url": "file:///home/me/my%20code", "dir_info": {}}) == "pip install '/home/me/my code[ray]'"
+    assert typed({"url": "file:///src", "dir_info": {"editable": True}}) == "pip install -e '/src[ray]'"
+    assert typed({"url": "file:///tmp/lorafile.whl", "archive_info": {}}) == "pip install 'lorafile[ray]'"
