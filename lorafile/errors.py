@@ -9,7 +9,7 @@ _MOST_TOLD = 100  # mistakes of one spec
 
 
 class LoraError(Exception):
-    """A failure told in one sentence: what, where, why, and what to do."""
+    """A failure in one sentence: what, where, why, and what to do."""
 
     exit_code = 1
 
@@ -57,12 +57,30 @@ class ModelError(NodeError):
     exit_code = 3
 
 
+def install_command(extra: str = "train") -> str:
+    """Return what to type for an extra: where this was installed from a checkout, with the checkout's path."""
+    import json
+    import shlex
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        written = distribution("lorafile").read_text("direct_url.json")  # PEP 610: of what came from no index
+    except PackageNotFoundError:
+        written = None
+    direct = json.loads(written) if written else {}
+    parts = urlsplit(direct.get("url", ""))
+    source = unquote(parts.path) if parts.scheme == "file" and "dir_info" in direct else "lorafile"
+    editable = "-e " if direct.get("dir_info", {}).get("editable") else ""
+    return f"pip install {editable}{shlex.quote(f'{source}[{extra}]')}"
+
+
 class MissingExtra(LoraError):
     """A command needs a library of an extra that is not installed here."""
 
     def __init__(self, what: str, library: str, extra: str = "train") -> None:
         super().__init__(
-            f"{what} needs {library}, which is not installed here. Install it with: pip install 'lorafile[{extra}]'"
+            f"{what} needs {library}, which is not installed here. Install it with: {install_command(extra)}"
         )
 
 
@@ -72,8 +90,20 @@ class StalePlan(LoraError):
     exit_code = 5
 
 
-class UnmatchedPattern(LoraError):
-    """A pattern that selects a part of a study fits nothing in it."""
+class ArgumentError(LoraError):
+    """An argument of a function, or the option of that name of a command, is wrong.
+
+    :ivar argument: its name
+    :ivar reason: what is wrong, and what is allowed instead
+    """
+
+    def __init__(self, argument: str, reason: str) -> None:
+        self.argument, self.reason = argument, reason
+        super().__init__(f"{argument}: {reason}")
+
+
+class UnmatchedPattern(ArgumentError):
+    """A pattern that selects a part of a study matches nothing in it."""
 
 
 class ClaimError(LoraError):

@@ -1,9 +1,11 @@
 """Numbers, sizes, times, lists and hints as every message writes them; one place for each."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Self
+from typing import Any, Self
+
+_MOST_ROWS = 60  # of a table in a notebook
 
 
 def duration(seconds: float) -> str:
@@ -91,6 +93,23 @@ def did_you_mean(word: str, allowed: Iterable[str], otherwise: str = "", cutoff:
     """Return `did you mean "…"?` for the closest allowed word, or another hint."""
     near = closest(word, allowed, cutoff)
     return f'did you mean "{near}"?' if near is not None else otherwise
+
+
+def html_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], lines: Iterable[str] = (), title: str = ""
+) -> str:
+    """Return lines of text and a table as HTML for a notebook, with everything escaped; of many rows the first ones."""
+    from markupsafe import escape
+
+    def row(cells: Iterable[Any], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    shown = list(rows)
+    body = "".join(row(cells, "td") for cells in shown[:_MOST_ROWS])
+    more = and_more(len(shown), min(len(shown), _MOST_ROWS))
+    texts = "".join(f"<p>{escape(line)}</p>" for line in (*lines, *filter(None, [more])))
+    head = f"<h4>{escape(title)}</h4>" if title else ""
+    return f"{head}{texts}" + (f"<table>{row(columns, 'th')}{body}</table>" if shown else "")
 
 
 def utc_now() -> str:

@@ -122,6 +122,32 @@ _ALIASES = {
     "micro_batch_size": "per_device_train_batch_size",
     "scheduler": "lr_scheduler_type",
 }
+# What other tools, and people, call a value: it is proposed where it is allowed.
+_VALUES = {
+    "4bit": "nf4",
+    "4-bit": "nf4",
+    "int4": "nf4",
+    "load_in_4bit": "nf4",
+    "qlora": "nf4",
+    "8bit": "int8",
+    "8-bit": "int8",
+    "load_in_8bit": "int8",
+    "llm.int8": "int8",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "float": "float32",
+    "base": "none",
+    "untuned": "none",
+    "full_finetuning": "full",
+    "full-fine-tuning": "full",
+    "sft": "lora",
+    "em": "exact_match",
+    "loss": "log_loss",
+    "nll": "log_loss",
+    "rouge": "rougeL",
+}
 
 
 @cache
@@ -197,9 +223,14 @@ def _sentence(rows: list[Any], path: Path, root: type[BaseModel]) -> str:
         parts.remove("a whole number")
     words = [word for row in fitting if row["type"] == "literal_error" for word in _choices(row)]
     got = rows[0]["input"]
-    close = suggestion(got, words) if isinstance(got, str) else ""
+    close = _near_value(got, words) if isinstance(got, str) else ""
     hint = f" ({meaning})" if len(fitting) < len(rows) and meaning else ""
     return f"should be {' or '.join(parts)}, not {show(got)}{close}{hint}"
+
+
+def _near_value(got: str, words: list[str]) -> str:
+    meant = _VALUES.get(got.strip().lower())
+    return f'; did you mean "{meant}"?' if meant in words else suggestion(got, words)
 
 
 def _choices(row: Any) -> list[str]:

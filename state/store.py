@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from lorafile.files.atomic import ignore_in_git
 from lorafile.files.digests import text_digest
 from lorafile.state.errors import check_rows, translate_errors
 from lorafile.state.index_file import (
@@ -103,6 +104,7 @@ class State:
         with contextlib.ExitStack() as stack:
             with translate_errors(directory):
                 directory.mkdir(parents=True, exist_ok=True)
+                ignore_in_git(directory)
                 stack.enter_context(writer_lock(directory, lock_timeout))
                 state = stack.enter_context(contextlib.closing(WritableState(directory)))
             yield state

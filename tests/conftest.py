@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sample_fixture import drawn
+from sample_fixture import drawn, shuffled
 from spec_fixture import BASIC
 
 if TYPE_CHECKING:
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: threads of their own get in the way
 
+DURATIONS = Path(__file__).with_name("durations.json")
+SLOW_SECONDS = 4.0
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="Faults and bad input: all of them, not a sample.")
+    parser.addoption("--budget", type=float, help="Seconds for the slow tests of durations.json: as many as fit in.")
+    parser.addoption("--write-durations", action="store_true", help="Write durations.json: the tests that are slow.")
     parser.addoption("--write-coverage", action="store_true", help="Write the rows of docs/coverage.md that are run.")
 
 
@@ -38,8 +42,33 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marker = rows[0].get_closest_marker("sampled")
         assert marker is not None
         left |= set(rows) - set(drawn(rows, marker.args[0], name))
+    left |= _over_budget([item for item in items if item not in left], config.getoption("--budget"))
     config.hook.pytest_deselected(items=[item for item in items if item in left])
     items[:] = [item for item in items if item not in left]
+
+
+def _over_budget(items: list[pytest.Item], budget: float | None) -> set[pytest.Item]:
+    """Return the slow tests that the commit does not draw; the next commits draw others."""
+    if budget is None:
+        return set()
+    seconds: dict[str, float] = json.loads(DURATIONS.read_text(encoding="utf-8"))
+    slow = [item for item in items if item.nodeid in seconds]
+    left = set()
+    for item in shuffled(slow, "slow tests"):
+        budget -= seconds[item.nodeid]
+        if budget < 0:
+            left.add(item)
+            budget += seconds[item.nodeid]  # a shorter one may fit in
+    return left
+
+
+def _write_durations(terminalreporter: pytest.TerminalReporter) -> None:
+    seconds: Counter[str] = Counter()
+    for kind in ("", "passed", "failed"):  # set-up and teardown, then calls
+        for report in terminalreporter.getreports(kind):
+            seconds[report.nodeid] += report.duration
+    slow = {name: round(lasted, 1) for name, lasted in sorted(seconds.items()) if lasted >= SLOW_SECONDS}
+    DURATIONS.write_text(json.dumps(slow, indent=0) + "\n", encoding="utf-8")
 
 
 @pytest.fixture
@@ -60,6 +89,8 @@ def counts(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print one line for each kind of which something was counted, of all worker processes together."""
+    if terminalreporter.config.getoption("--write-durations"):
+        _write_durations(terminalreporter)
     sums: dict[str, Counter[str]] = {}
     for report in terminalreporter.getreports("") + terminalreporter.getreports("error"):
         for name, value in getattr(report, "user_properties", []) if report.when == "teardown" else []:

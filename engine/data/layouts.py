@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.data.files import CARDS, FORMATS, DataFile, Reading, suffix_of
-from lorafile.errors import NodeError
+from lorafile.errors import NodeError, install_command
 
 _FRONT = re.compile(r"\A\s*---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 _CONFIGURATIONS = re.compile(r"^configs\s*:", re.MULTILINE)
@@ -234,7 +234,7 @@ def _library(path: Path) -> Any:
     except ImportError as error:
         raise NodeError(
             f"{path} is in a layout that the library datasets reads, which is not installed: "
-            "pip install 'lorafile[train]'. With a lock of these data a plan needs none."
+            f"{install_command()}. With a lock of these data a plan needs none."
         ) from error
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 from lorafile.graph.graph import GraphNode
 from lorafile.plan.plan import Plan
 from lorafile.state import Attempt
+from lorafile.units import duration
 
 
 class Progress(Protocol):
@@ -48,7 +50,7 @@ class Tracked:
     problem: str = ""
 
 
-@dataclass
+@dataclass(repr=False)
 class Applied:
     """What an apply has done.
 
@@ -59,6 +61,11 @@ class Applied:
     interrupted: bool = False
     seconds: float = 0.0
     tracking: list[Tracked] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        counts = Counter(attempt.outcome for attempt in self.attempts)
+        done = ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "nothing to do"
+        return f"<Applied: {done}, in {duration(self.seconds)}{', interrupted' if self.interrupted else ''}>"
 
     def add(self, other: "Applied") -> None:
         """Take in what a later stage has done."""

@@ -11,7 +11,7 @@ from lorafile.apply.work_groups import groups, is_spread
 from lorafile.engine.metrics.registry import built_in
 from lorafile.engine.metrics.tokenizers import LIBRARIES as TOKENIZER_LIBRARIES
 from lorafile.environment import cores, gpus, installed, machine_memory, most_threads
-from lorafile.errors import LoraError, MissingExtra
+from lorafile.errors import ArgumentError, LoraError, MissingExtra
 from lorafile.plan.clusters.config import Cluster
 from lorafile.plan.plan import Plan
 
@@ -66,9 +66,10 @@ def executors(placement: Placement, state: Path) -> Iterator[Callable[[Plan], "P
     """
     cluster, workers, pack = placement.cluster, placement.workers, placement.pack
     if placement.detach and (cluster is None or cluster.executor != "slurm"):
-        raise LoraError(
-            "--detach needs a Slurm cluster, whose jobs outlive this process: name one with --cluster. On Ray, submit "
-            "the apply itself: ray job submit --no-wait -- lora apply … --yes"
+        raise ArgumentError(
+            "detach",
+            "needs a Slurm cluster, whose jobs outlive this process (cluster, in lora.toml). On Ray, submit "
+            "the apply itself: ray job submit --no-wait -- lora apply … --yes",
         )
     if cluster is None or cluster.executor == "local":
         most = workers or (cluster.workers if cluster else None)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @command("apply")
 @spec_argument
 @state_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Apply without asking for approval.")
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -44,14 +44,16 @@ if TYPE_CHECKING:
     "--pack",
     default="auto",
     metavar="auto|off|N",
-    help="How many adapters on one base are trained together: at most N; auto: as many as are measured to be fastest.",
+    help="Adapters on one base to train together: at most N, off, or auto (the number that measures fastest).",
 )
-@click.option("--detach", is_flag=True, help="Leave once a Slurm cluster has all the work; a later apply takes it in.")
+@click.option(
+    "--detach", is_flag=True, help="Exit once a Slurm cluster has all the work; a later apply collects the results."
+)
 @lock_option
 @budget_options
 @selection_options
 @resolve_option
-@click.option("--json", "as_json", is_flag=True, help="Print each event as a line of JSON; needs --yes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line; requires --yes.")
 @quiet_option
 def apply(
     spec: Path,
@@ -65,9 +67,11 @@ def apply(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Train, predict and measure what is missing, and nothing else.
+    """Train and evaluate what is missing, and nothing else.
 
-    A plan that `lora plan --out FILE` has saved is applied as it is, without a question, or not at all.
+    SPEC is a spec, or a plan saved by `lora plan --out FILE`. A saved plan is applied as it is, without a question; if
+    the spec, the data or the state have changed since, it is refused with exit code 5. Interrupt at any time: the next
+    apply resumes from the last checkpoints.
 
     \b
     Example: lora apply study.toml --yes

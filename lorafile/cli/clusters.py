@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from lorafile.cli.command import command, json_option, main, study_option
+from lorafile.cli.command import command, group, json_option, study_option
 from lorafile.cli.terminal import echo, say
 
 
-@main.group("clusters")
+@group("clusters")
 def clusters_group() -> None:
-    """Show the clusters of lora.toml, and whether they answer.
+    """List the clusters of lora.toml, and check them.
 
     \b
     Example: lora clusters list
@@ -21,7 +21,7 @@ def clusters_group() -> None:
 @study_option
 @json_option
 def list_(spec: Path, as_json: bool) -> None:
-    """List clusters with their devices, prices and where they are described.
+    """List clusters with their devices and prices.
 
     \b
     Example: lora clusters list --json
@@ -40,11 +40,15 @@ def list_(spec: Path, as_json: bool) -> None:
 @command("check", clusters_group)
 @click.argument("name")
 @study_option
-@click.option("--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds to wait for it.")
-@click.option("--write", is_flag=True, help="Add the device to lora.toml, where the cluster lists none.")
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds to wait for the worker."
+)
+@click.option("--write", is_flag=True, help="Write the device into lora.toml, if the cluster lists none.")
 @json_option
 def check(name: str, spec: Path, timeout: float, write: bool, as_json: bool) -> None:
-    """Start one worker of a cluster, and say what it has: device, memory, driver, versions.
+    """Start one worker of a cluster, and show what it has.
+
+    Device, memory, driver and library versions; with --write they go into lora.toml.
 
     \b
     Example: lora clusters check lab --write

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import platform
 import signal
 import sys
 import threading
@@ -14,9 +15,10 @@ from typing import Any
 import click
 
 from lorafile import __version__
+from lorafile.cli.completion import complete_names
 from lorafile.cli.status_line import status_line
-from lorafile.cli.terminal import echo_error
-from lorafile.errors import LoraError, StateError
+from lorafile.cli.terminal import echo, echo_error
+from lorafile.errors import ArgumentError, LoraError, StateError, install_command
 
 PATH = click.Path(path_type=Path)
 spec_argument = click.argument("spec", type=PATH, default="study.toml")
@@ -24,24 +26,24 @@ state_option = click.option(
     "--state",
     type=PATH,
     metavar="DIRECTORY|URL",
-    help="The state: a directory, or s3://BUCKET/PREFIX (also gs://, az://, file://). [default: LORA_STATE, or .lora]",
+    help="State: a directory or s3://BUCKET/PREFIX (also gs://, az://, file://). [default: LORA_STATE, or .lora]",
 )
-spec_option = click.option("--spec", type=PATH, help="The study that is meant, where several have the name.")
-study_option = click.option("--spec", type=PATH, default="study.toml", show_default=True, help="The study.")
+spec_option = click.option("--spec", type=PATH, help="The spec, if the name occurs in several studies.")
+study_option = click.option("--spec", type=PATH, default="study.toml", show_default=True, help="The spec.")
 _timeout_option = click.option(
-    "--lock-timeout", type=float, default=0.0, help="Seconds to wait while an apply holds the state."
+    "--lock-timeout", type=float, default=0.0, help="Seconds to wait for a state that another command has locked."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 markdown_option = click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 _SEEDS = 20  # of a stage, at most, unless --max-seeds says otherwise
-rehash_option = click.option("--rehash", is_flag=True, help="Read weights although their digests are known.")
+rehash_option = click.option("--rehash", is_flag=True, help="Hash weights again, even if their digests are cached.")
 cluster_option = click.option(
     "--cluster",
     metavar="NAME",
     envvar="LORA_CLUSTER",
-    help="Where the work runs: a [cluster.NAME] of lora.toml, ray, or slurm. [default: this machine]",
+    help="Where to run: a [cluster.NAME] of lora.toml, ray, or slurm. [default: this machine]",
 )
-quiet_option = click.option("--quiet", is_flag=True, help="Print errors alone.")
+quiet_option = click.option("--quiet", is_flag=True, help="Print only errors.")
 atexit.register(gc.freeze)  # what is left goes with the process: no need to look for cycles in it first
 _kept: list[Any] = []
 
@@ -67,7 +69,7 @@ _lock_mode_option = click.option(
     default="lease",
     expose_value=False,
     callback=_set_lock_mode,
-    help="none: write to a bucket without conditional writes; make sure that no one else does. [default: lease]",
+    help="How a bucket is locked. none: for storage without conditional writes; make sure that no one else writes.",
 )
 
 
@@ -79,8 +81,10 @@ def lock_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def resolve_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command take `--resolve` and `--max-seeds`; it gets `resolve`, the most seeds, or None without the flag."""
 
-    @click.option("--resolve", is_flag=True, help="Plan a stage of seeds that decides what is open.")
-    @click.option("--max-seeds", "most", type=click.IntRange(1, 1000), help="Most seeds of that stage. [default: 20]")
+    @click.option("--resolve", is_flag=True, help="Plan the extra seeds that would settle inconclusive comparisons.")
+    @click.option(
+        "--max-seeds", "most", type=click.IntRange(1, 1000), help="Maximum number of seeds for --resolve. [default: 20]"
+    )
     @wraps(function)
     def run(*args: Any, resolve: bool, most: int | None, **kwargs: Any) -> Any:
         if most is not None and not resolve:
@@ -97,7 +101,7 @@ def price_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--price",
         "text",
         metavar="PRICE",
-        help="What an hour of one GPU costs: 2.50/h, '$2.50/h', '2.50 EUR/h'.",
+        help="Price of one GPU: 2.50/h, '$2.50/h', '2.50 EUR/h'.",
     )
     @wraps(function)
     def run(*args: Any, text: str | None, **kwargs: Any) -> Any:
@@ -113,8 +117,12 @@ def budget_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command take `--price`, `--max-hours` and `--max-cost`; it gets `hourly`, and `limits`: hours, money."""
 
     @price_option
-    @click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="End before so many hours have passed.")
-    @click.option("--max-cost", type=click.FloatRange(0, min_open=True), help="End before so much is paid, by --price.")
+    @click.option(
+        "--max-hours", type=click.FloatRange(0, min_open=True), help="Stop before this many hours have passed."
+    )
+    @click.option(
+        "--max-cost", type=click.FloatRange(0, min_open=True), help="Stop before this much is spent, at --price."
+    )
     @wraps(function)
     def run(*args: Any, max_hours: float | None, max_cost: float | None, **kwargs: Any) -> Any:
         return function(*args, limits=(max_hours, max_cost), **kwargs)
@@ -126,13 +134,13 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command take what selects a part of a study; it gets `selected`, the arguments of `Study.plan`."""
 
     def option(name: str, words: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        return click.option(name, multiple=True, metavar="PATTERN", help=words)
+        return click.option(name, multiple=True, metavar="PATTERN", help=words, shell_complete=complete_names)
 
-    @option("--target", "Only nodes of this address or configuration, as in 'rank/*', and what they read. Repeatable.")
-    @option("--exclude", "Without nodes of this address or configuration, and what reads them. Repeatable.")
-    @option("--replace", "Do the nodes of this address again although they are finished. Repeatable.")
-    @click.option("--rerun-drifted", is_flag=True, help="Do again what was done in another environment.")
-    @click.option("--refresh", is_flag=True, help="Look at models and data afresh, on the hub too.")
+    @option("--target", "Only these configurations or nodes ('rank/*'), and what they depend on. Repeatable.")
+    @option("--exclude", "All but these configurations or nodes, and what depends on them. Repeatable.")
+    @option("--replace", "Rerun these configurations or nodes, even if finished. Repeatable.")
+    @click.option("--rerun-drifted", is_flag=True, help="Rerun what ran in another environment (versions, device).")
+    @click.option("--refresh", is_flag=True, help="Resolve models and data again, including on the hub.")
     @rehash_option
     @cluster_option
     @wraps(function)
@@ -156,8 +164,51 @@ def _terminate(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
+# The sections of `lora --help`, with their commands.
+_SECTIONS = {
+    "Study": ("init", "validate", "lock", "plan", "apply", "diff", "graph"),
+    "Results": ("report", "show", "chat", "export"),
+    "Models and data": ("data", "fetch", "evaluate", "import"),
+    "State and clusters": ("state", "clusters"),
+    "Set-up": ("schema", "completion"),
+}
+# The page of the documentation for a command, or for a group of commands.
+_PAGES = {
+    "init": "docs/spec-reference.md",
+    "validate": "docs/spec-reference.md",
+    "schema": "docs/spec-reference.md",
+    "plan": "docs/forecast.md",
+    "diff": "docs/review.md",
+    "report": "docs/reporting.md",
+    "data": "docs/data.md",
+    "state": "docs/state.md",
+    "clusters": "docs/clusters.md",
+}
+
+
+def _page(name: str) -> str:
+    return f"Documentation: {_PAGES.get(name, 'docs/commands.md')}"
+
+
 class _Group(click.Group):
-    """Commands whose wrong usage ends with 64, so that a typo in CI is never read as a plan with changes."""
+    """Commands in sections; wrong usage ends with 64, so that a typo in CI is never read as a plan with changes."""
+
+    group_class = type  # groups of groups are made alike
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments; without any, print the help to stdout and end with 0."""
+        return super().parse_args(context, args or ["--help"])
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the summaries of the commands, whole, by section."""
+        names = self.list_commands(context)
+        sections = _SECTIONS if self is context.find_root().command else {"Commands": tuple(names)}
+        column = max(map(len, names)) + 2
+        for title, members in sections.items():
+            commands = [(name, self.commands[name]) for name in members]
+            with formatter.section(title):
+                rows = [(name.ljust(column - 2), command.get_short_help_str(200)) for name, command in commands]
+                formatter.write_dl(rows)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; every failure that the user can mend is one sentence and an exit code."""
@@ -187,12 +238,31 @@ class _Group(click.Group):
                 signal.signal(signal.SIGTERM, before)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="lora")
-@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+def _version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            torch = f"torch {version('torch')}"
+        except PackageNotFoundError:
+            torch = f"no torch; to train: {install_command()}"
+        echo(f"lora {__version__} (Python {platform.python_version()}, {torch})")
+        context.exit()
+
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+@click.group(cls=_Group, context_settings=_CONTEXT, epilog=_page(""))
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show versions and exit."
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def main(context: click.Context, debug: bool) -> None:
-    """Terraform for LoRA studies: declare adapters in TOML, plan what is missing, train only that, report.
+    """Terraform for LoRA studies: plan, train what is missing, report.
+
+    Declare adapters in a TOML spec, see what would be trained, train only that, and get a report with verdicts.
 
     \b
     Example: lora init && lora apply && lora report
@@ -230,6 +300,8 @@ def _damage(state: Path | None) -> str:
 
 def _explain(error: Exception, name: str, state: Path | None) -> tuple[str, int]:
     """Return the sentence and the exit code of a command that failed."""
+    if isinstance(error, ArgumentError):
+        return f"--{error.argument.replace('_', '-')}: {error.reason}", error.exit_code
     if isinstance(error, LoraError):
         return str(error), error.exit_code
     if isinstance(error, OSError):
@@ -240,6 +312,11 @@ def _explain(error: Exception, name: str, state: Path | None) -> tuple[str, int]
 
     bug = hide_tokens(f"{type(error).__name__}: {error}")
     return f"This is a mistake in lorafile, not in your spec: {bug}. See it with: lora --debug {name} …", 1
+
+
+def group(name: str) -> Callable[[Callable[..., None]], click.Group]:
+    """Make a group of commands."""
+    return main.group(name, epilog=_page(name))
 
 
 def command(name: str, group: click.Group | None = None) -> Callable[[Callable[..., int | None]], click.Command]:
@@ -261,6 +338,6 @@ def command(name: str, group: click.Group | None = None) -> Callable[[Callable[.
                 echo_error(sentence)
                 return exit_code
 
-        return (group or main).command(name)(run)
+        return (group or main).command(name, epilog=_page((group and group.name) or name))(run)
 
     return decorate

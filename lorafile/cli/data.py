@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from lorafile.cli.command import command, json_option, main, spec_argument
+from lorafile.cli.command import command, group, json_option, spec_argument
 from lorafile.cli.terminal import echo
 
 
-@main.group("data")
+@group("data")
 def data() -> None:
-    """Look at data before anything is paid for.
+    """Look at data before training on them.
 
     \b
     Example: lora data show study.toml
@@ -20,14 +20,15 @@ def data() -> None:
 
 @command("show", data)
 @spec_argument
-@click.option("--split", default="train", show_default=True, help="Whose examples are shown.")
-@click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="How many examples.")
-@click.option(
-    "--configuration", help="Whose data, in a study that varies them. [default: the first that reads the split]"
-)
+@click.option("--split", default="train", show_default=True, help="Split to show.")
+@click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="Number of examples to show.")
+@click.option("--configuration", help="Configuration whose data to show, if the study varies data.")
 @json_option
 def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: bool) -> None:
-    """Show a few examples exactly as the model sees them, what is supervised, lengths, duplicates and leaks.
+    """Show examples as the model sees them, lengths and leaks.
+
+    Each example is printed as the template renders it, with the supervised part marked; then lengths, duplicates, and
+    examples that occur in more than one split.
 
     \b
     Example: lora data show study.toml --split test --rows 5
@@ -47,7 +48,7 @@ def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: 
 @command("list", data)
 @json_option
 def list_(as_json: bool) -> None:
-    """List well-known data sets that a spec can name, with format and licence.
+    """List well-known data sets, with format and licence.
 
     \b
     Example: lora data list

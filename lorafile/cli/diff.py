@@ -11,7 +11,7 @@ from lorafile.cli.terminal import echo
 @command("diff")
 @click.argument("files", nargs=-1, type=PATH)
 @state_option
-@click.option("--git", "revision", metavar="REV", help="Against the spec as git has it at a revision.")
+@click.option("--git", "revision", metavar="REV", help="Compare with the spec at this git revision.")
 @price_option
 @json_option
 @markdown_option
@@ -23,9 +23,10 @@ def diff(
     as_json: bool,
     markdown: bool,
 ) -> None:
-    """Show what a change adds, removes and renames, and what it would cost. Runs nothing, writes nothing.
+    """Compare two specs or plans: what changes, and its cost.
 
-    Two specs, two saved plans, or with --git one spec (study.toml unless named) now and at a revision.
+    Shows what a change adds, removes and renames, and what applying it would run; writes nothing. FILES are two specs
+    or two saved plans; with --git, one spec (study.toml unless named) now and at a revision.
 
     \b
     Example: lora diff --git main study.toml
@@ -50,9 +51,11 @@ def diff(
 @spec_argument
 @state_option
 @click.option("--format", "kind", type=click.Choice(["mermaid", "dot"]), default="mermaid", help="[default: mermaid]")
-@click.option("--full", is_flag=True, help="A box for every node.")
+@click.option("--full", is_flag=True, help="Draw every node.")
 def graph(spec: Path, state: Path | None, kind: str, full: bool) -> None:
-    """Draw what reads what, and what is done of it, as text for Mermaid or Graphviz.
+    """Draw the graph of a study for Mermaid or Graphviz.
+
+    Each node with what it reads and whether it is finished.
 
     \b
     Example: lora graph study.toml --format dot | dot -Tsvg > study.svg

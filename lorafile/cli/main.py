@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from lorafile.cli.command import PATH, command, json_option, main, rehash_option, spec_argument, state_option
+from lorafile.cli.completion import complete_presets, script
 from lorafile.cli.terminal import echo, echo_error, say
 from lorafile.errors import LoraError
 from lorafile.units import listing, plural
@@ -17,13 +18,16 @@ __all__ = ["main"]
 @click.argument("spec", type=PATH, default="study.toml")
 @click.option(
     "--preset",
-    help="Begin with a preset: rank_sweep, module_sweep, quantization_sweep, placement, lora_vs_full, hyperparameters.",
+    shell_complete=complete_presets,
+    help="Start from a preset: rank_sweep, module_sweep, quantization_sweep, placement, lora_vs_full, hyperparameters.",
 )
 @click.option("--model", help="A hub id or a directory. [default: the built-in model]")
 @click.option("--data", help="A data file, a directory, or a hub id. [default: the built-in task]")
-@click.option("--force", is_flag=True, help="Write over a spec that is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing spec.")
 def init(spec: Path, preset: str | None, model: str | None, data: str | None, force: bool) -> None:
-    """Write a first spec that runs.
+    """Write a first spec, from a preset, your model and your data.
+
+    What was detected in the model and the data, and why a metric was chosen, is printed and written as comments.
 
     \b
     Example: lora init --preset rank_sweep --model microsoft/phi-2 --data rows.jsonl
@@ -33,16 +37,18 @@ def init(spec: Path, preset: str | None, model: str | None, data: str | None, fo
 
     if spec.exists() and not force:
         raise LoraError(f"{spec} is there already; name another file, or pass --force to write over it.")
-    write_text(spec, first_spec(preset, model, data))
-    say(f"Wrote {spec}. Next: lora plan {spec}")
+    first = first_spec(preset, model, data)
+    write_text(spec, first.text)
+    say("\n".join([*first.guesses, f"Wrote {spec}. Next: lora plan {spec}"]))
 
 
 @command("validate")
 @click.argument("specs", nargs=-1, type=PATH)
 def validate(specs: tuple[Path, ...]) -> int:
-    """Check specs with their models and data; every mistake is shown, each where it stands.
+    """Check specs with their models and data.
 
-    What is on the hub is looked at as far as the lock knows it: nothing is downloaded.
+    Every mistake is reported with its file and line. Nothing is downloaded: models and data on the hub are checked as
+    far as the lock describes them.
 
     \b
     Example: lora validate study.toml
@@ -78,11 +84,30 @@ def schema() -> None:
     echo(json.dumps(json_schema(), indent=2))
 
 
+@command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that completes commands in your shell.
+
+    It completes commands, options and presets, and the configurations and runs of study.toml or of the spec that the
+    command line names. Add its line to your shell's start-up file:
+
+    \b
+      eval "$(lora completion bash)"    in ~/.bashrc
+      eval "$(lora completion zsh)"     in ~/.zshrc, after compinit
+      lora completion fish | source     in ~/.config/fish/config.fish
+
+    \b
+    Example: lora completion bash >> ~/.bash_completion
+    """
+    echo(script(shell, main))
+
+
 @command("lock")
 @spec_argument
 @rehash_option
 def lock(spec: Path, rehash: bool) -> None:
-    """Look at models and data afresh and write the lock next to the spec.
+    """Resolve models and data, and write the lock file.
 
     \b
     Example: lora lock study.toml
@@ -101,17 +126,19 @@ def lock(spec: Path, rehash: bool) -> None:
 @click.option(
     "--out",
     type=PATH,
-    help="Where to. [default: report.path of the spec; of several specs: report in the current directory]",
+    help="Output directory. [default: report.path of the spec; for several specs, ./report]",
 )
-@click.option("--check", "check_only", is_flag=True, help="Only check the claims; end with 6 when one no longer holds.")
-@click.option("--watch", is_flag=True, help="Rewrite the page while an apply runs, until all is done or Ctrl-C.")
+@click.option("--check", "check_only", is_flag=True, help="Only check the claims; exit 6 if one no longer holds.")
+@click.option("--watch", is_flag=True, help="Update the page while an apply runs, until it ends or Ctrl-C.")
 @json_option
 def report(
     specs: tuple[Path, ...], state: Path | None, out: Path | None, check_only: bool, watch: bool, as_json: bool
 ) -> int:
-    """Write report.html, RESULTS.md and results.tex from what is finished, or print every figure as JSON.
+    """Write the report: report.html, RESULTS.md, results.tex.
 
-    Several specs make one page that puts their studies side by side.
+    Drawn from what is finished, while an apply runs or after it. With --json every figure is printed instead.
+
+    Several specs make one page that compares their studies.
 
     \b
     Example: lora report study.toml

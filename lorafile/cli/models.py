@@ -15,6 +15,7 @@ from lorafile.cli.command import (
     state_option,
     study_option,
 )
+from lorafile.cli.completion import complete_names
 from lorafile.cli.terminal import echo, say
 
 DTYPES = click.Choice(["float32", "bfloat16", "float16"])
@@ -25,11 +26,13 @@ DTYPES = click.Choice(["float32", "bfloat16", "float16"])
 @click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Also put each model and data set there, as a plain directory that a spec can name.",
+    help="Also copy each model and data set here, as a directory that a spec can name.",
 )
 @json_option
 def fetch(spec: Path, to: Path | None, as_json: bool) -> None:
-    """Download models and data at the lock's revisions, for machines without a network; verify them; write the lock.
+    """Download and verify models and data, for offline machines.
+
+    Fetches the revisions of the lock, checks every file, and writes the lock.
 
     \b
     Example: lora fetch study.toml
@@ -52,14 +55,16 @@ def fetch(spec: Path, to: Path | None, as_json: bool) -> None:
 @click.argument("adapter")
 @study_option
 @state_option
-@click.option("--split", "splits", multiple=True, help="Which split; may be given again. [default: test]")
-@click.option("--no-profile", is_flag=True, help="Leave out memory and latency.")
+@click.option("--split", "splits", multiple=True, help="Split to evaluate. Repeatable. [default: test]")
+@click.option("--no-profile", is_flag=True, help="Do not measure memory and latency.")
 @json_option
 @quiet_option
 def evaluate(
     adapter: str, spec: Path, state: Path | None, splits: tuple[str, ...], no_profile: bool, as_json: bool, quiet: bool
 ) -> int:
-    """Evaluate and profile a checkpoint trained elsewhere: a directory, or a hub id.
+    """Evaluate and profile a checkpoint trained elsewhere.
+
+    ADAPTER is a directory or a hub id.
 
     \b
     Example: lora evaluate outputs/checkpoint-500 --spec study.toml
@@ -87,10 +92,10 @@ def evaluate(
 @click.argument("directories", nargs=-1, required=True)
 @study_option
 @state_option
-@click.option("--configuration", help="Which configuration, where the files leave it open or training differs.")
-@click.option("--seed", type=int, help="Which of the study's seeds, where the files do not say.")
-@click.option("--replace", is_flag=True, help="Take it in the place of a result that is there.")
-@click.option("--dry-run", is_flag=True, help="Only say what would become what.")
+@click.option("--configuration", help="The configuration that the run belongs to, if its files do not settle it.")
+@click.option("--seed", type=int, help="The seed of the run, if its files do not say.")
+@click.option("--replace", is_flag=True, help="Replace an existing result.")
+@click.option("--dry-run", is_flag=True, help="Show what would be imported; import nothing.")
 @lock_option
 def import_runs(
     directories: tuple[str, ...],
@@ -100,7 +105,9 @@ def import_runs(
     lock_timeout: float,
     **options: Any,
 ) -> None:
-    """Take finished PEFT or Trainer output directories into the state, as a study's own configurations.
+    """Import finished PEFT or Trainer runs into the state.
+
+    They become configurations of the study, evaluated and reported like those that it trains.
 
     \b
     Example: lora import outputs/r8 outputs/r16 --spec study.toml --dry-run
@@ -119,14 +126,20 @@ def import_runs(
 
 
 @command("chat")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_names)
 @study_option
 @state_option
-@click.option("--seed", type=int, help="Which seed of a configuration. [default: the first that is trained]")
-@click.option("--prompt", help="Answer this once, and end.")
-@click.option("--column", "columns", multiple=True, metavar="NAME=TEXT", help="Fills another column of the prompt.")
-@click.option("--max-new-tokens", type=click.IntRange(1), help="The most tokens of an answer. [default: 512]")
-@click.option("--temperature", type=click.FloatRange(0), help="Draw answers; without it they are greedy.")
+@click.option("--seed", type=int, help="Seed of the configuration. [default: the first trained one]")
+@click.option("--prompt", help="Answer this prompt and exit.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=TEXT",
+    help="Value of another column of the prompt template. Repeatable.",
+)
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Maximum length of an answer, in tokens. [default: 512]")
+@click.option("--temperature", type=click.FloatRange(0), help="Sample answers at this temperature. [default: greedy]")
 @json_option
 def chat(
     run: str,
@@ -139,7 +152,7 @@ def chat(
     temperature: float | None,
     as_json: bool,
 ) -> None:
-    """Chat with a trained run, base and tuned side by side.
+    """Chat with a trained run and its base, side by side.
 
     RUN is a configuration, an address, the beginning of a key, or a directory with a checkpoint.
 
@@ -177,15 +190,20 @@ def chat(
 
 
 @command("export")
-@click.argument("name", metavar="RUN")
+@click.argument("name", metavar="RUN", shell_complete=complete_names)
 @click.argument("out", type=PATH)
 @study_option
 @state_option
-@click.option("--seed", type=int, help="Which replicate of a configuration. [default: its first finished one]")
-@click.option("--merged", is_flag=True, help="Merge the adapter into its base and write the whole model.")
-@click.option("--dtype", type=DTYPES, help="Type of merged weights. [default: the base's]")
-@click.option("--for", "server", type=click.Choice(["vllm"]), help="Check that it loads there, and show the command.")
-@click.option("--force", is_flag=True, help="Write into a directory that is not empty.")
+@click.option("--seed", type=int, help="Seed of the configuration. [default: the first finished one]")
+@click.option("--merged", is_flag=True, help="Merge the adapter into the base and write the whole model.")
+@click.option("--dtype", type=DTYPES, help="Data type of merged weights. [default: the base's]")
+@click.option(
+    "--for",
+    "server",
+    type=click.Choice(["vllm"]),
+    help="Check that this server can load the result, and print the command.",
+)
+@click.option("--force", is_flag=True, help="Write into a directory even if it is not empty.")
 def export(
     name: str,
     out: Path,
@@ -193,7 +211,9 @@ def export(
     state: Path | None,
     **options: Any,
 ) -> None:
-    """Write a finished adapter, or the merged model, as a Hugging Face directory with a model card.
+    """Write an adapter or merged model, with a model card.
+
+    The result is a Hugging Face directory, which PEFT or transformers loads as it is.
 
     RUN is a configuration, an address, or the beginning of a key.
 

@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 @command("plan")
 @spec_argument
 @state_option
-@click.option("--gpu", help="Say whether it fits this GPU: 24GB, or a name such as 'RTX 4090' or H100.")
-@click.option("--full", is_flag=True, help="Show every node.")
-@click.option("--detailed-exitcode", is_flag=True, help="End with 2 when there is something to do.")
-@click.option("--detect", metavar="DIFFERENCE", help="Name the cheapest seeds and test rows that detect it, as in 1pt.")
-@click.option("--out", type=PATH, help="Save the plan, for `lora apply FILE`.")
+@click.option("--gpu", help="Show whether it fits this GPU: 24GB, or a name such as 'RTX 4090' or H100.")
+@click.option("--full", is_flag=True, help="List every node.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there is something to do.")
+@click.option(
+    "--detect",
+    metavar="DIFFERENCE",
+    help="Find the cheapest seeds and test rows that detect this difference, e.g. 1pt.",
+)
+@click.option("--out", type=PATH, help="Save the plan to this file, for `lora apply FILE`.")
 @price_option
 @selection_options
 @resolve_option
@@ -55,7 +59,9 @@ def plan(
     markdown: bool,
     quiet: bool,
 ) -> int:
-    """Show what an apply would do, why, for how long, and whether it fits. Writes nothing.
+    """Show what apply would run, for how long, and if it fits.
+
+    Writes nothing, except with --out.
 
     \b
     Example: lora plan study.toml --gpu 24GB

@@ -20,7 +20,7 @@ url_argument = click.argument("url", type=PATH, required=False)
 @state_option
 @lock_option
 def push(url: Path | None, state: Path | None, lock_timeout: float) -> None:
-    """Send what a state has, and the state at URL has not.
+    """Send what a remote state is missing.
 
     A directory is merged as `lora state import` merges: what is there stays. Without URL, the state itself is one in a
     bucket, and what a command that was killed had not sent is sent now.
@@ -41,7 +41,7 @@ def push(url: Path | None, state: Path | None, lock_timeout: float) -> None:
 @state_option
 @lock_option
 def pull(url: Path | None, state: Path | None, lock_timeout: float) -> None:
-    """Bring all that is at URL into a state, with every file.
+    """Bring a remote state here, with every file.
 
     Commands on a state in a bucket fetch a file when they read it. Without URL, the state itself is one in a bucket,
     and all files are fetched now, for work without a network.
@@ -62,7 +62,7 @@ def pull(url: Path | None, state: Path | None, lock_timeout: float) -> None:
 @state_option
 @yes_option
 def unlock(url: Path | None, state: Path | None, yes: bool) -> int:
-    """Show who holds the lock of the state at URL, and free it.
+    """Show who holds the lock of a remote state, and free it.
 
     A command that still holds it stops, with exit code 4, when it next sends something. A lock without a sign of life
     for 60 seconds is free without this.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lorafile.cli.command import command, json_option, spec_option, state_option
+from lorafile.cli.completion import complete_names
 from lorafile.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -18,18 +19,18 @@ _POLL_SECONDS = 1.0
 
 
 @command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names)
 @state_option
 @spec_option
-@click.option("--predictions", type=click.IntRange(0), default=0, help="Show so many predictions of a run.")
-@click.option("--follow", is_flag=True, help="Show the loss of a run that trains now, until it ends.")
+@click.option("--predictions", type=click.IntRange(0), default=0, help="Number of predictions to show.")
+@click.option("--follow", is_flag=True, help="Follow the loss of a running run until it ends.")
 @json_option
 def show(name: str, state: Path | None, spec: Path | None, predictions: int, follow: bool, as_json: bool) -> None:
-    """Show a configuration, a run, or any node by its address or the beginning of its key.
+    """Show a configuration, a run, or any node.
 
-    A configuration: its seeds, mean ± standard deviation, costs and settings; with --spec its verdicts. A run: its
-    settings, attempts, scores, predictions, and the loss as a line. Where several studies have the name, --spec or the
-    key says which is meant.
+    NAME is a name, an address, or the beginning of a key. Of a configuration: its seeds, mean ± standard deviation,
+    costs and settings; with --spec its verdicts. Of a run: settings, attempts, scores, predictions, and the loss curve.
+    Where several studies have the name, --spec or the key says which is meant.
 
     \b
     Example: lora show rank/r=16/seed=42 --predictions 3

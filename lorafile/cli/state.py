@@ -10,26 +10,27 @@ import click
 from lorafile.cli.command import (
     PATH,
     command,
+    group,
     json_option,
     lock_option,
-    main,
     quiet_option,
     spec_option,
     state_option,
 )
+from lorafile.cli.completion import complete_names
 from lorafile.cli.terminal import agreed, echo, say
 from lorafile.errors import StateError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-yes_option = click.option("--yes", is_flag=True, help="Do it, without asking.")
+yes_option = click.option("--yes", is_flag=True, help="Remove without asking for approval.")
 _DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
 
-@main.group("state")
+@group("state")
 def state_group() -> None:
-    """Look into the state, check it, make room in it, and take it elsewhere.
+    """Inspect, verify, clean up and share the state.
 
     \b
     Example: lora state list --where "exact_match>0.5"
@@ -38,17 +39,17 @@ def state_group() -> None:
 
 @command("list", state_group)
 @state_option
-@click.option("--study", default="", help="Only what this study declares, or made.")
-@click.option(
-    "--kind", default="run", show_default=True, help="run, all, or a kind of node: train, predict, score, profile, …"
-)
+@click.option("--study", default="", help="Only nodes of this study.")
+@click.option("--kind", default="run", show_default=True, help="Kind: run, all, train, predict, score, profile, …")
 @click.option("--outcome", default="", help="done, diverged, out-of-memory, failed or interrupted.")
-@click.option("--where", multiple=True, help="A condition on a setting or a figure: lora.r=16, test.exact_match>0.5.")
-@click.option("--since", type=_DATE, help="Begun at this date (UTC) or later.")
-@click.option("--until", type=_DATE, help="Begun before this date.")
+@click.option(
+    "--where", multiple=True, help="Condition on a setting or metric: lora.r=16, test.exact_match>0.5. Repeatable."
+)
+@click.option("--since", type=_DATE, metavar="DATE", help="Started on or after this date (UTC).")
+@click.option("--until", type=_DATE, metavar="DATE", help="Started before this date (UTC).")
 @json_option
 def list_(state: Path | None, as_json: bool, **options: object) -> None:
-    """List runs, or other nodes, by study, setting, figure, outcome or date.
+    """List runs, filtered by study, setting, metric or date.
 
     \b
     Example: lora state list --study rank-ablation --where lora.r=16 --where "log_loss<1.2"
@@ -69,12 +70,14 @@ def list_(state: Path | None, as_json: bool, **options: object) -> None:
 
 
 @command("show", state_group)
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names)
 @spec_option
 @state_option
 @json_option
 def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> None:
-    """Show all of one node: settings, inputs, every attempt, files with digests and paths, environments.
+    """Show the record of one node: attempts, files, environments.
+
+    Settings, inputs, every attempt, and files with digests and paths.
 
     A run stands for its training. `lora show` has its figures, its predictions and its loss. Where several studies have
     the name, --spec or the key says which is meant.
@@ -103,8 +106,8 @@ def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> Non
 
 
 @command("rm", state_group)
-@click.argument("names", nargs=-1, required=True)
-@click.option("--reason", default="removed by hand", help="Why; kept with what is forgotten.")
+@click.argument("names", nargs=-1, required=True, shell_complete=complete_names)
+@click.option("--reason", default="removed by hand", help="Why; recorded with the removed results.")
 @spec_option
 @state_option
 @yes_option
@@ -112,7 +115,7 @@ def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> Non
 def rm(
     names: tuple[str, ...], reason: str, spec: Path | None, state: Path | None, yes: bool, lock_timeout: float
 ) -> int:
-    """Forget results, so that the next apply makes them again.
+    """Remove results, so that the next apply runs them again.
 
     NAMES are addresses, runs, configurations, beginnings of keys, or patterns such as "rank/*:train". A pattern takes
     what fits in every study of the state, or with --spec in that one; of a name that means different runs in several
@@ -147,15 +150,17 @@ def rm(
 @command("accept", state_group)
 @click.argument("old")
 @click.argument("new")
-@click.option("--reason", help="Why the two are equivalent; shown wherever the result is used.")
-@click.option("--spec", type=PATH, help="The study whose node NEW is, by address.")
-@click.option("--withdraw", is_flag=True, help="Let NEW stand for itself again.")
+@click.option("--reason", help="Why the two are equivalent; shown wherever the result is reused.")
+@click.option("--spec", type=PATH, help="The spec, if NEW is an address.")
+@click.option("--withdraw", is_flag=True, help="Undo: NEW is run by itself again.")
 @state_option
 @lock_option
 def accept(
     old: str, new: str, reason: str | None, spec: Path | None, withdraw: bool, state: Path | None, lock_timeout: float
 ) -> None:
-    """Use the finished result of OLD wherever a study has NEW, and what was made from it, too.
+    """Reuse the result of one key for another, with a reason.
+
+    The finished result of OLD is used wherever a study has NEW, and so is what was made from it.
 
     OLD is an address or the beginning of a key; NEW a whole key (`lora plan --json` has them), or with --spec the
     address of a node that the study declares now.
@@ -182,13 +187,13 @@ def accept(
 
 
 @command("verify", state_group)
-@click.option("--repair", is_flag=True, help="Mend what can be mended, and let the next apply make the rest again.")
+@click.option("--repair", is_flag=True, help="Repair what can be repaired; the next apply reruns the rest.")
 @state_option
 @lock_option
 @json_option
 @quiet_option
 def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool, quiet: bool) -> int:
-    """Check every object against its digest and every row of the index; ends with 4 where something is damaged.
+    """Check every file and row; exit 4 when one is damaged.
 
     With --repair damaged files are taken away, and what they belonged to is made again by the next apply: a score from
     its predictions, without a GPU. Of a damaged index every sound row is saved into a new one; the old one is kept.
@@ -228,7 +233,7 @@ def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool,
 @lock_option
 @json_option
 def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: float, as_json: bool) -> None:
-    """Show which files no study in SPECS declares, and what they take; with --yes they go.
+    """Show files that no study needs; with --yes, remove them.
 
     Without SPECS: what no study declared when it was last applied. What was done, and its figures, stay on record. Of a
     state in a bucket: the files there that no bundle names and that are older than a week.
@@ -284,12 +289,16 @@ def _bar(out: "Console") -> Iterator[Callable[[int, int], None] | None]:
 
 @command("export", state_group)
 @click.argument("names", nargs=-1)
-@click.option("--bundle", type=PATH, help="Write rows and files of NAMES as one tar file.")
+@click.option("--bundle", type=PATH, help="Write a bundle with the rows and files of NAMES to this tar file.")
 @click.option("--format", "form", type=click.Choice(["csv", "json", "parquet"]), default="csv", show_default=True)
 @click.option(
-    "--table", "tables", type=click.Choice(["runs", "metrics", "curves"]), multiple=True, help="Which tables."
+    "--table",
+    "tables",
+    type=click.Choice(["runs", "metrics", "curves"]),
+    multiple=True,
+    help="Tables to write. Repeatable.",
 )
-@click.option("--out", type=PATH, help="Directory for the tables. [default: print one]")
+@click.option("--out", type=PATH, help="Output directory for the tables. [default: print one table]")
 @spec_option
 @state_option
 def export(
@@ -301,7 +310,7 @@ def export(
     spec: Path | None,
     state: Path | None,
 ) -> None:
-    """Write tables as CSV, JSON or Parquet, or a bundle with adapters to share.
+    """Write tables (CSV, JSON, Parquet), or a bundle to share.
 
     A bundle holds what NAMES mean (runs, configurations, patterns; everything where none is given), all that it was
     made from, the prepared examples among it, and the files. A name that means different runs in several studies needs
@@ -344,7 +353,7 @@ def export(
 @state_option
 @lock_option
 def import_(source: Path, state: Path | None, lock_timeout: float) -> None:
-    """Merge a bundle, or another state's directory, into this state.
+    """Merge a bundle or another state into this one.
 
     What is here already stays; files that were lost or collected come back. Every file and every row is proven first:
     of a damaged or hostile bundle nothing is taken.

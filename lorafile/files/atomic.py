@@ -104,6 +104,15 @@ def make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
 
 
+def ignore_in_git(directory: Path) -> None:
+    """Keep git from a directory that was just made; one that holds something is left as it is.
+
+    :raises LoraError: when it cannot be written
+    """
+    if next(directory.iterdir(), None) is None:
+        write_text(directory / ".gitignore", "# Written by lora. Remove this file to add the directory to git.\n*\n")
+
+
 def _exchange(new: Path, out: Path, last: tuple[str, ...]) -> None:
     """Move new files into a directory in place of the old ones; undo all of it when one cannot be moved."""
     names = sorted((path.name for path in new.iterdir()), key=lambda name: (name in last, name))

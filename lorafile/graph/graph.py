@@ -55,7 +55,7 @@ class GraphNode(NamedTuple):
         return VERSIONS[self.kind]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Graph:
     """The nodes of a study by key, each after what it reads, and which of them belong to a configuration.
 
@@ -86,6 +86,9 @@ class Graph:
     clusters: dict[str, dict[str, str]] = field(default_factory=dict)
     before: dict[str, dict[str, str]] = field(default_factory=dict)
     accepted: "dict[str, Acceptance]" = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Graph of {len(self.nodes)} nodes>"
 
     @cached_property
     def edges(self) -> Any:

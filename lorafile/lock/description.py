@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lorafile.errors import ModelError, NodeError
+from lorafile.errors import ModelError, NodeError, install_command
 from lorafile.files.atomic import write_text
 from lorafile.files.digests import json_digest
 from lorafile.files.jsonl import read_json
@@ -82,7 +82,7 @@ def describe_model(
     if not can_describe():
         raise ModelError(
             f"model.path: the lock does not know {table.path} as it is now, and its layers are read from transformers' "
-            "classes, which are not installed here: pip install 'lorafile[train]', or run lora lock where they are."
+            f"classes, which are not installed here: {install_command()}, or run lora lock where they are."
         )
     shapes = sorted((name, header.dtype, header.shape) for name, header in tensors.items())
     task = [table.task_type, table.trust_remote_code, contents["config"], contents["tokenizer"], contents["settings"]]

@@ -7,7 +7,7 @@ from typing import Any
 from lorafile.apply.applier import Applier
 from lorafile.apply.progress import Applied, Progress, stop_on_signals
 from lorafile.apply.workers import local_executor
-from lorafile.errors import LoraError, NodeError
+from lorafile.errors import ArgumentError, NodeError
 from lorafile.graph.build import add_checkpoint
 from lorafile.graph.builder import GraphBuilder
 from lorafile.graph.graph import Graph, Replicate
@@ -75,7 +75,7 @@ def plan_evaluation(
     splits = splits or (("test",) if "test" in scores else ("validation",))
     for split in splits:
         if split not in scores:
-            raise LoraError(f"--split: the data have no {split} split to evaluate; they have: {', '.join(scores)}.")
+            raise ArgumentError("split", f"the data have no {split} split to evaluate; they have: {', '.join(scores)}.")
     keys = [key for split in splits for key in scores[split]]
     graph = builder.graph.restricted([*keys, *builder.graph.profiles.values()])
     plan = decide(new_plan(graph, warnings), State.read(state))

@@ -13,7 +13,7 @@ from typing import Any
 from lorafile.analysis.common.format import metric_name, score
 from lorafile.apply.work_groups import RequestBuilder
 from lorafile.environment import installed
-from lorafile.errors import LoraError, MissingExtra
+from lorafile.errors import ArgumentError, LoraError, MissingExtra
 from lorafile.files.atomic import is_empty, replace_directory
 from lorafile.graph.adapter_nodes import UNMERGEABLE
 from lorafile.graph.settings import bare_sections
@@ -84,7 +84,7 @@ def export(plan: Plan, state: State, name: str, out: Path, options: ExportOption
     chosen = _finished(plan, state, name, options.seed)
     configuration, merged = chosen.configuration, options.merged
     if options.dtype is not None and not merged:
-        raise LoraError("--dtype is the type of merged weights; pass --merged as well.")
+        raise ArgumentError("dtype", "is the type of merged weights, and nothing is merged; pass merged as well.")
     if merged and configuration.method in UNMERGEABLE:
         raise LoraError(f"{chosen.address} is no change apart from the weights, so there is nothing to merge.")
     requests = RequestBuilder(plan.graph, state)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorafile.errors import LoraError, NodeError
+from lorafile.errors import ArgumentError, LoraError, NodeError
 from lorafile.graph.graph import Graph
 from lorafile.graph.target_modules import adapted_modules
 from lorafile.lock.lockfile import ModelLock, identity, lock_model
@@ -51,7 +51,7 @@ def choose(run: TrainerRun, graph: Graph, named: str | None) -> Match:
         if configuration is None:
             names = [c.name for c in trained]
             hint = suggestion(named, names) or "."
-            raise LoraError(f'--configuration: the study trains no "{named}"{hint} It has: {", ".join(names)}.')
+            raise ArgumentError("configuration", f'the study trains no "{named}"{hint} It has: {", ".join(names)}.')
         match = compare(run, configuration, graph)
         if match.wrong:
             raise LoraError(f"{source} is not {configuration.name}: {_listed(match.wrong)}.")
@@ -62,9 +62,9 @@ def choose(run: TrainerRun, graph: Graph, named: str | None) -> Match:
         return good[0]
     if good:
         several = ", ".join(match.configuration.name for match in good)
-        raise LoraError(
-            f"{source} fits several configurations ({several}), which its files do not tell apart. "
-            "Say which one with --configuration."
+        raise ArgumentError(
+            "configuration",
+            f"{source} fits several configurations ({several}), which its files do not tell apart; name one of them.",
         )
     if not matches:
         raise LoraError(f"{graph.spec.file} trains nothing, so there is nothing that {source} could be.")
@@ -85,12 +85,12 @@ def choose_seed(run: TrainerRun, seeds: list[int], given: int | None) -> tuple[i
     seed = run.settings.get("seed")
     if given is not None:
         if given not in seeds:
-            raise LoraError(f"--seed: the study has no seed {given}; it has: {listed}.")
+            raise ArgumentError("seed", f"the study has no seed {given}; it has: {listed}.")
         return given, "" if seed in (given, None) else f"seed {seed} there, {given} here"
     if seed in seeds:
         return int(seed), ""
     why = "does not say its seed" if seed is None else f"has seed {seed}, which the study has not"
-    raise LoraError(f"{run.checkpoint.directory} {why}. Say under which one of {listed} it stands with --seed.")
+    raise ArgumentError("seed", f"{run.checkpoint.directory} {why}; name the one that it ran with, of {listed}.")
 
 
 def _trained(graph: Graph) -> list[Configuration]:

@@ -11,7 +11,7 @@ from lorafile.graph.graph import Graph
 from lorafile.plan.clusters.machines import Machines, this_machine
 from lorafile.plan.tuning_status import TuningStatus
 from lorafile.state import Attempt
-from lorafile.units import Price
+from lorafile.units import Price, html_table
 
 
 class Action(StrEnum):
@@ -107,7 +107,7 @@ class MemoryLimit:
         return max(0, self.memory - self.overhead)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What an apply would do. A step of planning returns another plan: `dataclasses.replace`.
 
@@ -143,6 +143,19 @@ class Plan:
     def machines(self) -> Machines:
         """Where the work would run."""
         return self.options.machines or this_machine()
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {action}" for action, count in self.summary().items() if count)
+        return f"<Plan of {self.study!r}: {counts or 'no nodes'}; {self.device}>"
+
+    def _repr_html_(self) -> str:
+        """Return the plan as a table in a notebook: a row for each kind of node, a column for each action."""
+        actions = [action for action, count in self.summary().items() if count]
+        counts = Counter((change.kind, change.action.value) for change in self.changes)
+        kinds = dict.fromkeys(change.kind for change in self.changes)
+        rows = [[kind, *(counts[kind, action] or "" for action in actions)] for kind in kinds]
+        lines = [repr(self)[1:-1], *self.warnings]
+        return html_table(["node", *actions], rows, lines)
 
     def summary(self) -> dict[str, int]:
         """Return how many nodes each action has."""

@@ -19,9 +19,7 @@ def check_patterns(options: PlanOptions, graph: Graph) -> None:
     for option in ("target", "exclude", "replace"):
         for pattern in getattr(options, option):
             if not (matched(graph, pattern) if option != "replace" else _nodes(graph, pattern)):
-                raise UnmatchedPattern(
-                    f"--{option}: nothing in this study is called {pattern!r}.{_near(graph, pattern)}"
-                )
+                raise UnmatchedPattern(option, f"nothing in this study is called {pattern!r}.{_near(graph, pattern)}")
 
 
 def why_again(options: PlanOptions, node: GraphNode, action: Action) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.analysis.common.base import Analysis, Table
-from lorafile.files.atomic import make_directory, replace_file, write_text
+from lorafile.files.atomic import ignore_in_git, make_directory, replace_file, write_text
 from lorafile.report.theme import config
 from lorafile.results.results import Results
 
@@ -32,6 +32,7 @@ def write_report(results: Results, analyses: list[Analysis], directory: Path) ->
         "references.bib": references_bib(results),
     }
     make_directory(directory)
+    ignore_in_git(directory)
     written = [directory / name for name in texts]
     for file, text in zip(written, texts.values(), strict=True):
         write_text(file, text)
@@ -47,6 +48,7 @@ def write_page(results: Results, analyses: list[Analysis], directory: Path, live
     from lorafile.report.html import page
 
     make_directory(directory)
+    ignore_in_git(directory)
     write_text(directory / "report.html", page(results, analyses, live=live))
     return directory / "report.html"
 

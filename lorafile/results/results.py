@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lorafile.plan.tuning_status import TuningStatus
 from lorafile.results.claims_file import Recorded
 from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, PublishedTable, VerdictTable
+from lorafile.units import html_table, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +105,7 @@ class Sample:
     rows: list[dict[str, Any]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Results:
     """A study's results as pandas tables; what is not there yet is missing, never invented.
 
@@ -221,6 +222,19 @@ class Results:
     candidates: "pd.DataFrame" = field(default_factory=_nothing)
     tuning: tuple[TuningStatus, ...] = ()
     studies: int = 1
+
+    def __repr__(self) -> str:
+        done = sum(cells(self.configurations, "done")) if len(self.configurations) else 0
+        runs = f"{done} of {plural(len(self.runs), 'run')} done"
+        return f"<Results of {self.study!r}: {plural(len(self.configurations), 'configuration')}, {runs}>"
+
+    def _repr_html_(self) -> str:
+        """Return the runs as a table in a notebook."""
+        columns = ["configuration", "seed", "outcome", *(c for c in self.runs.columns if c.startswith("test."))]
+        rows = self.runs.reindex(columns=columns).itertuples(index=False)
+        return html_table(
+            columns, [["" if missing(cell) else cell for cell in row] for row in rows], [repr(self)[1:-1]]
+        )
 
     @cached_property
     def names(self) -> list[str]:

@@ -4,7 +4,7 @@ from statistics import mean, median
 from typing import Any
 
 from lorafile.apply.work_groups import RequestBuilder
-from lorafile.errors import LoraError
+from lorafile.errors import ArgumentError, LoraError
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.notices import data_notices
 from lorafile.lock.lockfile import read_lock, resolve
@@ -36,7 +36,7 @@ def preview(study: Study, split: str = "train", rows: int = 3, configuration: st
     requests = RequestBuilder(graph, state)
     splits = {name: graph.nodes[key] for name, key in graph.splits[chosen.name].items()}
     if split not in splits:
-        raise LoraError(f'--split: there is no "{split}" split; there are: {", ".join(splits)}.')
+        raise ArgumentError("split", f'there is no "{split}" split; there are: {", ".join(splits)}.')
     paths = {name: requests.paths(node, chosen) for name, node in splits.items()}
     tokenizer = load_tokenizer(paths[split]["model"], paths[split].get("trust_remote_code", False))
     figures: dict[str, dict[str, Any]] = {}
@@ -66,7 +66,7 @@ def _configuration(graph: Graph, name: str | None, split: str) -> Configuration:
         return (reading or graph.spec.configurations)[0]
     by_name = {c.name: c for c in graph.spec.configurations}
     if name not in by_name:
-        raise LoraError(f'--configuration: there is no "{name}"{suggestion(name, by_name) or "; see: lora plan"}')
+        raise ArgumentError("configuration", f'there is no "{name}"{suggestion(name, by_name) or "; see: lora plan"}')
     return by_name[name]
 
 

@@ -2,12 +2,14 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+from lorafile.analysis.compare.outcomes import margin_of
 from lorafile.engine.data.columns import detect, is_preference_set, preference_set
 from lorafile.engine.data.files import FORMATS, SUFFIXES, Reading, suffix_of
 from lorafile.engine.data.hub import cached_snapshot
@@ -23,7 +25,8 @@ from lorafile.specs.catalogue import catalogue
 from lorafile.specs.catalogue import preset as preset_text
 from lorafile.specs.snapshot import is_encoder
 from lorafile.specs.tables.settings import ModelTable
-from lorafile.study.preset_placement import PLACING, placed_preset
+from lorafile.specs.target_modules import shortest_names
+from lorafile.study.preset_placement import placed_preset
 
 BUILTIN_MODEL, BUILTIN_DATA = "builtin:facts-llama", "builtin:facts"
 FIRST = """\
@@ -52,6 +55,9 @@ learning_rate = 2e-4
 
 [full]
 learning_rate = 2e-5 # about a tenth of LoRA's is where full fine-tuning is best
+
+[verdict]
+margin = "1%" # a difference that would not matter to you; equivalence is claimed within it
 
 [[sweep]]
 name = "rank"
@@ -93,6 +99,7 @@ _TEXT = ("text", "content", "document", "body", "article", "story", "sentence")
 _PASSAGE = ("context", "passage")
 _LABELLED = ("text", "sentence", "review", "comment", "tweet", "content", "body", "title")
 _CLASSES = ("label", "labels", "category", "class", "intent", "sentiment", "topic", "target", "score", "quality")
+_LABELS = ("label", "labels", "category", "class", "intent", "sentiment")  # what is meant by nothing else
 _PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"))
 # The directories in which GLUE is published: name -> name in the catalogue.
 _GLUE = {name.lower(): name.lower() for name in ("CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "WNLI")}
@@ -112,10 +119,17 @@ class DataFormat:
     format: str = ""
     columns: dict[str, str] = field(default_factory=dict)
     template: dict[str, str] = field(default_factory=dict)
-    short_answers: bool = False
+    answer_length: float | None = None  # median characters of the answers
     metrics: tuple[str, ...] = ()
     like: str = ""
     numbers: bool = False  # labels are fractions, which are predicted and not chosen from
+    detected: str = ""  # what `format = "auto"` takes them for
+    names: tuple[str, ...] = ()  # of the columns that there are
+
+    @property
+    def short_answers(self) -> bool:
+        """Whether a model can be expected to give answers word for word."""
+        return self.answer_length is not None and self.answer_length <= _SHORT
 
     def lines(self) -> tuple[str, ...]:
         """Return the settings as lines of `[data]`."""
@@ -128,8 +142,15 @@ class DataFormat:
         return lines
 
 
-def first_spec(preset: str | None = None, model: str | None = None, data: str | None = None) -> str:
-    """Return the TOML text of a first spec.
+class FirstSpec(NamedTuple):
+    """A first spec, and what was guessed for it."""
+
+    text: str
+    guesses: tuple[str, ...]  # sentences
+
+
+def first_spec(preset: str | None = None, model: str | None = None, data: str | None = None) -> FirstSpec:
+    """Return a first spec as TOML, and a sentence for each guess.
 
     :param preset: a preset's name; absent: a small study of ranks, the untuned and the fully tuned model
     :param model: a hub id or a directory; absent: the built-in one
@@ -151,7 +172,8 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
             )
         text = _replace_path(text, BUILTIN_MODEL, model, _task(layout) if classifies else ())
         if not model.startswith(BUILTIN):
-            text = placed_preset(text, preset or "", _described(directory, preset, classifies))
+            described = _described(directory, classifies)
+            text = _with_names(placed_preset(text, preset or "", described), described)
         if classifies and not str(config.get("architectures")).endswith("ForSequenceClassification']"):
             text = _with_trained_head(text)
     if data:
@@ -163,8 +185,10 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
         text = text.replace("[[sweep]]", f"{table}[[sweep]]", 1)
     if model or data:
         text = text.replace("# Change these two for a study of your own.\n", "")
-    parse(text, Path("study.toml"))
-    return text
+    metric = parse(text, Path("study.toml")).primary
+    if margin_of("1pt", metric, 0.0) is not None:
+        text = text.replace('margin = "1%"', 'margin = "1pt"', 1)
+    return FirstSpec(text, tuple(_guesses(layout, data, metric)) if data else ())
 
 
 def toml_string(text: str) -> str:
@@ -209,9 +233,33 @@ def _config(directory: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _described(directory: Path | None, preset: str | None, classifies: bool) -> ModelLock | None:
-    """Return what a lock would say of a model, where a preset needs it and the libraries that know it are here."""
-    if directory is None or preset not in PLACING or not can_describe():
+def _guesses(layout: DataFormat, data: str, metric: str) -> Iterator[str]:
+    """Yield what was guessed of data, and why."""
+    if not layout.names:
+        if not Path(data).expanduser().exists():
+            yield f"{data} is not on this machine, so its columns are not known. Look at them with: lora data show"
+        return
+    read = "; ".join(layout.lines()) or f'"{layout.detected}"'
+    yield f"{data} has the columns {', '.join(layout.names)}, read as {read}."
+    if layout.metrics:
+        yield f"Primary metric: {metric}, the usual one of such data."
+    elif layout.answer_length is not None:
+        why = "short enough to be given word for word" if layout.short_answers else "too long to match word for word"
+        yield f"Primary metric: {metric}, because answers have {layout.answer_length:g} characters (median), {why}."
+
+
+def _with_names(text: str, model: ModelLock | None) -> str:
+    """Return a spec that says what "all-linear" means in a model."""
+    if model is None or not model.modules:
+        return text
+    names = ", ".join(shortest_names(set(model.modules), [*model.modules, *model.reserved]))
+    line = f'target_modules = "all-linear" # in this model: {names}'
+    return re.sub(r'^target_modules = "all-linear".*$', lambda _: line, text, count=1, flags=re.MULTILINE)
+
+
+def _described(directory: Path | None, classifies: bool) -> ModelLock | None:
+    """Return what a lock would say of a model, where the libraries that know it are here."""
+    if directory is None or not can_describe():
         return None
     return lock_model(ModelTable(path=str(directory), task_type="SEQ_CLS" if classifies else "CAUSAL_LM"), Path())
 
@@ -264,7 +312,9 @@ def _detect_of_path(data: str, classifies: bool) -> DataFormat:
         )
     if glue is not None:
         return DataFormat(like=glue, metrics=tuple(catalogue()[glue]["about"]["metrics"]), numbers=glue == "stsb")
-    return _classes_of(rows, data) if classifies else detect_format(rows, data)
+    layout = _classes_of(rows, data) if classifies else detect_format(rows, data)
+    names = tuple(str(column) for column in rows[0])
+    return replace(layout, names=names, detected=layout.detected or ("classification" if classifies else ""))
 
 
 def _classes_of(rows: list[dict[str, Any]], name: str) -> DataFormat:
@@ -309,10 +359,13 @@ def detect_format(rows: list[dict[str, Any]], name: str) -> DataFormat:
         return _by_synonyms(rows, columns, usable, name)
     if detected == "text" and all(_GUANACO in str(row.get("text")) for row in rows):
         return DataFormat("guanaco")
+    label = _first(usable, _LABELS)
+    if detected == "text" and label is not None:  # "auto" would leave the classes out
+        return DataFormat("classification", {"label": label}, metrics=_METRICS["classification"])
     if detected in _METRICS:
-        return DataFormat(metrics=_METRICS[detected])
+        return DataFormat(metrics=_METRICS[detected], detected=detected)
     answer = {"alpaca": "output", "completion": "completion", "question": "answer"}.get(detected)
-    return DataFormat(short_answers=answer is not None and _short(rows, answer))
+    return DataFormat(answer_length=None if answer is None else _length(rows, answer), detected=detected)
 
 
 def _by_synonyms(rows: list[dict[str, Any]], columns: list[str], usable: list[str], name: str) -> DataFormat:
@@ -330,18 +383,18 @@ def _by_synonyms(rows: list[dict[str, Any]], columns: list[str], usable: list[st
     if answer and instruction:
         fields = {"instruction": instruction, "input": _first(rest, _INPUT), "output": answer}
         renamed = {key: column for key, column in fields.items() if column and column != key}
-        return DataFormat("alpaca", renamed, short_answers=_short(rows, answer))
+        return DataFormat("alpaca", renamed, answer_length=_length(rows, answer))
     if answer and question and not _unfit((question, answer)):
         passage = _first(rest, _PASSAGE)
         before = f"{{{passage}}}\n\n" if passage and not _unfit((passage,)) else ""
         template = {"prompt": f"{before}Question: {{{question}}}\nAnswer:", "completion": f" {{{answer}}}"}
-        return DataFormat(template=template, short_answers=_short(rows, answer))
+        return DataFormat(template=template, answer_length=_length(rows, answer))
     asks = prompt or question
     if answer and asks and not _unfit((asks, answer)):
         template = {"prompt": f"{{{asks}}}\n", "completion": f"{{{answer}}}"}
-        return DataFormat(template=template, short_answers=_short(rows, answer))
+        return DataFormat(template=template, answer_length=_length(rows, answer))
     if answer and asks:
-        return DataFormat("completion", {"prompt": asks, "completion": answer}, short_answers=_short(rows, answer))
+        return DataFormat("completion", {"prompt": asks, "completion": answer}, answer_length=_length(rows, answer))
     text = _first(usable, _TEXT) or (usable[0] if len(usable) == 1 else None)
     if text:
         return DataFormat("text", {"text": text} if text != "text" else {})
@@ -378,8 +431,8 @@ def _is_answers(rows: list[dict[str, Any]], column: str) -> bool:
     return isinstance(answers, dict) and "text" in answers
 
 
-def _short(rows: list[dict[str, Any]], column: str) -> bool:
-    return median(len(str(row.get(column) or "")) for row in rows) <= _SHORT
+def _length(rows: list[dict[str, Any]], column: str) -> float:
+    return median(len(str(row.get(column) or "")) for row in rows)
 
 
 def _unfit(columns: tuple[str, ...]) -> bool:

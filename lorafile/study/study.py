@@ -19,7 +19,7 @@ from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan
 from lorafile.state import Attempt, State
 from lorafile.state.remote import has_remote
-from lorafile.units import Price, listing
+from lorafile.units import Price, html_table, listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,12 +77,29 @@ def check_locked(plan: Plan) -> None:
         )
 
 
+def _patterns(patterns: str | Sequence[str]) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
 class Study:
     """One spec and the state that it is compared with."""
 
     def __init__(self, spec: specs.Spec, state: Path) -> None:
         self.spec = spec
         self.state = state
+
+    def __repr__(self) -> str:
+        return f"Study({str(self.spec.file)!r}, state={str(self.state)!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the study in a notebook: its question, and a row for each configuration."""
+        tables = self.spec.tables
+        rows = [
+            [each.name, each.method, listing(f"{name} = {value}" for name, value in each.varied.items())]
+            for each in self.spec.configurations
+        ]
+        lines = [repr(self), tables.study.question or "", f"Seeds: {listing(map(str, tables.study.seeds))}"]
+        return html_table(["configuration", "method", "varied settings"], rows, filter(None, lines), self.spec.name)
 
     @classmethod
     def load(cls, file: str | Path, state: str | Path | None = None) -> "Study":
@@ -145,9 +162,9 @@ class Study:
         self,
         gpu: str | None = None,
         *,
-        target: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        replace: Sequence[str] = (),
+        target: str | Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
+        replace: str | Sequence[str] = (),
         rerun_drifted: bool = False,
         refresh: bool = False,
         rehash: bool = False,
@@ -157,10 +174,10 @@ class Study:
         """Return what an apply would do; writes nothing.
 
         :param gpu: a size of memory such as `24GB`, or a GPU's name, to compare with instead of the device that is here
-        :param target: only nodes whose address fits such a pattern, or whose configuration's name does, and what they
-            read
-        :param exclude: without nodes that fit such a pattern, and what reads them
-        :param replace: nodes that are done again although they are finished
+        :param target: a pattern, or several: only nodes whose address matches one, or whose configuration's name does,
+            and what they depend on, as in `target="rank/*"`
+        :param exclude: patterns: without nodes that match one, and what depends on them
+        :param replace: patterns of nodes that run again although they are finished
         :param rerun_drifted: what was done in another environment is done again
         :param refresh: look at models and data afresh, on the hub too, instead of taking the lock's word
         :param rehash: read weights although the user's cache has the digests of files like these
@@ -175,7 +192,8 @@ class Study:
             changed = describe_changes(before, lock)
         changed += unlocked_warnings(self.spec, lock)
         machines = None if cluster is None else of_cluster(cluster, find_cluster(cluster, self.spec.file))
-        options = PlanOptions(tuple(target), tuple(exclude), tuple(replace), rerun_drifted, machines)
+        patterns = (_patterns(target), _patterns(exclude), _patterns(replace))
+        options = PlanOptions(*patterns, rerun_drifted, machines)
         plan = State.snapshot(self.state, lambda state: make_plan(self.spec, lock, state, changed, options, gpu))
         return dataclasses.replace(
             plan,
@@ -375,15 +393,23 @@ class Study:
         return analyses(results or self.gather(), self.spec.tables.analysis)
 
     def verdicts(self, results: "Results | None" = None) -> "pd.DataFrame":
-        """Return one row for each comparison that the study declares on its primary metric, judged as one family."""
-        import pandas as pd
+        """Return one row for each comparison that the study declares on its primary metric, judged as one family.
 
-        from lorafile.analysis.compare.compare import verdict_table
+        Columns: `configuration`, `compared_with`, `factor` (the setting that differs), `metric` and `split`; `verdict`
+        (better, worse, equivalent, non-inferior, inconclusive; refused or none, with the reason in `why`); `difference`
+        (first less second, in the metric's unit), `text` (the same for people), `standard_error`, `df`; `low`, `high`
+        and `confidence` of the interval that decided; `p` (of no difference, adjusted by Holm), `p_equivalence`,
+        `p_non_inferiority`; `margin` (in the metric's unit); `seeds` and `examples` (or clusters of them) behind the
+        figures; `lost_runs` (list of text: diverged, out of memory, failed) and `differs` (list of text: what else
+        differs). What does not apply is missing. docs/verdicts.md has the method, docs/statistics.md the formulas.
+
+        :param results: what `gather` returned; read again where it is left out
+        """
+        from lorafile.analysis.compare.compare import verdict_frame
         from lorafile.analysis.compare.verdicts import family
 
         results = results or self.gather()
-        verdicts = list(family(results).verdicts)
-        return verdict_table(results, verdicts).frame if verdicts else pd.DataFrame()
+        return verdict_frame(results, list(family(results).verdicts))
 
     def ask(
         self, run: str, question: str, seed: int | None = None, max_new_tokens: int | None = None

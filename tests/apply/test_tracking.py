@@ -26,7 +26,7 @@ from lorafile import Study
 from lorafile.apply.tracking import destinations, reporter, sender
 from lorafile.apply.tracking.destinations import safe_name
 from lorafile.cli.main import main
-from lorafile.errors import SpecError
+from lorafile.errors import SpecError, install_command
 from lorafile.specs import parse
 from lorafile.state import State
 
@@ -356,7 +356,7 @@ def test_what_is_not_installed_is_told_before_and_changes_nothing(
     follow(folder, '[tracking]\nreport_to = "wandb"\n')
     absent: Any = lambda name: None if name == "wandb" else True  # noqa: E731
     monkeypatch.setattr("lorafile.apply.tracking.destinations.find_spec", absent)
-    words = "wandb is not installed here, so nothing is sent to it. Install it with: pip install 'lorafile[wandb]'"
+    words = f"wandb is not installed here, so nothing is sent to it. Install it with: {install_command('wandb')}"
     checked = CliRunner().invoke(main, ["validate", str(folder / "study.toml")])
     assert checked.exit_code == 0
     assert words in checked.output

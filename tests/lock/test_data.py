@@ -198,7 +198,7 @@ def test_the_names_of_glue_read_its_published_directories(tmp_path: Path, name: 
 
 @pytest.mark.parametrize("name", [name for name in GLUE if name != "stsb"])
 def test_init_knows_the_directories_of_glue(tmp_path: Path, name: str) -> None:
-    text = first_spec(data=str(published(tmp_path, name)))
+    text = first_spec(data=str(published(tmp_path, name))).text
     assert f'like = "{name}"' in text
     assert f'metrics = ["{catalogue()[name]["about"]["metrics"][0]}"' in text
 

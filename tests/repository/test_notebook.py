@@ -34,7 +34,7 @@ def test_its_cells_run_in_order(
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
     assert list(names["verdicts"]["configuration"]) != []
-    assert {"configuration", "against", "verdict", "difference"} <= set(names["verdicts"].columns)
+    assert {"configuration", "compared_with", "verdict", "difference"} <= set(names["verdicts"].columns)
     assert set(names["answers"]["rank/r=8"]) == {"base", "tuned"}
     assert names["chart"].to_dict()["config"]
     assert "url" not in str(names["own"].to_dict()["data"])

@@ -24,23 +24,23 @@ def write(folder: Path, *rows: dict[str, Any], name: str = "rows.jsonl") -> str:
 
 
 def data_of(folder: Path, **row: Any) -> dict[str, Any]:
-    return spec(first_spec(data=write(folder, row))).tables.data.model_dump()
+    return spec(first_spec(data=write(folder, row)).text).tables.data.model_dump()
 
 
 def test_without_anything_it_is_a_study_of_the_built_in_task() -> None:
-    found = spec(first_spec())
+    found = spec(first_spec().text)
     assert [c.method for c in found.configurations] == ["lora", "lora", "lora", "none", "full"]
     assert found.primary == "exact_match"
 
 
 def test_rates_are_ordinary_for_a_model_of_ones_own() -> None:
-    assert spec(first_spec(model="owner/name")).tables.train.learning_rate == 2e-4
-    assert spec(first_spec()).tables.train.learning_rate > 2e-4
+    assert spec(first_spec(model="owner/name").text).tables.train.learning_rate == 2e-4
+    assert spec(first_spec().text).tables.train.learning_rate > 2e-4
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_keeps_its_comments_and_takes_model_and_data(name: str) -> None:
-    text = first_spec(name, "owner/model", "owner/data")
+    text = first_spec(name, "owner/model", "owner/data").text
     found = spec(text)
     assert (found.tables.model.path, found.tables.data.path) == ("owner/model", "owner/data")
     assert "builtin:" not in text
@@ -54,11 +54,11 @@ def placements(text: str) -> list[Any]:
 
 
 def test_words_stand_for_the_modules_of_a_model_that_is_not_here() -> None:
-    assert placements(first_spec("module_sweep", "owner/model")) == ["attention", "mlp", "all-linear"]
+    assert placements(first_spec("module_sweep", "owner/model").text) == ["attention", "mlp", "all-linear"]
 
 
 def test_a_preset_alone_is_the_preset() -> None:
-    assert first_spec("rank_sweep") == preset("rank_sweep")
+    assert first_spec("rank_sweep").text == preset("rank_sweep")
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,16 @@ def test_a_passage_stands_before_its_question(tmp_path: Path) -> None:
 
 
 def test_a_text_with_a_label_is_classified(tmp_path: Path) -> None:
-    found = spec(first_spec(data=write(tmp_path, {"sentence": "s", "label": 1})))
+    found = spec(first_spec(data=write(tmp_path, {"sentence": "s", "label": 1})).text)
     assert (found.tables.data.format, found.primary) == ("auto", "accuracy")
-    found = spec(first_spec(data=write(tmp_path, {"review": "s", "label": 1})))
+    found = spec(first_spec(data=write(tmp_path, {"review": "s", "label": 1})).text)
     assert found.tables.data.columns == {"text": "review"}
     assert (found.tables.data.format, found.primary) == ("classification", "accuracy")
 
 
 def test_passages_with_accepted_answers_are_squad_s(tmp_path: Path) -> None:
     row = {"context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [0]}}
-    found = spec(first_spec(data=write(tmp_path, row)))
+    found = spec(first_spec(data=write(tmp_path, row)).text)
     assert (found.tables.data.format, found.primary) == ("auto", "squad_f1")
 
 
@@ -113,10 +113,10 @@ def test_shared_conversations_and_guanaco_s_layout_are_known(tmp_path: Path) -> 
 
 def test_a_column_that_no_template_can_name_is_renamed(tmp_path: Path) -> None:
     path = write(tmp_path, {"input": "x", "label": "y"} | {"q:1": "z"})
-    assert spec(first_spec(data=path)).tables.data.template is not None
+    assert spec(first_spec(data=path).text).tables.data.template is not None
     file = tmp_path / "odd.jsonl"
     file.write_text('{"Task": "a", "label": "b"}\n', encoding="utf-8")
-    assert spec(first_spec(data=str(file))).tables.data.columns == {"instruction": "Task", "output": "label"}
+    assert spec(first_spec(data=str(file)).text).tables.data.columns == {"instruction": "Task", "output": "label"}
 
 
 def test_a_single_column_of_text_is_a_text(tmp_path: Path) -> None:
@@ -132,21 +132,21 @@ def test_messages_under_another_name_are_a_chat(tmp_path: Path) -> None:
 def test_exact_match_is_for_short_answers(tmp_path: Path) -> None:
     short = write(tmp_path, {"question": "q", "answer": "42"})
     long = write(tmp_path, {"question": "q", "answer": "because " * 40}, name="long.jsonl")
-    assert spec(first_spec(data=short)).primary == "exact_match"
-    assert spec(first_spec(data=long)).primary == "log_loss"
-    assert spec(first_spec("rank_sweep", data=short)).primary == "exact_match"
+    assert spec(first_spec(data=short).text).primary == "exact_match"
+    assert spec(first_spec(data=long).text).primary == "log_loss"
+    assert spec(first_spec("rank_sweep", data=short).text).primary == "exact_match"
 
 
 def test_tables_and_directories_are_read(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("question,reply\nwho?,me\n", encoding="utf-8")
-    assert spec(first_spec(data=str(tmp_path / "train.csv"))).tables.data.template is not None
-    assert spec(first_spec(data=str(tmp_path))).tables.data.template is not None
+    assert spec(first_spec(data=str(tmp_path / "train.csv")).text).tables.data.template is not None
+    assert spec(first_spec(data=str(tmp_path)).text).tables.data.template is not None
 
 
 @pytest.mark.parametrize("name", ['we"ird', "back\\slash", "tab\there", "del\x7f", "ünï😀", "a'b", "line\nbreak"])
 def test_any_name_is_written_as_toml(name: str) -> None:
     assert spec(f"study.name = 's'\nmodel.path = 'm'\ndata.path = {toml_string(name)}").tables.data.path == name
-    assert spec(first_spec(model=name)).tables.model.path == name
+    assert spec(first_spec(model=name).text).tables.model.path == name
 
 
 @pytest.mark.parametrize(
@@ -207,26 +207,28 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_modules_are_called_as_the_model_calls_them(models: Path, kind: str, expected: list[Any]) -> None:
-    assert placements(first_spec("module_sweep", str(models / kind))) == expected
+    assert placements(first_spec("module_sweep", str(models / kind)).text) == expected
 
 
 def test_experts_are_parameters_beside_the_modules(models: Path) -> None:
     for preset_name in ("module_sweep", "placement"):
-        found = spec(first_spec(preset_name, str(models / "mixtral"))).configurations
+        found = spec(first_spec(preset_name, str(models / "mixtral")).text).configurations
         experts = [c.adapter["target_modules"] for c in found if c.adapter and c.adapter["target_parameters"]]
         assert experts == [[], "all-linear"]
-    assert placements(first_spec("placement", str(models / "mixtral")))[0] == "attention", "it has no mlp"
+    assert placements(first_spec("placement", str(models / "mixtral")).text)[0] == "attention", "it has no mlp"
 
 
 def test_a_model_of_one_kind_of_layer_has_one_placement(models: Path) -> None:
-    assert placements(first_spec("placement", str(models / "mamba")))[0] == "all-linear"
-    modules = [c for c in spec(first_spec("placement", str(models / "mamba"))).configurations if c.sweep == "modules"]
+    assert placements(first_spec("placement", str(models / "mamba")).text)[0] == "all-linear"
+    modules = [
+        c for c in spec(first_spec("placement", str(models / "mamba")).text).configurations if c.sweep == "modules"
+    ]
     assert len(modules) == 1
 
 
 def test_layers_are_counted(models: Path) -> None:
     def layers(kind: str) -> list[Any]:
-        found = spec(first_spec("placement", str(models / kind))).configurations
+        found = spec(first_spec("placement", str(models / kind)).text).configurations
         return [c.adapter["layers_to_transform"] for c in found if c.adapter and c.adapter["layers_to_transform"]]
 
     assert layers("five") == [[0, 1], [2], [3, 4], [0, 2, 4]]
@@ -237,7 +239,7 @@ def test_layers_are_counted(models: Path) -> None:
 def test_an_encoder_classifies_beside_a_trained_head(models: Path, tmp_path: Path, name: str | None) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("text,category\nwhere does anna live,place\nwho is tom,person\n", encoding="utf-8")
-    found = spec(first_spec(name, str(models / "bert"), str(file)))
+    found = spec(first_spec(name, str(models / "bert"), str(file)).text)
     assert found.tables.model.task_type == "SEQ_CLS"
     assert (found.tables.data.format, found.tables.data.columns) == ("classification", {"label": "category"})
     assert found.primary == "accuracy"
@@ -245,7 +247,7 @@ def test_an_encoder_classifies_beside_a_trained_head(models: Path, tmp_path: Pat
     assert "none" not in methods
     assert "head" in methods
     if name == "module_sweep":
-        assert placements(first_spec(name, str(models / "bert"), str(file))) == [
+        assert placements(first_spec(name, str(models / "bert"), str(file)).text) == [
             ["query", "value"],
             ["key", "query", "value"],
             ["attention.output.dense", "key", "query", "value"],
@@ -265,13 +267,13 @@ def test_an_encoder_classifies_beside_a_trained_head(models: Path, tmp_path: Pat
 def test_texts_and_classes_are_found(
     models: Path, tmp_path: Path, row: dict[str, Any], columns: dict[str, str]
 ) -> None:
-    found = spec(first_spec(None, str(models / "bert"), write(tmp_path, row)))
+    found = spec(first_spec(None, str(models / "bert"), write(tmp_path, row)).text)
     assert found.tables.data.columns == columns
 
 
 def test_fractions_are_predicted(models: Path, tmp_path: Path) -> None:
     rows = [{"sentence1": "a", "sentence2": "b", "score": score} for score in (2.5, 4.0)]
-    found = spec(first_spec(None, str(models / "bert"), write(tmp_path, *rows)))
+    found = spec(first_spec(None, str(models / "bert"), write(tmp_path, *rows)).text)
     assert found.tables.model.num_labels == 1
     assert found.tables.data.columns == {"label": "score"}
     assert found.primary == "pearson"
@@ -292,13 +294,13 @@ def test_what_is_written_can_be_planned(models: Path, tmp_path: Path, kind: str)
     data = write(tmp_path, *[row, {**row, "category": "place"}] * 10)
     for name in ("module_sweep", "placement"):
         file = tmp_path / f"{name}.toml"
-        file.write_text(first_spec(name, str(models / kind), data), encoding="utf-8")
+        file.write_text(first_spec(name, str(models / kind), data).text, encoding="utf-8")
         assert Study.load(file, tmp_path / "state").plan().work
 
 
 def test_without_the_libraries_words_stand_for_modules(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorafile.study.init.can_describe", lambda: False)
-    assert placements(first_spec("module_sweep", str(models / "gpt2"))) == ["attention", "mlp", "all-linear"]
+    assert placements(first_spec("module_sweep", str(models / "gpt2")).text) == ["attention", "mlp", "all-linear"]
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
@@ -306,3 +308,25 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
         first_spec(model="./nowhere")
     with pytest.raises(LoraError, match=r"there is no config\.json in it"):
         first_spec(model=str(tmp_path))
+
+
+def test_what_was_guessed_is_said_with_the_reason(tmp_path: Path) -> None:
+    short = first_spec(data=write(tmp_path, {"question": "q?", "answer": "four"}))
+    assert [guess.split(" has the columns ")[-1] for guess in short.guesses] == [
+        'question, answer, read as "question".',
+        "Primary metric: exact_match, because answers have 4 characters (median), short enough to be given word for "
+        "word.",
+    ]
+    classes = first_spec(data=write(tmp_path, {"text": "my card is lost", "category": "lost_card"}))
+    assert 'columns = { label = "category" }' in classes.guesses[0], "auto would have left the classes out"
+    assert spec(classes.text).primary == "accuracy"
+    assert "is not on this machine" in first_spec(data="owner/rows").guesses[0]
+    assert first_spec().guesses == ()
+
+
+@pytest.mark.parametrize("name", [None, *preset_names()])
+def test_a_first_study_has_a_margin_in_its_metrics_unit(name: str | None, tmp_path: Path) -> None:
+    answers = {"one word": "1pt", "several sentences " * 20: "1%"}
+    for answer, margin in answers.items():
+        text = first_spec(name, data=write(tmp_path, {"question": "q?", "answer": answer})).text
+        assert spec(text).tables.verdict.margin == margin

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from lorafile.results.results import missing
+from lorafile.units import html_table, listing, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ class Table:
     columns: tuple[Column, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Analysis:
     """One question to the results, answered.
 
@@ -69,6 +70,17 @@ class Analysis:
     failed: bool = False
     limits: tuple[str, ...] = ()
     factor: str = ""
+
+    def __repr__(self) -> str:
+        held = (plural(len(self.sentences), "sentence"), plural(len(self.tables), "table"))
+        return f"<Analysis {self.name!r}: {', '.join(held)}, charts: {listing(self.charts) or 'none'}>"
+
+    def _repr_html_(self) -> str:
+        """Return title, sentences and first table in a notebook; charts are in `charts`, and draw themselves."""
+        table = self.tables[0] if self.tables else None
+        columns = [(column.key, column.title) for column in table.columns] if table else []
+        rows = [[row[key] for key, _ in columns] for row in table.frame.to_dict("records")] if table else []
+        return html_table([title for _, title in columns], rows, self.sentences, self.title)
 
     def renamed(self, name: str) -> "Analysis":
         """Return the same analysis under another name, its charts with it."""

@@ -30,6 +30,31 @@ from lorafile.units import listing, plural
 
 WORDS = {"none": "without a verdict", "refused": "not compared"}
 ORDER = (*DECIDED, "inconclusive", "none", "refused")
+# The columns of `Study.verdicts`.
+VERDICT_COLUMNS = (
+    "configuration",
+    "compared_with",
+    "factor",
+    "metric",
+    "split",
+    "verdict",
+    "why",
+    "text",
+    "difference",
+    "standard_error",
+    "df",
+    "low",
+    "high",
+    "confidence",
+    "p",
+    "p_equivalence",
+    "p_non_inferiority",
+    "margin",
+    "seeds",
+    "examples",
+    "lost_runs",
+    "differs",
+)
 _KINDS = {
     "confound": "set apart from the factor: not compared",
     "waived": "set apart from the factor: waived",
@@ -118,6 +143,31 @@ def verdict_table(results: Results, verdicts: list[Verdict]) -> Table:
     ]
     shown = [column for column in columns if column.key == "verdict" or any(frame[column.key] != "")]
     return Table("Verdicts", frame, tuple(shown))
+
+
+def verdict_frame(results: Results, verdicts: list[Verdict]) -> pd.DataFrame:
+    """Return verdicts as numbers; the columns are those of `Study.verdicts`."""
+    return pd.DataFrame([_figures(results, verdict) for verdict in verdicts], columns=list(VERDICT_COLUMNS))
+
+
+def _figures(results: Results, verdict: Verdict) -> dict[str, Any]:
+    estimate, decision = verdict.estimate, verdict.decision
+    row: dict[str, Any] = {"configuration": verdict.pair.one, "compared_with": verdict.pair.other}
+    row |= {"factor": verdict.pair.factor, "metric": verdict.scale, "split": verdict.split}
+    row |= {"verdict": verdict.word, "why": verdict.why, "margin": verdict.margin}
+    row |= {"lost_runs": lost_runs(results, verdict), "differs": [each.text() for each in verdict.differing]}
+    if estimate is not None:
+        row |= {"difference": estimate.difference, "standard_error": estimate.error, "df": estimate.df}
+        row |= {
+            "seeds": min(estimate.seeds),
+            "examples": estimate.n,
+            "text": signed_difference(verdict.scale, estimate.difference),
+        }
+    if decision is not None:
+        row |= {"low": decision.interval[0], "high": decision.interval[1], "confidence": decision.confidence}
+        row |= {"p": decision.p, "p_equivalence": decision.p_equivalence}
+        row |= {"p_non_inferiority": decision.p_non_inferiority}
+    return row
 
 
 def _row(results: Results, verdict: Verdict) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lorafile.analysis.compare.outcomes import margin_of
 from lorafile.analysis.sensitivity.planned import PlannedSensitivity, StudySize, design, planned_sensitivity
-from lorafile.errors import LoraError
+from lorafile.errors import ArgumentError
 from lorafile.graph.splits import Rows, draw
 from lorafile.lock.lockfile import identity
 from lorafile.plan.cost import CostEstimate, estimate_cost
@@ -62,10 +62,12 @@ def detection(plan: Plan, state: State, difference: str, gpu: str | None = None)
     """
     planned = planned_sensitivity(plan, state)
     if planned is None:
-        raise LoraError("--detect: the study compares nothing that a seed changes, so there is no difference to detect")
+        raise ArgumentError(
+            "detect", "the study compares nothing that a seed changes, so there is no difference to detect"
+        )
     if planned.variance is None:
         remedy = 'Set verdict.expect_sd to the standard deviation that you expect, such as "1.5pt"'
-        raise LoraError(f"--detect: nothing says how far figures vary between seeds. {remedy}")
+        raise ArgumentError("detect", f"nothing says how far figures vary between seeds. {remedy}")
     return cheapest_mix(plan, state, planned, wanted_difference(difference, planned), gpu)
 
 
@@ -81,8 +83,8 @@ def wanted_difference(text: str, planned: PlannedSensitivity) -> float:
     elif re.fullmatch(r"[0-9]*\.?[0-9]+(e-?[0-9]+)?", text, re.IGNORECASE):
         size = float(text)
     if size is None or not size > 0:
-        remedy = "write for example --detect 1pt (percentage points), or a number in the metric's unit such as 0.01"
-        raise LoraError(f'--detect: "{text}" is no difference of {planned.metric}; {remedy}')
+        remedy = "write for example 1pt (percentage points), or a number in the metric's unit such as 0.01"
+        raise ArgumentError("detect", f'"{text}" is no difference of {planned.metric}; {remedy}')
     return size
 
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lorafile.errors import install_command
 from lorafile.files.digests import json_digest
 from lorafile.specs import Spec
 from lorafile.specs.tables.tracking import MlflowTable, TensorboardTable, TrackerName, WandbTable
@@ -50,7 +51,7 @@ def missing_libraries(spec: Spec) -> list[str]:
     """Say of each tracker of a spec whose library is not installed what to install."""
     return [
         f"tracking: {tracker} is not installed here, so nothing is sent to it. Install it with: "
-        f"pip install 'lorafile[{tracker}]'"
+        f"{install_command(tracker)}"
         for tracker in spec.tables.tracking.trackers
         if not _is_installed(tracker)
     ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import tomli
 from pydantic import Field, ValidationError
 
-from lorafile.errors import LoraError, Problem, SpecError
+from lorafile.errors import ArgumentError, LoraError, Problem, SpecError
 from lorafile.files.atomic import write_text
 from lorafile.files.user_cache import config_directory
 from lorafile.specs.error_messages import Problems
@@ -87,7 +87,7 @@ def find_cluster(name: str, spec: Path) -> Cluster:
     others = [*known, "local", "ray", "slurm"]
     local, own = files(spec)
     hint = did_you_mean(name, others, f"there are {', '.join(others)}.")
-    raise LoraError(f'--cluster: no cluster is called "{name}" in {local} or {own}; {hint}')
+    raise ArgumentError("cluster", f'no cluster is called "{name}" in {local} or {own}; {hint}')
 
 
 def clusters(spec: Path) -> dict[str, Cluster]:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from lorafile.environment import machine_memory
-from lorafile.errors import LoraError
+from lorafile.errors import ArgumentError, LoraError
 from lorafile.plan.clusters.machines import Machines, sold_memory, this_machine
 
 DRIVER = 512 * 2**20  # what CUDA does not give of what the driver reports: 0.3 of an RTX 3090, 0.9 GiB of an A100 80GB
@@ -105,8 +105,8 @@ def _asked(text: str) -> Device:
         return Device(f"a GPU of {text}", size, _GUESSED_FLOPS, here=False)
     listed = _known(text)
     if listed is None:
-        raise LoraError(
-            f'--gpu: "{text}" is neither a size of memory (24GB) nor a GPU known by name: {", ".join(_KNOWN)}.'
+        raise ArgumentError(
+            "gpu", f'"{text}" is neither a size of memory (24GB) nor a GPU known by name: {", ".join(_KNOWN)}.'
         )
     memory, flops = _KNOWN[listed]
     return Device(f"one {listed}", memory * 2**20, flops * 1e12, here=False)
