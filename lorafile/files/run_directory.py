@@ -35,7 +35,7 @@ class Unfinished:
     """The progress of an unfinished run.
 
     :ivar about: its key, address, settings, and number of steps
-    :ivar rows: its curve so far, a row for each optimizer step
+    :ivar rows: its curve so far, a row for each optimizer step; where it trains on another machine, for some of them
     :ivar checkpoint: the step that it would go on from; 0 where there is none
     :ivar live: a process trains it now
     """
@@ -48,7 +48,7 @@ class Unfinished:
     @property
     def step(self) -> int:
         """The last step that is known; the curve is about a second behind."""
-        return max(len(self.rows), self.checkpoint)
+        return max(int(self.rows[-1].get("step", 0)) if self.rows else 0, self.checkpoint)
 
     @property
     def steps(self) -> int:
@@ -112,6 +112,10 @@ class CurveFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the lock."""
         with contextlib.suppress(OSError):  # a full disk; the curve of a run that ended is written elsewhere, too
             self._stream.close()
 

@@ -22,6 +22,7 @@ from cluster_fixture import (
     checked,
     parent,
     results,
+    seen_running,
     when,
     worker_processes,
 )
@@ -68,8 +69,11 @@ def test_a_study_on_two_nodes_that_see_none_of_its_files_and_one_killed_worker(
     counts: Callable[..., None],
 ) -> None:
     apply = Apply(spec, "ray", "--cluster", "ray")
-    apply.until_trains()
-    os.kill(worker_processes(cluster)[-1], signal.SIGKILL)
+    event = apply.until_trains()
+    worker = worker_processes(cluster)[-1]
+    os.kill(worker, signal.SIGSTOP)  # while it is looked at
+    assert seen_running(spec, "ray", event)
+    os.kill(worker, signal.SIGKILL)
     assert apply.end() == 0, apply.errors
     lost = [attempt for attempt in attempts(spec, "ray") if attempt.outcome == "interrupted"]
     assert [attempt.message for attempt in lost] == ["The worker process was killed by SIGKILL."]

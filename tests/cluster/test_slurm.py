@@ -20,6 +20,7 @@ from cluster_fixture import (
     checked,
     parent,
     results,
+    seen_running,
     when,
     worker_processes,
 )
@@ -65,8 +66,11 @@ def test_a_study_on_two_nodes_and_one_killed_worker(
     cluster: Path, spec: Path, same_as_local: Callable[[Path, str], None], counts: Callable[..., None]
 ) -> None:
     apply = Apply(spec, "slurm", "--cluster", "lab")
-    apply.until_trains()
-    os.kill(worker_processes(cluster)[-1], signal.SIGKILL)
+    event = apply.until_trains()
+    worker = worker_processes(cluster)[-1]
+    os.kill(worker, signal.SIGSTOP)  # while it is looked at
+    assert seen_running(spec, "slurm", event)
+    os.kill(worker, signal.SIGKILL)
     assert apply.end() == 0, apply.errors
     assert lost(spec) == ["The worker process was killed by SIGKILL."]
     same_as_local(spec, "slurm")

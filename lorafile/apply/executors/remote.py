@@ -4,7 +4,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lorafile.apply.executors.base import Loss, WorkerHandle
 from lorafile.apply.executors.content import ContentIndex
@@ -22,6 +22,7 @@ from lorafile.apply.executors.wire import (
     decode,
     encode,
 )
+from lorafile.engine.request import Request
 from lorafile.engine.worker.channel import (
     Command,
     Message,
@@ -32,7 +33,7 @@ from lorafile.engine.worker.channel import (
     Status,
     Work,
 )
-from lorafile.files.run_directory import CHECKPOINT
+from lorafile.files.run_directory import CHECKPOINT, CurveFile, unfinished
 
 SILENT_SECONDS = 30.0  # without a sign of life an agent is lost
 
@@ -92,6 +93,8 @@ class RemoteWorker(WorkerHandle):
         self._log = ""
         self.hello: Hello | None = None  # what it said first
         self._runs: dict[str, Path] = {}  # key -> where the applying process has its checkpoint
+        self._requests: dict[str, Request] = {}  # of those
+        self._curves: dict[str, CurveFile] = {}  # of what trains now
         self._started: set[str] = set()
         self._works_before = 0  # that it has to end before it is idle
         self._delivered: list[str] = []
@@ -101,6 +104,7 @@ class RemoteWorker(WorkerHandle):
         if isinstance(message, Work):
             requests = [request for replicate in message.replicates for request in replicate]
             self._runs |= {r.key: Path(r.paths["checkpoint"]) for r in requests if "checkpoint" in r.paths}
+            self._requests |= {request.key: request for request in requests}
             message = self._index.refer(message)
         elif message is Command.RELEASE:
             for key in self._delivered:
@@ -118,6 +122,7 @@ class RemoteWorker(WorkerHandle):
         self._heard = begun
         requests = [request for work in works for replicate in work.replicates for request in replicate]
         self._runs = {request.key: runs / request.key for request in requests if request.kind == "train"}
+        self._requests = {request.key: request for request in requests}
         self._started = {request.key for request in requests}
         self._works_before = max(0, len(works) - 1)
 
@@ -171,6 +176,8 @@ class RemoteWorker(WorkerHandle):
 
     def close(self) -> None:
         """End the agent."""
+        for key in list(self._curves):
+            self._end_curve(key)
         self.transport.send(encode(Order.CLOSE))
         self.transport.close()
         if not self._delivered:  # else its last files may not be stored yet; the next apply removes them
@@ -196,6 +203,8 @@ class RemoteWorker(WorkerHandle):
             case NodeStart() | NodeProgress() | PackMeasured() | Status():
                 if isinstance(letter, NodeStart):
                     self._started.add(letter.key)
+                elif isinstance(letter, NodeProgress):
+                    self._extend_curve(letter.key, letter.progress)
                 return [letter]
             case Hello():
                 self.hello = letter
@@ -206,6 +215,7 @@ class RemoteWorker(WorkerHandle):
         if not self._fetch(files, directory):
             return None
         self._log = end.log or self._log
+        self._end_curve(end.key)
         self._started.discard(end.key)
         self._delivered.append(end.key)
         return [replace(end, directory=str(directory))]
@@ -218,6 +228,7 @@ class RemoteWorker(WorkerHandle):
         directory = self._staging / f"{key}-checkpoint"
         if not self._fetch(files, directory):
             return False
+        self._end_curve(key)
         run.mkdir(parents=True, exist_ok=True)
         old = {file.name for file in run.iterdir()} - set(files)
         for name in sorted(files, key=lambda name: name == CHECKPOINT):
@@ -227,6 +238,28 @@ class RemoteWorker(WorkerHandle):
             (run / name).unlink(missing_ok=True)
         self.progressed.add(key)
         return True
+
+    def _extend_curve(self, key: str, progress: dict[str, Any]) -> None:
+        """Add what a run reports to its live curve, which `lora show` and `lora report --watch` read."""
+        run, step = self._runs.get(key), progress.get("step")
+        if run is None or step is None or key not in self._started:
+            return
+        if key not in self._curves:
+            before = unfinished(run)
+            file = CurveFile(run)
+            if not file.locked():
+                file.close()
+                return
+            about = {"key": key, "address": self._requests[key].address, "steps": progress["steps"]}
+            rows = [row for row in before.rows if row["step"] < step] if before else []
+            file.begin(about | {"settings": self._requests[key].settings}, rows)
+            self._curves[key] = file
+        unknown = {"epoch": None, "learning_rate": None, "grad_norm": None}
+        self._curves[key].add({"step": step, "loss": progress["loss"]} | unknown)
+
+    def _end_curve(self, key: str) -> None:
+        if file := self._curves.pop(key, None):
+            file.close()
 
     def _fetch(self, files: Files, directory: Path) -> bool:
         """Bring files here; return whether all are."""
