@@ -18,7 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: threads of their own get in the way
 
 DURATIONS = Path(__file__).with_name("durations.json")
-SLOW_SECONDS = 4.0
+SLOW_SECONDS = 2.0
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -51,23 +51,31 @@ def _over_budget(items: list[pytest.Item], budget: float | None) -> set[pytest.I
     """Return the slow tests that the commit does not draw; the next commits draw others."""
     if budget is None:
         return set()
-    seconds: dict[str, float] = json.loads(DURATIONS.read_text(encoding="utf-8"))
-    slow = [item for item in items if item.nodeid in seconds]
+    durations: dict[str, float] = json.loads(DURATIONS.read_text(encoding="utf-8"))
+    slow = [item for item in items if _function(item.nodeid) in durations]
     left = set()
     for item in shuffled(slow, "slow tests"):
-        budget -= seconds[item.nodeid]
-        if budget < 0:
-            left.add(item)
-            budget += seconds[item.nodeid]  # a shorter one may fit in
+        seconds = durations[_function(item.nodeid)]
+        if seconds > budget:
+            left.add(item)  # a shorter one may fit in
+        else:
+            budget -= seconds
     return left
+
+
+def _function(nodeid: str) -> str:
+    return nodeid.partition("[")[0]
 
 
 def _write_durations(terminalreporter: pytest.TerminalReporter) -> None:
     seconds: Counter[str] = Counter()
+    rows: dict[str, set[str]] = {}
     for kind in ("", "passed", "failed"):  # set-up and teardown, then calls
         for report in terminalreporter.getreports(kind):
-            seconds[report.nodeid] += report.duration
-    slow = {name: round(lasted, 1) for name, lasted in sorted(seconds.items()) if lasted >= SLOW_SECONDS}
+            seconds[_function(report.nodeid)] += report.duration
+            rows.setdefault(_function(report.nodeid), set()).add(report.nodeid)
+    each = {name: round(lasted / len(rows[name]), 1) for name, lasted in sorted(seconds.items())}
+    slow = {name: lasted for name, lasted in each.items() if lasted >= SLOW_SECONDS}
     DURATIONS.write_text(json.dumps(slow, indent=0) + "\n", encoding="utf-8")
 
 
