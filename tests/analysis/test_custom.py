@@ -77,10 +77,10 @@ def test_an_analysis_of_ones_own_is_a_section_like_any_other(
         ("def analyse(results):\n    return results.runs['rank']", "own.py, line 2: KeyError: 'rank'"),
         ("import sys\ndef analyse(results):\n    sys.exit('enough')", "own.py, line 3: SystemExit: enough"),
         ("x = 1 / 0\ndef analyse(results): ...", "own.py, line 1: ZeroDivisionError: division by zero"),
-        ("def analyse(results):\n    return 3", "own.py: analyse(results) should return a dictionary, not int"),
+        ("def analyse(results):\n    return 3", "own.py: analyse(results) must return a dictionary, not int"),
         ("def analyse(results):\n    return {'tabels': []}", "own.py: analyse(results) returned 'tabels'"),
         ("def analyse(results):\n    return {'tables': [3]}", "should be a pandas DataFrame, not int"),
-        ("def analyse(results):\n    return {'charts': [3]}", "its charts should be Altair charts, not int"),
+        ("def analyse(results):\n    return {'charts': [3]}", "its charts must be Altair charts, not int"),
         (
             "import altair as alt\ndef analyse(results):\n"
             "    return {'charts': alt.Chart('https://example.org/x.csv').mark_bar().encode(x='a:Q')}",

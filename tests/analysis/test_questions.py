@@ -49,7 +49,7 @@ def test_inference_speed_holds_an_attached_adapter_against_the_bare_base() -> No
 
 
 def test_times_of_a_machine_that_did_other_work_are_not_passed_on_as_if_it_was_idle() -> None:
-    told = "rank/r=2 was timed while the machine did other work: these times are not to be trusted."
+    told = "rank/r=2 was timed while the machine was busy with other work: do not rely on these times."
     spread = (RESULTS.profiles["configuration"] == "rank/r=2").map({True: 1.8, False: 0.04})
     busy = replace(RESULTS, profiles=RESULTS.profiles.assign(generate_spread=spread))
     for tables in ([AnalysisTable.model_validate({"ask": "inference-speed"})], [AnalysisTable(kind="cost")]):
@@ -82,7 +82,7 @@ def test_speed_is_quoted_against_the_bare_base_in_the_same_process() -> None:
 def test_a_profile_whose_bare_base_took_longer_is_in_no_sentence_and_no_chart_on_speed() -> None:
     results = yardsticks(**{"rank/r=32": 0.9})
     found = asked(results, kind="cost")
-    assert "rank/r=32 was timed while the machine did other work" in "\n".join(found.sentences)
+    assert "rank/r=32 was timed while the machine was busy with other work" in "\n".join(found.sentences)
     assert "rank/r=32" not in json.dumps(found.charts["cost-latency"].to_dict())
     assert "Not drawn (1): rank/r=32" in found.captions["cost-latency"]
     marked = {row["configuration"]: row["times"] for row in row_dicts(found.table)}
@@ -90,7 +90,7 @@ def test_a_profile_whose_bare_base_took_longer_is_in_no_sentence_and_no_chart_on
     assert "times" in [column.key for column in found.tables[0].columns]
     front = asked(results, kind="pareto", measures=["exact_match", "token_latency"])
     assert "rank/r=32" not in set(front.table["configuration"])
-    assert "rank/r=32 (it is not measurable here: the machine did other work meanwhile)" in "\n".join(front.sentences)
+    assert "rank/r=32 (it is not measurable here: the machine was busy with other work)" in "\n".join(front.sentences)
     cheapest = {"cheapest": {"token_latency": "1s", "prefer": "token_latency"}}
     assert "rank/r=32" not in next(iter(asked(results, kind="recommend", budgets=cheapest).sentences))
 
@@ -99,7 +99,8 @@ def test_where_no_profile_can_be_trusted_nothing_is_said_of_speed_but_how_to_mea
     busy = replace(RESULTS, profiles=RESULTS.profiles.assign(generate_spread=2.0), file="study.toml")
     (sentence,) = asked(busy, ask="inference-speed").sentences
     count = f"{len(RESULTS.profiles)} profiles."
-    assert sentence.startswith(f"Inference speed is not measurable here: the machine did other work during {count}")
+    busily = f"the machine was busy with other work during {count}"
+    assert sentence.startswith(f"Inference speed is not measurable here: {busily}")
     assert sentence.endswith("lora apply study.toml --replace '*:profile'")
     found = asked(busy, kind="cost")
     assert sentence in found.sentences
@@ -131,7 +132,7 @@ def test_real_or_noise_counts_what_is_real() -> None:
 def test_what_a_study_says_nothing_of_is_said_to_who_asks_and_to_nobody_else() -> None:
     small = replace(RESULTS, configurations=RESULTS.configurations.drop(columns="quantization"))
     (asked,) = analyses(small, [AnalysisTable.model_validate({"ask": "quantization"})])
-    assert asked.sentences == ["This study says nothing of it: no sweep varies quantization."]
+    assert asked.sentences == ["This study cannot answer that: no sweep varies quantization."]
     assert "question-quantization" not in {found.name for found in analyses(small, [])}
 
 

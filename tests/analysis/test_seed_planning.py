@@ -158,7 +158,7 @@ def test_without_a_margin_or_without_alpha_the_setting_is_named() -> None:
 
 def test_nothing_is_planned_before_every_run_has_a_result_or_when_all_is_decided() -> None:
     assert sentences(planned(outcome="missing")) == [
-        "No stage is planned: 1 of 9 runs has no result yet. Apply first: a stage follows from all of them."
+        "No stage is planned: 1 of 9 runs has no result yet. Run lora apply first: a stage depends on all of them."
     ]
     assert "each of the 2 comparisons has its verdict" in sentences(planned(SPEC.replace("6pt", "40pt")))[0]
 

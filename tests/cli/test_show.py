@@ -96,7 +96,7 @@ def test_a_run_is_seen_while_it_trains(applied: tuple[Path, Onlooker]) -> None:
     assert any(
         sentence.startswith("Still training: rank/r=4,max_steps=60 (seed 1, at step ") for sentence in curves.sentences
     )
-    assert not any("At the end the training loss" in sentence for sentence in curves.sentences)
+    assert not any("The final training loss" in sentence for sentence in curves.sentences)
     drawn = json.dumps(curves.charts["curves"].to_dict())
     assert "running" in drawn
     finished = seen(State.read(here / ".lora"), RUN)

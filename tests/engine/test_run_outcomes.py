@@ -189,7 +189,7 @@ def test_runs_with_smaller_micro_batches_are_named_first_in_the_report(spec_file
         done = Attempt(node.key, "train", "done", figures={"micro_batch_split": 2, "final_loss": 1.0})
         store.record(Node(node.key, node.kind, 1, node.settings, node.inputs), done, {})
     warnings = study.gather().warnings
-    assert any("1 run ran with smaller micro-batches after out-of-memory" in warning for warning in warnings)
+    assert any("1 run used smaller micro-batches after running out of memory" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize("failure", ["exception", "stop", "node error", "memory"])

@@ -102,4 +102,4 @@ def test_a_stage_is_a_look_when_all_of_its_runs_have_ended() -> None:
         begun = [*first, stage[0], run("rank/r=8", 7, unfinished), *later]
         assert looks(spec, begun) == ((1, 2),)
         [told] = under_way(spec, begun)
-        assert told.startswith("Stage 1 is under way: 1 of its 2 runs have ended.")
+        assert told.startswith("Stage 1 is in progress: 1 of its 2 runs have ended.")

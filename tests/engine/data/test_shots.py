@@ -181,7 +181,7 @@ def test_what_is_cut_and_what_does_not_fit_is_told(tmp_path: Path, tiny_model: P
     assert {attempt.outcome for attempt in applied.attempts} == {"done"}, [a.message for a in applied.attempts]
     cut = [a.figures["cut"] for a in applied.attempts if a.kind == "predict" and "/test/" in a.address]
     found = mine.gather().warnings
-    runs = f"of {6 * len(cut)} answers on test, of {len(cut)} runs, were cut at evaluate.max_new_tokens = 1"
+    runs = f"of {6 * len(cut)} answers on test, from {len(cut)} runs, were cut off at evaluate.max_new_tokens = 1"
     assert any(line.startswith(f"{sum(cut)} {runs}") for line in found), found
     (line,) = [line for line in found if line.startswith("evaluate.max_new_tokens:")]
     assert "tokens, half of them more than" in line, "what prepare has counted"

@@ -135,7 +135,7 @@ def test_a_metric_file_that_raises_fails_alone_and_an_edit_scores_again_and_noth
     assert set(results.runs["outcome"]) == {"done"}
     assert results.runs["test.brevity"].notna().all()
     assert not more_is_better(results.primary)
-    assert any("The metric raises has no figure in 4 places" in warning for warning in results.warnings)
+    assert any("The metric raises has no value in 4 places" in warning for warning in results.warnings)
     text = document(results, analyses(results, []))
     assert "brevity on test (lower is better)" in text
     assert "primary; lower is better; characters" in text

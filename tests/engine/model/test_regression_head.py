@@ -277,7 +277,7 @@ def test_a_study_of_numbers_from_plan_to_report(
     )
     assert all(results.merges["passes"])
     merging = next(analysis for analysis in analyses(results, []) if analysis.kind == "merge")
-    assert "a predicted number moves by" in " ".join(merging.sentences)
+    assert "a predicted number changes by" in " ".join(merging.sentences)
     found.report(tmp_path / "report")
     text = (tmp_path / "report" / "RESULTS.md").read_text(encoding="utf-8")
     assert "pearson" in text
