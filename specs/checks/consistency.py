@@ -77,7 +77,7 @@ def _check_lists(tables: SpecTables, problems: Problems) -> None:
 def _check_training(tables: SpecTables, problems: Problems) -> None:
     for name, table in (("train", tables.train), ("full", tables.full)):
         if table.bf16 and table.fp16:
-            problems.add((name, "fp16"), f"and {name}.bf16 cannot both be true")
+            problems.add((name, "fp16"), f"cannot be true together with {name}.bf16")
         if table.warmup_ratio is not None and "warmup_steps" in table.model_fields_set:
             problems.add((name, "warmup_ratio"), "is the old name of a fractional warmup_steps; set one of the two")
         if table.max_steps == 0:

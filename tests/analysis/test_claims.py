@@ -60,9 +60,9 @@ def test_the_direction_of_the_metric_counts(results: Results) -> None:
 def test_a_pair_outside_the_family_is_judged_alone_and_says_so(results: Results) -> None:
     inside = checked(results, other="rank/r=1", **{"is": "better"})
     outside = checked(results, other="rates/learning_rate=2e-05", **{"is": "better"})
-    assert "not in the study's family" not in inside.reasons
+    assert "not part of the study's family" not in inside.reasons
     assert outside.verdict == "supported"
-    assert "not in the study's family" in outside.reasons
+    assert "not part of the study's family" in outside.reasons
 
 
 def test_a_claim_on_an_analysis_takes_its_verdict_and_knows_what_it_does_not_compare(results: Results) -> None:

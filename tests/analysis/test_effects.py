@@ -30,7 +30,7 @@ def said(found: list[Analysis]) -> str:
 
 def test_rank_matters_only_once_the_rate_is_tuned_comes_out_by_itself() -> None:
     text = said(effects(grid(TUNED)))
-    assert "lora.r matters only once train.learning_rate is tuned: at 1e-5 its effect cannot be told from none" in text
+    assert "lora.r matters only once train.learning_rate is tuned: at 1e-5 its effect is not distinguishable" in text
     assert "The two settings interact: the effect of lora.r = " in text
     assert "exact match on validation: +38.8 points" in text  # rates are chosen there
 

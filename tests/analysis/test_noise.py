@@ -85,7 +85,7 @@ def test_what_is_inside_the_noise_is_counted_and_drawn_beside_it() -> None:
     (found,) = noise(study())
     floor = floors(study(), "exact_match", "test")
     inside = [one for one in floor.effects if one.estimate and abs(one.estimate.difference) < floor.inside]
-    assert f"is inside the noise of this study: {len(inside)} of 14 comparisons are." in said([found])
+    assert f"is within the noise of this study: {len(inside)} of 14 comparisons are." in said([found])
     assert floor.inside < floor.detectable  # to be found in four of five studies, a difference is larger
     bars, points = next(iter(found.charts.values())).to_dict()["vconcat"]
     assert bars["layer"][0]["encoding"]["x"]["scale"]["domain"][0] == 0
@@ -103,7 +103,7 @@ def test_a_repeat_without_a_figure_is_shown_and_in_no_average() -> None:
 
 def test_a_study_that_compares_nothing_has_a_floor_all_the_same() -> None:
     (found,) = noise(grid())
-    assert found.sentences[0].endswith("is inside the noise of this study.")
+    assert found.sentences[0].endswith("is within the noise of this study.")
     assert "of one comparison" in set(found.tables[0].frame["from"])
 
 
@@ -120,4 +120,4 @@ def test_without_outcomes_there_is_nothing_to_say() -> None:
 
 def test_another_metric_has_a_floor_of_its_own_in_its_own_unit() -> None:
     (found,) = noise(study(), metric="log_loss")
-    assert "nats per token is inside the noise of this study" in said([found])
+    assert "nats per token is within the noise of this study" in said([found])

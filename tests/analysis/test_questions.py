@@ -28,7 +28,7 @@ def test_every_question_has_its_words() -> None:
 
 def test_rank_answers_with_verdicts_and_with_memory() -> None:
     text = said("rank")
-    assert "Against rank/r=8, in exact match on test, worse: rank/r=1 (−" in text
+    assert "Compared with rank/r=8, in exact match on test, worse: rank/r=1 (−" in text
     assert "Peak training memory by r: 4.37 GB (1)" in text
 
 
@@ -75,7 +75,7 @@ def test_speed_is_quoted_against_the_bare_base_in_the_same_process() -> None:
     text = "\n".join(asked(yardsticks(), ask="inference-speed").sentences)
     change = 0.019 * 1.4 / 0.02 - 1
     assert f"An attached adapter changes the time per token by +{100 * change:.1f}" in text
-    assert "against the bare base in the same process" in text
+    assert "compared with the bare base in the same process" in text
     assert "A merged adapter changes the time per token by −4.5" in text, "19.1 ms against 20"
 
 
@@ -121,7 +121,9 @@ def test_a_training_time_whose_interval_begins_at_zero_is_not_measurable() -> No
 
 def test_lora_or_full_holds_the_best_lora_on_validation_against_full_and_untuned() -> None:
     text = said("lora-or-full")
-    assert "Against modules/target_modules=all-linear, in exact match on test, worse: baselines/method=none (−" in text
+    assert (
+        "Compared with modules/target_modules=all-linear, in exact match on test, worse: baselines/method=none" in text
+    )
     assert "inconclusive: baselines/method=full (" in text
 
 
@@ -145,7 +147,7 @@ def test_a_table_asks_one_thing(wrong: dict[str, str]) -> None:
 
     lines = "\n".join(f'{key} = "{value}"' for key, value in wrong.items())
     text = f'[study]\nname = "s"\n[model]\npath = "m"\n[data]\npath = "d"\n[[analysis]]\n{lines}\n'
-    with pytest.raises(SpecError, match=r"names both|says nothing"):
+    with pytest.raises(SpecError, match=r"sets both|is empty"):
         parse(text, Path("s.toml"))
 
 

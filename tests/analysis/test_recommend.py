@@ -57,7 +57,7 @@ def test_a_limit_leaves_out_what_exceeds_it_and_the_best_of_the_rest_counts() ->
     assert found.taken == SMALL
     assert found.refused[LARGE][0].text == "its peak training memory is 9.00 GB"
     assert found.looser == (("train_memory", 3e9, MIDDLE),)
-    assert "With 3.00 GB peak training memory it would be a/r=4." in said(
+    assert "With 3.00 GB peak training memory, it would be a/r=4." in said(
         made(FIGURES), margin="5pt", profiles=[], budgets={"laptop": "2500MB"}
     )
 
@@ -74,7 +74,7 @@ def test_without_a_margin_there_is_a_set_that_may_be_best_and_no_verdict() -> No
     assert (found.taken, found.firm, found.word(SMALL)) == (MIDDLE, False, f"behind {LARGE}")
     assert "no verdict. 2 of 4 may be the best in exact match on test (a/r=4 and a/r=16)" in said(made(FIGURES))
     assert f"Take {LARGE} to be safe: it has the best mean. {MIDDLE} is the cheapest of these" in said(made(FIGURES))
-    assert "without a margin" in said(made(FIGURES))
+    assert "Set a margin" in said(made(FIGURES))
 
 
 def test_with_one_seed_there_is_no_verdict() -> None:
@@ -102,7 +102,7 @@ def test_below_three_seeds_it_says_so() -> None:
 
 def test_a_configuration_with_diverged_runs_is_named_first_and_taken_only_where_nothing_else_is_left() -> None:
     results = made(FIGURES | {MIDDLE: (0.79, 0.80, "diverged")})
-    assert analysis(results, margin="5pt").sentences[0] == "Left out of the choice: a/r=4 (1 of 3 runs diverged)."
+    assert analysis(results, margin="5pt").sentences[0] == "Excluded from the choice: a/r=4 (1 of 3 runs diverged)."
     assert one(results, margin="5pt").taken == LARGE
     alone = one(results, margin="5pt", profiles=[], budgets={"e": {"trainable_share": 0.0035, "adapter_size": "3MB"}})
     assert alone.refused.keys() >= {MIDDLE} and alone.taken == SMALL
@@ -140,7 +140,7 @@ def test_memory_of_a_cpu_and_of_another_device_is_named_as_such() -> None:
         + [{"configuration": LARGE, "device": "L4", "train_allocated_bytes": 1e9}]
     )
     results = made(FIGURES, profiles=profiles)
-    assert "measured on a CPU, as live tensors: it says little of a GPU" in said(results, margin="5pt")
+    assert "measured on a CPU, as live tensors: it says little about memory on a GPU" in said(results, margin="5pt")
     found = one(results, profiles=[], budgets={"laptop": "8GB"})
     assert found.refused[LARGE][0].text == "its peak training memory was only measured on L4"
 

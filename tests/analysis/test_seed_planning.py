@@ -137,7 +137,7 @@ def test_more_seeds_than_allowed_are_not_planned_and_said() -> None:
     found = planned(most=2)
     assert (found.seeds, found.configurations) == ((), ())
     told = sentences(found)
-    assert "more than --max-seeds 2, and are not planned" in told[0]
+    assert "more than --max-seeds 2; none is planned" in told[0]
     assert told[-1] == "No stage is planned: 2 more seeds would decide none of them."
 
 
@@ -145,12 +145,12 @@ def test_what_examples_carry_asks_for_examples() -> None:
     found = planned(runs=0.001, examples=0.6)
     assert found.seeds == ()
     assert all(one.seeds is None and one.examples is not None and one.examples > 400 for one in found.undecided)
-    assert "no number of seeds would: the 400 examples alone carry too much" in sentences(found)[0]
+    assert "no number of seeds would: the 400 examples alone vary too much" in sentences(found)[0]
     assert "data.split.test" in sentences(found)[0]
 
 
 def test_without_a_margin_or_without_alpha_the_setting_is_named() -> None:
-    with pytest.raises(SpecError, match=r"verdict.margin: is not set.* points is found with 80"):
+    with pytest.raises(SpecError, match=r"verdict.margin: is not set.* points is detected with 80"):
         planned(SPEC.replace('margin = "6pt"', ""))
     with pytest.raises(SpecError, match=r"study\.toml:14:1: verdict\.keep: is 0"):
         planned(SPEC.replace('margin = "6pt"', 'keep = 0\nmargin = "6pt"'))

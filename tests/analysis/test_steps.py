@@ -104,7 +104,7 @@ def test_a_rise_that_goes_on_is_not_called_levelling_off() -> None:
 def test_no_trend_is_not_called_flat() -> None:
     text = said(trend(ranks(0.60, 0.60, 0.605, 0.60), factor="lora.r"))
     assert "neither rises nor falls from lora.r = 1 to 64 by more than the noise" in text
-    assert "cannot be told from none" in text
+    assert "is not distinguishable from zero" in text
 
 
 def test_a_value_that_diverged_is_in_no_step() -> None:
@@ -125,7 +125,7 @@ def test_trainable_parameters_order_any_sweep() -> None:
 def test_configurations_of_one_size_are_series_of_their_own() -> None:
     (found,) = trend(grid(), factor="trainable_parameters")
     assert len(set(found.tables[0].frame["series"])) == 5
-    assert "At train.learning_rate=1e-3, exact match on test gets better" in said([found])
+    assert "At train.learning_rate=1e-3, exact match on test improves" in said([found])
 
 
 def test_intervals_are_drawn() -> None:

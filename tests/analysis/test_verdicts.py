@@ -137,11 +137,11 @@ def test_what_was_set_beside_the_factor_refuses_and_a_waiver_marks_it() -> None:
     results = study({"z/8": 0.4, "z/16": 0.8}, points, declared=(table,))
     (verdict,) = family(results).verdicts
     assert verdict.word == "refused"
-    assert "train.num_train_epochs 3 against 1 differs as well" in sentence(results, verdict)
+    assert "train.num_train_epochs 3 against 1 also differs" in sentence(results, verdict)
     waived = replace(results, declared=(table.model_copy(update={"waive": ["train.num_train_epochs"]}),))
     (verdict,) = family(waived).verdicts
     assert verdict.word == "better"
-    assert "waived: train.num_train_epochs 3 against 1 differs as well" in sentence(waived, verdict)
+    assert "waived: train.num_train_epochs 3 against 1 also differs" in sentence(waived, verdict)
 
 
 def test_a_confound_is_known_before_anything_has_run() -> None:
@@ -149,7 +149,7 @@ def test_a_confound_is_known_before_anything_has_run() -> None:
     results = study(dict.fromkeys(points, 0.5), points, declared=(compare(factor="lora.r"),))
     before = replace(results, runs=results.runs[:0], outcomes={})
     (line,) = confound_lines(confounded(before))
-    assert "2 comparisons along lora.r will be refused, since train.num_train_epochs differs as well" in line
+    assert "2 comparisons along lora.r will be refused because train.num_train_epochs also differs" in line
     refused = [verdict.pair.unordered for verdict in family(results).verdicts if verdict.word == "refused"]
     assert refused == [row.pair.unordered for row in confounded(before)] != []
     waived = replace(before, verdict=VerdictTable(waive=["train.num_train_epochs"]))
@@ -185,7 +185,7 @@ def test_other_examples_cannot_be_paired_whatever_is_waived() -> None:
     results = study({"d/100": 0.4, "d/200": 0.8}, points, verdict=VerdictTable(waive=["data.split.test"]))
     (verdict,) = family(results).verdicts
     assert verdict.word == "refused"
-    assert "not judged on the same examples" in verdict.why
+    assert "not evaluated on the same examples" in verdict.why
 
 
 def test_perplexity_is_compared_as_log_loss() -> None:

@@ -58,7 +58,7 @@ def test_sigterm_to_the_apply_alone_leaves_a_checkpoint_and_the_next_apply_goes_
     running.terminate()
     out, _ = running.communicate(timeout=10)
     assert running.returncode == 130
-    assert "Interrupted. What had finished is kept; the next apply goes on from there." in out
+    assert "Interrupted. Finished results are kept; the next apply resumes from there." in out
     plan = load(spec_file).plan()
     (resumed,) = [change for change in plan.work if change.action is Action.RETRY]
     assert "interrupted: Stopped on request; goes on from step " in resumed.reason

@@ -384,7 +384,7 @@ def test_planning_loads_no_tracker(folder: Path) -> None:
         ('wandb.project = "a/b"', "a name without"),
         ('wandb.project = ["a", "b"]', "should be a text"),
         ('wandb = { project = { tune = ["a", "b"] } }', "cannot be tuned"),
-        ('mlflow.tracking_uri = "https://me:pass@host/"', "holds a password, and a spec goes into git"),
+        ('mlflow.tracking_uri = "https://me:pass@host/"', "contains a password, and specs are kept in git"),
     ],
 )
 def test_what_a_spec_cannot_say_of_trackers_is_told_where_it_stands(written: str, words: str) -> None:

@@ -73,7 +73,7 @@ def test_a_name_for_what_another_configuration_was_adds_no_work(repository: Path
     assert not item.kinds and not item.work
     told = lora("diff", "--git", "HEAD", cwd=repository.parent)
     assert told.returncode == 0, told.stderr
-    assert "old/r=2,learning_rate=0.01  nothing new: all of it is declared already, under another name" in told.stdout
+    assert "old/r=2,learning_rate=0.01  nothing new: already declared under another name" in told.stdout
 
 
 def test_a_seed_more_is_no_new_configuration(repository: Path) -> None:

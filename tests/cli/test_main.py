@@ -184,4 +184,4 @@ factor = "lora.r"
     spec_file.write_text(spec_file.read_text(encoding="utf-8") + sweep, encoding="utf-8")
     told = lora("plan", cwd=spec_file.parent)
     words = " ".join((told.stdout + told.stderr).split())
-    assert "1 comparison along lora.r will be refused, since train.learning_rate differs as well" in words
+    assert "1 comparison along lora.r will be refused because train.learning_rate also differs" in words

@@ -155,7 +155,7 @@ def test_percentage_points_of_a_metric_without_any_are_refused(tmp_path: Path) -
     for metric, told in (
         (
             "matthews_correlation",
-            "verdict.margin: 1pt are percentage points, and matthews_correlation is no percentage",
+            "verdict.margin: 1pt is in percentage points, and matthews_correlation is not a percentage",
         ),
         ("brevity.py", 'verdict.margin: 1pt are percentage points, and the unit of brevity is "characters"; write'),
         ("share.py", ""),

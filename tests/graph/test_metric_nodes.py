@@ -45,10 +45,13 @@ def scores(plan: Plan) -> list[dict[str, Any]]:
             '["exact_match"]\nextract = "last_number"',
             'with one group, not none: write (…); did you mean "last-number"?',
         ),
-        ('["log_loss"]\ntokenize = "zh"', "evaluate.tokenize: is read by bleu, rouge1, rouge2, rougeL, and none is in"),
+        (
+            '["log_loss"]\ntokenize = "zh"',
+            "evaluate.tokenize: applies to bleu, rouge1, rouge2, rougeL, and none of them is in",
+        ),
         ('["rouge1"]\ntokenize = "13b"', "evaluate.tokenize: "),
         ('["exact_match"]\nextract = "a"', "a regular expression with one group, not none: write (…)"),
-        ('["exact_match"]\nextract = "(a)(b)"', "not 2; a bracket that only groups is written (?:…)"),
+        ('["exact_match"]\nextract = "(a)(b)"', "not 2; write a non-capturing group as (?:…)"),
         ('["log_loss"]\naverage = "macro"', "evaluate.average: is read by f1"),
     ],
 )

@@ -72,7 +72,7 @@ def test_what_is_local_or_built_in_is_here_already(hub: Hub, spec: Path, tmp_pat
     done = lora(hub, tmp_path, "fetch")
     assert "built in," in done.stdout
     assert "already here," in done.stdout
-    assert "Nothing comes from a hub" in done.stdout
+    assert "Nothing comes from the hub" in done.stdout
     assert hub.asked == []
 
 

@@ -112,7 +112,7 @@ def test_a_line_is_a_question_and_words_with_a_slash_are_not(spec: Path) -> None
     assert done.exit_code == 0
     assert done.output.count("base: ") == 1
     assert done.output.count("tuned: ") == 2
-    assert "/reset forgets what was said" in done.output
+    assert "/reset clears the conversation" in done.output
     assert "never" not in done.output
     assert lora(spec, "rank/r=4", typed=QUESTION).exit_code == 0, "the end of the input is an end"
 

@@ -141,7 +141,7 @@ def test_a_setting_that_changes_nothing_is_not_tuned() -> None:
         ),
         ("train.learning_rate = { tune = [1e-4] }", "train.learning_rate.tune: needs at least two candidates"),
         ("train.learning_rate = { tune = 3 }", "should be a list of candidates, not 3"),
-        ("train.learning_rate = { tune = [1, 1] }", "tune[1]: 1 stands here twice"),
+        ("train.learning_rate = { tune = [1, 1] }", "tune[1]: 1 is listed twice"),
         ("train.learning_rate = { tune = [1, 2], extnd = true }", 'extnd: unknown setting; did you mean "extend"?'),
         ("train.save_steps = { tune = [1, 2] }", "train.save_steps: cannot be tuned"),
         ("data.max_length = { tune = [32, 64] }", "data.max_length: cannot be tuned"),

@@ -57,7 +57,7 @@ def graph(text: str) -> Graph:
             '[[stage]]\nseeds = [3]\nconfigurations = ["rank/r=8", "again/r=8"]',
             19,
             "stage[0].configurations[1]",
-            "stands here twice",
+            "is listed twice",
         ),
         (
             '[[stage]]\nseeds = [3]\nconfigurations = ["baselines/method=none"]',

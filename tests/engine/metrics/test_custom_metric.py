@@ -110,7 +110,7 @@ def test_misspelt_metrics_are_suggested_and_clashing_names_refused(spec_file: Pa
     with pytest.raises(SpecError) as error:
         load(spec_file)
     assert '"a/brevity.py" would have the same name, brevity' in str(error.value)
-    assert "log_loss is the name of a figure that ships" in str(error.value)
+    assert "log_loss is the name of a built-in metric" in str(error.value)
 
 
 def test_a_missing_file_is_told_where_it_is_named(spec_file: Path) -> None:

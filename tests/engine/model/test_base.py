@@ -199,7 +199,7 @@ def test_how_a_base_lies_on_devices_changes_no_key(spec_file: Path, tmp_path: Pa
     eager = set(Study.load(spec_file, tmp_path / "state").plan().graph.nodes)
     assert len(eager & keys) < len(keys)
     spec_file.write_text(text + '\n[[sweep]]\nmodel.device_map = ["auto"]\n', encoding="utf-8")
-    with pytest.raises(SpecError, match="how a base lies on this machine's GPUs changes no result"):
+    with pytest.raises(SpecError, match="the placement of a base on this machine's GPUs does not affect results"):
         Study.load(spec_file, tmp_path / "state")
 
 

@@ -296,18 +296,26 @@ def test_a_regression_has_metrics_of_its_own(tiny_model: Path, scores_file: Path
 @pytest.mark.parametrize(
     ("change", "more", "told"),
     [
-        (("max_steps", "max_steps"), 'metrics = ["accuracy"]', "accuracy reads no numbers, which model.num_labels = 1"),
-        (("max_steps", "max_steps"), 'metrics = ["log_loss"]', "metrics[0]: log_loss reads no numbers"),
+        (
+            ("max_steps", "max_steps"),
+            'metrics = ["accuracy"]',
+            "accuracy does not apply to numbers, which model.num_labels = 1",
+        ),
+        (("max_steps", "max_steps"), 'metrics = ["log_loss"]', "metrics[0]: log_loss does not apply to numbers"),
         (("num_labels = 1\n", ""), 'metrics = ["mse"]', "mse needs numbers: model.num_labels = 1"),
         (('task_type = "SEQ_CLS"\nnum_labels = 1\n', ""), 'metrics = ["pearson"]', "pearson needs numbers"),
-        (('task_type = "SEQ_CLS"\n', ""), "", "model.num_labels: is of a head, and a model that writes has none"),
+        (
+            ('task_type = "SEQ_CLS"\n', ""),
+            "",
+            "model.num_labels: applies to a classification head, and a text-generating model has none",
+        ),
         (("max_length", 'labels = { "0" = "no", "1" = "yes" }\nmax_length'), "", "data.labels: names classes"),
         (
             ("[train]", "[merge]\n[train]"),
             "",
-            "say with merge.max_logit_difference how far a predicted number may move",
+            "set merge.max_logit_difference to the largest acceptable change",
         ),
-        (("[train]", '[verdict]\nmargin = "1pt"\n[train]'), "", "pearson is no percentage"),
+        (("[train]", '[verdict]\nmargin = "1pt"\n[train]'), "", "pearson is not a percentage"),
     ],
 )
 def test_what_numbers_do_not_have_is_refused_where_it_stands(
@@ -320,7 +328,7 @@ def test_what_numbers_do_not_have_is_refused_where_it_stands(
 
 def test_metrics_are_checked_where_the_task_varies(tiny_model: Path, scores_file: Path, tmp_path: Path) -> None:
     varied = "[evaluate]\nmetrics = ['accuracy']\n[[sweep]]\nmodel.num_labels = [1]"
-    with pytest.raises(SpecError, match="accuracy reads no numbers"):
+    with pytest.raises(SpecError, match="accuracy does not apply to numbers"):
         study(tmp_path, tiny_model, scores_file, varied, ("num_labels = 1\n", "")).plan()
 
 

@@ -366,7 +366,7 @@ def test_what_changes_no_result_cannot_vary(spec_file: Path) -> None:
     from lorafile.errors import SpecError
 
     write(spec_file, "[[sweep]]\ntrain.save_steps = [1, 2]\n")
-    with pytest.raises(SpecError, match="says how a run is done, and changes no result"):
+    with pytest.raises(SpecError, match="controls how a run is carried out and does not affect results"):
         Study.load(spec_file)
 
 

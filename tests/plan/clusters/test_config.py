@@ -52,7 +52,7 @@ def test_a_cluster_beside_the_spec_counts_before_the_users_own(spec: Path, tmp_p
         (LAB.replace("count = 8", 'count = "eight"'), 7, "a whole number"),
         (LAB.replace('executor = "slurm"\n', ""), 1, "is required"),
         (LAB.replace("[[cluster.lab.device]]", "[[cluster.lab.device]"), 4, "not valid TOML"),
-        (LAB.replace("$2.50/h", "cheap"), 8, "a price of an hour such as"),
+        (LAB.replace("$2.50/h", "cheap"), 8, "a price per hour such as"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(spec: Path, wrong: str, line: int, words: str) -> None:
