@@ -93,7 +93,8 @@ def test_the_stage_has_the_seeds_that_decide_at_the_next_looks_share_of_alpha() 
     assert found.configurations == NAMES
     assert found.seeds == tuple(range(4, 4 + max(one.seeds or 0 for one in found.undecided)))
     assert all(
-        "more seeds would (margin 6.0 points, 80 % power, stage 1 at 0.64" in told for told in sentences(found)[:2]
+        "more seeds would decide (margin 6.0 points, 80 % power, stage 1 at 0.64" in told
+        for told in sentences(found)[:2]
     )
 
 
@@ -194,7 +195,7 @@ def test_stages_in_a_list_cannot_be_added_to(tmp_path: Path, monkeypatch: Any) -
     file.write_text(text, encoding="utf-8")
     monkeypatch.setattr(Study, "gather", lambda _: made(SPEC + "[[stage]]\nseeds = [8]\n", runs=0.06))
     with pytest.raises(
-        SpecError, match=r"study.toml:1:1: stage: should be written as blocks that begin with \[\[stage"
+        SpecError, match=r"study.toml:1:1: stage: should be written as blocks that start with \[\[stage"
     ):
         resolve(Study.load(file, tmp_path / "state"), 1000)
 

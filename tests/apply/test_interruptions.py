@@ -108,7 +108,7 @@ def test_a_frozen_worker_is_noticed_and_its_node_is_done_by_another(
     began = time.monotonic()
     applied = slow.apply(workers=1, pack="off", watchers=[Watch("train", freeze)])
     lost = [attempt for attempt in applied.attempts if attempt.outcome == "interrupted"]
-    assert [attempt.message for attempt in lost] == ["The worker process gave no sign of life for 12 s and was ended."]
+    assert [attempt.message for attempt in lost] == ["The worker process did not respond for 12 s and was stopped."]
     assert 10 < lost[0].seconds < time.monotonic() - began
     assert not Path(f"/proc/{frozen[0]}").exists()
     assert sum(attempt.kind == "train" and attempt.outcome == "done" for attempt in applied.attempts) == 2

@@ -32,7 +32,7 @@ LETTERS = [
     wire.Hello("n1", 7),
     wire.Missing(["ab", "cd"]),
     wire.WorkerDied("was killed by SIGKILL", False, "log"),
-    wire.Leaving("was told to end by SIGTERM"),
+    wire.Leaving("was stopped by SIGTERM"),
     wire.LogTail("…"),
     *Status,
     *Command,

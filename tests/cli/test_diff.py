@@ -138,11 +138,11 @@ def test_a_study_that_is_new_is_all_added(repository: Path) -> None:
 
 def test_what_git_does_not_know_is_a_sentence(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     for revision in ("nowhere", "--output=x", "", "HEAD:study.toml"):
-        with pytest.raises(LoraError, match="git knows no revision"):
+        with pytest.raises(LoraError, match="git has no revision"):
             since(repository, revision)
     apart = tmp_path_factory.mktemp("apart") / "study.toml"
     shutil.copy(repository, apart)
-    with pytest.raises(LoraError, match="is in no git repository"):
+    with pytest.raises(LoraError, match="is not in a git repository"):
         since(apart)
     edit(repository, ("max_steps = 3", "max_step = 3"))
     commit(repository)

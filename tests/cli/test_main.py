@@ -46,7 +46,7 @@ def test_six_mistakes_are_six_located_messages(tmp_path: Path) -> None:
         (["plan", "--nonsense"], 64, "No such option"),
         (["nonsense"], 64, "No such command"),
         (["apply", "study.toml"], 1, "Pass --yes"),
-        (["plan", "study.toml", "--gpu", "much"], 1, "neither a size of memory"),
+        (["plan", "study.toml", "--gpu", "much"], 1, "neither a memory size"),
         (["plan", "study.toml", "--detailed-exitcode"], 2, ""),
         (["plan", "study.toml"], 0, ""),
         (["init", "--preset", "rank_swep", "x.toml"], 64, "rank_sweep"),

@@ -84,7 +84,7 @@ def test_a_run_is_seen_while_it_trains(applied: tuple[Path, Onlooker]) -> None:
     assert (live.standing, live.kind) == ("running", "train")
     assert live.settings["adapter"]["r"] == 4
     assert 0 < len(live.curve) < 60
-    assert onlooker.reason.startswith("another apply trains it now, at step ")
+    assert onlooker.reason.startswith("another apply is training it, at step ")
     assert "of 60" in curve_line(live)
     results = onlooker.results
     (run,) = results.runs.to_dict("records")

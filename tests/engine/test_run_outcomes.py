@@ -179,7 +179,7 @@ def test_switching_the_fallback_on_tries_again(spec_file: Path) -> None:
     text = spec_file.read_text(encoding="utf-8").replace("[evaluate]", "auto_find_batch_size = true\n[evaluate]")
     spec_file.write_text(text, encoding="utf-8")
     change = next(change for change in Study.load(spec_file, state).plan().changes if change.key == node.key)
-    assert (change.action, "it is on now" in change.reason) == (Action.RETRY, True)
+    assert (change.action, "which is now on" in change.reason) == (Action.RETRY, True)
 
 
 def test_runs_with_smaller_micro_batches_are_named_first_in_the_report(spec_file: Path) -> None:

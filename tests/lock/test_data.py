@@ -50,7 +50,7 @@ def test_rows_that_are_left_out_are_counted_and_not_locked(rows: Path) -> None:
     [
         ("lable >= 0", 'has no column "lable"; its columns are: text, label'),
         ("text > 0", r'row 0: text is "t 0", which is no number'),
-        ("label > 7", "has no row that data.where keeps"),
+        ("label > 7", "has no rows left after data.where"),
     ],
 )
 def test_a_condition_that_cannot_be_meant_is_refused(rows: Path, where: str, message: str) -> None:

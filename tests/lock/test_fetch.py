@@ -85,7 +85,7 @@ def test_files_that_are_not_the_locks_are_refused(hub: Hub, spec: Path, tmp_path
     blob.write_bytes(content)
     done = lora(hub, tmp_path, "fetch")
     assert done.returncode == 1
-    assert "are not what the lock says (weights differ)" in done.stderr
+    assert "do not match the lock (weights differ)" in done.stderr
 
 
 @pytest.mark.parametrize("token", ["", "hf_SecretSecretSecret"])

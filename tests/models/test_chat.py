@@ -128,7 +128,7 @@ def test_whom_one_cannot_talk_to_is_said(spec: Path) -> None:
     other.write_text(wild, encoding="utf-8")
     Study.load(other, spec.parent / ".lora").apply()
     lost = lora(other, "rank/method=full,learning_rate=1e+30", "--prompt", "x")
-    assert "ended as diverged, so there is no model to talk to: Training diverged" in lost.output
+    assert "ended as diverged, so there is no model to chat with: Training diverged" in lost.output
     assert lora(spec, "rank/r=4", "--json").exit_code == 64
 
 

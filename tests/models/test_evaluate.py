@@ -173,7 +173,7 @@ def test_the_command_shows_a_table_or_json_and_warns_of_another_base(
     options = ["--spec", str(spec_file), "--state", str(tmp_path / "state"), "--no-profile"]
     done = CliRunner().invoke(main, ["evaluate", str(renamed), *options])
     assert done.exit_code == 0, done.output
-    assert "says that it was trained on org/another" in done.output
+    assert "states that it was trained on org/another" in done.output
     again = CliRunner().invoke(main, ["evaluate", str(adapter), *options, "--json"])
     content = json.loads(again.stdout)
     assert content["ran"] == 0, "where it was trained is not what it computes"

@@ -258,7 +258,7 @@ def test_where_no_candidate_is_whole_the_fewest_lost_runs_win_and_it_is_said(stu
     record(made, losses)
     standing = by_name(made.plan())["rank/r=4"]
     assert (standing.values, standing.whole) == ({"train.learning_rate": 1e-3}, 0)
-    assert "no candidate finished under every seed" in standing.choice
+    assert "no candidate finished with every seed" in standing.choice
 
 
 def test_a_best_value_at_the_edge_is_not_bracketed_and_the_next_is_named_for_all(study: Callable[[str], Study]) -> None:

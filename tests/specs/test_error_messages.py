@@ -73,8 +73,8 @@ MESSAGES = [
     ("[train]\nlora = {}", "a top-level one; write [lora]"),
     ("[trian]", 'unknown setting or table; did you mean "train"?'),
     ("lora = []", "should be a table, not []"),
-    ("sweep = 3", "should be written as blocks that begin with [[sweep]]"),
-    ("[sweep]\nlora.r = [1]", "should be written as blocks that begin with [[sweep]]"),
+    ("sweep = 3", "should be written as blocks that start with [[sweep]]"),
+    ("[sweep]\nlora.r = [1]", "should be written as blocks that start with [[sweep]]"),
     ("sweep = [1]", "sweep[0]: should be a table, not 1"),
     ("[[sweep]]", "varies nothing"),
     ("[[sweep]]\nlora.r = []", "has no candidates"),
@@ -99,7 +99,7 @@ MESSAGES = [
     ("[[sweep]]\nlora.r = [8]\nexclude = [{}]", "is empty and would exclude every point"),
     ("[[sweep]]\nlora.r = [8]\nexclude = [{ lora.r = 8 }]", "no configuration is left"),
     ("[[sweep]]\nconfigurations = [{ name = 'a/b' }]", 'should be a name without "/", ":"'),
-    ("[[sweep]]\nconfigurations = [{ name = 'a' }, { name = 'a', lora.r = 1 }]", 'are called "configurations/a"'),
+    ("[[sweep]]\nconfigurations = [{ name = 'a' }, { name = 'a', lora.r = 1 }]", 'are named "configurations/a"'),
     ("[[sweep]]\ndata.template.prompt = ['{q}']", "data.template.completion: is required"),
     ("[[sweep]]\nmethod = ['full']\nquantization = ['nf4']", "a quantized base cannot be fine-tuned in full"),
     ("method = 'full'\nquantization = 'nf4'", "a quantized base cannot be fine-tuned in full"),
@@ -113,7 +113,10 @@ MESSAGES = [
     ("data.columns = { questoin = 'q' }", 'did you mean "question"?'),
     ("data.split.train = 1.5", "should be at most 1, not 1.5 (A count, a fraction, or a slice"),
     ("data.split.test = ''", 'or a slice such as "train[:80%]", not ""'),
-    ("[[analysis]]\nkind = 'trend'\nfactor = 'lora.r'", '"lora.r" does not vary in this study; what varies: nothing'),
+    (
+        "[[analysis]]\nkind = 'trend'\nfactor = 'lora.r'",
+        '"lora.r" does not vary in this study; settings that vary: nothing',
+    ),
 ]
 
 

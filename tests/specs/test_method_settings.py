@@ -65,7 +65,7 @@ def message(text: str) -> str:
             '[lora]\ninit_lora_weights = "loftq"',
             '"loftq" needs the error of a 4-bit base; set quantization = "nf4"',
         ),
-        ('quantization = "nf4"\nlora.init_lora_weights = "pissa"', '"pissa" moves a part of the base\'s weights'),
+        ('quantization = "nf4"\nlora.init_lora_weights = "pissa"', '"pissa" moves part of the base\'s weights'),
         ('lora.r = 3\nlora.init_lora_weights = "orthogonal"', '"orthogonal" needs an even rank, not 3'),
         (
             'method = "ia3"\ntrain.loraplus_lr_ratio = 16',

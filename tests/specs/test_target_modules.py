@@ -93,7 +93,7 @@ def test_a_single_module_keeps_as_much_of_its_path_as_it_needs() -> None:
             ["q_prj"],
             'no linear layer of the model is named "q_prj"; did you mean "q_proj"? The model\'s linear layers: down',
         ),
-        (["q_proj", "lm_head"], 'called "lm_head". The model\'s linear layers: down_proj, gate_proj, k_proj'),
+        (["q_proj", "lm_head"], 'named "lm_head". The model\'s linear layers: down_proj, gate_proj, k_proj'),
         ("atention", 'did you mean "attention"?'),
         ("q_proj", 'write ["q_proj"] for the modules with that name'),
         ("(", '"(" is not a valid regular expression'),

@@ -78,7 +78,7 @@ def test_wrong_names_are_one_sentence(tmp_path: Path, tiny_model: Path, rows_fil
     told = lora("data", "show", mine.spec.file, "--split", "dev")
     assert (told.exit_code, told.output) == (
         1,
-        '--split: there is no "dev" split; there are: train, validation, test.\n',
+        '--split: there is no "dev" split; available: train, validation, test.\n',
     )
     told = lora("data", "show", mine.spec.file, "--configuration", "lor")
     assert told.output == '--configuration: there is no "lor"; did you mean "lora"?\n'

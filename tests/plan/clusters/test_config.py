@@ -66,5 +66,5 @@ def test_a_mistake_is_told_with_its_line(spec: Path, wrong: str, line: int, word
 
 def test_an_unknown_cluster_is_refused_with_those_that_there_are(spec: Path) -> None:
     write(spec.parent / "lora.toml", LAB)
-    with pytest.raises(LoraError, match=r'no cluster is called "lba".*did you mean "lab"'):
+    with pytest.raises(LoraError, match=r'no cluster is named "lba".*did you mean "lab"'):
         find_cluster("lba", spec)
