@@ -61,7 +61,7 @@ def test_sigterm_to_the_apply_alone_leaves_a_checkpoint_and_the_next_apply_goes_
     assert "Interrupted. Finished results are kept; the next apply resumes from there." in out
     plan = load(spec_file).plan()
     (resumed,) = [change for change in plan.work if change.action is Action.RETRY]
-    assert "interrupted: Stopped on request; goes on from step " in resumed.reason
+    assert "interrupted: Stopped on request; resumes from step " in resumed.reason
     attempts = State.read(spec_file.parent / ".lora").latest([resumed.key])[resumed.key]
     assert attempts[-1].seconds > 0
     applied = load(spec_file).apply(workers=1, pack="off")

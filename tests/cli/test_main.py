@@ -67,9 +67,9 @@ def test_exit_codes(spec_file: Path, arguments: list[str], code: int, words: str
         ("{model}", "somebody/no-such-model", "neither a path here nor in the hub cache, and HF_HUB_OFFLINE is set"),
         ("{data}", "rows/absent.jsonl", "There is no file or directory"),
         ("{data}", "{empty}", "is empty"),
-        ("{data}", "{strange}", "fit no known format"),
+        ("{data}", "{strange}", "match no known format"),
         ("{data}", "{broken}", "broken.jsonl:2: not valid JSON"),
-        ("{model}", "builtin:nothing", "built in are"),
+        ("{model}", "builtin:nothing", "built-in data"),
     ],
 )
 def test_what_is_not_there_is_said_before_anything_is_paid(

@@ -149,12 +149,12 @@ def test_an_empty_state_says_so(tmp_path: Path) -> None:
 
 
 def test_failures_and_notes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = {"notes": ["Goes on from step 7 of 9."], "final_loss": math.nan}
+    figures = {"notes": ["Resumes from step 7 of 9."], "final_loss": math.nan}
     attempt = Attempt("k" * 64, "train", "diverged", "Training diverged: no number.", figures=figures)
     curve = [{"step": 1, "loss": 4.0}, {"step": 2, "loss": math.nan}]
     show_history(History("k" * 64, "train", "a:train", [], 1, {}, {}, [attempt], curve, None), console())
     told = capsys.readouterr().out
-    for words in ("diverged", "Training diverged: no number.", "note: Goes on from step 7 of 9.", "declared by: none"):
+    for words in ("diverged", "Training diverged: no number.", "note: Resumes from step 7 of 9.", "declared by: none"):
         assert words in told
 
 

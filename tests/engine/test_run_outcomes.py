@@ -144,7 +144,7 @@ def test_smaller_micro_batches_give_the_same_weights(engine: Engine, memory: lis
     assert cut.figures["micro_batch_split"] == 4
     assert "micro_batch_split" not in whole.figures
     assert (cut.figures["tokens"], cut.figures["steps"]) == (whole.figures["tokens"], whole.figures["steps"])
-    assert "8 examples at a time did not fit into memory; training goes on with 4." in notes
+    assert "8 examples at a time did not fit into memory; training continues with 4." in notes
     assert_close(found, expected)
 
 
@@ -229,7 +229,7 @@ def _train_alone(threads: int, model: str, rows: str, root: str, prepared: dict[
 @pytest.mark.parametrize(
     ("step", "loss", "norm", "fp16", "dtype", "words"),
     [
-        (1, math.nan, 1.0, False, "float32", "are its weights and its dtype sound?"),
+        (1, math.nan, 1.0, False, "float32", "check its weights and dtype"),
         (1, math.inf, 1.0, True, "float32", "train.fp16 overflow above 65504, bfloat16 does not"),
         (1, 2.0, math.nan, False, "float16", "float16 weights overflow"),
         (5, math.nan, 1.0, False, "float32", "train.learning_rate = 0.5 is likely too high"),

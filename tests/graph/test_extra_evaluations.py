@@ -249,7 +249,7 @@ def by_likelihood(wanted: Study) -> float:
 def test_an_unknown_harness_task_fails_alone(spec_file: Path, harness: str) -> None:
     applied = study(spec_file, harness.replace('["rome_or_oslo"]', '["no_such_task"]'), "").apply()
     failed = applied.with_outcome("failed")
-    assert {attempt.message for attempt in failed} == {'evaluate.lm_eval_tasks: lm-eval knows no task "no_such_task".'}
+    assert {attempt.message for attempt in failed} == {'evaluate.lm_eval_tasks: lm-eval has no task "no_such_task".'}
     assert sum(attempt.outcome == "done" and attempt.kind == "score" for attempt in applied.attempts) == 4
 
 

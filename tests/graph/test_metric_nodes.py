@@ -87,7 +87,7 @@ def test_the_positive_class_is_the_last_one_and_is_in_the_key(spec_file: Path, r
     assert scores(named.plan())[0]["options"] == {"f1": {"pos_label": "bad"}}
     chosen = study(spec_file, ('["f1"]', '["f1"]\npos_label = "good"'))
     assert scores(chosen.plan())[0]["options"] == {"f1": {"pos_label": "good"}}
-    with pytest.raises(SpecError, match=r'evaluate\.pos_label: "fine" is no class of the data: good, bad'):
+    with pytest.raises(SpecError, match=r'evaluate\.pos_label: "fine" is not a class of the data: good, bad'):
         study(spec_file, ('"good"\nmax_new', '"fine"\nmax_new')).plan()
 
 

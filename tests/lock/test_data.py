@@ -255,5 +255,5 @@ def test_a_machine_without_the_libraries_plans_plain_files_and_what_a_lock_knows
         lock = spec.with_suffix(".lock")
         content = json.loads(lock.read_text(encoding="utf-8")) | {"data": {}}
         lock.write_text(json.dumps(content), encoding="utf-8")
-        refused = "the library datasets reads, which is not installed" in plan_without_datasets(spec)
+        refused = "needs the library datasets, which is not installed" in plan_without_datasets(spec)
         assert refused == (path in ("card", "saved")), path

@@ -165,7 +165,7 @@ def test_a_question_goes_through_the_formats_own_template() -> None:
     )
     own = {"format": "template", "template": {"prompt": "{context} Q: {q} A:", "completion": " {a}"}}
     assert asked(own, "who ?", {"context": "Anna."}) == "Anna. Q: who ? A:"
-    with pytest.raises(NodeError, match=r"other columns besides context: q\. Fill them with --column q=…"):
+    with pytest.raises(NodeError, match=r"needs the columns q, besides context\. Set them with --column q=…"):
         asked(own, "who ?", {})
 
 

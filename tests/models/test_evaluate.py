@@ -160,7 +160,7 @@ def test_an_adapter_that_peft_would_load_in_part_fails(spec_file: Path, adapter:
         {name: tensor for name, tensor in tensors.items() if "layers.0" in name}, part / "adapter_model.safetensors"
     )
     found = load(spec_file).evaluate(part)
-    assert "which it does not hold" in found.failed[0].message
+    assert "which the adapter does not have" in found.failed[0].message
 
 
 def test_the_command_shows_a_table_or_json_and_warns_of_another_base(

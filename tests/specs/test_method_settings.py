@@ -149,12 +149,12 @@ def test_ia3_names_feed_forward_modules_among_its_targets() -> None:
         (
             "lora",
             {"target_modules": "mlp", "modules_to_save": ["wtee"]},
-            'no module called "wtee"; did you mean "wte"?',
+            'no module named "wtee"; did you mean "wte"?',
         ),
         (
             "lora",
             {"target_modules": "mlp", "trainable_token_indices": [49, 50]},
-            "50 is no token of a model that has 50",
+            "50 is not a token of a model with 50",
         ),
     ],
 )

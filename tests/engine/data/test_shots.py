@@ -89,7 +89,7 @@ def test_in_a_chat_shots_are_earlier_turns_and_not_supervised(tmp_path: Path, ti
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("none.shots = [21]", "none.shots: 21 examples are more than train has: 20"),
+        ("none.shots = [21]", "none.shots: 21 examples are more than the train split has: 20"),
         ("none.shot = [2]", 'did you mean "shots"'),
         ("none.shots = [-1]", "at least 0"),
     ],

@@ -363,7 +363,7 @@ def test_labels_that_are_no_numbers_are_refused(tiny_model: Path, tmp_path: Path
     rows = pairs()
     rows[7]["label"] = "high"
     with pytest.raises(
-        SpecError, match=r'model\.num_labels: 1 predicts numbers, and the label column "label" holds "hi'
+        SpecError, match=r'model\.num_labels: 1 predicts numbers, but the label column "label" contains "hi'
     ):
         study(tmp_path, tiny_model, written(tmp_path / "words.jsonl", rows)).plan()
 
@@ -400,7 +400,7 @@ def test_more_different_numbers_than_there_can_be_classes(tiny_model: Path, tmp_
     )
     applied = study(tmp_path, tiny_model, file, "", every).apply(workers=1)
     messages = {attempt.message for attempt in applied.attempts if attempt.outcome == "failed"}
-    assert messages == {'model.num_labels: 1 predicts numbers, and the label "high" is no number (row 1100).'}
+    assert messages == {'model.num_labels: 1 predicts numbers, but the label "high" is not a number (row 1100).'}
 
 
 def test_numbers_may_be_written_as_text(tiny_model: Path, tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_a_checkpoint_that_predicts_numbers_keeps_its_head(
     assert found.plan().graph.sections["method/method=none"]["model"]["head"] == "own"
     applied = found.apply(workers=1)
     assert [attempt.message for attempt in applied.attempts if attempt.outcome != "done"] == []
-    with pytest.raises(LoraError, match="has a head of 3 classes, which predicts no number"):
+    with pytest.raises(LoraError, match="has a head with 3 classes, which predicts no number"):
         study(tmp_path, tmp_path / "3", scores_file).plan()
-    with pytest.raises(SpecError, match="its head would be drawn at random"):
+    with pytest.raises(SpecError, match="its head would be random"):
         study(tmp_path, tiny_encoder, scores_file, "[[sweep]]\nmethod = ['none', 'lora']").plan()
