@@ -66,8 +66,8 @@ def _try(handle: int) -> bool:
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise StateError(
-                "The state's file system has no locks, so nothing could keep two processes from writing at once. "
-                "Put it on a local disk, with --state or LORA_STATE."
+                "The state's file system does not support locks, so two processes could write at once. "
+                "Use a local disk, with --state or LORA_STATE."
             ) from error
         raise
     return True

@@ -147,7 +147,7 @@ def record_run(request: Request, report: Report) -> Iterator[RunRecorder]:
         while not file.locked():
             if time.monotonic() > deadline:
                 raise NodeError(
-                    f"For {WAIT_SECONDS:g} s, {file.holder()} from an earlier apply has held this run. "
+                    f"For {WAIT_SECONDS:g} s {file.holder()} has held this run, left over from an earlier apply. "
                     "Stop it (kill -9) and run lora apply again."
                 )
             recorder.note("Waiting for another process that is still training this run.")

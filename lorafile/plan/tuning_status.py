@@ -109,4 +109,4 @@ def _remedy(edge: Edge, sharing: int) -> str:
     if edge.extended:
         following = f"the next would be {shown_value(edge.next)}"
         return f"the plan already added {edge.extended} values there and adds no more; {following}."
-    return f"the next would be {shown_value(edge.next)}{everyone}: add it to tune, or set extend = true."
+    return f"next would be {shown_value(edge.next)}{everyone}: add it to tune, or set extend = true."

@@ -169,7 +169,7 @@ def test_a_run_that_a_frozen_process_holds_is_given_up_with_its_name(
         assert holder.stdout.readline() == "held\n"
         holder.send_signal(signal.SIGSTOP)
         request = Request("key", "train", "address", {}, {"checkpoint": str(tmp_path)})
-        expected = rf"For 0.5 s process {holder.pid}, which is stopped, has held this run.*End it \(kill -9\)"
+        expected = rf"For 0.5 s process {holder.pid}, which is stopped, has held this run.*Stop it \(kill -9\)"
         with pytest.raises(NodeError, match=expected), recorder.record_run(request, lambda progress: None):
             pass
     finally:

@@ -132,7 +132,7 @@ def test_a_node_is_shown_with_everything_that_is_known_of_it(applied: tuple[Path
     ("name", "words"),
     [
         ("rank/r=5,max_steps=60/seed=1", f'did you mean "{RUN}:'),
-        ("rank", "names several nodes; name one of them: "),
+        ("rank", "matches several nodes; pass one of them: "),
         ("data", "data/test:prepare, data/train:prepare, data/validation:prepare"),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_name_that_is_none_or_several_is_said(applied: tuple[Path, Onlooker], 
 def test_an_empty_state_says_so(tmp_path: Path) -> None:
     told = lora("show", "anything", cwd=tmp_path)
     assert told.returncode == 1
-    assert "This state knows no node yet" in told.stderr
+    assert "This state has no nodes yet" in told.stderr
 
 
 def test_failures_and_notes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ def test_rows_that_are_left_out_are_counted_and_not_locked(rows: Path) -> None:
     ("where", "message"),
     [
         ("lable >= 0", 'has no column "lable"; its columns are: text, label'),
-        ("text > 0", r'row 0: text is "t 0", which is no number'),
+        ("text > 0", r'row 0: text is "t 0", which is not a number'),
         ("label > 7", "has no rows left after data.where"),
     ],
 )

@@ -131,7 +131,7 @@ def test_what_cannot_be_a_causal_model_is_refused_from_its_config_alone(
     said = refusal(study(model))
     assert words in said
     assert "model.path:" in said
-    assert "name a" in said.lower()
+    assert "use a" in said.lower()
 
 
 def test_a_bert_that_was_made_a_decoder_is_one() -> None:

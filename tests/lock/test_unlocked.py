@@ -81,9 +81,9 @@ def test_without_a_gpu_to_compare_with_it_is_said_that_there_are_no_weights(spec
 def test_a_plan_that_only_estimates_can_be_neither_saved_nor_applied(spec: Path, tmp_path: Path) -> None:
     study = Study.load(spec, tmp_path / "state")
     plan = study.plan("24GB")
-    with pytest.raises(LoraError, match="the weights of model are not here"):
+    with pytest.raises(LoraError, match="the weights of model are missing"):
         study.save_plan(plan, tmp_path / "plan.json")
-    with pytest.raises(LoraError, match="the weights of model are not here"):
+    with pytest.raises(LoraError, match="the weights of model are missing"):
         study.apply(plan)
 
 

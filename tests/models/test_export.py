@@ -185,7 +185,7 @@ def test_nothing_is_written_over_and_what_cannot_be_exported_is_a_sentence(done:
     (tmp_path / "mine" / "thesis.tex").write_text("years", encoding="utf-8")
     for name, options, told in (
         ("rank/r=4", {}, "is not empty"),
-        ("rank/r=5", {"force": True}, 'declares nothing called "rank/r=5".*did you mean "rank/r=4"'),
+        ("rank/r=5", {"force": True}, 'declares nothing named "rank/r=5".*did you mean "rank/r=4"'),
         ("other/method=none", {"force": True}, "untuned model"),
         ("rank/r=4", {"force": True, "seed": 7}, "has no seed 7; it has 1, 2"),
         ("rank/r=4", {"force": True, "dtype": "float16"}, "needs merged too"),

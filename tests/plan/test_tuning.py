@@ -303,7 +303,7 @@ def test_extend_gives_up_after_four_values_and_says_so(study: Callable[[str], St
     standing = by_name(made.plan())["rank/r=4"]
     assert (standing.candidates, standing.values) == (7, {"train.learning_rate": 100.0})
     (line,) = edge_lines(made.plan().tuning)
-    assert "the plan added 4 values there, and adds no more" in line
+    assert "the plan already added 4 values there and adds no more" in line
 
 
 def test_a_winner_has_the_identity_of_the_same_settings_written_out(study: Callable[[str], Study]) -> None:

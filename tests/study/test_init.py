@@ -169,7 +169,7 @@ def test_data_that_are_of_no_use_are_told_so(tmp_path: Path, text: str | None, t
 
 def test_a_file_of_an_unknown_kind(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
-    with pytest.raises(LoraError, match=r"should be one of \.jsonl, \.ndjson, \.json"):
+    with pytest.raises(LoraError, match=r"must be one of \.jsonl, \.ndjson, \.json"):
         first_spec(data=str(tmp_path / "rows.xlsx"))
 
 
@@ -306,7 +306,7 @@ def test_without_the_libraries_words_stand_for_modules(models: Path, monkeypatch
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LoraError, match="there is no such directory"):
         first_spec(model="./nowhere")
-    with pytest.raises(LoraError, match=r"there is no config\.json in it"):
+    with pytest.raises(LoraError, match=r"has no config\.json"):
         first_spec(model=str(tmp_path))
 
 
