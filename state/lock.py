@@ -47,7 +47,7 @@ def _wait(handle: int, directory: Path, timeout: float) -> None:
     deadline, waiting = time.monotonic() + timeout, False
     while not _try(handle):
         if time.monotonic() >= deadline:
-            still, longer = (f" It still was after {timeout:g} s.", " a longer") if waiting else ("", "")
+            still, longer = (f" It was still in use after {timeout:g} s.", " a longer") if waiting else ("", "")
             raise InUse(
                 f"The state {directory} is in use by {_holder(directory)}.{still} "
                 f"Wait for it, or pass{longer} --lock-timeout."

@@ -316,7 +316,7 @@ def unlocked_warnings(spec: Spec, lock: Lock) -> list[str]:
     sentences = []
     for name, model in lock.models.items():
         if not model.is_locked:
-            sentence = f"The weights of {name} are not here: time and memory are estimated from its config.json. "
+            sentence = f"The weights of {name} are missing: time and memory are estimated from its config.json. "
             missing = (
                 ""
                 if model.tokenizer

@@ -261,7 +261,7 @@ def test_a_larger_rank_below_a_smaller_one_is_a_sign() -> None:
 
 def test_diverged_runs_are_a_sign_of_too_high_a_rate() -> None:
     said = text(run(small(FIGURES | {"a/r=2": [0.6, 0.6, "diverged"]}, RANKS), "rates"))
-    assert "Diverged, a sign of too high a rate: a/r=2 (1 of 3 runs)." in said
+    assert "Diverged, a sign that the learning rate is too high: a/r=2 (1 of 3 runs)." in said
 
 
 def test_by_default_every_kind_that_has_something_to_say_runs() -> None:

@@ -154,7 +154,7 @@ def test_a_locked_state_is_exit_code_4(spec_file: Path) -> None:
     first, last = waited.stderr.splitlines()
     assert "in use by" in first
     assert first.endswith("Waiting, 0.5 s at most.")
-    assert "It still was after 0.5 s." in last
+    assert "It was still in use after 0.5 s." in last
     assert len(quiet.stderr.splitlines()) == 1, "an error is told, and nothing else"
 
 

@@ -59,7 +59,7 @@ def test_whether_it_fits_is_told_from_a_config_alone(spec: Path) -> None:
     assert {change["key"] for change in plan["changes"]} == {None}
     assert train["forecast"]["peak_memory_bytes"] > 2 * 8_030_261_248  # its published number of parameters
     assert train["forecast"]["fits"] is True
-    assert "The weights of model are not here" in plan["warnings"][0]
+    assert "The weights of model are missing" in plan["warnings"][0]
     assert "Its tokenizer is missing too" in plan["warnings"][0]
 
 
@@ -100,6 +100,6 @@ def test_of_a_hub_only_the_small_files_are_downloaded(tiny_model: Path, rows_fil
     with running(Hub({"models/org/tiny": {file.name: file for file in tiny_model.iterdir()}})) as hub:
         done = lora(hub, tmp_path, "plan", "--gpu", "H100")
         assert (done.returncode, done.stderr) == (0, "")
-        assert "The weights of org/tiny are not here" in done.stdout.replace("\n", " ")
+        assert "The weights of org/tiny are missing" in done.stdout.replace("\n", " ")
         assert "tokenizer is missing" not in done.stdout
         assert not [line for line in hub.asked if line.endswith(".safetensors")]

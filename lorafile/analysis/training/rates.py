@@ -67,7 +67,7 @@ def _diverged(results: Results) -> list[str]:
     ended = outcomes(results)
     counts = {name: ended[name] for name in results.names if name in ended and ended[name]["diverged"]}
     lines = [f"{name} ({count['diverged']} of {count.total()} runs)" for name, count in counts.items()]
-    return [f"Diverged, a sign of too high a rate: {listing(lines)}."] if lines else []
+    return [f"Diverged, a sign that the learning rate is too high: {listing(lines)}."] if lines else []
 
 
 def _tried(metric: str, group: RateGroup, by_name: dict[str, Score]) -> list[str]:
