@@ -46,7 +46,7 @@ def list_(spec: Path, as_json: bool) -> None:
 @click.option("--write", is_flag=True, help="Add the device to lora.toml if the cluster lists none.")
 @json_option
 def check(name: str, spec: Path, timeout: float, write: bool, as_json: bool) -> None:
-    """Start one worker of a cluster and show its hardware and software.
+    """Start a worker on a cluster and show its environment.
 
     Shows device, memory, driver and library versions; --write adds the device to lora.toml.
 

@@ -25,7 +25,7 @@ def data() -> None:
 @click.option("--configuration", help="Configuration whose data to show, if the data vary in the study.")
 @json_option
 def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: bool) -> None:
-    """Show examples as the model sees them, with lengths and leaks.
+    """Show examples as the model sees them, lengths, and leaks.
 
     Prints each example as rendered by the template, with the supervised part marked, followed by lengths, duplicates,
     and examples that occur in more than one split.

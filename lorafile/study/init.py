@@ -167,7 +167,7 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
     layout = _detect_of_path(data, classifies) if data else DataFormat()
     if model:
         if classifies and data is None:
-            raise ModelError(f"--model {model} is an encoder, which classifies. Use --data with data that have classes.")
+            raise ModelError(f"--model {model} is an encoder, which classifies. Pass data with classes to --data.")
         text = _replace_path(text, BUILTIN_MODEL, model, _task(layout) if classifies else ())
         if not model.startswith(BUILTIN):
             described = _described(directory, classifies)

@@ -284,7 +284,7 @@ def test_an_encoder_without_classes_is_told(models: Path, tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="do not show which holds the text and which the class") as caught:
         first_spec(None, str(models / "bert"), data)
     assert caught.value.exit_code == 3
-    with pytest.raises(ModelError, match="Use --data with data that have classes"):
+    with pytest.raises(ModelError, match="Pass data with classes to --data"):
         first_spec(None, str(models / "bert"))
 
 
