@@ -66,7 +66,7 @@ class ReadTransaction:
     def settle(self) -> None:
         """Wait until the index is proven; it may be called again.
 
-        :raises sqlite3.DatabaseError: when it is not what it was when it was last closed
+        :raises sqlite3.DatabaseError: when it has changed since it was last closed
         :raises OSError: when it cannot be read
         :raises IndexChanged: when the file is no longer as it was
         """

@@ -95,7 +95,7 @@ def test_references_that_do_not_fit_are_named_from_the_lock(tmp_path: Path) -> N
     assert not [line for line in plan(tmp_path, **row).warnings if "max_new_tokens" in line]
     (line,) = [text for text in plan(tmp_path, evaluate="max_new_tokens = 7", **row).warnings if "max_new" in text]
     assert line.startswith("evaluate.max_new_tokens: 7 tokens are too few for every reference (")
-    assert "(validation and test: drawn from answers of up to 50 characters), and answers are cut" in line
+    assert "(validation and test: drawn from answers of up to 50 characters); longer answers are cut off" in line
 
 
 def test_a_set_of_the_catalogue_brings_what_fits_its_answers(tmp_path: Path) -> None:

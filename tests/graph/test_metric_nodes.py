@@ -36,7 +36,7 @@ def scores(plan: Plan) -> list[dict[str, Any]]:
             '["log_loss", "squad_f1"]',
             'metrics[1]: squad_f1 needs passages with accepted answers: data.format = "squad"',
         ),
-        ('["log_loss"]\nextract = "last-number"', "evaluate.extract: is read by exact_match, which is not among"),
+        ('["log_loss"]\nextract = "last-number"', "evaluate.extract: applies to exact_match, which is not among"),
         (
             '["exact_match"]\nextract = "(a"',
             'extract: should be "gsm8k", "strict-match", "flexible-extract", "last-number", or a valid regular',
@@ -52,7 +52,7 @@ def scores(plan: Plan) -> list[dict[str, Any]]:
         ('["rouge1"]\ntokenize = "13b"', "evaluate.tokenize: "),
         ('["exact_match"]\nextract = "a"', "a regular expression with one group, not none: write (…)"),
         ('["exact_match"]\nextract = "(a)(b)"', "not 2; write a non-capturing group as (?:…)"),
-        ('["log_loss"]\naverage = "macro"', "evaluate.average: is read by f1"),
+        ('["log_loss"]\naverage = "macro"', "evaluate.average: applies to f1"),
     ],
 )
 def test_what_does_not_go_together_is_refused_where_it_stands(spec_file: Path, value: str, told: str) -> None:

@@ -116,7 +116,7 @@ def test_a_node_and_a_configuration_of_two_studies_are_asked_about(trained: Path
     assert f'"{RUN}:score/test" is a node of two studies: alpha (key ' in node
     for words in (("show",), ("state", "rm"), ("state", "export", "--bundle", str(trained / "no.tar"))):
         asked = lora(trained, *words, "rank/r=4").output
-        assert '"rank/r=4" is a configuration of two studies: alpha and beta. Name the spec with --spec.' in asked
+        assert '"rank/r=4" is a configuration of two studies: alpha and beta. Pass the spec with --spec.' in asked
     assert '"rank" is part of two studies: alpha and beta.' in lora(trained, "state", "rm", "rank").output
     assert not (trained / "no.tar").exists()
 
@@ -183,7 +183,7 @@ def test_a_run_that_studies_share_is_one_run(here: Path) -> None:
     delta = write(here, "delta", text, ('metrics = ["log_loss"]', metrics), shorter)
     study(delta).apply()
     asked = lora(here, "show", key_of(gamma)[:12]).output
-    assert f'delta and gamma share the run "{RUN}" and evaluate it differently. Name the spec with --spec.' in asked
+    assert f'delta and gamma share the run "{RUN}" and evaluate it differently. Pass the spec with --spec.' in asked
     lengths = [shown(here, "show", RUN, "--spec", str(file))["scores"] for file in (gamma, delta)]
     assert lengths[0]["test.brevity"] > lengths[1]["test.brevity"]  # type: ignore[index]
 

@@ -249,7 +249,7 @@ REFUSED = [
     ({"messages": "user: hi"}, "must contain a list of messages"),
     ({"messages": TURNS[:2], "tools": ["weather"]}, 'the column "tools" must contain a list of functions'),
     ({"messages": TURNS[:2], "history": ["weather"]}, r'"history" must contain a list of \[question, answer\]'),
-    ({"conversations": [{"from": "narrator", "value": "x"}]}, 'is from "narrator"; known are: human'),
+    ({"conversations": [{"from": "narrator", "value": "x"}]}, 'is from "narrator"; known roles: human'),
     ({"conversations": [SHAREGPT[0], {"from": "function_call", "value": "weather()"}]}, "not valid JSON"),
 ]
 
@@ -280,7 +280,7 @@ def test_only_what_is_a_text_fills_one(tokenizer: Any, form: str, kind: str) -> 
     column, row = FORMATS[form]
     data = section(format=form, labels=[["0", "no"], ["1", "yes"]], max_length=64, unanswerable="")
     assert list(examples(tokenizer, data, [(0, row)]))
-    with pytest.raises(NodeError, match=f'the column "{column}" holds {kind}|must contain a list of messages'):
+    with pytest.raises(NodeError, match=f'the column "{column}" contains {kind}|must contain a list of messages'):
         list(examples(tokenizer, data, [(0, row | {column: VALUES[kind]})]))
 
 

@@ -268,7 +268,7 @@ def test_rows_without_a_label_are_refused_with_advice_that_helps(
     setting = advised.removeprefix("data.")
     mine = study(tmp_path, tiny_model, file, f"{more}{setting}\n")
     plan = mine.plan()
-    assert any("data.where leaves out rows: 10 of train" in notice for notice in plan.warnings)
+    assert any("data.where excludes rows: 10 of train" in notice for notice in plan.warnings)
     rules = [node.settings["data"]["rows"] for node in plan.graph.nodes.values() if node.kind == "prepare"]
     assert sum(rule["stop"] - rule["start"] for rule in rules) == 30
     done = mine.apply(mine.plan(target=["data/train:prepare", "data/validation:prepare", "data/test:prepare"]))

@@ -303,7 +303,7 @@ def test_several_configurations_are_never_mixed(tmp_path: Path) -> None:
     )
     assert sorted(data_files(tmp_path)) == ["de", "en"], "no mixture where it does not name its files"
     (tmp_path / "README.md").write_text("---\nconfigs: [\n---\n", encoding="utf-8")
-    with pytest.raises(NodeError, match=r"datasets does not understand .*README\.md"):
+    with pytest.raises(NodeError, match=r"datasets cannot parse .*README\.md"):
         data_files(tmp_path)
 
 

@@ -59,7 +59,7 @@ def test_figures_come_from_a_mean_or_from_the_file_itself(tmp_path: Path) -> Non
         ("return float('nan')", "own.py: ValueError: score(row) of row 0 is nan, which is not a finite number"),
         ("import os; os._exit(7)", "own.py exited with code 7 before it returned a value"),
         ("import os; os.kill(os.getpid(), 9)", "own.py was killed by SIGKILL before it returned a value"),
-        ("import time; time.sleep(60)", "own.py took more than 2 s; raise evaluate.metric_timeout"),
+        ("import time; time.sleep(60)", "own.py took more than 2 s. Raise evaluate.metric_timeout"),
         ("import missing_helper", "own.py, line 2: ModuleNotFoundError: No module named 'missing_helper'"),
     ],
 )

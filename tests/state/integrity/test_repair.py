@@ -61,7 +61,7 @@ def test_a_damaged_curve_is_made_again_from_the_index(spec: Path) -> None:
 def test_a_flipped_bit_in_a_row_is_named_and_mended_from_the_copy(spec: Path, text: bytes, told: str) -> None:
     before = rows(spec, "SELECT * FROM attempts")
     flip(index(spec), text)
-    with pytest.raises(StateError, match="not what it was when it was last closed"):
+    with pytest.raises(StateError, match="has changed since it was last closed"):
         Study.load(spec, spec.parent / ".lora").plan()
     found = lora(spec, "verify")
     assert (found.exit_code, told in found.output) == (4, True), found.output
