@@ -182,7 +182,7 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
         table = f"[evaluate]\nmetrics = {json.dumps(chosen)} # the first one decides\n\n"
         text = text.replace("[[sweep]]", f"{table}[[sweep]]", 1)
     if model or data:
-        text = text.replace("# Change these two for a study of your own.\n", "")
+        text = text.replace("# Change these two for your own study.\n", "")
     metric = parse(text, Path("study.toml")).primary
     if margin_of("1pt", metric, 0.0) is not None:
         text = text.replace('margin = "1%"', 'margin = "1pt"', 1)
