@@ -96,24 +96,24 @@ def _split(error: Exception, count: int) -> SplitBatch:
     """Return how to go on where nodes could not be done together."""
     if _is_out_of_memory(error):
         size = count // 2
-        return SplitBatch(size, f"{count} adapters at a time did not fit into memory; goes on with {size}.", True)
+        return SplitBatch(size, f"{count} adapters at a time did not fit into memory; continuing with {size}.", True)
     why = _first_line(error).rstrip(".")
     if not isinstance(error, NotPackable):
         traceback.print_exc()
         why = f"{type(error).__name__}: {why}"
-    return SplitBatch(1, f"{count} adapters are done one by one: {hide_tokens(why)}.", isinstance(error, NotPackable))
+    return SplitBatch(1, f"{count} adapters run one at a time: {hide_tokens(why)}.", isinstance(error, NotPackable))
 
 
 def _failure(request: Request, out: Path, error: Exception) -> Result:
     """Return what an exception means to the user, with its traceback where that is all that can be said."""
     if _is_out_of_memory(error):
-        why = f"The device has not enough memory: {_first_line(error).rstrip('.')}. {_remedy(request)}"
+        why = f"The device does not have enough memory: {_first_line(error).rstrip('.')}. {_remedy(request)}"
         return Result("out-of-memory", why, request.execution)
     if "No space left on device" in str(error):
         why = f"No space left on the disk that holds {out}. Free some space and run the same command again."
         return Result("failed", why)
     if number := _disk_error(error):
-        why = f"The disk that holds {out} fails: {os.strerror(number)}. Look after it and run the same command again."
+        why = f"The disk that holds {out} is failing: {os.strerror(number)}. Check it and run the same command again."
         return Result("failed", why)
     with contextlib.suppress(OSError):
         (out / "traceback.txt").write_text(hide_tokens("".join(traceback.format_exception(error))), encoding="utf-8")
@@ -132,14 +132,14 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _remedy(request: Request) -> str:
     """Return what would need less memory."""
     if request.kind in ("inspect", "merge") or request.settings.get("task", {}).get("output") == "lm_eval":
-        return "Use a smaller evaluate.per_device_eval_batch_size, which changes no result."
+        return "Use a smaller evaluate.per_device_eval_batch_size, which does not affect results."
     if request.execution.get("auto_find_batch_size"):
         return (
             "Not even one example at a time fits: use train.gradient_checkpointing = true, a shorter data.max_length, "
             "or a quantized base."
         )
     if request.kind not in ("train", "profile"):
-        return "Use a device with more, or a quantized base."
+        return "Use a device with more memory, or a quantized base."
     fallback = ", or train.auto_find_batch_size = true" if request.kind == "train" else ""
     return (
         "Use a smaller train.per_device_train_batch_size with more train.gradient_accumulation_steps, "

@@ -19,7 +19,7 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if math.isfinite(seconds) else "for ever"
+    return f"{seconds / 3600:.1f} h" if math.isfinite(seconds) else "forever"
 
 
 def size(count: float) -> str:

@@ -40,9 +40,9 @@ def matches(pattern: str, texts: tuple[str, ...], way: Way = "fullmatch") -> lis
         question = json.dumps([pattern, way, texts]).encode()
         answer = subprocess.run(program, input=question, capture_output=True, timeout=SECONDS, check=True)  # noqa: S603
     except subprocess.TimeoutExpired as error:
-        why = "what repeats inside of something that repeats, as in (a+)+, may take for ever"
+        why = "nested repetition, as in (a+)+, can take forever"
         raise ValueError(f"as a regular expression takes longer than {SECONDS:g} s to match; {why}") from error
     except subprocess.CalledProcessError as error:
-        raise ValueError("as a regular expression takes more memory than there is") from error
+        raise ValueError("as a regular expression takes more memory than is available") from error
     results: list[str | None] = json.loads(answer.stdout)
     return results

@@ -177,7 +177,9 @@ def unknown_setting(path: Path, branch: type[BaseModel] | None = None, root: typ
         return f"{unknown}{suggestion(name, allowed) or '; allowed: ' + ', '.join(allowed)}"
     if place and top and name in top.model_fields:
         at_top = f"write it at the top of the file, before the first [{place[0]}]"
-        return f"is no setting of {dotted(place)} but stands by itself; {at_top if name in _TOP else f'write [{name}]'}"
+        return (
+            f"is not a setting of {dotted(place)} but a top-level one; {at_top if name in _TOP else f'write [{name}]'}"
+        )
     if _ALIASES.get(name) in allowed:
         return f'{unknown}; did you mean "{_ALIASES[name]}"?'
     home = setting_tables().get(name)
@@ -215,7 +217,7 @@ def _sentence(rows: list[Any], path: Path, root: type[BaseModel]) -> str:
         how = f"; write [{dotted(path)}] with {', '.join(needed)}" if needed else f": {meaning}" if meaning else ""
         return f"is required{how}"
     if path in (("sweep",), ("analysis",), ("claim",), ("reference",), ("stage",)):
-        blocks = f"blocks that begin with [[{path[0]}]], in two brackets"
+        blocks = f"blocks that start with [[{path[0]}]], in double brackets"
         return f"should be written as {blocks}, not {show(rows[0]['input'])}"
     fitting = [row for row in rows if not row["type"].endswith(("_type", "literal_error", "pattern_mismatch"))] or rows
     parts = list(dict.fromkeys(_expectation(row) for row in fitting))

@@ -29,7 +29,7 @@ from lorafile.specs.tables.evaluate import metric_label
 from lorafile.specs.tables.settings import SpecTables
 
 _MAX_BYTES = 4 << 20
-_SYNTAX = {"Cannot overwrite a value": "sets something here a second time; TOML allows each key once"}
+_SYNTAX = {"Cannot overwrite a value": "sets a key a second time; TOML allows each key once"}
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,13 @@ def _document(text: str, problems: Problems) -> dict[str, Any]:
         digits = re.search("[0-9_]{4300}", text)
         before = text[: digits.start()] if digits else ""
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        raise SpecError([Problem(problems.file, line, column, "", "is a number of too many digits")]) from error
+        raise SpecError([Problem(problems.file, line, column, "", "is a number with too many digits")]) from error
     try:
         problems.positions = positions(text)
     except TooManyPlaces as error:
         raise SpecError([Problem(problems.file, error.line, error.column, "", str(error))]) from error
     for path in _too_large(raw):
-        problems.add(path, "is a number that TOML's 64 bits do not hold")
+        problems.add(path, "is a number that does not fit into TOML's 64 bits")
     if problems.by_place:
         raise SpecError(problems.list())
     return raw
@@ -201,9 +201,9 @@ def _read(file: Path) -> str:
             return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
         message = f"is larger than {_MAX_BYTES >> 20} MiB, too large to be a spec"
     except FileNotFoundError:
-        message = "there is no such file. Write a first spec with: lora init"
+        message = "file not found. Write a first spec with: lora init"
     except IsADirectoryError:
-        message = "is a directory; name the spec file in it"
+        message = "is a directory; pass the spec file in it"
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text (byte {error.start})"
     except OSError as error:

@@ -61,7 +61,7 @@ def _rows(settings: dict[str, Schema], required: list[str]) -> str:
     lines = ["| setting | value | default | meaning |", "|---|---|---|---|"]
     for name, setting in settings.items():
         default = "required" if name in required else _code(setting["default"]) if "default" in setting else ""
-        meaning = _first_sentences(setting.get("description", "As in `[train]`; absent: that."))
+        meaning = _first_sentences(setting.get("description", "Like in `[train]`. Unset: the value from there."))
         lines.append("| " + " | ".join(_cell(text) for text in (f"`{name}`", _kind(setting), default, meaning)) + " |")
     return "\n".join(lines) + "\n" if settings else "It has no settings.\n"
 

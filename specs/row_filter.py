@@ -21,10 +21,10 @@ def parse_where(condition: Condition) -> list[tuple[str, str, Any]]:
     """
     if isinstance(condition, dict):
         if not condition:
-            raise ValueError("columns with the values that they may have, such as { label = [0, 1] }")
+            raise ValueError("columns with their allowed values, such as { label = [0, 1] }")
         for column, values in condition.items():
             if not values or not all(isinstance(value, str | int | float) for value in values):
-                raise ValueError(f"a list of the values that {column} may have, such as {{ {column} = [0, 1] }}")
+                raise ValueError(f"a list of the allowed values of {column}, such as {{ {column} = [0, 1] }}")
         return [(column, "in", values) for column, values in condition.items()]
     match = _COMPARISON.fullmatch(condition)
     if match is None:
@@ -69,7 +69,7 @@ def _number(value: Any, column: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise ValueError(f'{column} is "{value}", which is no number') from None
+        raise ValueError(f'{column} is "{value}", which is not a number') from None
 
 
 def _text(value: Any) -> str:

@@ -17,16 +17,16 @@ _BNB_TYPES: dict[str, Any] = {
     "bnb_4bit_compute_dtype": Literal["float32", "bfloat16", "float16"] | None,
 }
 _BNB_HELP = {
-    "load_in_8bit": "8 bits for each weight.",
-    "load_in_4bit": "4 bits for each weight.",
-    "llm_int8_threshold": "Columns of larger activations stay in 16 bits; at 0 no result depends on its batch.",
+    "load_in_8bit": "8 bits per weight.",
+    "load_in_4bit": "4 bits per weight.",
+    "llm_int8_threshold": "Columns with larger activations stay in 16 bits; at 0, no result depends on its batch.",
     "llm_int8_skip_modules": "Modules that are not quantized.",
     "llm_int8_enable_fp32_cpu_offload": "Modules on the CPU stay in 32 bits.",
     "llm_int8_has_fp16_weight": "Keep 16-bit weights next to the 8-bit ones.",
-    "bnb_4bit_compute_dtype": "Type of the arithmetic; absent: the base's own.",
+    "bnb_4bit_compute_dtype": "Data type for computation. Unset: the base's own.",
     "bnb_4bit_quant_type": "The 4-bit type.",
-    "bnb_4bit_use_double_quant": "Quantize the quantization constants, too: about 0.4 bits less for each weight.",
-    "bnb_4bit_quant_storage": "Type of the tensor that the 4-bit weights are packed in.",
+    "bnb_4bit_use_double_quant": "Also quantize the quantization constants: saves about 0.4 bits per weight.",
+    "bnb_4bit_quant_storage": "Data type of the tensor that holds the packed 4-bit weights.",
 }
 
 

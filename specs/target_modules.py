@@ -102,7 +102,7 @@ def _endings(module: str) -> list[str]:
 def _group(word: str, inventory: Inventory) -> set[str]:
     modules = {module for module in inventory if _GROUPS[word](module)}
     if not modules:
-        raise LookupError(f'"{word}" finds nothing in this model')
+        raise LookupError(f'"{word}" matches nothing in this model')
     return modules
 
 
@@ -110,7 +110,7 @@ def _named(name: str, inventory: Inventory, kind: str) -> set[str]:
     modules = {module for module in inventory if module == name or module.endswith(f".{name}")}
     if not modules:
         close = suggestion(name, [*leaves(inventory), *_GROUPS])
-        raise LookupError(f"no {kind} of the model is called {show(name)}{close}")
+        raise LookupError(f"no {kind} of the model is named {show(name)}{close}")
     return modules
 
 
@@ -122,11 +122,13 @@ def _matching(pattern: str, inventory: Inventory) -> set[str]:
     if any(matched):
         return {module for module, match in zip(inventory, matched, strict=True) if match}
     if any(module.endswith(f".{pattern}") for module in inventory):
-        hint = f'; write ["{pattern}"] for the modules of that name'
+        hint = f'; write ["{pattern}"] for the modules with that name'
     else:
         hint = suggestion(pattern, [*_GROUPS, *leaves(inventory)])
     words = ", ".join(_GROUPS)
-    raise LookupError(f"{show(pattern)} is none of {words}, and as a regular expression it matches no whole path{hint}")
+    raise LookupError(
+        f"{show(pattern)} is not one of {words}, and as a regular expression it matches no full path{hint}"
+    )
 
 
 def _unknown(message: str, inventory: Inventory, setting: str, kind: str) -> ModelError:

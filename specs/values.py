@@ -32,7 +32,7 @@ PATTERNS = {
     MULTIPLE_OF_RANK: 'a multiple of the rank such as "2r"',
     SPLIT_SLICE: 'a slice such as "train[:80%]"',
     NAME: 'a name without "/", ":", line breaks, or spaces at its ends',
-    ONE_LINE: "a text of one line",
+    ONE_LINE: "a single line of text",
     METRIC_FILE: 'a Python file such as "metrics/brevity.py"',
     MARGIN: 'a margin such as "1pt" (percentage points) or "1%" (of the baseline)',
     POINTS: 'a standard deviation such as "1.2pt" (percentage points)',
@@ -40,7 +40,7 @@ PATTERNS = {
     SIZE: 'a size such as "24GB" or "7.5GiB"',
     DURATION: 'a time such as "30ms", "90s" or "2h"',
     r"^[^\x00-\x1f]*\.py$": 'a Python file such as "analyses/own.py"',
-    PRICE: 'a price of an hour such as "$2.50/h"',
+    PRICE: 'a price per hour such as "$2.50/h"',
     TRACKED_PROJECT: 'a name without "/", "\\", "#", "?", "%", ":" or line breaks',
     RELATIVE_DIRECTORY: 'a directory next to the spec such as "report" or "out/report" (elsewhere: lora report --out)',
     NITER: '"pissa_niter_" with a number such as "pissa_niter_16"',
@@ -84,7 +84,7 @@ def in_base_units(amount: str) -> tuple[Dimension, float]:
     """
     match = re.fullmatch(r"([0-9.]+)\s?([A-Za-z]+)", amount)
     if match is None or match[2] not in (*_BYTES, *_SECONDS):
-        raise ValueError(f"{amount!r} is no amount with a unit")
+        raise ValueError(f"{amount!r} is not an amount with a unit")
     number, unit = float(match[1]), match[2]
     return ("bytes", number * _BYTES[unit]) if unit in _BYTES else ("seconds", number * _SECONDS[unit])
 

@@ -26,7 +26,7 @@ def translate_errors(directory: Path) -> Iterator[None]:
             raise disk_failure(directory, f"{directory / 'state.db'}: {error}") from error
         raise StateError(
             f"The index {directory / 'state.db'} cannot be read: {error}. Nothing was changed. "
-            "`lora state verify --repair` saves every row that can be read; or restore it from a copy."
+            "`lora state verify --repair` saves every readable row. Alternatively, restore the index from a copy."
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -47,7 +47,7 @@ def check_rows(directory: Path) -> Iterator[None]:
     except (KeyError, ValueError, TypeError) as error:
         raise StateError(
             f"The index {directory / 'state.db'} has damaged rows ({type(error).__name__}). Nothing was changed. "
-            "`lora state verify --repair` names them, and saves every other."
+            "`lora state verify --repair` lists them and saves all others."
         ) from error
 
 
@@ -63,7 +63,7 @@ def reading_object(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise StateError(
-            f"The object {path} cannot be read: {error.strerror or error}. Nothing is made again for that; look after "
+            f"The object {path} cannot be read: {error.strerror or error}. Nothing is recreated for it. Check "
             "the disk, then run `lora state verify` and the same command again."
         ) from error
 
@@ -71,17 +71,19 @@ def reading_object(path: Path) -> Iterator[None]:
 def disk_failure(directory: Path, why: str) -> StateError:
     """Return the error of a disk that does not read or write, which is no reason to make anything again."""
     return StateError(
-        f"The disk of the state {directory} fails: {why}. Everything that had finished is kept; look after the disk, "
+        f"The disk of the state {directory} is failing: {why}. All finished results are kept. Check the disk, "
         "then run `lora state verify` and the same command again."
     )
 
 
 def _full(directory: Path) -> str:
     return (
-        f"The disk of the state {directory} is full. Everything that had finished is kept; free some space and run the "
+        f"The disk of the state {directory} is full. All finished results are kept. Free some space and run the "
         "same command again."
     )
 
 
 def _unwritable(directory: Path, why: str) -> str:
-    return f"The state {directory} cannot be written: {why}. Change that, or name another with --state or LORA_STATE."
+    return (
+        f"The state {directory} cannot be written: {why}. Fix this, or pass another state with --state or LORA_STATE."
+    )

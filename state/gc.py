@@ -62,11 +62,11 @@ def garbage(state: State, keep: set[str]) -> Garbage:
     ):
         if key in keep and number in standing:
             needed.add(digest)
-        why = "made again since, or removed" if key in keep else "declared by no study"
+        why = "recreated since, or removed" if key in keep else "declared by no study"
         owners[digest] = (f"{study}: {address.partition(':')[0]} ({kind})", why)
     groups: dict[tuple[str, str], list[str]] = {}
     for digest in sizes.keys() - needed:
-        groups.setdefault(owners.get(digest, ("objects", "named by nothing")), []).append(digest)
+        groups.setdefault(owners.get(digest, ("objects", "not referenced")), []).append(digest)
     freed = [
         FreedObjects(what, why, tuple(sorted(digests)), sum(sizes[digest] for digest in digests))
         for (what, why), digests in groups.items()

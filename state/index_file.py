@@ -118,7 +118,7 @@ def check_checksum(database: Path) -> None:
     signature = (str(database.absolute()), about.st_mtime_ns, about.st_size)
     if signature not in _proven:
         if _checksum(database).encode("ascii") != expected:
-            raise sqlite3.DatabaseError("it is not what it was when it was last closed")
+            raise sqlite3.DatabaseError("it has changed since it was last closed")
         _proven.add(signature)
 
 
@@ -219,7 +219,7 @@ def check_log(database: Path) -> None:
     :raises sqlite3.DatabaseError: when recorded transactions are in it that SQLite ignores
     """
     if ignored_transactions(database) > 1:
-        raise sqlite3.DatabaseError("its log state.db-wal is damaged, and what was recorded last cannot be read")
+        raise sqlite3.DatabaseError("its log state.db-wal is damaged, so the latest records cannot be read")
 
 
 def ignored_transactions(database: Path) -> int:

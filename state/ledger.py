@@ -71,7 +71,7 @@ def forget(directory: Path, nodes: list[Named], reason: str, lock_timeout: float
     with State.write(directory, lock_timeout) as state:
         live = [node.address for node in nodes if (run := unfinished(state.running(node.key))) and run.live]
         if live:
-            raise LoraError(f"{live[0]} trains now, by a worker that its apply left behind. Wait until it has ended.")
+            raise LoraError(f"{live[0]} is being trained by a worker left behind by its apply. Wait until it ends.")
         keys = {node.key for node in nodes}
         remove(state, [number for number, key in state.rows("SELECT id, key FROM attempts") if key in keys], reason)
         for key in keys:
@@ -92,7 +92,7 @@ def accept_by_name(
         target, kind = _replaced(state, new, names)
         if not state.rows("SELECT 1 FROM results WHERE key = ?", source.key):
             name = f"{source.address} ({source.key[:12]}…)"
-            raise LoraError(f"{name} has no finished result that could stand for another.")
+            raise LoraError(f"{name} has no finished result to use for another node.")
         if target == source.key:
             raise LoraError(f"{old} and {new} are the same node; there is nothing to accept.")
         if kind and kind != source.kind:
@@ -100,7 +100,7 @@ def accept_by_name(
             raise LoraError(f"{kinds}; they cannot be equivalent.")
         chained = state.acceptances().get(source.key)
         if chained is not None:
-            raise LoraError(f"{old} is itself replaced by {chained.old[:12]}…; accept that one in place of {new}.")
+            raise LoraError(f"{old} itself uses the result of {chained.old[:12]}…; accept that one in place of {new}.")
         accept(state, source.key, target, source.kind, reason)
         return state.acceptances()[target]
 
@@ -118,7 +118,7 @@ def withdraw_by_name(directory: Path, new: str, names: GetNames | None = None, l
         withdrawn = [key for key in meant if withdraw(state, key)]
         if not withdrawn:
             keys = ", ".join(f"{key[:12]}…" for key in active) or "none"
-            raise LoraError(f"Nothing is accepted in place of {new}; keys that have another's result: {keys}.")
+            raise LoraError(f"Nothing is accepted in place of {new}. Keys that use another's result: {keys}.")
         return withdrawn
 
 

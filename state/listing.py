@@ -111,13 +111,17 @@ def _about(values: list[Any]) -> dict[str, Any]:
 def _condition(text: str) -> tuple[str, str, Any]:
     condition = _CONDITION.fullmatch(text.strip())
     if condition is None:
-        raise LoraError(f'--where "{text}": write a setting or a figure, one of = != < <= > >=, and a value: lora.r=16')
+        raise LoraError(
+            f'--where "{text}": write a setting or metric, one of = != < <= > >=, and a value, such as lora.r=16'
+        )
     try:
         value: Any = json.loads(condition["value"])
     except (ValueError, RecursionError):
         value = condition["value"].strip()
     if condition["sign"] in _SIGNS and not isinstance(value, (int, float)):
-        raise LoraError(f'--where "{text}": {condition["sign"]} compares numbers, and {condition["value"]} is none.')
+        raise LoraError(
+            f'--where "{text}": {condition["sign"]} compares numbers, but {condition["value"]} is not a number.'
+        )
     return condition["name"], condition["sign"], value
 
 
@@ -162,5 +166,5 @@ def _unknown(name: str, rows: list[NodeRow]) -> str:
         names |= {*row.metrics, *row.figures, *(metric.partition(".")[2] for metric in row.metrics)}
         for section, values in row.settings.items():
             names |= {f"{shown.get(section, section)}.{name}" for name in values} if isinstance(values, dict) else set()
-    hint = did_you_mean(name, names, f"there are: {', '.join(sorted(names))}.")
+    hint = did_you_mean(name, names, f"available: {', '.join(sorted(names))}.")
     return f'--where: nothing here has "{name}"; {hint}'

@@ -47,7 +47,7 @@ def _wait(handle: int, directory: Path, timeout: float) -> None:
     deadline, waiting = time.monotonic() + timeout, False
     while not _try(handle):
         if time.monotonic() >= deadline:
-            still, longer = (f" It still was after {timeout:g} s.", " a longer") if waiting else ("", "")
+            still, longer = (f" It was still in use after {timeout:g} s.", " a longer") if waiting else ("", "")
             raise InUse(
                 f"The state {directory} is in use by {_holder(directory)}.{still} "
                 f"Wait for it, or pass{longer} --lock-timeout."
@@ -66,8 +66,8 @@ def _try(handle: int) -> bool:
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise StateError(
-                "The state's file system has no locks, so nothing could keep two processes from writing at once. "
-                "Put it on a local disk, with --state or LORA_STATE."
+                "The state's file system does not support locks, so two processes could write at once. "
+                "Use a local disk, with --state or LORA_STATE."
             ) from error
         raise
     return True

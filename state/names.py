@@ -84,7 +84,9 @@ def find_node(names: Names, name: str) -> Named:
     if len({node.key for node in matches}) > 1:
         addresses = sorted({node.address for node in matches})
         more = f" and {len(addresses) - _MOST_LISTED} more" if len(addresses) > _MOST_LISTED else ""
-        raise LoraError(f'"{name}" names several nodes; name one of them: {", ".join(addresses[:_MOST_LISTED])}{more}')
+        raise LoraError(
+            f'"{name}" matches several nodes; pass one of them: {", ".join(addresses[:_MOST_LISTED])}{more}'
+        )
     return matches[0]
 
 
@@ -147,15 +149,15 @@ def configuration_name(address: str) -> str:
 def unknown_name(names: Names, name: str) -> UnknownName:
     """Return the error that nothing has a name, with what comes near."""
     if not names.nodes:
-        return UnknownName("This state knows no node yet. The first `lora apply` makes it; --state names another.")
+        return UnknownName("This state has no nodes yet. Run `lora apply`, or pass another state with --state.")
     if not names.spec:
         hint = _close_to(names, name, "`lora state list --kind all` shows every address.")
-        return UnknownName(f'No node of this state is called "{name}", and no key begins so; {hint}')
+        return UnknownName(f'No node in this state is named "{name}", and no key starts with it; {hint}')
     declared = [node for node in recorded_nodes(names.state) if node.declared] if name else []
     others = sorted({node.study for node in declared if _is_called(node, name)})
     hint = f"it belongs to {', '.join(others)}." if others else ""
     hint = hint or _close_to(names, name, "`lora plan --full` shows every address.")
-    return UnknownName(f'{names.spec} declares nothing called "{name}", and no key of it begins so; {hint}')
+    return UnknownName(f'{names.spec} declares nothing named "{name}", and none of its keys starts with it; {hint}')
 
 
 def _close_to(names: Names, name: str, otherwise: str) -> str:
@@ -183,7 +185,7 @@ def _by_key(names: Names, name: str) -> list[Named]:
         if node.key.startswith(name) or node.replaces.startswith(name):
             by_key.setdefault(node.key, node)
     if len(by_key) > 1:
-        raise LoraError(f'Several keys begin with "{name}"; give more letters: {", ".join(sorted(by_key))}')
+        raise LoraError(f'Several keys start with "{name}"; pass more characters: {", ".join(sorted(by_key))}')
     return list(by_key.values())
 
 
@@ -229,6 +231,6 @@ def _ambiguity(names: Names, name: str, keys: dict[str, dict[str, str]]) -> str:
     whole = any(configuration_name(address) == name for rows in keys.values() for address in rows)
     what = "a node" if ":" in name else "a run" if any(runs.values()) else "a configuration" if whole else "part"
     number = "two" if len(studies) == 2 else str(len(studies))
-    remedy = "Name the spec with --spec" + (", or give the key" if by_key else "")
-    remedy = remedy if names.takes_spec else "Give the key"
+    remedy = "Pass the spec with --spec" + (", or pass the key" if by_key else "")
+    remedy = remedy if names.takes_spec else "Pass the key"
     return f'"{name}" is {what} of {number} studies: {listing(studies, len(studies))}. {remedy}.'

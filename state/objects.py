@@ -73,7 +73,7 @@ class Objects:
             origins[self.root.absolute()].download(digest, Path(name))
             if file_digest(Path(name)) != digest:
                 raise StateError(
-                    f"The object {digest[:12]}… is damaged in the state's remote. Nothing was taken of it."
+                    f"The object {digest[:12]}… is damaged in the state's remote. Nothing was imported from it."
                 )
             sync(Path(name))
             self.adopt(Path(name), digest)
@@ -123,14 +123,13 @@ class Objects:
 
     def _missing(self, digest: str) -> StateError:
         return StateError(
-            f"The object {digest[:12]}… is missing from {self.root}. "
-            "The next `lora apply` that needs it makes it again."
+            f"The object {digest[:12]}… is missing from {self.root}. The next `lora apply` that needs it recreates it."
         )
 
     def _damaged(self, digest: str) -> StateError:
         return StateError(
-            f"The object {self.path(digest)} is damaged: its bytes are not the ones that were stored. "
-            "`lora state verify` says what it belongs to; with --repair the next `lora apply` recreates it."
+            f"The object {self.path(digest)} is damaged: it differs from what was stored. "
+            "`lora state verify` shows what it belongs to; with --repair, the next `lora apply` recreates it."
         )
 
     def put(self, file: Path) -> tuple[str, int]:

@@ -66,7 +66,7 @@ class ReadTransaction:
     def settle(self) -> None:
         """Wait until the index is proven; it may be called again.
 
-        :raises sqlite3.DatabaseError: when it is not what it was when it was last closed
+        :raises sqlite3.DatabaseError: when it has changed since it was last closed
         :raises OSError: when it cannot be read
         :raises IndexChanged: when the file is no longer as it was
         """
@@ -145,7 +145,7 @@ def _connect(database: Path, immutable: bool) -> sqlite3.Connection | None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise StateError(
-                f"The state {database.parent} was written by a newer lorafile (schema {version}; this one knows up to "
+                f"The state {database.parent} was written by a newer lorafile (schema {version}; this one reads up to "
                 f"{SCHEMA_VERSION}). Nothing was changed. Update with: pip install --upgrade lorafile"
             )
         connection.execute("SELECT count(*) FROM sqlite_master")
@@ -166,7 +166,7 @@ def _connect(database: Path, immutable: bool) -> sqlite3.Connection | None:
 def _check_not_lost(database: Path) -> None:
     """Tell an index that is not made yet from one that was lost: nothing is stored before its tables are there."""
     if database.with_name(BACKUP).exists() or any(database.with_name("objects").glob("*")):
-        raise sqlite3.DatabaseError("its tables are gone, and the objects are there")
+        raise sqlite3.DatabaseError("its tables are missing, but the objects exist")
 
 
 def check_directory(directory: Path) -> None:
@@ -176,11 +176,11 @@ def check_directory(directory: Path) -> None:
     """
     if url := _URL.match(str(directory)):
         raise StateError(
-            f"The state {url[1]}://{url[2]} is a URL, and this reads a directory. Take the one that "
+            f"The state {url[1]}://{url[2]} is a URL, but a directory is needed here. Use the one that "
             "lorafile.state.remote.connect returns for the URL."
         )
     if directory.exists() and not directory.is_dir():
-        raise StateError(f"{directory} is not a directory, so it cannot be a state. Name another with --state.")
+        raise StateError(f"{directory} is not a directory, so it cannot be a state. Pass another with --state.")
     index = directory / "state.db"
     if index.exists() and not index.is_file():  # a device or a pipe would be read without end
-        raise StateError(f"{index} is no file, so {directory} cannot be a state. Name another with --state.")
+        raise StateError(f"{index} is not a file, so {directory} cannot be a state. Pass another with --state.")

@@ -139,7 +139,7 @@ def training_units(tokens: Tokens, model: Any) -> tuple[Tokens | Blocks, str]:
     if separates_documents(model):
         return Blocks(tokens), ""
     kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-    return tokens, f"{kind} lets a document of a block see the one before it, so each document was a row of its own."
+    return tokens, f"{kind} lets a document in a block attend to the one before it, so each document has its own row."
 
 
 def separates_documents(model: Any) -> bool:

@@ -63,8 +63,8 @@ def detect(columns: list[str], path: str) -> str:
         if set(needed) <= set(columns):
             return name
     raise NodeError(
-        f"data.format: the columns of {path} ({', '.join(columns)}) fit no known format. Name them with "
-        "data.columns, or write a data.template; of a table without a header line, with data.column_names."
+        f"data.format: the columns of {path} ({', '.join(columns)}) match no known format. Assign them with "
+        "data.columns, or write a data.template. For a table without a header line, set data.column_names."
     )
 
 
@@ -79,8 +79,8 @@ def is_preference_set(columns: list[str]) -> bool:
 def preference_set(path: str) -> str:
     """Say what a set of preferences is, and what can be done with it."""
     return (
-        f"{path} is a preference set (columns chosen, rejected), and preferences are not trained on. To train on the "
-        'better answers alone, say so: a data.template, or a data.format with columns such as { messages = "chosen" }.'
+        f"{path} is a preference set (columns chosen, rejected), which training does not support. To train on the "
+        'better answers only, set a data.template, or a data.format with columns such as { messages = "chosen" }.'
     )
 
 
@@ -126,8 +126,8 @@ def check_columns(data: dict[str, Any], columns: list[str], data_name: str) -> N
         return
     name = data["columns"].get(missing[0][0], missing[0][0])
     raise NodeError(
-        f'{data_name} has no column "{name}", which {reads} reads; its columns are: {", ".join(columns)}. '
-        "Say which is which with data.columns, or write a data.template."
+        f'{data_name} has no column "{name}", which {reads} needs; its columns are: {", ".join(columns)}. '
+        "Assign the columns with data.columns, or write a data.template."
     )
 
 

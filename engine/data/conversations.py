@@ -15,7 +15,7 @@ _SPEAKERS |= dict.fromkeys(("observation", "tool", "function_response"), "tool")
 _CALL = "function_call"  # whose value is {name, arguments} as JSON
 GUANACO = "### Human:"
 _GUANACO = re.compile(r"### (Human|Assistant):")
-_OTHER_TEMPLATE = "name another one with data.chat_template, or use rows of one answer each"
+_OTHER_TEMPLATE = "set another one with data.chat_template, or use rows with a single answer"
 Message = dict[str, Any]
 
 
@@ -65,7 +65,7 @@ def conversation_of(row: Row, turns: Any, completion: Any = None) -> Conversatio
         messages = [{"role": "system", "content": text}, *messages] if text else messages
         supervised = [False] * (len(messages) - len(supervised)) + supervised
     if not any(supervised):
-        raise NodeError("data: a row has no turn of the assistant that answers something and is to be learned")
+        raise NodeError("data: a row has no assistant turn to train on")
     end = max(number for number, learned in enumerate(supervised) if learned) + 1
     return Conversation([_clean(message) for message in messages[:end]], supervised[:end], tools_of(row))
 
@@ -77,7 +77,7 @@ def messages_of(turns: Any, column: str) -> list[Message]:
     """
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
         raise NodeError(
-            f'data: the column "{column}" should hold a list of messages, {{role, content}} or {{from, value}}'
+            f'data: the column "{column}" must contain a list of messages, {{role, content}} or {{from, value}}'
         )
     return [_message(turn) for turn in turns]
 
@@ -88,12 +88,12 @@ def _message(turn: Message) -> Message:
     turn = {k: v for k, v in turn.items() if v is not None or (k in ("content", "value") and not calls)}
     if "role" in turn:
         if not isinstance(turn["role"], str):
-            raise NodeError("data: a message has a role that is no text")
+            raise NodeError("data: a message has a role that is not text")
         return turn | _content(turn, "content") if "content" in turn else turn
     speaker = str(turn.get("from", ""))
     role = _SPEAKERS.get(speaker.lower())
     if role is None or "value" not in turn:
-        why = f'is from "{speaker}"; known are: {", ".join(_SPEAKERS)}' if role is None else "has no value"
+        why = f'is from "{speaker}"; known roles: {", ".join(_SPEAKERS)}' if role is None else "has no value"
         raise NodeError(f"data: a turn of a conversation {why}")
     rest = {name: value for name, value in turn.items() if name not in ("from", "value")}
     if speaker.lower() == _CALL:
@@ -108,7 +108,7 @@ def _content(turn: Message, name: str) -> Message:
         kinds = [part.get("type") if isinstance(part, dict) else type(part).__name__ for part in value]
         other = next((kind for kind in kinds if kind != "text"), None)
         if other is not None:
-            raise NodeError(f'data: a message has a part of the type "{other}", and only text can be read')
+            raise NodeError(f'data: a message has a part of type "{other}", but only text is supported')
         return {name: "".join(text_of(part, "text") for part in value)}
     return {name: text_of(turn, name, True)}
 
@@ -120,7 +120,7 @@ def _calls(value: str) -> list[Any]:
         raise NodeError(f"data: a turn from {_CALL} is not valid JSON: {error}") from error
     calls = calls if isinstance(calls, list) else [calls]
     if not all(isinstance(call, dict) and "name" in call for call in calls):
-        raise NodeError(f"data: a turn from {_CALL} should hold {{name, arguments}} as JSON")
+        raise NodeError(f"data: a turn from {_CALL} must contain {{name, arguments}} as JSON")
     return [{"type": "function", "function": call} for call in calls]
 
 
@@ -130,7 +130,7 @@ def _is_learned(message: Message) -> bool:
     if weight not in (0, 1) or not isinstance(train, bool):
         name, value = ("weight", weight) if weight not in (0, 1) else ("train", train)
         raise NodeError(
-            f"data: a message has {name} = {json.dumps(value, default=str)}, and a turn is learned or not: 1 or 0"
+            f"data: a message has {name} = {json.dumps(value, default=str)}; use 1 to train on a turn, or 0 to skip it"
         )
     return bool(weight) and train
 
@@ -145,7 +145,7 @@ def _history(row: Row) -> list[Message]:
     if is_missing(pairs):
         return []
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        raise NodeError('data: the column "history" should hold a list of [question, answer]')
+        raise NodeError('data: the column "history" must contain a list of [question, answer]')
     turns = [turn for pair in pairs for turn in zip(("user", "assistant"), pair, strict=True)]
     return [{"role": role, "content": text_of({"history": text}, "history")} for role, text in turns]
 
@@ -161,7 +161,7 @@ def tools_of(row: Row) -> list[Any] | None:
     if is_missing(tools) or tools in ("", []):
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise NodeError('data: the column "tools" should hold a list of functions, each an object')
+        raise NodeError('data: the column "tools" must contain a list of functions, each an object')
     return [_without_nulls(tool) for tool in tools]
 
 
@@ -183,10 +183,10 @@ def chat_example(conversation: Conversation, chat: Chat) -> Example:
     prompt, whole = chat.text(messages[:-1], True, tools), chat.text(messages, False, tools)
     if not whole.startswith(prompt):
         raise NodeError(
-            f"data: the chat template does not open the assistant's turn as it writes it; {_OTHER_TEMPLATE}"
+            f"data: the chat template opens the assistant's turn differently in a prompt; {_OTHER_TEMPLATE}"
         )
     if tools and chat.text(messages, False, None) == whole:
-        raise NodeError("data: the chat template writes no tools; name one that does with data.chat_template")
+        raise NodeError("data: the chat template does not support tools; set one that does with data.chat_template")
     marked = chat.marked(messages, tools)
     if marked is None:
         turns = _earlier(conversation, whole, chat)
@@ -215,8 +215,8 @@ def _earlier(conversation: Conversation, whole: str, chat: Chat) -> Spans:
         before, through = chat.text(messages[:number], True, tools), chat.text(messages[: number + 1], False, tools)
         if not (whole.startswith(through) and through.startswith(before)):
             raise NodeError(
-                "data: the chat template writes an answer otherwise once more turns follow, and marks none with "
-                f"{{% generation %}}, so that the supervised tokens cannot be determined; {_OTHER_TEMPLATE}"
+                "data: the chat template writes an answer differently when more turns follow, and does not mark "
+                f"answers with {{% generation %}}, so the supervised tokens cannot be determined; {_OTHER_TEMPLATE}"
             )
         answers.append((len(before), len(through)))
     return tuple(answers)
@@ -237,7 +237,7 @@ def _supervised(conversation: Conversation, marked: Spans, chat: Chat) -> Spans:
             learned += marked[first:count] if conversation.supervised[number] else ()
             first = count
     if not any(end > start for start, end in learned):
-        raise NodeError("data: the chat template marks nothing of an answer with {% generation %}")
+        raise NodeError("data: the chat template marks no part of an answer with {% generation %}")
     return learned
 
 

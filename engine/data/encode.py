@@ -57,7 +57,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
     except Exception as error:  # whatever tokenizers and transformers make of files that are not theirs
         raise NodeError(f"model.path: the tokenizer in {path} cannot be loaded: {error}") from error
     if not isinstance(tokenizer.model_max_length, (int, float)):
-        raise NodeError(f"model.path: the tokenizer in {path} has a model_max_length that is no number.")
+        raise NodeError(f"model.path: the tokenizer in {path} has a model_max_length that is not a number.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
@@ -138,7 +138,7 @@ def _chat_template(tokenizer: Any, data: dict[str, Any], tools: list[Any] | None
         raise NodeError(f'data.chat_template: there is no file "{given}", and the tokenizer has {names}')
     if own is None and given is None:
         raise NodeError(
-            "data.format: the model's tokenizer has no chat template; name one with data.chat_template, or use another "
+            "data.format: the model's tokenizer has no chat template; set one with data.chat_template, or use another "
             "format or a data.template"
         )
     try:
@@ -150,8 +150,8 @@ def _chat_template(tokenizer: Any, data: dict[str, Any], tools: list[Any] | None
         template = _TODAY.sub(lambda call: json.dumps(today.strftime(call[2])), template)
     if "strftime_now(" in template:
         raise NodeError(
-            "data: the chat template prints today's date, so that its text would change every day; run lora lock, "
-            "which keeps one date, or write one into the template and name it with data.chat_template"
+            "data: the chat template prints today's date, so its text would change every day; run lora lock to pin "
+            "the date, or write a date into a copy of the template and set it with data.chat_template"
         )
     return template
 
@@ -171,8 +171,8 @@ def _template_errors() -> Iterator[None]:
         with time_limit(_TEMPLATE_SECONDS):
             yield
     except Exception as error:
-        why = "it needs more memory than there is" if isinstance(error, MemoryError) else str(error).strip()
-        raise NodeError(f"data: the chat template refuses a row: {why or type(error).__name__}") from error
+        why = "it needs more memory than is available" if isinstance(error, MemoryError) else str(error).strip()
+        raise NodeError(f"data: the chat template rejects a row: {why or type(error).__name__}") from error
 
 
 def encode(tokenizer: Any, examples: list[Example], completion_only: bool) -> list[Encoded]:
@@ -278,8 +278,8 @@ def _encoded_by_marks(tokenizer: Any, example: Example, ids: list[Ids]) -> Encod
     """
     if not tokenizer.is_fast:
         raise NodeError(
-            "data: the chat template marks with {% generation %} what is supervised, and only a tokenizer of the "
-            "tokenizers library tells which tokens these are; name a template without marks with data.chat_template"
+            "data: the chat template marks supervised text with {% generation %}, which only tokenizers from the "
+            "tokenizers library can map to tokens; set a template without marks with data.chat_template"
         )
     tokens = tokenizer(example.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     whole, before = list(tokens["input_ids"]), ids[-2]

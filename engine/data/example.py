@@ -114,9 +114,9 @@ def text_of(row: Row, column: str, may_be_missing: bool = False) -> str:
 def no_text(column: str, kind: str) -> str:
     """Say that a column holds what no text can be made of without a guess."""
     name = column if re.fullmatch(r"[\w.-]+", column) else f'"{column}"'
-    leave_out = f"""fill it in, or leave such rows out: data.where = '{name} != ""'"""
-    remedy = leave_out if kind in MISSING else "write the data with a text there"
-    return f'the column "{column}" holds {kind}, and a text is needed; {remedy}'
+    leave_out = f"""fill it in, or exclude such rows: data.where = '{name} != ""'"""
+    remedy = leave_out if kind in MISSING else "store text there"
+    return f'the column "{column}" contains {kind} where text is needed; {remedy}'
 
 
 def placeholders(template: str) -> list[str]:

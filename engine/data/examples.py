@@ -75,7 +75,7 @@ class Limits:
         if shots and self.context is not None and len(encoded.input_ids) - self.excess(prepared) > self.context:
             raise NodeError(
                 f"none.shots: row {prepared.row} has {len(encoded.input_ids)} tokens with the solved examples before "
-                f"it, and the model reads {self.context}. Show fewer of them."
+                f"it, but the model reads at most {self.context}. Lower none.shots."
             )
         if not self.excess(prepared):
             return encoded
@@ -180,13 +180,13 @@ def _rendered(render: Render, number: int, row: Row) -> Example:
     except NodeError as error:
         raise NodeError(f"{str(error).removesuffix('.')} (row {number}).") from error
     except KeyError as error:
-        why = f"has no {error}, as its format needs; its columns are: {', '.join(map(str, row))}"
+        why = f"has no {error}, which its format needs; its columns are: {', '.join(map(str, row))}"
         raise NodeError(f"data: row {number} {why}.") from error
     except UnicodeEncodeError as error:
-        why = "holds half of a character (a lone surrogate), which no text has"
+        why = "contains half a character (a lone surrogate), which is not valid text"
         raise NodeError(f"data: row {number} {why}.") from error
     except (TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-        raise NodeError(f"data: row {number} is not as its format needs it: {error}.") from error
+        raise NodeError(f"data: row {number} does not match its format: {error}.") from error
 
 
 def digests(text: str) -> tuple[bytes, bytes]:
@@ -204,7 +204,7 @@ def draw(rows: list[Numbered], count: int, seed: int) -> list[Row]:
     :raises NodeError: when the train split has not as many
     """
     if len(rows) < count:
-        raise NodeError(f"none.shots: {count} examples are to be shown, and the train split has {len(rows)}.")
+        raise NodeError(f"none.shots: {count} examples are requested, but the train split has {len(rows)}.")
     order = list(rows)
     random.Random(f"shots:{seed}").shuffle(order)
     return [row for _, row in order[:count]]

@@ -133,8 +133,8 @@ def stem_of(path: Path) -> str:
 def unknown_suffix(path: Path) -> str:
     """Say that a file's suffix is none by which rows are read."""
     return (
-        f"{path}: its suffix is not known, so it is not known how to read it. Known are {', '.join(FORMATS)}, and "
-        f"the texts among them compressed as {', '.join(_COMPRESSED)}."
+        f"{path}: unknown suffix. Supported are {', '.join(FORMATS)}, and text formats compressed as "
+        f"{', '.join(_COMPRESSED)}."
     )
 
 
@@ -166,7 +166,7 @@ def lines_of(stream: TextIO, file: DataFile) -> Iterator[str]:
     except UnicodeError as error:
         where = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
         declared = file.reading.encoding
-        remedy = "it is declared in data.encoding." if declared else 'Name its encoding: data.encoding = "…".'
+        remedy = "the encoding is set in data.encoding." if declared else 'Set its encoding: data.encoding = "…".'
         raise NodeError(f"{file.path}: is not {declared or 'UTF-8'} text{where}. {remedy.capitalize()}") from error
     except (*_DAMAGED, OSError) as error:
         raise NodeError(f"{file.path}: is damaged, or not compressed as its suffix says: {error}.") from error

@@ -72,7 +72,7 @@ def check_room(name: str, kind: str, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if needed > free:
         raise NodeError(
-            f'The {kind} "{name}" needs {needed / 1e9:.1f} GB, and the disk of {cache} has {free / 1e9:.1f} GB free. '
+            f'The {kind} "{name}" needs {needed / 1e9:.1f} GB, but the disk of {cache} has {free / 1e9:.1f} GB free. '
             "Free some space, or set HF_HOME to a directory on a larger disk."
         )
 
@@ -88,21 +88,21 @@ def refusal(name: str, kind: str, revision: str | None, error: Exception) -> str
     if isinstance(error, errors.GatedRepoError):
         return f'The {kind} "{name}" is gated: accept its conditions at {page}. {_token_advice()}'
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f'The hub knows no {kind} "{name}", or it is private: see {page}. {_token_advice()}'
+        return f'The hub has no {kind} "{name}", or it is private: see {page}. {_token_advice()}'
     if isinstance(error, errors.RevisionNotFoundError):
         return f'The {kind} "{name}" has no revision "{revision}": its branches and tags are at {page}/tree/main.'
     if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
         how = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached"
         return (
             f'The {kind} "{name}"{at_revision} is neither a path here nor in the hub cache, and {how}. '
-            "Where there is a network, `lora fetch` brings it."
+            "To download it, run `lora fetch` with a network connection."
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f'The {kind} "{name}": no space left on the disk of {constants.HF_HUB_CACHE}. Free some, or set HF_HOME.'
     response = getattr(error, "response", None)
     if getattr(response, "status_code", None) == 401:
-        return f'The hub refused the token when asked for the {kind} "{name}". {_token_advice()}'
-    return f'The hub did not give the {kind} "{name}"{at_revision}: {hide_tokens(first_line(error))}'
+        return f'The hub rejected the token for the {kind} "{name}". {_token_advice()}'
+    return f'The hub did not return the {kind} "{name}"{at_revision}: {hide_tokens(first_line(error))}'
 
 
 def first_line(error: Exception) -> str:
@@ -121,8 +121,8 @@ def hide_tokens(text: str) -> str:
 def _token_advice() -> str:
     from huggingface_hub import constants, get_token
 
-    why = "The token that is set has no access to it" if get_token() else "No token is set"
-    return f'{why}; one is read from HF_TOKEN, or from {constants.HF_TOKEN_PATH}, where "hf auth login" puts it.'
+    why = "The current token has no access to it" if get_token() else "No token is set"
+    return f'{why}. Set HF_TOKEN, or run "hf auth login", which stores a token in {constants.HF_TOKEN_PATH}.'
 
 
 def _download_options(name: str, kind: str, revision: str | None, weights: bool = True) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from lorafile.engine.data.example import Example, Row, fill, is_missing
 from lorafile.errors import NodeError
 
-LEAVE_OUT = """Leave such rows out: data.where = 'label != ""'"""
+LEAVE_OUT = """Exclude such rows: data.where = 'label != ""'"""
 HIDDEN = "-1"  # what GLUE's test sets have in place of their labels
 _MOST_LISTED = 20  # labels that a prompt names; with more of them it would be longer than its text
 PROMPTS = _SINGLE, _PAIR = "Text: {text}\n", "Sentence 1: {sentence1}\nSentence 2: {sentence2}\n"
@@ -42,17 +42,17 @@ def classes(values: Iterable[str], names: dict[str, str]) -> list[list[str]]:
     fractions = [value for value in values if not (number_of(value) or 0.0).is_integer()]
     if fractions and not names:
         raise NodeError(
-            f'the data\'s labels are no classes: "{min(fractions, key=_order)}" is not a whole number. To predict '
-            'numbers, set model.num_labels = 1 with model.task_type = "SEQ_CLS"; where each is a class of its own, '
+            f'the data\'s labels are not classes: "{min(fractions, key=_order)}" is not a whole number. To predict '
+            'numbers, set model.num_labels = 1 with model.task_type = "SEQ_CLS"; if each is its own class, '
             "name them all in data.labels"
         )
     # A published file may hold the names themselves where another layout of the same set holds numbers.
     unnamed = [value for value in values if names and value not in names and value not in names.values()]
     if unnamed:
-        raise NodeError(f'names no class "{unnamed[0]}", which the data have; add it: "{unnamed[0]}" = "…"')
+        raise NodeError(f'does not name the class "{unnamed[0]}" in the data; add it: "{unnamed[0]}" = "…"')
     name_of = names or {value: value for value in values}
     if len(set(name_of.values())) < len(name_of):
-        raise NodeError("gives two classes one name")
+        raise NodeError("gives two classes the same name")
     if len(name_of) < 2:
         raise NodeError(f"{len(name_of)} class is too few: the data's labels are {', '.join(values) or 'empty'}")
     return [[value, name_of[value]] for value in sorted(name_of, key=_order)]
@@ -96,7 +96,7 @@ def _number_example(row: Row, data: dict[str, Any]) -> Example:
     number = number_of(row["label"])
     if number is None:
         raise NodeError(
-            f'model.num_labels: 1 predicts numbers, and the label "{label_key(row["label"])}" is no number.'
+            f'model.num_labels: 1 predicts numbers, but the label "{label_key(row["label"])}" is not a number.'
         )
     written = data["template"] or {"completion": " {label}"}
     completion = fill(written["completion"], {**row, "label": label_key(number)})
@@ -116,8 +116,8 @@ def _of_head(row: Row, data: dict[str, Any]) -> tuple[str, str | None]:
 def hidden_labels() -> str:
     """Say what a label of -1 is."""
     return (
-        "a row has the label -1, which stands for none: GLUE's published test sets hide theirs so, and other sets mark "
-        'rows so on which annotators disagreed. Leave such rows out: data.where = "label >= 0".'
+        "a row has the label -1, which means no label: GLUE's published test sets hide labels this way, and other "
+        'sets mark rows on which annotators disagreed. Exclude such rows: data.where = "label >= 0".'
     )
 
 

@@ -74,7 +74,7 @@ def configuration(root: Path, name: str | None, reading: Reading) -> dict[str, l
         names = list(datasets.get_dataset_config_names(str(root)))
         chosen = name or datasets.get_dataset_default_config_name(str(root))
     except Exception as error:
-        raise NodeError(f"data.path: datasets does not understand {root / CARDS[0]}: {_sentence(error)}.") from error
+        raise NodeError(f"data.path: datasets cannot parse {root / CARDS[0]}: {_sentence(error)}.") from error
     if chosen is None:
         raise NodeError(
             f"data.name: {root / 'README.md'} declares several configurations ({', '.join(names)}). Name the one to "
@@ -93,7 +93,7 @@ def configuration(root: Path, name: str | None, reading: Reading) -> dict[str, l
             for name, files in builder.config.data_files.items()
         }
     except Exception as error:
-        raise NodeError(f'data.name: datasets does not read "{chosen}" of {root}: {_sentence(error)}') from error
+        raise NodeError(f'data.name: datasets cannot read "{chosen}" of {root}: {_sentence(error)}') from error
     settings = _builder_settings(builder, [file for files in splits.values() for file in files])
     return {split: [_as_declared(file, settings, reading) for file in files] for split, files in splits.items()}
 
@@ -150,7 +150,7 @@ def _builder_settings(builder: Any, files: list[Path]) -> dict[str, Any]:
 
 def _as_declared(file: Path, settings: dict[str, Any], reading: Reading) -> DataFile:
     if not suffix_of(file):
-        raise NodeError(f"data.path: README.md names {file}, whose suffix is not known: {', '.join(FORMATS)}.")
+        raise NodeError(f"data.path: README.md lists {file}, whose suffix is unknown: {', '.join(FORMATS)}.")
     return DataFile(file, replace(reading, builder=settings) if settings else reading)
 
 
@@ -170,7 +170,7 @@ def saved_splits(root: Path) -> dict[str, Path] | None:
         raise NodeError(f"{listed} is damaged: {error}.") from error
     for name in names:
         if Path(name).name != name or not (root / name).is_dir():
-            raise NodeError(f'{listed} names the split "{name}", and there is no directory of that name.')
+            raise NodeError(f'{listed} lists the split "{name}", but there is no directory with that name.')
     return {name: root / name for name in names}
 
 
@@ -189,7 +189,7 @@ def declared_class_names(root: Path, name: str | None, column: str) -> dict[str,
     try:
         feature = (datasets.load_dataset_builder(str(root), name).info.features or {}).get(column)
     except Exception as error:
-        raise NodeError(f"data.path: datasets does not read {root}: {_sentence(error)}") from error
+        raise NodeError(f"data.path: datasets cannot read {root}: {_sentence(error)}") from error
     names = getattr(feature, "names", None)
     return {str(number): str(name) for number, name in enumerate(names)} if names else {}
 
@@ -233,8 +233,8 @@ def _library(path: Path) -> Any:
         import datasets
     except ImportError as error:
         raise NodeError(
-            f"{path} is in a layout that the library datasets reads, which is not installed: "
-            f"{install_command()}. With a lock of these data a plan needs none."
+            f"{path} has a layout that needs the library datasets, which is not installed. Install it with: "
+            f"{install_command()}. If the lock already has these data, a plan does not need it."
         ) from error
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()

@@ -98,7 +98,7 @@ def _field(data: dict[str, Any], columns: Row) -> str:
         missing = ["context"] if data["format"] == "squad" and "context" not in columns else []
     if missing:
         raise NodeError(
-            f"The prompt has other columns besides {field}: {', '.join(missing)}. Fill them with "
+            f"The prompt also needs the columns {', '.join(missing)}, besides {field}. Set them with "
             f"{' '.join(f'--column {name}=…' for name in missing)}"
         )
     return field

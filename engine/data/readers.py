@@ -203,14 +203,14 @@ def _list_of(content: Any, file: DataFile) -> list[Any]:
             return [content]  # a single row, and not a list of its messages
         content = content[lists[0]] if lists else next((v for v in content.values() if isinstance(v, list)), None)
     if not isinstance(content, list):
-        raise NodeError(f"{file.path}: should hold a list of rows.")
+        raise NodeError(f"{file.path}: must contain a list of rows.")
     return content
 
 
 def several_lists(path: Path, names: list[str]) -> str:
     """Say that a JSON file holds several lists, and the spec does not say which are the rows."""
     return (
-        f"{path}: holds several lists of rows ({', '.join(names)}), and not every one is called as a split is. Name "
+        f"{path}: contains several lists of rows ({', '.join(names)}) that are not all named like splits. Set "
         f'the one to read: data.field = "{names[0]}".'
     )
 

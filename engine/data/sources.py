@@ -28,7 +28,7 @@ def find_model(path: str, revision: str | None, base: Path) -> Path:
     """
     directory = _builtin(path) or _local(path, base) or snapshot(path, "model", revision)
     if not (directory / "config.json").is_file():
-        raise NodeError(f"model.path: {directory} holds no config.json, so it is not a transformers model.")
+        raise NodeError(f"model.path: {directory} has no config.json, so it is not a transformers model.")
     return directory
 
 
@@ -79,8 +79,8 @@ def _by_name(files: list[Path], root: Path) -> dict[str, list[Path]]:
         folders = sorted({file.parent.relative_to(root).as_posix() for file in parts})
         if len(folders) > 1:
             raise NodeError(
-                f"data.path: the {split} split of {root} lies in several directories ({', '.join(folders)}). "
-                "Say which one with data.name, or name it in data.path."
+                f"data.path: the {split} split of {root} is spread over several directories ({', '.join(folders)}). "
+                "Select one with data.name or data.path."
             )
     return {split if canonical(split) or len(parts) > 1 else parts[0].stem: parts for split, parts in splits.items()}
 
@@ -93,8 +93,8 @@ def _files_in(root: Path) -> list[Path]:
     entries = list(islice(root.rglob("*"), _MOST_ENTRIES + 1))
     if len(entries) > _MOST_ENTRIES:
         raise NodeError(
-            f"data.path: {root} holds more than {_MOST_ENTRIES:,} files and directories, which are not looked through. "
-            "Name the directory of the data itself."
+            f"data.path: {root} contains more than {_MOST_ENTRIES:,} files and directories, too many to search. "
+            "Set it to the directory of the data itself."
         )
     files = sorted(file for file in entries if file.is_file() and _holds_rows(file.relative_to(root)))
     if files:
@@ -102,10 +102,10 @@ def _files_in(root: Path) -> list[Path]:
     scripts = [file.name for file in entries if file.suffix == ".py"]
     if scripts:
         raise NodeError(
-            f"data.path: {root} holds no rows but a loading script ({scripts[0]}), and code of a data set is not run. "
-            "Convert it once with a version of datasets that still does, to Parquet or JSONL."
+            f"data.path: {root} has no rows but a loading script ({scripts[0]}), and code from data sets is not run. "
+            "Convert it to Parquet or JSONL with a version of datasets that still runs it."
         )
-    raise NodeError(f"data.path: {root} holds no {', '.join(FORMATS)} file.")
+    raise NodeError(f"data.path: {root} contains no {', '.join(FORMATS)} file.")
 
 
 def _of_file(file: DataFile) -> dict[str, list[DataFile]]:
@@ -211,7 +211,7 @@ def _builtin(path: str) -> Path | None:
     name = path.removeprefix(BUILTIN)
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("_"))
     if name not in names:
-        raise NodeError(f'There is no "{path}"; built in are: {", ".join(BUILTIN + other for other in names)}.')
+        raise NodeError(f'There is no "{path}"; built-in data: {", ".join(BUILTIN + other for other in names)}.')
     return root / name
 
 

@@ -47,7 +47,7 @@ def _records(file: DataFile) -> Iterator[tuple[int, list[str]]]:
                 if fields == [_END]:
                     return
                 if fields and fields[-1].endswith(_END):
-                    raise NodeError(f"{file.path}:{start}: a quoted field begins here or below, and never ends.")
+                    raise NodeError(f"{file.path}:{start}: a quoted field starts here or below and never ends.")
                 if fields:
                     yield start, fields
                 start = reader.line_num + 1
@@ -59,7 +59,7 @@ def _without_nul(file: DataFile, lines: Iterator[str]) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         if "\x00" in line:
             raise NodeError(
-                f"{file.path}:{number}: holds a NUL character, which no table has. If the file is UTF-16, say so: "
+                f"{file.path}:{number}: contains a NUL character, which tables cannot have. If the file is UTF-16, set "
                 'data.encoding = "utf-16".'
             )
         yield line
@@ -85,8 +85,8 @@ def header(file: DataFile, line: int, fields: list[str]) -> tuple[list[str], lis
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise NodeError(
-            f'{file.path}:{line}: two columns are called "{twice[0]}". Rename one; if this line is a row, and the file '
-            "has no header, name its columns: data.column_names = […]."
+            f'{file.path}:{line}: two columns are named "{twice[0]}". Rename one. If the file has no header and this '
+            "line is a row, set data.column_names = […]."
         )
     return names, []
 
@@ -95,7 +95,7 @@ def _row(names: list[str], fields: list[str], file: DataFile, line: int) -> Row:
     if len(fields) > len(names):
         raise NodeError(
             f"{file.path}:{line}: has {len(fields)} fields, more than the header has columns ({len(names)}: "
-            f"{', '.join(names)}). Quote a field that holds the delimiter, or name another: data.delimiter."
+            f"{', '.join(names)}). Quote fields that contain the delimiter, or set data.delimiter."
         )
     return dict(zip(names, [*fields, *[None] * (len(names) - len(fields))], strict=True))
 

@@ -168,7 +168,7 @@ def passage_example(row: Row, data: dict[str, Any]) -> Example:
     phrase = data.get("unanswerable", "")
     if not answers and not phrase:
         raise NodeError(
-            'data.unanswerable: a row has no answer; say what a model should write then: unanswerable = "unanswerable".'
+            'data.unanswerable: a row has no answer; set the answer to give then: unanswerable = "unanswerable".'
         )
     answer = answers[0] if answers else phrase
     default = {"prompt": PROMPT_OR_NONE if phrase else PROMPT, "completion": " {answer}"}
@@ -190,8 +190,8 @@ def accepted(answers: Any) -> list[str]:
     if isinstance(answers, str):
         if re.match(r"\s*[\[{]", answers):
             raise NodeError(
-                f'data: the column "answers" holds the text of an object ({answers.strip()[:40]}…), as in a '
-                "CSV that was made of SQuAD; use the data as JSON lines or Parquet"
+                f'data: the column "answers" contains an object as text ({answers.strip()[:40]}…), as in a '
+                "CSV made from SQuAD; use the data as JSON lines or Parquet"
             )
         answers = [answers] if answers else []
     if is_missing(answers):

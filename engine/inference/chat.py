@@ -77,7 +77,7 @@ class ChatSession:
         (encoded,) = encode(tokenizer, [example], True)
         ids = torch.tensor(encoded.input_ids[: encoded.prompt], device=responder.base.device)
         if not ids.numel():
-            raise NodeError("There is nothing to answer: the question has no token.")
+            raise NodeError("There is nothing to answer: the question has no tokens.")
         with torch.inference_mode(), responder.model.disable_adapter() if responder.bare else contextlib.nullcontext():
             (said,) = answer(responder.base, responder.model, prompt_batch(ids), self.task, [self.count])
         return said.text.strip()

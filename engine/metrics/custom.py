@@ -129,12 +129,12 @@ def run_custom_metric(metric: CustomMetric, rows: Rows, seconds: float) -> tuple
             )
         except subprocess.TimeoutExpired:
             raise NodeError(
-                f"evaluate.metrics: {metric.written} took more than {seconds:g} s; raise evaluate.metric_timeout."
+                f"evaluate.metrics: {metric.written} took more than {seconds:g} s. Raise evaluate.metric_timeout."
             ) from None
         if not answer_file.is_file():
             code = done.returncode
-            end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended its process with code {code}"
-            raise NodeError(f"evaluate.metrics: {metric.written} {end} before it gave a figure.")
+            end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+            raise NodeError(f"evaluate.metrics: {metric.written} {end} before it returned a value.")
         answer = json.loads(answer_file.read_text(encoding="utf-8"))
     if "error" in answer:
         line = f", line {answer['line']}" if answer["line"] else ""

@@ -93,7 +93,7 @@ def _origin(node: ast.ImportFrom, file: Path, package: str) -> str:
     parts = package.split(".") if package else []
     if node.level > len(parts):
         dots = "." * node.level
-        raise _unfollowed(file, node.lineno, f"imports from {dots}{node.module or ''}, and is in no package")
+        raise _unfollowed(file, node.lineno, f"imports from {dots}{node.module or ''}, but is not in a package")
     return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
 
 
@@ -103,7 +103,7 @@ def _name(node: ast.expr) -> str:
 
 def _unfollowed(file: Path, line: int, what: str) -> NodeError:
     return NodeError(
-        f"{file}:{line} {what}, so that its code could change under the same key. Write `import name` or `from name "
+        f"{file}:{line} {what}, so its code could change under the same key. Write `import name` or `from name "
         "import …` for a module next to the metric file."
     )
 
@@ -149,7 +149,7 @@ def _module(folder: Path, name: str) -> Path | None:
             return file
     compiled = next((file for file in folder.glob(f"{name}.*") if file.suffix in _COMPILED), None)
     if compiled is not None:
-        raise NodeError(f"{compiled} is compiled; next to a metric file only Python files can be imported.")
+        raise NodeError(f"{compiled} is compiled, but only Python files next to a metric file can be imported.")
     return folder / name if (folder / name).is_dir() else None
 
 

@@ -91,7 +91,7 @@ def _number(value: Any, what: str) -> float:
     except (TypeError, ValueError):
         raise TypeError(f"{what} should be a number, not {type(value).__name__}") from None
     if not math.isfinite(number):
-        raise ValueError(f"{what} is {number}, which is no finite number")
+        raise ValueError(f"{what} is {number}, which is not a finite number")
     return number
 
 

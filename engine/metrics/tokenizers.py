@@ -54,7 +54,7 @@ def check_words(rows: Rows, metric: str, name: str) -> None:
         longest = max(longest, len(words))
         if text.strip() and (not words or _letters("".join(words)) < _READ * _letters(text)):
             raise NodeError(
-                f"evaluate.metrics: {metric} finds no words, or hardly any, in the reference of row {row.get('row')} "
+                f"evaluate.metrics: {metric} finds few or no words in the reference of row {row.get('row')} "
                 f"({_shown(text)}) with {_named(name)}. {_remedy(text)}"
             )
     if 0 < longest < _LEAST.get(metric, 1):
@@ -96,14 +96,14 @@ def _sacrebleu_tokenizer(name: str) -> Callable[[str], str]:
 
 
 def _named(name: str) -> str:
-    return f'the tokenizer "{name}"' if name else "rouge-score's own tokenizer, which knows a to z and digits alone"
+    return f'the tokenizer "{name}"' if name else "rouge-score's own tokenizer, which keeps only a to z and digits"
 
 
 def _remedy(text: str) -> str:
     """Return which setting has words for a text."""
     if _SPACELESS.search(text):
         return 'Set evaluate.tokenize to "zh" for Chinese, "ja-mecab" for Japanese, or "char" for any script.'
-    return 'Set evaluate.tokenize to "intl", which splits any script at its spaces and signs, or to "char".'
+    return 'Set evaluate.tokenize to "intl", which splits any script at spaces and punctuation, or to "char".'
 
 
 def _shown(text: str) -> str:

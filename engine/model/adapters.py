@@ -72,14 +72,14 @@ def check_planned(model: Any, request: Request) -> None:
         parts = (made - set(planned["modules"]), set(planned["modules"]) - made)
         beyond, lacking = (listing(sorted(part), 4) or "nothing" for part in parts)
         raise NodeError(
-            f"PEFT adapts other modules than the plan says: {beyond} is not in the plan, and {lacking} is only there. "
-            "Write the model's lock again with: lora lock SPEC"
+            f"PEFT adapts other modules than planned: {beyond} is not in the plan, and {lacking} is only in the plan. "
+            "Recreate the model's lock with: lora lock SPEC"
         )
     trainable, _ = parameter_counts(model)
     if trainable != planned["parameters"]:
         raise NodeError(
-            f"The adapter has {trainable:,} parameters, and the plan says {planned['parameters']:,}. Write the model's "
-            "lock again with: lora lock SPEC; if they differ still, that is a mistake in lorafile."
+            f"The adapter has {trainable:,} parameters, but the plan has {planned['parameters']:,}. Recreate the "
+            "model's lock with: lora lock SPEC. If they still differ, this is a bug in lorafile."
         )
 
 
@@ -158,9 +158,11 @@ def _check_complete(model: Any, file: Path) -> None:
     unexpected, missing = stored - expected - set(model.state_dict()), expected - stored
     if unexpected or missing:
         mismatch = (
-            f"has no place for {min(unexpected)}" if unexpected else f"asks for {min(missing)}, which it does not hold"
+            f"has no place for {min(unexpected)}"
+            if unexpected
+            else f"needs {min(missing)}, which the adapter does not have"
         )
-        raise NodeError(f"The adapter does not fit this model: the model {mismatch}.")
+        raise NodeError(f"The adapter does not match this model: the model {mismatch}.")
 
 
 @contextlib.contextmanager
@@ -211,12 +213,12 @@ def peft_errors(method: str = "lora") -> Iterator[None]:
         with _peft_warnings():
             yield
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise NodeError(f"{method}: PEFT refuses these settings on this model: {error}") from error
+        raise NodeError(f"{method}: PEFT rejects these settings on this model: {error}") from error
     except RuntimeError as error:
         if "size mismatch" not in str(error):
             raise
         row = next(line.strip() for line in str(error).splitlines() if "size mismatch" in line)
-        raise NodeError(f"The adapter does not fit this model: {row}") from error
+        raise NodeError(f"The adapter does not match this model: {row}") from error
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ class Base:
         if touched:
             raise NodeError(f"The base received gradients, although it is frozen: {', '.join(touched[:3])}.")
         if self.take_fingerprint() != self.fingerprint:
-            raise NodeError("The base's weights changed during a run that should leave them alone.")
+            raise NodeError("The base's weights changed during a run that must not change them.")
 
 
 def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | None = None, proven: bool = True) -> Base:
@@ -104,8 +104,8 @@ def load_base(settings: dict[str, Any], paths: dict[str, Any], weights: str | No
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise NodeError(
-            f"model.path: the tokenizer knows {len(tokenizer)} tokens but the model has embeddings for {rows}; "
-            "they do not belong together."
+            f"model.path: the tokenizer has {len(tokenizer)} tokens but the model has embeddings for {rows}; "
+            "they do not match."
         )
     model.requires_grad_(False)
     keep_as_loaded(model)

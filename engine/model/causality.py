@@ -29,9 +29,9 @@ def check_causal(model: Any, path: str) -> None:
     carried = float((_logits(model, _changed(ids, 0, rows)) - before)[1:].abs().max())
     if leaked > _SHARE * carried:
         raise NodeError(
-            f"model.path: {path} is no causal language model: as {type(model).__name__} it reads a token before it "
-            "predicts it, so that every figure of it would be of texts whose answers it sees. To classify with it, set "
-            'model.task_type = "SEQ_CLS"; to write, name a decoder.'
+            f"model.path: {path} is not a causal language model: as {type(model).__name__} it reads a token before it "
+            "predicts it, so it would see the answers it is evaluated on. To classify with it, set "
+            'model.task_type = "SEQ_CLS"; to generate, use a decoder.'
         )
 
 

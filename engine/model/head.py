@@ -140,7 +140,7 @@ def load_tokens(request: Request, role: str) -> Tokens:
     lines = list(read_lines(request.inputs[role]["examples.jsonl.gz"]))
     empty = next((line["row"] for line, length in zip(lines, tokens.prompts.tolist(), strict=True) if not length), None)
     if empty is not None:
-        raise NodeError(f"data: row {empty} has no text that a classification head could read.")
+        raise NodeError(f"data: row {empty} has no text for the classification head.")
     model, references = request.settings["model"], [line["reference"] for line in lines]
     if is_regression(model):
         return tokens.texts(torch.tensor(references, dtype=torch.float32))
@@ -156,7 +156,7 @@ def class_logits(model: Any, batch: Batch) -> torch.Tensor:
     if getattr(model, _LAST, None) is not None:
         last = batch.input_ids[torch.arange(len(batch.indexes)), batch.attention_mask.sum(dim=1) - 1]
         if (last == model.config.get_text_config().pad_token_id).any():
-            raise NodeError("data: a text ends with the token that pads, so that a head would not be read at its end.")
+            raise NodeError("data: a text ends with the padding token, so the head cannot find its end.")
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if takes(model, "use_cache"):
         inputs["use_cache"] = False

@@ -47,8 +47,8 @@ def initialize_adapter(base: Base, request: Request, tokens: Tokens, steps: int)
     _hold_in_float32(model)
     if word == "olora" and any(isinstance(layer, Conv1D) for layer in model.modules()):
         raise NodeError(
-            "lora.init_lora_weights: PEFT's OLoRA takes the weight of a layer for (out, in), and this model's layers "
-            'store it as (in, out); take "pissa", which knows both.'
+            "lora.init_lora_weights: PEFT's OLoRA expects a layer's weight as (out, in), but this model's layers "
+            'store it as (in, out); use "pissa", which supports both.'
         )
     if word == "eva":
         _initialize_eva(base, model, tokens)
@@ -206,8 +206,8 @@ def _initialize_eva(base: Base, model: Any, tokens: Tokens) -> None:
         if next(left, None) is None:
             raise NodeError(
                 f"lora.init_lora_weights: EVA found no stable directions in {_PASSES} passes over {len(batches)} "
-                "batches of the train split. Lower lora.r or lora.eva_config.tau, give it more rows, or set "
-                "lora.eva_config.use_label_mask = false, so that prompts count, too."
+                "batches of the train split. Lower lora.r or lora.eva_config.tau, add rows, or set "
+                "lora.eva_config.use_label_mask = false, so that prompts also count."
             )
         return lora(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
 
@@ -252,7 +252,7 @@ def original_weights(path: str, modules: list[str]) -> dict[str, torch.Tensor]:
         name = f"{module}.weight"
         name = name if name in file_of else name.partition(".")[2]
         if name not in file_of:
-            raise NodeError(f"lora.init_lora_weights: {path} holds no weight of {module}, which LoftQ begins from.")
+            raise NodeError(f"lora.init_lora_weights: {path} has no weight for {module}, which LoftQ needs.")
         with safe_open(file_of[name], framework="pt") as stream:
             weights[module] = stream.get_tensor(name)
     return weights

@@ -137,7 +137,7 @@ def _check_complete(model: Any, drawn: list[str], report: dict[str, Any], path: 
     lost = sorted(name for name in report["missing_keys"] if not is_in(name, drawn))
     if lost:
         raise NodeError(
-            f"model.path: {path} lacks {listing(lost, 3)} of a {type(model).__name__}, which would be drawn at random. "
+            f"model.path: {path} lacks {listing(lost, 3)} of a {type(model).__name__}, which would be random. "
             "Is the download complete?"
         )
 
@@ -177,7 +177,7 @@ def _check_places(model: Any) -> None:
     off = places & ({"cpu", "disk"} if len(places) > 1 else {"disk"})
     if off:
         raise NodeError(
-            "model.device_map: the base does not fit on this machine's GPUs; a part of it would lie on the "
+            "model.device_map: the base does not fit on this machine's GPUs; part of it would be on the "
             f"{sorted(off)[0]}, where it cannot be trained. Quantize it, or use more GPUs."
         )
 

@@ -65,7 +65,7 @@ def quantization_config(settings: dict[str, Any], dtype: torch.dtype) -> Any:
     try:
         return CONFIGS[method](given, dtype)
     except (ValueError, TypeError, AssertionError) as error:
-        raise NodeError(f"quantization: transformers refuses these settings: {error}") from error
+        raise NodeError(f"quantization: transformers rejects these settings: {error}") from error
 
 
 def _transformers_config(name: str, given: dict[str, Any], _dtype: torch.dtype) -> Any:

@@ -81,7 +81,7 @@ def merged(settings: dict[str, Any], paths: dict[str, Any], files: dict[str, str
     with as_directory(files) as directory, peft_errors("merge"):
         model = PeftModel.from_pretrained(base.model, directory)
         if model.active_peft_config.is_prompt_learning:
-            raise NodeError("merge: a prompt is no change of the weights, so there is nothing to merge.")
+            raise NodeError("merge: a prompt does not change the weights, so there is nothing to merge.")
         for layer in (module for module in model.modules() if isinstance(module, BaseTunerLayer)):
             inner = layer.get_base_layer().to(torch.float32)
             layer.merge()

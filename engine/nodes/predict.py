@@ -103,7 +103,7 @@ def evaluate_task(request: Request, out: Path, bases: Bases, report: Report) -> 
 
         manager = TaskManager(include_path=request.paths.get("lm_eval"))
         if name not in manager.all_tasks:
-            raise NodeError(f'evaluate.lm_eval_tasks: lm-eval knows no task "{name}".')
+            raise NodeError(f'evaluate.lm_eval_tasks: lm-eval has no task "{name}".')
         size = examples_at_once(request)
         wrapped = HFLM(pretrained=model, tokenizer=base.tokenizer, backend="causal", batch_size=size)
         try:

@@ -41,7 +41,7 @@ def prepare(request: Request, out: Path, _bases: Bases, _report: Report) -> Resu
     if not rows:
         column = data["rows"].get("cluster")
         why = (
-            f', for the rows of one "{column}" stay together, and there are too few of them (data.cluster)'
+            f', because rows with the same "{column}" stay together and there are too few groups (data.cluster)'
             if column
             else ""
         )
@@ -104,8 +104,8 @@ def _set_end_token(tokenizer: Any, data: dict[str, Any]) -> None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(data["end_token"])
     if tokenizer.eos_token_id is None and data.get("task_type") != "SEQ_CLS" and data["format"] != "text":
         raise NodeError(
-            "model.path: neither the tokenizer nor the model's config.json and generation_config.json names an end "
-            "token, so that no model could learn where an answer ends. Set eos_token in tokenizer_config.json."
+            "model.path: neither the tokenizer nor the model's config.json or generation_config.json defines an end "
+            "token, so the model cannot learn where an answer ends. Set eos_token in tokenizer_config.json."
         )
 
 

@@ -89,7 +89,7 @@ def _fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curv
         size = math.ceil(request.settings["training"]["per_device_train_batch_size"] / recorder.parts)
         if not (is_out_of_memory(error) and request.execution.get("auto_find_batch_size") and size > 1):
             raise
-    recorder.note(f"{size} examples at a time did not fit into memory; training goes on with {math.ceil(size / 2)}.")
+    recorder.note(f"{size} examples at a time did not fit into memory; training continues with {math.ceil(size / 2)}.")
     raise _SmallerParts
 
 

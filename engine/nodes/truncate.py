@@ -68,13 +68,13 @@ def read_lora(files: dict[str, str]) -> StoredLora:
             sides.setdefault(module, {})[_SIDES[ending]] = name
     modules = {module: _pair(module, names, tensors, config) for module, names in sides.items()}
     if not modules:
-        raise NodeError("The adapter holds no pairs of LoRA matrices.")
+        raise NodeError("The adapter has no pairs of LoRA matrices.")
     return StoredLora(config, modules, others)
 
 
 def _pair(module: str, names: dict[str, str], tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> LoraPair:
     if names.keys() != {"a", "b"}:
-        raise NodeError(f"The adapter holds one LoRA matrix of {module} without the other.")
+        raise NodeError(f"The adapter has only one of the two LoRA matrices of {module}.")
     a, b = tensors[names["a"]], tensors[names["b"]]
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
         raise NodeError(f"The LoRA matrices of {module} are {list(b.shape)} and {list(a.shape)}: no product of rank r.")
@@ -121,13 +121,15 @@ def truncate(request: Request, out: Path, _bases: Bases, _report: Report) -> Res
 def _refuse(config: dict[str, Any]) -> None:
     if config.get("peft_type") != "LORA" or config.get("use_dora"):
         kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
-        raise NodeError(f"truncate: a {kind} adapter's update is not the product of two matrices, so it cannot be cut.")
+        raise NodeError(
+            f"truncate: a {kind} adapter's update is not the product of two matrices, so it cannot be truncated."
+        )
     # PEFT expects a rewritten base after these initialisations, unless the adapter was converted when saved.
     begun = config.get("init_lora_weights")
     if isinstance(begun, str) and begun.lower().startswith((*REWRITING, "loftq")):
         raise NodeError(
             f'truncate: the adapter was saved relative to the base that init_lora_weights = "{begun}" rewrote; '
-            "only one that was converted to a plain LoRA when saved can be cut."
+            "only one that was converted to plain LoRA when saved can be truncated."
         )
 
 

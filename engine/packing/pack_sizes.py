@@ -255,7 +255,7 @@ def _sentence(what: str, width: int, speeds: dict[int, Speed], unit: str) -> str
         return ""
     lead = f"{what} {width} adapters at a time" if width > 1 else f"{what} adapters one at a time"
     if len(speeds) == 1:
-        return f" {lead} ({speeds[1].seconds:.2g} s each; two did not fit, or a trial would not have paid off)."
+        return f" {lead} ({speeds[1].seconds:.2g} s each; two did not fit, or a trial was not worthwhile)."
     rates = (f"{speed.rate:,.0f}" if speed.rate >= 100 else f"{speed.rate:.2g}" for speed in speeds.values())
     measured = ", ".join(f"{rate} {unit} with {number}" for number, rate in zip(speeds, rates, strict=True))
     return f" {lead} ({measured})."

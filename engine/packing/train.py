@@ -146,10 +146,10 @@ def check_batch_independence(model: Any, tokens: Tokens | Blocks) -> None:
     :raises NotPackable: when the base draws at random while it trains, or looks at the longest row of a batch
     """
     if _draws(model):
-        raise NotPackable("the base has a dropout of its own, which would be drawn for all adapters at once")
+        raise NotPackable("the base has its own dropout, which all adapters would share")
     limit = _scaled_beyond(model)
     if limit is not None and max(tokens.lengths()) > limit:
-        raise NotPackable(f"above {limit} tokens the base computes its positions by the longest row of a batch")
+        raise NotPackable(f"above {limit} tokens, the base's positions depend on the longest row of a batch")
 
 
 def _draws(model: Any) -> bool:

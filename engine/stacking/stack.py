@@ -64,14 +64,14 @@ def factors_of(model: Any) -> Factors:
     mark = f".{adapter}"
     others = [n for n, p in model.named_parameters() if (p.requires_grad or mark in n) and id(p) not in seen]
     if others or len(dropouts) != 1:
-        raise NotPackable(f"the adapter has parts of another kind: {', '.join(others[:3]) or 'its dropout differs'}")
+        raise NotPackable(f"the adapter has other kinds of parts: {', '.join(others[:3]) or 'its dropout differs'}")
     return Factors(matrices, scaling, dropouts.pop(), generators)
 
 
 def _check_plain(path: str, layer: Any, adapter: str, head: Any) -> None:
     """Refuse a layer that computes anything but two products, or that sees other rows than its batch has."""
     if adapter not in layer.lora_A or layer.lora_variant or layer.lora_B[adapter].bias is not None:
-        raise NotPackable(f"the adapter of {path} is no pair of matrices")
+        raise NotPackable(f"the adapter of {path} is not a pair of matrices")
     if "experts" in path.split("."):  # what one of them reads is no longer in the order of the batch
         raise NotPackable(f"{path} is an expert")
     if layer is head:  # it is given the supervised positions alone

@@ -57,10 +57,10 @@ class RunState:
         :raises DamagedCheckpoint: when the run trains other tensors, or next to other frozen weights
         """
         if {name: tensor.shape for name, tensor in tensors.items()} != {n: t.shape for n, t in self.tensors.items()}:
-            raise DamagedCheckpoint("it holds other tensors than this run trains")
+            raise DamagedCheckpoint("its tensors differ from those this run trains")
         # Some initialisations rewrite the base: what is not restored has to be what it was.
         if frozen != self.frozen:
-            raise DamagedCheckpoint("the frozen weights came out otherwise this time")
+            raise DamagedCheckpoint("the frozen weights differ this time")
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(self.tensors[name])
@@ -210,7 +210,7 @@ def load(directory: Path, run: Resumable, key: str, reads: str) -> dict[str, Any
     if about.get("format") != FORMAT:
         raise DamagedCheckpoint("another version of lorafile wrote it")
     if about.get("key") != key or about.get("reads") != reads:
-        raise DamagedCheckpoint("it belongs to another run, or to other examples")
+        raise DamagedCheckpoint("it belongs to another run or to other examples")
     then, now = about.get("made_with", {}), made_with()
     changed = [f"{name} {then.get(name)} is now {now[name]}" for name in now if then.get(name) != now[name]]
     if changed:

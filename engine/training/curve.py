@@ -50,7 +50,7 @@ class Curve:
         if len(recent) == _WINDOW and sum(recent) / _WINDOW > limit:
             return (
                 f"the loss averaged {sum(recent) / _WINDOW:.1f} over the {_WINDOW} steps up to step {step}: "
-                f"above that of a blind guess, and more than {_EXPLOSION:g} times what it was at first"
+                f"above that of a blind guess, and more than {_EXPLOSION:g} times its initial value"
             )
         return ""
 
@@ -60,7 +60,7 @@ def _hint(step: int, training: dict[str, Any], dtype: str) -> str:
     half = [name for name, used in (("train.fp16", training["fp16"]), ("float16 weights", dtype == "float16")) if used]
     narrow = f"{' and '.join(half)} overflow above 65504, bfloat16 does not"
     if step == 1:  # no weight had been changed yet
-        causes = [narrow if half else "the base itself gives no number here: are its weights and its dtype sound?"]
+        causes = [narrow if half else "the base itself gives no number here; check its weights and dtype"]
     else:
         rate = f"train.learning_rate = {training['learning_rate']:g} is likely too high, or its warm-up too short"
         causes = [rate, *([narrow] if half else [])]

@@ -74,12 +74,12 @@ class RunRecorder:
         try:
             kept = checkpoint.load(self.directory, run, self.request.key, self._reads)
         except DamagedCheckpoint as damage:
-            self.note(f"The checkpoint in {self.directory} is not used: {damage}. Training begins at step 1.")
+            self.note(f"The checkpoint in {self.directory} is not used: {damage}. Training starts at step 1.")
             return 0
         curve.rows[:], curve.tokens, curve.supervised = kept["rows"], kept["tokens"], kept["supervised"]
         self.before, self.parts = kept["seconds"], max(self.parts, kept["parts"])
         self.resumed_from = [*kept["resumed_from"], kept["step"]]
-        self.note(f"Goes on from step {kept['step']} of {self.steps}.")
+        self.note(f"Resumes from step {kept['step']} of {self.steps}.")
         return int(kept["step"])
 
     def record_step(self, run: checkpoint.Resumable, curve: Curve) -> None:
@@ -147,10 +147,10 @@ def record_run(request: Request, report: Report) -> Iterator[RunRecorder]:
         while not file.locked():
             if time.monotonic() > deadline:
                 raise NodeError(
-                    f"For {WAIT_SECONDS:g} s {file.holder()} has held this run, which an earlier apply left behind. "
-                    "End it (kill -9) and apply again."
+                    f"For {WAIT_SECONDS:g} s {file.holder()} has held this run, left over from an earlier apply. "
+                    "Stop it (kill -9) and run lora apply again."
                 )
-            recorder.note("Waits for another process that still trains this run.")
+            recorder.note("Waiting for another process that is still training this run.")
             time.sleep(_POLL_SECONDS)
             report({})
         yield recorder

@@ -84,9 +84,10 @@ def _unfinished(results: Results, spec: Spec) -> str:
     missing = sum(outcome in _UNFINISHED for outcome in outcomes)
     if missing:
         have = "has" if missing == 1 else "have"
-        return f"{missing} of {len(outcomes)} runs {have} no result yet. Apply first: a stage follows from all of them."
+        rule = "Run lora apply first: a stage depends on all of them."
+        return f"{missing} of {len(outcomes)} runs {have} no result yet. {rule}"
     if len(results.looks) <= len(spec.tables.stage):
-        return f"stage {len(results.looks)} has runs that failed. Mend them first: a stage follows from all of them."
+        return f"stage {len(results.looks)} has runs that failed. Fix them first: a stage depends on all of them."
     return ""
 
 
@@ -107,12 +108,16 @@ def _no_margin(results: Results, opened: list[Verdict], count: int) -> str:
     metric = opened[0].scale
     estimates = [(verdict.estimate, verdict.alpha / count) for verdict in opened if verdict.estimate is not None]
     smallest = max(detectable(estimate.error, estimate.df, alpha) for estimate, alpha in estimates)
-    problem = "is not set" if results.verdict.margin is None else f"is no margin for {metric}, which has no points"
+    problem = (
+        "is not set"
+        if results.verdict.margin is None
+        else f"is not a valid margin for {metric}, which is not measured in points"
+    )
     return (
-        f"{problem}, and how many seeds decide a comparison follows from how small a difference does not matter. Write "
-        f'margin = "1pt" (percentage points), "1%" of the baseline, or a number in the metric\'s unit. As it is, '
-        f"{len(opened)} of {count} comparisons are open, and a difference of {difference(metric, smallest)} is found "
-        "with 80 % power"
+        f"{problem}, and the number of seeds that a comparison needs depends on which differences are negligible. Set "
+        f'margin = "1pt" (percentage points), "1%" of the baseline, or a number in the metric\'s unit. Without it, '
+        f"{len(opened)} of {count} comparisons are open, and a difference of {difference(metric, smallest)} is "
+        "detected with 80 % power"
     )
 
 

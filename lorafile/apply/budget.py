@@ -33,8 +33,8 @@ class Budget:
         if cost is not None:
             if not hourly:
                 raise LoraError(
-                    "--max-cost: an hour's price is not known; add for example --price 2.50/h, or in lora.toml a price "
-                    "to each kind of device"
+                    "--max-cost: the price per hour is unknown. Pass, for example, --price 2.50/h, or set a price for "
+                    "each kind of device in lora.toml"
                 )
             bounds.append(cls(cost / (hourly * devices) * _HOUR, f"--max-cost {cost:g}"))
         return min(bounds, key=lambda budget: budget.seconds, default=None)
@@ -63,4 +63,4 @@ class Budget:
 
         :param left: what of the plan is not done
         """
-        return f"{self.words} ended the apply: {left} left that would not have ended in time. The same command goes on."
+        return f"{self.words} stopped the apply: {left} left that would not finish in time. Run it again to continue."

@@ -58,5 +58,5 @@ def _answer(
         if on_wait is not None:
             on_wait(waited)
     raise LoraError(
-        f"No worker answered in {timeout:g} s. Where jobs wait in a queue, give it longer: --timeout SECONDS."
+        f"No worker answered in {timeout:g} s. If jobs wait in a queue, allow more time with --timeout SECONDS."
     )

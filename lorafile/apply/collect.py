@@ -26,12 +26,12 @@ def area_of(cluster: Cluster, state: Path) -> Area:
     """
     if not cluster.storage:
         raise LoraError(
-            "A Slurm cluster needs a directory that this machine and its nodes share: set storage in lora.toml, as in "
-            'storage = "/scratch/me/lora".'
+            "A Slurm cluster needs a directory shared by this machine and the nodes. Set storage in lora.toml, for "
+            'example storage = "/scratch/me/lora".'
         )
     storage = Path(cluster.storage).expanduser()
     if not storage.is_absolute():
-        raise LoraError(f'storage = "{cluster.storage}" in lora.toml is no absolute path, as nodes need one.')
+        raise LoraError(f'storage = "{cluster.storage}" in lora.toml must be an absolute path.')
     return Area.of(storage, state)
 
 

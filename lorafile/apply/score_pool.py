@@ -114,9 +114,7 @@ class ScorePool:
         worker.kill()
         worker.connection.close()
         if tasks:
-            result = Result(
-                "interrupted", f"The process that computed it ended with exit code {worker.process.exitcode}."
-            )
+            result = Result("interrupted", f"The worker exited with code {worker.process.exitcode}.")
             task = tasks.popleft()
             self._finished.append(NodeEnd(task.request.key, result, str(task.out), utc_now()))
         for task in tasks:

@@ -158,7 +158,7 @@ class RequestBuilder:
         for name, digest in attempt.outputs.items():
             if not self.state.objects.has(digest):
                 raise StateError(
-                    f"{name} of {attempt.address} has gone from the state. Run the same command again to recreate it."
+                    f"{name} of {attempt.address} is no longer in the state. Run the same command again to recreate it."
                 )
         return {name: str(self.state.objects.proven(digest)) for name, digest in attempt.outputs.items()}
 

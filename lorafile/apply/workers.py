@@ -116,7 +116,9 @@ def pack_width(pack: str | int) -> int:
     if str(pack) in words:
         return words[str(pack)]
     if not str(pack).isdecimal() or int(pack) < 1:
-        raise LoraError(f'"{pack}" is no way to pack adapters: write auto, off, or how many are trained together.')
+        raise LoraError(
+            f'"{pack}" is not a valid way to pack adapters. Pass auto, off, or the number to train together.'
+        )
     return int(pack)
 
 

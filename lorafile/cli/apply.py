@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Worker processes, of OMP_NUM_THREADS threads at most. [default: one for each GPU; on a CPU by model size]",
+    help="Worker processes, with up to OMP_NUM_THREADS threads each. [default: one per GPU; on a CPU, by model size]",
 )
 @click.option(
     "--pack",
@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     help="Adapters on one base to train together: at most N, off, or auto (the number that measures fastest).",
 )
 @click.option(
-    "--detach", is_flag=True, help="Exit once a Slurm cluster has all the work; a later apply collects the results."
+    "--detach",
+    is_flag=True,
+    help="Exit once all work is submitted to a Slurm cluster; a later apply collects the results.",
 )
 @lock_option
 @budget_options
@@ -67,11 +69,11 @@ def apply(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Train and evaluate what is missing, and nothing else.
+    """Train and evaluate only what is missing.
 
-    SPEC is a spec, or a plan saved by `lora plan --out FILE`. A saved plan is applied as it is, without a question; if
-    the spec, the data or the state have changed since, it is refused with exit code 5. Interrupt at any time: the next
-    apply resumes from the last checkpoints.
+    SPEC is a spec, or a plan saved by `lora plan --out FILE`. A saved plan is applied exactly and without asking; if
+    the spec, the data or the state has changed since, apply refuses it with exit code 5. You can interrupt at any
+    time: the next apply resumes from the last checkpoints.
 
     \b
     Example: lora apply study.toml --yes
@@ -89,7 +91,7 @@ def apply(
 
     approved = yes or is_plan(spec)
     if as_json and not approved:
-        raise click.UsageError("--json asks no question; pass --yes, too.")
+        raise click.UsageError("--json cannot ask for approval; also pass --yes.")
     out, width = console(quiet or as_json), pack_width(options["pack"])
     if selected.get("cluster") and not is_plan(spec):
         show_collected(Study.load(spec, state).collect(selected["cluster"], options["lock_timeout"]), out)
@@ -146,7 +148,9 @@ def _conclude(
     show_tracking(applied.tracking, study.state, out)
     show_warnings(warnings, out)
     if detached and left.nodes:
-        out.print(f"Left to the cluster: {left.words}. The same command takes in what it has done.", markup=False)
+        out.print(
+            f"Left to the cluster: {left.words}. Run the same command again to collect the results.", markup=False
+        )
     if best is not None:
         out.print(best_line(best), markup=False)
         out.print(f"Next: lora report {study.spec.file}", markup=False)
@@ -187,9 +191,9 @@ def _planned(
         study, stage = seed_stage.resolve(Study.load(spec, state), resolve)
         return study, study.plan(hourly=hourly, **selected), stage
     if resolve or {*selected} - {"cluster"}:
-        raise click.UsageError(f"{spec} is a plan, and says itself what it is of; leave the other options out.")
+        raise click.UsageError(f"{spec} is a saved plan, which already contains the other options; omit them.")
     study, plan = Study.approved(spec, state)
     if selected.get("cluster", plan.machines.cluster) != plan.machines.cluster:
         made_for = f"the cluster {plan.machines.cluster}" if plan.machines.cluster else "this machine"
-        raise click.UsageError(f"{spec} was made for {made_for}; leave --cluster (or LORA_CLUSTER) out.")
+        raise click.UsageError(f"{spec} was made for {made_for}; omit --cluster (or unset LORA_CLUSTER).")
     return study, replace(plan, hourly=plan.hourly if hourly is None else Price(hourly)), None

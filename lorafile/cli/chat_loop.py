@@ -11,7 +11,7 @@ from lorafile.errors import NodeError
 if TYPE_CHECKING:
     from lorafile.engine.inference.chat import ChatSession
 
-HELP = "/base on|off shows or hides the base, /reset forgets what was said, /quit ends (as Ctrl-D does)."
+HELP = "/base on|off shows or hides the base, /reset clears the conversation, /quit (or Ctrl-D) exits."
 
 
 def converse(session: "ChatSession", columns: dict[str, Any], out: Console) -> None:
@@ -43,7 +43,7 @@ def _slash_command(session: "ChatSession", line: str, names: list[str], out: Con
         out.print("[dim]Forgotten.[/]")
     elif word == "/base" and rest in ("on", "off"):
         if len(session.responders) == 1:
-            out.print("[dim]There is nothing but the base here.[/]")
+            out.print("[dim]Only the base is loaded.[/]")
             return names
         out.print(f"[dim]The base is {rest}.[/]")
         return [name for name in session.responders if rest == "on" or name != "base"]

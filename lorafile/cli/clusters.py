@@ -43,12 +43,12 @@ def list_(spec: Path, as_json: bool) -> None:
 @click.option(
     "--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds to wait for the worker."
 )
-@click.option("--write", is_flag=True, help="Write the device into lora.toml, if the cluster lists none.")
+@click.option("--write", is_flag=True, help="Add the device to lora.toml if the cluster lists none.")
 @json_option
 def check(name: str, spec: Path, timeout: float, write: bool, as_json: bool) -> None:
-    """Start one worker of a cluster, and show what it has.
+    """Start a worker on a cluster and show its environment.
 
-    Device, memory, driver and library versions; with --write they go into lora.toml.
+    Shows device, memory, driver and library versions; --write adds the device to lora.toml.
 
     \b
     Example: lora clusters check lab --write

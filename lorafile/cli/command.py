@@ -28,20 +28,20 @@ state_option = click.option(
     metavar="DIRECTORY|URL",
     help="State: a directory or s3://BUCKET/PREFIX (also gs://, az://, file://). [default: LORA_STATE, or .lora]",
 )
-spec_option = click.option("--spec", type=PATH, help="The spec, if the name occurs in several studies.")
+spec_option = click.option("--spec", type=PATH, help="The spec, if several studies have the name.")
 study_option = click.option("--spec", type=PATH, default="study.toml", show_default=True, help="The spec.")
 _timeout_option = click.option(
-    "--lock-timeout", type=float, default=0.0, help="Seconds to wait for a state that another command has locked."
+    "--lock-timeout", type=float, default=0.0, help="Seconds to wait if another command has locked the state."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-markdown_option = click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
+markdown_option = click.option("--markdown", is_flag=True, help="Print Markdown for a pull request.")
 _SEEDS = 20  # of a stage, at most, unless --max-seeds says otherwise
-rehash_option = click.option("--rehash", is_flag=True, help="Hash weights again, even if their digests are cached.")
+rehash_option = click.option("--rehash", is_flag=True, help="Hash weights again even if their digests are cached.")
 cluster_option = click.option(
     "--cluster",
     metavar="NAME",
     envvar="LORA_CLUSTER",
-    help="Where to run: a [cluster.NAME] of lora.toml, ray, or slurm. [default: this machine]",
+    help="Where to run: a [cluster.NAME] from lora.toml, ray, or slurm. [default: this machine]",
 )
 quiet_option = click.option("--quiet", is_flag=True, help="Print only errors.")
 atexit.register(gc.freeze)  # what is left goes with the process: no need to look for cycles in it first
@@ -69,7 +69,7 @@ _lock_mode_option = click.option(
     default="lease",
     expose_value=False,
     callback=_set_lock_mode,
-    help="How a bucket is locked. none: for storage without conditional writes; make sure that no one else writes.",
+    help="How to lock a bucket. none: for storage without conditional writes; make sure that no one else writes.",
 )
 
 
@@ -88,7 +88,7 @@ def resolve_option(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def run(*args: Any, resolve: bool, most: int | None, **kwargs: Any) -> Any:
         if most is not None and not resolve:
-            raise click.UsageError("--max-seeds is read by --resolve, which is not given.")
+            raise click.UsageError("--max-seeds requires --resolve.")
         return function(*args, resolve=(most or _SEEDS) if resolve else None, **kwargs)
 
     return run
@@ -136,10 +136,10 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def option(name: str, words: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return click.option(name, multiple=True, metavar="PATTERN", help=words, shell_complete=complete_names)
 
-    @option("--target", "Only these configurations or nodes ('rank/*'), and what they depend on. Repeatable.")
-    @option("--exclude", "All but these configurations or nodes, and what depends on them. Repeatable.")
+    @option("--target", "Only these configurations or nodes ('rank/*') and their dependencies. Repeatable.")
+    @option("--exclude", "All except these configurations or nodes and their dependents. Repeatable.")
     @option("--replace", "Rerun these configurations or nodes, even if finished. Repeatable.")
-    @click.option("--rerun-drifted", is_flag=True, help="Rerun what ran in another environment (versions, device).")
+    @click.option("--rerun-drifted", is_flag=True, help="Rerun results from another environment (versions, device).")
     @click.option("--refresh", is_flag=True, help="Resolve models and data again, including on the hub.")
     @rehash_option
     @cluster_option
@@ -295,7 +295,7 @@ def _damage(state: Path | None) -> str:
         damages = describe_damage(read_rows(State.read(directory)))
     except Exception as error:
         damages = [str(error)]
-    return f"The state {directory} is damaged: {damages[0]}. `lora state verify` names all that is." if damages else ""
+    return f"The state {directory} is damaged: {damages[0]}. `lora state verify` lists all damage." if damages else ""
 
 
 def _explain(error: Exception, name: str, state: Path | None) -> tuple[str, int]:
@@ -311,7 +311,7 @@ def _explain(error: Exception, name: str, state: Path | None) -> tuple[str, int]
     from lorafile.engine.data.hub import hide_tokens
 
     bug = hide_tokens(f"{type(error).__name__}: {error}")
-    return f"This is a mistake in lorafile, not in your spec: {bug}. See it with: lora --debug {name} …", 1
+    return f"This is a bug in lorafile, not in your spec: {bug}. For a traceback, run: lora --debug {name} …", 1
 
 
 def group(name: str) -> Callable[[Callable[..., None]], click.Group]:

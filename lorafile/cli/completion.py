@@ -42,7 +42,7 @@ def script(shell: str, program: click.Command) -> str:
 
     kind = get_completion_class(shell)
     if kind is None:
-        raise LoraError(f"click has no completion for {shell}.")
+        raise LoraError(f"Completion is not available for {shell}.")
     made = kind(program, {}, "lora", "_LORA_COMPLETE")
     return made.source_template % made.source_vars()  # `source()` would ask the bash of this machine for its version
 

@@ -45,8 +45,8 @@ def conclusion(study: Study, plan: Plan, detect: str | None = None, gpu: str | N
 
 
 _MOST = 1000  # configurations of which it is computed without being asked
-_MANY = "What so many configurations can detect takes a while to compute: ask with --detect 1pt."
+_MANY = "Computing what this many configurations can detect takes a while. To do so, pass --detect 1pt."
 _UNKNOWN = (
-    "What the study can detect is not known: nothing says how far figures vary between seeds. Set verdict.expect_sd to "
-    'the standard deviation that you expect, such as "1.5pt".'
+    "What the study can detect is unknown, because the variation between seeds is unknown. Set verdict.expect_sd to "
+    'the standard deviation you expect, such as "1.5pt".'
 )

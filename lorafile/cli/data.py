@@ -22,13 +22,13 @@ def data() -> None:
 @spec_argument
 @click.option("--split", default="train", show_default=True, help="Split to show.")
 @click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="Number of examples to show.")
-@click.option("--configuration", help="Configuration whose data to show, if the study varies data.")
+@click.option("--configuration", help="Configuration whose data to show, if the data vary in the study.")
 @json_option
 def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: bool) -> None:
-    """Show examples as the model sees them, lengths and leaks.
+    """Show examples as the model sees them, lengths, and leaks.
 
-    Each example is printed as the template renders it, with the supervised part marked; then lengths, duplicates, and
-    examples that occur in more than one split.
+    Prints each example as rendered by the template, with the supervised part marked, followed by lengths, duplicates,
+    and examples that occur in more than one split.
 
     \b
     Example: lora data show study.toml --split test --rows 5
@@ -48,7 +48,7 @@ def show(spec: Path, split: str, rows: int, configuration: str | None, as_json: 
 @command("list", data)
 @json_option
 def list_(as_json: bool) -> None:
-    """List well-known data sets, with format and licence.
+    """List well-known data sets with their formats and licences.
 
     \b
     Example: lora data list

@@ -23,10 +23,10 @@ def diff(
     as_json: bool,
     markdown: bool,
 ) -> None:
-    """Compare two specs or plans: what changes, and its cost.
+    """Compare two specs or plans: the changes and their cost.
 
-    Shows what a change adds, removes and renames, and what applying it would run; writes nothing. FILES are two specs
-    or two saved plans; with --git, one spec (study.toml unless named) now and at a revision.
+    Shows what a change adds, removes and renames, and what applying it would run. Writes nothing. FILES are two specs
+    or two saved plans. With --git, compares one spec (default: study.toml) with its version at a revision.
 
     \b
     Example: lora diff --git main study.toml
@@ -36,7 +36,7 @@ def diff(
     from lorafile.study import diff_inputs
 
     if len(files) > 1 if revision is not None else len(files) != 2:
-        raise click.UsageError("name two files, as in: lora diff old.toml new.toml; or one with --git REV")
+        raise click.UsageError("Pass two files (lora diff old.toml new.toml), or one file with --git REV.")
     if revision is not None:
         changes = diff_inputs.since(revision, files[0] if files else Path("study.toml"), state, hourly)
     else:
@@ -53,9 +53,9 @@ def diff(
 @click.option("--format", "kind", type=click.Choice(["mermaid", "dot"]), default="mermaid", help="[default: mermaid]")
 @click.option("--full", is_flag=True, help="Draw every node.")
 def graph(spec: Path, state: Path | None, kind: str, full: bool) -> None:
-    """Draw the graph of a study for Mermaid or Graphviz.
+    """Draw a study's graph for Mermaid or Graphviz.
 
-    Each node with what it reads and whether it is finished.
+    Shows each node with its inputs and whether it is finished.
 
     \b
     Example: lora graph study.toml --format dot | dot -Tsvg > study.svg

@@ -25,9 +25,9 @@ __all__ = ["main"]
 @click.option("--data", help="A data file, a directory, or a hub id. [default: the built-in task]")
 @click.option("--force", is_flag=True, help="Overwrite an existing spec.")
 def init(spec: Path, preset: str | None, model: str | None, data: str | None, force: bool) -> None:
-    """Write a first spec, from a preset, your model and your data.
+    """Write a first spec from a preset, your model and your data.
 
-    What was detected in the model and the data, and why a metric was chosen, is printed and written as comments.
+    Prints what it detected in the model and the data and why it chose a metric, and adds this to the spec as comments.
 
     \b
     Example: lora init --preset rank_sweep --model microsoft/phi-2 --data rows.jsonl
@@ -36,7 +36,7 @@ def init(spec: Path, preset: str | None, model: str | None, data: str | None, fo
     from lorafile.study.init import first_spec
 
     if spec.exists() and not force:
-        raise LoraError(f"{spec} is there already; name another file, or pass --force to write over it.")
+        raise LoraError(f"{spec} already exists. Pass another file name, or --force to overwrite it.")
     first = first_spec(preset, model, data)
     write_text(spec, first.text)
     say("\n".join([*first.guesses, f"Wrote {spec}. Next: lora plan {spec}"]))
@@ -45,10 +45,10 @@ def init(spec: Path, preset: str | None, model: str | None, data: str | None, fo
 @command("validate")
 @click.argument("specs", nargs=-1, type=PATH)
 def validate(specs: tuple[Path, ...]) -> int:
-    """Check specs with their models and data.
+    """Check specs, including their models and data.
 
-    Every mistake is reported with its file and line. Nothing is downloaded: models and data on the hub are checked as
-    far as the lock describes them.
+    Reports every mistake with its file and line. Downloads nothing: models and data on the hub are checked as far as
+    the lock describes them.
 
     \b
     Example: lora validate study.toml
@@ -65,8 +65,8 @@ def validate(specs: tuple[Path, ...]) -> int:
             echo_error(mistake)
         if spec is None or mistakes:
             continue
-        rest = f"; not looked at, because the lock does not have it yet: {listing(unseen)}" if unseen else ""
-        say(f"{file}: good, {plural(len(spec.configurations), 'configuration')}{rest}")
+        rest = f"; not checked, because it is not in the lock yet: {listing(unseen)}" if unseen else ""
+        say(f"{file}: valid, {plural(len(spec.configurations), 'configuration')}{rest}")
         for warning in missing_libraries(spec):
             echo_error(f"{file}: warning: {warning}")
     return wrong
@@ -74,7 +74,7 @@ def validate(specs: tuple[Path, ...]) -> int:
 
 @command("schema")
 def schema() -> None:
-    """Print the JSON schema of specs, for editors.
+    """Print the JSON schema of specs for editors.
 
     \b
     Example: lora schema > study.schema.json
@@ -87,10 +87,10 @@ def schema() -> None:
 @command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print a script that completes commands in your shell.
+    """Print a shell completion script.
 
-    It completes commands, options and presets, and the configurations and runs of study.toml or of the spec that the
-    command line names. Add its line to your shell's start-up file:
+    Completes commands, options and presets, and the configurations and runs of study.toml or of the spec on the
+    command line. Add the line for your shell to its startup file:
 
     \b
       eval "$(lora completion bash)"    in ~/.bashrc
@@ -107,7 +107,7 @@ def completion(shell: str) -> None:
 @spec_argument
 @rehash_option
 def lock(spec: Path, rehash: bool) -> None:
-    """Resolve models and data, and write the lock file.
+    """Resolve models and data and write the lock file.
 
     \b
     Example: lora lock study.toml
@@ -126,19 +126,19 @@ def lock(spec: Path, rehash: bool) -> None:
 @click.option(
     "--out",
     type=PATH,
-    help="Output directory. [default: report.path of the spec; for several specs, ./report]",
+    help="Output directory. [default: the spec's report.path; for several specs, ./report]",
 )
-@click.option("--check", "check_only", is_flag=True, help="Only check the claims; exit 6 if one no longer holds.")
-@click.option("--watch", is_flag=True, help="Update the page while an apply runs, until it ends or Ctrl-C.")
+@click.option("--check", "check_only", is_flag=True, help="Only check the claims; exit 6 if any no longer holds.")
+@click.option("--watch", is_flag=True, help="Update the report while an apply runs, until it ends or you press Ctrl-C.")
 @json_option
 def report(
     specs: tuple[Path, ...], state: Path | None, out: Path | None, check_only: bool, watch: bool, as_json: bool
 ) -> int:
     """Write the report: report.html, RESULTS.md, results.tex.
 
-    Drawn from what is finished, while an apply runs or after it. With --json every figure is printed instead.
+    Uses the results finished so far, during or after an apply. With --json, prints every number instead.
 
-    Several specs make one page that compares their studies.
+    Several specs produce one report that compares their studies.
 
     \b
     Example: lora report study.toml
@@ -147,9 +147,11 @@ def report(
     from lorafile.study.study import Study
 
     if check_only and (out is not None or len(specs) > 1):
-        raise click.UsageError("--check writes no report, and checks the claims of one spec; leave the rest out.")
+        raise click.UsageError(
+            "--check writes no report and checks the claims of a single spec; omit the other arguments."
+        )
     if watch and (check_only or as_json):
-        raise click.UsageError("--watch writes the page while a study runs; leave out --check and --json.")
+        raise click.UsageError("--watch cannot be combined with --check or --json.")
     studies = [Study.load(spec, state) for spec in specs or (Path("study.toml"),)]
     if watch:
         return reporting.follow(studies, out)

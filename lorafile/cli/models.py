@@ -26,13 +26,13 @@ DTYPES = click.Choice(["float32", "bfloat16", "float16"])
 @click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Also copy each model and data set here, as a directory that a spec can name.",
+    help="Also copy each model and data set into this directory, for use in a spec.",
 )
 @json_option
 def fetch(spec: Path, to: Path | None, as_json: bool) -> None:
-    """Download and verify models and data, for offline machines.
+    """Download and verify models and data for offline use.
 
-    Fetches the revisions of the lock, checks every file, and writes the lock.
+    Fetches the revisions in the lock, checks every file, and writes the lock.
 
     \b
     Example: lora fetch study.toml
@@ -92,10 +92,10 @@ def evaluate(
 @click.argument("directories", nargs=-1, required=True)
 @study_option
 @state_option
-@click.option("--configuration", help="The configuration that the run belongs to, if its files do not settle it.")
-@click.option("--seed", type=int, help="The seed of the run, if its files do not say.")
+@click.option("--configuration", help="The configuration of the run, if its files do not identify it.")
+@click.option("--seed", type=int, help="The seed of the run, if its files do not state it.")
 @click.option("--replace", is_flag=True, help="Replace an existing result.")
-@click.option("--dry-run", is_flag=True, help="Show what would be imported; import nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be imported without importing it.")
 @lock_option
 def import_runs(
     directories: tuple[str, ...],
@@ -107,7 +107,7 @@ def import_runs(
 ) -> None:
     """Import finished PEFT or Trainer runs into the state.
 
-    They become configurations of the study, evaluated and reported like those that it trains.
+    They become runs of the study's configurations, evaluated and reported like those it trains.
 
     \b
     Example: lora import outputs/r8 outputs/r16 --spec study.toml --dry-run
@@ -154,7 +154,7 @@ def chat(
 ) -> None:
     """Chat with a trained run and its base, side by side.
 
-    RUN is a configuration, an address, the beginning of a key, or a directory with a checkpoint.
+    RUN is a configuration, an address, a key prefix, or a directory with a checkpoint.
 
     \b
     Example: lora chat rank/r=16 --seed 42 --spec study.toml
@@ -168,7 +168,7 @@ def chat(
 
     filled = {name: text for name, _, text in (column.partition("=") for column in columns)}
     if as_json and prompt is None:
-        raise click.UsageError("--json answers one prompt: pass --prompt, too.")
+        raise click.UsageError("--json answers a single prompt; also pass --prompt.")
     study = Study.load(spec, state)
     stored = State.read(study.state)
     target = find_chat_target(study.plan(), stored, run, seed)
@@ -195,15 +195,15 @@ def chat(
 @study_option
 @state_option
 @click.option("--seed", type=int, help="Seed of the configuration. [default: the first finished one]")
-@click.option("--merged", is_flag=True, help="Merge the adapter into the base and write the whole model.")
+@click.option("--merged", is_flag=True, help="Merge the adapter into the base and write the full model.")
 @click.option("--dtype", type=DTYPES, help="Data type of merged weights. [default: the base's]")
 @click.option(
     "--for",
     "server",
     type=click.Choice(["vllm"]),
-    help="Check that this server can load the result, and print the command.",
+    help="Check that this server can load the result, and print the command to serve it.",
 )
-@click.option("--force", is_flag=True, help="Write into a directory even if it is not empty.")
+@click.option("--force", is_flag=True, help="Write into the directory even if it is not empty.")
 def export(
     name: str,
     out: Path,
@@ -211,11 +211,11 @@ def export(
     state: Path | None,
     **options: Any,
 ) -> None:
-    """Write an adapter or merged model, with a model card.
+    """Write an adapter or merged model with a model card.
 
-    The result is a Hugging Face directory, which PEFT or transformers loads as it is.
+    The result is a Hugging Face directory that PEFT or transformers can load directly.
 
-    RUN is a configuration, an address, or the beginning of a key.
+    RUN is a configuration, an address, or a key prefix.
 
     \b
     Example: lora export rank/r=16 adapters/r16 --spec study.toml --for vllm

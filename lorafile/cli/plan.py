@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @command("plan")
 @spec_argument
 @state_option
-@click.option("--gpu", help="Show whether it fits this GPU: 24GB, or a name such as 'RTX 4090' or H100.")
+@click.option("--gpu", help="Show whether it fits on this GPU: 24GB, or a name such as 'RTX 4090' or H100.")
 @click.option("--full", is_flag=True, help="List every node.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there is something to do.")
 @click.option(
@@ -59,9 +59,9 @@ def plan(
     markdown: bool,
     quiet: bool,
 ) -> int:
-    """Show what apply would run, for how long, and if it fits.
+    """Show what apply would run, its time, and if it fits.
 
-    Writes nothing, except with --out.
+    Writes nothing unless --out is given.
 
     \b
     Example: lora plan study.toml --gpu 24GB
@@ -74,7 +74,9 @@ def plan(
     from lorafile.study.study import Study
 
     if out is not None and resolve:
-        raise click.UsageError("--out keeps what an apply can do; add the seeds first with: lora apply --resolve")
+        raise click.UsageError(
+            "--out cannot save a plan with --resolve. Add the seeds first with: lora apply --resolve"
+        )
     loaded = Study.load(spec, state)
 
     def read(_: State) -> "tuple[Plan, Resolution | None, Conclusion | None]":
@@ -97,5 +99,7 @@ def plan(
         show_plan(planned, console(quiet), full, device, stage, conclude=conclude.lines if conclude else ())
     if out is not None:
         loaded.save_plan(planned, out)
-        console(quiet or as_json or markdown).print(f"Saved. Do exactly this with: lora apply {out}", markup=False)
+        console(quiet or as_json or markdown).print(
+            f"Saved. To apply exactly this plan: lora apply {out}", markup=False
+        )
     return 2 if detailed_exitcode and planned.work else 0

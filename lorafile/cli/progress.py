@@ -52,7 +52,7 @@ class Lines:
 
     def on_stop(self, times: int) -> None:
         """Print what happens after Ctrl-C."""
-        self.out.print(_STOPS.get(times, "Breaking off."))
+        self.out.print(_STOPS.get(times, "Stopping immediately."))
 
     def on_next_stage(self, plan: Plan) -> None:
         """Print what was chosen, and how much follows; what was to come may be reused by now."""
@@ -181,8 +181,8 @@ def _status(progress: dict[str, Any]) -> str:
 
 
 _STOPS = {
-    1: "Finishing what is running; press Ctrl-C again to stop it now.",
-    2: "Stopping what is running; what had finished is kept.",
+    1: "Finishing running work; press Ctrl-C again to stop it now.",
+    2: "Stopping running work; finished results are kept.",
 }
 
 

@@ -20,10 +20,10 @@ url_argument = click.argument("url", type=PATH, required=False)
 @state_option
 @lock_option
 def push(url: Path | None, state: Path | None, lock_timeout: float) -> None:
-    """Send what a remote state is missing.
+    """Send results that a remote state is missing.
 
-    A directory is merged as `lora state import` merges: what is there stays. Without URL, the state itself is one in a
-    bucket, and what a command that was killed had not sent is sent now.
+    Merges a directory like `lora state import`: existing results stay. Without URL, the state itself must be in a
+    bucket; results that a killed command did not send are then sent.
 
     \b
     Example: lora state push s3://team/studies --state .lora
@@ -41,10 +41,10 @@ def push(url: Path | None, state: Path | None, lock_timeout: float) -> None:
 @state_option
 @lock_option
 def pull(url: Path | None, state: Path | None, lock_timeout: float) -> None:
-    """Bring a remote state here, with every file.
+    """Download a remote state with all of its files.
 
-    Commands on a state in a bucket fetch a file when they read it. Without URL, the state itself is one in a bucket,
-    and all files are fetched now, for work without a network.
+    Commands on a state in a bucket fetch a file only when they read it. Without URL, the state itself must be in a
+    bucket; all of its files are then fetched for offline work.
 
     \b
     Example: lora state pull s3://team/studies --state copy
@@ -62,10 +62,10 @@ def pull(url: Path | None, state: Path | None, lock_timeout: float) -> None:
 @state_option
 @yes_option
 def unlock(url: Path | None, state: Path | None, yes: bool) -> int:
-    """Show who holds the lock of a remote state, and free it.
+    """Show who holds the lock of a remote state and release it.
 
-    A command that still holds it stops, with exit code 4, when it next sends something. A lock without a sign of life
-    for 60 seconds is free without this.
+    A command that still holds the lock stops with exit code 4 when it next sends something. A lock without a heartbeat
+    for 60 seconds is released automatically.
 
     \b
     Example: lora state unlock s3://team/studies
@@ -78,7 +78,7 @@ def unlock(url: Path | None, state: Path | None, yes: bool) -> int:
         say(f"{remote.url} is not locked.")
         return 0
     say(f"{describe(status, remote.bucket)}.")
-    if not agreed(yes, "Free it?"):
+    if not agreed(yes, "Release it?"):
         return 1
     free(remote.bucket, status)
     say("Freed.")
@@ -96,13 +96,13 @@ def _remote_and_directory(url: Path | None, state: Path | None, fresh: bool = Tr
     from lorafile.state.remote.session import remote_at, remote_of
 
     if url is not None and not is_url(url):
-        raise click.UsageError(f"{url} is no URL: write s3://BUCKET/PREFIX, or gs://, az://, file://.")
+        raise click.UsageError(f"{url} is not a URL: write s3://BUCKET/PREFIX, or gs://, az://, file://.")
     named = Path(state or os.environ.get("LORA_STATE") or ".lora")
     remote = remote_at(named) if is_url(named) else remote_of(named)
     directory = remote.directory if remote is not None else named
     remote = remote_at(url) if url is not None else remote
     if remote is None:
-        raise click.UsageError("Name a URL: the state is a directory without a remote.")
+        raise click.UsageError("Pass a URL: the state is a local directory without a remote.")
     if fresh:
         remote.refresh()
     return remote, directory

@@ -42,7 +42,7 @@ def write(studies: "list[Study]", out: Path | None = None, unfinished: bool = Fa
     results, analyses = contents(studies)
     if not unfinished and not _finished(results):
         command = f"lora apply {studies[0].spec.file}"
-        raise LoraError(f"Nothing of {results.study} is finished, so there is nothing to report. Begin with: {command}")
+        raise LoraError(f"{results.study} has no finished results to report. Start with: {command}")
     written = write_report(results, analyses, out or directory_of(studies))
     checks, also = check(results), ""
     if checks:
@@ -74,9 +74,9 @@ def follow(studies: "list[Study]", out: Path | None = None) -> int:
     that of any report. A second one breaks off.
     """
     directory = out or directory_of(studies)
-    say(f"Watching; open {directory / 'report.html'}. Ctrl-C ends it.")
+    say(f"Watching. Open {directory / 'report.html'}; press Ctrl-C to stop.")
     if not _watch(studies, directory):
-        say("Stopped watching; the report is written as things stand.")
+        say("Stopped watching. The report shows the current results.")
     return write(studies, out, unfinished=True)
 
 
@@ -156,11 +156,11 @@ def check_claims(study: "Study", as_json: bool = False) -> int:
         for claim in checks:
             say(claim.line)
     if not checks:
-        say(f"{study.spec.file} states no claim; a claim is a [[claim]] block.", err=True)
+        say(f"{study.spec.file} has no claims. Add one as a [[claim]] block.", err=True)
     broken = [claim for claim in checks if claim.status != "supported"]
     if broken:
         verb = "does" if len(broken) == 1 else "do"
-        raise ClaimError(f"{len(broken)} of {len(checks)} claims of {study.spec.file} {verb} not stand as stated.")
+        raise ClaimError(f"{len(broken)} of {len(checks)} claims of {study.spec.file} {verb} not hold as stated.")
     return 0
 
 

@@ -23,14 +23,14 @@ _POLL_SECONDS = 1.0
 @state_option
 @spec_option
 @click.option("--predictions", type=click.IntRange(0), default=0, help="Number of predictions to show.")
-@click.option("--follow", is_flag=True, help="Follow the loss of a running run until it ends.")
+@click.option("--follow", is_flag=True, help="Follow the loss of a run in progress until it ends.")
 @json_option
 def show(name: str, state: Path | None, spec: Path | None, predictions: int, follow: bool, as_json: bool) -> None:
     """Show a configuration, a run, or any node.
 
-    NAME is a name, an address, or the beginning of a key. Of a configuration: its seeds, mean ± standard deviation,
-    costs and settings; with --spec its verdicts. Of a run: settings, attempts, scores, predictions, and the loss curve.
-    Where several studies have the name, --spec or the key says which is meant.
+    NAME is a name, an address, or a key prefix. For a configuration, shows its seeds, mean ± standard deviation, costs
+    and settings, and with --spec its verdicts. For a run, shows settings, attempts, scores, predictions, and the loss
+    curve. If several studies have the name, pass --spec or the key.
 
     \b
     Example: lora show rank/r=16/seed=42 --predictions 3

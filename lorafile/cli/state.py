@@ -79,8 +79,8 @@ def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> Non
 
     Settings, inputs, every attempt, and files with digests and paths.
 
-    A run stands for its training. `lora show` has its figures, its predictions and its loss. Where several studies have
-    the name, --spec or the key says which is meant.
+    For a run, shows its training. `lora show` has its results, predictions and loss. If several studies have the name,
+    pass --spec or the key.
 
     \b
     Example: lora state show rank/r=16/seed=42
@@ -107,7 +107,7 @@ def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> Non
 
 @command("rm", state_group)
 @click.argument("names", nargs=-1, required=True, shell_complete=complete_names)
-@click.option("--reason", default="removed by hand", help="Why; recorded with the removed results.")
+@click.option("--reason", default="removed by hand", help="The reason; recorded with the removed results.")
 @spec_option
 @state_option
 @yes_option
@@ -115,12 +115,11 @@ def show(name: str, spec: Path | None, state: Path | None, as_json: bool) -> Non
 def rm(
     names: tuple[str, ...], reason: str, spec: Path | None, state: Path | None, yes: bool, lock_timeout: float
 ) -> int:
-    """Remove results, so that the next apply runs them again.
+    """Remove results so that the next apply runs them again.
 
-    NAMES are addresses, runs, configurations, beginnings of keys, or patterns such as "rank/*:train". A pattern takes
-    what fits in every study of the state, or with --spec in that one; of a name that means different runs in several
-    studies nothing is forgotten until --spec or a key says which. What was tried stays on record; the files go with the
-    next `lora state gc`.
+    NAMES are addresses, runs, configurations, key prefixes, or patterns such as "rank/*:train". A pattern matches in
+    every study in the state, or only in the study of --spec. If a name means different runs in several studies, nothing
+    is removed until you pass --spec or a key. The attempts stay on record; `lora state gc` deletes the files.
 
     \b
     Example: lora state rm rank/r=16/seed=42:train --reason "the GPU was faulty"
@@ -139,11 +138,11 @@ def rm(
     show_forgettable(nodes, console())
     if not nodes:
         return 0
-    if not agreed(yes, "Forget these?"):
+    if not agreed(yes, "Remove these?"):
         return 1
     with locked(directory, lock_timeout):
         forget(directory, nodes, reason, lock_timeout)
-    say("Forgotten. The next apply of a study that declares them makes them again.")
+    say("Removed. The next apply of a study that declares them runs them again.")
     return 0
 
 
@@ -152,7 +151,7 @@ def rm(
 @click.argument("new")
 @click.option("--reason", help="Why the two are equivalent; shown wherever the result is reused.")
 @click.option("--spec", type=PATH, help="The spec, if NEW is an address.")
-@click.option("--withdraw", is_flag=True, help="Undo: NEW is run by itself again.")
+@click.option("--withdraw", is_flag=True, help="Undo: run NEW itself again.")
 @state_option
 @lock_option
 def accept(
@@ -160,10 +159,10 @@ def accept(
 ) -> None:
     """Reuse the result of one key for another, with a reason.
 
-    The finished result of OLD is used wherever a study has NEW, and so is what was made from it.
+    The finished result of OLD, and everything computed from it, is used wherever a study has NEW.
 
-    OLD is an address or the beginning of a key; NEW a whole key (`lora plan --json` has them), or with --spec the
-    address of a node that the study declares now.
+    OLD is an address or a key prefix. NEW is a full key (see `lora plan --json`) or, with --spec, the address of a node
+    that the study currently declares.
 
     \b
     Example: lora state accept 3f2a9c rank/r=16/seed=42:train --spec study.toml --reason "only the path moved"
@@ -176,11 +175,11 @@ def accept(
     study_spec, directory = spec_and_state(spec, state)
     names = (lambda stored: names_of(stored, study_spec)) if study_spec else None
     if not reason and not withdraw:
-        raise click.UsageError("--reason is needed: it is shown wherever the result is used.")
+        raise click.UsageError("--reason is required: it is shown wherever the result is used.")
     with locked(directory, lock_timeout):
         if withdraw:
             for key in ledger.withdraw_by_name(directory, new, names, lock_timeout):
-                say(f"{key[:12]}… stands for itself again.")
+                say(f"{key[:12]}… uses its own result again.")
             return
         accepted = ledger.accept_by_name(directory, old, new, reason or "", names, lock_timeout)
     say(f"The result of {accepted.old[:12]}… is used in place of {accepted.new[:12]}…: {accepted.reason}")
@@ -195,8 +194,8 @@ def accept(
 def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool, quiet: bool) -> int:
     """Check every file and row; exit 4 when one is damaged.
 
-    With --repair damaged files are taken away, and what they belonged to is made again by the next apply: a score from
-    its predictions, without a GPU. Of a damaged index every sound row is saved into a new one; the old one is kept.
+    With --repair, removes damaged files; the next apply recreates the results they belonged to (a score from its
+    predictions, without a GPU). Saves every intact row of a damaged index into a new one and keeps the old one.
 
     \b
     Example: lora state verify --repair
@@ -211,8 +210,8 @@ def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool,
     out, directory = console(quiet or as_json), state_directory(state)
     if repair and (remote := remote_of(directory)):
         raise StateError(
-            f"A damaged copy of {remote.url} is not repaired but fetched again. Send what it alone has, if anything, "
-            f"with: lora state push --state {remote.url}; then delete {directory}"
+            f"A damaged local copy of {remote.url} is not repaired but fetched again. Send any results that only the "
+            f"copy has with: lora state push --state {remote.url}. Then delete {directory}"
         )
     with _bar(out) as on_progress:
         repaired = mend(directory, lock_timeout, on_progress) if repair else None
@@ -233,10 +232,10 @@ def verify(repair: bool, state: Path | None, lock_timeout: float, as_json: bool,
 @lock_option
 @json_option
 def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: float, as_json: bool) -> None:
-    """Show files that no study needs; with --yes, remove them.
+    """Show files that no study needs; remove them with --yes.
 
-    Without SPECS: what no study declared when it was last applied. What was done, and its figures, stay on record. Of a
-    state in a bucket: the files there that no bundle names and that are older than a week.
+    Without SPECS, these are files that no study declared when it was last applied. Attempts and their metrics stay on
+    record. For a state in a bucket, these are files that no bundle lists and that are older than a week.
 
     \b
     Example: lora state gc study.toml other/study.toml --yes
@@ -251,7 +250,7 @@ def gc(specs: tuple[Path, ...], state: Path | None, yes: bool, lock_timeout: flo
     directory = state_directory(state)
     if remote := remote_of(directory):
         if specs:
-            raise click.UsageError("A state in a bucket keeps every file that a result has; leave SPECS out.")
+            raise click.UsageError("A state in a bucket keeps every file of a result; omit SPECS.")
         from lorafile.state.remote import transfer
 
         freed = transfer.sweep(remote, lock_timeout) if yes else transfer.garbage(remote)
@@ -310,11 +309,11 @@ def export(
     spec: Path | None,
     state: Path | None,
 ) -> None:
-    """Write tables (CSV, JSON, Parquet), or a bundle to share.
+    """Write tables (CSV, JSON, Parquet) or a bundle to share.
 
-    A bundle holds what NAMES mean (runs, configurations, patterns; everything where none is given), all that it was
-    made from, the prepared examples among it, and the files. A name that means different runs in several studies needs
-    --spec, or the key; a pattern takes what fits in all of them.
+    A bundle holds the results that NAMES match (runs, configurations, patterns; default: everything), all of their
+    inputs, including the prepared examples, and the files. A name that means different runs in several studies needs
+    --spec or the key; a pattern matches in all of them.
 
     \b
     Example: lora state export --format parquet --out tables
@@ -330,7 +329,7 @@ def export(
     study_spec, directory = spec_and_state(spec, state)
     if bundle is not None:
         if tables or out is not None:
-            raise click.UsageError("--bundle writes one file with everything; leave out --table and --out.")
+            raise click.UsageError("--bundle writes everything to one file; omit --table and --out.")
 
         def write(stored: State) -> BundleSummary:
             return export_bundle(stored, names, bundle, names_of(stored, study_spec) if names else None)
@@ -338,10 +337,10 @@ def export(
         show_bundled(State.snapshot(directory, write), console())
         return
     if names or spec is not None:
-        raise click.UsageError("Tables hold every run; NAMES and --spec are for --bundle.")
+        raise click.UsageError("Tables hold every run; NAMES and --spec apply only to --bundle.")
     if out is None:
         if len(tables) != 1 or form == "parquet":
-            raise click.UsageError("Name one --table to print as csv or json, or a directory with --out.")
+            raise click.UsageError("Pass one --table to print as csv or json, or a directory with --out.")
         click.echo(State.snapshot(directory, lambda stored: table_text(stored, tables[0], form)), nl=False)
         return
     for file in State.snapshot(directory, lambda stored: write_tables(stored, tables or TABLES, form, out)):
@@ -355,8 +354,8 @@ def export(
 def import_(source: Path, state: Path | None, lock_timeout: float) -> None:
     """Merge a bundle or another state into this one.
 
-    What is here already stays; files that were lost or collected come back. Every file and every row is proven first:
-    of a damaged or hostile bundle nothing is taken.
+    Existing results stay; files that were lost or garbage-collected are restored. Every file and row is verified first,
+    and nothing is imported from a damaged or malicious bundle.
 
     \b
     Example: lora state import rank.tar

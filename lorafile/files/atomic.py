@@ -16,8 +16,8 @@ _SHOWN = 40  # characters of a name that its temporary one has; a whole one coul
 _REMEDY = {
     errno.ENOSPC: "Free some space",
     errno.EDQUOT: "Free some space",
-    errno.EIO: "Look after the disk",
-    errno.ENOENT: "Make its directory",
+    errno.EIO: "Check the disk",
+    errno.ENOENT: "Create its directory",
 }
 
 
@@ -38,7 +38,7 @@ def replace_file(file: Path) -> Iterator[Path]:
     """
     with explain_write_errors(file):
         if file.exists() and not file.is_file():
-            raise LoraError(f"{file} is no file. Name another.")
+            raise LoraError(f"{file} is not a regular file. Pass another path.")
         target = file.resolve()
         with _temporary(target.parent, _prefix(target.name)) as new:
             if target.exists() and not os.access(target, os.W_OK):
@@ -64,7 +64,7 @@ def replace_directory(out: Path, last: tuple[str, ...]) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         inside = out.is_dir()
         if out.exists() and not inside:
-            raise LoraError(f"{out} is no directory. Name another.")
+            raise LoraError(f"{out} is not a directory. Pass another path.")
         with _temporary(out if inside else out.parent, _prefix(out.name), directory=True) as new:
             yield new
             for file in [path for path in new.rglob("*") if path.is_file()]:
@@ -86,11 +86,11 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = _REMEDY.get(error.errno or 0, "Change that, or write it elsewhere")
+        remedy = _REMEDY.get(error.errno or 0, "Fix this or write elsewhere")
         name = str(error.filename or "")
         file = f"{name}: " if name and name != str(path) and ".new-" not in name else ""
         raise LoraError(
-            f"{path} cannot be written: {file}{error.strerror or error}. What stood there is as it was. "
+            f"{path} cannot be written: {file}{error.strerror or error}. The existing file is unchanged. "
             f"{remedy}, and run the same command again."
         ) from error
 
@@ -138,8 +138,8 @@ def _restore(kept: Path, out: Path, names: list[str]) -> None:
         kept.rmdir()
     except OSError as error:
         raise LoraError(
-            f"{out} is not whole any more: {error.strerror or error}. What stood there and is missing is in {kept}. "
-            "Look after the disk, and run the same command again."
+            f"{out} is no longer complete: {error.strerror or error}. Missing files were moved to {kept}. "
+            "Check the disk, and run the same command again."
         ) from error
 
 

@@ -27,7 +27,7 @@ def read_lines(file: Path | str) -> Iterator[dict[str, Any]]:
             for line in stream:
                 yield json.loads(line)
     except (gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
-        raise NodeError(f"{file} is damaged: it holds no compressed JSON lines ({error}).") from error
+        raise NodeError(f"{file} is damaged: it does not contain compressed JSON lines ({error}).") from error
 
 
 def read_json(file: Path) -> Any:

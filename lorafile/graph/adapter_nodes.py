@@ -49,7 +49,7 @@ def check_truncation(graph: Graph) -> None:
     spec = graph.spec
     if spec.tables.truncate is None or any(truncated_ranks(graph, c) for c in spec.configurations):
         return
-    message = "no configuration has a larger rank: they must be below lora.r, of a LoRA without use_dora"
+    message = "no configuration has a larger rank; ranks must be below lora.r of a LoRA without use_dora"
     raise spec.error(("truncate", "ranks"), message)
 
 

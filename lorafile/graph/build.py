@@ -143,7 +143,7 @@ def _check_validation(graph: Graph, configuration: Configuration) -> None:
     :raises SpecError: at what is tuned
     """
     if configuration.tuned and "validation" not in graph.splits[configuration.name]:
-        message = "is chosen on validation, and the data have no such split; name one in data.split"
+        message = "is chosen on validation, but the data have no validation split; define one in data.split"
         raise graph.spec.error(configuration.tuned.axes[0].path, message)
 
 

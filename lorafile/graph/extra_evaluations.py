@@ -28,7 +28,7 @@ def add_texts(builder: GraphBuilder, configuration: Configuration) -> dict[str, 
     evaluate = builder.spec.tables.evaluate
     asked = [name for name in ("reference", "prompts", "lm_eval_tasks") if getattr(evaluate, name)]
     if asked and is_head(configuration):
-        message = 'needs a language model, and model.task_type = "SEQ_CLS" writes no text'
+        message = 'needs a language model, but model.task_type = "SEQ_CLS" generates no text'
         raise builder.spec.error(("evaluate", asked[0]), message)
     name = ("texts", configuration.data.as_text, identity(configuration.model))
     return builder.once(name, lambda: _texts(builder, configuration)) if asked else {}
@@ -136,7 +136,7 @@ def _prompt_rows(builder: GraphBuilder, path: str) -> list[str | dict[str, Any]]
     except NodeError as error:
         raise builder.spec.error(place, str(error)) from error
     if not rows:
-        raise builder.spec.error(place, f"{file} holds no prompt")
+        raise builder.spec.error(place, f"{file} contains no prompts")
     alone = {".txt": "text"}.get(file.suffix, "prompt")
     return [str(row[alone]) if [*row] == [alone] else json.loads(json.dumps(row, default=str)) for row in rows]
 

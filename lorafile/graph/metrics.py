@@ -52,8 +52,8 @@ def _check_margins(spec: Spec, own: dict[str, CustomMetric]) -> None:
         of = own.get(metric_label(metric) if metric else spec.primary)
         if of and isinstance(margin, str) and margin.endswith("pt") and not of.unit.startswith(("share", "points")):
             unit = f'"{of.unit}"' if of.unit else "none"
-            remedy = f'write a number in it, or "1%"; of a share {of.written} says UNIT = "share"'
-            raise spec.error(place, f"{margin} are percentage points, and the unit of {of.label} is {unit}; {remedy}")
+            remedy = f'write a number in that unit, or "1%"; if it is a share, set UNIT = "share" in {of.written}'
+            raise spec.error(place, f"{margin} is in percentage points, and the unit of {of.label} is {unit}; {remedy}")
 
 
 def built_in_metrics(spec: Spec) -> list[str]:
@@ -120,10 +120,10 @@ def _f1(builder: GraphBuilder, configuration: Configuration, split: str) -> dict
     names = [name for _, name in data.get("labels", [])]
     if evaluate.pos_label and evaluate.pos_label not in names:
         raise builder.spec.error(
-            ("evaluate", "pos_label"), f'"{evaluate.pos_label}" is no class of the data: {", ".join(names)}'
+            ("evaluate", "pos_label"), f'"{evaluate.pos_label}" is not a class of the data: {", ".join(names)}'
         )
     if evaluate.average == "binary" and len(names) > 2 and not evaluate.pos_label:
-        message = f"binary needs evaluate.pos_label where there are {len(names)} classes"
+        message = f"binary needs evaluate.pos_label if there are {len(names)} classes"
         raise builder.spec.error(("evaluate", "average"), message)
     binary = evaluate.average == "binary" or (evaluate.average is None and len(names) == 2)
     options = {"average": evaluate.average} if evaluate.average else {}
@@ -155,11 +155,11 @@ def check_metrics(builder: GraphBuilder, configuration: Configuration, form: str
             raise builder.spec.error(("evaluate", "metrics", number), name)
     others = builder.once(("heads",), lambda: {is_head(other) for other in builder.spec.configurations})
     if len(others) > 1 and "log_loss" in builder.spec.tables.evaluate.metrics:
-        message = "log_loss is of tokens for a language model and of classes for a head; the two do not compare"
+        message = "log_loss is over tokens for a language model and over classes for a head; the two cannot be compared"
         raise builder.spec.error(("evaluate", "metrics"), message)
 
 
-_OF_HEADS = 'needs a language model, and model.task_type = "SEQ_CLS" writes no text; use accuracy, f1 or log_loss'
+_OF_HEADS = 'needs a language model, but model.task_type = "SEQ_CLS" generates no text; use accuracy, f1 or log_loss'
 
 
 def metric_names(graph: Graph) -> dict[str, str]:

@@ -59,8 +59,8 @@ def _too_short(lengths: dict[str, list[str]]) -> str:
     """Say which splits have longer references; `lengths` is their length -> the splits."""
     which = "; ".join(f"{listing(dict.fromkeys(splits))}: {length}" for length, splits in lengths.items())
     return (
-        f"tokens do not hold every reference ({which}), and answers are cut there and judged as they stand. Raise it, "
-        "or leave out the metrics of answers."
+        f"tokens are too few for every reference ({which}); longer answers are cut off and scored as they are. Raise "
+        "it, or omit the metrics that score answers."
     )
 
 
@@ -85,8 +85,8 @@ def _blank_lines(graph: Graph) -> Iterator[str]:
     }
     if found:
         yield (
-            "evaluate.stop_strings: prompts with solved examples begin with a column, so that an answer ends at its "
-            f"first blank line; name another end where answers have several paragraphs ({listing([*found])})."
+            "evaluate.stop_strings: prompts with solved examples start with a column, so an answer ends at its first "
+            f"blank line. Set another stop string if answers have several paragraphs ({listing([*found])})."
         )
 
 
@@ -100,13 +100,13 @@ def _unread_files(graph: Graph) -> Iterator[str]:
     for name, lock in graph.lock.data.items():
         if lock.ignored:
             verbs = ("holds", "is") if len(lock.ignored) == 1 else ("hold", "are")
-            yield f"{name}: {listing(lock.ignored)} next to the data {verbs[0]} no rows, and {verbs[1]} left out."
+            yield f"{name}: {listing(lock.ignored)} next to the data {verbs[0]} no rows, and {verbs[1]} ignored."
         if lock.configurations:
             others = listing(lock.configurations)
-            yield f"{name}: the default configuration of its README.md is read; data.name chooses another: {others}."
+            yield f"{name}: using the default configuration of its README.md; set data.name for another: {others}."
         if lock.left_out:
             counts = ", ".join(f"{count:,} of {split}" for split, count in lock.left_out.items())
-            yield f"{name}: data.where leaves out rows: {counts}."
+            yield f"{name}: data.where excludes rows: {counts}."
 
 
 def _shared_clusters(graph: Graph) -> Iterator[str]:
@@ -116,8 +116,8 @@ def _shared_clusters(graph: Graph) -> Iterator[str]:
         shared = [f"{count:,} in {' and '.join(pair.split(', '))}" for pair, count in pairs]
         if shared:
             yield (
-                f'{name}: the data declare splits that share values of "{lock.cluster}" ({"; ".join(shared)}), so that '
-                "what is learned of one helps with the other."
+                f'{name}: the data\'s own splits share values of "{lock.cluster}" ({"; ".join(shared)}), so training '
+                "on one split helps with the other."
             )
 
 
@@ -134,8 +134,8 @@ def _unused_splits(graph: Graph) -> Iterator[str]:
         if name not in told and unused and len(sources) < len(drawn):
             told.add(name)
             yield (
-                f"{name}: the data have {listing(unused)}, too, which nothing reads; held-out rows are drawn from "
-                f"{listing(sorted(sources))}. If one of them is meant to be, say so: data.split."
+                f"{name}: the data also have {listing(unused)}, which is not used; held-out rows are drawn from "
+                f"{listing(sorted(sources))}. To use it, set data.split."
             )
 
 
@@ -150,9 +150,9 @@ def _long_warmups(graph: Graph) -> Iterator[str]:
                 found.setdefault((rising, steps), {})[node.configuration] = None
     for (rising, steps), names in found.items():
         if steps == 1:
-            what = "a run of one step that begins with a warm-up has a learning rate of zero, and learns nothing"
+            what = "a run of a single warm-up step has a learning rate of zero and learns nothing"
         else:
-            what = f"a warm-up of {rising} steps is as long as the run, of {steps}: the learning rate is never reached"
+            what = f"a warm-up of {rising} steps in a run of {steps} never reaches the learning rate"
         yield f"train.warmup_steps: {what} ({listing(names)})."
 
 
@@ -197,10 +197,8 @@ def _unused_templates(graph: Graph) -> Iterator[str]:
             what = "data.template" if table.template else f'data.format = "{data["format"]}"'
             found.setdefault((configuration.model.path, what), {})[configuration.name] = None
     for (path, what), names in found.items():
-        remedy = (
-            'data.format = "auto" puts rows through it' if "format" in what else "leave it out to use the model's own"
-        )
+        remedy = 'data.format = "auto" applies it' if "format" in what else "omit it to use the model's own"
         yield (
-            f"{path} has a chat template, and {what} writes prompts without it, which is not how the model was tuned "
-            f"to be asked; {remedy} ({plural(len(names), 'configuration')})."
+            f"{path} has a chat template, but {what} writes prompts without it, unlike those the model was tuned on; "
+            f"{remedy} ({plural(len(names), 'configuration')})."
         )

@@ -120,16 +120,17 @@ def _check(builder: GraphBuilder, configuration: Configuration, lock: DataLock, 
     check_metrics(builder, configuration, data_format(table, lock))
     needs_train = builder.spec.tables.profile.enabled or configuration.method != "none" or configuration.shots
     if "train" not in drawn and needs_train:
-        raise error(("data", "split"), "says nothing of train, and something is to be trained, measured or shown")
+        raise error(("data", "split"), "has no train split, which training, profiling or solved examples need")
     if not {"validation", "test"} & drawn.keys():
-        raise error(("data", "split"), "has no validation and no test split, so nothing could be compared")
+        raise error(("data", "split"), "has neither a validation nor a test split, so nothing can be compared")
     if configuration.shots and data_format(table, lock) == "text":
         raise error(("none", "shots"), "plain text has no solved examples to show")
     if configuration.shots and is_head(configuration):
-        raise error(("none", "shots"), "a classification head reads no prompt; it has no solved examples to be shown")
+        raise error(("none", "shots"), "a classification head reads no prompt, so it cannot be shown solved examples")
     if "train" in drawn and configuration.shots > drawn["train"].count:
         raise error(
-            ("none", "shots"), f"{configuration.shots} examples are more than train has: {drawn['train'].count}"
+            ("none", "shots"),
+            f"{configuration.shots} examples are more than the train split has: {drawn['train'].count}",
         )
 
 
@@ -142,9 +143,9 @@ def _check_classes(builder: GraphBuilder, table: DataTable, lock: DataLock, draw
     for split, rows in drawn.items():
         unsure = sorted({*lock.labels.get(rows.source, [])} & _UNSURE)
         if unsure and not _has_no_labels(lock, rows.source):
-            written = f'have the label "{unsure[0]}" in "{lock.label}", which stands for none'
+            written = f'have the label "{unsure[0]}" in "{lock.label}", which means no label'
             what = written if unsure[0] else f'have no label in "{lock.label}"'
-            remedy = f"Leave such rows out: data.where = {_condition(lock.label, unsure[0])}"
+            remedy = f"Exclude such rows: data.where = {_condition(lock.label, unsure[0])}"
             message = f"{split} draws from {rows.source}, where rows {what}. {remedy}"
             raise builder.spec.error(("data", "split"), message)
     _check_labelled(builder, lock, drawn)
@@ -183,14 +184,14 @@ def _check_labelled(builder: GraphBuilder, lock: DataLock, drawn: dict[str, Rows
 def _in_place(split: str, drawn: dict[str, Rows], labelled: list[str]) -> str:
     """Say which split with labels can take the place of one without."""
     if not labelled:
-        return ", and no split of these data has any"
+        return ", and no split of these data has labels"
     pool = drawn["train"].source if "train" in drawn else labelled[0]
     held = next((name for name in labelled if name != pool), None)
     if held is None or split == "train":
         return f". Draw it from a split that has labels: {', '.join(labelled)}"
     slices = {"train": f"{pool}[:95%]", "validation": f"{pool}[95%:]", "test": held}
     shown = ", ".join(f'{name} = "{rows}"' for name, rows in slices.items())
-    return f". {held} has labels and can take its place: split = {{ {shown} }}"
+    return f". {held} has labels and can be used instead: split = {{ {shown} }}"
 
 
 def _check_numbers(builder: GraphBuilder, lock: DataLock, drawn: dict[str, Rows]) -> None:
@@ -202,7 +203,7 @@ def _check_numbers(builder: GraphBuilder, lock: DataLock, drawn: dict[str, Rows]
     for rows in drawn.values():
         other = next((value for value in lock.labels.get(rows.source, []) if number_of(value) is None), None)
         if other is not None:
-            message = f'1 predicts numbers, and the label column "{lock.label}" holds "{other}"'
+            message = f'1 predicts numbers, but the label column "{lock.label}" contains "{other}"'
             raise builder.spec.error(("model", "num_labels"), message)
 
 

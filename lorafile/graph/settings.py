@@ -119,14 +119,14 @@ def head(configuration: Configuration, model: ModelLock, data: DataLock) -> dict
     own = architecture.endswith("ForSequenceClassification")
     if not own and configuration.method == "none":
         raise ModelError(
-            f'method: "none" cannot classify with {path}: its head would be drawn at random. Compare with method = '
-            '"head", which trains the head alone, or name a checkpoint that can classify.'
+            f'method: "none" cannot classify with {path}: its head would be random. Compare with method = '
+            '"head", which trains only the head, or use a checkpoint that can classify.'
         )
     if not regression:
         return {"labels": _ordered(names, model, path) if own else names, "head": "own" if own else "new"}
     outputs = len(_own_names(model))
     if own and outputs != 1:
-        raise ModelError(f"model.num_labels: {path} has a head of {outputs} classes, which predicts no number")
+        raise ModelError(f"model.num_labels: {path} has a head with {outputs} classes, which predicts no numbers")
     return {"num_labels": 1, "head": "own" if own else "new"}
 
 
@@ -138,8 +138,8 @@ def _class_names(configuration: Configuration, data: DataLock) -> list[str]:
     if data.label is None:
         column = configuration.data.columns.get("label", "label")
         raise ModelError(
-            f'data.columns: {configuration.data.path} has no column "{column}" with the classes; its columns are: '
-            f'{", ".join(data.columns)}. Name it: columns = {{ label = "…" }}'
+            f'data.columns: {configuration.data.path} has no column "{column}" for the classes; its columns are: '
+            f'{", ".join(data.columns)}. Set it with columns = {{ label = "…" }}'
         )
     if not data.labels:
         raise ModelError(f"data.columns: {too_many_labels(data.label)}")
@@ -151,7 +151,7 @@ def _class_names(configuration: Configuration, data: DataLock) -> list[str]:
     if outputs not in (None, len(names)):
         raise ModelError(
             f"model.num_labels: {outputs} is neither 1, which predicts numbers, nor the number of the data's classes, "
-            f"{len(names)}; leave it out"
+            f"{len(names)}; omit it"
         )
     return names
 
@@ -170,8 +170,8 @@ def _ordered(names: list[str], model: ModelLock, path: str) -> list[str]:
     if len(own) == len(names) and all(name.startswith("LABEL_") for name in own):
         return names
     raise ModelError(
-        f"model.path: {path} classifies into {', '.join(own)}, and the data have {', '.join(names)}; name them alike "
-        "with data.labels."
+        f"model.path: {path} classifies into {', '.join(own)}, but the data have {', '.join(names)}; give them the "
+        "same names with data.labels."
     )
 
 
@@ -186,38 +186,38 @@ def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, A
     path = configuration.model.path
     if asked == "hqq" and configuration.model.device_map:
         raise ModelError(
-            "model.device_map: an HQQ base is made on one GPU, and cannot be spread; leave one of them out."
+            "model.device_map: an HQQ base is created on one GPU and cannot be spread; omit one of the two."
         )
     if stored is None:
         if asked == "awq":
             raise ModelError(
-                "quantization: AWQ is not done while a model is loaded; name a checkpoint that was quantized with it "
-                f"in model.path, instead of {path}."
+                "quantization: a model cannot be quantized with AWQ when it is loaded; set model.path to a checkpoint "
+                f"quantized with it instead of {path}."
             )
         return wanted
     own = stored.get("quant_method", "bitsandbytes")
     if own == "hqq":
         raise ModelError(
-            f"model.path: {path} is an HQQ checkpoint, which transformers 5 does not load; name the model that it was "
+            f"model.path: {path} is an HQQ checkpoint, which transformers 5 cannot load; use the model it was "
             'made from, with quantization = { quant_method = "hqq" }.'
         )
     if configuration.method == "full":
-        raise ModelError(f"method: {path} is quantized already ({own}), and cannot be fine-tuned in full.")
+        raise ModelError(f"method: {path} is already quantized ({own}) and cannot be fully fine-tuned.")
     method = METHODS.get(configuration.method)
     if method is not None and not method.on_quantized:
         raise ModelError(
-            f"method: {path} is quantized already ({own}), and PEFT has no {method.title} for such a base."
+            f"method: {path} is already quantized ({own}), and PEFT does not support {method.title} on such a base."
         )
     start = (configuration.adapter or {}).get("init_lora_weights")
     if str(start).startswith((*REWRITING, "mica", "orthogonal", "loftq")):
         raise ModelError(
-            f'lora.init_lora_weights: "{start}" begins from full weights, and {path} is quantized already ({own}).'
+            f'lora.init_lora_weights: "{start}" needs full weights, and {path} is already quantized ({own}).'
         )
     if wanted is None or (asked == own and own in ("gptq", "awq")):  # these two take a kernel for their checkpoints
         return wanted
     raise ModelError(
-        f"quantization: {path} is quantized already ({own}), and cannot be quantized again; leave quantization out for "
-        "this model, or name the one that it was made from."
+        f"quantization: {path} is already quantized ({own}) and cannot be quantized again; omit quantization for "
+        "this model, or use the one it was made from."
     )
 
 
@@ -332,7 +332,7 @@ def of_tokenizer(configuration: Configuration, form: str, model: ModelLock, base
     chats = can and (named or (table.format == "auto" and model.chat_template))
     if named and not chats and not (writes and form == "chat"):
         what = "a data.template" if table.template else f'data.format = "{form}"' if writes else 'task_type = "SEQ_CLS"'
-        raise ModelError(f"data.chat_template: rows of {what} go through no chat template.")
+        raise ModelError(f"data.chat_template: rows of {what} do not use a chat template.")
     dated = {"date": model.date} if model.date and not named and (chats or form == "chat") else {}
     return {
         **({"chat_template": True} if chats else {}),

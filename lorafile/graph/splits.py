@@ -84,7 +84,7 @@ def _own(name: str, available: dict[str, int]) -> str | None:
     variants = [split for split in available if canonical(split) == name]
     if len(variants) > 1:
         raise ValueError(
-            f"the data have several splits for {name} ({', '.join(variants)}); name one: "
+            f"the data have several splits for {name} ({', '.join(variants)}); set one: "
             f'split = {{ …, {name} = "{variants[0]}" }}'
         )
     return variants[0] if variants else None
@@ -102,8 +102,8 @@ def _pool(train: int | float | str | None, available: dict[str, int]) -> str:
     own = _own("train", available)
     if own is None and len(available) > 1:
         raise ValueError(
-            f"the data have {', '.join(available)}, and none is called train, so that it is not known which rows are "
-            "for what. Name one file in data.path, or a configuration in data.name, or say which is which: "
+            f"the data have {', '.join(available)}, but none is named train, so the purpose of each is unknown. "
+            "Name one file in data.path, or a configuration in data.name, or assign the splits: "
             f'split = {{ train = "{next(iter(available))}", … }}'
         )
     return own or next(iter(available))
@@ -126,7 +126,7 @@ def _default(
         return 1.0 if drawn else _pool(None, available)
     if own.get(name) and len(available) == 1:
         raise ValueError(
-            f"the data have nothing but {own[name]}. To train on a part of it, say which: split = {{ "
+            f"the data have only {own[name]}. To train on part of it, set split = {{ "
             f'train = "{own[name]}[:80%]", test = "{own[name]}[80%:]" }}'
         )
     if own.get(name):
@@ -154,11 +154,11 @@ def _slice(name: str, text: str, available: dict[str, int]) -> Rows:
         )
     source = _own(match["name"], available)
     if source is None:
-        raise ValueError(f'{name} wants the split "{match["name"]}", but the data have: {", ".join(available)}')
+        raise ValueError(f'{name} needs the split "{match["name"]}", but the data have: {", ".join(available)}')
     rows = available[source]
     start, stop = _bound(match["start"], rows, 0), _bound(match["stop"], rows, rows)
     if start >= stop:
-        raise ValueError(f'"{text}" holds no row: "{match["name"]}" has {rows}')
+        raise ValueError(f'"{text}" contains no rows: "{match["name"]}" has {rows}')
     return Rows(source, None, start, stop)
 
 

@@ -114,7 +114,7 @@ def _about_experts(setting: str, model: ModelLock) -> str:
     """Return what adapts a model's experts, which are no layers."""
     if not model.experts or not setting.startswith("lora."):
         return ""
-    return f" Its experts are adapted by name: lora.target_parameters = {json.dumps(_expert_names(model))}."
+    return f" To adapt its experts, set lora.target_parameters = {json.dumps(_expert_names(model))}."
 
 
 def _expert_names(model: ModelLock) -> list[str]:
@@ -136,14 +136,14 @@ def _layers(method: str, word: str, model: ModelLock) -> list[int]:
     layers = layer_indexes(word, layer_count(model.modules))
     if not layers:
         raise ModelError(
-            f'{method}.layers_to_transform: "{word}" holds no layer of a model that has {layer_count(model.modules)}.'
+            f'{method}.layers_to_transform: "{word}" selects no layer of a model with {layer_count(model.modules)}.'
         )
     return layers
 
 
 def _norms(targets: str | list[str], model: ModelLock) -> list[str]:
     if not model.norms:
-        raise ModelError("ln_tuning: the lock lists no norms of this model; renew it with: lora lock SPEC")
+        raise ModelError("ln_tuning: the lock lists no norms for this model; recreate it with: lora lock SPEC")
     if targets == "all-norms":
         return leaves(model.norms)
     return target_names(targets, {name: [] for name in model.norms}, "ln_tuning.target_modules", "norm")
@@ -153,12 +153,12 @@ def _check_experts(settings: dict[str, Any], model: ModelLock) -> None:
     """Refuse parameters that the model does not have, and what PEFT cannot do with those of experts."""
     wanted = settings.get("target_parameters") or []
     if not wanted and settings.get("target_modules") == []:
-        raise ModelError("lora.target_modules: is empty, so that nothing would be adapted.")
+        raise ModelError("lora.target_modules: is empty, so nothing would be adapted.")
     endings = _expert_names(model)
     for name in wanted:
         if not any(f".{parameter}".endswith(f".{name}") for parameter in model.experts):
             there = f"it has {', '.join(endings)}" if endings else "this model has none"
-            raise ModelError(f'lora.target_parameters: no parameter of experts is called "{name}"; {there}.')
+            raise ModelError(f'lora.target_parameters: no expert parameter is named "{name}"; {there}.')
     plain = settings.get("init_lora_weights") in (True, False, "gaussian")
     for setting, wrong, remedy in (
         ("lora_dropout", settings.get("lora_dropout"), "0.0"),
@@ -168,7 +168,7 @@ def _check_experts(settings: dict[str, Any], model: ModelLock) -> None:
         ("rank_pattern", settings.get("rank_pattern"), "{}"),
     ):
         if wanted and wrong:
-            raise ModelError(f"lora.{setting}: PEFT cannot do this with target_parameters; set it to {remedy}.")
+            raise ModelError(f"lora.{setting}: PEFT does not support this with target_parameters; set it to {remedy}.")
 
 
 def _check_patterns(method: str, settings: dict[str, Any], model: ModelLock) -> None:
@@ -194,7 +194,7 @@ def _check_saved(method: str, settings: dict[str, Any], model: ModelLock) -> Non
     for name in settings["modules_to_save"]:
         if not any(parent == name or parent.endswith(f".{name}") for parent in parents):
             hint = did_you_mean(name, leaf_names, f"it has {', '.join(leaf_names)}.")
-            raise ModelError(f'{method}.modules_to_save: the model has no module called "{name}"; {hint}')
+            raise ModelError(f'{method}.modules_to_save: the model has no module named "{name}"; {hint}')
 
 
 def _check_tokens(method: str, settings: dict[str, Any], model: ModelLock) -> None:
@@ -203,5 +203,5 @@ def _check_tokens(method: str, settings: dict[str, Any], model: ModelLock) -> No
     rows = (model.settings.get("text_config") or model.settings).get("vocab_size")
     if rows and numbers and max(numbers) >= rows:
         raise ModelError(
-            f"{method}.trainable_token_indices: {max(numbers)} is no token of a model that has {rows} of them, from 0."
+            f"{method}.trainable_token_indices: {max(numbers)} is not a token of a model with {rows}, from 0."
         )

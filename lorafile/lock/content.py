@@ -59,5 +59,5 @@ def _text_digest(file: Path) -> str:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(names := dict(pairs)) != len(pairs):
-        raise ValueError("a name twice")
+        raise ValueError("a duplicate name")
     return names

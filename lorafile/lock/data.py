@@ -108,7 +108,7 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
     counts = {split: _count(parts, table, label, answers, cluster) for split, parts in files.items()}
     left_out = {split: count.left_out for split, count in counts.items() if count.left_out}
     if not any(count.rows for count in counts.values()):
-        why = " has no row that data.where keeps" if left_out else " is empty: it has no rows"
+        why = " has no rows left after data.where" if left_out else " is empty: it has no rows"
         raise NodeError(f"data.path: {source}{why}.")
     return DataLock(
         revision=commit_of(source),
@@ -240,7 +240,7 @@ def _of_layout(source: Path, layout: dict[str, list[Any]]) -> dict[str, list[Dat
     files = {split: [data_file(part, source) for part in parts] for split, parts in layout.items()}
     missing = next((part.path for parts in files.values() for part in parts if not part.path.exists()), None)
     if missing is not None:
-        raise NodeError(f"data.path: {missing} is missing, which the lock names. If that is right: lora lock")
+        raise NodeError(f"data.path: {missing} is in the lock but missing. If this is intended, run: lora lock")
     return files
 
 

@@ -42,20 +42,20 @@ def check_type(settings: Mapping[str, Any], table: ModelTable) -> None:
     if settings.get("is_encoder_decoder"):
         raise ModelError(
             f"model.path: {table.path} is an encoder-decoder model ({kind}), which reads one text and writes another. "
-            "Lorafile trains models that go on with a text, and classifiers: name a decoder, or an encoder with "
+            "Lorafile trains decoders, which continue a text, and classifiers. Use a decoder, or an encoder with "
             'task_type = "SEQ_CLS".'
         )
     if kind not in types["known"] or settings.get("auto_map"):
         return
     if kind == "rwkv" and settings.get("rescale_every", _RESCALE) > 0:
         raise ModelError(
-            f"model.path: {table.path} (rwkv) divides some of its own weights when it predicts, which an adapter on "
-            "them would not follow. Set rescale_every = 0 in its config.json: only float16 needs it."
+            f"model.path: {table.path} (rwkv) rescales some of its own weights when it predicts, but an adapter on "
+            "them would not be rescaled. Set rescale_every = 0 in its config.json; only float16 needs rescaling."
         )
     if not classifies and is_encoder(settings):
         raise ModelError(
-            f"model.path: {table.path} is an encoder ({kind}): each of its tokens sees those that follow, so that it "
-            'cannot be trained to write. To classify with it, set model.task_type = "SEQ_CLS"; to write, name a '
+            f"model.path: {table.path} is an encoder ({kind}): each token attends to those that follow, so it cannot "
+            'be trained to generate text. To classify with it, set model.task_type = "SEQ_CLS"; to generate, use a '
             "decoder."
         )
     if kind not in types["classification" if classifies else "causal"]:
@@ -63,8 +63,8 @@ def check_type(settings: Mapping[str, Any], table: ModelTable) -> None:
         able = able or ("causal" if kind in types["causal"] and classifies else "")
         other = {
             "classification": ' It can classify: model.task_type = "SEQ_CLS".',
-            "causal": ' It can write: model.task_type = "CAUSAL_LM".',
-            "": " Name a text model; of a vision-language model, its text part where that was published by itself.",
+            "causal": ' It can generate: model.task_type = "CAUSAL_LM".',
+            "": " Use a text model; for a vision-language model, use its text part if published separately.",
         }[able]
         what = "sequence classifier" if classifies else "causal language model"
         raise ModelError(f"model.path: {table.path}: transformers has no {what} of type {kind}.{other}")
@@ -81,8 +81,8 @@ def describe_model(
     """
     if not can_describe():
         raise ModelError(
-            f"model.path: the lock does not know {table.path} as it is now, and its layers are read from transformers' "
-            f"classes, which are not installed here: {install_command()}, or run lora lock where they are."
+            f"model.path: {table.path} has changed since the lock, and reading its layers needs transformers, which is "
+            f"not installed here. Install it with {install_command()}, or run lora lock where it is installed."
         )
     shapes = sorted((name, header.dtype, header.shape) for name, header in tensors.items())
     task = [table.task_type, table.trust_remote_code, contents["config"], contents["tokenizer"], contents["settings"]]
@@ -124,11 +124,11 @@ def _check(found: dict[str, Any], directory: Path) -> None:
     if "problem" in found:
         library = f"transformers {found['transformers']}"
         raise ModelError(f"model.path: {library} cannot read {directory}: {found['problem']}")
-    what = f"model.path: the weights in {directory} are not those of a {found['architecture']}"
+    what = f"model.path: the weights in {directory} do not match a {found['architecture']}"
     for field, words in (
-        ("missing", "it lacks {}, which would be drawn at random"),
-        ("mismatched", "{} have other shapes than config.json says"),
-        ("unexpected", "it holds {}, which the model of config.json has no place for"),
+        ("missing", "missing, and therefore random: {}"),
+        ("mismatched", "with shapes other than in config.json: {}"),
+        ("unexpected", "not part of the model in config.json: {}"),
     ):
         if found[field]:
             raise ModelError(f"{what}: {words.format(listing(found[field], 3))}. Is the download complete?")

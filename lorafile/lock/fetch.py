@@ -110,8 +110,8 @@ def _download(table: ModelTable | DataTable, remote: bool) -> str:
 def _raise_mismatch(table: ModelTable | DataTable, directory: Path, differing: list[str]) -> None:
     what = ", ".join(differing) or "revision"
     raise LoraError(
-        f"{identity(table)}: the files in {directory} are not what the lock says ({what} differ). "
-        "Delete that directory and fetch again; if they are right, accept them with: lora lock"
+        f"{identity(table)}: the files in {directory} do not match the lock ({what} differ). "
+        "Delete that directory and fetch again. If the files are correct, accept them with: lora lock"
     )
 
 

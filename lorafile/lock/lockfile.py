@@ -149,7 +149,7 @@ def read_lock(spec: Spec) -> Lock | None:
     try:
         content = read_json(file)
         if content.pop("version") > VERSION:
-            remedy = f"Update, or renew it with: lora lock {spec.file}"
+            remedy = f"Update, or recreate it with: lora lock {spec.file}"
             raise LoraError(f"{file} was written by a newer lorafile. {remedy}")
         TypeAdapter(Lock).validate_json(json.dumps(content), strict=True)
         models = {name: ModelLock(**row) for name, row in content["models"].items()}
@@ -161,7 +161,7 @@ def read_lock(spec: Spec) -> Lock | None:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             damage = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise LoraError(f"{file} is damaged ({damage}). Renew it with: lora lock {spec.file}") from error
+        raise LoraError(f"{file} is damaged ({damage}). Recreate it with: lora lock {spec.file}") from error
 
 
 def write_lock(spec: Spec, lock: Lock) -> None:
@@ -198,16 +198,16 @@ def resolve(
         with spec.located():
             data[name] = was if was and keep else lock_data(table, base, None if fresh else was)
         moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
-        reused = "What is prepared to the same bytes is reused, the rest is new"
-        changed += [f"The data {name} are not what the lock says. {reused}"] if moved else []
+        reused = "Identical prepared data is reused; the rest is recomputed"
+        changed += [f"The data {name} do not match the lock. {reused}"] if moved else []
     advice = f"; accept with: lora lock {spec.file}"
     return Lock(models, data), [sentence + advice for sentence in changed]
 
 
 def _moved_model(name: str, locked: ModelLock, now: ModelLock) -> str:
     if locked.content and locked.content == now.content:
-        return f"The model {name} has other files than the lock says, with the same content for training"
-    return f"The model {name} is not what the lock says. Its results will be new ones"
+        return f"The files of the model {name} differ from the lock, but their content for training is the same"
+    return f"The model {name} does not match the lock. Its results will be recomputed"
 
 
 def _by_identity(tables: Iterable[_Table]) -> dict[str, _Table]:
@@ -316,12 +316,12 @@ def unlocked_warnings(spec: Spec, lock: Lock) -> list[str]:
     sentences = []
     for name, model in lock.models.items():
         if not model.is_locked:
-            sentence = f"The weights of {name} are not here: time and memory are estimated from its config.json. "
+            sentence = f"The weights of {name} are missing: time and memory are estimated from its config.json. "
             missing = (
                 ""
                 if model.tokenizer
                 else (
-                    "Its tokenizer is not here either: whether it has a chat template is unknown, and lengths are "
+                    "Its tokenizer is missing too: it is unknown whether it has a chat template, and lengths are "
                     "estimated from characters. "
                 )
             )
@@ -340,7 +340,7 @@ def weight_files(directory: Path) -> list[Path]:
     if index.is_file():
         named = _read_json(index).get("weight_map")
         if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
-            raise NodeError(f"{index} names no weight files.")
+            raise NodeError(f"{index} lists no weight files.")
         return sorted({directory / Path(name).name for name in named.values()})
     return sorted(file for file in directory.glob("*.safetensors") if file.is_file())
 
@@ -376,7 +376,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise NodeError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
-        raise NodeError(f"{file} holds no JSON object.")
+        raise NodeError(f"{file} does not contain a JSON object.")
     return content
 
 

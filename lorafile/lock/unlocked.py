@@ -29,8 +29,8 @@ def no_weights(directory: Path) -> str:
         why = f"{pickled[0]} is not loaded, because it can run code"
         return f"model.path: {directory} holds no .safetensors weights; {why}. Convert it with transformers."
     return (
-        f"model.path: {directory} holds config.json but no weights (*.safetensors). Download them; whether the model "
-        "would fit can be seen without them: lora plan --gpu 24GB"
+        f"model.path: {directory} holds config.json but no weights (*.safetensors). Download them. To see without "
+        "them whether the model fits, run: lora plan --gpu 24GB"
     )
 
 
@@ -55,8 +55,8 @@ def describe_unlocked(directory: Path, table: ModelTable, settings: dict[str, An
     """
     if settings.get("quantization_config"):
         raise NodeError(
-            f"model.path: {directory} was quantized before it was stored, so that its memory is the size of its weight "
-            "files, which are not here. Download them, or name the model that it was made from."
+            f"model.path: {directory} is a quantized checkpoint, so its memory follows from its weight files, which "
+            "are missing. Download them, or use the model it was made from."
         )
     named = settings.get("dtype") or settings.get("torch_dtype")
     contents: dict[str, Any] = {

@@ -39,7 +39,7 @@ def headers(file: Path) -> dict[str, Header]:
                 start, stop = (8 + length + offset for offset in row["data_offsets"])
                 whole = all(type(number) is int and 0 <= number < _LARGEST for number in (*row["shape"], start, stop))
                 if not whole or not 8 + length <= start <= stop <= size or not isinstance(row["dtype"], str):
-                    raise ValueError(f"its header does not fit its tensor {name[:80]}")
+                    raise ValueError(f"its header does not match its tensor {name[:80]}")
                 tensors[name] = Header(file, row["dtype"], row["shape"], start, stop)
         return tensors
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -67,7 +67,9 @@ def _of_run(plan: Plan, state: State, run: StudyRun) -> ChatTarget:
     attempts = state.latest([run.key]).get(run.key, [])
     if not attempts:
         raise LoraError(f"{name} is not trained yet. Train it with: lora apply {plan.graph.spec.file}")
-    raise LoraError(f"{name} ended as {attempts[-1].outcome}, so there is no model to talk to: {attempts[-1].message}")
+    raise LoraError(
+        f"{name} ended as {attempts[-1].outcome}, so there is no model to chat with: {attempts[-1].message}"
+    )
 
 
 @contextlib.contextmanager
@@ -119,5 +121,5 @@ def _of_directory(spec: Spec, state: State, run: str) -> ChatTarget:
 def _refuse_head(configuration: Configuration) -> None:
     if is_head(configuration):
         raise LoraError(
-            f'{configuration.name} is a classification head (model.task_type = "SEQ_CLS"), which writes no text.'
+            f'{configuration.name} is a classification head (model.task_type = "SEQ_CLS"), which generates no text.'
         )

@@ -58,7 +58,7 @@ def open_checkpoint(name: str) -> Checkpoint:
     directory = Path(name).expanduser()
     if not directory.is_dir():
         if directory.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-            raise NodeError(f"There is no directory {directory}; name one with a checkpoint in it, or a hub id.")
+            raise NodeError(f"There is no directory {directory}. Pass a directory with a checkpoint, or a hub id.")
         directory = snapshot(name, "model", None)
     if (directory / "adapter_config.json").is_file():
         weights = [directory / "adapter_model.safetensors"]
@@ -73,7 +73,7 @@ def open_checkpoint(name: str) -> Checkpoint:
     file = directory / ("adapter_config.json" if kind == "adapter" else "config.json")
     settings = read_settings(file)
     if not isinstance(settings, dict):
-        raise NodeError(f"{file} holds no JSON object.")
+        raise NodeError(f"{file} does not contain a JSON object.")
     digests = [(file.name, cached_digest(file)) for file in weights]
     meaning = {key: _sorted(value) for key, value in settings.items() if kind == "model" or key not in ABOUT}
     digest = json_digest([kind, meaning, digests], sort_keys=True)
@@ -88,12 +88,12 @@ def _check_complete(directory: Path, kind: str, weights: list[Path]) -> None:
     if pickled:
         raise NodeError(
             f"{directory} holds pickled weights ({pickled[0]}), which are never loaded, because they can run code. "
-            "Load them where you trust them, and save_pretrained() writes safetensors."
+            "If you trust them, load them and write safetensors with save_pretrained()."
         )
     steps = sorted(entry.name for entry in directory.glob("checkpoint-*") if entry.is_dir())
-    hint = f" It has {', '.join(steps)}: name one of them." if steps else ""
+    hint = f" It has {', '.join(steps)}; pass one of them." if steps else ""
     missing = ADAPTER_FILES[1] if kind == "adapter" else "adapter_config.json, or config.json with .safetensors"
-    raise NodeError(f"{directory} is no checkpoint: it holds no {missing}.{hint}")
+    raise NodeError(f"{directory} is not a checkpoint: it has no {missing}.{hint}")
 
 
 def check_fits(checkpoint: Checkpoint, model: ModelLock, path: str) -> list[str]:
@@ -116,11 +116,11 @@ def check_fits(checkpoint: Checkpoint, model: ModelLock, path: str) -> list[str]
             problem = f"it adapts {module}, which the model does not have"
             if here:
                 problem = f"{module} is {shape[1]} → {shape[0]} there and {here[0][1]} × {here[0][0]} here"
-            raise NodeError(f"The adapter {checkpoint.name} does not fit the model {path}: {problem}.")
+            raise NodeError(f"The adapter {checkpoint.name} does not match the model {path}: {problem}.")
     named = str(checkpoint.settings.get("base_model_name_or_path") or "")
     same = {Path(path.removeprefix(BUILTIN)).name.lower(), path.lower(), model.revision}
     if named and named.lower() not in same and Path(named).name.lower() not in same:
-        return [f"{checkpoint.name} says that it was trained on {named}; it is put on {path}."]
+        return [f"{checkpoint.name} states that it was trained on {named}, but is used on {path}."]
     return []
 
 

@@ -149,8 +149,8 @@ def _own_model(checkpoint: Checkpoint, base: ModelLock, table: ModelTable) -> tu
         return own, entry
     if entry.modules != base.modules:
         raise NodeError(
-            f"{checkpoint.name} holds no tokenizer, and is not of the shape of {table.path}, so it cannot take that "
-            "one's. Save its tokenizer next to it."
+            f"{checkpoint.name} has no tokenizer and a different shape than {table.path}, so it cannot use that "
+            "model's tokenizer. Save its tokenizer next to it."
         )
     return None
 

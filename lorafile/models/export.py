@@ -84,16 +84,16 @@ def export(plan: Plan, state: State, name: str, out: Path, options: ExportOption
     chosen = _finished(plan, state, name, options.seed)
     configuration, merged = chosen.configuration, options.merged
     if options.dtype is not None and not merged:
-        raise ArgumentError("dtype", "is the type of merged weights, and nothing is merged; pass merged as well.")
+        raise ArgumentError("dtype", "is the data type of merged weights, so it needs merged too.")
     if merged and configuration.method in UNMERGEABLE:
-        raise LoraError(f"{chosen.address} is no change apart from the weights, so there is nothing to merge.")
+        raise LoraError(f"{chosen.address} has no separate adapter, so there is nothing to merge.")
     requests = RequestBuilder(plan.graph, state)
     files = _present(chosen, state)
     whole = merged or configuration.method == "full"
     base = plan.graph.lock.models[identity(configuration.model)]
     if options.server == "vllm" and not whole and (refusals := problems("vllm", files, base)):
         why = "; ".join(refusals)
-        raise LoraError(f"vLLM would not load {chosen.address}: {why}. Export it with --merged instead.")
+        raise LoraError(f"vLLM cannot load {chosen.address}: {why}. Export it with --merged instead.")
     sections = plan.graph.sections[configuration.name]
     merged_dtype = (options.dtype or str(sections["model"]["dtype"])) if merged else ""
     with replace_directory(out, _LAST) as made:
@@ -117,9 +117,9 @@ def export(plan: Plan, state: State, name: str, out: Path, options: ExportOption
 
 def _check_directory(out: Path, force: bool) -> None:
     if os.path.lexists(out) and not out.is_dir():
-        raise LoraError(f"{out} is no directory, and an export is one; name another place for it.")
+        raise LoraError(f"{out} is not a directory. Pass another path for the export.")
     if out.is_dir() and not is_empty(out) and not force:
-        raise LoraError(f"{out} is not empty; name another directory, or pass --force to write into it.")
+        raise LoraError(f"{out} is not empty. Pass another directory, or --force to write into it.")
 
 
 def _finished(plan: Plan, state: State, name: str, seed: int | None) -> StudyRun:
@@ -129,7 +129,7 @@ def _finished(plan: Plan, state: State, name: str, seed: int | None) -> StudyRun
     """
     run = find_run(plan, state, name, seed)
     if run.configuration.method == "none":
-        raise LoraError(f"{name} is the untuned model: it has nothing of its own to export.")
+        raise LoraError(f"{name} is the untuned model; there is nothing to export.")
     if run.attempt.outcome != "done":
         raise LoraError(
             f"{name} is not trained yet, or its runs did not finish. Run: lora apply {plan.graph.spec.file}"
@@ -231,7 +231,7 @@ def _what(chosen: StudyRun, merged: str) -> str:
     else:
         text = f"An adapter ({configuration.method}) for {base}."
     if chosen.truncated is not None:
-        text += f" It was cut to rank {chosen.truncated} by singular value decomposition after training."
+        text += f" It was truncated to rank {chosen.truncated} by singular value decomposition after training."
     return f"{text}\n"
 
 
@@ -262,7 +262,7 @@ def _data(plan: Plan, configuration: Configuration) -> list[tuple[str, Any]]:
         if key in plan.results
     ]
     if configuration.data.private:
-        return [("data", "private; not named here"), *counts]
+        return [("data", "private; not listed here"), *counts]
     terms = licence(configuration.data.like) or "not stated by the study"
     rows: list[tuple[str, Any]] = [("data", configuration.data.path), ("revision", lock.revision), ("licence", terms)]
     rows += [(f"{split} file (sha256)", digest) for split, digest in lock.digests.items()]
@@ -278,7 +278,7 @@ def _figures(results: Results, chosen: StudyRun, merged: str) -> str:
         rows, key = results.truncations.to_dict("records"), "rank"
     run = next((row for row in rows if (row["configuration"], row["seed"], row[key]) == about), None)
     if run is None:
-        return "The study's report has no figures of this run yet.\n"
+        return "The study's report has no results for this run yet.\n"
     lines = ["| metric | split | value | examples |", "|---|---|---:|---:|"]
     for metric in results.metrics:
         for split in ("validation", "test"):
@@ -290,7 +290,7 @@ def _figures(results: Results, chosen: StudyRun, merged: str) -> str:
                     f"| {plain(metric_name(metric))} | {split} | {plain(score(metric, float(value)))} | {count} |"
                 )
     attached = ", with the adapter attached" if merged else ""
-    return "\n".join(lines) + f"\n\nMeasured on this run alone{attached}, on data that it was not trained on.\n"
+    return "\n".join(lines) + f"\n\nMeasured for this run only{attached}, on held-out data.\n"
 
 
 def _table(rows: list[tuple[str, Any]]) -> str:

@@ -61,15 +61,15 @@ def plan_imports(
         node = graph.nodes[trained[number]]
         if node.key in imports:
             raise LoraError(
-                f"{imports[node.key].source} and {source} are both {node.address}. Import them one by one, "
-                "and say which is which with --configuration and --seed."
+                f"{imports[node.key].source} and {source} are both {node.address}. Import them one at a time "
+                "and identify them with --configuration and --seed."
             )
         finished = [attempt for attempt in history.get(node.key, []) if attempt.finished]
         there = bool(finished) and finished[-1].figures.get("digest") == run.checkpoint.digest
         if finished and not there and not replace:
             how = "imported from other files" if finished[-1].figures.get("imported") else "trained here"
             raise LoraError(
-                f"{node.address} is finished already: it was {how}. To put {source} in its place: --replace"
+                f"{node.address} is already finished: it was {how}. To replace it with {source}, pass --replace"
             )
         imports[node.key] = Import(source, node, run, match, there)
     return list(imports.values())
@@ -100,7 +100,7 @@ def _attempt(spec: Spec, item: Import) -> Attempt:
         key=item.node.key,
         kind="train",
         outcome="diverged" if run.diverged else "done",
-        message=f"{origin}; its loss was no number in the end" if run.diverged else origin,
+        message=f"{origin}; its final loss is not a number" if run.diverged else origin,
         started=utc_now(),
         seconds=0.0,
         device="imported",

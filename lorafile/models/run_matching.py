@@ -64,15 +64,16 @@ def choose(run: TrainerRun, graph: Graph, named: str | None) -> Match:
         several = ", ".join(match.configuration.name for match in good)
         raise ArgumentError(
             "configuration",
-            f"{source} fits several configurations ({several}), which its files do not tell apart; name one of them.",
+            f"{source} matches several configurations ({several}), which its files do not tell apart. Pass one.",
         )
     if not matches:
-        raise LoraError(f"{graph.spec.file} trains nothing, so there is nothing that {source} could be.")
+        raise LoraError(f"{graph.spec.file} trains nothing, so {source} matches none of its runs.")
     nearest = min(matches, key=lambda match: (len(match.wrong), len(match.differs)))
-    hint = "" if nearest.wrong else f" If it is that one all the same: --configuration {nearest.configuration.name}"
+    hint = "" if nearest.wrong else f" If it is that one, pass --configuration {nearest.configuration.name}"
     problems = _listed([*nearest.wrong, *nearest.differs])
     raise LoraError(
-        f"{source} is no configuration of {graph.spec.file}; nearest is {nearest.configuration.name}: {problems}.{hint}"
+        f"{source} matches no configuration of {graph.spec.file}; the closest is "
+        f"{nearest.configuration.name}: {problems}.{hint}"
     )
 
 
@@ -89,8 +90,8 @@ def choose_seed(run: TrainerRun, seeds: list[int], given: int | None) -> tuple[i
         return given, "" if seed in (given, None) else f"seed {seed} there, {given} here"
     if seed in seeds:
         return int(seed), ""
-    why = "does not say its seed" if seed is None else f"has seed {seed}, which the study has not"
-    raise ArgumentError("seed", f"{run.checkpoint.directory} {why}; name the one that it ran with, of {listed}.")
+    why = "does not state its seed" if seed is None else f"has seed {seed}, which the study does not have"
+    raise ArgumentError("seed", f"{run.checkpoint.directory} {why}. Pass its seed, one of {listed}.")
 
 
 def _trained(graph: Graph) -> list[Configuration]:
@@ -124,7 +125,7 @@ def _compare_model(match: Match, run: TrainerRun, model: ModelLock) -> None:
         return
     table = ModelTable(path=str(run.checkpoint.directory.resolve()))
     if lock_model(table, run.checkpoint.directory).modules != model.modules:
-        match.wrong.append(f"its layers are not those of {match.configuration.model.path}")
+        match.wrong.append(f"its layers do not match {match.configuration.model.path}")
 
 
 def _compare_adapter(match: Match, run: TrainerRun, declared: dict[str, Any], model: ModelLock) -> None:

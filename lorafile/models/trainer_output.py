@@ -49,7 +49,7 @@ def read_run(name: str) -> TrainerRun:
     state = _json(directory / "trainer_state.json") or (_json(folders[-1] / "trainer_state.json") if folders else {})
     step, last = state.get("global_step"), state.get("max_steps")
     if not finished and step and last and step < last:
-        raise NodeError(f"{name} was not trained to its end: {checkpoint.directory.name} is step {step} of {last}.")
+        raise NodeError(f"{name} was not fully trained: {checkpoint.directory.name} is step {step} of {last}.")
     logged = [row for row in state.get("log_history", []) if isinstance(row, dict)]
     curve = [
         {name: row[name] for name in _CURVE if row.get(name) is not None}

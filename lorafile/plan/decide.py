@@ -106,7 +106,7 @@ class Planner:
         for role, key in node.inputs.items():
             read, now = attempt.reads.get(role), self.results.get(key)
             if read is not None and now is not None and read != now.outputs:
-                return Action.RETRY, f"{self.graph.nodes[key].address} was made again with other bytes"
+                return Action.RETRY, f"{self.graph.nodes[key].address} was recreated with different bytes"
         if differences := self._drift(node.kind, attempt.environment):
             return Action.DRIFT, f"done elsewhere: {differences}"
         explained = attempt.outcome == "diverged" or attempt.figures.get("imported")
@@ -130,7 +130,7 @@ class Planner:
             return action, reason if action in WORK else f"{reason}; {acceptance.reason} as {old}…"
         if action in WORK:
             remedy = f"lora state accept {old} {new} --withdraw"
-            return Action.BLOCKED, f"the result that is accepted for it cannot be used: {reason}; to run it: {remedy}"
+            return Action.BLOCKED, f"the result accepted for it cannot be used: {reason}; to run it: {remedy}"
         return action, f"{reason}; {old}… accepted in place of {new}…: {acceptance.reason}"
 
     def _unfinished(self, node: GraphNode, last: Attempt) -> tuple[Action, str]:
@@ -138,20 +138,26 @@ class Planner:
             had = last.environment.get("device_memory") or 0
             has = [today["device_memory"] or 0 for today in self.today]
             if min(has) > had:
-                return Action.RETRY, f"ran out of memory on {last.device}; {self.device} has more"
+                return Action.RETRY, f"ran out of memory on {last.device}; {self.device} has more memory"
             if node.kind == "train" and self._train.auto_find_batch_size and not last.figures.get(_FALLBACK):
                 return (
                     Action.RETRY,
-                    f"ran out of memory without train.{_FALLBACK}; it is on now{self._resumes(node)}",
+                    f"ran out of memory without train.{_FALLBACK}, which is now on{self._resumes(node)}",
                 )
             now = self.graph.spec.tables.evaluate.per_device_eval_batch_size or EXAMPLES
             then = last.figures.get(EVAL_BATCH, EXAMPLES)
             if node.kind in ("predict", "inspect", "merge") and now < then:
-                return Action.RETRY, f"ran out of memory at {EVAL_BATCH} = {then}; it is {now} now"
+                return Action.RETRY, f"ran out of memory at {EVAL_BATCH} = {then}, which is now {now}"
             if max(has) > had:  # a worker takes what comes: it might get the smaller GPU again
-                remedy = "name the larger ones in CUDA_VISIBLE_DEVICES to try again"
-                return Action.REUSE, f"ran out of memory on {last.device}, and not every GPU here has more; {remedy}"
-            return Action.REUSE, f"ran out of memory on {last.device}, and this device has no more: that is the result"
+                remedy = "to try again, list only the larger ones in CUDA_VISIBLE_DEVICES"
+                return (
+                    Action.REUSE,
+                    f"ran out of memory on {last.device}, and not every GPU here has more memory; {remedy}",
+                )
+            return (
+                Action.REUSE,
+                f"ran out of memory on {last.device}, and this device has no more memory, so that is the result",
+            )
         rest = self._resumes(node)
         return Action.RETRY, f"{last.outcome}: {last.message.rstrip('.') if rest else last.message}{rest}"
 
@@ -169,14 +175,14 @@ class Planner:
         if run is None or not run.checkpoint:
             return ""
         self.unfinished[node.key] = run
-        return f"; goes on from step {run.checkpoint} of {run.steps}"
+        return f"; resumes from step {run.checkpoint} of {run.steps}"
 
     def _running(self, node: GraphNode) -> tuple[Action, str] | None:
         """Return what to say of a run that another apply trains now; None for any other node."""
         run = self._run(node)
         if run is None or not run.live:
             return None
-        return Action.RUN, f"another apply trains it now, at step {run.step} of {run.steps}"
+        return Action.RUN, f"another apply is training it, at step {run.step} of {run.steps}"
 
     def _run(self, node: GraphNode) -> Unfinished | None:
         """Return what is here of a node's run that is not finished."""
@@ -188,7 +194,7 @@ class Planner:
             if self.decided[key][0] is Action.RUN and node.kind not in ("train", "profile"):
                 return f"follows {self.graph.nodes[key].address}"
         if "repeat" in node.settings:
-            return f"the same again, for the noise floor: study.repeats = {self.graph.spec.tables.study.repeats}"
+            return f"a repeat for the noise floor: study.repeats = {self.graph.spec.tables.study.repeats}"
         nearest = self._nearest.get(node.kind)
         if nearest is None:
             nearest = self._nearest[node.kind] = Nearest.of(self.state, node.kind)
@@ -207,7 +213,7 @@ class Planner:
                 action, _ = self.decided[key]
                 gone = missing_digests(self.results[key], self.state.objects) if key in self.results else []
                 if action in (Action.REUSE, Action.DRIFT) and gone:
-                    reason = f"its object {gone[0][:12]}… is missing or damaged, and a node that is to run reads it"
+                    reason = f"its object {gone[0][:12]}… is missing or damaged, and a planned node reads it"
                     self.decided[key] = self._accepted(self.graph.nodes[key], Action.RETRY, reason)
                     self._usable.discard(key)
                     waiting.append(key)

@@ -74,7 +74,9 @@ class Side:
             if c.action != "undeclared" and c.key
         }
         if not all(c.key for c in saved.changes):
-            raise LoraError(f"{name} only estimates: a model's weights were not there, so that its nodes have no keys.")
+            raise LoraError(
+                f"{name} contains only estimates: a model's weights were missing, so its nodes have no keys."
+            )
         whole = saved.bill
         paid = whole.device_hours / whole.seconds if whole.seconds else 0.0
         return cls(name, saved.study, rows, hourly=_saved_price(whole) if hourly is None else Price(hourly), paid=paid)

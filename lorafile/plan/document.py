@@ -34,48 +34,48 @@ class ForecastRow(Row):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
     seconds: Annotated[float, Field(ge=0)]
-    source: str = Field(description="Where the time comes from: analytic, or calibrated on what was measured.")
+    source: str = Field(description="Source of the time estimate: analytic, or calibrated on measurements.")
     peak_memory_bytes: int | None = Field(
-        default=None, description="Where a model is loaded: allocated, on a CPU resident."
+        default=None, description="If a model is loaded: allocated memory, on a CPU resident memory."
     )
-    fits: bool | None = Field(default=None, description="On the device, or the one of `--gpu`.")
+    fits: bool | None = Field(default=None, description="Whether it fits on the device, or on that of `--gpu`.")
     seconds_low: float | None = Field(default=None, description="Four of five runs take between this and seconds_high.")
     seconds_high: float | None = None
-    reserved_bytes: int | None = Field(default=None, description="What the allocator would hold at the peak.")
+    reserved_bytes: int | None = Field(default=None, description="Peak memory reserved by the allocator.")
     memory_source: str | None = Field(default=None, description="measured, calibrated, walked, or analytic.")
-    would_fit: str | None = Field(default=None, description="The smallest change with which it would fit.")
-    disk_bytes: int | None = Field(default=None, description="What its result takes in the state.")
-    joules: float | None = Field(default=None, description="Where a profile measured energy.")
+    would_fit: str | None = Field(default=None, description="The smallest change that would make it fit.")
+    disk_bytes: int | None = Field(default=None, description="Size of its result in the state.")
+    joules: float | None = Field(default=None, description="Energy, if a profile measured it.")
 
 
 class CostRow(Row):
     """What all of it would cost."""
 
-    seconds: float = Field(description="Of work; four of five plans fall between the two that follow.")
+    seconds: float = Field(description="Total work. Four of five plans fall between the next two values.")
     seconds_low: float
     seconds_high: float
-    clock_seconds: float = Field(description="Until all is done, with this machine's workers.")
-    device_hours: float = Field(description="What is paid for: each GPU's own work, or a processor's clock.")
+    clock_seconds: float = Field(description="Time until everything is done, with this machine's workers.")
+    device_hours: float = Field(description="Billed time: each GPU's own work, or a processor's clock time.")
     disk_bytes: int
     joules: float | None
     cost: float | None = Field(description="In the currency of --price; null without one.")
     source: str
     parts: dict[str, float] | None = Field(default=None, description="Seconds of training, evaluation and measuring.")
     price_per_hour: float | None
-    currency: str | None = Field(default=None, description="Of --price, as it was typed; empty where it named none.")
+    currency: str | None = Field(default=None, description="Currency of --price, as typed; empty if it has none.")
 
 
 class ChangeRow(Row):
     """One node, in the order in which it would be done."""
 
     address: Line
-    key: Digest | None = Field(description="null where a model's weights are not here, so that it is unknown.")
+    key: Digest | None = Field(description="null if unknown because a model's weights are missing.")
     kind: Literal["prepare", "train", "predict", "score", "profile", "inspect", "truncate", "merge"]
     action: ActionName
     reason: str
-    configuration: Line = Field(description="The first that needs it; empty for what belongs to none any more.")
+    configuration: Line = Field(description="The first configuration that needs it; empty if none does any more.")
     seed: int | None
-    forecast: ForecastRow | None = Field(description="Of what would run.")
+    forecast: ForecastRow | None = Field(description="Forecast, if it would run.")
 
 
 class DamageRow(Row):
@@ -96,23 +96,23 @@ class SelectionRow(Row):
     replace: list[Line]
     rerun_drifted: bool
     refresh: bool
-    cluster: Line | None = Field(default=None, description="The cluster that it is made for; null: the machine.")
-    left_out: int = Field(description="Nodes that would run, and are not selected.")
+    cluster: Line | None = Field(default=None, description="The cluster it is made for; null: this machine.")
+    left_out: int = Field(description="Nodes that would run but are not selected.")
 
 
 class MadeFrom(Row):
     """What the plan was made from: an apply of the file says which of these has changed."""
 
-    spec: Line = Field(description="The spec's path, as it was named.")
-    spec_digest: Digest = Field(description="Of its bytes.")
+    spec: Line = Field(description="The spec's path, as given.")
+    spec_digest: Digest = Field(description="Digest of its bytes.")
     lock: dict[Line, Digest] = Field(description="Each model and data set, and the digest of its entry in the lock.")
-    device: Line = Field(description="The device class that profiles and drift were looked up for.")
+    device: Line = Field(description="The device class used to look up profiles and drift.")
     reads: dict[Digest, Digest] = Field(
-        description="Key of each finished node that work reads, and the digest of its files' names and digests."
+        description="Key of each finished node that planned work reads, and the digest of its files' names and digests."
     )
     again: dict[Digest, Digest] = Field(
         default_factory=dict,
-        description="Key of each finished node that is done again, and the digest of when it was done, and how long.",
+        description="Key of each finished node to rerun, with the digest of its start time and duration.",
     )
 
 
@@ -121,7 +121,7 @@ class MemoryRow(Row):
 
     name: Line
     bytes: int
-    overhead_bytes: int = Field(description="The driver's and a CUDA context's; 0 on a CPU.")
+    overhead_bytes: int = Field(description="Memory of the driver and a CUDA context; 0 on a CPU.")
 
 
 class PlanDocument(Row):
@@ -132,21 +132,21 @@ class PlanDocument(Row):
     summary: dict[ActionName, int]
     warnings: list[str]
     changes: list[ChangeRow]
-    tuning: list[dict[str, JsonValue]] = Field(description="How the choice of each tuned configuration stands.")
+    tuning: list[dict[str, JsonValue]] = Field(description="State of the choice for each tuned configuration.")
     selection: SelectionRow
     damaged: list[DamageRow]
     made_from: MadeFrom
     bill: CostRow
-    memory: MemoryRow | None = Field(default=None, description="What `reserved_bytes` is compared with.")
+    memory: MemoryRow | None = Field(default=None, description="The memory that `reserved_bytes` is compared with.")
     training: dict[str, list[dict[str, JsonValue]]] | None = Field(
         default=None,
-        description="`splits`: rows, and those that are too long, counted or estimated; `runs`: steps, epochs, batch.",
+        description="`splits`: rows and rows that are too long, counted or estimated; `runs`: steps, epochs, batch.",
     )
-    resolve: dict[str, JsonValue] | None = Field(default=None, description="The stage of seeds that --resolve plans.")
+    resolve: dict[str, JsonValue] | None = Field(default=None, description="The stage of seeds planned by --resolve.")
     sensitivity: dict[str, JsonValue] | None = Field(
         default=None,
-        description="What the study will be able to conclude: the smallest `difference` that it detects, the smallest "
-        "margin of `equivalence` that it can show, the `variance` that this rests on, and what --detect found.",
+        description="What the study will be able to conclude: the smallest `difference` that it can detect, the "
+        "smallest margin of `equivalence` that it can show, the `variance` behind both, and the result of --detect.",
     )
 
     @property

@@ -56,8 +56,8 @@ def equal_model_lines(lock: Lock) -> list[str]:
     for name, model in lock.models.items():
         parts = [part for part in model.content if getattr(model, part) in lock.equal]
         if parts:
-            files = f"Its {' and '.join(parts)} files are new, and hold for training what older ones held"
-            lines.append(f"{name}: {files}; what was trained on those is reused.")
+            files = f"Its {' and '.join(parts)} files are new, but their content for training is unchanged"
+            lines.append(f"{name}: {files}; existing results are reused.")
     return lines
 
 

@@ -30,7 +30,7 @@ def save(plan: Plan, file: Path) -> None:
     :raises LoraError: when something else stands there, or it cannot be written
     """
     if file.exists() and not is_plan(file):
-        raise LoraError(f"{file} is there already, and is no plan. Name another file.")
+        raise LoraError(f"{file} already exists and is not a plan. Pass another file name.")
     write_text(file, text(document(plan)) + "\n")
 
 
@@ -47,8 +47,8 @@ def read(file: Path) -> PlanDocument:
         row = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, row["loc"]))[:100]
         raise LoraError(
-            f"{file} is no plan of this version of lorafile: {place + ': ' if place else ''}{row['msg'][:200]}. "
-            f"Renew it with: lora plan --out {file}"
+            f"{file} is not a plan for this version of lorafile: {place + ': ' if place else ''}{row['msg'][:200]}. "
+            f"Recreate it with: lora plan --out {file}"
         ) from error
 
 
@@ -61,7 +61,7 @@ def check_unchanged(file: Path, saved: PlanDocument, now: Plan) -> None:
     if differences := _changed(saved, now):
         lines = "".join(f"\n  - {difference}" for difference in differences)
         raise StalePlan(
-            f"{file} no longer holds; nothing was done. What would be done now is not what was approved:{lines}\n"
+            f"{file} is stale; nothing was done. An apply would now differ from the approved plan:{lines}\n"
             f"Plan again with: lora plan {saved.made_from.spec} --out {file}"
         )
 
@@ -71,12 +71,12 @@ def _changed(saved: PlanDocument, now: Plan) -> list[str]:
     fresh = PlanDocument.model_validate_json(text(document(now)))
     differences = _work(saved, fresh, now)
     differences += [
-        f"{_address(saved, key)} was made again with other bytes, which are read by what is to run"
+        f"{_address(saved, key)} was recreated with different bytes, which planned nodes read"
         for key, digest in saved.made_from.reads.items()
         if fresh.made_from.reads.get(key, digest) != digest
     ]
     differences += [
-        f"{_address(saved, key)} has been done again since"
+        f"{_address(saved, key)} has been rerun since"
         for key, digest in saved.made_from.again.items()
         if fresh.made_from.again.get(key, digest) != digest
     ]
@@ -97,10 +97,12 @@ def _work(saved: PlanDocument, fresh: PlanDocument, now: Plan) -> list[str]:
     new = [c for c in come if c not in again]
     return [
         *_line("finished by now", finished),
-        *_line("not to be done any more", blocked),
-        *_line("no longer declared, or with other settings", [c for c in missing if c.address not in addresses]),
-        *_line("of other settings now", [c for c in missing if c.address in addresses]),
-        *_line("to be done again", again),
+        *_line("no longer to be run", blocked),
+        *_line(
+            "no longer declared, or declared with other settings", [c for c in missing if c.address not in addresses]
+        ),
+        *_line("now with other settings", [c for c in missing if c.address in addresses]),
+        *_line("to be rerun", again),
         *_line("new", [c for c in new if c.address not in {m.address for m in missing}]),
     ]
 
@@ -109,12 +111,12 @@ def _causes(saved: PlanDocument, fresh: PlanDocument) -> list[str]:
     before, after = saved.made_from, fresh.made_from
     causes = [f"the spec {after.spec} was changed"] if before.spec_digest != after.spec_digest else []
     causes += [
-        f"the lock: the {name} is another one"
+        f"the lock has different content for the {name}"
         for name in before.lock
         if name in after.lock and before.lock[name] != after.lock[name]
     ]
     if before.device != after.device:
-        causes.append(f"it was made for {before.device}, and this is {after.device}")
+        causes.append(f"it was made for {before.device}, but this is {after.device}")
     return causes
 
 

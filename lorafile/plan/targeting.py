@@ -19,16 +19,16 @@ def check_patterns(options: PlanOptions, graph: Graph) -> None:
     for option in ("target", "exclude", "replace"):
         for pattern in getattr(options, option):
             if not (matched(graph, pattern) if option != "replace" else _nodes(graph, pattern)):
-                raise UnmatchedPattern(option, f"nothing in this study is called {pattern!r}.{_near(graph, pattern)}")
+                raise UnmatchedPattern(option, f"nothing in this study matches {pattern!r}.{_near(graph, pattern)}")
 
 
 def why_again(options: PlanOptions, node: GraphNode, action: Action) -> str:
     """Return why a finished node is to be done again; nothing where it is not."""
     finished = action in (Action.REUSE, Action.DRIFT)
     if finished and any(_fits(pattern, node.address) for pattern in options.replace):
-        return "to be done again, as --replace asks; what was computed from other bytes of it follows"
+        return "to be rerun because of --replace; dependents of changed results follow"
     drifted = action is Action.DRIFT and options.rerun_drifted
-    return "to be done again in this environment" if drifted else ""
+    return "to be rerun in this environment" if drifted else ""
 
 
 def restrict_to_targets(plan: Plan) -> Plan:
@@ -128,4 +128,4 @@ def _fits(pattern: str, name: str) -> bool:
 def _near(graph: Graph, pattern: str) -> str:
     names = [c.name for c in graph.spec.configurations] + [node.address for node in graph.nodes.values()]
     near = closest(pattern, names, 0.5) or next((name for name in names if pattern in name), None)
-    return f" Did you mean {near!r}?" if near else " Its configurations and nodes: lora plan --full"
+    return f" Did you mean {near!r}?" if near else " To list its configurations and nodes: lora plan --full"

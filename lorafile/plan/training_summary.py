@@ -101,7 +101,7 @@ def dropped_lines(rows: list[SplitRows]) -> list[str]:
     for row in rows:
         if row.too_long and (row.too_long > MANY * row.rows or row.handling == "error"):
             about = "" if row.exact else "about "
-            source = "" if row.exact else " (estimated from lengths in characters; prepare counts them)"
+            source = "" if row.exact else " (estimated from lengths in characters; prepare counts tokens)"
             verb = "are" if row.exact else "would be"
             share, of_rows = f"{100 * row.too_long / row.rows:.0f} %", plural(row.rows, f"{row.split} row")
             lines.append(
@@ -126,7 +126,7 @@ def training_lines(rows: list[SplitRows], runs: list[RunSteps]) -> list[str]:
         epochs = f"{run.epochs:.2g} epoch{'s' if run.epochs != 1 else ''}"
         lines.append(
             f"Training{named}: {about}{steps} of {plural(run.batch, 'example')} ({epochs}){rising}; "
-            f"{about}{run.tokens:,} tokens a run."
+            f"{about}{run.tokens:,} tokens per run."
         )
     return lines
 

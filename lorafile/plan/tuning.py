@@ -52,7 +52,7 @@ def check_chosen(plan: Plan, name: str) -> None:
     waiting = next((status for status in plan.tuning if status.configuration == name and not status.chosen), None)
     if waiting is not None:
         file = plan.graph.spec.file
-        raise LoraError(f"{name} is no single run: {waiting.why_open}. Go on with: lora apply {file}")
+        raise LoraError(f"{name} is not a single run yet: {waiting.why_open}. Continue with: lora apply {file}")
 
 
 def settle_tuning(plan: Plan, state: State) -> Plan:

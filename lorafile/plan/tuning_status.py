@@ -66,7 +66,7 @@ class TuningStatus:
         """Say why nothing is chosen yet; nothing where it is."""
         if self.chosen:
             return ""
-        left = f"{self.waiting} of {self.runs} runs of its {self.candidates} candidates are still to come"
+        left = f"{self.waiting} of {self.runs} runs of its {self.candidates} candidates have not finished"
         others = "other configurations that share its candidates are not finished"
         return f"its {self.settings} is not chosen yet: {left if self.waiting else others}"
 
@@ -77,7 +77,7 @@ class TuningStatus:
         text = f"{self.configuration}: {values}, of {self.candidates} candidates on validation"
         text += f" (mean {self.metric} {self.mean:.4g})" if self.mean is not None else ""
         if not self.whole:
-            text += "; no candidate finished under every seed"
+            text += "; no candidate finished with every seed"
         return text
 
 
@@ -104,9 +104,9 @@ def edge_lines(tuning: Sequence[TuningStatus]) -> list[str]:
 
 def _remedy(edge: Edge, sharing: int) -> str:
     if edge.next is None:
-        return "no valid value follows."
+        return "there is no valid next value."
     everyone = f" for all {sharing} configurations that share its candidates" if sharing > 1 else ""
     if edge.extended:
         following = f"the next would be {shown_value(edge.next)}"
-        return f"the plan added {edge.extended} values there, and adds no more; {following}."
+        return f"the plan already added {edge.extended} values there and adds no more; {following}."
     return f"next would be {shown_value(edge.next)}{everyone}: add it to tune, or set extend = true."

@@ -25,7 +25,7 @@
     const clear = make("button", { type: "button" }, "Clear");
     clear.addEventListener("click", () => { brush(place, spec, null, told); page.redraw([place]); });
     const all = new Set(points.map((row) => row.configuration)).size;
-    told.append(`Brushed: ${found.size} of ${all} configurations; the tables here and under All configurations show these. `, clear);
+    told.append(`Selected: ${found.size} of ${all} configurations. The tables here and under All configurations show only these. `, clear);
   }
 
   function pick(name) {
@@ -39,7 +39,7 @@
     if (!told) {
       told = make("p", { class: "brushed", role: "status" });
       figure.querySelector("figcaption").after(told);
-      figure.querySelector("figcaption").append(" Drag over points to keep their rows in the tables; point at a row to find its point.");
+      figure.querySelector("figcaption").append(" Drag over points to show only their rows in the tables. Hover over a row to find its point.");
     }
     if (views.has(place)) brush(place, spec, null, told);
     views.set(place, view);

@@ -16,19 +16,19 @@ from lorafile.results.results import Results, cells, grouped, missing, row_dicts
 from lorafile.units import listing, plural
 
 LIMITS = (
-    "A verdict holds over other seeds and other examples like these: both are random factors. All comparisons on the "
-    "primary metric are one family, and verdicts, trends and effects share one error rate. The interval next to a "
-    "verdict is the one that decided.",
-    "± is the sample standard deviation over seeds; with three of them it is itself uncertain, and no test.",
-    "Test examples are shared by all configurations, so their figures share its luck: another sample would move all.",
-    "Figures hold for this model, this data and these settings. A setting that did not vary was not examined.",
-    "Memory and time are those of the device they were measured on. Sizes are decimal: 1 GB is 10^9 bytes.",
+    "A verdict generalizes to other seeds and other examples like these: both are random factors. All comparisons on "
+    "the primary metric form one family, and verdicts, trends and effects share one error rate. The interval next to "
+    "a verdict is the one that decided it.",
+    "± is the sample standard deviation over seeds. With three seeds it is itself uncertain, and it is not a test.",
+    "All configurations share the test examples, so another sample would shift all of their results together.",
+    "Results hold for this model, this data and these settings. A setting that did not vary was not examined.",
+    "Memory and time apply to the device they were measured on. Sizes are decimal: 1 GB is 10^9 bytes.",
 )
 PROTOCOL = (
     "Rates and other settings are chosen on validation; verdicts, claims and recommendations are tested on test.",
     "Quality is measured on held-out examples through the template that inference uses.",
-    "Memory and latency are measured apart from quality: alone on the device, in a fresh process, after a warm-up.",
-    "Runs that diverged, failed or are missing are counted and marked, and enter no mean.",
+    "Memory and latency are measured separately: with nothing else on the device, in a fresh process, after a warm-up.",
+    "Runs that diverged, failed or are missing are counted and marked, but are not part of any mean.",
 )
 FEW_SEEDS = 3
 
@@ -127,12 +127,12 @@ def limits(results: Results, analyses: list[Analysis]) -> list[str]:
     """Return what the study cannot carry: of this one first, then of every one."""
     lines = [line for analysis in analyses for line in analysis.limits]
     if 0 < (seeds := len(results.seeds)) < FEW_SEEDS:
-        few = "what another seed would change is hardly known, or not at all."
-        lines.insert(0, f"There {'is' if seeds == 1 else 'are'} {plural(seeds, 'seed')}: {few}")
+        known = "unknown" if seeds == 1 else "hardly known"
+        lines.insert(0, f"With only {plural(seeds, 'seed')}, the variation between seeds is {known}.")
     if len(results.environments) > 1:
         lines.append(
-            f"Figures come from {len(results.environments)} environments, listed above; quality and cost of different "
-            "devices and versions are not the same measurement."
+            f"Results come from {len(results.environments)} environments, listed above; quality and cost measured on "
+            "different devices and versions are not directly comparable."
         )
     return list(dict.fromkeys([*warnings(results, analyses), *lines, *LIMITS]))
 

@@ -38,7 +38,7 @@
   }
 
   const json = (value) => `${JSON.stringify(value, null, 1)}\n`;
-  const all = make("button", { type: "button" }, "All figures (JSON)");
+  const all = make("button", { type: "button" }, "All results (JSON)");
   all.addEventListener("click", () => page.save("results.json", json(figures()), "application/json"));
   document.getElementById("download-all").append(all);
 

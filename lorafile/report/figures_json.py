@@ -90,7 +90,7 @@ def look_lines(results: Results) -> list[tuple[str, str]]:
     for number, row in enumerate(rows):
         seeds = f"seeds {listing(map(str, row['seeds']), 20)} of {listing(row['configurations'])}; " if number else ""
         tested = " for what was still open" if number else ""
-        dated = f"; last run begun on {row['until']}" if row["until"] else ""
+        dated = f"; last run started on {row['until']}" if row["until"] else ""
         name = f"stage {number}" if number else "first look"
         lines.append((name, f"{seeds}tested at {level(row['alpha'])}{tested}{dated}"))
     left = f"{level(kept)} is kept for stages" if kept > _NOTHING else "none is kept for stages"

@@ -57,7 +57,7 @@ def document(results: Results, analyses: list[Analysis]) -> str:
     lines += ["## Methods and limits", "", plain(facts), "", *_tables(_lost(results))]
     lines += _list([line for analysis in analyses for line in analysis.limits])
     lines += [
-        "Tables are in tables/, every figure in results.json, papers in references.bib, the rest in report.html.",
+        "See also: tables/ (all tables), results.json (every number), references.bib (papers), report.html (the rest).",
         "",
     ]
     return "\n".join(lines).rstrip("\n") + "\n"
@@ -90,7 +90,7 @@ def _lost(results: Results) -> list[Table]:
         return []
     lost = table.frame[table.frame["outcome"] != "done"]
     columns = tuple(column for column in table.columns if column.key in ("configuration", "seed", "outcome", "message"))
-    return [Table("Runs without a figure", lost, columns)] if len(lost) else []
+    return [Table("Runs without a result", lost, columns)] if len(lost) else []
 
 
 def _section(results: Results, analysis: Analysis, drawn: bool) -> list[str]:

@@ -46,7 +46,7 @@
       parts.push(make("p", {}, make("code", { class: "key" }, `lora show ${keys[0][1].slice(0, 12)}`)));
     }
     if (run.samples?.length) {
-      const hidden = data.private ? " The data are private: their text is in no report." : "";
+      const hidden = data.private ? " The data are private, so no report contains their text." : "";
       parts.push(make("p", { class: "part" }, `The first ${run.samples.length} examples of the ${run.split} split.${hidden}`));
       parts.push(make("ul", { class: "samples" }, ...run.samples.map((row) => sample(row, data.private))));
     }
@@ -54,7 +54,7 @@
       const inner = make("pre", { tabindex: "0" }, JSON.stringify(data.settings[place], null, 1));
       parts.push(make("details", {}, make("summary", {}, `Settings: ${name}`), inner));
     }
-    if (!run.settings && at >= data.told) parts.push(make("p", { class: "quiet" }, "Settings and predictions of this run: lora show."));
+    if (!run.settings && at >= data.told) parts.push(make("p", { class: "quiet" }, "For the settings and predictions of this run, use lora show."));
     return parts;
   }
 

@@ -75,9 +75,9 @@ def passage_sentences(card: dict[str, Any]) -> list[str]:
     if not shared or shared < _MANY * of:
         return []
     return [
-        f"{shared} of {of} test prompts of {card['path']} share a passage with another one. Examples about one passage "
-        "are not independent, so intervals are too narrow and verdicts too sure: name the column that tells which "
-        "belong together (data.cluster)."
+        f"{shared} of {of} test prompts of {card['path']} share a passage with another prompt. Examples about the same "
+        "passage are not independent, so intervals are too narrow and verdicts overconfident. Name the column that "
+        "groups them (data.cluster)."
     ]
 
 
@@ -142,8 +142,8 @@ def _leak(held: str, rows: Digests, among: str, others: Digests) -> dict[str, An
 def leak_sentences(card: dict[str, Any]) -> list[str]:
     """Say which held-out examples are in another split."""
     return [
-        f"{leak['rows']} of {leak['of']} {leak['held']} examples of {card['path']} are in {leak['among']}, too "
-        f"({_how_many(leak)}): figures on them flatter what has seen them."
+        f"{leak['rows']} of {leak['of']} {leak['held']} examples of {card['path']} are also in {leak['among']} "
+        f"({_how_many(leak)}): results on them are optimistic for models that have seen them."
         for leak in card["leaks"]
         if leak["rows"]
     ]
@@ -151,8 +151,8 @@ def leak_sentences(card: dict[str, Any]) -> list[str]:
 
 def _how_many(leak: dict[str, Any]) -> str:
     if leak["exactly"] == leak["rows"]:
-        return "to the letter"
-    return f"{leak['exactly']} to the letter, the others but for case, spacing and punctuation"
+        return "verbatim"
+    return f"{leak['exactly']} verbatim, the others except for case, spacing and punctuation"
 
 
 def leak_warnings(graph: Graph, state: State) -> list[str]:

@@ -34,7 +34,7 @@ def gate_failures(figures: dict[str, Any], table: MergeTable) -> list[str]:
     model takes their place.
     """
     if not figures["finite"]:
-        return ["logits that are no numbers"]
+        return ["logits are not finite"]
     if (rounding := batch_rounding(figures)) is not None:
         mean = figures["mean_logit_difference"]
         return [] if mean <= ROUNDING * rounding else [_beyond_rounding(mean, rounding)]
@@ -43,13 +43,13 @@ def gate_failures(figures: dict[str, Any], table: MergeTable) -> list[str]:
     moved, agreed = abs(figures.get("log_loss_difference", 0.0)), figures.get("argmax_agreement", 1.0)
     if table.max_log_loss_difference is not None and moved > table.max_log_loss_difference:
         failures.append(
-            f"a log loss that moves by {moved:.3g}, more than {table.max_log_loss_difference:g} nats per token"
+            f"the log loss changes by {moved:.3g}, more than {table.max_log_loss_difference:g} nats per token"
         )
     if table.min_argmax_agreement is not None and agreed < table.min_argmax_agreement:
-        failures.append(f"an argmax that agrees at {agreed:.2%} of tokens, fewer than {table.min_argmax_agreement:.2%}")
+        failures.append(f"the argmax agrees for {agreed:.2%} of tokens, fewer than {table.min_argmax_agreement:.2%}")
     largest = figures["max_logit_difference"]
     if table.max_logit_difference is not None and largest > table.max_logit_difference:
-        failures.append(f"a logit that differs by {largest:.3g}, more than {table.max_logit_difference:g}")
+        failures.append(f"a logit differs by {largest:.3g}, more than {table.max_logit_difference:g}")
     return failures
 
 
@@ -65,6 +65,6 @@ def batch_rounding(figures: dict[str, Any]) -> float | None:
 
 def _beyond_rounding(mean: float, rounding: float) -> str:
     return (
-        f"logits that move by {mean:.3g} on average, {mean / rounding:.1f} times as far as by a change of batch alone "
-        f"({rounding:.3g}; rounding is at most {ROUNDING} times)"
+        f"logits change by {mean:.3g} on average, {mean / rounding:.1f} times as much as from a different batch alone "
+        f"({rounding:.3g}; up to {ROUNDING} times counts as rounding)"
     )

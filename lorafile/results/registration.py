@@ -22,7 +22,7 @@ def registration_sentences(spec: Spec, history: History) -> list[str]:
         return []
     attempts = [attempt for attempts in history.values() for attempt in attempts if attempt.started]
     if not attempts:
-        return ["Nothing has run yet: what the commit says at the first lora apply will be registered (self-declared)."]
+        return ["Nothing has run yet: the first lora apply will register what its commit says (self-declared)."]
     first = min(attempts, key=lambda attempt: attempt.started)
     recorded, when = first.environment.get("registered"), first.started[:10]
     if not recorded:
@@ -31,12 +31,12 @@ def registration_sentences(spec: Spec, history: History) -> list[str]:
     commit = then.commit[:_SHORT]
     if blob_at(spec.file, then.commit) is None:
         return [
-            f"Commit {commit}, which the first attempt of {when} names, is not in this repository: fetch its history."
+            f"Commit {commit}, recorded by the first attempt on {when}, is not in this repository. Fetch its history."
         ]
     if blob_at(spec.file, then.commit) != then.spec:
         return [f"Not registered: at the first attempt, on {when}, the spec differed from the one in commit {commit}."]
     start = f"Registered before the first attempt on {when} in commit {commit} (self-declared): "
-    dirty = " Other files of the repository had changes that were not committed." if then.dirty else ""
+    dirty = " Other files in the repository had uncommitted changes." if then.dirty else ""
     return [f"{start}{_compared(content_at(spec.file, then.commit) or b'', spec.file.read_bytes())}{dirty}"]
 
 

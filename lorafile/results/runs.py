@@ -61,7 +61,7 @@ def run_row(c: Configuration, replicate: Replicate, results: Attempts, history: 
         elif scored is not None:
             run |= {f"{split}.{name}": value for name, value in scored.figures.items()}
             if not all(math.isfinite(value) for value in scored.figures.values()):
-                run |= {"outcome": "diverged", "message": f"a figure on {split} is no finite number"}
+                run |= {"outcome": "diverged", "message": f"a result on {split} is not a finite number"}
     run |= _own_figures(replicate, results, history, run)
     if replicate.train and last is not None:
         run |= {name: last.figures.get(name) for name in _TRAIN_FIGURES}
@@ -135,7 +135,7 @@ def unfinished_status(run: dict[str, Any], progress: Unfinished | None) -> dict[
         return {}
     if progress.live:
         return {"outcome": "running", "message": f"at step {progress.step} of {progress.steps}"}
-    kept = f"the next apply goes on from step {progress.checkpoint} of {progress.steps}" if progress.checkpoint else ""
+    kept = f"the next apply resumes from step {progress.checkpoint} of {progress.steps}" if progress.checkpoint else ""
     stopped = run["message"] or f"its apply was killed at step {progress.step} of {progress.steps}"
     outcome = "interrupted" if run["outcome"] == "missing" else run["outcome"]
     return {"outcome": outcome, "message": "; ".join(part for part in (stopped.rstrip("."), kept) if part)}
@@ -212,7 +212,7 @@ def dates(looked: tuple[tuple[int, ...], ...], runs: list[dict[str, Any]], resul
 def under_way(spec: Spec, runs: list[dict[str, Any]]) -> list[str]:
     """Say which stages have runs without a result, so that no verdict reads their seeds yet."""
     return [
-        f"Stage {number} is under way: {ended} of its {wanted} runs have ended. Until all have, no verdict reads them."
+        f"Stage {number} is in progress: {ended} of its {wanted} runs have ended. No verdict uses them until all have."
         for number, (_, ended, wanted) in enumerate(_progress(spec, runs), 1)
         if ended < wanted
     ]

@@ -31,7 +31,7 @@ def problems(server: str, files: dict[str, str], base: ModelLock) -> list[str]:
     """Return why a server (`vllm`, `tgi`) would refuse an adapter, or serve another one than was measured."""
     config = json.loads(Path(files["adapter_config.json"]).read_text(encoding="utf-8"))
     if config.get("peft_type") != "LORA":
-        return [f"it loads LoRA adapters, and this one is {config.get('peft_type')}"]
+        return [f"it loads LoRA adapters only, and this one is {config.get('peft_type')}"]
     rules = _vllm_problems if server == "vllm" else _tgi_problems
     return _unlike_lora(config) + rules(adapted(files), base)
 
@@ -58,7 +58,7 @@ def _tgi_problems(ranks: dict[str, int], base: ModelLock) -> list[str]:
         refusals.append(f"it adapts the projections of Llama's attention and MLP, not {', '.join(strange)}")
     kinds = grouped((match[2], int(match[1])) for module in ranks if (match := _TGI_MODULE.fullmatch(module)))
     if partial := sorted(kind for kind, adapted_layers in kinds.items() if set(adapted_layers) != layers):
-        refusals.append(f"it leaves out what not every layer has ({', '.join(partial)})")
+        refusals.append(f"it ignores modules that are not adapted in every layer ({', '.join(partial)})")
     return refusals
 
 
@@ -70,8 +70,8 @@ def _unlike_lora(config: dict[str, Any]) -> list[str]:
     rules = (
         (config.get("use_dora"), "it does not support DoRA (use_dora)"),
         (biases, "it does not support trained biases (bias, lora_bias)"),
-        (saved, f"it accepts no modules_to_save ({', '.join(saved)})"),
-        (config.get("trainable_token_indices"), "it accepts no trained tokens (trainable_token_indices)"),
+        (saved, f"it does not accept modules_to_save ({', '.join(saved)})"),
+        (config.get("trainable_token_indices"), "it does not accept trained tokens (trainable_token_indices)"),
         (any(config.get(name) for name in patterns), one_scale),
     )
     return [refusal for applies, refusal in rules if applies]

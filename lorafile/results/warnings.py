@@ -43,7 +43,7 @@ def _failed_metrics(plan: Plan) -> list[str]:
         for change in plan.changes
         if change.action is Action.RETRY and "metric_file" in plan.graph.nodes[change.key].settings
     )
-    return [f"The metric {name} has no figure in {len(why)} places: {why[0]}" for name, why in reasons.items()]
+    return [f"The metric {name} has no value in {len(why)} places: {why[0]}" for name, why in reasons.items()]
 
 
 def _of_runs(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
@@ -55,19 +55,19 @@ def _of_runs(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
     for outcome, word in (("diverged", "diverged"), ("out-of-memory", "ran out of memory")):
         number = sum(run["outcome"] == outcome for run in runs)
         if number:
-            lines.append(f"{number} of {len(runs)} runs {word}; they are shown as such and are in no average.")
+            lines.append(f"{number} of {len(runs)} runs {word}; they are marked as such and left out of all averages.")
     if imported := _with(runs, "imported"):
         word = "run was" if len(imported) == 1 else "runs were"
         lines.append(f"{len(imported)} {word} imported, not trained under this protocol: {listed(imported)}.")
     if cut := _with(runs, "micro_batch_split"):
         lines.append(
-            f"{plural(len(cut), 'run')} ran with smaller micro-batches after out-of-memory; effective batch, order and "
-            f"loss are those that the spec asks for: {listed(cut)}."
+            f"{plural(len(cut), 'run')} used smaller micro-batches after running out of memory; the effective batch, "
+            f"order and loss are as specified: {listed(cut)}."
         )
     lines += _failed_metrics(plan)
     drifted = sum(change.action is Action.DRIFT for change in plan.changes)
     if drifted:
-        lines.append(f"{drifted} results were computed in another environment than today's.")
+        lines.append(f"{drifted} results were computed in an environment other than the current one.")
     return lines
 
 
@@ -84,8 +84,8 @@ def _of_answers(plan: Plan) -> list[str]:
             of = counted.setdefault((node.settings["task"]["max_new_tokens"], node.split), [0, 0, 0])
             of[:] = (of[0] + done.figures["cut"], of[1] + done.figures["examples"], of[2] + 1)
     return [
-        f"{cut} of {plural(total, 'answer')} on {split}, of {plural(runs, 'run')}, were cut at "
-        f"evaluate.max_new_tokens = {limit} and are judged as they stand."
+        f"{cut} of {plural(total, 'answer')} on {split}, from {plural(runs, 'run')}, were cut off at "
+        f"evaluate.max_new_tokens = {limit} and are scored as they are."
         for (limit, split), (cut, total, runs) in counted.items()
     ]
 
@@ -103,15 +103,16 @@ def _of_profiles(plan: Plan, profiles: Rows) -> list[str]:
         again, more = "--replace '*:profile'", ""
     count = sum(why.kind != "alone" for why in busy.values())
     left = len(busy) - count
-    rest = f". Nothing confirms those of the other {left if left > 1 else 'one'}" if left else ""
+    rest = f". Nothing confirms those in the other {left if left > 1 else 'one'}" if left else ""
     signs = []
     if spread := max((why.size for why in busy.values() if why.kind == "spread"), default=0.0):
-        signs.append(f"the same answer took times whose quartiles lie up to {_percent(spread)} of their median apart")
+        signs.append(f"repeated timings of one answer had quartiles up to {_percent(spread)} of their median apart")
     if off := max((abs(why.size) for why in busy.values() if why.kind == "yardstick"), default=0.0):
-        signs.append(f"the time of the bare base lies up to {_percent(off)} from that of the other profiles")
+        signs.append(f"the time of the bare base differed by up to {_percent(off)} from the other profiles")
     return [
-        f"The times in {count} of {plural(len(keys), 'profile')} are not to be trusted: the machine did other work "
-        f"meanwhile, and {listing(signs)}{rest}. On an idle machine: lora apply {plan.graph.spec.file} {again}{more}"
+        f"The times in {count} of {plural(len(keys), 'profile')} are unreliable: the machine was busy with other work, "
+        f"and {listing(signs)}{rest}. Measure again on an idle machine: "
+        f"lora apply {plan.graph.spec.file} {again}{more}"
     ]
 
 
@@ -129,8 +130,8 @@ def _of_clusters(plan: Plan) -> list[str]:
             text = f"{figures['examples']} {split} examples are in {figures['clusters']} clusters"
             counts.setdefault(column, {})[text] = None
     return [
-        f'By their "{column}", {listing(list(texts))}. Significance is judged on clusters, for examples of one are not '
-        "independent (data.cluster)."
+        f'Grouped by "{column}", {listing(list(texts))}. Significance is tested on clusters, because examples in the '
+        "same cluster are not independent (data.cluster)."
         for column, texts in counts.items()
     ]
 
@@ -159,20 +160,22 @@ def _of_data(plan: Plan) -> list[str]:
     lines = []
     for split, prepared in _prepared(plan).items():
         if cut := _counted(prepared, "too_long"):
-            lines.append(f"{cut} examples of the {split} split exceed max_length and were dropped or cut.")
+            lines.append(f"{cut} examples in the {split} split exceed max_length and were dropped or cut.")
         if lost := _counted(prepared, "answers_lost"):
             lines.append(f"{lost} of them lost their whole answer and were dropped.")
         if empty := _counted(prepared, "empty_answers"):
-            noun = "example" if empty == "1" else "examples"
-            lines.append(f"{empty} {noun} of the {split} split: an empty answer, which teaches to say nothing.")
+            have = "example has" if empty == "1" else "examples have"
+            lines.append(f"{split} split: {empty} {have} an empty answer, which trains the model to say nothing.")
         if unknown := _counted(prepared, "unknown_tokens"):
-            lines.append(f"{unknown} tokens of the {split} split are unknown to the tokenizer.")
+            lines.append(f"{unknown} tokens in the {split} split are unknown to the tokenizer.")
     lines += _of_clusters(plan)
     evaluate = plan.graph.spec.tables.evaluate
     ends = {figures["reasoning"] for figures in data_of(plan)["splits"].values() if figures.get("reasoning")}
     if ends and set(evaluate.metrics) & set(OF_ANSWERS):
         whole = (
-            "whole, with the reasoning before them" if not evaluate.strip_reasoning else f"by what follows {min(ends)}"
+            "whole, with the reasoning before them"
+            if not evaluate.strip_reasoning
+            else f"by the text after {min(ends)}"
         )
         lines.append(f"Answers are compared {whole} (evaluate.strip_reasoning).")
     return lines

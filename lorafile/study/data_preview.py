@@ -36,7 +36,7 @@ def preview(study: Study, split: str = "train", rows: int = 3, configuration: st
     requests = RequestBuilder(graph, state)
     splits = {name: graph.nodes[key] for name, key in graph.splits[chosen.name].items()}
     if split not in splits:
-        raise ArgumentError("split", f'there is no "{split}" split; there are: {", ".join(splits)}.')
+        raise ArgumentError("split", f'there is no "{split}" split; available: {", ".join(splits)}.')
     paths = {name: requests.paths(node, chosen) for name, node in splits.items()}
     tokenizer = load_tokenizer(paths[split]["model"], paths[split].get("trust_remote_code", False))
     figures: dict[str, dict[str, Any]] = {}
@@ -45,7 +45,7 @@ def preview(study: Study, split: str = "train", rows: int = 3, configuration: st
         figures[name], compared[name] = _split(tokenizer, node, paths[name], rows if name == split else 0)
         if not figures[name]:
             column = node.settings["data"]["rows"].get("cluster")
-            why = f', for the rows of one "{column}" stay together (data.cluster)' if column else ""
+            why = f', because rows with the same "{column}" stay together (data.cluster)' if column else ""
             raise LoraError(f"The {name} split of {study.spec.file} has no example to show{why}.")
     return {
         "format_version": FORMAT_VERSION,

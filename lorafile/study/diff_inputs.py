@@ -128,10 +128,12 @@ class _Repository:
             raise LoraError(f"{file}: there is no folder {directory}.")
         prefix = _run(git, directory, "rev-parse", "--show-prefix")
         if prefix is None:
-            raise LoraError(f"{directory} is in no git repository, so that {file} has no revisions.")
+            raise LoraError(f"{directory} is not in a git repository, so {file} has no revisions.")
         commit = _run(git, directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         if commit is None:
-            raise LoraError(f"git knows no revision {revision!r} in {directory}. In CI, fetch the history it is in.")
+            raise LoraError(
+                f"git has no revision {revision!r} in {directory}. In CI, fetch the history that contains it."
+            )
         return cls(git, directory, commit.decode().strip(), PurePosixPath(prefix.decode().strip()))
 
     def read(self, name: str) -> bytes | None:
@@ -140,7 +142,7 @@ class _Repository:
         if size is None:
             return None
         if int(size) > _MOST_BYTES:
-            raise LoraError(f"{name} at {self.commit[:12]} has {int(size):,} bytes, too many for what a spec names.")
+            raise LoraError(f"{name} at {self.commit[:12]} has {int(size):,} bytes, too large for a file of a spec.")
         return _run(self.git, self.directory, "show", f"{self.commit}:./{name}")
 
     def copy(self, name: str, folder: Path, root: Path) -> None:

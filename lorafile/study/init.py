@@ -30,7 +30,7 @@ from lorafile.study.preset_placement import placed_preset
 
 BUILTIN_MODEL, BUILTIN_DATA = "builtin:facts-llama", "builtin:facts"
 FIRST = """\
-# A first study: the untuned model, LoRA at three ranks, and full fine-tuning, each under three seeds.
+# A first study: the untuned model, LoRA at three ranks, and full fine-tuning, each with three seeds.
 #   lora plan     shows what would run        lora apply    runs what is missing
 #   lora report   draws the conclusions       lora schema   knows every setting
 [study]
@@ -43,7 +43,7 @@ path = "builtin:facts-llama"
 
 [data]
 path = "builtin:facts"
-too_long = "drop" # an example of more than max_length (512) tokens is left out, and the report counts them
+too_long = "drop" # examples longer than max_length (512 tokens) are excluded; the report counts them
 
 [lora]
 lora_alpha = "2r" # alpha / r stays 2, so that only the rank varies
@@ -54,10 +54,10 @@ num_train_epochs = 3
 learning_rate = 2e-4
 
 [full]
-learning_rate = 2e-5 # about a tenth of LoRA's is where full fine-tuning is best
+learning_rate = 2e-5 # the best rate for full fine-tuning is about a tenth of LoRA's
 
 [verdict]
-margin = "1%" # a difference that would not matter to you; equivalence is claimed within it
+margin = "1%" # the largest difference that does not matter; equivalence is claimed within it
 
 [[sweep]]
 name = "rank"
@@ -167,9 +167,7 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
     layout = _detect_of_path(data, classifies) if data else DataFormat()
     if model:
         if classifies and data is None:
-            raise ModelError(
-                f"--model {model} is an encoder, which classifies. Name data that have classes with --data."
-            )
+            raise ModelError(f"--model {model} is an encoder, which classifies. Pass data with classes to --data.")
         text = _replace_path(text, BUILTIN_MODEL, model, _task(layout) if classifies else ())
         if not model.startswith(BUILTIN):
             described = _described(directory, classifies)
@@ -184,7 +182,7 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
         table = f"[evaluate]\nmetrics = {json.dumps(chosen)} # the first one decides\n\n"
         text = text.replace("[[sweep]]", f"{table}[[sweep]]", 1)
     if model or data:
-        text = text.replace("# Change these two for a study of your own.\n", "")
+        text = text.replace("# Change these two for your own study.\n", "")
     metric = parse(text, Path("study.toml")).primary
     if margin_of("1pt", metric, 0.0) is not None:
         text = text.replace('margin = "1%"', 'margin = "1pt"', 1)
@@ -199,7 +197,7 @@ def toml_string(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise LoraError(f"{text!a} is not a name that a spec can hold: it is not UTF-8. Rename it.") from error
+        raise LoraError(f"{text!a} cannot be written in a spec, because it is not UTF-8. Rename it.") from error
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -216,7 +214,7 @@ def _model_directory(model: str) -> Path | None:
     path = Path(model).expanduser()
     if path.exists():
         if not (path / "config.json").is_file():
-            raise LoraError(f"--model {model}: there is no config.json in it, so it is not a transformers model.")
+            raise LoraError(f"--model {model}: has no config.json, so it is not a transformers model.")
         return path
     if _looks_local(model):
         raise LoraError(f"--model {model}: there is no such directory.")
@@ -237,14 +235,14 @@ def _guesses(layout: DataFormat, data: str, metric: str) -> Iterator[str]:
     """Yield what was guessed of data, and why."""
     if not layout.names:
         if not Path(data).expanduser().exists():
-            yield f"{data} is not on this machine, so its columns are not known. Look at them with: lora data show"
+            yield f"{data} is not on this machine, so its columns are unknown. Show them with: lora data show"
         return
     read = "; ".join(layout.lines()) or f'"{layout.detected}"'
     yield f"{data} has the columns {', '.join(layout.names)}, read as {read}."
     if layout.metrics:
-        yield f"Primary metric: {metric}, the usual one of such data."
+        yield f"Primary metric: {metric}, the usual one for such data."
     elif layout.answer_length is not None:
-        why = "short enough to be given word for word" if layout.short_answers else "too long to match word for word"
+        why = "short enough to match word for word" if layout.short_answers else "too long to match word for word"
         yield f"Primary metric: {metric}, because answers have {layout.answer_length:g} characters (median), {why}."
 
 
@@ -268,14 +266,14 @@ def _task(layout: DataFormat) -> tuple[str, ...]:
     """Return what an encoder does with its data, as lines of `[model]`."""
     if layout.numbers:
         return ('task_type = "SEQ_CLS"', "num_labels = 1 # labels are numbers: a regression")
-    return ('task_type = "SEQ_CLS" # an encoder: it has a head that scores classes',)
+    return ('task_type = "SEQ_CLS" # an encoder with a classification head',)
 
 
 def _with_trained_head(text: str) -> str:
     """Return a spec that compares with a trained head on a frozen encoder: a new head says nothing before training."""
-    text = re.sub(r'name = "untuned"( #.*)?', 'name = "head" # the encoder as it is, with a trained head', text)
+    text = re.sub(r'name = "untuned"( #.*)?', 'name = "head" # a trained head on the frozen encoder', text)
     text = text.replace('method = ["none"', 'method = ["head"')
-    return text.replace("the untuned model", "a trained head alone")
+    return text.replace("the untuned model", "only a trained head")
 
 
 def _looks_local(name: str) -> bool:
@@ -292,13 +290,13 @@ def _detect_of_path(data: str, classifies: bool) -> DataFormat:
                 raise LoraError(f"--data {data}: there is no such file or directory.")
             return DataFormat()
         if path.is_file() and not suffix_of(path):
-            raise LoraError(f"--data {data}: should be one of {', '.join(FORMATS)}, or a directory of these.")
+            raise LoraError(f"--data {data}: must be one of {', '.join(FORMATS)}, or a directory of these.")
         glue = _GLUE.get(path.resolve().name.lower()) if any(map(path.glob, ("*train.tsv", "*train.txt"))) else None
         files = data_files(path, reading=Reading(tables=glue is not None))
         if "train" not in files and len(files) > 1:
             raise LoraError(
-                f"--data {data}: holds {', '.join(files)}, and none is called train. Name one file, or write a spec "
-                "without --data and say there which is which: data.split."
+                f"--data {data}: has {', '.join(files)}, but none is named train. Name one file, or write the spec "
+                "without --data and assign the files with data.split."
             )
         rows: list[dict[str, Any]] = list(islice(read_rows(files.get("train") or next(iter(files.values()))), 50))
     except OSError as error:
@@ -307,7 +305,7 @@ def _detect_of_path(data: str, classifies: bool) -> DataFormat:
         raise LoraError(f"--data {data}: is empty; it has no rows.")
     if glue == "stsb" and not classifies:
         raise LoraError(
-            f"--data {data}: STS-B has scores, and no classes. Name an encoder with --model, or write a spec with "
+            f"--data {data}: STS-B has scores instead of classes. Pass an encoder with --model, or write a spec with "
             'model.task_type = "SEQ_CLS" and model.num_labels = 1.'
         )
     if glue is not None:
@@ -334,9 +332,9 @@ def _classes_of(rows: list[dict[str, Any]], name: str) -> DataFormat:
     text = _first(texts, _LABELLED) or (texts[0] if len(texts) == 1 else None)
     if label is None or not (pair or text):
         raise ModelError(
-            f"--data {name}: its columns ({', '.join(columns) or 'none'}) do not tell what is a text and what its "
-            "class, and the model is an encoder, which classifies. Write a spec without --model and --data, and name "
-            'them there: model.task_type = "SEQ_CLS", data.columns = { text = "column", label = "other column" }.'
+            f"--data {name}: its columns ({', '.join(columns) or 'none'}) do not show which holds the text and which "
+            "the class, and the model is an encoder, which classifies. Write a spec without --model and --data, and "
+            'set these there: model.task_type = "SEQ_CLS", data.columns = { text = "column", label = "other column" }.'
         )
     fields = {"sentence1": pair[0], "sentence2": pair[1]} if pair else {"text": text or ""}
     renamed = {field: column for field, column in {**fields, "label": label}.items() if field != column}
@@ -400,8 +398,8 @@ def _by_synonyms(rows: list[dict[str, Any]], columns: list[str], usable: list[st
         return DataFormat("text", {"text": text} if text != "text" else {})
     listed = ", ".join(columns) or "none"
     raise LoraError(
-        f"--data {name}: its columns ({listed}) do not tell what is a question, an answer, or a text. Write a spec "
-        'without --data, and say it there in [data]: template = { prompt = "{column}", completion = " {other column}" }'
+        f"--data {name}: its columns ({listed}) do not show which holds questions, answers or texts. Write a spec "
+        'without --data, and set in [data]: template = { prompt = "{column}", completion = " {other column}" }'
     )
 
 

@@ -39,7 +39,7 @@ def side_by_side(studies: "list[Study]") -> "tuple[StudyUnion, list[Analysis]]":
 
     files = [study.spec.file.resolve() for study in studies]
     if twice := [file for file, count in Counter(files).items() if count > 1]:
-        raise LoraError(f"{twice[0]} is named twice; a study cannot be compared with itself. Name each spec once.")
+        raise LoraError(f"{twice[0]} is given twice; a study cannot be compared with itself. Pass each spec once.")
     names = _names(studies)
 
     def read(state: State) -> list[MemberStudy]:

@@ -16,10 +16,10 @@ _VALUES = ("v_proj", "value", "value_proj", "v_lin", "v")
 _FUSED = ("c_attn", "qkv_proj", "query_key_value", "Wqkv", "in_proj", "qkv", "W_pack")
 _LAYERS = ("first-third", "middle-third", "last-third", "alternate")
 _WORDS = (
-    'name = "modules" # words for whatever a model calls its layers; lora plan says what they stand for',
+    'name = "modules" # generic names for layers of any model; lora plan shows what they stand for',
     'lora.target_modules = ["attention", "mlp", "all-linear"]',
 )
-_EXPERTS = "parameters that hold a matrix for each expert; they are no modules, which target_modules could name"
+_EXPERTS = "parameters with one matrix per expert; they are not modules, so target_modules cannot name them"
 _WIDTH = 110
 Row = tuple[str, str]  # a candidate as TOML, and a comment
 
@@ -63,11 +63,11 @@ def _by_name(model: ModelLock) -> list[Row]:
     queries, keys, values, fused = (_called(attention, names) for names in (_QUERIES, _KEYS, _VALUES, _FUSED))
     rows: list[tuple[set[str], str, str]] = [(fused, "", "queries, keys and values in one layer")]
     if queries and values:
-        rows.append((queries | values, "", "the choice of the LoRA paper"))
+        rows.append((queries | values, "", "as in the LoRA paper"))
         rows.append((queries | keys | values, "", ""))
     rows += [(attention, '"attention"', "all of attention"), (mlp, '"mlp"', "the feed-forward layers")]
     if attention or mlp:
-        rows.append((others, "", "what is neither attention nor feed-forward"))
+        rows.append((others, "", "neither attention nor feed-forward"))
     else:
         rows += [(_called(others, (name,)), "", "") for name in leaves(others)]
     rows.append((set(model.modules), '"all-linear"', "all linear layers"))

@@ -205,7 +205,7 @@ def predictions(state: State, names: Names, run: Named, count: int) -> list[dict
 def _differs(run: Named, first: Named, other: Named) -> LoraError:
     return LoraError(
         f'{first.study} and {other.study} share the run "{run_name(run.address)}" and evaluate it differently. '
-        "Name the spec with --spec."
+        "Pass the spec with --spec."
     )
 
 

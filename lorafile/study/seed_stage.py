@@ -37,7 +37,7 @@ def block(stage: "Resolution") -> str:
     shares = f"{100 * stage.alpha:.3g} %, which leaves {100 * stage.left:.3g} % of alpha"
     return (
         f"# {date.today().isoformat()}, stage {stage.stage}: {undecided} inconclusive so far.\n"
-        f"# More seeds, by the variances alone, to decide {decided} with 80 % power each; tested at {shares}.\n"
+        f"# More seeds, from the variances alone, to decide {decided} with 80 % power each; tested at {shares}.\n"
         f"[[stage]]\nseeds = {json.dumps(list(stage.seeds))}\nconfigurations = {names}\n"
     )
 
@@ -64,7 +64,9 @@ def _with_block(study: Study, added: str) -> specs.Spec:
     try:
         return specs.parse(_joined(_text(study.spec.file), added), study.spec.file)
     except SpecError as error:
-        message = "should be written as blocks that begin with [[stage]], in two brackets, so that one more can follow"
+        message = (
+            "should be written as blocks that start with [[stage]], in double brackets, so that another one can follow"
+        )
         raise study.spec.error(("stage",), message) from error
 
 

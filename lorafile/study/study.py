@@ -72,8 +72,8 @@ def check_locked(plan: Plan) -> None:
     """
     if plan.unlocked:
         raise LoraError(
-            f"This plan only estimates: the weights of {listing(plan.unlocked)} are not here, so that its nodes have "
-            "no keys. Bring them with: lora fetch"
+            f"This plan contains only estimates: the weights of {listing(plan.unlocked)} are missing, so its nodes "
+            "have no keys. Download them with: lora fetch"
         )
 
 
@@ -120,7 +120,7 @@ class Study:
         file = Path(file)
         saved = read(file)
         if saved.resolve is not None:
-            raise LoraError(f"{file} holds a stage that is not in its spec. Add it first with: lora apply --resolve")
+            raise LoraError(f"{file} has a stage that is not in its spec. Add it first with: lora apply --resolve")
         options = saved.selection
         try:
             if state is None and options.cluster:
@@ -135,10 +135,10 @@ class Study:
                 cluster=options.cluster,
             )
         except SpecError as error:
-            raise StalePlan(f"{file} no longer holds: its spec cannot be planned.\n{error}") from error
+            raise StalePlan(f"{file} is stale: its spec cannot be planned.\n{error}") from error
         except UnmatchedPattern as error:
             again = f"Plan again with: lora plan {saved.made_from.spec} --out {file}"
-            raise StalePlan(f"{file} no longer holds; nothing was done. {error} {again}") from error
+            raise StalePlan(f"{file} is stale; nothing was done. {error} {again}") from error
         check_unchanged(file, saved, plan)
         return study, plan
 

@@ -61,19 +61,19 @@ def expected_deviations(verdict: VerdictTable) -> list[tuple[Path, Any]]:
 def _check_kind(block: dict[str, Any], path: Path, problems: Problems) -> None:
     kind = block.get("kind")
     if (kind is None) == (block.get("ask") is None):
-        mistake = "names both; keep one" if kind else 'says nothing; write kind = "compare", or ask = "rank"'
+        mistake = "sets both kind and ask; keep one" if kind else 'is empty; write kind = "compare", or ask = "rank"'
         problems.add((*path, "ask") if kind else path, mistake)
         return
     reads = READS.get(kind, ()) if isinstance(kind, str) else MARGINED
     for setting in block:
         if setting in AnalysisTable.model_fields and setting not in (*_ALWAYS, *reads):
             readers = ", ".join(reader for reader, settings in READS.items() if setting in settings)
-            question = kind or "a question that is asked by its name"
-            problems.add((*path, setting), f"is read by {readers}, and not by {question}")
+            question = kind or "a question asked by name"
+            problems.add((*path, setting), f"applies to {readers}, not to {question}")
 
 
 def _check_names(block: dict[str, Any], varied: list[str], metrics: list[str], path: Path, problems: Problems) -> None:
-    what_varies = f"; what varies: {', '.join(varied) or 'nothing'}"
+    what_varies = f"; settings that vary: {', '.join(varied) or 'nothing'}"
     for setting in ("factor", "by"):
         factor = block.get(setting)
         if isinstance(factor, str) and factor not in (*varied, *(QUALITIES if setting == "factor" else ())):
@@ -90,14 +90,14 @@ def _check_names(block: dict[str, Any], varied: list[str], metrics: list[str], p
     for setting in flatten(baseline) if isinstance(baseline, dict) else ():
         if setting not in varied:
             close = suggestion(setting, varied) or what_varies
-            mistake = f"{show(setting)} does not vary in this study, so it chooses no baseline{close}"
+            mistake = f"{show(setting)} does not vary in this study, so it does not select a baseline{close}"
             problems.add((*path, "baseline"), mistake)
 
 
 def _check_waivers(waived: Any, varied: list[str], path: Path, problems: Problems) -> None:
     for number, setting in enumerate(waived if isinstance(waived, list) else []):
         if isinstance(setting, str) and setting not in (*varied, *WAIVED):
-            close = suggestion(setting, (*varied, *WAIVED)) or f"; what could: {', '.join((*varied, *WAIVED))}"
+            close = suggestion(setting, (*varied, *WAIVED)) or f"; allowed here: {', '.join((*varied, *WAIVED))}"
             problems.add((*path, number), f"{show(setting)} never differs in this study{close}")
 
 
@@ -107,7 +107,7 @@ def _check_measured(block: dict[str, Any], profiled: bool, path: Path, problems:
     measures = listed if isinstance(listed, list) else []
     for at, name in enumerate(measures):
         if name in measures[:at]:
-            problems.add((*path, "measures", at), f"{show(name)} stands here twice")
+            problems.add((*path, "measures", at), f"{show(name)} is listed twice")
     budgets = block.get("budgets")
     for name, budget in (budgets if isinstance(budgets, dict) and not profiled else {}).items():
         place = (*path, "budgets", name)
@@ -121,7 +121,7 @@ def check_margin(margin: Any, metric: str, path: Path, problems: Problems) -> No
     """Refuse percentage points of a metric that has none: a whole nat would make everything equivalent."""
     if isinstance(margin, str) and margin.endswith("pt") and metric in WITHOUT_POINTS:
         remedy = "write a number in its unit" + ("" if "expect_sd" in path else ', or "1%"')
-        problems.add(path, f"{margin} are percentage points, and {metric} is no percentage; {remedy}")
+        problems.add(path, f"{margin} is in percentage points, and {metric} is not a percentage; {remedy}")
 
 
 def varied_settings(raw: dict[str, Any]) -> list[str]:

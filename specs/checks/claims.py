@@ -44,7 +44,10 @@ def check_claims(tables: SpecTables, configurations: Sequence[Configuration], fi
         _check_analysis(claim, place, tables.analysis, problems)
         _check_margin(claim, place, tables, problems)
         if claim.text in [earlier.text for earlier in tables.claim[:number]]:
-            problems.add((*place, "text"), "stands in two claims; each is recorded under its sentence")
+            problems.add(
+                (*place, "text"),
+                "appears in two claims; each claim needs its own sentence, because it is recorded under it",
+            )
     for number, published in enumerate(tables.reference):
         place = ("reference", number)
         _check_metric(published.metric, place, metrics, problems)
@@ -57,17 +60,17 @@ def _check_claim(claim: ClaimTable, place: Path, problems: Problems) -> None:
     bounds = [name for name in ("at_least", "at_most", *Limits.model_fields) if getattr(claim, name) is not None]
     if not held and not bounds:
         ways = 'is = "better" with other, at_most_below = "3pt" with other, at_least, at_most, or a limit of cost'
-        problems.add(place, f"says nothing that could hold or not; write {ways}")
+        problems.add(place, f"has no condition to check; write {ways}")
     if len(held) == 2:
         problems.add((*place, "at_most_below"), 'is set together with is; it means is = "non-inferior", so keep one')
     if held and claim.other is None:
         problems.add((*place, held[0]), "needs other: the configuration that `one` is compared with")
     if claim.other is not None and not held:
-        problems.add((*place, "other"), 'is compared with nothing; write is = "equivalent", or at_most_below = "3pt"')
+        problems.add((*place, "other"), 'needs a comparison; write is = "equivalent", or at_most_below = "3pt"')
     if claim.margin is not None and claim.is_ not in ("equivalent", "non-inferior"):
-        problems.add((*place, "margin"), 'is read by is = "equivalent" and is = "non-inferior" alone')
+        problems.add((*place, "margin"), 'applies only to is = "equivalent" and is = "non-inferior"')
     if claim.at_least is not None and claim.at_most is not None and claim.at_least > claim.at_most:
-        problems.add((*place, "at_least"), f"is more than at_most = {claim.at_most:g}; nothing could hold")
+        problems.add((*place, "at_least"), f"is more than at_most = {claim.at_most:g}, so the claim could never hold")
 
 
 def _check_metric(metric: str | None, place: Path, metrics: list[str], problems: Problems) -> None:
@@ -78,8 +81,11 @@ def _check_metric(metric: str | None, place: Path, metrics: list[str], problems:
 
 def _check_name(name: str, place: Path, names: list[str], problems: Problems) -> None:
     if name not in names:
-        hint = suggestion(name, names) or f"; there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
-        problems.add(place, f"{show(name)} is no configuration of this study{hint}")
+        hint = (
+            suggestion(name, names)
+            or f"; its configurations: {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
+        )
+        problems.add(place, f"{show(name)} is not a configuration of this study{hint}")
 
 
 def _check_baseline(
@@ -103,7 +109,7 @@ def _check_names(claim: ClaimTable, place: Path, names: list[str], problems: Pro
         if name is not None:
             _check_name(name, (*place, setting), names, problems)
     if claim.other is not None and claim.one == claim.other:
-        problems.add((*place, "other"), "is the configuration itself")
+        problems.add((*place, "other"), "is the same configuration as `one`")
 
 
 def _check_analysis(claim: ClaimTable, place: Path, analyses: list[AnalysisTable], problems: Problems) -> None:
@@ -113,18 +119,20 @@ def _check_analysis(claim: ClaimTable, place: Path, analyses: list[AnalysisTable
     path = (*place, "analysis")
     if not named:
         names = [analysis.name for analysis in analyses if analysis.name]
-        otherwise = f"; named are {', '.join(names)}" if names else "; none has a name"
+        otherwise = f"; existing names: {', '.join(names)}" if names else "; no analysis has a name"
         hint = suggestion(claim.analysis, names) or otherwise
-        problems.add(path, f"no [[analysis]] has the name {show(claim.analysis)}{hint}")
+        problems.add(path, f"no [[analysis]] is named {show(claim.analysis)}{hint}")
     elif len(named) > 1:
-        problems.add(path, f"{len(named)} analyses have the name {show(claim.analysis)}; give each its own")
+        problems.add(path, f"{len(named)} analyses are named {show(claim.analysis)}; give each its own name")
     elif named[0].kind != "compare":
-        problems.add(path, f'{show(claim.analysis)} is no comparison; a claim rests on one with kind = "compare"')
+        problems.add(
+            path, f'{show(claim.analysis)} is not a comparison; a claim needs an analysis with kind = "compare"'
+        )
     if claim.is_ is None:
-        problems.add(path, 'is a comparison\'s name; say which verdict it has to have: is = "equivalent", and other')
+        problems.add(path, 'names a comparison; also set the required verdict, such as is = "equivalent", and other')
     for setting in ("metric", "margin"):
         if getattr(claim, setting) is not None:
-            problems.add((*place, setting), "is that of the analysis; leave it out, or leave `analysis` out")
+            problems.add((*place, setting), "is set by the analysis; omit it, or omit `analysis`")
 
 
 def _check_margin(claim: ClaimTable, place: Path, tables: SpecTables, problems: Problems) -> None:
@@ -144,7 +152,7 @@ def _check_published(published: PublishedTable, place: Path, problems: Problems)
             example = {"bytes": ' such as "8GB"', "seconds": ' such as "30ms"'}.get(str(measured), "")
             problems.add(path, f"should be {measured or 'a number without a unit'}{example}, not {show(amount)}")
         elif not isinstance(amount, str) and measured is not None:
-            problems.add(path, f'should have its unit, such as "8GB" or "30ms", not {show(amount)}')
+            problems.add(path, f'needs a unit, such as "8GB" or "30ms", not {show(amount)}')
 
 
 def _check_custom_analysis(analysis: AnalysisTable, place: Path, folder: File, problems: Problems) -> None:
@@ -158,7 +166,7 @@ def _check_custom_analysis(analysis: AnalysisTable, place: Path, folder: File, p
     try:
         tree = ast.parse(path.read_bytes())
     except OSError as error:
-        problems.add(at, f"{show(analysis.file)} cannot be read: {error.strerror}; it is looked for next to the spec")
+        problems.add(at, f"{show(analysis.file)} cannot be read: {error.strerror}; paths are relative to the spec")
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         problems.add(at, f"{show(analysis.file)}{line} is not Python: {getattr(error, 'msg', error)}")
@@ -166,4 +174,4 @@ def _check_custom_analysis(analysis: AnalysisTable, place: Path, folder: File, p
         imported = [alias for part in tree.body if isinstance(part, ast.ImportFrom) for alias in part.names]
         defined = {part.name for part in tree.body if isinstance(part, ast.FunctionDef)}
         if "analyse" not in defined | {alias.asname or alias.name for alias in imported}:
-            problems.add(at, f"{show(analysis.file)} defines no function analyse(results)")
+            problems.add(at, f"{show(analysis.file)} does not define the function analyse(results)")

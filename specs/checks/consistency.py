@@ -70,7 +70,7 @@ def _check_lists(tables: SpecTables, problems: Problems) -> None:
         seen = set()
         for number, value in enumerate(values):
             if value in seen:
-                problems.add((*path, number), f"{show(value)} stands here twice")
+                problems.add((*path, number), f"{show(value)} is listed twice")
             seen.add(value)
 
 
@@ -81,7 +81,7 @@ def _check_training(tables: SpecTables, problems: Problems) -> None:
         if table.warmup_ratio is not None and "warmup_steps" in table.model_fields_set:
             problems.add((name, "warmup_ratio"), "is the old name of a fractional warmup_steps; set one of the two")
         if table.max_steps == 0:
-            problems.add((name, "max_steps"), "0 would train nothing; -1 leaves it to num_train_epochs")
+            problems.add((name, "max_steps"), "0 would train nothing; write -1 to use num_train_epochs")
 
 
 def _check_data(data: DataTable, problems: Problems) -> None:
@@ -95,15 +95,15 @@ def _check_data(data: DataTable, problems: Problems) -> None:
     fields = FIELDS[data.format]
     for field in data.columns:
         if field not in fields:
-            close = suggestion(field, fields) or f"; it reads {', '.join(fields)}"
-            problems.add(("data", "columns", field), f'is no field of data.format = "{data.format}"{close}')
+            close = suggestion(field, fields) or f"; its fields: {', '.join(fields)}"
+            problems.add(("data", "columns", field), f'is not a field of data.format = "{data.format}"{close}')
 
 
 def _check_labels(data: DataTable, problems: Problems) -> None:
     if data.labels and data.format not in ("auto", "classification"):
         problems.add(("data", "labels"), f'names classes, and data.format = "{data.format}" has none')
     if data.labels and data.template and data.format == "auto":
-        problems.add(("data", "labels"), 'names classes; with a template say format = "classification"')
+        problems.add(("data", "labels"), 'names classes; with a template, also set format = "classification"')
     for value, name in data.labels.items():
         if list(data.labels.values()).count(name) > 1:
             problems.add(("data", "labels", value), f"{show(name)} is the name of two classes")
@@ -115,7 +115,7 @@ def _check_template(template: TemplateTable, problems: Problems) -> None:
         try:
             names = [name for _, name, _, _ in Formatter().parse(getattr(template, part)) if name is not None]
         except ValueError:
-            problems.add(path, "has a brace without its partner; a brace that is text is written twice: {{ or }}")
+            problems.add(path, "has an unmatched brace; write a literal brace twice: {{ or }}")
             continue
         if "" in names:
             problems.add(path, "has {} without a name; write the column's name between the braces")
@@ -130,9 +130,11 @@ def _check_tracking(tracking: TrackingTable, problems: Problems) -> None:
     try:
         if address is not None and urlsplit(address).password is not None:
             remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI, instead"
-            problems.add(path, f"holds a password, and a spec goes into git; {remedy}")
+            problems.add(path, f"contains a password, and specs are kept in git; {remedy}")
     except ValueError:
-        problems.add(path, "is no address; write for example sqlite:///mlflow.db or https://mlflow.example.org")
+        problems.add(
+            path, "is not a valid address; write, for example, sqlite:///mlflow.db or https://mlflow.example.org"
+        )
 
 
 def with_defaults(tables: SpecTables) -> SpecTables:
@@ -159,7 +161,7 @@ def _check_regression(tables: SpecTables, problems: Problems) -> None:
     if regression and tables.data.labels:
         problems.add(("data", "labels"), "names classes, and model.num_labels = 1 predicts numbers; keep one of them")
     if regression and tables.merge is not None and tables.merge.max_logit_difference is None:
-        remedy = "say with merge.max_logit_difference how far a predicted number may move"
+        remedy = "set merge.max_logit_difference to the largest acceptable change in a predicted number"
         problems.add(("merge",), f"numbers have no log loss and no argmax; {remedy}")
 
 
@@ -176,24 +178,26 @@ def _check_evaluate(evaluate: EvaluateTable, data: DataTable, problems: Problems
         if metric in OF_ANSWERS and form == "text":
             problems.add(path, f'{metric} needs answers, and data.format = "text" has none')
     if evaluate.tokenize is not None and not {*OF_WORDS} & {*evaluate.metrics}:
-        problems.add(("evaluate", "tokenize"), f"is read by {', '.join(OF_WORDS)}, and none is in evaluate.metrics")
+        problems.add(
+            ("evaluate", "tokenize"), f"applies to {', '.join(OF_WORDS)}, and none of them is in evaluate.metrics"
+        )
     for setting, reader in (("extract", "exact_match"), ("average", "f1"), ("pos_label", "f1")):
         if getattr(evaluate, setting) is not None and reader not in evaluate.metrics:
-            problems.add(("evaluate", setting), f"is read by {reader}, which is not among evaluate.metrics")
+            problems.add(("evaluate", setting), f"applies to {reader}, which is not among evaluate.metrics")
     if evaluate.pos_label and evaluate.average not in (None, "binary"):
         problems.add(("evaluate", "pos_label"), f'has no meaning with average = "{evaluate.average}"')
     _check_extract(evaluate.extract, problems)
     if evaluate.prompts is not None and not evaluate.prompts.texts and not evaluate.prompts.path:
-        problems.add(("evaluate", "prompts"), 'asks nothing; write texts = ["…"] or path = "prompts.txt"')
+        problems.add(("evaluate", "prompts"), 'has no prompts; write texts = ["…"] or path = "prompts.txt"')
     for setting in ("lm_eval_limit", "lm_eval_num_fewshot", "lm_eval_include_path"):
         if getattr(evaluate, setting) is not None and not evaluate.lm_eval_tasks:
-            problems.add(("evaluate", setting), "is read by evaluate.lm_eval_tasks, which are not set")
+            problems.add(("evaluate", setting), "applies to evaluate.lm_eval_tasks, which is not set")
     for setting in ("temperature", "top_p", "top_k"):
         if getattr(evaluate, setting) is not None and not evaluate.do_sample:
-            problems.add(("evaluate", setting), "has no effect on the likeliest answer; set do_sample = true as well")
+            problems.add(("evaluate", setting), "has no effect without sampling; also set do_sample = true")
     if evaluate.do_sample and evaluate.num_beams > 1:
         remedy = "set do_sample = false, or num_beams = 1"
-        problems.add(("evaluate", "num_beams"), f"beams are searched, not drawn; {remedy}")
+        problems.add(("evaluate", "num_beams"), f"beam search does not sample; {remedy}")
 
 
 def _check_metric_names(evaluate: EvaluateTable, problems: Problems) -> None:
@@ -203,9 +207,9 @@ def _check_metric_names(evaluate: EvaluateTable, problems: Problems) -> None:
         if is_metric_file(metric) and not re.fullmatch(r"[\w-]+", name):
             problems.add(path, f'{show(name)} becomes the metric\'s name: use letters, digits, "_" and "-"')
         elif is_metric_file(metric) and name in (*get_args(MetricName), "examples"):
-            problems.add(path, f"{name} is the name of a figure that ships; call the file something else")
+            problems.add(path, f"{name} is the name of a built-in metric; rename the file")
         elif seen.get(name, metric) != metric:
-            problems.add(path, f"{show(seen[name])} would have the same name, {name}; call one of them something else")
+            problems.add(path, f"{show(seen[name])} would have the same name, {name}; rename one of them")
         seen.setdefault(name, metric)
 
 
@@ -220,5 +224,5 @@ def _check_extract(extract: str | None, problems: Problems) -> None:
         problems.add(path, f"{wanted} a valid regular expression ({error})")
         return
     if groups != 1:
-        remedy = f"not {groups}; a bracket that only groups is written (?:…)" if groups else "not none: write (…)"
+        remedy = f"not {groups}; write a non-capturing group as (?:…)" if groups else "not none: write (…)"
         problems.add(path, f"{wanted} a regular expression with one group, {remedy}{suggestion(extract, EXTRACTIONS)}")

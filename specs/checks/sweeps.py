@@ -34,7 +34,7 @@ def _check_block(block: dict[str, Any], place: Path, problems: Problems) -> None
         if wrong := factor_error(setting):
             problems.add(path, wrong)
         elif not isinstance(values, list):
-            single = "" if isinstance(values, dict) else f"; for a single one write [{show(values)}]"
+            single = "" if isinstance(values, dict) else f"; for a single candidate, write [{show(values)}]"
             problems.add(path, f"should be a list of candidates, not {show(values)}{single}")
         elif not values:
             problems.add(path, "has no candidates")
@@ -50,7 +50,7 @@ def _check_block(block: dict[str, Any], place: Path, problems: Problems) -> None
     rows = block.get("configurations")
     count = max(count if lists else 0, len(rows) if isinstance(rows, list) else 0)
     if count > MAX_POINTS:
-        number_of_points = f"{count} points" if count < _MAX_SHOWN else "points without end"
+        number_of_points = f"{count} points" if count < _MAX_SHOWN else "too many points to count"
         problems.add(place, f"names {number_of_points}, more than {MAX_POINTS}; its lists multiply")
     if not lists and not block.get("configurations"):
         problems.add(place, "varies nothing; name a setting with a list of candidates, such as lora.r = [8, 16]")
@@ -78,19 +78,19 @@ def _check_zip(block: dict[str, Any], lists: dict[str, Any], place: Path, proble
             hint = suggestion(setting, lists)
             problems.add((*place, "zip", number), f'"{setting}" does not vary in this sweep{hint}')
         elif setting in zipped[:number]:
-            problems.add((*place, "zip", number), f'"{setting}" stands here twice')
+            problems.add((*place, "zip", number), f'"{setting}" is listed twice')
     if len(zipped) == 1:
-        problems.add((*place, "zip"), "needs at least two settings, which then vary together")
+        problems.add((*place, "zip"), "needs at least two settings to vary together")
     lengths = {setting: len(lists[setting]) for setting in zipped if isinstance(lists.get(setting), list)}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{setting} has {length}" for setting, length in lengths.items())
-        problems.add((*place, "zip"), f"zipped settings need equally many candidates: {counts}")
+        problems.add((*place, "zip"), f"zipped settings need the same number of candidates: {counts}")
     return list(lengths)
 
 
 def _check_point(row: dict[str, Any], kind: str, path: Path, problems: Problems) -> None:
     if kind == "exclude" and not row:
-        problems.add(path, "is empty, and would take every point out")
+        problems.add(path, "is empty and would exclude every point")
     named = kind == "configurations" and "name" in row
     if named and not (isinstance(row["name"], str) and re.fullmatch(NAME, row["name"])):
         problems.add((*path, "name"), f"should be {PATTERNS[NAME]}, not {show(row['name'])}")
@@ -107,9 +107,9 @@ def factor_error(setting: str) -> str:
     names = tuple(setting.split("."))
     homes = setting_tables(("lora", "train", "model", "data", "full", *METHODS))
     if setting == "model.device_map":
-        return "cannot be swept; how a base lies on this machine's GPUs changes no result"
+        return "cannot be swept; the placement of a base on this machine's GPUs does not affect results"
     if names[0] == "train" and names[-1] in EXECUTION:
-        return "cannot be swept; it says how a run is done, and changes no result"
+        return "cannot be swept; it controls how a run is carried out and does not affect results"
     if names[0] in FACTOR_SECTIONS:
         if len(names) == 1 and names[0] not in _ALONE:
             example = next(f"{table}.{name}" for name, table in homes.items() if table == names[0])
@@ -117,7 +117,7 @@ def factor_error(setting: str) -> str:
         beginnings = [names[:length] for length in range(2, len(names) + 1)]
         return next((unknown_setting(part) for part in beginnings if not field_at(part)), "")
     if names[0] == "study":
-        return "cannot be swept; every configuration runs under each of study.seeds"
+        return "cannot be swept; every configuration runs with each of study.seeds"
     if names[0] in homes:
         return f'cannot be swept; did you mean "{homes[names[0]]}.{names[0]}"?'
     home = setting_tables().get(names[0])

@@ -54,7 +54,9 @@ def expand_sweeps(
                 continue
             count += prod(len(axis.values) for axis in axes)
             if count > MAX_CONFIGURATIONS:
-                problems.add(("sweep",), f"names more than {MAX_CONFIGURATIONS} configurations and candidates in all")
+                problems.add(
+                    ("sweep",), f"defines more than {MAX_CONFIGURATIONS} configurations and candidates in total"
+                )
                 return []
             name = f"{sweep}/{own_name or point_name(varied) or tables.method}"
             places.setdefault(name, place)
@@ -66,7 +68,7 @@ def expand_sweeps(
     if not tables.sweep:
         configurations += _single_configuration(raw, tables, tuned, problems)
     elif not configurations and not problems.by_place:
-        problems.add(("sweep",), "no configuration is left; `exclude` takes every point out")
+        problems.add(("sweep",), "no configuration is left; `exclude` removes every point")
     united = deduplicate(configurations)
     _check_names(united, places, problems)
     return united
@@ -82,7 +84,9 @@ def _configuration(
         return _resolved(name, sweep, raw, varied, report)
     count = prod(len(axis.values) for axis in axes)
     if count > MAX_POINTS:
-        problems.add(place, f"{name} has {count} candidates, more than {MAX_POINTS}; what is tuned multiplies")
+        problems.add(
+            place, f"{name} has {count} candidates, more than {MAX_POINTS}; the candidates of tuned settings multiply"
+        )
         return None
     candidates: list[Configuration] = []
     points = combinations(axes)
@@ -113,7 +117,7 @@ def _resolved(name: str, sweep: str, raw: RawTables, varied: dict[str, Any], rep
         problems.add(place, f"{name}: {setting}: {'is required' if row['type'] == 'missing' else row['msg']}")
         return None
     if contradicts := contradiction(configuration):
-        hint = 'leave the point out, as with exclude = [{ method = "full", quantization = "nf4" }]'
+        hint = 'exclude the point, for example with exclude = [{ method = "full", quantization = "nf4" }]'
         problems.add(place, f"{name}: {contradicts[1]}; {hint}")
     return configuration
 
@@ -175,12 +179,12 @@ def _check_names(configurations: list[Configuration], places: dict[str, Place], 
     for configuration in sorted(configurations, key=lambda configuration: configuration.tuned is not None):
         for name in (configuration.name, *configuration.aliases):
             if seen.setdefault(name, configuration) is not configuration:
-                message = f'two different configurations are called "{name}"; give one of them another name'
+                message = f'two different configurations are named "{name}"; rename one of them'
                 problems.add(places.get(name, ("sweep",)), message)
         for candidate in configuration.tuned.candidates if configuration.tuned else ():
             namesake = seen.setdefault(candidate.name, candidate)
             if namesake.identity() != candidate.identity():
-                message = f'is also the name of a candidate of "{configuration.name}"; give its sweep another name'
+                message = f'is also the name of a candidate of "{configuration.name}"; rename its sweep'
                 problems.add(places.get(candidate.name, ("sweep",)), message)
 
 
@@ -190,15 +194,18 @@ def contradiction(c: Configuration) -> Contradiction:
         return ("quantization",), "a quantized base cannot be fine-tuned in full"
     method = METHODS.get(c.method)
     if method is not None and not method.on_quantized and c.quantization is not None:
-        return ("quantization",), f"PEFT has no {method.title} for a quantized base"
+        return ("quantization",), f"PEFT does not support {method.title} on a quantized base"
     if c.varied.get("train.loraplus_lr_ratio") and not _trains_b(c):
         return ("train", "loraplus_lr_ratio"), _no_b_message(c)
     if c.method == "head" and c.model.task_type != "SEQ_CLS":
-        return ("method",), '"head" trains a classification head alone; set model.task_type = "SEQ_CLS"'
+        return ("method",), '"head" trains only a classification head; set model.task_type = "SEQ_CLS"'
     if c.method == "prompt_tuning" and c.model.task_type == "SEQ_CLS":
-        return ("method",), "PEFT's virtual tokens hide from a classification head where a padded text ends"
+        return ("method",), "with PEFT's virtual tokens, a classification head cannot find the end of a padded text"
     if c.model.num_labels is not None and c.model.task_type != "SEQ_CLS":
-        return ("model", "num_labels"), 'is of a head, and a model that writes has none; set task_type = "SEQ_CLS"'
+        return (
+            "model",
+            "num_labels",
+        ), 'applies to a classification head, and a text-generating model has none; set task_type = "SEQ_CLS"'
     settings = c.adapter or {}
     if settings.get("prompt_tuning_init") == "TEXT" and not settings["prompt_tuning_init_text"]:
         return ("prompt_tuning", "prompt_tuning_init"), '"TEXT" needs a prompt_tuning_init_text'
@@ -219,8 +226,8 @@ def _trains_b(c: Configuration) -> bool:
 
 def _no_b_message(c: Configuration) -> str:
     if c.method == "lora":
-        return 'LoRA+ is a rate for the B matrices, and init_lora_weights = "mica" does not train them'
-    return f'LoRA+ is a rate for B matrices, and method = "{c.method}" has none'
+        return 'LoRA+ sets a learning rate for the B matrices, and init_lora_weights = "mica" does not train them'
+    return f'LoRA+ sets a learning rate for the B matrices, and method = "{c.method}" has none'
 
 
 def _initialization_contradiction(c: Configuration) -> Contradiction:
@@ -229,16 +236,16 @@ def _initialization_contradiction(c: Configuration) -> Contradiction:
     if not isinstance(word, str):
         return None
     if settings["lora_bias"]:
-        return setting, f'"{word}" does not go with lora_bias, which begins with true or false alone'
+        return setting, f'"{word}" cannot be combined with lora_bias, which supports only true or false'
     if word.startswith(REWRITING) and c.quantization is not None:
         return (
             setting,
-            f'"{word}" moves a part of the base\'s weights into the adapter, and a quantized base gives none',
+            f'"{word}" moves part of the base\'s weights into the adapter, which a quantized base does not allow',
         )
     if word in ("mica", "orthogonal") and c.quantization is not None:
-        return setting, f'"{word}" begins from weights that are not quantized'
+        return setting, f'"{word}" needs weights that are not quantized'
     if word == "loftq" and not (c.quantization or {}).get("load_in_4bit"):
-        return setting, '"loftq" begins from the error of a 4-bit base; set quantization = "nf4"'
+        return setting, '"loftq" needs the error of a 4-bit base; set quantization = "nf4"'
     if word == "orthogonal" and settings["r"] % 2:
         return setting, f'"orthogonal" needs an even rank, not {settings["r"]}'
     return None

@@ -38,7 +38,7 @@ def check_stages(tables: SpecTables, configurations: Sequence[Configuration], pr
                 problems.add(path, f"{seed} is in {used[seed]} already; a stage needs new seeds")
             used.setdefault(seed, f"stage[{number}]")
         if all(is_deterministic(configuration, tables) for configuration in configurations):
-            problems.add(("stage", number), "has nothing to run: no seed changes a configuration of this study")
+            problems.add(("stage", number), "has nothing to run: no configuration of this study depends on a seed")
         elif stage.configurations is not None:
             by_name = {name: c for c in configurations for name in (c.name, *c.aliases)}
             _check_names(("stage", number, "configurations"), stage.configurations, by_name, tables, problems)
@@ -50,9 +50,9 @@ def _check_names(
     for at, name in enumerate(names):
         path = (*place, at)
         if name not in by_name:
-            others = f"; there are {', '.join(list(by_name)[:8])}{', …' if len(by_name) > 8 else ''}"
-            problems.add(path, f'"{name}" is no configuration of this study{suggestion(name, by_name) or others}')
+            others = f"; its configurations: {', '.join(list(by_name)[:8])}{', …' if len(by_name) > 8 else ''}"
+            problems.add(path, f'"{name}" is not a configuration of this study{suggestion(name, by_name) or others}')
         elif is_deterministic(by_name[name], tables):
-            problems.add(path, f'"{name}" is not trained, and no seed changes it; leave it out')
+            problems.add(path, f'"{name}" is not trained and does not depend on a seed; omit it')
         elif by_name[name].name in [by_name[before].name for before in names[:at] if before in by_name]:
-            problems.add(path, f'"{name}" stands here twice')
+            problems.add(path, f'"{name}" is listed twice')

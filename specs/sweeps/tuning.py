@@ -13,7 +13,7 @@ from lorafile.specs.tables.train import FullTable
 
 MAX_ADDED = 4  # values beyond each end of what a spec lists
 TUNABLE = ("train", "full", *METHODS)
-_WHOLE = "set it to the values that are tried: { tune = [1e-4, 3e-4, 1e-3] }"
+_WHOLE = "set it to the values to try: { tune = [1e-4, 3e-4, 1e-3] }"
 
 Raw = dict[str, Any]
 AxesByPlace = dict[Path, list[Axis]]  # by (): tuned in the whole study; else by the place of a sweep or of a point
@@ -117,15 +117,15 @@ def _parse_axis(table: Raw, path: Path, names: Path, problems: Problems) -> Axis
     for number, value in enumerate(values):
         check_value(setting, value, (*path, "tune", number), problems)
         if value in values[:number]:
-            problems.add((*path, "tune", number), f"{show(value)} stands here twice")
+            problems.add((*path, "tune", number), f"{show(value)} is listed twice")
     if len(values) < 2:
-        problems.add((*path, "tune"), "needs at least two candidates; a single value is written by itself")
+        problems.add((*path, "tune"), "needs at least two candidates; write a single value by itself")
     if not isinstance(extend, bool):
         problems.add((*path, "extend"), f"should be true or false, not {show(extend)}")
     varied = setting.replace("full.", "train.", 1) if section == "full" else setting
     axis = Axis(varied, section, tuple(values), extend is True, path)
     if extend is True and not axis.numeric:
-        problems.add((*path, "extend"), "continues a range of numbers, and these are none; leave it out")
+        problems.add((*path, "extend"), "continues a range of numbers, and these are not numbers; omit it")
     return axis if len(problems.by_place) == before else None
 
 
@@ -134,7 +134,7 @@ def _check_zip(block: Raw, axes: list[Axis], problems: Problems) -> None:
     for axis in axes:
         name = f"{axis.section}.{axis.name}"
         if isinstance(zipped, list) and name in zipped:
-            problems.add(axis.path, "is tuned, so it has no values to be zipped with others; take it out of zip")
+            problems.add(axis.path, "is tuned, so it has no values to zip with others; remove it from zip")
         if block.get("match") == "parameters" and axis.setting == "lora.r":
             problems.add(axis.path, 'cannot be tuned in a sweep with match = "parameters", which solves for it')
 
@@ -161,9 +161,9 @@ def _drop_misplaced(value: Any, path: Path, problems: Problems) -> Any:
 def _misplaced_message(path: Path) -> str:
     names = [part for part in path if isinstance(part, str)]
     if "exclude" in names:
-        return "names no value; what is tuned has no value by which a point could be left out"
-    tables = "settings of [train], of [full] and of a method's own table are tuned"
-    return f"cannot be tuned: {tables}, in the study's tables or in a sweep; compare other settings in a sweep"
+        return "is tuned, so it has no value by which to exclude a point"
+    tables = "only settings of [train], [full] and a method's own table can be tuned"
+    return f"cannot be tuned: {tables}, in the study's tables or in a sweep. Compare other settings in a sweep"
 
 
 def combinations(axes: tuple[Axis, ...]) -> list[dict[str, Any]]:

@@ -85,69 +85,68 @@ Measure = Cost | Metric
 
 
 class ExpectedTable(Settings):
-    """How far figures are expected to vary, where no finished run tells."""
+    """How much results are expected to vary, used while there are no finished runs."""
 
     runs: Deviation = Field(
-        description="Standard deviation of one run's figure between seeds: `1.2pt` (percentage points), or a number in "
+        description="Standard deviation of a run's result between seeds: `1.2pt` (percentage points), or a number in "
         "the metric's unit."
     )
     examples: Deviation | None = Field(
         default=None,
         description="Standard deviation over examples of the difference between two configurations: `45pt`. Unset: "
-        "what right and wrong answers may have at most; of other metrics nothing is known.",
+        "the largest that right and wrong answers can have; for other metrics, unknown.",
     )
 
 
 class VerdictTable(Settings):
-    """What counts as a difference: the error that verdicts may make, and how small a difference does not matter."""
+    """What counts as a difference: the error rate of verdicts, and the margin of differences that do not matter."""
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        default=0.05, description="How often the study's verdicts may be wrong, over all comparisons and stages."
+        default=0.05, description="The error rate of the study's verdicts, over all comparisons and stages."
     )
     margin: Margin | None = Field(
         default=None,
         description="A difference that does not matter: `1pt` (percentage points), `1%` of the baseline, or a number "
-        "in the metric's unit; an analysis may have its own.",
+        "in the metric's unit. An analysis can set its own.",
     )
     keep: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.2, description="The share of alpha that is kept for stages with more seeds (`lora plan --resolve`)."
+        default=0.2, description="The share of alpha reserved for stages with more seeds (`lora plan --resolve`)."
     )
     expect_sd: Deviation | ExpectedTable | None = Field(
         default=None,
-        description="The standard deviation of one run's figure between seeds that you expect (`1.2pt`), or a table "
-        "with `runs` and `examples`: `lora plan` says what the study can detect, where no finished run tells.",
+        description="The standard deviation between seeds that you expect (`1.2pt`), or a table with `runs` and "
+        "`examples`. While there are no finished runs, `lora plan` uses it to show what the study can detect.",
     )
     waive: list[str] = Field(
         default=[],
-        description="What may differ between compared configurations apart from the compared setting, and is marked: "
-        "settings, `environment`, `imported`; and lost runs without which a claim may be supported: `diverged`, "
-        "`out-of-memory`.",
+        description="Other differences to allow (and mark) between compared configurations: settings, `environment`, "
+        "`imported`; and lost runs that do not prevent a claim from being supported: `diverged`, `out-of-memory`.",
     )
 
 
 class StageTable(Settings):
     """More seeds for some configurations, planned after a first look from the variances alone."""
 
-    seeds: Annotated[list[Natural], Field(min_length=1)] = Field(description="Seeds that are new to the study.")
+    seeds: Annotated[list[Natural], Field(min_length=1)] = Field(description="Seeds that the study has not used yet.")
     configurations: Annotated[list[Text], Field(min_length=1)] | None = Field(
-        default=None, description="Names of those that run under them; otherwise all that a seed changes."
+        default=None, description="Names of the configurations to run with them. Unset: all that depend on a seed."
     )
 
 
 class Limits(Settings):
-    """What a configuration may cost; what is unset may be anything."""
+    """Cost limits for a configuration; unset costs are unlimited."""
 
     train_memory: Size | None = Field(
-        default=None, description="Peak memory of training: `24GB` (10^9), `7.5GiB` (2^30 bytes)."
+        default=None, description="Peak memory during training: `24GB` (10^9), `7.5GiB` (2^30 bytes)."
     )
     train_memory_reserved: Size | None = Field(
-        default=None, description="The same as the allocator holds it; on a CPU the process's resident size."
+        default=None, description="Peak memory reserved by the allocator; on a CPU, the resident size of the process."
     )
-    generate_memory: Size | None = Field(default=None, description="Peak memory of generating.")
-    adapter_size: Size | None = Field(default=None, description="Bytes of what is saved, for example `50MB`.")
+    generate_memory: Size | None = Field(default=None, description="Peak memory during generation.")
+    adapter_size: Size | None = Field(default=None, description="Size of the saved files, for example `50MB`.")
     train_time: Duration | None = Field(default=None, description="Time of one training run, for example `2h`.")
     step_time: Duration | None = Field(default=None, description="Time of one training step.")
-    first_token_latency: Duration | None = Field(default=None, description="Time to the first token: `200ms`.")
+    first_token_latency: Duration | None = Field(default=None, description="Time to first token: `200ms`.")
     token_latency: Duration | None = Field(default=None, description="Time per token, adapter attached: `30ms`.")
     merged_token_latency: Duration | None = Field(default=None, description="Time per token, adapter merged.")
     trainable_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
@@ -156,98 +155,102 @@ class Limits(Settings):
 
 
 class BudgetTable(Limits):
-    """What a configuration may cost and has to be able to do; what is unset may be anything."""
+    """Limits and requirements for a configuration; unset ones do not apply."""
 
     trainable_parameters: Positive | None = Field(default=None, description="Trainable parameters.")
     servable: Literal["vllm", "tgi"] | None = Field(
-        default=None, description="A server that has to take the adapter as it is, next to the base."
+        default=None, description="A server that must be able to serve the adapter unmerged, next to the base."
     )
-    prefer: Cost | None = Field(default=None, description="The cost to keep low; `train_memory` if unset.")
+    prefer: Cost | None = Field(default=None, description="The cost to minimize; `train_memory` if unset.")
 
 
 class AnalysisTable(Settings):
-    """A question to the results; absent: every analysis that has something to say."""
+    """A question about the results. Without any, the report has every analysis that applies."""
 
-    kind: Kind | None = Field(default=None, description="Which analysis; or `ask` a question by its name.")
-    ask: Question | None = Field(default=None, description="One of the seven questions that every study can ask.")
-    name: Name | None = Field(default=None, description="What a `[[claim]]` calls it.")
-    metric: Metric | None = Field(default=None, description="The primary one otherwise.")
+    kind: Kind | None = Field(
+        default=None, description="The kind of analysis. Alternatively, `ask` a question by name."
+    )
+    ask: Question | None = Field(default=None, description="One of seven questions that apply to every study.")
+    name: Name | None = Field(default=None, description="The name that a `[[claim]]` refers to.")
+    metric: Metric | None = Field(default=None, description="Unset: the primary metric.")
     factor: str | None = Field(default=None, description="`compare`, `trend`, `effects`: the setting to compare along.")
     by: str | None = Field(default=None, description="`effects`: the second setting.")
     baseline: dict[str, Any] | Text | None = Field(
         default=None,
-        description="`compare`: what the others are compared with: a configuration's name, or settings such as "
-        "`{ lora.r = 16 }`; unset: the one with the spec's own settings, else the first.",
+        description="`compare`: the configuration that the others are compared with: its name, or settings such as "
+        "`{ lora.r = 16 }`. Unset: the one with the spec's own settings, or else the first.",
     )
     pairs: Literal["baseline", "all"] = Field(
-        default="baseline", description="`compare`: with the baseline, or all pairs."
+        default="baseline", description="`compare`: compare each with the baseline, or all pairs."
     )
-    margin: Margin | None = Field(default=None, description="`compare`, `recommend`: as `verdict.margin`.")
-    waive: list[str] = Field(default=[], description="`compare`: settings that may differ as well; the pair is marked.")
+    margin: Margin | None = Field(default=None, description="`compare`, `recommend`: like `verdict.margin`.")
+    waive: list[str] = Field(
+        default=[], description="`compare`: other settings that may differ; such pairs are marked."
+    )
     measures: Annotated[list[Measure], Field(min_length=2, max_length=3)] | None = Field(
         default=None,
-        description="`pareto`: two or three metrics or costs; unset: the primary metric and `train_memory`.",
+        description="`pareto`: two or three metrics or costs. Unset: the primary metric and `train_memory`.",
     )
     budgets: dict[Name, Size | BudgetTable] = Field(
         default={},
-        description="`recommend`: a name and what may be spent: training memory (`8GB`), or a table of limits "
+        description="`recommend`: budgets by name: training memory (`8GB`), or a table of limits "
         "(`train_memory`, `generate_memory`, `adapter_size`, `train_time`, `step_time`, `first_token_latency`, "
         "`token_latency`, `merged_token_latency`, `trainable_parameters`, `trainable_share`), with `servable` (`vllm`, "
-        "`tgi`) and `prefer`, the cost by which one is cheaper than another.",
+        "`tgi`) and `prefer`, the cost that decides which is cheaper.",
     )
-    profiles: list[Profile] = Field(default=[], description="`recommend`: budgets that ship.")
+    profiles: list[Profile] = Field(default=[], description="`recommend`: built-in budgets.")
     file: Annotated[str, Field(pattern=r"^[^\x00-\x1f]*\.py$")] | None = Field(
         default=None, description="`own`: a Python file, relative to the spec, with `analyse(results)`."
     )
 
 
 class ClaimTable(Limits):
-    """A sentence stated elsewhere, in a README for example, and what has to hold for it at each report."""
+    """A sentence stated elsewhere, for example in a README, and the condition that every report checks for it."""
 
-    text: Text = Field(description="The sentence, as it stands in a README or a paper.")
-    one: Text = Field(description="The configuration that it is about, by its name; cost limits are its, too.")
-    other: Text | None = Field(default=None, description="The configuration that it is compared with.")
+    text: Text = Field(description="The sentence as written in a README or a paper.")
+    one: Text = Field(description="The name of the configuration that the claim is about. Cost limits apply to it.")
+    other: Text | None = Field(default=None, description="The name of the configuration that it is compared with.")
     analysis: Name | None = Field(
-        default=None, description="The `name` of a `compare` that decides it (metric, margin)."
+        default=None, description="The `name` of the `compare` analysis that decides it (metric, margin)."
     )
     is_: Literal["better", "worse", "equivalent", "non-inferior"] | None = Field(
-        default=None, alias="is", description="What the verdict on `one` against `other` has to be."
+        default=None, alias="is", description="The required verdict on `one` compared with `other`."
     )
     at_most_below: Margin | None = Field(
         default=None,
-        description="At most so much worse than `other`, as a margin is written: `3pt`. "
-        'The same as `is = "non-inferior"` within that margin.',
+        description="Worse than `other` by at most this margin, for example `3pt`. "
+        'The same as `is = "non-inferior"` with that margin.',
     )
-    metric: Metric | None = Field(default=None, description="The primary one otherwise.")
-    margin: Margin | None = Field(default=None, description="As `verdict.margin`.")
+    metric: Metric | None = Field(default=None, description="Unset: the primary metric.")
+    margin: Margin | None = Field(default=None, description="Like `verdict.margin`.")
     waive: list[Literal["diverged", "out-of-memory"]] = Field(
-        default=[], description="Lost runs without which it may be supported; otherwise they leave it undecided."
+        default=[], description="Kinds of lost runs to accept. Any other lost run leaves the claim undecided."
     )
     at_least: float | None = Field(default=None, description="Lower limit on the metric of `one`; shares as fractions.")
     at_most: float | None = Field(default=None, description="Upper limit on the metric of `one`; shares as fractions.")
 
 
 class PublishedTable(Settings):
-    """A published figure: drawn next to the study's own, and never tested against it."""
+    """A published result: shown next to the study's own, but never tested against it."""
 
-    name: Text = Field(description="What it is the figure of.")
-    value: float = Field(description="In the metric's base unit: shares as fractions of one.")
-    metric: Metric | None = Field(default=None, description="The primary one otherwise.")
+    name: Text = Field(description="The name of the published result.")
+    value: float = Field(description="The value in the metric's base unit: shares as fractions of one.")
+    metric: Metric | None = Field(default=None, description="Unset: the primary metric.")
     n: Positive | None = Field(
-        default=None, description="The number of examples that it comes from; of a share they give its standard error."
+        default=None, description="The number of examples behind it. For a share, this gives the standard error."
     )
     error: PositiveNumber | None = Field(default=None, description="Its standard error, in the same unit.")
     sd: PositiveNumber | None = Field(
         default=None,
-        description="The standard deviation between its runs (seeds), in the same unit: `lora plan` says from it what "
-        "the study can detect, where no finished run tells.",
+        description="The standard deviation between its runs (seeds), in the same unit. While there are no finished "
+        "runs, `lora plan` uses it to show what the study can detect.",
     )
-    seeds: Annotated[int, Field(ge=2)] | None = Field(default=None, description="The number of runs that `sd` is from.")
+    seeds: Annotated[int, Field(ge=2)] | None = Field(default=None, description="The number of runs behind `sd`.")
     source: Text = Field(description="Where it was published.")
     costs: dict[Cost, Amount | PositiveNumber] = Field(
         default={},
-        description='What it cost, where that was published: `{ train_memory = "22GB" }`; `pareto` draws it there.',
+        description='Published costs, for example `{ train_memory = "22GB" }`; `pareto` plots it at these costs.',
     )
     settings: dict[str, Any] = Field(
-        default={}, description="Its settings, such as `{ lora.r = 32 }`, at which `trend` draws it."
+        default={}, description="Its settings, such as `{ lora.r = 32 }`; `trend` plots it at this value."
     )

@@ -14,25 +14,26 @@ SampleBy = Literal["auto", "line", "paragraph", "document"]
 
 
 class TemplateTable(Settings):
-    """A template of one's own: `{column}` stands for the column's text."""
+    """Your own template: `{column}` stands for the text of that column."""
 
-    prompt: str = Field(description="What the model reads, for example `Q: {question}\\nA:`.")
-    completion: str = Field(description="What it should answer, for example ` {answer}`.")
+    prompt: str = Field(description="The text that the model reads, for example `Q: {question}\\nA:`.")
+    completion: str = Field(description="The expected answer, for example ` {answer}`.")
 
 
 class SplitTable(Settings):
-    """Which examples are for training, for choosing (validation), and for the final figures (test)."""
+    """Which examples are for training, for choosing (validation), and for the final results (test)."""
 
     train: SplitSize | None = Field(
-        default=None, description="A count, a fraction, or a slice such as `train[:80%]` of the data's own split."
+        default=None,
+        description="A count, a fraction, or a slice of one of the data's own splits, such as `train[:80%]`.",
     )
-    validation: SplitSize | None = Field(default=None, description="As `train`; drawn before the train split.")
-    test: SplitSize | None = Field(default=None, description="As `train`; drawn first of all.")
+    validation: SplitSize | None = Field(default=None, description="Like `train`; drawn before the train split.")
+    test: SplitSize | None = Field(default=None, description="Like `train`; drawn first of all.")
 
 
 def _entry(name: str) -> str:
     if name not in catalogue():
-        raise ValueError(f"a name of the catalogue ({', '.join(catalogue())})")
+        raise ValueError(f"a name from the catalogue ({', '.join(catalogue())})")
     return name
 
 
@@ -56,104 +57,106 @@ def _where(condition: Condition) -> Condition:
 
 
 class DataTable(Settings):
-    """The examples, and how they become text."""
+    """The examples, and how they are turned into text."""
 
     path: Annotated[Text, AfterValidator(_path)] = Field(
-        description="A name of the catalogue (`lora data list`); a hub id; a JSONL, JSON, CSV, TSV, Parquet, Arrow or "
-        "text file, texts also compressed (.gz, .bz2, .xz, .zst); a directory with one file for each split, with a "
-        "README.md that has `configs:`, or of `save_to_disk`; or `builtin:facts`."
+        description="A name from the catalogue (`lora data list`); a hub id; a JSONL, JSON, CSV, TSV, Parquet, Arrow "
+        "or text file (text formats also compressed: .gz, .bz2, .xz, .zst); a directory with one file per split, with "
+        "`configs:` in its README.md, or written by `save_to_disk`; or `builtin:facts`."
     )
     like: Annotated[str, AfterValidator(_entry)] | None = Field(
         default=None,
-        description="A name of the catalogue (`lora data list`): format, columns, labels and splits are that set's, "
-        "where the spec does not say; for a local copy of it.",
+        description="For a local copy of a data set from the catalogue (`lora data list`): its name. The format, "
+        "columns, labels and splits default to those of that data set.",
     )
     name: str | None = Field(
         default=None,
-        description="The configuration of a data set that has several: a `config_name` of its README.md, or a "
+        description="The configuration of a data set that has several: a `config_name` in its README.md, or a "
         "directory.",
     )
     revision: str | None = Field(
-        default=None, description="Branch, tag or commit on the hub; the lock keeps the commit."
+        default=None, description="Branch, tag or commit on the hub; the lock pins the commit."
     )
     format: Format = Field(
         default="auto",
         description="`alpaca` (instruction, input, output), `chat` (messages or ShareGPT's conversations, through the "
         "tokenizer's chat template), `classification` (text, or sentence1 and sentence2; label), `completion` (prompt, "
         "completion), `guanaco` (text with `### Human:` and `### Assistant:`), `question` (question, answer), `squad` "
-        "(context, question, answers), `text`; `auto` tells by the columns, and puts `alpaca`, `completion`, "
-        "`question` and `squad` through the chat template of a tokenizer that has one.",
+        "(context, question, answers), `text`. `auto` decides by the columns, and applies the tokenizer's chat "
+        "template, if it has one, to `alpaca`, `completion`, `question` and `squad`.",
     )
     template: TemplateTable | None = Field(
         default=None,
-        description="A template of one's own, instead of a format's; with `classification` it may name {label}, "
-        "with `squad` {answer} and {unanswerable}.",
+        description="Your own template instead of a format's. With `classification` it can use {label}, with `squad` "
+        "{answer} and {unanswerable}.",
     )
     chat_template: Text | None = Field(
         default=None,
         description="The chat template to use instead of the tokenizer's own: a file (`.jinja`), relative to the spec, "
-        "or the name of one of several that the tokenizer has.",
+        "or the name of one of the tokenizer's chat templates.",
     )
     labels: dict[str, str] = Field(
-        default={}, description="`classification`: names of the classes, value = name; absent: the data's own values."
+        default={}, description="`classification`: names of the classes, as value = name. Unset: the data's own values."
     )
     packing: bool = Field(
         default=True,
-        description="`text`: several documents in a block of `max_length` tokens while training, none of which sees "
-        "another; a model that cannot keep them apart is trained on one document in a row.",
+        description="`text`: train on blocks of `max_length` tokens that hold several documents, none of which attends "
+        "to another. A model that cannot separate them is trained on one document per row.",
     )
     sample_by: SampleBy = Field(
         default="auto",
-        description="What a document of a .txt file is; `auto` is a paragraph where blank lines separate any, else a "
+        description="What counts as a document in a .txt file. `auto`: a paragraph if there are blank lines, else a "
         "line.",
     )
     encoding: Annotated[str, AfterValidator(_encoding)] | None = Field(
-        default=None, description="The encoding of text files; absent: UTF-8."
+        default=None, description="The encoding of text files. Unset: UTF-8."
     )
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
         default=None,
-        description="What separates the columns of CSV, TSV and .txt tables; absent: tabs in .tsv, commas in .csv, or "
-        "semicolons or tabs where its first line has no comma. A .txt file is a table where this is set, or where "
-        "`format` is one that plain text cannot have.",
+        description="The column separator of CSV, TSV and .txt tables. Unset: a tab in .tsv; a comma in .csv, or a "
+        "semicolon or tab if its first line has no comma. A .txt file is a table if this is set, or if `format` needs "
+        "columns.",
     )
     column_names: list[Text] = Field(
         default=[],
-        description="Names of the columns of tables without a header line; a file with another number of columns has "
-        "a header of its own.",
+        description="Column names for tables without a header line. A file with a different number of columns is "
+        "expected to have its own header.",
     )
     field: Text | None = Field(
-        default=None, description="Of a JSON file that holds an object: the name whose value is the rows."
+        default=None, description="For a JSON file that holds an object: the key whose value is the list of rows."
     )
     where: Annotated[str | dict[str, list[Any]], AfterValidator(_where)] | None = Field(
         default=None,
-        description="Which rows are read: a comparison of one column (`==`, `!=`, `<`, `<=`, `>`, `>=`, `in`), such as "
-        '`"label >= 0"`, or the values that columns may have, such as `{ label = [0, 1, 2] }`. Rows that are left out '
-        "are counted; a missing value fulfils nothing.",
+        description="Which rows to read: a comparison of one column (`==`, `!=`, `<`, `<=`, `>`, `>=`, `in`), such as "
+        '`"label >= 0"`, or the allowed values of columns, such as `{ label = [0, 1, 2] }`. Excluded rows are counted; '
+        "a missing value never matches.",
     )
     unanswerable: str = Field(
         default="unanswerable",
-        description="`squad`: what to write where the passage holds no answer; the prompt says so. Empty, or unset for "
-        "data in which every row has an answer: the prompt says nothing.",
+        description="`squad`: the answer to give if the passage holds none, as the prompt explains. Empty, or unset "
+        "for data in which every row has an answer: the prompt does not mention it.",
     )
-    columns: dict[str, str] = Field(default={}, description="Renames: the format's field = the column that holds it.")
+    columns: dict[str, str] = Field(
+        default={}, description="Column names: the format's field = the column that holds it."
+    )
     split: SplitTable = Field(
-        default=SplitTable(), description="Sizes of the splits; unset: the data's own, or 80/10/10 %."
+        default=SplitTable(), description="Sizes of the splits. Unset: the data's own splits, or 80/10/10 %."
     )
     cluster: str | None = Field(
         default=None,
-        description="The column by which rows belong together: such rows stay in one split where Lorafile draws the "
-        "splits, and count as one where significance is judged. Unset: `context` of `squad`; empty: none.",
+        description="The column that groups rows: rows of a group stay in one split when Lorafile draws the splits, "
+        "and count as one unit in significance tests. Unset: `context` for `squad`; empty: none.",
     )
-    split_seed: Natural = Field(default=0, description="Seed of the draw of splits; study seeds never move it.")
-    max_length: Length = Field(default=512, description="The most tokens of one example.")
+    split_seed: Natural = Field(default=0, description="Seed for drawing the splits; study seeds do not affect it.")
+    max_length: Length = Field(default=512, description="Maximum number of tokens in an example.")
     too_long: Literal["error", "drop", "truncate"] = Field(
         default="error",
-        description="What happens to an example of more tokens; what is dropped or cut is counted in the report.",
+        description="What to do with longer examples. The report counts those dropped or truncated.",
     )
-    completion_only_loss: bool = Field(default=True, description="Leave prompt tokens out of the loss.")
+    completion_only_loss: bool = Field(default=True, description="Exclude prompt tokens from the loss.")
     private: bool = Field(
         default=False,
-        description="Keep every text of the data out of reports, trackers and exports; state keeps what it needs.",
+        description="Keep all text from the data out of reports, trackers and exports. The state keeps what it needs.",
     )
 
     @model_validator(mode="before")

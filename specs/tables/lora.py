@@ -28,64 +28,64 @@ FIXED_B = "mica"
 EVA = Overrides(
     types={"rho": Annotated[float, Field(ge=1)], "tau": Unit},
     help={
-        "rho": "A layer's rank may grow to rho times `r`; 1 leaves every rank as it is.",
-        "tau": "Cosine similarity at which a direction counts as found.",
-        "use_label_mask": "Look at supervised tokens alone.",
+        "rho": "A layer's rank can grow to rho times `r`; 1 leaves every rank unchanged.",
+        "tau": "Cosine similarity at which a direction counts as converged.",
+        "use_label_mask": "Use supervised tokens only.",
         "whiten": "Divide the directions by their spread.",
-        "adjust_scaling_factors": "Let alpha follow a rank that has changed.",
+        "adjust_scaling_factors": "Adjust alpha when a rank changes.",
     },
-    refused={"label_mask_value": "the mask of the supervised tokens is made by this tool"},
+    refused={"label_mask_value": "Lorafile creates the mask of the supervised tokens itself"},
 )
 CORDA = Overrides(
     help={
-        "corda_method": "`ipm` adapts the directions that the data use most, `kpm` those that they use least.",
-        "use_float16_for_covariance": "Half the memory for the covariance, less exact.",
+        "corda_method": "`ipm` adapts the directions that the data use most, `kpm` those they use least.",
+        "use_float16_for_covariance": "Halve the memory for the covariance, at lower precision.",
     },
     refused={
-        "cache_file": "what a run starts from has to be in its key; it is computed from the train split",
-        "covariance_file": "what a run starts from has to be in its key; it is computed from the train split",
+        "cache_file": "everything a run starts from must be in its key; Lorafile computes it from the train split",
+        "covariance_file": "everything a run starts from must be in its key; Lorafile computes it from the train split",
         "verbose": "it only prints",
-        "prune_temporary_fields": "the base is left as it was in any case",
+        "prune_temporary_fields": "the base is always restored",
     },
 )
 LORA_GA = Overrides(
     types={"stable_gamma": Positive},
     help={
         "direction": "Which singular directions of the gradient become A, and which B.",
-        "scale": "How large the two begin.",
-        "stable_gamma": "`stable`: the larger, the smaller B begins.",
+        "scale": "Initial scale of A and B.",
+        "stable_gamma": "`stable`: larger values make the initial B smaller.",
     },
 )
 _HELP = {
     "r": "Rank of the update.",
     "lora_alpha": 'The update is scaled by alpha / r; a multiple of the rank such as "2r" follows it.',
-    "lora_dropout": "Dropout on what the adapter reads.",
-    "target_modules": "Where adapters sit: `attention`, `mlp`, `all-linear`; a list of these and of module names; or a "
-    "regular expression for whole module paths.",
-    "target_parameters": "Parameters that hold a matrix for each expert, by name or path ending, such as "
-    "`experts.down_proj`; with `target_modules = []` they alone are adapted.",
-    "exclude_modules": "Module names, or a regular expression for whole paths, that get no adapter all the same.",
-    "layers_to_transform": "Layers that get an adapter, from 0; or `first-third`, `middle-third`, `last-third`, "
-    "`alternate` (every second). Absent: all.",
-    "layers_pattern": "What the model calls its list of layers, where PEFT does not know it.",
-    "init_lora_weights": "How A and B begin. `true`: an update of zero; `gaussian`: A drawn as in diffusers; "
+    "lora_dropout": "Dropout on the adapter's input.",
+    "target_modules": "Modules that get an adapter: `attention`, `mlp`, `all-linear`; a list of these and of module "
+    "names; or a regular expression for full module paths.",
+    "target_parameters": "Parameters that hold one matrix per expert, by name or path suffix, such as "
+    "`experts.down_proj`. With `target_modules = []`, only these are adapted.",
+    "exclude_modules": "Modules that get no adapter even if targeted: names, or a regular expression for full paths.",
+    "layers_to_transform": "Layers that get an adapter, counted from 0; or `first-third`, `middle-third`, "
+    "`last-third`, `alternate` (every second). Unset: all.",
+    "layers_pattern": "The name of the model's list of layers, if PEFT does not know it.",
+    "init_lora_weights": "How A and B are initialized. `true`: an update of zero; `gaussian`: A as in diffusers; "
     "`orthogonal`; `pissa`, `olora`: from the base's own weights; `eva`, `corda`, `lora_ga`: from the train split; "
-    "`loftq`: from the error of a 4-bit base; `mica`: only A is trained; `false`: both drawn at random.",
+    "`loftq`: from the error of a 4-bit base; `mica`: only A is trained; `false`: both are random.",
     "eva_config": 'Settings of `init_lora_weights = "eva"` (arXiv 2410.07170).',
     "corda_config": 'Settings of `init_lora_weights = "corda"` (arXiv 2406.05223).',
     "lora_ga_config": 'Settings of `init_lora_weights = "lora_ga"` (arXiv 2407.05000).',
     "use_rslora": "Scale by alpha / √r instead of alpha / r (rank-stabilized LoRA, arXiv 2312.03732).",
-    "use_dora": "Learn magnitude and direction apart (DoRA, arXiv 2402.09353): better at low ranks, slower.",
+    "use_dora": "Learn magnitude and direction separately (DoRA, arXiv 2402.09353): better at low ranks, slower.",
     "lora_bias": "A bias term in the adapter's second matrix.",
     "bias": "Which biases of the base are trained and saved as well: `none`, `all`, or those of adapted layers.",
-    "fan_in_fan_out": "The layer stores its weight as (in, out), as GPT-2 does; PEFT sees that by itself.",
-    "rank_pattern": 'Ranks of single modules: `{ "q_proj" = 4 }`; names or regular expressions for the end of a path.',
-    "alpha_pattern": "As `rank_pattern`, for alpha.",
-    "modules_to_save": "Modules that are trained and saved whole, such as `lm_head` or `embed_tokens`.",
-    "trainable_token_indices": "Rows of the embedding that are trained, by token number; or a table of module names.",
-    "ensure_weight_tying": "What is trained of an embedding that is tied to the head stays tied to it.",
+    "fan_in_fan_out": "The layer stores its weight as (in, out), as in GPT-2; PEFT detects this.",
+    "rank_pattern": 'Ranks of individual modules: `{ "q_proj" = 4 }`. Keys: names or regular expressions of path ends.',
+    "alpha_pattern": "Like `rank_pattern`, for alpha.",
+    "modules_to_save": "Modules that are trained and saved in full, such as `lm_head` or `embed_tokens`.",
+    "trainable_token_indices": "Embedding rows to train, by token id; or a table by module name.",
+    "ensure_weight_tying": "Keep the trained part of a tied embedding tied to the head.",
 }
-_OTHER_BASE = "the adapter would belong to another base than the study's: it is not what it was on the original one"
+_OTHER_BASE = "the adapter would belong to a modified base and not work on the original one"
 LORA = Overrides(
     types={
         "r": Positive,
@@ -115,17 +115,17 @@ LORA = Overrides(
     },
     help=_HELP,
     refused={
-        "alora_invocation_tokens": "an activated LoRA works only behind tokens that every example would have to hold, "
-        "and cannot be merged",
-        "arrow_config": "it routes between adapters that are finished; there is nothing to train",
+        "alora_invocation_tokens": "an activated LoRA works only after tokens that every example would have to "
+        "contain, and cannot be merged",
+        "arrow_config": "it routes between finished adapters; there is nothing to train",
         "kasa_config": f"KaSA cuts the base's own weights; {_OTHER_BASE}",
-        "layer_replication": f"it makes a larger model out of copied layers; {_OTHER_BASE}",
-        "loftq_config": 'with init_lora_weights = "loftq" the bits are those of the base: set quantization = "nf4"',
-        "monteclora_config": "it draws other weights in every forward pass, so that no loss could be computed twice",
-        "qalora_group_size": "QALoRA is for GPTQ bases alone in PEFT, and cannot be merged into the study's base",
-        "use_bdlora": "its blocks fit one way of serving in parts, and the rank of the update is no longer r",
-        "use_qalora": "QALoRA is for GPTQ bases alone in PEFT, and cannot be merged into the study's base",
-        "velora_config": "its backward pass depends on the first batch that a process saw, so that no run could be "
+        "layer_replication": f"it builds a larger model from copied layers; {_OTHER_BASE}",
+        "loftq_config": 'with init_lora_weights = "loftq" the base determines the bits: set quantization = "nf4"',
+        "monteclora_config": "it draws new weights in every forward pass, so no loss can be reproduced",
+        "qalora_group_size": "PEFT supports QALoRA for GPTQ bases only, and it cannot be merged into the study's base",
+        "use_bdlora": "its blocks suit only one kind of sharded serving, and the rank of the update is no longer r",
+        "use_qalora": "PEFT supports QALoRA for GPTQ bases only, and it cannot be merged into the study's base",
+        "velora_config": "its backward pass depends on the first batch that a process saw, so runs could not be "
         "resumed",
     },
 )
@@ -138,7 +138,7 @@ INNER: dict[str, tuple[str, Overrides]] = {
 
 
 def inner_settings(name: str, given: dict[str, Any] | None) -> dict[str, Any]:
-    """Return an initialisation's own settings in full."""
+    """Return an initialization's own settings in full."""
     config, own = INNER[name]
     return given or {key: row["default"] for key, row in snapshot()[config].items() if key not in own.refused}
 

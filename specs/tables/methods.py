@@ -30,10 +30,10 @@ _PLACED: dict[str, Any] = {
     "alpha_pattern": dict[Pattern, PositiveNumber],
 }
 _EVERYWHERE = {"target_modules": "all-linear"}  # as for LoRA, so that methods are compared at one placement
-_NO_CONVOLUTION = "a language model's layers are no convolutions"
+_NO_CONVOLUTION = "a language model has no convolutional layers"
 _OF_MODEL = "PEFT reads it from the model"
-_OF_LORA = "AdaLoRA takes no notice of it"
-_FRACTION = "below 1 a fraction of all steps"
+_OF_LORA = "AdaLoRA ignores it"
+_FRACTION = "a value below 1 is a fraction of all steps"
 
 IA3 = Overrides(
     types={**_PLACED, "feedforward_modules": Targets},
@@ -42,7 +42,7 @@ IA3 = Overrides(
     help={
         **LORA.help,
         "feedforward_modules": "Which of the target modules have their inputs scaled instead of their outputs.",
-        "init_ia3_weights": "Begin with factors of 1.",
+        "init_ia3_weights": "Initialize the factors to 1.",
     },
 )
 VERA = Overrides(
@@ -50,12 +50,12 @@ VERA = Overrides(
     defaults=_EVERYWHERE,
     help={
         **LORA.help,
-        "r": "Rows of the shared random matrices; only two vectors for each module are trained.",
+        "r": "Rows of the shared random matrices; only two vectors per module are trained.",
         "vera_dropout": LORA.help["lora_dropout"],
-        "d_initial": "Where one of the two vectors begins; the other begins at 0.",
+        "d_initial": "Initial value of one of the two vectors; the other starts at 0.",
         "projection_prng_key": "Seed of the shared random matrices.",
-        "save_projection": "Save the shared matrices, too: larger files that do not depend on a random generator.",
-        "init_weights": "Begin with an update of zero.",
+        "save_projection": "Also save the shared matrices: larger files, but independent of the random generator.",
+        "init_weights": "Start with an update of zero.",
     },
     refused={"bias": "PEFT trains these biases but does not save them"},
 )
@@ -82,23 +82,23 @@ ADALORA = Overrides(
     },
     help={
         **LORA.help,
-        "init_r": "Rank that every module begins with.",
-        "target_r": "Mean rank that is left at the end.",
+        "init_r": "Initial rank of every module.",
+        "target_r": "Mean rank at the end.",
         "lora_alpha": 'The update is scaled by alpha / init_r; a multiple such as "2r" follows it.',
         "lora_dropout": LORA.help["lora_dropout"],
-        "tinit": f"Steps before the first rank is taken away; {_FRACTION}.",
-        "tfinal": f"Steps at the end that train what is left; {_FRACTION}.",
-        "deltaT": "Steps between two decisions.",
-        "beta1": "Memory of the importance.",
-        "beta2": "Memory of its uncertainty.",
+        "tinit": f"Steps before the first rank reduction; {_FRACTION}.",
+        "tfinal": f"Final training steps at the remaining ranks; {_FRACTION}.",
+        "deltaT": "Steps between two rank reductions.",
+        "beta1": "Smoothing factor of the importance.",
+        "beta2": "Smoothing factor of its uncertainty.",
         "orth_reg_weight": "Weight of the term that keeps the singular vectors orthogonal.",
-        "init_lora_weights": "Begin with an update of zero.",
+        "init_lora_weights": "Start with an update of zero.",
     },
     refused={
         **dict.fromkeys((*LORA.refused, *INNER), _OF_LORA),
         **dict.fromkeys(("alpha_pattern", "use_rslora", "use_dora", "lora_bias", "ensure_weight_tying"), _OF_LORA),
         "trainable_token_indices": _OF_LORA,
-        "r": "AdaLoRA begins with init_r and ends with a mean of target_r",
+        "r": "AdaLoRA starts at init_r and ends at a mean of target_r",
         "total_step": "it is the run's own number of steps",
         "rank_pattern": "it is what AdaLoRA finds",
         "bias": "PEFT trains these biases but does not save them",
@@ -111,9 +111,9 @@ LOHA = Overrides(
         **LORA.help,
         "r": "Rank of each of the two factors, whose element-wise product is the update.",
         "alpha": 'The update is scaled by alpha / r; a multiple of the rank such as "1r" follows it.',
-        "rank_dropout": "Share of the update's rows that are left out of a forward pass.",
-        "module_dropout": "How often a module is left out of a forward pass.",
-        "init_weights": "Begin with an update of zero.",
+        "rank_dropout": "Share of the update's rows dropped in a forward pass.",
+        "module_dropout": "Probability of dropping a module in a forward pass.",
+        "init_weights": "Start with an update of zero.",
     },
     refused={"use_effective_conv2d": _NO_CONVOLUTION},
 )
@@ -123,10 +123,10 @@ LOKR = Overrides(
     help={
         **LOHA.help,
         "r": "Rank of the right factor of the Kronecker product.",
-        "decompose_both": "A low rank for the left factor, too.",
+        "decompose_both": "Use a low rank for the left factor too.",
         "decompose_factor": "How the dimensions are divided; -1: as evenly as possible.",
-        "rank_dropout_scale": "Scale up what is left by `rank_dropout`.",
-        "init_weights": "Begin with an update of zero; `lycoris`: with the zeros in the right factor.",
+        "rank_dropout_scale": "Scale up the rows that `rank_dropout` keeps.",
+        "init_weights": "Start with an update of zero; `lycoris`: with the zeros in the right factor.",
     },
     refused={"use_effective_conv2d": _NO_CONVOLUTION},
 )
@@ -141,13 +141,13 @@ PROMPT_TUNING = Overrides(
         "prompt_tuning_init": "SAMPLE_VOCAB",  # peft's RANDOM begins far outside what a model has seen
     },
     help={
-        "num_virtual_tokens": "Vectors that are put before every text.",
-        "prompt_tuning_init": "They begin as tokens of the vocabulary at random, as those of a text, or at random.",
-        "prompt_tuning_init_text": "The text for `TEXT`; it is repeated or cut to the number of vectors.",
+        "num_virtual_tokens": "Vectors to put before every text.",
+        "prompt_tuning_init": "Initial vectors: random vocabulary tokens, the tokens of a text, or random numbers.",
+        "prompt_tuning_init_text": "The text for `TEXT`; it is repeated or truncated to the number of vectors.",
     },
     refused={
         **dict.fromkeys(("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"), _OF_MODEL),
-        "modules_to_save": "PEFT trains no modules besides virtual tokens",
+        "modules_to_save": "PEFT trains only the virtual tokens",
         "tokenizer_name_or_path": "it is the model's own tokenizer",
         "tokenizer_kwargs": "it is the model's own tokenizer",
     },

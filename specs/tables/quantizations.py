@@ -50,7 +50,7 @@ class HqqTable(Settings):
     """An HQQ base (half-quadratic quantization): settings of transformers' `HqqConfig`; needs the package hqq."""
 
     quant_method: Literal["hqq"] = Field(description="`hqq`")
-    nbits: Literal[8, 4, 3, 2, 1] = Field(default=4, description="Bits for each weight.")
+    nbits: Literal[8, 4, 3, 2, 1] = Field(default=4, description="Bits per weight.")
     group_size: Positive = Field(default=64, description="Weights that share a scale; divides the layers' widths.")
     axis: Literal[0, 1] = Field(default=1, description="Along which axis weights are grouped.")
     skip_modules: list[str] = Field(default=["lm_head"], description="Modules that are not quantized.")
@@ -60,9 +60,9 @@ class TorchAoTable(Settings):
     """A torchao base: settings of transformers' `TorchAoConfig`; needs the package torchao."""
 
     quant_method: Literal["torchao"] = Field(description="`torchao`")
-    quant_type: TorchAoType = Field(description="torchao's config class, or the name it had as a text before.")
+    quant_type: TorchAoType = Field(description="torchao's config class, or its former name as a string.")
     group_size: Positive | None = Field(
-        default=None, description="Int8WeightOnlyConfig: weights per scale; unset: a row."
+        default=None, description="Int8WeightOnlyConfig: weights per scale. Unset: one row."
     )
     modules_to_not_convert: list[str] | None = Field(default=None, description="Modules that are not quantized.")
 
@@ -71,25 +71,26 @@ class GptqTable(Settings):
     """A GPTQ base: settings of transformers' `GPTQConfig`; needs the packages gptqmodel and optimum."""
 
     quant_method: Literal["gptq"] = Field(description="`gptq`")
-    bits: Literal[2, 3, 4, 8] = Field(default=4, description="Bits for each weight.")
+    bits: Literal[2, 3, 4, 8] = Field(default=4, description="Bits per weight.")
     dataset: Literal["wikitext2", "c4", "c4-new"] | Annotated[list[str], Field(min_length=1)] | None = Field(
-        default=None, description="Texts to calibrate on, or a set that GPTQ's authors used; not for a GPTQ checkpoint."
+        default=None,
+        description="Texts to calibrate on, or a data set used by GPTQ's authors; not for a GPTQ checkpoint.",
     )
-    group_size: GroupSize = Field(default=128, description="Weights that share a scale; -1: a column.")
+    group_size: GroupSize = Field(default=128, description="Weights that share a scale; -1: one column.")
     damp_percent: Share = Field(default=0.1, description="Share of the mean Hessian diagonal that is added to it.")
-    desc_act: bool = Field(default=False, description="Quantize columns in the order of falling activations.")
+    desc_act: bool = Field(default=False, description="Quantize columns in order of decreasing activation.")
     sym: bool = Field(default=True, description="Symmetric quantization.")
-    backend: str | None = Field(default=None, description="gptqmodel's kernel; absent: its choice.")
+    backend: str | None = Field(default=None, description="gptqmodel's kernel. Unset: its own choice.")
 
 
 class AwqTable(Settings):
     """An AWQ checkpoint: settings of transformers' `AwqConfig`; needs the package gptqmodel."""
 
     quant_method: Literal["awq"] = Field(description="`awq`")
-    bits: Literal[4] = Field(default=4, description="Bits for each weight.")
-    group_size: GroupSize = Field(default=128, description="Weights that share a scale; -1: a column.")
+    bits: Literal[4] = Field(default=4, description="Bits per weight.")
+    group_size: GroupSize = Field(default=128, description="Weights that share a scale; -1: one column.")
     zero_point: bool = Field(default=True, description="Quantize with a zero point.")
-    backend: str | None = Field(default=None, description="gptqmodel's kernel; absent: its choice.")
+    backend: str | None = Field(default=None, description="gptqmodel's kernel. Unset: its own choice.")
 
 
 TABLES: dict[str, type[Settings]] = {

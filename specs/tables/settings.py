@@ -39,53 +39,53 @@ AttentionName = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_att
 
 
 class StudyTable(Settings):
-    """What the study is called, what it asks, and under which seeds every configuration is repeated."""
+    """The study's name, its question, and the seeds with which every configuration runs."""
 
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=ONE_LINE)] = Field(
-        description="The study's name in state and report."
+        description="The study's name in the state and the report."
     )
     question: str = Field(default="", description="The question that the report answers first.")
     seeds: Annotated[list[Natural], Field(min_length=1)] = Field(
-        default=[42, 1337, 2024], description="One replicate of every trained configuration for each seed."
+        default=[42, 1337, 2024], description="Every trained configuration runs once with each seed."
     )
     repeats: Annotated[int, Field(ge=1, le=20)] = Field(
         default=1,
-        description="How many times every trained configuration runs under its first seed: more than once shows what "
-        "the machine alone changes; no repeat counts as a seed.",
+        description="How many times every trained configuration runs with its first seed. More than one shows the "
+        "effect of the machine alone; repeats do not count as seeds.",
     )
     registered: bool = Field(
         default=False,
-        description="Record the git commit and the spec in it with each attempt; the report says which claims, margins "
-        "and analyses stood there before the first one.",
+        description="Record the git commit, and its version of the spec, with each attempt. The report then shows "
+        "which claims, margins and analyses were declared before the first one.",
     )
 
 
 class ModelTable(Settings):
-    """The base model that every adapter sits on."""
+    """The base model of every adapter."""
 
     path: Text = Field(description="A hub id, a local directory, or `builtin:facts-llama`.")
     revision: str | None = Field(
-        default=None, description="Branch, tag or commit on the hub; the lock keeps the commit."
+        default=None, description="Branch, tag or commit on the hub; the lock pins the commit."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Type of the base weights; `auto` is the checkpoint's own."
+        default="auto", description="Data type of the base weights. `auto`: the checkpoint's own."
     )
-    trust_remote_code: bool = Field(default=False, description="Run Python code that the model's repository ships.")
+    trust_remote_code: bool = Field(default=False, description="Run Python code from the model's repository.")
     task_type: Literal["CAUSAL_LM", "SEQ_CLS"] = Field(
         default="CAUSAL_LM",
-        description="As PEFT calls it: a model that writes text, or one with a head that scores classes.",
+        description="PEFT's name for the task: a model that generates text, or one with a classification head.",
     )
     num_labels: Positive | None = Field(
         default=None,
-        description="Outputs of a head (`SEQ_CLS`), as transformers calls it. 1 is a regression: labels are numbers, "
-        "and the loss is their mean squared error. Unset: one for each class of the data.",
+        description="Number of outputs of the head (`SEQ_CLS`), as in transformers. 1 is a regression: labels are "
+        "numbers, and the loss is the mean squared error. Unset: one per class in the data.",
     )
     attn_implementation: AttentionName = Field(
-        default="auto", description="How attention is computed, as transformers calls it; `auto` is its choice."
+        default="auto", description="The attention implementation, by transformers' names. `auto`: its choice."
     )
     device_map: Literal["auto", "balanced", "sequential"] | None = Field(
         default=None,
-        description="Spread a base that is larger than one GPU over all of them; changes no key, and cannot vary.",
+        description="Spread a base that does not fit on one GPU over all of them. Changes no key and cannot vary.",
     )
 
     @property
@@ -95,67 +95,70 @@ class ModelTable(Settings):
 
 
 class InspectTable(Settings):
-    """Look inside every trained adapter: parameters, norms, ranks, and drift of the representations; absent: do not."""
+    """If present, inspect every trained adapter: parameters, norms, ranks, and drift of the representations."""
 
     examples: Positive = Field(
-        default=64, description="Held-out examples whose hidden states are compared with the base's (CKA)."
+        default=64, description="Held-out examples on which to compare hidden states with the base (CKA)."
     )
 
 
 class TruncateTable(Settings):
-    """Cut every trained LoRA to smaller ranks by SVD, and evaluate it again, without training; absent: do not."""
+    """If present, truncate every trained LoRA to smaller ranks by SVD and evaluate it again, without training."""
 
     ranks: Annotated[list[Positive], Field(min_length=1)] = Field(
-        description="Ranks to keep; one that is not smaller than an adapter's own is left out for it."
+        description="Ranks to truncate to. For each adapter, only ranks below its own apply."
     )
 
 
 class MergeTable(Settings):
-    """Merge every trained adapter into its base, and compare the merged model with the attached one; absent: do not.
+    """If present, merge every trained adapter into its base and compare the merged model with the attached one.
 
-    On a base in half precision a change of batch alone sets the gate (docs/reporting.md), and not these tolerances.
+    On a base in half precision, the effect of a different batch sets the gate instead of these tolerances
+    (docs/reporting.md).
     """
 
     dtypes: Annotated[list[Dtype], Field(min_length=1)] = Field(
-        default=["float32", "bfloat16", "float16"], description="Types that the merged weights are stored in."
+        default=["float32", "bfloat16", "float16"], description="Data types to store the merged weights in."
     )
-    examples: Positive = Field(default=64, description="Held-out examples on which the two are compared.")
+    examples: Positive = Field(default=64, description="Held-out examples on which to compare the two.")
     max_log_loss_difference: Number | None = Field(
-        default=0.01, description="Gate: the log loss may move by so many nats per token (0.01: perplexity by 1 %)."
+        default=0.01, description="Gate: largest change in log loss, in nats per token (0.01: 1 % in perplexity)."
     )
     min_argmax_agreement: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        default=0.99, description="Gate: the least share of held-out tokens at which both rank the same token first."
+        default=0.99, description="Gate: smallest share of held-out tokens for which both rank the same token first."
     )
     max_logit_difference: PositiveNumber | None = Field(
         default=None,
-        description="Gate: the largest difference of any logit. Absent: not gated, one outlier decides it.",
+        description="Gate: largest difference in any logit. Unset: no gate, since a single outlier decides it.",
     )
 
 
 class SweepTable(BaseModel):
-    """Settings that vary: each value is a list of candidates, and the lists multiply."""
+    """Settings to vary: each value is a list of candidates, and the lists multiply."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    name: Name | None = Field(default=None, description="First part of its configurations' names; unset: its settings.")
+    name: Name | None = Field(default=None, description="First part of its configurations' names. Unset: its settings.")
     match: Literal["rank", "parameters"] = Field(
         default="rank",
-        description="What its LoRA placements have in common: the rank, or the number of trainable parameters of its "
-        "first one, for which each other's rank is solved.",
+        description="What the LoRA placements share: the rank, or the number of trainable parameters of the first "
+        "placement; the ranks of the others are then chosen to match it.",
     )
     zip: list[str] = Field(default=[], description="Settings that vary together, candidate by candidate.")
-    configurations: list[dict[str, Any]] = Field(default=[], description="Points by hand: settings, perhaps a `name`.")
-    exclude: list[dict[str, Any]] = Field(default=[], description="Points to leave out: settings with values.")
+    configurations: list[dict[str, Any]] = Field(
+        default=[], description="Individual points: their settings, and optionally a `name`."
+    )
+    exclude: list[dict[str, Any]] = Field(default=[], description="Points to exclude: settings with values.")
 
 
 class ReportTable(Settings):
-    """Where the report goes."""
+    """The report's title and directory."""
 
-    title: Text | None = Field(default=None, description="Title of the page; the study's name otherwise.")
+    title: Text | None = Field(default=None, description="Title of the report. Unset: the study's name.")
     path: str = Field(
         default="report",
         pattern=RELATIVE_DIRECTORY,
-        description="Directory of `report.html` and `RESULTS.md`, next to the spec.",
+        description="Directory for `report.html` and `RESULTS.md`, relative to the spec.",
     )
 
 
@@ -167,8 +170,8 @@ class SpecTables(Settings):
     data: DataTable
     method: MethodName = Field(
         default="lora",
-        description="A method of PEFT, `head` (linear probing: a classification head is trained, its base frozen), "
-        "`full` fine-tuning, or `none` (untuned).",
+        description="A PEFT method, `head` (linear probing: train a classification head on a frozen base), `full` "
+        "fine-tuning, or `none` (untuned).",
     )
     lora: LoraSettings = Field(default=LoraSettings())
     ia3: Ia3Settings = Field(default=Ia3Settings())
@@ -182,8 +185,8 @@ class SpecTables(Settings):
     none: NoneTable = NoneTable()
     quantization: Quantization = Field(
         default="none",
-        description="A name, or the settings of a quantization config of transformers: `BitsAndBytesConfig`, or with "
-        "`quant_method` another one's. `none`: as the checkpoint is.",
+        description="A name, or the settings of a quantization config from transformers: `BitsAndBytesConfig`, or "
+        "another one with `quant_method`. `none`: the checkpoint unchanged.",
     )
     train: TrainTable = TrainTable()
     evaluate: EvaluateTable = EvaluateTable()
@@ -191,12 +194,14 @@ class SpecTables(Settings):
     inspect: InspectTable | None = None
     truncate: TruncateTable | None = None
     merge: MergeTable | None = None
-    sweep: list[SweepTable] = Field(default=[], description="Which configurations there are.")
-    stage: list[StageTable] = Field(default=[], description="More seeds, to decide what a first look left open.")
+    sweep: list[SweepTable] = Field(default=[], description="The study's configurations.")
+    stage: list[StageTable] = Field(
+        default=[], description="More seeds, to decide comparisons that the first look left open."
+    )
     verdict: VerdictTable = VerdictTable()
-    analysis: list[AnalysisTable] = Field(default=[], description="Which questions the report answers.")
-    claim: list[ClaimTable] = Field(default=[], description="Sentences that each report checks.")
-    reference: list[PublishedTable] = Field(default=[], description="Published figures, drawn next to the study's own.")
+    analysis: list[AnalysisTable] = Field(default=[], description="The analyses in the report.")
+    claim: list[ClaimTable] = Field(default=[], description="Sentences that every report checks.")
+    reference: list[PublishedTable] = Field(default=[], description="Published results, shown next to the study's own.")
     report: ReportTable = ReportTable()
     tracking: TrackingTable = TrackingTable()
 

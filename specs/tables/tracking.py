@@ -11,15 +11,15 @@ TrackerName = Literal["wandb", "mlflow", "tensorboard"]
 
 
 class WandbTable(Settings):
-    """Weights & Biases, by the names of `wandb.init`. Its key comes from `wandb login` or `WANDB_API_KEY`."""
+    """Weights & Biases, with the names of `wandb.init`. The API key comes from `wandb login` or `WANDB_API_KEY`."""
 
     project: Annotated[str, Field(pattern=TRACKED_PROJECT, max_length=128)] | None = Field(
-        default=None, description="The project; the study's name otherwise."
+        default=None, description="The project. Unset: the study's name."
     )
-    entity: Text | None = Field(default=None, description="User or team; wandb's own default otherwise.")
+    entity: Text | None = Field(default=None, description="User or team. Unset: wandb's default.")
     mode: Literal["online", "offline", "disabled"] | None = Field(
         default=None,
-        description="`offline` writes `wandb/` next to the spec, for `wandb sync`; unset: `WANDB_MODE`.",
+        description="`offline` writes `wandb/` next to the spec, for `wandb sync`. Unset: `WANDB_MODE`.",
     )
     tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(
         default=[], description="Tags of every run, in addition to those of its study, sweep and method."
@@ -31,23 +31,25 @@ class MlflowTable(Settings):
 
     tracking_uri: Annotated[str, Field(min_length=1, pattern=ONE_LINE)] | None = Field(
         default=None,
-        description="A server, or a file such as `sqlite:///mlflow.db`, next to the spec; unset: "
+        description="A server, or a file such as `sqlite:///mlflow.db`, relative to the spec. Unset: "
         "`MLFLOW_TRACKING_URI`, or that file.",
     )
-    experiment_name: Text | None = Field(default=None, description="The experiment; the study's name otherwise.")
+    experiment_name: Text | None = Field(default=None, description="The experiment. Unset: the study's name.")
 
 
 class TensorboardTable(Settings):
-    """TensorBoard: event files, a directory for each run."""
+    """TensorBoard: event files, in one directory per run."""
 
-    log_dir: Text = Field(default="runs", description="Where to, next to the spec; in it a directory for each study.")
+    log_dir: Text = Field(
+        default="runs", description="Log directory, relative to the spec, with a subdirectory for each study."
+    )
 
 
 class TrackingTable(Settings):
-    """Trackers that a study's runs are sent to. They change no key, and one that fails fails no run."""
+    """Trackers that receive the study's runs. They do not affect keys, and a failing tracker does not fail a run."""
 
     report_to: TrackerName | list[TrackerName] | None = Field(
-        default=None, description="One tracker or several; unset: those whose tables stand here."
+        default=None, description="One tracker or several. Unset: those with a table here."
     )
     wandb: WandbTable | None = Field(default=None, description="Weights & Biases.")
     mlflow: MlflowTable | None = Field(default=None, description="MLflow.")
@@ -67,6 +69,6 @@ def secret_refusal(path: tuple[str | int, ...]) -> str:
     if path[0] != "tracking" or path[-1] not in _SECRETS:
         return ""
     return (
-        "is a secret, and a spec goes into git: wandb reads WANDB_API_KEY or what `wandb login` stored, MLflow "
-        "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN"
+        "is a secret, and a spec goes into git: wandb reads WANDB_API_KEY or the login stored by `wandb login`, and "
+        "MLflow reads MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN"
     )

@@ -12,40 +12,40 @@ Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
 
 class TrainTable(Settings):
-    """How an adapter is trained: names and meaning of transformers' `TrainingArguments`; no others are accepted."""
+    """How an adapter is trained. Names and meanings are those of transformers' `TrainingArguments`."""
 
     num_train_epochs: PositiveNumber = Field(default=3.0, description="Passes over the train split.")
-    max_steps: Steps = Field(default=-1, description="Optimizer steps; above 0 it overrides the epochs.")
+    max_steps: Steps = Field(default=-1, description="Optimizer steps. A value above 0 overrides the epochs.")
     per_device_train_batch_size: Positive = Field(default=8, description="Examples in one forward pass.")
-    gradient_accumulation_steps: Positive = Field(default=1, description="Forward passes for each optimizer step.")
+    gradient_accumulation_steps: Positive = Field(default=1, description="Forward passes per optimizer step.")
     learning_rate: PositiveNumber = Field(default=2e-4, description="Peak learning rate.")
-    lr_scheduler_type: Schedule = Field(default="linear", description="Shape of the rate after warm-up.")
-    warmup_steps: Number = Field(default=0.0, description="Steps of warm-up; below 1 a fraction of all.")
+    lr_scheduler_type: Schedule = Field(default="linear", description="Learning rate schedule after warm-up.")
+    warmup_steps: Number = Field(default=0.0, description="Warm-up steps; a value below 1 is a fraction of all steps.")
     warmup_ratio: Share | None = Field(default=None, description="The old name of a fractional `warmup_steps`.")
-    weight_decay: Number = Field(default=0.0, description="AdamW's decoupled decay (no bias, no norm).")
+    weight_decay: Number = Field(default=0.0, description="AdamW's decoupled weight decay (not for biases and norms).")
     adam_beta1: Share = Field(default=0.9, description="AdamW's first decay rate.")
     adam_beta2: Share = Field(default=0.999, description="AdamW's second decay rate.")
     adam_epsilon: PositiveNumber = Field(default=1e-8, description="AdamW's epsilon.")
-    max_grad_norm: Number = Field(default=1.0, description="Gradient clipping norm; 0 is none.")
+    max_grad_norm: Number = Field(default=1.0, description="Gradient clipping norm. 0: no clipping.")
     loraplus_lr_ratio: PositiveNumber | None = Field(
         default=None,
-        description="LoRA+ (arXiv 2402.12354): the rate of the B matrices is so many times `learning_rate`.",
+        description="LoRA+ (arXiv 2402.12354): the learning rate of the B matrices, as a multiple of `learning_rate`.",
     )
     bf16: bool = Field(default=False, description="Autocast to bfloat16.")
     fp16: bool = Field(default=False, description="Autocast to float16, with loss scaling.")
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations: less memory, more time.")
     save_steps: Positive | None = Field(
-        default=None, description="Optimizer steps between two checkpoints. Changes no result."
+        default=None, description="Optimizer steps between checkpoints. Does not affect results."
     )
     save_minutes: Number = Field(
         default=10.0,
-        description="Write a checkpoint each so many minutes, or more rarely where that would take more than 5 % of "
-        "the time; 0 is never. Changes no result.",
+        description="Minutes between checkpoints; more if writing them would take over 5 % of the time. 0: never. "
+        "Does not affect results.",
     )
     auto_find_batch_size: bool = Field(
         default=False,
-        description="Where a micro-batch does not fit into memory, compute it in 2, 4, … parts: the effective batch, "
-        "its order and its loss stay the same, and the report tells of it.",
+        description="Split a micro-batch that does not fit into memory into 2, 4, … parts. The effective batch, its "
+        "order and its loss stay the same, and the report notes the split.",
     )
 
     @cached_property
@@ -83,10 +83,10 @@ ACCUMULATION, _ACCUMULATION_PROTOCOL = "accumulation_protocol", 2
 
 
 class FullTable(Settings):
-    """Settings of `[train]` that full fine-tuning has at values of its own."""
+    """Settings of `[train]` with their own values for full fine-tuning."""
 
     learning_rate: PositiveNumber = Field(
-        default=2e-5, description="A tenth of LoRA's: its best rate is about ten times that of full fine-tuning."
+        default=2e-5, description="A tenth of LoRA's, whose best rate is about ten times that of full fine-tuning."
     )
     num_train_epochs: PositiveNumber | None = None
     max_steps: Steps | None = None
@@ -103,7 +103,7 @@ class FullTable(Settings):
 
 
 class NoneTable(Settings):
-    """Settings of the untuned model: what a good prompt would do."""
+    """Settings of the untuned model, to show what a good prompt achieves."""
 
     shots: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=0,

@@ -117,7 +117,7 @@ def describe_damage(rows: IndexRows) -> list[str]:
         if not is_json_object(text)
     ]
     missing = {attempt for attempt, _ in rows.outputs} - rows.attempts.keys()
-    sentences += [f"files of attempt {number} are named, which is not there" for number in sorted(missing)]
+    sentences += [f"files of attempt {number} are listed, but the attempt is missing" for number in sorted(missing)]
     return sentences
 
 
@@ -152,7 +152,7 @@ def _node_damage(key: str, row: tuple[str, int, str, str], sections: dict[str, s
             digests = {name: section_digest(section) for name, section in json.loads(settings).items()}
             sections[settings] = canonical_texts(digests)
         is_right = key_of(kind, version, sections[settings], json.loads(inputs)) == key
-        return "" if is_right else "its key is not that of its settings and inputs"
+        return "" if is_right else "its key does not match its settings and inputs"
     except _WRONG as error:
         return f"its settings cannot be read ({type(error).__name__})"
 
@@ -162,18 +162,18 @@ def _attempt_damage(
 ) -> str:
     """Return what is wrong with an attempt, given damaged nodes and environments."""
     if row.key not in rows.nodes or row.key in nodes:
-        return "what it is an attempt at is not there, or damaged"
+        return "its node is missing or damaged"
     if row.environment not in rows.environments or row.environment in environments:
-        return "its environment is not there, or damaged"
+        return "its environment is missing or damaged"
     if row.kind != rows.nodes[row.key][0] or row.outcome not in _OUTCOMES:
-        return "its kind or its outcome is none"
+        return "its kind or its outcome is invalid"
     try:
         if not is_json_object(row.figures) or not is_json_object(row.reads):
-            return "its figures are none"
+            return "its metrics are invalid"
         if not rows.seals:  # an index of version 1, which had none
             return ""
         is_right = rows.seals.get(row.id) == seal(row.values, files)
-        return "" if is_right else "its seal is not that of its values and files"
+        return "" if is_right else "its seal does not match its values and files"
     except _WRONG as error:
         return f"it cannot be read ({type(error).__name__})"
 

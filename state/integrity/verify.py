@@ -26,7 +26,7 @@ from lorafile.state.integrity.rows_check import IndexRows, describe_damage, read
 
 _THREADS = max(4, os.cpu_count() or 1)  # hashing leaves the interpreter free, and disks answer several at once
 _UNREAD = ("disk I/O error", "unable to open")  # what SQLite says of a disk, not of a file
-_CHANGED = "is not what was stored"
+_CHANGED = "differs from what was stored"
 _PORTION, _PORTION_BYTES = 256, 16 << 20
 
 
@@ -80,7 +80,7 @@ def verify(directory: Path, tell: Callable[[int, int], None] | None = None) -> V
     :raises StateError: when there is no state, or a newer version made it
     """
     if not (directory / "state.db").exists() and not (directory / "objects").is_dir():
-        raise StateError(f"There is no state in {directory}. Name another with --state.")
+        raise StateError(f"There is no state in {directory}. Pass another directory with --state.")
     state, result = State(directory, proven=False), Verification()
     _check_objects(state.objects, _check_index(state, result), result, tell)
     _check_other_files(directory, result)
@@ -111,9 +111,9 @@ def _check_index(state: State, result: Verification) -> IndexRows | None:
     with translate_errors(state.directory):
         ignored = ignored_transactions(database)
     if ignored > 1:
-        result.index.append(Problem("index", f"state.db-wal: the last {ignored} of what was recorded cannot be read"))
+        result.index.append(Problem("index", f"state.db-wal: the last {ignored} of the records cannot be read"))
     elif ignored:
-        result.notes.append("the last entry of state.db-wal is not whole: a process was killed while it recorded it")
+        result.notes.append("the last entry of state.db-wal is incomplete: a process was killed while writing it")
     result.rows = rows.count
     result.index += [Problem("index", f"SQLite says: {answer}") for answer in answers if answer != "ok"]
     result.index += [Problem("index", sentence) for sentence in describe_damage(rows)]
@@ -136,16 +136,16 @@ def _check_objects(
             problems.append(_object_problem(objects, digest, owners, wrong))
     absent = owners.keys() - sizes.keys()
     remote = {digest for digest in absent if objects.is_remote(digest)}
-    result.notes += [f"{len(remote)} objects are in the remote alone, and were not read"] if remote else []
+    result.notes += [f"{len(remote)} objects exist only in the remote and were not read"] if remote else []
     for digest in sorted(absent - remote):
         if rows is not None and digest in rows.collected:
             result.collected += 1
         else:
             result.objects.append(_object_problem(objects, digest, owners, "is missing"))
     unnamed = len(sizes.keys() - {digest for digest, _ in rows.outputs.values()}) if rows else 0
-    result.notes += [f"{unnamed} objects are named by nothing"] if unnamed else []
+    result.notes += [f"{unnamed} objects are not referenced"] if unnamed else []
     result.notes += [f"{path} was never finished" for path in listing.temporary]
-    result.notes += [f"{path} is no object, and not from here" for path in listing.strange]
+    result.notes += [f"{path} is not an object and was not written by lorafile" for path in listing.strange]
 
 
 def _owners(rows: IndexRows) -> dict[str, list[tuple[int, str]]]:
@@ -199,7 +199,7 @@ def _check_other_files(directory: Path, result: Verification) -> None:
     except OSError as error:
         wrong = f"{BACKUP}, the copy of the index, cannot be compared with it: {error.strerror or error}"
         result.unreadable.append(Problem(str(error.filename), wrong))
-    result.notes += [f"{path} was left by a process that was killed" for path in leftovers(directory)]
+    result.notes += [f"{path} was left by a killed process" for path in leftovers(directory)]
     for path in unfinished_runs(directory).values():
         if (path / CHECKPOINT).exists():
             try:
@@ -207,7 +207,7 @@ def _check_other_files(directory: Path, result: Verification) -> None:
             except DamagedCheckpoint as damage:
                 result.notes.append(f"the checkpoint in {path} will not be used: {damage}")
             except OSError as error:
-                result.notes.append(f"the disk does not give back the checkpoint in {path}: {error.strerror}")
+                result.notes.append(f"the checkpoint in {path} cannot be read from the disk: {error.strerror}")
 
 
 def _checksum_and_copy(directory: Path) -> Iterator[str]:
@@ -219,4 +219,4 @@ def _checksum_and_copy(directory: Path) -> Iterator[str]:
         if closed:
             yield f"{BACKUP}, the copy of the index, is missing"
     elif not (is_as_closed(copy) if (directory / CHECKSUM).exists() else is_database(copy)):
-        yield f"{BACKUP}, the copy of the index, is damaged, or of an earlier time"
+        yield f"{BACKUP}, the copy of the index, is damaged or out of date"

@@ -15,7 +15,7 @@ from lorafile.state.remote.link import URL
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-SCHEMES = {"s3": "Amazon S3 and what speaks its protocol", "gs": "Google Cloud", "az": "Azure", "file": "a directory"}
+SCHEMES = {"s3": "Amazon S3 and compatible services", "gs": "Google Cloud", "az": "Azure", "file": "a directory"}
 _CODE = re.compile(r"<Code>(\w+)</Code>|status code: (\d{3} [A-Za-z ]+)")
 _REFUSED = re.compile(
     r"<Code>(AccessDenied|SignatureDoesNotMatch|Invalid\w*|Expired\w*)</Code>|status code: 40[13]|[Cc]redential"
@@ -53,14 +53,14 @@ def normalized(name: str | Path) -> str:
     scheme, rest = (match[1].lower(), match[2].strip("/")) if match else ("", "")
     if scheme not in SCHEMES:
         known = ", ".join(f"{name}:// ({what})" for name, what in SCHEMES.items())
-        raise StateError(f"A state cannot be at {scheme}://. Name a directory, or a URL of: {known}.")
+        raise StateError(f"A state cannot be at {scheme}://. Pass a directory, or one of these URLs: {known}.")
     if "?" in rest or "#" in rest or "@" in rest:
         raise StateError(
-            f"The URL {scheme}://… of the state holds more than a bucket and a prefix. Leave credentials and options "
-            "out: they are read from the environment (docs/state.md)."
+            f"The URL {scheme}://… of the state has more than a bucket and a prefix. Omit credentials and options: "
+            "they are read from the environment (docs/state.md)."
         )
     if not rest:
-        raise StateError(f"The URL {scheme}:// names no bucket. Write {scheme}://BUCKET/PREFIX.")
+        raise StateError(f"The URL {scheme}:// has no bucket. Write {scheme}://BUCKET/PREFIX.")
     return f"{scheme}://{'/' if scheme == 'file' else ''}{rest}"
 
 
@@ -86,7 +86,7 @@ class Bucket:
         if url.startswith("file://"):
             parent = Path(url.removeprefix("file://")).parent
             if not parent.is_dir():
-                raise StateError(f"The state {url} cannot be opened: there is no directory {parent}. Make it first.")
+                raise StateError(f"The state {url} cannot be opened: there is no directory {parent}. Create it first.")
             return cls(url, from_url(url, mkdir=True))
         plain_http = any(value.startswith("http://") for name, value in os.environ.items() if "ENDPOINT" in name)
         allow_http = plain_http or os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"
@@ -187,9 +187,11 @@ class Bucket:
             if "NoSuchBucket" in text or "ContainerNotFound" in text:
                 failure = StateError(f"There is no bucket for {self.url}. Create it, or correct the name.")
             elif _REFUSED.search(text):
-                failure = StateError(f"Access to {self.url} is refused ({_reason(text)}). {_ENVIRONMENT}")
+                failure = StateError(f"Access to {self.url} is denied ({_reason(text)}). {_ENVIRONMENT}")
             elif isinstance(error, FileNotFoundError):
-                failure = StateError(f"A file of {self.url} has gone: {_first_line(error)}. Run the command again.")
+                failure = StateError(
+                    f"A file in {self.url} no longer exists: {_first_line(error)}. Run the command again."
+                )
             else:
                 failure = Unreachable(f"{self.url} cannot be reached ({_reason(text)}).")
             raise failure from None

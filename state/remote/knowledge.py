@@ -83,6 +83,6 @@ class Knowledge:
                     yield database
         except sqlite3.Error as error:
             raise StateError(
-                f"{self.directory / FILE} cannot be used: {error}. Free some space if the disk is full; delete the "
-                "file if it is damaged: it is made again from the remote."
+                f"{self.directory / FILE} cannot be used: {error}. Free some space if the disk is full. If the "
+                "file is damaged, delete it: it is recreated from the remote."
             ) from error

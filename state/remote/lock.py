@@ -125,11 +125,11 @@ class RemoteLock:
         self._lost.set()
         if status.number == self.number:
             raise LostLock(
-                f"The lock of {self.bucket.url} was freed by `lora state unlock` while this command held it. {_KEEPS}"
+                f"The lock of {self.bucket.url} was released by `lora state unlock` during this command. {_KEEPS}"
             )
         taker = status.holder(self.bucket)
         raise LostLock(
-            f"This command gave no sign of life for more than {LEASE:g} s, and the lock of {self.bucket.url} was taken "
+            f"This command did not renew its lock for over {LEASE:g} s, and the lock of {self.bucket.url} was taken "
             f"by {taker or 'another process'}. {_KEEPS}"
         )
 
@@ -152,7 +152,7 @@ class RemoteLock:
                 _log.debug("The lock could not be renewed: %s", error)
 
 
-_KEEPS = "Nothing more is sent. What had finished is kept here; the next command here that takes the lock sends it."
+_KEEPS = "Nothing more is sent. Finished results are kept here; the next command here that takes the lock sends them."
 
 
 def acquire(bucket: Bucket, timeout: float = 0.0) -> RemoteLock:
@@ -199,21 +199,21 @@ def describe(status: LockStatus, bucket: Bucket) -> str:
     """Return who holds the lock, and since when there was no sign of life; its last seconds are the server's."""
     holder = status.holder(bucket) or "another process"
     beat = f"{status.last_beat:%Y-%m-%d %H:%M:%S} UTC" if status.last_beat else "unknown"
-    return f"{bucket.url} is locked by {holder}; last sign of life {beat}"
+    return f"{bucket.url} is locked by {holder}; last heartbeat {beat}"
 
 
 def _in_use(bucket: Bucket, now: datetime) -> str:
     status = LockStatus.of(bucket)
     holder = status.holder(bucket) or "another process"
     ago = duration(max(status.silent(now), 0)) if status.last_beat else "unknown"
-    return f"The state {bucket.url} is in use by {holder}; its last sign of life was {ago} ago."
+    return f"The state {bucket.url} is in use by {holder}; its last heartbeat was {ago} ago."
 
 
 def _remedy(bucket: Bucket, timeout: float) -> str:
     longer = " a longer" if timeout else ""
     return (
-        f"Wait for it with{longer} --lock-timeout: a lock without a sign of life for {LEASE:g} s is free. If that "
-        f"process is gone: lora state unlock {bucket.url}"
+        f"Wait for it with{longer} --lock-timeout: a lock without a heartbeat for {LEASE:g} s is released. If that "
+        f"process is gone, run: lora state unlock {bucket.url}"
     )
 
 
@@ -231,9 +231,9 @@ def _probe(bucket: Bucket) -> datetime:
             bucket.delete([name])
     if not refused:
         raise StateError(
-            f"{bucket.url} overwrites a file although it was asked to create one only where there is none, so nothing "
-            "could keep two commands from writing at once. Use a service with conditional writes (If-None-Match), or "
-            "see to it yourself that one command writes at a time, and pass --state-lock none; the report will say so."
+            f"{bucket.url} overwrote a file despite a conditional write, so two commands could write at once. Use a "
+            "service with conditional writes (If-None-Match), or ensure that only one command writes at a time and "
+            "pass --state-lock none; the report will mention this."
         )
     return now
 

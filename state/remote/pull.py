@@ -55,7 +55,7 @@ def check_format(bucket: Bucket) -> bool:
     except (ValueError, TypeError, KeyError, RecursionError):
         name, version = "", ""
     if name != FORMAT:
-        raise StateError(f"{bucket.url} is no state: its lora.json is another program's. Name another prefix.")
+        raise StateError(f"{bucket.url} is not a state: its lora.json belongs to another program. Use another prefix.")
     if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
         raise StateError(
             f"The state {bucket.url} was made by a newer lorafile (format {version}). Nothing was changed. "

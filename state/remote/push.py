@@ -75,7 +75,9 @@ class Sender:
         name = f"bundles/{self.lock.number}-{self._sequence}.tar"
         self._sequence += 1
         if not self.bucket.create(name, content):
-            raise StateError(f"{self.bucket.url}/{name} is there already, and not from here. Run the command again.")
+            raise StateError(
+                f"{self.bucket.url}/{name} already exists and was not written from here. Run the command again."
+            )
         return name
 
 
@@ -126,7 +128,7 @@ class Sending:
                 return
             except StateError as error:  # it is tried again; the last one is not
                 if self.failure is None:
-                    _log.warning("%s The apply goes on; results are sent when it answers again.", error)
+                    _log.warning("%s The apply continues; results are sent when the remote responds again.", error)
                 self.failure = error
             except Exception as error:  # told when the last bundle fails in the same way
                 self.failure = error

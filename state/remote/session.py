@@ -56,7 +56,7 @@ class Remote:
             self.bucket.download(f"objects/{digest[:2]}/{digest}", target)
         except Unreachable as error:
             raise StateError(
-                f"The object {digest[:12]}… is in the remote alone, and {error} Try again then."
+                f"The object {digest[:12]}… exists only in the remote, and {error} Try again when it can be reached."
             ) from error
 
     def refresh(self, only_news: bool = False) -> None:
@@ -73,14 +73,16 @@ class Remote:
         except Unreachable as error:
             when = self.knowledge.notes.get("pulled")
             if when is None:
-                raise StateError(f"{error} Nothing of it is on this machine yet. Try again when it answers.") from error
-            _log.warning("%s What follows is from the copy of %s on this machine.", error, _moment(when))
+                raise StateError(
+                    f"{error} There is no copy on this machine yet. Try again when it can be reached."
+                ) from error
+            _log.warning("%s Using the copy on this machine from %s.", error, _moment(when))
             return
         if pulled is None:
-            _log.warning("The copy of %s on this machine is in use; what follows is what it has by now.", self.url)
+            _log.warning("The copy of %s on this machine is in use; using its current contents.", self.url)
             return
         for reason in pulled.damaged:
-            _log.warning("%s. Nothing was taken of it; what it holds counts as not done.", reason)
+            _log.warning("%s. Nothing was imported from it; its results count as not done.", reason)
         if only_news and not pulled.attempts:
             return
         new = f", with {plural(pulled.attempts, 'new attempt')}" if pulled.attempts else ""
@@ -137,8 +139,8 @@ class Session:
         remote.looked = time.monotonic()
         if pulled.damaged:
             raise StateError(
-                f"{pulled.damaged[0]}. Nothing was taken of it, and nothing is done on top of it. If it is not to be "
-                "had otherwise, delete that file from the bucket: what it holds is then made again."
+                f"{pulled.damaged[0]}. Nothing was imported from it, and no work starts without it. If it cannot be "
+                "restored, delete that file from the bucket; its results are then recreated."
             )
 
     def finish(self) -> None:
@@ -152,8 +154,8 @@ class Session:
             self.sender.send()
         except Unreachable as error:
             raise StateError(
-                f"{error} What had finished and is not sent yet is kept in {self.remote.directory}; the next command "
-                f"that takes the lock sends it, or: lora state push --state {self.remote.url}"
+                f"{error} Finished results not sent yet are kept in {self.remote.directory}. The next command "
+                f"that takes the lock sends them, or run: lora state push --state {self.remote.url}"
             ) from error
 
 
@@ -191,7 +193,7 @@ def remote_of(directory: Path) -> Remote | None:
         try:
             url = normalized(str(json.loads((directory / LINK).read_text(encoding="utf-8"))["url"]))
         except (ValueError, TypeError, KeyError) as error:
-            raise StateError(f"{directory / LINK} is damaged. Name the state by its URL with --state.") from error
+            raise StateError(f"{directory / LINK} is damaged. Pass the state's URL with --state.") from error
         _register(directory, Bucket.open(url))
     return _remotes.get(directory)
 

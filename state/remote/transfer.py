@@ -58,7 +58,7 @@ def pull(remote: Remote, target: Path, lock_timeout: float = 0.0) -> ImportSumma
     """
     if target.absolute() != remote.directory.absolute():
         if not (remote.directory / "state.db").exists():
-            raise LoraError(f"There is nothing to pull: {remote.url} holds no results.")
+            raise LoraError(f"There is nothing to pull: {remote.url} has no results.")
         return import_state(remote.directory, target, lock_timeout)
     objects = Objects(remote.directory / "objects")
     missing = sorted(digest for digest in remote.knowledge.objects if not objects.is_here(digest))
@@ -77,7 +77,7 @@ def garbage(remote: Remote) -> Garbage:
             freed[digest] = entry.bytes
         else:
             kept.append(entry.bytes)
-    why = "named by no bundle, and older than a week"
+    why = "in no bundle, and older than a week"
     group = FreedObjects("objects", why, tuple(sorted(freed)), sum(freed.values()))
     return Garbage([group] if freed else [], [], 0, (len(kept), sum(kept)), freed)
 

@@ -51,7 +51,7 @@ def write_bundle(
                 proven = _Proven(stream, file)
                 tar.addfile(_member(OBJECTS + digest, size), proven)
             if proven.digest != digest:
-                raise StateError(f"The object {file} is damaged. `lora state verify` names all that is.")
+                raise StateError(f"The object {file} is damaged. `lora state verify` lists all damage.")
             total += size
     return total
 
@@ -94,7 +94,7 @@ class Member:
         """
         content = self.stream.read(self.size) if self.size <= most else b""
         if len(content) != self.size:
-            raise ValueError(f"{self.name} is cut short, or too large")
+            raise ValueError(f"{self.name} is truncated or too large")
         return content
 
     def copy(self, write: Callable[[bytes], object]) -> str:
@@ -128,9 +128,9 @@ def members(stream: BinaryIO) -> Iterator[Member]:
         try:
             member = tarfile.TarInfo.frombuf(header, "ascii", "strict")
         except tarfile.HeaderError as error:
-            raise ValueError(f"it is no tar file, or cut short: {error}") from error
+            raise ValueError(f"it is not a tar file, or is truncated: {error}") from error
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.linkname or member.size < 0:
-            raise ValueError(f'"{member.name[:80]}" is no plain file')
+            raise ValueError(f'"{member.name[:80]}" is not a regular file')
         start = stream.tell()
         yield Member(member.name, member.size, stream)
         if stream.tell() != start + member.size:
@@ -145,10 +145,10 @@ def read_bundle_index(files: Iterator[Member]) -> tuple[dict[str, Any], Iterator
     """
     about = next(files, None)
     if about is None or about.name != ABOUT:
-        raise ValueError("it is no bundle of lora state export")
+        raise ValueError("it is not a bundle from lora state export")
     head = json.loads(about.read(_LARGEST_ABOUT))
     if head["format"] != "lorafile-bundle" or str(head["format_version"]).partition(".")[0] != "1":
-        raise ValueError(f"its format {head['format_version']} is not known here; update lorafile")
+        raise ValueError(f"its format {head['format_version']} is not supported; update lorafile")
     index = next(files, None)
     if index is None or index.name != INDEX or index.size > _LARGEST_INDEX:
         raise ValueError("it has no index")

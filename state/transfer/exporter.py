@@ -94,10 +94,10 @@ def export_bundle(state: State, wanted: tuple[str, ...], file: Path, names: Name
         keys &= state.with_inputs(node.key for node in nodes)
     attempts = [row for number, row in sorted(rows.attempts.items()) if row.key in keys and number not in rows.removals]
     if not attempts:
-        raise LoraError("There is nothing to export: nothing of that has been done.")
+        raise LoraError("There is nothing to export: no results match.")
     numbers = {row.id for row in attempts}
     if damaged_rows(rows)[2].keys() & numbers:
-        raise LoraError("Rows of this are damaged. `lora state verify --repair` mends what can be mended.")
+        raise LoraError("Some of these rows are damaged. `lora state verify --repair` repairs what it can.")
     digests = {digest: size for (number, _), (digest, size) in rows.outputs.items() if number in numbers}
     here = {digest: state.objects.fetch(digest) for digest in sorted(digests) if state.objects.has(digest)}
     about = {"schema": SCHEMA_VERSION, "nodes": len(keys), "attempts": len(attempts), "objects": len(here)}

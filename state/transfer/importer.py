@@ -163,7 +163,7 @@ def _prove(incoming: Incoming, missing: set[str], workshop: Path, merged: Import
         with (workshop / digest if is_new else Path(os.devnull)).open("wb") as stream:
             copied_digest = member.copy(stream.write)
         if copied_digest != digest or member.size != named[digest]:
-            raise ValueError(f"the object {digest[:12]}… is damaged: its bytes are not the ones that were stored")
+            raise ValueError(f"the object {digest[:12]}… is damaged: it differs from what was stored")
         if is_new:
             sync(workshop / digest)
             brought.append(digest)

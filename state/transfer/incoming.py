@@ -57,7 +57,9 @@ def open_source(source: Path) -> Iterator[Incoming]:
         yield _from_state(source)
         return
     if not source.is_file():
-        raise LoraError(f"There is no file {source}; name a bundle of `lora state export`, or a state's directory.")
+        raise LoraError(
+            f"There is no file {source}. Pass a bundle from `lora state export`, or the directory of a state."
+        )
     with source.open("rb") as stream:
         files = members(stream)
         with refuse_malformed(source):
@@ -77,12 +79,12 @@ def refuse_malformed(source: Path) -> Iterator[None]:
         yield
     except WRONG as error:
         why = str(error) if type(error) is ValueError else f"a row of its index is malformed ({type(error).__name__})"
-        raise LoraError(f"{source} cannot be imported: {why}. Nothing was taken of it.") from error
+        raise LoraError(f"{source} cannot be imported: {why}. Nothing was imported from it.") from error
 
 
 def _from_state(directory: Path) -> Incoming:
     if not (directory / "state.db").is_file():
-        raise LoraError(f"{directory} is no state: it holds no state.db.")
+        raise LoraError(f"{directory} is not a state: it has no state.db.")
     state, incoming = State.read(directory), Incoming(directory)
     rows = read_rows(state)
     attempts = [row for number, row in sorted(rows.attempts.items()) if number not in rows.removals]
@@ -105,11 +107,11 @@ def _objects_of_bundle(files: Iterator[Member], about: dict[str, Any]) -> Iterat
     for member in files:
         digest = member.name.removeprefix(OBJECTS)
         if member.name != OBJECTS + digest or not is_digest(digest):
-            raise ValueError(f'"{member.name[:80]}" is no object')
+            raise ValueError(f'"{member.name[:80]}" is not an object')
         count += 1
         yield digest, member
     if count != about["objects"]:
-        raise ValueError(f"it is cut short: {count} of {about['objects']} objects are in it")
+        raise ValueError(f"it is truncated: it has {count} of {about['objects']} objects")
 
 
 def _take(incoming: Incoming, line: Line) -> None:
@@ -160,20 +162,20 @@ def check(incoming: Incoming) -> None:
     for key, (kind, version, settings, inputs) in rows.nodes.items():
         _check_texts((settings, inputs), _LONGEST_SETTINGS)
         if not is_digest(key) or type(version) is not int or not re.fullmatch(r"[a-z-]{1,40}", kind):
-            raise ValueError(f'"{str(key)[:80]}" is no node')
+            raise ValueError(f'"{str(key)[:80]}" is not a node')
         if not 0 < version < _LONGEST or not all(is_digest(read) for read in json.loads(inputs).values()):
-            raise ValueError(f"the node {key[:12]}… reads what is no node")
+            raise ValueError(f"the node {key[:12]}… reads something that is not a node")
     for row in rows.attempts.values():
         _check_texts(value for name, value in row.__dict__.items() if name not in ("id", "seconds"))
         if type(row.id) is not int or type(row.seconds) is not float or not math.isfinite(row.seconds):
             raise ValueError(f"attempt {row.id} is malformed")
         if math.copysign(1, row.seconds) < 0:  # and SQLite would store a negative zero as another number
-            raise ValueError(f"attempt {row.id} took less than no time")
+            raise ValueError(f"attempt {row.id} has a negative duration")
         if "\n" in row.study + row.address + row.device + row.started:
-            raise ValueError(f"attempt {row.id} has a name of two lines")
+            raise ValueError(f"attempt {row.id} has a multi-line name")
     for (_, name), (digest, size) in rows.outputs.items():
         if not _FILE.fullmatch(name) or (name.endswith(_RUNS_CODE) and name not in _OURS):
-            raise ValueError(f'"{name[:80]}" is no name that a file of a result has')
+            raise ValueError(f'"{name[:80]}" is not a valid name for a file of a result')
         if not is_digest(digest) or type(size) is not int or not 0 <= size < _LARGEST_SIZE:
             raise ValueError(f"the file {name} is malformed")
     nodes, environments, attempts = damaged_rows(rows)
@@ -185,16 +187,16 @@ def check(incoming: Incoming) -> None:
     for values in (*incoming.declarations, *incoming.acceptances, *incoming.removals, *incoming.withdrawals):
         _check_texts(values)
     if incoming.remote.items() - set(rows.outputs.values()):
-        raise ValueError("it names an object of the remote that is no file of its results")
+        raise ValueError("it lists an object of the remote that is not a file of its results")
     if not all(is_digest(declared[2]) for declared in incoming.declarations):
-        raise ValueError("a declaration names what is no node")
+        raise ValueError("a declaration refers to something that is not a node")
     if not all(is_digest(key) for accepted in incoming.acceptances for key in accepted[:2]):
-        raise ValueError("an acceptance names what is no node")
+        raise ValueError("an acceptance refers to something that is not a node")
 
 
 def _check_texts(values: Iterable[Any], longest: int = _LONGEST) -> None:
     for value in values:
         if not isinstance(value, str):
-            raise ValueError(f"{json.dumps(value)[:60]} stands where a text should")
+            raise ValueError(f"{json.dumps(value)[:60]} is not text")
         if len(value) > longest or _CONTROL.search(value):
-            raise ValueError(f"a text in it is too long, or has control characters: {_CONTROL.sub('?', value[:60])}")
+            raise ValueError(f"a text in it is too long or has control characters: {_CONTROL.sub('?', value[:60])}")

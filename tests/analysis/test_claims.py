@@ -46,7 +46,7 @@ def test_at_most_so_much_below_is_non_inferiority_at_that_margin(results: Result
     assert checked(results, at_most_below="3pt", **below).verdict == "refuted"
     near = checked(results, at_most_below="11pt", **below)
     assert near.verdict == "undecided"
-    assert "judged by a margin of 11.0 points" in near.reasons
+    assert "judged with a margin of 11.0 points" in near.reasons
 
 
 def test_the_direction_of_the_metric_counts(results: Results) -> None:
@@ -60,9 +60,9 @@ def test_the_direction_of_the_metric_counts(results: Results) -> None:
 def test_a_pair_outside_the_family_is_judged_alone_and_says_so(results: Results) -> None:
     inside = checked(results, other="rank/r=1", **{"is": "better"})
     outside = checked(results, other="rates/learning_rate=2e-05", **{"is": "better"})
-    assert "not in the study's family" not in inside.reasons
+    assert "not part of the study's family" not in inside.reasons
     assert outside.verdict == "supported"
-    assert "not in the study's family" in outside.reasons
+    assert "not part of the study's family" in outside.reasons
 
 
 def test_a_claim_on_an_analysis_takes_its_verdict_and_knows_what_it_does_not_compare(results: Results) -> None:
@@ -141,8 +141,8 @@ def test_a_claim_is_stale_when_a_run_that_it_rests_on_has_other_figures(results:
     key = runs.assign(key=runs["key"].where(~row, "f" * 16), **{"test.exact_match": results.runs["test.exact_match"]})
     (again,) = check(replace(before, runs=key))
     assert (again.verdict, again.status) == ("supported", "stale")
-    assert "rank/r=1/seed=42 was run again with other figures" in again.line
-    assert "`lora report` renews it" in again.line
+    assert "rank/r=1/seed=42 was run again with different results" in again.line
+    assert "`lora report` updates it" in again.line
 
 
 def test_a_run_that_is_gone_makes_a_claim_stale_and_another_claims_runs_do_not(results: Results) -> None:
@@ -201,7 +201,7 @@ def test_a_lost_run_leaves_a_claim_undecided_unless_it_is_waived(results: Result
     about = {"one": "rank/r=1", "other": "baselines/method=none", "is": "better"}
     (found,) = check(replace(partial, claims=(claim(**about),)))
     assert found.verdict == "undecided"
-    assert "of the 3 runs of rank/r=1, 1 diverged, and the others are no fair sample" in found.line
+    assert "of the 3 runs of rank/r=1, 1 diverged, and the rest are not a fair sample" in found.line
     assert 'waive = ["diverged"]' in found.line
     (waived,) = check(replace(partial, claims=(claim(**about, waive=["diverged"]),)))
     assert waived.verdict == "supported"

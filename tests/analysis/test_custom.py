@@ -77,14 +77,14 @@ def test_an_analysis_of_ones_own_is_a_section_like_any_other(
         ("def analyse(results):\n    return results.runs['rank']", "own.py, line 2: KeyError: 'rank'"),
         ("import sys\ndef analyse(results):\n    sys.exit('enough')", "own.py, line 3: SystemExit: enough"),
         ("x = 1 / 0\ndef analyse(results): ...", "own.py, line 1: ZeroDivisionError: division by zero"),
-        ("def analyse(results):\n    return 3", "own.py: analyse(results) should return a dictionary, not int"),
+        ("def analyse(results):\n    return 3", "own.py: analyse(results) must return a dictionary, not int"),
         ("def analyse(results):\n    return {'tabels': []}", "own.py: analyse(results) returned 'tabels'"),
-        ("def analyse(results):\n    return {'tables': [3]}", "should be a pandas DataFrame, not int"),
-        ("def analyse(results):\n    return {'charts': [3]}", "its charts should be Altair charts, not int"),
+        ("def analyse(results):\n    return {'tables': [3]}", "must be a pandas DataFrame, not int"),
+        ("def analyse(results):\n    return {'charts': [3]}", "its charts must be Altair charts, not int"),
         (
             "import altair as alt\ndef analyse(results):\n"
             "    return {'charts': alt.Chart('https://example.org/x.csv').mark_bar().encode(x='a:Q')}",
-            "a chart reads data from an address",
+            "a chart reads data from a URL",
         ),
     ],
 )
@@ -123,7 +123,7 @@ def test_the_tables_have_settings_verdicts_and_examples() -> None:
     ("text", "told"),
     [
         (None, 's.toml:7:1: analysis[0].file: "own.py" cannot be read: No such file or directory'),
-        ("def analyze(results): ...", 'analysis[0].file: "own.py" defines no function analyse(results)'),
+        ("def analyze(results): ...", 'analysis[0].file: "own.py" does not define the function analyse(results)'),
         ("def analyse(results) ...", 'analysis[0].file: "own.py", line 1 is not Python: expected'),
     ],
 )

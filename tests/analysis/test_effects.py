@@ -30,7 +30,7 @@ def said(found: list[Analysis]) -> str:
 
 def test_rank_matters_only_once_the_rate_is_tuned_comes_out_by_itself() -> None:
     text = said(effects(grid(TUNED)))
-    assert "lora.r matters only once train.learning_rate is tuned: at 1e-5 its effect cannot be told from none" in text
+    assert "lora.r matters only once train.learning_rate is tuned: at 1e-5 its effect is not distinguishable" in text
     assert "The two settings interact: the effect of lora.r = " in text
     assert "exact match on validation: +38.8 points" in text  # rates are chosen there
 
@@ -39,19 +39,18 @@ def test_an_effect_that_turns_round_is_told_as_such() -> None:
     results = grid({1e-4: (0.30, 0.40), 1e-3: (0.40, 0.70), 1e-2: (0.72, 0.40)})
     text = said(effects(results))
     told = (
-        "What lora.r does turns round with train.learning_rate: 64 is better than 1 at 1e-4 and 1e-3, and worse at 0.01"
+        "The effect of lora.r reverses with train.learning_rate: "
+        "64 is better than 1 at 1e-4 and 1e-3, and worse at 0.01"
     )
     assert told in text
     assert "matters only" not in text
-    assert "Not every lora.r has its best mean at the same train.learning_rate: it is at 1e-3 for 16 and 64" in text
-    assert "turns round with train.learning_rate: 64 is better than 1 at 1e-4" in said(
-        effects(results, metric="log_loss")
-    )
+    assert "The train.learning_rate with the best mean depends on lora.r: it is 1e-3 for 16 and 64" in text
+    assert "reverses with train.learning_rate: 64 is better than 1 at 1e-4" in said(effects(results, metric="log_loss"))
 
 
 def test_no_interaction_is_never_called_none() -> None:
     text = said(effects(grid(FLAT)))
-    assert "No interaction can be told from noise, which does not say that there is none" in text
+    assert "No interaction is distinguishable from noise, which does not prove that there is none" in text
     assert "matters only" not in text
     assert "interact:" not in text
 
@@ -63,7 +62,7 @@ def test_what_diverged_comes_first_stays_visible_and_is_in_no_average() -> None:
         "at train.learning_rate = 0.03: lora.r 16 (3 of 3 diverged) and 64 (3 of 3 diverged)."
     )
     assert found.sentences[1].startswith(
-        "Left out of what follows, and still in the chart: train.learning_rate = 1e-3 and 0.03."
+        "Excluded from the following, but still in the chart: train.learning_rate = 1e-3 and 0.03."
     )
     cells = found.tables[1].frame
     assert len(cells) == 20
@@ -81,7 +80,7 @@ def test_a_missing_cell_leaves_the_line_out_that_costs_least() -> None:
 
 def test_with_one_seed_effects_are_described_and_not_judged() -> None:
     (found,) = effects(grid(TUNED, seeds=(1,)))
-    assert "With one seed this says something of these runs alone." in said([found])
+    assert "With one seed, this describes these runs only." in said([found])
     assert not re.search("interact|95 %", said([found]))
     assert "least" not in str(next(iter(found.charts.values())).to_dict()["vconcat"][1]["layer"])
 
@@ -112,7 +111,7 @@ def test_less_is_better_turns_the_colours_round() -> None:
 
 def test_without_outcomes_of_examples_nothing_is_compared() -> None:
     text = said(effects(replace(grid(), outcomes={})))
-    assert "No effects are compared: grid/r=1,learning_rate=1e-05 has no outcomes of single examples" in text
+    assert "No effects are compared: grid/r=1,learning_rate=1e-05 has no per-example outcomes" in text
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])

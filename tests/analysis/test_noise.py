@@ -46,7 +46,7 @@ def test_the_spread_between_seeds_is_the_pooled_one_with_chi_squares_interval() 
     assert found.spread == pytest.approx(known)
     low, high = np.sqrt(df * known**2 / stats.chi2.ppf([0.975, 0.025], df))
     assert found.interval == pytest.approx((low, high))
-    assert f"Another seed moves the figure of one run by {100 * known:.1f} points" in said(noise(results))
+    assert f"Another seed changes the result of one run by {100 * known:.1f} points" in said(noise(results))
 
 
 def test_without_freedom_a_deviation_has_no_interval() -> None:
@@ -72,22 +72,20 @@ def test_the_examples_part_of_the_spread_is_the_seed_by_example_residual() -> No
 
 def test_the_same_again_shows_what_the_machine_alone_changes() -> None:
     text = said(noise(again(study(), 0.0, 0.0, 0.0)))
-    assert (
-        "The machine alone changes nothing: 3 runs done again gave the same figure, 3 of 3 with the very same" in text
-    )
+    assert "The machine alone changes nothing: 3 runs repeated gave the same result, 3 of 3 with identical" in text
     (shown,) = noise(again(study(), 0.004, 0.0))
     assert list(shown.tables[1].frame["same"]) == ["no", "yes"]
     found = floors(again(study(), 0.004, 0.0), "exact_match", "test").repeats
     assert found.spread == pytest.approx(np.sqrt(0.004**2 / 2 / 2))  # two pairs, one of them 0.4 points apart
-    assert "The machine alone moves a figure by 0.2 points" in said(noise(again(study(), 0.004, 0.0)))
-    assert "study.repeats = 2 runs the first seed of every trained configuration again" in said(noise(study()))
+    assert "The machine alone changes a result by 0.2 points" in said(noise(again(study(), 0.004, 0.0)))
+    assert "study.repeats = 2 to run the first seed of every trained configuration again" in said(noise(study()))
 
 
 def test_what_is_inside_the_noise_is_counted_and_drawn_beside_it() -> None:
     (found,) = noise(study())
     floor = floors(study(), "exact_match", "test")
     inside = [one for one in floor.effects if one.estimate and abs(one.estimate.difference) < floor.inside]
-    assert f"is inside the noise of this study: {len(inside)} of 14 comparisons are." in said([found])
+    assert f"is within the noise of this study: {len(inside)} of 14 comparisons are." in said([found])
     assert floor.inside < floor.detectable  # to be found in four of five studies, a difference is larger
     bars, points = next(iter(found.charts.values())).to_dict()["vconcat"]
     assert bars["layer"][0]["encoding"]["x"]["scale"]["domain"][0] == 0
@@ -99,19 +97,19 @@ def test_a_repeat_without_a_figure_is_shown_and_in_no_average() -> None:
     results = replace(results, repeats=results.repeats.assign(outcome=["done", "diverged"]))
     (found,) = noise(results)
     assert list(found.tables[1].frame["runs"]) == ["done", "diverged"]
-    assert "1 run done again gave the same figure" in said([found])
-    assert "1 of 2 repeats has no figure" in said([found])
+    assert "1 run repeated gave the same result" in said([found])
+    assert "1 of 2 repeats has no result" in said([found])
 
 
 def test_a_study_that_compares_nothing_has_a_floor_all_the_same() -> None:
     (found,) = noise(grid())
-    assert found.sentences[0].endswith("is inside the noise of this study.")
+    assert found.sentences[0].endswith("is within the noise of this study.")
     assert "of one comparison" in set(found.tables[0].frame["from"])
 
 
 def test_with_one_seed_no_difference_is_called_noise() -> None:
     text = said(noise(study((42,))))
-    assert text.startswith("Nothing tells how far another seed would move a difference")
+    assert text.startswith("The effect of another seed on a difference is unknown")
     assert "inside the noise" not in text
 
 
@@ -122,4 +120,4 @@ def test_without_outcomes_there_is_nothing_to_say() -> None:
 
 def test_another_metric_has_a_floor_of_its_own_in_its_own_unit() -> None:
     (found,) = noise(study(), metric="log_loss")
-    assert "nats per token is inside the noise of this study" in said([found])
+    assert "nats per token is within the noise of this study" in said([found])

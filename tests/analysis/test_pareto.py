@@ -54,7 +54,7 @@ def test_with_one_seed_nothing_is_clearly_behind() -> None:
     figures = {name: values[:1] for name, values in FIGURES.items() if name != UNTUNED}
     found = pareto(priced(figures, **{MIDDLE: 3.0, SMALL: 9.0, LARGE: 9.0}))
     assert places(found)[SMALL].startswith("behind ")
-    assert "nothing tells" in " ".join(found.captions.values())
+    assert "No bars" in " ".join(found.captions.values())
 
 
 def test_times_that_hardly_differ_put_nobody_clearly_behind() -> None:
@@ -118,7 +118,7 @@ def test_bars_are_the_interval_of_the_configurations_own_figure() -> None:
 def test_a_measure_that_stands_twice_is_located() -> None:
     with pytest.raises(SpecError) as caught:
         parse('[[analysis]]\nkind = "pareto"\nmeasures = ["log_loss", "log_loss"]')
-    assert 'analysis[0].measures[1]: "log_loss" stands here twice' in str(caught.value)
+    assert 'analysis[0].measures[1]: "log_loss" is listed twice' in str(caught.value)
 
 
 def test_figures_on_other_examples_are_off_the_frontier_and_marked_in_the_table() -> None:

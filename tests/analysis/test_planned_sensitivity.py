@@ -163,7 +163,7 @@ def test_a_published_deviation_comes_before_a_guess(spec: Path) -> None:
 
 def test_points_of_a_metric_without_points_are_refused() -> None:
     text = 'evaluate.metrics = ["log_loss"]\nverdict.expect_sd = "1pt"\n'
-    assert "log_loss is no percentage" in message(text)
+    assert "log_loss is not a percentage" in message(text)
     assert "standard deviation" in message('verdict.expect_sd = "1%"\n')
 
 

@@ -78,8 +78,8 @@ def test_the_report_says_where_it_is_from_and_that_it_is_not_tested() -> None:
     results = with_published()
     section = analyses(results, [AnalysisTable(kind="rates")])[-1]
     assert section.name == "published"
-    assert "take no part in any test" in section.sentences[0]
-    assert "LoRA r32 was not published: it is the binomial one" in section.sentences[1]
+    assert "do not enter any test" in section.sentences[0]
+    assert "published for LoRA r32; the one shown is binomial" in section.sentences[1]
     html = page(results, [section])
     assert "&lt;i&gt;a paper&lt;/i&gt;" in html
     assert "1.2 points" in html

@@ -28,7 +28,7 @@ def test_every_question_has_its_words() -> None:
 
 def test_rank_answers_with_verdicts_and_with_memory() -> None:
     text = said("rank")
-    assert "Against rank/r=8, in exact match on test, worse: rank/r=1 (−" in text
+    assert "Compared with rank/r=8, in exact match on test, worse: rank/r=1 (−" in text
     assert "Peak training memory by r: 4.37 GB (1)" in text
 
 
@@ -49,7 +49,7 @@ def test_inference_speed_holds_an_attached_adapter_against_the_bare_base() -> No
 
 
 def test_times_of_a_machine_that_did_other_work_are_not_passed_on_as_if_it_was_idle() -> None:
-    told = "rank/r=2 was timed while the machine did other work: these times are not to be trusted."
+    told = "rank/r=2 was timed while the machine was busy with other work: do not rely on these times."
     spread = (RESULTS.profiles["configuration"] == "rank/r=2").map({True: 1.8, False: 0.04})
     busy = replace(RESULTS, profiles=RESULTS.profiles.assign(generate_spread=spread))
     for tables in ([AnalysisTable.model_validate({"ask": "inference-speed"})], [AnalysisTable(kind="cost")]):
@@ -75,14 +75,14 @@ def test_speed_is_quoted_against_the_bare_base_in_the_same_process() -> None:
     text = "\n".join(asked(yardsticks(), ask="inference-speed").sentences)
     change = 0.019 * 1.4 / 0.02 - 1
     assert f"An attached adapter changes the time per token by +{100 * change:.1f}" in text
-    assert "against the bare base in the same process" in text
+    assert "compared with the bare base in the same process" in text
     assert "A merged adapter changes the time per token by −4.5" in text, "19.1 ms against 20"
 
 
 def test_a_profile_whose_bare_base_took_longer_is_in_no_sentence_and_no_chart_on_speed() -> None:
     results = yardsticks(**{"rank/r=32": 0.9})
     found = asked(results, kind="cost")
-    assert "rank/r=32 was timed while the machine did other work" in "\n".join(found.sentences)
+    assert "rank/r=32 was timed while the machine was busy with other work" in "\n".join(found.sentences)
     assert "rank/r=32" not in json.dumps(found.charts["cost-latency"].to_dict())
     assert "Not drawn (1): rank/r=32" in found.captions["cost-latency"]
     marked = {row["configuration"]: row["times"] for row in row_dicts(found.table)}
@@ -90,7 +90,7 @@ def test_a_profile_whose_bare_base_took_longer_is_in_no_sentence_and_no_chart_on
     assert "times" in [column.key for column in found.tables[0].columns]
     front = asked(results, kind="pareto", measures=["exact_match", "token_latency"])
     assert "rank/r=32" not in set(front.table["configuration"])
-    assert "rank/r=32 (it is not measurable here: the machine did other work meanwhile)" in "\n".join(front.sentences)
+    assert "rank/r=32 (it is not measurable here: the machine was busy with other work)" in "\n".join(front.sentences)
     cheapest = {"cheapest": {"token_latency": "1s", "prefer": "token_latency"}}
     assert "rank/r=32" not in next(iter(asked(results, kind="recommend", budgets=cheapest).sentences))
 
@@ -99,7 +99,8 @@ def test_where_no_profile_can_be_trusted_nothing_is_said_of_speed_but_how_to_mea
     busy = replace(RESULTS, profiles=RESULTS.profiles.assign(generate_spread=2.0), file="study.toml")
     (sentence,) = asked(busy, ask="inference-speed").sentences
     count = f"{len(RESULTS.profiles)} profiles."
-    assert sentence.startswith(f"Inference speed is not measurable here: the machine did other work during {count}")
+    busily = f"the machine was busy with other work during {count}"
+    assert sentence.startswith(f"Inference speed is not measurable here: {busily}")
     assert sentence.endswith("lora apply study.toml --replace '*:profile'")
     found = asked(busy, kind="cost")
     assert sentence in found.sentences
@@ -120,7 +121,9 @@ def test_a_training_time_whose_interval_begins_at_zero_is_not_measurable() -> No
 
 def test_lora_or_full_holds_the_best_lora_on_validation_against_full_and_untuned() -> None:
     text = said("lora-or-full")
-    assert "Against modules/target_modules=all-linear, in exact match on test, worse: baselines/method=none (−" in text
+    assert (
+        "Compared with modules/target_modules=all-linear, in exact match on test, worse: baselines/method=none" in text
+    )
     assert "inconclusive: baselines/method=full (" in text
 
 
@@ -131,7 +134,7 @@ def test_real_or_noise_counts_what_is_real() -> None:
 def test_what_a_study_says_nothing_of_is_said_to_who_asks_and_to_nobody_else() -> None:
     small = replace(RESULTS, configurations=RESULTS.configurations.drop(columns="quantization"))
     (asked,) = analyses(small, [AnalysisTable.model_validate({"ask": "quantization"})])
-    assert asked.sentences == ["This study says nothing of it: no sweep varies quantization."]
+    assert asked.sentences == ["This study cannot answer that: no sweep varies quantization."]
     assert "question-quantization" not in {found.name for found in analyses(small, [])}
 
 
@@ -144,7 +147,7 @@ def test_a_table_asks_one_thing(wrong: dict[str, str]) -> None:
 
     lines = "\n".join(f'{key} = "{value}"' for key, value in wrong.items())
     text = f'[study]\nname = "s"\n[model]\npath = "m"\n[data]\npath = "d"\n[[analysis]]\n{lines}\n'
-    with pytest.raises(SpecError, match=r"names both|says nothing"):
+    with pytest.raises(SpecError, match=r"sets both|is empty"):
         parse(text, Path("s.toml"))
 
 

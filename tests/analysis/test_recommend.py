@@ -45,7 +45,7 @@ def test_the_cheapest_that_is_shown_to_be_good_enough_is_recommended_and_quoted_
     assert "less than 5.0 points worse than the best in exact match on test" in text
     half = 100 * stats.t.ppf(0.975, 6) * 0.01 / 3**0.5
     quoted = f"79.0 % (95 % interval {79 - half:.1f} % to {79 + half:.1f} %)"
-    assert f"Its figure on test: {quoted}." in text
+    assert f"Its result on test: {quoted}." in text
 
 
 def test_best_quality_takes_the_best_mean_of_what_is_good_enough() -> None:
@@ -57,7 +57,7 @@ def test_a_limit_leaves_out_what_exceeds_it_and_the_best_of_the_rest_counts() ->
     assert found.taken == SMALL
     assert found.refused[LARGE][0].text == "its peak training memory is 9.00 GB"
     assert found.looser == (("train_memory", 3e9, MIDDLE),)
-    assert "With 3.00 GB peak training memory it would be a/r=4." in said(
+    assert "With 3.00 GB peak training memory, it would be a/r=4." in said(
         made(FIGURES), margin="5pt", profiles=[], budgets={"laptop": "2500MB"}
     )
 
@@ -74,12 +74,14 @@ def test_without_a_margin_there_is_a_set_that_may_be_best_and_no_verdict() -> No
     assert (found.taken, found.firm, found.word(SMALL)) == (MIDDLE, False, f"behind {LARGE}")
     assert "no verdict. 2 of 4 may be the best in exact match on test (a/r=4 and a/r=16)" in said(made(FIGURES))
     assert f"Take {LARGE} to be safe: it has the best mean. {MIDDLE} is the cheapest of these" in said(made(FIGURES))
-    assert "without a margin" in said(made(FIGURES))
+    assert "Set a margin" in said(made(FIGURES))
 
 
 def test_with_one_seed_there_is_no_verdict() -> None:
     text = said(made({name: values[:1] for name, values in FIGURES.items()}), margin="5pt")
-    assert "no verdict, since with one seed there is none on configurations. Of these runs a/r=16 has the best" in text
+    assert (
+        "no verdict, since one seed is not enough for one on configurations. Of these runs, a/r=16 has the best" in text
+    )
     assert "take" not in text
 
 
@@ -100,13 +102,13 @@ def test_below_three_seeds_it_says_so() -> None:
 
 def test_a_configuration_with_diverged_runs_is_named_first_and_taken_only_where_nothing_else_is_left() -> None:
     results = made(FIGURES | {MIDDLE: (0.79, 0.80, "diverged")})
-    assert analysis(results, margin="5pt").sentences[0] == "Left out of the choice: a/r=4 (1 of 3 runs diverged)."
+    assert analysis(results, margin="5pt").sentences[0] == "Excluded from the choice: a/r=4 (1 of 3 runs diverged)."
     assert one(results, margin="5pt").taken == LARGE
     alone = one(results, margin="5pt", profiles=[], budgets={"e": {"trainable_share": 0.0035, "adapter_size": "3MB"}})
     assert alone.refused.keys() >= {MIDDLE} and alone.taken == SMALL
     left = made({MIDDLE: (0.79, 0.80, "diverged"), LARGE: FIGURES[LARGE]})
     assert one(left, profiles=[], budgets={"laptop": "4GB"}).taken == MIDDLE
-    assert "of a/r=4 1 of 3 runs diverged: it is named because nothing else is eligible" in said(
+    assert "a/r=4 is named only because nothing else is eligible (1 of 3 runs diverged)" in said(
         left, profiles=[], budgets={"laptop": "4GB"}
     )
 
@@ -122,7 +124,7 @@ def test_where_nothing_keeps_within_a_budget_the_limits_and_the_nearest_miss_are
 def test_a_single_eligible_configuration_is_no_choice() -> None:
     trained = made({name: values for name, values in FIGURES.items() if name != UNTUNED})
     text = said(trained, margin="5pt", profiles=[], budgets={"toy": "2GB"})
-    assert "a/r=1, the only configuration that keeps within these limits" in text
+    assert "a/r=1, the only configuration that is within these limits" in text
 
 
 def test_a_server_refuses_with_its_reason() -> None:
@@ -138,7 +140,7 @@ def test_memory_of_a_cpu_and_of_another_device_is_named_as_such() -> None:
         + [{"configuration": LARGE, "device": "L4", "train_allocated_bytes": 1e9}]
     )
     results = made(FIGURES, profiles=profiles)
-    assert "measured on a CPU, as live tensors: it says little of a GPU" in said(results, margin="5pt")
+    assert "measured on a CPU, as live tensors: it says little about memory on a GPU" in said(results, margin="5pt")
     found = one(results, profiles=[], budgets={"laptop": "8GB"})
     assert found.refused[LARGE][0].text == "its peak training memory was only measured on L4"
 
@@ -158,7 +160,7 @@ def test_without_memory_profiles_size_decides_and_memory_budgets_are_not_asked()
     found = recommendations(results, AnalysisTable(kind="recommend", margin="5pt"))
     assert [budget.name for each in found for budget in each.budgets] == ["best-quality", "cheapest"]
     assert found[1].prefer == "adapter_size"
-    assert "The peak training memory was not measured, so saved size decides what is cheaper." in said(
+    assert "The peak training memory was not measured, so saved size decides which is cheaper." in said(
         results, margin="5pt"
     )
 
@@ -216,7 +218,7 @@ def test_what_scatters_and_is_worse_on_average_holds_up_nobody_and_is_named() ->
     results = made(FIGURES | {NOISY: (0.25, 0.55, 0.85)})
     found = one(results, margin="5pt")
     assert (found.taken, found.firm, found.word(NOISY)) == (MIDDLE, True, "scatters")
-    assert f"{NOISY} is left out: its mean is 26.0 points worse than the best on validation" in said(
+    assert f"{NOISY} is excluded: its mean is 26.0 points worse than the best on validation" in said(
         results, margin="5pt"
     )
 
@@ -233,7 +235,7 @@ def test_points_of_a_rate_sweep_that_validation_does_not_prefer_are_no_candidate
     table = pd.concat([results.configurations, pd.DataFrame(settings)], axis=1)
     found = one(replace(results, configurations=table), margin="5pt")
     assert found.other_rates == {SMALL: MIDDLE} and SMALL not in found.order
-    assert "1 configuration with a better learning rate by validation" in said(
+    assert "1 configuration with a better learning rate on validation" in said(
         replace(results, configurations=table), margin="5pt"
     )
 
@@ -246,7 +248,9 @@ def test_what_was_chosen_on_validation_is_tested_on_test_and_else_called_optimis
         results, runs=runs, outcomes={key: frame for key, frame in results.outcomes.items() if "test" not in key}
     )
     assert one(only, margin="5pt").split == "validation"
-    assert "validation both chose and judged: these figures are optimistic" in said(only, margin="5pt")
+    assert "validation was used both to choose and to evaluate: these results are optimistic" in said(
+        only, margin="5pt"
+    )
 
 
 SHOTS = "b/method=none,shots=4"

@@ -93,7 +93,8 @@ def test_the_stage_has_the_seeds_that_decide_at_the_next_looks_share_of_alpha() 
     assert found.configurations == NAMES
     assert found.seeds == tuple(range(4, 4 + max(one.seeds or 0 for one in found.undecided)))
     assert all(
-        "more seeds would (margin 6.0 points, 80 % power, stage 1 at 0.64" in told for told in sentences(found)[:2]
+        "more seeds would decide (margin 6.0 points, 80 % power, stage 1 at 0.64" in told
+        for told in sentences(found)[:2]
     )
 
 
@@ -137,7 +138,7 @@ def test_more_seeds_than_allowed_are_not_planned_and_said() -> None:
     found = planned(most=2)
     assert (found.seeds, found.configurations) == ((), ())
     told = sentences(found)
-    assert "more than --max-seeds 2, and are not planned" in told[0]
+    assert "more than --max-seeds 2; none is planned" in told[0]
     assert told[-1] == "No stage is planned: 2 more seeds would decide none of them."
 
 
@@ -145,12 +146,12 @@ def test_what_examples_carry_asks_for_examples() -> None:
     found = planned(runs=0.001, examples=0.6)
     assert found.seeds == ()
     assert all(one.seeds is None and one.examples is not None and one.examples > 400 for one in found.undecided)
-    assert "no number of seeds would: the 400 examples alone carry too much" in sentences(found)[0]
+    assert "no number of seeds would: the 400 examples alone vary too much" in sentences(found)[0]
     assert "data.split.test" in sentences(found)[0]
 
 
 def test_without_a_margin_or_without_alpha_the_setting_is_named() -> None:
-    with pytest.raises(SpecError, match=r"verdict.margin: is not set.* points is found with 80"):
+    with pytest.raises(SpecError, match=r"verdict.margin: is not set.* points is detected with 80"):
         planned(SPEC.replace('margin = "6pt"', ""))
     with pytest.raises(SpecError, match=r"study\.toml:14:1: verdict\.keep: is 0"):
         planned(SPEC.replace('margin = "6pt"', 'keep = 0\nmargin = "6pt"'))
@@ -158,7 +159,7 @@ def test_without_a_margin_or_without_alpha_the_setting_is_named() -> None:
 
 def test_nothing_is_planned_before_every_run_has_a_result_or_when_all_is_decided() -> None:
     assert sentences(planned(outcome="missing")) == [
-        "No stage is planned: 1 of 9 runs has no result yet. Apply first: a stage follows from all of them."
+        "No stage is planned: 1 of 9 runs has no result yet. Run lora apply first: a stage depends on all of them."
     ]
     assert "each of the 2 comparisons has its verdict" in sentences(planned(SPEC.replace("6pt", "40pt")))[0]
 
@@ -194,7 +195,7 @@ def test_stages_in_a_list_cannot_be_added_to(tmp_path: Path, monkeypatch: Any) -
     file.write_text(text, encoding="utf-8")
     monkeypatch.setattr(Study, "gather", lambda _: made(SPEC + "[[stage]]\nseeds = [8]\n", runs=0.06))
     with pytest.raises(
-        SpecError, match=r"study.toml:1:1: stage: should be written as blocks that begin with \[\[stage"
+        SpecError, match=r"study.toml:1:1: stage: should be written as blocks that start with \[\[stage"
     ):
         resolve(Study.load(file, tmp_path / "state"), 1000)
 

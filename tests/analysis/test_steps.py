@@ -72,10 +72,13 @@ def test_saturation_is_the_largest_of_the_equivalence_tests_from_the_top_down() 
 
 def test_a_rise_that_levels_off_says_from_where_and_never_calls_it_equal() -> None:
     text = said(trend(ranks(0.40, 0.60, 0.80, 0.805), factor="lora.r"))
-    assert "Exact match on test gets better from lora.r = 1 to 64, by 40.5 points" in text
-    assert "no step for the worse can be told from the noise" in text
-    assert "Beyond lora.r = 16 no further gain can be told from none, which does not say that there is none" in text
-    assert "A doubling of lora.r is worth +10.0 points" in text  # twenty points in two doublings
+    assert "Exact match on test improves from lora.r = 1 to 64, by 40.5 points" in text
+    assert "no step is distinguishably worse" in text
+    assert (
+        "Beyond lora.r = 16, no further gain is distinguishable from zero, which does not prove that there is none"
+        in text
+    )
+    assert "Doubling lora.r is worth +10.0 points" in text  # twenty points in two doublings
     assert "equivalent" not in text
 
 
@@ -85,28 +88,28 @@ def test_with_a_margin_levelling_off_is_shown_or_said_not_to_be() -> None:
     text = said(trend(replace(results, verdict=wide), factor="lora.r"))
     assert "From lora.r = 16 on, every larger value is equivalent to it within 5.0 points." in text
     text = said(trend(replace(results, verdict=narrow), factor="lora.r"))
-    assert "That it levels off within 0.5 points before 64 is not shown." in text
+    assert "The results do not show that it levels off within 0.5 points before 64." in text
 
 
 def test_a_turn_is_named_where_it_is() -> None:
     text = said(trend(ranks(0.40, 0.60, 0.80, 0.70), factor="lora.r"))
-    assert "Exact match on test is not monotone along lora.r: 64 is worse than 16 by 10.0 points" in text
+    assert "Exact match on test is not monotonic in lora.r: 64 is worse than 16 by 10.0 points" in text
 
 
 def test_a_rise_that_goes_on_is_not_called_levelling_off() -> None:
     text = said(trend(ranks(0.20, 0.40, 0.60, 0.80), factor="lora.r"))
-    assert "The step to 64, the last, is still one for the better: no levelling off is seen." in text
+    assert "The last step, to 64, is still an improvement: there is no sign of levelling off." in text
 
 
 def test_no_trend_is_not_called_flat() -> None:
     text = said(trend(ranks(0.60, 0.60, 0.605, 0.60), factor="lora.r"))
     assert "neither rises nor falls from lora.r = 1 to 64 by more than the noise" in text
-    assert "cannot be told from none" in text
+    assert "is not distinguishable from zero" in text
 
 
 def test_a_value_that_diverged_is_in_no_step() -> None:
     (found,) = trend(grid({ONE: (0.2, 0.8)}, lost={(16, ONE, 1): "diverged"}), factor="lora.r")
-    assert "Left out of the steps, since runs diverged or ran out of memory: lora.r = 16." in said([found])
+    assert "Excluded from the steps because runs diverged or ran out of memory: lora.r = 16." in said([found])
     rows = found.tables[0].frame.set_index("value")
     assert pd.isna(rows.loc["16", "gain"])
     assert rows.loc["64", "per_doubling"] == pytest.approx((rows.loc["64", "mean"] - rows.loc["4", "mean"]) / 4)
@@ -122,7 +125,7 @@ def test_trainable_parameters_order_any_sweep() -> None:
 def test_configurations_of_one_size_are_series_of_their_own() -> None:
     (found,) = trend(grid(), factor="trainable_parameters")
     assert len(set(found.tables[0].frame["series"])) == 5
-    assert "At train.learning_rate=1e-3, exact match on test gets better" in said([found])
+    assert "At train.learning_rate=1e-3, exact match on test improves" in said([found])
 
 
 def test_intervals_are_drawn() -> None:
@@ -130,10 +133,10 @@ def test_intervals_are_drawn() -> None:
     quality, gains, _ = found.charts[found.name].to_dict()["vconcat"]
     for panel in (quality, gains):
         assert "most" in {layer["encoding"].get("y2", {}).get("field") for layer in panel["layer"]}
-    assert "differences are judged in pairs" in found.captions[found.name]
+    assert "differences are tested in pairs" in found.captions[found.name]
 
 
 def test_one_seed_keeps_to_describing() -> None:
     text = said(trend(study((42,)), factor="lora.r"))
-    assert "with one seed there is no spread over seeds to hold this against" in text
-    assert "doubling" not in text
+    assert "one seed gives no spread to compare this with" in text
+    assert "oubling" not in text

@@ -57,8 +57,8 @@ def test_the_choice_comes_first_then_what_speaks_against_it() -> None:
         "The best learning_rate of all 2 is 1e-3: rank/r=4 (80.0\u202f%) and rank/r=8 (70.0\u202f%); "
         "exact match on validation, means over 3 seeds."
     )
-    assert "Every chosen value lies inside what was tried." in found.sentences
-    assert "Without a figure at learning_rate=0.01: rank/r=8 (1 diverged of 3 runs)." in text([found])
+    assert "Every chosen value lies inside the range that was tried." in found.sentences
+    assert "No result at learning_rate=0.01: rank/r=8 (1 diverged of 3 runs)." in text([found])
     assert "Each had 3 candidates." in found.sentences
     assert found.limits == ()
 
@@ -66,8 +66,8 @@ def test_the_choice_comes_first_then_what_speaks_against_it() -> None:
 def test_a_lead_within_the_spread_over_seeds_is_said_to_be_open() -> None:
     (found,) = run(tuned({"rank/r=4": (0.5, 0.8, 0.795), "rank/r=8": (0.6, 0.7, 0.65)}), "tune")
     assert (
-        "Other seeds could have chosen otherwise for rank/r=4 (learning_rate=0.01 is 0.5 points behind, and the spread "
-        "over seeds is 1.0 points)."
+        "Other seeds could have led to a different choice for rank/r=4 (learning_rate=0.01 is 0.5 points behind, "
+        "and the spread over seeds is 1.0 points)."
     ) in found.sentences
 
 

@@ -51,14 +51,14 @@ def test_equality_is_claimed_within_a_margin_only() -> None:
     without = ranks(shares, verdict=VerdictTable())
     (verdict,) = family(without).verdicts
     assert verdict.word == "inconclusive"
-    assert "a margin would say how small a difference does not matter" in sentence(without, verdict)
+    assert "a margin would define which differences are negligible" in sentence(without, verdict)
 
 
 def test_a_detectable_but_negligible_difference_says_both() -> None:
     results = ranks([0.80, 0.95], verdict=VerdictTable(margin="30pt"))
     (verdict,) = family(results).verdicts
     assert verdict.word == "equivalent"
-    assert "a difference is detectable, and negligible" in sentence(results, verdict)
+    assert "a difference is detectable but negligible" in sentence(results, verdict)
 
 
 def test_what_is_open_says_how_many_seeds_or_examples_would_decide_it() -> None:
@@ -137,11 +137,11 @@ def test_what_was_set_beside_the_factor_refuses_and_a_waiver_marks_it() -> None:
     results = study({"z/8": 0.4, "z/16": 0.8}, points, declared=(table,))
     (verdict,) = family(results).verdicts
     assert verdict.word == "refused"
-    assert "train.num_train_epochs 3 against 1 differs as well" in sentence(results, verdict)
+    assert "train.num_train_epochs 3 against 1 also differs" in sentence(results, verdict)
     waived = replace(results, declared=(table.model_copy(update={"waive": ["train.num_train_epochs"]}),))
     (verdict,) = family(waived).verdicts
     assert verdict.word == "better"
-    assert "waived: train.num_train_epochs 3 against 1 differs as well" in sentence(waived, verdict)
+    assert "waived: train.num_train_epochs 3 against 1 also differs" in sentence(waived, verdict)
 
 
 def test_a_confound_is_known_before_anything_has_run() -> None:
@@ -149,7 +149,7 @@ def test_a_confound_is_known_before_anything_has_run() -> None:
     results = study(dict.fromkeys(points, 0.5), points, declared=(compare(factor="lora.r"),))
     before = replace(results, runs=results.runs[:0], outcomes={})
     (line,) = confound_lines(confounded(before))
-    assert "2 comparisons along lora.r will be refused, since train.num_train_epochs differs as well" in line
+    assert "2 comparisons along lora.r will be refused because train.num_train_epochs also differs" in line
     refused = [verdict.pair.unordered for verdict in family(results).verdicts if verdict.word == "refused"]
     assert refused == [row.pair.unordered for row in confounded(before)] != []
     waived = replace(before, verdict=VerdictTable(waive=["train.num_train_epochs"]))
@@ -163,8 +163,8 @@ def test_other_examples_are_known_before_anything_has_run() -> None:
     results = study(dict.fromkeys(points, 0.5), points, verdict=VerdictTable(waive=["data.split.test"]))
     (line,) = confound_lines(confounded(results))
     assert line == (
-        "1 comparison along data.split.test will be refused, since they are not judged on the same examples: d/200 "
-        "against d/100. Give them the same data."
+        "1 comparison along data.split.test will be refused because they are not evaluated on the same examples: "
+        "d/200 against d/100. Use the same data for both."
     )
 
 
@@ -185,7 +185,7 @@ def test_other_examples_cannot_be_paired_whatever_is_waived() -> None:
     results = study({"d/100": 0.4, "d/200": 0.8}, points, verdict=VerdictTable(waive=["data.split.test"]))
     (verdict,) = family(results).verdicts
     assert verdict.word == "refused"
-    assert "not judged on the same examples" in verdict.why
+    assert "not evaluated on the same examples" in verdict.why
 
 
 def test_perplexity_is_compared_as_log_loss() -> None:
@@ -205,7 +205,7 @@ def test_a_figure_that_is_no_mean_of_its_examples_gets_no_verdict() -> None:
     runs = results.runs.assign(**{"test.exact_match": results.runs["test.exact_match"] + 0.1})
     (verdict,) = family(replace(results, runs=runs)).verdicts
     assert verdict.word == "none"
-    assert "is no mean over examples" in verdict.why
+    assert "is not a mean over examples" in verdict.why
 
 
 def test_what_a_first_look_decides_stands_and_the_rest_is_looked_at_with_all_seeds() -> None:
@@ -265,7 +265,7 @@ def test_what_validation_chose_is_not_judged_by_validation() -> None:
     outcomes = {(name, seed, "validation"): frame for (name, seed, _), frame in several.outcomes.items()}
     verdict = family(replace(several, runs=runs, outcomes=outcomes)).of(*chosen.names)
     assert verdict is not None and verdict.word == "none"
-    assert "and there is no test split to judge it by" in verdict.why
+    assert "and there is no test split to evaluate it on" in verdict.why
     assert family(results).verdicts[0].word == "better"
 
 

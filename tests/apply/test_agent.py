@@ -50,7 +50,7 @@ def test_what_stops_an_agent_is_told(agent: Agent, outlet: Outlet, monkeypatch: 
     monkeypatch.setattr(agent, "turn", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         agent.run()
-    assert reason(outlet) == "could not go on: ZeroDivisionError: division by zero"
+    assert reason(outlet) == "could not continue: ZeroDivisionError: division by zero"
 
 
 def test_a_message_of_another_protocol_ends_it_with_a_sentence(agent: Agent, outlet: Outlet) -> None:

@@ -130,7 +130,7 @@ def test_ctrl_c_finishes_what_runs_and_the_next_apply_goes_on(spec_file: Path, p
     if presses == 2:
         assert [attempt.outcome for attempt in trains] == ["interrupted"]
         retried = [change for change in load(spec_file).plan().work if change.action is Action.RETRY]
-        assert "interrupted: Stopped on request; goes on from step " in retried[0].reason
+        assert "interrupted: Stopped on request; resumes from step " in retried[0].reason
     rest = load(spec_file).apply()
     assert sum(attempt.kind == "train" and attempt.outcome == "done" for attempt in rest.attempts) == 4 - trained
     assert load(spec_file).plan().work == []

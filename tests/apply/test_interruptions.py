@@ -58,10 +58,10 @@ def test_sigterm_to_the_apply_alone_leaves_a_checkpoint_and_the_next_apply_goes_
     running.terminate()
     out, _ = running.communicate(timeout=10)
     assert running.returncode == 130
-    assert "Interrupted. What had finished is kept; the next apply goes on from there." in out
+    assert "Interrupted. Finished results are kept; the next apply resumes from there." in out
     plan = load(spec_file).plan()
     (resumed,) = [change for change in plan.work if change.action is Action.RETRY]
-    assert "interrupted: Stopped on request; goes on from step " in resumed.reason
+    assert "interrupted: Stopped on request; resumes from step " in resumed.reason
     attempts = State.read(spec_file.parent / ".lora").latest([resumed.key])[resumed.key]
     assert attempts[-1].seconds > 0
     applied = load(spec_file).apply(workers=1, pack="off")
@@ -108,7 +108,7 @@ def test_a_frozen_worker_is_noticed_and_its_node_is_done_by_another(
     began = time.monotonic()
     applied = slow.apply(workers=1, pack="off", watchers=[Watch("train", freeze)])
     lost = [attempt for attempt in applied.attempts if attempt.outcome == "interrupted"]
-    assert [attempt.message for attempt in lost] == ["The worker process gave no sign of life for 12 s and was ended."]
+    assert [attempt.message for attempt in lost] == ["The worker process did not respond for 12 s and was stopped."]
     assert 10 < lost[0].seconds < time.monotonic() - began
     assert not Path(f"/proc/{frozen[0]}").exists()
     assert sum(attempt.kind == "train" and attempt.outcome == "done" for attempt in applied.attempts) == 2
@@ -169,7 +169,7 @@ def test_a_run_that_a_frozen_process_holds_is_given_up_with_its_name(
         assert holder.stdout.readline() == "held\n"
         holder.send_signal(signal.SIGSTOP)
         request = Request("key", "train", "address", {}, {"checkpoint": str(tmp_path)})
-        expected = rf"For 0.5 s process {holder.pid}, which is stopped, has held this run.*End it \(kill -9\)"
+        expected = rf"For 0.5 s process {holder.pid}, which is stopped, has held this run.*Stop it \(kill -9\)"
         with pytest.raises(NodeError, match=expected), recorder.record_run(request, lambda progress: None):
             pass
     finally:

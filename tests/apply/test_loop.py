@@ -106,7 +106,7 @@ def test_with_progress_a_machine_may_go_away_as_often_as_it_likes() -> None:
 
 def test_what_never_begins_is_given_up_with_a_sentence() -> None:
     (end,) = run(Pool(lambda worker, keys: ([], AWAY)), Group(("a",)))
-    expected = "Its workers were lost 6 times before it began; the last one gave no sign of life for 30 s."
+    expected = "Its workers were lost 6 times before it started; the last one gave no sign of life for 30 s."
     assert (end.result.outcome, end.result.message) == ("interrupted", expected)
 
 
@@ -144,7 +144,7 @@ def test_a_worker_that_dies_of_its_work_is_tried_once_more() -> None:
 
 
 def test_a_worker_that_cannot_begin_ends_the_apply_with_the_last_line_of_its_log() -> None:
-    with pytest.raises(LoraError, match=r"exit code 1 before it could begin\. The last line of its log: log of 1"):
+    with pytest.raises(LoraError, match=r"exit code 1 before it could start\. The last line of its log: log of 1"):
         run(Pool(lambda worker, keys: ([], Loss("ended with exit code 1", exited=True))), Group(("a",)))
 
 

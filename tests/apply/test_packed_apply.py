@@ -89,5 +89,5 @@ def test_of_two_workers_one_is_killed_in_the_middle_of_a_pack(spec_file: Path) -
 
 def test_what_is_no_width_is_refused(spec_file: Path) -> None:
     for wrong in ("on", "0", "-1", "1.5"):
-        with pytest.raises(LoraError, match="write auto, off, or how many"):
+        with pytest.raises(LoraError, match="Pass auto, off, or the number"):
             study(spec_file, 12).apply(pack=wrong)

@@ -135,7 +135,7 @@ def test_two_deadlines(worker: RemoteWorker, transport: Wire, monkeypatch: pytes
     monkeypatch.setattr(remote.time, "monotonic", lambda: now + 29)
     assert worker.lost() is None
     monkeypatch.setattr(remote.time, "monotonic", lambda: now + 31)
-    assert worker.lost() == remote.Loss("(n1) gave no sign of life for 30 s", by_its_work=False)
+    assert worker.lost() == remote.Loss("(n1) did not respond for 30 s", by_its_work=False)
 
 
 def test_before_its_first_sign_of_life_a_worker_has_more_time_or_all(transport: Wire, tmp_path: Path) -> None:

@@ -102,6 +102,6 @@ def test_a_process_that_dies_costs_the_score_that_it_computed_and_no_other(tmp_p
         pool.close()
     assert (found["key0"].result.outcome, found["key0"].result.message) == (
         "interrupted",
-        "The process that computed it ended with exit code -9.",
+        "The worker exited with code -9.",
     )
     assert [found[f"key{number}"].result.figures["log_loss"] for number in range(1, 4)] == [1, 2, 3]

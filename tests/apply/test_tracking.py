@@ -274,8 +274,8 @@ FAKES = {
     "raises": ("raise RuntimeError('no such luck')", "RuntimeError: no such luck"),
     "exits": ("import sys; sys.exit(7)", "SystemExit: 7"),
     "dies": ("import os; os.kill(os.getpid(), 9)", "it was killed by SIGKILL"),
-    "ends": ("import os; os._exit(5)", "it ended by itself, with 5"),
-    "hangs": ("import time; time.sleep(600)", "it took nothing for 1 s"),
+    "ends": ("import os; os._exit(5)", "it exited with code 5"),
+    "hangs": ("import time; time.sleep(600)", "it accepted nothing for 1 s"),
     "hides": (
         "import os, signal, time; signal.signal(15, signal.SIG_IGN); os.closerange(0, 99); time.sleep(600)",
         "it ",
@@ -327,7 +327,7 @@ def test_what_hangs_is_waited_for_so_long_and_no_longer(folder: Path, monkeypatc
     study = follow(folder, '[tracking]\nreport_to = "tensorboard"\n')
     fake(monkeypatch, folder, FAKES["hangs"][0])
     (told,) = reporter.Reporter(study.plan(), State.read(folder / ".lora")).close(1.5)
-    assert (told.sent, told.left, told.problem) == (0, 4, "it was not done 1.5 s after the work")
+    assert (told.sent, told.left, told.problem) == (0, 4, "it had not finished 1.5 s after the work")
 
 
 def test_while_a_study_is_done_one_tracker_dies_and_another_follows(
@@ -384,7 +384,7 @@ def test_planning_loads_no_tracker(folder: Path) -> None:
         ('wandb.project = "a/b"', "a name without"),
         ('wandb.project = ["a", "b"]', "should be a text"),
         ('wandb = { project = { tune = ["a", "b"] } }', "cannot be tuned"),
-        ('mlflow.tracking_uri = "https://me:pass@host/"', "holds a password, and a spec goes into git"),
+        ('mlflow.tracking_uri = "https://me:pass@host/"', "contains a password, and specs are kept in git"),
     ],
 )
 def test_what_a_spec_cannot_say_of_trackers_is_told_where_it_stands(written: str, words: str) -> None:

@@ -112,4 +112,4 @@ def test_before_the_choice_there_is_no_single_run_to_export(spec_file: Path) -> 
     tuned(spec_file)
     told = lora("export", "rank/r=2", "out", cwd=spec_file.parent)
     assert told.returncode == 1
-    assert "rank/r=2 is no single run: its learning_rate is not chosen yet" in told.stderr
+    assert "rank/r=2 is not a single run yet: its learning_rate is not chosen yet" in told.stderr

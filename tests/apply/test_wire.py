@@ -32,7 +32,7 @@ LETTERS = [
     wire.Hello("n1", 7),
     wire.Missing(["ab", "cd"]),
     wire.WorkerDied("was killed by SIGKILL", False, "log"),
-    wire.Leaving("was told to end by SIGTERM"),
+    wire.Leaving("was stopped by SIGTERM"),
     wire.LogTail("…"),
     *Status,
     *Command,
@@ -71,7 +71,7 @@ def test_what_is_no_message_is_refused(body: str) -> None:
 )
 def test_a_message_of_another_form_is_refused(kind: str, body: object) -> None:
     content = {"protocol": wire.PROTOCOL, "lorafile": "1", "kind": kind, "body": body}
-    with pytest.raises(wire.WireError, match="is not what lorafile"):
+    with pytest.raises(wire.WireError, match="cannot read a message of type"):
         wire.decode(json.dumps(content))
 
 

@@ -73,7 +73,7 @@ def test_a_name_for_what_another_configuration_was_adds_no_work(repository: Path
     assert not item.kinds and not item.work
     told = lora("diff", "--git", "HEAD", cwd=repository.parent)
     assert told.returncode == 0, told.stderr
-    assert "old/r=2,learning_rate=0.01  nothing new: all of it is declared already, under another name" in told.stdout
+    assert "old/r=2,learning_rate=0.01  nothing new: already declared under another name" in told.stdout
 
 
 def test_a_seed_more_is_no_new_configuration(repository: Path) -> None:
@@ -138,11 +138,11 @@ def test_a_study_that_is_new_is_all_added(repository: Path) -> None:
 
 def test_what_git_does_not_know_is_a_sentence(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     for revision in ("nowhere", "--output=x", "", "HEAD:study.toml"):
-        with pytest.raises(LoraError, match="git knows no revision"):
+        with pytest.raises(LoraError, match="git has no revision"):
             since(repository, revision)
     apart = tmp_path_factory.mktemp("apart") / "study.toml"
     shutil.copy(repository, apart)
-    with pytest.raises(LoraError, match="is in no git repository"):
+    with pytest.raises(LoraError, match="is not in a git repository"):
         since(apart)
     edit(repository, ("max_steps = 3", "max_step = 3"))
     commit(repository)

@@ -191,4 +191,4 @@ def test_a_walk_that_is_given_up_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("lorafile.plan.forecast.meta_device._PATIENCE", 0.01)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     lines = plan(written(tmp_path, 1, 1), tmp_path / "none", "--gpu", "24GB")
-    assert any("the walk through the model was given up" in line and "rank/r=1" in line for line in lines)
+    assert any("tracing the model was abandoned" in line and "rank/r=1" in line for line in lines)

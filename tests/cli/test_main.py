@@ -46,7 +46,7 @@ def test_six_mistakes_are_six_located_messages(tmp_path: Path) -> None:
         (["plan", "--nonsense"], 64, "No such option"),
         (["nonsense"], 64, "No such command"),
         (["apply", "study.toml"], 1, "Pass --yes"),
-        (["plan", "study.toml", "--gpu", "much"], 1, "neither a size of memory"),
+        (["plan", "study.toml", "--gpu", "much"], 1, "neither a memory size"),
         (["plan", "study.toml", "--detailed-exitcode"], 2, ""),
         (["plan", "study.toml"], 0, ""),
         (["init", "--preset", "rank_swep", "x.toml"], 64, "rank_sweep"),
@@ -67,9 +67,9 @@ def test_exit_codes(spec_file: Path, arguments: list[str], code: int, words: str
         ("{model}", "somebody/no-such-model", "neither a path here nor in the hub cache, and HF_HUB_OFFLINE is set"),
         ("{data}", "rows/absent.jsonl", "There is no file or directory"),
         ("{data}", "{empty}", "is empty"),
-        ("{data}", "{strange}", "fit no known format"),
+        ("{data}", "{strange}", "match no known format"),
         ("{data}", "{broken}", "broken.jsonl:2:12: not valid JSON"),
-        ("{model}", "builtin:nothing", "built in are"),
+        ("{model}", "builtin:nothing", "built-in data"),
     ],
 )
 def test_what_is_not_there_is_said_before_anything_is_paid(
@@ -154,7 +154,7 @@ def test_a_locked_state_is_exit_code_4(spec_file: Path) -> None:
     first, last = waited.stderr.splitlines()
     assert "in use by" in first
     assert first.endswith("Waiting, 0.5 s at most.")
-    assert "It still was after 0.5 s." in last
+    assert "It was still in use after 0.5 s." in last
     assert len(quiet.stderr.splitlines()) == 1, "an error is told, and nothing else"
 
 
@@ -184,4 +184,4 @@ factor = "lora.r"
     spec_file.write_text(spec_file.read_text(encoding="utf-8") + sweep, encoding="utf-8")
     told = lora("plan", cwd=spec_file.parent)
     words = " ".join((told.stdout + told.stderr).split())
-    assert "1 comparison along lora.r will be refused, since train.learning_rate differs as well" in words
+    assert "1 comparison along lora.r will be refused because train.learning_rate also differs" in words

@@ -97,7 +97,7 @@ def test_the_record_of_the_same_runs_is_the_same_bytes(lora: Any, tmp_path: Path
 def test_check_with_nothing_to_check_says_so(lora: Any) -> None:
     told = lora("", "--check")
     assert told.exit_code == 0
-    assert "states no claim" in told.stderr
+    assert "has no claims" in told.stderr
 
 
 def test_check_is_no_way_to_write_a_report(lora: Any) -> None:

@@ -32,7 +32,7 @@ def test_the_page_follows_an_apply_and_ends_with_it(spec_file: Path) -> None:
     watching = start("report", "--watch", cwd=here)
     try:
         assert watching.stdout is not None
-        assert "Watching; open" in watching.stdout.readline()
+        assert "Watching. Open" in watching.stdout.readline()
         assert "0 of 2 runs done, 2 missing; " in watching.stdout.readline()
         first = (here / "report" / "report.html").read_text(encoding="utf-8")
         assert RELOADS in first

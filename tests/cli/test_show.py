@@ -84,7 +84,7 @@ def test_a_run_is_seen_while_it_trains(applied: tuple[Path, Onlooker]) -> None:
     assert (live.standing, live.kind) == ("running", "train")
     assert live.settings["adapter"]["r"] == 4
     assert 0 < len(live.curve) < 60
-    assert onlooker.reason.startswith("another apply trains it now, at step ")
+    assert onlooker.reason.startswith("another apply is training it, at step ")
     assert "of 60" in curve_line(live)
     results = onlooker.results
     (run,) = results.runs.to_dict("records")
@@ -96,7 +96,7 @@ def test_a_run_is_seen_while_it_trains(applied: tuple[Path, Onlooker]) -> None:
     assert any(
         sentence.startswith("Still training: rank/r=4,max_steps=60 (seed 1, at step ") for sentence in curves.sentences
     )
-    assert not any("At the end the training loss" in sentence for sentence in curves.sentences)
+    assert not any("The final training loss" in sentence for sentence in curves.sentences)
     drawn = json.dumps(curves.charts["curves"].to_dict())
     assert "running" in drawn
     finished = seen(State.read(here / ".lora"), RUN)
@@ -132,7 +132,7 @@ def test_a_node_is_shown_with_everything_that_is_known_of_it(applied: tuple[Path
     ("name", "words"),
     [
         ("rank/r=5,max_steps=60/seed=1", f'did you mean "{RUN}:'),
-        ("rank", "names several nodes; name one of them: "),
+        ("rank", "matches several nodes; pass one of them: "),
         ("data", "data/test:prepare, data/train:prepare, data/validation:prepare"),
     ],
 )
@@ -145,16 +145,16 @@ def test_a_name_that_is_none_or_several_is_said(applied: tuple[Path, Onlooker], 
 def test_an_empty_state_says_so(tmp_path: Path) -> None:
     told = lora("show", "anything", cwd=tmp_path)
     assert told.returncode == 1
-    assert "This state knows no node yet" in told.stderr
+    assert "This state has no nodes yet" in told.stderr
 
 
 def test_failures_and_notes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = {"notes": ["Goes on from step 7 of 9."], "final_loss": math.nan}
+    figures = {"notes": ["Resumes from step 7 of 9."], "final_loss": math.nan}
     attempt = Attempt("k" * 64, "train", "diverged", "Training diverged: no number.", figures=figures)
     curve = [{"step": 1, "loss": 4.0}, {"step": 2, "loss": math.nan}]
     show_history(History("k" * 64, "train", "a:train", [], 1, {}, {}, [attempt], curve, None), console())
     told = capsys.readouterr().out
-    for words in ("diverged", "Training diverged: no number.", "note: Goes on from step 7 of 9.", "declared by: none"):
+    for words in ("diverged", "Training diverged: no number.", "note: Resumes from step 7 of 9.", "declared by: none"):
         assert words in told
 
 

@@ -74,4 +74,4 @@ def test_what_looks_like_a_token_is_hidden_whoever_set_it() -> None:
     assert hide_tokens("a hf_abcdefghijkl b") == "a *** b"
     assert hide_tokens("Illegal header value b'Bearer x!y'") == "Illegal header value b'Bearer ***'"
     told = refusal("org/x", "model", None, ValueError("Illegal header value b'Bearer x!y'"))
-    assert told == "The hub did not give the model \"org/x\": Illegal header value b'Bearer ***'"
+    assert told == "The hub did not return the model \"org/x\": Illegal header value b'Bearer ***'"

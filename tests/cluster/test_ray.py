@@ -108,9 +108,9 @@ def _raylet(cluster: Path) -> int:
 
 
 FAULTS = {
-    "a worker is frozen": (_worker, signal.SIGSTOP, "The worker process gave no sign of life for 30 s and was ended."),
+    "a worker is frozen": (_worker, signal.SIGSTOP, "The worker process did not respond for 30 s and was stopped."),
     "an actor is killed": (_agent, signal.SIGKILL, "The worker process is gone with its actor"),
-    "an actor is frozen": (_agent, signal.SIGSTOP, "gave no sign of life for 30 s"),
+    "an actor is frozen": (_agent, signal.SIGSTOP, "did not respond for 30 s"),
     "a node is killed": (_raylet, signal.SIGKILL, "The worker process is gone with its actor"),
 }
 
@@ -160,4 +160,4 @@ def test_a_killed_driver_leaves_a_state_that_the_next_apply_completes(
 def test_no_cluster_is_a_sentence(spec: Path) -> None:
     apply = Apply(spec, "ray", "--cluster", "ray", RAY_ADDRESS="ray://127.0.0.1:10001")
     assert apply.end() == 1
-    assert "is an address of Ray Client, which is not used" in apply.errors
+    assert "is a Ray Client address, which is not supported" in apply.errors

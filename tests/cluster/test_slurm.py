@@ -144,11 +144,11 @@ def requeue_job(cluster: Path, spec: Path) -> None:
 
 
 FAULTS = {
-    "a worker is frozen": (freeze_worker, "gave no sign of life for 30 s and was ended."),
+    "a worker is frozen": (freeze_worker, "did not respond for 30 s and was stopped."),
     "an agent is killed": (kill_agent, "The worker process"),
-    "an agent is frozen": (freeze_agent, "gave no sign of life for 30 s."),
-    "SIGTERM": (end_agent, "was told to end by SIGTERM."),
-    "SIGUSR2": (warn_agent, "was told to end by SIGUSR2."),
+    "an agent is frozen": (freeze_agent, "did not respond for 30 s."),
+    "SIGTERM": (end_agent, "was stopped by SIGTERM."),
+    "SIGUSR2": (warn_agent, "was stopped by SIGUSR2."),
     "a job is cancelled": (cancel_job, "The worker process"),
     "a job is requeued": (requeue_job, "The worker process"),
     "a node's daemon is killed": (kill_daemon, "is gone with its Slurm job"),

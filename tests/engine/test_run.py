@@ -264,7 +264,7 @@ def test_a_tokenizer_of_another_model_is_refused(engine: Engine, tmp_path: Path)
     engine.model = other
     done, _ = engine.train(prepared)
     assert done.outcome == "failed"
-    assert "do not belong together" in done.message
+    assert "do not match" in done.message
 
 
 def profiled(engine: Engine, repeats: int, adapter: dict[str, Any] = LORA) -> tuple[dict[str, Any], dict[str, Any]]:

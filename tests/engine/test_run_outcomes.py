@@ -144,7 +144,7 @@ def test_smaller_micro_batches_give_the_same_weights(engine: Engine, memory: lis
     assert cut.figures["micro_batch_split"] == 4
     assert "micro_batch_split" not in whole.figures
     assert (cut.figures["tokens"], cut.figures["steps"]) == (whole.figures["tokens"], whole.figures["steps"])
-    assert "8 examples at a time did not fit into memory; training goes on with 4." in notes
+    assert "8 examples at a time did not fit into memory; training continues with 4." in notes
     assert_close(found, expected)
 
 
@@ -179,7 +179,7 @@ def test_switching_the_fallback_on_tries_again(spec_file: Path) -> None:
     text = spec_file.read_text(encoding="utf-8").replace("[evaluate]", "auto_find_batch_size = true\n[evaluate]")
     spec_file.write_text(text, encoding="utf-8")
     change = next(change for change in Study.load(spec_file, state).plan().changes if change.key == node.key)
-    assert (change.action, "it is on now" in change.reason) == (Action.RETRY, True)
+    assert (change.action, "which is now on" in change.reason) == (Action.RETRY, True)
 
 
 def test_runs_with_smaller_micro_batches_are_named_first_in_the_report(spec_file: Path) -> None:
@@ -189,7 +189,7 @@ def test_runs_with_smaller_micro_batches_are_named_first_in_the_report(spec_file
         done = Attempt(node.key, "train", "done", figures={"micro_batch_split": 2, "final_loss": 1.0})
         store.record(Node(node.key, node.kind, 1, node.settings, node.inputs), done, {})
     warnings = study.gather().warnings
-    assert any("1 run ran with smaller micro-batches after out-of-memory" in warning for warning in warnings)
+    assert any("1 run used smaller micro-batches after running out of memory" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize("failure", ["exception", "stop", "node error", "memory"])
@@ -229,7 +229,7 @@ def _train_alone(threads: int, model: str, rows: str, root: str, prepared: dict[
 @pytest.mark.parametrize(
     ("step", "loss", "norm", "fp16", "dtype", "words"),
     [
-        (1, math.nan, 1.0, False, "float32", "are its weights and its dtype sound?"),
+        (1, math.nan, 1.0, False, "float32", "check its weights and dtype"),
         (1, math.inf, 1.0, True, "float32", "train.fp16 overflow above 65504, bfloat16 does not"),
         (1, 2.0, math.nan, False, "float16", "float16 weights overflow"),
         (5, math.nan, 1.0, False, "float32", "train.learning_rate = 0.5 is likely too high"),

@@ -99,7 +99,7 @@ class Bench:
         with contextlib.chdir(self.spec.parent):
             done = CliRunner().invoke(main, self.command(*words)[4:])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        assert "mistake in lorafile" not in done.output, done.output
+        assert "bug in lorafile" not in done.output, done.output
         return done.exit_code, done.output
 
     def disturbed(self, environment: dict[str, str], *words: str) -> tuple[int, str]:
@@ -163,7 +163,7 @@ def assert_told(code: int, said: str) -> None:
     """Check that a failure is a sentence with a documented exit code: 1, or 4 where the state is what failed."""
     assert code in (1, 4), said
     assert "Traceback" not in said, said
-    assert "mistake in lorafile" not in said, said
+    assert "bug in lorafile" not in said, said
 
 
 def killed(process: "subprocess.Popen[str]") -> bool:

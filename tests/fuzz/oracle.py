@@ -17,7 +17,7 @@ SECONDS = 60.0
 _SECRET = "nobody may change this"
 # What is not to be in any output: control characters that a terminal obeys, and those that turn its text around.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_BROKEN = re.compile(r"Traceback|mistake in lorafile|\.py:\d+: \w*Warning|MemoryError|RecursionError|Fatal Python")
+_BROKEN = re.compile(r"Traceback|bug in lorafile|\.py:\d+: \w*Warning|MemoryError|RecursionError|Fatal Python")
 _HOME = {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
 
 

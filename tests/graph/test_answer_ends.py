@@ -94,8 +94,8 @@ def test_references_that_do_not_fit_are_named_from_the_lock(tmp_path: Path) -> N
     row = {"question": "why {n} ?", "answer": "word " * 10}
     assert not [line for line in plan(tmp_path, **row).warnings if "max_new_tokens" in line]
     (line,) = [text for text in plan(tmp_path, evaluate="max_new_tokens = 7", **row).warnings if "max_new" in text]
-    assert line.startswith("evaluate.max_new_tokens: 7 tokens do not hold every reference (")
-    assert "(validation and test: drawn from answers of up to 50 characters), and answers are cut" in line
+    assert line.startswith("evaluate.max_new_tokens: 7 tokens are too few for every reference (")
+    assert "(validation and test: drawn from answers of up to 50 characters); longer answers are cut off" in line
 
 
 def test_a_set_of_the_catalogue_brings_what_fits_its_answers(tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ def test_percentage_points_of_a_metric_without_any_are_refused(tmp_path: Path) -
     for metric, told in (
         (
             "matthews_correlation",
-            "verdict.margin: 1pt are percentage points, and matthews_correlation is no percentage",
+            "verdict.margin: 1pt is in percentage points, and matthews_correlation is not a percentage",
         ),
-        ("brevity.py", 'verdict.margin: 1pt are percentage points, and the unit of brevity is "characters"; write'),
+        ("brevity.py", 'verdict.margin: 1pt is in percentage points, and the unit of brevity is "characters"; write'),
         ("share.py", ""),
     ):
         text = SPEC.format(data="", evaluate="").replace('metrics = ["exact_match"]', margin.format(metric))

@@ -156,9 +156,9 @@ def test_prompts_go_through_the_data_s_own_format(spec_file: Path, rows_file: Pa
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ("[evaluate.prompts]", 'evaluate.prompts: asks nothing; write texts = ["…"]'),
+        ("[evaluate.prompts]", 'evaluate.prompts: has no prompts; write texts = ["…"]'),
         ('[evaluate.prompts]\npath = "gone.txt"', "evaluate.prompts.path: there is no file"),
-        ("lm_eval_limit = 3", "evaluate.lm_eval_limit: is read by evaluate.lm_eval_tasks"),
+        ("lm_eval_limit = 3", "evaluate.lm_eval_limit: applies to evaluate.lm_eval_tasks"),
         ('lm_eval_tasks = ["a"]\nlm_eval_include_path = "gone"', "lm_eval_include_path: there is no folder"),
     ],
 )
@@ -249,7 +249,7 @@ def by_likelihood(wanted: Study) -> float:
 def test_an_unknown_harness_task_fails_alone(spec_file: Path, harness: str) -> None:
     applied = study(spec_file, harness.replace('["rome_or_oslo"]', '["no_such_task"]'), "").apply()
     failed = applied.with_outcome("failed")
-    assert {attempt.message for attempt in failed} == {'evaluate.lm_eval_tasks: lm-eval knows no task "no_such_task".'}
+    assert {attempt.message for attempt in failed} == {'evaluate.lm_eval_tasks: lm-eval has no task "no_such_task".'}
     assert sum(attempt.outcome == "done" and attempt.kind == "score" for attempt in applied.attempts) == 4
 
 

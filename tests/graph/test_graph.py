@@ -165,8 +165,8 @@ def test_slices_names_fractions_and_the_data_s_own_splits() -> None:
         ({"train": 95, "test": 10}, "asks for 95 rows, but 90 of 100"),
         ({"train": "train[:50%]", "test": "train[40%:]"}, "share rows 40 to 49"),
         ({"train": "train[:50]", "test": 10}, "use one way for both"),
-        ({"test": "tset"}, 'wants the split "tset"'),
-        ({"test": "train[5:5]"}, "holds no row"),
+        ({"test": "tset"}, 'needs the split "tset"'),
+        ({"test": "train[5:5]"}, "contains no rows"),
     ],
 )
 def test_splits_that_cannot_be_are_refused(table: dict[str, object], message: str) -> None:

@@ -36,7 +36,7 @@ def scores(plan: Plan) -> list[dict[str, Any]]:
             '["log_loss", "squad_f1"]',
             'metrics[1]: squad_f1 needs passages with accepted answers: data.format = "squad"',
         ),
-        ('["log_loss"]\nextract = "last-number"', "evaluate.extract: is read by exact_match, which is not among"),
+        ('["log_loss"]\nextract = "last-number"', "evaluate.extract: applies to exact_match, which is not among"),
         (
             '["exact_match"]\nextract = "(a"',
             'extract: should be "gsm8k", "strict-match", "flexible-extract", "last-number", or a valid regular',
@@ -45,11 +45,14 @@ def scores(plan: Plan) -> list[dict[str, Any]]:
             '["exact_match"]\nextract = "last_number"',
             'with one group, not none: write (…); did you mean "last-number"?',
         ),
-        ('["log_loss"]\ntokenize = "zh"', "evaluate.tokenize: is read by bleu, rouge1, rouge2, rougeL, and none is in"),
+        (
+            '["log_loss"]\ntokenize = "zh"',
+            "evaluate.tokenize: applies to bleu, rouge1, rouge2, rougeL, and none of them is in",
+        ),
         ('["rouge1"]\ntokenize = "13b"', "evaluate.tokenize: "),
         ('["exact_match"]\nextract = "a"', "a regular expression with one group, not none: write (…)"),
-        ('["exact_match"]\nextract = "(a)(b)"', "not 2; a bracket that only groups is written (?:…)"),
-        ('["log_loss"]\naverage = "macro"', "evaluate.average: is read by f1"),
+        ('["exact_match"]\nextract = "(a)(b)"', "not 2; write a non-capturing group as (?:…)"),
+        ('["log_loss"]\naverage = "macro"', "evaluate.average: applies to f1"),
     ],
 )
 def test_what_does_not_go_together_is_refused_where_it_stands(spec_file: Path, value: str, told: str) -> None:
@@ -84,7 +87,7 @@ def test_the_positive_class_is_the_last_one_and_is_in_the_key(spec_file: Path, r
     assert scores(named.plan())[0]["options"] == {"f1": {"pos_label": "bad"}}
     chosen = study(spec_file, ('["f1"]', '["f1"]\npos_label = "good"'))
     assert scores(chosen.plan())[0]["options"] == {"f1": {"pos_label": "good"}}
-    with pytest.raises(SpecError, match=r'evaluate\.pos_label: "fine" is no class of the data: good, bad'):
+    with pytest.raises(SpecError, match=r'evaluate\.pos_label: "fine" is not a class of the data: good, bad'):
         study(spec_file, ('"good"\nmax_new', '"fine"\nmax_new')).plan()
 
 

@@ -40,9 +40,9 @@ def make(tmp_path: Path, template: str | None = None, *changes: tuple[str, str])
 @pytest.mark.parametrize(
     ("steps", "warmup", "said"),
     [
-        (3, "3", "a warm-up of 3 steps is as long as the run, of 3: the learning rate is never reached"),
+        (3, "3", "a warm-up of 3 steps in a run of 3 never reaches the learning rate"),
         (3, "2", ""),
-        (1, "1", "a run of one step that begins with a warm-up has a learning rate of zero, and learns nothing"),
+        (1, "1", "a run of a single warm-up step has a learning rate of zero and learns nothing"),
         (1, "0.1", "has a learning rate of zero"),
         (10, "0.1", ""),
     ],
@@ -57,7 +57,7 @@ def test_a_warmup_as_long_as_the_run_is_named(tmp_path: Path, steps: int, warmup
 def test_the_steps_of_epochs_are_counted(tmp_path: Path) -> None:
     """16 rows in batches of 8 are two steps an epoch."""
     plan = make(tmp_path, None, ("max_steps = 3", "num_train_epochs = 2\nwarmup_steps = 4")).plan()
-    assert any("as long as the run, of 4" in line for line in plan.warnings)
+    assert any("in a run of 4" in line for line in plan.warnings)
 
 
 def test_auto_puts_rows_through_the_chat_template(tmp_path: Path) -> None:
@@ -105,4 +105,4 @@ def test_the_models_end_token_closes_answers_where_the_tokenizer_has_none(tmp_pa
         file.write_text(json.dumps(content | {"eos_token_id": None}), encoding="utf-8")
     failed = study.apply(study.plan(target=["data/*"])).attempts
     assert {attempt.outcome for attempt in failed} == {"failed"}
-    assert "no model could learn where an answer ends" in failed[0].message
+    assert "the model cannot learn where an answer ends" in failed[0].message

@@ -17,14 +17,14 @@ def drawn(available: dict[str, int], **table: Any) -> dict[str, Rows]:
 @pytest.mark.parametrize(
     ("available", "table", "message"),
     [
-        ({"de": 20, "en": 20}, {}, "the data have de, en, and none is called train"),
-        ({"de": 20, "en": 20}, {"test": 5}, "none is called train"),
-        ({"test": 20, "validation": 20}, {}, "none is called train"),
-        ({"test": 20}, {}, "the data have nothing but test"),
+        ({"de": 20, "en": 20}, {}, "the data have de, en, but none is named train"),
+        ({"de": 20, "en": 20}, {"test": 5}, "none is named train"),
+        ({"test": 20, "validation": 20}, {}, "none is named train"),
+        ({"test": 20}, {}, "the data have only test"),
         (MNLI, {}, r"several splits for validation \(validation_matched, validation_mismatched\)"),
         (MNLI, {"train": 10, "test": 5}, "several splits for validation"),
         ({"train_sft": 9, "train_gen": 9, "test": 9, "validation": 9}, {}, "several splits for train"),
-        ({"de": 20, "en": 20}, {"train": "fr"}, 'train wants the split "fr", but the data have: de, en'),
+        ({"de": 20, "en": 20}, {"train": "fr"}, 'train needs the split "fr", but the data have: de, en'),
     ],
 )
 def test_what_could_mean_several_splits_is_refused(

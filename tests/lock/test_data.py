@@ -49,8 +49,8 @@ def test_rows_that_are_left_out_are_counted_and_not_locked(rows: Path) -> None:
     ("where", "message"),
     [
         ("lable >= 0", 'has no column "lable"; its columns are: text, label'),
-        ("text > 0", r'row 0: text is "t 0", which is no number'),
-        ("label > 7", "has no row that data.where keeps"),
+        ("text > 0", r'row 0: text is "t 0", which is not a number'),
+        ("label > 7", "has no rows left after data.where"),
     ],
 )
 def test_a_condition_that_cannot_be_meant_is_refused(rows: Path, where: str, message: str) -> None:
@@ -255,5 +255,5 @@ def test_a_machine_without_the_libraries_plans_plain_files_and_what_a_lock_knows
         lock = spec.with_suffix(".lock")
         content = json.loads(lock.read_text(encoding="utf-8")) | {"data": {}}
         lock.write_text(json.dumps(content), encoding="utf-8")
-        refused = "the library datasets reads, which is not installed" in plan_without_datasets(spec)
+        refused = "needs the library datasets, which is not installed" in plan_without_datasets(spec)
         assert refused == (path in ("card", "saved")), path

@@ -72,7 +72,7 @@ def test_what_is_local_or_built_in_is_here_already(hub: Hub, spec: Path, tmp_pat
     done = lora(hub, tmp_path, "fetch")
     assert "built in," in done.stdout
     assert "already here," in done.stdout
-    assert "Nothing comes from a hub" in done.stdout
+    assert "Nothing comes from the hub" in done.stdout
     assert hub.asked == []
 
 
@@ -85,7 +85,7 @@ def test_files_that_are_not_the_locks_are_refused(hub: Hub, spec: Path, tmp_path
     blob.write_bytes(content)
     done = lora(hub, tmp_path, "fetch")
     assert done.returncode == 1
-    assert "are not what the lock says (weights differ)" in done.stderr
+    assert "do not match the lock (weights differ)" in done.stderr
 
 
 @pytest.mark.parametrize("token", ["", "hf_SecretSecretSecret"])
@@ -96,8 +96,8 @@ def test_a_gated_model_names_its_page_and_where_a_token_is_read_from(
     done = lora(hub, tmp_path, "fetch", **({"HF_TOKEN": token} if token else {}))
     assert done.returncode == 1
     assert f'The model "org/tiny" is gated: accept its conditions at {hub.url}/org/tiny.' in done.stderr
-    assert f"one is read from HF_TOKEN, or from {tmp_path}/hf/token" in done.stderr
-    assert ("The token that is set has no access" if token else "No token is set") in done.stderr
+    assert f"which stores a token in {tmp_path}/hf/token" in done.stderr
+    assert ("The current token has no access" if token else "No token is set") in done.stderr
     assert ("Bearer hf_SecretSecretSecret" in hub.tokens) == bool(token)
     assert len(done.stderr.splitlines()) == 1
     assert "hf_" not in done.stderr
@@ -107,7 +107,7 @@ def test_a_gated_model_names_its_page_and_where_a_token_is_read_from(
 def test_what_the_hub_does_not_have_is_one_sentence(hub: Hub, spec: Path, tmp_path: Path, command: str) -> None:
     spec.write_text(SPEC.replace("org/tiny", "org/other"))
     done = lora(hub, tmp_path, command)
-    assert f'The hub knows no model "org/other", or it is private: see {hub.url}/org/other.' in done.stderr
+    assert f'The hub has no model "org/other", or it is private: see {hub.url}/org/other.' in done.stderr
     spec.write_text(SPEC.replace("[data]", 'revision = "v2"\n[data]'))
     done = lora(hub, tmp_path, command)
     assert 'The model "org/tiny" has no revision "v2"' in done.stderr
@@ -126,5 +126,5 @@ def test_a_disk_without_room_is_said_before_the_download(hub: Hub, spec: Path, t
     from lorafile.engine.data.hub import check_room
     from lorafile.errors import NodeError
 
-    with pytest.raises(NodeError, match=r'The model "org/tiny" needs 1000000000\.0 GB, and the disk of .* GB free'):
+    with pytest.raises(NodeError, match=r'The model "org/tiny" needs 1000000000\.0 GB, but the disk of .* GB free'):
         check_room("org/tiny", "model", 10**18)

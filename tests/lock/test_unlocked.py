@@ -59,8 +59,8 @@ def test_whether_it_fits_is_told_from_a_config_alone(spec: Path) -> None:
     assert {change["key"] for change in plan["changes"]} == {None}
     assert train["forecast"]["peak_memory_bytes"] > 2 * 8_030_261_248  # its published number of parameters
     assert train["forecast"]["fits"] is True
-    assert "The weights of model are not here" in plan["warnings"][0]
-    assert "Its tokenizer is not here either" in plan["warnings"][0]
+    assert "The weights of model are missing" in plan["warnings"][0]
+    assert "Its tokenizer is missing too" in plan["warnings"][0]
 
 
 def test_its_modules_and_parameters_are_those_of_the_published_model(spec: Path) -> None:
@@ -81,16 +81,16 @@ def test_without_a_gpu_to_compare_with_it_is_said_that_there_are_no_weights(spec
 def test_a_plan_that_only_estimates_can_be_neither_saved_nor_applied(spec: Path, tmp_path: Path) -> None:
     study = Study.load(spec, tmp_path / "state")
     plan = study.plan("24GB")
-    with pytest.raises(LoraError, match="the weights of model are not here"):
+    with pytest.raises(LoraError, match="the weights of model are missing"):
         study.save_plan(plan, tmp_path / "plan.json")
-    with pytest.raises(LoraError, match="the weights of model are not here"):
+    with pytest.raises(LoraError, match="the weights of model are missing"):
         study.apply(plan)
 
 
 def test_a_packed_checkpoint_has_the_size_of_its_files_which_are_not_here(spec: Path) -> None:
     packed = LLAMA_31_8B | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     (spec.parent / "model/config.json").write_text(json.dumps(packed), encoding="utf-8")
-    with pytest.raises(NodeError, match="was quantized before it was stored"):
+    with pytest.raises(NodeError, match="is a quantized checkpoint"):
         Study.load(spec).plan("24GB")
 
 
@@ -100,6 +100,6 @@ def test_of_a_hub_only_the_small_files_are_downloaded(tiny_model: Path, rows_fil
     with running(Hub({"models/org/tiny": {file.name: file for file in tiny_model.iterdir()}})) as hub:
         done = lora(hub, tmp_path, "plan", "--gpu", "H100")
         assert (done.returncode, done.stderr) == (0, "")
-        assert "The weights of org/tiny are not here" in done.stdout.replace("\n", " ")
-        assert "tokenizer is not here" not in done.stdout
+        assert "The weights of org/tiny are missing" in done.stdout.replace("\n", " ")
+        assert "tokenizer is missing" not in done.stdout
         assert not [line for line in hub.asked if line.endswith(".safetensors")]

@@ -112,7 +112,7 @@ def test_a_line_is_a_question_and_words_with_a_slash_are_not(spec: Path) -> None
     assert done.exit_code == 0
     assert done.output.count("base: ") == 1
     assert done.output.count("tuned: ") == 2
-    assert "/reset forgets what was said" in done.output
+    assert "/reset clears the conversation" in done.output
     assert "never" not in done.output
     assert lora(spec, "rank/r=4", typed=QUESTION).exit_code == 0, "the end of the input is an end"
 
@@ -128,7 +128,7 @@ def test_whom_one_cannot_talk_to_is_said(spec: Path) -> None:
     other.write_text(wild, encoding="utf-8")
     Study.load(other, spec.parent / ".lora").apply()
     lost = lora(other, "rank/method=full,learning_rate=1e+30", "--prompt", "x")
-    assert "ended as diverged, so there is no model to talk to: Training diverged" in lost.output
+    assert "ended as diverged, so there is no model to chat with: Training diverged" in lost.output
     assert lora(spec, "rank/r=4", "--json").exit_code == 64
 
 
@@ -165,7 +165,7 @@ def test_a_question_goes_through_the_formats_own_template() -> None:
     )
     own = {"format": "template", "template": {"prompt": "{context} Q: {q} A:", "completion": " {a}"}}
     assert asked(own, "who ?", {"context": "Anna."}) == "Anna. Q: who ? A:"
-    with pytest.raises(NodeError, match=r"other columns besides context: q\. Fill them with --column q=…"):
+    with pytest.raises(NodeError, match=r"needs the columns q, besides context\. Set them with --column q=…"):
         asked(own, "who ?", {})
 
 

@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_one_sentence_before_anything_runs(
     with pytest.raises(NodeError, match=r"holds pickled weights \(adapter_model\.bin\), which are never loaded"):
         study.evaluate(pickled)
     (tmp_path / "outputs" / "checkpoint-5").mkdir(parents=True)
-    with pytest.raises(NodeError, match=r"It has checkpoint-5: name one of them"):
+    with pytest.raises(NodeError, match=r"It has checkpoint-5: pass one of them"):
         study.evaluate(tmp_path / "outputs")
     with pytest.raises(NodeError, match="There is no directory"):
         study.evaluate(tmp_path / "nowhere")
@@ -160,7 +160,7 @@ def test_an_adapter_that_peft_would_load_in_part_fails(spec_file: Path, adapter:
         {name: tensor for name, tensor in tensors.items() if "layers.0" in name}, part / "adapter_model.safetensors"
     )
     found = load(spec_file).evaluate(part)
-    assert "which it does not hold" in found.failed[0].message
+    assert "which the adapter does not have" in found.failed[0].message
 
 
 def test_the_command_shows_a_table_or_json_and_warns_of_another_base(
@@ -173,7 +173,7 @@ def test_the_command_shows_a_table_or_json_and_warns_of_another_base(
     options = ["--spec", str(spec_file), "--state", str(tmp_path / "state"), "--no-profile"]
     done = CliRunner().invoke(main, ["evaluate", str(renamed), *options])
     assert done.exit_code == 0, done.output
-    assert "says that it was trained on org/another" in done.output
+    assert "states that it was trained on org/another" in done.output
     again = CliRunner().invoke(main, ["evaluate", str(adapter), *options, "--json"])
     content = json.loads(again.stdout)
     assert content["ran"] == 0, "where it was trained is not what it computes"

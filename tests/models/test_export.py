@@ -125,7 +125,7 @@ def test_a_cut_adapter_is_exported_by_its_address(done: Study, tiny_model: Path,
     config = json.loads((tmp_path / "cut" / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["r"] == 2
     text = (tmp_path / "cut" / "README.md").read_text(encoding="utf-8")
-    assert "It was cut to rank 2" in text
+    assert "It was truncated to rank 2" in text
     assert re.search(r"\| log loss \| test \| [\d.]+ \| 6 \|", text)
     assert tuned(tmp_path / "cut", tiny_model).isfinite().all()
 
@@ -185,10 +185,10 @@ def test_nothing_is_written_over_and_what_cannot_be_exported_is_a_sentence(done:
     (tmp_path / "mine" / "thesis.tex").write_text("years", encoding="utf-8")
     for name, options, told in (
         ("rank/r=4", {}, "is not empty"),
-        ("rank/r=5", {"force": True}, 'declares nothing called "rank/r=5".*did you mean "rank/r=4"'),
+        ("rank/r=5", {"force": True}, 'declares nothing named "rank/r=5".*did you mean "rank/r=4"'),
         ("other/method=none", {"force": True}, "untuned model"),
         ("rank/r=4", {"force": True, "seed": 7}, "has no seed 7; it has 1, 2"),
-        ("rank/r=4", {"force": True, "dtype": "float16"}, "pass --merged as well"),
+        ("rank/r=4", {"force": True, "dtype": "float16"}, "needs merged too"),
         ("other/method=full", {"force": True, "merged": True}, "nothing to merge"),
     ):
         with pytest.raises(LoraError, match=told):
@@ -203,7 +203,7 @@ def test_what_is_no_directory_is_refused_before_anything_is_written_beside_it(do
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     before = tmp_path.stat().st_mtime_ns
     for name in ("pipe", "nowhere"):
-        with pytest.raises(LoraError, match=f"{name} is no directory, and an export is one"):
+        with pytest.raises(LoraError, match=f"{name} is not a directory"):
             export(done, "rank/r=4", tmp_path / name, force=True)
     assert tmp_path.stat().st_mtime_ns == before
 
@@ -242,4 +242,4 @@ def test_private_data_are_not_named_on_the_card(done: Study, tmp_path: Path, row
     export(Study.load(file, done.state), "rank/r=4", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert str(rows_file) not in card
-    assert "private; not named here" in card
+    assert "private; not listed here" in card

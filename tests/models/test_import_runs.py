@@ -99,7 +99,7 @@ def test_importing_again_changes_nothing_and_other_bytes_are_refused(spec: Path,
     file = spec.parent / "tampered" / "adapter_model.safetensors"
     save_file({name: tensor * 2 for name, tensor in load_file(file).items()}, file)
     other = lora(spec, "import", str(spec.parent / "tampered"), *where)
-    assert "is finished already: it was imported from other files" in other.output
+    assert "is already finished: it was imported from other files" in other.output
     assert lora(spec, "import", str(spec.parent / "tampered"), *where, "--replace").exit_code == 0
 
 
@@ -122,7 +122,7 @@ def test_what_differs_is_named_and_only_training_can_be_overruled(spec: Path, ru
 
 def test_a_seed_that_is_not_known_has_to_be_said(spec: Path, runs: Path) -> None:
     silent = lora(spec, "import", str(runs / "silent"), "--spec", str(spec))
-    assert "does not say its seed. Say under which one of 1, 2 it stands with --seed." in silent.output
+    assert "does not state its seed. Pass its seed, one of 1, 2." in silent.output
     absent = lora(spec, "import", str(runs / "silent"), "--spec", str(spec), "--seed", "9")
     assert "the study has no seed 9; it has: 1, 2." in absent.output
     other = lora(spec, "import", str(runs / "r4"), "--spec", str(spec), "--seed", "2")
@@ -153,7 +153,7 @@ def test_a_whole_model_is_the_full_configuration(spec: Path, tiny_model: Path, t
 
 def test_a_run_that_had_not_come_to_its_end_is_refused(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "r8" / "checkpoint-3", tmp_path / "out" / "checkpoint-3")
-    with pytest.raises(NodeError, match="was not trained to its end: checkpoint-3 is step 3 of 6"):
+    with pytest.raises(NodeError, match="was not fully trained: checkpoint-3 is step 3 of 6"):
         read_run(str(tmp_path / "out"))
     shutil.copytree(runs / "r8" / "checkpoint-6", tmp_path / "out" / "checkpoint-6")
     found = read_run(str(tmp_path / "out"))

@@ -78,10 +78,14 @@ def test_an_approved_plan_runs_exactly_its_nodes_and_once(spec_file: Path) -> No
         (
             "max_steps = 3",
             "max_steps = 4",
-            ["the spec study.toml was changed", "of other settings now: rank/r=2/seed=1"],
+            ["the spec study.toml was changed", "now with other settings: rank/r=2/seed=1"],
         ),
         ("seeds = [1, 2]", "seeds = [1, 2, 3]", ["new: rank/r=2/seed=3:train"]),
-        ("lora.r = [2, 4]", "lora.r = [2]", ["no longer declared, or with other settings: rank/r=4/seed=1:train"]),
+        (
+            "lora.r = [2, 4]",
+            "lora.r = [2]",
+            ["no longer declared, or declared with other settings: rank/r=4/seed=1:train"],
+        ),
         ("lora.r = [2, 4]", "lora.r = [2, 4.5]", ["its spec cannot be planned", "study.toml:"]),
     ],
 )
@@ -103,7 +107,7 @@ def test_other_data_are_refused_by_name(spec_file: Path, rows_file: Path) -> Non
     study = load(spec_file)
     study.save_plan(study.plan(), spec_file.parent / "approved.json")
     rows.write_text(rows.read_text(encoding="utf-8").replace("anna", "anne"), encoding="utf-8")
-    with pytest.raises(StalePlan, match=r"the lock: the data own.jsonl is another one"):
+    with pytest.raises(StalePlan, match=r"the lock has different content for the data own.jsonl"):
         Study.approved(spec_file.parent / "approved.json", spec_file.parent / ".lora")
 
 
@@ -118,7 +122,7 @@ def test_other_bytes_under_the_same_key_are_refused(spec_file: Path) -> None:
         node = state.node(one.key)
         assert node is not None
         state.record(node, one, {name: state.objects.path(digest) for name, digest in other.outputs.items()})
-    with pytest.raises(StalePlan, match="lora/seed=1:train was made again with other bytes"):
+    with pytest.raises(StalePlan, match="lora/seed=1:train was recreated with different bytes"):
         Study.approved(spec_file.parent / "approved.json", loaded.state)
 
 
@@ -128,7 +132,7 @@ def test_what_is_done_again_is_done_again_once(spec_file: Path) -> None:
     loaded.save_plan(loaded.plan(replace=["lora/seed=1:train"]), spec_file.parent / "approved.json")
     study, plan = Study.approved(spec_file.parent / "approved.json", loaded.state)
     study.apply(plan)
-    with pytest.raises(StalePlan, match="lora/seed=1:train has been done again since"):
+    with pytest.raises(StalePlan, match="lora/seed=1:train has been rerun since"):
         Study.approved(spec_file.parent / "approved.json", loaded.state)
 
 
@@ -142,7 +146,7 @@ def test_comments_names_and_questions_change_no_approved_plan(spec_file: Path) -
 
 
 def test_nothing_but_a_plan_is_overwritten(spec_file: Path) -> None:
-    with pytest.raises(LoraError, match="is no plan"):
+    with pytest.raises(LoraError, match="is not a plan"):
         study = load(spec_file)
         study.save_plan(study.plan(), spec_file)
 
@@ -173,7 +177,7 @@ def test_a_hostile_plan_file_gives_a_sentence(spec_file: Path) -> None:
     file = spec_file.parent / "bad.json"
     for name, content in _broken(good).items():
         file.write_bytes(content)
-        with pytest.raises(LoraError, match=r"is no plan of this version of lorafile") as told:
+        with pytest.raises(LoraError, match=r"is not a plan for this version of lorafile") as told:
             Study.approved(file)
         assert len(str(told.value)) < 1000, name
     for spec in ("nowhere.toml", "a\0b", "/dev/null", "."):

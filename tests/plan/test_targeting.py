@@ -52,7 +52,7 @@ def test_what_is_excluded_takes_what_reads_it_with_it(spec_file: Path) -> None:
 
 
 def test_a_pattern_that_fits_nothing_is_refused_with_what_comes_near(spec_file: Path) -> None:
-    with pytest.raises(LoraError, match=r"nothing in this study is called 'rank/r=3'. Did you mean 'rank/r=.'"):
+    with pytest.raises(LoraError, match=r"nothing in this study matches 'rank/r=3'. Did you mean 'rank/r=.'"):
         study(spec_file, RANKS).plan(target=["rank/r=3"])
 
 

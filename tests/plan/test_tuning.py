@@ -141,7 +141,7 @@ def test_a_setting_that_changes_nothing_is_not_tuned() -> None:
         ),
         ("train.learning_rate = { tune = [1e-4] }", "train.learning_rate.tune: needs at least two candidates"),
         ("train.learning_rate = { tune = 3 }", "should be a list of candidates, not 3"),
-        ("train.learning_rate = { tune = [1, 1] }", "tune[1]: 1 stands here twice"),
+        ("train.learning_rate = { tune = [1, 1] }", "tune[1]: 1 is listed twice"),
         ("train.learning_rate = { tune = [1, 2], extnd = true }", 'extnd: unknown setting; did you mean "extend"?'),
         ("train.save_steps = { tune = [1, 2] }", "train.save_steps: cannot be tuned"),
         ("data.max_length = { tune = [32, 64] }", "data.max_length: cannot be tuned"),
@@ -258,7 +258,7 @@ def test_where_no_candidate_is_whole_the_fewest_lost_runs_win_and_it_is_said(stu
     record(made, losses)
     standing = by_name(made.plan())["rank/r=4"]
     assert (standing.values, standing.whole) == ({"train.learning_rate": 1e-3}, 0)
-    assert "no candidate finished under every seed" in standing.choice
+    assert "no candidate finished with every seed" in standing.choice
 
 
 def test_a_best_value_at_the_edge_is_not_bracketed_and_the_next_is_named_for_all(study: Callable[[str], Study]) -> None:
@@ -303,7 +303,7 @@ def test_extend_gives_up_after_four_values_and_says_so(study: Callable[[str], St
     standing = by_name(made.plan())["rank/r=4"]
     assert (standing.candidates, standing.values) == (7, {"train.learning_rate": 100.0})
     (line,) = edge_lines(made.plan().tuning)
-    assert "the plan added 4 values there, and adds no more" in line
+    assert "the plan already added 4 values there and adds no more" in line
 
 
 def test_a_winner_has_the_identity_of_the_same_settings_written_out(study: Callable[[str], Study]) -> None:

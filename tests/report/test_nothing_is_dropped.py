@@ -33,10 +33,10 @@ def planted() -> Results:
 @pytest.mark.parametrize(
     "said",
     [
-        "rank/r=16 and rank/r=8 are not compared: train.num_train_epochs 3 against 1 differs as well",
+        "rank/r=16 and rank/r=8 are not compared: train.num_train_epochs 3 against 1 also differs",
         "1 not run yet of 3 runs of rank/r=32",
         "1 diverged of 3 runs of rank/r=64",
-        "rank/r=128 and rank/r=8 are not compared: environment (device cpu and NVIDIA L4) differs as well",
+        "rank/r=128 and rank/r=8 are not compared: environment (device cpu and NVIDIA L4) also differs",
         "Not compared: rank/r=16 and rank/r=8, along lora.r: train.num_train_epochs 3 against 1.",
         "1 diverged (rank/r=64 under seed 3)",
         "1 not run yet (rank/r=32 under seed 3)",

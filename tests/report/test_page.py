@@ -153,7 +153,7 @@ def test_the_keyboard_reaches_the_answer_sort_buttons_and_runs(report: Path) -> 
     with opened() as driver:
         show(driver, report)
         driver.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
-        assert focus().text == "To the answer"
+        assert focus().text == "Skip to the answer"
         assert driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
         for _ in range(200):
             focus().send_keys(Keys.TAB)
@@ -207,10 +207,10 @@ def test_brushing_the_frontier_keeps_the_rows_of_its_points(shown: Any) -> None:
     drag.release()
     drag.perform()
     told_ = shown.find_element(By.CSS_SELECTOR, "#answer .brushed")
-    until(lambda: "Brushed" in told_.text)
+    until(lambda: "Selected" in told_.text)
     left = set(cells(shown, "#pareto table", 0))
     assert left < every
-    assert f"Brushed: {len(left)} of" in told_.text
+    assert f"Selected: {len(left)} of" in told_.text
     assert {name for name in cells(shown, RANKS, 0) if name in every} <= left  # the tables of all configurations, too
     button = told_.find_element(By.TAG_NAME, "button")
     shown.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", button)

@@ -241,7 +241,7 @@ def test_a_study_that_has_only_begun_says_what_is_missing() -> None:
     begun = replace(results, runs=runs, profiles=pd.DataFrame(), curves=pd.DataFrame())
     text = Page(page(begun, analyses(begun, []))).text
     assert "55 not run yet" in text
-    assert "No trained configuration has a figure for exact match yet." in text
+    assert "No trained configuration has a result for exact match yet." in text
 
 
 def test_the_answer_is_there_without_a_declared_summary() -> None:

@@ -69,7 +69,7 @@ def cut(name: str, folder: Path) -> Path:
 def test_a_cut_of_an_example_goes_from_plan_to_report(name: str, tmp_path: Path) -> None:
     study = Study.load(cut(name, tmp_path), tmp_path / "state")
     planned = study.plan()
-    assert [line for line in planned.warnings if "holds no rows, and is left out" not in line] == []
+    assert [line for line in planned.warnings if "holds no rows, and is ignored" not in line] == []
     applied = study.apply()
     assert [attempt.message for attempt in applied.attempts if attempt.outcome != "done"] == []
     study.report(tmp_path / "report")

@@ -42,7 +42,7 @@ def test_a_repeat_has_a_key_of_its_own_and_moves_no_other(spec_file: Path) -> No
 def test_the_plan_says_what_a_repeat_is_for(spec_file: Path) -> None:
     plan = again(spec_file, 2).plan()
     (change,) = [one for one in plan.changes if one.address == "rank/r=4/seed=1/repeat=2:train"]
-    assert change.reason == "the same again, for the noise floor: study.repeats = 2"
+    assert change.reason == "a repeat for the noise floor: study.repeats = 2"
     order = [one.address for one in plan.changes if one.kind == "train"]
     assert order.index(change.address) > order.index("rank/r=4/seed=2:train")
 

@@ -35,7 +35,7 @@ def test_a_plain_adapter_is_taken_and_what_changes_it_is_refused(server: str, tm
 def test_tgi_leaves_out_what_not_every_layer_has(tmp_path: Path) -> None:
     some = adapter(tmp_path, [PROJECTION.format(0)])
     assert problems("vllm", some, BASE) == []
-    assert problems("tgi", some, BASE) == ["it leaves out what not every layer has (self_attn.q_proj)"]
+    assert problems("tgi", some, BASE) == ["it ignores modules that are not adapted in every layer (self_attn.q_proj)"]
 
 
 def test_tgi_knows_the_modules_of_llama_alone(tmp_path: Path) -> None:

@@ -98,8 +98,8 @@ def test_a_misspelt_name_is_caught(tmp_path: Path) -> None:
     )
     with pytest.raises(SpecError) as caught:
         specs.load(file)
-    assert "study.toml:6:1: data.path: should be a name of the catalogue (alpaca-cleaned" in str(caught.value)
-    assert "study.toml:7:1: data.like: should be a name of the catalogue" in str(caught.value)
+    assert "study.toml:6:1: data.path: should be a name from the catalogue (alpaca-cleaned" in str(caught.value)
+    assert "study.toml:7:1: data.like: should be a name from the catalogue" in str(caught.value)
 
 
 def write(root: Path, name: str) -> Path:

@@ -54,7 +54,7 @@ MESSAGES = [
     ("train.num_train_epochs = inf", "should be a finite number, not inf"),
     ('lora.r = "8"', 'should be a whole number, not "8"'),
     ("lora.r = true", "should be a whole number, not true"),
-    ("lora.r = 99999999999999999999", "lora.r: is a number that TOML's 64 bits do not hold"),
+    ("lora.r = 99999999999999999999", "lora.r: is a number that does not fit into TOML's 64 bits"),
     ("lora.use_dora = 1", "should be true or false, not 1"),
     ("lora.layers_to_transform = []", "should be a list of at least one, not []"),
     ("lora.rank_pattern = { '(' = 3 }", "should be a valid regular expression"),
@@ -70,19 +70,19 @@ MESSAGES = [
     ("lora.alpha = 3", 'lora.alpha: unknown setting; did you mean "lora_alpha"?'),
     ("train.lr = 3", 'train.lr: unknown setting; did you mean "learning_rate"?'),
     ("[train]\nquantization = 'nf4'", "write it at the top of the file, before the first [train]"),
-    ("[train]\nlora = {}", "stands by itself; write [lora]"),
+    ("[train]\nlora = {}", "a top-level one; write [lora]"),
     ("[trian]", 'unknown setting or table; did you mean "train"?'),
     ("lora = []", "should be a table, not []"),
-    ("sweep = 3", "should be written as blocks that begin with [[sweep]]"),
-    ("[sweep]\nlora.r = [1]", "should be written as blocks that begin with [[sweep]]"),
+    ("sweep = 3", "should be written as blocks that start with [[sweep]]"),
+    ("[sweep]\nlora.r = [1]", "should be written as blocks that start with [[sweep]]"),
     ("sweep = [1]", "sweep[0]: should be a table, not 1"),
     ("[[sweep]]", "varies nothing"),
     ("[[sweep]]\nlora.r = []", "has no candidates"),
-    ("[[sweep]]\nlora.r = 8", "should be a list of candidates, not 8; for a single one write [8]"),
+    ("[[sweep]]\nlora.r = 8", "should be a list of candidates, not 8; for a single candidate, write [8]"),
     ("[[sweep]]\nlora = [8]", "names a whole table; vary its settings, such as lora.r"),
     ("[[sweep]]\nlearning_rate = [1e-4]", 'cannot be swept; did you mean "train.learning_rate"?'),
     ("[[sweep]]\nlora.rr = [1]", 'sweep[0].lora.rr: unknown setting; did you mean "r"?'),
-    ("[[sweep]]\nstudy.seeds = [[1]]", "every configuration runs under each of study.seeds"),
+    ("[[sweep]]\nstudy.seeds = [[1]]", "every configuration runs with each of study.seeds"),
     ("[[sweep]]\nevaluate.max_new_tokens = [1]", "cannot be swept; a sweep varies model, data"),
     ("[[sweep]]\nquantization = [{ bits = 4 }]", "quantization[0].bits: unknown setting; allowed: load_in_8bit"),
     ("[[sweep]]\nquantization = [{ load_in_4bit = true, load_in_8bit = true }]", "set exactly one of"),
@@ -90,16 +90,16 @@ MESSAGES = [
     ("[[sweep]]\nzip = ['lora.r']\nlora.r = [1]", "needs at least two settings"),
     (
         "[[sweep]]\nzip = ['lora.r', 'lora.lora_alpha']\nlora.r = [1, 2]\nlora.lora_alpha = [1]",
-        "equally many candidates: lora.r has 2, lora.lora_alpha has 1",
+        "the same number of candidates: lora.r has 2, lora.lora_alpha has 1",
     ),
     (
         "[[sweep]]\nzip = ['lora.r', 'lora.lora_alpha']\nlora.r = [1, 'x']\nlora.lora_alpha = [1, 2]",
         'sweep[0].lora.r[1]: should be a whole number, not "x"',
     ),
-    ("[[sweep]]\nlora.r = [8]\nexclude = [{}]", "is empty, and would take every point out"),
+    ("[[sweep]]\nlora.r = [8]\nexclude = [{}]", "is empty and would exclude every point"),
     ("[[sweep]]\nlora.r = [8]\nexclude = [{ lora.r = 8 }]", "no configuration is left"),
     ("[[sweep]]\nconfigurations = [{ name = 'a/b' }]", 'should be a name without "/", ":"'),
-    ("[[sweep]]\nconfigurations = [{ name = 'a' }, { name = 'a', lora.r = 1 }]", 'are called "configurations/a"'),
+    ("[[sweep]]\nconfigurations = [{ name = 'a' }, { name = 'a', lora.r = 1 }]", 'are named "configurations/a"'),
     ("[[sweep]]\ndata.template.prompt = ['{q}']", "data.template.completion: is required"),
     ("[[sweep]]\nmethod = ['full']\nquantization = ['nf4']", "a quantized base cannot be fine-tuned in full"),
     ("method = 'full'\nquantization = 'nf4'", "a quantized base cannot be fine-tuned in full"),
@@ -107,13 +107,16 @@ MESSAGES = [
     ("train = { warmup_ratio = 0.1, warmup_steps = 3 }", "is the old name of a fractional warmup_steps"),
     ("train.max_steps = 0", "0 would train nothing"),
     ("evaluate.primary = 'exact_match'", '"exact_match" is not among evaluate.metrics: log_loss'),
-    ("data.template = { prompt = '{q', completion = '{a}' }", "has a brace without its partner"),
+    ("data.template = { prompt = '{q', completion = '{a}' }", "has an unmatched brace"),
     ("data.template = { prompt = '{q}', completion = 'yes' }", "names no column"),
     ("data.template.prompt = 'x'", "data.template.completion: is required"),
     ("data.columns = { questoin = 'q' }", 'did you mean "question"?'),
     ("data.split.train = 1.5", "should be at most 1, not 1.5 (A count, a fraction, or a slice"),
     ("data.split.test = ''", 'or a slice such as "train[:80%]", not ""'),
-    ("[[analysis]]\nkind = 'trend'\nfactor = 'lora.r'", '"lora.r" does not vary in this study; what varies: nothing'),
+    (
+        "[[analysis]]\nkind = 'trend'\nfactor = 'lora.r'",
+        '"lora.r" does not vary in this study; settings that vary: nothing',
+    ),
 ]
 
 
@@ -150,7 +153,7 @@ def test_what_is_too_much_is_refused_before_it_is_looked_at() -> None:
     assert "holds more than 100000 settings" in message(f"[[sweep]]\nlora.r = [{many}]\ntrain.max_steps = [{many}]")
     block = f"[[sweep]]\nlora.r = [{', '.join(map(str, range(1, 101)))}]\nlora.lora_alpha = [{{}}]\n"
     blocks = "".join(block.format(", ".join(f"{n}.{m}" for m in range(90))) for n in range(1, 6))
-    assert "names more than 30000 configurations" in message(blocks)
+    assert "defines more than 30000 configurations" in message(blocks)
 
 
 def test_a_thousand_mistakes_are_told_by_the_hundred() -> None:
@@ -164,7 +167,7 @@ def test_a_file_without_end_is_no_spec() -> None:
 
 
 def test_a_missing_file_says_how_to_begin(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"there is no such file\. Write a first spec with: lora init"):
+    with pytest.raises(SpecError, match=r"file not found\. Write a first spec with: lora init"):
         specs.load(tmp_path / "none.toml")
 
 

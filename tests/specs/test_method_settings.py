@@ -57,14 +57,20 @@ def message(text: str) -> str:
         ),
         ('[lora]\ninit_lora_weights = "pisa"', 'did you mean "pissa"?'),
         ("[[sweep]]\nia3.feedforward_moduls = [['x']]", 'did you mean "feedforward_modules"?'),
-        ('method = "loha"\nquantization = "nf4"', "s.toml:5:1: quantization: PEFT has no LoHa for a quantized base"),
+        (
+            'method = "loha"\nquantization = "nf4"',
+            "s.toml:5:1: quantization: PEFT does not support LoHa on a quantized base",
+        ),
         (
             '[lora]\ninit_lora_weights = "loftq"',
-            '"loftq" begins from the error of a 4-bit base; set quantization = "nf4"',
+            '"loftq" needs the error of a 4-bit base; set quantization = "nf4"',
         ),
-        ('quantization = "nf4"\nlora.init_lora_weights = "pissa"', '"pissa" moves a part of the base\'s weights'),
+        ('quantization = "nf4"\nlora.init_lora_weights = "pissa"', '"pissa" moves part of the base\'s weights'),
         ('lora.r = 3\nlora.init_lora_weights = "orthogonal"', '"orthogonal" needs an even rank, not 3'),
-        ('method = "ia3"\ntrain.loraplus_lr_ratio = 16', 'LoRA+ is a rate for B matrices, and method = "ia3" has none'),
+        (
+            'method = "ia3"\ntrain.loraplus_lr_ratio = 16',
+            'LoRA+ sets a learning rate for the B matrices, and method = "ia3" has none',
+        ),
         ('[[sweep]]\nmethod = ["vera"]\ntrain.loraplus_lr_ratio = [4.0]', 'and method = "vera" has none'),
         (
             'method = "prompt_tuning"\nprompt_tuning.prompt_tuning_init = "TEXT"',
@@ -72,7 +78,7 @@ def message(text: str) -> str:
         ),
         (
             '[[sweep]]\nquantization = ["int8"]\nmethod = ["lokr", "lora"]',
-            "PEFT has no LoKr for a quantized base; leave",
+            "PEFT does not support LoKr on a quantized base; exclude",
         ),
     ],
 )
@@ -135,20 +141,20 @@ def test_ia3_names_feed_forward_modules_among_its_targets() -> None:
 @pytest.mark.parametrize(
     ("method", "settings", "told"),
     [
-        ("vera", {"target_modules": ["c_atn"]}, 'vera.target_modules: no linear layer of the model is called "c_atn"'),
-        ("ln_tuning", {"target_modules": ["ln_2"]}, 'ln_tuning.target_modules: no norm of the model is called "ln_2"'),
+        ("vera", {"target_modules": ["c_atn"]}, 'vera.target_modules: no linear layer of the model is named "c_atn"'),
+        ("ln_tuning", {"target_modules": ["ln_2"]}, 'ln_tuning.target_modules: no norm of the model is named "ln_2"'),
         ("lora", {"target_modules": "attention", "rank_pattern": {"c_atn": 2}}, 'did you mean "c_attn"?'),
         ("lora", {"target_modules": "attention", "rank_pattern": {"mlp.c_proj": 2}}, "matches none of the adapted"),
         ("loha", {"target_modules": "mlp", "alpha_pattern": {"q": 2}}, "loha.alpha_pattern:"),
         (
             "lora",
             {"target_modules": "mlp", "modules_to_save": ["wtee"]},
-            'no module called "wtee"; did you mean "wte"?',
+            'no module named "wtee"; did you mean "wte"?',
         ),
         (
             "lora",
             {"target_modules": "mlp", "trainable_token_indices": [49, 50]},
-            "50 is no token of a model that has 50",
+            "50 is not a token of a model with 50",
         ),
     ],
 )

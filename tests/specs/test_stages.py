@@ -51,22 +51,22 @@ def graph(text: str) -> Graph:
             '[[stage]]\nseeds = [3]\nconfigurations = ["rank/r=88"]',
             19,
             "stage[0].configurations[0]",
-            '"rank/r=88" is no configuration of this study; did you mean "rank/r=8"?',
+            '"rank/r=88" is not a configuration of this study; did you mean "rank/r=8"?',
         ),
         (
             '[[stage]]\nseeds = [3]\nconfigurations = ["rank/r=8", "again/r=8"]',
             19,
             "stage[0].configurations[1]",
-            "stands here twice",
+            "is listed twice",
         ),
         (
             '[[stage]]\nseeds = [3]\nconfigurations = ["baselines/method=none"]',
             19,
             "stage[0].configurations[0]",
-            "no seed changes it",
+            "does not depend on a seed",
         ),
         ("[verdict]\nkeep = 0\n[[stage]]\nseeds = [3]", 19, "stage[0]", "has no alpha left: verdict.keep = 0"),
-        ("[stage]\nseeds = [3]", 17, "stage", "blocks that begin with [[stage]]"),
+        ("[stage]\nseeds = [3]", 17, "stage", "blocks that start with [[stage]]"),
     ],
 )
 def test_a_stage_that_cannot_be_is_told_where_it_stands(text: str, line: int, setting: str, words: str) -> None:
@@ -102,4 +102,4 @@ def test_a_stage_is_a_look_when_all_of_its_runs_have_ended() -> None:
         begun = [*first, stage[0], run("rank/r=8", 7, unfinished), *later]
         assert looks(spec, begun) == ((1, 2),)
         [told] = under_way(spec, begun)
-        assert told.startswith("Stage 1 is under way: 1 of its 2 runs have ended.")
+        assert told.startswith("Stage 1 is in progress: 1 of its 2 runs have ended.")

@@ -91,11 +91,11 @@ def test_a_single_module_keeps_as_much_of_its_path_as_it_needs() -> None:
     [
         (
             ["q_prj"],
-            'no linear layer of the model is called "q_prj"; did you mean "q_proj"? The model\'s linear layers: down',
+            'no linear layer of the model is named "q_prj"; did you mean "q_proj"? The model\'s linear layers: down',
         ),
-        (["q_proj", "lm_head"], 'called "lm_head". The model\'s linear layers: down_proj, gate_proj, k_proj'),
+        (["q_proj", "lm_head"], 'named "lm_head". The model\'s linear layers: down_proj, gate_proj, k_proj'),
         ("atention", 'did you mean "attention"?'),
-        ("q_proj", 'write ["q_proj"] for the modules of that name'),
+        ("q_proj", 'write ["q_proj"] for the modules with that name'),
         ("(", '"(" is not a valid regular expression'),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_pattern_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_group_that_a_model_does_not_have() -> None:
-    with pytest.raises(NodeError, match='"attention" finds nothing in this model'):
+    with pytest.raises(NodeError, match='"attention" matches nothing in this model'):
         target_names("attention", inventory("backbone.layers", "mixer.in_proj"))
 
 

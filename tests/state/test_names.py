@@ -23,7 +23,7 @@ SWEEP = '[[sweep]]\nname = "rank"\nlora.r = [4]\n'
 BREVITY = 'UNIT = "characters"\n\n\ndef score(row):\n    return len(row["answer"])\n'
 RUN = "rank/r=4/seed=1"
 ASKED = f'"{RUN}" is a run of two studies: alpha (key '
-REMEDY = "Name the spec with --spec, or give the key."
+REMEDY = "Pass the spec with --spec, or pass the key."
 
 
 def write(folder: Path, name: str, text: str, *changes: tuple[str, str]) -> Path:
@@ -116,7 +116,7 @@ def test_a_node_and_a_configuration_of_two_studies_are_asked_about(trained: Path
     assert f'"{RUN}:score/test" is a node of two studies: alpha (key ' in node
     for words in (("show",), ("state", "rm"), ("state", "export", "--bundle", str(trained / "no.tar"))):
         asked = lora(trained, *words, "rank/r=4").output
-        assert '"rank/r=4" is a configuration of two studies: alpha and beta. Name the spec with --spec.' in asked
+        assert '"rank/r=4" is a configuration of two studies: alpha and beta. Pass the spec with --spec.' in asked
     assert '"rank" is part of two studies: alpha and beta.' in lora(trained, "state", "rm", "rank").output
     assert not (trained / "no.tar").exists()
 
@@ -132,7 +132,7 @@ def test_a_name_that_is_not_of_the_spec_is_refused(trained: Path) -> None:
     beta = str(trained / "beta.toml")
     result = lora(trained, "show", "rank/r=4/seed=2", "--spec", beta)
     assert result.exit_code == 1
-    assert f'{beta} declares nothing called "rank/r=4/seed=2", and no key of it begins so' in result.output
+    assert f'{beta} declares nothing named "rank/r=4/seed=2", and none of its keys starts with it' in result.output
     assert "it belongs to alpha." in result.output
     other = lora(trained, "state", "show", key_of(trained / "alpha.toml")[:12], "--spec", beta)
     assert "it belongs to alpha." in other.output
@@ -183,7 +183,7 @@ def test_a_run_that_studies_share_is_one_run(here: Path) -> None:
     delta = write(here, "delta", text, ('metrics = ["log_loss"]', metrics), shorter)
     study(delta).apply()
     asked = lora(here, "show", key_of(gamma)[:12]).output
-    assert f'delta and gamma share the run "{RUN}" and evaluate it differently. Name the spec with --spec.' in asked
+    assert f'delta and gamma share the run "{RUN}" and evaluate it differently. Pass the spec with --spec.' in asked
     lengths = [shown(here, "show", RUN, "--spec", str(file))["scores"] for file in (gamma, delta)]
     assert lengths[0]["test.brevity"] > lengths[1]["test.brevity"]  # type: ignore[index]
 
@@ -222,7 +222,7 @@ def test_an_accepted_result_is_told_by_its_key_where_its_name_is_not_enough(here
     alpha, beta = here / "alpha.toml", here / "beta.toml"
     words = ("state", "accept", RUN, RUN, "--spec", str(alpha), "--reason", "equal")
     assert (
-        f"{ASKED}{key_of(alpha)[:12]}…) and beta (key {key_of(beta)[:12]}…). Give the key." in lora(here, *words).output
+        f"{ASKED}{key_of(alpha)[:12]}…) and beta (key {key_of(beta)[:12]}…). Pass the key." in lora(here, *words).output
     )
     accepted = lora(here, "state", "accept", key_of(beta)[:12], *words[3:])
     assert accepted.exit_code == 0, accepted.output

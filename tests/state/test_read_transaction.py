@@ -140,5 +140,5 @@ def test_an_object_that_is_collected_under_a_reader_is_named(tmp_path: Path) -> 
     with State.write(tmp_path / "s") as state:
         digest = state.record(NODE, ATTEMPT, {"curve.jsonl.gz": tmp_path / "file"}).outputs["curve.jsonl.gz"]
         ledger.collect(state, {digest: 8})
-        with pytest.raises(StateError, match=f"{digest[:12]}… is missing .* makes it again"):
+        with pytest.raises(StateError, match=f"{digest[:12]}… is missing .* recreates it"):
             list(state.objects.rows(digest))

@@ -276,9 +276,9 @@ def test_a_damaged_index_is_not_exported_over_what_was_exported_before(damaged: 
     tables.mkdir()
     (tables / "metrics.csv").write_text("before", encoding="utf-8")
     bundle.write_text("before", encoding="utf-8")
-    with pytest.raises(StateError, match="not what it was when it was last closed"):
+    with pytest.raises(StateError, match="has changed since it was last closed"):
         State.snapshot(damaged, lambda state: write_tables(state, TABLES, "csv", tables))
-    with pytest.raises(StateError, match="not what it was when it was last closed"):
+    with pytest.raises(StateError, match="has changed since it was last closed"):
         State.snapshot(damaged, lambda state: export_bundle(state, (), bundle))
     assert [file.read_text(encoding="utf-8") for file in (*tables.iterdir(), bundle)] == ["before", "before"]
 
@@ -291,7 +291,7 @@ def test_what_a_damaged_index_leads_to_is_told_as_damage_and_ctrl_c_stays_itself
 
         return read
 
-    with pytest.raises(StateError, match="not what it was when it was last closed"):
+    with pytest.raises(StateError, match="has changed since it was last closed"):
         State.snapshot(damaged, fails(KeyError("what only damage leads to")))
     with pytest.raises(KeyboardInterrupt):
         State.snapshot(damaged, fails(KeyboardInterrupt()))
@@ -307,5 +307,5 @@ def test_where_there_may_be_no_more_threads_an_index_is_proven_all_the_same(
         state.record(NODE, attempt(), {})
     monkeypatch.setattr("threading.Thread.start", none_left)
     assert list(State.read(tmp_path / "sound").latest()) == [NODE.key]
-    with pytest.raises(StateError, match="not what it was when it was last closed"):
+    with pytest.raises(StateError, match="has changed since it was last closed"):
         State.read(damaged)

@@ -70,7 +70,7 @@ def test_off_a_terminal_brackets_mark_what_is_supervised(tmp_path: Path, tiny_mo
     assert re.search(r"⟦ ?rome ?</s>⟧", told.output)
     assert "⟦…⟧ is supervised" in told.output
     assert "Leak: 24 of 24 test examples" not in told.output  # train has twenty of them
-    assert re.search(r"Leak: 20 of 24 test examples of .* are in train, too \(to the letter\)", told.output)
+    assert re.search(r"Leak: 20 of 24 test examples of .* are also in train \(verbatim\)", told.output)
 
 
 def test_wrong_names_are_one_sentence(tmp_path: Path, tiny_model: Path, rows_file: Path) -> None:
@@ -78,7 +78,7 @@ def test_wrong_names_are_one_sentence(tmp_path: Path, tiny_model: Path, rows_fil
     told = lora("data", "show", mine.spec.file, "--split", "dev")
     assert (told.exit_code, told.output) == (
         1,
-        '--split: there is no "dev" split; there are: train, validation, test.\n',
+        '--split: there is no "dev" split; available: train, validation, test.\n',
     )
     told = lora("data", "show", mine.spec.file, "--configuration", "lor")
     assert told.output == '--configuration: there is no "lor"; did you mean "lora"?\n'
@@ -136,7 +136,7 @@ def test_leaks_are_told_after_an_apply_and_in_the_report(tmp_path: Path, tiny_mo
     told = lora("apply", mine.spec.file, "--state", tmp_path / ".lora", "--yes")
     assert told.exit_code == 0, told.output
     assert re.search(
-        r"Warning: 2 of 6 test examples of .* are in train, too \(1 to the letter, the others but", told.output
+        r"Warning: 2 of 6 test examples of .* are also in train \(1 verbatim, the others except", told.output
     )
     results = mine.gather()
     assert any(line.startswith("2 of 6 test examples") for line in results.warnings)

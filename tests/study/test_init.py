@@ -155,7 +155,7 @@ def test_any_name_is_written_as_toml(name: str) -> None:
         (None, "there is no such file or directory"),
         ("", "is empty; it has no rows"),
         ("{bad", "not valid JSON"),
-        ('{"ids": [1], "meta": {}}\n', r"its columns \(ids, meta\) do not tell what is a question"),
+        ('{"ids": [1], "meta": {}}\n', r"its columns \(ids, meta\) do not show which holds questions"),
         ("3\n", "should be an object with named fields"),
     ],
 )
@@ -169,7 +169,7 @@ def test_data_that_are_of_no_use_are_told_so(tmp_path: Path, text: str | None, t
 
 def test_a_file_of_an_unknown_kind(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
-    with pytest.raises(LoraError, match=r"should be one of \.jsonl, \.ndjson, \.json"):
+    with pytest.raises(LoraError, match=r"must be one of \.jsonl, \.ndjson, \.json"):
         first_spec(data=str(tmp_path / "rows.xlsx"))
 
 
@@ -281,10 +281,10 @@ def test_fractions_are_predicted(models: Path, tmp_path: Path) -> None:
 
 def test_an_encoder_without_classes_is_told(models: Path, tmp_path: Path) -> None:
     data = write(tmp_path, {"question": "q", "answer": "a"})
-    with pytest.raises(ModelError, match="do not tell what is a text and what its class") as caught:
+    with pytest.raises(ModelError, match="do not show which holds the text and which the class") as caught:
         first_spec(None, str(models / "bert"), data)
     assert caught.value.exit_code == 3
-    with pytest.raises(ModelError, match="Name data that have classes with --data"):
+    with pytest.raises(ModelError, match="Pass data with classes to --data"):
         first_spec(None, str(models / "bert"))
 
 
@@ -306,7 +306,7 @@ def test_without_the_libraries_words_stand_for_modules(models: Path, monkeypatch
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LoraError, match="there is no such directory"):
         first_spec(model="./nowhere")
-    with pytest.raises(LoraError, match=r"there is no config\.json in it"):
+    with pytest.raises(LoraError, match=r"has no config\.json"):
         first_spec(model=str(tmp_path))
 
 
@@ -314,8 +314,7 @@ def test_what_was_guessed_is_said_with_the_reason(tmp_path: Path) -> None:
     short = first_spec(data=write(tmp_path, {"question": "q?", "answer": "four"}))
     assert [guess.split(" has the columns ")[-1] for guess in short.guesses] == [
         'question, answer, read as "question".',
-        "Primary metric: exact_match, because answers have 4 characters (median), short enough to be given word for "
-        "word.",
+        "Primary metric: exact_match, because answers have 4 characters (median), short enough to match word for word.",
     ]
     classes = first_spec(data=write(tmp_path, {"text": "my card is lost", "category": "lost_card"}))
     assert 'columns = { label = "category" }' in classes.guesses[0], "auto would have left the classes out"

@@ -53,11 +53,11 @@ def test_one_pattern_is_a_list_of_one(study: Study) -> None:
 
 
 def test_errors_name_arguments(study: Study, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"^target: nothing in this study is called 'rank/r=3'\. Did you mean"):
+    with pytest.raises(ArgumentError, match=r"^target: nothing in this study matches 'rank/r=3'\. Did you mean"):
         study.plan(target="rank/r=3")
-    with pytest.raises(ArgumentError, match=r'^gpu: "much" is neither a size of memory'):
+    with pytest.raises(ArgumentError, match=r'^gpu: "much" is neither a memory size'):
         study.plan("much")
-    with pytest.raises(ArgumentError, match=r'^cluster: no cluster is called "moon"'):
+    with pytest.raises(ArgumentError, match=r'^cluster: no cluster is named "moon"'):
         study.plan(cluster="moon")
     file = tmp_path / "wrong.toml"
     file.write_text("[study]\nname = 3\n", encoding="utf-8")

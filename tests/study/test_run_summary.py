@@ -73,6 +73,6 @@ def test_one_name_in_two_studies_asks_for_the_spec(here: Path) -> None:
     (here / "other.toml").write_text(text.replace("seeds = [1, 2]", "seeds = [1]"), encoding="utf-8")
     Study.load(here / "other.toml", here / ".lora").apply()
     told = lora("show", "rank/r=4", cwd=here)
-    assert "is a configuration of two studies: other and tiny. Name the spec with --spec." in told.stderr
+    assert "is a configuration of two studies: other and tiny. Pass the spec with --spec." in told.stderr
     chosen = json.loads(lora("show", "rank/r=4", "--spec", "other.toml", "--json", cwd=here).stdout)
     assert [run["seed"] for run in chosen["runs"]] == [1]

@@ -15,8 +15,8 @@ from lorafile.units import plural
 UNIT = "nats per token"
 HEIGHT = 320
 CAPTION = (
-    "Each diamond is a configuration, the mean over seeds; bars: ± sample standard deviation over seeds. Dashed line: "
-    "nothing forgotten. Point at a mark for its name and figures."
+    "Each diamond is the mean of one configuration over seeds; bars: ± sample standard deviation over seeds. Dashed "
+    "line: no forgetting. Hover over a mark for its name and values."
 )
 _PREFIX = "lm_eval."
 
@@ -33,11 +33,11 @@ def forgetting(results: Results, table: AnalysisTable) -> list[Analysis]:
         return []
     before = {name: figure.mean for name, figure in scores(results, "reference.before").items()}
     lines = _forgetting_sentences(changes, before)
-    lines.append(f"The reference text is {results.reference}; the same base, untuned, is what stands before.")
+    lines.append(f"The reference text is {results.reference}. The loss before is that of the untuned base.")
     if lost := without_figure(every):
-        lines.append(f"No figure on the reference text: {', '.join(lost)}.")
+        lines.append(f"No result on the reference text: {', '.join(lost)}.")
     name = "forgetting" if metric == results.primary else f"forgetting-{metric.replace('_', '-')}"
-    question = "What did training cost on the reference text?"
+    question = "How did training change the loss on the reference text?"
     tables = (_forgetting_table(results, metric, changes, before),)
     analysis = Analysis("forgetting", name, "Forgetting", question, lines, tables)
     return [analysis.with_chart(_chart(results, metric, changes), CAPTION)]
@@ -49,10 +49,12 @@ def _forgetting_sentences(changes: dict[str, Score], before: dict[str, float]) -
     text = _moved(worst, changes[worst], before[worst])
     several = len(changes) > 1
     if changes[worst].mean <= 0:
-        rest = ", the least of all" if several else ""
+        rest = ", the smallest decrease" if several else ""
         return [f"No configuration raised the loss on the reference text: {text}{rest}."]
-    lines = [f"{text}{', the most' if several else ''}."]
-    return [*lines, f"{_moved(least, changes[least], before[least])}, the least."] if worst != least else lines
+    lines = [f"{text}{', the largest change' if several else ''}."]
+    return (
+        [*lines, f"{_moved(least, changes[least], before[least])}, the smallest change."] if worst != least else lines
+    )
 
 
 def _moved(name: str, change: Score, before: float) -> str:
@@ -124,14 +126,14 @@ def prompts(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return one table for each prompt, a row for each answer; nothing where nothing was asked."""
     if results.answers.empty and not results.answers_private:
         return []
-    lines = ["Prompts and answers are private: they are in the state, and in no report."]
+    lines = ["Prompts and answers are private: they are kept in the state and never shown in a report."]
     tables: list[Table] = []
     if not results.answers.empty:
         tables = [_answers_to(int(str(number)), group) for number, group in results.answers.groupby("number")]
         asked = plural(len(tables), "prompt")
         lines = [
             f"{asked}, answered by the untuned base and by the first seed of each configuration.",
-            "These are examples to read, not a measurement; the figures above are one.",
+            "These are examples to read, not a measurement. The results above are measurements.",
         ]
     return [Analysis("prompts", "prompts", "Answers", "What do the models say?", lines, tuple(tables))]
 
@@ -157,11 +159,20 @@ def lm_eval(results: Results, _table: AnalysisTable) -> list[Analysis]:
     if not tasks:
         return []
     lines = [
-        f"{plural(len(tasks), 'task')} of lm-evaluation-harness, with its own prompts and metrics. Shown is what it "
-        "reports, means over seeds ± sample standard deviation. Its standard errors are of examples alone."
+        f"{plural(len(tasks), 'task')} from lm-evaluation-harness, with its own prompts and metrics. The values are "
+        "those it reports: means over seeds ± sample standard deviation. Its standard errors cover examples only."
     ]
     tables = tuple(_task_table(results, task, names) for task, names in tasks.items())
-    return [Analysis("lm_eval", "lm-eval", "Harness tasks", "What do the harness's tasks say?", lines, tables)]
+    return [
+        Analysis(
+            "lm_eval",
+            "lm-eval",
+            "Harness tasks",
+            "How do the configurations score on the harness's tasks?",
+            lines,
+            tables,
+        )
+    ]
 
 
 def _task_table(results: Results, task: str, columns: list[str]) -> Table:

@@ -32,11 +32,11 @@ _PANELS = 8  # configurations that have a panel of their own; the tables have al
 _PANEL = 250
 _MAPS = {"inspect-norm": ("relative_norm", "‖ΔW‖ / ‖W‖"), "inspect-rank": ("effective_rank", "effective rank")}
 _CAPTIONS = {
-    "inspect-norm": "Size of the update relative to that of its weight (Frobenius norms), mean over seeds.",
-    "inspect-rank": "exp of the entropy of the update's normalised singular values (Roy & Vetterli 2007): how many "
-    "directions it really uses. Mean over seeds.",
-    "inspect-cka": "Linear CKA (Kornblith et al. 2019) of hidden states with the untuned base's, at the same "
-    "tokens of held-out text. 1: alike up to rotation and scale. Layer 0: the embeddings. Mean over seeds.",
+    "inspect-norm": "Size of the update relative to its weight (Frobenius norms), mean over seeds.",
+    "inspect-rank": "exp of the entropy of the update's normalised singular values (Roy & Vetterli 2007): the "
+    "number of directions it effectively uses. Mean over seeds.",
+    "inspect-cka": "Linear CKA (Kornblith et al. 2019) between the hidden states and those of the untuned base, on "
+    "the same held-out tokens. 1: identical up to rotation and scale. Layer 0: the embeddings. Mean over seeds.",
 }
 
 
@@ -99,17 +99,16 @@ def _sentences(rows: list[Row], ranks: dict[str, int]) -> list[str]:
         if row["cka_min"] is not None:
             last = f"{number(row['cka_last'])} after the last block"
             lines.append(
-                f"{row['configuration']}: similarity to the base (CKA) is {last}, {number(row['cka_min'])} at least."
+                f"{row['configuration']}: similarity to the base (CKA) is {last}, and {number(row['cka_min'])} at its "
+                "lowest."
             )
     if converted := [row["configuration"] for row in rows if row.get("stored_parameters")]:
         lines.append(
-            f"Stored with more parameters than were trained: {listing(converted)}. Their start writes the base, and "
-            "PEFT converts them to plain LoRA of twice the rank, whose update is shown here."
+            f"Stored with more parameters than were trained: {listing(converted)}. Their initialization changes the "
+            "base weights, so PEFT saves them as plain LoRA with twice the rank. That update is shown here."
         )
     if blind := [row["configuration"] for row in rows if row["relative_norm"] is None]:
-        lines.append(
-            f"No update of a weight is defined for {listing(blind)}: its method changes what flows past the weights."
-        )
+        lines.append(f"No weight update is defined for {listing(blind)}: the method changes activations, not weights.")
     return lines
 
 
@@ -127,8 +126,8 @@ def _rank_sentence(row: Row, stored: int | None) -> str:
     text += f" of {stored}" if stored else ""
     share = amount("share", row["relative_norm"])
     return (
-        f"{text}; {number(row['energy_rank'])} singular values hold 90 % of it, means over modules and seeds. It is "
-        f"{share} as large as the weight that it is added to."
+        f"{text}; {number(row['energy_rank'])} singular values hold 90 % of it (means over modules and seeds). Its "
+        f"norm is {share} of the norm of the weight it is added to."
     )
 
 
@@ -146,7 +145,7 @@ def _summary(rows: list[Row]) -> Table:
         Column("stored_parameters", "stored parameters", "count"),
         Column("adapted_modules", "modules", "count"),
         *_MEASURED,
-        Column("cka_min", "least CKA with the base", "number", "cka_min.spread"),
+        Column("cka_min", "lowest CKA with the base", "number", "cka_min.spread"),
     )
     return Table("Each configuration, mean over modules and seeds", pd.DataFrame(rows), filled(columns, rows))
 
@@ -172,7 +171,7 @@ def _by_type(modules: pd.DataFrame) -> Table:
         Column("share", "share of the adapter", "share"),
         *_MEASURED,
     )
-    title = "By type of module, ± standard deviation over layers and seeds"
+    title = "By module type, ± standard deviation over layers and seeds"
     return Table(title, pd.DataFrame(rows), filled(columns, rows))
 
 
@@ -190,7 +189,7 @@ def charts(
     )
     everyone = list(dict.fromkeys(sized["configuration"])) if len(sized) else []
     shown, left = everyone[:_PANELS], everyone[_PANELS:]
-    more = f" Without a panel, being more than {_PANELS}: {listing(left)}." if left else ""
+    more = f" Only the first {_PANELS} configurations have a panel; not shown: {listing(left)}." if left else ""
     drawn = {name: _heatmap(modules, shown, key, title) for name, (key, title) in _MAPS.items()}
     drawn["inspect-cka"] = _similarity(representations, by_sweep)
     captions = {name: text + (more if name in _MAPS else "") for name, text in _CAPTIONS.items()}

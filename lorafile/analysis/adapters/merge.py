@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lorafile.analysis.common.base import Analysis, Column, Table, filled
-from lorafile.analysis.common.format import amount, number, sentence_case
+from lorafile.analysis.common.format import amount, number
 from lorafile.analysis.common.scores import cost_of
 from lorafile.results.merging import ROUNDING, batch_rounding
 from lorafile.results.results import Results, grouped, missing, row_dicts
@@ -18,8 +18,8 @@ _BATCH = "batch_mean_logit_difference"
 _LATENCY = {"token_seconds": "token_latency", "merged_token_seconds": "merged_token_latency"}
 _FIGURES = ("max_logit_difference", "mean_logit_difference", "argmax_agreement", "log_loss_difference")
 CAPTION = (
-    "How far the {} of held-out text moves when the adapter is merged, the worst seed's, on a logarithmic axis. "
-    "Crosses fail the declared gate. Types that overflow have no figure and are not drawn."
+    "How much the {} of held-out text changes when the adapter is merged (worst seed, logarithmic axis). Crosses fail "
+    "the declared gate. Data types that overflow have no value and are not drawn."
 )
 _LEAST = 1e-9  # what float64 sums of float32 logits cannot tell from nothing
 
@@ -29,7 +29,7 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     rows = merge_rows(results.merges, {key: cost_of(results, measure) for key, measure in _LATENCY.items()})
     if not rows:
         return []
-    question = "Is the merged model the same as the one that was measured?"
+    question = "Does the merged model match the one that was measured?"
     analysis = Analysis("merge", "merge", "Merging", question, _sentences(rows), (_table_of(rows),))
     return [analysis.with_chart(_chart(rows), CAPTION.format(_drawn(rows)[1]))]
 
@@ -64,7 +64,7 @@ def _sentences(rows: list[Row]) -> list[str]:
     for row in (row for row in rows if row["failed"]):
         seeds = f"{row['failed']} of {plural(row['seeds'], 'seed')}"
         reasons = listing(row["reasons"])
-        lines.append(f"{row['configuration']} in {row['dtype']} fails the gate under {seeds}, with {reasons}.")
+        lines.append(f"{row['configuration']} in {row['dtype']} fails the gate for {seeds}: {reasons}.")
     for dtype, members in grouped((row["dtype"], row) for row in rows).items():
         passed = sum(not row["failed"] for row in members)
         text = f"Merged in {dtype}, {passed} of {plural(len(members), 'configuration')} pass"
@@ -79,9 +79,9 @@ def _rounding(rounded: list[Row]) -> list[str]:
         return []
     row = max(rounded, key=lambda row: row["mean_logit_difference"] / row[_BATCH])
     return [
-        f"The attached model computes in half precision, where rounding moves every figure: merging moves a logit by "
-        f"{number(row['mean_logit_difference'])} on average ({row['configuration']}); a change of batch alone moves it "
-        f"by {number(row[_BATCH])}. Up to {ROUNDING} times as much counts as rounding."
+        f"The attached model computes in half precision, so every result is subject to rounding: merging changes a "
+        f"logit by {number(row['mean_logit_difference'])} on average ({row['configuration']}), and a different batch "
+        f"alone changes it by {number(row[_BATCH])}. Up to {ROUNDING} times as much counts as rounding."
     ]
 
 
@@ -91,12 +91,12 @@ def _at_worst(measured: list[Row]) -> str:
         return ""
     logit = max(row["max_logit_difference"] for row in measured)
     if measured[0]["log_loss_difference"] is None:
-        return f"; at worst a predicted number moves by {number(logit)}"
+        return f"; at worst a predicted number changes by {number(logit)}"
     loss = max(abs(row["log_loss_difference"]) for row in measured)
     agreed = min(row["argmax_agreement"] for row in measured)
     return (
-        f"; at worst the log loss moves by {number(loss)} nats per token, a logit by {number(logit)}, and the first "
-        f"choice agrees at {amount('share', agreed)} of tokens"
+        f"; at worst the log loss changes by {number(loss)} nats per token, a logit by {number(logit)}, and the top "
+        f"token agrees for {amount('share', agreed)} of tokens"
     )
 
 
@@ -112,7 +112,7 @@ def _table_of(rows: list[Row]) -> Table:
         Column("configuration", "configuration"),
         Column("dtype", "merged in"),
         Column("gate", "gate"),
-        Column("log_loss_difference", "log loss moved, nats per token", "number"),
+        Column("log_loss_difference", "log loss change, nats per token", "number"),
         Column("max_logit_difference", "largest logit difference", "number"),
         Column("mean_logit_difference", "mean logit difference", "number"),
         Column(_BATCH, "mean logit difference, another batch", "number"),
@@ -121,7 +121,7 @@ def _table_of(rows: list[Row]) -> Table:
         Column("merged_token_seconds", "per token, merged", "seconds"),
     )
     frame = pd.DataFrame(rows).drop(columns=["reasons"])
-    return Table("Attached against merged, of each figure the worst seed's", frame, filled(columns, rows))
+    return Table("Attached versus merged, worst seed in each column", frame, filled(columns, rows))
 
 
 def _chart(rows: list[Row]) -> Any:
@@ -151,13 +151,13 @@ def _chart(rows: list[Row]) -> Any:
     shapes = alt.Scale(domain=["passes", "fails"], range=["circle", "cross"])
     marks = alt.Chart(frame).mark_point(filled=True, size=90, opacity=0.9)
     whole = marks.encode(
-        x=alt.X("moved:Q", scale=scale, axis=axis, title=f"{what} moved by merging, {unit}"),
+        x=alt.X("moved:Q", scale=scale, axis=axis, title=f"change in {what} from merging, {unit}"),
         y=names_axis(order, alt.Scale(domain=order), grid=True),
         color=alt.Color("dtype:N", sort=types, legend=alt.Legend(title=None, orient="top")),
         shape=alt.Shape("gate:N", scale=shapes, legend=None),
         angle=alt.condition("datum.gate == 'fails'", alt.value(45), alt.value(0)),
-        tooltip=tooltip(("label:N", "configuration"), ("dtype:N", "type"), ("shown:N", "moved"), ("gate:N", "gate")),
+        tooltip=tooltip(("label:N", "configuration"), ("dtype:N", "type"), ("shown:N", "change"), ("gate:N", "gate")),
     ).properties(width=WIDTH, height=alt.Step(26))
     text = "; ".join(f"{row['label']} in {row['dtype']}: {row['shown']}" for row in drawn)
-    description = f"{sentence_case(what)} moved by merging. {text}"
-    return finish(whole, "Attached against merged", description, margin=room(order))
+    description = f"Change in {what} from merging. {text}"
+    return finish(whole, "Attached versus merged", description, margin=room(order))

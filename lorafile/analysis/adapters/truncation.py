@@ -33,7 +33,7 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     name = slug("truncation", "" if metric == results.primary else metric)
     question, lines = "Would a smaller rank have been enough?", sentences(metric, split, rows)
     analysis = Analysis("truncation", name, "Rank truncation", question, lines, (_table(metric, split, rows),))
-    twins = " Squares: adapters that were trained at that rank." if any(row["trained"] for row in rows) else ""
+    twins = " Squares: adapters trained at that rank." if any(row["trained"] for row in rows) else ""
     return [analysis.with_chart(_chart(quality(results, metric), rows), CAPTION + twins)]
 
 
@@ -89,7 +89,7 @@ def sentences(metric: str, split: str, rows: list[Row]) -> list[str]:
     for whole, *cut in grouped((row["configuration"], row) for row in rows).values():
         lines.append(_answer(metric, on(metric, split), whole, sorted(cut, key=lambda row: -row["rank"])))
     lines.append(
-        "What was cut was trained at its full rank: an adapter that is trained at a smaller one may do better or worse."
+        "The truncated adapters were trained at full rank; an adapter trained at a smaller rank may do better or worse."
     )
     compared = [
         f"{row['configuration']} at rank {row['rank']} {score(metric, row['score'].mean)}, trained "
@@ -105,19 +105,18 @@ def _answer(metric: str, place: str, whole: Row, cut: list[Row]) -> str:
     name, spread = whole["configuration"], whole["score"].spread
     if isnan(spread):
         losses = listing([f"rank {row['rank']} is {_worse(metric, row['loss'])}" for row in cut], 6)
-        return f"{name}: with one seed there is no spread to say whether a smaller rank was enough; cut, {losses}."
+        return f"{name}: one seed gives no spread to judge by whether a smaller rank is enough; truncated, {losses}."
     enough = list(takewhile(lambda row: row["loss"] <= spread, cut))
-    spread_text = f"the spread over seeds is {difference(metric, spread)}"
     if not enough:
         return (
             f"{name}: no smaller rank that was tried would have been enough: at rank {cut[0]['rank']} {place} is "
-            f"{_worse(metric, cut[0]['loss'])}; {spread_text}."
+            f"{_worse(metric, cut[0]['loss'])}; the spread over seeds is {difference(metric, spread)}."
         )
     least = enough[-1]
     return (
-        f"{name}: rank {least['rank']} would have been enough. Cut from {whole['rank']} to it, {place} is "
-        f"{score(metric, least['score'].mean)} against {score(metric, whole['score'].mean)}, "
-        f"{_worse(metric, least['loss'])}; {spread_text}, which that does not exceed."
+        f"{name}: rank {least['rank']} would have been enough. Truncated from {whole['rank']} to {least['rank']}, "
+        f"{place} is {score(metric, least['score'].mean)} instead of {score(metric, whole['score'].mean)}, "
+        f"{_worse(metric, least['loss'])}. That does not exceed the spread over seeds, {difference(metric, spread)}."
     )
 
 
@@ -146,7 +145,7 @@ def _table(metric: str, split: str, rows: list[Row]) -> Table:
         Column("size", "saved size", "bytes"),
     )
     smallest = amount("count", min(row["rank"] for row in rows))
-    return Table(f"Cut to smaller ranks, down to {smallest}", pd.DataFrame(lines), filled(columns, lines))
+    return Table(f"Truncated to smaller ranks, down to {smallest}", pd.DataFrame(lines), filled(columns, lines))
 
 
 def _chart(shown: Quality, rows: list[Row]) -> Any:

@@ -63,11 +63,11 @@ def _doubts(results: Results, claim: ClaimTable) -> list[str]:
         counts = Counter({how: ended[name][how] for how in LOST if name in ended and how not in waived})
         if text := lost(counts):
             doubts.append(
-                f"of the {plural(ended[name].total(), 'run')} of {name}, {text}, and the others are no fair sample "
-                f"(waive = [{', '.join(show(how) for how in LOST if counts[how])}] accepts the loss)"
+                f"of the {plural(ended[name].total(), 'run')} of {name}, {text}, and the rest are not a fair sample "
+                f"(to accept the loss, set waive = [{', '.join(show(how) for how in LOST if counts[how])}])"
             )
     if split_of(results, metric_of(results, claim)) != "test":
-        doubts.append("there is no test split, and validation is what configurations are chosen on")
+        doubts.append("there is no test split, and configurations are chosen on validation")
     return doubts
 
 
@@ -80,16 +80,16 @@ def _compared(results: Results, claim: ClaimTable) -> ClaimPart:
     if verdict is None:
         return ClaimPart("undecided", f"the analysis {claim.analysis} does not compare {one} with {other}")
     text = sentence(results, verdict).removesuffix(".")
-    text += " (its own test: this comparison is not in the study's family)" if alone else ""
+    text += " (tested separately: this comparison is not part of the study's family)" if alone else ""
     if verdict.decision is None:
         return ClaimPart("undecided", text)
     margin = verdict.margin
     if own is not None:
         margin = margin_of(own, metric, crossed(results, metric, verdict.split).outcomes[other].mean)
     if margin is None and wanted in ("equivalent", "non-inferior"):
-        return ClaimPart("undecided", f"{text}; there is no margin for it")
+        return ClaimPart("undecided", f"{text}; it has no margin")
     if own is not None and margin is not None and margin != verdict.margin:
-        text += f"; judged by a margin of {margin_text(metric, margin)}"
+        text += f"; judged with a margin of {margin_text(metric, margin)}"
     return ClaimPart(_judged(verdict, one, wanted, margin or 0.0), text)
 
 
@@ -175,7 +175,7 @@ def _limited(results: Results, claim: ClaimTable, limit: str) -> ClaimPart:
 def _share(results: Results, name: str, most: float) -> ClaimPart:
     share = limited(results, SHARE).get(name)
     if share is None:
-        return ClaimPart("undecided", f"{name}: its trainable parameters are not known yet")
+        return ClaimPart("undecided", f"{name}: its number of trainable parameters is not known yet")
     shown, claimed = (f"{number(100 * value)}\u202f%" for value in (share, most))
     text = f"{name}: {shown} of the parameters are trainable, claimed at most {claimed}"
     return ClaimPart(_word(share <= most, share > most), text)

@@ -15,10 +15,10 @@ from lorafile.units import listing, plural
 
 Status = Literal["supported", "refuted", "undecided", "stale"]
 ORDER: tuple[Status, ...] = ("refuted", "undecided", "stale", "supported")
-QUESTION = "Does what was stated elsewhere hold for these results?"
+QUESTION = "Do these results support the claims made elsewhere?"
 _MEANS = {
-    "refuted": "the figures show that it does not hold",
-    "undecided": "the figures show neither that it holds nor that it does not",
+    "refuted": "the results show that it does not hold",
+    "undecided": "the results show neither that it holds nor that it does not",
     "supported": "it holds",
 }
 
@@ -60,7 +60,7 @@ class Check:
     @property
     def line(self) -> str:
         """The check as one line, for a terminal and for CI's log."""
-        renew = "; `lora report` renews it" if self.status == "stale" else ""
+        renew = "; `lora report` updates it" if self.status == "stale" else ""
         return " ".join(f"{self.status}: “{self.claim.text}”: {self.reasons}{renew}".split())
 
 
@@ -89,7 +89,7 @@ def record(checks: list[Check]) -> dict[str, Recorded]:
 def _changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
     changes = {
         "lost": [name for name in before if name not in now],
-        "run again with other figures": [name for name in now if name in before and before[name] != now[name]],
+        "run again with different results": [name for name in now if name in before and before[name] != now[name]],
         "added": [name for name in now if name not in before],
     }
     listed = {how: (listing(names, 3), "was" if len(names) == 1 else "were") for how, names in changes.items() if names}

@@ -131,7 +131,7 @@ def mean_rows(drawn: Quality, labels: dict[str, Any], key: str = "label") -> pd.
     for name, place in labels.items():
         figure = drawn.scores[name]
         spread = figure.spread if figure.n > 1 else 0.0
-        note = f"× {figure.lost}" if figure.lost else "" if figure.known else "× no figure"
+        note = f"× {figure.lost}" if figure.lost else "" if figure.known else "× no result"
         row = {"configuration": name, key: place, "mean": figure.mean}
         row |= {"low": figure.mean - spread, "high": figure.mean + spread, "n": figure.n, "note": note}
         rows.append(row | {"shown": score(drawn.metric, figure.mean)})

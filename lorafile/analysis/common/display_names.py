@@ -20,7 +20,7 @@ def readable(results: Results) -> dict[str, str]:
         elif method == "full":
             words[name] = "full fine-tuning"
         elif method == "head":
-            words[name] = "the head alone"
+            words[name] = "head only"
         else:
             settings = [part.partition("=") for part in short.get(name, name).split(",")]
             words[name] = ", ".join(_setting(key, value) for key, _, value in settings)

@@ -208,10 +208,10 @@ def compared_with_spread(metric: str, gap: float, one: Score, other: Score) -> s
     """Return how a gap between two scores compares with the larger of their spreads over seeds."""
     spread = spread_of(one, other)
     if isnan(spread):
-        return "with one seed there is no spread over seeds to hold this against"
+        return "one seed gives no spread to compare this with"
     seeds = _seeds(one, other)
     verb = "exceeds" if abs(gap) > spread else "does not exceed"
-    return f"the spread over seeds is {difference(metric, spread)} ({seeds}), which the difference {verb}"
+    return f"the difference {verb} the spread over seeds, {difference(metric, spread)} ({seeds})"
 
 
 def _seeds(one: Score, other: Score) -> str:
@@ -228,7 +228,7 @@ def measured(metric: str, figure: Score) -> str:
     if not isnan(figure.spread):
         text += f" ± {difference(metric, figure.spread)} over {plural(figure.n, 'seed')}"
     elif figure.wanted > 1:
-        text += f" from {plural(figure.n, 'seed')} of {figure.wanted}"
+        text += f" from {figure.n} of {plural(figure.wanted, 'seed')}"
     return f"{text} ({figure.lost})" if figure.lost else text
 
 

@@ -17,10 +17,10 @@ from lorafile.specs.values import in_base_units
 from lorafile.units import listing
 
 ELSEWHERE = (
-    "These figures come from other setups: model, data, protocol and library versions may all differ. They are drawn "
-    "next to the study's own, and take no part in any test, verdict or recommendation."
+    "These figures come from other setups: model, data, protocol and library versions may all differ. They are shown "
+    "next to the study's own results, but do not enter any test, verdict or recommendation."
 )
-MARK = "Dotted lines and hollow marks: published elsewhere, ± standard error where it is known; not tested."
+MARK = "Dotted lines and hollow marks: published elsewhere, ± standard error where known; not tested."
 _LONGEST = 48  # characters of a label in a chart
 
 
@@ -83,11 +83,11 @@ def section(results: Results) -> list[Analysis]:
     sentences = [ELSEWHERE]
     if computed := [figure.name for figure in published if figure.from_n]:
         sentences.append(
-            f"The standard error of {listing(computed, 12)} was not published: it is the binomial one, computed from "
+            f"No standard error was published for {listing(computed, 12)}; the one shown is binomial, computed from "
             "the number of examples."
         )
     if unknown := [figure.name for figure in published if missing(figure.error)]:
-        sentences.append(f"No error is known of {listing(unknown, 12)}.")
+        sentences.append(f"No standard error is known for {listing(unknown, 12)}.")
     question = "What did others report?"
     return [Analysis("published", "published", "Published figures", question, sentences, (_table(published),))]
 
@@ -110,7 +110,7 @@ def _table(published: list[PublishedFigure]) -> Table:
         Column("metric", "metric"),
         Column("shown", "value"),
         Column("shown_error", "standard error"),
-        Column("origin", "error is"),
+        Column("origin", "source of the error"),
         Column("n", "examples", "count"),
         Column("settings", "settings"),
         Column("costs", "costs"),

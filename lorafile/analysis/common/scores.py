@@ -203,10 +203,8 @@ COSTS: dict[str, CostMeasure] = {  # the names that specs.tables.analysis allows
     "adapter_size": CostMeasure("runs", "adapter_bytes", "saved size", "bytes"),
     "trainable_parameters": CostMeasure("runs", "trainable_parameters", "trainable parameters", "count"),
     "train_time": CostMeasure("runs", "seconds", "training time", "seconds"),
-    "step_time": CostMeasure("profiles", "train_step_seconds", "time of a training step", "seconds"),
-    "first_token_latency": CostMeasure(
-        "profiles", "first_token_seconds", "time to the first token, attached", "seconds"
-    ),
+    "step_time": CostMeasure("profiles", "train_step_seconds", "training step time", "seconds"),
+    "first_token_latency": CostMeasure("profiles", "first_token_seconds", "time to first token, attached", "seconds"),
     "token_latency": CostMeasure("profiles", "token_seconds", "time per token, attached", "seconds"),
     "merged_token_latency": CostMeasure("profiles", "merged_token_seconds", "time per token, merged", "seconds"),
 }
@@ -243,9 +241,9 @@ def unmeasurable(results: Results, name: str) -> dict[str, str]:
     if cost is None or cost.kind != "seconds":
         return {}
     if cost.source == "profiles":
-        return dict.fromkeys(disturbed(results), "the machine did other work meanwhile")
+        return dict.fromkeys(disturbed(results), "the machine was busy with other work")
     return {
-        label: f"the 95 % interval over {time.n} seeds begins at zero"
+        label: f"the 95 % interval over {time.n} seeds includes zero"
         for label, time in scores(results, cost.column).items()
         if time.n > 1 and t_quantile(0.975, time.n - 1) * time.spread / time.n**0.5 >= time.mean
     }

@@ -51,7 +51,7 @@ def chart(verdicts: list[Verdict], names: dict[str, str], about: str, more: bool
     ]
     text = "; ".join(f"{row['pair']}: {row['verdict']}, {row['shown']}" for row in rows.to_dict("records"))
     whole = alt.layer(*layers).properties(width=WIDTH, height=alt.Step(38))
-    return finish(whole, f"Verdicts along {about}", f"{title}. {text}", margin=room(order))
+    return finish(whole, f"Verdicts {about}", f"{title}. {text}", margin=room(order))
 
 
 def _label(verdict: Verdict, names: dict[str, str], alone: bool) -> str:
@@ -64,7 +64,7 @@ def caption(verdicts: list[Verdict]) -> str:
     """Return what the marks mean."""
     margins = dict.fromkeys(margin_text(v.metric, v.margin) for v in verdicts if v.margin is not None)
     band = f" Band: the margin, {' or '.join(margins)}." if margins else ""
-    bars = "Thick bar: the interval of its test. Thin line: the interval that holds for all at once."
+    bars = "Thick bar: the interval of its test. Thin line: the simultaneous interval for all comparisons."
     return f"Diamond: the difference. {bars}{band}"
 
 

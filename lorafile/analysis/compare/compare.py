@@ -56,8 +56,8 @@ VERDICT_COLUMNS = (
     "differs",
 )
 _KINDS = {
-    "confound": "set apart from the factor: not compared",
-    "waived": "set apart from the factor: waived",
+    "confound": "set independently of the factor: not compared",
+    "waived": "set independently of the factor: waived",
     "provenance": "how it was run: marked",
     "consequence": "follows from the factor",
 }
@@ -81,9 +81,9 @@ def judged(results: Results, metric: str, compared: list[Pair]) -> list[Verdict]
 
 def _analysis(results: Results, table: AnalysisTable, metric: str, factor: str, verdicts: list[Verdict]) -> Analysis:
     exploratory = compared_as(metric) != compared_as(results.primary)
-    about = factor or "all configurations"
+    about = f"along {factor}" if factor else "for all configurations"
     name = slug("compare", table.name or "", factor or "all", metric if exploratory else "")
-    title = f"Verdicts along {about}{' (exploratory)' if exploratory else ''}"
+    title = f"Verdicts {about}{' (exploratory)' if exploratory else ''}"
     lines = [*_head(results, verdicts, exploratory), *(sentence(results, verdict) for verdict in ordered(verdicts))]
     question = f"Which differences in {metric_name(metric)} are real?"
     analysis = Analysis("compare", name, title, question, lines, (verdict_table(results, verdicts),), factor=factor)
@@ -115,7 +115,7 @@ def _head(results: Results, verdicts: list[Verdict], exploratory: bool) -> list[
     if exploratory:
         line += " This is not the study's primary metric: the verdicts are exploratory."
     elif len(tested) > 1 and not isnan(tested[0].alpha):
-        line += f" All {len(tested)} comparisons of the study are one family (Holm, {levels(tested)})."
+        line += f" All {len(tested)} comparisons of the study form one family (Holm, {levels(tested)})."
     return [line, *noisy_configurations(verdicts)]
 
 
@@ -126,8 +126,8 @@ def verdict_table(results: Results, verdicts: list[Verdict]) -> Table:
         Column("against", "compared with"),
         Column("verdict", "verdict"),
         Column("shown", f"difference in {on(verdicts[0].scale, verdicts[0].split)}"),
-        Column("interval", "interval of its test"),
-        Column("simultaneous", "interval for all at once"),
+        Column("interval", "test interval"),
+        Column("simultaneous", "simultaneous interval"),
         Column("p", "p (Holm)"),
         Column("margin", "margin"),
         Column("tested", "last tested"),
@@ -198,9 +198,9 @@ def confounds(results: Results, _table: AnalysisTable) -> list[Analysis]:
     verdicts = family(results).verdicts
     if not verdicts:
         return []
-    question = "Does anything but the setting in question differ between what is compared?"
+    question = "Does anything else differ between the compared configurations?"
     limits, following = _confounded(verdicts), _consequences(verdicts)
-    nothing = f"Nothing but the factor differs in any of {plural(len(verdicts), 'comparison')}."
+    nothing = f"{plural(len(verdicts), 'comparison')}: only the factor differs."
     lines, tables = [*limits, *following] or [nothing], _confound_table(verdicts)
     return [Analysis("confounds", "confounds", "What else differs", question, lines, tables, limits=tuple(limits))]
 
@@ -222,8 +222,8 @@ def _consequences(verdicts: tuple[Verdict, ...]) -> list[str]:
     if not settings:
         return []
     return [
-        f"In {sum(map(bool, following))} of {plural(len(verdicts), 'comparison')} something follows from the factor "
-        f"and differs with it: {listing(settings)}; the verdicts are on both together."
+        f"In {sum(map(bool, following))} of {plural(len(verdicts), 'comparison')}, other settings follow from the "
+        f"factor and differ with it: {listing(settings)}. These verdicts cover both together."
     ]
 
 

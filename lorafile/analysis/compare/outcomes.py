@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Margin = str | float | None
 
-OTHER_EXAMPLES = "was not judged on the same examples as the others"
+OTHER_EXAMPLES = "was not evaluated on the same examples as the others"
 _AGREES = 1e-6  # relative: a figure is the mean of its examples' outcomes, or it is none
 
 
@@ -72,7 +72,7 @@ def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | 
             continue
         key = (name, None if seed is None else int(seed), split)
         if key not in results.outcomes:
-            why[name] = "has no outcomes of single examples in this state"
+            why[name] = "has no per-example outcomes in this state"
             continue
         try:
             runs.setdefault(name, {})[key[1]] = results.outcomes[key]
@@ -91,14 +91,14 @@ def crossed(results: Results, metric: str, split: str, seeds: tuple[int, ...] | 
         elif len(whole) < len(arrays):
             why[name] = _indivisible(metric)
         elif len(rows) < 2:
-            why[name] = "was judged on one example"
+            why[name] = "was evaluated on a single example"
         else:
             outcomes[name] = Outcomes(np.array(whole), exact=set(frames) == {None})
     judged = [frame for name in outcomes for frame in runs[name].values()]  # on the same rows, all of them
     correlation, counts = nan, None
     together = next((frame["cluster"].to_numpy(int) for frame in judged if "cluster" in frame), None)
     if together is not None and len({*together}) < 2:
-        why |= dict.fromkeys(outcomes, "was judged on examples of one cluster (data.cluster)")
+        why |= dict.fromkeys(outcomes, "was evaluated on examples from a single cluster (data.cluster)")
         outcomes = {}
     elif together is not None:
         alike = [intraclass(side.by_example, together) for side in outcomes.values()]
@@ -126,7 +126,7 @@ def _influences(frame: "pd.DataFrame", metric: str, figure: float) -> np.ndarray
 
 def _indivisible(metric: str) -> str:
     name = metric_name(metric)
-    return f"has a {name} that is no mean over examples, so nothing tells how far other examples would move it"
+    return f"has a {name} that is not a mean over examples, so how much it varies with the examples is unknown"
 
 
 def margin_of(margin: Margin, metric: str, baseline: float) -> float | None:
@@ -169,14 +169,14 @@ def figure_interval(results: Results, name: str, metric: str, split: str) -> tup
     outcomes = data.outcomes[name]
     estimate = combination([outcomes], [1.0], data.variance)
     if estimate.on_runs_only or isnan(estimate.error):
-        return "with one seed nothing tells how far another one would move it"
+        return "with one seed, its variation between seeds is unknown"
     least, most = range_of(data.scale)
     low, high = interval(estimate)
     low, high = max(low, least), min(high, most)
     if outcomes.binary:
         low, high = share_ends(outcomes, (low, high))
     elif estimate.error == 0:
-        return "its examples do not differ, so nothing tells how far others would move it"
+        return "its examples all score the same, so how much it varies with the examples is unknown"
     return (exp(low), exp(high)) if metric == "perplexity" else (low, high)
 
 

@@ -51,13 +51,14 @@ def confound_lines(rows: list[Confounded]) -> list[str]:
 
 def _line(factor: str, settings: tuple[str, ...], alike: list[Confounded]) -> str:
     along = f" along {factor}" if factor else ""
-    why, remedy = "they are not judged on the same examples", "Give them the same data."
+    why, remedy = "they are not evaluated on the same examples", "Use the same data for both."
     if settings:
-        why = f"{listing(settings)} {'differs' if len(settings) == 1 else 'differ'} as well"
+        why = f"{listing(settings)} also {'differs' if len(settings) == 1 else 'differ'}"
         waived = ", ".join(f'"{setting}"' for setting in settings)
-        remedy = f"Make {'it' if len(settings) == 1 else 'them'} equal, or allow it: verdict.waive = [{waived}]."
+        them = "it" if len(settings) == 1 else "them"
+        remedy = f"Make {them} equal, or allow the difference with verdict.waive = [{waived}]."
     named = [_named(row) for row in alike[:_SHOWN]] + [and_more(len(alike), _SHOWN)] * (len(alike) > _SHOWN)
-    return f"{plural(len(alike), 'comparison')}{along} will be refused, since {why}: {'; '.join(named)}. {remedy}"
+    return f"{plural(len(alike), 'comparison')}{along} will be refused because {why}: {'; '.join(named)}. {remedy}"
 
 
 def _named(row: Confounded) -> str:

@@ -43,8 +43,8 @@ def noisy_configurations(verdicts: Sequence[Verdict]) -> list[str]:
     many = [f"{name} varies {'many' if isinf(ratio) else f'{ratio:.1f}'} times" for name, ratio in ratios.items()]
     these = "it" if len(many) == 1 else "them"
     return [
-        f"Between seeds, {listing(many)} as much as the other configurations: more seeds of {these} would make the "
-        f"comparisons with {these} more certain."
+        f"Between seeds, {listing(many)} as much as the other configurations: more seeds for {these} would make the "
+        f"comparisons with {these} more precise."
     ]
 
 
@@ -53,14 +53,14 @@ def _claim(verdict: Verdict) -> str:
     within = "" if verdict.margin is None else f" within {margin_text(verdict.metric, verdict.margin)}"
     metric = on(verdict.scale, verdict.split)
     detectable = verdict.decision is not None and verdict.decision.detectable
-    note = " (a difference is detectable, and negligible)" if detectable else ""
+    note = " (a difference is detectable but negligible)" if detectable else ""
     claims = {
         "better": f"{one} is better than {other} in {metric}",
         "worse": f"{one} is worse than {other} in {metric}",
         "equivalent": f"{one} is equivalent to {other}{within} in {metric}{note}",
-        "non-inferior": f"{one} is not inferior to {other}{within} in {metric}",
+        "non-inferior": f"{one} is non-inferior to {other}{within} in {metric}",
     }
-    return claims.get(verdict.word, f"{one} against {other} is inconclusive in {metric}")
+    return claims.get(verdict.word, f"{one} versus {other} is inconclusive in {metric}")
 
 
 def figures(verdict: Verdict) -> str:
@@ -127,9 +127,9 @@ def _cautions(verdict: Verdict) -> str:
     if fewest < FEW:
         parts.append(f"only {plural(fewest, 'seed')}: preliminary")
     if waived := [row.text() for row in verdict.differing if row.kind == "waived"]:
-        parts.append(f"waived: {listing(waived)} differs as well")
+        parts.append(f"waived: {listing(waived)} also differs")
     if run := [row.text() for row in verdict.differing if row.kind == "provenance"]:
-        parts.append(f"{listing(run)}: the two were run differently, which moves figures by rounding")
+        parts.append(f"{listing(run)}: the two were run differently, which changes results by rounding")
     if verdict.open:
         parts.append(_open(verdict))
     return "".join(f"; {part}" for part in parts)
@@ -138,7 +138,7 @@ def _cautions(verdict: Verdict) -> str:
 def _open(verdict: Verdict) -> str:
     """Return what would decide an open comparison."""
     if verdict.margin is None:
-        return "a margin would say how small a difference does not matter, and how many seeds decide it"
+        return "a margin would define which differences are negligible and how many seeds can decide it"
     if verdict.sample_size is None:
         return "all of alpha is spent, so no further look can decide it (verdict.keep)"
     seeds, examples = verdict.sample_size.seeds, verdict.sample_size.examples
@@ -162,5 +162,5 @@ def _without(verdict: Verdict) -> str:
         return f"{start}."
     gap = signed_difference(verdict.scale, verdict.estimate.difference)
     examples = plural(verdict.estimate.n, verdict.estimate.unit)
-    p = f" (McNemar's p = {number(verdict.mcnemar, 2)}, which describes these runs)"
-    return f"{start}. The difference of these runs is {gap} on {examples}{'' if isnan(verdict.mcnemar) else p}."
+    p = f" (McNemar's p = {number(verdict.mcnemar, 2)}, for these runs only)"
+    return f"{start}. The difference between these runs is {gap} on {examples}{'' if isnan(verdict.mcnemar) else p}."

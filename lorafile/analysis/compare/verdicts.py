@@ -136,7 +136,7 @@ def _estimated(results: Results, verdict: Verdict, data: Crossed) -> Verdict:
     """Return a verdict with its estimate; with its word and why where nothing can be tested."""
     pair, margin = verdict.pair, verdict.pair.margin or results.verdict.margin
     if pair.factor in UNPAIRED or any(row.setting in UNPAIRED for row in verdict.differing):
-        return replace(verdict, word="refused", why="they were not judged on the same examples")
+        return replace(verdict, word="refused", why="they were not evaluated on the same examples")
     for name in pair.names:
         if name in data.why:
             return replace(verdict, word="none", why=f"{name} {data.why[name]}")
@@ -145,17 +145,17 @@ def _estimated(results: Results, verdict: Verdict, data: Crossed) -> Verdict:
     verdict = replace(verdict, estimate=estimate, margin=margin_of(margin, verdict.metric, other.mean))
     optimistic = [name for name in pair.names if name == pair.chosen or tuned(results)[name]]
     if verdict.split != "test" and optimistic:
-        why = f"validation chose {listing(optimistic)}, and there is no test split to judge it by"
+        why = f"{listing(optimistic)} was chosen on validation, and there is no test split to evaluate it on"
         return replace(verdict, word="none", why=why)
     if verdict.confounds:
-        return replace(verdict, word="refused", why=f"{', '.join(verdict.confounds)} differs as well")
+        return replace(verdict, word="refused", why=f"{', '.join(verdict.confounds)} also differs")
     if estimate.on_runs_only:
         why = "with one seed there is no verdict on configurations, only on these runs"
         single = one.binary and other.binary and one.runs == other.runs == 1
         p = mcnemar(one.values[0], other.values[0]) if single else nan
         return replace(verdict, word="none", why=why, mcnemar=p)
     if isnan(estimate.error):
-        return replace(verdict, word="none", why="nothing tells how far another seed would move them")
+        return replace(verdict, word="none", why="their variation between seeds is unknown")
     return verdict
 
 

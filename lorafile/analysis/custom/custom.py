@@ -121,11 +121,11 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
         with contextlib.redirect_stdout(sys.stderr):
             function = getattr(_module(file), "analyse", None)
             if not callable(function):
-                raise WrongAnswer("it defines no function analyse(results)")
+                raise WrongAnswer("it does not define the function analyse(results)")
             return [_analysis(name, table, function(study_tables(results)))]
     except (Exception, SystemExit) as error:
         line = f"{table.file}{_line(error, file)}: {_message(error)}. This analysis has no result."
-        question = "What does the study's own analysis say?"
+        question = "What does the study's own analysis show?"
         return [Analysis("own", name, _title(table), question, [line], failed=True)]
 
 
@@ -134,7 +134,7 @@ def _module(file: Path) -> ModuleType:
     name = f"lorafile_own_{abs(hash(str(file.resolve())))}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise WrongAnswer("it is no Python file")
+        raise WrongAnswer("it is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look for their module there
     try:
@@ -169,14 +169,14 @@ def _analysis(name: str, table: AnalysisTable, given: Any) -> Analysis:
     :raises WrongAnswer: when it is something else, in words that say what it should be
     """
     if not isinstance(given, dict):
-        raise WrongAnswer(f"analyse(results) should return a dictionary, not {type(given).__name__}")
+        raise WrongAnswer(f"analyse(results) must return a dictionary, not {type(given).__name__}")
     if unknown := [key for key in given if key not in GIVES]:
-        raise WrongAnswer(f"analyse(results) returned {unknown[0]!r}, which is none of {', '.join(GIVES)}")
+        raise WrongAnswer(f"analyse(results) returned {unknown[0]!r}, which is not one of {', '.join(GIVES)}")
     sentences = given.get("sentences", [])
     if isinstance(sentences, str):
         sentences = [sentences]
     if not all(isinstance(line, str) for line in sentences):
-        raise WrongAnswer("its sentences should be texts")
+        raise WrongAnswer("its sentences must be strings")
     title = str(given.get("title") or _title(table))
     charts, captions = _charts(name, given.get("charts", {}))
     tables = tuple(_table(str(caption), frame) for caption, frame in _named(given.get("tables", {}), title).items())
@@ -196,7 +196,7 @@ def _table(title: str, frame: "pd.DataFrame") -> Table:
     from pandas.api import types
 
     if not isinstance(frame, pd.DataFrame):
-        raise WrongAnswer(f"its table {title!r} should be a pandas DataFrame, not {type(frame).__name__}")
+        raise WrongAnswer(f"its table {title!r} must be a pandas DataFrame, not {type(frame).__name__}")
     if len(frame) > _MOST_ROWS:
         raise WrongAnswer(f"its table {title!r} has {len(frame)} rows, more than {_MOST_ROWS}")
     if not (isinstance(frame.index, pd.RangeIndex) and frame.index.name is None):
@@ -205,7 +205,7 @@ def _table(title: str, frame: "pd.DataFrame") -> Table:
     levels = [column if isinstance(column, tuple) else (column,) for column in frame.columns]
     frame = frame.set_axis([", ".join(filter(None, map(str, level))) for level in levels], axis="columns")
     if frame.columns.has_duplicates:
-        raise WrongAnswer(f"its table {title!r} has two columns of one name")
+        raise WrongAnswer(f"its table {title!r} has two columns with the same name")
     numeric = [types.is_numeric_dtype(frame[key]) and not types.is_bool_dtype(frame[key]) for key in frame]
     kinds: list[ColumnKind] = ["number" if number else "text" for number in numeric]
     columns = [Column(str(key), str(key), kind) for key, kind in zip(frame, kinds, strict=True)]
@@ -220,9 +220,9 @@ def _charts(name: str, given: Any) -> tuple[dict[str, Any], dict[str, str]]:
     captions: dict[str, str] = {}
     for at, (caption, chart) in enumerate(_named(given, "").items(), 1):
         if not isinstance(chart, TopLevelMixin):
-            raise WrongAnswer(f"its charts should be Altair charts, not {type(chart).__name__}")
+            raise WrongAnswer(f"its charts must be Altair charts, not {type(chart).__name__}")
         key = name if len(charts) == 0 else f"{name}-{at}"
-        charts[key] = _drawable(chart, str(caption) or "A chart of the study's own analysis")
+        charts[key] = _drawable(chart, str(caption) or "A chart from the study's own analysis")
         captions[key] = str(caption)
     return charts, captions
 
@@ -234,7 +234,7 @@ def _drawable(chart: Any, caption: str) -> Any:
     """
     whole = specification(chart)
     if _addresses(whole):
-        raise WrongAnswer("a chart reads data from an address; give it a pandas DataFrame")
+        raise WrongAnswer("a chart reads data from a URL; pass it a pandas DataFrame instead")
     return chart if whole.get("description") else chart.properties(description=caption)
 
 

@@ -121,7 +121,7 @@ def complete(known: set[tuple[int, int]], rows: int, columns: int) -> tuple[tupl
 def _why(grid: Grid, data: Crossed, rows: tuple[int, ...], columns: tuple[int, ...]) -> str:
     """Return why nothing can be compared; empty where it can."""
     if min(len(rows), len(columns)) < 2:
-        return "fewer than two values of each are left whose every run has a figure"
+        return "fewer than two values of each setting have a result for every run"
     names = [grid.cells[i, j] for i in rows for j in columns]
     return next((f"{name} {data.why[name]}" for name in names if name in data.why), "")
 

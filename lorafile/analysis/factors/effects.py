@@ -29,7 +29,7 @@ def _analysis(results: Results, grid: Grid, metric: str) -> Analysis:
     exploratory = "" if metric == results.primary else metric
     name = slug("effects", grid.sweep, grid.factor, grid.by, grid.rest, exploratory)
     parts = [f"{grid.factor} × {grid.by}", f"sweep {grid.sweep}" if grid.sweep else "", grid.rest]
-    question = f"Does what {grid.factor} does to {metric_name(metric)} depend on {grid.by}?"
+    question = f"Does the effect of {grid.factor} on {metric_name(metric)} depend on {grid.by}?"
     tables = (*([_simple(found)] if found.simple else []), _cells(found))
     analysis = Analysis("effects", name, ", ".join(filter(None, parts)), question, sentences(found), tables)
     if not any(score.known for score in found.scores.values()):
@@ -42,7 +42,7 @@ def _analysis(results: Results, grid: Grid, metric: str) -> Analysis:
 def _nothing(results: Results, factor: str, by: str | None) -> Analysis:
     there = listing([f"{grid.factor} × {grid.by} (sweep {grid.sweep})" for grid in grids(results)]) or "none"
     what = f"{factor} and {by} were" if by else f"{factor} was"
-    line = f"{what} not crossed in a sweep with a configuration for every pair of values; pairs that were: {there}."
+    line = f"{what} not crossed in a sweep with a configuration for every pair of values. Pairs that were: {there}."
     name, title = slug("effects", factor, by or ""), f"{factor} × {by or '–'}"
     return Analysis("effects", name, title, "Do they interact?", [line])
 
@@ -61,7 +61,7 @@ def _simple(found: Decomposition) -> Table:
     columns = (
         Column("by", grid.by),
         Column("effect", f"difference in {on(found.scale, found.split)}"),
-        Column("interval", "interval for all at once"),
+        Column("interval", "simultaneous interval"),
         Column("high", "configuration"),
         Column("low", "compared with"),
     )

@@ -33,13 +33,13 @@ def caption(found: Decomposition) -> str:
     """Return what the marks mean."""
     parts = [f"Cells: mean {on(found.metric, found.split)} over seeds; brighter is better."]
     if any(figure.lost for figure in found.scores.values()):
-        parts.append("×: runs without a figure; a cell that has both shows the mean of the runs that finished.")
+        parts.append("×: runs without a result; a cell with both shows the mean of the finished runs.")
     if len(found.grid.cells) < len(found.grid.rows) * len(found.grid.columns):
-        parts.append("An empty cell was not declared.")
+        parts.append("Empty cells were not declared.")
     if found.simple:
         high, low = (found.grid.rows[place] for place in found.pair)
-        parts.append(f"Below: {level(found.grid.factor, high)} less {low}, ")
-        parts[-1] += "with intervals that hold for all at once." if found.tested else "of one run each."
+        parts.append(f"Below: {level(found.grid.factor, high)} minus {low}, ")
+        parts[-1] += "with simultaneous intervals." if found.tested else "of one run each."
     return " ".join(parts)
 
 
@@ -53,7 +53,7 @@ def _rows(found: Decomposition) -> pd.DataFrame:
     for (i, j), name in grid.cells.items():
         figure = found.scores[name]
         row: dict[str, Any] = {"row": grid.rows[i], "column": grid.columns[j], "mean": None, "shown": ""}
-        row |= {"note": f"× {figure.lost}" if figure.lost else "" if figure.known else "× no figure", "ground": "none"}
+        row |= {"note": f"× {figure.lost}" if figure.lost else "" if figure.known else "× no result", "ground": "none"}
         if figure.known:
             share = (figure.mean - low) / span
             ground = "light" if (share if more else 1 - share) > TURNS else "dark"
@@ -107,7 +107,7 @@ def _line(found: Decomposition) -> Any:
         row |= {"least": least, "most": most}
         rows.append(row | {"shown": effect(found, one.estimate), "interval": interval_text(found, one)})
     frame, x = pd.DataFrame(rows), _across(found, grid.by)
-    pair = f"{grid.rows[high]} less {grid.rows[low]}"
+    pair = f"{grid.rows[high]} minus {grid.rows[low]}"
     title = [f"{pair},", unit] if unit else pair
     y = alt.Y("difference:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format=".3~g", tickCount=5))
     tips = tooltip(("column:N", grid.by), ("shown:N", "difference"), ("interval:N", "interval"))

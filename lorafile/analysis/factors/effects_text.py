@@ -73,8 +73,8 @@ def _left_out(found: Decomposition) -> list[str]:
     if not parts:
         return []
     return [
-        f"Left out of what follows, and still in the chart: {listing(parts)}. So every value is compared over the same "
-        "cells, and none of these lost a run to divergence or memory."
+        f"Excluded from the following, but still in the chart: {listing(parts)}. Every value is thus compared over the "
+        "same cells, none of which lost a run to divergence or lack of memory."
     ]
 
 
@@ -83,7 +83,7 @@ def _described(found: Decomposition) -> str:
     effects = [f"{effect(found, one.estimate)} at {found.grid.columns[j]}" for j, one in found.simple.items()]
     return (
         f"{against(found)} in {on(found.scale, found.split)}: "
-        f"{listing(effects, 12)}. With one seed this says something of these runs alone."
+        f"{listing(effects, 12)}. With one seed, this describes these runs only."
     )
 
 
@@ -102,7 +102,7 @@ def _depends(found: Decomposition) -> list[str]:
 
 def _doubted(found: Decomposition, one: Effect) -> str:
     """Return an effect's interval, with a doubt where it is not significant."""
-    return f"interval {interval_text(found, one)}{'' if one.clear else ', which cannot be told from none'}"
+    return f"interval {interval_text(found, one)}{'' if one.clear else ', not distinguishable from zero'}"
 
 
 def _interacts(found: Decomposition) -> bool:
@@ -120,8 +120,8 @@ def _turns(found: Decomposition) -> list[str]:
         for good in (True, False)
     )
     return [
-        f"What {grid.factor} does turns round with {grid.by}: {grid.rows[high]} is better than {grid.rows[low]} "
-        f"at {better}, and worse at {worse}."
+        f"The effect of {grid.factor} reverses with {grid.by}: {grid.rows[high]} is better than {grid.rows[low]} at "
+        f"{better}, and worse at {worse}."
     ]
 
 
@@ -136,8 +136,8 @@ def _own_best(found: Decomposition) -> list[str]:
         best.setdefault(max(means, key=means.__getitem__), []).append(grid.rows[i])
     if len(best) < 2:
         return []
-    columns = [f"at {grid.columns[j]} for {listing(rows, 12)}" for j, rows in sorted(best.items())]
-    return [f"Not every {grid.factor} has its best mean at the same {grid.by}: it is {listing(columns, 12)}."]
+    columns = [f"{grid.columns[j]} for {listing(rows, 12)}" for j, rows in sorted(best.items())]
+    return [f"The {grid.by} with the best mean depends on {grid.factor}: it is {listing(columns, 12)}."]
 
 
 def _only_there(found: Decomposition) -> list[str]:
@@ -159,7 +159,7 @@ def _behind(found: Decomposition, column: int, hidden: bool) -> str:
     """Return by how much the factor's effect falls short of that at the best value of the other."""
     one, grid = found.behind[column], found.grid
     short = difference(found.scale, one.estimate.difference)
-    doubt = "cannot be told from none, and " if hidden else ""
+    doubt = "is not distinguishable from zero, and it " if hidden else ""
     return (
         f"at {grid.columns[column]} its effect {doubt}is {short} less than at {grid.columns[found.best]} "
         f"(interval of that difference {interval_text(found, one)})"
@@ -176,12 +176,12 @@ def _interaction(found: Decomposition) -> str:
     first_row, first_column = grid.rows[found.rows[0]], grid.columns[found.columns[0]]
     largest = (
         f"the effect of {level(grid.factor, row)} against {first_row} at {level(grid.by, column)} differs from that at "
-        f"{first_column} by {effect(found, one.estimate)} (interval {ends}, holding for all "
+        f"{first_column} by {effect(found, one.estimate)} (interval {ends}, simultaneous for "
         f"{plural(one.contrasts, 'such contrast')}; p {probability(one.p)}, Holm{_f(found)})"
     )
     if _interacts(found):
         return f"The two settings interact: {largest}."
-    return f"No interaction can be told from noise, which does not say that there is none: {largest}."
+    return f"No interaction is distinguishable from noise, which does not prove that there is none: {largest}."
 
 
 def _f(found: Decomposition) -> str:
@@ -194,7 +194,7 @@ def _f(found: Decomposition) -> str:
 
 def _averages(found: Decomposition) -> list[str]:
     """Return the main effect of each setting."""
-    start = "On average, which hides what depends on the other setting," if _interacts(found) else "On average"
+    start = "On average (which hides any dependence on the other setting)," if _interacts(found) else "On average,"
     parts = []
     for factor, (high, low, one) in found.average.items():
         gap = difference(found.scale, one.estimate.difference)
@@ -211,4 +211,4 @@ def _cautions(found: Decomposition) -> list[str]:
     line = f"Each cell has {'at least ' if more else ''}{plural(fewest, 'seed')} × {examples}"
     line += ", which is few: intervals are wide" if fewest < FEW else ""
     line += "; a configuration of the study is clearly noisier than the others" if cells.pooled.differ else ""
-    return [f"{line}. They are tested at their own part of the page's error rate, apart from the verdicts."]
+    return [f"{line}. These tests have their own share of the report's error rate, separate from the verdicts."]

@@ -139,7 +139,7 @@ def step_sentences(series: SteppedSeries) -> list[str]:
     lines = [f"{start} ({_tested(series)}).", *_saturation(series), *_doubling(series)]
     if series.left_out:
         what = f"{series.trend.factor} = {listing(series.left_out, 12)}"
-        lines.append(f"Left out of the steps, since runs diverged or ran out of memory: {what}.")
+        lines.append(f"Excluded from the steps because runs diverged or ran out of memory: {what}.")
     return lines
 
 
@@ -151,20 +151,20 @@ def _shape(series: SteppedSeries) -> str:
     ends = f"from {factor} = {series.value(0)} to {series.value(series.whole.high)}"
     whole = _amount(series, series.whole)
     if up and down:
-        return f"{what} is not monotone along {factor}: {_worse(series, down)}; {ends} it changes by {whole}"
+        return f"{what} is not monotonic in {factor}: {_worse(series, down)}; {ends} it changes by {whole}"
     if series.whole.p <= series.level and series.better(series.whole):
         fall = f", but not at every step: {_worse(series, down)}" if down else ""
-        note = "" if len(series.steps) == 1 or down else ", and no step for the worse can be told from the noise"
-        return f"{what} gets better {ends}, by {whole}{fall or note}"
+        note = "" if len(series.steps) == 1 or down else ", and no step is distinguishably worse"
+        return f"{what} improves {ends}, by {whole}{fall or note}"
     if series.whole.p <= series.level or down:
-        rise = "" if len(series.steps) == 1 else ", and no step for the better can be told from the noise"
+        rise = "" if len(series.steps) == 1 else ", and no step is distinguishably better"
         by = f", by {whole}" if series.whole.p <= series.level else f" at a step: {_worse(series, down)}"
         return f"{what} gets worse {ends}{by}{rise}"
     if up:
         step = up[0]
         better = f"at {series.value(step.high)} than at {series.value(step.low)}, by {_amount(series, step)}"
-        return f"{what} is better {better}; {ends} the difference of {whole} cannot be told from none"
-    return f"{what} neither rises nor falls {ends} by more than the noise: {whole} cannot be told from none"
+        return f"{what} is better {better}; {ends} the difference of {whole} is not distinguishable from zero"
+    return f"{what} neither rises nor falls {ends} by more than the noise: {whole} is not distinguishable from zero"
 
 
 def _worse(series: SteppedSeries, down: list[FactorStep]) -> str:
@@ -182,7 +182,7 @@ def _tested(series: SteppedSeries) -> str:
     fewest, *more = sorted({side.runs for side in series.outcomes})
     seeds = f"{'at least ' if more else ''}{plural(fewest, 'seed')}"
     confidence = level(1 - series.level)
-    several = f"{confidence} intervals that hold for all {len(series.steps) + 1} at once, Holm"
+    several = f"simultaneous {confidence} intervals for all {len(series.steps) + 1}, Holm"
     intervals = several if len(series.steps) > 1 else f"{confidence} interval"
     few = ", which is few" if fewest < FEW else ""
     own = "; their spreads between seeds clearly differ" if any(any(one.estimate.wide) for one in series.steps) else ""
@@ -199,15 +199,15 @@ def _saturation(series: SteppedSeries) -> list[str]:
         if series.saturates is not None:
             start = series.value(series.saturates)
             return [f"From {factor} = {start} on, every larger value is equivalent to it within {margin}."]
-        return [f"That it levels off within {margin} before {series.value(last)} is not shown."]
+        return [f"The results do not show that it levels off within {margin} before {series.value(last)}."]
     clear = [at for at, step in enumerate(series.steps, 1) if step.p <= series.level and series.better(step)]
     if not clear:
         return []
     if clear[-1] == last:
-        return [f"The step to {series.value(last)}, the last, is still one for the better: no levelling off is seen."]
+        return [f"The last step, to {series.value(last)}, is still an improvement: there is no sign of levelling off."]
     return [
-        f"Beyond {factor} = {series.value(clear[-1])} no further gain can be told from none, which does not say that "
-        "there is none: a margin (verdict.margin) would let the study show it."
+        f"Beyond {factor} = {series.value(clear[-1])}, no further gain is distinguishable from zero, which does not "
+        "prove that there is none. Set a margin (verdict.margin) to let the study test it."
     ]
 
 
@@ -220,4 +220,4 @@ def _doubling(series: SteppedSeries) -> list[str]:
         gain, ends = series.gain(at)
         shown = f"{signed_difference(series.scale, gain)} ({signed_interval(series.scale, ends)})"
         gains.append(f"{shown} between {series.value(at)} and {series.value(at + 1)}")
-    return [f"A doubling of {series.trend.factor} is worth {' and '.join(gains)}."]
+    return [f"Doubling {series.trend.factor} is worth {' and '.join(gains)}."]

@@ -34,7 +34,7 @@ def _analysis(results: Results, trend: Trend, metric: str) -> Analysis:
     figures = trend_figures(results, trend, metric)
     name = slug("trend", trend.sweep, trend.factor, "" if metric == results.primary else metric)
     title = f"{trend.factor}{f', sweep {trend.sweep}' if trend.sweep else ''}"
-    question = f"What does {trend.factor} do to {metric_name(metric)} and to memory?"
+    question = f"How does {trend.factor} affect {metric_name(metric)} and memory?"
     analysis = Analysis("trend", name, title, question, _sentences(figures), (_table(figures),), factor=trend.factor)
     if not (figures.memory or any(score.known for score in figures.scores.values())):
         return analysis
@@ -45,16 +45,16 @@ def _analysis(results: Results, trend: Trend, metric: str) -> Analysis:
 
 def _nothing(results: Results, factor: str) -> Analysis:
     there = listing([f"{trend.factor} (sweep {trend.sweep})" for trend in trends(results)]) or "none"
-    line = f"{factor} takes no two values within one sweep with the other settings fixed; factors that do: {there}."
-    return Analysis("trend", slug("trend", factor), factor, f"What does {factor} do?", [line])
+    line = f"No sweep has two values of {factor} with the other settings fixed. Factors with two values: {there}."
+    return Analysis("trend", slug("trend", factor), factor, f"What is the effect of {factor}?", [line])
 
 
 def _sentences(figures: TrendFigures) -> list[str]:
     trend, scores, lines = figures.trend, figures.scores, []
     if lost := [f"{name} ({score.lost})" for name, score in scores.items() if score.lost]:
-        lines.append(f"Not every run has a figure: {listing(lost)}. Means are over the runs that finished.")
+        lines.append(f"Not every run has a result: {listing(lost)}. Means cover only the runs that finished.")
     elif nothing := without_figure(scores):
-        lines.append(f"Without a figure: {listing(nothing)}.")
+        lines.append(f"No result: {listing(nothing)}.")
     if trend.tied:
         lines.append(f"{listing(trend.tied)} changes together with {trend.factor}; their effects cannot be separated.")
     lines += trend.added.values()
@@ -94,7 +94,7 @@ def _memory_sentences(trend: Trend, memory: dict[str, float]) -> list[str]:
         return []
     if len(set(memory.values())) == 1:
         same = amount("bytes", next(iter(memory.values())))
-        return [f"Peak training memory is {same} at every value that was measured."]
+        return [f"Peak training memory is {same} at every measured value."]
     low, high = min(memory, key=memory.__getitem__), max(memory, key=memory.__getitem__)
     share = memory[high] / memory[low] - 1 if memory[low] else float("nan")
     more = "" if isnan(share) else f", {amount('share', share)} more"
@@ -118,8 +118,8 @@ def _table(figures: TrendFigures) -> Table:
     if any(score.lost for score in figures.scores.values()):
         columns.insert(1, Column("runs", "runs"))
     if gains:
-        columns.append(Column("gain", "per doubling, from the value before"))
-        columns.append(Column("interval", "interval for all steps at once"))
+        columns.append(Column("gain", "per doubling, from the previous value"))
+        columns.append(Column("interval", "simultaneous interval for all steps"))
     if figures.memory:
         columns.append(Column("memory", "peak training memory", "bytes"))
     columns.append(Column("configuration", "configuration"))

@@ -34,10 +34,10 @@ from lorafile.results.results import Results
 from lorafile.statistics.crossed import combination
 from lorafile.statistics.probabilities import half_width
 
-LINE = "Dots: one seed each. Line and bar: mean ± sample standard deviation over seeds. ×: runs without a figure."
+LINE = "Dots: one seed each. Line and bar: mean ± sample standard deviation over seeds. ×: runs without a result."
 
-BAND = "Band: 95 % interval of each figure alone, from seeds and examples; differences are judged in pairs."
-STEPS = " Below it: what a doubling changes in each step, with intervals that hold for all steps at once."
+BAND = "Band: 95 % interval of each mean alone, over seeds and examples; differences are tested in pairs."
+STEPS = " Below: the change per doubling in each step, with simultaneous intervals for all steps."
 
 
 def chart(results: Results, figures: TrendFigures) -> Any:
@@ -68,7 +68,7 @@ def caption(results: Results, figures: TrendFigures) -> str:
     if trend.numbers and figures.stepped:
         parts.append(BAND + (STEPS if any(series.doubled for series in figures.stepped) else ""))
     if _varies(figures.memory):
-        parts.append("Memory: peak of live tensors while training, measured alone on the device.")
+        parts.append("Memory: peak of live tensors during training, measured with nothing else on the device.")
     return " ".join([*parts, *(f"{sentence_case(text)}." for text in outside)])
 
 

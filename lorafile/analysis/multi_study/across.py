@@ -54,9 +54,9 @@ def _summary(union: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) 
         lines.append(_best_of(results, study, names, split))
     shared = [" = ".join(entry.all_names) for entry in union.entries if len(entry.all_names) > 1]
     if shared:
-        verb, stand = ("is", "stands") if len(shared) == 1 else ("are", "stand")
+        appear, listed = ("appears", "is listed") if len(shared) == 1 else ("appear", "are listed")
         lines.append(
-            f"{plural(len(shared), 'configuration')} {verb} the same in more than one study, and {stand} here once: "
+            f"{plural(len(shared), 'configuration')} {appear} in more than one study and {listed} here once: "
             f"{listing(shared)}."
         )
     lines += _apart(union, groups)
@@ -76,7 +76,7 @@ def _best_of(results: Results, study: str, among: list[str], split: str) -> str:
     chosen = best(results, trained)
     metric = results.primary
     if chosen is None:
-        return f"{study} has no trained configuration with a figure for {metric_name(metric)} yet."
+        return f"{study} has no trained configuration with a result for {metric_name(metric)} yet."
     here, on_validation = (scores(results, f"{name}.{metric}")[chosen] for name in (split, "validation"))
     text = f"Best of {study} in {on(metric, 'validation' if on_validation.known else split)}: {chosen}"
     return f"{text}; on {split} it scores {measured(metric, here)}." if here.known else f"{text}."
@@ -90,9 +90,9 @@ def _apart(union: StudyUnion, groups: list[tuple[list[UnionEntry], Results]]) ->
         what = [name for name in names if one[0].measured_on.get(name) != other[0].measured_on.get(name)]
         why = f"they do not share {listing([n if n.startswith('the ') else f'the setting {n}' for n in what])}"
         if not (one[0].measured_on and other[0].measured_on):
-            why = "there are no figures on the same split"
+            why = "they have no results on the same split"
         both = f"{_those(union, one)} and {_those(union, other)}"
-        lines.append(f"{sentence_case(both)} are shown side by side and never tested: {why}.")
+        lines.append(f"{sentence_case(both)} are shown side by side but not tested: {why}.")
     return lines
 
 
@@ -138,7 +138,7 @@ def _compared(
     lines = [*_head(verdicts, len(wanted)), *(sentence(results, verdict) for verdict in ordered(verdicts))]
     tables = (verdict_table(results, verdicts),) if verdicts else ()
     analysis = Analysis("compare", f"across{suffix}", "Compared across studies", question, lines, tables)
-    return [with_verdict_chart(results, analysis, verdicts, "studies")]
+    return [with_verdict_chart(results, analysis, verdicts, "across studies")]
 
 
 def pairs_across(
@@ -190,11 +190,11 @@ def _head(verdicts: list[Verdict], wanted: int) -> list[str]:
     """Return what is compared and how it is judged, before the verdicts."""
     if not verdicts:
         return [
-            "Nothing is tested across the studies: no two of their configurations differ in one setting alone, and "
-            "their best are one and the same, or were chosen on the examples that would have to judge them."
+            "Nothing is tested across the studies: no two of their configurations differ in only one setting, and "
+            "their best configurations are identical or were chosen on the examples that the test would need."
         ]
     line = (
         f"{plural(len(verdicts), 'comparison')} across the studies: their best configurations, chosen on validation, "
-        "and those that differ in one setting alone. They are one family, apart from that of each study's own report."
+        "and those that differ in only one setting. They form one family, separate from each study's own report."
     )
-    return [line, *([f"{wanted - _SHOWN} more are left out."] if wanted > _SHOWN else [])]
+    return [line, *([f"{wanted - _SHOWN} more are not shown."] if wanted > _SHOWN else [])]

@@ -86,7 +86,7 @@ def measured_on(graph: Graph, c: Configuration, metric: str, split: str) -> dict
     model = graph.sections[c.name]["model"]
     digests["the model"] = _digest([model["weights"], model["config"], model["tokenizer"]])
     task = {name: value for name, value in node.settings["task"].items() if name != "seed"}
-    digests["the way that answers are drawn"] = _digest(task)
+    digests["the way answers are generated"] = _digest(task)
     key = replicate.score.get(split)
     settings = graph.nodes[key].settings if key else {}
     computed = [settings.get(part, {}).get(metric) for part in ("metrics", "options")]

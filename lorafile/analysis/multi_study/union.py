@@ -134,8 +134,8 @@ def _metrics(members: list[MemberStudy]) -> list[str]:
     if not shared:
         names = "; ".join(f"{member.name}: {', '.join(member.results.metrics)}" for member in members)
         raise LoraError(
-            f"The studies have no metric in common, so no table can hold both ({names}). Add one to evaluate.metrics "
-            "of each: what is predicted already is only scored."
+            f"The studies have no metric in common, so one table cannot show both ({names}). Add a common metric to "
+            "evaluate.metrics in each spec: existing predictions are reused and only scored."
         )
     return shared
 
@@ -301,7 +301,7 @@ def _verdict(members: list[MemberStudy]) -> tuple[VerdictTable, list[str]]:
     if len({str(table.margin) for table in tables}) == 1:
         return strictest, []
     margins = ", ".join(f"{member.name}: {member.results.verdict.margin or 'none'}" for member in members)
-    line = f"The studies declare different margins ({margins}), so no comparison across them has one."
+    line = f"The studies declare different margins ({margins}), so comparisons across them have none."
     return strictest.model_copy(update={"margin": None}), [line]
 
 

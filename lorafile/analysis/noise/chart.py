@@ -36,11 +36,11 @@ def chart(noise: Floors, names: dict[str, str], rows: list[dict[str, Any]]) -> A
 
 def caption(noise: Floors) -> str:
     """Return what the marks mean."""
-    parts = ["Bars: standard deviations; thick line: the 95 % interval of that between seeds."]
+    parts = ["Bars: standard deviations. Thick line: the 95 % interval of the one between seeds."]
     if noise.effects:
         more = f" (the {_MOST} largest of {len(noise.effects)})" if len(noise.effects) > _MOST else ""
-        parts.append(f"Diamonds: the study's differences, whatever their sign, with their tests' intervals{more}.")
-        parts.append("An arrow: beyond the axis.")
+        parts.append(f"Diamonds: the study's absolute differences, with the intervals of their tests{more}.")
+        parts.append("Arrow: beyond the axis.")
     return " ".join(parts)
 
 

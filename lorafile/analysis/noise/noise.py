@@ -29,7 +29,7 @@ def analyse(results: Results, table: AnalysisTable) -> list[Analysis]:
     noise = floors(results, metric, split)
     name = slug("noise", "" if metric == results.primary else metric)
     rows = floor_rows(noise)
-    question = f"How far does {metric_name(metric)} move without any cause?"
+    question = f"How much does {metric_name(metric)} vary by chance?"
     tables = (_table(noise, rows), *([repeats_table(results, metric, split)] if len(results.repeats) else []))
     analysis = Analysis("noise", name, "The noise floor", question, _sentences(noise), tables)
     if not any(row["kind"] == "floor" for row in rows):
@@ -47,12 +47,12 @@ def floor_rows(noise: Floors) -> list[dict[str, Any]]:
     parts = [
         ("the same seed again", again.spread, "floor", plural(again.runs, "repeat")),
         (SEEDS, noise.spread, "floor", f"{noise.variance.df} degrees of freedom"),
-        ("of it the examples' part", of_examples, "floor", "seed-by-example residual"),
+        ("the part of it due to examples", of_examples, "floor", "seed-by-example residual"),
         ("other examples: one configuration", noise.single, "floor", _examples(noise)),
         ("other examples: a difference", noise.paired, "floor", f"{_examples(noise)}, paired"),
         ("seeds and examples: a difference", noise.error, "floor", _sizes(noise)),
-        ("inside the noise, below", noise.inside, "threshold", "95 %, one comparison"),
-        ("found with 80 % power, from", noise.detectable, "threshold", sharing),
+        ("within the noise: below", noise.inside, "threshold", "95 %, one comparison"),
+        ("detected with 80 % power: from", noise.detectable, "threshold", sharing),
     ]
     rows = []
     for what, size, kind, source in parts:
@@ -75,15 +75,16 @@ def _sentences(noise: Floors) -> list[str]:
     metric = noise.scale
     lines = [*_threshold(noise), *_seeds(noise)]
     if not isnan(noise.single):
-        line = f"Other examples would move the figure of one configuration by {difference(metric, noise.single)}"
+        line = f"Other examples would change the result of one configuration by {difference(metric, noise.single)}"
         if not isnan(noise.paired):
-            line += f", and a difference, judged on the same examples, by {difference(metric, noise.paired)}"
+            line += f", and a difference on the same examples by {difference(metric, noise.paired)}"
         lines.append(f"{line} (standard error, {_examples(noise)}).")
     if noise.clustered is not None:
         correlation = "not known" if isnan(noise.intraclass) else f"{noise.intraclass:.2f}"
         lines.append(
-            f"The {noise.clustered[0]} examples are in {noise.clustered[1]} clusters, which are what counts: the "
-            f"intraclass correlation, the part of what examples vary by that is their cluster's, is {correlation}."
+            f"The {noise.clustered[0]} examples are in {noise.clustered[1]} clusters, which are the units that count. "
+            "The intraclass correlation (the share of the variance between examples that is due to their cluster) is "
+            f"{correlation}."
         )
     return [*lines, _again(noise)]
 
@@ -92,15 +93,15 @@ def _threshold(noise: Floors) -> list[str]:
     """Return the headline: which differences are inside the noise, and which stand out."""
     metric = noise.scale
     if isnan(noise.inside):
-        return ["Nothing tells how far another seed would move a difference: no configuration has two finished runs."]
+        return ["The effect of another seed on a difference is unknown: no configuration has two finished runs."]
     sizes = [abs(verdict.estimate.difference) for verdict in noise.effects if verdict.estimate is not None]
     inside = sum(size < noise.inside for size in sizes)
     below = f"A difference in {on(metric, noise.split)} below {difference(metric, noise.inside)}"
     counted = f": {inside} of {_compared(noise)} {'is' if inside == 1 else 'are'}" if noise.effects else ""
-    sharing = ", all comparisons sharing alpha" if len(noise.effects) > 1 else ""
+    sharing = ", with alpha shared by all comparisons" if len(noise.effects) > 1 else ""
     return [
-        f"{below} is inside the noise of this study{counted}.",
-        f"With {_sizes(noise)} a true difference of {difference(metric, noise.detectable)} is found with 80 % power"
+        f"{below} is within the noise of this study{counted}.",
+        f"With {_sizes(noise)}, a true difference of {difference(metric, noise.detectable)} is detected with 80 % power"
         f"{sharing}.",
     ]
 
@@ -114,15 +115,17 @@ def _seeds(noise: Floors) -> list[str]:
     if isnan(noise.spread):
         return []
     bounds, df = _bounds(noise.scale, *noise.interval), noise.variance.df
-    line = f"Another seed moves the figure of one run by {difference(noise.scale, noise.spread)}"
+    line = f"Another seed changes the result of one run by {difference(noise.scale, noise.spread)}"
     line += f" (standard deviation, 95 % interval {bounds}, {df} degrees of freedom)"
     if noise.variance.value > 0:
         share = min(noise.of_examples / noise.variance.value, 1.0)
-        line += f"; about {100 * share:.0f} % of that variance is the examples' and would vanish with more of them"
+        line += (
+            f"; about {100 * share:.0f} % of that variance is due to the examples, and more examples would remove it"
+        )
     lines = [f"{line}."]
     if noise.variance.differ:
         lines.append(
-            "It is an average without configurations that are clearly noisier than the others, which have their own."
+            "This average excludes configurations that are clearly noisier than the others; each of those has its own."
         )
     if max(noise.seeds) < FEW:
         lines.append(f"With {plural(max(noise.seeds), 'seed')} each, the spread between seeds is itself uncertain.")
@@ -140,27 +143,27 @@ def _packs(noise: Floors) -> str:
     if not packed or packed == trained:
         return ""
     return (
-        f" {packed} of {plural(trained, 'run')} were trained in packs and the others alone, which differ by rounding: "
-        "that is part of the noise, and comparisons across the two are marked (lora apply --pack off trains all alone)."
+        f" {packed} of {plural(trained, 'run')} were trained in packs and the others alone. They differ by rounding, "
+        "which is part of the noise; comparisons between them are marked (lora apply --pack off trains all alone)."
     )
 
 
 def _alone(noise: Floors) -> str:
     again, metric = noise.repeats, noise.scale
     if not again.wanted:
-        remedy = "study.repeats = 2 runs the first seed of every trained configuration again"
-        return f"What the machine alone changes was not measured; {remedy}."
+        remedy = "Set study.repeats = 2 to run the first seed of every trained configuration again"
+        return f"The effect of the machine alone was not measured. {remedy}."
     if not again.runs:
-        return f"{plural(again.wanted, 'repeat')} of the first seed declared, and none has a figure yet."
+        return f"{plural(again.wanted, 'repeat')} of the first seed declared, but none has a result yet."
     gone = again.wanted - again.runs
-    lost = f" {gone} of {plural(again.wanted, 'repeat')} {'has' if gone == 1 else 'have'} no figure." if gone else ""
+    lost = f" {gone} of {plural(again.wanted, 'repeat')} {'has' if gone == 1 else 'have'} no result." if gone else ""
     done = plural(again.runs, "run")
-    bytes_too = f", {again.same} of {again.compared} with the very same predictions" if again.compared else ""
+    bytes_too = f", {again.same} of {again.compared} with identical predictions" if again.compared else ""
     if again.spread == 0:
-        return f"The machine alone changes nothing: {done} done again gave the same figure{bytes_too}.{lost}"
+        return f"The machine alone changes nothing: {done} repeated gave the same result{bytes_too}.{lost}"
     return (
-        f"The machine alone moves a figure by {difference(metric, again.spread)} "
-        f"(standard deviation, {done} done again under the same seed{bytes_too}).{lost}"
+        f"The machine alone changes a result by {difference(metric, again.spread)} "
+        f"(standard deviation, {done} repeated with the same seed{bytes_too}).{lost}"
     )
 
 
@@ -169,7 +172,7 @@ def _table(noise: Floors, rows: list[dict[str, Any]]) -> Table:
     frame = pd.DataFrame([row | {"interval": _bounds(metric, row["low"], row["high"])} for row in rows])
     columns = (
         Column("what", "what changes"),
-        Column("shown", f"moves {on(metric, noise.split)} by"),
+        Column("shown", f"changes {on(metric, noise.split)} by"),
         Column("interval", "95 % interval"),
         Column("from", "from"),
     )
@@ -195,9 +198,9 @@ def repeats_table(results: Results, metric: str, split: str) -> Table:
     columns = (
         Column("configuration", "configuration"),
         Column("seed", "seed"),
-        Column("repeat", "time"),
-        Column("first", f"{on(metric, split)}, the first time", kind_of(metric)),
-        Column("value", "this time", kind_of(metric)),
+        Column("repeat", "repeat"),
+        Column("first", f"{on(metric, split)}, first run", kind_of(metric)),
+        Column("value", "this run", kind_of(metric)),
         Column("same", "same predictions"),
         Column("runs", "run"),
         Column("key", "key"),

@@ -26,7 +26,7 @@ from lorafile.results.results import Results
 if TYPE_CHECKING:
     import pandas as pd
 
-MARKS = "Dots: one seed each. Diamond and bar: mean ± sample standard deviation over seeds. ×: runs without a figure."
+MARKS = "Dots: one seed each. Diamond and bar: mean ± sample standard deviation over seeds. ×: runs without a result."
 
 
 def overview(results: Results, metric: str) -> tuple[Any, str]:

@@ -71,7 +71,7 @@ def _answer(results: Results, choice: Recommendation | None) -> tuple[str, ...]:
         lines = [f"{top} has the best mean: {score(metric, figures[top].mean)}."] if top else []
     untuned = [name for name, role in references(results).items() if role == "untuned" and figures[name].known]
     if untuned and len(lines) < 3:
-        lines.append(f"Without training ({untuned[0]}) it scores {score(metric, figures[untuned[0]].mean)}.")
+        lines.append(f"Without training ({untuned[0]}), it is {score(metric, figures[untuned[0]].mean)}.")
     if split != "test" and OPTIMISTIC not in " ".join(lines):
         lines = [*lines[:2], OPTIMISTIC]
     return tuple(lines[:3])
@@ -115,7 +115,7 @@ def _table(results: Results, choice: Recommendation | None) -> Table | None:
         Column("verdict", f"against {baseline}" if baseline else "verdict"),
     )
     frame = pd.DataFrame(rows)
-    return Table("The answer in figures", frame, filled(columns, row_dicts(frame))) if rows else None
+    return Table("The answer in numbers", frame, filled(columns, row_dicts(frame))) if rows else None
 
 
 def _interval(results: Results, name: str, metric: str, split: str) -> str:
@@ -202,9 +202,9 @@ def short_training(results: Results) -> list[str]:
     share = 100 * fmean(falling[run] for run in told)
     steps = {len(curve) for curve in runs.values()}
     return [
-        f"Training was short ({_span(steps)} steps): in {len(told)} of {plural(len(falling), 'run')} the loss still "
-        f"fell, by {share:.0f} % of all that it fell, over the last fifth of the steps. Longer training may change "
-        f"which configuration is best in {metric_name(results.primary)}."
+        f"Training was short ({_span(steps)} steps): in {len(told)} of {plural(len(falling), 'run')} the loss was "
+        f"still falling, with {share:.0f} % of its total decrease in the last fifth of the steps. Longer training may "
+        f"change which configuration is best in {metric_name(results.primary)}."
     ]
 
 

@@ -29,7 +29,7 @@ def answer(results: Results, table: AnalysisTable, asked: bool) -> list[Analysis
     lines = question.answer(results) if len(results.runs) else []
     if not lines and not asked:
         return []
-    said = lines or [f"This study says nothing of it: {question.missing}."]
+    said = lines or [f"This study cannot answer that: {question.missing}."]
     return [Analysis("question", f"question-{name}", question.text, question.text, said)]
 
 
@@ -68,7 +68,7 @@ def _speed(results: Results) -> list[str]:
         )
         ends = f" (median of {plural(len(ratios), 'configuration')}; {low} to {high})" if len(ratios) > 1 else ""
         middle = cost.signed_share(median(ratios.values()))
-        lines.append(f"An attached adapter changes the time per token by {middle}{ends}, against {against}.")
+        lines.append(f"An attached adapter changes the time per token by {middle}{ends}, compared with {against}.")
     lines += cost.merging(rows)
     return [*lines, *_costs(results, "quantization", ("token_latency",)), *cost.untrusted(results)] if lines else []
 
@@ -102,8 +102,8 @@ def _full(results: Results) -> list[str]:
 
 
 _COUNTED = {
-    "equivalent": "show that there is none that matters",
-    "non-inferior": "show that the first is not inferior",
+    "equivalent": "show that any difference is negligible",
+    "non-inferior": "show that the first is non-inferior",
     "inconclusive": "are inconclusive",
 }
 
@@ -134,7 +134,7 @@ _WORDS = {
     "better": "better",
     "worse": "worse",
     "equivalent": "equivalent within the margin",
-    "non-inferior": "not inferior",
+    "non-inferior": "non-inferior",
     "inconclusive": "inconclusive",
     "none": "without a verdict",
     "refused": "not compared",
@@ -146,7 +146,7 @@ def _by_verdict(verdicts: list[Verdict]) -> str:
     first = verdicts[0]
     members = grouped((verdict.word, _short(verdict)) for verdict in verdicts)
     parts = [f"{text}: {listing(members[word], 12)}" for word, text in _WORDS.items() if word in members]
-    return f"Against {first.pair.other}, in {on(compared_as(first.metric), first.split)}, {'; '.join(parts)}."
+    return f"Compared with {first.pair.other}, in {on(compared_as(first.metric), first.split)}, {'; '.join(parts)}."
 
 
 def _short(verdict: Verdict) -> str:

@@ -53,7 +53,7 @@ def answer(results: Results, metric: str) -> list[str]:
     trained = [name for name in by_name if results.methods[name] != "none"]
     chosen = best(results, trained, metric)
     if chosen is None:
-        return [*lines, f"No trained configuration has a figure for {metric_name(metric)} yet."]
+        return [*lines, f"No trained configuration has a result for {metric_name(metric)} yet."]
     lines.append(_best(results, metric, split, chosen))
     if not by_name[chosen].known:
         return lines
@@ -71,7 +71,7 @@ def answer(results: Results, metric: str) -> list[str]:
             else:
                 lines.append(above(metric, chosen, by_name[chosen], f"{name} ({role})", by_name[name]))
     if len(results.seeds) < 2 or max(figure.n for figure in by_name.values()) < 2:
-        lines.append("There is one seed: nothing here says how much of a difference another seed would make.")
+        lines.append("There is only one seed, so the variation between seeds is unknown.")
     return lines
 
 
@@ -81,10 +81,10 @@ def _best(results: Results, metric: str, split: str, chosen: str) -> str:
     shown, shown_split = (on_validation, "validation") if on_validation.known else (here, split)
     start = f"{chosen} has the {extreme} mean {on(metric, shown_split)}: {measured(metric, shown)}"
     if split == "validation" or not on_validation.known:
-        return f"{start}; it was chosen on the same examples, which flatters it."
+        return f"{start}; it was chosen on the same examples, so this is optimistic."
     if not here.known:
-        return f"{start}; it has no figure on test yet."
-    return f"{start}. On test, which had no part in choosing it, it scores {measured(metric, here)}."
+        return f"{start}; it has no result on test yet."
+    return f"{start}. On test, which was not used to choose it, it scores {measured(metric, here)}."
 
 
 def sweep_tables(results: Results) -> list[Table]:

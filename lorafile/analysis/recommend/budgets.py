@@ -125,7 +125,7 @@ def refusals(results: Results, budget: Budget) -> dict[str, list[Refusal]]:
 
 def _not_servable(results: Results, name: str, server: str) -> list[Refusal]:
     if (server, name) not in results.refusals:
-        return [Refusal("servable", f"no adapter of it is there that {SERVERS[server]} could be asked about")]
+        return [Refusal("servable", f"it has no saved adapter to check against {SERVERS[server]}")]
     return [Refusal("servable", f"{SERVERS[server]}: {text}") for text in results.refusals[server, name]]
 
 

@@ -70,11 +70,12 @@ def chart(results: Results, found: Recommendation) -> Any:
 def caption(found: Recommendation) -> str:
     """Return what the marks mean."""
     margin = "" if found.margin is None else f" Band: within the margin of {margin_text(found.metric, found.margin)}."
-    more = f" The first {MOST} of {len(found.order)} are drawn." if len(found.order) > MOST else ""
+    more = f" Only the first {MOST} of {len(found.order)} are drawn." if len(found.order) > MOST else ""
     what = "recommended" if found.firm else "suggested"
     return (
-        f"Orange diamond: {what}. Blue: shown to be within the margin. Grey: not shown. Bars: 95 % interval of the "
-        f"difference of this pair alone; verdicts pay for all pairs. Arrow: outside the axis.{margin}{more}"
+        f"Orange diamond: {what}. Blue: shown to be within the margin. Grey: not shown to be. Bars: 95 % interval of "
+        "the difference for this pair alone; verdicts are adjusted for all pairs. Arrow: outside the axis."
+        f"{margin}{more}"
     )
 
 

@@ -210,13 +210,13 @@ def _best_mean(results: Results, metric: str, split: str, eligible: list[str]) -
 
 def _judged(results: Results, eligible: list[str], data: Crossed) -> tuple[list[str], dict[str, str]]:
     """Return the configurations that can be compared with each other, and why the others cannot."""
-    why = {name: data.why.get(name, "has no figure") for name in eligible if name not in data.outcomes}
+    why = {name: data.why.get(name, "has no result") for name in eligible if name not in data.outcomes}
     judged = [name for name in eligible if name not in why]
     for setting in UNPAIRED:
         values = {name: str(value) for name, value in results.setting(setting).items()}
         kinds = [values[name] for name in judged]
         usual = max(kinds, key=kinds.count, default="")
-        why |= {name: "was judged on other data" for name in judged if values[name] != usual}
+        why |= {name: "was evaluated on other data" for name in judged if values[name] != usual}
         judged = [name for name in judged if values[name] == usual]
     return judged, why
 

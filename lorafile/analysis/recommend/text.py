@@ -17,7 +17,7 @@ from lorafile.statistics.probabilities import interval
 from lorafile.units import listing, plural
 
 _MOST_TIMES = 100  # the examples that there are: what takes more is no advice
-OPTIMISTIC = "Without a test split, validation both chose and judged: these figures are optimistic."
+OPTIMISTIC = "Without a test split, validation was used both to choose and to evaluate: these results are optimistic."
 
 
 def sentences(results: Results, choices: list[Recommendation]) -> list[str]:
@@ -59,7 +59,7 @@ def brief(results: Results, found: Recommendation) -> tuple[str, ...]:
     best = leader(found)
     safe = f"{_scored(results, found, best)} is the safe choice: it has the best mean in {metric}."
     if best == found.taken or found.margin is None:
-        needs = ' A margin (verdict.margin, such as "1pt") would say which cheaper ones are good enough.'
+        needs = ' A margin (verdict.margin, such as "1pt") would show which cheaper ones are good enough.'
         return (f"{safe}{needs if found.margin is None else _settles(found, best, '')}",)
     gap = _gap(found, found.taken, best)[:-1]
     return (safe, f"{gap}{_share(results, found, found.taken, best)}.{_settles(found, found.taken, best)}")
@@ -86,7 +86,7 @@ def heading(found: Recommendation) -> str:
     """Return the budgets' names, with their limits."""
     terms = list(dict.fromkeys(term for budget in found.budgets for term in budget.terms))
     if len(found.budgets) > 1 and terms:
-        return f"{found.names} (every configuration keeps within them)" if not found.refused else found.names
+        return f"{found.names} (every configuration is within these limits)" if not found.refused else found.names
     return f"{found.names} ({listing(terms, 8)})" if terms else found.names
 
 
@@ -94,21 +94,21 @@ def _answer(results: Results, found: Recommendation, taken: str) -> str:
     metric, price = on(found.scale, found.split), _price(results, found, taken)
     if found.one_seed:
         return (
-            f"no verdict, since with one seed there is none on configurations. Of these runs {taken} has the best "
+            f"no verdict, since one seed is not enough for one on configurations. Of these runs, {taken} has the best "
             f"{metric} ({price})."
         )
     if found.choice is None:
-        reason = next(iter(found.unjudged.values()), "has no figure")
+        reason = next(iter(found.unjudged.values()), "has no result")
         return f"no verdict. {taken} has the best mean {metric}; nothing can be tested ({taken} {reason})."
     if tie := _tie(results, found):
         return tie
     if len(found.order) == 1:
-        rest = "keeps within these limits and can be judged" if found.budget.terms else "has figures"
-        return f"{taken}, the only configuration that {rest}; there was nothing to choose."
+        rest = "is within these limits and can be evaluated" if found.budget.terms else "has results"
+        return f"{taken}, the only configuration that {rest}; there was no choice to make."
     if found.firm:
         return _firm(found, taken, price, metric)
     if found.margin is None:
-        needs = 'Which are good enough cannot be said without a margin (`verdict.margin`, such as "1pt").'
+        needs = 'Set a margin (`verdict.margin`, such as "1pt") to find out which are good enough.'
         return f"no verdict. {_open(found, taken, price, metric)} {needs}"
     none = f"none of {len(found.order)} candidates is shown to be less than {_margin(found)} worse than the best"
     return f"inconclusive: {none}. {_open(found, taken, price, metric)}"
@@ -143,7 +143,7 @@ def _open(found: Recommendation, taken: str, price: str, metric: str) -> str:
     others = f"; {'one other is' if behind == 1 else f'{behind} others are'} significantly worse than one of these"
     start = f"{len(may)} of {count} may be the best in {metric} ({listing(may, 8)}){others if behind else ''}."
     if best == taken:
-        nearer = "" if found.budget.by == "quality" or found.margin is None else ", and nothing cheaper comes near it"
+        nearer = "" if found.budget.by == "quality" or found.margin is None else ", and nothing cheaper comes close"
         return f"{start} Take {taken} ({price}) to be safe: it has the best mean{nearer}.{_settles(found, taken, '')}"
     which = "has" if found.margin is None else f"is the cheapest whose mean is within {_margin(found)} of the best:"
     cheaper = f"{taken} is the cheapest of these ({price})" if which == "has" else f"{taken} {which} {price}"
@@ -164,7 +164,7 @@ def _firm(found: Recommendation, taken: str, price: str, metric: str) -> str:
     size = f"{'' if side.exact else plural(side.runs, 'seed') + ' × '}{plural(side.examples, side.unit)}"
     nothing = ""
     if found.budget.by == "cost" and found.order[-1] == taken and len(found.order) > 1:
-        nothing = " It is also the dearest: nothing cheaper is shown to be as good."
+        nothing = " It is also the most expensive: nothing cheaper is shown to be as good."
     return f"take {taken}, {role} {good} ({_p(found.p[taken])} after adjustment for all candidates; {size}).{nothing}"
 
 
@@ -213,9 +213,9 @@ def _margin(found: Recommendation) -> str:
 def _price(results: Results, found: Recommendation, name: str) -> str:
     """Return `4.37 GB peak training memory, 12.0 MB saved size`, as far as it is known; nothing for what is free."""
     times = question_lengths(results).get(name, 1.0)
-    longer = f"{times:.1f} times the tokens for every question" if times >= 1.05 else ""
+    longer = f"{times:.1f} times as many tokens for every question" if times >= 1.05 else ""
     if results.methods[name] == "none":
-        return f"nothing is trained: the base model as it is{f', with {longer}' if longer else ''}"
+        return f"nothing is trained: it is the untuned base model{f', with {longer}' if longer else ''}"
     parts = [longer] if longer else []
     for cost in dict.fromkeys((found.prefer, *found.budget.limits, "adapter_size")):
         price = price_of(results, cost).get(name) if cost != SHARE else None
@@ -232,10 +232,10 @@ def _quoted(results: Results, found: Recommendation, taken: str) -> str:
     """Return the figure of what is taken, and a warning where validation both chose and judged."""
     metric, figure = found.metric, scores(results, f"{found.split}.{found.metric}")[taken]
     if not figure.known:
-        return f"It has no figure on {found.split}."
+        return f"It has no result on {found.split}."
     ends = figure_interval(results, taken, metric, found.split)
     between = "" if isinstance(ends, str) else f" (95 % interval {score(metric, ends[0])} to {score(metric, ends[1])})"
-    text = f"Its figure on {found.split}: {score(metric, figure.mean)}{between}."
+    text = f"Its result on {found.split}: {score(metric, figure.mean)}{between}."
     return text if found.split == "test" else f"{text} {OPTIMISTIC}"
 
 
@@ -247,48 +247,48 @@ def _cautions(results: Results, found: Recommendation) -> list[str]:
         lines.append(f"{listing(few)}: fewer than {FEW} seeds, so treat these results as preliminary.")
     if found.taken and found.prefer != found.budget.prefer and found.budget.by == "cost":
         lost = unmeasured(results, found.budget.prefer, found.taken)
-        lines.append(f"The {TITLES[found.budget.prefer]} {lost}, so {TITLES[found.prefer]} decides what is cheaper.")
+        lines.append(f"The {TITLES[found.budget.prefer]} {lost}, so {TITLES[found.prefer]} decides which is cheaper.")
     untrained = [name for name in found.order if results.methods[name] == "none"]
     if untrained and found.taken not in untrained:
-        lines.append(f"{listing(untrained)} needs no training, and is a candidate as well.")
+        lines.append(f"{listing(untrained)} needs no training and is also a candidate.")
     lines += [
-        f"{name} is left out: its mean is {difference(found.scale, gap)} worse than the best on validation, and its "
-        "runs vary more than twice as much as the others'. More seeds of it would show what it is worth."
+        f"{name} is excluded: its mean is {difference(found.scale, gap)} worse than the best on validation, and its "
+        "runs vary more than twice as much as the others'. More seeds would show how good it is."
         for name, gap in found.scattered.items()
     ]
     if count := len(found.other_rates):
         lines.append(
-            f"Left out of the choice: {plural(count, 'configuration')} with a better learning rate by validation."
+            f"Excluded from the choice: {plural(count, 'configuration')} with a better learning rate on validation."
         )
     if found.unjudged and found.choice is not None:
-        lines.append(f"Not judged: {listing([f'{name} {why}' for name, why in found.unjudged.items()], 4)}.")
+        lines.append(f"Not evaluated: {listing([f'{name} {why}' for name, why in found.unjudged.items()], 4)}.")
     device = profiles(results)[0]
     limits = {found.prefer, *found.budget.limits}
     on_cpu = len(device) and "device" in device.columns and str(device["device"].iloc[0]).lower() == "cpu"
     if on_cpu and any("memory" in name for name in limits):
-        lines.append("Memory was measured on a CPU, as live tensors: it says little of a GPU.")
+        lines.append("Memory was measured on a CPU, as live tensors: it says little about memory on a GPU.")
     return lines
 
 
 def _unfit(results: Results, found: Recommendation) -> list[str]:
     """Return what failed, which stands first: left out of the choice, or taken because nothing else is left."""
     failed = [f"{name} ({row.text})" for name, why in found.refused.items() for row in why if row.limit == "ended"]
-    lines = [f"Left out of the choice: {listing(failed, 6)}."] if failed else []
+    lines = [f"Excluded from the choice: {listing(failed, 6)}."] if failed else []
     if found.taken and (text := unfit_runs(results, found.taken)):
-        lines.append(f"For {found.names}, of {found.taken} {text}: it is named because nothing else is eligible.")
+        lines.append(f"For {found.names}: {found.taken} is named only because nothing else is eligible ({text}).")
     return lines
 
 
 def _nothing(found: Recommendation, head: str) -> str:
     """Return which limits leave nothing, and the nearest miss."""
     if not found.refused:
-        return f"{head}: no configuration has a figure on {found.split}."
+        return f"{head}: no configuration has a result on {found.split}."
     if found.unjudged:
         reasons = [f"{name} {why}" for name, why in found.unjudged.items()]
-        return f"{head}: what keeps within it cannot be judged ({listing(reasons, 4)})."
+        return f"{head}: the configurations within it cannot be evaluated ({listing(reasons, 4)})."
     counts = Counter(text for why in found.refused.values() for text in dict.fromkeys(map(_reason, why)))
     reasons = [f"{count} {text}" for text, count in counts.most_common()]
-    text = f"{head}: no configuration keeps within it. Of {len(found.refused)}: {listing(reasons, 8)}."
+    text = f"{head}: no configuration is within it. Of {len(found.refused)}: {listing(reasons, 8)}."
     over = {name: [row.over for row in why] for name, why in found.refused.items()}
     most = {name: max(times) for name, times in over.items() if not any(map(isnan, times))}
     near = min(most, key=most.__getitem__, default=None)
@@ -314,7 +314,7 @@ def _changes(results: Results, found: Recommendation, taken: str) -> list[str]:
         needs += [f"{shown(limit, price)} {TITLES[limit]}"] if price else []
     lines += [f"A limit below {listing(needs, 8).replace(' and ', ' or ')} would exclude it."] if needs else []
     lines += [
-        f"With {shown(limit, value)} {TITLES[limit]} it would be {other}." for limit, value, other in found.looser
+        f"With {shown(limit, value)} {TITLES[limit]}, it would be {other}." for limit, value, other in found.looser
     ]
     return lines
 

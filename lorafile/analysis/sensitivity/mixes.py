@@ -63,11 +63,11 @@ def detection(plan: Plan, state: State, difference: str, gpu: str | None = None)
     planned = planned_sensitivity(plan, state)
     if planned is None:
         raise ArgumentError(
-            "detect", "the study compares nothing that a seed changes, so there is no difference to detect"
+            "detect", "no comparison in the study depends on the seed, so there is no difference to detect"
         )
     if planned.variance is None:
-        remedy = 'Set verdict.expect_sd to the standard deviation that you expect, such as "1.5pt"'
-        raise ArgumentError("detect", f"nothing says how far figures vary between seeds. {remedy}")
+        remedy = 'Set verdict.expect_sd to the standard deviation you expect, such as "1.5pt"'
+        raise ArgumentError("detect", f"the variation between seeds is unknown. {remedy}")
     return cheapest_mix(plan, state, planned, wanted_difference(difference, planned), gpu)
 
 
@@ -83,8 +83,8 @@ def wanted_difference(text: str, planned: PlannedSensitivity) -> float:
     elif re.fullmatch(r"[0-9]*\.?[0-9]+(e-?[0-9]+)?", text, re.IGNORECASE):
         size = float(text)
     if size is None or not size > 0:
-        remedy = "write for example 1pt (percentage points), or a number in the metric's unit such as 0.01"
-        raise ArgumentError("detect", f'"{text}" is no difference of {planned.metric}; {remedy}')
+        remedy = "write, for example, 1pt (percentage points), or a number in the metric's unit such as 0.01"
+        raise ArgumentError("detect", f'"{text}" is not a valid difference in {planned.metric}; {remedy}')
     return size
 
 

@@ -21,7 +21,7 @@ from lorafile.specs.tables.methods import METHODS
 from lorafile.units import listing, plural
 
 PROFILED: tuple[tuple[str, str, ColumnKind], ...] = (
-    ("train_step_seconds", "time of a training step", "seconds"),
+    ("train_step_seconds", "training step time", "seconds"),
     ("tokens_per_second", "training tokens per second", "number"),
     ("first_token_seconds", "first token, attached", "seconds"),
     ("merged_first_token_seconds", "first token, merged", "seconds"),
@@ -40,7 +40,7 @@ _CAPTIONS = {
     "cost-train-time": "Bars: median over seeds. Lines: from the fastest seed to the slowest.",
     "cost-latency": "Median of repeated generations of one sequence. Attached: the adapter next to the base. "
     "Merged: the adapter added into the base's weights, which not every base allows. Rows without an adapter are "
-    "the model as it is.",
+    "the untuned model.",
 }
 
 
@@ -57,14 +57,14 @@ def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     shown = filled(columns, rows)
     if len(shown) < 2:
         return []
-    question = "How long does training take, how fast is inference, and how large is what is saved?"
+    question = "How long does training take, how fast is inference, and how large are the saved files?"
     names = display_names(results)
     named = [row | {"label": names[row["configuration"]]} for row in rows]
     lines, table = _sentences(results, rows), Table("Time and size", pd.DataFrame(rows), shown)
     drawn, captions = charts(trusted(results, named, TIMED))
     if left := [row["configuration"] for row in rows if row["configuration"] in disturbed(results)]:
-        captions["cost-latency"] += f" Not drawn ({len(left)}): {listing(left, 20)}, timed while the machine did other "
-        captions["cost-latency"] += "work."
+        captions["cost-latency"] += f" Not drawn ({len(left)}): {listing(left, 20)}, timed while the machine was busy "
+        captions["cost-latency"] += "with other work."
     return [Analysis("cost", "cost", "Cost", question, lines, (table,), drawn, captions)]
 
 
@@ -87,25 +87,27 @@ def cost_rows(results: Results) -> list[dict[str, Any]]:
 def _sentences(results: Results, all_rows: list[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     rows = trusted(results, all_rows, TIMED)
-    for key, what in (("seconds", "Training time"), ("token_seconds", "Time per token, nothing merged,")):
+    for key, what in (("seconds", "Training time"), ("token_seconds", "Time per token, without merging,")):
         measured = [row for row in rows if not missing(row[key])]
         if len(measured) > 1:
             low, high = (
                 f"{amount('seconds', row[key])} ({row['configuration']})"
                 for row in (pick(measured, key=lambda row: row[key]) for pick in (min, max))
             )
-            lines.append(f"{what} goes from {low} to {high}.")
+            lines.append(f"{what} ranges from {low} to {high}.")
     if scattered := [name for name in results.names if name in unmeasurable(results, "train_time")]:
         lines.append(f"The training time of {listing(scattered, 20)} is not measurable here: {SCATTERED}.")
     lines += merging(rows) + _sizes(rows)
     if untimed := [row["configuration"] for row in all_rows if missing(row["token_seconds"])]:
-        lines.append(f"Without a latency measurement: {listing(untimed, 20)}.")
+        lines.append(f"No latency measurement: {listing(untimed, 20)}.")
     lines += not_measurable(results) or untrusted(results)
     device, others = profiles(results)
     if len(device) and "device" in device.columns:
-        lines.append(f"Latency was measured on {device['device'].iloc[0]}, while nothing else of the study ran there.")
+        lines.append(
+            f"Latency was measured on {device['device'].iloc[0]}, with nothing else from the study running there."
+        )
     if others:
-        lines.append(f"Profiles of other devices are left out: {listing(others)}.")
+        lines.append(f"Profiles from other devices are excluded: {listing(others)}.")
     return lines
 
 
@@ -113,7 +115,7 @@ def untrusted(results: Results) -> list[str]:
     """Return what was timed while its machine did other work."""
     busy = [name for name in results.names if name in disturbed(results)]
     was = "was" if len(busy) == 1 else "were"
-    line = f"{listing(busy)} {was} timed while the machine did other work: these times are not to be trusted."
+    line = f"{listing(busy)} {was} timed while the machine was busy with other work: do not rely on these times."
     return [line] if busy else []
 
 
@@ -132,7 +134,7 @@ def merging(rows: list[dict[str, Any]]) -> list[str]:
     low, high = min(ratios), max(ratios)
     ends = signed_share(low) if f"{low:.2f}" == f"{high:.2f}" else f"{signed_share(low)} to {signed_share(high)}"
     if against:
-        of = f"({plural(len(ratios), 'configuration')}, each next to the bare base in the same process)"
+        of = f"({plural(len(ratios), 'configuration')}, each compared with the bare base in the same process)"
         return [f"A merged adapter changes the time per token by {ends} {of}."]
     return [
         f"Merging the adapter changes the time per token by {ends} ({plural(len(ratios), 'configuration')} measured "
@@ -170,7 +172,8 @@ def charts(rows: Rows) -> tuple[dict[str, Any], dict[str, str]]:
     }
     size = "Bytes of the saved adapter."
     if beyond:
-        size += f" Not drawn, being a whole model: {listing([f'{name} ({shown})' for name, shown in beyond.items()])}."
+        whole = listing([f"{name} ({shown})" for name, shown in beyond.items()])
+        size += f" Not drawn because a whole model is saved: {whole}."
     drawn = {
         "cost-train-time": _bars(rows, "seconds", "seconds", "training time", ("seconds.low", "seconds.high")),
         "cost-latency": _latency(rows),

@@ -146,9 +146,9 @@ def exactness(measures: list[Measure], standing: dict[str, FrontierPlace]) -> st
     if not any(place.word in ("clear", "noise") for place in standing.values()):
         return ""
     timed = (
-        f"; times within {100 * SAME_TIME:g}\u202f% count as the same"
+        f"; times within {100 * SAME_TIME:g}\u202f% are taken as equal"
         if any(measure.timed for measure in measures)
         else ""
     )
-    exact = f" costs count as exact{timed}, and" if not all(measure.split for measure in measures) else ""
+    exact = f" costs are taken as exact{timed}, and" if not all(measure.split for measure in measures) else ""
     return f" Clearly behind:{exact} another configuration is significantly better, or no worse within the margin."

@@ -51,7 +51,7 @@ def _question(first: Measure, others: list[Measure]) -> str:
     if first.split and not any(measure.split for measure in others):
         best = "most" if first.more else "least"
         return f"What is the {best} {first.short} for each {listing([measure.short for measure in others])}?"
-    return f"Which configurations does no other one beat in {listing([measure.short for measure in (first, *others)])}?"
+    return f"Which configurations are unbeaten in {listing([measure.short for measure in (first, *others)])}?"
 
 
 def best_first(by: Measure, standing: dict[str, FrontierPlace]) -> list[str]:
@@ -69,12 +69,12 @@ def _sentences(results: Results, measures: list[Measure], standing: dict[str, Fr
     if len(front) > 1 and len(measures) == 2 and first.split:
         last, cheap = front[-1], front[0]
         lines.append(above(first.name, last, first.scores[last], cheap, first.scores[cheap]))
-        lines.append(f"Its {second.title} is {second.shown(last)} against {second.shown(cheap)}.")
+        lines.append(f"Its {second.title} is {second.shown(last)}, compared with {second.shown(cheap)}.")
     lines += _behind(standing)
     lines += [line for measure in measures for line in _without(results, measure, measures)]
     _, devices = profiles(results)
     if devices and any(measure.name in COSTS and COSTS[measure.name].source == "profiles" for measure in measures):
-        lines.append(f"Profiles of other devices are left out: {listing(devices)}.")
+        lines.append(f"Profiles from other devices are excluded: {listing(devices)}.")
     return lines
 
 
@@ -87,7 +87,7 @@ def _behind(standing: dict[str, FrontierPlace]) -> list[str]:
             parts = [f"{listing(names, 40)} (by {better})" for better, names in by.items()]
             lines.append(f"{text}: {'; '.join(parts)}.")
     if untested := [name for name, place in standing.items() if place.word == "means"]:
-        lines.append(f"Behind the frontier: {listing(untested, 40)}. Means within the spread may change places.")
+        lines.append(f"Behind the frontier: {listing(untested, 40)}. Means within the spread may swap places.")
     return lines
 
 
@@ -97,10 +97,10 @@ def _without(results: Results, measure: Measure, measures: list[Measure]) -> lis
     without = [name for name in results.names if name not in measure.values]
     if measure.split:
         reason_of = {
-            name: "on other examples" if score.known else score.lost or "no figure" for name, score in table.items()
+            name: "on other examples" if score.known else score.lost or "no result" for name, score in table.items()
         }
         reasons = [f"{name} ({reason_of[name]})" for name in without]
-        return [f"Without {measure.short}, hence not shown: {listing(reasons, 20)}."] if reasons else []
+        return [f"Not shown because {measure.short} is missing: {listing(reasons, 20)}."] if reasons else []
     without = [name for name in without if not table or table[name].known]
     if not without:
         return []
@@ -108,8 +108,8 @@ def _without(results: Results, measure: Measure, measures: list[Measure]) -> lis
     free = untrained and "latency" not in measure.name
     by_reason = grouped((unmeasured(results, measure.name, name), name) for name in without)
     return [
-        f"Without {measure.title}, hence not shown: {listing(names, 20)} "
-        f"({'nothing is trained there' if free else f'it {why}'})."
+        f"Not shown because {measure.title} is missing: {listing(names, 20)} "
+        f"({'nothing is trained' if free else f'it {why}'})."
         for why, names in by_reason.items()
     ]
 
@@ -136,7 +136,7 @@ def _table(measures: list[Measure], standing: dict[str, FrontierPlace]) -> Table
         spread = (f"{key}.spread", f"{key}.n") if measure.split else ("", "")
         columns.append(Column(key, measure.title, measure.kind, *spread))
     columns.append(Column("place", "place"))
-    columns += [Column("lost", "not in these figures")] if any("lost" in row for row in rows) else []
+    columns += [Column("lost", "excluded runs")] if any("lost" in row for row in rows) else []
     return Table(f"By {measures[1].title}", pd.DataFrame(rows), tuple(columns))
 
 
@@ -164,14 +164,14 @@ def _chart(
 def _caption(measures: list[Measure], standing: dict[str, FrontierPlace], elsewhere: bool) -> str:
     """Return what the marks mean."""
     steps = "Diamonds and steps: the frontier" if len(measures) == 2 else "Diamonds: the frontier over all three"
-    lines = f"{steps}, which no other configuration beats by means. Grey dots: behind it."
+    lines = f"{steps}, whose means no other configuration beats. Grey dots: behind it."
     if any(name in measure.intervals for measure in measures for name in standing):
-        lines += " Bars: 95 % interval of a configuration's own figure, over other seeds and other examples. Bars may "
-        lines += "overlap where a difference is real, since all figures share the examples."
+        lines += " Bars: 95 % interval of a configuration's own result, over seeds and examples. Bars may overlap "
+        lines += "even if a difference is real, because all configurations share the examples."
     else:
-        lines += " Without a bar: nothing tells how far other seeds or other examples would move a figure."
+        lines += " No bars: the variation over seeds and examples is unknown."
     lines += f" {MARK}" if elsewhere else ""
-    return f"{lines}{exactness(measures, standing)} Point at a mark for its name and figures."
+    return f"{lines}{exactness(measures, standing)} Hover over a mark for its name and values."
 
 
 def _panel(

@@ -7,7 +7,7 @@ from lorafile.results.results import Results, missing, rows_of
 from lorafile.units import plural
 
 Rows = list[dict[str, Any]]
-SCATTERED = "the 95 % interval of its mean over seeds begins at zero"
+SCATTERED = "the 95 % interval of its mean over seeds includes zero"
 TRAIN_TIME = ("seconds", "seconds.low", "seconds.high")
 
 
@@ -45,8 +45,8 @@ def not_measurable(results: Results) -> list[str]:
     left = len(kinds) - count
     rest = f", and nothing confirms the other {left if left > 1 else 'one'}" if left else ""
     return [
-        f"Inference speed is not measurable here: the machine did other work during {which}{rest}. Measure again on an "
-        f"idle machine: lora apply {results.file} --replace '*:profile'"
+        f"Inference speed is not measurable here: the machine was busy with other work during {which}{rest}. Measure "
+        f"again on an idle machine: lora apply {results.file} --replace '*:profile'"
     ]
 
 

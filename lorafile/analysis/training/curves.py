@@ -25,9 +25,9 @@ PANEL = (300, 190)
 _NAMED = 12  # lines of one panel that a legend names
 HUES = 7  # hues that the theme has
 CAPTION = (
-    "Lines: mean over seeds; band: lowest to highest seed. Each run is cut into at most 60 equal stretches, and a "
-    "point is the mean of one. Runs that did not finish, or still train, are dashed lines of their own; × marks "
-    "their last finite loss. The axis is logarithmic where the loss falls to less than a third."
+    "Lines: mean over seeds; band: lowest to highest seed. Each run is divided into at most 60 equal segments; a "
+    "point is the mean of one segment. Runs that did not finish or are still training have their own dashed lines; × "
+    "marks their last finite loss. The axis is logarithmic if the loss falls to less than a third."
 )
 
 
@@ -84,7 +84,7 @@ def last_steps(curves: pd.DataFrame) -> dict[tuple[str, int | None], float]:
 def _sentences(results: Results, thin: pd.DataFrame) -> list[str]:
     ended, last = _outcomes(results), last_steps(results.curves)
     lines = [
-        f"{name} (seed {seed}) diverged; its last finite loss is that of step {last[name, seed]:.0f}."
+        f"{name} (seed {seed}) diverged; its last finite loss is at step {last[name, seed]:.0f}."
         for (name, seed), outcome in ended.items()
         if outcome == "diverged" and (name, seed) in last
     ]
@@ -100,7 +100,7 @@ def _sentences(results: Results, thin: pd.DataFrame) -> list[str]:
     if len(means) > 1:
         low, high = str(means.idxmin()), str(means.idxmax())
         ends = f"{number(float(means.min()))} ({low}) and {number(float(means.max()))} ({high})"
-        lines.append(f"At the end the training loss lies between {ends} nats per token, means over seeds.")
+        lines.append(f"The final training loss lies between {ends} nats per token (means over seeds).")
         lines.append("A training loss says nothing about new examples.")
     return lines
 
@@ -117,7 +117,7 @@ def _chart(results: Results, thin: pd.DataFrame) -> tuple[Any, str]:
         if labels := {name: names.get(name, label) for name, label in order.items() if name in drawn}:
             panels.append(_panel(thin, labels, sweep, domain, numeric))
     if any(len(members) > _NAMED for members in every.values()):
-        caption += " A panel's legend names its first twelve configurations."
+        caption += " Each panel's legend lists its first twelve configurations."
     whole = alt.concat(*panels, columns=2, spacing={"row": 22, "column": 26}).resolve_scale(color="independent")
     description = "Training loss by step, one panel for each sweep."
     return finish(whole, "Training loss", description, margin=60, least=200), caption

@@ -8,7 +8,7 @@ from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.units import plural
 
-QUESTION = "What were the models trained and measured on, and do its splits keep apart?"
+QUESTION = "What were the models trained and evaluated on, and are the splits disjoint?"
 _COLUMNS = (
     Column("split", "split"),
     Column("examples", "examples", "count"),
@@ -36,14 +36,14 @@ def _analysis(number: int, card: dict[str, Any], count: int) -> Analysis:
     origin = pd.DataFrame(_origin(card), columns=["what", "value"])
     tables = (
         Table("Splits; lengths are in tokens", pd.DataFrame(card["splits"]), _COLUMNS),
-        Table("Where they are from", origin, (Column("what", "what"), Column("value", "value"))),
+        Table("Origin of the data", origin, (Column("what", "what"), Column("value", "value"))),
     )
     return Analysis("data", name, title, QUESTION, _sentences(card), tables)
 
 
 def _sentences(card: dict[str, Any]) -> list[str]:
     leaking = leak_sentences(card)
-    lines = ["The data are private: no text of theirs is in this report."] if card["private"] else []
+    lines = ["The data are private: this report contains none of their text."] if card["private"] else []
     lines += leaking
     if not leaking and card["leaks"]:
         lines.append("No leakage between splits (ignoring case and punctuation).")
@@ -56,6 +56,6 @@ def _sentences(card: dict[str, Any]) -> list[str]:
 
 def _origin(card: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("path", card["path"]), ("format", card["format"])]
-    rows.append(("licence", card["licence"] or "not known: the data are not of the catalogue"))
+    rows.append(("licence", card["licence"] or "unknown: the data are not from the catalogue"))
     rows += [(key, card[key]) for key in ("source", "revision") if card[key]]
     return rows + [(f"digest of {split}", f"{digest[:16]}…") for split, digest in card["digests"].items()]

@@ -40,7 +40,7 @@ from lorafile.units import listing
 NOT_BRACKETED = "so the best rate is not bracketed."
 CAPTION = (
     "Dots: one seed each. Lines and bars: mean ± sample standard deviation over seeds, on validation. "
-    "A line that still rises at its end has not shown its best rate. ×: runs without a figure."
+    "A line that still rises at its end has not reached its best rate. ×: runs without a result."
 )
 
 
@@ -67,7 +67,7 @@ def _diverged(results: Results) -> list[str]:
     ended = outcomes(results)
     counts = {name: ended[name] for name in results.names if name in ended and ended[name]["diverged"]}
     lines = [f"{name} ({count['diverged']} of {count.total()} runs)" for name, count in counts.items()]
-    return [f"Diverged, a sign of too high a rate: {listing(lines)}."] if lines else []
+    return [f"Diverged, a sign that the learning rate is too high: {listing(lines)}."] if lines else []
 
 
 def _tried(metric: str, group: RateGroup, by_name: dict[str, Score]) -> list[str]:
@@ -78,7 +78,7 @@ def _tried(metric: str, group: RateGroup, by_name: dict[str, Score]) -> list[str
         (name for name in group.rates if by_name[name].known), key=lambda name: -sign * by_name[name].mean
     )
     if len(best_first) < 2:
-        return [f"{group.label}: declared at the rates {tried}, of which fewer than two have a validation figure."]
+        return [f"{group.label}: declared at the rates {tried}, of which fewer than two have a validation result."]
     top, second = best_first[:2]
     best, rates = group.rates[top], list(group.rates.values())
     line = f"{group.label}: of the rates {tried}, {rate(best)} has the best mean {on(metric, 'validation')} "
@@ -89,7 +89,7 @@ def _tried(metric: str, group: RateGroup, by_name: dict[str, Score]) -> list[str
         line += "."
     gap = by_name[top].mean - by_name[second].mean
     text = compared_with_spread(metric, gap, by_name[top], by_name[second])
-    return [line, f"The next best rate, {rate(group.rates[second])}, is {difference(metric, gap)} away; {text}."]
+    return [line, f"The next best rate, {rate(group.rates[second])}, is {difference(metric, gap)} behind; {text}."]
 
 
 def _untried(every: list[RateGroup]) -> list[str]:
@@ -97,7 +97,7 @@ def _untried(every: list[RateGroup]) -> list[str]:
     single = [next(iter(group.rates.items())) for group in every if len(group.rates) == 1]
     by_rate = grouped(("an unknown rate" if isnan(value) else rate(value), name) for name, value in single)
     return [
-        f"Run at one rate only ({value}); whether it suits them is not known: {listing(members, 40)}."
+        f"Run at only one rate ({value}), so it is unknown whether the rate suits them: {listing(members, 40)}."
         for value, members in by_rate.items()
     ]
 
@@ -118,8 +118,8 @@ def _ranks(results: Results, metric: str, by_name: dict[str, Score]) -> list[str
             spread = spread_of(by_name[small], by_name[large])
             if ranks[small] < ranks[large] and gap > spread:  # never true where there is no spread
                 lines.append(
-                    f"{large} scores {difference(metric, gap)} worse than {small}, a smaller rank, and the spread over "
-                    f"seeds is {difference(metric, spread)}: a sign that its learning rate does not suit it."
+                    f"{large} scores {difference(metric, gap)} worse than {small}, which has a smaller rank; the "
+                    f"spread over seeds is {difference(metric, spread)}. Its learning rate may be unsuitable."
                 )
     return lines
 

@@ -40,7 +40,7 @@ from lorafile.units import listing, plural
 
 CAPTION = (
     "Dots: one seed each. Lines and bars: mean ± sample standard deviation over seeds, on validation. Ring: the chosen "
-    "candidate. Below, for each configuration: × how many runs of a candidate have no figure, and why."
+    "candidate. Below, for each configuration: × the number of a candidate's runs without a result, and why."
 )
 _MOST = 12  # configurations that a sentence names
 _WIDE = 10.0  # from this ratio of largest to smallest value on an axis is logarithmic
@@ -88,7 +88,7 @@ def _analysis(results: Results, metric: str, settings: list[str], members: list[
     short = " and ".join(names)
     name = slug("tune", *names, "" if metric == results.primary else metric)
     sentences, limits = _sentences(results, metric, short, members, tried)
-    question = f"Which {short} was chosen for each configuration, and does the best one lie inside what was tried?"
+    question = f"Which {short} was chosen for each configuration, and is the best one inside the range that was tried?"
     tables = (_table(metric, tried),)
     analysis = Analysis("tune", name, f"Tuned: {short}", question, sentences, tables, limits=tuple(limits))
     if sum(candidate.score.known for candidate in tried) > 1:
@@ -129,11 +129,11 @@ def _sentences(
     values = [value for status in ready for column in status.tried.values() for value in column]
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
     if ready and not limits and numeric:
-        lines.append("Every chosen value lies inside what was tried.")
+        lines.append("Every chosen value lies inside the range that was tried.")
     if unfinished := [status.configuration for status in ready if not status.whole]:
         limits.append(
-            f"No candidate of {listing(unfinished, _MOST)} finished under every seed; of the fewest lost runs, the "
-            "best mean of the rest was taken."
+            f"No candidate of {listing(unfinished, _MOST)} finished with every seed. Among the candidates with the "
+            "fewest lost runs, the one with the best mean was chosen."
         )
     counts = grouped((status.candidates, status.configuration) for status in members)
     limits += [_counts(counts)] if len(counts) > 1 else []
@@ -141,7 +141,7 @@ def _sentences(
     lines += [] if len(counts) > 1 else [_counts(counts)]
     tuned = {status.configuration for status in results.tuning}
     others = [name for name, method in results.methods.items() if method != "none" and name not in tuned]
-    lines += [f"Not tuned, but run at one value each: {listing(others)}."] if others else []
+    lines += [f"Not tuned, and run at one value each: {listing(others)}."] if others else []
     if metric != results.primary:
         lines.append(f"The choice was made by {metric_name(results.primary)}, not by {metric_name(metric)}.")
     return lines, limits
@@ -153,7 +153,7 @@ def _chosen(results: Results, short: str, ready: list[TuningStatus], tried: list
     pairs = []
     for status in ready:
         winner = winners[status.chosen]
-        mean = score(results.primary, status.mean) if status.mean is not None else "no figure"
+        mean = score(results.primary, status.mean) if status.mean is not None else "no result"
         label = setting(next(iter(winner.values.values()))) if len(winner.values) == 1 else winner.label
         pairs.append((label, f"{status.configuration} ({mean})"))
     alike = {label: listing(names, _MOST) for label, names in grouped(pairs).items()}
@@ -181,7 +181,7 @@ def _close(metric: str, ready: list[TuningStatus], tried: list[Candidate]) -> li
                 f"{status.configuration} ({second.label} is {difference(metric, gap)} behind, and the spread over "
                 f"seeds is {difference(metric, spread)})"
             )
-    return [f"Other seeds could have chosen otherwise for {listing(parts, _MOST)}."] if parts else []
+    return [f"Other seeds could have led to a different choice for {listing(parts, _MOST)}."] if parts else []
 
 
 def _lost(tried: list[Candidate]) -> list[str]:
@@ -194,8 +194,8 @@ def _lost(tried: list[Candidate]) -> list[str]:
             runs = plural(counts.total(), "run")
             pairs.append((candidate.label, f"{candidate.configuration} ({lost(ended)} of {runs})"))
     parts = [f"{label}: {listing(names, _MOST)}" for label, names in grouped(pairs).items()]
-    rule = "Such a candidate loses to any whose runs all finished."
-    return [f"Without a figure at {'; '.join(parts)}. {rule}"] if parts else []
+    rule = "Such a candidate ranks below any whose runs all finished."
+    return [f"No result at {'; '.join(parts)}. {rule}"] if parts else []
 
 
 def _counts(counts: dict[int, list[str]]) -> str:
@@ -206,7 +206,7 @@ def _counts(counts: dict[int, list[str]]) -> str:
     if len(counts) == 1:
         return f"Each had {plural(next(iter(counts)), 'candidate')}."
     parts = [f"{plural(number, 'candidate')} for {listing(names, _MOST)}" for number, names in counts.items()]
-    return f"They had unequally many: {'; '.join(parts)}. Who has more has more chances to look good."
+    return f"The number of candidates differs: {'; '.join(parts)}. More candidates mean more chances to look good."
 
 
 def _table(metric: str, tried: list[Candidate]) -> Table:

@@ -108,7 +108,7 @@ class Agent:
             while not self.closed:
                 self.turn()
         except Exception as error:
-            why = f"could not go on: {type(error).__name__}: {str(error).rstrip('.')}"
+            why = f"could not continue: {type(error).__name__}: {str(error).rstrip('.')}"
             self.outlet.emit(Leaving(why, read_tail(self.root / "worker.log")))
             raise
         finally:
@@ -194,7 +194,7 @@ class Agent:
             return loss
         if self._working and worker.is_lost():
             worker.kill()
-            return Loss(f"gave no sign of life for {worker.allowed_silence:g} s and was ended")
+            return Loss(f"did not respond for {worker.allowed_silence:g} s and was stopped")
         return None
 
     def _pass_on(self, message: Message) -> None:
@@ -278,7 +278,7 @@ def leave_on_signals(agent: Agent) -> None:
     """Take SIGTERM and SIGUSR2 as a scheduler's word that the machine is taken back."""
 
     def leave(number: int, _frame: object) -> None:
-        agent.leave(f"was told to end by {signal.Signals(number).name}")
+        agent.leave(f"was stopped by {signal.Signals(number).name}")
 
     for number in (signal.SIGTERM, signal.SIGUSR2):
         with contextlib.suppress(ValueError):  # not in the main thread

@@ -45,10 +45,10 @@ class ContentIndex:
         try:
             if cached_digest(path) == digest:
                 return path
-            why = "was changed meanwhile"
+            why = "it changed in the meantime"
         except OSError as error:
             why = error.strerror or str(error)
-        raise LoraError(f"{path} cannot be sent to the cluster: {why}. Apply again.")
+        raise LoraError(f"{path} cannot be sent to the cluster: {why}. Run lora apply again.")
 
     def _request(self, request: Request) -> Request:
         paths = dict(request.paths)
@@ -204,7 +204,7 @@ def _inside(directory: Path, name: str) -> Path:
     """
     target = directory / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise LoraError(f"A file is called {name!r}, which leads out of its directory.")
+        raise LoraError(f"The file name {name!r} points outside its directory.")
     return target
 
 

@@ -259,7 +259,7 @@ class Dispatcher:
     def _give_back(self, worker: WorkerHandle, loss: Loss, log: str) -> None:
         """Record what a lost worker was doing as interrupted, and give its groups to another one."""
         if loss.exited and not worker.running and not any(self.queue.has_died(group) for group in worker.groups):
-            raise LoraError(f"A worker process {loss.why} before it could begin.{_last_words(log)}")
+            raise LoraError(f"A worker process {loss.why} before it could start.{_last_words(log)}")
         for key, (started, began) in sorted(worker.running.items()):
             self._interrupt(key, f"The worker process {loss.why}.", log, started, time.monotonic() - began)
         running = set(worker.running)
@@ -268,7 +268,7 @@ class Dispatcher:
             return
         for group in self.queue.handle_lost_machine(worker.groups, running, worker.progressed):
             if not running & set(group.keys):
-                why = f"Its workers were lost {MOST_LOSSES + 1} times before it began; the last one {loss.why}."
+                why = f"Its workers were lost {MOST_LOSSES + 1} times before it started; the last one {loss.why}."
                 self._interrupt(group.keys[0], why, log)
 
     def _interrupt(self, key: str, why: str, log: str, started: str = "", seconds: float = 0.0) -> None:

@@ -114,7 +114,7 @@ class Worker(WorkerHandle):
             return exit_loss(self.process.exitcode or 0)
         if self.groups and self.is_lost():
             self.kill()  # so that it cannot come back
-            return Loss(f"gave no sign of life for {self.allowed_silence:g} s and was ended")
+            return Loss(f"did not respond for {self.allowed_silence:g} s and was stopped")
         return None
 
     def log(self) -> str:
@@ -165,7 +165,7 @@ class Worker(WorkerHandle):
 
 def exit_loss(code: int) -> Loss:
     """Return the loss of a process with such an exit code; a negative one is a signal's."""
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     return Loss(how, exited=code >= 0)
 
 

@@ -226,7 +226,7 @@ class RayTransport:
             return False
         if file_digest(part) != digest:
             part.unlink()
-            raise Gone("sent a file whose bytes are not those that it announced")
+            raise Gone("sent a file that does not match its digest")
         part.replace(target)
         return True
 
@@ -279,7 +279,7 @@ class RayTransport:
         except (errors.RayActorError, errors.NodeDiedError, errors.ObjectLostError) as error:
             raise Gone(f"is gone with its actor: {_first_sentence(error)}") from error
         except errors.RayTaskError as error:
-            raise Gone(f"could not go on: {_first_sentence(error)}") from error
+            raise Gone(f"could not continue: {_first_sentence(error)}") from error
 
 
 def _first_sentence(error: Exception) -> str:
@@ -374,7 +374,7 @@ def connect(cluster: Cluster) -> Any:
     address = cluster.ray.address or os.environ.get("RAY_ADDRESS") or "auto"
     if address.startswith("ray://"):
         raise LoraError(
-            f"{address} is an address of Ray Client, which is not used. Run lora on a node of the cluster with its "
+            f"{address} is a Ray Client address, which is not supported. Run lora on a node of the cluster with "
             'address = "HOST:6379", or submit it there: ray job submit -- lora apply … --yes'
         )
     _keep_stdout(ray)
@@ -388,8 +388,8 @@ def connect(cluster: Cluster) -> Any:
         except Exception as error:  # ConnectionError, ValueError, RuntimeError, AuthenticationError, …
             raise LoraError(
                 f"No Ray cluster can be reached at {address}: {_first_sentence(error)}. Start one with `ray start`, or "
-                "name it in lora.toml (ray.address) or RAY_ADDRESS; where it wants a token, set RAY_AUTH_MODE and the "
-                "token as on its nodes."
+                "set its address in lora.toml (ray.address) or RAY_ADDRESS. If it requires a token, set RAY_AUTH_MODE "
+                "and the token as on its nodes."
             ) from None
         finally:
             if threading.current_thread() is threading.main_thread():

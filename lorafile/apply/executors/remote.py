@@ -148,7 +148,7 @@ class RemoteWorker(WorkerHandle):
         """Return how it was lost: its worker died of its work, or its machine went away."""
         allowed = SILENT_SECONDS if self._heard else self._start_seconds
         if self._loss is None and allowed is not None and time.monotonic() - self._heard_at > allowed:
-            self._loss = Loss(f"({self.name}) gave no sign of life for {allowed:g} s", by_its_work=False)
+            self._loss = Loss(f"({self.name}) did not respond for {allowed:g} s", by_its_work=False)
         return self._loss
 
     @property
@@ -266,7 +266,7 @@ class RemoteWorker(WorkerHandle):
         directory.mkdir(parents=True, exist_ok=True)
         for name, (digest, size) in files.items():
             if "/" in name or name in ("", ".", ".."):
-                raise Gone(f"({self.name}) sent a file called {name!r}")
+                raise Gone(f"({self.name}) sent a file named {name!r}")
             if not (directory / name).exists() and not self.transport.fetch(digest, size, directory / name):
                 return False
         return True

@@ -86,7 +86,7 @@ class SpoolAgent(Agent):
         for line in lines:
             self.deliver(line)
         if self._driver.silent_seconds() > self._leave_seconds and not self.detached:
-            self.leave(f"ended because no apply had listened for {duration(self._leave_seconds)}")
+            self.leave(f"ended because no apply had connected for {duration(self._leave_seconds)}")
 
 
 def main(storage: str, root: str, spool_directory: str, leave: str) -> None:
@@ -94,7 +94,7 @@ def main(storage: str, root: str, spool_directory: str, leave: str) -> None:
     job, restart = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "0")
     spool = Spool(Path(spool_directory))
     if spool.closed or not spool.claim({"job": job, "restart": restart, "node": socket.gethostname()}):
-        print(f"Job {job} (restart {restart}) ends: its spool is closed, or another job serves it.")
+        print(f"Job {job} (restart {restart}) ends: its spool is closed or served by another job.")
         return
     where = Path(tempfile.mkdtemp(prefix="lorafile-agent-"))
     agent = SpoolAgent(where, Area(Path(storage), Path(root)), spool, float(leave))

@@ -96,8 +96,8 @@ class SpoolTransport:
         if end := self.pool.jobs.end_of(self.job, self._submitted_at):
             if not self._heard and end in ("FAILED", "COMPLETED"):
                 raise LoraError(
-                    f"The Slurm job {self.job} ended ({end}) before its worker began. {last_line(self.log())} "
-                    f"Correct slurm.setup or the other settings of the cluster in lora.toml; its log is in "
+                    f"The Slurm job {self.job} ended ({end}) before its worker started. {last_line(self.log())} "
+                    f"Check slurm.setup and the other settings of the cluster in lora.toml. Its log is in "
                     f"{self.spool.root}."
                 )
             raise Gone(f"is gone with its Slurm job {self.job} ({end})")
@@ -109,7 +109,7 @@ class SpoolTransport:
         if not store.path(digest).exists():
             return False
         if not store.has(digest):
-            raise Gone("left a file whose bytes are not those that it announced")
+            raise Gone("left a file that does not match its digest")
         shutil.copyfile(store.path(digest), target)
         return True
 
@@ -177,7 +177,7 @@ class SlurmPool:
         devices = sum(device.count // device.gpus_per_worker for device in self.cluster.device)
         most = self.workers or self.cluster.workers or devices
         if not most:
-            raise LoraError("How many jobs may run at once is not known: set workers in lora.toml, or pass --workers.")
+            raise LoraError("The number of concurrent jobs is unknown. Set workers in lora.toml, or pass --workers.")
         return most
 
     def start(self, _phase: Phase, _workers: Sequence[WorkerHandle], _urgency: Callable[[], int]) -> RemoteWorker:
@@ -244,7 +244,7 @@ class SlurmPool:
             return str(executor._submit_command(f"exec {command}").job_id)
         except Exception as error:  # FailedJobError with what sbatch said
             raise LoraError(
-                f"Slurm took no job: {last_line(str(error))} See [cluster.NAME.slurm] in lora.toml."
+                f"Slurm rejected the job: {last_line(str(error))} See [cluster.NAME.slurm] in lora.toml."
             ) from None
 
     def _options(self) -> dict[str, Any]:
@@ -268,5 +268,5 @@ def check_slurm() -> None:
     for program in ("sbatch", "squeue", "scancel"):
         if shutil.which(program) is None:
             raise LoraError(
-                f"{program} is not on this machine. Run lora where jobs are submitted, such as a login node."
+                f"{program} is not on this machine. Run lora where you submit jobs, such as on a login node."
             )

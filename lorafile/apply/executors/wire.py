@@ -161,18 +161,18 @@ def decode(text: str) -> Letter:
         content = json.loads(text)
         protocol, kind, body = content["protocol"], content["kind"], content["body"]
     except (ValueError, KeyError, TypeError) as error:
-        raise WireError(f"A message is not what lorafile sends: {text[:60]!r}.") from error
+        raise WireError(f"A message is not from lorafile: {text[:60]!r}.") from error
     if protocol != PROTOCOL:
         raise WireError(
-            f"The other end speaks protocol {protocol} (lorafile {content.get('lorafile', 'unknown')}), and this one "
-            f"protocol {PROTOCOL} (lorafile {VERSION}). Install the same version of lorafile on every machine."
+            f"The other end uses protocol {protocol} (lorafile {content.get('lorafile', 'unknown')}), but this one "
+            f"uses {PROTOCOL} (lorafile {VERSION}). Install the same version of lorafile on every machine."
         )
     try:
         if kind in _WORDS:
             return _WORDS[kind][body]  # type: ignore[return-value]
         letter: Letter = _adapter(_RECORDS[kind]).validate_python(body)
     except (KeyError, ValidationError) as error:
-        raise WireError(f"A message of the kind {str(kind)[:40]!r} is not what lorafile {VERSION} reads.") from error
+        raise WireError(f"lorafile {VERSION} cannot read a message of type {str(kind)[:40]!r}.") from error
     return letter
 
 

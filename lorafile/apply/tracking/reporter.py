@@ -119,7 +119,7 @@ class Reporter:
 
         :param seconds: None: as long as they take what they are sent; Ctrl-C ends that
         """
-        why = f"it was not done {seconds:g} s after the work" if seconds else "the apply broke off"
+        why = f"it had not finished {seconds:g} s after the work" if seconds else "the apply was interrupted"
         for run in self._stage[1].values():
             if run.key in self._late:
                 self._send(run)

@@ -121,7 +121,7 @@ class Sender:
                 answer = await process.stdout.readline()
             return str(json.loads(answer)["problem"])
         except TimeoutError:
-            problem = f"it took nothing for {_SILENCE_SECONDS:g} s"
+            problem = f"it accepted nothing for {_SILENCE_SECONDS:g} s"
         except (ValueError, KeyError, TypeError):
             problem = await _how_it_ended(process)
         await self._end_process()
@@ -155,5 +155,5 @@ async def _how_it_ended(process: Process) -> str:
     try:
         code = await asyncio.wait_for(process.wait(), _END_SECONDS)
     except TimeoutError:
-        return "it closed its line"
-    return f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"it ended by itself, with {code}"
+        return "it closed its connection"
+    return f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"it exited with code {code}"

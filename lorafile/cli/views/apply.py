@@ -27,7 +27,7 @@ def stage_lines(plan: Plan) -> list[str]:
     reasons = dict.fromkeys(change.reason for change in plan.work if "was added, since" in change.reason)
     lines += [f"Not chosen yet: {reason}." for reason in reasons]
     equal = [node.address for node in plan.graph.nodes.values() if node.accepted and node.accepted.is_equal]
-    lines += [f"Prepared to the bytes of finished ones: {listing(equal)}; what reads them is reused."] if equal else []
+    lines += [f"Identical to finished data: {listing(equal)}; results based on them are reused."] if equal else []
     return [*lines, f"{plural(len(plan.work), 'node')} to go."]
 
 
@@ -35,7 +35,7 @@ def show_collected(attempts: list["Attempt"], out: Console) -> None:
     """Say what a cluster's workers finished while no apply listened."""
     if attempts:
         kinds = counted(Counter(attempt.kind for attempt in attempts))
-        out.print(f"Taken in: {kinds}, which the cluster finished while no apply listened.")
+        out.print(f"Collected: {kinds}, finished by the cluster while no apply was running.")
 
 
 def show_applied(applied: "Applied", out: Console) -> None:
@@ -49,7 +49,7 @@ def show_applied(applied: "Applied", out: Console) -> None:
         if more := and_more(len(attempts), MOST, outcome):
             out.print(more)
     if applied.interrupted:
-        out.print("[yellow]Interrupted.[/] What had finished is kept; the next apply goes on from there.")
+        out.print("[yellow]Interrupted.[/] Finished results are kept; the next apply resumes from there.")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def show_tracking(tracked: "Sequence[Tracked]", state: Path, out: Console) -> No
         if got.sent:
             out.print(escape(f"Sent to {got.tracker} ({got.where}): {plural(got.sent, 'run')}."))
         if got.left:
-            why = f"tracking: {got.tracker} did not get {plural(got.left, 'run')}: {got.problem.rstrip('.')}"
+            why = f"tracking: {got.tracker} did not receive {plural(got.left, 'run')}: {got.problem.rstrip('.')}"
             log = state / "tracking" / f"{got.tracker}.log"
-            remedy = f"The results are in the state, and the next apply sends them. What {got.tracker} said: {log}"
+            remedy = f"The results are in the state, and the next apply sends them. Log of {got.tracker}: {log}"
             out.print(f"[yellow]Warning:[/] {escape(f'{why}. {remedy}')}")

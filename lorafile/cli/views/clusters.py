@@ -24,7 +24,7 @@ def show_clusters(known: Mapping[str, Cluster], files: tuple[Path, Path], out: C
     """Show a row for each cluster; where there are none, how one is described."""
     if not known:
         local, own = files
-        out.print(f"No clusters: neither {local} nor {own} describes one. For example:", markup=False)
+        out.print(f"No clusters: neither {local} nor {own} defines one. For example:", markup=False)
         out.print('\n[cluster.lab]\nexecutor = "slurm"\nstorage = "/scratch/me/lora"', markup=False)
         return
     rows = [
@@ -37,7 +37,7 @@ def show_clusters(known: Mapping[str, Cluster], files: tuple[Path, Path], out: C
 def _devices(tables: list[DeviceTable]) -> str:
     """Return `8 × NVIDIA H100 80GB HBM3 at $2.50/h`."""
     parts = [f"{table.count} × {table.name}{f' at {table.price}' if table.price else ''}" for table in tables]
-    return ", ".join(parts) or "not listed: lora clusters check"
+    return ", ".join(parts) or "unknown; run lora clusters check"
 
 
 def clusters_json(known: Mapping[str, Cluster]) -> str:
@@ -57,7 +57,7 @@ def show_check(name: str, cluster: Cluster, hello: Hello, table: str, out: Conso
     versions = [f"{library} {about[library]}" for library in _VERSIONS if about.get(library)]
     out.print(f"Python {about['python']}, {', '.join(versions)}.", markup=False)
     if not cluster.device:
-        out.print("It lists no device. For plans, add one to lora.toml (or pass --write):", markup=False)
+        out.print("The cluster lists no device. For plans, add one to lora.toml (or pass --write):", markup=False)
         out.print(f"\n{table}", markup=False)
 
 

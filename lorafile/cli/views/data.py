@@ -24,7 +24,7 @@ def show_data(shown: dict[str, Any], out: Console) -> None:
     for line in head:
         out.print(line)
     if data["private"]:
-        out.print("[yellow]The data are private:[/] their text is shown here, and in no report, tracker or export.")
+        out.print("[yellow]The data are private:[/] their text is shown here, but in no report, tracker or export.")
     for split in shown["splits"]:
         for example in split["examples"]:
             _show_example(example, split["split"], out)
@@ -38,7 +38,7 @@ def show_data(shown: dict[str, Any], out: Console) -> None:
 def _show_example(example: dict[str, Any], split: str, out: Console) -> None:
     title = f"{split}, row {example['row']}: {example['supervised']} of {example['tokens']} tokens supervised"
     title += f", {example['cut']} cut" if example["cut"] else ""
-    title += "; left out" if example["left_out"] else ""
+    title += "; excluded" if example["left_out"] else ""
     text = Text()
     for part in example["parts"]:
         if part["cut"] and not out.is_terminal:
@@ -56,7 +56,7 @@ def _show_example(example: dict[str, Any], split: str, out: Console) -> None:
 
 def _key(out: Console) -> str:
     if not out.is_terminal:
-        return f"\n{_OPEN}…{_CLOSE} is supervised: the loss counts it. All else is only read."
+        return f"\n{_OPEN}…{_CLOSE} is supervised: the loss counts it. The rest is only read."
     return f"[{_SUPERVISED}]green[/]: supervised, the loss counts it · white: only read · [{_CUT}]struck out[/]: cut"
 
 
@@ -93,7 +93,7 @@ def _show_lengths(splits: list[dict[str, Any]], out: Console) -> None:
 def notes(shown: dict[str, Any]) -> list[str]:
     """Say what was only sampled, and which held-out rows are in another split."""
     lines = [line for split in shown["splits"] for line in _of_answers(split)]
-    for count, text in (("measured", "lengths of {} rows, evenly drawn."), ("compared", "{} rows were compared.")):
+    for count, text in (("measured", "lengths of {} rows, sampled evenly."), ("compared", "{} rows were compared.")):
         sampled = [split for split in shown["splits"] if split[count] < split["rows"]]
         shares = {split["split"]: f"{split[count]:,} of {split['rows']:,}" for split in sampled}
         lines += [f"[dim]{name}: {text.format(share)}[/]" for name, share in shares.items()]
@@ -108,8 +108,8 @@ def _of_answers(split: dict[str, Any]) -> list[str]:
     """Say which examples have no answer, of those that were looked at."""
     of = f" of {split['measured']:,} rows" if split["measured"] < split["rows"] else ""
     texts = {
-        "answers_lost": f"left out: nothing is left of the answer at {split['max_length']} tokens.",
-        "empty_answers": "with an empty answer, which teaches to say nothing.",
+        "answers_lost": f"excluded: no answer is left at {split['max_length']} tokens.",
+        "empty_answers": "with an empty answer, which trains the model to say nothing.",
     }
     counts = {name: plural(split[name], "example") for name in texts if split[name]}
     return [f"[yellow]{split['split']}:[/] {count}{of} {texts[name]}" for name, count in counts.items()]
@@ -124,7 +124,7 @@ def show_catalogue(entries: dict[str, dict[str, Any]], out: Console) -> None:
         about = entry["about"]
         rows.append([name, entry["format"], about["licence"], ", ".join(about["metrics"]), about["what"]])
     show_table(columns, rows, out)
-    out.print('\nName one with data.path = "gsm8k"; a local copy with data.path = "…" and data.like = "gsm8k".')
+    out.print('\nUse one with data.path = "gsm8k", or a local copy with data.path = "…" and data.like = "gsm8k".')
 
 
 def _plain(text: Any) -> str:

@@ -47,9 +47,9 @@ def lines(changes: Diff) -> Iterator[tuple[str, str, str]]:
     for item in _together(changes.added):
         yield _ADDED, listed(item.names), _each(item)
     for was, name in changes.renamed[:MOST]:
-        yield _RENAMED, name, f"was {was}; its results stay"
+        yield _RENAMED, name, f"was {was}; its results are kept"
     if len(changes.renamed) > MOST:
-        yield _RENAMED, and_more(len(changes.renamed), MOST), "renamed; their results stay"
+        yield _RENAMED, and_more(len(changes.renamed), MOST), "renamed; their results are kept"
     for item in changes.retrained:
         yield _AGAIN, listed(item.names), f"trained again, {listed(item.why)}: {_each(item)}"
     for item in changes.more:
@@ -57,7 +57,7 @@ def lines(changes: Diff) -> Iterator[tuple[str, str, str]]:
     for item in changes.fewer:
         yield _REMOVED, listed(item.names) if item.names[0] else "data", f"no longer {_counts(item)}"
     for item in _together(changes.removed):
-        done = f"; {item.finished} finished, kept in state" if item.finished else ""
+        done = f"; {item.finished} finished, kept in the state" if item.finished else ""
         yield _REMOVED, listed(item.names), f"no longer declared: {_counts(item)}{done}"
 
 
@@ -84,9 +84,9 @@ def conclusion(changes: Diff) -> list[str]:
     else:
         sentences.append("It would run nothing.")
     if changes.before.work:
-        sentences.append(f"Without it there would be {_nodes(changes.before)} to run already.")
+        sentences.append(f"Without the change, {_nodes(changes.before)} would run anyway.")
     if changes.without_run:
-        sentences.append(f"Changed without a run: {', '.join(f'[{name}]' for name in changes.without_run)}.")
+        sentences.append(f"Changed without running anything: {', '.join(f'[{name}]' for name in changes.without_run)}.")
     return sentences
 
 
@@ -116,7 +116,7 @@ def _together(items: Sequence[Item]) -> Sequence[Item]:
 def _each(item: Item) -> str:
     """Return `3 train, 6 predict, 12 min`; of several configurations what each of them has, and the time of all."""
     if not item.kinds:
-        return "nothing new: all of it is declared already, under another name"
+        return "nothing new: already declared under another name"
     several = len(item.names) > 1
     price = f", {duration(item.seconds)}{' together' if several else ''}" if item.work else ""
     done = f"; {item.finished} finished already" if item.finished else ""

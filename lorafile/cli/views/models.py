@@ -37,15 +37,15 @@ def offline_advice(fetched: list[Fetched], to: Path | None) -> list[str]:
     """Say how the files are used on a machine without a network."""
     remote = [row for row in fetched if row.how in ("downloaded", "cached")]
     if not remote:
-        return ["Nothing comes from a hub: all of it is here already."]
+        return ["Nothing comes from the hub: everything is already here."]
     if to is None:
         from huggingface_hub import constants
 
         return [
-            f"Without a network: copy {constants.HF_HUB_CACHE} to that machine (or share it), and set HF_HOME to the "
-            "directory that holds it, and HF_HUB_OFFLINE=1."
+            f"For offline use: copy {constants.HF_HUB_CACHE} to that machine (or share it), set HF_HOME to its parent "
+            "directory, and set HF_HUB_OFFLINE=1."
         ]
-    lines = [f"Without a network: copy {to} to that machine, set HF_HUB_OFFLINE=1, and name these in the spec:"]
+    lines = [f"For offline use: copy {to} to that machine, set HF_HUB_OFFLINE=1, and set these paths in the spec:"]
     return lines + [f'  {row.kind}.path = "{row.where}"' for row in remote]
 
 
@@ -82,9 +82,9 @@ def show_evaluation(evaluation: Evaluation, out: Console) -> None:
     if rows:
         show_table(columns if evaluation.base else columns[:-1], rows, out)
     if not evaluation.plan.work:
-        out.print("All of it was in the state already; nothing was run.")
+        out.print("Everything was already in the state; nothing was run.")
     if evaluation.figures and not evaluation.base:
-        out.print('The state has no figures of the untuned base: a configuration with method = "none" gives them.')
+        out.print('The state has no results for the untuned base. Add a configuration with method = "none".')
 
 
 def _number(value: Any) -> str:
@@ -94,14 +94,14 @@ def _number(value: Any) -> str:
 def show_imports(imports: list[Import], dry_run: bool, out: Console) -> None:
     """Show what each directory became, or would become, and what of it differs or could not be verified."""
     for item in imports:
-        what = "is there already, from" if item.there else "would be imported from" if dry_run else "imported from"
+        what = "already exists, from" if item.there else "would be imported from" if dry_run else "imported from"
         out.print(f"{escape(item.node.address)} {what} {escape(item.source)}")
         if item.match.differs:
             out.print(f"  [yellow]differs:[/] {escape('; '.join(item.match.differs))}")
         if item.match.unverified:
             out.print(f"  [dim]not verified: {escape(', '.join(item.match.unverified))}[/]")
         if item.run.diverged:
-            out.print("  [yellow]diverged:[/] its loss was no number in the end")
+            out.print("  [yellow]diverged:[/] its final loss is not a number")
     new = sum(not item.there for item in imports)
     if dry_run:
         out.print(f"{new} to import; nothing was written.")

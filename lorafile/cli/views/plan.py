@@ -22,7 +22,7 @@ KINDS = ("prepare", "train", "predict", "score", "profile", "inspect", "truncate
 _MOST_DAMAGED = 5  # damaged files that are named one by one
 _NAMES = 4  # configurations of one line
 _GROUPS, _NODES = 25, 200  # rows of Markdown that are shown; a comment holds no more than 65,536 characters
-_VERIFY = "Every digest is looked at by: lora state verify"
+_VERIFY = "To check every digest, run: lora state verify"
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _REST = {
     Action.REUSE: "finished",
@@ -90,7 +90,7 @@ def _show_sums(plan: Plan, out: Console, device: str, pack: int) -> None:
     ]
     out.print(f"[bold]Plan:[/] {', '.join(counts) or 'nothing'}.")
     if reused := sum(change.key in plan.if_equal for change in plan.work):
-        out.print(f"{reused} of them are reused if their data are prepared equal: known after prepare.")
+        out.print(f"{reused} of them are reused if their prepared data are identical (known after prepare).")
     if plan.options.partial:
         out.print(f"[yellow]{escape(partial_line(plan))}[/]")
     if plan.work:
@@ -108,7 +108,7 @@ def _packing(plan: Plan, pack: int) -> str:
 
     if pack == 1 or not can_pack(plan):
         return ""
-    how = f"up to {pack} at a time" if pack else "where that is measured to be faster"
+    how = f"up to {pack} at a time" if pack else "if measurements show that to be faster"
     return f" Adapters on one base are trained together, {how}."
 
 
@@ -194,10 +194,8 @@ def _line(change: Change) -> str:
 
 def partial_line(plan: Plan) -> str:
     """Say that a plan is of a part of its study, and what that leaves out."""
-    left = (
-        f"{plural(plan.left_out, 'node')} of work left out" if plan.left_out else "nothing that would run is left out"
-    )
-    return f"Partial, by {plan.options.words}: {left}."
+    left = f"{plural(plan.left_out, 'node')} of work excluded" if plan.left_out else "no work is excluded"
+    return f"Partial plan ({plan.options.words}): {left}."
 
 
 def damage_lines(plan: Plan) -> list[str]:
@@ -208,8 +206,8 @@ def damage_lines(plan: Plan) -> list[str]:
     lines = [f"{damage.what.capitalize()} in the state: {damage.file} of {damage.address}" for damage in shown]
     if more := and_more(len(plan.damaged), _MOST_DAMAGED, "files of finished results"):
         lines.append(more)
-    remedy = f"at once with: lora apply --replace '{plan.damaged[0].address}'"
-    lines.append(f"They are made again when a node that is to run reads them; {remedy}. {_VERIFY}")
+    remedy = f"now with: lora apply --replace '{plan.damaged[0].address}'"
+    lines.append(f"They are recreated when a planned node reads them, or {remedy}. {_VERIFY}")
     return lines
 
 

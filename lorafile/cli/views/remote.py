@@ -14,9 +14,9 @@ def show_pushed(pushed: Pushed, url: str, out: Console) -> None:
     out.print(escape(f"Sent {plural(pushed.attempts, 'attempt')} to {url}."))
     merged = pushed.merged
     if merged is not None and merged.present:
-        out.print(f"{plural(merged.present, 'attempt')} were there already.")
+        out.print(f"{plural(merged.present, 'attempt')} were already there.")
     if merged is not None and merged.kept:
-        out.print(f"{plural(merged.kept, 'attempt')} were left out: the remote has another result for them.")
+        out.print(f"{plural(merged.kept, 'attempt')} were not sent: the remote has another result for them.")
 
 
 def show_pulled(pulled: ImportSummary | PulledObjects, url: str, out: Console) -> None:

@@ -26,7 +26,7 @@ _COLUMNS = (
     Column("rate", "text", omit=3),
     Column("peak memory"),
     Column("fits"),
-    Column("time for a seed"),
+    Column("time per seed"),
 )
 
 
@@ -42,7 +42,7 @@ def show_requirements(plan: Plan, out: Console, full: bool) -> None:
     word_of = module_words(plan)
     most = len(named) if full or len(named) <= MOST + 1 else MOST
     rows = [_need(plan, name, changes, word_of) for name, changes in list(named.items())[:most]]
-    out.print("[bold]What they need[/]")
+    out.print("[bold]Requirements[/]")
     show_table(_COLUMNS, rows, out, complete=most >= len(named))
     if more := and_more(len(named), most, "configurations; --full shows them"):
         out.print(more)
@@ -156,12 +156,12 @@ def cost_line(plan: Plan, device: str = "") -> str:
     rest += f"; {sums.joules / 3.6e6:.2g} kWh" if sums.joules else ""
     if sums.cost is not None and (price := plan.hourly) is not None:
         rest += f"; {price.money(sums.cost)} for {sums.device_hours:.2g} hours at {price.money(price)} an hour"
-    later = "; what follows the choices comes on top" if any(status.later for status in plan.tuning) else ""
+    later = "; work that follows the choices is not included" if any(status.later for status in plan.tuning) else ""
     on = device or plan.device
     line = f"Forecast: {duration(sums.seconds)} of work{span} on {on}{with_workers}{rest} ({sums.source}){later}."
     parts = [f"{name} {duration(seconds)}" for name, seconds in sums.parts.items() if seconds]
-    without = " (profile.enabled = false leaves it out)" if sums.parts["measuring"] else ""
-    return f"{line} Of it {listing(parts)}{without}." if len(parts) > 1 else line
+    without = " (profile.enabled = false skips it)" if sums.parts["measuring"] else ""
+    return f"{line} Of this, {listing(parts)}{without}." if len(parts) > 1 else line
 
 
 def memory_limit(plan: Plan) -> str:
@@ -170,10 +170,10 @@ def memory_limit(plan: Plan) -> str:
     if target is None or not any("fits" in (change.forecast or {}) for change in plan.work):
         return ""
     if not target.gpu:
-        return f"Peak memory is what a worker holds; {target.name} has {memory_size(target.memory)}."
+        return f"Peak memory is the memory of one worker; {target.name} has {memory_size(target.memory)}."
     taken = f"driver and CUDA context take {memory_size(target.overhead)}"
     name = target.name[:1].upper() + target.name[1:]
-    return f"{name} has {memory_size(target.memory)}; {taken}, so that {memory_size(target.usable)} are left."
+    return f"{name} has {memory_size(target.memory)}; {taken}, which leaves {memory_size(target.usable)}."
 
 
 def memory_lines(plan: Plan) -> list[str]:
@@ -189,7 +189,7 @@ def memory_lines(plan: Plan) -> list[str]:
     sources = dict.fromkeys((c.configuration, (c.forecast or {}).get("memory_source")) for c in plan.work)
     given_up = [name for name, source in sources if source == WALK_GIVEN_UP]
     lines = [f"Peak memory of {listing(given_up)} is {WALK_GIVEN_UP}."] if given_up else []
-    has = f", and {plan.target.name} has {memory_size(plan.target.usable)} for it" if plan.target else ""
+    has = f", and {plan.target.name} has {memory_size(plan.target.usable)} available" if plan.target else ""
     return lines + [
         f"{name} does not fit: it needs {memory_size(max(row['reserved_bytes'] for row in rows))}{has}. {_remedy(rows)}"
         for name, rows in by_name.items()
@@ -201,7 +201,7 @@ def _remedy(forecasts: list[dict[str, Any]]) -> str:
     """Return what to do about a configuration that does not fit."""
     remedies = [row["would_fit"] for row in forecasts if "would_fit" in row]
     if not remedies:
-        return "Its training fits; its predictions do not: they need a smaller or a quantized base."
+        return "Training fits but prediction does not: it needs a smaller or quantized base."
     if None in remedies:
-        return "Nothing that was tried would make it fit."
+        return "No change that was tried makes it fit."
     return f"It would fit with {remedies[0]}."

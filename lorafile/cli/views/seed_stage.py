@@ -36,19 +36,19 @@ def sentences(stage: Resolution) -> list[str]:
 def _sentence(comparison: OpenComparison, stage: Resolution) -> str:
     start = f"{comparison.one} and {comparison.other} are inconclusive"
     if comparison.margin is None:
-        return f"{start}, and without a margin nothing says what would decide them."
+        return f"{start}; without a margin, the seeds needed to decide are unknown."
     margin = margin_text(stage.metric, comparison.margin)
     power = f"margin {margin}, 80 % power, stage {stage.stage} at {level(stage.alpha)}"
     grown = f"{round_up(comparison.examples)} {stage.split} examples" if comparison.examples else ""
     if comparison.seeds and comparison.planned:
-        return f"{start}: {plural(comparison.seeds, 'more seed')} would ({power})."
+        return f"{start}: {plural(comparison.seeds, 'more seed')} would decide ({power})."
     if comparison.seeds:
         instead = f"; so would about {grown} (data.split.{stage.split})" if grown else ""
         seeds = plural(comparison.seeds, "more seed")
-        return f"{start}: {seeds} would, more than --max-seeds {stage.most}, and are not planned{instead} ({power})."
+        return f"{start}: {seeds} would, more than --max-seeds {stage.most}; none is planned{instead} ({power})."
     if grown:
-        cause = f"the {comparison.have} examples alone carry too much"
-        instead = f"About {grown} would (data.split.{stage.split}, which is yours to change; {power})"
+        cause = f"the {comparison.have} examples alone vary too much"
+        instead = f"About {grown} would (set data.split.{stage.split} yourself; {power})"
         return f"{start}, and no number of seeds would: {cause}. {instead}."
     return f"{start}, and neither more seeds nor more examples alone would ({power})."
 
@@ -57,11 +57,11 @@ def _stage(stage: Resolution) -> str:
     if not stage.seeds:
         return f"No stage is planned: {plural(stage.most, 'more seed')} would decide none of them."
     rest = sum(not comparison.planned for comparison in stage.undecided)
-    left = f" {plural(rest, 'comparison')} may stay open." if rest else ""
+    left = f" {plural(rest, 'comparison')} may remain inconclusive." if rest else ""
     who = f"{plural(len(stage.seeds), 'more seed')} for {listing(stage.configurations)}"
     return (
-        f"Stage {stage.stage}: {who}. What is open is tested again with all seeds so far at {level(stage.alpha)}, "
-        f"which leaves {level(stage.left)} for stages after it.{left}"
+        f"Stage {stage.stage}: {who}. Inconclusive comparisons are tested again with all seeds so far at "
+        f"{level(stage.alpha)}, which leaves {level(stage.left)} for later stages.{left}"
     )
 
 

@@ -20,8 +20,8 @@ def sensitivity_lines(planned: PlannedSensitivity, detection: Detection | None, 
     return [
         f"{_size(planned)} {_detects(planned)}{needs}.",
         *_equivalence(planned),
-        f"This is for each of {plural(planned.comparisons, 'comparison')} ({level(planned.alpha)} for all of them, "
-        f"Holm), and rests on {_source(planned)}.",
+        f"This applies to each of {plural(planned.comparisons, 'comparison')} ({level(planned.alpha)} for all of "
+        f"them, Holm), and is based on {_source(planned)}.",
     ]
 
 
@@ -33,12 +33,12 @@ def _size(planned: PlannedSensitivity) -> str:
 
 def _detects(planned: PlannedSensitivity) -> str:
     if min(planned.size.seeds[:2]) < 2:
-        return "detect nothing: with one seed there is no verdict on configurations"
+        return "detect nothing: one seed is not enough for verdicts on configurations"
     if math.isnan(planned.difference):
         return f"detect no difference in {metric_name(planned.metric)} with 80 % power, however large"
     at_least, variance = "", planned.variance
     if variance is not None and math.isnan(variance.examples):
-        at_least = ", on these very rows: how far others would move it is not known"
+        at_least = ", on these rows only: the variation with other rows is unknown"
     size = difference(planned.metric, planned.difference)
     known = _range(planned, planned.difference_range)
     return f"detect {size} in {metric_name(planned.metric)} with 80 % power{known}{at_least}"
@@ -50,16 +50,16 @@ def _range(planned: PlannedSensitivity, ends: tuple[float, float]) -> str:
     if math.isnan(ends[0]):
         return ""
     number, _, unit = low.partition(" ")
-    to = "no size at all" if math.isnan(ends[1]) else high
+    to = "any size" if math.isnan(ends[1]) else high
     low = number if high.endswith(unit) and not math.isnan(ends[1]) else low
-    return f" ({low} to {to}, as far as the variance is known)"
+    return f" ({low} to {to}, given the uncertainty of the variance)"
 
 
 def _equivalence(planned: PlannedSensitivity) -> list[str]:
     if math.isnan(planned.equivalence):
         return []
     size, known = difference(planned.metric, planned.equivalence), _range(planned, planned.equivalence_range)
-    lines = [f"Equals can be shown to be equivalent within {size}{known}."]
+    lines = [f"Equal configurations can be shown to be equivalent within {size}{known}."]
     if planned.margin is not None and max(planned.equivalence, planned.difference) > planned.margin:
         margin = difference(planned.metric, planned.margin)
         lines.append(f"That is more than the margin of {margin}: expect inconclusive verdicts (lora plan --detect).")
@@ -72,7 +72,7 @@ def _source(planned: PlannedSensitivity) -> str:
         return "nothing"
     spread = f"a standard deviation of {difference(planned.metric, variance.runs**0.5)} between runs"
     known = f", {variance.df} degrees of freedom" if variance.df else ""
-    bound = ", and right and wrong answers that vary as much as they can" if variance.bound else ""
+    bound = ", and the largest variation that right and wrong answers can have" if variance.bound else ""
     return f"{spread} ({variance.source}{known}){bound}"
 
 
@@ -80,8 +80,10 @@ def _needs(planned: PlannedSensitivity, detection: Detection, plan: Plan) -> str
     """Say what detects a difference, and what that costs more than the plan as it is."""
     wanted, mix = difference(planned.metric, detection.wanted), detection.mix
     if mix is None:
-        rows = f"the {detection.most_rows:,} {planned.split} rows that there are"
-        more = f": with so many it needs about {detection.enough_rows:,}" if detection.enough_rows else ""
+        rows = f"the {detection.most_rows:,} available {planned.split} rows"
+        more = (
+            f": with that many seeds, about {detection.enough_rows:,} rows are needed" if detection.enough_rows else ""
+        )
         return f"{wanted} need more than {MOST} seeds with {rows}{more}"
     here = min(planned.size.seeds) == mix.seeds and planned.size.rows == mix.rows
     if here or (not math.isnan(planned.difference) and planned.difference <= detection.wanted):

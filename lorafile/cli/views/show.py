@@ -29,7 +29,7 @@ def show_history(shown: History, out: Console) -> None:
     """Show what a node is, what was tried, and how its loss went."""
     colour = COLOURS.get(shown.standing, "yellow")
     out.print(f"[bold]{escape(shown.address)}[/]  [{colour}]{shown.standing}[/]")
-    declared = f"declared by: {', '.join(shown.studies) or 'none any more'}"
+    declared = f"declared by: {', '.join(shown.studies) or 'no study any more'}"
     show_section("", node_lines(shown.kind, shown.version, shown.key, declared, shown.inputs), out)
     show_section("Settings", settings_lines(shown.settings), out)
     for at, attempt in enumerate(shown.attempts, 1):
@@ -133,8 +133,8 @@ _LETTERS = 200  # of one text of a prediction
 _COSTS = {
     "train_allocated_bytes": "peak training memory",
     "generate_allocated_bytes": "peak memory while generating",
-    "train_step_seconds": "time of a training step",
-    "first_token_seconds": "time to the first token, attached",
+    "train_step_seconds": "training step time",
+    "first_token_seconds": "time to first token, attached",
     "token_seconds": "time per token, attached",
     "merged_token_seconds": "time per token, merged",
     "base_token_seconds": "time per token, bare base",
@@ -152,7 +152,7 @@ def show_configuration(shown: ShownConfiguration, out: Console) -> None:
     show_section("", lines, out)
     if shown.environments:
         differing = escape(", ".join(shown.environments))
-        out.print(f"[yellow]  † its runs come from environments that differ: {differing}[/]")
+        out.print(f"[yellow]  † its runs come from different environments: {differing}[/]")
     out.print("[bold]Runs[/]")
     _show_runs(shown, out)
     show_section("Verdicts", shown.verdicts, out)
@@ -212,7 +212,7 @@ def show_results(figures: dict[str, float], predictions: list[dict[str, Any]], o
 
 def _short(value: Any) -> str:
     text = as_text(value).strip().replace("\n", " ⏎ ")
-    return text if len(text) <= _LETTERS else f"{text[:_LETTERS]} … ({len(text)} letters)"
+    return text if len(text) <= _LETTERS else f"{text[:_LETTERS]} … ({len(text)} characters)"
 
 
 def configuration_json(shown: ShownConfiguration) -> str:

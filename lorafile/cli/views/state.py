@@ -50,7 +50,7 @@ def show_list(rows: list[NodeRow], out: Console) -> None:
     show_omitted(table, out)
     failed = sum(row.outcome != "done" for row in rows)
     rest = f", {failed} of them not done" if failed else ""
-    out.print(f"{plural(len(rows), 'row')}{rest}." if rows else "Nothing here is so.")
+    out.print(f"{plural(len(rows), 'row')}{rest}." if rows else "Nothing matches.")
 
 
 def _styled(text: str, style: str) -> str:
@@ -77,9 +77,11 @@ def show_stored(details: NodeDetails, out: Console) -> None:
     show_section(escape(details.address), lines, out)
     show_first([escape(f"read by {address or 'a node'} ({key[:12]}…)") for key, address in details.read_by], out)
     for used in details.stands_for:
-        out.print(f"  [yellow]its result is used for {used.new[:12]}… since {used.since}:[/] {escape(used.reason)}")
+        out.print(
+            f"  [yellow]its result has been used for {used.new[:12]}… since {used.since}:[/] {escape(used.reason)}"
+        )
     if (used_for_it := details.replaced) is not None:
-        since = f"the result of {used_for_it.old[:12]}… is used for it since {used_for_it.since}:"
+        since = f"the result of {used_for_it.old[:12]}… has been used for it since {used_for_it.since}:"
         out.print(f"  [yellow]{since}[/] {escape(used_for_it.reason)}")
     if details.running is not None:
         out.print(escape(f"  unfinished: {details.running}"))
@@ -93,7 +95,7 @@ def _show_attempt(details: AttemptDetails, out: Console) -> None:
     attempt = details.attempt
     out.print(f"[bold]Attempt {details.number}[/]{escape(f'  ({attempt.study}, {attempt.address})')}")
     if details.removed:
-        out.print(f"  [yellow]counts no more since {escape(details.removed)}[/]")
+        out.print(f"  [yellow]no longer counts since {escape(details.removed)}[/]")
     lines = [line for line in attempt_lines(attempt) if not line.startswith(("files (", "made with: "))]
     lines += [
         f"read {role}: {name} {digest}" for role, files in attempt.reads.items() for name, digest in files.items()
@@ -140,15 +142,15 @@ def show_forgettable(nodes: list[Named], out: Console) -> None:
     lines = [f"[red]-[/] {escape(node.address)}  [dim]{escape(node.study)}, {node.key[:12]}…[/]" for node in nodes]
     show_first(lines, out)
     if not nodes:
-        out.print("Nothing of that has a result; there is nothing to forget.")
+        out.print("No results match; there is nothing to remove.")
 
 
 def show_bundled(bundle: BundleSummary, out: Console) -> None:
     """Say what a bundle holds."""
     about = f"{bundle.attempts} attempts at {bundle.nodes} nodes, {bundle.objects} files ({size(bundle.bytes)})"
-    out.print(escape(f"Wrote {bundle.file}: {about}. Take it in with: lora state import {bundle.file.name}"))
+    out.print(escape(f"Wrote {bundle.file}: {about}. Import it with: lora state import {bundle.file.name}"))
     if bundle.absent:
-        out.print(f"[yellow]{bundle.absent} files are not in it: they are not here any more.[/]")
+        out.print(f"[yellow]{bundle.absent} files are not in it, because they are no longer here.[/]")
 
 
 def show_merged(merged: ImportSummary, out: Console, source: str = "") -> None:
@@ -157,11 +159,11 @@ def show_merged(merged: ImportSummary, out: Console, source: str = "") -> None:
     :param source: what it came from, in other words than the path
     """
     about = f"{merged.attempts} attempts and {merged.objects} files ({size(merged.bytes)})"
-    out.print(escape(f"Took {about} from {source or merged.source}."))
+    out.print(escape(f"Imported {about} from {source or merged.source}."))
     if merged.present:
-        out.print(f"{merged.present} attempts were here already.")
+        out.print(f"{merged.present} attempts were already here.")
     if merged.kept:
-        out.print(f"{merged.kept} attempts were left out: this state has a result of its own for them.")
+        out.print(f"{merged.kept} attempts were skipped: this state has its own results for them.")
     if merged.studies:
         out.print(escape(f"New studies: {', '.join(merged.studies)}."))
 
@@ -173,29 +175,29 @@ def show_verified(verified: Verification, out: Console) -> None:
     show_first([f"[red]x[/] {escape(line)}" for line in lines], out, "(--json has them all)")
     show_first([escape(note) for note in verified.notes], out, style="dim")
     if verified.collected:
-        out.print(f"  [dim]{verified.collected} objects are not here any more: garbage collection took them[/]")
+        out.print(f"  [dim]{verified.collected} objects are no longer here: they were garbage-collected[/]")
     damaged = len(verified.damages)
-    out.print("[green]Everything is as it was stored.[/]" if verified.sound else f"[red]Damaged: {damaged}.[/]")
+    out.print("[green]Everything is intact.[/]" if verified.sound else f"[red]Damaged: {damaged}.[/]")
 
 
 def show_repaired(repaired: RepairReport, out: Console) -> None:
     """Say what was mended, and what the next apply makes again."""
     if repaired.index is not None:
         kept = f"; the old one is kept: {repaired.index}" if repaired.index.exists() else ""
-        out.print(escape(f"A new index has the {repaired.saved} rows that are sound{kept}"))
+        out.print(escape(f"A new index has the {repaired.saved} intact rows{kept}"))
         show_first([f"[red]lost[/] {escape(row)}" for row in repaired.lost], out)
     if repaired.derived:
-        out.print(f"Made again from the index: {repaired.derived} curves.")
+        out.print(f"Recreated from the index: {repaired.derived} curves.")
     if repaired.removed:
-        out.print(f"Taken away: {repaired.removed} damaged files.")
+        out.print(f"Removed: {repaired.removed} damaged files.")
     counts = Counter(repaired.retried)
     times = {address: f" ({count}×)" if count > 1 else "" for address, count in counts.items()}
-    again = [f"[yellow]~[/] {escape(address)} is made again by the next apply{n}" for address, n in times.items()]
+    again = [f"[yellow]~[/] {escape(address)} is recreated by the next apply{n}" for address, n in times.items()]
     show_first(again, out)
     if repaired.verification.unreadable:
-        out.print("What cannot be read was left as it is: look after the disk. Nothing is made again for it.")
+        out.print("Unreadable files were left unchanged and are not recreated. Check the disk.")
     elif not repaired.verification.sound:
-        out.print("[green]Repaired.[/] `lora plan` shows what is to be made again.")
+        out.print("[green]Repaired.[/] `lora plan` shows what the next apply recreates.")
 
 
 def verified_json(verified: Verification, repaired: RepairReport | None) -> str:
@@ -222,7 +224,7 @@ def show_garbage(garbage: Garbage, done: bool, out: Console) -> None:
         for item in garbage.freed
     ]
     show_first(lines, out, f"({size(sum(item.bytes for item in garbage.freed[MOST:]))}; --json has them all)")
-    why = "left by a process that was killed, or of no use any more"
+    why = "left by a killed process, or no longer needed"
     show_first([f"[red]-[/] {escape(str(path))}  [dim]{why}[/]" for path in garbage.paths], out)
     count = sum(len(item.digests) for item in garbage.freed)
     kept = f"{garbage.kept[0]} files ({size(garbage.kept[1])}) stay."
@@ -231,7 +233,7 @@ def show_garbage(garbage: Garbage, done: bool, out: Console) -> None:
     elif done:
         out.print(f"[bold]Freed {size(garbage.bytes)}[/] in {count} files; {kept}")
     else:
-        out.print(f"[bold]Would free {size(garbage.bytes)}[/] in {count} files; {kept} To do it: --yes")
+        out.print(f"[bold]Would free {size(garbage.bytes)}[/] in {count} files; {kept} To free them, pass --yes.")
 
 
 def garbage_json(garbage: Garbage, done: bool) -> str:

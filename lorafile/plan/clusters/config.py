@@ -21,14 +21,16 @@ Executor = Literal["local", "ray", "slurm"]
 class DeviceTable(Settings):
     """Devices of one kind that a cluster has; what a plan is made for. `lora clusters check` says what stands here."""
 
-    name: Text = Field(description="The GPU's name as its driver reports it, `NVIDIA H100 80GB HBM3`, or `cpu`.")
-    memory: Size | None = Field(default=None, description="Its memory, `80GB`; unset: what is known of the name.")
-    count: Positive = Field(default=1, description="How many of them there are.")
+    name: Text = Field(
+        description="The GPU's name as reported by its driver, such as `NVIDIA H100 80GB HBM3`, or `cpu`."
+    )
+    memory: Size | None = Field(default=None, description="Its memory, such as `80GB`. Unset: looked up by name.")
+    count: Positive = Field(default=1, description="The number of these devices.")
     price: Annotated[str, Field(pattern=PRICE)] | None = Field(
-        default=None, description="What an hour of one costs: `$2.50/h`."
+        default=None, description="Price of one device per hour, such as `$2.50/h`."
     )
     gpus_per_worker: Positive = Field(
-        default=1, description="How many a worker gets, for bases that need several (`model.device_map`)."
+        default=1, description="GPUs per worker, for bases that need several (`model.device_map`)."
     )
 
 
@@ -36,38 +38,44 @@ class SlurmTable(Settings):
     """What a Slurm job asks for, by the names of `sbatch`; a job is a worker."""
 
     partition: Text | None = Field(default=None, description="The partition.")
-    account: Text | None = Field(default=None, description="The account that is charged.")
+    account: Text | None = Field(default=None, description="The account to charge.")
     qos: Text | None = Field(default=None, description="The quality of service.")
-    time: Text | None = Field(default=None, description="Time limit of a job: `04:00:00`.")
+    time: Text | None = Field(default=None, description="Time limit of a job, such as `04:00:00`.")
     gres: Text | None = Field(default=None, description="Generic resources: `gpu:h100:1`.")
-    cpus_per_task: Positive | None = Field(default=None, description="Cores of a job.")
-    mem: Text | None = Field(default=None, description="Memory of a job: `64G`.")
-    setup: list[Text] = Field(default=[], description="Shell lines before the worker starts: `module load cuda`.")
-    leave: Duration = Field(default="30min", description="How long a worker waits for a driver that says nothing.")
-    extra: dict[Text, str | int] = Field(default={}, description="Further options of `sbatch`, without the dashes.")
+    cpus_per_task: Positive | None = Field(default=None, description="Cores per job.")
+    mem: Text | None = Field(default=None, description="Memory per job, such as `64G`.")
+    setup: list[Text] = Field(
+        default=[], description="Shell lines to run before the worker starts, such as `module load cuda`."
+    )
+    leave: Duration = Field(default="30min", description="How long a worker waits for a silent driver.")
+    extra: dict[Text, str | int] = Field(default={}, description="Additional `sbatch` options, without the dashes.")
 
 
 class RayTable(Settings):
     """Where Ray runs, and what an actor asks for; an actor is a worker."""
 
-    address: Text | None = Field(default=None, description="`host:6379`; unset: `RAY_ADDRESS`, or the node's own.")
-    num_gpus: Annotated[float, Field(ge=0)] | None = Field(default=None, description="GPUs of an actor.")
-    num_cpus: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Cores of an actor.")
-    resources: dict[Text, float] = Field(default={}, description="Custom resources of an actor.")
+    address: Text | None = Field(
+        default=None, description="The cluster's address, `host:6379`. Unset: `RAY_ADDRESS`, or that of the node."
+    )
+    num_gpus: Annotated[float, Field(ge=0)] | None = Field(default=None, description="GPUs per actor.")
+    num_cpus: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Cores per actor.")
+    resources: dict[Text, float] = Field(default={}, description="Custom resources per actor.")
 
 
 class Cluster(Settings):
     """Machines that a study may run on."""
 
-    executor: Executor = Field(description="What places, starts and kills workers.")
-    state: Text | None = Field(default=None, description="Where results go: a directory, or `s3://bucket/prefix`.")
-    storage: Text | None = Field(
-        default=None, description="A directory that driver and workers share; not needed on Ray."
+    executor: Executor = Field(description="What starts, places and stops workers.")
+    state: Text | None = Field(
+        default=None, description="Where to store results: a directory, or `s3://bucket/prefix`."
     )
-    workers: Positive | None = Field(default=None, description="Workers at a time; unset: one for each device.")
-    device: list[DeviceTable] = Field(default=[], description="What it has: what plans are made for.")
-    slurm: SlurmTable = Field(default=SlurmTable(), description='Of `executor = "slurm"`.')
-    ray: RayTable = Field(default=RayTable(), description='Of `executor = "ray"`.')
+    storage: Text | None = Field(
+        default=None, description="A directory shared by driver and workers; not needed on Ray."
+    )
+    workers: Positive | None = Field(default=None, description="Number of concurrent workers. Unset: one per device.")
+    device: list[DeviceTable] = Field(default=[], description="The cluster's devices, which plans are made for.")
+    slurm: SlurmTable = Field(default=SlurmTable(), description='Settings for `executor = "slurm"`.')
+    ray: RayTable = Field(default=RayTable(), description='Settings for `executor = "ray"`.')
 
 
 class _File(Settings):
@@ -86,8 +94,8 @@ def find_cluster(name: str, spec: Path) -> Cluster:
         return Cluster.model_validate({"executor": name})
     others = [*known, "local", "ray", "slurm"]
     local, own = files(spec)
-    hint = did_you_mean(name, others, f"there are {', '.join(others)}.")
-    raise ArgumentError("cluster", f'no cluster is called "{name}" in {local} or {own}; {hint}')
+    hint = did_you_mean(name, others, f"defined are: {', '.join(others)}.")
+    raise ArgumentError("cluster", f'no cluster is named "{name}" in {local} or {own}; {hint}')
 
 
 def clusters(spec: Path) -> dict[str, Cluster]:
@@ -111,9 +119,9 @@ def file_without_devices(name: str, spec: Path) -> Path:
     """
     file = next((file for file in files(spec) if name in _read(file)), None)
     if file is None:
-        raise LoraError(f"No lora.toml describes {name}: add [cluster.{name}] with its executor first.")
+        raise LoraError(f"No lora.toml defines {name}. First add [cluster.{name}] with its executor.")
     if _read(file)[name].device:
-        raise LoraError(f"[cluster.{name}] of {file} lists devices already; nothing was changed.")
+        raise LoraError(f"[cluster.{name}] in {file} already lists devices; nothing was changed.")
     return file
 
 

@@ -124,5 +124,5 @@ def price_of_an_hour(text: str, setting: str = "price") -> Price:
     """
     match = re.fullmatch(PRICE, text.strip())
     if match is None or (match["before"] and match["after"]):
-        raise LoraError(f"{setting}: \"{text}\" is no price of an hour; write for example '$2.50/h'")
+        raise LoraError(f"{setting}: \"{text}\" is not a price per hour; write, for example, '$2.50/h'")
     return Price(float(match["amount"]), match["before"] or match["after"] or "", bool(match["before"]))

@@ -78,7 +78,7 @@ def device(gpu: str | None = None, spread: bool = False, machines: Machines | No
     kinds = [(kind, memory) for kind in machines.gpus if (memory := kind.memory or _listed_memory(kind.name))]
     if not kinds and machines.cluster and machines.gpus:
         raise LoraError(
-            f'[cluster.{machines.cluster}] of lora.toml: the memory of "{machines.device}" is not known; set memory in '
+            f'[cluster.{machines.cluster}] of lora.toml: the memory of "{machines.device}" is unknown. Set memory in '
             "its device table."
         )
     if not kinds:
@@ -106,7 +106,7 @@ def _asked(text: str) -> Device:
     listed = _known(text)
     if listed is None:
         raise ArgumentError(
-            "gpu", f'"{text}" is neither a size of memory (24GB) nor a GPU known by name: {", ".join(_KNOWN)}.'
+            "gpu", f'"{text}" is neither a memory size (24GB) nor a known GPU name: {", ".join(_KNOWN)}.'
         )
     memory, flops = _KNOWN[listed]
     return Device(f"one {listed}", memory * 2**20, flops * 1e12, here=False)

@@ -21,7 +21,7 @@ from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.state import Attempt, State
 
 _WALKED_FROM = 10**8  # parameters: below it a walk takes longer than its answer is worth
-WALK_GIVEN_UP = "analytic, since the walk through the model was given up"
+WALK_GIVEN_UP = "analytic, because tracing the model was abandoned"
 _ANSWER_BYTES = 200  # of an example's predictions
 _STEPS_IN = ("train", "profile")  # those that take the same steps
 

@@ -64,7 +64,7 @@ def _of_libraries(step: str) -> str:
 def _walk(steps: list[str]) -> list[int | None]:
     command = [sys.executable, "-P", "-m", "lorafile.engine.training.memory_walk"]
     try:
-        with task(f"Walking through {plural(len(steps), 'training step')} without weights"):
+        with task(f"Tracing {plural(len(steps), 'training step')} without weights"):
             done = subprocess.run(  # noqa: S603
                 command, input=f"[{','.join(steps)}]", capture_output=True, text=True, timeout=_PATIENCE, check=True
             )

@@ -85,7 +85,7 @@ def test_a_model_that_leaks_is_found_out_and_its_text_unpacked() -> None:
     tokens, told = training_units(packed().tokens, model)
     assert isinstance(tokens, Tokens)
     assert len(tokens) == 7
-    assert told.startswith("leaky lets a document of a block see the one before it")
+    assert told.startswith("leaky lets a document in a block attend to the one before it")
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -186,7 +186,7 @@ def test_tools_reach_the_template_and_a_call_is_an_answer(tokenizer: Any) -> Non
         assert made.reference == "CALL weather"
     shared = example(tokenizer, TOOLS, {"conversations": SHAREGPT})
     assert (shared.prompt.count("Weather?"), shared.reference) == (1, "CALL weather")
-    with pytest.raises(NodeError, match=r"writes no tools; name one that does with data\.chat_template"):
+    with pytest.raises(NodeError, match=r"does not support tools; set one that does with data\.chat_template"):
         example(tokenizer, PLAIN, {"messages": TURNS[:2], "tools": [WEATHER]})
 
 
@@ -242,14 +242,14 @@ def test_another_template_than_the_tokenizer_s(tokenizer: Any) -> None:
 IMAGE = [{"type": "image_url", "image_url": {"url": "x"}}]
 ASKED = TURNS[0]
 REFUSED = [
-    ({"messages": [{"role": "user", "content": IMAGE}, TURNS[1]]}, 'a part of the type "image_url"'),
-    ({"messages": [ASKED, TURNS[1] | {"weight": 0.5}]}, "weight = 0.5, and a turn is learned or not"),
-    ({"messages": [ASKED, TURNS[1] | {"weight": 0}]}, "no turn of the assistant"),
-    ({"messages": [ASKED, {"role": "assistant", "content": {"a": 1}}]}, "holds an object, and a text is needed"),
-    ({"messages": "user: hi"}, "should hold a list of messages"),
-    ({"messages": TURNS[:2], "tools": ["weather"]}, 'the column "tools" should hold a list of functions'),
-    ({"messages": TURNS[:2], "history": ["weather"]}, r'"history" should hold a list of \[question, answer\]'),
-    ({"conversations": [{"from": "narrator", "value": "x"}]}, 'is from "narrator"; known are: human'),
+    ({"messages": [{"role": "user", "content": IMAGE}, TURNS[1]]}, 'a part of type "image_url"'),
+    ({"messages": [ASKED, TURNS[1] | {"weight": 0.5}]}, "weight = 0.5; use 1 to train on a turn"),
+    ({"messages": [ASKED, TURNS[1] | {"weight": 0}]}, "no assistant turn"),
+    ({"messages": [ASKED, {"role": "assistant", "content": {"a": 1}}]}, "contains an object where text is needed"),
+    ({"messages": "user: hi"}, "must contain a list of messages"),
+    ({"messages": TURNS[:2], "tools": ["weather"]}, 'the column "tools" must contain a list of functions'),
+    ({"messages": TURNS[:2], "history": ["weather"]}, r'"history" must contain a list of \[question, answer\]'),
+    ({"conversations": [{"from": "narrator", "value": "x"}]}, 'is from "narrator"; known roles: human'),
     ({"conversations": [SHAREGPT[0], {"from": "function_call", "value": "weather()"}]}, "not valid JSON"),
 ]
 
@@ -280,7 +280,7 @@ def test_only_what_is_a_text_fills_one(tokenizer: Any, form: str, kind: str) -> 
     column, row = FORMATS[form]
     data = section(format=form, labels=[["0", "no"], ["1", "yes"]], max_length=64, unanswerable="")
     assert list(examples(tokenizer, data, [(0, row)]))
-    with pytest.raises(NodeError, match=f'the column "{column}" holds {kind}|should hold a list of messages'):
+    with pytest.raises(NodeError, match=f'the column "{column}" contains {kind}|must contain a list of messages'):
         list(examples(tokenizer, data, [(0, row | {column: VALUES[kind]})]))
 
 
@@ -300,5 +300,5 @@ def test_an_answer_may_be_missing_and_is_counted_as_empty(tokenizer: Any, missin
 
 def test_answers_that_are_the_text_of_an_object_are_refused(tokenizer: Any) -> None:
     row = {"context": "c", "question": "q", "answers": "{'text': ['a'], 'answer_start': [0]}"}
-    with pytest.raises(NodeError, match="the text of an object"):
+    with pytest.raises(NodeError, match="an object as text"):
         list(examples(tokenizer, section(format="squad", unanswerable=""), [(0, row)]))

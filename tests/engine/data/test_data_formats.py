@@ -55,7 +55,7 @@ def test_hidden_labels_are_refused_before_anything_is_paid_for(tmp_path: Path, t
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ('labels = { "0" = "rome" }', 'data.labels: names no class "1"'),
+        ('labels = { "0" = "rome" }', 'data.labels: does not name the class "1"'),
         ('labels = { "0" = "rome", "1" = "rome" }', '"rome" is the name of two classes'),
         ('format = "text"\nlabels = { "0" = "rome" }', 'data.format = "text" has none'),
     ],
@@ -210,7 +210,7 @@ def test_a_template_that_rewrites_earlier_answers_is_refused(tiny_model: Path, t
     model = with_template(tiny_model, tmp_path, LAST_ONLY)
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"messages": TURNS}), encoding="utf-8")
-    with pytest.raises(AssertionError, match=r"otherwise once more turns follow, .*\(row 0\)"):
+    with pytest.raises(AssertionError, match=r"differently when more turns follow, .*\(row 0\)"):
         Engine(model, file, tmp_path).prepare(1, format="chat", max_length=128)
 
 
@@ -268,7 +268,7 @@ def test_rows_without_a_label_are_refused_with_advice_that_helps(
     setting = advised.removeprefix("data.")
     mine = study(tmp_path, tiny_model, file, f"{more}{setting}\n")
     plan = mine.plan()
-    assert any("data.where leaves out rows: 10 of train" in notice for notice in plan.warnings)
+    assert any("data.where excludes rows: 10 of train" in notice for notice in plan.warnings)
     rules = [node.settings["data"]["rows"] for node in plan.graph.nodes.values() if node.kind == "prepare"]
     assert sum(rule["stop"] - rule["start"] for rule in rules) == 30
     done = mine.apply(mine.plan(target=["data/train:prepare", "data/validation:prepare", "data/test:prepare"]))
@@ -278,7 +278,7 @@ def test_rows_without_a_label_are_refused_with_advice_that_helps(
 def test_a_split_without_labels_is_named_with_one_that_has_some(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(SpecError, match=r'test draws from test, which has no labels \("label" is missing') as caught:
         study(tmp_path, tiny_model, sst2(tmp_path)).plan()
-    advised = str(caught.value).split("can take its place: ")[1]
+    advised = str(caught.value).split("can be used instead: ")[1]
     study(tmp_path, tiny_model, tmp_path / "SST-2", advised + "\n").plan()
 
 

@@ -108,7 +108,7 @@ def test_local_data_that_changed_since_the_lock_are_named(spec_file: Path, rows_
         stream.write('{"prompt": "new", "completion": "row"}\n')
     now, changed = resolve(spec, lock)
     assert now.data["rows.jsonl"].rows == {"train": 41}
-    assert ["rows.jsonl are not what the lock says" in sentence for sentence in changed] == [True]
+    assert ["rows.jsonl do not match the lock" in sentence for sentence in changed] == [True]
 
 
 def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_in_a_chat_shots_are_earlier_turns_and_not_supervised(tmp_path: Path, ti
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("none.shots = [21]", "none.shots: 21 examples are more than train has: 20"),
+        ("none.shots = [21]", "none.shots: 21 examples are more than the train split has: 20"),
         ("none.shot = [2]", 'did you mean "shots"'),
         ("none.shots = [-1]", "at least 0"),
     ],
@@ -147,7 +147,7 @@ def test_what_is_shown_does_not_count_in_max_length(tmp_path: Path, tiny_model: 
     many = shots | {"count": context // 8, "rows": {"seed": None, "start": 0, "stop": 16}}
     file.write_text("".join(json.dumps(row) + "\n" for row in rows * (context // 16)), encoding="utf-8")
     many["rows"]["stop"] = 16 * (context // 16)
-    with pytest.raises(AssertionError, match=rf"none\.shots: row 0 has \d+ tokens .* and the model reads {context}"):
+    with pytest.raises(AssertionError, match=rf"none\.shots: row 0 has \d+ tokens .* but the model reads {context}"):
         mine.prepare(16, max_length=32, shots=many)
 
 
@@ -181,7 +181,7 @@ def test_what_is_cut_and_what_does_not_fit_is_told(tmp_path: Path, tiny_model: P
     assert {attempt.outcome for attempt in applied.attempts} == {"done"}, [a.message for a in applied.attempts]
     cut = [a.figures["cut"] for a in applied.attempts if a.kind == "predict" and "/test/" in a.address]
     found = mine.gather().warnings
-    runs = f"of {6 * len(cut)} answers on test, of {len(cut)} runs, were cut at evaluate.max_new_tokens = 1"
+    runs = f"of {6 * len(cut)} answers on test, from {len(cut)} runs, were cut off at evaluate.max_new_tokens = 1"
     assert any(line.startswith(f"{sum(cut)} {runs}") for line in found), found
     (line,) = [line for line in found if line.startswith("evaluate.max_new_tokens:")]
     assert "tokens, half of them more than" in line, "what prepare has counted"

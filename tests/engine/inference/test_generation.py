@@ -257,8 +257,8 @@ def test_drawn_answers_have_a_replicate_for_each_seed_the_untuned_row_included(s
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ("temperature = 0.7", "evaluate.temperature: has no effect on the likeliest answer; set do_sample = true"),
-        ("do_sample = true\nnum_beams = 2", "evaluate.num_beams: beams are searched, not drawn"),
+        ("temperature = 0.7", "evaluate.temperature: has no effect without sampling; also set do_sample = true"),
+        ("do_sample = true\nnum_beams = 2", "evaluate.num_beams: beam search does not sample"),
         ("top_p = 1.5", "evaluate.top_p: should be at most 1"),
     ],
 )

@@ -141,10 +141,10 @@ def test_rouge_takes_the_same_tokenizers(name: str, metric: str) -> None:
 @pytest.mark.parametrize(
     ("metric", "reference", "tokenize", "told"),
     [
-        ("rouge1", "我喜欢猫和狗", "", "rouge1 finds no words, or hardly any, in the reference of row 1"),
+        ("rouge1", "我喜欢猫和狗", "", "rouge1 finds few or no words in the reference of row 1"),
         ("rougeL", "Привет, мир", "", 'Set evaluate.tokenize to "intl"'),
-        ("rouge1", "В 2023 году компания Apple представила телефон", "", "a to z and digits alone"),
-        ("rouge1", "…!", "", "hardly any"),
+        ("rouge1", "В 2023 году компания Apple представила телефон", "", "keeps only a to z and digits"),
+        ("rouge1", "…!", "", "few or no words"),
         ("bleu", "我喜欢猫和狗，也喜欢鸟", "", 'with the tokenizer "13a". Set evaluate.tokenize to "zh" for Chinese'),
         ("bleu", "我喜欢猫和狗，也喜欢鸟", "intl", 'with the tokenizer "intl"'),
         ("rouge1", "ありがとうございます", "zh", 'with the tokenizer "zh". Set evaluate.tokenize to "zh"'),

@@ -56,10 +56,10 @@ def test_figures_come_from_a_mean_or_from_the_file_itself(tmp_path: Path) -> Non
         ("return 1 / len(row['answer'])", "own.py, line 2: ZeroDivisionError: division by zero"),
         ("raise SystemExit(3)", "own.py, line 2: SystemExit: 3"),
         ("return 'long'", "own.py: TypeError: score(row) of row 0 should be a number, not str"),
-        ("return float('nan')", "own.py: ValueError: score(row) of row 0 is nan, which is no finite number"),
-        ("import os; os._exit(7)", "own.py ended its process with code 7 before it gave a figure"),
-        ("import os; os.kill(os.getpid(), 9)", "own.py was killed by SIGKILL before it gave a figure"),
-        ("import time; time.sleep(60)", "own.py took more than 2 s; raise evaluate.metric_timeout"),
+        ("return float('nan')", "own.py: ValueError: score(row) of row 0 is nan, which is not a finite number"),
+        ("import os; os._exit(7)", "own.py exited with code 7 before it returned a value"),
+        ("import os; os.kill(os.getpid(), 9)", "own.py was killed by SIGKILL before it returned a value"),
+        ("import time; time.sleep(60)", "own.py took more than 2 s. Raise evaluate.metric_timeout"),
         ("import missing_helper", "own.py, line 2: ModuleNotFoundError: No module named 'missing_helper'"),
     ],
 )
@@ -110,7 +110,7 @@ def test_misspelt_metrics_are_suggested_and_clashing_names_refused(spec_file: Pa
     with pytest.raises(SpecError) as error:
         load(spec_file)
     assert '"a/brevity.py" would have the same name, brevity' in str(error.value)
-    assert "log_loss is the name of a figure that ships" in str(error.value)
+    assert "log_loss is the name of a built-in metric" in str(error.value)
 
 
 def test_a_missing_file_is_told_where_it_is_named(spec_file: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_metric_file_that_raises_fails_alone_and_an_edit_scores_again_and_noth
     assert set(results.runs["outcome"]) == {"done"}
     assert results.runs["test.brevity"].notna().all()
     assert not more_is_better(results.primary)
-    assert any("The metric raises has no figure in 4 places" in warning for warning in results.warnings)
+    assert any("The metric raises has no value in 4 places" in warning for warning in results.warnings)
     text = document(results, analyses(results, []))
     assert "brevity on test (lower is better)" in text
     assert "primary; lower is better; characters" in text

@@ -90,8 +90,8 @@ def test_a_module_that_changes_after_the_plan_is_not_run(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("from . import beside", "own.py:1 imports from ., and is in no package, so that its code could change under"),
-        ("from ..up import thing", "own.py:1 imports from ..up, and is in no package"),
+        ("from . import beside", "own.py:1 imports from ., but is not in a package, so its code could change under"),
+        ("from ..up import thing", "own.py:1 imports from ..up, but is not in a package"),
         ("import importlib; m = importlib.import_module('be' + 'side')", "imports a module by a name that is computed"),
         ("m = __import__(NAME)", "own.py:1 imports a module by a name that is computed when it runs"),
         ("import importlib; m = importlib.import_module('.x', 'y')", "by a name that is computed"),
@@ -105,7 +105,7 @@ def test_a_module_that_changes_after_the_plan_is_not_run(tmp_path: Path) -> None
         ("import importlib.util; importlib.util.spec_from_file_location('a', 'b')", "loads a module by spec_from_file"),
         ("import runpy; runpy.run_path('beside.py')", "loads a module by run_path"),
         ("import broken", "broken.py:1 is not Python"),
-        ("import compiled", "compiled.cpython-311.so is compiled; next to a metric file only Python files"),
+        ("import compiled", "compiled.cpython-311.so is compiled, but only Python files next to a metric file"),
         ("import pluggy", "own.py:1 imports pluggy, which is pluggy.py next to it as well as an installed module"),
     ],
 )

@@ -146,7 +146,7 @@ def test_every_method_is_counted_as_peft_counts_it_and_trains(engine: Engine, na
     done, files = engine.train(engine.prepare(), adapter, max_steps=8)
     if name == "gpt2" and method in CONV1D:
         assert done.outcome == "failed"
-        assert done.message.startswith(f"{method}: PEFT refuses these settings on this model: ")
+        assert done.message.startswith(f"{method}: PEFT rejects these settings on this model: ")
         return
     assert done.outcome == "done", done.message
     assert done.figures["trainable_parameters"] == adapter_parameters(adapter, lock)
@@ -170,7 +170,7 @@ def test_initialisations_know_a_layer_that_stores_in_by_out(
     done, files = engine.train(prepared, {"method": "lora", **adapter}, max_steps=8)
     if start == "olora":
         assert done.outcome == "failed"
-        assert done.message.startswith("lora.init_lora_weights: PEFT's OLoRA takes the weight of a layer")
+        assert done.message.startswith("lora.init_lora_weights: PEFT's OLoRA expects a layer's weight")
         return
     assert done.outcome == "done", done.message
     where = Path(files["adapter_model.safetensors"]).parent

@@ -23,7 +23,7 @@ def load(path: Path, quantization: str = "none", **of_model: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
 def test_two_sided_attention_is_refused(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(NodeError, match=r"org/name is no causal language model.*SEQ_CLS"):
+    with pytest.raises(NodeError, match=r"org/name is not a causal language model.*SEQ_CLS"):
         load(make_checkpoint(kind, tmp_path / kind, encoder=True))
 
 

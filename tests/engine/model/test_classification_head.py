@@ -175,7 +175,7 @@ def test_a_text_of_nothing_is_told(engine: Heads, tmp_path: Path) -> None:
     rows = [{"text": "paris", "label": 0}, {"text": "", "label": 1}, {"text": "oslo", "label": 2}]
     engine.rows.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     done, _ = engine.train(engine.prepared(3))
-    assert done.message == "data: row 1 has no text that a classification head could read."
+    assert done.message == "data: row 1 has no text for the classification head."
 
 
 def test_a_text_that_ends_in_padding_is_told(engine: Heads, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_text_that_ends_in_padding_is_told(engine: Heads, tmp_path: Path) -> N
     rows = [{"text": text, "label": n} for n, text in enumerate(("paris", f"rome {padding}", "oslo"))]
     engine.rows.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     done, _ = engine.train(engine.prepared(3))
-    assert done.message == "data: a text ends with the token that pads, so that a head would not be read at its end."
+    assert done.message == "data: a text ends with the padding token, so the head cannot find its end."
 
 
 def test_a_profile_of_a_head_has_no_generation(engine: Heads) -> None:
@@ -240,7 +240,7 @@ def test_a_study_of_a_head_from_plan_to_results(tiny_model: Path, classes_file: 
 
 
 def test_a_new_head_without_training_is_refused(tiny_model: Path, classes_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="its head would be drawn at random"):
+    with pytest.raises(SpecError, match="its head would be random"):
         study(tmp_path, tiny_model, classes_file, "[[sweep]]\nmethod = ['none', 'lora']").plan()
 
 
@@ -295,5 +295,5 @@ def test_a_checkpoint_that_classifies_keeps_its_head(tiny_model: Path, classes_f
     other = SPEC.format(model=where, data=classes_file, more="", metrics='["accuracy"]').replace("neither", "neutral")
     file = tmp_path / "other.toml"
     file.write_text(other, encoding="utf-8")
-    with pytest.raises(SpecError, match="name them alike"):
+    with pytest.raises(SpecError, match="give them the same names"):
         Study.load(file, tmp_path / "state").plan()

@@ -193,5 +193,5 @@ def test_it_needs_a_head(texts: Path, encoder: Path, tmp_path: Path) -> None:
     file = tmp_path / "study.toml"
     text = SPEC.format(model=encoder, data=texts).replace('task_type = "SEQ_CLS"\n', "")
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(SpecError, match=r'"head" trains a classification head alone; set model.task_type = "SEQ_CLS"'):
+    with pytest.raises(SpecError, match=r'"head" trains only a classification head; set model.task_type = "SEQ_CLS"'):
         Study.load(file, tmp_path / "state")

@@ -190,7 +190,7 @@ def test_loraplus_gives_b_a_rate_of_its_own(engine: Engine) -> None:
 def test_what_peft_refuses_is_a_sentence_with_the_methods_name(engine: Engine) -> None:
     done, _ = engine.train(engine.prepare(), {"method": "loha", "r": 4, "target_modules": ["input_layernorm"]})
     assert done.outcome == "failed"
-    assert done.message.startswith("loha: PEFT refuses these settings on this model: ")
+    assert done.message.startswith("loha: PEFT rejects these settings on this model: ")
     assert not done.files, "no traceback"
 
 

@@ -416,13 +416,13 @@ def test_a_quantized_checkpoint_is_not_quantized_again(
 
 def test_awq_needs_a_checkpoint(tiny_model: Path, rows_file: Path, tmp_path: Path) -> None:
     more = '[[sweep]]\nquantization = [{ quant_method = "awq" }]'
-    with pytest.raises(SpecError, match="AWQ is not done while a model is loaded"):
+    with pytest.raises(SpecError, match="a model cannot be quantized with AWQ when it is loaded"):
         _build(SPEC.format(model=tiny_model, data=rows_file, more=more), tmp_path)
 
 
 def test_hqq_is_not_spread(tiny_model: Path, rows_file: Path, tmp_path: Path) -> None:
     text = SPEC.format(model=tiny_model, data=rows_file, more='[[sweep]]\nquantization = ["hqq4"]')
-    with pytest.raises(SpecError, match="an HQQ base is made on one GPU"):
+    with pytest.raises(SpecError, match="an HQQ base is created on one GPU"):
         _build(text.replace("[data]", 'device_map = "auto"\n[data]'), tmp_path)
 
 

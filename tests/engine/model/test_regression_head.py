@@ -277,7 +277,7 @@ def test_a_study_of_numbers_from_plan_to_report(
     )
     assert all(results.merges["passes"])
     merging = next(analysis for analysis in analyses(results, []) if analysis.kind == "merge")
-    assert "a predicted number moves by" in " ".join(merging.sentences)
+    assert "a predicted number changes by" in " ".join(merging.sentences)
     found.report(tmp_path / "report")
     text = (tmp_path / "report" / "RESULTS.md").read_text(encoding="utf-8")
     assert "pearson" in text
@@ -296,18 +296,26 @@ def test_a_regression_has_metrics_of_its_own(tiny_model: Path, scores_file: Path
 @pytest.mark.parametrize(
     ("change", "more", "told"),
     [
-        (("max_steps", "max_steps"), 'metrics = ["accuracy"]', "accuracy reads no numbers, which model.num_labels = 1"),
-        (("max_steps", "max_steps"), 'metrics = ["log_loss"]', "metrics[0]: log_loss reads no numbers"),
+        (
+            ("max_steps", "max_steps"),
+            'metrics = ["accuracy"]',
+            "accuracy does not apply to numbers, which model.num_labels = 1",
+        ),
+        (("max_steps", "max_steps"), 'metrics = ["log_loss"]', "metrics[0]: log_loss does not apply to numbers"),
         (("num_labels = 1\n", ""), 'metrics = ["mse"]', "mse needs numbers: model.num_labels = 1"),
         (('task_type = "SEQ_CLS"\nnum_labels = 1\n', ""), 'metrics = ["pearson"]', "pearson needs numbers"),
-        (('task_type = "SEQ_CLS"\n', ""), "", "model.num_labels: is of a head, and a model that writes has none"),
+        (
+            ('task_type = "SEQ_CLS"\n', ""),
+            "",
+            "model.num_labels: applies to a classification head, and a text-generating model has none",
+        ),
         (("max_length", 'labels = { "0" = "no", "1" = "yes" }\nmax_length'), "", "data.labels: names classes"),
         (
             ("[train]", "[merge]\n[train]"),
             "",
-            "say with merge.max_logit_difference how far a predicted number may move",
+            "set merge.max_logit_difference to the largest acceptable change",
         ),
-        (("[train]", '[verdict]\nmargin = "1pt"\n[train]'), "", "pearson is no percentage"),
+        (("[train]", '[verdict]\nmargin = "1pt"\n[train]'), "", "pearson is not a percentage"),
     ],
 )
 def test_what_numbers_do_not_have_is_refused_where_it_stands(
@@ -320,7 +328,7 @@ def test_what_numbers_do_not_have_is_refused_where_it_stands(
 
 def test_metrics_are_checked_where_the_task_varies(tiny_model: Path, scores_file: Path, tmp_path: Path) -> None:
     varied = "[evaluate]\nmetrics = ['accuracy']\n[[sweep]]\nmodel.num_labels = [1]"
-    with pytest.raises(SpecError, match="accuracy reads no numbers"):
+    with pytest.raises(SpecError, match="accuracy does not apply to numbers"):
         study(tmp_path, tiny_model, scores_file, varied, ("num_labels = 1\n", "")).plan()
 
 
@@ -355,7 +363,7 @@ def test_labels_that_are_no_numbers_are_refused(tiny_model: Path, tmp_path: Path
     rows = pairs()
     rows[7]["label"] = "high"
     with pytest.raises(
-        SpecError, match=r'model\.num_labels: 1 predicts numbers, and the label column "label" holds "hi'
+        SpecError, match=r'model\.num_labels: 1 predicts numbers, but the label column "label" contains "hi'
     ):
         study(tmp_path, tiny_model, written(tmp_path / "words.jsonl", rows)).plan()
 
@@ -392,7 +400,7 @@ def test_more_different_numbers_than_there_can_be_classes(tiny_model: Path, tmp_
     )
     applied = study(tmp_path, tiny_model, file, "", every).apply(workers=1)
     messages = {attempt.message for attempt in applied.attempts if attempt.outcome == "failed"}
-    assert messages == {'model.num_labels: 1 predicts numbers, and the label "high" is no number (row 1100).'}
+    assert messages == {'model.num_labels: 1 predicts numbers, but the label "high" is not a number (row 1100).'}
 
 
 def test_numbers_may_be_written_as_text(tiny_model: Path, tmp_path: Path) -> None:
@@ -419,7 +427,7 @@ def test_a_checkpoint_that_predicts_numbers_keeps_its_head(
     assert found.plan().graph.sections["method/method=none"]["model"]["head"] == "own"
     applied = found.apply(workers=1)
     assert [attempt.message for attempt in applied.attempts if attempt.outcome != "done"] == []
-    with pytest.raises(LoraError, match="has a head of 3 classes, which predicts no number"):
+    with pytest.raises(LoraError, match="has a head with 3 classes, which predicts no number"):
         study(tmp_path, tmp_path / "3", scores_file).plan()
-    with pytest.raises(SpecError, match="its head would be drawn at random"):
+    with pytest.raises(SpecError, match="its head would be random"):
         study(tmp_path, tiny_encoder, scores_file, "[[sweep]]\nmethod = ['none', 'lora']").plan()

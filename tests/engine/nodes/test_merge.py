@@ -168,7 +168,7 @@ def test_a_merge_with_a_wrong_scale_fails_the_gate(
     figures = half_merged(texts, half)
     (failure,) = gate_failures(figures, MergeTable())
     times = figures["mean_logit_difference"] / figures["batch_mean_logit_difference"]
-    assert f"{times:.1f} times as far as by a change of batch alone" in failure
+    assert f"{times:.1f} times as much as from a different batch alone" in failure
 
 
 def test_a_coarser_type_than_the_base_is_judged_by_the_tolerances(texts: Engine, half: Any) -> None:
@@ -206,17 +206,17 @@ def test_weights_that_overflow_fail_the_gate(engine: Engine) -> None:
     save_file({name: tensor * 1e4 for name, tensor in tensors.items()}, files["adapter_model.safetensors"])
     found = merge(engine, files, "float16")
     assert found["finite"] is False
-    assert gate_failures(found, MergeTable()) == ["logits that are no numbers"]
+    assert gate_failures(found, MergeTable()) == ["logits are not finite"]
 
 
 def test_the_gate_names_what_fails() -> None:
     figures = {"finite": True, "log_loss_difference": -0.02, "argmax_agreement": 0.97, "max_logit_difference": 0.5}
     assert gate_failures(figures, MergeTable()) == [
-        "a log loss that moves by 0.02, more than 0.01 nats per token",
-        "an argmax that agrees at 97.00% of tokens, fewer than 99.00%",
+        "the log loss changes by 0.02, more than 0.01 nats per token",
+        "the argmax agrees for 97.00% of tokens, fewer than 99.00%",
     ]
     loose = MergeTable(max_log_loss_difference=None, min_argmax_agreement=None, max_logit_difference=0.4)
-    assert gate_failures(figures, loose) == ["a logit that differs by 0.5, more than 0.4"]
+    assert gate_failures(figures, loose) == ["a logit differs by 0.5, more than 0.4"]
 
 
 def test_a_study_merges_and_another_tolerance_merges_nothing_again(spec_file: Path) -> None:

@@ -185,7 +185,7 @@ def test_an_adapter_that_does_not_fit_says_so_and_the_others_are_done(engine: En
         out.mkdir()
     done = predict_together(requests, outs, engine.bases, [lambda _: None] * 3)
     assert [one.outcome for one in done] == ["done", "done", "failed"]
-    assert done[2].message.startswith("The adapter does not fit this model: size mismatch")
+    assert done[2].message.startswith("The adapter does not match this model: size mismatch")
 
 
 def test_which_predictions_may_go_together() -> None:

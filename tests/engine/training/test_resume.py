@@ -134,7 +134,7 @@ def test_five_kills_of_a_worker_at_different_steps_change_no_byte(spec_file: Pat
         assert 0 < step < STEPS
         assert attempt.figures["steps"] == STEPS
         assert attempt.figures["seconds"] > attempt.figures["seconds_before"] > 0
-    assert any(note.startswith("Goes on from step ") for note in killer.notes)
+    assert any(note.startswith("Resumes from step ") for note in killer.notes)
 
 
 def test_full_fine_tuning_and_low_precision_go_on_to_the_bit_too(spec_file: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_checkpoint_is_never_trusted_blindly(spec_file: Path, damage: str) -> 
     assert redone.outputs == trained.outputs
     (note,) = redone.figures["notes"]
     assert "is not used: " in note
-    assert "Training begins at step 1." in note
+    assert "Training starts at step 1." in note
     assert note in watch.notes
 
 
@@ -366,7 +366,7 @@ def test_what_changes_no_result_cannot_vary(spec_file: Path) -> None:
     from lorafile.errors import SpecError
 
     write(spec_file, "[[sweep]]\ntrain.save_steps = [1, 2]\n")
-    with pytest.raises(SpecError, match="says how a run is done, and changes no result"):
+    with pytest.raises(SpecError, match="controls how a run is carried out and does not affect results"):
         Study.load(spec_file)
 
 

@@ -120,7 +120,7 @@ def test_what_does_not_fit_together_is_done_in_halves(
     assert together.sizes == [5, 2, 2], "the fifth is alone"
     trained = [event.result for key, event in ends(events).items() if key.startswith("t")]
     assert [one.outcome for one in trained] == ["done"] * 5
-    sentence = "5 adapters at a time did not fit into memory; goes on with 2."
+    sentence = "5 adapters at a time did not fit into memory; continuing with 2."
     assert all(one.figures["notes"] == [sentence] for one in trained)
     progress = [event.progress for event in events if isinstance(event, NodeProgress) and "note" in event.progress]
     assert progress == [{"note": sentence}]

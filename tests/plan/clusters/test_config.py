@@ -52,7 +52,7 @@ def test_a_cluster_beside_the_spec_counts_before_the_users_own(spec: Path, tmp_p
         (LAB.replace("count = 8", 'count = "eight"'), 7, "a whole number"),
         (LAB.replace('executor = "slurm"\n', ""), 1, "is required"),
         (LAB.replace("[[cluster.lab.device]]", "[[cluster.lab.device]"), 4, "not valid TOML"),
-        (LAB.replace("$2.50/h", "cheap"), 8, "a price of an hour such as"),
+        (LAB.replace("$2.50/h", "cheap"), 8, "a price per hour such as"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(spec: Path, wrong: str, line: int, words: str) -> None:
@@ -66,5 +66,5 @@ def test_a_mistake_is_told_with_its_line(spec: Path, wrong: str, line: int, word
 
 def test_an_unknown_cluster_is_refused_with_those_that_there_are(spec: Path) -> None:
     write(spec.parent / "lora.toml", LAB)
-    with pytest.raises(LoraError, match=r'no cluster is called "lba".*did you mean "lab"'):
+    with pytest.raises(LoraError, match=r'no cluster is named "lba".*did you mean "lab"'):
         find_cluster("lba", spec)

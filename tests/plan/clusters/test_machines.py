@@ -106,7 +106,7 @@ def test_a_plan_for_several_kinds_fits_the_smallest(study: Study) -> None:
 
 
 def test_a_gpu_of_which_nothing_is_known_needs_its_memory(study: Study) -> None:
-    with pytest.raises(LoraError, match=r'\[cluster.secret\].*the memory of "Secret GPU" is not known; set memory'):
+    with pytest.raises(LoraError, match=r'\[cluster.secret\].*the memory of "Secret GPU" is unknown. Set memory'):
         study.plan(cluster="secret")
 
 

@@ -30,7 +30,7 @@ def test_a_damaged_adapter_is_named_and_made_again(spec: Path) -> None:
     found = lora(spec, "verify", "--json")
     assert found.exit_code == 4
     (damage,) = json.loads(found.stdout)["damages"]
-    assert damage["told"] == f"adapter_model.safetensors of {TRAIN} is not what was stored"
+    assert damage["told"] == f"adapter_model.safetensors of {TRAIN} differs from what was stored"
     assert work(spec) == {}
     assert lora(spec, "verify", "--repair").exit_code == 0
     assert not adapter.exists()
@@ -52,7 +52,7 @@ def test_a_damaged_curve_is_made_again_from_the_index(spec: Path) -> None:
     ("text", "told"),
     [
         (b'"final_loss": 1.5', "is damaged: its seal"),
-        (b'"lora_alpha": 8', "its key is not that of its settings"),
+        (b'"lora_alpha": 8', "its key does not match its settings"),
         (b'"python": "3', "the row of the environment"),
         (b"2026-11-01T10:00:00", "is damaged: its seal"),
         (b"adapter_model.safetensors", "is damaged: its seal"),
@@ -61,7 +61,7 @@ def test_a_damaged_curve_is_made_again_from_the_index(spec: Path) -> None:
 def test_a_flipped_bit_in_a_row_is_named_and_mended_from_the_copy(spec: Path, text: bytes, told: str) -> None:
     before = rows(spec, "SELECT * FROM attempts")
     flip(index(spec), text)
-    with pytest.raises(StateError, match="not what it was when it was last closed"):
+    with pytest.raises(StateError, match="has changed since it was last closed"):
         Study.load(spec, spec.parent / ".lora").plan()
     found = lora(spec, "verify")
     assert (found.exit_code, told in found.output) == (4, True), found.output

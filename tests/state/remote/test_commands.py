@@ -66,7 +66,7 @@ def test_a_second_apply_is_told_who_holds_it(spec_file: Path, url: str, tmp_path
         done = lora("apply", spec_file, "--yes", "--state", url, cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "ben"))
         assert done.returncode == 4
         assert f"{held.holder.user} on {held.holder.host}" in done.stderr
-        assert "last sign of life was" in done.stderr
+        assert "last heartbeat was" in done.stderr
         assert "Traceback" not in done.stderr
         shown = lora("state", "unlock", url, "--yes", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "ben"))
         assert "is locked by" in shown.stdout
@@ -111,7 +111,7 @@ def test_an_apply_sends_while_it_works_and_lives_through_an_outage(
     study = Study.load(spec_file, url)
     applied = study.apply()
     assert {attempt.outcome for attempt in applied.attempts} == {"done"}
-    assert "The apply goes on" in caplog.text
+    assert "The apply continues" in caplog.text
     names = [entry.path for entry in Bucket.open(url).entries("bundles/")]
     assert len(names) > 2
     monkeypatch.setenv("XDG_CACHE_HOME", os.environ["XDG_CACHE_HOME"] + "-of-ben")

@@ -24,7 +24,7 @@ def test_the_second_is_told_who_holds_it(bucket: Bucket) -> None:
         acquire(bucket)
     said = str(caught.value)
     assert "is in use by" in said
-    assert "last sign of life was" in said
+    assert "last heartbeat was" in said
     assert f"lora state unlock {bucket.url}" in said
 
 
@@ -87,7 +87,7 @@ def test_unlock_shows_the_holder_and_frees(bucket: Bucket, monkeypatch: pytest.M
         assert "last sign of life" in describe(status, bucket)
         free(bucket, status)
         assert lost.wait(5), "the holder notices at its next beat"
-        with pytest.raises(LostLock, match="freed by `lora state unlock`"):
+        with pytest.raises(LostLock, match="released by `lora state unlock`"):
             held.check()
     assert LockStatus.of(bucket).done
 

@@ -166,7 +166,7 @@ def test_without_a_network_the_copy_serves(
     monkeypatch.setattr(Bucket, "entries", away)
     assert person("ben").look().rows("SELECT count(*) FROM results") == [(37,)]
     assert "the copy of" in caplog.text
-    with pytest.raises(StateError, match="Nothing of it is on this machine"):
+    with pytest.raises(StateError, match="There is no copy on this machine"):
         person("new").look()
 
 

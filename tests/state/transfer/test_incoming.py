@@ -56,7 +56,7 @@ def refused(file: Path, state: Path) -> str:
     around = {path for path in file.parent.rglob("*") if state not in (path, *path.parents)}
     done = lora(state, "import", str(file))
     assert done.exit_code in (1, 4), done.output
-    assert "mistake in lorafile" not in done.output, done.output
+    assert "bug in lorafile" not in done.output, done.output
     assert State.read(state).latest() == {}
     assert not [path for path in (state / "objects").rglob("*") if path.is_file()]
     assert {path for path in file.parent.rglob("*") if state not in (path, *path.parents)} == around
