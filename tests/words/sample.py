@@ -59,7 +59,8 @@ def sentences(text: str) -> Iterator[str]:
     """Yield the sentences of a text."""
     for sentence in re.split(r"(?<=[.?!]) (?=[A-Z`])", " ".join(text.split())):
         words = sentence.split()
-        if len(words) >= _SHORTEST and sentence[0].isupper() and sentence[-1] in ".?!:" and "SELECT" not in words:
+        whole = len(words) >= _SHORTEST and sentence[0].isupper() and sentence[-1] in ".?!:"
+        if whole and not {"SELECT", "FROM"} & set(words):  # no SQL
             yield sentence
 
 
