@@ -10,7 +10,8 @@ from lorafile import Study
 from lorafile.errors import LoraError, ModelError
 from lorafile.specs import Spec, parse
 from lorafile.specs.catalogue import preset, preset_names
-from lorafile.study.init import first_spec, toml_string
+from lorafile.study.data_format import toml_string
+from lorafile.study.init import first_spec
 
 
 def spec(text: str) -> Spec:
