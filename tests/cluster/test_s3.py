@@ -171,7 +171,7 @@ def test_what_is_refused_or_not_there_is_a_sentence(url: str, tmp_path: Path) ->
     own = {"XDG_CACHE_HOME": str(tmp_path / "c"), "AWS_SECRET_ACCESS_KEY": "WRONGSECRET"}
     done = lora("state", "list", "--state", url, cwd=tmp_path, **own)
     assert done.returncode == 4
-    assert f"Access to {url} is refused" in done.stderr
+    assert f"Access to {url} is denied" in done.stderr
     assert not [word for word in ("Traceback", "WRONGSECRET", "Signature=", "AWSAccessKeyId") if word in done.stderr]
 
 

@@ -88,7 +88,7 @@ def test_importing_again_changes_nothing_and_other_bytes_are_refused(spec: Path,
     where = ["--spec", str(spec)]
     lora(spec, "import", str(runs / "r4"), *where)
     again = lora(spec, "import", str(runs / "r4"), *where)
-    assert "is there already" in again.output
+    assert "already exists" in again.output
     (attempts,) = State.read(spec.parent / ".lora").latest().values()
     assert len(attempts) == 1
     other = lora(spec, "import", str(runs / "silent"), *where, "--seed", "1")

@@ -118,7 +118,7 @@ def test_few_seeds_and_rates_that_are_not_bracketed_stand_among_the_limits() -> 
     fewer = replace(results, **kept)
     told = limits(fewer, analyses(fewer, [AnalysisTable(kind="rates")]))
     assert any("2e-4 has the best mean" in line and "not bracketed" in line for line in told)
-    assert any(line.startswith("There is 1 seed") for line in told)
+    assert any(line.startswith("With only 1 seed") for line in told)
     assert not any(
         "not bracketed" in line for line in limits(results, analyses(results, [AnalysisTable(kind="rates")]))
     )

@@ -57,7 +57,7 @@ def test_a_profile_of_a_busy_machine_is_named_with_what_measures_it_again(spec_f
         steady = {"generate_spread": 0.02, "base_generate_spread": 0.02}
         figures = measured.figures | steady | {"merged_generate_spread": spread}
         plan.results[key] = measured._replace(figures=figures)
-        found = [line for line in gather(plan, State.read(loaded.state)).warnings if "not to be trusted" in line]
+        found = [line for line in gather(plan, State.read(loaded.state)).warnings if "are unreliable" in line]
         assert [line.endswith(f"lora apply {spec_file} --replace '{name}:profile'") for line in found] == [True] * told
         assert all(
             "The times in 1 of 1 profile " in line and "up to 125.0\u202f% of their median" in line for line in found

@@ -252,7 +252,7 @@ def test_a_head_can_be_looked_into_and_truncated(tiny_model: Path, classes_file:
 
 
 def test_metrics_of_text_are_refused(tiny_model: Path, classes_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(LoraError, match="writes no text"):
+    with pytest.raises(LoraError, match="generates no text"):
         study(tmp_path, tiny_model, classes_file, metrics='["exact_match"]').plan()
 
 

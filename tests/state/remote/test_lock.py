@@ -84,7 +84,7 @@ def test_unlock_shows_the_holder_and_frees(bucket: Bucket, monkeypatch: pytest.M
         held.on_lost = lost.set
         status = LockStatus.of(bucket)
         assert held.holder.user in describe(status, bucket)
-        assert "last sign of life" in describe(status, bucket)
+        assert "last heartbeat" in describe(status, bucket)
         free(bucket, status)
         assert lost.wait(5), "the holder notices at its next beat"
         with pytest.raises(LostLock, match="released by `lora state unlock`"):
