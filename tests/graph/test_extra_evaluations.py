@@ -258,5 +258,5 @@ def test_a_missing_harness_is_told_before_anything_is_paid_for(spec_file: Path, 
 
     wanted = study(spec_file, 'lm_eval_tasks = ["arc_easy"]', "")
     monkeypatch.setattr("lorafile.apply.workers.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"evaluate\.lm_eval_tasks needs lm-eval.*lorafile\[lm-eval\]"):
+    with pytest.raises(MissingExtra, match=r"evaluate\.lm_eval_tasks needs lm-eval.*pip install .*\[lm-eval\]"):
         wanted.apply()

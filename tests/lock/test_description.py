@@ -221,7 +221,7 @@ def test_an_existing_lock_is_enough_without_the_libraries(
     monkeypatch.setattr(description, "find_spec", lambda name: None)
     assert made.plan().work
     other = study(make_checkpoint("llama", tmp_path / "other", hidden_size=64))
-    with pytest.raises(LoraError, match=r"lorafile\[train\]"):
+    with pytest.raises(LoraError, match=r"pip install .*\[train\]"):
         other.plan()
 
 
