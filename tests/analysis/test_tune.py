@@ -104,7 +104,7 @@ def test_unequally_many_candidates_are_a_limit() -> None:
 
 def test_before_the_choice_the_report_says_what_is_missing() -> None:
     (found,) = run(tuned(chosen="", waiting=4, runs=9), "tune")
-    assert "its learning_rate is not chosen yet: 4 of 9 runs of its 3 candidates are still to come" in text([found])
+    assert "its learning_rate is not chosen yet: 4 of 9 runs of its 3 candidates have not finished" in text([found])
 
 
 def test_a_tuned_rate_is_neither_one_rate_only_nor_a_confound() -> None:

@@ -302,7 +302,7 @@ def test_a_tracker_that_fails_is_one_warning(kind: str, folder: Path, monkeypatc
     assert (told.exit_code, quiet.exit_code) == (0, 0)
     lines = [line for line in told.output.splitlines() if line not in quiet.output.splitlines()]
     assert lines[0].startswith("Sending 4 runs")
-    assert lines[1].startswith(f"Warning: tracking: tensorboard did not get 4 runs: {why}")
+    assert lines[1].startswith(f"Warning: tracking: tensorboard did not receive 4 runs: {why}")
     assert len(lines) == 2
     assert "garbage" not in told.output
     assert "Sent to tensorboard (runs/tiny): 4 runs." in lora(folder, "apply").output, "the next apply sends them"
@@ -320,7 +320,7 @@ def test_ctrl_c_ends_the_sending_at_once(folder: Path, monkeypatch: pytest.Monke
     applying.send_signal(signal.SIGINT)
     told, _ = applying.communicate(timeout=60)
     assert applying.returncode == 0
-    assert "tensorboard did not get 4 runs: you stopped it" in told
+    assert "tensorboard did not receive 4 runs: you stopped it" in told
 
 
 def test_what_hangs_is_waited_for_so_long_and_no_longer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

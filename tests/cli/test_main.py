@@ -42,7 +42,7 @@ def test_six_mistakes_are_six_located_messages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["plan", "nowhere.toml"], 3, "there is no such file"),
+        (["plan", "nowhere.toml"], 3, "file not found"),
         (["plan", "--nonsense"], 64, "No such option"),
         (["nonsense"], 64, "No such command"),
         (["apply", "study.toml"], 1, "Pass --yes"),
@@ -50,7 +50,7 @@ def test_six_mistakes_are_six_located_messages(tmp_path: Path) -> None:
         (["plan", "study.toml", "--detailed-exitcode"], 2, ""),
         (["plan", "study.toml"], 0, ""),
         (["init", "--preset", "rank_swep", "x.toml"], 64, "rank_sweep"),
-        (["init", "study.toml"], 1, "is there already"),
+        (["init", "study.toml"], 1, "already exists"),
     ],
 )
 def test_exit_codes(spec_file: Path, arguments: list[str], code: int, words: str) -> None:
@@ -113,8 +113,8 @@ def test_a_plan_as_json_is_the_documented_format(spec_file: Path) -> None:
 
 def test_table_sentence_and_limit_name_the_same_memory(spec_file: Path) -> None:
     told = lora("plan", "--gpu", "1GB", cwd=spec_file.parent).stdout
-    assert "A GPU of 1GB has 1.0 GiB; driver and CUDA context take 1.1 GiB, so that 0 MiB are left." in told
-    needed = re.search(r"does not fit: it needs ([0-9.]+ MiB), and a GPU of 1GB has 0 MiB for it\.", told)
+    assert "A GPU of 1GB has 1.0 GiB; driver and CUDA context take 1.1 GiB, which leaves 0 MiB." in told
+    needed = re.search(r"does not fit: it needs ([0-9.]+ MiB), and a GPU of 1GB has 0 MiB available\.", told)
     assert needed is not None
     row = next(line for line in told.splitlines() if " NO " in line)
     assert needed[1] in row

@@ -396,4 +396,4 @@ def test_a_disk_that_fails_while_safetensors_writes_is_told_with_its_place(engin
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert done.outcome == "failed"
-    assert done.message.startswith(f"The disk that holds {engine.root / '2'} fails: File too large.")
+    assert done.message.startswith(f"The disk that holds {engine.root / '2'} is failing: File too large.")

@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_one_sentence_before_anything_runs(
     with pytest.raises(NodeError, match=r"holds pickled weights \(adapter_model\.bin\), which are never loaded"):
         study.evaluate(pickled)
     (tmp_path / "outputs" / "checkpoint-5").mkdir(parents=True)
-    with pytest.raises(NodeError, match=r"It has checkpoint-5: pass one of them"):
+    with pytest.raises(NodeError, match=r"It has checkpoint-5; pass one of them"):
         study.evaluate(tmp_path / "outputs")
     with pytest.raises(NodeError, match="There is no directory"):
         study.evaluate(tmp_path / "nowhere")

@@ -107,7 +107,7 @@ def test_what_differs_is_named_and_only_training_can_be_overruled(spec: Path, ru
     where = ["--spec", str(spec)]
     warm = lora(spec, "import", str(runs / "r8"), *where)
     assert warm.exit_code == 1
-    assert "nearest is rank/r=8: warmup_steps 2 there, 0 here." in warm.output
+    assert "the closest is rank/r=8: warmup_steps 2 there, 0 here." in warm.output
     taken = lora(spec, "import", str(runs / "r8"), *where, "--configuration", "rank/r=8")
     assert taken.exit_code == 0
     assert "differs: warmup_steps 2 there, 0 here" in taken.output

@@ -85,7 +85,7 @@ def test_whether_it_fits_is_held_against_the_gpu_that_is_asked_for(tmp_path: Pat
     assert peaks("", tmp_path, "24GB")["lora"]["fits"] is True
     assert peaks("", tmp_path, "500 MB")["lora"]["fits"] is False
     assert device("24GiB").memory == 24 * 2**30
-    with pytest.raises(LoraError, match="neither a size"):
+    with pytest.raises(LoraError, match="neither a memory size"):
         device("a big one")
 
 

@@ -41,7 +41,7 @@ def test_words_and_truth_values() -> None:
     assert kept('"gold label" != "-"') == [1, 2]
     assert kept({"gold label": ["x", "neutral"]}) == [1, 2]
     assert kept("ok == true") == [0, 2]
-    with pytest.raises(ValueError, match=r'gold label is "-", which is no number'):
+    with pytest.raises(ValueError, match=r'gold label is "-", which is not a number'):
         kept('"gold label" > 3')
 
 

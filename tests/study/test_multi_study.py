@@ -59,7 +59,7 @@ def test_studies_with_other_test_examples_are_shown_and_never_tested(specs: dict
     assert [len(group) for group in found.groups()] == [2, 1]
     assert len(found.results.outcomes) == 12  # three configurations, two seeds, two splits
     assert not any(analysis.kind == "compare" for analysis in analyses)
-    assert any("never tested: they do not share the held-out examples." in line for line in analyses[0].sentences)
+    assert any("not tested: they do not share the held-out examples." in line for line in analyses[0].sentences)
     assert list(analyses[0].tables[0].frame["group"]) == ["A", "A", "B"]
 
 
@@ -93,7 +93,7 @@ def test_the_command_writes_one_page_for_several_specs(specs: dict[str, Path], t
 
 
 def test_a_spec_beside_itself_is_refused(specs: dict[str, Path]) -> None:
-    with pytest.raises(LoraError, match="is named twice"):
+    with pytest.raises(LoraError, match="is given twice"):
         page(specs, "aa")
 
 

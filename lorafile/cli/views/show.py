@@ -29,7 +29,7 @@ def show_history(shown: History, out: Console) -> None:
     """Show what a node is, what was tried, and how its loss went."""
     colour = COLOURS.get(shown.standing, "yellow")
     out.print(f"[bold]{escape(shown.address)}[/]  [{colour}]{shown.standing}[/]")
-    declared = f"declared by: {', '.join(shown.studies) or 'no study any more'}"
+    declared = f"declared by: {', '.join(shown.studies) or 'none'}"
     show_section("", node_lines(shown.kind, shown.version, shown.key, declared, shown.inputs), out)
     show_section("Settings", settings_lines(shown.settings), out)
     for at, attempt in enumerate(shown.attempts, 1):

@@ -72,7 +72,7 @@ def list_json(rows: list[NodeRow]) -> str:
 def show_stored(details: NodeDetails, out: Console) -> None:
     """Show all of a node, its attempts oldest first."""
     version = details.node.version if details.node else None
-    declared = ", ".join(f"{study} as {address}" for study, address in details.declared) or "no study any more"
+    declared = ", ".join(f"{study} as {address}" for study, address in details.declared) or "none"
     lines = node_lines(details.kind, version, details.key, f"declared by {declared}", details.inputs)
     show_section(escape(details.address), lines, out)
     show_first([escape(f"read by {address or 'a node'} ({key[:12]}…)") for key, address in details.read_by], out)

@@ -147,7 +147,9 @@ def test_what_is_shown_does_not_count_in_max_length(tmp_path: Path, tiny_model: 
     many = shots | {"count": context // 8, "rows": {"seed": None, "start": 0, "stop": 16}}
     file.write_text("".join(json.dumps(row) + "\n" for row in rows * (context // 16)), encoding="utf-8")
     many["rows"]["stop"] = 16 * (context // 16)
-    with pytest.raises(AssertionError, match=rf"none\.shots: row 0 has \d+ tokens .* but the model reads {context}"):
+    with pytest.raises(
+        AssertionError, match=rf"none\.shots: row 0 has \d+ tokens .* but the model reads at most {context}"
+    ):
         mine.prepare(16, max_length=32, shots=many)
 
 

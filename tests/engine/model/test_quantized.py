@@ -400,8 +400,8 @@ path = "{data}"
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ('[[sweep]]\nquantization = ["int8"]', "is quantized already"),
-        ('[[sweep]]\nmethod = ["full"]', "cannot be fine-tuned in full"),
+        ('[[sweep]]\nquantization = ["int8"]', "is already quantized"),
+        ('[[sweep]]\nmethod = ["full"]', "cannot be fully fine-tuned"),
     ],
 )
 def test_a_quantized_checkpoint_is_not_quantized_again(

@@ -42,7 +42,7 @@ def test_another_state_s_directory_is_merged(spec: Path, tmp_path: Path) -> None
     assert (done.exit_code, "New studies: small" in done.output) == (0, True), done.output
     assert Study.load(spec, tmp_path / ".lora").plan().work == []
     assert Study.load(other, tmp_path / ".lora").plan().work == []
-    assert "Took 0 attempts" in lora(tmp_path / ".lora", "import", str(spec.parent / ".lora")).output
+    assert "Imported 0 attempts" in lora(tmp_path / ".lora", "import", str(spec.parent / ".lora")).output
 
 
 def test_what_is_here_stays_and_what_was_lost_comes_back(spec: Path, bundle: Path, tmp_path: Path) -> None:
