@@ -61,7 +61,7 @@ def test_nan_no_memory_and_no_answers_are_outcomes_and_the_healthy_run_is_report
     assert done.returncode == 0, done.stdout + done.stderr
     assert "diverged: some/wild/seed=1:train: Training diverged: the loss was no longer a number at step" in done.stdout
     assert "train.learning_rate = 1e+30 is likely too high" in done.stdout
-    assert "out-of-memory: some/large/seed=1:train: The device has not enough memory" in done.stdout
+    assert "out-of-memory: some/large/seed=1:train: The device does not have enough memory" in done.stdout
     assert "train.gradient_checkpointing = true, or train.auto_find_batch_size = true." in done.stdout
     more = f'  {{ name = "empty", data.path = "{empty}" }},\n'
     spec_file.write_text(text + UNHEALTHY.format(rank=TOO_MUCH, more=more), encoding="utf-8")

@@ -91,7 +91,7 @@ def test_what_would_not_end_in_time_is_not_begun_and_can_go_on(tmp_path: Path) -
     assert len([change for change in left.work if change.kind == "train"]) == 2
     assert not mine.apply(left, budget=Budget(3600.0, "--max-hours 1")).with_outcome("failed")
     assert not mine.plan().work
-    with pytest.raises(LoraError, match="^gpu: "):
+    with pytest.raises(LoraError, match=r"^gpu: "):
         mine.plan("a potato")
     known = [attempt for attempts in State.read(mine.state).latest().values() for attempt in attempts]
     trained = [attempt for attempt in known if attempt.kind == "train" and attempt.outcome == "done"]
