@@ -101,7 +101,7 @@ def _nothing_open(compared: Family) -> str:
 
 
 def _no_margin(results: Results, opened: list[Verdict], count: int) -> str:
-    """Say that a margin is needed, and what can be told apart as it is.
+    """Say that a margin is needed, and which differences are detectable without one.
 
     :param count: of comparisons that were tested
     """

@@ -284,6 +284,10 @@ def _log_to_stderr(quiet: bool) -> None:
         logger.addHandler(Stderr())
 
 
+# Arguments of functions whose options are called otherwise.
+_OPTIONS = {"difference": "detect", "splits": "split"}
+
+
 def _damage(state: Path | None) -> str:
     """Return what is wrong with the state, where damaged rows explain a failure."""
     from lorafile.state import State
@@ -301,7 +305,8 @@ def _damage(state: Path | None) -> str:
 def _explain(error: Exception, name: str, state: Path | None) -> tuple[str, int]:
     """Return the sentence and the exit code of a command that failed."""
     if isinstance(error, ArgumentError):
-        return f"--{error.argument.replace('_', '-')}: {error.reason}", error.exit_code
+        option = _OPTIONS.get(error.argument, error.argument).replace("_", "-")
+        return f"--{option}: {error.reason}", error.exit_code
     if isinstance(error, LoraError):
         return str(error), error.exit_code
     if isinstance(error, OSError):

@@ -75,7 +75,9 @@ def plan_evaluation(
     splits = splits or (("test",) if "test" in scores else ("validation",))
     for split in splits:
         if split not in scores:
-            raise ArgumentError("split", f"the data have no {split} split to evaluate; they have: {', '.join(scores)}.")
+            raise ArgumentError(
+                "splits", f"the data have no {split} split to evaluate; they have: {', '.join(scores)}."
+            )
     keys = [key for split in splits for key in scores[split]]
     graph = builder.graph.restricted([*keys, *builder.graph.profiles.values()])
     plan = decide(new_plan(graph, warnings), State.read(state))

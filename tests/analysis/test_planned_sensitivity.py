@@ -197,7 +197,7 @@ def test_what_is_no_difference_is_refused(spec: Path) -> None:
     score(spec)
     study = Study.load(spec, spec.parent / ".lora")
     for wrong in ("much", "-1pt", "0"):
-        with pytest.raises(LoraError, match=r"^detect: "):
+        with pytest.raises(LoraError, match=r"^difference: "):
             study.detection(study.plan(), wrong)
 
 

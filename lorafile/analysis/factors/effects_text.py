@@ -141,7 +141,7 @@ def _own_best(found: Decomposition) -> list[str]:
 
 
 def _only_there(found: Decomposition) -> list[str]:
-    """Return where the factor matters less than at the best value of the other, and cannot be told from none."""
+    """Return where the factor matters less than at the other's best value, and has no distinguishable effect."""
     grid, best = found.grid, found.simple[found.best]
     if not (_interacts(found) and best.clear and best.up == found.more):
         return []

@@ -67,7 +67,7 @@ def detection(plan: Plan, state: State, difference: str, gpu: str | None = None)
         )
     if planned.variance is None:
         remedy = 'Set verdict.expect_sd to the standard deviation you expect, such as "1.5pt"'
-        raise ArgumentError("detect", f"the variation between seeds is unknown. {remedy}")
+        raise ArgumentError("difference", f"the variation between seeds is unknown. {remedy}")
     return cheapest_mix(plan, state, planned, wanted_difference(difference, planned), gpu)
 
 
@@ -84,7 +84,7 @@ def wanted_difference(text: str, planned: PlannedSensitivity) -> float:
         size = float(text)
     if size is None or not size > 0:
         remedy = "write, for example, 1pt (percentage points), or a number in the metric's unit such as 0.01"
-        raise ArgumentError("detect", f'"{text}" is not a valid difference in {planned.metric}; {remedy}')
+        raise ArgumentError("difference", f'"{text}" is not a valid difference in {planned.metric}; {remedy}')
     return size
 
 

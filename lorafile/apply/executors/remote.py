@@ -1,5 +1,6 @@
 """A worker on another machine, as the loop holds it: messages as JSON, files by digest, and two deadlines."""
 
+import contextlib
 import shutil
 import time
 from dataclasses import replace
@@ -204,7 +205,8 @@ class RemoteWorker(WorkerHandle):
                 if isinstance(letter, NodeStart):
                     self._started.add(letter.key)
                 elif isinstance(letter, NodeProgress):
-                    self._extend_curve(letter.key, letter.progress)
+                    with contextlib.suppress(OSError):  # to look at alone: what a run leaves travels by itself
+                        self._extend_curve(letter.key, letter.progress)
                 return [letter]
             case Hello():
                 self.hello = letter
