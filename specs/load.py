@@ -13,7 +13,7 @@ from typing import Any
 import tomli
 from pydantic import ValidationError
 
-from lorafile.errors import ModelError, Problem, SpecError
+from lorafile.errors import ModelError, NodeError, Problem, SpecError
 from lorafile.specs.checks.claims import check_claims
 from lorafile.specs.checks.consistency import check_tables, with_defaults
 from lorafile.specs.checks.sweeps import check_blocks
@@ -26,10 +26,19 @@ from lorafile.specs.sweeps.stages import check_stages
 from lorafile.specs.sweeps.tuning import extract_axes
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.evaluate import metric_label
-from lorafile.specs.tables.settings import SpecTables
+from lorafile.specs.tables.settings import SpecTables, field_at
 
 _MAX_BYTES = 4 << 20
 _SYNTAX = {"Cannot overwrite a value": "sets a key a second time; TOML allows each key once"}
+
+
+_SETTING = re.compile(r"^[a-z_0-9]+(?:\.[a-z_0-9]+)+(?=: )")
+
+
+def setting_of(message: str) -> str:
+    """Return the setting that a message begins with, as in `data.path: …`; nothing for any other text."""
+    match = _SETTING.match(message)
+    return match[0] if match and field_at(tuple(match[0].split("."))) is not None else ""
 
 
 @dataclass(frozen=True)
@@ -53,18 +62,26 @@ class Spec:
         return SpecError(problems.list())
 
     @contextlib.contextmanager
-    def located(self) -> Iterator[None]:
-        """Let an error about a model say where in this spec the setting stands that it names first.
+    def located(self, setting: str = "") -> Iterator[None]:
+        """Let an error about a model or data say where in this spec the setting stands that it names first.
 
-        :raises SpecError: in the place of a ModelError
+        :param setting: what it is about, where its message names none
+        :raises SpecError: in place of a NodeError that is about a setting; its exit code stays
         """
         try:
             yield
-        except ModelError as error:
-            setting, _, message = str(error).partition(": ")
-            path: Place = tuple(setting.split("."))
+        except NodeError as error:
+            text = str(error)
+            if not setting_of(text) and not isinstance(error, ModelError):
+                if not setting:
+                    raise
+                text = f"{setting}: {text}"
+            named, _, message = text.partition(": ")
+            path: Place = tuple(named.split("."))
             swept = (place for place in self.positions if place[:1] == ("sweep",) and place[2:] == path)
-            raise self.error(path if path in self.positions else next(swept, path), message) from error
+            located = self.error(path if path in self.positions else next(swept, path), message)
+            located.exit_code = error.exit_code
+            raise located from error
 
     @cached_property
     def named(self) -> dict[str, Configuration]:

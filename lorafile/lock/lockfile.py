@@ -186,7 +186,7 @@ def resolve(
     for name, model in _by_identity(c.model for c in spec.configurations).items():
         locked = old.models.get(name)
         keep = locked is not None and not fresh and is_on_hub(model.path, base)
-        with spec.located():
+        with spec.located("model.path"):
             unlocked = unlocked_model(model, base) if without_weights and not keep else None
             models[name] = locked if locked and keep else unlocked or lock_model(model, base, locked, fresh, rehash)
         moved = locked is not None and unlocked is None and locked != models[name]
@@ -195,7 +195,7 @@ def resolve(
     for name, table in _by_identity([*(c.data for c in spec.configurations), *references]).items():
         was = old.data.get(name)
         keep = was is not None and not fresh and is_on_hub(table.path, base) and same_columns(table, was)
-        with spec.located():
+        with spec.located("evaluate.reference" if table in references else "data.path"):
             data[name] = was if was and keep else lock_data(table, base, None if fresh else was)
         moved = was is not None and (was.digests, was.revision) != (data[name].digests, data[name].revision)
         reused = "Identical prepared data is reused; the rest is recomputed"

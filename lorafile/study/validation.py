@@ -19,11 +19,11 @@ from lorafile.lock.description import can_describe
 from lorafile.lock.lockfile import Lock, identity, is_on_hub, lock_model, read_lock
 from lorafile.specs import Spec, load
 from lorafile.specs.error_messages import Problems
+from lorafile.specs.load import setting_of
 from lorafile.specs.positions import positions
 from lorafile.specs.tables.settings import ModelTable
 
 _HUB = re.compile(r"\w[\w.-]*/[\w.-]+|[\w-]+")  # a name that the hub may have
-_SETTING = re.compile(r"^[a-z_]+(?:\.[a-z_]+)+: ")  # with which messages about a setting begin
 
 
 def check(file: Path) -> tuple[Spec | None, list[str], list[str]]:
@@ -126,7 +126,7 @@ def _collected(spec: Spec, mistakes: dict[str, None], setting: str = "") -> Iter
 
 def _about(setting: str, message: str) -> str:
     """Return a message that begins with the setting that it is about."""
-    return message if _SETTING.match(message) or not setting else f"{setting}: {message}"
+    return message if setting_of(message) or not setting else f"{setting}: {message}"
 
 
 def _missing_paths(file: Path) -> list[str]:
@@ -144,5 +144,5 @@ def _missing_paths(file: Path) -> list[str]:
             try:
                 find(path, None, file.parent)
             except LoraError as error:
-                problems.add((table, "path"), _SETTING.sub("", str(error)))
+                problems.add((table, "path"), str(error).removeprefix(f"{setting_of(str(error))}: "))
     return [str(problem) for problem in problems.list()]

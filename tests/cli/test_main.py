@@ -85,6 +85,9 @@ def test_what_is_not_there_is_said_before_anything_is_paid(
     told = lora("plan", cwd=tmp_path, HF_HUB_OFFLINE="1")
     assert told.returncode in (1, 3), told.stdout
     assert words in told.stderr
+    places = {"{model}": "4:1: model.path", "{data}": "6:1: data.path"}
+    place = "5:1: data.format" if new == "{strange}" else places[old]  # of no setting, its table
+    assert told.stderr.startswith(f"study.toml:{place}: ")
     assert "Traceback" not in told.stderr
     assert not (tmp_path / ".lora").exists()
 

@@ -13,7 +13,7 @@ from test_fetch import lora
 
 from lorafile import specs
 from lorafile.cli.main import main
-from lorafile.errors import LoraError, NodeError
+from lorafile.errors import LoraError, SpecError
 from lorafile.lock.lockfile import resolve
 from lorafile.study.study import Study
 
@@ -71,10 +71,10 @@ def test_its_modules_and_parameters_are_those_of_the_published_model(spec: Path)
 
 
 def test_without_a_gpu_to_compare_with_it_is_said_that_there_are_no_weights(spec: Path) -> None:
-    with pytest.raises(NodeError, match=r"no weights.*lora plan --gpu"):
+    with pytest.raises(SpecError, match=r"no weights.*lora plan --gpu"):
         Study.load(spec).plan()
     (spec.parent / "model/pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(NodeError, match=r"pytorch_model\.bin is not loaded, because it can run code"):
+    with pytest.raises(SpecError, match=r"pytorch_model\.bin is not loaded, because it can run code"):
         Study.load(spec).plan()
 
 
@@ -90,7 +90,7 @@ def test_a_plan_that_only_estimates_can_be_neither_saved_nor_applied(spec: Path,
 def test_a_packed_checkpoint_has_the_size_of_its_files_which_are_not_here(spec: Path) -> None:
     packed = LLAMA_31_8B | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     (spec.parent / "model/config.json").write_text(json.dumps(packed), encoding="utf-8")
-    with pytest.raises(NodeError, match="is a quantized checkpoint"):
+    with pytest.raises(SpecError, match="is a quantized checkpoint"):
         Study.load(spec).plan("24GB")
 
 
