@@ -14,7 +14,7 @@ from engine_fixture import Engine  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
 from lorafile.engine.data.encode import load_tokenizer  # noqa: E402
 from lorafile.engine.data.readers import read_rows  # noqa: E402
-from lorafile.errors import NodeError, SpecError  # noqa: E402
+from lorafile.errors import SpecError  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 from lorafile.state import State  # noqa: E402
 
@@ -284,7 +284,9 @@ def test_a_split_without_labels_is_named_with_one_that_has_some(tmp_path: Path, 
 
 def test_preferences_are_refused_by_name_unless_the_spec_says_what_to_read(tmp_path: Path, tiny_model: Path) -> None:
     file = written(tmp_path, [{"prompt": f"q {n}", "chosen": f"a {n}", "rejected": "b"} for n in range(20)])
-    with pytest.raises(NodeError, match=r"is a preference set \(columns chosen, rejected\)"):
+    with pytest.raises(
+        SpecError, match=r"study\.toml:\d+:1: data\.format: .*is a preference set \(columns chosen, rejected\)"
+    ):
         study(tmp_path, tiny_model, file).plan()
     for more in (
         'template = { prompt = "{prompt}", completion = " {chosen}" }\n',
